@@ -1,0 +1,275 @@
+"""The rules that `expose` asks before it writes: would this harm the gateway, or be in vain?
+
+Two additions of one listener or cluster name, or of one bind port, make Envoy refuse the whole
+update: running gateway pods keep their old configuration, new ones never become Ready. So what
+would collide is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.exposure import (
+    Discovery,
+    Exposure,
+    GatewayServiceMode,
+)
+from kubectl_istio_udp.model.snapshot import Snapshot
+
+Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
+
+# Istio 1.17 has the first Envoy (1.25) whose UDP proxy writes an access log; Istio 1.14 the
+# first (1.22) whose UDP proxy routes by a matcher.
+_SESSION_LOG_ISTIO = (1, 17)
+_MATCHER_ISTIO = (1, 14)
+
+
+def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
+    """Every rule's findings about writing this exposure now, errors first."""
+    found = [finding for rule in _RULES for finding in rule(exposure, snapshot)]
+    order = list(Severity)
+    return tuple(sorted(found, key=lambda f: (order.index(f.severity), f.code)))
+
+
+def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U101: an object of ours would overwrite one that is not this exposure's."""
+    for manifest in snapshot.objects:
+        metadata = manifest["metadata"]
+        labels = metadata.get("labels") or {}
+        owner = (labels.get(names.NAMESPACE_LABEL), labels.get(names.NAME_LABEL))
+        if labels.get(names.MANAGED_BY_LABEL) != names.MANAGER or owner != exposure.spec.key:
+            yield Finding(
+                "U101",
+                Severity.ERROR,
+                f"{manifest['kind']} {metadata['namespace']}/{metadata['name']} exists and is not "
+                f"of exposure {exposure.spec.name}",
+                "give the exposure another name: --name",
+            )
+
+
+def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U102: another EnvoyFilter adds a listener or a cluster of the same name."""
+    for claims in snapshot.claims:
+        if claims.exposure == exposure.spec.key:
+            continue
+        for port in exposure.spec.ports:
+            name = exposure.spec.proxy_name(port)
+            for kind, taken in (("listener", claims.listeners), ("cluster", claims.clusters)):
+                if name in taken:
+                    yield Finding(
+                        "U102",
+                        Severity.ERROR,
+                        f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
+                        f"gateway {snapshot.gateway.ref}",
+                        "give the exposure another name: --name",
+                    )
+
+
+def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U103: another EnvoyFilter's listener binds the same UDP port."""
+    for claims in snapshot.claims:
+        if claims.exposure == exposure.spec.key:
+            continue
+        for port in exposure.spec.ports:
+            if port.listener_port in claims.udp_ports:
+                owner = f"EnvoyFilter {claims.owner}"
+                if claims.exposure:
+                    owner += f" (exposure {claims.exposure[1]} of namespace {claims.exposure[0]})"
+                yield Finding(
+                    "U103",
+                    Severity.ERROR,
+                    f"port {port.listener_port}/UDP of gateway {snapshot.gateway.ref} is taken by "
+                    f"{owner}",
+                    _another_port(port.service_port),
+                )
+
+
+def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U104: the gateway's Envoy itself already binds the UDP port (HTTP/3, for example)."""
+    known = {port for claims in snapshot.claims for port in claims.udp_ports}
+    for bound in snapshot.bound or ():
+        for port in exposure.spec.ports:
+            same = bound.protocol == "UDP" and bound.port == port.listener_port
+            # Our own listener, and those of EnvoyFilters, which U103 tells more about.
+            if same and bound.name != exposure.spec.proxy_name(port) and bound.port not in known:
+                yield Finding(
+                    "U104",
+                    Severity.ERROR,
+                    f"port {bound.port}/UDP of gateway {snapshot.gateway.ref} is bound by its own "
+                    f"listener {bound.name}",
+                    _another_port(port.service_port),
+                )
+
+
+def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U105: the gateway's Service, which is to be patched, has such a UDP port already."""
+    if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
+        return
+    service = exposure.gateway_service
+    if service is None:
+        yield Finding(
+            "U105",
+            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref} has no Service to patch",
+            "use --gateway-service companion",
+        )
+        return
+    name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+    for port in exposure.spec.ports:
+        for entry in service["spec"].get("ports") or ():
+            if _is_ours(service, entry, names.service_manager(*exposure.spec.key)):
+                continue
+            same_port = (entry["port"], entry.get("protocol")) == (port.gateway_port, "UDP")
+            if same_port or entry.get("name") == f"udp-{port.gateway_port}":
+                yield Finding(
+                    "U105",
+                    Severity.ERROR,
+                    f"Service {name} already has a port {entry['port']}/{entry.get('protocol')} "
+                    f"({entry.get('name')})",
+                    _another_port(port.service_port),
+                )
+
+
+def _is_ours(service: Any, entry: Any, manager: str) -> bool:
+    """Whether a Service's port was applied by this exposure's own field manager."""
+    key = f'k:{{"port":{entry["port"]},"protocol":"{entry.get("protocol", "TCP")}"}}'
+    return any(
+        key in ((owner.get("fieldsV1") or {}).get("f:spec") or {}).get("f:ports", {})
+        for owner in service["metadata"].get("managedFields") or ()
+        if owner.get("manager") == manager
+    )
+
+
+def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U106: the exposure's name stands for another Service or another gateway."""
+    mine = exposure.spec
+    for other in snapshot.exposures:
+        if other.gateway == mine.gateway and other.service == mine.service:
+            continue
+        yield Finding(
+            "U106",
+            Severity.ERROR,
+            f"exposure {mine.name} of namespace {mine.namespace} is Service {other.service} at "
+            f"gateway {other.gateway}",
+            f"expose this one under another name: --name {mine.name}-2; or first "
+            f"kubectl istio-udp delete -n {mine.namespace} {mine.name}",
+        )
+
+
+def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U107: the gateway's Envoy is too old for what is asked."""
+    istio = snapshot.gateway.istio
+    if istio is None:
+        return
+    version = ".".join(map(str, istio))
+    if istio < _MATCHER_ISTIO:
+        yield Finding(
+            "U107",
+            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref} runs Istio {version}; its UDP proxy has no matcher "
+            f"(from {'.'.join(map(str, _MATCHER_ISTIO))})",
+            "upgrade the gateway",
+        )
+    elif exposure.spec.options.session_log and istio < _SESSION_LOG_ISTIO:
+        yield Finding(
+            "U107",
+            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref} runs Istio {version}; its UDP proxy writes no session "
+            f"log (from {'.'.join(map(str, _SESSION_LOG_ISTIO))})",
+            "leave --session-log out",
+        )
+
+
+def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U201: nothing would answer, for now."""
+    if exposure.spec.discovery is Discovery.DNS:
+        return
+    for port in exposure.spec.ports:
+        if not exposure.ready_endpoints(port):
+            there = len(exposure.endpoints.get(port.service_port, ()))
+            yield Finding(
+                "U201",
+                Severity.WARNING,
+                f"Service {snapshot.service} has no ready endpoint for port "
+                f"{port.service_port}/UDP ({there} not ready): nothing will answer until it has",
+                f"see them: kubectl get endpointslices -n {snapshot.service.namespace} "
+                f"-l kubernetes.io/service-name={snapshot.service.name}",
+            )
+
+
+def _goes_stale(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U202: addresses are written down and nobody here rewrites them."""
+    if exposure.spec.discovery in (Discovery.ENDPOINTS, Discovery.STATIC):
+        yield Finding(
+            "U202",
+            Severity.WARNING,
+            f"the pods' addresses are written into the "
+            f"{'EnvoyFilter' if exposure.spec.discovery is Discovery.STATIC else 'ServiceEntry'}"
+            " and go stale when pods move, unless a controller refreshes them",
+            "run the same expose again after pods have moved",
+        )
+
+
+def _no_ready_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U203: no gateway pod is ready, so nobody can confirm the configuration."""
+    if not snapshot.gateway.ready_pods:
+        yield Finding(
+            "U203",
+            Severity.WARNING,
+            f"gateway {snapshot.gateway.ref} has no ready pod",
+            f"see them: kubectl get pods -n {snapshot.gateway.ref.namespace}",
+        )
+
+
+def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U301: the companion Service is a load balancer of its own."""
+    service = snapshot.gateway.service
+    companion = exposure.spec.options.gateway_service is GatewayServiceMode.COMPANION
+    if companion and service and service["spec"].get("type") == "LoadBalancer":
+        yield Finding(
+            "U301",
+            Severity.INFO,
+            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} is a load "
+            "balancer of its own, with an address of its own",
+            f"to use the address of {snapshot.gateway.service_name}: --gateway-service patch",
+        )
+
+
+def _port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U302: the gateway may not bind the port, so its Service translates it."""
+    for port in exposure.spec.ports:
+        if port.listener_port != port.gateway_port:
+            yield Finding(
+                "U302",
+                Severity.INFO,
+                f"the gateway's pods may not bind port {port.gateway_port}: they listen on "
+                f"{port.listener_port}/UDP, and the Service in front translates",
+            )
+
+
+def _another_port(service_port: int) -> str:
+    return f"choose another gateway port: -p PORT:{service_port}"
+
+
+_RULES: tuple[Rule, ...] = (
+    _foreign_object,
+    _name_taken,
+    _port_taken,
+    _port_bound,
+    _service_port_taken,
+    _other_exposure,
+    _old_gateway,
+    _no_ready_endpoint,
+    _goes_stale,
+    _no_ready_gateway,
+    _own_load_balancer,
+    _port_translated,
+)
+
+
+def documented_codes(rules: Iterable[Rule] = _RULES) -> tuple[str, ...]:
+    """Every rule's first docstring line (`U101: ...`), which the docs must have a paragraph for."""
+    return tuple((rule.__doc__ or "").splitlines()[0] for rule in rules)

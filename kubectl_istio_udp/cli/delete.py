@@ -1,0 +1,59 @@
+"""`delete`: take exposures away."""
+
+from __future__ import annotations
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+
+
+@click.command("delete")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "all_names", is_flag=True, help="Every exposure of the namespace.")
+@click.option("--ignore-not-found", is_flag=True, help="Having nothing to delete is fine.")
+@options.options(*options.wait_options)
+@options.dry_run_option
+@options.cluster_options
+def command(
+    *,
+    names: tuple[str, ...],
+    all_names: bool,
+    ignore_not_found: bool,
+    wait: bool,
+    timeout: Duration,
+    dry_run: str,
+    common: options.Common,
+) -> None:
+    """Take exposures away, and nothing else.
+
+    The way for clients goes first, then the listener, the cluster and the endpoints.
+    """
+    from kubectl_istio_udp.cluster.exposures import get_exposures
+    from kubectl_istio_udp.cluster.writing import delete_exposure
+    from kubectl_istio_udp.output import printing
+
+    if bool(names) == all_names:
+        raise UsageError(
+            "which exposures? Give their names, or --all",
+            hints=["see those there are: kubectl istio-udp get"],
+        )
+    api = common.connect()
+    namespace = common.namespace_of(api)
+    found = get_exposures(api, namespace, names, missing_ok=ignore_not_found)
+    for existing in found:
+        if dry_run == "client":
+            for manifest in reversed(existing.objects):
+                name = manifest["metadata"]["name"]
+                click.echo(printing.deleted_line(manifest["kind"], name, dry_run))
+            continue
+        warnings = delete_exposure(
+            api,
+            existing,
+            timeout=timeout.seconds if wait else 0,
+            dry_run=dry_run == "server",
+            report=lambda kind, _, name: click.echo(printing.deleted_line(kind, name, dry_run)),
+        )
+        for text in warnings:
+            printing.warn(text)

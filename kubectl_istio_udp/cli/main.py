@@ -1,0 +1,88 @@
+"""The entry point: finds the verb's file, runs it, turns errors into text and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from kubectl_istio_udp.model.errors import IstioUdpError
+
+# Verb -> one line for the overview. A verb's module is imported only when it is used: start-up
+# is felt at every command.
+VERBS = {
+    "expose": "Make a Service's UDP ports reachable through an Istio gateway.",
+    "verify": "Query exposures hop by hop and name the one that is broken.",
+    "direct": "Query a Service's pods around the gateway.",
+    "get": "List exposures.",
+    "delete": "Take exposures away.",
+    "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
+    "version": "Print the version.",
+}
+INTERRUPTED = 130
+# kubectl's way to write a flag that is on unless it is turned off.
+_BOOLEANS = {"--wait=false": "--no-wait", "--wait=true": "--wait"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order in which they are met."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, from the module of its name."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"kubectl_istio_udp.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, without importing any verb."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    name="kubectl istio-udp",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def cli() -> None:
+    """Expose UDP Services through an Istio gateway, and prove that they answer.
+
+    Exit codes: 0 done; 1 the answer is no (a probe failed); 2 the command line must change;
+    3 the cluster refused, or cannot be reached.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    Args:
+        arguments: the words after the plugin's name; None takes the process's own.
+    """
+    words = [_BOOLEANS.get(word, word) for word in (arguments or sys.argv[1:])]
+    meta: dict[str, bool] = {}
+    try:
+        with cli.make_context("kubectl istio-udp", words) as context:
+            meta = context.meta
+            code = cli.invoke(context)
+        sys.exit(code if isinstance(code, int) else 0)
+    except IstioUdpError as error:
+        if meta.get("verbose"):
+            raise
+        click.echo(error.format(), err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)

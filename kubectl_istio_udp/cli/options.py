@@ -1,0 +1,217 @@
+"""Every option that more than one command takes, defined once, and the values they carry.
+
+kubectl's own flags keep kubectl's names and meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.client import Api
+    from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+
+Decorator = Callable[[Any], Any]
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A duration such as 30s, 1m30s, 500ms, or a bare number of seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Duration:
+        """Read it; a bad one ends as click's own usage error, which names the option."""
+        if isinstance(value, Duration):
+            return value
+        try:
+            return Duration.parse(value)
+        except UsageError as error:
+            hints = "".join(f"; {hint}" for hint in error.hints)
+            self.fail(f"{error.message}{hints}", param, ctx)
+
+
+DURATION = DurationType()
+
+
+@dataclass(frozen=True)
+class Common:
+    """The values of the flags that every command with a cluster takes.
+
+    Attributes:
+        namespace: `-n`, None for the context's own.
+        kubeconfig, context, as_user, as_groups: as kubectl's flags.
+        request_timeout: how long one request may take.
+        verbose: whether errors show their traceback.
+    """
+
+    namespace: str | None
+    kubeconfig: str | None
+    context: str | None
+    as_user: str | None
+    as_groups: tuple[str, ...]
+    request_timeout: Duration
+    verbose: bool
+
+    def connect(self) -> Api:
+        """The cluster these flags name; sends nothing yet.
+
+        Raises:
+            Unreachable: the kubeconfig cannot be used.
+        """
+        from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
+
+        return Api.connect(
+            ConnectionOptions(
+                kubeconfig=self.kubeconfig,
+                context=self.context,
+                as_user=self.as_user,
+                as_groups=self.as_groups,
+                request_timeout=self.request_timeout.seconds,
+            )
+        )
+
+    def namespace_of(self, api: Api) -> str:
+        """The namespace a command is about."""
+        return self.namespace or api.namespace
+
+
+def cluster_options(command: Callable[..., Any]) -> Any:
+    """-n, --context, --kubeconfig, --as, --as-group, --request-timeout, -v as one `common`."""
+
+    def collect(**values: Any) -> Any:
+        common = Common(
+            namespace=values.pop("namespace"),
+            kubeconfig=values.pop("kubeconfig"),
+            context=values.pop("context"),
+            as_user=values.pop("as_user"),
+            as_groups=values.pop("as_groups"),
+            request_timeout=values.pop("request_timeout"),
+            verbose=values.pop("verbose"),
+        )
+        click.get_current_context().find_root().meta["verbose"] = common.verbose
+        return command(common=common, **values)
+
+    return _with_options(collect, command, _CLUSTER_OPTIONS)
+
+
+_CLUSTER_OPTIONS: tuple[Decorator, ...] = (
+    click.option("-n", "--namespace", help="Namespace of the Service; else the context's own."),
+    click.option("--context", help="Context of the kubeconfig to use."),
+    click.option("--kubeconfig", help="Path of the kubeconfig to use."),
+    click.option("--as", "as_user", metavar="USER", help="User to impersonate."),
+    click.option(
+        "--as-group", "as_groups", multiple=True, metavar="GROUP", help="Group to impersonate."
+    ),
+    click.option(
+        "--request-timeout",
+        type=DURATION,
+        default="30s",
+        show_default=True,
+        help="How long one request to the API server may take; 0 waits for ever.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error."),
+)
+
+
+def _with_options(
+    outer: Callable[..., Any], command: Callable[..., Any], options: Sequence[Decorator]
+) -> Any:
+    outer.__name__, outer.__doc__ = command.__name__, command.__doc__
+    if hasattr(command, "__click_params__"):
+        outer.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
+    for option in reversed(options):
+        outer = option(outer)
+    return outer
+
+
+def gateway_options(command: Callable[..., Any]) -> Any:
+    """--gateway and --gateway-selector, as one `gateway` (a GatewayChoice)."""
+
+    def collect(**values: Any) -> Any:
+        from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+
+        choice: GatewayChoice = GatewayChoice(
+            name=values.pop("gateway"), selector=_selector(values.pop("gateway_selector"))
+        )
+        return command(gateway=choice, **values)
+
+    return _with_options(collect, command, _GATEWAY_OPTIONS)
+
+
+_GATEWAY_OPTIONS: tuple[Decorator, ...] = (
+    click.option(
+        "--gateway",
+        metavar="[NAMESPACE/]NAME",
+        help="Gateway to use, by its Service, Deployment label or Gateway API name; "
+        "needless where there is only one ingress gateway.",
+    ),
+    click.option(
+        "--gateway-selector",
+        metavar="KEY=VALUE,...",
+        help="Pod labels of the gateway, where Istio's usual ones do not find it.",
+    ),
+)
+
+
+def _selector(text: str | None) -> tuple[tuple[str, str], ...]:
+    if not text:
+        return ()
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise UsageError(
+            f"--gateway-selector {text!r} is not KEY=VALUE,...",
+            hints=["for example --gateway-selector app=edge,istio=ingressgateway"],
+        )
+    return tuple((key.strip(), value.strip()) for key, _, value in pairs)
+
+
+def output_option(*formats: str, default: str | None = None) -> Decorator:
+    """-o with these formats."""
+    return click.option(
+        "-o", "--output", type=click.Choice(formats), default=default, help="Output format."
+    )
+
+
+dry_run_option = click.option(
+    "--dry-run",
+    type=click.Choice(["none", "client", "server"]),
+    default="none",
+    show_default=True,
+    help="client: show what would be written; server: let the API server and istiod check it too.",
+)
+
+wait_options: tuple[Decorator, ...] = (
+    click.option(
+        "--wait/--no-wait",
+        default=True,
+        show_default=True,
+        help="Wait until every ready gateway pod's own Envoy has what was written.",
+    ),
+    click.option(
+        "--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait."
+    ),
+)
+
+all_namespaces_option = click.option(
+    "-A", "--all-namespaces", is_flag=True, help="Every namespace's."
+)
+
+
+def options(*decorators: Decorator) -> Decorator:
+    """Several option decorators as one, in the order they are to be shown."""
+
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate

@@ -1,0 +1,145 @@
+"""What `verify` and `direct` share: their options, and sending probes from the tool pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.hop import Hop
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.client import Api
+    from kubectl_istio_udp.cluster.toolpod import ToolPod
+    from kubectl_istio_udp.probe.spec import Probe
+    from kubectl_istio_udp.probe.verdict import HopResult, Verdict
+
+probe_options = options.options(
+    click.option(
+        "--query",
+        metavar="'NAME [TYPE]'",
+        help="DNS name to ask for; else what the Service's annotation "
+        "kubectl-istio-udp/query says.",
+    ),
+    click.option(
+        "--probe",
+        "probe_text",
+        default="dns",
+        show_default=True,
+        metavar="dns|text:TEXT|hex:BYTES",
+        help="What to send; for text and hex any datagram back is an answer.",
+    ),
+    click.option(
+        "--count",
+        type=click.IntRange(min=1, max=100),
+        default=1,
+        show_default=True,
+        help="Probes to send to each hop, each from a port of its own.",
+    ),
+    click.option(
+        "--timeout",
+        type=options.DURATION,
+        default="2s",
+        show_default=True,
+        help="How long to wait for each answer, in whole seconds.",
+    ),
+    click.option("--tool-pod", metavar="[NAMESPACE/]NAME", help="Pod to send them from."),
+    click.option(
+        "--create-tool", is_flag=True, help="Make a network-tool pod for this run, then delete it."
+    ),
+    click.option("--tool-image", help="Image of the pod that --create-tool makes."),
+    options.output_option("table", "json", "yaml", default="table"),
+)
+
+
+@contextmanager
+def tool(
+    api: Api, namespace: str, name: str | None, create: bool, image: str | None
+) -> Iterator[ToolPod]:
+    """The pod to probe from, as the options say.
+
+    Raises:
+        NotFound, ClusterError, WaitTimeout: there is none that runs.
+    """
+    from kubectl_istio_udp.cluster.toolpod import tool_pod
+    from kubectl_istio_udp.output.printing import Progress
+    from kubectl_istio_udp.render.samples import one_run_tool
+
+    progress = Progress()
+    manifest = one_run_tool(namespace, image) if create else None
+    with tool_pod(api, namespace, name, manifest, progress) as pod:
+        progress.clear()
+        yield pod
+
+
+def send(
+    api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, count: int, timeout: Duration
+) -> tuple[HopResult, ...]:
+    """Send `count` probes to every hop, many at a time.
+
+    Raises:
+        ClusterError: the pod lacks the tool, or exec is not possible.
+    """
+    from kubectl_istio_udp.cluster.client import for_each
+    from kubectl_istio_udp.probe.result import Answer, read_answer
+    from kubectl_istio_udp.probe.spec import argv
+    from kubectl_istio_udp.probe.verdict import HopResult
+
+    def one(hop: Hop) -> Answer:
+        command = argv(probe, hop.address, hop.port, timeout.seconds)
+        result = pod.run(api, command, timeout.seconds)
+        return read_answer(
+            probe, result.stdout, result.stderr, result.exit_code, result.error, str(pod)
+        )
+
+    answers = for_each(one, [hop for hop in hops for _ in range(count)])
+    return tuple(
+        HopResult(hop, tuple(answers[index * count : (index + 1) * count]))
+        for index, hop in enumerate(hops)
+    )
+
+
+def rows(results: Sequence[HopResult]) -> list[list[str]]:
+    """The rows of the table, under HEADERS."""
+    found = []
+    for result in results:
+        answer, hop = result.worst, result.hop
+        outcome = answer.outcome + (" (truncated)" if answer.truncated else "")
+        answered = "yes" if result.good else "no"
+        if len(result.answers) > 1:
+            answered = f"{result.answered}/{len(result.answers)}"
+        time = "" if answer.milliseconds is None else f"{answer.milliseconds}ms"
+        found.append(
+            [hop.target, f"{hop.via.value} {hop.name}", answered, outcome, time, answer.text[:80]]
+        )
+    return found
+
+
+HEADERS = ("target", "via", "answered", "rcode", "time", "answer")
+
+
+def as_data(results: Sequence[HopResult], verdict: Verdict) -> dict[str, Any]:
+    """The same for programs; times in milliseconds."""
+    return {
+        "good": verdict.good,
+        "verdict": verdict.text,
+        "probes": [
+            {
+                "target": result.hop.target,
+                "via": result.hop.via.value,
+                "name": result.hop.name,
+                "servicePort": result.hop.service_port,
+                "sent": len(result.answers),
+                "answered": result.answered,
+                "rcode": result.worst.outcome,
+                "truncated": result.worst.truncated,
+                "milliseconds": result.worst.milliseconds,
+                "answer": result.worst.text,
+            }
+            for result in results
+        ],
+    }

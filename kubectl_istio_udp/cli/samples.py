@@ -1,0 +1,102 @@
+"""`samples`: something to expose, and something to ask with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.render.samples import COREDNS_IMAGE, TOOL_IMAGE, samples
+
+_image_options = options.options(
+    click.option("--coredns-image", default=COREDNS_IMAGE, show_default=True, help="DNS server."),
+    click.option("--tool-image", default=TOOL_IMAGE, show_default=True, help="Network tool."),
+)
+
+
+@click.group("samples")
+def command() -> None:
+    """Apply, delete or print a DNS server and a network tool to try this with.
+
+    A CoreDNS Deployment that answers foo.bar.com behind Service coredns (53/UDP), and a pod
+    network-tool that has dig.
+    """
+
+
+@command.command("apply")
+@_image_options
+@options.options(*options.wait_options)
+@options.dry_run_option
+@options.cluster_options
+def apply_command(
+    *,
+    coredns_image: str,
+    tool_image: str,
+    wait: bool,
+    timeout: Any,
+    dry_run: str,
+    common: options.Common,
+) -> None:
+    """Apply the samples, and wait until they run."""
+    from kubectl_istio_udp.cluster.toolpod import wait_running
+    from kubectl_istio_udp.cluster.writing import Transaction
+    from kubectl_istio_udp.model.names import MANAGER
+    from kubectl_istio_udp.model.write import Write
+    from kubectl_istio_udp.output import printing
+
+    api = common.connect()
+    namespace = common.namespace_of(api)
+    manifests = samples(namespace, coredns_image, tool_image)
+    with Transaction(api, dry_run=dry_run == "server") as transaction:
+        for manifest in manifests:
+            outcome = "serverside-applied"
+            if dry_run != "client":
+                applied = transaction.apply(Write(manifest, MANAGER))
+                outcome = "unchanged" if applied.verb == "unchanged" else outcome
+            name = manifest["metadata"]["name"]
+            click.echo(printing.object_line(manifest["kind"], name, outcome, dry_run))
+        transaction.keep()
+    if wait and dry_run == "none":
+        progress = printing.Progress()
+        for app in sorted({manifest["metadata"]["labels"]["app"] for manifest in manifests}):
+            progress(f"waiting for the pods of {app}")
+            wait_running(api, namespace, f"app={app}", timeout.seconds)
+        progress.clear()
+        click.echo("next: kubectl istio-udp expose coredns -p 5300:53", err=True)
+
+
+@command.command("delete")
+@options.dry_run_option
+@options.cluster_options
+def delete_command(*, dry_run: str, common: options.Common) -> None:
+    """Delete the samples; what is not ours stays."""
+    from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
+    from kubectl_istio_udp.output import printing
+
+    api = common.connect()
+    namespace = common.namespace_of(api)
+    for manifest in reversed(samples(namespace)):
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        there = api.find(kind, namespace, name)
+        if there is None:
+            continue
+        if (there["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
+            printing.warn(f"{printing.resource(kind, name)} is not one of our samples; it stays")
+            continue
+        if dry_run != "client":
+            api.delete(kind, namespace, name, dry_run=dry_run == "server")
+        click.echo(printing.deleted_line(kind, name, dry_run))
+
+
+@command.command("print")
+@_image_options
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace.")
+@options.output_option("yaml", "json", default="yaml")
+def print_command(*, coredns_image: str, tool_image: str, namespace: str, output: str) -> None:
+    """Print the samples' manifests; needs no cluster."""
+    from kubectl_istio_udp.output import printing
+
+    found: Sequence[dict[str, Any]] = samples(namespace, coredns_image, tool_image)
+    click.echo(printing.documents(found, output), nl=False)

@@ -1,0 +1,546 @@
+"""The API server by its paths: get, list, apply, delete, logs, exec.
+
+The product knows the handful of resources it touches, so it asks for them directly: no
+discovery round trips, no discovery cache, and no generated model classes to import.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlparse
+
+import certifi
+import urllib3
+import websocket
+from kubernetes.client import Configuration
+from kubernetes.client.rest import RESTClientObject
+from kubernetes.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
+
+from kubectl_istio_udp.model.errors import (
+    ApplyConflict,
+    ClusterError,
+    Forbidden,
+    IstioUdpError,
+    NotFound,
+    Unreachable,
+)
+
+Object = Mapping[str, Any]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_PATHS = {
+    "Service": ("api/v1", "services"),
+    "Pod": ("api/v1", "pods"),
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Deployment": ("apis/apps/v1", "deployments"),
+    "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
+    "EnvoyFilter": ("apis/networking.istio.io/v1alpha3", "envoyfilters"),
+    "ServiceEntry": ("apis/networking.istio.io/v1beta1", "serviceentries"),
+}
+_WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+_MANY_AT_ONCE = 8
+# exec's channels (the subprotocol's documentation in k8s.io/apimachinery, remotecommand).
+_STDOUT, _STDERR, _STATUS = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """kubectl's flags that say which cluster and as whom.
+
+    Attributes:
+        kubeconfig: path of a kubeconfig; None takes $KUBECONFIG or ~/.kube/config, and inside a
+            pod the service account.
+        context: the kubeconfig's context; None takes its current one.
+        as_user, as_groups: whom to impersonate.
+        request_timeout: seconds that one request may take; 0 waits for ever.
+    """
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    as_user: str | None = None
+    as_groups: tuple[str, ...] = ()
+    request_timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The outcome of one server-side apply.
+
+    Attributes:
+        manifest: the object as it is now.
+        verb: `created`, `changed` or `unchanged`.
+        warnings: what the API server and its webhooks warn of.
+    """
+
+    manifest: dict[str, Any]
+    verb: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in a pod did.
+
+    Attributes:
+        stdout, stderr: what it printed.
+        exit_code: what it exited with; None where it could not be started (no such executable).
+        error: why it could not be started, or why it was cut off.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int | None
+    error: str = ""
+
+
+class Api:
+    """One cluster, as one user. Safe to use from several threads."""
+
+    def __init__(
+        self, configuration: Any, options: ConnectionOptions, namespace: str = "default"
+    ) -> None:
+        """Take a kubernetes.client.Configuration; see `connect`."""
+        self._configuration = configuration
+        self._options = options
+        configuration.connection_pool_maxsize = _MANY_AT_ONCE
+        self._pool = RESTClientObject(configuration).pool_manager
+        self.namespace = namespace
+
+    @classmethod
+    def connect(cls, options: ConnectionOptions) -> Api:
+        """Read the kubeconfig (or the pod's service account); sends nothing yet.
+
+        Raises:
+            Unreachable: there is no usable configuration, or no such context.
+        """
+        configuration = Configuration()
+        try:
+            load_kube_config(
+                config_file=options.kubeconfig,
+                context=options.context,
+                client_configuration=configuration,
+            )
+            namespace = _context_namespace(options)
+        except ConfigException as error:
+            if options.kubeconfig or options.context or not _in_cluster(configuration):
+                raise _bad_kubeconfig(error, options) from error
+            namespace = _pod_namespace()
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise _bad_kubeconfig(error, options) from error
+        return cls(configuration, options, namespace)
+
+    # -- objects ------------------------------------------------------------------------------
+
+    def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object.
+
+        Raises:
+            NotFound, Forbidden, Unreachable, ClusterError: as the server says.
+        """
+        answer: dict[str, Any] = self._json("get", kind, namespace, name)
+        return answer
+
+    def find(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """One object, or None where there is none (or its namespace is missing)."""
+        try:
+            return self.get(kind, namespace, name)
+        except NotFound:
+            return None
+
+    def list(
+        self, kind: str, namespace: str | None = None, selector: str = ""
+    ) -> list[dict[str, Any]]:
+        """The objects of a kind.
+
+        Args:
+            kind: e.g. `Pod`.
+            namespace: None lists all namespaces.
+            selector: a label selector.
+
+        Returns:
+            Manifests with apiVersion and kind filled in, as a single read has them.
+        """
+        query = {"labelSelector": selector} if selector else {}
+        answer = self._json("list", kind, namespace, query=query)
+        version = answer.get("apiVersion", "v1")
+        return [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
+
+    def apply(
+        self,
+        manifest: Object,
+        *,
+        before: Object | None,
+        manager: str,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Applied:
+        """Server-side apply of one object.
+
+        Args:
+            manifest: the fields that are to be ours.
+            before: the object as last read, None where there was none: tells what changed.
+            manager: the field manager.
+            force: take fields over from other managers.
+            dry_run: let the server (and its webhooks) decide, write nothing.
+
+        Raises:
+            ApplyConflict: another manager owns a field and has it otherwise.
+        """
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        query = {"fieldManager": manager}
+        if force:
+            query["force"] = "true"
+        if dry_run:
+            query["dryRun"] = "All"
+        after, warnings = self._request("patch", kind, namespace, name, query=query, body=manifest)
+        if before is None:
+            verb = "created"
+        elif before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]:
+            verb = "unchanged"
+        else:
+            verb = "unchanged" if dry_run and _same_content(before, after) else "changed"
+        return Applied(after, verb, warnings)
+
+    def delete(self, kind: str, namespace: str, name: str, *, dry_run: bool = False) -> bool:
+        """Delete one object; whether it was there."""
+        query = {"dryRun": "All"} if dry_run else {}
+        try:
+            self._json("delete", kind, namespace, name, query=query)
+        except NotFound:
+            return False
+        return True
+
+    def log(self, namespace: str, pod: str, container: str, since_seconds: int) -> str:
+        """The last lines of a container's log, at most 1,000."""
+        query = {"container": container, "sinceSeconds": str(since_seconds), "tailLines": "1000"}
+        text: str = self._request("get", "Pod", namespace, pod, "log", query=query, raw=True)[0]
+        return text
+
+    # -- exec ---------------------------------------------------------------------------------
+
+    def exec(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float
+    ) -> ExecResult:
+        """Run a command in a container and wait for its end.
+
+        Args:
+            namespace, pod, container: where.
+            command: executable and arguments; no shell is involved.
+            timeout: seconds until it is given up (the command itself may go on in the pod).
+
+        Raises:
+            NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
+        """
+        query = [("container", container), ("stdout", "true"), ("stderr", "true")]
+        query += [("command", word) for word in command]
+        path = self._path("Pod", namespace, pod, "exec")
+        url = re.sub("^http", "ws", self._configuration.host) + path + "?" + urlencode(query)
+        action = ("create", "Pod", "pods/exec", "", namespace, pod)
+        deadline = time.monotonic() + timeout
+        socket = websocket.WebSocket(sslopt=self._tls())
+        socket.settimeout(timeout)
+        try:
+            socket.connect(
+                url,
+                header=[f"{key}: {value}" for key, value in self._headers().iteritems()],
+                subprotocols=["v5.channel.k8s.io", "v4.channel.k8s.io"],
+                **self._proxy(),
+            )
+            return _read_channels(socket, deadline)
+        except websocket.WebSocketBadStatusException as error:
+            raise self._refusal(error.status_code, error.resp_body or b"", action) from error
+        except (OSError, websocket.WebSocketException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            socket.shutdown()
+
+    def _tls(self) -> dict[str, Any]:
+        configuration = self._configuration
+        options: dict[str, Any] = {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}
+        if configuration.verify_ssl:
+            options = {
+                "cert_reqs": ssl.CERT_REQUIRED,
+                "ca_certs": configuration.ssl_ca_cert or certifi.where(),
+            }
+        if configuration.cert_file:
+            options |= {"certfile": configuration.cert_file, "keyfile": configuration.key_file}
+        if getattr(configuration, "tls_server_name", None):
+            options["server_hostname"] = configuration.tls_server_name
+        return options
+
+    def _proxy(self) -> dict[str, Any]:
+        proxy = urlparse(self._configuration.proxy or "")
+        if not proxy.hostname:
+            return {}
+        return {
+            "http_proxy_host": proxy.hostname,
+            "http_proxy_port": proxy.port,
+            "proxy_type": proxy.scheme if proxy.scheme.startswith("socks") else "http",
+        }
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def _headers(self) -> urllib3.HTTPHeaderDict:
+        headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
+        for auth in self._configuration.auth_settings().values():
+            if auth["in"] == "header" and auth["value"]:
+                headers[auth["key"]] = auth["value"]
+        if self._options.as_user:
+            headers["Impersonate-User"] = self._options.as_user
+        for group in self._options.as_groups:
+            headers.add("Impersonate-Group", group)
+        return headers
+
+    def _path(self, kind: str, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        root, plural = _PATHS[kind]
+        parts = ["", root, *(["namespaces", namespace] if namespace else []), plural]
+        return "/".join([*parts, *filter(None, [name, subresource])])
+
+    def _json(
+        self, verb: str, kind: str, namespace: str | None, name: str = "", **more: Any
+    ) -> Any:
+        return self._request(verb, kind, namespace, name, **more)[0]
+
+    def _request(
+        self,
+        verb: str,
+        kind: str,
+        namespace: str | None,
+        name: str = "",
+        subresource: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        raw: bool = False,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """Send one request; the decoded answer (text where raw) and the server's warnings."""
+        path = self._path(kind, namespace, name, subresource)
+        url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
+        headers = self._headers()
+        headers["Accept"] = "*/*" if raw else "application/json"
+        if body is not None:
+            headers["Content-Type"] = "application/apply-patch+yaml"
+        method = {"list": "GET"}.get(verb, verb.upper())
+        seconds = self._options.request_timeout or None
+        try:
+            answer = self._pool.request(
+                method,
+                url,
+                headers=headers,
+                body=json.dumps(body) if body is not None else None,
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
+                retries=False,
+            )
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            raise self._unreachable(error) from error
+        group = _PATHS[kind][0].split("/")[1:-1]
+        resource = "/".join(filter(None, [_PATHS[kind][1], subresource]))
+        if answer.status >= 400:
+            action = (verb, kind, resource, ".".join(group), namespace, name)
+            raise self._refusal(answer.status, answer.data, action)
+        warnings = tuple(_warnings(answer.headers.getlist("Warning")))
+        return (answer.data.decode(errors="replace") if raw else json.loads(answer.data)), warnings
+
+    def _unreachable(self, error: BaseException) -> Unreachable:
+        host = self._configuration.host
+        if "timed out" in str(error).lower():
+            return Unreachable(
+                f"the API server {host} did not answer within {self._options.request_timeout:g}s",
+                hints=["give it longer: --request-timeout 60s", "check it: kubectl version"],
+            )
+        cause = error.__cause__ or getattr(error, "reason", None) or error
+        return Unreachable(
+            f"the API server {host} cannot be reached: {_plain(cause)}",
+            hints=["check it: kubectl version", "another cluster: --context or --kubeconfig"],
+        )
+
+    def _refusal(
+        self, status: int, body: bytes, action: tuple[str, str, str, str, str | None, str]
+    ) -> ClusterError:
+        """The error for an HTTP status; `action` is (verb, kind, resource, group, namespace, name)."""
+        verb, kind, resource, group, namespace, name = action
+        message, reason = _status_message(body, status)
+        full = ".".join(filter(None, [resource.partition("/")[0], group]))
+        where = f" in namespace {namespace}" if namespace else ""
+        scope = f" -n {namespace}" if namespace else " --all-namespaces"
+        if status == 403:
+            subject = full + (
+                f" --subresource={resource.partition('/')[2]}" if "/" in resource else ""
+            )
+            by = f" --as {self._options.as_user}" if self._options.as_user else ""
+            return Forbidden(
+                f"no permission to {verb} {resource}"
+                + (f".{group}" if group else "")
+                + (where or " in all namespaces")
+                + f": {message}",
+                hints=[f"check it: kubectl auth can-i {verb} {subject}{scope}{by}"],
+            )
+        if status == 401:
+            return Forbidden(
+                f"the API server {self._configuration.host} does not know these credentials",
+                hints=["log in again, or choose another context with --context"],
+            )
+        if status == 404 and "could not find the requested resource" in message:
+            return NotFound(
+                f"the cluster has no {full}: Istio's CRDs are not installed there"
+                if group.endswith("istio.io")
+                else f"the cluster has no {full}",
+                hints=["is this the right cluster? kubectl config current-context"],
+            )
+        if status == 404:
+            return NotFound(
+                f"there is no {kind.lower()} {name}{where}",
+                hints=[f"see what there is: kubectl get {full}" + scope],
+            )
+        if status == 409 and "conflict" in message.lower() and verb == "patch":
+            return ApplyConflict(
+                f"{full} {namespace}/{name} was changed by someone else: {message}",
+                hints=[
+                    f"see it: kubectl get {full}{scope} {name} -o yaml --show-managed-fields",
+                    "take the fields over: --force-conflicts",
+                ],
+            )
+        return ClusterError(
+            f"the API server refused to {verb} {full} {namespace or ''}/{name}: {message}"
+            + (f" ({reason})" if reason else ""),
+        )
+
+
+def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
+    """Run calls at the same time; their results in order, or the first one's error."""
+    return for_each(lambda call: call(), calls)
+
+
+def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Apply a function to items at the same time; results in order, or the first one's error."""
+    with ThreadPoolExecutor(max_workers=_MANY_AT_ONCE) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        return [future.result() for future in futures]
+
+
+def _context_namespace(options: ConnectionOptions) -> str:
+    """The namespace that the chosen context of a kubeconfig names."""
+    contexts, active = list_kube_config_contexts(config_file=options.kubeconfig)
+    chosen = [entry for entry in contexts if entry["name"] == options.context] or [active]
+    namespace: str = (chosen[0].get("context") or {}).get("namespace") or "default"
+    return namespace
+
+
+def _in_cluster(configuration: Any) -> bool:
+    try:
+        load_incluster_config(client_configuration=configuration)
+    except ConfigException:
+        return False
+    return True
+
+
+def _pod_namespace() -> str:
+    path = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return "default"
+
+
+def _bad_kubeconfig(error: BaseException, options: ConnectionOptions) -> IstioUdpError:
+    text = _plain(error)
+    if options.context and options.context in text:
+        return Unreachable(
+            f"the kubeconfig has no context {options.context!r}",
+            hints=["see those it has: kubectl config get-contexts"],
+        )
+    return Unreachable(
+        f"the kubeconfig {options.kubeconfig or ''} cannot be used: {text}".replace("  ", " "),
+        hints=["check it: kubectl config view", "name another one: --kubeconfig FILE"],
+    )
+
+
+def _read_channels(socket: Any, deadline: float) -> ExecResult:
+    """Collect an exec's channels until it ends or the deadline (monotonic seconds) passes."""
+    channels: dict[int, bytes] = {_STDOUT: b"", _STDERR: b"", _STATUS: b""}
+    cut_off = ""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            cut_off = "timed out"
+            break
+        socket.settimeout(left)
+        try:
+            opcode, data = socket.recv_data(control_frame=True)
+        except (TimeoutError, websocket.WebSocketTimeoutException):
+            cut_off = "timed out"
+            break
+        except websocket.WebSocketConnectionClosedException:
+            break
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            break
+        if opcode in (websocket.ABNF.OPCODE_BINARY, websocket.ABNF.OPCODE_TEXT) and len(data) > 1:
+            channels[data[0]] = channels.get(data[0], b"") + data[1:]
+    exit_code, error = _exit_status(channels[_STATUS])
+    return ExecResult(
+        channels[_STDOUT].decode(errors="replace"),
+        channels[_STDERR].decode(errors="replace"),
+        exit_code,
+        cut_off or error,
+    )
+
+
+def _exit_status(status: bytes) -> tuple[int | None, str]:
+    """Exit code and error of a metav1.Status from exec's error channel."""
+    if not status:
+        return None, "the connection ended before the command did"
+    data = json.loads(status)
+    if data.get("status") == "Success":
+        return 0, ""
+    for cause in (data.get("details") or {}).get("causes") or ():
+        if cause.get("reason") == "ExitCode":
+            return int(cause["message"]), ""
+    return None, data.get("message", "the command could not be started")
+
+
+def _status_message(body: bytes, status: int) -> tuple[str, str]:
+    """Message and reason of a metav1.Status, or the bare text of another answer."""
+    try:
+        data = json.loads(body)
+        return data.get("message") or f"HTTP {status}", data.get("reason") or ""
+    except (ValueError, AttributeError):
+        text = body.decode(errors="replace").strip() if body else ""
+        return text[:300] or f"HTTP {status}", ""
+
+
+def _warnings(headers: Iterable[str]) -> list[str]:
+    """The texts of HTTP Warning headers (RFC 9111's `code agent "text"`), each once."""
+    texts = [match[1].replace('\\"', '"') for line in headers if (match := _WARNING.match(line))]
+    return list(dict.fromkeys(texts))
+
+
+def _same_content(before: Object, after: Object) -> bool:
+    """Whether two states of an object differ in nothing but the server's own bookkeeping."""
+    own = ("resourceVersion", "generation", "managedFields", "creationTimestamp", "uid")
+
+    def content(manifest: Object) -> dict[str, Any]:
+        metadata = {k: v for k, v in manifest["metadata"].items() if k not in own}
+        return {**manifest, "metadata": metadata}
+
+    return content(before) == content(after)
+
+
+def _plain(error: object) -> str:
+    """One line about an exception, without urllib3's object addresses."""
+    text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(error)).strip()
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,101 @@
+"""The hops of an exposure as they are now, and why a gateway would not answer."""
+
+from __future__ import annotations
+
+from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.addresses import gateway_service
+from kubectl_istio_udp.cluster.client import Api, in_parallel
+from kubectl_istio_udp.cluster.snapshot import service_slices
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, is_gateway_pod
+from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service, endpoints_of
+
+
+def service_hops(service: Service, slices: tuple[EndpointSlice, ...]) -> tuple[Hop, ...]:
+    """The endpoints of a Service's UDP ports that should answer: all the ready ones."""
+    if service.external_name is not None:
+        return tuple(
+            Hop(Via.POD, service.external_name, service.external_name, port.port, port.port)
+            for port in service.udp_ports
+        )
+    return tuple(
+        Hop(Via.POD, endpoint.target, endpoint.address, endpoint.port, port.port)
+        for port in service.udp_ports
+        for endpoint in endpoints_of(slices, port.name, (IPV4, IPV6))
+        if endpoint.ready
+    )
+
+
+def read_service(api: Api, namespace: str, name: str) -> tuple[Service, tuple[EndpointSlice, ...]]:
+    """A Service and its EndpointSlices.
+
+    Raises:
+        NotFound, Forbidden, Unreachable, ClusterError: as the server says.
+    """
+    service, slices = in_parallel(
+        [
+            lambda: api.get("Service", namespace, name),
+            lambda: service_slices(api, namespace, name),
+        ]
+    )
+    return Service.from_object(service), slices
+
+
+def gateway_hops(api: Api, spec: ExposureSpec) -> tuple[Hop, ...]:
+    """Every ready gateway pod, then the Service in front, for each of an exposure's ports."""
+    selector = ",".join(f"{key}={value}" for key, value in spec.gateway.selector.items())
+    pods, service = in_parallel(
+        [
+            lambda: api.list("Pod", spec.gateway.namespace, selector),
+            lambda: gateway_service(api, spec),
+        ]
+    )
+    gateway = Gateway(
+        spec.gateway, tuple(GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod))
+    )
+    hops = [
+        Hop(Via.GATEWAY, pod.name, pod.ips[0], port.listener_port, port.service_port)
+        for port in spec.ports
+        for pod in gateway.ready_pods
+    ]
+    address = service["spec"].get("clusterIP") if service else None
+    if service and address and address != "None":
+        hops += [
+            Hop(Via.SERVICE, service["metadata"]["name"], address, p.gateway_port, p.service_port)
+            for p in spec.ports
+        ]
+    return tuple(hops)
+
+
+def why_silent(api: Api, spec: ExposureSpec, hop: Hop) -> str:
+    """Why a gateway pod does not answer, from what its own Envoy has.
+
+    Returns:
+        A clause such as `no listener on 5300 in istio-ingressgateway-abc`.
+    """
+    port = next(p for p in spec.ports if p.listener_port == hop.port)
+    try:
+        state = proxies.proxy_state(api, spec.gateway.namespace, hop.name, f"{spec.object_name}-")
+    except ClusterError as error:
+        return error.message
+    return _lack(state, spec, port, hop.name)
+
+
+def _lack(state: proxies.ProxyState, spec: ExposureSpec, port: ExposedPort, pod: str) -> str:
+    name = spec.proxy_name(port)
+    if name in state.refusals:
+        return f"its Envoy refused listener {name}: {state.refusals[name]}"
+    if name not in state.listeners:
+        return f"no listener on {port.listener_port} in {pod}"
+    if name not in state.clusters:
+        return f"no cluster {name} in {pod}"
+    if not state.hosts.get(name):
+        return f"no host in cluster {name} of {pod}"
+    hosts = ", ".join(sorted(state.hosts[name]))
+    return (
+        f"{pod} has listener and cluster with {hosts}; something between them drops datagrams, "
+        "a NetworkPolicy for example"
+    )

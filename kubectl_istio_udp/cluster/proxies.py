@@ -1,0 +1,148 @@
+"""What a gateway's own Envoy says it has: asked by exec at its admin interface.
+
+`pilot-agent request GET PATH` works in distroless images, where there is no shell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_istio_udp.cluster.client import Api
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.snapshot import BoundListener
+
+# One question to an admin interface on the same host takes milliseconds; the rest is exec.
+_ADMIN_SECONDS = 10.0
+# istiod's names for the UDP listeners that it makes itself, for HTTP/3.
+_ISTIOD_UDP = "udp_"
+_LOG_ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\dT\S+\t)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ProxyState:
+    """What one Envoy has of an exposure's listeners and clusters.
+
+    Attributes:
+        listeners: revision by name, of those that are active; a listener that is not ours, or
+            has none, counts with revision "".
+        clusters: likewise, of the clusters that are active (not still warming).
+        hosts: addresses (`10.0.0.1:53`) by cluster.
+        refusals: what Envoy said of configuration that it refused, by listener.
+    """
+
+    listeners: Mapping[str, str] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+
+def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
+    """The listeners of a gateway pod's Envoy.
+
+    Raises:
+        Forbidden: no permission to exec there.
+        ClusterError: it did not answer.
+    """
+    data = _ask(api, namespace, pod, "listeners?format=json")
+    found = []
+    for status in data.get("listener_statuses") or ():
+        address = (status.get("local_address") or {}).get("socket_address") or {}
+        if "port_value" in address:
+            name = status["name"]
+            protocol = "UDP" if name.startswith(_ISTIOD_UDP) else "TCP"
+            found.append(BoundListener(name, address["port_value"], protocol, pod))
+    return tuple(found)
+
+
+def proxy_state(
+    api: Api, namespace: str, pod: str, prefix: str, *, hosts: bool = True
+) -> ProxyState:
+    """What a gateway pod's Envoy has under a prefix of names.
+
+    Args:
+        api: the cluster.
+        namespace, pod: the gateway pod.
+        prefix: what the names of the listeners and clusters begin with.
+        hosts: whether to ask for the clusters' hosts too (a second question).
+
+    Raises:
+        Forbidden, ClusterError: it could not be asked.
+    """
+    pattern = f"{prefix}.*"
+    dump = _ask(api, namespace, pod, f"config_dump?name_regex={pattern}")
+    found: dict[str, dict[str, str]] = {"listeners": {}, "clusters": {}, "refusals": {}}
+    for section in dump.get("configs") or ():
+        for entry in section.get("dynamic_listeners") or ():
+            active = (entry.get("active_state") or {}).get("listener")
+            if active:
+                found["listeners"][active["name"]] = _revision(active)
+            if entry.get("error_state") and entry.get("name"):
+                found["refusals"][entry["name"]] = entry["error_state"].get("details", "")
+        for entry in section.get("dynamic_active_clusters") or ():
+            found["clusters"][entry["cluster"]["name"]] = _revision(entry["cluster"])
+    addresses = {}
+    if hosts and found["clusters"]:
+        answer = _ask(api, namespace, pod, f"clusters?format=json&filter={pattern}")
+        addresses = {
+            status["name"]: _addresses(status)
+            for status in answer.get("cluster_statuses") or ()
+            if status["name"] in found["clusters"]
+        }
+    return ProxyState(**found, hosts=addresses)
+
+
+def refusal_in_log(
+    api: Api, namespace: str, pod: str, prefix: str, since_seconds: int
+) -> str | None:
+    """What Envoy wrote of a refused configuration with such a name in it; None if nothing.
+
+    A refused cluster, and whatever fails validation as a whole, shows nowhere else.
+    """
+    try:
+        log = api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
+    except ClusterError:
+        return None
+    for entry in reversed(_LOG_ENTRY.split(log)):
+        if " rejected: " in entry and prefix in entry:
+            return _reason(entry)
+    return None
+
+
+def _reason(entry: str) -> str:
+    """The reason at the end of a log entry, without the configuration that may precede it."""
+    text = entry.partition(" rejected: ")[2]
+    text = re.split(r"\tthread=\d+", text)[0]
+    return " ".join(text.rpartition("\n: ")[2].split())
+
+
+def _ask(api: Api, namespace: str, pod: str, path: str) -> Any:
+    command = ["pilot-agent", "request", "GET", path]
+    result = api.exec(namespace, pod, PROXY_CONTAINER, command, _ADMIN_SECONDS)
+    try:
+        return json.loads(result.stdout)
+    except ValueError as error:
+        said = result.error or result.stderr.strip() or result.stdout.strip() or "nothing"
+        raise ClusterError(
+            f"the Envoy of gateway pod {namespace}/{pod} could not be asked for {path}: "
+            f"{said.splitlines()[-1]}",
+            hints=[f"look at it: kubectl logs -n {namespace} {pod} -c {PROXY_CONTAINER}"],
+        ) from error
+
+
+def _revision(resource: Mapping[str, Any]) -> str:
+    marks = (resource.get("metadata") or {}).get("filter_metadata") or {}
+    return str((marks.get(MANAGER) or {}).get("revision", ""))
+
+
+def _addresses(status: Mapping[str, Any]) -> frozenset[str]:
+    sockets = [
+        (host.get("address") or {}).get("socket_address") or {}
+        for host in status.get("host_statuses") or ()
+    ]
+    return frozenset(f"{s['address']}:{s['port_value']}" for s in sockets if "port_value" in s)

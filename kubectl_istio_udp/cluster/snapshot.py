@@ -1,0 +1,204 @@
+"""Reading the state that `expose` decides on, in two rounds of parallel requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel
+from kubectl_istio_udp.cluster.exposures import spec_of
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
+from kubectl_istio_udp.model.gateway import (
+    GATEWAY_API_LABEL,
+    ISTIO_LABEL,
+    Gateway,
+    choose_gateway,
+    gateways_from,
+)
+from kubectl_istio_udp.model.plan import ExposeRequest
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
+from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
+
+_SERVICE_LABEL = "kubernetes.io/service-name"
+_ISTIO_NAMESPACE = "istio-system"
+
+
+@dataclass(frozen=True)
+class GatewayChoice:
+    """How the user says which gateway.
+
+    Attributes:
+        name: `--gateway`: `NAME` or `NAMESPACE/NAME`, None to find the only one.
+        selector: `--gateway-selector`: pod labels, empty to find gateways by Istio's labels.
+    """
+
+    name: str | None = None
+    selector: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace it names, None where pods of every namespace must be looked at."""
+        return (self.name or "").rpartition("/")[0] or None
+
+
+def read_snapshot(
+    api: Api, request: ExposeRequest, choice: GatewayChoice, *, ask_proxy: bool
+) -> Snapshot:
+    """Read everything that decides about an exposure.
+
+    Args:
+        api: the cluster.
+        request: what is to be exposed.
+        choice: at which gateway.
+        ask_proxy: whether to ask a gateway pod's Envoy for its listeners (needs exec there).
+
+    Raises:
+        NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
+    """
+    namespace, name = request.namespace, request.service
+    service_object, slices, gateway_pods, root, exposures = in_parallel(
+        [
+            lambda: api.get("Service", namespace, name),
+            lambda: service_slices(api, namespace, name),
+            lambda: _gateway_pods(api, choice),
+            lambda: root_namespace(api),
+            lambda: _exposures_named(api, namespace, request.exposure_name),
+        ]
+    )
+    service = Service.from_object(service_object)
+    gateways = _gateways(api, gateway_pods, choice)
+    gateway = choose_gateway(gateways, choice.name, selector_given=bool(choice.selector))
+    own_name = names.object_name(namespace, request.exposure_name)
+    selector = ",".join(f"{key}={value}" for key, value in service.selector.items())
+    calls: list[Callable[[], Any]] = [
+        lambda: _envoy_filters(api, gateway, root),
+        lambda: api.list("Pod", namespace, selector) if selector else [],
+        lambda: api.find("ServiceEntry", namespace, own_name),
+        lambda: api.find("Service", gateway.ref.namespace, own_name),
+        lambda: _bound(api, gateway) if ask_proxy else None,
+    ]
+    filters, pods, entry, companion, bound = in_parallel(calls)
+    own_filter = [
+        f
+        for f in filters
+        if f["metadata"]["name"] == own_name and f["metadata"]["namespace"] == gateway.ref.namespace
+    ]
+    return Snapshot(
+        service=service,
+        slices=slices,
+        pods=tuple(Pod.from_object(pod) for pod in pods),
+        gateway=gateway,
+        claims=tuple(Claims.from_object(f) for f in filters if applies_to(f, gateway, root)),
+        bound=bound,
+        objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
+        exposures=exposures,
+    )
+
+
+def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:
+    """The gateway a user means.
+
+    Raises:
+        NotFound, UsageError: none, or several; the message lists them.
+    """
+    gateways = _gateways(api, _gateway_pods(api, choice), choice)
+    return choose_gateway(gateways, choice.name, selector_given=bool(choice.selector))
+
+
+def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
+    """The addresses (`10.0.0.1:53`) that each of an exposure's clusters should have by now.
+
+    What is written down (static, endpoints) is what was written; what istiod finds is read anew.
+    """
+    spec = exposure.spec
+    if spec.discovery is Discovery.SELECTOR:
+        slices = service_slices(api, spec.namespace, spec.service)
+        endpoints = {
+            port.service_port: endpoints_of(slices, port.service_port_name, exposure.families)
+            for port in spec.ports
+        }
+        exposure = replace(exposure, endpoints=endpoints)
+    return {
+        spec.proxy_name(port): frozenset(
+            f"{endpoint.address}:{endpoint.port}" for endpoint in exposure.ready_endpoints(port)
+        )
+        for port in spec.ports
+    }
+
+
+def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
+    """A Service's EndpointSlices."""
+    found = api.list("EndpointSlice", namespace, f"{_SERVICE_LABEL}={service}")
+    return tuple(EndpointSlice.from_object(piece) for piece in found)
+
+
+def _gateways(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> tuple[Gateway, ...]:
+    namespaces = sorted({pod["metadata"]["namespace"] for pod in pods})
+    lists = for_each(lambda namespace: api.list("Service", namespace), namespaces)
+    services = [service for found in lists for service in found]
+    return gateways_from(pods, services, dict(choice.selector) or None)
+
+
+def _gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
+    if choice.selector:
+        selectors = [",".join(f"{key}={value}" for key, value in choice.selector)]
+    else:
+        selectors = [ISTIO_LABEL, GATEWAY_API_LABEL]
+    try:
+        lists = for_each(lambda text: api.list("Pod", choice.namespace, text), selectors)
+    except Forbidden as error:
+        if choice.namespace is None:
+            error.hints += ("or say where the gateway is: --gateway NAMESPACE/NAME",)
+        raise
+    unique = {
+        (pod["metadata"]["namespace"], pod["metadata"]["name"]): pod
+        for found in lists
+        for pod in found
+    }
+    return list(unique.values())
+
+
+def root_namespace(api: Api) -> str:
+    """The mesh's root namespace, whose EnvoyFilters reach every proxy (mesh config)."""
+    try:
+        config = api.get("ConfigMap", _ISTIO_NAMESPACE, "istio")
+        mesh = yaml.safe_load((config.get("data") or {}).get("mesh") or "") or {}
+    except (NotFound, Forbidden, yaml.YAMLError):
+        return _ISTIO_NAMESPACE
+    return str(mesh.get("rootNamespace") or _ISTIO_NAMESPACE)
+
+
+def _envoy_filters(api: Api, gateway: Gateway, root: str) -> list[dict[str, Any]]:
+    namespaces = sorted({gateway.ref.namespace, root})
+    lists = for_each(lambda namespace: api.list("EnvoyFilter", namespace), namespaces)
+    return [found for each in lists for found in each]
+
+
+def _exposures_named(api: Api, namespace: str, name: str) -> tuple[ExposureSpec, ...]:
+    """The exposures of this name at any gateway; none where we may not look everywhere."""
+    try:
+        filters = api.list("EnvoyFilter", None, names.label_selector(namespace, name))
+    except Forbidden:
+        return ()
+    return tuple(spec for f in filters if (spec := _readable(f)))
+
+
+def _readable(manifest: Mapping[str, Any]) -> ExposureSpec | None:
+    try:
+        return spec_of(manifest)
+    except ClusterError:
+        return None
+
+
+def _bound(api: Api, gateway: Gateway) -> tuple[BoundListener, ...] | None:
+    """The listeners of one ready gateway pod; None where no pod is ready."""
+    if not gateway.ready_pods:
+        return None
+    return proxies.listeners(api, gateway.ref.namespace, gateway.ready_pods[0].name)

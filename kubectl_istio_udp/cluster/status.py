@@ -1,0 +1,72 @@
+"""How exposures are doing: address, ready endpoints, age."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from kubectl_istio_udp.cluster.addresses import client_addresses
+from kubectl_istio_udp.cluster.client import Api, for_each
+from kubectl_istio_udp.cluster.exposures import Existing
+from kubectl_istio_udp.cluster.snapshot import service_slices
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
+from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a list shows of an exposure beside its spec.
+
+    Attributes:
+        address: where clients reach it, "" where that is not known (yet).
+        ready: ready endpoints of all there are, `2/3`; "" where the gateway resolves a name.
+        age: time since its oldest object was made, as kubectl writes it.
+    """
+
+    address: str
+    ready: str
+    age: str
+
+
+def read_status(api: Api, exposures: Sequence[Existing]) -> list[Status]:
+    """The status of each exposure, read in parallel."""
+    return for_each(lambda existing: _status(api, existing), exposures)
+
+
+def _status(api: Api, existing: Existing) -> Status:
+    oldest = min(o["metadata"]["creationTimestamp"] for o in existing.objects)
+    spec = existing.spec
+    if spec is None:
+        return Status("", "", age(oldest))
+    addresses = client_addresses(api, spec)
+    first = addresses.of(spec.ports[0])
+    address = "<pending>" if addresses.pending else (first[0].rpartition(":")[0] if first else "")
+    return Status(address, _ready(api, spec), age(oldest))
+
+
+def _ready(api: Api, spec: ExposureSpec) -> str:
+    """Counted by address: an endpoint is ready for all ports of a Service or for none."""
+    if spec.discovery is Discovery.DNS:
+        return ""
+    slices = service_slices(api, spec.namespace, spec.service)
+    endpoints = {
+        endpoint.address: endpoint
+        for port in spec.ports
+        for endpoint in endpoints_of(slices, port.service_port_name, (IPV4, IPV6))
+    }
+    ready = sum(endpoint.ready for endpoint in endpoints.values())
+    return f"{ready}/{len(endpoints)}"
+
+
+def age(timestamp: str, now: datetime | None = None) -> str:
+    """The time since an API timestamp, in its largest unit: `12s`, `5m`, `3h`, `9d`."""
+    made = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    seconds = max(0, int(((now or datetime.now(timezone.utc)) - made).total_seconds()))
+    for size, unit in _UNITS:
+        # kubectl changes to the larger unit at two of them.
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,160 @@
+"""Waiting until every ready gateway pod's own Envoy has, or no longer has, what was written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.client import Api, for_each
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
+from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
+
+# istiod pushes after 100 ms of quiet; asking more often than this finds nothing sooner.
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a gateway's Envoy must have.
+
+    Attributes:
+        prefix: what the names of its listeners and clusters begin with.
+        listeners, clusters: revision by name.
+        hosts: gives the addresses (`10.0.0.1:53`) by cluster that must be among its hosts; asked
+            at every look, since pods may move meanwhile.
+    """
+
+    prefix: str
+    listeners: Mapping[str, str]
+    clusters: Mapping[str, str]
+    hosts: Callable[[], Mapping[str, frozenset[str]]]
+
+
+def wait_until_live(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    expected: Expected,
+    timeout: float,
+    progress: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Wait until every ready gateway pod has what is expected.
+
+    Args:
+        api: the cluster.
+        namespace, selector: the gateway's pods.
+        expected: listeners, clusters and hosts.
+        timeout: seconds.
+        progress: called with a line whenever what is waited for changes.
+
+    Returns:
+        The names of the pods that have it; empty where the gateway has no ready pod.
+
+    Raises:
+        Rejected: an Envoy refused it; the message is Envoy's own.
+        WaitTimeout: not all had it in time; the message says which lacked what.
+        Forbidden: no permission to ask.
+    """
+    begun = time.monotonic()
+    missing: dict[str, str] = {}
+    while True:
+        pods = ready_pods(api, namespace, selector)
+        hosts = expected.hosts() if pods else {}
+        lacks = for_each(partial(_lack, api, namespace, expected, hosts), pods)
+        missing = {pod: lack for pod, lack in zip(pods, lacks, strict=True) if lack}
+        if not missing:
+            return tuple(pods)
+        elapsed = time.monotonic() - begun
+        for pod in missing:
+            reason = proxies.refusal_in_log(
+                api, namespace, pod, expected.prefix, max(1, math.ceil(elapsed))
+            )
+            if reason:
+                raise _rejected(namespace, pod, reason)
+        if elapsed >= timeout:
+            break
+        progress("; ".join(f"{pod} {lack}" for pod, lack in missing.items()))
+        time.sleep(_POLL_SECONDS)
+    pod, lack = next(iter(missing.items()))
+    raise WaitTimeout(
+        f"gateway pod {namespace}/{pod} {lack} after {timeout:g}s; it stays applied",
+        hints=[
+            "wait longer: the same command with --timeout 2m",
+            f"is istiod well? kubectl logs -n {namespace} {pod} -c istio-proxy --tail 20",
+        ],
+    )
+
+
+def _lack(
+    api: Api,
+    namespace: str,
+    expected: Expected,
+    hosts: Mapping[str, frozenset[str]],
+    pod: str,
+) -> str:
+    """What a pod's Envoy lacks, in words; "" when it has all."""
+    try:
+        state = proxies.proxy_state(api, namespace, pod, expected.prefix)
+    except Forbidden:
+        raise
+    except ClusterError as error:
+        return f"could not be asked ({error.message})"
+    for name, revision in expected.listeners.items():
+        if name in state.refusals:
+            raise _rejected(namespace, pod, state.refusals[name])
+        if state.listeners.get(name) != revision:
+            return f"has not yet taken listener {name}"
+    for name, revision in expected.clusters.items():
+        if state.clusters.get(name) != revision:
+            return f"has not yet taken cluster {name}"
+    for name, wanted in hosts.items():
+        lacking = wanted - state.hosts.get(name, frozenset())
+        if lacking:
+            return f"does not yet have host {min(lacking)} in cluster {name}"
+    return ""
+
+
+def _rejected(namespace: str, pod: str, reason: str) -> Rejected:
+    return Rejected(f"the Envoy of gateway pod {namespace}/{pod} refused it: {reason}")
+
+
+def wait_until_gone(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    listeners: Iterable[str],
+    timeout: float,
+) -> str | None:
+    """Wait until no ready gateway pod has any of these listeners.
+
+    Returns:
+        None when it is so; else, after `timeout` seconds or where a pod cannot be asked, what
+        is worth a warning.
+    """
+    begun = time.monotonic()
+    names = tuple(listeners)
+    while True:
+        pods = ready_pods(api, namespace, selector)
+        try:
+            states = for_each(lambda pod: proxies.listeners(api, namespace, pod), pods)
+        except ClusterError as error:
+            return f"not confirmed by the gateway: {error.message}"
+        having = [bound.pod for state in states for bound in state if bound.name in names]
+        if not having:
+            return None
+        if time.monotonic() - begun >= timeout:
+            return f"gateway pod {namespace}/{having[0]} still listens after {timeout:g}s"
+        time.sleep(_POLL_SECONDS)
+
+
+def ready_pods(api: Api, namespace: str, selector: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of a gateway's ready pods."""
+    text = ",".join(f"{key}={value}" for key, value in selector.items())
+    pods: list[dict[str, Any]] = api.list("Pod", namespace, text)
+    found = [GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod)]
+    return tuple(sorted(pod.name for pod in found if pod.ready))

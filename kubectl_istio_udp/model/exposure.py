@@ -1,0 +1,225 @@
+"""An exposure: a Service's UDP ports on a gateway, and every choice that goes with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import ClusterError, UsageError
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.service import Endpoint
+
+SPEC_VERSION = 1
+# A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
+LARGEST_DATAGRAM_BYTES = 65_507
+_LARGEST_UINT32 = 2**32 - 1
+
+
+class Discovery(str, Enum):
+    """How the gateway's Envoy learns the pods' addresses.
+
+    SELECTOR: a ServiceEntry with the Service's selector; istiod publishes the ready pods (EDS).
+    ENDPOINTS: a ServiceEntry that lists the addresses; fresh when it is rewritten (EDS).
+    STATIC: the addresses are in the EnvoyFilter itself; rewriting them ends every session.
+    DNS: the name of an ExternalName Service, resolved by Envoy.
+    """
+
+    SELECTOR = "selector"
+    ENDPOINTS = "endpoints"
+    STATIC = "static"
+    DNS = "dns"
+
+
+class Affinity(str, Enum):
+    """What keeps a client on one pod: nothing beyond its session, or its source address."""
+
+    NONE = "none"
+    SOURCE_IP = "source-ip"
+
+
+class LoadBalancing(str, Enum):
+    """Which pod a new session gets; the value is what the flag is given."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_REQUEST = "least-request"
+    RANDOM = "random"
+    MAGLEV = "maglev"
+    RING_HASH = "ring-hash"
+
+    @property
+    def hashes(self) -> bool:
+        """Whether it chooses by a hash of the client, as source-ip affinity needs."""
+        return self in (LoadBalancing.MAGLEV, LoadBalancing.RING_HASH)
+
+
+class GatewayServiceMode(str, Enum):
+    """How clients reach the gateway's new port.
+
+    COMPANION: a Service of our own that selects the gateway's pods.
+    PATCH: the port is added to the gateway's own Service.
+    NONE: not our business; clients use the pods' addresses, or a Service someone else made.
+    """
+
+    COMPANION = "companion"
+    PATCH = "patch"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every limit and choice of an exposure that has a default.
+
+    Attributes:
+        max_sessions: client ports that one gateway pod serves at once, for each port; Envoy's
+            circuit breaker drops the datagrams of further ones.
+        idle_timeout: how long a client port without datagrams keeps its session, longer than 0.
+        max_datagram_size: the longest payload that passes, in bytes, both ways.
+        affinity, load_balancing: which pod a client gets.
+        session_log: whether the gateway writes a line for every session that ends.
+        gateway_service: how clients reach the port.
+    """
+
+    max_sessions: int = 1_000_000
+    idle_timeout: Duration = field(default=Duration(10))
+    max_datagram_size: int = 9000
+    affinity: Affinity = Affinity.NONE
+    load_balancing: LoadBalancing = LoadBalancing.ROUND_ROBIN
+    session_log: bool = False
+    gateway_service: GatewayServiceMode = GatewayServiceMode.COMPANION
+
+    def __post_init__(self) -> None:
+        """Refuse what Envoy would refuse, or what could never pass a datagram.
+
+        Raises:
+            UsageError: a value is out of range, or two do not go together.
+        """
+        if not 1 <= self.max_sessions <= _LARGEST_UINT32:
+            raise UsageError(f"--max-sessions {self.max_sessions} is not in 1..{_LARGEST_UINT32}")
+        if self.idle_timeout < Duration(0.001):
+            raise UsageError("--idle-timeout must be at least 1ms")
+        if not 1 <= self.max_datagram_size <= LARGEST_DATAGRAM_BYTES:
+            raise UsageError(
+                f"--max-datagram-size {self.max_datagram_size} is not in "
+                f"1..{LARGEST_DATAGRAM_BYTES} (bytes)"
+            )
+        if (self.affinity is Affinity.SOURCE_IP) != self.load_balancing.hashes:
+            raise UsageError(
+                f"--affinity {self.affinity.value} does not go with "
+                f"--load-balancing {self.load_balancing.value}",
+                hints=["maglev and ring-hash go with --affinity source-ip, the others without it"],
+            )
+
+
+@dataclass(frozen=True)
+class ExposureSpec:
+    """What an exposure is, as its objects' annotation keeps it; everything else is derived.
+
+    Attributes:
+        namespace, name: the exposure's own name, in the Service's namespace.
+        service: the Service's name.
+        ports: its ports at the gateway, at least one.
+        gateway: which gateway.
+        discovery: how addresses are found, decided.
+        options: the limits and choices.
+    """
+
+    namespace: str
+    name: str
+    service: str
+    ports: tuple[ExposedPort, ...]
+    gateway: GatewayRef
+    discovery: Discovery
+    options: Options = field(default_factory=Options)
+
+    @property
+    def object_name(self) -> str:
+        """The name of all of its objects."""
+        return names.object_name(self.namespace, self.name)
+
+    def proxy_name(self, port: ExposedPort) -> str:
+        """The name of a port's listener and of its cluster in Envoy, and its stat prefix."""
+        return f"{self.object_name}-{port.gateway_port}"
+
+    def eds_service(self, port: ExposedPort) -> str:
+        """The name under which istiod publishes a port's endpoints (EDS)."""
+        if port.eds_service:
+            return port.eds_service
+        return f"outbound|{port.service_port}||{names.entry_host(self.namespace, self.name)}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name), which no other exposure has."""
+        return (self.namespace, self.name)
+
+    def to_json(self) -> str:
+        """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        data = asdict(self)
+        data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
+        return json.dumps({"version": SPEC_VERSION, **data}, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ExposureSpec:
+        """Read the annotation.
+
+        Raises:
+            ClusterError: another version wrote it, or someone edited it.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("version")
+            if version != SPEC_VERSION:
+                raise ClusterError(
+                    f"this exposure was written in format {version}; this version reads "
+                    f"format {SPEC_VERSION}",
+                    hints=["use the kubectl istio-udp that made it, or a newer one"],
+                )
+            options = data.pop("options")
+            return cls(
+                ports=tuple(ExposedPort(**port) for port in data.pop("ports")),
+                gateway=GatewayRef(**data.pop("gateway")),
+                discovery=Discovery(data.pop("discovery")),
+                options=Options(
+                    idle_timeout=Duration.parse(options.pop("idle_timeout")),
+                    affinity=Affinity(options.pop("affinity")),
+                    load_balancing=LoadBalancing(options.pop("load_balancing")),
+                    gateway_service=GatewayServiceMode(options.pop("gateway_service")),
+                    **options,
+                ),
+                **data,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
+            raise ClusterError(
+                f"the annotation {names.SPEC_ANNOTATION} cannot be read: {error}",
+                hints=["put it right by `kubectl istio-udp expose` with --force-conflicts"],
+            ) from error
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """An exposure with the facts of the moment: all that rendering needs.
+
+    Attributes:
+        spec: what is wanted.
+        families: the gateway's address families, the primary one first.
+        selector: the Service's selector.
+        external_name: the name of an ExternalName Service.
+        endpoints: the endpoints by Service port number, ready or not.
+        gateway_service: the manifest of the Service in front of the gateway, if any.
+    """
+
+    spec: ExposureSpec
+    families: tuple[str, ...] = ()
+    selector: Mapping[str, str] = field(default_factory=dict)
+    external_name: str | None = None
+    endpoints: Mapping[int, tuple[Endpoint, ...]] = field(default_factory=dict)
+    gateway_service: Mapping[str, Any] | None = None
+
+    def ready_endpoints(self, port: ExposedPort) -> tuple[Endpoint, ...]:
+        """The endpoints of a port that take new sessions."""
+        return tuple(e for e in self.endpoints.get(port.service_port, ()) if e.ready)

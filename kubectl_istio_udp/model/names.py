@@ -1,0 +1,79 @@
+"""Names of the objects an exposure becomes, and the labels that say whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from kubectl_istio_udp.model.errors import UsageError
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGER = "kubectl-istio-udp"
+NAME_LABEL = "kubectl-istio-udp/exposure"
+NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
+SPEC_ANNOTATION = "kubectl-istio-udp/spec"
+QUERY_ANNOTATION = "kubectl-istio-udp/query"
+
+# A Service's name is a DNS label (RFC 1123), and the companion Service bears the longest name.
+LONGEST_LABEL = 63
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_HASH_LENGTH = 8
+
+
+def check_dns_label(text: str, what: str) -> str:
+    """Return a text that is a DNS label of at most 63 characters, as it is.
+
+    Raises:
+        UsageError: it is not; `what` names it in the message.
+    """
+    if len(text) > LONGEST_LABEL or not _LABEL.fullmatch(text):
+        raise UsageError(
+            f"{what} {text!r} is not a name that Kubernetes takes",
+            hints=[
+                f"use lower-case letters, digits and '-', at most {LONGEST_LABEL}, "
+                "beginning and ending with a letter or digit"
+            ],
+        )
+    return text
+
+
+def object_name(namespace: str, name: str) -> str:
+    """The name of an exposure's objects in the gateway's namespace, where several may meet.
+
+    `udp-default-coredns` for exposure coredns of namespace default. Two different exposures
+    never share a name: where the parts could be read in two ways (a dash in the namespace) or
+    the whole is longer than a Service's name may be, a hash of both parts ends it. The same
+    exposure always gets the same name.
+    """
+    plain = f"udp-{namespace}-{name}"
+    if "-" not in namespace and len(plain) <= LONGEST_LABEL:
+        return plain
+    digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
+    kept = plain[: LONGEST_LABEL - _HASH_LENGTH - 1].rstrip("-")
+    return f"{kept}-{digest}"
+
+
+def entry_host(namespace: str, name: str) -> str:
+    """The ServiceEntry's host: nobody resolves it; it only keys istiod's endpoint list."""
+    return f"{name}.{namespace}.{MANAGER}.internal"
+
+
+def labels(namespace: str, name: str) -> dict[str, str]:
+    """The labels that every object of an exposure carries."""
+    return {MANAGED_BY_LABEL: MANAGER, NAME_LABEL: name, NAMESPACE_LABEL: namespace}
+
+
+def service_manager(namespace: str, name: str) -> str:
+    """The field manager of an exposure's ports on the gateway's own Service.
+
+    One for each exposure: ports that one manager applied earlier and leaves out later go away.
+    """
+    return f"{MANAGER}/{object_name(namespace, name)}"
+
+
+def label_selector(namespace: str | None = None, name: str | None = None) -> str:
+    """The label selector that finds the objects of all exposures, a namespace's, or one's."""
+    parts = [f"{MANAGED_BY_LABEL}={MANAGER}"]
+    parts.append(f"{NAMESPACE_LABEL}={namespace}" if namespace else NAMESPACE_LABEL)
+    parts.append(f"{NAME_LABEL}={name}" if name else NAME_LABEL)
+    return ",".join(parts)

@@ -1,0 +1,248 @@
+"""From what is wanted and what there is to a complete exposure: the decisions of `expose`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import (
+    Discovery,
+    Exposure,
+    ExposureSpec,
+    GatewayServiceMode,
+    Options,
+)
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.ports import (
+    FIRST_UNPRIVILEGED_PORT,
+    ExposedPort,
+    PortRequest,
+    listener_port,
+)
+from kubectl_istio_udp.model.service import Endpoint, Pod, Service, ServicePort, endpoints_of
+from kubectl_istio_udp.model.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class ExposeRequest:
+    """What the user asked `expose` for.
+
+    Attributes:
+        namespace, service: the Service.
+        name: the exposure's name; None takes the Service's.
+        ports: the `-p`s; empty means all UDP ports of the Service under their own numbers.
+        discovery: None lets the facts decide.
+        options: the limits and choices.
+    """
+
+    namespace: str
+    service: str
+    name: str | None = None
+    ports: tuple[PortRequest, ...] = ()
+    discovery: Discovery | None = None
+    options: Options = field(default_factory=Options)
+
+    @property
+    def exposure_name(self) -> str:
+        """The exposure's name."""
+        return self.name or self.service
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decided exposure, and why its addresses are not found by selector (None if they are)."""
+
+    exposure: Exposure
+    reason: str | None
+
+
+def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
+    """Decide ports and discovery of an exposure.
+
+    Raises:
+        UsageError: the Service has no UDP port, or lacks the one asked for, or what was asked
+            for cannot be done with this Service or gateway; the message says what can.
+    """
+    service, gateway = snapshot.service, snapshot.gateway
+    pairs = _pair(request.ports, service)
+    endpoints = {
+        port.port: endpoints_of(snapshot.slices, port.name, gateway.families) for _, port in pairs
+    }
+    discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
+    ports = tuple(
+        _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
+    )
+    _check_listener_ports(ports, gateway, request.options.gateway_service)
+    spec = ExposureSpec(
+        namespace=service.namespace,
+        name=request.exposure_name,
+        service=service.name,
+        ports=ports,
+        gateway=gateway.ref,
+        discovery=discovery,
+        options=request.options,
+    )
+    exposure = Exposure(
+        spec=spec,
+        families=gateway.families,
+        selector=service.selector,
+        external_name=service.external_name,
+        endpoints=endpoints,
+        gateway_service=gateway.service,
+    )
+    return Plan(exposure, reason)
+
+
+def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int, ServicePort], ...]:
+    """Each gateway port with the Service's UDP port behind it."""
+    if not service.udp_ports:
+        had = ", ".join(map(str, service.ports)) or "none"
+        raise UsageError(
+            f"Service {service} has no UDP port (its ports: {had})",
+            hints=[f"see it: kubectl get service -n {service.namespace} {service.name} -o yaml"],
+        )
+    if not requests:
+        return tuple((port.port, port) for port in service.udp_ports)
+    return tuple((request.gateway_port, _find(request, service)) for request in requests)
+
+
+def _find(request: PortRequest, service: Service) -> ServicePort:
+    ports = service.udp_ports
+    if request.service_port is None:
+        if len(ports) == 1:
+            return ports[0]
+        matching = [port for port in ports if port.port == request.gateway_port]
+    else:
+        matching = [port for port in ports if request.service_port in (port.port, port.name)]
+    if matching:
+        return matching[0]
+    listed = ", ".join(map(str, ports))
+    if request.service_port is None:
+        raise UsageError(
+            f"-p {request.gateway_port} does not say which port of Service {service} is meant",
+            hints=[f"its UDP ports: {listed}; write -p {request.gateway_port}:{ports[0].port}"],
+        )
+    raise UsageError(
+        f"Service {service} has no UDP port {request.service_port}",
+        hints=[f"its UDP ports: {listed}"],
+    )
+
+
+def _discovery(
+    asked: Discovery | None,
+    snapshot: Snapshot,
+    pairs: Sequence[tuple[int, ServicePort]],
+    endpoints: dict[int, tuple[Endpoint, ...]],
+) -> tuple[Discovery, str | None]:
+    """How addresses are found, and why not by selector."""
+    service = snapshot.service
+    if service.external_name is not None:
+        if asked not in (None, Discovery.DNS):
+            raise UsageError(
+                f"Service {service} is an ExternalName: --discovery {asked.value} does not fit",
+                hints=["leave --discovery out: the gateway resolves the name itself"],
+            )
+        return Discovery.DNS, f"the Service is the DNS name {service.external_name}"
+    obstacle = _obstacle(snapshot, pairs, endpoints)
+    if asked is Discovery.SELECTOR and obstacle:
+        raise UsageError(
+            f"--discovery selector does not fit Service {service}: {obstacle}",
+            hints=["leave --discovery out, or use --discovery endpoints"],
+        )
+    if asked is None:
+        return (Discovery.ENDPOINTS if obstacle else Discovery.SELECTOR), obstacle
+    return asked, None if asked is Discovery.SELECTOR else "--discovery asks for it"
+
+
+def _obstacle(
+    snapshot: Snapshot,
+    pairs: Sequence[tuple[int, ServicePort]],
+    endpoints: dict[int, tuple[Endpoint, ...]],
+) -> str | None:
+    """What a ServiceEntry's workloadSelector cannot say about this Service, if anything.
+
+    ServiceEntry ports carry one number for all pods, and istiod lists ready pods only
+    (Istio's reference, ServiceEntry.workloadSelector; ambient: measured on Istio 1.31).
+    """
+    service = snapshot.service
+    if not service.selector:
+        return "the Service has no selector"
+    if service.publish_not_ready:
+        return "the Service publishes unready addresses (publishNotReadyAddresses)"
+    for _, port in pairs:
+        numbers = {endpoint.port for endpoint in endpoints[port.port]}
+        if len(numbers) > 1:
+            listed = ", ".join(map(str, sorted(numbers)))
+            return f"target port {port.target_port} is not the same in every pod ({listed})"
+    ambient = [pod.name for pod in snapshot.pods if pod.ambient]
+    if ambient:
+        return f"pod {ambient[0]} is in ambient mode"
+    return None
+
+
+def _exposed(
+    number: int,
+    port: ServicePort,
+    discovery: Discovery,
+    snapshot: Snapshot,
+    endpoints: Sequence[Endpoint],
+) -> ExposedPort:
+    service, gateway = snapshot.service, snapshot.gateway
+    twin = None
+    if discovery is Discovery.SELECTOR and service.tcp_twin(port):
+        # A ServiceEntry for the same number would meet the Service's own inbound TCP chain in
+        # the pods' sidecars; istiod already publishes these very endpoints for the TCP port.
+        host = f"{service.name}.{service.namespace}.svc.{gateway.domain}"
+        twin = f"outbound|{port.port}||{host}"
+    return ExposedPort(
+        gateway_port=number,
+        listener_port=listener_port(number, gateway.first_bindable),
+        service_port=port.port,
+        service_port_name=port.name,
+        target_port=_target_port(port, service, snapshot.pods, endpoints, discovery),
+        eds_service=twin,
+    )
+
+
+def _target_port(
+    port: ServicePort,
+    service: Service,
+    pods: Sequence[Pod],
+    endpoints: Sequence[Endpoint],
+    discovery: Discovery,
+) -> int | None:
+    """The pods' port number; None where it differs between pods."""
+    if isinstance(port.target_port, int):
+        return port.target_port
+    numbers = {endpoint.port for endpoint in endpoints}
+    numbers |= {pod.ports[port.target_port] for pod in pods if port.target_port in pod.ports}
+    if len(numbers) == 1:
+        return numbers.pop()
+    if not numbers and discovery is Discovery.SELECTOR:
+        raise UsageError(
+            f"port {port.target_port!r} of Service {service} cannot be resolved to a number: "
+            "it has no pod that declares it",
+            hints=["start a pod first, or give the Service a numeric targetPort"],
+        )
+    return None
+
+
+def _check_listener_ports(
+    ports: Sequence[ExposedPort], gateway: Gateway, mode: GatewayServiceMode
+) -> None:
+    seen: dict[int, ExposedPort] = {}
+    for port in ports:
+        if port.listener_port in seen:
+            raise UsageError(
+                f"ports {seen[port.listener_port]} and {port} would both bind "
+                f"{port.listener_port}/UDP in the gateway",
+                hints=["choose another gateway port for one of them"],
+            )
+        seen[port.listener_port] = port
+        if port.listener_port != port.gateway_port and mode is GatewayServiceMode.NONE:
+            raise UsageError(
+                f"gateway {gateway.ref} may not bind port {port.gateway_port} "
+                f"(below {FIRST_UNPRIVILEGED_PORT})",
+                hints=["use a higher port, or let a Service translate it (--gateway-service)"],
+            )

@@ -1,0 +1,136 @@
+"""Ports: what `-p GATEWAY_PORT[:SERVICE_PORT]` says and what it becomes on a gateway."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubectl_istio_udp.model.errors import UsageError
+
+# A gateway container has no NET_BIND_SERVICE; Linux lets it bind ports from here on
+# (net.ipv4.ip_unprivileged_port_start's default).
+FIRST_UNPRIVILEGED_PORT = 1024
+# Added to a port that the gateway's Envoy may not bind: clients still use the low port, on the
+# gateway's Service, as Istio itself does with 80 -> 8080.
+PRIVILEGED_PORT_OFFSET = 10_000
+
+_PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_FORM = "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53"
+
+
+def port_number(text: str, what: str = "port") -> int:
+    """Read a port number.
+
+    Args:
+        text: what the user typed.
+        what: what to call it in the error.
+
+    Raises:
+        UsageError: not a whole number from 1 to 65535.
+    """
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(f"{what} {text!r} is not a number", hints=[_FORM])
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise UsageError(f"{what} {text} is out of range", hints=["ports go from 1 to 65535"])
+    return number
+
+
+@dataclass(frozen=True)
+class PortRequest:
+    """One `-p`: a port that clients use at the gateway, and the Service's port behind it.
+
+    Attributes:
+        gateway_port: 1 to 65535.
+        service_port: the Service's port by number (int) or name (str); None where the user
+            named none.
+    """
+
+    gateway_port: int
+    service_port: int | str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PortRequest:
+        """Read `5300`, `5300:53` or `5300:dns`.
+
+        Raises:
+            UsageError: a part is missing, no port, or out of range.
+        """
+        gateway, colon, service = text.partition(":")
+        gateway_port = port_number(gateway, "gateway port")
+        if not colon:
+            return cls(gateway_port)
+        if not service:
+            raise UsageError(
+                f"-p {text}: the Service's port after the colon is missing", hints=[_FORM]
+            )
+        if re.search("[a-z]", service):
+            if not _PORT_NAME.fullmatch(service):
+                raise UsageError(f"-p {text}: {service!r} is no port number or name", hints=[_FORM])
+            return cls(gateway_port, service)
+        return cls(gateway_port, port_number(service, "Service port"))
+
+
+def parse_port_requests(texts: Sequence[str]) -> tuple[PortRequest, ...]:
+    """Read every `-p` of a command line.
+
+    Raises:
+        UsageError: one is malformed, or two name the same gateway port.
+    """
+    requests = tuple(PortRequest.parse(text) for text in texts)
+    seen: set[int] = set()
+    for request in requests:
+        if request.gateway_port in seen:
+            raise UsageError(
+                f"gateway port {request.gateway_port} is given twice",
+                hints=["each -p needs a gateway port of its own"],
+            )
+        seen.add(request.gateway_port)
+    return requests
+
+
+def listener_port(gateway_port: int, first_bindable: int) -> int:
+    """The port that the gateway's Envoy binds for a port that clients use.
+
+    Args:
+        gateway_port: the port at the gateway's Service.
+        first_bindable: the lowest port the gateway's pods may bind.
+    """
+    if gateway_port >= first_bindable:
+        return gateway_port
+    return gateway_port + PRIVILEGED_PORT_OFFSET
+
+
+@dataclass(frozen=True)
+class ExposedPort:
+    """One UDP port of a Service, on its way through a gateway.
+
+    Attributes:
+        gateway_port: where clients send to, on the Service in front of the gateway.
+        listener_port: what the gateway's Envoy binds; differs from gateway_port only for
+            ports that the gateway may not bind.
+        service_port: the Service's port number.
+        service_port_name: the Service's name for it ("" where it has none); EndpointSlices
+            carry it.
+        target_port: the pods' port; None where pods differ, so that every endpoint says its own.
+        eds_service: istiod's name of an endpoint list that already follows the Service's pods
+            (`outbound|53||coredns.default.svc.cluster.local`), where the Service has a TCP port
+            of the same number; None where the exposure's own ServiceEntry gives it.
+    """
+
+    gateway_port: int
+    listener_port: int
+    service_port: int
+    service_port_name: str = ""
+    target_port: int | None = None
+    eds_service: str | None = None
+
+    @property
+    def entry_port_name(self) -> str:
+        """The port's name in the ServiceEntry."""
+        return f"port-{self.service_port}"
+
+    def __str__(self) -> str:
+        """As kubectl prints ports: `5300:53/UDP`."""
+        return f"{self.gateway_port}:{self.service_port}/UDP"

@@ -1,0 +1,234 @@
+"""A Kubernetes Service, its endpoints and its pods, as far as exposing it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_istio_udp.model.names import QUERY_ANNOTATION
+
+IPV4, IPV6 = "IPv4", "IPv6"
+# Istio's ztunnel answers for such a pod; istiod then lists HBONE internal addresses, which a UDP
+# cluster cannot use (measured on Istio 1.31).
+_AMBIENT_LABEL = "ambient.istio.io/redirection"
+
+
+@dataclass(frozen=True)
+class ServicePort:
+    """One entry of a Service's spec.ports.
+
+    Attributes:
+        port: the Service's port number.
+        name: its name, "" where there is none.
+        protocol: UDP, TCP or SCTP.
+        target_port: number (int) or container port name (str) at the pods.
+    """
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    target_port: int | str = 0
+
+    @classmethod
+    def from_object(cls, entry: Mapping[str, Any]) -> ServicePort:
+        """Read an entry of spec.ports, with the API's defaults filled in."""
+        return cls(
+            port=entry["port"],
+            name=entry.get("name") or "",
+            protocol=entry.get("protocol", "TCP"),
+            target_port=entry.get("targetPort") or entry["port"],
+        )
+
+    def __str__(self) -> str:
+        """`53/UDP`, with the name where there is one: `53/UDP (dns)`."""
+        text = f"{self.port}/{self.protocol}"
+        return f"{text} ({self.name})" if self.name else text
+
+
+@dataclass(frozen=True)
+class Service:
+    """A Service that is to be exposed.
+
+    Attributes:
+        namespace, name: where it is.
+        ports: all of its ports, every protocol.
+        selector: the pod labels it selects; empty where its endpoints are made by hand.
+        external_name: the DNS name of an ExternalName Service, else None.
+        publish_not_ready: whether unready pods get traffic too.
+        query: the annotation `kubectl-istio-udp/query`: the DNS name that proves it answers.
+    """
+
+    namespace: str
+    name: str
+    ports: tuple[ServicePort, ...] = ()
+    selector: Mapping[str, str] = field(default_factory=dict)
+    external_name: str | None = None
+    publish_not_ready: bool = False
+    query: str | None = None
+
+    @classmethod
+    def from_object(cls, service: Mapping[str, Any]) -> Service:
+        """Read a v1 Service manifest."""
+        metadata, spec = service["metadata"], service.get("spec") or {}
+        return cls(
+            namespace=metadata.get("namespace", "default"),
+            name=metadata["name"],
+            ports=tuple(ServicePort.from_object(entry) for entry in spec.get("ports") or ()),
+            selector=spec.get("selector") or {},
+            external_name=spec.get("externalName") if spec.get("type") == "ExternalName" else None,
+            publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
+            query=(metadata.get("annotations") or {}).get(QUERY_ANNOTATION),
+        )
+
+    @property
+    def udp_ports(self) -> tuple[ServicePort, ...]:
+        """The ports that datagrams go to."""
+        return tuple(port for port in self.ports if port.protocol == "UDP")
+
+    def tcp_twin(self, port: ServicePort) -> ServicePort | None:
+        """The Service's TCP port of the same number and the same target, if it has one."""
+        for other in self.ports:
+            same = (other.port, other.target_port) == (port.port, port.target_port)
+            if other.protocol == "TCP" and same:
+                return other
+        return None
+
+    def __str__(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """One address that a Service's port leads to.
+
+    Attributes:
+        address: an IP address.
+        port: the port there.
+        pod: the pod's name; "" for an address that is no pod's.
+        ready: whether new sessions may go there (the EndpointSlice's `ready` condition).
+        terminating: whether its pod is being deleted.
+    """
+
+    address: str
+    port: int
+    pod: str = ""
+    ready: bool = True
+    terminating: bool = False
+
+    @property
+    def target(self) -> str:
+        """What to call it in a table: its pod, or its address where there is no pod."""
+        return self.pod or self.address
+
+
+@dataclass(frozen=True)
+class EndpointSlice:
+    """One discovery.k8s.io/v1 EndpointSlice of a Service.
+
+    Attributes:
+        family: IPv4, IPv6 or FQDN.
+        ports: port number by (name, protocol).
+        endpoints: the endpoints, each with port 0 (the slice's ports apply to all of them).
+    """
+
+    family: str
+    ports: Mapping[tuple[str, str], int]
+    endpoints: tuple[Endpoint, ...]
+
+    @classmethod
+    def from_object(cls, manifest: Mapping[str, Any]) -> EndpointSlice:
+        """Read an EndpointSlice manifest; an absent condition counts as the API says it does.
+
+        An endpoint with several addresses stands for one pod: clients use the first (the API's
+        documentation of `addresses`).
+        """
+        endpoints = []
+        for entry in manifest.get("endpoints") or ():
+            conditions = entry.get("conditions") or {}
+            reference = entry.get("targetRef") or {}
+            endpoints.append(
+                Endpoint(
+                    address=entry["addresses"][0],
+                    port=0,
+                    pod=reference.get("name", "") if reference.get("kind") == "Pod" else "",
+                    ready=conditions.get("ready") is not False,
+                    terminating=conditions.get("terminating") is True,
+                )
+            )
+        return cls(
+            family=manifest.get("addressType", IPV4),
+            ports={
+                (port.get("name") or "", port.get("protocol", "TCP")): port["port"]
+                for port in manifest.get("ports") or ()
+                if port.get("port")
+            },
+            endpoints=tuple(endpoints),
+        )
+
+
+def endpoints_of(
+    slices: Iterable[EndpointSlice], port_name: str, families: Iterable[str]
+) -> tuple[Endpoint, ...]:
+    """The endpoints of one UDP port, in the first address family that has any.
+
+    A dual-stack Service lists each pod once a family; taking one family only keeps every pod
+    from counting twice.
+
+    Args:
+        slices: all of the Service's EndpointSlices.
+        port_name: the Service's name for the port ("" where it has none).
+        families: what the gateway can reach (IPv4, IPv6), the preferred one first.
+
+    Returns:
+        Sorted by address, ready or not.
+    """
+    slices = tuple(slices)
+    for family in families:
+        found = {
+            (endpoint.address, number): Endpoint(
+                endpoint.address, number, endpoint.pod, endpoint.ready, endpoint.terminating
+            )
+            for piece in slices
+            if piece.family == family and (number := piece.ports.get((port_name, "UDP")))
+            for endpoint in piece.endpoints
+        }
+        if found:
+            return tuple(sorted(found.values()))
+    return ()
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod behind a Service.
+
+    Attributes:
+        name: its name.
+        ambient: whether it is in Istio's ambient mode.
+        sidecar: whether Istio's proxy runs in it.
+        ports: container port number by name.
+    """
+
+    name: str
+    ambient: bool = False
+    sidecar: bool = False
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_object(cls, pod: Mapping[str, Any]) -> Pod:
+        """Read a v1 Pod manifest."""
+        metadata, spec = pod["metadata"], pod.get("spec") or {}
+        labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
+        containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+        return cls(
+            name=metadata["name"],
+            ambient="enabled" in (labels.get(_AMBIENT_LABEL), notes.get(_AMBIENT_LABEL)),
+            sidecar=any(container["name"] == "istio-proxy" for container in containers),
+            ports={
+                port["name"]: port["containerPort"]
+                for container in containers
+                for port in container.get("ports") or ()
+                if port.get("name") and port.get("protocol", "TCP") == "UDP"
+            },
+        )

@@ -1,0 +1,1 @@
+"""What people and programs read: kubectl's lines, tables, YAML and JSON, progress."""

@@ -1,0 +1,112 @@
+"""Results on stdout; progress, findings and warnings on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+_GROUPS = {
+    "EnvoyFilter": ".networking.istio.io",
+    "ServiceEntry": ".networking.istio.io",
+    "Deployment": ".apps",
+}
+_DRY_RUN = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
+
+
+def resource(kind: str, name: str) -> str:
+    """An object as kubectl names it: `envoyfilter.networking.istio.io/udp-default-coredns`."""
+    return f"{kind.lower()}{_GROUPS.get(kind, '')}/{name}"
+
+
+def object_line(kind: str, name: str, outcome: str, dry_run: str = "none") -> str:
+    """Kubectl's line about one object: `service/coredns serverside-applied (dry run)`."""
+    return f"{resource(kind, name)} {outcome}{_DRY_RUN[dry_run]}"
+
+
+def deleted_line(kind: str, name: str, dry_run: str = "none") -> str:
+    """Kubectl's line about a deleted object: `service "coredns" deleted`."""
+    return f'{kind.lower()}{_GROUPS.get(kind, "")} "{name}" deleted{_DRY_RUN[dry_run]}'
+
+
+def documents(items: Sequence[Mapping[str, Any]], form: str) -> str:
+    """Manifests as a YAML stream, or as JSON (a List where there are several)."""
+    if form == "json":
+        whole = (
+            items[0]
+            if len(items) == 1
+            else {"apiVersion": "v1", "kind": "List", "items": list(items)}
+        )
+        return json.dumps(whole, indent=2) + "\n"
+    import yaml
+
+    return "---\n".join(yaml.safe_dump(dict(item), sort_keys=False) for item in items)
+
+
+def data(value: Any, form: str) -> str:
+    """Plain data (dicts and lists) as YAML or JSON."""
+    if form == "json":
+        return json.dumps(value, indent=2) + "\n"
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False))
+
+
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
+    """A table as kubectl draws it: columns of upper-case headers, three spaces between."""
+    from tabulate import DataRow, TableFormat, tabulate
+
+    plain = TableFormat(
+        None,
+        None,
+        None,
+        None,
+        DataRow("", "   ", ""),
+        DataRow("", "   ", ""),
+        padding=0,
+        with_header_hide=None,
+    )
+    text = tabulate(
+        [["" if cell is None else str(cell) for cell in row] for row in rows],
+        headers=[header.upper() for header in headers],
+        tablefmt=plain,
+        disable_numparse=True,
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def warn(text: str) -> None:
+    """A warning on stderr, as kubectl writes them."""
+    prefix = "Warning: "
+    if sys.stderr.isatty():
+        prefix = click.style(prefix, fg="yellow")
+    click.echo(prefix + text, err=True)
+
+
+def note(text: str) -> None:
+    """Something worth knowing, on stderr."""
+    click.echo(text, err=True)
+
+
+class Progress:
+    """One line on stderr that rewrites itself; silent where stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        """Find out whether there is a terminal."""
+        self._shown = ""
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        """Show a line in place of the last one."""
+        if self._terminal and text != self._shown:
+            click.echo(f"\r\033[K{text[:150]}", nl=False, err=True)
+            self._shown = text
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+            self._shown = ""

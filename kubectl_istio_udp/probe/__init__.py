@@ -1,0 +1,1 @@
+"""Proving that datagrams arrive: what runs in the network-tool pod, and what it means."""

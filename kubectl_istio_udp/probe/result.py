@@ -1,0 +1,105 @@
+"""What came back from one probe, read from what dig or nc printed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.probe.spec import DnsProbe, Probe
+
+_STATUS = re.compile(r"status: ([A-Z0-9]+),")
+_FLAGS = re.compile(r"^;; flags: ([a-z ]*);", re.MULTILINE)
+_TIME = re.compile(r"^;; Query time: (\d+) msec", re.MULTILINE)
+# A name server that answers with these codes has the datagram and does its work.
+_ANSWERING = frozenset({"NOERROR", "NXDOMAIN"})
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back from one probe.
+
+    Attributes:
+        answered: whether an answer arrived that is no refusal.
+        outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), `answer`, `timeout`,
+            `unreachable`, or `garbled`.
+        truncated: whether the DNS answer was cut to fit a datagram (flag TC).
+        milliseconds: how long it took, None where the tool does not say.
+        text: the records, or the payload as hexadecimal.
+    """
+
+    answered: bool
+    outcome: str
+    truncated: bool = False
+    milliseconds: int | None = None
+    text: str = ""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether any datagram came back, a refusal too: then the path is sound."""
+        return self.outcome not in ("timeout", "unreachable")
+
+
+def read_answer(
+    probe: Probe, stdout: str, stderr: str, exit_code: int | None, error: str, pod: str
+) -> Answer:
+    """What a probe's command means.
+
+    Args:
+        probe: what was asked.
+        stdout, stderr, exit_code, error: what exec gave (exit_code None: it never ran).
+        pod: the network-tool pod, for the message.
+
+    Raises:
+        ClusterError: the tool could not do its work: it is not in the pod's image.
+    """
+    tool = "dig" if isinstance(probe, DnsProbe) else "nc"
+    missing = exit_code in (_NOT_FOUND, _NOT_EXECUTABLE) or "not found" in error
+    if missing or (exit_code is None and error not in ("timed out",)):
+        raise ClusterError(
+            f"pod {pod} cannot run {tool}: {' '.join((error or stderr or 'not found').split())}",
+            hints=["use a pod that has it: --tool-pod NAME, or --create-tool"],
+        )
+    if isinstance(probe, DnsProbe):
+        return _dns(stdout, stderr, error)
+    hexadecimal = "".join(stdout.split())
+    if hexadecimal:
+        return Answer(True, "answer", text=hexadecimal)
+    refused = "refused" in stderr.lower() or "unreachable" in stderr.lower()
+    return Answer(False, "unreachable" if refused else "timeout")
+
+
+def _dns(stdout: str, stderr: str, error: str) -> Answer:
+    status = _STATUS.search(stdout)
+    if status is None:
+        said = f"{stdout}\n{stderr}".lower()
+        if "unreachable" in said or "refused" in said:
+            return Answer(False, "unreachable")
+        if error or "timed out" in said or "no servers could be reached" in said:
+            return Answer(False, "timeout")
+        return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
+    flags = _FLAGS.search(stdout)
+    time = _TIME.search(stdout)
+    return Answer(
+        answered=status[1] in _ANSWERING,
+        outcome=status[1],
+        truncated=flags is not None and "tc" in flags[1].split(),
+        milliseconds=int(time[1]) if time else None,
+        text=_records(stdout),
+    )
+
+
+def _records(stdout: str) -> str:
+    """The answer's records, or where it has none the additional ones, on one line.
+
+    A server like CoreDNS's `whoami` puts what it knows of the client into the additional section.
+    """
+    for section in ("ANSWER", "ADDITIONAL"):
+        _, found, after = stdout.partition(f";; {section} SECTION:\n")
+        if found:
+            lines = after.partition("\n\n")[0].splitlines()
+            fields = [line.split(maxsplit=4) for line in lines if line and line[0] != ";"]
+            return ", ".join(" ".join(field[3:]) for field in fields if len(field) > 4)
+    return ""

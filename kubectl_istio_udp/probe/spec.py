@@ -1,0 +1,121 @@
+"""What to ask with: a DNS query, or a datagram of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_istio_udp.model.errors import UsageError
+
+# `dig` and `nc` count in whole seconds.
+_LEAST_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class DnsProbe:
+    """A DNS query.
+
+    Attributes:
+        name: the name to ask for.
+        type: the record type.
+    """
+
+    name: str
+    type: str = "A"
+
+    @classmethod
+    def parse(cls, text: str) -> DnsProbe:
+        """Read `foo.bar.com` or `foo.bar.com TXT`.
+
+        Raises:
+            UsageError: neither; a word that dig would take for an option is refused too.
+        """
+        words = text.split()
+        if not 1 <= len(words) <= 2 or any(word[0] in "-+@" for word in words):
+            raise UsageError(
+                f"--query {text!r} is not a DNS name with an optional type",
+                hints=["for example --query foo.bar.com, or --query 'foo.bar.com TXT'"],
+            )
+        return cls(words[0], words[1].upper() if len(words) > 1 else "A")
+
+
+@dataclass(frozen=True)
+class DatagramProbe:
+    """A datagram with a payload of one's own; any datagram back is an answer.
+
+    Attributes:
+        payload: its bytes.
+    """
+
+    payload: bytes
+
+
+Probe = DnsProbe | DatagramProbe
+
+
+def parse_probe(text: str, query: str | None) -> Probe:
+    """Read `--probe dns|text:HELLO|hex:00ff`.
+
+    Args:
+        text: the flag's value.
+        query: what a DNS probe asks for; None where nobody said.
+
+    Raises:
+        UsageError: it is none of these, or a DNS probe without a name to ask for.
+    """
+    kind, _, payload = text.partition(":")
+    if text == "dns":
+        if query is None:
+            raise UsageError(
+                "which DNS name does this Service answer?",
+                hints=[
+                    "say it: --query NAME",
+                    "or once for all: kubectl annotate service NAME kubectl-istio-udp/query=NAME",
+                    "or, where it is no DNS server: --probe text:HELLO or --probe hex:00ff",
+                ],
+            )
+        return DnsProbe.parse(query)
+    if kind == "text" and payload:
+        return DatagramProbe(payload.encode())
+    if kind == "hex" and payload:
+        try:
+            return DatagramProbe(bytes.fromhex(payload))
+        except ValueError:
+            raise UsageError(
+                f"--probe {text}: {payload!r} is not hexadecimal", hints=["for example hex:00ff"]
+            ) from None
+    raise UsageError(
+        f"--probe {text!r} is none of dns, text:..., hex:...",
+        hints=["for example --probe text:HELLO or --probe hex:00ff"],
+    )
+
+
+def argv(probe: Probe, address: str, port: int, timeout: float) -> list[str]:
+    """The command that asks one address once.
+
+    Args:
+        probe: what to ask.
+        address: IP address or name.
+        port: UDP port.
+        timeout: seconds to wait for an answer; rounded up to whole ones.
+    """
+    seconds = str(max(_LEAST_SECONDS, -int(-timeout // 1)))
+    if isinstance(probe, DnsProbe):
+        return [
+            "dig", f"@{address}", "-p", str(port), probe.name, probe.type,
+            f"+time={seconds}", "+tries=1", "+notcp", "+ignore", "+nosearch",
+        ]  # fmt: skip
+    return ["sh", "-c", _SEND, "sh", _octal(probe.payload), address, str(port), seconds]
+
+
+# netcat of OpenBSD stops after one answer with -W 1; other netcats lack it and wait for the
+# timeout. The answer comes as hexadecimal, so that no byte is lost on the way.
+_SEND = (
+    'nc -h 2>&1 | grep -q -- "-W" && one="-W 1"; '
+    "command -v nc >/dev/null || exit 127; "
+    'printf "$1" | nc -u -w "$4" $one "$2" "$3" | od -An -v -tx1'
+)
+
+
+def _octal(payload: bytes) -> str:
+    """The payload as an argument of printf, every byte an octal escape."""
+    return "".join(f"\\{byte:03o}" for byte in payload)

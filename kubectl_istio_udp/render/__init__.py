@@ -1,0 +1,1 @@
+"""From the model to manifests (plain dicts). Pure: the same input gives the same output."""

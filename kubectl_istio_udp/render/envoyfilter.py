@@ -1,0 +1,190 @@
+"""The EnvoyFilter of an exposure: for each port a UDP listener and the cluster behind it.
+
+Field references: Envoy's API documentation of `config.listener.v3.Listener`,
+`config.cluster.v3.Cluster` and `extensions.filters.udp.udp_proxy.v3.UdpProxyConfig`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    Exposure,
+    ExposureSpec,
+    LoadBalancing,
+)
+from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.service import IPV4, IPV6
+from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, metadata
+
+_TYPES = "type.googleapis.com/envoy.extensions"
+_LB_POLICIES = {
+    LoadBalancing.ROUND_ROBIN: "ROUND_ROBIN",
+    LoadBalancing.LEAST_REQUEST: "LEAST_REQUEST",
+    LoadBalancing.RANDOM: "RANDOM",
+    LoadBalancing.MAGLEV: "MAGLEV",
+    LoadBalancing.RING_HASH: "RING_HASH",
+}
+_REVISION_LENGTH = 12
+# One line for each session that has ended; the counters are udp_proxy's dynamic metadata
+# (its documentation, "Access log extensions").
+_SESSION_LINE = (
+    "[%START_TIME%] udp_session listener={name} client=%DOWNSTREAM_REMOTE_ADDRESS% "
+    "upstream=%UPSTREAM_HOST% duration_ms=%DURATION% "
+    "datagrams_received=%DYNAMIC_METADATA(udp.proxy.session:datagrams_received)% "
+    "datagrams_sent=%DYNAMIC_METADATA(udp.proxy.session:datagrams_sent)% "
+    "bytes_received=%DYNAMIC_METADATA(udp.proxy.session:bytes_received)% "
+    "bytes_sent=%DYNAMIC_METADATA(udp.proxy.session:bytes_sent)%\n"
+)
+
+
+def envoy_filter(exposure: Exposure) -> dict[str, Any]:
+    """The EnvoyFilter manifest; the exposure's endpoints matter for static discovery only."""
+    spec = exposure.spec
+    patches = []
+    for port in spec.ports:
+        patches.append(_add("CLUSTER", _cluster(exposure, port)))
+        patches.append(_add("LISTENER", _listener(exposure, port)))
+    return {
+        "apiVersion": ISTIO_ALPHA_API,
+        "kind": "EnvoyFilter",
+        "metadata": metadata(spec, spec.gateway.namespace),
+        "spec": {
+            "workloadSelector": {"labels": dict(spec.gateway.selector)},
+            "configPatches": patches,
+        },
+    }
+
+
+def _add(kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "applyTo": kind,
+        "match": {"context": "GATEWAY"},
+        "patch": {"operation": "ADD", "value": value},
+    }
+
+
+def _listener(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
+    spec = exposure.spec
+    name = spec.proxy_name(port)
+    size = spec.options.max_datagram_size
+    proxy: dict[str, Any] = {
+        "@type": f"{_TYPES}.filters.udp.udp_proxy.v3.UdpProxyConfig",
+        "stat_prefix": name,
+        "idle_timeout": spec.options.idle_timeout.envoy(),
+        "upstream_socket_config": {"max_rx_datagram_size": size},
+        "matcher": {
+            "on_no_match": {
+                "action": {
+                    "name": "route",
+                    "typed_config": {
+                        "@type": f"{_TYPES}.filters.udp.udp_proxy.v3.Route",
+                        "cluster": name,
+                    },
+                }
+            }
+        },
+    }
+    if spec.options.affinity is Affinity.SOURCE_IP:
+        proxy["hash_policies"] = [{"source_ip": True}]
+    if spec.options.session_log:
+        proxy["access_log"] = [_session_log(name)]
+    return _marked(
+        spec,
+        {
+            "name": name,
+            "address": {"socket_address": _bind_address(exposure, port.listener_port)},
+            "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": size}},
+            "listener_filters": [
+                {"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}
+            ],
+        },
+    )
+
+
+def _marked(spec: ExposureSpec, resource: dict[str, Any]) -> dict[str, Any]:
+    """A listener or cluster with a mark in its metadata that Envoy's config dump shows.
+
+    By its revision a waiting `expose` tells what it has just written from what was there before.
+    """
+    text = json.dumps(resource, sort_keys=True)
+    mark = {
+        "exposure": f"{spec.namespace}/{spec.name}",
+        "revision": hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH],
+    }
+    return {**resource, "metadata": {"filter_metadata": {names.MANAGER: mark}}}
+
+
+def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The revision of each listener and cluster in a rendered EnvoyFilter.
+
+    Returns:
+        {"LISTENER": {name: revision}, "CLUSTER": {name: revision}}
+    """
+    found: dict[str, dict[str, str]] = {"LISTENER": {}, "CLUSTER": {}}
+    for patch in envoy_filter["spec"]["configPatches"]:
+        value = patch["patch"]["value"]
+        mark = value["metadata"]["filter_metadata"][names.MANAGER]
+        found[patch["applyTo"]][value["name"]] = mark["revision"]
+    return found
+
+
+def _bind_address(exposure: Exposure, port: int) -> dict[str, Any]:
+    address: dict[str, Any] = {"protocol": "UDP", "address": "0.0.0.0", "port_value": port}
+    if IPV6 in exposure.families:
+        address["address"] = "::"
+        if IPV4 in exposure.families:
+            address["ipv4_compat"] = True
+    return address
+
+
+def _session_log(name: str) -> dict[str, Any]:
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": f"{_TYPES}.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {
+                "text_format_source": {"inline_string": _SESSION_LINE.format(name=name)}
+            },
+        },
+    }
+
+
+def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
+    spec = exposure.spec
+    name = spec.proxy_name(port)
+    cluster: dict[str, Any] = {
+        "name": name,
+        "lb_policy": _LB_POLICIES[spec.options.load_balancing],
+        # Each client port is one connection of the circuit breaker, whose own default is 1,024.
+        "circuit_breakers": {"thresholds": [{"max_connections": spec.options.max_sessions}]},
+    }
+    if spec.discovery is Discovery.STATIC:
+        addresses = [(e.address, e.port) for e in exposure.ready_endpoints(port)]
+        cluster |= {"type": "STATIC", "load_assignment": _assignment(name, addresses)}
+    elif spec.discovery is Discovery.DNS:
+        target = [(exposure.external_name or "", port.service_port)]
+        cluster |= {"type": "STRICT_DNS", "load_assignment": _assignment(name, target)}
+    else:
+        cluster |= {
+            "type": "EDS",
+            "eds_cluster_config": {
+                "eds_config": {"ads": {}, "resource_api_version": "V3"},
+                "service_name": spec.eds_service(port),
+            },
+        }
+    return _marked(spec, cluster)
+
+
+def _assignment(name: str, addresses: list[tuple[str, int]]) -> dict[str, Any]:
+    hosts = [
+        {"endpoint": {"address": {"socket_address": {"address": address, "port_value": number}}}}
+        for address, number in addresses
+    ]
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}

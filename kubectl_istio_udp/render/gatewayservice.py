@@ -1,0 +1,85 @@
+"""How clients reach the gateway's new port: a companion Service, or a port on the gateway's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_istio_udp.model.exposure import Exposure
+from kubectl_istio_udp.render.metadata import metadata
+
+# What the gateway's Service says about who may reach its load balancer, and how; a companion
+# without these could be open to the world where the gateway is not.
+_COPIED_FIELDS = (
+    "loadBalancerClass",
+    "loadBalancerSourceRanges",
+    "externalTrafficPolicy",
+    "internalTrafficPolicy",
+    "allocateLoadBalancerNodePorts",
+    "ipFamilies",
+    "ipFamilyPolicy",
+)
+# Annotations of the same kind, by prefix (cloud providers and load-balancer controllers).
+_COPIED_ANNOTATIONS = (
+    "service.beta.kubernetes.io/",
+    "service.kubernetes.io/",
+    "cloud.google.com/",
+    "networking.gke.io/",
+    "load-balancer.hetzner.cloud/",
+    "loadbalancer.openstack.org/",
+    "oci.oraclecloud.com/",
+    "metallb.io/address-pool",
+    "metallb.universe.tf/address-pool",
+)
+
+
+def companion_service(exposure: Exposure) -> dict[str, Any]:
+    """The companion Service: selects the gateway's pods, has the exposure's UDP ports only.
+
+    Its type is that of the gateway's own Service, ClusterIP where the gateway has none.
+    """
+    spec = exposure.spec
+    of_gateway = exposure.gateway_service or {}
+    theirs = of_gateway.get("spec") or {}
+    manifest: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(spec, spec.gateway.namespace),
+        "spec": {
+            "type": theirs.get("type", "ClusterIP"),
+            "selector": dict(spec.gateway.selector),
+            "ports": _ports(exposure),
+            **{name: theirs[name] for name in _COPIED_FIELDS if name in theirs},
+        },
+    }
+    notes = (of_gateway.get("metadata") or {}).get("annotations") or {}
+    manifest["metadata"]["annotations"] |= {
+        key: value for key, value in notes.items() if key.startswith(_COPIED_ANNOTATIONS)
+    }
+    return manifest
+
+
+def gateway_service_patch(exposure: Exposure) -> dict[str, Any]:
+    """A server-side apply configuration that adds the ports to the gateway's own Service.
+
+    It holds nothing but the ports, so that nothing but they become ours.
+    """
+    service = exposure.gateway_service or {}
+    name = (service.get("metadata") or {}).get("name", exposure.spec.gateway.name)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": exposure.spec.gateway.namespace},
+        "spec": {"ports": _ports(exposure)},
+    }
+
+
+def _ports(exposure: Exposure) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"udp-{port.gateway_port}",
+            "port": port.gateway_port,
+            "protocol": "UDP",
+            "targetPort": port.listener_port,
+        }
+        for port in exposure.spec.ports
+    ]

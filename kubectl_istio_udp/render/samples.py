@@ -1,0 +1,122 @@
+"""The samples: a DNS server behind a UDP Service, and a pod with network tools.
+
+The server answers `foo.bar.com` with what it knows of the client (CoreDNS's plugin `whoami`), so
+that an answer shows through which address a datagram came.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, QUERY_ANNOTATION
+
+COREDNS_IMAGE = "coredns/coredns"
+TOOL_IMAGE = "zhaohuabing/network-tool"
+SAMPLE_QUERY = "foo.bar.com"
+_SERVER, _TOOL = "coredns", "network-tool"
+_COREFILE = """\
+.:53 {
+    forward . 8.8.8.8 9.9.9.9
+    log
+    errors
+}
+foo.bar.com:53 {
+    whoami
+}
+"""
+
+
+def samples(
+    namespace: str, server_image: str = COREDNS_IMAGE, tool_image: str = TOOL_IMAGE
+) -> tuple[dict[str, Any], ...]:
+    """The sample manifests: Service, ConfigMap and Deployment of the server, and the tool pod."""
+    return (
+        _service(namespace),
+        _config(namespace),
+        _deployment(namespace, server_image),
+        _tool_pod(namespace, _TOOL, tool_image, sidecar=True),
+    )
+
+
+def one_run_tool(namespace: str, image: str | None) -> dict[str, Any]:
+    """A network-tool pod for one run: a name nobody else has, no sidecar to wait for."""
+    name = f"{_TOOL}-{secrets.token_hex(4)}"
+    return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=False)
+
+
+def _metadata(namespace: str, name: str, app: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": namespace,
+        "labels": {"app": app, MANAGED_BY_LABEL: MANAGER},
+    }
+
+
+def _service(namespace: str) -> dict[str, Any]:
+    metadata = _metadata(namespace, _SERVER, _SERVER)
+    metadata["annotations"] = {QUERY_ANNOTATION: SAMPLE_QUERY}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "selector": {"app": _SERVER},
+            "ports": [{"name": "udp-dns", "port": 53, "protocol": "UDP", "targetPort": 53}],
+        },
+    }
+
+
+def _config(namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(namespace, _SERVER, _SERVER),
+        "data": {"Corefile": _COREFILE},
+    }
+
+
+def _deployment(namespace: str, image: str) -> dict[str, Any]:
+    container = {
+        "name": _SERVER,
+        "image": image,
+        "args": ["-conf", "/root/Corefile"],
+        "volumeMounts": [{"name": "conf", "mountPath": "/root"}],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(namespace, _SERVER, _SERVER),
+        "spec": {
+            "selector": {"matchLabels": {"app": _SERVER}},
+            "template": {
+                "metadata": {"labels": {"app": _SERVER}},
+                "spec": {
+                    "containers": [container],
+                    "volumes": [{"name": "conf", "configMap": {"name": _SERVER}}],
+                },
+            },
+        },
+    }
+
+
+def _tool_pod(namespace: str, name: str, image: str, *, sidecar: bool) -> dict[str, Any]:
+    metadata = _metadata(namespace, name, _TOOL)
+    inject = "true" if sidecar else "false"
+    # Istio reads the label; releases before 1.20 or so read the annotation too.
+    metadata["labels"]["sidecar.istio.io/inject"] = inject
+    metadata["annotations"] = {"sidecar.istio.io/inject": inject}
+    container: dict[str, Any] = {
+        "name": _TOOL,
+        "image": image,
+        # Any image with a shell stays, and goes at once when it is told to.
+        "command": ["/bin/sh", "-c", "trap 'exit 0' TERM INT; sleep infinity & wait"],
+    }
+    if sidecar:
+        container["securityContext"] = {"capabilities": {"add": ["NET_ADMIN"]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 2},
+    }
