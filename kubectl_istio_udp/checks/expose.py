@@ -17,6 +17,7 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
+from kubectl_istio_udp.model.sessions import room
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
@@ -183,6 +184,27 @@ def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
+def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U108: clients could make the gateway's Envoy run out of files, of which it dies."""
+    if snapshot.file_limit is None:
+        return
+    options, ports = exposure.spec.options, len(exposure.spec.ports)
+    free = room(snapshot.file_limit, snapshot.sessions_elsewhere)
+    if options.max_sessions * ports > free:
+        yield Finding(
+            "U108",
+            Severity.ERROR,
+            f"{options.max_sessions} sessions on {ports} port(s) are more than gateway "
+            f"{snapshot.gateway.ref} can hold: its Envoy may open {snapshot.file_limit} files, "
+            f"{snapshot.sessions_elsewhere} of them are for other exposures, and it dies when it "
+            "has none left",
+            f"at most --max-sessions {free // ports}"
+            if free >= ports
+            else "raise the file limit of the gateway's nodes, or lower another exposure's "
+            "--max-sessions",
+        )
+
+
 def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U201: nothing would answer, for now."""
     if exposure.spec.discovery is Discovery.DNS:
@@ -224,6 +246,19 @@ def _no_ready_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
         )
 
 
+def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U204: nobody can say how many sessions the gateway's Envoy can hold."""
+    if snapshot.file_limit is None and snapshot.gateway.ready_pods:
+        yield Finding(
+            "U204",
+            Severity.WARNING,
+            f"the file limit of gateway {snapshot.gateway.ref} could not be read (no permission "
+            f"to exec, or no shell in its image); each port gets "
+            f"{exposure.spec.options.max_sessions} sessions",
+            "if its nodes allow more open files, say how many sessions: --max-sessions",
+        )
+
+
 def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U301: the companion Service is a load balancer of its own."""
     service = snapshot.gateway.service
@@ -262,6 +297,8 @@ _RULES: tuple[Rule, ...] = (
     _service_port_taken,
     _other_exposure,
     _old_gateway,
+    _too_many_sessions,
+    _unknown_limit,
     _no_ready_endpoint,
     _goes_stale,
     _no_ready_gateway,

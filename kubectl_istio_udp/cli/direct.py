@@ -8,6 +8,7 @@ import click
 
 from kubectl_istio_udp.cli import options, probing
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.probe.verdict import HopResult
@@ -66,6 +67,7 @@ def query_command(
     from kubectl_istio_udp.probe.spec import parse_probe
     from kubectl_istio_udp.probe.verdict import judge
 
+    check_dns_label(service, "Service")
     api = common.connect()
     namespace = common.namespace_of(api)
     found, slices = read_service(api, namespace, service)

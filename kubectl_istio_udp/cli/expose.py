@@ -61,10 +61,9 @@ def _values(enumeration: Any) -> click.Choice[str]:
 @click.option(
     "--max-sessions",
     type=int,
-    default=_DEFAULTS.max_sessions,
-    show_default=True,
     help="Client ports that a gateway pod serves at once, for each port; Envoy drops the "
-    "datagrams of further ones.",
+    "datagrams of further ones.  [default: what the gateway's Envoy has open files for, at most "
+    f"{_DEFAULTS.max_sessions}]",
 )
 @click.option(
     "--idle-timeout",
@@ -150,8 +149,9 @@ def command(
         ports=requests,
         discovery=None if discovery == "auto" else Discovery(discovery),
         options=chosen,
+        automatic_sessions=limits["max_sessions"] is None,
     )
-    snapshot = read_snapshot(api, request, gateway, ask_proxy=wait and dry_run == "none")
+    snapshot = read_snapshot(api, request, gateway, need_proxy=wait and dry_run == "none")
     planned = plan(request, snapshot)
     _check(planned, snapshot)
     _write(
@@ -168,7 +168,7 @@ def command(
 
 def _options(
     *,
-    max_sessions: int,
+    max_sessions: int | None,
     idle_timeout: Duration,
     max_datagram_size: int,
     affinity: str,
@@ -179,7 +179,7 @@ def _options(
     kept = Affinity(affinity)
     usual = LoadBalancing.MAGLEV if kept is Affinity.SOURCE_IP else LoadBalancing.ROUND_ROBIN
     return Options(
-        max_sessions=max_sessions,
+        max_sessions=_DEFAULTS.max_sessions if max_sessions is None else max_sessions,
         idle_timeout=idle_timeout,
         max_datagram_size=max_datagram_size,
         affinity=kept,

@@ -86,3 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if meta.get("verbose"):
+            raise
+        click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
+        click.echo(
+            "  this is a defect; show where it comes from: the same command with -v", err=True
+        )
+        sys.exit(IstioUdpError.exit_code)

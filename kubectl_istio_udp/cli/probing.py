@@ -138,7 +138,7 @@ def as_data(results: Sequence[HopResult], verdict: Verdict) -> dict[str, Any]:
                 "rcode": result.worst.outcome,
                 "truncated": result.worst.truncated,
                 "milliseconds": result.worst.milliseconds,
-                "answer": result.worst.text,
+                "answers": [answer.text for answer in result.answers],
             }
             for result in results
         ],

@@ -28,20 +28,15 @@ from kubernetes.config import (
     load_kube_config,
 )
 
-from kubectl_istio_udp.model.errors import (
-    ApplyConflict,
-    ClusterError,
-    Forbidden,
-    IstioUdpError,
-    NotFound,
-    Unreachable,
-)
+from kubectl_istio_udp.cluster.refusals import Action, refusal
+from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, Unreachable
 
 Object = Mapping[str, Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PATHS = {
+    "Namespace": ("api/v1", "namespaces"),
     "Service": ("api/v1", "services"),
     "Pod": ("api/v1", "pods"),
     "ConfigMap": ("api/v1", "configmaps"),
@@ -144,8 +139,8 @@ class Api:
 
     # -- objects ------------------------------------------------------------------------------
 
-    def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
-        """One object.
+    def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
+        """One object; `namespace` is None for a kind that has none.
 
         Raises:
             NotFound, Forbidden, Unreachable, ClusterError: as the server says.
@@ -153,7 +148,7 @@ class Api:
         answer: dict[str, Any] = self._json("get", kind, namespace, name)
         return answer
 
-    def find(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+    def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         """One object, or None where there is none (or its namespace is missing)."""
         try:
             return self.get(kind, namespace, name)
@@ -249,7 +244,6 @@ class Api:
         query += [("command", word) for word in command]
         path = self._path("Pod", namespace, pod, "exec")
         url = re.sub("^http", "ws", self._configuration.host) + path + "?" + urlencode(query)
-        action = ("create", "Pod", "pods/exec", "", namespace, pod)
         deadline = time.monotonic() + timeout
         socket = websocket.WebSocket(sslopt=self._tls())
         socket.settimeout(timeout)
@@ -262,7 +256,8 @@ class Api:
             )
             return _read_channels(socket, deadline)
         except websocket.WebSocketBadStatusException as error:
-            raise self._refusal(error.status_code, error.resp_body or b"", action) from error
+            action = self._action("create", "Pod", namespace, pod, "exec")
+            raise refusal(error.status_code, error.resp_body or b"", action) from error
         except (OSError, websocket.WebSocketException) as error:
             raise self._unreachable(error) from error
         finally:
@@ -347,13 +342,19 @@ class Api:
             )
         except (OSError, urllib3.exceptions.HTTPError) as error:
             raise self._unreachable(error) from error
-        group = _PATHS[kind][0].split("/")[1:-1]
-        resource = "/".join(filter(None, [_PATHS[kind][1], subresource]))
         if answer.status >= 400:
-            action = (verb, kind, resource, ".".join(group), namespace, name)
-            raise self._refusal(answer.status, answer.data, action)
+            action = self._action(verb, kind, namespace, name, subresource)
+            raise refusal(answer.status, answer.data, action)
         warnings = tuple(_warnings(answer.headers.getlist("Warning")))
         return (answer.data.decode(errors="replace") if raw else json.loads(answer.data)), warnings
+
+    def _action(
+        self, verb: str, kind: str, namespace: str | None, name: str, subresource: str
+    ) -> Action:
+        root, plural = _PATHS[kind]
+        group = ".".join(root.split("/")[1:-1])
+        user = self._options.as_user
+        return Action(verb, kind, plural, group, namespace, name, subresource, user)
 
     def _unreachable(self, error: BaseException) -> Unreachable:
         host = self._configuration.host
@@ -366,57 +367,6 @@ class Api:
         return Unreachable(
             f"the API server {host} cannot be reached: {_plain(cause)}",
             hints=["check it: kubectl version", "another cluster: --context or --kubeconfig"],
-        )
-
-    def _refusal(
-        self, status: int, body: bytes, action: tuple[str, str, str, str, str | None, str]
-    ) -> ClusterError:
-        """The error for an HTTP status; `action` is (verb, kind, resource, group, namespace, name)."""
-        verb, kind, resource, group, namespace, name = action
-        message, reason = _status_message(body, status)
-        full = ".".join(filter(None, [resource.partition("/")[0], group]))
-        where = f" in namespace {namespace}" if namespace else ""
-        scope = f" -n {namespace}" if namespace else " --all-namespaces"
-        if status == 403:
-            subject = full + (
-                f" --subresource={resource.partition('/')[2]}" if "/" in resource else ""
-            )
-            by = f" --as {self._options.as_user}" if self._options.as_user else ""
-            return Forbidden(
-                f"no permission to {verb} {resource}"
-                + (f".{group}" if group else "")
-                + (where or " in all namespaces")
-                + f": {message}",
-                hints=[f"check it: kubectl auth can-i {verb} {subject}{scope}{by}"],
-            )
-        if status == 401:
-            return Forbidden(
-                f"the API server {self._configuration.host} does not know these credentials",
-                hints=["log in again, or choose another context with --context"],
-            )
-        if status == 404 and "could not find the requested resource" in message:
-            return NotFound(
-                f"the cluster has no {full}: Istio's CRDs are not installed there"
-                if group.endswith("istio.io")
-                else f"the cluster has no {full}",
-                hints=["is this the right cluster? kubectl config current-context"],
-            )
-        if status == 404:
-            return NotFound(
-                f"there is no {kind.lower()} {name}{where}",
-                hints=[f"see what there is: kubectl get {full}" + scope],
-            )
-        if status == 409 and "conflict" in message.lower() and verb == "patch":
-            return ApplyConflict(
-                f"{full} {namespace}/{name} was changed by someone else: {message}",
-                hints=[
-                    f"see it: kubectl get {full}{scope} {name} -o yaml --show-managed-fields",
-                    "take the fields over: --force-conflicts",
-                ],
-            )
-        return ClusterError(
-            f"the API server refused to {verb} {full} {namespace or ''}/{name}: {message}"
-            + (f" ({reason})" if reason else ""),
         )
 
 
@@ -511,16 +461,6 @@ def _exit_status(status: bytes) -> tuple[int | None, str]:
         if cause.get("reason") == "ExitCode":
             return int(cause["message"]), ""
     return None, data.get("message", "the command could not be started")
-
-
-def _status_message(body: bytes, status: int) -> tuple[str, str]:
-    """Message and reason of a metav1.Status, or the bare text of another answer."""
-    try:
-        data = json.loads(body)
-        return data.get("message") or f"HTTP {status}", data.get("reason") or ""
-    except (ValueError, AttributeError):
-        text = body.decode(errors="replace").strip() if body else ""
-        return text[:300] or f"HTTP {status}", ""
 
 
 def _warnings(headers: Iterable[str]) -> list[str]:

@@ -21,6 +21,13 @@ from kubectl_istio_udp.model.snapshot import BoundListener
 _ADMIN_SECONDS = 10.0
 # istiod's names for the UDP listeners that it makes itself, for HTTP/3.
 _ISTIOD_UDP = "udp_"
+# Envoy's own soft limit: that of a shell started beside it may differ.
+_FILE_LIMIT = (
+    "for p in /proc/[0-9]*; do "
+    '[ "$(cat $p/comm 2>/dev/null)" = envoy ] && grep "^Max open files" $p/limits; '
+    "done | head -n 1 | awk '{print $4}'"
+)
+_UNLIMITED = 2**30
 _LOG_ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\dT\S+\t)", re.MULTILINE)
 
 
@@ -58,6 +65,21 @@ def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
             protocol = "UDP" if name.startswith(_ISTIOD_UDP) else "TCP"
             found.append(BoundListener(name, address["port_value"], protocol, pod))
     return tuple(found)
+
+
+def file_limit(api: Api, namespace: str, pod: str) -> int | None:
+    """How many files a gateway pod's Envoy may open; None where its image has no shell to ask.
+
+    Raises:
+        Forbidden: no permission to exec there.
+        ClusterError: exec failed.
+    """
+    command = ["sh", "-c", _FILE_LIMIT]
+    result = api.exec(namespace, pod, PROXY_CONTAINER, command, _ADMIN_SECONDS)
+    word = result.stdout.strip()
+    if word == "unlimited":
+        return _UNLIMITED
+    return int(word) if word.isdigit() else None
 
 
 def proxy_state(

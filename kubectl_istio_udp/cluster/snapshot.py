@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +50,7 @@ class GatewayChoice:
 
 
 def read_snapshot(
-    api: Api, request: ExposeRequest, choice: GatewayChoice, *, ask_proxy: bool
+    api: Api, request: ExposeRequest, choice: GatewayChoice, *, need_proxy: bool
 ) -> Snapshot:
     """Read everything that decides about an exposure.
 
@@ -57,7 +58,7 @@ def read_snapshot(
         api: the cluster.
         request: what is to be exposed.
         choice: at which gateway.
-        ask_proxy: whether to ask a gateway pod's Envoy for its listeners (needs exec there).
+        need_proxy: whether it is an error that no gateway pod's Envoy may be asked (by exec).
 
     Raises:
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
@@ -65,7 +66,7 @@ def read_snapshot(
     namespace, name = request.namespace, request.service
     service_object, slices, gateway_pods, root, exposures = in_parallel(
         [
-            lambda: api.get("Service", namespace, name),
+            lambda: _service(api, namespace, name),
             lambda: service_slices(api, namespace, name),
             lambda: _gateway_pods(api, choice),
             lambda: root_namespace(api),
@@ -82,9 +83,9 @@ def read_snapshot(
         lambda: api.list("Pod", namespace, selector) if selector else [],
         lambda: api.find("ServiceEntry", namespace, own_name),
         lambda: api.find("Service", gateway.ref.namespace, own_name),
-        lambda: _bound(api, gateway) if ask_proxy else None,
+        lambda: _ask_proxy(api, gateway, need_proxy),
     ]
-    filters, pods, entry, companion, bound = in_parallel(calls)
+    filters, pods, entry, companion, (bound, file_limit) = in_parallel(calls)
     own_filter = [
         f
         for f in filters
@@ -97,19 +98,25 @@ def read_snapshot(
         gateway=gateway,
         claims=tuple(Claims.from_object(f) for f in filters if applies_to(f, gateway, root)),
         bound=bound,
+        file_limit=file_limit,
+        sessions_elsewhere=_sessions_elsewhere(filters, gateway, request),
         objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
         exposures=exposures,
     )
 
 
-def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:
-    """The gateway a user means.
-
-    Raises:
-        NotFound, UsageError: none, or several; the message lists them.
-    """
-    gateways = _gateways(api, _gateway_pods(api, choice), choice)
-    return choose_gateway(gateways, choice.name, selector_given=bool(choice.selector))
+def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
+    """The Service's manifest; where it is missing for want of its namespace, the error says so."""
+    try:
+        return api.get("Service", namespace, name)
+    except NotFound as error:
+        with contextlib.suppress(Forbidden):
+            if api.find("Namespace", None, namespace) is None:
+                raise NotFound(
+                    f"there is no namespace {namespace}",
+                    hints=["see those there are: kubectl get namespaces"],
+                ) from error
+        raise
 
 
 def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
@@ -197,8 +204,31 @@ def _readable(manifest: Mapping[str, Any]) -> ExposureSpec | None:
         return None
 
 
-def _bound(api: Api, gateway: Gateway) -> tuple[BoundListener, ...] | None:
-    """The listeners of one ready gateway pod; None where no pod is ready."""
+def _sessions_elsewhere(
+    filters: list[dict[str, Any]], gateway: Gateway, request: ExposeRequest
+) -> int:
+    specs = [spec for f in filters if (spec := _readable(f)) and spec.gateway == gateway.ref]
+    own = (request.namespace, request.exposure_name)
+    return sum(s.options.max_sessions * len(s.ports) for s in specs if s.key != own)
+
+
+def _ask_proxy(
+    api: Api, gateway: Gateway, needed: bool
+) -> tuple[tuple[BoundListener, ...] | None, int | None]:
+    """Listeners and file limit of one ready gateway pod's Envoy; None for what is not known."""
     if not gateway.ready_pods:
-        return None
-    return proxies.listeners(api, gateway.ref.namespace, gateway.ready_pods[0].name)
+        return None, None
+    namespace, pod = gateway.ref.namespace, gateway.ready_pods[0].name
+    try:
+        bound, limit = in_parallel(
+            [
+                lambda: proxies.listeners(api, namespace, pod),
+                lambda: proxies.file_limit(api, namespace, pod),
+            ]
+        )
+    except Forbidden as error:
+        if needed:
+            error.hints += ("or do not wait for the gateway: --no-wait",)
+            raise
+        return None, None
+    return bound, limit

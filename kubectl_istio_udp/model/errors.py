@@ -45,6 +45,10 @@ class NotFound(ClusterError):
     """An object that was named does not exist."""
 
 
+class NotInstalled(ClusterError):
+    """The API server does not know such a kind of object: a CRD is not installed."""
+
+
 class Forbidden(ClusterError):
     """The API server answered 403; carries the `kubectl auth can-i` line to check."""
 

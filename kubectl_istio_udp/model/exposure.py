@@ -14,6 +14,7 @@ from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import Endpoint
+from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 
 SPEC_VERSION = 1
 # A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
@@ -85,7 +86,7 @@ class Options:
         gateway_service: how clients reach the port.
     """
 
-    max_sessions: int = 1_000_000
+    max_sessions: int = MOST_USEFUL_SESSIONS
     idle_timeout: Duration = field(default=Duration(10))
     max_datagram_size: int = 9000
     affinity: Affinity = Affinity.NONE

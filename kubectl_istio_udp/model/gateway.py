@@ -78,7 +78,7 @@ class GatewayPod:
         return cls(
             name=metadata["name"],
             ips=tuple(addresses or filter(None, [status.get("podIP")])),
-            ready=ready and not metadata.get("deletionTimestamp"),
+            ready=ready,
             labels=metadata.get("labels") or {},
             first_bindable=first[0] if first else FIRST_UNPRIVILEGED_PORT,
             domain=_domain(proxy.get("args") or ()),
@@ -151,10 +151,14 @@ class Gateway:
 
 
 def is_gateway_pod(pod: Mapping[str, Any]) -> bool:
-    """Whether a Pod manifest is a gateway's: Istio's proxy in it, run as a router.
+    """Whether a Pod manifest is a gateway's: Istio's proxy in it, run as a router, to stay.
 
     istiod (label `istio: pilot`) has no such container, an injected workload runs `proxy sidecar`.
     """
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return False
     containers = (pod.get("spec") or {}).get("containers") or ()
     return any(
         c["name"] == PROXY_CONTAINER and "sidecar" not in (c.get("args") or ()) for c in containers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -21,6 +21,7 @@ from kubectl_istio_udp.model.ports import (
     listener_port,
 )
 from kubectl_istio_udp.model.service import Endpoint, Pod, Service, ServicePort, endpoints_of
+from kubectl_istio_udp.model.sessions import automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 
@@ -34,6 +35,8 @@ class ExposeRequest:
         ports: the `-p`s; empty means all UDP ports of the Service under their own numbers.
         discovery: None lets the facts decide.
         options: the limits and choices.
+        automatic_sessions: whether the number of sessions is to be chosen from what the
+            gateway's Envoy can hold, in place of the one in options.
     """
 
     namespace: str
@@ -42,6 +45,7 @@ class ExposeRequest:
     ports: tuple[PortRequest, ...] = ()
     discovery: Discovery | None = None
     options: Options = field(default_factory=Options)
+    automatic_sessions: bool = True
 
     @property
     def exposure_name(self) -> str:
@@ -81,7 +85,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
         ports=ports,
         gateway=gateway.ref,
         discovery=discovery,
-        options=request.options,
+        options=_with_sessions(request, snapshot, len(ports)),
     )
     exposure = Exposure(
         spec=spec,
@@ -92,6 +96,15 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
         gateway_service=gateway.service,
     )
     return Plan(exposure, reason)
+
+
+def _with_sessions(request: ExposeRequest, snapshot: Snapshot, ports: int) -> Options:
+    if not request.automatic_sessions:
+        return request.options
+    own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
+    kept = own[0].options.max_sessions if own else None
+    sessions = automatic_sessions(snapshot.file_limit, snapshot.sessions_elsewhere, ports, kept)
+    return replace(request.options, max_sessions=sessions)
 
 
 def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int, ServicePort], ...]:

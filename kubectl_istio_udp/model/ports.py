@@ -63,7 +63,7 @@ class PortRequest:
             return cls(gateway_port)
         if not service:
             raise UsageError(
-                f"-p {text}: the Service's port after the colon is missing", hints=[_FORM]
+                f"-p {text!r}: the Service's port after the colon is missing", hints=[_FORM]
             )
         if re.search("[a-z]", service):
             if not _PORT_NAME.fullmatch(service):

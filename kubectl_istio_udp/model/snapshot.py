@@ -39,7 +39,9 @@ class Snapshot:
         pods: its pods.
         gateway: the gateway chosen.
         claims: what the EnvoyFilters that may reach this gateway add to it.
-        bound: the listeners in the gateway's own Envoy; None where it was not asked.
+        bound: the listeners in the gateway's own Envoy; None where it could not be asked.
+        file_limit: how many files that Envoy may open; None where that is not known.
+        sessions_elsewhere: what the gateway's other exposures may hold, over all of their ports.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
     """
@@ -50,5 +52,7 @@ class Snapshot:
     gateway: Gateway
     claims: tuple[Claims, ...] = ()
     bound: tuple[BoundListener, ...] | None = None
+    file_limit: int | None = None
+    sessions_elsewhere: int = 0
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()

@@ -32,6 +32,9 @@ _LB_POLICIES = {
     LoadBalancing.RING_HASH: "RING_HASH",
 }
 _REVISION_LENGTH = 12
+# Never change this number: a listener whose socket options change gets new sockets, and until the
+# old ones have drained (45 s) the kernel still hands them half of the datagrams (measured).
+_RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # One line for each session that has ended; the counters are udp_proxy's dynamic metadata
 # (its documentation, "Access log extensions").
 _SESSION_LINE = (
@@ -100,6 +103,7 @@ def _listener(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
         {
             "name": name,
             "address": {"socket_address": _bind_address(exposure, port.listener_port)},
+            "socket_options": [_receive_buffer()],
             "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": size}},
             "listener_filters": [
                 {"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}
@@ -135,6 +139,22 @@ def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return found
 
 
+def _receive_buffer() -> dict[str, Any]:
+    """The socket option that lets bursts wait for a busy gateway instead of being dropped.
+
+    Linux's default holds about 250 small datagrams; at 5,000 new sessions a second on a busy
+    machine it lost 212 to 1,881 of 14,000 queries, this size 0 to 111 (measured). What is asked
+    beyond net.core.rmem_max is silently cut to it (socket(7)), so that asking never fails.
+    """
+    return {
+        "description": "SO_RCVBUF",
+        "level": 1,
+        "name": 8,
+        "int_value": _RECEIVE_BUFFER_BYTES,
+        "state": "STATE_PREBIND",
+    }
+
+
 def _bind_address(exposure: Exposure, port: int) -> dict[str, Any]:
     address: dict[str, Any] = {"protocol": "UDP", "address": "0.0.0.0", "port_value": port}
     if IPV6 in exposure.families:
@@ -162,7 +182,7 @@ def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
     cluster: dict[str, Any] = {
         "name": name,
         "lb_policy": _LB_POLICIES[spec.options.load_balancing],
-        # Each client port is one connection of the circuit breaker, whose own default is 1,024.
+        # Each session counts as a connection; the circuit breaker's own default is 1,024.
         "circuit_breakers": {"thresholds": [{"max_connections": spec.options.max_sessions}]},
     }
     if spec.discovery is Discovery.STATIC:

@@ -1,0 +1,133 @@
+"""What an HTTP error of the API server means to the user, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.model.errors import (
+    ApplyConflict,
+    ClusterError,
+    Forbidden,
+    NotFound,
+    NotInstalled,
+)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What was asked of the API server.
+
+    Attributes:
+        verb: as RBAC names it: get, list, patch, delete, create.
+        kind: e.g. `Pod`.
+        plural: e.g. `pods`.
+        group: the API group, "" for the core.
+        namespace: None for all namespaces.
+        name: "" for a list.
+        subresource: e.g. `exec`, "" for the object itself.
+        user: whom the request impersonates, None for nobody.
+    """
+
+    verb: str
+    kind: str
+    plural: str
+    group: str = ""
+    namespace: str | None = None
+    name: str = ""
+    subresource: str = ""
+    user: str | None = None
+
+    @property
+    def resource(self) -> str:
+        """As kubectl takes it: `envoyfilters.networking.istio.io`."""
+        return ".".join(filter(None, [self.plural, self.group]))
+
+    @property
+    def scope(self) -> str:
+        """Kubectl's flag for where."""
+        return f"-n {self.namespace}" if self.namespace else "--all-namespaces"
+
+    @property
+    def where(self) -> str:
+        """The same in words."""
+        return f"in namespace {self.namespace}" if self.namespace else "in all namespaces"
+
+    @property
+    def target(self) -> str:
+        """The object: `service istio-system/coredns`."""
+        path = "/".join(filter(None, [self.namespace, self.name]))
+        return f"{self.kind.lower()} {path}".strip()
+
+
+def refusal(status: int, body: bytes, action: Action) -> ClusterError:
+    """The error for an HTTP status of 400 and above.
+
+    Args:
+        status: the HTTP status.
+        body: what came with it: a metav1.Status as JSON, or anything.
+        action: what was asked.
+    """
+    answer = _status(body)
+    message = answer.get("message") or body.decode(errors="replace").strip()[:300] or f"{status}"
+    if status == 401:
+        return Forbidden(
+            "the API server does not know these credentials",
+            hints=["log in again, or choose another context with --context"],
+        )
+    if status == 403:
+        return _forbidden(message, action)
+    if status == 404:
+        # The server names the object that it misses; a path that it does not know it cannot name.
+        known = (answer.get("details") or {}).get("name")
+        return _not_found(action) if known else _not_installed(action)
+    if status == 409 and action.verb == "patch" and "conflict" in message.lower():
+        return ApplyConflict(
+            f"{action.target} was changed by someone else: {message}",
+            hints=[
+                f"see it: kubectl get {action.resource} {action.scope} {action.name} -o yaml "
+                "--show-managed-fields",
+                "take the fields over: --force-conflicts",
+            ],
+        )
+    return ClusterError(f"the API server refused to {action.verb} {action.target}: {message}")
+
+
+def _forbidden(message: str, action: Action) -> Forbidden:
+    parts = [action.plural, action.subresource]
+    resource = "/".join(filter(None, parts)) + (f".{action.group}" if action.group else "")
+    check = f"kubectl auth can-i {action.verb} {action.resource} {action.scope}"
+    if action.subresource:
+        check += f" --subresource={action.subresource}"
+    if action.user:
+        check += f" --as {action.user}"
+    return Forbidden(
+        f"no permission to {action.verb} {resource} {action.where}: {message}",
+        hints=[f"check it: {check}"],
+    )
+
+
+def _not_found(action: Action) -> NotFound:
+    return NotFound(
+        f"there is no {action.kind.lower()} {action.name} {action.where}",
+        hints=[f"see what there is: kubectl get {action.resource} {action.scope}"],
+    )
+
+
+def _not_installed(action: Action) -> NotInstalled:
+    istio = action.group.endswith("istio.io")
+    return NotInstalled(
+        f"the cluster does not know {action.resource}"
+        + (": Istio's CRDs are not installed there" if istio else ""),
+        hints=["is this the right cluster? kubectl config current-context"],
+    )
+
+
+def _status(body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,327 @@
+"""The real cluster, as the tests see it: kubectl with the plugin, namespaces of their own, load.
+
+Runs against whatever cluster KUBECONFIG names (`make e2e` starts one and enters its network).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HERE = Path(__file__).parent
+GATEWAY_NAMESPACE = os.environ.get("E2E_GATEWAY_NAMESPACE", "istio-system")
+LOAD_IMAGE = os.environ.get("E2E_LOAD_IMAGE", "python:3-slim")
+COMMAND_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def both(self) -> str:
+        return self.out + self.err
+
+
+def run(*words: str, stdin: str | None = None, seconds: float = COMMAND_SECONDS) -> Result:
+    done = subprocess.run(
+        words, input=stdin, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def kubectl(*words: str, stdin: str | None = None, ok: bool = True) -> str:
+    """Run kubectl; its stdout. Fails the test with what kubectl said unless `ok` is False."""
+    result = run("kubectl", *words, stdin=stdin)
+    assert result.code == 0 or not ok, f"kubectl {' '.join(words)}: {result.both}"
+    return result.out
+
+
+def get(*words: str) -> Any:
+    """`kubectl get ... -o json`, decoded."""
+    return json.loads(kubectl("get", *words, "-o", "json"))
+
+
+def eventually(what: str, check: Callable[[], Any], seconds: float = 30) -> Any:
+    """Wait until check() is truthy and return it; fail the test after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = check()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds:g}s: {what}"
+        time.sleep(0.2)
+
+
+def wait_answered(space: Space, name: str, seconds: float = 30) -> str:
+    """Wait until `verify` of an exposure succeeds; its output."""
+    last = Result(1, "", "")
+
+    def verified() -> bool:
+        nonlocal last
+        last = space.verify(name)
+        return last.code == 0
+
+    try:
+        eventually(f"{name} answers", verified, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{last.both}") from None
+    return last.out
+
+
+@dataclass(frozen=True)
+class Space:
+    """A namespace of one test, and the plugin working in it."""
+
+    name: str
+    tool: str
+
+    def plugin(self, *words: str) -> Result:
+        """`kubectl istio-udp ... -n NAMESPACE`."""
+        return run("kubectl", "istio-udp", *words, "-n", self.name)
+
+    def expose(self, *words: str, code: int = 0) -> Result:
+        """`expose`, which must exit with `code`."""
+        result = self.plugin("expose", *words)
+        assert result.code == code, result.both
+        assert "Traceback" not in result.both
+        return result
+
+    def verify(self, *words: str) -> Result:
+        """`verify` from the session's network-tool pod."""
+        return self.plugin("verify", *words, "--tool-pod", self.tool)
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """Apply manifests to this namespace and wait for their Deployments."""
+        kubectl("apply", "-n", self.name, "-f", "-", stdin=yaml.safe_dump_all(manifests))
+        for manifest in manifests:
+            if manifest["kind"] == "Deployment":
+                name = manifest["metadata"]["name"]
+                kubectl("rollout", "status", "-n", self.name, f"deploy/{name}", "--timeout=90s")
+
+
+@pytest.fixture(scope="session")
+def tool() -> Iterator[str]:
+    """A namespace with the samples, for its network-tool pod: `NAMESPACE/network-tool`."""
+    with _namespace("tool") as name:
+        result = run("kubectl", "istio-udp", "samples", "apply", "-n", name, "--timeout", "90s")
+        assert result.code == 0, result.both
+        yield f"{name}/network-tool"
+
+
+@pytest.fixture
+def space(tool: str) -> Iterator[Space]:
+    """A namespace for one test; its exposures are deleted with the product's own command."""
+    with _namespace("e2e") as name:
+        made = Space(name, tool)
+        yield made
+        deleted = made.plugin("delete", "--all")
+        assert deleted.code == 0, deleted.both
+
+
+@contextlib.contextmanager
+def _namespace(prefix: str) -> Iterator[str]:
+    name = f"{prefix}{secrets.token_hex(3)}"
+    kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+def dns_server(
+    name: str = "dns", replicas: int = 1, ports: tuple[int, ...] = (53,), **labels: str
+) -> list[dict[str, Any]]:
+    """CoreDNS that answers foo.bar.com on each port, ready and leaving as a careful server does.
+
+    Readiness by the plugin `ready`, and 5 s of lameduck: a pod that is told to go answers on
+    until the gateway has heard of it.
+    """
+    corefile = "".join(
+        f"foo.bar.com:{port} {{\n  whoami\n}}\n.:{port} {{\n"
+        "  hosts {\n    192.0.2.1 plain.example\n    fallthrough\n  }\n"
+        f"  ready :{8181 + index}\n  health :{8080 + index} {{\n    lameduck 5s\n  }}\n}}\n"
+        for index, port in enumerate(ports)
+    )
+    container = {
+        "name": "coredns",
+        "image": "coredns/coredns",
+        "args": ["-conf", "/etc/coredns/Corefile"],
+        "ports": [
+            {"name": f"dns-{port}", "containerPort": port, "protocol": "UDP"} for port in ports
+        ],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "conf", "mountPath": "/etc/coredns"}],
+    }
+    pods = {"app": name, **labels}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "data": {"Corefile": corefile},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": pods},
+                    "spec": {
+                        "containers": [container],
+                        "volumes": [{"name": "conf", "configMap": {"name": name}}],
+                        "terminationGracePeriodSeconds": 15,
+                    },
+                },
+            },
+        },
+        service(name, ports),
+    ]
+
+
+def service(
+    name: str, ports: tuple[int, ...] = (53,), app: str | None = None, **spec: Any
+) -> dict[str, Any]:
+    """A Service with UDP ports, annotated with what its server answers."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "annotations": {"kubectl-istio-udp/query": "foo.bar.com"}},
+        "spec": {
+            "selector": {"app": app or name},
+            "ports": [
+                {"name": f"dns-{port}", "port": port, "protocol": "UDP", "targetPort": port}
+                for port in ports
+            ],
+            **spec,
+        },
+    }
+
+
+_taken: set[int] = set()
+
+
+@pytest.fixture
+def port() -> int:
+    """A gateway port that no other test of this run uses."""
+    found = next(number for number in range(21_000, 30_000) if number not in _taken)
+    _taken.add(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def load_pod() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts load.py in a pod: load_pod(address, port, *flags) gives its running process."""
+    with _namespace("load") as namespace:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "load", "labels": {"sidecar.istio.io/inject": "false"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": "load",
+                        "image": LOAD_IMAGE,
+                        "command": ["sleep", "infinity"],
+                        # Its clients' ports are its own, below the ephemeral ones.
+                        "securityContext": {"runAsUser": 0},
+                    }
+                ],
+            },
+        }
+        kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(pod))
+        kubectl("wait", "-n", namespace, "pod/load", "--for=condition=Ready", "--timeout=120s")
+        running: list[subprocess.Popen[str]] = []
+
+        def start(address: str, port: int, *flags: str) -> subprocess.Popen[str]:
+            words = ["kubectl", "exec", "-i", "-n", namespace, "load", "--"]
+            words += ["python3", "-", address, str(port), "foo.bar.com", *flags]
+            with (HERE / "load.py").open() as program:
+                process = subprocess.Popen(
+                    words, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+            running.append(process)
+            return process
+
+        yield start
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120) -> dict[str, Any]:
+    """The counts of a load that was started, once it has ended."""
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err
+    return dict(json.loads(out))
+
+
+def companion(space: Space, name: str) -> tuple[str, int]:
+    """Cluster address and port of an exposure's companion Service."""
+    labels = f"kubectl-istio-udp/exposure={name},kubectl-istio-udp/namespace={space.name}"
+    found = get("service", "-n", GATEWAY_NAMESPACE, "-l", labels)["items"][0]["spec"]
+    return found["clusterIP"], found["ports"][0]["port"]
+
+
+def own_objects() -> list[str]:
+    """Every object with the product's labels, anywhere: `KIND namespace/name resourceVersion`."""
+    found = []
+    for kind in ("envoyfilters", "serviceentries", "services", "virtualservices"):
+        items = get(kind, "-A", "-l", "kubectl-istio-udp/exposure")["items"]
+        found += [
+            f"{kind} {i['metadata']['namespace']}/{i['metadata']['name']} "
+            f"{i['metadata']['resourceVersion']}"
+            for i in items
+        ]
+    return sorted(found)
+
+
+def inventory(space: Space) -> list[str]:
+    """Names of all objects, everyone's, where a test's exposures could leave something."""
+    found = []
+    for kind in ("envoyfilters", "serviceentries", "services"):
+        for namespace in (GATEWAY_NAMESPACE, space.name):
+            items = get(kind, "-n", namespace)["items"]
+            found += [f"{kind} {namespace}/{item['metadata']['name']}" for item in items]
+    return sorted(found)
+
+
+def gateway_pods(selector: str = "istio=ingressgateway") -> list[str]:
+    """Names of a gateway's pods that are not on their way out."""
+    items = get("pods", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
+    return [i["metadata"]["name"] for i in items if "deletionTimestamp" not in i["metadata"]]
+
+
+def gateway_restarts() -> int:
+    """How often the containers of all gateway pods have restarted, in all."""
+    items = get("pods", "-n", GATEWAY_NAMESPACE, "-l", "istio=ingressgateway")["items"]
+    statuses = [s for i in items for s in i["status"].get("containerStatuses", ())]
+    return sum(status["restartCount"] for status in statuses)
+
+
+def envoy(pod: str, path: str) -> str:
+    """What a gateway pod's Envoy answers at its admin interface."""
+    return kubectl(
+        "exec", "-n", GATEWAY_NAMESPACE, pod, "-c", "istio-proxy", "--",
+        "pilot-agent", "request", "GET", path,
+    )  # fmt: skip

@@ -1,0 +1,71 @@
+"""How clients reach the port: companion, patch, none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from conftest import GATEWAY_NAMESPACE, Space, dns_server, eventually, get, kubectl
+
+OWN = "istio-ingressgateway"
+
+
+def udp_ports() -> list[int]:
+    ports = get("service", "-n", GATEWAY_NAMESPACE, OWN)["spec"]["ports"]
+    return sorted(p["port"] for p in ports if p["protocol"] == "UDP")
+
+
+def test_patch_adds_only_our_ports_and_takes_only_them_away(space: Space, port: int) -> None:
+    space.apply(*dns_server("one"), *dns_server("two"))
+    before = get("service", "-n", GATEWAY_NAMESPACE, OWN)["spec"]["ports"]
+    for name, number in (("one", port), ("two", port + 100)):
+        exposed = space.expose(name, "-p", f"{number}:53", "--gateway-service", "patch")
+        assert f"service/{OWN} serverside-applied" in exposed.out
+    assert udp_ports() == [port, port + 100]
+    again = space.expose("one", "-p", f"{port}:53", "--gateway-service", "patch")
+    assert f"service/{OWN} unchanged" in again.out
+    verified = space.verify("--all")
+    assert verified.code == 0, verified.both
+    assert f"service {OWN}" in verified.out
+    assert space.plugin("delete", "one").code == 0
+    assert udp_ports() == [port + 100]
+    assert space.verify("two").code == 0
+    back = space.expose("two", "-p", f"{port + 100}:53", "--gateway-service", "companion")
+    assert "its UDP ports of ours" in back.out
+    assert get("service", "-n", GATEWAY_NAMESPACE, OWN)["spec"]["ports"] == before
+    assert space.verify("two").code == 0
+
+
+def test_patched_port_survives_a_reinstallation(space: Space, port: int) -> None:
+    """Istio's installer writes its Service anew; our port stays, and so do its own."""
+    ground = os.environ.get("GROUND")
+    if not ground or os.environ.get("E2E_CLUSTER") == "current":
+        pytest.skip("reinstalling Istio is for the project's own cluster")
+    space.apply(*dns_server())
+    space.expose("dns", "-p", f"{port}:53", "--gateway-service", "patch")
+    kubectl("label", "service", "-n", GATEWAY_NAMESPACE, OWN, "istio-")
+    before = get("service", "-n", GATEWAY_NAMESPACE, OWN)
+    done = subprocess.run(
+        [ground, "istio"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = get("service", "-n", GATEWAY_NAMESPACE, OWN)
+    # The label that was missing is back: the installer did write this very object.
+    assert "istio" in after["metadata"]["labels"]
+    assert "istio" not in before["metadata"]["labels"]
+    assert after["spec"]["ports"] == before["spec"]["ports"]
+    assert port in udp_ports()
+    eventually("it answers", lambda: space.verify("dns").code == 0)
+
+
+def test_none_makes_no_service(space: Space, port: int) -> None:
+    space.apply(*dns_server())
+    exposed = space.expose("dns", "-p", f"{port}:53", "--gateway-service", "none")
+    assert "service/" not in exposed.out
+    pod = get("pods", "-n", GATEWAY_NAMESPACE, "-l", "istio=ingressgateway")["items"][0]
+    assert f"clients reach dns:53 at {pod['status']['podIP']}:{port}/UDP" in exposed.out
+    verified = space.verify("dns")
+    assert verified.code == 0, verified.both
+    low = space.expose("dns", "-p", "53", "--gateway-service", "none", "--name", "low", code=2)
+    assert "may not bind port 53" in low.err

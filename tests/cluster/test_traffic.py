@@ -1,0 +1,67 @@
+"""Datagrams under load: restarts, fresh ports, limits."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+from conftest import Space, companion, dns_server, finish, gateway_restarts, kubectl
+
+Load = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_rolling_restart_loses_next_to_nothing(space: Space, port: int, load_pod: Load) -> None:
+    """Three backends restarted under 500 queries/s, selector discovery, nothing of ours running.
+
+    Fresh ports and 50 clients that keep theirs, at the same time: at most 2 lost of 12,500 each.
+    """
+    space.apply(*dns_server(replicas=3))
+    space.expose("dns", "-p", f"{port}:53", "--discovery", "selector")
+    target = companion(space, "dns")
+    fresh = load_pod(*target, "--queries", "12500", "--rate", "500")
+    sticky = load_pod(*target, "--queries", "12500", "--rate", "500", "--clients", "50")
+    kubectl("rollout", "restart", "-n", space.name, "deploy/dns")
+    kubectl("rollout", "status", "-n", space.name, "deploy/dns", "--timeout=60s")
+    assert fresh.poll() is None, "the load must outlast the restart"
+    counts = {"fresh ports": finish(fresh), "sticky clients": finish(sticky)}
+    print(f"\nrolling restart: {counts}")
+    assert all(count["lost"] <= 2 for count in counts.values()), counts
+
+
+def test_twenty_thousand_fresh_ports(space: Space, port: int, load_pod: Load) -> None:
+    """No port is used twice, and the default exposure answers every query."""
+    space.apply(*dns_server(replicas=2))
+    space.expose("dns", "-p", f"{port}:53")
+    count = finish(load_pod(*companion(space, "dns"), "--queries", "20000", "--rate", "800"))
+    print(f"\nfresh ports: {count}")
+    assert count["answered"] == 20_000, count
+
+
+def test_more_clients_than_sessions_do_not_harm_the_gateway(
+    space: Space, port: int, load_pod: Load
+) -> None:
+    """Beyond --max-sessions datagrams are dropped, the gateway lives, and it recovers."""
+    space.apply(*dns_server())
+    space.expose("dns", "-p", f"{port}:53", "--max-sessions", "500", "--idle-timeout", "2s")
+    restarts = gateway_restarts()
+    target = companion(space, "dns")
+    count = finish(load_pod(*target, "--queries", "3000", "--rate", "1500", "--timeout", "1"))
+    assert 500 <= count["answered"] < 3000, count
+    assert gateway_restarts() == restarts
+    after = finish(load_pod(*target, "--queries", "100", "--rate", "50"))
+    assert after["answered"] == 100, after
+
+
+def test_a_flood_of_ports_does_not_harm_the_gateway(
+    space: Space, port: int, load_pod: Load
+) -> None:
+    """The default limit holds what the gateway's Envoy can: 30,000 ports at once do not kill it."""
+    space.apply(*dns_server())
+    space.expose("dns", "-p", f"{port}:53", "--idle-timeout", "60s")
+    restarts = gateway_restarts()
+    target = companion(space, "dns")
+    finish(load_pod(*target, "--queries", "30000", "--rate", "3000", "--timeout", "1"))
+    assert gateway_restarts() == restarts
+    space.expose("dns", "-p", f"{port}:53", "--idle-timeout", "1s")
+    after = finish(load_pod(*target, "--queries", "100", "--rate", "50"))
+    assert after["answered"] == 100, after
