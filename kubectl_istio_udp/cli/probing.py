@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,15 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.hop import Hop
+from kubectl_istio_udp.model.hop import Hop, Via
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.toolpod import ToolPod
     from kubectl_istio_udp.probe.spec import Probe
     from kubectl_istio_udp.probe.verdict import HopResult, Verdict
+
+_KUBE_PROXY_SECONDS = 5.0
 
 probe_options = options.options(
     click.option(
@@ -101,6 +104,31 @@ def send(
         HopResult(hop, tuple(answers[index * count : (index + 1) * count]))
         for index, hop in enumerate(hops)
     )
+
+
+def ask_again(
+    api: Api,
+    pod: ToolPod,
+    results: Sequence[HopResult],
+    probe: Probe,
+    count: int,
+    timeout: Duration,
+) -> tuple[HopResult, ...]:
+    """Ask wholly silent Services again for a few seconds, when the gateway behind them answers.
+
+    kube-proxy programs a Service that has just been made or changed about once a second, and
+    nothing in the API tells when it has.
+    """
+    deadline = time.monotonic() + _KUBE_PROXY_SECONDS
+    found = list(results)
+    gateway_answers = any(r.hop.via is Via.GATEWAY and r.good for r in found)
+    while gateway_answers and time.monotonic() < deadline:
+        silent = [r.hop for r in found if r.hop.via is Via.SERVICE and not r.answered]
+        if not silent:
+            break
+        again = {r.hop: r for r in send(api, pod, silent, probe, count, timeout)}
+        found = [again.get(r.hop, r) for r in found]
+    return tuple(found)
 
 
 def rows(results: Sequence[HopResult]) -> list[list[str]]:

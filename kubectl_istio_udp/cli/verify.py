@@ -111,6 +111,7 @@ def _verify(
     exposed = {port.service_port for port in spec.ports}
     inner = [hop for hop in service_hops(service, slices) if hop.service_port in exposed]
     results = probing.send(api, pod, [*inner, *outer], probe, count, timeout)
+    results = probing.ask_again(api, pod, results, probe, count, timeout)
     verdict = judge(results)
     broken = verdict.broken
     if broken and broken.via is Via.GATEWAY:

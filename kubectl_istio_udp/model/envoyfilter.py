@@ -9,6 +9,9 @@ from typing import Any
 from kubectl_istio_udp.model.gateway import Gateway, selects
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, NAME_LABEL, NAMESPACE_LABEL
 
+# In proto's JSON an enum may be its name or its number, and a number may be a string.
+_UDP = ("UDP", 1)
+
 
 @dataclass(frozen=True)
 class Claims:
@@ -65,9 +68,9 @@ def _udp_ports(listener: Mapping[str, Any]) -> set[int]:
     ports = set()
     for address in addresses:
         socket = (address or {}).get("socket_address", (address or {}).get("socketAddress")) or {}
-        number = socket.get("port_value", socket.get("portValue"))
-        if socket.get("protocol") == "UDP" and isinstance(number, int):
-            ports.add(number)
+        number = str(socket.get("port_value", socket.get("portValue", "")))
+        if socket.get("protocol") in _UDP and number.isdigit():
+            ports.add(int(number))
     return ports
 
 

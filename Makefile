@@ -1,0 +1,79 @@
+# `make` lists the targets.
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ISTIO ?= 1.31
+# `current` runs the end-to-end tests against the cluster of your own KUBECONFIG and starts none.
+E2E_CLUSTER ?= ground
+# Further words for pytest, in `make test` and `make e2e`.
+ARGS ?=
+
+VENV := $(CURDIR)/.venv
+GROUND := $(CURDIR)/tests/cluster/ground/ground
+export ISTIO GROUND
+# kubectl finds its plugins on PATH.
+IN_VENV := PATH="$(VENV)/bin:$$PATH"
+IN_CLUSTER := $(IN_VENV) $(GROUND) exec
+
+.PHONY: help venv lint test cluster cluster-down e2e try shell clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@echo; echo "  PYTHON=python3.12, ISTIO=1.30, E2E_CLUSTER=current and ARGS='-k NAME' change what they do."
+
+venv: $(VENV)/.stamp ## .venv with the plugin, editable, and its development tools
+
+$(VENV)/.stamp: setup.cfg pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is older than Python 3.10; name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@# Debian keeps half of the venv module in a package of its own.
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends python3-venv; } || \
+		{ echo "$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[dev]'
+	@touch $@
+
+lint: venv ## style, types, import directions, shell scripts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict kubectl_istio_udp
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run
+
+test: venv ## unit tests; fails under 90% coverage
+	$(VENV)/bin/pytest tests/unit --cov=kubectl_istio_udp --cov-report=term $(ARGS)
+
+cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min the first time, then under 1)
+	@$(GROUND) all
+
+cluster-down: ## end that cluster
+	@$(GROUND) down
+
+ifeq ($(E2E_CLUSTER),current)
+e2e: venv ## end-to-end tests in that cluster, or with E2E_CLUSTER=current in your own
+	$(IN_VENV) $(VENV)/bin/pytest tests/cluster $(ARGS)
+else
+e2e: venv cluster
+	$(IN_CLUSTER) $(VENV)/bin/pytest tests/cluster $(ARGS)
+endif
+
+try: venv cluster ## the cluster, the sample workloads and one exposed Service, to play with
+	@for words in "samples apply" "expose coredns -p 5300:53 --wait" "verify coredns"; do \
+		echo; echo "$$ kubectl istio-udp $$words"; $(IN_CLUSTER) kubectl istio-udp $$words || exit; done
+	@echo
+	@echo "It runs. \`make shell\` opens a shell in the cluster's network; there, try:"
+	@echo "  kubectl istio-udp get"
+	@echo "  kubectl istio-udp direct query coredns"
+	@echo "  kubectl istio-udp --help"
+	@echo "\`make cluster-down\` ends it."
+
+shell: venv cluster ## a shell in the cluster's network, kubectl and the plugin on PATH
+	@echo "kubectl and kubectl istio-udp reach the cluster from here; exit leaves it running."
+	@$(IN_CLUSTER) env PS1='(cluster) \w \$$ ' bash --norc -i || true
+
+clean: ## remove .venv and what the tools left; the cluster's builds stay
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+module ground/pause
+
+go 1.24.0
