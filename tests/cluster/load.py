@@ -17,8 +17,8 @@ import socket
 import struct
 import time
 
-# Below the kernel's own ephemeral ports, so that nobody else takes one meanwhile.
-FIRST_PORT = 10_000
+# Outside the kernel's own ephemeral ports, so that nobody else takes one meanwhile.
+FIRST_FRESH_PORT, FIRST_STICKY_PORT = 10_000, 9_000
 
 
 def dns_query(number: int, name: str) -> bytes:
@@ -36,7 +36,7 @@ class Load:
         self.waiting: dict[tuple[int, int], float] = {}
         self.answered = 0
         self.latencies: list[float] = []
-        self.sticky = [self._socket(FIRST_PORT + index) for index in range(clients)]
+        self.sticky = [self._socket(FIRST_STICKY_PORT + index) for index in range(clients)]
 
     def _socket(self, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.target[0] else socket.AF_INET
@@ -51,7 +51,7 @@ class Load:
         if self.sticky:
             sender = self.sticky[number % len(self.sticky)]
         else:
-            sender = self._socket(FIRST_PORT + number)
+            sender = self._socket(FIRST_FRESH_PORT + number)
         self.waiting[sender.fileno(), number & 0xFFFF] = time.monotonic()
         # An ICMP error of an earlier datagram may surface here: then the query counts as lost.
         with contextlib.suppress(OSError):
