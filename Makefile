@@ -17,7 +17,7 @@ export ISTIO GROUND
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help venv lint test cluster cluster-down e2e try shell clean
+.PHONY: help venv lint test cluster cluster-down e2e try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -73,6 +73,9 @@ try: venv cluster ## the cluster, the sample workloads and one exposed Service, 
 shell: venv cluster ## a shell in the cluster's network, kubectl and the plugin on PATH
 	@echo "kubectl and kubectl istio-udp reach the cluster from here; exit leaves it running."
 	@$(IN_CLUSTER) env PS1='(cluster) \w \$$ ' bash --norc -i || true
+
+dist: venv ## the archive that krew installs, in dist/, and its hash in plugin.yaml
+	$(VENV)/bin/python packaging/dist.py
 
 clean: ## remove .venv and what the tools left; the cluster's builds stay
 	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache ./*.egg-info
