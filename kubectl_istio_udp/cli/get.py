@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.exposures import Existing
@@ -31,13 +32,13 @@ def command(
     from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.output import printing
 
+    if all_namespaces and names:
+        raise UsageError(
+            "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
+        )
     api = common.connect()
     namespace = common.namespace_of(api)
-    found = (
-        list_exposures(api)
-        if all_namespaces and not names
-        else get_exposures(api, namespace, names)
-    )
+    found = list_exposures(api) if all_namespaces else get_exposures(api, namespace, names)
     if output == "name":
         for existing in found:
             click.echo(existing.name)

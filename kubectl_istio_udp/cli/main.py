@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -22,6 +24,7 @@ VERBS = {
     "version": "Print the version.",
 }
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 # kubectl's way to write a flag that is on unless it is turned off.
 _BOOLEANS = {"--wait=false": "--no-wait", "--wait=true": "--wait"}
 
@@ -66,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the words after the plugin's name; None takes the process's own.
     """
-    words = [_BOOLEANS.get(word, word) for word in (arguments or sys.argv[1:])]
+    words = [
+        _BOOLEANS.get(word, word) for word in (sys.argv[1:] if arguments is None else arguments)
+    ]
     meta: dict[str, bool] = {}
     try:
         with cli.make_context("kubectl istio-udp", words) as context:
@@ -75,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except IstioUdpError as error:
         if meta.get("verbose"):
-            raise
+            traceback.print_exc()
         click.echo(error.format(), err=True)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
@@ -86,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Who reads our output has seen enough (`... | head`); Python must not try to flush it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
     except Exception as error:
         if meta.get("verbose"):
             raise

@@ -13,6 +13,7 @@ import click
 
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
@@ -80,8 +81,12 @@ class Common:
         )
 
     def namespace_of(self, api: Api) -> str:
-        """The namespace a command is about."""
-        return self.namespace or api.namespace
+        """The namespace a command is about.
+
+        Raises:
+            UsageError: it is no name that Kubernetes takes.
+        """
+        return check_dns_label(self.namespace or api.namespace, "namespace")
 
 
 def cluster_options(command: Callable[..., Any]) -> Any:

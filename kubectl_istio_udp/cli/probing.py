@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.probe.verdict import HopResult, Verdict
 
 _KUBE_PROXY_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 0.5
 
 probe_options = options.options(
     click.option(
@@ -126,6 +127,7 @@ def ask_again(
         silent = [r.hop for r in found if r.hop.via is Via.SERVICE and not r.answered]
         if not silent:
             break
+        time.sleep(_ASK_AGAIN_SECONDS)
         again = {r.hop: r for r in send(api, pod, silent, probe, count, timeout)}
         found = [again.get(r.hop, r) for r in found]
     return tuple(found)

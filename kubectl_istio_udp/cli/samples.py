@@ -42,6 +42,7 @@ def apply_command(
     """Apply the samples, and wait until they run."""
     from kubectl_istio_udp.cluster.toolpod import wait_running
     from kubectl_istio_udp.cluster.writing import Transaction
+    from kubectl_istio_udp.model.errors import ApplyConflict
     from kubectl_istio_udp.model.names import MANAGER
     from kubectl_istio_udp.model.write import Write
     from kubectl_istio_udp.output import printing
@@ -49,15 +50,23 @@ def apply_command(
     api = common.connect()
     namespace = common.namespace_of(api)
     manifests = samples(namespace, coredns_image, tool_image)
-    with Transaction(api, dry_run=dry_run == "server") as transaction:
-        for manifest in manifests:
-            outcome = "serverside-applied"
-            if dry_run != "client":
-                applied = transaction.apply(Write(manifest, MANAGER))
-                outcome = "unchanged" if applied.verb == "unchanged" else outcome
-            name = manifest["metadata"]["name"]
-            click.echo(printing.object_line(manifest["kind"], name, outcome, dry_run))
-        transaction.keep()
+    outcomes = []
+    try:
+        with Transaction(api, dry_run=dry_run == "server") as transaction:
+            for manifest in manifests:
+                verb = "changed"
+                if dry_run != "client":
+                    verb = transaction.apply(Write(manifest, MANAGER)).verb
+                outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
+    except ApplyConflict as error:
+        error.hints = (
+            "it is not one of our samples; try another namespace: -n NAMESPACE",
+            *error.hints[2:],
+        )
+        raise
+    for manifest, outcome in zip(manifests, outcomes, strict=True):
+        name = manifest["metadata"]["name"]
+        click.echo(printing.object_line(manifest["kind"], name, outcome, dry_run))
     if wait and dry_run == "none":
         progress = printing.Progress()
         for app in sorted({manifest["metadata"]["labels"]["app"] for manifest in manifests}):

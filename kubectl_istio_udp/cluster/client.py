@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlparse
 import certifi
 import urllib3
 import websocket
+import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import (
@@ -133,7 +134,7 @@ class Api:
             if options.kubeconfig or options.context or not _in_cluster(configuration):
                 raise _bad_kubeconfig(error, options) from error
             namespace = _pod_namespace()
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise _bad_kubeconfig(error, options) from error
         return cls(configuration, options, namespace)
 
@@ -203,12 +204,10 @@ class Api:
             query["dryRun"] = "All"
         after, warnings = self._request("patch", kind, namespace, name, query=query, body=manifest)
         if before is None:
-            verb = "created"
-        elif before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]:
-            verb = "unchanged"
-        else:
-            verb = "unchanged" if dry_run and _same_content(before, after) else "changed"
-        return Applied(after, verb, warnings)
+            return Applied(after, "created", warnings)
+        # A dry run answers with the old resourceVersion, whatever it would change.
+        same = _same_content(before, after) if dry_run else _same_version(before, after)
+        return Applied(after, "unchanged" if same else "changed", warnings)
 
     def delete(self, kind: str, namespace: str, name: str, *, dry_run: bool = False) -> bool:
         """Delete one object; whether it was there."""
@@ -259,7 +258,7 @@ class Api:
             action = self._action("create", "Pod", namespace, pod, "exec")
             raise refusal(error.status_code, error.resp_body or b"", action) from error
         except (OSError, websocket.WebSocketException) as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, timeout) from error
         finally:
             socket.shutdown()
 
@@ -341,12 +340,27 @@ class Api:
                 retries=False,
             )
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            raise self._unreachable(error) from error
-        if answer.status >= 400:
+            raise self._unreachable(error, seconds) from error
+        if answer.status >= 300:
             action = self._action(verb, kind, namespace, name, subresource)
             raise refusal(answer.status, answer.data, action)
         warnings = tuple(_warnings(answer.headers.getlist("Warning")))
-        return (answer.data.decode(errors="replace") if raw else json.loads(answer.data)), warnings
+        if raw:
+            return answer.data.decode(errors="replace"), warnings
+        return self._decoded(answer.data), warnings
+
+    def _decoded(self, body: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Unreachable(
+                f"what answers at {self._configuration.host} is no Kubernetes API server: "
+                f"{_plain(body.decode(errors='replace'))[:100]}",
+                hints=["is a proxy or a login page in between? kubectl version"],
+            )
+        return answer
 
     def _action(
         self, verb: str, kind: str, namespace: str | None, name: str, subresource: str
@@ -356,11 +370,11 @@ class Api:
         user = self._options.as_user
         return Action(verb, kind, plural, group, namespace, name, subresource, user)
 
-    def _unreachable(self, error: BaseException) -> Unreachable:
+    def _unreachable(self, error: BaseException, seconds: float | None) -> Unreachable:
         host = self._configuration.host
         if "timed out" in str(error).lower():
             return Unreachable(
-                f"the API server {host} did not answer within {self._options.request_timeout:g}s",
+                f"the API server {host} did not answer within {seconds or 0:g}s",
                 hints=["give it longer: --request-timeout 60s", "check it: kubectl version"],
             )
         cause = error.__cause__ or getattr(error, "reason", None) or error
@@ -454,7 +468,10 @@ def _exit_status(status: bytes) -> tuple[int | None, str]:
     """Exit code and error of a metav1.Status from exec's error channel."""
     if not status:
         return None, "the connection ended before the command did"
-    data = json.loads(status)
+    try:
+        data = json.loads(status)
+    except ValueError:
+        return None, "how the command ended cannot be read"
     if data.get("status") == "Success":
         return 0, ""
     for cause in (data.get("details") or {}).get("causes") or ():
@@ -467,6 +484,11 @@ def _warnings(headers: Iterable[str]) -> list[str]:
     """The texts of HTTP Warning headers (RFC 9111's `code agent "text"`), each once."""
     texts = [match[1].replace('\\"', '"') for line in headers if (match := _WARNING.match(line))]
     return list(dict.fromkeys(texts))
+
+
+def _same_version(before: Object, after: Object) -> bool:
+    same: bool = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+    return same
 
 
 def _same_content(before: Object, after: Object) -> bool:

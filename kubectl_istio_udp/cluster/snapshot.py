@@ -226,7 +226,7 @@ def _ask_proxy(
                 lambda: proxies.file_limit(api, namespace, pod),
             ]
         )
-    except Forbidden as error:
+    except ClusterError as error:
         if needed:
             error.hints += ("or do not wait for the gateway: --no-wait",)
             raise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api, ExecResult
-from kubectl_istio_udp.model.errors import ClusterError, NotFound, WaitTimeout
-from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
+from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
 
 TOOL_NAME = "network-tool"
 _START_SECONDS = 60.0
@@ -72,14 +72,19 @@ def tool_pod(
         api.apply(manifest, before=None, manager=MANAGER)
         progress(f"starting pod {made}")
         yield _tool(wait_running(api, namespace, f"app={TOOL_NAME}", _START_SECONDS, made)[0])
-    finally:
-        api.delete("Pod", namespace, made)
+    except BaseException:
+        # What went wrong first is what the user must hear of.
+        with suppress(IstioUdpError):
+            api.delete("Pod", namespace, made)
+        raise
+    api.delete("Pod", namespace, made)
 
 
 def _found(api: Api, namespace: str, name: str | None) -> ToolPod:
     if name:
         space, _, plain = name.rpartition("/")
-        pods = [api.get("Pod", space or namespace, plain)]
+        where = check_dns_label(space or namespace, "namespace of --tool-pod")
+        pods = [api.get("Pod", where, check_dns_subdomain(plain, "pod"))]
     else:
         pods = api.list("Pod", namespace, f"app={TOOL_NAME}")
         plain_one = api.find("Pod", namespace, TOOL_NAME) if not pods else None
@@ -88,10 +93,10 @@ def _found(api: Api, namespace: str, name: str | None) -> ToolPod:
     if running:
         return _tool(running[0])
     if pods:
+        where, which = pods[0]["metadata"]["namespace"], pods[0]["metadata"]["name"]
         raise ClusterError(
-            f"pod {pods[0]['metadata']['namespace']}/{pods[0]['metadata']['name']} is "
-            f"{_phase(pods[0])}, not Running",
-            hints=[f"see why: kubectl describe pod -n {namespace} {pods[0]['metadata']['name']}"],
+            f"pod {where}/{which} is {_phase(pods[0])}, not Running",
+            hints=[f"see why: kubectl describe pod -n {where} {which}"],
         )
     raise NotFound(
         f"there is no network-tool pod in namespace {namespace}",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kubectl_istio_udp.model.errors import UsageError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 # google.protobuf.Duration ends here (10,000 years), and Envoy refuses what lies beyond.
 _LONGEST_SECONDS = 315_576_000_000.0
 

@@ -138,6 +138,15 @@ class ExposureSpec:
     discovery: Discovery
     options: Options = field(default_factory=Options)
 
+    def __post_init__(self) -> None:
+        """Refuse what is no exposure.
+
+        Raises:
+            ValueError: it has no port.
+        """
+        if not self.ports:
+            raise ValueError("an exposure has at least one port")
+
     @property
     def object_name(self) -> str:
         """The name of all of its objects."""

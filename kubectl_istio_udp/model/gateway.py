@@ -37,6 +37,17 @@ class GatewayRef:
     name: str
     selector: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        """Refuse what could select every pod, or nothing.
+
+        Raises:
+            ValueError: a name is missing, or the selector has no label.
+        """
+        if not (isinstance(self.name, str) and isinstance(self.namespace, str)):
+            raise ValueError("a gateway has a namespace and a name")
+        if not isinstance(self.selector, Mapping) or not self.selector:
+            raise ValueError("a gateway has a selector")
+
     def __str__(self) -> str:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
@@ -153,7 +164,8 @@ class Gateway:
 def is_gateway_pod(pod: Mapping[str, Any]) -> bool:
     """Whether a Pod manifest is a gateway's: Istio's proxy in it, run as a router, to stay.
 
-    istiod (label `istio: pilot`) has no such container, an injected workload runs `proxy sidecar`.
+    istiod (label `istio: pilot`) has no such container; an injected workload runs `proxy sidecar`,
+    ambient mode's own `proxy waypoint` and `proxy ztunnel`.
     """
     if pod["metadata"].get("deletionTimestamp"):
         return False

@@ -16,8 +16,10 @@ QUERY_ANNOTATION = "kubectl-istio-udp/query"
 
 # A Service's name is a DNS label (RFC 1123), and the companion Service bears the longest name.
 LONGEST_LABEL = 63
+LONGEST_SUBDOMAIN = 253
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _HASH_LENGTH = 8
+_LIKE_A_HASH = re.compile(rf"-[0-9a-f]{{{_HASH_LENGTH}}}$")
 
 
 def check_dns_label(text: str, what: str) -> str:
@@ -37,16 +39,30 @@ def check_dns_label(text: str, what: str) -> str:
     return text
 
 
+def check_dns_subdomain(text: str, what: str) -> str:
+    """Return a text that is DNS labels with dots between, at most 253 characters, as it is.
+
+    Raises:
+        UsageError: it is not; `what` names it in the message.
+    """
+    if len(text) > LONGEST_SUBDOMAIN:
+        raise UsageError(f"{what} {text!r} is longer than {LONGEST_SUBDOMAIN} characters")
+    for part in text.split("."):
+        check_dns_label(part, what)
+    return text
+
+
 def object_name(namespace: str, name: str) -> str:
     """The name of an exposure's objects in the gateway's namespace, where several may meet.
 
     `udp-default-coredns` for exposure coredns of namespace default. Two different exposures
-    never share a name: where the parts could be read in two ways (a dash in the namespace) or
-    the whole is longer than a Service's name may be, a hash of both parts ends it. The same
-    exposure always gets the same name.
+    never share a name: where the parts could be read in two ways (a dash in the namespace, an
+    end like a hash) or the whole is longer than a Service's name may be, a hash of both parts ends
+    it. The same exposure always gets the same name.
     """
     plain = f"udp-{namespace}-{name}"
-    if "-" not in namespace and len(plain) <= LONGEST_LABEL:
+    plainly = "-" not in namespace and not _LIKE_A_HASH.search(plain)
+    if plainly and len(plain) <= LONGEST_LABEL:
         return plain
     digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
     kept = plain[: LONGEST_LABEL - _HASH_LENGTH - 1].rstrip("-")

@@ -184,7 +184,7 @@ def _obstacle(
     if service.publish_not_ready:
         return "the Service publishes unready addresses (publishNotReadyAddresses)"
     for _, port in pairs:
-        numbers = {endpoint.port for endpoint in endpoints[port.port]}
+        numbers = _target_numbers(port, snapshot.pods, endpoints[port.port])
         if len(numbers) > 1:
             listed = ", ".join(map(str, sorted(numbers)))
             return f"target port {port.target_port} is not the same in every pod ({listed})"
@@ -228,8 +228,7 @@ def _target_port(
     """The pods' port number; None where it differs between pods."""
     if isinstance(port.target_port, int):
         return port.target_port
-    numbers = {endpoint.port for endpoint in endpoints}
-    numbers |= {pod.ports[port.target_port] for pod in pods if port.target_port in pod.ports}
+    numbers = _target_numbers(port, pods, endpoints)
     if len(numbers) == 1:
         return numbers.pop()
     if not numbers and discovery is Discovery.SELECTOR:
@@ -239,6 +238,16 @@ def _target_port(
             hints=["start a pod first, or give the Service a numeric targetPort"],
         )
     return None
+
+
+def _target_numbers(
+    port: ServicePort, pods: Sequence[Pod], endpoints: Sequence[Endpoint]
+) -> set[int]:
+    """The numbers that a port has in pods: those with an address, and those still without."""
+    numbers = {endpoint.port for endpoint in endpoints}
+    if isinstance(port.target_port, str):
+        numbers |= {pod.ports[port.target_port] for pod in pods if port.target_port in pod.ports}
+    return numbers
 
 
 def _check_listener_ports(

@@ -29,7 +29,7 @@ def port_number(text: str, what: str = "port") -> int:
     Raises:
         UsageError: not a whole number from 1 to 65535.
     """
-    if not text.isascii() or not text.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", text):
         raise UsageError(f"{what} {text!r} is not a number", hints=[_FORM])
     number = int(text)
     if not 1 <= number <= 65535:
@@ -125,6 +125,16 @@ class ExposedPort:
     service_port_name: str = ""
     target_port: int | None = None
     eds_service: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no port; an annotation that someone edited may hold anything.
+
+        Raises:
+            ValueError: a number is missing or out of range.
+        """
+        for number in (self.gateway_port, self.listener_port, self.service_port):
+            if not isinstance(number, int) or not 1 <= number <= 65535:
+                raise ValueError(f"{number!r} is no port")
 
     @property
     def entry_port_name(self) -> str:

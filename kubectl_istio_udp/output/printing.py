@@ -69,12 +69,10 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
         padding=0,
         with_header_hide=None,
     )
-    text = tabulate(
-        [["" if cell is None else str(cell) for cell in row] for row in rows],
-        headers=[header.upper() for header in headers],
-        tablefmt=plain,
-        disable_numparse=True,
-    )
+    # As a row, not as headers: those tabulate makes two columns wider than they need be.
+    lines = [[header.upper() for header in headers]]
+    lines += [["" if cell is None else str(cell) for cell in row] for row in rows]
+    text = tabulate(lines, tablefmt=plain, disable_numparse=True)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 

@@ -13,6 +13,7 @@ _FLAGS = re.compile(r"^;; flags: ([a-z ]*);", re.MULTILINE)
 _TIME = re.compile(r"^;; Query time: (\d+) msec", re.MULTILINE)
 # A name server that answers with these codes has the datagram and does its work.
 _ANSWERING = frozenset({"NOERROR", "NXDOMAIN"})
+_COMPLAINTS = ("query response not set", "malformed message", "id mismatch")
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 
@@ -24,7 +25,7 @@ class Answer:
     Attributes:
         answered: whether an answer arrived that is no refusal.
         outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), `answer`, `timeout`,
-            `unreachable`, or `garbled`.
+            `unreachable`, `unresolved` (the target's name), or `garbled` (no DNS response).
         truncated: whether the DNS answer was cut to fit a datagram (flag TC).
         milliseconds: how long it took, None where the tool does not say.
         text: the records, or the payload as hexadecimal.
@@ -39,7 +40,7 @@ class Answer:
     @property
     def arrived(self) -> bool:
         """Whether any datagram came back, a refusal too: then the path is sound."""
-        return self.outcome not in ("timeout", "unreachable")
+        return self.outcome not in ("timeout", "unreachable", "unresolved")
 
 
 def read_answer(
@@ -56,8 +57,9 @@ def read_answer(
         ClusterError: the tool could not do its work: it is not in the pod's image.
     """
     tool = "dig" if isinstance(probe, DnsProbe) else "nc"
-    missing = exit_code in (_NOT_FOUND, _NOT_EXECUTABLE) or "not found" in error
-    if missing or (exit_code is None and error not in ("timed out",)):
+    if exit_code is None and error and "timed out" not in error and "not found" not in error:
+        raise ClusterError(f"{tool} in pod {pod} was cut off: {error}", hints=["try again"])
+    if exit_code in (_NOT_FOUND, _NOT_EXECUTABLE) or "not found" in error:
         raise ClusterError(
             f"pod {pod} cannot run {tool}: {' '.join((error or stderr or 'not found').split())}",
             hints=["use a pod that has it: --tool-pod NAME, or --create-tool"],
@@ -72,20 +74,24 @@ def read_answer(
 
 
 def _dns(stdout: str, stderr: str, error: str) -> Answer:
-    status = _STATUS.search(stdout)
-    if status is None:
-        said = f"{stdout}\n{stderr}".lower()
+    status, flags = _STATUS.search(stdout), _FLAGS.search(stdout)
+    said = f"{stdout}\n{stderr}".lower()
+    # dig takes its own query, sent back, for an answer, and one that is cut off for a whole one.
+    if any(complaint in said for complaint in _COMPLAINTS):
+        return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
+    if status is None or flags is None:
+        if "couldn't get address" in said:
+            return Answer(False, "unresolved")
         if "unreachable" in said or "refused" in said:
             return Answer(False, "unreachable")
         if error or "timed out" in said or "no servers could be reached" in said:
             return Answer(False, "timeout")
         return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
-    flags = _FLAGS.search(stdout)
     time = _TIME.search(stdout)
     return Answer(
         answered=status[1] in _ANSWERING,
         outcome=status[1],
-        truncated=flags is not None and "tc" in flags[1].split(),
+        truncated="tc" in flags[1].split(),
         milliseconds=int(time[1]) if time else None,
         text=_records(stdout),
     )

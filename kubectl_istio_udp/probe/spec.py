@@ -75,7 +75,12 @@ def parse_probe(text: str, query: str | None) -> Probe:
             )
         return DnsProbe.parse(query)
     if kind == "text" and payload:
-        return DatagramProbe(payload.encode())
+        try:
+            return DatagramProbe(payload.encode())
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"--probe {text!r} is not text", hints=["send bytes: --probe hex:00ff"]
+            ) from None
     if kind == "hex" and payload:
         try:
             return DatagramProbe(bytes.fromhex(payload))
@@ -101,19 +106,25 @@ def argv(probe: Probe, address: str, port: int, timeout: float) -> list[str]:
     seconds = str(max(_LEAST_SECONDS, -int(-timeout // 1)))
     if isinstance(probe, DnsProbe):
         return [
-            "dig", f"@{address}", "-p", str(port), probe.name, probe.type,
+            "dig", f"@{address}", "-p", str(port), "-q", probe.name, "-t", probe.type,
             f"+time={seconds}", "+tries=1", "+notcp", "+ignore", "+nosearch",
         ]  # fmt: skip
     return ["sh", "-c", _SEND, "sh", _octal(probe.payload), address, str(port), seconds]
 
 
 # netcat of OpenBSD stops after one answer with -W 1; other netcats lack it and wait for the
-# timeout. The answer comes as hexadecimal, so that no byte is lost on the way.
-_SEND = (
-    'nc -h 2>&1 | grep -q -- "-W" && one="-W 1"; '
-    "command -v nc >/dev/null || exit 127; "
-    'printf "$1" | nc -u -w "$4" $one "$2" "$3" | od -An -v -tx1'
-)
+# timeout. A closed port ends it early and silently, which only the time tells (centiseconds of
+# /proc/uptime). The answer comes as hexadecimal, so that no byte is lost on the way.
+_SEND = """
+command -v nc >/dev/null || exit 127
+nc -h 2>&1 | grep -q -- "-W" && one="-W 1"
+now() { read -r up rest </proc/uptime; echo "${up%.*}${up#*.}"; }
+begun=$(now)
+answer=$(printf "$1" | nc -u -w "$4" $one "$2" "$3" | od -An -v -tx1)
+spent=$(($(now) - begun))
+echo "$answer"
+[ -n "$answer" ] || [ "$spent" -ge $(($4 * 90)) ] || echo refused >&2
+"""
 
 
 def _octal(payload: bytes) -> str:

@@ -57,6 +57,10 @@ def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict
     pods = [r for r in results if r.hop.via is Via.POD]
     if not pods:
         return Verdict(False, None, "there is no endpoint to ask: nothing can answer")
+    bare = {r.hop.service_port for r in results} - {r.hop.service_port for r in pods}
+    if bare:
+        listed = ", ".join(map(str, sorted(bare)))
+        return Verdict(False, None, f"there is no endpoint to ask for port {listed}")
     for via, before in ((Via.POD, ""), (Via.GATEWAY, "pods answer"), (Via.SERVICE, "")):
         bad = [r for r in results if r.hop.via is via and not r.good]
         if bad:
@@ -87,10 +91,17 @@ def _sentence(bad: Sequence[HopResult], results: Iterable[HopResult], before: st
 def _what(result: HopResult) -> str:
     answer = result.worst
     if not answer.arrived:
-        return "does not answer" if answer.outcome == "timeout" else "refuses the port"
+        return _SILENCE[answer.outcome]
     if answer.outcome == "garbled":
-        return "sends what is no DNS message"
+        return "sends what is no DNS response"
     return f"is reached, and answers {answer.outcome}"
+
+
+_SILENCE = {
+    "timeout": "does not answer",
+    "unreachable": "refuses the port",
+    "unresolved": "has a name that does not resolve",
+}
 
 
 def _count(results: Sequence[HopResult], what: str) -> str:

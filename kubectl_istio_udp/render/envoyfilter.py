@@ -31,6 +31,7 @@ _LB_POLICIES = {
     LoadBalancing.MAGLEV: "MAGLEV",
     LoadBalancing.RING_HASH: "RING_HASH",
 }
+_DNS_FAMILIES = {IPV4: "V4_ONLY", IPV6: "V6_ONLY"}
 _REVISION_LENGTH = 12
 # Never change this number: a listener whose socket options change gets new sockets, and until the
 # old ones have drained (45 s) the kernel still hands them half of the datagrams (measured).
@@ -191,6 +192,9 @@ def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
     elif spec.discovery is Discovery.DNS:
         target = [(exposure.external_name or "", port.service_port)]
         cluster |= {"type": "STRICT_DNS", "load_assignment": _assignment(name, target)}
+        # Envoy's own choice prefers IPv6 addresses, which not every gateway can reach.
+        if len(exposure.families) == 1:
+            cluster["dns_lookup_family"] = _DNS_FAMILIES[exposure.families[0]]
     else:
         cluster |= {
             "type": "EDS",
