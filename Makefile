@@ -52,12 +52,17 @@ cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min 
 cluster-down: ## end that cluster
 	@$(GROUND) down
 
+# Most tests wait more than they work, and run beside each other; some need the cluster for themselves.
+define E2E
+$(1) $(VENV)/bin/pytest tests/cluster -m 'not alone' -n 3 $(ARGS)
+$(1) $(VENV)/bin/pytest tests/cluster -m alone -s $(ARGS)
+endef
 ifeq ($(E2E_CLUSTER),current)
 e2e: venv ## end-to-end tests in that cluster, or with E2E_CLUSTER=current in your own
-	$(IN_VENV) $(VENV)/bin/pytest tests/cluster $(ARGS)
+	$(call E2E,$(IN_VENV))
 else
 e2e: venv cluster
-	$(IN_CLUSTER) $(VENV)/bin/pytest tests/cluster $(ARGS)
+	$(call E2E,$(IN_CLUSTER))
 endif
 
 try: venv cluster ## the cluster, the sample workloads and one exposed Service, to play with

@@ -1,7 +1,7 @@
 """Write docs/commands.md from the commands' own --help, and README.md's overview with it.
 
-    python docs/generate.py          write both
-    python docs/generate.py --check  exit 1 where either has drifted
+python docs/generate.py          write both
+python docs/generate.py --check  exit 1 where either has drifted
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def main() -> int:
         ROOT / "docs" / "commands.md": commands_page(),
         readme: readme_page(readme.read_text()),
     }
-    drifted = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    drifted = [
+        path for path, text in pages.items() if not path.exists() or path.read_text() != text
+    ]
     if "--check" in sys.argv:
         for path in drifted:
             print(f"{path.relative_to(ROOT)} has drifted: python docs/generate.py")

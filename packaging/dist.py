@@ -1,4 +1,4 @@
-"""Build dist/kubectl-istio_udp-vVERSION.tar.gz, the archive krew installs, and enter it in plugin.yaml.
+"""Build the archive that krew installs, in dist/, and enter its hash in plugin.yaml.
 
     python packaging/dist.py
 

@@ -274,7 +274,7 @@ def _wait(
     """Wait for the gateway; a refusal takes everything back, a timeout nothing."""
     from kubectl_istio_udp.cluster.snapshot import ready_addresses
     from kubectl_istio_udp.cluster.waiting import Expected, wait_until_live
-    from kubectl_istio_udp.model.errors import Rejected
+    from kubectl_istio_udp.model.errors import Interrupted, Rejected
     from kubectl_istio_udp.output.printing import Progress
     from kubectl_istio_udp.render.envoyfilter import revisions
 
@@ -293,6 +293,12 @@ def _wait(
         )
     except Rejected:
         raise
+    except KeyboardInterrupt:
+        transaction.keep()
+        raise Interrupted(
+            "interrupted while waiting for the gateway; what was applied stays",
+            hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
+        ) from None
     except BaseException:
         transaction.keep()
         raise

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
 import click
 
-from kubectl_istio_udp.model.errors import IstioUdpError
+from kubectl_istio_udp.model.errors import Interrupted, IstioUdpError
 
 # Verb -> one line for the overview. A verb's module is imported only when it is used: start-up
 # is felt at every command.
@@ -23,7 +24,6 @@ VERBS = {
     "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
     "version": "Print the version.",
 }
-INTERRUPTED = 130
 BROKEN_PIPE = 141
 # kubectl's way to write a flag that is on unless it is turned off.
 _BOOLEANS = {"--wait=false": "--no-wait", "--wait=true": "--wait"}
@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _BOOLEANS.get(word, word) for word in (sys.argv[1:] if arguments is None else arguments)
     ]
     meta: dict[str, bool] = {}
+    # Being told to end is being interrupted: what is half done is taken back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with cli.make_context("kubectl istio-udp", words) as context:
             meta = context.meta
@@ -89,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        click.echo("error: interrupted", err=True)
+        sys.exit(Interrupted.exit_code)
     except BrokenPipeError:
         # Who reads our output has seen enough (`... | head`); Python must not try to flush it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from kubectl_istio_udp.cluster.client import Api, Applied
 from kubectl_istio_udp.cluster.exposures import Existing
 from kubectl_istio_udp.cluster.waiting import wait_until_gone
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.errors import IstioUdpError
+from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
@@ -38,9 +38,11 @@ class Transaction:
         """Take back on any exception; the message of one of ours says what became of it."""
         if error is None or not self._undo:
             return
-        remaining = self._take_back()
+        aftermath = _aftermath(self._take_back())
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted("interrupted", hints=aftermath) from None
         if isinstance(error, IstioUdpError):
-            error.hints = (*error.hints, *_aftermath(remaining))
+            error.hints = (*error.hints, *aftermath)
 
     def keep(self) -> None:
         """What has been written stays, whatever happens next."""
@@ -54,15 +56,24 @@ class Transaction:
                 this write is there then.
         """
         before = self._api.find(write.kind, write.namespace, write.name)
-        applied = self._api.apply(
-            write.manifest,
-            before=before,
-            manager=write.manager,
-            force=self._force,
-            dry_run=self._dry_run,
-        )
-        if applied.verb != "unchanged" and not self._dry_run:
+        # Beforehand: an answer that never comes may be to a write that was done.
+        if not self._dry_run:
             self._undo.append((write, before))
+        try:
+            applied = self._api.apply(
+                write.manifest,
+                before=before,
+                manager=write.manager,
+                force=self._force,
+                dry_run=self._dry_run,
+            )
+        except Unreachable:
+            raise
+        except ClusterError:
+            self._undo[-1:] = []
+            raise
+        if applied.verb == "unchanged":
+            self._undo[-1:] = []
         return applied
 
     def _take_back(self) -> list[tuple[Write, IstioUdpError]]:

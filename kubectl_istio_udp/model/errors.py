@@ -10,7 +10,8 @@ class IstioUdpError(Exception):
 
     Attributes:
         exit_code: what the process exits with: 2 wrong usage, 3 the cluster refused or cannot
-            be reached. (0 is done, 1 is "the answer is no" and is never an exception.)
+            be reached, 130 interrupted. (0 is done, 1 is "the answer is no"; neither is an
+            exception.)
         hints: lines that say what to type next, in the order to try them.
     """
 
@@ -25,6 +26,12 @@ class IstioUdpError(Exception):
     def format(self) -> str:
         """The text for stderr: `error: ...` and one indented line for each hint."""
         return "\n".join([f"error: {self.message}", *(f"  {hint}" for hint in self.hints)])
+
+
+class Interrupted(IstioUdpError):
+    """SIGINT or SIGTERM ended the command; the hints say what became of it."""
+
+    exit_code = 130
 
 
 class UsageError(IstioUdpError):

@@ -173,7 +173,7 @@ def is_gateway_pod(pod: Mapping[str, Any]) -> bool:
         return False
     containers = (pod.get("spec") or {}).get("containers") or ()
     return any(
-        c["name"] == PROXY_CONTAINER and "sidecar" not in (c.get("args") or ()) for c in containers
+        c["name"] == PROXY_CONTAINER and "router" in (c.get("args") or ()) for c in containers
     )
 
 

@@ -217,15 +217,17 @@ def service(
     }
 
 
-_taken: set[int] = set()
+@pytest.fixture(scope="session")
+def _ports() -> Iterator[int]:
+    """Numbers that no other worker of this run gives; a test may add up to 200 to one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return iter(range(20_000 + worker * 3_000, 22_700 + worker * 3_000))
 
 
 @pytest.fixture
-def port() -> int:
+def port(_ports: Iterator[int]) -> int:
     """A gateway port that no other test of this run uses."""
-    found = next(number for number in range(21_000, 30_000) if number not in _taken)
-    _taken.add(found)
-    return found
+    return next(_ports)
 
 
 @pytest.fixture(scope="session")
@@ -283,11 +285,11 @@ def companion(space: Space, name: str) -> tuple[str, int]:
     return found["clusterIP"], found["ports"][0]["port"]
 
 
-def own_objects() -> list[str]:
-    """Every object with the product's labels, anywhere: `KIND namespace/name resourceVersion`."""
+def own_objects(space: Space) -> list[str]:
+    """Every object of a test's exposures, anywhere: `KIND namespace/name resourceVersion`."""
     found = []
-    for kind in ("envoyfilters", "serviceentries", "services", "virtualservices"):
-        items = get(kind, "-A", "-l", "kubectl-istio-udp/exposure")["items"]
+    for kind in ("envoyfilters", "serviceentries", "services"):
+        items = get(kind, "-A", "-l", f"kubectl-istio-udp/namespace={space.name}")["items"]
         found += [
             f"{kind} {i['metadata']['namespace']}/{i['metadata']['name']} "
             f"{i['metadata']['resourceVersion']}"
@@ -296,13 +298,21 @@ def own_objects() -> list[str]:
     return sorted(found)
 
 
-def inventory(space: Space) -> list[str]:
-    """Names of all objects, everyone's, where a test's exposures could leave something."""
+def inventory(space: Space, everyone: bool = False) -> list[str]:
+    """Names of all objects where a test's exposures could leave something.
+
+    Those in the gateway's namespace that bear the test's name; with `everyone` all of them, for
+    a test that has the cluster to itself.
+    """
     found = []
     for kind in ("envoyfilters", "serviceentries", "services"):
         for namespace in (GATEWAY_NAMESPACE, space.name):
-            items = get(kind, "-n", namespace)["items"]
-            found += [f"{kind} {namespace}/{item['metadata']['name']}" for item in items]
+            names = [item["metadata"]["name"] for item in get(kind, "-n", namespace)["items"]]
+            found += [
+                f"{kind} {namespace}/{name}"
+                for name in names
+                if everyone or namespace == space.name or space.name in name
+            ]
     return sorted(found)
 
 

@@ -8,6 +8,9 @@ import subprocess
 import pytest
 from conftest import GATEWAY_NAMESPACE, Space, dns_server, eventually, get, kubectl
 
+# They change what all tests share, or measure what others would disturb.
+pytestmark = pytest.mark.alone
+
 OWN = "istio-ingressgateway"
 
 
@@ -47,7 +50,11 @@ def test_patched_port_survives_a_reinstallation(space: Space, port: int) -> None
     kubectl("label", "service", "-n", GATEWAY_NAMESPACE, OWN, "istio-")
     before = get("service", "-n", GATEWAY_NAMESPACE, OWN)
     done = subprocess.run(
-        [ground, "istio", "--set", "meshConfig.accessLogFile=/dev/stdout"], capture_output=True, text=True, timeout=300, check=False
+        [ground, "istio", "--set", "meshConfig.accessLogFile=/dev/stdout"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     after = get("service", "-n", GATEWAY_NAMESPACE, OWN)

@@ -22,6 +22,9 @@ from conftest import (
     wait_answered,
 )
 
+# They change what all tests share, or measure what others would disturb.
+pytestmark = pytest.mark.alone
+
 
 def gateway_manifests(name: str, istio: str) -> list[dict[str, Any]]:
     """A gateway by Istio's injection template, as its Helm chart makes one."""

@@ -56,9 +56,9 @@ def test_from_nothing_to_the_answers_of_the_first_recipe(
 def test_repeating_writes_nothing(space: Space, port: int) -> None:
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53")
-    before = own_objects()
+    before = own_objects(space)
     again = space.expose("dns", "-p", f"{port}:53")
-    assert own_objects() == before
+    assert own_objects(space) == before
     lines = [line for line in again.out.splitlines() if "/" in line.split()[0]]
     assert len(lines) == 3
     assert all(line.endswith(" unchanged") for line in lines)
@@ -158,12 +158,13 @@ def test_named_target_port_that_differs_between_pods(space: Space, port: int) ->
     assert targets == {"53", "1053"}
 
 
+@pytest.mark.alone
 def test_delete_leaves_the_cluster_as_it_was(space: Space, port: int) -> None:
     space.apply(*dns_server("one"), *dns_server("two"))
     space.expose("one", "-p", f"{port}:53")
-    before = inventory(space)
+    before = inventory(space, everyone=True)
     space.expose("two", "-p", f"{port + 100}:53")
-    assert inventory(space) != before
+    assert inventory(space, everyone=True) != before
     deleted = space.plugin("delete", "two")
     assert deleted.code == 0, deleted.both
     assert [line.split()[0] for line in deleted.out.splitlines()] == [
@@ -171,7 +172,7 @@ def test_delete_leaves_the_cluster_as_it_was(space: Space, port: int) -> None:
         "envoyfilter.networking.istio.io",
         "serviceentry.networking.istio.io",
     ]
-    assert inventory(space) == before
+    assert inventory(space, everyone=True) == before
     assert space.verify("one").code == 0
 
 
@@ -207,7 +208,7 @@ def test_changing_discovery_and_way_leaves_nothing_behind(space: Space, port: in
     changed = space.expose(
         "dns", "-p", f"{port}:53", "--discovery", "static", "--gateway-service", "none"
     )
-    kinds = [line.split()[0] for line in own_objects() if f"udp-{space.name}-dns" in line]
+    kinds = [line.split()[0] for line in own_objects(space) if f"udp-{space.name}-dns" in line]
     assert kinds == ["envoyfilters"]
     assert 'serviceentry.networking.istio.io "udp-' in changed.out
     verified = space.verify("dns")

@@ -106,10 +106,10 @@ def test_collision_by_name_is_refused_with_nothing_written(
 def test_collision_with_another_exposure(space: Space, port: int) -> None:
     space.apply(*dns_server("one"), *dns_server("two"))
     space.expose("one", "-p", f"{port}:53")
-    before = own_objects()
+    before = own_objects(space)
     refused = space.expose("two", "-p", f"{port}:53", code=3)
     assert f"(exposure one of namespace {space.name})" in refused.err
-    assert own_objects() == before
+    assert own_objects(space) == before
 
 
 def test_object_of_somebody_else_under_our_name(space: Space, port: int) -> None:
@@ -203,11 +203,11 @@ def test_bad_input(space: Space, words: list[str], code: int, said: str) -> None
     tcp = service("tcp")
     tcp["spec"]["ports"][0]["protocol"] = "TCP"
     space.apply(service("dns"), tcp)
-    before = own_objects()
+    before = own_objects(space)
     refused = space.expose(*words, code=code)
     assert said in refused.err
     assert refused.out == ""
-    assert own_objects() == before
+    assert own_objects(space) == before
 
 
 def test_unknown_namespace() -> None:
@@ -245,7 +245,7 @@ def test_long_names_are_hashed_and_stable(space: Space, port: int) -> None:
     space.apply(*dns_server(), service(long_name, app="dns"))
     space.expose(long_name, "-p", f"{port}:53")
     assert space.verify(long_name).code == 0
-    names = {line.split()[1].partition("/")[2] for line in own_objects() if "-ddd" in line}
+    names = {line.split()[1].partition("/")[2] for line in own_objects(space) if "-ddd" in line}
     assert len(names) == 1 and len(names.pop()) == 63
     assert " unchanged" in space.expose(long_name, "-p", f"{port}:53").out
 

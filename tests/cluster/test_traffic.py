@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
 from conftest import Space, companion, dns_server, finish, gateway_restarts, kubectl
+
+# They change what all tests share, or measure what others would disturb.
+pytestmark = pytest.mark.alone
 
 Load = Callable[..., "subprocess.Popen[str]"]
 
