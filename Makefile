@@ -44,7 +44,7 @@ lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run
 
 test: venv ## unit tests; fails under 90% coverage
-	$(VENV)/bin/pytest tests/unit --cov=kubectl_istio_udp --cov-report=term $(ARGS)
+	$(VENV)/bin/pytest tests/unit -n 2 --cov=kubectl_istio_udp --cov-report=term $(ARGS)
 
 cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min the first time, then under 1)
 	@$(GROUND) all

@@ -17,7 +17,7 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
-from kubectl_istio_udp.model.sessions import room
+from kubectl_istio_udp.model.sessions import FEW_SESSIONS, room
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
@@ -259,6 +259,22 @@ def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
+def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U205: other exposures have left so few sessions that busy clients may notice."""
+    if snapshot.file_limit is None:
+        return
+    elsewhere = snapshot.sessions_elsewhere
+    if room(snapshot.file_limit, elsewhere) // len(exposure.spec.ports) < FEW_SESSIONS:
+        yield Finding(
+            "U205",
+            Severity.WARNING,
+            f"{exposure.spec.options.max_sessions} client ports fill a port of this exposure: "
+            f"gateway {snapshot.gateway.ref} may open {snapshot.file_limit} files, {elsewhere} of "
+            "them are for other exposures",
+            "lower another exposure's --max-sessions, or this one's --idle-timeout",
+        )
+
+
 def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U301: the companion Service is a load balancer of its own."""
     service = snapshot.gateway.service
@@ -299,6 +315,7 @@ _RULES: tuple[Rule, ...] = (
     _old_gateway,
     _too_many_sessions,
     _unknown_limit,
+    _few_sessions,
     _no_ready_endpoint,
     _goes_stale,
     _no_ready_gateway,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     meta: dict[str, bool] = {}
     # Being told to end is being interrupted: what is half done is taken back.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with cli.make_context("kubectl istio-udp", words) as context:
             meta = context.meta

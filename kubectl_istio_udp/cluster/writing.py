@@ -134,7 +134,7 @@ def _aftermath(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
     if not remaining:
         return ["what this run had written was taken back"]
     return [
-        f"could not be taken back and remains: {write.kind} {write.namespace}/{write.name} "
+        f"could not be taken back and may remain: {write.kind} {write.namespace}/{write.name} "
         f"({error.message})"
         for write, error in remaining
     ]

@@ -96,10 +96,19 @@ def listener_port(gateway_port: int, first_bindable: int) -> int:
     Args:
         gateway_port: the port at the gateway's Service.
         first_bindable: the lowest port the gateway's pods may bind.
+
+    Raises:
+        UsageError: it may bind neither that port nor the one it would be translated to.
     """
     if gateway_port >= first_bindable:
         return gateway_port
-    return gateway_port + PRIVILEGED_PORT_OFFSET
+    translated = gateway_port + PRIVILEGED_PORT_OFFSET
+    if not first_bindable <= translated <= 65535:
+        raise UsageError(
+            f"the gateway may bind neither port {gateway_port} nor {translated} for it",
+            hints=[f"its pods may bind ports from {first_bindable} on"],
+        )
+    return translated
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ RESERVED_FILES = 2_000
 MOST_USEFUL_SESSIONS = 28_000
 # Where the limit cannot be read (an image without a shell).
 CAREFUL_SESSIONS = 4_000
+# Fewer than these (Envoy's own default of 1,024, in round figures) and busy clients notice.
+FEW_SESSIONS = 1_000
 
 
 def room(file_limit: int, elsewhere: int) -> int:
@@ -30,7 +32,8 @@ def automatic_sessions(file_limit: int | None, elsewhere: int, ports: int, kept:
     """The sessions a port gets when the user names no number.
 
     An exposure keeps the number it has as long as it fits: changing it would end its sessions. A
-    new one takes at most half of the room, so that the next one finds some too.
+    new one takes half of the room, so that the next one finds some too, but not fewer than
+    FEW_SESSIONS where there are as many.
 
     Args:
         file_limit: how many files the gateway's Envoy may open; None where that is not known.
@@ -43,4 +46,5 @@ def automatic_sessions(file_limit: int | None, elsewhere: int, ports: int, kept:
     free = room(file_limit, elsewhere)
     if kept and kept * ports <= free:
         return kept
-    return max(1, min(MOST_USEFUL_SESSIONS, free // 2 // ports))
+    half = min(MOST_USEFUL_SESSIONS, free // 2 // ports)
+    return max(1, half, min(FEW_SESSIONS, free // ports))

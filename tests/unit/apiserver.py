@@ -1,0 +1,589 @@
+"""An API server in this process: enough of Kubernetes for the plugin, and faults on demand.
+
+Reads, lists, server-side apply, deletes, logs, exec. What it is true to is listed where it is
+done; tests/cluster proves the plugin against the real one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Manifest = dict[str, Any]
+Key = tuple[str, str, str]
+KINDS = {
+    "services": "Service",
+    "pods": "Pod",
+    "configmaps": "ConfigMap",
+    "namespaces": "Namespace",
+    "deployments": "Deployment",
+    "endpointslices": "EndpointSlice",
+    "envoyfilters": "EnvoyFilter",
+    "serviceentries": "ServiceEntry",
+}
+_PATH = re.compile(
+    r"/(?P<root>api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
+    r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
+)
+_WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Not part of what a field manager owns, nor of what makes an object another version of itself.
+_SERVERS_OWN = ("resourceVersion", "managedFields", "creationTimestamp", "uid", "generation")
+
+
+@dataclass
+class Exec:
+    """What a command in a container does.
+
+    Attributes:
+        error: why it could not be started.
+        status: what comes as its end, in place of what code and error make.
+        cut: whether the connection ends before the command does.
+        hangs: whether it never ends.
+    """
+
+    stdout: str = ""
+    stderr: str = ""
+    code: int = 0
+    error: str = ""
+    status: str = ""
+    cut: bool = False
+    hangs: bool = False
+
+
+@dataclass
+class Fault:
+    """What happens to requests that match, in place of what they ask for.
+
+    Attributes:
+        done: whether a write is done all the same.
+    """
+
+    method: str
+    path: str
+    status: int = 0
+    body: str = ""
+    skip: int = 0
+    times: int = 1_000_000
+    done: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, list[str]]
+    body: Any
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class ApiServer:
+    """The store, and what tests may set.
+
+    Attributes:
+        requests: all that came, in order.
+        run: called with (namespace, pod, container, command) for every exec.
+        seen: called with every request before it is answered.
+        logs: log text by (namespace, pod).
+        load_balancer: the address that Services of that type get at once; None for none.
+        warnings: text of the Warning header by kind, on every apply.
+        pods_start: whether new pods run at once.
+        installed: kinds that the server knows.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.run: Callable[[str, str, str, list[str]], Exec] = lambda *_: Exec()
+        self.seen: Callable[[Request], object] = lambda _: None
+        self.logs: dict[tuple[str, str], str] = {}
+        self.load_balancer: str | None = "203.0.113.5"
+        self.warnings: dict[str, list[str]] = {}
+        self.pods_start = True
+        self.installed = set(KINDS.values())
+        self._objects: dict[Key, Manifest] = {}
+        self._owned: dict[Key, dict[str, dict[tuple[str, ...], Any]]] = {}
+        self._faults: list[Fault] = []
+        self._version = 100
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.004,), daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def kubeconfig(self, path: Path, **context: Any) -> Path:
+        """Write a kubeconfig whose context `here` leads to this server."""
+        cluster = {"name": "fake", "cluster": {"server": self.url}}
+        user = {"name": "me", "user": {"token": "t0ken"}}
+        here = {"name": "here", "context": {"cluster": "fake", "user": "me", **context}}
+        config = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "here",
+            "clusters": [cluster], "users": [user], "contexts": [here],
+        }  # fmt: skip
+        # JSON is YAML, and the quicker to read.
+        path.write_text(json.dumps(config), encoding="utf-8")
+        return path
+
+    # -- for tests ----------------------------------------------------------------------------
+
+    def put(self, *manifests: Manifest) -> None:
+        """Store objects as somebody else's (field manager `helm`)."""
+        with self._lock:
+            for manifest in manifests:
+                key = _key(manifest)
+                self._owned[key] = {"helm": _leaves(_keyed(_content(manifest)))}
+                self._store(key, copy.deepcopy(manifest))
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        with self._lock:
+            del self._objects[(kind, namespace, name)]
+
+    def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        with self._lock:
+            return copy.deepcopy(self._objects.get((kind, namespace, name)))
+
+    def there(self) -> set[Key]:
+        """(kind, namespace, name) of every object."""
+        with self._lock:
+            return set(self._objects)
+
+    def all(self, kind: str) -> list[Manifest]:
+        with self._lock:
+            return [copy.deepcopy(o) for (k, _, _), o in sorted(self._objects.items()) if k == kind]
+
+    def state(self) -> dict[Key, Manifest]:
+        """The content of every object, without the server's own bookkeeping."""
+        with self._lock:
+            return {key: _content(manifest) for key, manifest in self._objects.items()}
+
+    def fail(self, method: str, path: str, status: int = 0, body: str = "", **more: Any) -> None:
+        """Answer requests whose path (with query) has this pattern with a status.
+
+        Status 0 closes the connection; -1 never answers. `skip` lets the first ones pass, `times`
+        ends it after so many.
+        """
+        self._faults.append(Fault(method, path, status, body, **more))
+
+    def heal(self) -> None:
+        self._faults.clear()
+
+    def writes(self) -> list[str]:
+        """The requests that change something, dry runs not counted."""
+        return [
+            str(r)
+            for r in self.requests
+            if r.method in ("PATCH", "DELETE", "POST", "PUT") and "dryRun" not in r.query
+        ]
+
+    # -- what the handler asks ----------------------------------------------------------------
+
+    def fault(self, method: str, target: str) -> Fault | None:
+        with self._lock:
+            for fault in self._faults:
+                if fault.method == method and re.search(fault.path, target) and fault.times > 0:
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def listed(self, kind: str, namespace: str | None, selector: str) -> list[Manifest]:
+        with self._lock:
+            return [
+                copy.deepcopy(o)
+                for (k, space, _), o in sorted(self._objects.items())
+                if k == kind
+                and namespace in (None, space)
+                and _matches(selector, o["metadata"].get("labels") or {})
+            ]
+
+    def apply(
+        self, key: Key, manifest: Manifest, manager: str, force: bool, dry_run: bool
+    ) -> tuple[int, Manifest]:
+        """Server-side apply, as far as: each leaf field has owners; one that another manager has
+        otherwise is a conflict, or is taken by force; a leaf this manager gives up and nobody else
+        has goes away; a Service's ports are keyed by port and protocol, other lists are whole; an
+        object that does not change keeps its version.
+        """
+        with self._lock:
+            there = self._objects.get(key)
+            owned = copy.deepcopy(self._owned.get(key, {})) if there else {}
+            mine = _leaves(_keyed(_content(manifest)))
+            for other, theirs in owned.items():
+                if other == manager:
+                    continue
+                clashing = [p for p, v in mine.items() if p in theirs and theirs[p] != v]
+                if clashing and not force:
+                    fields = ", ".join(".".join(path) for path in clashing)
+                    return 409, _status(
+                        409, f'Apply failed with 1 conflict: conflict with "{other}": {fields}'
+                    )
+                for path in clashing:
+                    del theirs[path]
+            gone = set(owned.get(manager, {})) - set(mine)
+            owned[manager] = mine
+            others = {path for leaves in owned.values() for path in leaves}
+            new = _keyed(copy.deepcopy(there) if there else _skeleton(manifest))
+            for path in gone - others:
+                _drop(new, path)
+            for path, value in mine.items():
+                _set(new, path, value)
+            result = _unkeyed(new)
+            self._defaults(result, created=there is None)
+            owned = {name: leaves for name, leaves in owned.items() if leaves}
+            if dry_run:
+                return (200 if there else 201), _with_managers(result, owned)
+            if there is None or _content(result) != _content(there):
+                self._owned[key] = owned
+                self._store(key, result)
+                self._consequences(result, created=there is None)
+            return (200 if there else 201), copy.deepcopy(self._objects[key])
+
+    def delete(self, key: Key, dry_run: bool) -> bool:
+        with self._lock:
+            there = key in self._objects
+            if there and not dry_run:
+                del self._objects[key]
+                self._owned.pop(key, None)
+            return there
+
+    def _store(self, key: Key, manifest: Manifest) -> None:
+        self._version += 1
+        metadata = manifest["metadata"]
+        metadata["resourceVersion"] = str(self._version)
+        metadata.setdefault("creationTimestamp", "2026-01-02T03:04:05Z")
+        self._objects[key] = _with_managers(manifest, self._owned.get(key, {}))
+
+    def _defaults(self, manifest: Manifest, *, created: bool) -> None:
+        if manifest["kind"] == "Service" and created:
+            spec = manifest["spec"]
+            spec.setdefault("clusterIP", f"10.96.1.{len(self._objects) % 250}")
+            if spec.get("type") == "LoadBalancer" and self.load_balancer:
+                ingress = [{"ip": self.load_balancer}]
+                manifest["status"] = {"loadBalancer": {"ingress": ingress}}
+        if manifest["kind"] == "Pod" and created:
+            manifest["status"] = _pod_status(manifest, running=self.pods_start)
+
+    def _consequences(self, manifest: Manifest, *, created: bool) -> None:
+        """A new Deployment has a pod."""
+        if manifest["kind"] == "Deployment" and created:
+            template, metadata = manifest["spec"]["template"], manifest["metadata"]
+            pod = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": f"{metadata['name']}-1",
+                    "namespace": metadata["namespace"],
+                    "labels": template["metadata"]["labels"],
+                },
+                "spec": template["spec"],
+            }
+            self._defaults(pod, created=True)
+            self._store(_key(pod), pod)
+
+
+def _pod_status(pod: Manifest, *, running: bool) -> Manifest:
+    state = {} if running else {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+    return {
+        "phase": "Running" if running else "Pending",
+        "podIP": "10.244.0.99",
+        "containerStatuses": [
+            {"name": c["name"], "ready": running, "state": state} for c in pod["spec"]["containers"]
+        ],
+    }
+
+
+def _key(manifest: Manifest) -> Key:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
+def _skeleton(manifest: Manifest) -> Manifest:
+    metadata = {k: v for k, v in manifest["metadata"].items() if k in ("name", "namespace")}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+
+
+def _content(manifest: Manifest) -> Manifest:
+    metadata = {k: v for k, v in manifest["metadata"].items() if k not in _SERVERS_OWN}
+    found = {k: v for k, v in manifest.items() if k != "status"}
+    return copy.deepcopy({**found, "metadata": metadata})
+
+
+def _keyed(manifest: Manifest) -> Manifest:
+    """A Service's list of ports as a mapping, by the keys that managedFields has."""
+    if manifest["kind"] == "Service" and isinstance(
+        (manifest.get("spec") or {}).get("ports"), list
+    ):
+        ports = {}
+        for port in manifest["spec"]["ports"]:
+            protocol = port.get("protocol", "TCP")
+            ports[f'k:{{"port":{port["port"]},"protocol":"{protocol}"}}'] = port
+        manifest["spec"]["ports"] = ports
+    return manifest
+
+
+def _unkeyed(manifest: Manifest) -> Manifest:
+    ports = (manifest.get("spec") or {}).get("ports")
+    if manifest["kind"] == "Service" and isinstance(ports, dict):
+        manifest["spec"]["ports"] = list(ports.values())
+    return manifest
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    found = {}
+    for key, inner in value.items():
+        if path or key not in ("apiVersion", "kind"):
+            found |= _leaves(inner, (*path, key))
+    return {
+        p: v for p, v in found.items() if p not in (("metadata", "name"), ("metadata", "namespace"))
+    }
+
+
+def _set(manifest: Manifest, path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        manifest = manifest.setdefault(key, {})
+    manifest[path[-1]] = value
+
+
+def _drop(manifest: Manifest, path: tuple[str, ...]) -> None:
+    """Take a leaf away, and what is empty then."""
+    key, *rest = path
+    if key not in manifest:
+        return
+    if rest:
+        _drop(manifest[key], tuple(rest))
+    if not rest or (manifest[key] == {} and len(path) < 4):
+        del manifest[key]
+
+
+def _with_managers(manifest: Manifest, owned: dict[str, dict[tuple[str, ...], Any]]) -> Manifest:
+    entries = []
+    for manager, leaves in sorted(owned.items()):
+        fields: Manifest = {}
+        for path in leaves:
+            place = fields
+            for key in path:
+                place = place.setdefault(key if key.startswith("k:") else f"f:{key}", {})
+        entries.append({"manager": manager, "operation": "Apply", "fieldsV1": fields})
+    result = copy.deepcopy(manifest)
+    result["metadata"]["managedFields"] = entries
+    return result
+
+
+def _matches(selector: str, labels: dict[str, str]) -> bool:
+    for part in filter(None, selector.split(",")):
+        key, equals, value = part.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def _status(code: int, message: str, **details: Any) -> Manifest:
+    reasons = {403: "Forbidden", 404: "NotFound", 409: "Conflict", 500: "InternalError"}
+    return {
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message,
+        "reason": reasons.get(code, ""), "code": code, "details": details,
+    }  # fmt: skip
+
+
+def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):
+                super().handle()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def do_PATCH(self) -> None:
+            self.answer()
+
+        def do_DELETE(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            target = urlsplit(self.path)
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            headers = {key.lower(): self.headers.get_all(key) or [] for key in self.headers}
+            query = parse_qs(target.query)
+            request = Request(self.command, target.path, query, headers, body)
+            server.requests.append(request)
+            server.seen(request)
+            fault = server.fault(self.command, self.path)
+            match = _PATH.fullmatch(target.path)
+            if fault:
+                if fault.done and match and body:
+                    key = (KINDS[match["plural"]], match["namespace"], match["name"])
+                    server.apply(key, body, query["fieldManager"][0], True, False)
+                self.misbehave(fault)
+                return
+            if target.path.count("/") == 4 and target.path.startswith("/api/v1/namespaces/"):
+                name = target.path.rpartition("/")[2]
+                found = server.get("Namespace", "", name)
+                self.object_or_404(found, "namespaces", name)
+            elif not match or KINDS.get(match["plural"]) not in server.installed:
+                self.text(404, "404 page not found\n")
+            else:
+                self.serve(match, {key: values[0] for key, values in query.items()}, query, body)
+
+        def misbehave(self, fault: Fault) -> None:
+            if fault.status > 0:
+                if fault.body and not fault.body.startswith("{"):
+                    self.text(fault.status, fault.body, fault.headers)
+                else:
+                    status = _status(fault.status, f"told to answer {fault.status}")
+                    self.json(fault.status, json.loads(fault.body or "null") or status)
+                return
+            if fault.status < 0:
+                server._stopping.wait()
+            self.close_connection = True
+            self.connection.close()
+
+        def serve(self, match: re.Match[str], first: dict[str, str], query: Any, body: Any) -> None:
+            kind, namespace, name = KINDS[match["plural"]], match["namespace"], match["name"]
+            dry_run = first.get("dryRun") == "All"
+            if match["sub"] == "log":
+                self.text(200, server.logs.get((namespace, name), ""))
+            elif match["sub"] == "exec":
+                self.exec(namespace, name, first["container"], query["command"])
+            elif name is None:
+                items = server.listed(kind, namespace, first.get("labelSelector", ""))
+                for item in items:
+                    item.pop("kind"), item.pop("apiVersion")
+                version = match["root"].removeprefix("apis/").removeprefix("api/")
+                self.json(200, {"kind": f"{kind}List", "apiVersion": version, "items": items})
+            elif self.command == "GET":
+                self.object_or_404(server.get(kind, namespace, name), match["plural"], name)
+            elif self.command == "DELETE":
+                there = server.delete((kind, namespace, name), dry_run)
+                self.object_or_404(
+                    {"kind": "Status", "status": "Success"} if there else None,
+                    match["plural"],
+                    name,
+                )
+            else:
+                force = first.get("force") == "true"
+                key = (kind, namespace, name)
+                code, result = server.apply(key, body, first["fieldManager"], force, dry_run)
+                self.json(code, result, server.warnings.get(kind, ()))
+
+        def object_or_404(self, found: Manifest | None, plural: str, name: str) -> None:
+            if found is None:
+                self.json(404, _status(404, f'{plural} "{name}" not found', name=name, kind=plural))
+            else:
+                self.json(200, found)
+
+        def json(self, code: int, value: Any, warnings: Any = ()) -> None:
+            self.text(
+                code,
+                json.dumps(value),
+                {"Content-Type": "application/json"},
+                [f'299 - "{text}"' for text in warnings],
+            )
+
+        def text(self, code: int, text: str, headers: Any = None, warnings: Any = ()) -> None:
+            data = text.encode()
+            self.send_response(code)
+            for key, value in (headers or {}).items():
+                self.send_header(key, value)
+            for warning in warnings:
+                self.send_header("Warning", warning)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def exec(self, namespace: str, pod: str, container: str, command: list[str]) -> None:
+            """The server's side of a websocket with subprotocol v5.channel.k8s.io."""
+            if server.get("Pod", namespace, pod) is None:
+                self.object_or_404(None, "pods", pod)
+                return
+            key = self.headers["Sec-WebSocket-Key"] + _WEBSOCKET_GUID
+            accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Sec-WebSocket-Accept", accept)
+            self.send_header("Sec-WebSocket-Protocol", "v5.channel.k8s.io")
+            self.end_headers()
+            self.close_connection = True
+            result = server.run(namespace, pod, container, command)
+            if result.hangs:
+                server._stopping.wait()
+                return
+            for channel, text in ((1, result.stdout), (2, result.stderr)):
+                for piece in _pieces(text.encode()):
+                    self.frame(2, bytes([channel]) + piece)
+            if result.cut:
+                return
+            self.frame(2, b"\x03" + (result.status or json.dumps(_exit(result))).encode())
+            self.frame(8, (1000).to_bytes(2, "big"))
+            with contextlib.suppress(OSError):
+                self.rfile.read(2)
+
+        def frame(self, opcode: int, data: bytes) -> None:
+            size = len(data)
+            head = bytes([0x80 | opcode])
+            if size < 126:
+                head += bytes([size])
+            elif size < 65_536:
+                head += bytes([126]) + size.to_bytes(2, "big")
+            else:
+                head += bytes([127]) + size.to_bytes(8, "big")
+            self.wfile.write(head + data)
+
+    return Handler
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """As a real server sends output: in pieces of at most 32 KiB."""
+    for start in range(0, len(data), 32_768):
+        yield data[start : start + 32_768]
+
+
+def _exit(result: Exec) -> Manifest:
+    if result.error:
+        return {"status": "Failure", "message": result.error, "reason": "InternalError"}
+    if result.code:
+        cause = {"reason": "ExitCode", "message": str(result.code)}
+        message = f"command terminated with exit code {result.code}"
+        return {
+            "status": "Failure", "message": message, "reason": "NonZeroExitCode",
+            "details": {"causes": [cause]},
+        }  # fmt: skip
+    return {"status": "Success"}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from kubernetes.config import kube_config
+
+from kubectl_istio_udp.cli import expose, probing
+from kubectl_istio_udp.cli.main import main
+from kubectl_istio_udp.cluster import addresses, toolpod, waiting
+from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
+from tests.unit.apiserver import ApiServer
+from tests.unit.builders import cluster, namespace, pod, service
+from tests.unit.fakes import Fakes
+
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.load_profile("quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="Write tests/unit/golden/*.out.yaml anew."
+    )
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reaches a cluster that the machine may have, and none waits longer than it must."""
+    for name in [n for n in os.environ if n.startswith("KUBE")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # Read from the environment once, when it was imported.
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    for module in (addresses, toolpod, waiting):
+        monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(expose, "_ADDRESS_SECONDS", 0.05)
+    monkeypatch.setattr(probing, "_KUBE_PROXY_SECONDS", 0.05)
+    monkeypatch.setattr(probing, "_ASK_AGAIN_SECONDS", 0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    """A cluster with the DNS Service, two pods of it, a gateway and a network-tool pod."""
+    found = ApiServer()
+    tool = pod("network-tool", app="network-tool")
+    dns = service(annotations={"kubectl-istio-udp/query": "foo.bar.com"})
+    spaces = [namespace(name) for name in ("default", "istio-system", "lab")]
+    found.put(*spaces, *cluster(service=dns), tool)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def fakes(server: ApiServer) -> Fakes:
+    """What answers exec in it."""
+    made = Fakes(server)
+    server.run = made.run
+    return made
+
+
+@pytest.fixture
+def kubeconfig(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kubeconfig that is used where none is named."""
+    path = server.kubeconfig(tmp_path / "kubeconfig")
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    return path
+
+
+@pytest.fixture
+def api(kubeconfig: Path) -> Api:
+    return Api.connect(ConnectionOptions(kubeconfig=str(kubeconfig)))
+
+
+class Run:
+    """The command line, in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.code = 0
+        self.out = self.err = ""
+
+    def __call__(self, *words: str) -> Run:
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main(list(words))
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        self.out, self.err = self._capsys.readouterr()
+        code: Any = ended.value.code
+        self.code = code or 0
+        return self
+
+
+@pytest.fixture
+def run(kubeconfig: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)

@@ -1,0 +1,127 @@
+"""What answers exec in the fake cluster: gateways' Envoys, and a pod with dig."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.unit.apiserver import ApiServer, Exec
+
+ANSWERS = Path(__file__).parent / "answers"
+MARK = "kubectl-istio-udp"
+
+
+def answer(name: str) -> Exec:
+    """What a real dig printed, from answers/."""
+    texts = {}
+    for stream in ("stdout", "stderr"):
+        path = ANSWERS / f"{name}.{stream}.txt"
+        texts[stream] = path.read_text(encoding="utf-8") if path.exists() else ""
+    return Exec(**texts, code=9 if name in ("timeout", "closed") else 0)
+
+
+@dataclass
+class Fakes:
+    """Envoys that have at once what the server's EnvoyFilters say, and a dig.
+
+    Attributes:
+        refuses: what Envoys say of a listener, by its name, in place of taking it.
+        stuck: whether Envoys do not hear of anything new (kept: what they had then).
+        deaf: pods whose Envoy cannot be asked, and why.
+        hosts: whether clusters get their endpoints.
+        dig: name of the captured answer by `address:port`; else `default`.
+        file_limit: what Envoys' pods say of it.
+    """
+
+    server: ApiServer
+    refuses: dict[str, str] = field(default_factory=dict)
+    stuck: bool = False
+    deaf: dict[str, Exec] = field(default_factory=dict)
+    hosts: bool = True
+    bound: list[tuple[str, int]] = field(default_factory=list)
+    dig: dict[str, str] = field(default_factory=dict)
+    default: str = "noerror"
+    file_limit: str = "1048576\n"
+    commands: list[list[str]] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
+    _kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
+        self.commands.append(command)
+        if command[0] == "dig":
+            target = f"{command[1].removeprefix('@')}:{command[3]}"
+            name = self.dig.get(target, self.default)
+            return Exec(error=name) if " " in name else answer(name)
+        if container == "istio-proxy":
+            if pod in self.deaf:
+                return self.deaf[pod]
+            if command[:3] == ["pilot-agent", "request", "GET"]:
+                return Exec(stdout=json.dumps(self._admin(command[3])))
+            return Exec(stdout=self.file_limit)
+        return Exec(stdout=" 68 69\n")
+
+    def _admin(self, path: str) -> Any:
+        if path.startswith("listeners"):
+            found = [(r["name"], _port(r)) for r in self._resources("LISTENER")] + self.bound
+            self.history.append(f"listeners {sorted(name for name, _ in found)}")
+            statuses = [
+                {"name": name, "local_address": {"socket_address": {"port_value": port}}}
+                for name, port in found
+            ]
+            return {"listener_statuses": [*statuses, {"name": "odd", "local_address": {}}]}
+        pattern = re.compile(path.rpartition("=")[2])
+        if path.startswith("config_dump"):
+            listeners = [r for r in self._resources("LISTENER") if pattern.match(r["name"])]
+            clusters = [r for r in self._resources("CLUSTER") if pattern.match(r["name"])]
+            return {
+                "configs": [
+                    {"dynamic_listeners": [self._listener(r) for r in listeners]},
+                    {"dynamic_active_clusters": [{"cluster": r} for r in clusters]},
+                ]
+            }
+        return {
+            "cluster_statuses": [
+                {"name": r["name"], "host_statuses": self._hosts(r)}
+                for r in self._resources("CLUSTER")
+                if pattern.match(r["name"])
+            ]
+        }
+
+    def _resources(self, kind: str) -> list[dict[str, Any]]:
+        if not self.stuck:
+            self._kept = self.server.all("EnvoyFilter")
+        return [
+            patch["patch"]["value"]
+            for each in self._kept
+            for patch in each["spec"].get("configPatches") or ()
+            if patch["applyTo"] == kind
+        ]
+
+    def _listener(self, resource: dict[str, Any]) -> dict[str, Any]:
+        name = resource["name"]
+        if name in self.refuses:
+            return {"name": name, "error_state": {"details": self.refuses[name]}}
+        return {"name": name, "active_state": {"listener": resource}}
+
+    def _hosts(self, cluster: dict[str, Any]) -> list[dict[str, Any]]:
+        """The addresses in the cluster itself, else all ready ones of the EndpointSlices."""
+        if not self.hosts:
+            return []
+        pieces = (cluster.get("load_assignment") or {}).get("endpoints") or ()
+        sockets = [e["endpoint"]["address"] for piece in pieces for e in piece["lb_endpoints"]]
+        if not sockets:
+            sockets = [
+                {"socket_address": {"address": e["addresses"][0], "port_value": port["port"]}}
+                for piece in self.server.all("EndpointSlice")
+                for port in piece["ports"]
+                for e in piece["endpoints"]
+            ]
+        return [{"address": socket} for socket in sockets]
+
+
+def _port(listener: dict[str, Any]) -> int:
+    number: int = listener["address"]["socket_address"]["port_value"]
+    return number

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kubectl_istio_udp.cluster.addresses import (
+    Addresses,
+    addresses_of,
+    client_addresses,
+    gateway_service,
+    socket,
+)
+from kubectl_istio_udp.model.exposure import GatewayServiceMode
+from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import gateway_pod, plan_of
+
+PORT = ExposedPort(53, 10053, 53)
+
+
+def exposed(server, api, mode=GatewayServiceMode.COMPANION):
+    """An exposure whose objects are in the cluster."""
+    exposure = plan_of(ports=parse_port_requests(["5300:53"]), gateway_service=mode).exposure
+    for write in writes(exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    return exposure.spec
+
+
+def balancer(*ingress, **spec):
+    return {
+        "metadata": {"namespace": "edge", "name": "s"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", **spec},
+        "status": {"loadBalancer": {"ingress": list(ingress)}},
+    }
+
+
+def plain(**spec):
+    return {"metadata": {"namespace": "edge", "name": "s"}, "spec": spec}
+
+
+UDP53 = {"port": 53, "protocol": "UDP", "nodePort": 30053}
+TCP53 = {"port": 53, "protocol": "TCP", "nodePort": 30054}
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        (balancer({"ip": "203.0.113.5"}), ("203.0.113.5:53/UDP",)),
+        (balancer({"hostname": "lb.example"}), ("lb.example:53/UDP",)),
+        (balancer({"ip": "2001:db8::5"}), ("[2001:db8::5]:53/UDP",)),
+        (balancer({"ip": "203.0.113.5"}, {"ip": "203.0.113.6"}, {}),
+         ("203.0.113.5:53/UDP", "203.0.113.6:53/UDP")),
+        (balancer(), ("10.96.0.1:53/UDP",)),
+        (balancer(ports=[UDP53]), ("10.96.0.1:53/UDP", "any node, port 30053/UDP")),
+        (plain(type="ClusterIP", clusterIP="10.96.0.1"), ("10.96.0.1:53/UDP",)),
+        (plain(type="NodePort", clusterIP="10.96.0.1", ports=[TCP53, UDP53]),
+         ("10.96.0.1:53/UDP", "any node, port 30053/UDP")),
+        (plain(type="NodePort", clusterIP="10.96.0.1", ports=[TCP53]), ("10.96.0.1:53/UDP",)),
+        (plain(type="ClusterIP", clusterIP="None"), ()),
+        (plain(type="ClusterIP"), ()),
+        (None, ()),
+    ],
+)  # fmt: skip
+def test_the_way_that_reaches_farthest(service, expected):
+    assert addresses_of(service).of(PORT) == expected
+
+
+@pytest.mark.parametrize(
+    ("service", "pending"),
+    [
+        (balancer(), "kubectl get service -n edge s -w"),
+        (balancer({"ip": "203.0.113.5"}), ""),
+        (plain(type="ClusterIP", clusterIP="10.96.0.1"), ""),
+    ],
+)
+def test_a_load_balancer_without_an_address_is_pending(service, pending):
+    assert addresses_of(service).pending == pending
+
+
+def test_pods_are_reached_at_the_port_they_bind():
+    assert Addresses(pods=("10.0.0.1", "fd00::1")).of(PORT) == (
+        "10.0.0.1:10053/UDP", "[fd00::1]:10053/UDP"
+    )  # fmt: skip
+    assert socket("10.0.0.1", 53) == "10.0.0.1:53/UDP"
+
+
+def test_a_companion_has_an_address_of_its_own(api, server):
+    spec = exposed(server, api)
+    assert gateway_service(api, spec)["metadata"]["name"] == "udp-default-coredns"
+    assert client_addresses(api, spec).of(spec.ports[0]) == ("203.0.113.5:5300/UDP",)
+
+
+def test_the_patched_service_is_found_by_its_field_manager(api, server):
+    spec = exposed(server, api, GatewayServiceMode.PATCH)
+    assert gateway_service(api, spec)["metadata"]["name"] == "istio-ingressgateway"
+    assert client_addresses(api, spec).of(spec.ports[0]) == ("10.96.0.80:5300/UDP",)
+
+
+def test_a_service_that_nobody_patched_is_not_it(api):
+    spec = plan_of(gateway_service=GatewayServiceMode.PATCH).exposure.spec
+    assert gateway_service(api, spec) is None
+
+
+@pytest.mark.parametrize("mode", [GatewayServiceMode.NONE, GatewayServiceMode.COMPANION])
+def test_without_a_service_the_ready_pods_are_told(api, server, mode):
+    spec = exposed(server, api, mode)
+    if mode is GatewayServiceMode.COMPANION:
+        server.remove("Service", "istio-system", "udp-default-coredns")
+    server.put(gateway_pod("b", ips=("10.244.0.8",)), gateway_pod("c", ready=False))
+    assert client_addresses(api, spec).of(spec.ports[0]) == (
+        "10.244.0.8:5300/UDP", "10.244.0.7:5300/UDP"
+    )  # fmt: skip
+
+
+def test_a_load_balancer_is_waited_for(api, server):
+    server.load_balancer = None
+    spec = exposed(server, api)
+    assert client_addresses(api, spec).pending
+    later = server.get("Service", "istio-system", "udp-default-coredns")
+    later["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        if len(asked) == 3:
+            server.put(later)
+
+    server.seen = answer
+    found = client_addresses(api, spec, time.monotonic() + 30)
+    assert found.external == ("203.0.113.9",)
+    assert len(asked) >= 3

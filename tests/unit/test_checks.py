@@ -1,0 +1,222 @@
+"""Each code has a case in which it is found, and one near to it in which it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kubectl_istio_udp.checks.expose import check_expose, documented_codes
+from kubectl_istio_udp.checks.findings import Finding, Severity, errors
+from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.plan import ExposeRequest, plan
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.snapshot import BoundListener
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import (
+    cluster,
+    endpoint,
+    endpoint_slice,
+    gateway_pod,
+    gateway_service,
+    plan_of,
+    service,
+    snapshot_of,
+    udp,
+)
+
+PATCH = {"gateway_service": GatewayServiceMode.PATCH}
+OURS = tuple(write.manifest for write in writes(plan_of().exposure))
+SPEC = plan_of().exposure.spec
+NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
+
+
+def findings(cluster_=None, options=None, request=None, **facts):
+    """What is found about an exposure of the DNS Service; `facts` are fields of the Snapshot."""
+    snapshot = snapshot_of(cluster_ or cluster(), **{"file_limit": 2**20, **facts})
+    asked = ExposeRequest(
+        "default",
+        "coredns",
+        options=Options(**(options or {})),
+        automatic_sessions="max_sessions" not in (options or {}),
+        **(request or {}),
+    )
+    return check_expose(plan(asked, snapshot).exposure, snapshot)
+
+
+def without_labels(manifest):
+    return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
+
+
+def claimed(**what):
+    return (Claims("istio-system/other", **{k: frozenset(v) for k, v in what.items()}),)
+
+
+def bound(port=10053, protocol="UDP", name="udp_0.0.0.0_10053"):
+    return (BoundListener(name, port, protocol, "pod"),)
+
+
+def with_udp(number=53, name="dns", manager=None):
+    found = gateway_service()
+    found["spec"]["ports"].append({"name": name, "port": number, "protocol": "UDP"})
+    if manager:
+        fields = {"f:spec": {"f:ports": {f'k:{{"port":{number},"protocol":"UDP"}}': {}}}}
+        found["metadata"]["managedFields"] = [
+            {"manager": "kubectl", "fieldsV1": None},
+            {"manager": manager, "fieldsV1": fields},
+        ]
+    return cluster(gateway_service=found)
+
+
+def old(version):
+    return cluster(gateways=[gateway_pod(image=f"istio/proxyv2:{version}")])
+
+
+UNREADY = cluster(slices=[endpoint_slice(endpoint("10.0.0.1", ready=False))])
+EXTERNAL = cluster(
+    service={
+        **service(),
+        "spec": {"type": "ExternalName", "externalName": "x.y", "ports": [udp()]},
+    },
+    slices=[],
+    pods=[],
+)
+LOG = {"session_log": True}
+
+FIRES = [
+    ("U101", {"objects": (without_labels(OURS[0]),)}),
+    ("U101", {"objects": (OURS[0], without_labels(OURS[2]))}),
+    ("U101", {"objects": (envoy_filter(plan_of(name="other").exposure),)}),
+    ("U102", {"claims": claimed(listeners=[NAME])}),
+    ("U102", {"claims": claimed(clusters=[NAME])}),
+    ("U103", {"claims": claimed(udp_ports=[10053])}),
+    ("U104", {"bound": bound()}),
+    ("U105", {"cluster_": cluster(gateway_service=None), "options": PATCH}),
+    ("U105", {"cluster_": with_udp(), "options": PATCH}),
+    ("U105", {"cluster_": with_udp(99, "udp-53"), "options": PATCH}),
+    ("U105", {"cluster_": with_udp(manager="somebody"), "options": PATCH}),
+    ("U106", {"exposures": (dataclasses.replace(SPEC, service="other"),)}),
+    (
+        "U106",
+        {"exposures": (dataclasses.replace(SPEC, gateway=GatewayRef("x", "y", {"app": "y"})),)},
+    ),
+    ("U107", {"cluster_": old("1.13.9")}),
+    ("U107", {"cluster_": old("1.16.0"), "options": LOG}),
+    ("U108", {"options": {"max_sessions": 20_000}, "file_limit": 10_000}),
+    ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
+    ("U201", {"cluster_": UNREADY}),
+    ("U201", {"cluster_": cluster(slices=[])}),
+    ("U202", {"request": {"discovery": Discovery.STATIC}}),
+    ("U202", {"request": {"discovery": Discovery.ENDPOINTS}}),
+    ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
+    ("U204", {"file_limit": None}),
+    ("U205", {"file_limit": 2_500}),
+    ("U205", {"file_limit": 10_000, "sessions_elsewhere": 7_500}),
+    ("U301", {}),
+    ("U302", {}),
+]
+SILENT = [
+    ("U101", {"objects": OURS}),
+    ("U102", {"claims": claimed(listeners=["other"], clusters=["other"])}),
+    ("U102", {"claims": (dataclasses.replace(claimed(listeners=[NAME])[0], exposure=KEY),)}),
+    ("U103", {"claims": claimed(udp_ports=[53])}),
+    ("U103", {"claims": (dataclasses.replace(claimed(udp_ports=[10053])[0], exposure=KEY),)}),
+    ("U104", {"bound": bound(protocol="TCP")}),
+    ("U104", {"bound": bound(port=53)}),
+    ("U104", {"bound": bound(name=NAME)}),
+    ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
+    ("U104", {"bound": None}),
+    ("U105", {"cluster_": with_udp()}),
+    ("U105", {"cluster_": with_udp(99), "options": PATCH}),
+    (
+        "U105",
+        {"cluster_": with_udp(manager="kubectl-istio-udp/udp-default-coredns"), "options": PATCH},
+    ),
+    ("U106", {"exposures": (SPEC,)}),
+    ("U107", {"cluster_": old("1.14.0")}),
+    ("U107", {"cluster_": old("1.17.0"), "options": LOG}),
+    ("U107", {"cluster_": old("latest"), "options": LOG}),
+    ("U108", {"options": {"max_sessions": 8_000}, "file_limit": 10_000}),
+    ("U108", {"options": {"max_sessions": 20_000}, "file_limit": None}),
+    ("U201", {}),
+    ("U201", {"cluster_": EXTERNAL}),
+    ("U202", {}),
+    ("U203", {}),
+    ("U204", {}),
+    ("U205", {}),
+    ("U205", {"file_limit": 3_000}),
+    ("U205", {"file_limit": None}),
+    ("U204", {"cluster_": cluster(gateways=[gateway_pod(ready=False)]), "file_limit": None}),
+    ("U301", {"cluster_": cluster(gateway_service=gateway_service(type="ClusterIP"))}),
+    ("U301", {"cluster_": cluster(gateway_service=None)}),
+    ("U301", {"options": PATCH}),
+    ("U302", {"request": {"ports": (PortRequest(5300),)}}),
+    ("U302", {"cluster_": cluster(gateways=[gateway_pod(first_port=0)])}),
+]
+
+
+@pytest.mark.parametrize(("code", "case"), FIRES)
+def test_finds(code, case):
+    (found, *_) = [f for f in findings(**case) if f.code == code]
+    assert found.message and str(found) == f"{found.message} [{code}]"
+
+
+@pytest.mark.parametrize(("code", "case"), SILENT)
+def test_passes(code, case):
+    assert code not in [f.code for f in findings(**case)]
+
+
+def documented():
+    return [line.partition(":")[0] for line in documented_codes()]
+
+
+def test_every_code_is_documented_once():
+    assert len(set(documented())) == len(documented())
+    for line in documented_codes():
+        code, _, text = line.partition(": ")
+        assert code[0] == "U" and code[1:].isdigit() and text.endswith(".")
+
+
+def test_every_code_is_tested_both_ways():
+    assert {code for code, _ in FIRES} == set(documented()) == {code for code, _ in SILENT}
+
+
+def test_the_number_tells_the_severity():
+    severities = {"1": Severity.ERROR, "2": Severity.WARNING, "3": Severity.INFO}
+    for _, case in FIRES:
+        for finding in findings(**case):
+            assert finding.severity is severities[finding.code[1]]
+
+
+def test_errors_come_first():
+    found = findings(
+        cluster_=cluster(slices=[]), claims=claimed(udp_ports=[10053], listeners=[NAME])
+    )
+    assert [f.code for f in found] == ["U102", "U103", "U201", "U301", "U302"]
+    assert [f.code for f in errors(found)] == ["U102", "U103"]
+
+
+def test_a_port_taken_by_another_exposure_is_named():
+    other = Claims("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
+    (found,) = errors(findings(claims=(other,)))
+    assert "is taken by EnvoyFilter istio-system/x (exposure dns of namespace lab)" in found.message
+    assert found.hint == "choose another gateway port: -p PORT:53"
+
+
+def test_too_many_sessions_says_how_many_fit():
+    (found,) = errors(findings(options={"max_sessions": 20_000}, file_limit=10_000))
+    assert found.hint == "at most --max-sessions 8000"
+    (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
+    assert "raise the file limit" in found.hint
+
+
+def test_a_finding_without_a_hint():
+    assert str(Finding("U999", Severity.INFO, "text")) == "text [U999]"
+
+
+def test_few_sessions_that_the_user_asked_for_are_nobody_elses_fault():
+    codes = [f.code for f in findings(options={"max_sessions": 77}, file_limit=2**20)]
+    assert "U205" not in codes

@@ -1,0 +1,266 @@
+"""`get`, `delete` and `samples`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.unit.builders import pod
+
+NAME = "udp-default-coredns"
+EXPOSE = ("expose", "coredns", "-p", "5300:53")
+SAMPLES = ["service/coredns", "configmap/coredns", "deployment.apps/coredns", "pod/network-tool"]
+
+
+def table(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def unreadable(server):
+    for key in [k for k in server.there() if k[2] == NAME]:
+        found = server.get(*key)
+        found["metadata"]["annotations"] = {}
+        server.put(found)
+
+
+# -- get ----------------------------------------------------------------------------------------
+
+
+def test_lists_exposures(run):
+    run(*EXPOSE)
+    done = run("get")
+    assert done.code == 0
+    headers, row = table(done.out)
+    assert headers == [
+        "NAME", "SERVICE", "PORTS", "GATEWAY", "ADDRESS", "DISCOVERY", "READY", "AGE"
+    ]  # fmt: skip
+    assert row[:-1] == [
+        "coredns", "coredns", "5300:53/UDP", "istio-system/istio-ingressgateway", "203.0.113.5",
+        "selector", "2/2",
+    ]  # fmt: skip
+    assert done.err == ""
+
+
+def test_lists_wide(run):
+    run(*EXPOSE, "--max-sessions", "77")
+    headers, row = table(run("get", "coredns", "-o", "wide").out)
+    assert headers[-4:] == ["SESSIONS", "IDLE", "AFFINITY", "VIA"]
+    assert row[-4:] == ["77", "10s", "none", "companion"]
+
+
+def test_lists_all_namespaces(run):
+    run(*EXPOSE)
+    headers, row = table(run("get", "-A", "-n", "lab").out)
+    assert (headers[0], row[0]) == ("NAMESPACE", "default")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["get"], "there is no exposure in namespace default\n"),
+        (["get", "-A"], "there is no exposure\n"),
+    ],
+)
+def test_nothing_to_list(run, words, text):
+    done = run(*words)
+    assert (done.code, done.out, done.err) == (0, "", text)
+
+
+@pytest.mark.parametrize("form", ["name", "yaml", "json"])
+def test_nothing_is_nothing_in_every_form(run, form):
+    done = run("get", "-o", form)
+    assert (done.code, done.out) == (0, "")
+
+
+def test_names_alone(run):
+    run(*EXPOSE)
+    run("expose", "coredns", "--name", "b", "-p", "5400:53")
+    assert run("get", "-o", "name").out == "b\ncoredns\n"
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_the_objects_behind_them(run, form):
+    run(*EXPOSE)
+    done = run("get", "-o", form)
+    found = json.loads(done.out)["items"] if form == "json" else list(yaml.safe_load_all(done.out))
+    assert [o["kind"] for o in found] == ["ServiceEntry", "EnvoyFilter", "Service"]
+
+
+def test_an_exposure_that_is_not_there(run):
+    done = run("get", "x")
+    assert done.code == 3
+    assert "there is no exposure x in namespace default" in done.err
+
+
+def test_an_exposure_that_cannot_be_read_is_listed(run, server):
+    run(*EXPOSE)
+    unreadable(server)
+    _, row = table(run("get").out)
+    assert row[:4] == ["coredns", "?", "?", "?"]
+
+
+# -- delete -------------------------------------------------------------------------------------
+
+
+DELETED = [
+    f'service "{NAME}" deleted',
+    f'envoyfilter.networking.istio.io "{NAME}" deleted',
+    f'serviceentry.networking.istio.io "{NAME}" deleted',
+]
+
+
+@pytest.mark.parametrize("words", [["coredns"], ["--all"], ["coredns", "--no-wait"]])
+def test_takes_it_away_and_nothing_else(run, server, words):
+    before = server.state()
+    run(*EXPOSE)
+    done = run("delete", *words)
+    assert (done.code, done.out.splitlines(), done.err) == (0, DELETED, "")
+    assert server.state() == before
+
+
+def test_leaves_other_exposures(run, server):
+    run(*EXPOSE)
+    run("expose", "coredns", "--name", "other", "-p", "5400:53")
+    before = server.state()
+    run("expose", "coredns", "--name", "third", "-p", "5500:53")
+    assert run("delete", "third").code == 0
+    assert server.state() == before
+
+
+@pytest.mark.parametrize(("mode", "mark"), [("client", "dry run"), ("server", "server dry run")])
+def test_a_dry_run_deletes_nothing(run, server, mode, mark):
+    run(*EXPOSE)
+    before = server.state()
+    done = run("delete", "coredns", "--dry-run", mode)
+    assert done.out.splitlines() == [f"{line} ({mark})" for line in DELETED]
+    assert server.state() == before
+
+
+def test_gives_the_gateways_service_back(run, server):
+    before = server.state()
+    run(*EXPOSE, "--gateway-service", "patch")
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+def test_a_gateway_that_goes_on_listening_is_a_warning(run, server, fakes):
+    run(*EXPOSE)
+    fakes.stuck = True
+    done = run("delete", "coredns", "--timeout", "50ms")
+    assert done.code == 0
+    assert done.err.startswith("Warning: gateway pod istio-system/istio-ingressgateway-1 still")
+
+
+@pytest.mark.parametrize("words", [[], ["coredns", "--all"]])
+def test_which_must_be_said_once(run, words):
+    done = run("delete", *words)
+    assert done.code == 2
+    assert "which exposures? Give their names, or --all" in done.err
+
+
+def test_deleting_what_is_not_there(run):
+    assert run("delete", "x").code == 3
+    assert run("delete", "x", "--ignore-not-found").code == 0
+    assert run("delete", "--all").code == 0
+
+
+def test_an_exposure_that_cannot_be_read_can_be_deleted(run, server):
+    before = server.state()
+    run(*EXPOSE)
+    unreadable(server)
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+def test_a_refused_deletion_can_be_repeated(run, server):
+    before = server.state()
+    run(*EXPOSE)
+    server.fail("DELETE", "/envoyfilters/", 403, times=1)
+    done = run("delete", "coredns")
+    assert done.code == 3
+    assert "kubectl auth can-i delete envoyfilters.networking.istio.io" in done.err
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+# -- samples ------------------------------------------------------------------------------------
+
+
+def test_applies_the_samples_and_takes_them_away(run, server):
+    before = server.state()
+    done = run("samples", "apply", "-n", "lab")
+    assert done.code == 0
+    assert done.out.splitlines() == [f"{name} serverside-applied" for name in SAMPLES]
+    assert done.err == "next: kubectl istio-udp expose coredns -p 5300:53\n"
+    again = run("samples", "apply", "-n", "lab")
+    assert again.out.splitlines() == [f"{name} unchanged" for name in SAMPLES]
+    gone = run("samples", "delete", "-n", "lab")
+    assert gone.code == 0
+    assert len(gone.out.splitlines()) == 4 and all("deleted" in x for x in gone.out.splitlines())
+    server.remove("Pod", "lab", "coredns-1")
+    assert server.state() == before
+
+
+@pytest.mark.parametrize(("mode", "mark"), [("client", "dry run"), ("server", "server dry run")])
+def test_dry_runs_of_the_samples_write_nothing(run, server, mode, mark):
+    done = run("samples", "apply", "-n", "lab", "--dry-run", mode)
+    assert done.out.splitlines() == [f"{name} serverside-applied ({mark})" for name in SAMPLES]
+    assert server.writes() == []
+    run("samples", "apply", "-n", "lab")
+    before = server.state()
+    done = run("samples", "delete", "-n", "lab", "--dry-run", mode)
+    assert done.code == 0 and mark in done.out
+    assert server.state() == before
+
+
+def test_samples_that_do_not_start_are_told(run, server):
+    server.pods_start = False
+    done = run("samples", "apply", "-n", "lab", "--timeout", "50ms")
+    assert done.code == 3
+    assert "did not start within 0.05s: ErrImagePull" in done.err
+    assert ("Deployment", "lab", "coredns") in server.there()
+    assert run("samples", "apply", "-n", "lab", "--no-wait").code == 0
+
+
+def test_what_is_not_ours_stays(run, server):
+    server.put(pod("network-tool", namespace="lab", app="network-tool"))
+    done = run("samples", "delete", "-n", "lab")
+    assert done.code == 0
+    assert "pod/network-tool is not one of our samples; it stays" in done.err
+    assert ("Pod", "lab", "network-tool") in server.there()
+
+
+def test_refused_samples_leave_nothing(run, server):
+    before = server.state()
+    server.fail("PATCH", "/deployments/", 403)
+    assert run("samples", "apply", "-n", "lab").code == 3
+    assert server.state() == before
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_prints_the_samples_without_a_cluster(run, server, form):
+    done = run("samples", "print", "-n", "x", "-o", form, "--coredns-image", "own/dns:1")
+    found = json.loads(done.out)["items"] if form == "json" else list(yaml.safe_load_all(done.out))
+    assert [o["kind"] for o in found] == ["Service", "ConfigMap", "Deployment", "Pod"]
+    assert {o["metadata"]["namespace"] for o in found} == {"x"}
+    assert "own/dns:1" in done.out
+    assert server.requests == []
+
+
+def test_samples_that_were_taken_back_are_not_called_applied(run, server):
+    server.fail("PATCH", "/deployments/", 403)
+    assert run("samples", "apply", "-n", "lab").out == ""
+
+
+def test_samples_offer_no_flag_that_they_lack(run, server):
+    server.put(pod("network-tool", namespace="lab", app="network-tool"))
+    done = run("samples", "apply", "-n", "lab")
+    assert done.code == 3
+    assert "--force-conflicts" not in done.err
+
+
+def test_a_name_in_all_namespaces_is_refused(run):
+    """kubectl: a resource cannot be retrieved by name across all namespaces."""
+    assert run("get", "-A", "coredns").code == 2

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, pod, service, tcp
+
+NAME = "udp-default-coredns"
+EXPOSE = ("expose", "coredns", "-p", "5300:53")
+POD_A, POD_B, GATEWAY = "10.244.0.20:53", "10.244.0.21:53", "10.244.0.7:5300"
+
+
+@pytest.fixture
+def exposed(run, server, fakes):
+    """The DNS Service, exposed; the address of the companion Service."""
+    assert run(*EXPOSE).code == 0
+    fakes.commands.clear()
+    address = server.get("Service", "istio-system", NAME)["spec"]["clusterIP"]
+    return f"{address}:5300"
+
+
+def test_every_hop_answers(run, exposed, fakes):
+    done = run("verify", "coredns")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["TARGET", "VIA", "ANSWERED", "RCODE", "TIME", "ANSWER"]
+    assert [line.split()[0] for line in lines[1:5]] == [POD_A, POD_B, GATEWAY, exposed]
+    assert [line.split()[1] for line in lines[1:5]] == ["pod", "pod", "gateway", "service"]
+    assert all(" yes " in line and "NOERROR" in line for line in lines[1:5])
+    assert lines[5] == "coredns: every hop answered"
+    assert done.err == ""
+    assert {command[command.index("-q") + 1] for command in fakes.commands} == {"foo.bar.com"}
+
+
+@pytest.mark.parametrize(
+    ("silent", "verdict"),
+    [
+        ([POD_B], f"coredns: pod coredns-2 ({POD_B}) does not answer"),
+        ([POD_A, POD_B, GATEWAY], f"coredns: pod coredns-1 ({POD_A}) does not answer"),
+        (
+            [GATEWAY],
+            "coredns: pods answer, the gateway does not answer: istio-ingressgateway-1 has",
+        ),
+        (["service"], f"coredns: the gateway answers, service {NAME} ("),
+    ],
+)
+def test_names_the_broken_hop(run, exposed, fakes, silent, verdict):
+    for target in silent:
+        fakes.dig[exposed if target == "service" else target] = "timeout"
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert done.out.splitlines()[-1].startswith(verdict)
+
+
+def test_says_what_the_gateway_lacks(run, exposed, fakes, server):
+    fakes.dig[GATEWAY] = "closed"
+    found = server.get("EnvoyFilter", "istio-system", NAME)
+    found["spec"]["configPatches"] = []
+    server.put(found)
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == (
+        "coredns: pods answer, the gateway refuses the port: "
+        "no listener on 5300 in istio-ingressgateway-1"
+    )
+
+
+def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(run, exposed, fakes, monkeypatch):
+    monkeypatch.setattr("kubectl_istio_udp.cli.probing._KUBE_PROXY_SECONDS", 30)
+    fakes.dig[exposed] = "timeout"
+    asked = []
+    run_fake = fakes.run
+
+    def later(namespace, pod_name, container, command):
+        if f"@{exposed.partition(':')[0]}" in command:
+            asked.append(command)
+            if len(asked) == 2:
+                fakes.dig.clear()
+        return run_fake(namespace, pod_name, container, command)
+
+    fakes.server.run = later
+    done = run("verify", "coredns")
+    assert done.code == 0
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("answer", "rcode"), [("servfail", "SERVFAIL"), ("refused", "REFUSED")])
+def test_a_refusal_is_told_from_silence(run, exposed, fakes, answer, rcode):
+    fakes.default = answer
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert f"is reached, and answers {rcode}" in done.out
+
+
+def test_a_truncated_answer_is_marked(run, exposed, fakes):
+    fakes.default = "truncated"
+    done = run("verify", "coredns")
+    assert done.code == 0
+    assert "NOERROR (truncated)" in done.out
+
+
+def test_several_probes_are_counted(run, exposed, fakes):
+    done = run("verify", "coredns", "--count", "3")
+    assert done.code == 0
+    assert done.out.count("3/3") == 4
+    assert len([c for c in fakes.commands if c[0] == "dig"]) == 12
+
+
+def test_several_exposures_are_told_apart(run, exposed):
+    run("expose", "coredns", "-p", "5400:53", "--name", "second")
+    done = run("verify", "--all")
+    assert done.code == 0
+    assert done.out.splitlines()[0].startswith("EXPOSURE")
+    assert "default/second" in done.out
+    assert done.out.splitlines()[-2:] == [
+        "coredns: every hop answered", "second: every hop answered"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_data_for_programs(run, exposed, form):
+    done = run("verify", "coredns", "-o", form)
+    (found,) = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
+    assert (found["namespace"], found["name"], found["good"]) == ("default", "coredns", True)
+    assert found["verdict"] == "every hop answered"
+    first = found["probes"][0]
+    assert (first["target"], first["via"], first["name"]) == (POD_A, "pod", "coredns-1")
+    assert (first["sent"], first["answered"], first["rcode"]) == (1, 1, "NOERROR")
+    assert first["servicePort"] == 53
+
+
+def test_another_query_and_type(run, exposed, fakes):
+    assert run("verify", "coredns", "--query", "x.example txt").code == 0
+    for command in fakes.commands:
+        assert " ".join(command).count("-q x.example -t TXT") == 1
+
+
+def test_a_datagram_of_ones_own(run, exposed, fakes):
+    done = run("verify", "coredns", "--probe", "text:hi")
+    assert done.code == 0
+    assert "answer" in done.out and "6869" in done.out
+    assert {command[0] for command in fakes.commands} == {"sh"}
+
+
+@pytest.mark.parametrize("words", [["-A"], ["--all", "-n", "default"], ["coredns"]])
+def test_ways_to_say_which(run, exposed, words):
+    assert run("verify", *words).code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["coredns", "--all"], ["coredns", "-A"]])
+def test_which_must_be_said_once(run, words):
+    done = run("verify", *words)
+    assert done.code == 2
+    assert "which exposures? Give their names, or --all, or -A" in done.err
+
+
+def test_nothing_to_verify(run):
+    done = run("verify", "--all")
+    assert (done.code, done.out, done.err) == (0, "", "there is no exposure to verify\n")
+
+
+def test_an_exposure_that_is_not_there(run, exposed):
+    done = run("verify", "nothing")
+    assert done.code == 3
+    assert "there is no exposure nothing in namespace default" in done.err
+    assert "those there are: coredns" in done.err
+
+
+def test_no_name_to_ask_for(run, exposed, server):
+    server.put(service())
+    done = run("verify", "coredns")
+    assert done.code == 2
+    assert "which DNS name does this Service answer?" in done.err
+    assert "--query NAME" in done.err
+
+
+def test_an_annotation_that_cannot_be_read(run, exposed, server):
+    for key in [k for k in server.there() if k[2] == NAME]:
+        found = server.get(*key)
+        found["metadata"]["annotations"] = {"kubectl-istio-udp/spec": "{"}
+        server.put(found)
+    done = run("verify", "coredns")
+    assert done.code == 3
+    assert "exposure coredns: the annotation kubectl-istio-udp/spec cannot be read" in done.err
+
+
+def test_no_endpoint(run, exposed, server):
+    server.put(endpoint_slice())
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert "there is no endpoint to ask" in done.out
+
+
+def test_no_ready_gateway(run, exposed, server):
+    server.put(gateway_pod(ready=False))
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert "the gateway has no ready pod to ask" in done.out
+
+
+# -- the pod it is asked from -------------------------------------------------------------------
+
+
+def test_no_tool_pod(run, exposed, server):
+    server.remove("Pod", "default", "network-tool")
+    done = run("verify", "coredns")
+    assert done.code == 3
+    assert "there is no network-tool pod in namespace default" in done.err
+    assert "make one for this run: --create-tool" in done.err
+
+
+def test_a_tool_pod_for_one_run(run, exposed, server):
+    server.remove("Pod", "default", "network-tool")
+    before = server.there()
+    done = run("verify", "coredns", "--create-tool", "--tool-image", "own/tool:1")
+    assert done.code == 0
+    assert server.there() == before
+    (made,) = [r for r in server.requests if r.method == "PATCH" and "/pods/" in r.path]
+    assert made.body["spec"]["containers"][0]["image"] == "own/tool:1"
+
+
+def test_another_tool_pod(run, exposed, server):
+    server.put(pod("dig", namespace="lab"))
+    assert run("verify", "coredns", "--tool-pod", "lab/dig").code == 0
+    assert [r for r in server.requests if r.path.endswith("/lab/pods/dig/exec")]
+
+
+def test_a_tool_pod_without_the_tool(run, exposed, fakes):
+    fakes.default = 'exec: "dig": executable file not found in $PATH'
+    done = run("verify", "coredns")
+    assert done.code == 3
+    assert "pod default/network-tool cannot run dig" in done.err
+    assert "--tool-pod NAME, or --create-tool" in done.err
+
+
+def test_who_may_not_exec_is_told(run, exposed, server):
+    server.fail("GET", "/exec", 403)
+    done = run("verify", "coredns")
+    assert done.code == 3
+    assert "kubectl auth can-i create pods -n default --subresource=exec" in done.err
+
+
+# -- direct -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["direct", "coredns"],
+        ["direct", "query", "coredns"],
+        ["direct", "--count", "1", "coredns"],
+        ["direct", "-n", "default", "coredns"],
+    ],
+)
+def test_direct_asks_the_pods_only(run, fakes, words):
+    done = run(*words)
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()[1:3]] == [POD_A, POD_B]
+    assert done.out.splitlines()[-1] == "coredns: 2 pods answered"
+    assert {command[0] for command in fakes.commands} == {"dig"}
+
+
+def test_direct_needs_no_gateway(run, server):
+    server.remove("Pod", "istio-system", "istio-ingressgateway-1")
+    assert run("direct", "coredns").code == 0
+
+
+def test_direct_names_the_pod_that_is_silent(run, fakes):
+    fakes.dig[POD_B] = "timeout"
+    done = run("direct", "coredns")
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == f"coredns: pod coredns-2 ({POD_B}) does not answer"
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_direct_data_for_programs(run, form):
+    done = run("direct", "coredns", "-o", form)
+    found = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
+    assert found["good"] is True
+    assert [probe["target"] for probe in found["probes"]] == [POD_A, POD_B]
+
+
+def test_direct_without_an_endpoint(run, server, fakes):
+    server.put(endpoint_slice())
+    done = run("direct", "coredns")
+    assert (done.code, done.out) == (
+        1, "coredns: there is no endpoint to ask: nothing can answer\n"
+    )  # fmt: skip
+    assert fakes.commands == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("nothing", 3, "there is no service nothing in namespace default"),
+        ("web", 2, "Service default/web has no UDP port"),
+        ("svc/coredns", 2, "Service 'svc/coredns' is not a name"),
+    ],
+)
+def test_direct_at_what_is_not_there(run, server, name, code, message):
+    server.put(service("web", ports=[tcp(80)]))
+    done = run("direct", name)
+    assert done.code == code
+    assert message in done.err
+
+
+def test_endpoints_of_other_ports_are_not_asked(run, exposed, server, fakes):
+    ports = [{"name": "udp-dns", "port": 53, "protocol": "UDP"}]
+    two = [*ports, {"name": "two", "port": 54, "protocol": "UDP"}]
+    udp_two = {"name": "two", "port": 54, "protocol": "UDP", "targetPort": 54}
+    dns = server.get("Service", "default", "coredns")
+    dns["spec"]["ports"].append(udp_two)
+    server.put(dns, endpoint_slice(endpoint("10.244.0.20", "coredns-1"), ports=two))
+    assert "10.244.0.20:54" not in run("verify", "coredns").out
+    assert "10.244.0.20:54" in run("direct", "coredns").out
+
+
+def test_asking_again_leaves_the_cluster_some_time(run, server, fakes, monkeypatch):
+    monkeypatch.setattr("kubectl_istio_udp.cli.probing._KUBE_PROXY_SECONDS", 0.3)
+    monkeypatch.setattr("kubectl_istio_udp.cli.probing._ASK_AGAIN_SECONDS", 0.1)
+    run(*EXPOSE)
+    address = server.get("Service", "istio-system", "udp-default-coredns")["spec"]["clusterIP"]
+    fakes.dig[f"{address}:5300"] = "closed"
+    fakes.commands.clear()
+    run("verify", "coredns")
+    assert len([c for c in fakes.commands if f"@{address}" in c]) <= 4

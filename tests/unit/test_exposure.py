@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import ClusterError, UsageError
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    ExposureSpec,
+    GatewayServiceMode,
+    LoadBalancing,
+    Options,
+)
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.ports import ExposedPort
+from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of
+
+PORT = st.integers(1, 65535)
+TEXT = st.text(max_size=20)
+HASHING = [LoadBalancing.MAGLEV, LoadBalancing.RING_HASH]
+OTHERS = [policy for policy in LoadBalancing if policy not in HASHING]
+OPTIONS = st.builds(
+    lambda kept, **more: Options(affinity=kept[0], load_balancing=kept[1], **more),
+    kept=st.tuples(st.just(Affinity.NONE), st.sampled_from(OTHERS))
+    | st.tuples(st.just(Affinity.SOURCE_IP), st.sampled_from(HASHING)),
+    max_sessions=st.integers(1, 2**32 - 1),
+    idle_timeout=st.integers(1, 10**9).map(lambda ms: Duration.parse(f"{ms}ms")),
+    max_datagram_size=st.integers(1, 65_507),
+    session_log=st.booleans(),
+    gateway_service=st.sampled_from(GatewayServiceMode),
+)
+SPECS = st.builds(
+    ExposureSpec,
+    namespace=TEXT,
+    name=TEXT,
+    service=TEXT,
+    ports=st.lists(
+        st.builds(
+            ExposedPort, PORT, PORT, PORT, TEXT, st.none() | PORT, eds_service=st.none() | TEXT
+        ),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+    gateway=st.builds(GatewayRef, TEXT, TEXT, st.dictionaries(TEXT, TEXT, min_size=1, max_size=3)),
+    discovery=st.sampled_from(Discovery),
+    options=OPTIONS,
+)
+SPEC = plan_of().exposure.spec
+
+
+@given(SPECS)
+def test_a_spec_survives_its_annotation(spec):
+    read = ExposureSpec.from_json(spec.to_json())
+    assert read == dataclasses.replace(
+        spec, options=dataclasses.replace(spec.options, idle_timeout=read.options.idle_timeout)
+    )
+    assert read.options.idle_timeout.envoy() == spec.options.idle_timeout.envoy()
+
+
+@given(SPECS)
+def test_the_same_spec_is_the_same_text(spec):
+    assert ExposureSpec.from_json(spec.to_json()).to_json() == spec.to_json()
+
+
+def changed(path, value):
+    data = json.loads(SPEC.to_json())
+    *parents, last = path
+    place = data
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return json.dumps(data)
+
+
+def without(key):
+    data = json.loads(SPEC.to_json())
+    del data[key]
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "5",
+        "[]",
+        "{}",
+        '{"version":1}',
+        *[without(key) for key in json.loads(SPEC.to_json())],
+        changed(["more"], 1),
+        changed(["ports"], None),
+        changed(["ports"], []),
+        changed(["ports"], [{}]),
+        changed(["ports", 0, "gateway_port"], "x"),
+        changed(["ports", 0, "listener_port"], 65536),
+        changed(["gateway", "selector"], None),
+        changed(["gateway", "selector"], {}),
+        changed(["gateway", "name"], 5),
+        changed(["ports"], ["5300"]),
+        changed(["ports", 0, "more"], 1),
+        changed(["gateway"], None),
+        changed(["gateway", "more"], 1),
+        changed(["discovery"], "magic"),
+        changed(["options"], None),
+        changed(["options", "affinity"], "cookie"),
+        changed(["options", "load_balancing"], "maglev"),
+        changed(["options", "gateway_service"], None),
+        changed(["options", "idle_timeout"], 10),
+        changed(["options", "idle_timeout"], "soon"),
+        changed(["options", "max_sessions"], 0),
+        changed(["options", "max_sessions"], "many"),
+        changed(["options", "more"], 1),
+    ],
+)
+def test_a_bad_annotation_is_told(text):
+    with pytest.raises(ClusterError, match="the annotation kubectl-istio-udp/spec cannot be read"):
+        ExposureSpec.from_json(text)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_version_is_told(version):
+    with pytest.raises(
+        ClusterError, match=f"in format {version}; this version reads format 1"
+    ) as e:
+        ExposureSpec.from_json(changed(["version"], version))
+    assert "a newer one" in e.value.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_sessions": 0}, "--max-sessions 0 is not in 1..4294967295"),
+        ({"max_sessions": 2**32}, "--max-sessions 4294967296"),
+        ({"idle_timeout": Duration(0)}, "--idle-timeout must be at least 1ms"),
+        ({"max_datagram_size": 0}, "--max-datagram-size 0 is not in 1..65507"),
+        ({"max_datagram_size": 65_508}, "--max-datagram-size 65508"),
+        (
+            {"affinity": Affinity.SOURCE_IP},
+            "source-ip does not go with --load-balancing round-robin",
+        ),
+        ({"load_balancing": LoadBalancing.MAGLEV}, "none does not go with --load-balancing maglev"),
+    ],
+)
+def test_refuses_what_envoy_would(options, message):
+    with pytest.raises(UsageError, match=message):
+        Options(**options)
+
+
+def test_names_in_envoy():
+    port = SPEC.ports[0]
+    assert SPEC.object_name == "udp-default-coredns"
+    assert SPEC.proxy_name(port) == "udp-default-coredns-53"
+    assert SPEC.key == ("default", "coredns")
+    assert SPEC.eds_service(port) == "outbound|53||coredns.default.kubectl-istio-udp.internal"
+
+
+def test_only_ready_endpoints_count():
+    slices = [endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False))]
+    exposure = plan_of(cluster(slices=slices)).exposure
+    port = exposure.spec.ports[0]
+    assert len(exposure.endpoints[53]) == 2
+    assert [e.address for e in exposure.ready_endpoints(port)] == ["10.0.0.1"]
+    nowhere = dataclasses.replace(port, service_port=99)
+    assert exposure.ready_endpoints(nowhere) == ()

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.model.errors import NotFound, UsageError
+from kubectl_istio_udp.model.gateway import (
+    Gateway,
+    GatewayPod,
+    GatewayRef,
+    choose_gateway,
+    gateways_from,
+    is_gateway_pod,
+    selects,
+)
+from tests.unit.builders import GATEWAY_LABELS, gateway_pod, gateway_service, pod
+
+EGRESS = {"app": "istio-egressgateway", "istio": "egressgateway"}
+API = {"gateway.networking.k8s.io/gateway-name": "edge", "istio": "edge"}
+SIDECAR = ["proxy", "sidecar", "--domain", "$(POD_NAMESPACE).svc.cluster.local"]
+
+
+def found(*pods, services=(), selector=None):
+    return gateways_from(pods, services, selector)
+
+
+def refs(gateways):
+    return [str(gateway.ref) for gateway in gateways]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        (gateway_pod(), True),
+        (gateway_pod(args=SIDECAR), False),
+        (pod("istiod-1", app="istiod", labels={"istio": "pilot"}), False),
+        ({"metadata": {"name": "x"}}, False),
+        (gateway_pod(args=["proxy", "router"]), True),
+    ],
+    ids=["gateway", "injected sidecar", "istiod", "nothing", "gateway without a domain"],
+)
+def test_tells_gateway_pods_from_others(manifest, expected):
+    assert is_gateway_pod(manifest) is expected
+
+
+def test_reads_a_gateway_pod():
+    read = GatewayPod.from_object(gateway_pod(ips=("10.0.0.1", "fd00::1"), first_port=0))
+    assert read.ips == ("10.0.0.1", "fd00::1")
+    assert read.ready
+    assert read.first_bindable == 0
+    assert read.domain == "cluster.local"
+    assert read.istio == (1, 31)
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("docker.io/istio/proxyv2:1.31.0", (1, 31)),
+        ("istio/proxyv2:1.9.1-distroless", (1, 9)),
+        ("registry:5000/istio/proxyv2:v1.20-alpha", (1, 20)),
+        ("registry:5000/istio/proxyv2", None),
+        ("istio/proxyv2:latest", None),
+        ("istio/proxyv2@sha256:0123", None),
+        ("auto", None),
+    ],
+)
+def test_tells_the_version_from_the_image_tag(image, version):
+    assert GatewayPod.from_object(gateway_pod(image=image)).istio == version
+
+
+@pytest.mark.parametrize(
+    ("args", "domain"),
+    [
+        (["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.corp.example"], "corp.example"),
+        (["proxy", "router", "--domain", "odd"], "cluster.local"),
+        (["proxy", "router", "--domain"], "cluster.local"),
+    ],
+)
+def test_reads_the_cluster_domain(args, domain):
+    assert GatewayPod.from_object(gateway_pod(args=args)).domain == domain
+    assert found(gateway_pod(args=args))[0].domain == domain
+
+
+@pytest.mark.parametrize("change", ["no condition", "not ready"])
+def test_tells_a_pod_that_is_not_ready(change):
+    manifest = gateway_pod(ready=change != "not ready")
+    if change == "no condition":
+        manifest["status"] = {"podIP": "10.0.0.1"}
+    read = GatewayPod.from_object(manifest)
+    assert not read.ready
+    assert read.ips
+    assert found(manifest)[0].ready_pods == ()
+
+
+def test_pods_that_are_gone_or_going_are_passed_over():
+    going, evicted, done = gateway_pod("a"), gateway_pod("b"), gateway_pod("c")
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    evicted["status"]["phase"], done["status"]["phase"] = "Failed", "Succeeded"
+    assert found(going, evicted, done) == ()
+
+
+def test_a_pod_without_an_address_yet():
+    manifest = gateway_pod()
+    del manifest["status"]
+    assert GatewayPod.from_object(manifest).ips == ()
+
+
+def test_pods_of_the_same_labels_are_one_gateway():
+    (gateway,) = found(gateway_pod("b"), gateway_pod("a"), services=[gateway_service()])
+    assert gateway.ref == GatewayRef("istio-system", "istio-ingressgateway", GATEWAY_LABELS)
+    assert [p.name for p in gateway.pods] == ["a", "b"]
+    assert gateway.service_name == "istio-ingressgateway"
+    assert not gateway.api
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "selector"),
+    [("a", "b", {}), ("a", "b", None), (None, "b", {"c": "d"}), ("a", 5, {"c": "d"})],
+)
+def test_a_gateway_that_would_select_anything_is_none(namespace, name, selector):
+    with pytest.raises(ValueError, match="a gateway has a"):
+        GatewayRef(namespace, name, selector)
+
+
+def test_a_pod_goes_by_its_name_where_a_selector_found_it_and_no_label_names_it():
+    (gateway,) = found(gateway_pod("edge-1", labels={"role": "edge"}), selector={"role": "edge"})
+    assert gateway.ref.name == "edge-1"
+
+
+def test_pods_of_other_labels_or_namespaces_are_others():
+    gateways = found(
+        gateway_pod("a"), gateway_pod("b", labels=EGRESS), gateway_pod("c", namespace="edge")
+    )
+    assert refs(gateways) == [
+        "edge/istio-ingressgateway",
+        "istio-system/istio-egressgateway",
+        "istio-system/istio-ingressgateway",
+    ]
+
+
+def test_injected_sidecars_and_istiod_are_passed_over():
+    istiod = pod("istiod", namespace="istio-system", app="istiod", labels={"istio": "pilot"})
+    injected = gateway_pod("app", labels={"app": "x", "istio": "ingressgateway"}, args=SIDECAR)
+    assert found(istiod, injected) == ()
+
+
+def test_the_gateway_api_names_its_gateway():
+    service = gateway_service("edge-istio", selector=API)
+    (gateway,) = found(gateway_pod(labels=API), services=[service])
+    assert gateway.api
+    assert gateway.ref.name == "edge"
+    assert gateway.ref.selector == {"gateway.networking.k8s.io/gateway-name": "edge"}
+    assert gateway.service_name == "edge-istio"
+
+
+def test_a_selector_makes_one_gateway_a_namespace_of_all_it_selects():
+    pods = [
+        gateway_pod("a", labels={"app": "x", "role": "edge"}),
+        gateway_pod("b", labels={"app": "y", "role": "edge"}),
+        gateway_pod("c", labels={"app": "z"}),
+    ]
+    (gateway,) = found(*pods, selector={"role": "edge"})
+    assert [p.name for p in gateway.pods] == ["a", "b"]
+    assert gateway.ref.selector == {"role": "edge"}
+    assert gateway.ref.name == "x"
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        ({"app": "x", "istio": "y"}, "x"),
+        ({"istio": "y"}, "y"),
+    ],
+)
+def test_a_gateway_without_a_service_goes_by_a_label(labels, name):
+    assert found(gateway_pod(labels=labels))[0].ref.name == name
+    assert found(gateway_pod(labels=labels))[0].service_name is None
+
+
+def test_the_oldest_service_in_front_is_the_gateways_own():
+    young = gateway_service("a-young")
+    young["metadata"]["creationTimestamp"] = "2027-01-01T00:00:00Z"
+    ours = gateway_service("a-companion")
+    ours["metadata"] |= {"labels": {"app.kubernetes.io/managed-by": "kubectl-istio-udp"}}
+    ours["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    elsewhere = gateway_service("a-elsewhere", namespace="edge")
+    of_others = gateway_service("a-others", selector=EGRESS)
+    without = gateway_service("a-without")
+    del without["spec"]["selector"]
+    services = [young, ours, elsewhere, of_others, without, gateway_service()]
+    assert found(gateway_pod(), services=services)[0].service_name == "istio-ingressgateway"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "families"),
+    [
+        ([("10.0.0.1",)], ("IPv4",)),
+        ([("fd00::1",)], ("IPv6",)),
+        ([("10.0.0.1", "fd00::1")], ("IPv4", "IPv6")),
+        ([("fd00::1", "10.0.0.1")], ("IPv6", "IPv4")),
+        ([("10.0.0.1", "fd00::1"), ("10.0.0.2",)], ("IPv4",)),
+        ([("10.0.0.1", "fd00::1"), ()], ("IPv4", "IPv6")),
+        ([()], ("IPv4",)),
+    ],
+)
+def test_the_families_that_all_pods_have(addresses, families):
+    pods = [gateway_pod(f"p{i}", ips=ips) for i, ips in enumerate(addresses)]
+    assert found(*pods)[0].families == families
+
+
+def test_the_least_of_all_pods_counts():
+    pods = [
+        gateway_pod("a", first_port=0, image="istio/proxyv2:1.20.0"),
+        gateway_pod("b", image="istio/proxyv2:1.9.0"),
+        gateway_pod("c", first_port=0, image="odd"),
+    ]
+    (gateway,) = found(*pods)
+    assert gateway.first_bindable == 1024
+    assert gateway.istio == (1, 9)
+
+
+def test_a_gateway_without_pods():
+    empty = Gateway(GatewayRef("edge", "gone", {"app": "x"}))
+    assert (empty.first_bindable, empty.domain, empty.istio) == (1024, "cluster.local", None)
+    assert empty.families == ("IPv4",)
+    assert empty.answers_to("gone") and not empty.answers_to("other")
+
+
+def test_an_empty_selector_selects_all():
+    assert selects({}, {"a": "b"})
+    assert selects({"a": "b"}, {"a": "b", "c": "d"})
+    assert not selects({"a": "b"}, {"a": "c"})
+
+
+INGRESS, OTHER = gateway_pod("i"), gateway_pod("e", labels=EGRESS)
+HELM = gateway_pod(
+    "h", namespace="istio-ingress", labels={"app": "istio-ingress", "istio": "ingress"}
+)
+
+
+@pytest.mark.parametrize(
+    ("pods", "name", "chosen"),
+    [
+        ([INGRESS], None, "istio-system/istio-ingressgateway"),
+        ([INGRESS, OTHER], None, "istio-system/istio-ingressgateway"),
+        ([HELM], None, "istio-ingress/istio-ingress"),
+        ([gateway_pod(labels=API)], None, "istio-system/edge"),
+        ([INGRESS, OTHER], "istio-egressgateway", "istio-system/istio-egressgateway"),
+        ([INGRESS, OTHER], "egressgateway", "istio-system/istio-egressgateway"),
+        ([INGRESS, HELM], "istio-ingress/istio-ingress", "istio-ingress/istio-ingress"),
+        ([INGRESS, HELM], "istio-ingress", "istio-ingress/istio-ingress"),
+    ],
+)
+def test_chooses_a_gateway(pods, name, chosen):
+    assert str(choose_gateway(found(*pods), name).ref) == chosen
+
+
+def test_a_selector_makes_any_kind_of_gateway_count():
+    gateways = found(OTHER, selector=EGRESS)
+    assert choose_gateway(gateways, None, selector_given=True).ref.selector == EGRESS
+    with pytest.raises(NotFound):
+        choose_gateway(gateways, None)
+
+
+def test_the_service_name_names_a_gateway_too():
+    service = gateway_service("front", selector=API)
+    gateways = found(gateway_pod(labels=API), services=[service])
+    assert choose_gateway(gateways, "front").ref.name == "edge"
+
+
+def test_several_gateways_are_listed():
+    with pytest.raises(UsageError) as caught:
+        choose_gateway(found(INGRESS, HELM), None)
+    assert caught.value.message == (
+        "there are several gateways: istio-ingress/istio-ingress, istio-system/istio-ingressgateway"
+    )
+    assert caught.value.hints == ("choose one: --gateway istio-ingress/istio-ingress",)
+
+
+@pytest.mark.parametrize(
+    ("pods", "name", "message", "hint"),
+    [
+        ([], None, "no Istio ingress gateway", "kubectl get pods -A -l istio"),
+        ([], "x", "no gateway named x", "--gateway-selector"),
+        ([OTHER], None, "no Istio ingress gateway", "there are: istio-system/istio-egressgateway"),
+        (
+            [INGRESS],
+            "edge/istio-ingressgateway",
+            "no gateway named edge/istio-ingress",
+            "istio-system",
+        ),
+    ],
+)
+def test_says_which_gateways_there_are_instead(pods, name, message, hint):
+    with pytest.raises(NotFound, match=message) as caught:
+        choose_gateway(found(*pods), name)
+    assert hint in caught.value.hints[0]
+
+
+@pytest.mark.parametrize("kind", ["waypoint", "ztunnel"])
+def test_proxies_of_ambient_mode_are_no_gateways(kind):
+    assert not is_gateway_pod(gateway_pod(args=["proxy", kind]))

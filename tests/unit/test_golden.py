@@ -1,0 +1,96 @@
+"""golden/NAME.in.yaml (the request, and the objects of a cluster) -> NAME.out.yaml (manifests).
+
+`python -m pytest tests/unit/test_golden.py --update-golden` writes the latter anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    GatewayServiceMode,
+    LoadBalancing,
+    Options,
+)
+from kubectl_istio_udp.model.plan import ExposeRequest, plan
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import snapshot_of
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(path.name.removesuffix(".in.yaml") for path in GOLDEN.glob("*.in.yaml"))
+OPTIONS = {
+    "idle_timeout": Duration.parse,
+    "affinity": Affinity,
+    "load_balancing": LoadBalancing,
+    "gateway_service": GatewayServiceMode,
+}
+
+
+# Ten times as fast, where PyYAML was built with it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@functools.cache
+def given_in(case):
+    return yaml.load((GOLDEN / f"{case}.in.yaml").read_text(encoding="utf-8"), LOADER)
+
+
+def rendered(case):
+    given = copy.deepcopy(given_in(case))
+    asked = given["request"]
+    snapshot = snapshot_of(
+        given["objects"],
+        name=asked["service"],
+        namespace=asked["namespace"],
+        gateway=asked.get("gateway"),
+        gateway_selector=asked.get("gateway_selector"),
+        file_limit=asked.get("file_limit"),
+    )
+    request = ExposeRequest(
+        namespace=asked["namespace"],
+        service=asked["service"],
+        name=asked.get("name"),
+        ports=parse_port_requests(asked.get("ports", [])),
+        discovery=Discovery(asked["discovery"]) if "discovery" in asked else None,
+        automatic_sessions="max_sessions" not in asked.get("options", {}),
+        options=Options(
+            **{
+                key: OPTIONS.get(key, lambda plain: plain)(value)
+                for key, value in asked.get("options", {}).items()
+            }
+        ),
+    )
+    return writes(plan(request, snapshot).exposure)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_renders_as_recorded(case, pytestconfig):
+    found = [dict(write.manifest) for write in rendered(case)]
+    path = GOLDEN / f"{case}.out.yaml"
+    if pytestconfig.getoption("--update-golden"):
+        path.write_text(yaml.safe_dump_all(found, sort_keys=False), encoding="utf-8")
+    assert found == list(yaml.load_all(path.read_text(encoding="utf-8"), LOADER))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_renders_the_same_bytes_again(case):
+    def text():
+        return json.dumps([write.manifest for write in rendered(case)])
+
+    assert text() == text()
+
+
+def test_every_recording_has_its_case():
+    recorded = {path.name.removesuffix(".out.yaml") for path in GOLDEN.glob("*.out.yaml")}
+    assert recorded == set(CASES)
+    assert len(CASES) >= 20

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.cluster.hops import gateway_hops, read_service, service_hops, why_silent
+from kubectl_istio_udp.model.errors import NotFound
+from kubectl_istio_udp.model.exposure import GatewayServiceMode
+from kubectl_istio_udp.model.hop import Via
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.apiserver import Exec
+from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, plan_of, service, tcp, udp
+
+NAME = "udp-default-coredns-5300"
+
+
+def exposure(**options):
+    return plan_of(ports=parse_port_requests(["5300:53"]), **options).exposure
+
+
+def put(server, made):
+    server.put(*[dict(write.manifest) for write in writes(made)])
+    return made.spec
+
+
+def targets(hops):
+    return [f"{hop.via.value} {hop.name} {hop.target}" for hop in hops]
+
+
+def hops_of(api, name="coredns"):
+    return service_hops(*read_service(api, "default", name))
+
+
+def test_every_ready_pod_is_a_hop(api, server):
+    server.put(
+        service(ports=[udp(53), udp(54, "two"), tcp(80)]),
+        endpoint_slice(
+            endpoint("10.0.0.1", "a"),
+            endpoint("10.0.0.2", "b", ready=False),
+            ports=[
+                {"name": "udp-dns", "port": 53, "protocol": "UDP"},
+                {"name": "two", "port": 5454, "protocol": "UDP"},
+            ],
+        ),
+    )
+    assert targets(hops_of(api)) == ["pod a 10.0.0.1:53", "pod a 10.0.0.1:5454"]
+    assert [hop.service_port for hop in hops_of(api)] == [53, 54]
+
+
+def test_an_external_name_is_asked_itself(api, server):
+    spec = {"type": "ExternalName", "externalName": "dns.example.com", "ports": [udp(53)]}
+    server.put({**service("outside"), "spec": spec})
+    assert targets(hops_of(api, "outside")) == ["pod dns.example.com dns.example.com:53"]
+
+
+def test_a_missing_service_is_told(api):
+    with pytest.raises(NotFound, match="there is no service x"):
+        hops_of(api, "x")
+
+
+def test_the_gateways_ready_pods_and_the_service_in_front(api, server):
+    server.put(gateway_pod("gw-2", ips=("10.244.0.8", "fd00::8")), gateway_pod("gw-3", ready=False))
+    made = exposure()
+    for write in writes(made):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    address = server.get("Service", "istio-system", "udp-default-coredns")["spec"]["clusterIP"]
+    assert targets(gateway_hops(api, made.spec)) == [
+        "gateway gw-2 10.244.0.8:5300",
+        "gateway istio-ingressgateway-1 10.244.0.7:5300",
+        f"service udp-default-coredns {address}:5300",
+    ]
+
+
+def test_privileged_ports_differ_between_gateway_and_service(api):
+    made = plan_of().exposure
+    for write in writes(made):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    ports = {hop.via: hop.port for hop in gateway_hops(api, made.spec)}
+    assert ports == {Via.GATEWAY: 10053, Via.SERVICE: 53}
+
+
+@pytest.mark.parametrize("change", ["headless", "none", "gone"])
+def test_without_a_service_address_the_gateway_is_the_last_hop(api, server, change):
+    mode = GatewayServiceMode.NONE if change == "none" else GatewayServiceMode.COMPANION
+    spec = put(server, exposure(gateway_service=mode))
+    if change == "headless":
+        found = server.get("Service", "istio-system", "udp-default-coredns")
+        found["spec"]["clusterIP"] = "None"
+        server.put(found)
+    elif change == "gone":
+        server.remove("Service", "istio-system", "udp-default-coredns")
+    assert [hop.via for hop in gateway_hops(api, spec)] == [Via.GATEWAY]
+
+
+def silent(api, spec):
+    hop = next(hop for hop in gateway_hops(api, spec) if hop.via is Via.GATEWAY)
+    return why_silent(api, spec, hop)
+
+
+def drop(server, kind):
+    """The EnvoyFilter without the patches of a kind."""
+    found = server.get("EnvoyFilter", "istio-system", "udp-default-coredns")
+    patches = found["spec"]["configPatches"]
+    found["spec"]["configPatches"] = [p for p in patches if p["applyTo"] != kind]
+    server.put(found)
+
+
+def test_no_listener(api, server, fakes):
+    spec = put(server, exposure())
+    drop(server, "LISTENER")
+    assert silent(api, spec) == "no listener on 5300 in istio-ingressgateway-1"
+
+
+def test_no_cluster(api, server, fakes):
+    spec = put(server, exposure())
+    drop(server, "CLUSTER")
+    assert silent(api, spec) == f"no cluster {NAME} in istio-ingressgateway-1"
+
+
+def test_no_host(api, server, fakes):
+    spec = put(server, exposure())
+    fakes.hosts = False
+    assert silent(api, spec) == f"no host in cluster {NAME} of istio-ingressgateway-1"
+
+
+def test_a_refused_listener(api, server, fakes):
+    spec = put(server, exposure())
+    fakes.refuses[NAME] = "cannot bind: Address in use"
+    expected = f"its Envoy refused listener {NAME}: cannot bind: Address in use"
+    assert silent(api, spec) == expected
+
+
+def test_all_is_there_and_yet_silent(api, server, fakes):
+    spec = put(server, exposure())
+    assert "has listener and cluster with 10.244.0.20:53, 10.244.0.21:53" in silent(api, spec)
+    assert "NetworkPolicy" in silent(api, spec)
+
+
+def test_an_envoy_that_cannot_be_asked(api, server, fakes):
+    spec = put(server, exposure())
+    fakes.deaf["istio-ingressgateway-1"] = Exec(error="no such container")
+    assert "could not be asked" in silent(api, spec)
+    server.fail("GET", "/exec", 403)
+    assert "no permission to create pods/exec" in silent(api, spec)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.errors import UsageError
+
+LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+# Parts that can be put together in several ways.
+TANGLED = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).map("-".join)
+PAIR = st.tuples(LABEL, LABEL) | st.tuples(TANGLED, TANGLED)
+
+
+def test_plain_where_nothing_can_be_mistaken():
+    assert names.object_name("default", "coredns") == "udp-default-coredns"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"), [("kube-system", "dns"), ("default", "x" * 60), ("n" * 63, "s" * 63)]
+)
+def test_hashed_where_the_parts_are_ambiguous_or_too_long(namespace, name):
+    found = names.object_name(namespace, name)
+    plain = f"udp-{namespace}-{name}"
+    kept, _, digest = found.rpartition("-")
+    assert plain.startswith(kept)
+    assert len(digest) == 8 and int(digest, 16) >= 0
+
+
+def test_the_longest_plain_name_stays():
+    name = "s" * (63 - len("udp-default-"))
+    assert names.object_name("default", name) == f"udp-default-{name}"
+    assert names.object_name("default", name + "s") != f"udp-default-{name}s"
+
+
+def test_hashes_stay_the_same_in_every_version():
+    assert names.object_name("kube-system", "dns") == "udp-kube-system-dns-bfd0be71"
+
+
+@given(PAIR)
+def test_is_a_dns_label_and_stable(pair):
+    found = names.object_name(*pair)
+    assert names.check_dns_label(found, "object") == found
+    assert names.object_name(*pair) == found
+
+
+@given(PAIR, PAIR)
+def test_two_exposures_never_share_a_name(one, other):
+    same = names.object_name(*one) == names.object_name(*other)
+    assert same == (one == other)
+
+
+@given(PAIR, PAIR)
+def test_two_exposures_never_share_a_host_or_a_manager(one, other):
+    for function in (names.entry_host, names.service_manager):
+        assert (function(*one) == function(*other)) == (one == other)
+
+
+@given(PAIR)
+def test_field_managers_fit_the_api(pair):
+    assert len(names.service_manager(*pair)) <= 128
+
+
+@pytest.mark.parametrize("text", ["a", "0", "a-b", "a" * 63])
+def test_takes_a_dns_label(text):
+    assert names.check_dns_label(text, "Service") == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "a b", "é", "a" * 64, "a\n", "../x"]
+)
+def test_refuses_what_is_no_dns_label(text):
+    with pytest.raises(UsageError, match=r"^Service .* is not a name that Kubernetes takes"):
+        names.check_dns_label(text, "Service")
+
+
+@pytest.mark.parametrize("text", ["a", "a.b-c.0", ".".join(["a" * 63] * 3)])
+def test_takes_a_dns_subdomain(text):
+    assert names.check_dns_subdomain(text, "pod") == text
+
+
+@pytest.mark.parametrize("text", ["", ".", "a.", "a..b", "a/b", "A.b", ".".join(["a" * 63] * 4)])
+def test_refuses_what_is_no_dns_subdomain(text):
+    with pytest.raises(UsageError, match=r"^pod "):
+        names.check_dns_subdomain(text, "pod")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,kubectl-istio-udp/namespace,"
+             "kubectl-istio-udp/exposure"),
+        (("default",), f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,"
+                       "kubectl-istio-udp/namespace=default,kubectl-istio-udp/exposure"),
+        (("default", "dns"), f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,"
+                             "kubectl-istio-udp/namespace=default,kubectl-istio-udp/exposure=dns"),
+    ],
+)  # fmt: skip
+def test_label_selectors(arguments, expected):
+    assert names.label_selector(*arguments) == expected
+
+
+def test_labels_are_what_the_selector_asks_for():
+    wanted = dict(pair.split("=") for pair in names.label_selector("default", "dns").split(","))
+    assert names.labels("default", "dns") == wanted
+
+
+def test_names_that_look_like_a_hash_are_told_apart():
+    hashed = names.object_name("a-b", "c")
+    assert names.object_name("a", hashed.removeprefix("udp-a-")) != hashed

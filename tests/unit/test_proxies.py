@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.snapshot import BoundListener
+from tests.unit.apiserver import Exec
+
+WHERE = ("istio-system", "istio-ingressgateway-1")
+PREFIX = "udp-default-coredns-"
+NAME = f"{PREFIX}5300"
+
+
+def marked(name, revision="r1"):
+    return {
+        "name": name,
+        "metadata": {"filter_metadata": {"kubectl-istio-udp": {"revision": revision}}},
+    }
+
+
+DUMP = {
+    "configs": [
+        {
+            "dynamic_listeners": [
+                {"name": NAME, "active_state": {"listener": marked(NAME)}},
+                {"name": f"{PREFIX}53", "error_state": {"details": "no such field"}},
+                {"name": f"{PREFIX}54", "warming_state": {"listener": marked(f"{PREFIX}54")}},
+                {"name": "plain", "active_state": {"listener": {"name": "plain"}}},
+            ]
+        },
+        {
+            "dynamic_active_clusters": [{"cluster": marked(NAME, "r2")}],
+            "dynamic_warming_clusters": [{"cluster": marked(f"{PREFIX}53")}],
+        },
+        {},
+    ]
+}
+
+
+def socket(address, port):
+    return {"address": {"socket_address": {"address": address, "port_value": port}}}
+
+
+CLUSTERS = {
+    "cluster_statuses": [
+        {"name": NAME, "host_statuses": [socket("10.0.0.1", 53), socket("fd00::1", 53), {}]},
+        {"name": f"{PREFIX}old", "host_statuses": [socket("10.0.0.9", 53)]},
+    ]
+}
+
+
+def answering(server, *answers):
+    """Answer the questions to the admin interface in order; returns what was asked."""
+    asked, left = [], list(answers)
+
+    def run(namespace, pod, container, command):
+        asked.append((container, command))
+        found = left.pop(0)
+        return found if isinstance(found, Exec) else Exec(stdout=json.dumps(found))
+
+    server.run = run
+    return asked
+
+
+def test_reads_what_an_envoy_has(api, server):
+    asked = answering(server, DUMP, CLUSTERS)
+    state = proxies.proxy_state(api, *WHERE, PREFIX)
+    assert state.listeners == {NAME: "r1", "plain": ""}
+    assert state.clusters == {NAME: "r2"}
+    assert state.hosts == {NAME: frozenset({"10.0.0.1:53", "fd00::1:53"})}
+    assert state.refusals == {f"{PREFIX}53": "no such field"}
+    question = ["pilot-agent", "request", "GET", f"config_dump?name_regex={PREFIX}.*"]
+    assert asked[0] == ("istio-proxy", question)
+
+
+def test_hosts_are_asked_for_only_where_wanted(api, server):
+    asked = answering(server, DUMP, {"configs": None})
+    assert proxies.proxy_state(api, *WHERE, PREFIX, hosts=False).hosts == {}
+    assert proxies.proxy_state(api, *WHERE, PREFIX) == proxies.ProxyState()
+    assert len(asked) == 2
+
+
+def test_reads_the_listeners(api, server):
+    def status(name, **address):
+        return {"name": name, "local_address": {"socket_address": address}}
+
+    statuses = [
+        status("0.0.0.0_8080", port_value=8080),
+        status("udp_0.0.0.0_8443", port_value=8443),
+        {"name": "pipe", "local_address": {"pipe": {"path": "/x"}}},
+        {"name": "none"},
+    ]
+    answering(server, {"listener_statuses": statuses}, {})
+    assert proxies.listeners(api, *WHERE) == (
+        BoundListener("0.0.0.0_8080", 8080, "TCP", WHERE[1]),
+        BoundListener("udp_0.0.0.0_8443", 8443, "UDP", WHERE[1]),
+    )
+    assert proxies.listeners(api, *WHERE) == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Exec("", "first\nError: no such endpoint\n", 1), "Error: no such endpoint"),
+        (Exec("not json"), "not json"),
+        (Exec(error="container not found"), "container not found"),
+        (Exec(""), "nothing"),
+        (Exec('{"half', cut=True), "the connection ended before the command did"),
+    ],
+)
+def test_an_envoy_that_cannot_be_asked(api, server, answer, said):
+    answering(server, answer)
+    with pytest.raises(ClusterError, match=f"could not be asked for listeners.*: {said}") as caught:
+        proxies.listeners(api, *WHERE)
+    assert "kubectl logs -n istio-system istio-ingressgateway-1" in caught.value.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [
+        (Exec("1048576\n"), 1_048_576),
+        (Exec("unlimited\n"), 2**30),
+        (Exec(""), None),
+        (Exec("", "what", 1), None),
+        (Exec(error='exec: "sh": executable file not found in $PATH'), None),
+    ],
+)
+def test_the_file_limit(api, server, answer, limit):
+    answering(server, answer)
+    assert proxies.file_limit(api, *WHERE) == limit
+
+
+LOG = (
+    "2026-01-02T03:04:05.1Z\tinfo\tall well\n"
+    "2026-01-02T03:04:06.1Z\twarning\tenvoy config\tgRPC config for type.googleapis.com/"
+    f"envoy.config.listener.v3.Listener rejected: Error adding/updating listener(s) {NAME}: "
+    "Proto constraint validation failed: port 75300\n"
+    ": too high\tthread=17\n"
+    "2026-01-02T03:04:07.1Z\twarning\tenvoy config\tother rejected: name other\tthread=1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (LOG, "too high"),
+        (f"2026-01-02T03:04:06.1Z\tw\tx rejected: {NAME} is  bad\tthread=1\n", f"{NAME} is bad"),
+        (LOG.replace(NAME, "somebody-else"), None),
+        (LOG.replace("rejected", "taken"), None),
+        ("", None),
+    ],
+)
+def test_reads_a_refusal_from_the_log(api, server, log, reason):
+    server.logs[WHERE] = log
+    assert proxies.refusal_in_log(api, *WHERE, PREFIX, 5) == reason
+
+
+def test_a_log_that_may_not_be_read_says_nothing(api, server):
+    server.fail("GET", "/log", 403)
+    assert proxies.refusal_in_log(api, *WHERE, PREFIX, 5) is None

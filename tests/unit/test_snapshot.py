@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kubectl_istio_udp.cluster.snapshot import (
+    GatewayChoice,
+    read_snapshot,
+    ready_addresses,
+    root_namespace,
+)
+from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
+from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.plan import ExposeRequest
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import (
+    endpoint,
+    endpoint_slice,
+    gateway_pod,
+    gateway_service,
+    plan_of,
+    service,
+)
+
+REQUEST = ExposeRequest("default", "coredns")
+OURS = [dict(write.manifest) for write in writes(plan_of(max_sessions=7).exposure)]
+
+
+def snapshot(api, request=REQUEST, choice=None, need_proxy=False):
+    return read_snapshot(api, request, choice or GatewayChoice(), need_proxy=need_proxy)
+
+
+def find_gateway(api, choice):
+    return snapshot(api, choice=choice).gateway
+
+
+def mesh(text):
+    return {
+        "apiVersion": "v1", "kind": "ConfigMap", "data": {"mesh": text},
+        "metadata": {"name": "istio", "namespace": "istio-system"},
+    }  # fmt: skip
+
+
+def foreign(namespace="istio-system", name="other", labels=None):
+    value = {
+        "name": "theirs",
+        "address": {"socket_address": {"protocol": "UDP", "port_value": 5300}},
+    }
+    patch = {"applyTo": "LISTENER", "patch": {"operation": "ADD", "value": value}}
+    spec = {"configPatches": [patch]}
+    if labels:
+        spec["workloadSelector"] = {"labels": labels}
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    }  # fmt: skip
+
+
+def test_sees_all_that_decides(api, fakes):
+    fakes.bound = [("udp_0.0.0.0_8443", 8443)]
+    found = snapshot(api)
+    assert str(found.service) == "default/coredns"
+    assert found.service.query == "foo.bar.com"
+    assert [pod.name for pod in found.pods] == ["coredns-1", "coredns-2"]
+    assert [len(piece.endpoints) for piece in found.slices] == [2]
+    assert str(found.gateway.ref) == "istio-system/istio-ingressgateway"
+    assert found.claims == found.objects == found.exposures == ()
+    assert [b.port for b in found.bound] == [8443]
+    assert found.file_limit == 1_048_576
+    assert found.sessions_elsewhere == 0
+
+
+def test_writes_nothing(api, server, fakes):
+    snapshot(api, need_proxy=True)
+    assert server.writes() == []
+
+
+def test_sees_its_own_objects(api, server, fakes):
+    server.put(*OURS)
+    found = snapshot(api)
+    assert {o["kind"] for o in found.objects} == {"EnvoyFilter", "ServiceEntry", "Service"}
+    assert [spec.key for spec in found.exposures] == [("default", "coredns")]
+    assert found.exposures[0].options.max_sessions == 7
+    assert found.sessions_elsewhere == 0
+
+
+def test_counts_the_sessions_of_other_exposures(api, server, fakes):
+    server.put(*OURS)
+    other = dataclasses.replace(REQUEST, name="other")
+    assert snapshot(api, other).sessions_elsewhere == 7
+
+
+def test_an_exposure_that_cannot_be_read_is_left_out(api, server, fakes):
+    broken = dict(OURS[1])
+    broken["metadata"] = {
+        **broken["metadata"], "annotations": {"kubectl-istio-udp/spec": "{"}
+    }  # fmt: skip
+    server.put(broken)
+    found = snapshot(api)
+    assert found.exposures == ()
+    assert [o["kind"] for o in found.objects] == ["EnvoyFilter"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "root", "owners"),
+    [
+        ([foreign()], None, ["istio-system/other"]),
+        ([foreign(labels={"istio": "egressgateway"})], None, []),
+        ([foreign("default")], None, []),
+        ([foreign("root")], "rootNamespace: root", ["root/other"]),
+        ([foreign("root")], "{}", []),
+        ([foreign("root")], "[unclosed", []),
+    ],
+)
+def test_sees_the_filters_that_reach_the_gateway(api, server, fakes, filters, root, owners):
+    server.put(*filters, *([mesh(root)] if root else []))
+    assert [c.owner for c in snapshot(api).claims] == owners
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "istio-system"),
+        ("", "istio-system"),
+        ("rootNamespace: mesh", "mesh"),
+        ("rootNamespace: ''", "istio-system"),
+    ],
+)
+def test_the_root_namespace(api, server, text, expected):
+    if text is not None:
+        server.put(mesh(text))
+    assert root_namespace(api) == expected
+
+
+def test_a_mesh_config_that_may_not_be_read_is_taken_for_the_usual(api, server):
+    server.fail("GET", "/configmaps/", 403)
+    assert root_namespace(api) == "istio-system"
+
+
+EDGE = {"gateway.networking.k8s.io/gateway-name": "edge"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "chosen"),
+    [
+        (GatewayChoice("edge"), "edge/edge"),
+        (GatewayChoice("edge/edge"), "edge/edge"),
+        (GatewayChoice("istio-ingressgateway"), "istio-system/istio-ingressgateway"),
+        (GatewayChoice(selector=tuple(EDGE.items())), "edge/edge"),
+    ],
+)
+def test_finds_the_gateway_that_is_meant(api, server, fakes, choice, chosen):
+    server.put(
+        gateway_pod("edge-1", namespace="edge", labels=EDGE),
+        gateway_service("edge-istio", namespace="edge", selector=EDGE),
+    )
+    assert str(find_gateway(api, choice).ref) == chosen
+    with pytest.raises(UsageError, match="several gateways"):
+        find_gateway(api, GatewayChoice())
+
+
+def test_a_named_namespace_is_the_only_one_looked_at(api, server, fakes):
+    find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway"))
+    paths = {request.path for request in server.requests if request.path.endswith("/pods")}
+    assert paths == {"/api/v1/namespaces/istio-system/pods", "/api/v1/namespaces/default/pods"}
+
+
+def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(api, server, fakes):
+    server.fail("GET", "^/api/v1/pods", 403)
+    with pytest.raises(Forbidden) as caught:
+        find_gateway(api, GatewayChoice())
+    assert caught.value.hints[-1] == "or say where the gateway is: --gateway NAMESPACE/NAME"
+    assert find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway")).pods
+
+
+def test_exposures_that_may_not_be_listed_everywhere_are_left_out(api, server, fakes):
+    server.put(*OURS)
+    server.fail("GET", "^/apis/networking.istio.io/v1alpha3/envoyfilters", 403)
+    assert snapshot(api).exposures == ()
+
+
+def test_a_missing_service_is_told(api, fakes):
+    with pytest.raises(NotFound, match="there is no service x in namespace default"):
+        snapshot(api, ExposeRequest("default", "x"))
+
+
+def test_a_cluster_without_istio_is_told(api, server, fakes):
+    server.installed -= {"EnvoyFilter", "ServiceEntry"}
+    with pytest.raises(NotInstalled, match="Istio's CRDs are not installed"):
+        snapshot(api)
+
+
+def test_who_may_not_exec_is_told_where_it_is_needed(api, server, fakes):
+    server.fail("GET", "/exec", 403)
+    found = snapshot(api)
+    assert found.bound is None and found.file_limit is None
+    with pytest.raises(Forbidden) as caught:
+        snapshot(api, need_proxy=True)
+    assert "--no-wait" in caught.value.hints[-1]
+
+
+def test_a_gateway_without_a_ready_pod_is_not_asked(api, server, fakes):
+    server.put(gateway_pod(ready=False))
+    found = snapshot(api, need_proxy=True)
+    assert found.bound is None and found.file_limit is None
+    assert fakes.commands == []
+
+
+def test_an_image_without_a_shell(api, fakes):
+    fakes.file_limit = ""
+    assert snapshot(api, need_proxy=True).file_limit is None
+
+
+def test_a_service_without_selector_has_no_pods(api, server, fakes):
+    bare = service("bare")
+    del bare["spec"]["selector"]
+    server.put(bare)
+    assert snapshot(api, ExposeRequest("default", "bare")).pods == ()
+
+
+@pytest.mark.parametrize(
+    ("discovery", "expected"),
+    [
+        (Discovery.SELECTOR, {"10.0.0.9:53"}),
+        (Discovery.ENDPOINTS, {"10.244.0.20:53", "10.244.0.21:53"}),
+        (Discovery.STATIC, {"10.244.0.20:53", "10.244.0.21:53"}),
+    ],
+)
+def test_what_istiod_finds_is_read_anew(api, server, discovery, expected):
+    exposure = plan_of(discovery=discovery).exposure
+    server.put(endpoint_slice(endpoint("10.0.0.9"), endpoint("10.0.0.8", ready=False)))
+    assert ready_addresses(api, exposure) == {"udp-default-coredns-53": expected}
+
+
+def test_a_missing_namespace_is_told(api, server, fakes):
+    with pytest.raises(NotFound, match="there is no namespace nowhere"):
+        snapshot(api, ExposeRequest("nowhere", "x"))
+    server.fail("GET", "^/api/v1/namespaces/[a-z]+$", 403)
+    with pytest.raises(NotFound, match="there is no service x in namespace nowhere"):
+        snapshot(api, ExposeRequest("nowhere", "x"))

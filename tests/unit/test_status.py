@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import copy
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from kubectl_istio_udp.cluster.exposures import list_exposures
+from kubectl_istio_udp.cluster.status import Status, age, read_status
+from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, service, udp
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (-5, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (7_199, "119m"),
+        (7_200, "2h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (86_400 * 400, "400d"),
+    ],
+)
+def test_ages_are_written_as_kubectl_does(seconds, text):
+    made = NOW - timedelta(seconds=seconds)
+    assert age(made.strftime("%Y-%m-%dT%H:%M:%SZ"), NOW) == text
+
+
+def test_an_age_counts_from_now():
+    assert age(datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")).endswith("s")
+
+
+def status(api, server, exposure):
+    for write in writes(exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    (found,) = read_status(api, list_exposures(api))
+    assert found.age.endswith("d")
+    return found.address, found.ready
+
+
+def test_address_and_ready_endpoints(api, server):
+    server.put(endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False)))
+    assert status(api, server, plan_of().exposure) == ("203.0.113.5", "1/2")
+
+
+def test_endpoints_are_counted_once_for_all_ports(api, server):
+    ports = [{"name": n, "port": p, "protocol": "UDP"} for n, p in (("a", 53), ("b", 54))]
+    pieces = [endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2"), ports=ports)]
+    both = service(ports=[udp(53, "a"), udp(54, "b")])
+    server.put(both, *pieces)
+    exposure = plan_of(cluster(service=both, slices=pieces)).exposure
+    assert status(api, server, exposure) == ("203.0.113.5", "2/2")
+
+
+def test_a_load_balancer_without_an_address(api, server):
+    server.load_balancer = None
+    assert status(api, server, plan_of().exposure)[0] == "<pending>"
+
+
+def test_the_pods_where_no_service_leads(api, server):
+    spec = {"gateway_service": GatewayServiceMode.NONE, "discovery": Discovery.STATIC}
+    exposure = plan_of(cluster_with_free_ports(), **spec).exposure
+    assert status(api, server, exposure)[0] == "10.244.0.7"
+
+
+def cluster_with_free_ports():
+    return cluster(service=service(ports=[udp(5300)]))
+
+
+def test_no_address_at_all(api, server):
+    exposure = plan_of(cluster_with_free_ports(), gateway_service=GatewayServiceMode.NONE).exposure
+    server.remove("Pod", "istio-system", "istio-ingressgateway-1")
+    assert status(api, server, exposure)[0] == ""
+
+
+def test_a_name_that_the_gateway_resolves_has_no_endpoints(api, server):
+    spec = {"type": "ExternalName", "externalName": "dns.example.com", "ports": [udp(53)]}
+    outside = {**service(), "spec": spec}
+    exposure = plan_of(cluster(service=outside, slices=[], pods=[])).exposure
+    assert status(api, server, exposure)[1] == ""
+
+
+def test_an_exposure_that_cannot_be_read_has_an_age(api, server):
+    broken = copy.deepcopy(dict(writes(plan_of().exposure)[1].manifest))
+    broken["metadata"]["annotations"] = {}
+    server.put(broken)
+    (found,) = read_status(api, list_exposures(api))
+    assert (found.address, found.ready) == ("", "")
+    assert found == Status("", "", found.age)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from kubectl_istio_udp.cluster.waiting import (
+    Expected,
+    ready_pods,
+    wait_until_gone,
+    wait_until_live,
+)
+from kubectl_istio_udp.model.errors import Forbidden, Rejected, WaitTimeout
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
+from tests.unit.apiserver import Exec
+from tests.unit.builders import GATEWAY_LABELS, gateway_pod, plan_of
+
+NAME = "udp-default-coredns-5300"
+POD = "istio-ingressgateway-1"
+
+
+def manifest(**options):
+    return envoy_filter(plan_of(ports=parse_port_requests(["5300:53"]), **options).exposure)
+
+
+def expected(hosts=("10.244.0.20:53",), **options):
+    written = revisions(manifest(**options))
+    return Expected(
+        "udp-default-coredns-",
+        written["LISTENER"],
+        written["CLUSTER"],
+        lambda: {NAME: frozenset(hosts)},
+    )
+
+
+def wait(api, what=None, timeout=0.05, progress=lambda _: None):
+    where = ("istio-system", GATEWAY_LABELS)
+    return wait_until_live(api, *where, what or expected(), timeout, progress)
+
+
+def test_all_is_there(api, server, fakes):
+    server.put(manifest(), gateway_pod("istio-ingressgateway-2"))
+    assert wait(api) == ("istio-ingressgateway-1", "istio-ingressgateway-2")
+
+
+def test_pods_that_are_not_ready_are_not_waited_for(api, server, fakes):
+    server.put(manifest(), gateway_pod("istio-ingressgateway-2", ready=False))
+    fakes.deaf["istio-ingressgateway-2"] = Exec(error="gone")
+    assert wait(api) == (POD,)
+
+
+def test_without_a_ready_pod_there_is_nothing_to_wait_for(api, server, fakes):
+    server.put(gateway_pod(ready=False))
+    assert wait(api) == ()
+    assert fakes.commands == []
+
+
+def test_it_comes_while_we_wait(api, server, fakes):
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        server.put(manifest())
+
+    assert wait(api, timeout=10, progress=progress) == (POD,)
+    assert lines == [f"{POD} has not yet taken listener {NAME}"]
+
+
+@pytest.mark.parametrize(
+    ("there", "hosts", "lack"),
+    [
+        (None, True, f"has not yet taken listener {NAME}"),
+        ("old listener", True, f"has not yet taken listener {NAME}"),
+        ("old cluster", True, f"has not yet taken cluster {NAME}"),
+        ("new", False, f"does not yet have host 10.244.0.20:53 in cluster {NAME}"),
+    ],
+)
+def test_a_timeout_says_what_is_lacking(api, server, fakes, there, hosts, lack):
+    wanted = {}
+    if there == "old listener":
+        server.put(manifest())
+        wanted = {"session_log": True}
+    elif there == "old cluster":
+        server.put(manifest())
+        wanted = {"max_sessions": 5}
+    elif there:
+        server.put(manifest())
+    fakes.hosts = hosts
+    with pytest.raises(WaitTimeout) as caught:
+        wait(api, expected(**wanted))
+    assert caught.value.message.startswith(f"gateway pod istio-system/{POD} {lack} after 0.05s")
+    assert "--timeout" in caught.value.hints[0]
+
+
+def test_other_hosts_than_the_wanted_do_no_harm(api, server, fakes):
+    server.put(manifest())
+    assert wait(api, expected(hosts=["10.244.0.21:53"])) == (POD,)
+    assert wait(api, expected(hosts=[])) == (POD,)
+
+
+def test_a_refusal_in_the_dump_ends_it_at_once(api, server, fakes):
+    server.put(manifest())
+    fakes.refuses[NAME] = "no such field: bogus"
+    with pytest.raises(Rejected) as caught:
+        wait(api, timeout=60)
+    assert caught.value.message == (
+        f"the Envoy of gateway pod istio-system/{POD} refused it: no such field: bogus"
+    )
+
+
+def test_a_refusal_in_the_log_ends_it_at_once(api, server, fakes):
+    server.logs["istio-system", POD] = (
+        "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config rejected: "
+        f"Error adding/updating cluster(s) {NAME}: bad\tthread=1\n"
+    )
+    with pytest.raises(Rejected, match=f"refused it: .* {NAME}: bad"):
+        wait(api, timeout=60)
+    request = next(r for r in server.requests if r.path.endswith("/log"))
+    assert request.query["sinceSeconds"] == ["1"]
+
+
+def test_a_pod_that_cannot_be_asked_is_asked_again(api, server, fakes):
+    server.put(manifest())
+    fakes.deaf[POD] = Exec(error="starting")
+
+    def progress(line):
+        assert line.startswith(f"{POD} could not be asked (")
+        fakes.deaf.clear()
+
+    assert wait(api, timeout=10, progress=progress) == (POD,)
+
+
+def test_who_may_not_ask_is_told_at_once(api, server, fakes):
+    server.fail("GET", "/exec", 403)
+    with pytest.raises(Forbidden):
+        wait(api, timeout=60)
+
+
+def gone(api, timeout=0.05, names=(NAME,)):
+    return wait_until_gone(api, "istio-system", GATEWAY_LABELS, names, timeout)
+
+
+def test_nobody_listens(api, server, fakes):
+    assert gone(api) is None
+    server.put(manifest())
+    assert gone(api, names=["another"]) is None
+
+
+def test_a_listener_that_stays_is_told(api, server, fakes):
+    server.put(manifest())
+    assert gone(api) == f"gateway pod istio-system/{POD} still listens after 0.05s"
+
+
+def test_a_listener_that_goes_is_waited_for(api, server, fakes):
+    server.put(manifest())
+    asked = threading.Event()
+
+    def run(*words):
+        found = fakes.run(*words)
+        if not asked.is_set():
+            asked.set()
+            server.remove("EnvoyFilter", "istio-system", "udp-default-coredns")
+        return found
+
+    server.run = run
+    assert gone(api, timeout=60) is None
+    assert len(fakes.history) == 2
+
+
+def test_a_gateway_that_cannot_be_asked_is_told(api, server, fakes):
+    server.fail("GET", "/exec", 403)
+    assert "not confirmed by the gateway: no permission" in gone(api)
+
+
+def test_ready_pods(api, server):
+    server.put(gateway_pod("b"), gateway_pod("a"), gateway_pod("c", ready=False))
+    assert ready_pods(api, "istio-system", GATEWAY_LABELS) == ("a", "b", POD)
+    assert ready_pods(api, "istio-system", {"app": "other"}) == ()

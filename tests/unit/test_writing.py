@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+
+from kubectl_istio_udp.cluster.exposures import list_exposures
+from kubectl_istio_udp.cluster.writing import Transaction, delete_exposure, prune
+from kubectl_istio_udp.model.errors import (
+    ApplyConflict,
+    ClusterError,
+    Forbidden,
+    Interrupted,
+    Unreachable,
+)
+from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.apiserver import Exec
+from tests.unit.builders import cluster, plan_of, snapshot_of, tcp
+
+NAME = "udp-default-coredns"
+ENTRY = ("ServiceEntry", "default", NAME)
+FILTER = ("EnvoyFilter", "istio-system", NAME)
+COMPANION = ("Service", "istio-system", NAME)
+OWN = ("Service", "istio-system", "istio-ingressgateway")
+PLURALS = {"ServiceEntry": "serviceentries", "EnvoyFilter": "envoyfilters", "Service": "services"}
+
+
+def todo(ports=("5300:53",), **options):
+    return writes(plan_of(ports=parse_port_requests(ports), **options).exposure)
+
+
+def patched(ports=("5300:53",), **options):
+    return todo(ports, gateway_service=GatewayServiceMode.PATCH, **options)
+
+
+def write_all(api, todo, **how):
+    with Transaction(api, **how) as transaction:
+        return [transaction.apply(write).verb for write in todo]
+
+
+def fail_after(api, todo):
+    """Write all of it, then fail as a gateway's refusal does; the error."""
+    with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
+        for write in todo:
+            transaction.apply(write)
+        raise ClusterError("the gateway refused it")
+    return caught.value
+
+
+# -- all or none --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [todo, patched])
+def test_writes_all(api, server, wanted):
+    verbs = write_all(api, wanted())
+    assert verbs == ["created", "created", "created" if wanted is todo else "changed"]
+    assert {ENTRY, FILTER} <= server.there()
+    assert write_all(api, wanted()) == ["unchanged"] * 3
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("wanted", [todo, patched])
+@pytest.mark.parametrize("status", [403, 409, 500])
+def test_what_fails_at_any_step_leaves_nothing(api, server, step, wanted, status):
+    before = server.state()
+    write = wanted()[step]
+    server.fail("PATCH", f"/{PLURALS[write.kind]}/{write.name}\\?", status, times=1)
+    with pytest.raises(ClusterError) as caught:
+        write_all(api, wanted())
+    assert server.state() == before
+    taken_back = "what this run had written was taken back"
+    assert (taken_back in caught.value.hints) == (step > 0)
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("wanted", [todo, patched])
+def test_what_fails_at_any_step_leaves_the_former_content(api, server, step, wanted):
+    write_all(api, wanted())
+    before = server.state()
+    changed = wanted(ports=["5300:53", "5400:53"], max_sessions=5)
+    write = changed[step]
+    server.fail("PATCH", f"/{PLURALS[write.kind]}/{write.name}\\?", 500, times=1)
+    with pytest.raises(ClusterError):
+        write_all(api, changed)
+    assert server.state() == before
+
+
+@pytest.mark.parametrize("wanted", [todo, patched])
+def test_a_refusal_after_the_last_write_takes_all_back(api, server, wanted):
+    before = server.state()
+    error = fail_after(api, wanted())
+    assert server.state() == before
+    assert error.hints == ("what this run had written was taken back",)
+
+
+def test_a_refused_change_gives_a_service_its_former_ports(api, server):
+    write_all(api, patched())
+    before = server.state()
+    fail_after(api, patched(ports=["5400:53"]))
+    assert server.state() == before
+    assert [p["port"] for p in before[OWN]["spec"]["ports"]] == [80, 443, 5300]
+
+
+def test_it_is_taken_back_in_reverse(api, server):
+    fail_after(api, todo())
+    assert [r for r in server.writes() if r.startswith("DELETE")] == [
+        f"DELETE /api/v1/namespaces/istio-system/services/{NAME}",
+        f"DELETE /apis/networking.istio.io/v1alpha3/namespaces/istio-system/envoyfilters/{NAME}",
+        f"DELETE /apis/networking.istio.io/v1beta1/namespaces/default/serviceentries/{NAME}",
+    ]
+
+
+def test_what_cannot_be_taken_back_is_named(api, server):
+    server.fail("DELETE", "/envoyfilters/", 403)
+    error = fail_after(api, todo())
+    (hint,) = error.hints
+    assert hint.startswith(
+        f"could not be taken back and may remain: EnvoyFilter istio-system/{NAME} ("
+    )
+    assert FILTER in server.there()
+    assert not {ENTRY, COMPANION} & server.there()
+
+
+def test_a_former_content_that_cannot_be_restored_is_named(api, server):
+    write_all(api, todo())
+    changed = todo(max_sessions=5)
+    server.fail("PATCH", "/envoyfilters/.*force=true", 500)
+    error = fail_after(api, changed)
+    assert [hint for hint in error.hints if "EnvoyFilter" in hint]
+
+
+def test_an_interruption_takes_all_back(api, server):
+    before = server.state()
+    with pytest.raises(Interrupted) as caught, Transaction(api) as transaction:
+        transaction.apply(todo()[0])
+        raise KeyboardInterrupt
+    assert server.state() == before
+    assert caught.value.hints == ("what this run had written was taken back",)
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("wanted", [todo, patched])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_write_whose_answer_never_came_is_taken_back(api, server, step, wanted, there):
+    if there:
+        write_all(api, wanted())
+    before = server.state()
+    changed = wanted(max_sessions=5, ports=["5400:53"])
+    write = changed[step]
+    path = f"/{PLURALS[write.kind]}/{write.name}\\?"
+    server.fail("PATCH", path, done=True, times=1)
+    with pytest.raises(Unreachable):
+        write_all(api, changed)
+    assert server.state() == before
+
+
+def test_what_is_kept_stays(api, server):
+    with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
+        transaction.apply(todo()[0])
+        transaction.keep()
+        raise ClusterError("later")
+    assert ENTRY in server.there()
+    assert caught.value.hints == ()
+
+
+def test_what_was_there_already_is_not_taken_back(api, server):
+    write_all(api, todo())
+    before = server.state()
+    fail_after(api, todo())
+    assert server.state() == before
+
+
+def test_a_dry_run_writes_nothing(api, server):
+    before = server.state()
+    assert write_all(api, todo(), dry_run=True) == ["created"] * 3
+    assert server.state() == before
+    assert server.writes() == []
+
+
+def test_fields_of_others_are_taken_over_only_by_force(api, server):
+    theirs = copy.deepcopy(dict(todo()[1].manifest))
+    theirs["spec"]["configPatches"] = []
+    server.put(theirs)
+    with pytest.raises(ApplyConflict, match='conflict with "helm"'):
+        write_all(api, todo())
+    assert server.get(*FILTER)["spec"]["configPatches"] == []
+    assert write_all(api, todo(), force=True) == ["created", "changed", "created"]
+    assert len(server.get(*FILTER)["spec"]["configPatches"]) == 2
+
+
+def test_the_gateways_service_keeps_all_else(api, server):
+    before = server.state()[OWN]
+    write_all(api, patched())
+    after = server.state()[OWN]
+    assert after["spec"].pop("ports") == [
+        *before["spec"].pop("ports"),
+        {"name": "udp-5300", "port": 5300, "protocol": "UDP", "targetPort": 5300},
+    ]
+    assert after == before
+
+
+# -- deleting -----------------------------------------------------------------------------------
+
+
+def delete(api, *, timeout=5.0, dry_run=False):
+    reported = []
+    (existing,) = list_exposures(api)
+    warnings = delete_exposure(
+        api,
+        existing,
+        timeout=timeout,
+        dry_run=dry_run,
+        report=lambda kind, namespace, name: reported.append(f"{kind} {namespace}/{name}"),
+    )
+    return reported, warnings
+
+
+def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(api, server, fakes):
+    before = server.state()
+    write_all(api, todo())
+    server.requests.clear()
+    reported, warnings = delete(api)
+    assert server.state() == before
+    assert warnings == ()
+    assert reported == [
+        f"Service istio-system/{NAME}",
+        f"EnvoyFilter istio-system/{NAME}",
+        f"ServiceEntry default/{NAME}",
+    ]
+    assert [r.rpartition("/")[0].split("/")[-1] + " " + r.split()[0] for r in server.writes()] == [
+        "services DELETE",
+        "envoyfilters PATCH",
+        "envoyfilters DELETE",
+        "serviceentries DELETE",
+    ]
+
+
+def test_the_listener_is_gone_before_the_cluster(api, server, fakes):
+    """Its patch goes first; then no gateway listens; then the EnvoyFilter goes, then the rest."""
+    write_all(api, todo())
+    delete(api)
+    (patch,) = [r for r in server.requests if r.method == "PATCH" and r.query.get("force")]
+    assert [p["applyTo"] for p in patch.body["spec"]["configPatches"]] == ["CLUSTER"]
+    assert fakes.history == ["listeners []"]
+
+
+def test_a_gateway_that_goes_on_listening_is_a_warning(api, server, fakes):
+    write_all(api, todo())
+    fakes._resources("LISTENER")
+    fakes.stuck = True
+    reported, warnings = delete(api, timeout=0.05)
+    assert len(reported) == 3
+    assert warnings == (
+        "gateway pod istio-system/istio-ingressgateway-1 still listens after 0.05s",
+    )
+
+
+def test_a_gateway_that_cannot_be_asked_is_a_warning(api, server, fakes):
+    write_all(api, todo())
+    fakes.deaf["istio-ingressgateway-1"] = Exec(error="no such container")
+    reported, warnings = delete(api)
+    assert len(reported) == 3
+    assert "not confirmed by the gateway" in warnings[0]
+
+
+def test_without_waiting_no_gateway_is_asked(api, server, fakes):
+    write_all(api, todo())
+    reported, _ = delete(api, timeout=0)
+    assert len(reported) == 3
+    assert fakes.commands == []
+
+
+def test_a_dry_run_deletes_nothing(api, server, fakes):
+    write_all(api, todo())
+    before = server.state()
+    reported, _ = delete(api, dry_run=True)
+    assert len(reported) == 3
+    assert server.state() == before
+
+
+def test_gives_the_gateways_service_back(api, server, fakes):
+    before = server.state()
+    write_all(api, patched())
+    reported, _ = delete(api)
+    assert server.state() == before
+    assert reported[0].startswith("Service istio-system/istio-ingressgateway (")
+
+
+def test_takes_the_ports_off_whichever_service_bears_them(api, server, fakes):
+    """The gateway's own Service may have changed since; the field manager tells."""
+    write_all(api, patched())
+    other = copy.deepcopy(server.get(*OWN))
+    server.remove(*OWN)
+    write = patched()[-1]
+    moved = {**write.manifest, "metadata": {"name": "renamed", "namespace": "istio-system"}}
+    server.put({**other, "metadata": {"name": "renamed", "namespace": "istio-system"},
+                "spec": {"ports": [tcp(80)]}})  # fmt: skip
+    write_all(api, [Write(moved, write.manager, whole=False)])
+    delete(api)
+    ports = server.get("Service", "istio-system", "renamed")["spec"]["ports"]
+    assert [p["port"] for p in ports] == [80]
+
+
+@pytest.mark.parametrize("gone", [[COMPANION], [COMPANION, FILTER], [FILTER], [ENTRY]])
+def test_a_half_done_deletion_can_be_repeated(api, server, fakes, gone):
+    before = server.state()
+    write_all(api, todo())
+    for key in gone:
+        server.remove(*key)
+    delete(api)
+    assert server.state() == before
+
+
+def test_an_interrupted_deletion_leaves_what_can_be_deleted(api, server, fakes):
+    before = server.state()
+    write_all(api, todo())
+    server.fail("DELETE", "/serviceentries/", 500, times=1)
+    with pytest.raises(ClusterError):
+        delete(api)
+    assert ENTRY in server.there()
+    delete(api)
+    assert server.state() == before
+
+
+# -- pruning ------------------------------------------------------------------------------------
+
+
+def pruned(api, server, before, after, dry_run=False):
+    """Write one exposure, then another in its place; what prune took away."""
+    write_all(api, before)
+    objects = tuple(server.get(*key) for key in (FILTER, ENTRY, COMPANION) if key in server.there())
+    exposures = tuple(existing.spec for existing in list_exposures(api))
+    snapshot = dataclasses.replace(
+        snapshot_of(cluster()), objects=objects, exposures=exposures
+    )  # fmt: skip
+    write_all(api, after)
+    spec = list_exposures(api)[0].spec
+    return prune(api, snapshot, spec, after, dry_run=dry_run)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        ({}, {}, ()),
+        ({}, {"max_sessions": 5}, ()),
+        ({}, {"discovery": Discovery.STATIC}, (("ServiceEntry", NAME),)),
+        ({}, {"gateway_service": GatewayServiceMode.PATCH}, (("Service", NAME),)),
+        ({}, {"gateway_service": GatewayServiceMode.NONE}, (("Service", NAME),)),
+        (
+            {"gateway_service": GatewayServiceMode.PATCH},
+            {},
+            (("Service", "istio-ingressgateway (its UDP ports of ours)"),),
+        ),
+        (
+            {"gateway_service": GatewayServiceMode.PATCH},
+            {"gateway_service": GatewayServiceMode.PATCH},
+            (),
+        ),
+    ],
+)
+def test_takes_away_what_is_no_longer_wanted(api, server, before, after, gone):
+    assert pruned(api, server, todo(**before), todo(**after)) == gone
+    expected = {write.key for write in todo(**after)} | {OWN}
+    assert {key for key in server.there() if key[2] == NAME or key == OWN} == expected
+    own = [p["port"] for p in server.get(*OWN)["spec"]["ports"]]
+    patched_now = after.get("gateway_service") is GatewayServiceMode.PATCH
+    assert own == [80, 443, *([5300] if patched_now else [])]
+
+
+def test_a_dry_run_prunes_nothing(api, server):
+    gone = pruned(api, server, todo(), todo(discovery=Discovery.STATIC), dry_run=True)
+    assert gone == (("ServiceEntry", NAME),)
+    assert ENTRY in server.there()
+
+
+def test_forbidden_pruning_is_told(api, server):
+    server.fail("DELETE", "/serviceentries/", 403)
+    with pytest.raises(Forbidden):
+        pruned(api, server, todo(), todo(discovery=Discovery.STATIC))
