@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_istio_udp.cli import options, probing
-from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
@@ -47,14 +46,7 @@ def command() -> None:
 def query_command(
     *,
     service: str,
-    query: str | None,
-    probe_text: str,
-    count: int,
-    timeout: Duration,
-    tool_pod: str | None,
-    create_tool: bool,
-    tool_image: str | None,
-    output: str,
+    asked: probing.Asked,
     common: options.Common,
 ) -> int:
     """Query every ready pod of a Service, straight from the network-tool pod.
@@ -64,7 +56,6 @@ def query_command(
     from kubectl_istio_udp.cluster.hops import read_service, service_hops
     from kubectl_istio_udp.model.errors import UsageError
     from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.probe.spec import parse_probe
     from kubectl_istio_udp.probe.verdict import judge
 
     check_dns_label(service, "Service")
@@ -73,17 +64,17 @@ def query_command(
     found, slices = read_service(api, namespace, service)
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")
-    probe = parse_probe(probe_text, query or found.query)
+    probe = asked.probe_of(found)
     hops = service_hops(found, slices)
     results: tuple[HopResult, ...] = ()
     if hops:
-        with probing.tool(api, namespace, tool_pod, create_tool, tool_image) as pod:
-            results = probing.send(api, pod, hops, probe, count, timeout)
+        with probing.tool(api, namespace, asked) as pod:
+            results = probing.send(api, pod, hops, probe, asked)
     verdict = judge(results, direct_only=True)
-    if output == "table":
+    if asked.output == "table":
         if results:
             click.echo(printing.table(probing.rows(results), probing.HEADERS))
         click.echo(f"{service}: {verdict.text}")
     else:
-        click.echo(printing.data(probing.as_data(results, verdict), output), nl=False)
+        click.echo(printing.data(probing.as_data(results, verdict), asked.output), nl=False)
     return 0 if verdict.good else 1

@@ -105,7 +105,7 @@ def cluster_options(command: Callable[..., Any]) -> Any:
         click.get_current_context().find_root().meta["verbose"] = common.verbose
         return command(common=common, **values)
 
-    return _with_options(collect, command, _CLUSTER_OPTIONS)
+    return with_options(collect, command, _CLUSTER_OPTIONS)
 
 
 _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
@@ -127,9 +127,10 @@ _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
 )
 
 
-def _with_options(
+def with_options(
     outer: Callable[..., Any], command: Callable[..., Any], options: Sequence[Decorator]
 ) -> Any:
+    """A command's options, taken by `outer`, which gathers them and calls `command`."""
     outer.__name__, outer.__doc__ = command.__name__, command.__doc__
     if hasattr(command, "__click_params__"):
         outer.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
@@ -149,7 +150,7 @@ def gateway_options(command: Callable[..., Any]) -> Any:
         )
         return command(gateway=choice, **values)
 
-    return _with_options(collect, command, _GATEWAY_OPTIONS)
+    return with_options(collect, command, _GATEWAY_OPTIONS)
 
 
 _GATEWAY_OPTIONS: tuple[Decorator, ...] = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,13 +17,60 @@ from kubectl_istio_udp.model.hop import Hop, Via
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.toolpod import ToolPod
+    from kubectl_istio_udp.model.service import Service
     from kubectl_istio_udp.probe.spec import Probe
     from kubectl_istio_udp.probe.verdict import HopResult, Verdict
 
 _KUBE_PROXY_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 0.5
 
-probe_options = options.options(
+
+@dataclass(frozen=True)
+class Asked:
+    """The values of the flags that say what to ask, from where, and how to show it.
+
+    Attributes:
+        query: `--query`, None for what the Service's annotation says.
+        probe: `--probe`, as typed.
+        count: probes to each hop.
+        timeout: how long to wait for each answer.
+        tool_pod: `--tool-pod`, None to look for one.
+        create_tool: whether to make one for this run.
+        tool_image: the image of that one.
+        output: table, json or yaml.
+    """
+
+    query: str | None
+    probe: str
+    count: int
+    timeout: Duration
+    tool_pod: str | None
+    create_tool: bool
+    tool_image: str | None
+    output: str
+
+    def probe_of(self, service: Service) -> Probe:
+        """What to send to a Service.
+
+        Raises:
+            UsageError: it is malformed, or nobody says which DNS name.
+        """
+        from kubectl_istio_udp.probe.spec import parse_probe
+
+        return parse_probe(self.probe, self.query or service.query)
+
+
+def probe_options(command: Callable[..., Any]) -> Any:
+    """--query, --probe, --count, --timeout, the tool pod's, and -o, as one `asked`."""
+
+    def collect(**values: Any) -> Any:
+        mine = {field.name: values.pop(field.name) for field in fields(Asked)}
+        return command(asked=Asked(**mine), **values)
+
+    return options.with_options(collect, command, _PROBE_OPTIONS)
+
+
+_PROBE_OPTIONS: tuple[options.Decorator, ...] = (
     click.option(
         "--query",
         metavar="'NAME [TYPE]'",
@@ -31,7 +79,6 @@ probe_options = options.options(
     ),
     click.option(
         "--probe",
-        "probe_text",
         default="dns",
         show_default=True,
         metavar="dns|text:TEXT|hex:BYTES",
@@ -61,9 +108,7 @@ probe_options = options.options(
 
 
 @contextmanager
-def tool(
-    api: Api, namespace: str, name: str | None, create: bool, image: str | None
-) -> Iterator[ToolPod]:
+def tool(api: Api, namespace: str, asked: Asked) -> Iterator[ToolPod]:
     """The pod to probe from, as the options say.
 
     Raises:
@@ -74,16 +119,16 @@ def tool(
     from kubectl_istio_udp.render.samples import one_run_tool
 
     progress = Progress()
-    manifest = one_run_tool(namespace, image) if create else None
-    with tool_pod(api, namespace, name, manifest, progress) as pod:
+    manifest = one_run_tool(namespace, asked.tool_image) if asked.create_tool else None
+    with tool_pod(api, namespace, asked.tool_pod, manifest, progress) as pod:
         progress.clear()
         yield pod
 
 
 def send(
-    api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, count: int, timeout: Duration
+    api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, asked: Asked
 ) -> tuple[HopResult, ...]:
-    """Send `count` probes to every hop, many at a time.
+    """Send as many probes to every hop as is asked, many at a time.
 
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
@@ -94,26 +139,21 @@ def send(
     from kubectl_istio_udp.probe.verdict import HopResult
 
     def one(hop: Hop) -> Answer:
-        command = argv(probe, hop.address, hop.port, timeout.seconds)
-        result = pod.run(api, command, timeout.seconds)
+        command = argv(probe, hop.address, hop.port, asked.timeout.seconds)
+        result = pod.run(api, command, asked.timeout.seconds)
         return read_answer(
             probe, result.stdout, result.stderr, result.exit_code, result.error, str(pod)
         )
 
-    answers = for_each(one, [hop for hop in hops for _ in range(count)])
+    answers = for_each(one, [hop for hop in hops for _ in range(asked.count)])
     return tuple(
-        HopResult(hop, tuple(answers[index * count : (index + 1) * count]))
+        HopResult(hop, tuple(answers[index * asked.count : (index + 1) * asked.count]))
         for index, hop in enumerate(hops)
     )
 
 
 def ask_again(
-    api: Api,
-    pod: ToolPod,
-    results: Sequence[HopResult],
-    probe: Probe,
-    count: int,
-    timeout: Duration,
+    api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, asked: Asked
 ) -> tuple[HopResult, ...]:
     """Ask wholly silent Services again for a few seconds, when the gateway behind them answers.
 
@@ -128,7 +168,7 @@ def ask_again(
         if not silent:
             break
         time.sleep(_ASK_AGAIN_SECONDS)
-        again = {r.hop: r for r in send(api, pod, silent, probe, count, timeout)}
+        again = {r.hop: r for r in send(api, pod, silent, probe, asked)}
         found = [again.get(r.hop, r) for r in found]
     return tuple(found)
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubectl_istio_udp.cli import options, probing
-from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.exposures import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
-    from kubectl_istio_udp.probe.spec import Probe
     from kubectl_istio_udp.probe.verdict import HopResult, Verdict
 
 
@@ -30,14 +28,7 @@ def command(
     names: tuple[str, ...],
     all_names: bool,
     all_namespaces: bool,
-    query: str | None,
-    probe_text: str,
-    count: int,
-    timeout: Duration,
-    tool_pod: str | None,
-    create_tool: bool,
-    tool_image: str | None,
-    output: str,
+    asked: probing.Asked,
     common: options.Common,
 ) -> int:
     """Query exposures hop by hop and name the one that is broken.
@@ -59,30 +50,37 @@ def command(
     if not found:
         printing.note("there is no exposure to verify")
         return 0
-    with probing.tool(api, namespace, tool_pod, create_tool, tool_image) as pod:
-        verified = [
-            (existing, *_verify(api, pod, existing, query, probe_text, count, timeout))
-            for existing in found
-        ]
-    if output == "table":
+    with probing.tool(api, namespace, asked) as pod:
+        if len(found) == 1:
+            verified = [(found[0], *_verify(api, pod, found[0], asked))]
+        else:
+            verified = [(existing, *_verify_one(api, pod, existing, asked)) for existing in found]
+    if asked.output == "table":
         _print(verified)
     else:
         data = [
             {"namespace": e.namespace, "name": e.name, **probing.as_data(results, verdict)}
             for e, results, verdict in verified
         ]
-        click.echo(printing.data(data, output), nl=False)
+        click.echo(printing.data(data, asked.output), nl=False)
     return 0 if all(verdict.good for _, _, verdict in verified) else 1
 
 
+def _verify_one(
+    api: Api, pod: ToolPod, existing: Existing, asked: probing.Asked
+) -> tuple[tuple[HopResult, ...], Verdict]:
+    """As _verify; but what is wrong with one exposure does not hide the others."""
+    from kubectl_istio_udp.model.errors import ClusterError
+    from kubectl_istio_udp.probe.verdict import Verdict
+
+    try:
+        return _verify(api, pod, existing, asked)
+    except (ClusterError, UsageError) as error:
+        return (), Verdict(False, None, error.message)
+
+
 def _verify(
-    api: Api,
-    pod: ToolPod,
-    existing: Existing,
-    query: str | None,
-    probe_text: str,
-    count: int,
-    timeout: Duration,
+    api: Api, pod: ToolPod, existing: Existing, asked: probing.Asked
 ) -> tuple[tuple[HopResult, ...], Verdict]:
     from dataclasses import replace
 
@@ -95,7 +93,6 @@ def _verify(
     )
     from kubectl_istio_udp.model.errors import ClusterError
     from kubectl_istio_udp.model.hop import Via
-    from kubectl_istio_udp.probe.spec import parse_probe
     from kubectl_istio_udp.probe.verdict import judge
 
     spec = existing.spec
@@ -107,11 +104,11 @@ def _verify(
             lambda: gateway_hops(api, spec),
         ]
     )
-    probe: Probe = parse_probe(probe_text, query or service.query)
+    probe = asked.probe_of(service)
     exposed = {port.service_port for port in spec.ports}
     inner = [hop for hop in service_hops(service, slices) if hop.service_port in exposed]
-    results = probing.send(api, pod, [*inner, *outer], probe, count, timeout)
-    results = probing.ask_again(api, pod, results, probe, count, timeout)
+    results = probing.send(api, pod, [*inner, *outer], probe, asked)
+    results = probing.ask_again(api, pod, results, probe, asked)
     verdict = judge(results)
     broken = verdict.broken
     if broken and broken.via is Via.GATEWAY:

@@ -119,6 +119,20 @@ def test_several_exposures_are_told_apart(run, exposed):
     ]  # fmt: skip
 
 
+def test_what_is_wrong_with_one_does_not_hide_the_others(run, exposed, server):
+    """Of three exposures one has lost its Service, and of one nobody says what to ask for."""
+    server.put(service("gone"), service("mute"))
+    assert run("expose", "gone", "-p", "5301:53").code == 0
+    assert run("expose", "mute", "-p", "5302:53").code == 0
+    server.remove("Service", "default", "gone")
+    done = run("verify", "--all")
+    assert done.code == 1
+    verdicts = dict(line.split(": ", 1) for line in done.out.splitlines()[-3:])
+    assert verdicts["coredns"] == "every hop answered"
+    assert verdicts["gone"] == "there is no service gone in namespace default"
+    assert verdicts["mute"].startswith("which DNS name")
+
+
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_data_for_programs(run, exposed, form):
     done = run("verify", "coredns", "-o", form)
