@@ -275,6 +275,31 @@ def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
+def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U206: clients of the exposure as it is would find nobody at the port or address they use."""
+    mine = exposure.spec
+    for before in snapshot.exposures:
+        if before.gateway != mine.gateway or before.service != mine.service:
+            continue
+        kept = {port.gateway_port for port in mine.ports}
+        gone = [port for port in before.ports if port.gateway_port not in kept]
+        if gone:
+            yield Finding(
+                "U206",
+                Severity.WARNING,
+                f"port {', '.join(map(str, gone))} of exposure {mine.name} goes away",
+                "to have both, give both: -p for each port",
+            )
+        mode, new = before.options.gateway_service.value, mine.options.gateway_service.value
+        if mode != new:
+            yield Finding(
+                "U206",
+                Severity.WARNING,
+                f"the address of exposure {mine.name} changes: --gateway-service was {mode}, "
+                f"now {new}",
+            )
+
+
 def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U301: the companion Service is a load balancer of its own."""
     service = snapshot.gateway.service
@@ -316,6 +341,7 @@ _RULES: tuple[Rule, ...] = (
     _too_many_sessions,
     _unknown_limit,
     _few_sessions,
+    _way_changes,
     _no_ready_endpoint,
     _goes_stale,
     _no_ready_gateway,

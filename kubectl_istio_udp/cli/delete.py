@@ -6,14 +6,22 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.errors import ClusterError, Interrupted, UsageError
 
 
 @click.command("delete")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "all_names", is_flag=True, help="Every exposure of the namespace.")
 @click.option("--ignore-not-found", is_flag=True, help="Having nothing to delete is fine.")
-@options.options(*options.wait_options)
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait, before the clusters go, until no gateway pod has the listeners any more.",
+)
+@click.option(
+    "--timeout", type=options.DURATION, default="30s", show_default=True, help="How long to wait."
+)
 @options.dry_run_option
 @options.cluster_options
 def command(
@@ -48,12 +56,19 @@ def command(
                 name = manifest["metadata"]["name"]
                 click.echo(printing.deleted_line(manifest["kind"], name, dry_run))
             continue
-        warnings = delete_exposure(
-            api,
-            existing,
-            timeout=timeout.seconds if wait else 0,
-            dry_run=dry_run == "server",
-            report=lambda kind, _, name: click.echo(printing.deleted_line(kind, name, dry_run)),
-        )
+        again = f"delete the rest: kubectl istio-udp delete -n {namespace} {existing.name}"
+        try:
+            warnings = delete_exposure(
+                api,
+                existing,
+                timeout=timeout.seconds if wait else 0,
+                dry_run=dry_run == "server",
+                report=lambda kind, _, name: click.echo(printing.deleted_line(kind, name, dry_run)),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted", hints=[again]) from None
+        except ClusterError as error:
+            error.hints = (*error.hints, again)
+            raise
         for text in warnings:
             printing.warn(text)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.checks.findings import Finding
     from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+    from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.snapshot import Snapshot
     from kubectl_istio_udp.model.write import Write
 
@@ -248,13 +249,16 @@ def _write(
         for write in todo:
             applied = transaction.apply(write)
             for text in applied.warnings if applied.verb != "unchanged" else ():
-                printing.warn(text)
+                # Istio says this of every EnvoyFilter; keeping it sound is what we are for.
+                if not text.startswith("EnvoyFilter exposes internal implementation details"):
+                    printing.warn(text)
             done.append(
                 (write, "unchanged" if applied.verb == "unchanged" else "serverside-applied")
             )
             manifests.append(applied.manifest)
         if timeout and dry_run == "none":
             _wait(api, exposure, todo, snapshot, timeout, transaction)
+            _check_not_overtaken(api, exposure.spec)
     _print_applied(done, dry_run, output, manifests)
     gone = prune(api, snapshot, exposure.spec, todo, dry_run=dry_run == "server")
     for kind, name in gone:
@@ -304,6 +308,23 @@ def _wait(
         raise
     finally:
         progress.clear()
+
+
+def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
+    """Make sure that what was written is still what is there.
+
+    Raises:
+        ClusterError: another `expose` of the same exposure, at the same time, came last.
+    """
+    from kubectl_istio_udp.cluster.exposures import spec_of
+    from kubectl_istio_udp.model.errors import ClusterError
+
+    found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
+    if found is None or spec_of(found) != spec:
+        raise ClusterError(
+            f"exposure {spec.name} was changed by somebody else meanwhile",
+            hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
+        )
 
 
 def _print_applied(

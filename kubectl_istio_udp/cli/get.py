@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,7 +44,7 @@ def command(
             click.echo(existing.name)
         return
     if output in ("yaml", "json"):
-        manifests = [manifest for existing in found for manifest in existing.objects]
+        manifests = [_shown(manifest) for existing in found for manifest in existing.objects]
         click.echo(printing.documents(manifests, output) if manifests else "", nl=False)
         return
     if not found:
@@ -55,7 +55,17 @@ def command(
         _row(existing, status, all_namespaces, output == "wide")
         for existing, status in zip(found, read_status(api, found), strict=True)
     ]
-    headers = ["name", "service", "ports", "gateway", "address", "discovery", "ready", "age"]
+    headers = [
+        "name",
+        "service",
+        "ports",
+        "gateway",
+        "address",
+        "discovery",
+        "ready",
+        "status",
+        "age",
+    ]
     if all_namespaces:
         headers.insert(0, "namespace")
     if output == "wide":
@@ -63,11 +73,17 @@ def command(
     click.echo(printing.table(rows, headers))
 
 
+def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest as kubectl shows it: without managedFields."""
+    metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
+    return {**manifest, "metadata": metadata}
+
+
 def _row(existing: Existing, status: Status, with_namespace: bool, wide: bool) -> Sequence[Any]:
     spec = existing.spec
     lead = [existing.namespace] if with_namespace else []
     if spec is None:
-        return [*lead, existing.name, "?", "?", "?", "", "?", "", status.age]
+        return [*lead, existing.name, "?", "?", "?", "", "?", "", status.state, status.age]
     row: list[object] = [
         *lead,
         existing.name,
@@ -77,6 +93,7 @@ def _row(existing: Existing, status: Status, with_namespace: bool, wide: bool) -
         status.address,
         spec.discovery.value,
         status.ready,
+        status.state,
         status.age,
     ]
     if wide:

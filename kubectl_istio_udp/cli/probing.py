@@ -13,6 +13,7 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
@@ -55,8 +56,19 @@ class Asked:
         Raises:
             UsageError: it is malformed, or nobody says which DNS name.
         """
+        from kubectl_istio_udp.model.errors import UsageError
         from kubectl_istio_udp.probe.spec import parse_probe
 
+        if self.probe == "dns" and not (self.query or service.query):
+            where = f"-n {service.namespace} {service.name}"
+            raise UsageError(
+                f"which DNS name does Service {service} answer?",
+                hints=[
+                    "say it: --query NAME",
+                    f"or once for all: kubectl annotate service {where} {QUERY_ANNOTATION}=NAME",
+                    "or, where it is no DNS server: --probe text:HELLO or --probe hex:00ff",
+                ],
+            )
         return parse_probe(self.probe, self.query or service.query)
 
 

@@ -27,7 +27,10 @@ def command() -> None:
 
 @command.command("apply")
 @_image_options
-@options.options(*options.wait_options)
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run.")
+@click.option(
+    "--timeout", type=options.DURATION, default="60s", show_default=True, help="How long to wait."
+)
 @options.dry_run_option
 @options.cluster_options
 def apply_command(
@@ -73,7 +76,8 @@ def apply_command(
             progress(f"waiting for the pods of {app}")
             wait_running(api, namespace, f"app={app}", timeout.seconds)
         progress.clear()
-        click.echo("next: kubectl istio-udp expose coredns -p 5300:53", err=True)
+        where = f"-n {common.namespace} " if common.namespace else ""
+        click.echo(f"next: kubectl istio-udp expose {where}coredns -p 5300:53", err=True)
 
 
 @command.command("delete")

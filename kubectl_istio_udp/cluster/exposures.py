@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api, for_each
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.errors import ClusterError, NotFound
-from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 
 KINDS = ("ServiceEntry", "EnvoyFilter", "Service")
+# Where exposures without a ServiceEntry can be looked for by a user who may not look everywhere.
+USUAL_GATEWAY_NAMESPACE = "istio-system"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,25 @@ class Existing:
     spec: ExposureSpec | None
     objects: tuple[Mapping[str, Any], ...]
     problem: str = ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The objects it should have and has not, as `EnvoyFilter istio-system/udp-a-b`."""
+        spec = self.spec
+        if spec is None:
+            return ()
+        places = {"EnvoyFilter": spec.gateway.namespace}
+        if spec.discovery in (Discovery.SELECTOR, Discovery.ENDPOINTS) and any(
+            port.eds_service is None for port in spec.ports
+        ):
+            places["ServiceEntry"] = spec.namespace
+        if spec.options.gateway_service is GatewayServiceMode.COMPANION:
+            places["Service"] = spec.gateway.namespace
+        return tuple(
+            f"{kind} {places[kind]}/{spec.object_name}"
+            for kind in KINDS
+            if kind in places and self.object(kind) is None
+        )
 
     def object(self, kind: str) -> Mapping[str, Any] | None:
         """Its object of a kind, None where there is none."""
@@ -59,13 +82,41 @@ def list_exposures(
     An object left over from a half-done deletion counts too, so that it can be seen and deleted.
     """
     selector = names.label_selector(namespace, name)
-    found = for_each(lambda kind: api.list(kind, None, selector), KINDS)
+    try:
+        found = for_each(lambda kind: api.list(kind, None, selector), KINDS)
+    except Forbidden:
+        if namespace is None:
+            raise
+        found = _list_near(api, namespace, selector)
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for manifest in (m for each in found for m in each):
         labels = manifest["metadata"]["labels"]
         key = (labels[names.NAMESPACE_LABEL], labels[names.NAME_LABEL])
         groups.setdefault(key, []).append(manifest)
     return tuple(_existing(key, objects) for key, objects in sorted(groups.items()))
+
+
+def _list_near(api: Api, namespace: str, selector: str) -> list[list[dict[str, Any]]]:
+    """The objects that a user finds who may not look into all namespaces.
+
+    Those in the exposures' own namespace, and in those of the gateways that they name.
+
+    Raises:
+        Forbidden: not even there.
+    """
+    entries = api.list("ServiceEntry", namespace, selector)
+    gateways = {USUAL_GATEWAY_NAMESPACE}
+    for entry in entries:
+        with suppress(ClusterError):
+            gateways.add(spec_of(entry).gateway.namespace)
+    found = [entries]
+    for gateway in sorted(gateways):
+        found += for_each(partial(_list, api, gateway, selector), KINDS[1:])
+    return found
+
+
+def _list(api: Api, namespace: str, selector: str, kind: str) -> list[dict[str, Any]]:
+    return api.list(kind, namespace, selector)
 
 
 def get_exposures(

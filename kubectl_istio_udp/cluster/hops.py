@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import gateway_service
 from kubectl_istio_udp.cluster.client import Api, in_parallel
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, is_gateway_pod
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import ExposedPort
@@ -82,6 +84,64 @@ def why_silent(api: Api, spec: ExposureSpec, hop: Hop) -> str:
     except ClusterError as error:
         return error.message
     return _lack(state, spec, port, hop.name)
+
+
+def why_service_silent(api: Api, spec: ExposureSpec) -> str:
+    """What is wrong with the Service in front of a gateway that answers; "" if nothing shows.
+
+    Returns:
+        A clause such as `its port 5300 leads to 5301, not 5300`.
+    """
+    service = gateway_service(api, spec)
+    if service is None:
+        return "it is missing"
+    selector = service["spec"].get("selector") or {}
+    companion = spec.options.gateway_service is GatewayServiceMode.COMPANION
+    if companion and selector != dict(spec.gateway.selector):
+        return f"its selector {selector} is not the gateway's"
+    leads = {
+        entry["port"]: entry.get("targetPort", entry["port"])
+        for entry in service["spec"].get("ports") or ()
+        if entry.get("protocol") == "UDP"
+    }
+    for port in spec.ports:
+        if port.gateway_port not in leads:
+            return f"it has no port {port.gateway_port}/UDP"
+        if leads[port.gateway_port] != port.listener_port:
+            target = leads[port.gateway_port]
+            return f"its port {port.gateway_port} leads to {target}, not {port.listener_port}"
+    return ""
+
+
+def stale_hosts(api: Api, spec: ExposureSpec, inner: Iterable[Hop], outer: Iterable[Hop]) -> str:
+    """Where a gateway sends datagrams to addresses that are not the Service's; "" if nowhere.
+
+    Args:
+        api: the cluster.
+        spec: the exposure.
+        inner: the Service's ready endpoints.
+        outer: the gateway's pods (other hops are passed over).
+    """
+    if spec.discovery is Discovery.DNS:
+        return ""
+    wanted: dict[int, set[str]] = {port.service_port: set() for port in spec.ports}
+    for hop in inner:
+        wanted[hop.service_port].add(f"{hop.address}:{hop.port}")
+    for pod in sorted({hop.name for hop in outer if hop.via is Via.GATEWAY}):
+        try:
+            state = proxies.proxy_state(api, spec.gateway.namespace, pod, f"{spec.object_name}-")
+        except ClusterError:
+            continue
+        for port in spec.ports:
+            hosts = state.hosts.get(spec.proxy_name(port), frozenset())
+            if hosts != wanted[port.service_port]:
+                has = ", ".join(sorted(hosts)) or "nowhere"
+                should = ", ".join(sorted(wanted[port.service_port]))
+                return (
+                    f"gateway {pod} sends port {port.service_port} to {has}, but Service "
+                    f"{spec.service} has {should}"
+                )
+    return ""
 
 
 def _lack(state: proxies.ProxyState, spec: ExposureSpec, port: ExposedPort, pod: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,9 @@ class Action:
         return f"{self.kind.lower()} {path}".strip()
 
 
+_CANNOT = re.compile(r"cannot (\w+) resource")
+
+
 def refusal(status: int, body: bytes, action: Action) -> ClusterError:
     """The error for an HTTP status of 400 and above.
 
@@ -96,15 +100,18 @@ def refusal(status: int, body: bytes, action: Action) -> ClusterError:
 
 
 def _forbidden(message: str, action: Action) -> Forbidden:
+    # The verb that the server missed may be another: `create` for an apply, `get` for an exec.
+    refused = _CANNOT.search(message)
+    verb = refused[1] if refused else action.verb
     parts = [action.plural, action.subresource]
     resource = "/".join(filter(None, parts)) + (f".{action.group}" if action.group else "")
-    check = f"kubectl auth can-i {action.verb} {action.resource} {action.scope}"
+    check = f"kubectl auth can-i {verb} {action.resource} {action.scope}"
     if action.subresource:
         check += f" --subresource={action.subresource}"
     if action.user:
         check += f" --as {action.user}"
     return Forbidden(
-        f"no permission to {action.verb} {resource} {action.where}: {message}",
+        f"no permission to {verb} {resource} {action.where}: {message}",
         hints=[f"check it: {check}"],
     )
 

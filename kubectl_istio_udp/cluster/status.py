@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from kubectl_istio_udp.cluster.addresses import client_addresses
-from kubectl_istio_udp.cluster.client import Api, for_each
+from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel
 from kubectl_istio_udp.cluster.exposures import Existing
 from kubectl_istio_udp.cluster.snapshot import service_slices
-from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
@@ -24,11 +24,13 @@ class Status:
         address: where clients reach it, "" where that is not known (yet).
         ready: ready endpoints of all there are, `2/3`; "" where the gateway resolves a name.
         age: time since its oldest object was made, as kubectl writes it.
+        state: `ok`, or in a word or two what is wrong: `no EnvoyFilter`, `no Service coredns`.
     """
 
     address: str
     ready: str
     age: str
+    state: str = "ok"
 
 
 def read_status(api: Api, exposures: Sequence[Existing]) -> list[Status]:
@@ -40,11 +42,22 @@ def _status(api: Api, existing: Existing) -> Status:
     oldest = min(o["metadata"]["creationTimestamp"] for o in existing.objects)
     spec = existing.spec
     if spec is None:
-        return Status("", "", age(oldest))
-    addresses = client_addresses(api, spec)
+        return Status("", "", age(oldest), "unreadable")
+    addresses, ready, service = in_parallel(
+        [
+            lambda: client_addresses(api, spec),
+            lambda: _ready(api, spec),
+            lambda: api.find("Service", spec.namespace, spec.service),
+        ]
+    )
     first = addresses.of(spec.ports[0])
     address = "<pending>" if addresses.pending else (first[0].rpartition(":")[0] if first else "")
-    return Status(address, _ready(api, spec), age(oldest))
+    if not addresses.service and spec.options.gateway_service is not GatewayServiceMode.NONE:
+        address = "<none>"
+    lacks = [lack.partition(" ")[0] for lack in existing.missing]
+    if service is None:
+        lacks.append(f"Service {spec.service}")
+    return Status(address, ready, age(oldest), f"no {', '.join(lacks)}" if lacks else "ok")
 
 
 def _ready(api: Api, spec: ExposureSpec) -> str:

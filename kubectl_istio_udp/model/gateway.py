@@ -272,7 +272,11 @@ def choose_gateway(
             f"there are several gateways: {listed}",
             hints=[f"choose one: --gateway {matching[0].ref}"],
         )
-    wanted = f"no gateway named {name}" if name else "no Istio ingress gateway with a pod was found"
+    wanted = (
+        f"no gateway named {name} has a running pod"
+        if name
+        else "no Istio ingress gateway has a running pod"
+    )
     others = [str(gateway.ref) for gateway in gateways]
     raise NotFound(
         wanted,

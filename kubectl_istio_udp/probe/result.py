@@ -28,7 +28,7 @@ class Answer:
             `unreachable`, `unresolved` (the target's name), or `garbled` (no DNS response).
         truncated: whether the DNS answer was cut to fit a datagram (flag TC).
         milliseconds: how long it took, None where the tool does not say.
-        text: the records, or the payload as hexadecimal.
+        text: the records, or the payload: as text where it is printable, else as hexadecimal.
     """
 
     answered: bool
@@ -66,11 +66,17 @@ def read_answer(
         )
     if isinstance(probe, DnsProbe):
         return _dns(stdout, stderr, error)
-    hexadecimal = "".join(stdout.split())
-    if hexadecimal:
-        return Answer(True, "answer", text=hexadecimal)
+    payload = bytes.fromhex("".join(stdout.split()))
+    if payload:
+        return Answer(True, "answer", text=_readable(payload))
     refused = "refused" in stderr.lower() or "unreachable" in stderr.lower()
     return Answer(False, "unreachable" if refused else "timeout")
+
+
+def _readable(payload: bytes) -> str:
+    """A payload as text where it is printable, else as hexadecimal."""
+    text = payload.decode(errors="replace").rstrip("\r\n")
+    return text if text.isascii() and text.isprintable() else payload.hex()
 
 
 def _dns(stdout: str, stderr: str, error: str) -> Answer:

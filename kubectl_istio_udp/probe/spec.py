@@ -65,14 +65,7 @@ def parse_probe(text: str, query: str | None) -> Probe:
     kind, _, payload = text.partition(":")
     if text == "dns":
         if query is None:
-            raise UsageError(
-                "which DNS name does this Service answer?",
-                hints=[
-                    "say it: --query NAME",
-                    "or once for all: kubectl annotate service NAME kubectl-istio-udp/query=NAME",
-                    "or, where it is no DNS server: --probe text:HELLO or --probe hex:00ff",
-                ],
-            )
+            raise UsageError("a DNS probe needs a name", hints=["say it: --query NAME"])
         return DnsProbe.parse(query)
     if kind == "text" and payload:
         try:

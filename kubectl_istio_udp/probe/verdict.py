@@ -61,14 +61,17 @@ def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict
     if bare:
         listed = ", ".join(map(str, sorted(bare)))
         return Verdict(False, None, f"there is no endpoint to ask for port {listed}")
-    for via, before in ((Via.POD, ""), (Via.GATEWAY, "pods answer"), (Via.SERVICE, "")):
-        bad = [r for r in results if r.hop.via is via and not r.good]
-        if bad:
-            return Verdict(False, bad[0].hop, _sentence(bad, results, before))
+    bad_pods = [r for r in pods if not r.good]
+    if bad_pods:
+        return Verdict(False, bad_pods[0].hop, _sentence(bad_pods, results, ""))
     if direct_only:
         return Verdict(True, None, f"{_count(pods, 'pod')} answered")
     if not any(r.hop.via is Via.GATEWAY for r in results):
-        return Verdict(False, None, "pods answer, but the gateway has no ready pod to ask")
+        return Verdict(False, None, "pods answer, but the gateway has no ready pod")
+    for via, before in ((Via.GATEWAY, "pods answer"), (Via.SERVICE, "the gateway answers")):
+        bad = [r for r in results if r.hop.via is via and not r.good]
+        if bad:
+            return Verdict(False, bad[0].hop, _sentence(bad, results, before))
     return Verdict(True, None, "every hop answered")
 
 
@@ -76,8 +79,6 @@ def _sentence(bad: Sequence[HopResult], results: Iterable[HopResult], before: st
     first = bad[0]
     same = [r for r in results if r.hop.via is first.hop.via]
     name = f"{first.hop.via.value} {first.hop.name} ({first.hop.target})"
-    if first.hop.via is Via.SERVICE:
-        before = "the gateway answers"
     all_gateways = first.hop.via is Via.GATEWAY and len(bad) == len(same)
     subject = "the gateway" if all_gateways else name
     what = _what(first)

@@ -33,8 +33,6 @@ _LB_POLICIES = {
 }
 _DNS_FAMILIES = {IPV4: "V4_ONLY", IPV6: "V6_ONLY"}
 _REVISION_LENGTH = 12
-# Never change this number: a listener whose socket options change gets new sockets, and until the
-# old ones have drained (45 s) the kernel still hands them half of the datagrams (measured).
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # One line for each session that has ended; the counters are udp_proxy's dynamic metadata
 # (its documentation, "Access log extensions").
@@ -104,7 +102,7 @@ def _listener(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
         {
             "name": name,
             "address": {"socket_address": _bind_address(exposure, port.listener_port)},
-            "socket_options": [_receive_buffer()],
+            "socket_options": _socket_options(exposure),
             "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": size}},
             "listener_filters": [
                 {"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}
@@ -140,19 +138,38 @@ def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _receive_buffer() -> dict[str, Any]:
-    """The socket option that lets bursts wait for a busy gateway instead of being dropped.
+def _socket_options(exposure: Exposure) -> list[dict[str, Any]]:
+    """What the listener's socket must allow: bursts, and answers longer than one packet.
 
-    Linux's default holds about 250 small datagrams; at 5,000 new sessions a second on a busy
-    machine it lost 212 to 1,881 of 14,000 queries, this size 0 to 111 (measured). What is asked
-    beyond net.core.rmem_max is silently cut to it (socket(7)), so that asking never fails.
+    Receive buffer: Linux's default holds about 250 small datagrams; at 5,000 new sessions a second
+    on a busy machine it lost 212 to 1,881 of 14,000 queries, this size 0 to 111 (measured). What is
+    asked beyond net.core.rmem_max is silently cut to it (socket(7)), so that asking never fails.
+
+    MTU discovery: Envoy forbids the kernel to fragment what its UDP listeners send (for QUIC's
+    sake), so that answers over 1,472 bytes would be lost; IP_PMTUDISC_DONT allows it again (ip(7)).
+    Envoy sets its own after STATE_PREBIND, so ours comes at STATE_BOUND (measured).
+
+    Never change these: a listener whose socket options change gets new sockets, and until the old
+    ones have drained (45 s) the kernel still hands them half of the datagrams (measured).
     """
+    buffer = _socket_option("SO_RCVBUF", 1, 8, _RECEIVE_BUFFER_BYTES, "STATE_PREBIND")
+    fragments = {
+        IPV4: _socket_option("IP_MTU_DISCOVER", 0, 10, 0, "STATE_BOUND"),
+        IPV6: _socket_option("IPV6_MTU_DISCOVER", 41, 23, 0, "STATE_BOUND"),
+    }
+    return [buffer, *(fragments[family] for family in sorted(exposure.families or (IPV4,)))]
+
+
+def _socket_option(
+    description: str, level: int, name: int, value: int, state: str
+) -> dict[str, Any]:
+    """A socket option by Linux's numbers."""
     return {
-        "description": "SO_RCVBUF",
-        "level": 1,
-        "name": 8,
-        "int_value": _RECEIVE_BUFFER_BYTES,
-        "state": "STATE_PREBIND",
+        "description": description,
+        "level": level,
+        "name": name,
+        "int_value": value,
+        "state": state,
     }
 
 

@@ -106,6 +106,15 @@ class Fakes:
             return {"name": name, "error_state": {"details": self.refuses[name]}}
         return {"name": name, "active_state": {"listener": resource}}
 
+    def _target(self, cluster: dict[str, Any]) -> int | None:
+        """The pods' port that a cluster's list of endpoints is for; None where no entry says."""
+        host = cluster["eds_cluster_config"]["service_name"].split("|")[3]
+        for entry in self.server.all("ServiceEntry"):
+            if host in entry["spec"]["hosts"]:
+                port = entry["spec"]["ports"][0]
+                return int(port.get("targetPort", port["number"]))
+        return None
+
     def _hosts(self, cluster: dict[str, Any]) -> list[dict[str, Any]]:
         """The addresses in the cluster itself, else all ready ones of the EndpointSlices."""
         if not self.hosts:
@@ -117,6 +126,7 @@ class Fakes:
                 {"socket_address": {"address": e["addresses"][0], "port_value": port["port"]}}
                 for piece in self.server.all("EndpointSlice")
                 for port in piece["ports"]
+                if self._target(cluster) in (None, port["port"])
                 for e in piece["endpoints"]
             ]
         return [{"address": socket} for socket in sockets]

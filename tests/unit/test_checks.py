@@ -31,6 +31,7 @@ from tests.unit.builders import (
 PATCH = {"gateway_service": GatewayServiceMode.PATCH}
 OURS = tuple(write.manifest for write in writes(plan_of().exposure))
 SPEC = plan_of().exposure.spec
+OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
 NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
 
 
@@ -107,6 +108,8 @@ FIRES = [
     ("U107", {"cluster_": old("1.16.0"), "options": LOG}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
+    ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
+    ("U206", {"exposures": (SPEC,), "options": PATCH}),
     ("U201", {"cluster_": UNREADY}),
     ("U201", {"cluster_": cluster(slices=[])}),
     ("U202", {"request": {"discovery": Discovery.STATIC}}),
@@ -150,6 +153,8 @@ SILENT = [
     ("U205", {"file_limit": 3_000}),
     ("U205", {"file_limit": None}),
     ("U204", {"cluster_": cluster(gateways=[gateway_pod(ready=False)]), "file_limit": None}),
+    ("U206", {"exposures": (SPEC,)}),
+    ("U206", {"exposures": (dataclasses.replace(SPEC, service="other"),)}),
     ("U301", {"cluster_": cluster(gateway_service=gateway_service(type="ClusterIP"))}),
     ("U301", {"cluster_": cluster(gateway_service=None)}),
     ("U301", {"options": PATCH}),

@@ -34,13 +34,31 @@ def test_lists_exposures(run):
     assert done.code == 0
     headers, row = table(done.out)
     assert headers == [
-        "NAME", "SERVICE", "PORTS", "GATEWAY", "ADDRESS", "DISCOVERY", "READY", "AGE"
+        "NAME", "SERVICE", "PORTS", "GATEWAY", "ADDRESS", "DISCOVERY", "READY", "STATUS",
+        "AGE",
     ]  # fmt: skip
     assert row[:-1] == [
         "coredns", "coredns", "5300:53/UDP", "istio-system/istio-ingressgateway", "203.0.113.5",
-        "selector", "2/2",
+        "selector", "2/2", "ok",
     ]  # fmt: skip
     assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name", "status", "address"),
+    [
+        ("EnvoyFilter", "istio-system", NAME, "no EnvoyFilter", "203.0.113.5"),
+        ("ServiceEntry", "default", NAME, "no ServiceEntry", "203.0.113.5"),
+        ("Service", "istio-system", NAME, "no Service", "<none>"),
+        ("Service", "default", "coredns", "no Service coredns", "203.0.113.5"),
+    ],
+)
+def test_lists_what_an_exposure_lacks(run, server, kind, namespace, name, status, address):
+    run(*EXPOSE)
+    server.remove(kind, namespace, name)
+    _, row = table(run("get").out)
+    assert " ".join(row).endswith(f" {status} {row[-1]}")
+    assert row[4] == address
 
 
 def test_lists_wide(run):
@@ -193,7 +211,7 @@ def test_applies_the_samples_and_takes_them_away(run, server):
     done = run("samples", "apply", "-n", "lab")
     assert done.code == 0
     assert done.out.splitlines() == [f"{name} serverside-applied" for name in SAMPLES]
-    assert done.err == "next: kubectl istio-udp expose coredns -p 5300:53\n"
+    assert done.err == "next: kubectl istio-udp expose -n lab coredns -p 5300:53\n"
     again = run("samples", "apply", "-n", "lab")
     assert again.out.splitlines() == [f"{name} unchanged" for name in SAMPLES]
     gone = run("samples", "delete", "-n", "lab")

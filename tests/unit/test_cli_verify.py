@@ -21,6 +21,11 @@ def exposed(run, server, fakes):
     return f"{address}:5300"
 
 
+def probes(fakes):
+    """The commands that ask a hop; what the gateway's Envoy is asked is left out."""
+    return [command for command in fakes.commands if command[0] != "pilot-agent"]
+
+
 def test_every_hop_answers(run, exposed, fakes):
     done = run("verify", "coredns")
     assert done.code == 0
@@ -31,7 +36,7 @@ def test_every_hop_answers(run, exposed, fakes):
     assert all(" yes " in line and "NOERROR" in line for line in lines[1:5])
     assert lines[5] == "coredns: every hop answered"
     assert done.err == ""
-    assert {command[command.index("-q") + 1] for command in fakes.commands} == {"foo.bar.com"}
+    assert {command[command.index("-q") + 1] for command in probes(fakes)} == {"foo.bar.com"}
 
 
 @pytest.mark.parametrize(
@@ -147,15 +152,15 @@ def test_data_for_programs(run, exposed, form):
 
 def test_another_query_and_type(run, exposed, fakes):
     assert run("verify", "coredns", "--query", "x.example txt").code == 0
-    for command in fakes.commands:
+    for command in probes(fakes):
         assert " ".join(command).count("-q x.example -t TXT") == 1
 
 
 def test_a_datagram_of_ones_own(run, exposed, fakes):
     done = run("verify", "coredns", "--probe", "text:hi")
     assert done.code == 0
-    assert "answer" in done.out and "6869" in done.out
-    assert {command[0] for command in fakes.commands} == {"sh"}
+    assert done.out.splitlines()[1].endswith("hi")
+    assert {command[0] for command in probes(fakes)} == {"sh"}
 
 
 @pytest.mark.parametrize("words", [["-A"], ["--all", "-n", "default"], ["coredns"]])
@@ -186,7 +191,7 @@ def test_no_name_to_ask_for(run, exposed, server):
     server.put(service())
     done = run("verify", "coredns")
     assert done.code == 2
-    assert "which DNS name does this Service answer?" in done.err
+    assert "which DNS name does Service default/coredns answer?" in done.err
     assert "--query NAME" in done.err
 
 
@@ -211,7 +216,7 @@ def test_no_ready_gateway(run, exposed, server):
     server.put(gateway_pod(ready=False))
     done = run("verify", "coredns")
     assert done.code == 1
-    assert "the gateway has no ready pod to ask" in done.out
+    assert "the gateway has no ready pod" in done.out
 
 
 # -- the pod it is asked from -------------------------------------------------------------------

@@ -93,4 +93,4 @@ def test_an_exposure_that_cannot_be_read_has_an_age(api, server):
     server.put(broken)
     (found,) = read_status(api, list_exposures(api))
     assert (found.address, found.ready) == ("", "")
-    assert found == Status("", "", found.age)
+    assert found == Status("", "", found.age, "unreadable")

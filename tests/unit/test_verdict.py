@@ -84,7 +84,7 @@ def test_names_the_first_broken_hop_from_the_pods_outwards(given, broken, text):
     [
         ([], "there is no endpoint to ask: nothing can answer"),
         (results([], [YES], YES), "there is no endpoint to ask: nothing can answer"),
-        (results([YES]), "pods answer, but the gateway has no ready pod to ask"),
+        (results([YES]), "pods answer, but the gateway has no ready pod"),
     ],
 )
 def test_nothing_to_ask_is_no_success(given, text):
