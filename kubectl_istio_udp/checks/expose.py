@@ -22,10 +22,8 @@ from kubectl_istio_udp.model.snapshot import Snapshot
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
 
-# Istio 1.17 has the first Envoy (1.25) whose UDP proxy writes an access log; Istio 1.14 the
-# first (1.22) whose UDP proxy routes by a matcher.
-_SESSION_LOG_ISTIO = (1, 17)
-_MATCHER_ISTIO = (1, 14)
+# Istio 1.15 has the first Envoy (1.23, its release notes) whose UDP proxy has a matcher and a log.
+_FIRST_ISTIO = (1, 15)
 
 
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
@@ -161,26 +159,15 @@ def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 
 
 def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U107: the gateway's Envoy is too old for what is asked."""
+    """U107: the gateway's Envoy is too old for what is written."""
     istio = snapshot.gateway.istio
-    if istio is None:
-        return
-    version = ".".join(map(str, istio))
-    if istio < _MATCHER_ISTIO:
+    if istio is not None and istio < _FIRST_ISTIO:
         yield Finding(
             "U107",
             Severity.ERROR,
-            f"gateway {snapshot.gateway.ref} runs Istio {version}; its UDP proxy has no matcher "
-            f"(from {'.'.join(map(str, _MATCHER_ISTIO))})",
+            f"gateway {snapshot.gateway.ref} runs Istio {'.'.join(map(str, istio))}; its UDP proxy "
+            f"has no matcher (from {'.'.join(map(str, _FIRST_ISTIO))})",
             "upgrade the gateway",
-        )
-    elif exposure.spec.options.session_log and istio < _SESSION_LOG_ISTIO:
-        yield Finding(
-            "U107",
-            Severity.ERROR,
-            f"gateway {snapshot.gateway.ref} runs Istio {version}; its UDP proxy writes no session "
-            f"log (from {'.'.join(map(str, _SESSION_LOG_ISTIO))})",
-            "leave --session-log out",
         )
 
 
@@ -253,7 +240,7 @@ def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             "U204",
             Severity.WARNING,
             f"the file limit of gateway {snapshot.gateway.ref} could not be read (no permission "
-            f"to exec, or no shell in its image); each port gets "
+            f"to exec, no shell in its image, or no answer); each port gets "
             f"{exposure.spec.options.max_sessions} sessions",
             "if its nodes allow more open files, say how many sessions: --max-sessions",
         )

@@ -13,6 +13,10 @@ from kubectl_istio_udp.model.errors import UsageError
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.exposures import Existing
     from kubectl_istio_udp.cluster.status import Status
+    from kubectl_istio_udp.model.ports import ExposedPort
+
+
+_PORTS_SHOWN = 3
 
 
 @click.command("get")
@@ -79,6 +83,13 @@ def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "metadata": metadata}
 
 
+def _ports(ports: Sequence[ExposedPort], wide: bool) -> str:
+    """The ports, `5300:53/UDP,5301:54/UDP`; of many only the first, unless there is room."""
+    if wide or len(ports) <= _PORTS_SHOWN:
+        return ",".join(map(str, ports))
+    return f"{ports[0]} +{len(ports) - 1} more"
+
+
 def _row(existing: Existing, status: Status, with_namespace: bool, wide: bool) -> Sequence[Any]:
     spec = existing.spec
     lead = [existing.namespace] if with_namespace else []
@@ -88,7 +99,7 @@ def _row(existing: Existing, status: Status, with_namespace: bool, wide: bool) -
         *lead,
         existing.name,
         spec.service,
-        ",".join(map(str, spec.ports)),
+        _ports(spec.ports, wide),
         str(spec.gateway),
         status.address,
         spec.discovery.value,

@@ -85,7 +85,6 @@ EXTERNAL = cluster(
     slices=[],
     pods=[],
 )
-LOG = {"session_log": True}
 
 FIRES = [
     ("U101", {"objects": (without_labels(OURS[0]),)}),
@@ -104,8 +103,7 @@ FIRES = [
         "U106",
         {"exposures": (dataclasses.replace(SPEC, gateway=GatewayRef("x", "y", {"app": "y"})),)},
     ),
-    ("U107", {"cluster_": old("1.13.9")}),
-    ("U107", {"cluster_": old("1.16.0"), "options": LOG}),
+    ("U107", {"cluster_": old("1.14.9")}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
     ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
@@ -139,9 +137,8 @@ SILENT = [
         {"cluster_": with_udp(manager="kubectl-istio-udp/udp-default-coredns"), "options": PATCH},
     ),
     ("U106", {"exposures": (SPEC,)}),
-    ("U107", {"cluster_": old("1.14.0")}),
-    ("U107", {"cluster_": old("1.17.0"), "options": LOG}),
-    ("U107", {"cluster_": old("latest"), "options": LOG}),
+    ("U107", {"cluster_": old("1.15.0")}),
+    ("U107", {"cluster_": old("latest")}),
     ("U108", {"options": {"max_sessions": 8_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": None}),
     ("U201", {}),

@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from tests.unit.builders import pod
+from tests.unit.builders import pod, service, udp
 
 NAME = "udp-default-coredns"
 EXPOSE = ("expose", "coredns", "-p", "5300:53")
@@ -59,6 +59,13 @@ def test_lists_what_an_exposure_lacks(run, server, kind, namespace, name, status
     _, row = table(run("get").out)
     assert " ".join(row).endswith(f" {status} {row[-1]}")
     assert row[4] == address
+
+
+def test_of_many_ports_the_first_is_listed(run, server):
+    server.put(service(ports=[udp(53 + n, f"p{n}") for n in range(5)]))
+    run("expose", "coredns")
+    assert "53:53/UDP +4 more" in run("get").out
+    assert "53:53/UDP,54:54/UDP" in run("get", "-o", "wide").out
 
 
 def test_lists_wide(run):
