@@ -158,14 +158,16 @@ def _cause(
             time.sleep(_SETTLE_SECONDS)
             inner = _inner(spec, *read_service(api, spec.namespace, spec.service))
             stale = stale_hosts(api, spec, inner, outer)
-        return f"{stale}; {again}" if stale else ""
+        if stale:
+            return f"{stale}; {again}"
     broken = verdict.broken
     if broken and broken.via is Via.GATEWAY:
         return why_silent(api, spec, broken)
-    if broken and broken.via is Via.SERVICE:
-        wrong = why_service_silent(api, spec)
-        return f"{wrong}; {again} with --force-conflicts" if wrong else ""
-    return ""
+    if broken and broken.via is Via.POD:
+        return ""
+    # Also where all answered: kube-proxy may not yet have taken what is wrong.
+    wrong = why_service_silent(api, spec)
+    return f"{wrong}; {again} with --force-conflicts" if wrong else ""
 
 
 def _print(verified: Sequence[tuple[Existing, tuple[HopResult, ...], Verdict]]) -> None:

@@ -90,15 +90,18 @@ def why_service_silent(api: Api, spec: ExposureSpec) -> str:
     """What is wrong with the Service in front of a gateway that answers; "" if nothing shows.
 
     Returns:
-        A clause such as `its port 5300 leads to 5301, not 5300`.
+        A clause such as `port 5300 of Service istio-system/udp-a-b leads to 5301, not 5300`.
     """
+    if spec.options.gateway_service is GatewayServiceMode.NONE:
+        return ""
     service = gateway_service(api, spec)
     if service is None:
-        return "it is missing"
+        return f"no Service leads to the gateway for {spec.name}"
+    name = f"Service {service['metadata']['namespace']}/{service['metadata']['name']}"
     selector = service["spec"].get("selector") or {}
     companion = spec.options.gateway_service is GatewayServiceMode.COMPANION
     if companion and selector != dict(spec.gateway.selector):
-        return f"its selector {selector} is not the gateway's"
+        return f"the selector of {name}, {selector}, is not the gateway's"
     leads = {
         entry["port"]: entry.get("targetPort", entry["port"])
         for entry in service["spec"].get("ports") or ()
@@ -106,10 +109,10 @@ def why_service_silent(api: Api, spec: ExposureSpec) -> str:
     }
     for port in spec.ports:
         if port.gateway_port not in leads:
-            return f"it has no port {port.gateway_port}/UDP"
+            return f"{name} has no port {port.gateway_port}/UDP"
         if leads[port.gateway_port] != port.listener_port:
             target = leads[port.gateway_port]
-            return f"its port {port.gateway_port} leads to {target}, not {port.listener_port}"
+            return f"port {port.gateway_port} of {name} leads to {target}, not {port.listener_port}"
     return ""
 
 

@@ -54,7 +54,7 @@ def test_a_changed_companion_is_found(space: Space, port: int) -> None:
     kubectl("patch", "service", "-n", GATEWAY_NAMESPACE, name, "--type=json", "-p", patch)
     found = space.verify("dns", "--timeout", "1s")
     assert found.code == 1
-    assert f"its port {port} leads to {port + 1}, not {port}" in found.out
+    assert f"port {port} of Service {GATEWAY_NAMESPACE}/{name} leads to {port + 1}" in found.out
     space.expose("dns", "-p", f"{port}:53", "--force-conflicts")
     wait_answered(space, "dns")
 
