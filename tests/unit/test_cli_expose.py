@@ -5,12 +5,17 @@ import json
 import pytest
 import yaml
 
+from kubectl_istio_udp.cli import expose
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from tests.unit.apiserver import Exec
 from tests.unit.builders import (
     endpoint,
     endpoint_slice,
     gateway_pod,
     gateway_service,
+    plan_of,
     service,
     tcp,
     udp,
@@ -380,3 +385,14 @@ def test_a_gateway_that_cannot_be_asked_is_no_obstacle_to_a_dry_run(run, fakes):
     fakes.deaf["istio-ingressgateway-1"] = Exec(error="container not found")
     assert run(*EXPOSE, "--dry-run", "client").code == 0
     assert run(*EXPOSE, "--no-wait").code == 0
+
+
+def test_who_was_overtaken_hears_of_it(api, server):
+    """Two expose the same Service at once with different ports: the later one stays."""
+    mine = plan_of().exposure.spec
+    theirs = plan_of(ports=[PortRequest(5399)]).exposure
+    server.put(dict(envoy_filter(theirs)))
+    with pytest.raises(ClusterError, match="changed by somebody else meanwhile"):
+        expose._check_not_overtaken(api, mine)
+    server.put(dict(envoy_filter(plan_of().exposure)))
+    expose._check_not_overtaken(api, mine)

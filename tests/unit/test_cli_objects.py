@@ -289,3 +289,13 @@ def test_samples_offer_no_flag_that_they_lack(run, server):
 def test_a_name_in_all_namespaces_is_refused(run):
     """kubectl: a resource cannot be retrieved by name across all namespaces."""
     assert run("get", "-A", "coredns").code == 2
+
+
+def test_a_deletion_that_fails_says_how_to_go_on(run, server):
+    run(*EXPOSE)
+    server.fail("DELETE", "/envoyfilters/", 500)
+    done = run("delete", "coredns")
+    assert done.code == 3
+    assert "delete the rest: kubectl istio-udp delete -n default coredns" in done.err
+    server.heal()
+    assert run("delete", "coredns").code == 0

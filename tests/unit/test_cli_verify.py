@@ -345,3 +345,51 @@ def test_asking_again_leaves_the_cluster_some_time(run, server, fakes, monkeypat
     fakes.commands.clear()
     run("verify", "coredns")
     assert len([c for c in fakes.commands if f"@{address}" in c]) <= 4
+
+
+def change_companion(server, **spec):
+    found = server.get("Service", "istio-system", NAME)
+    found["spec"].update(spec)
+    server.put(found)
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        ({"selector": {"app": "x"}}, "is not the gateway's"),
+        ({"ports": []}, "has no port 5300/UDP"),
+        (
+            {"ports": [{"port": 5300, "protocol": "UDP", "targetPort": 5301}]},
+            f"port 5300 of Service istio-system/{NAME} leads to 5301, not 5300",
+        ),
+    ],
+)
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_changed_companion_is_found(run, exposed, server, fakes, spec, wrong, answers):
+    """Also while it still answers: kube-proxy may not have taken the change."""
+    change_companion(server, **spec)
+    if not answers:
+        fakes.dig[exposed] = "closed"
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert wrong in done.out
+    assert "--force-conflicts" in done.out
+
+
+def test_a_gateway_that_sends_elsewhere_is_found(run, exposed, server, monkeypatch):
+    """One of two pods is gone from the Service; the gateway still has both."""
+    monkeypatch.setattr("kubectl_istio_udp.cli.verify._SETTLE_SECONDS", 0.01)
+    assert run(*EXPOSE, "--discovery", "static").code == 0
+    server.put(endpoint_slice(endpoint("10.244.0.20", "coredns-1")))
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert (
+        "sends port 53 to 10.244.0.20:53, 10.244.0.21:53, but Service coredns has 10.244.0.20:53; "
+        "run the same expose of coredns again"
+    ) in done.out
+
+
+def test_no_way_for_clients_is_nobodys_fault_where_none_was_asked_for(run, server, fakes):
+    assert run(*EXPOSE, "--gateway-service", "none").code == 0
+    done = run("verify", "coredns")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "coredns: every hop answered")

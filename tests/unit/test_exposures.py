@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from kubectl_istio_udp.cluster.exposures import get_exposures, list_exposures, spec_of
-from kubectl_istio_udp.model.errors import ClusterError, NotFound
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import plan_of
 
@@ -90,3 +90,25 @@ def test_a_name_that_is_not_there_is_told(api, server, there, hint):
         get_exposures(api, "default", ["x"])
     assert hint in caught.value.hints[0]
     assert get_exposures(api, "default", ["x"], missing_ok=True) == ()
+
+
+def test_who_may_not_look_everywhere_finds_what_is_near(api, server):
+    """In the Service's namespace, and in that of the gateway which the ServiceEntry names."""
+    server.put(*objects())
+    for plural in ("serviceentries", "envoyfilters", "services"):
+        server.fail("GET", rf"v\w+/{plural}\?", 403)
+    (found,) = list_exposures(api, "default")
+    assert [o["kind"] for o in found.objects] == ["ServiceEntry", "EnvoyFilter", "Service"]
+    assert found.missing == ()
+    with pytest.raises(Forbidden):
+        list_exposures(api)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_missing_object_is_named(api, server, lost):
+    there = objects()
+    gone = there.pop(lost)
+    server.put(*there)
+    (found,) = list_exposures(api)
+    place = gone["metadata"]
+    assert found.missing == (f"{gone['kind']} {place['namespace']}/{place['name']}",)
