@@ -8,7 +8,6 @@ would collide is refused here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from kubectl_istio_udp.checks.findings import Finding, Severity
 from kubectl_istio_udp.model import names
@@ -17,6 +16,7 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
+from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, room
 from kubectl_istio_udp.model.snapshot import Snapshot
 
@@ -117,9 +117,10 @@ def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
         )
         return
     name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+    ours = managed_ports(service, names.service_manager(*exposure.spec.key))
     for port in exposure.spec.ports:
         for entry in service["spec"].get("ports") or ():
-            if _is_ours(service, entry, names.service_manager(*exposure.spec.key)):
+            if entry in ours:
                 continue
             same_port = (entry["port"], entry.get("protocol")) == (port.gateway_port, "UDP")
             if same_port or entry.get("name") == f"udp-{port.gateway_port}":
@@ -130,16 +131,6 @@ def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
                     f"({entry.get('name')})",
                     _another_port(port.service_port),
                 )
-
-
-def _is_ours(service: Any, entry: Any, manager: str) -> bool:
-    """Whether a Service's port was applied by this exposure's own field manager."""
-    key = f'k:{{"port":{entry["port"]},"protocol":"{entry.get("protocol", "TCP")}"}}'
-    return any(
-        key in ((owner.get("fieldsV1") or {}).get("f:spec") or {}).get("f:ports", {})
-        for owner in service["metadata"].get("managedFields") or ()
-        if owner.get("manager") == manager
-    )
 
 
 def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.cluster.waiting import ready_pods
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.names import service_manager
+from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.ports import ExposedPort
 
 _POLL_SECONDS = 0.2
@@ -63,8 +64,7 @@ def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Add
     if found.service:
         return found
     pods = ready_pods(api, spec.gateway.namespace, spec.gateway.selector)
-    manifests = [api.get("Pod", spec.gateway.namespace, name) for name in pods]
-    return Addresses(pods=tuple(pod["status"]["podIP"] for pod in manifests))
+    return Addresses(pods=tuple(pod.ips[0] for pod in pods))
 
 
 def gateway_service(api: Api, spec: ExposureSpec) -> Mapping[str, Any] | None:
@@ -73,19 +73,8 @@ def gateway_service(api: Api, spec: ExposureSpec) -> Mapping[str, Any] | None:
     if mode is GatewayServiceMode.COMPANION:
         return api.find("Service", namespace, spec.object_name)
     if mode is GatewayServiceMode.PATCH:
-        return patched_service(api.list("Service", namespace), spec)
-    return None
-
-
-def patched_service(
-    services: Iterable[Mapping[str, Any]], spec: ExposureSpec
-) -> Mapping[str, Any] | None:
-    """The gateway's own Service that bears an exposure's ports."""
-    manager = service_manager(*spec.key)
-    for service in services:
-        owners = service["metadata"].get("managedFields") or ()
-        if any(owner.get("manager") == manager for owner in owners):
-            return service
+        manager = service_manager(*spec.key)
+        return next((s for s in api.list("Service", namespace) if is_managed(s, manager)), None)
     return None
 
 

@@ -384,6 +384,11 @@ class Api:
         )
 
 
+def selector_of(labels: Mapping[str, str]) -> str:
+    """The label selector that asks for all of these labels: `app=dns,tier=front`."""
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     """Run calls at the same time; their results in order, or the first one's error."""
     return for_each(lambda call: call(), calls)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api, for_each
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 
 KINDS = ("ServiceEntry", "EnvoyFilter", "Service")
 # Where exposures without a ServiceEntry can be looked for by a user who may not look everywhere.
@@ -42,9 +41,7 @@ class Existing:
         if spec is None:
             return ()
         places = {"EnvoyFilter": spec.gateway.namespace}
-        if spec.discovery in (Discovery.SELECTOR, Discovery.ENDPOINTS) and any(
-            port.eds_service is None for port in spec.ports
-        ):
+        if spec.entry_ports:
             places["ServiceEntry"] = spec.namespace
         if spec.options.gateway_service is GatewayServiceMode.COMPANION:
             places["Service"] = spec.gateway.namespace
@@ -110,13 +107,8 @@ def _list_near(api: Api, namespace: str, selector: str) -> list[list[dict[str, A
         with suppress(ClusterError):
             gateways.add(spec_of(entry).gateway.namespace)
     found = [entries]
-    for gateway in sorted(gateways):
-        found += for_each(partial(_list, api, gateway, selector), KINDS[1:])
-    return found
-
-
-def _list(api: Api, namespace: str, selector: str, kind: str) -> list[dict[str, Any]]:
-    return api.list(kind, namespace, selector)
+    places = [(kind, gateway) for gateway in sorted(gateways) for kind in KINDS[1:]]
+    return found + for_each(lambda place: api.list(*place, selector), places)
 
 
 def get_exposures(

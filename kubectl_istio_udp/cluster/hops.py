@@ -8,9 +8,9 @@ from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import gateway_service
 from kubectl_istio_udp.cluster.client import Api, in_parallel
 from kubectl_istio_udp.cluster.snapshot import service_slices
+from kubectl_istio_udp.cluster.waiting import ready_pods
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
-from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, is_gateway_pod
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service, endpoints_of
@@ -48,20 +48,16 @@ def read_service(api: Api, namespace: str, name: str) -> tuple[Service, tuple[En
 
 def gateway_hops(api: Api, spec: ExposureSpec) -> tuple[Hop, ...]:
     """Every ready gateway pod, then the Service in front, for each of an exposure's ports."""
-    selector = ",".join(f"{key}={value}" for key, value in spec.gateway.selector.items())
     pods, service = in_parallel(
         [
-            lambda: api.list("Pod", spec.gateway.namespace, selector),
+            lambda: ready_pods(api, spec.gateway.namespace, spec.gateway.selector),
             lambda: gateway_service(api, spec),
         ]
-    )
-    gateway = Gateway(
-        spec.gateway, tuple(GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod))
     )
     hops = [
         Hop(Via.GATEWAY, pod.name, pod.ips[0], port.listener_port, port.service_port)
         for port in spec.ports
-        for pod in gateway.ready_pods
+        for pod in pods
     ]
     address = service["spec"].get("clusterIP") if service else None
     if service and address and address != "None":

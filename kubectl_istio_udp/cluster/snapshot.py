@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel
+from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel, selector_of
 from kubectl_istio_udp.cluster.exposures import spec_of
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
@@ -77,7 +77,7 @@ def read_snapshot(
     gateways = _gateways(api, gateway_pods, choice)
     gateway = choose_gateway(gateways, choice.name, selector_given=bool(choice.selector))
     own_name = names.object_name(namespace, request.exposure_name)
-    selector = ",".join(f"{key}={value}" for key, value in service.selector.items())
+    selector = selector_of(service.selector)
     calls: list[Callable[[], Any]] = [
         lambda: _envoy_filters(api, gateway, root),
         lambda: api.list("Pod", namespace, selector) if selector else [],
@@ -155,7 +155,7 @@ def _gateways(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> tu
 
 def _gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
     if choice.selector:
-        selectors = [",".join(f"{key}={value}" for key, value in choice.selector)]
+        selectors = [selector_of(dict(choice.selector))]
     else:
         selectors = [ISTIO_LABEL, GATEWAY_API_LABEL]
     try:

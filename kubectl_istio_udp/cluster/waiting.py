@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.client import Api, for_each
+from kubectl_istio_udp.cluster.client import Api, for_each, selector_of
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
 from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
 
@@ -63,7 +62,7 @@ def wait_until_live(
     begun = time.monotonic()
     missing: dict[str, str] = {}
     while True:
-        pods = ready_pods(api, namespace, selector)
+        pods = [pod.name for pod in ready_pods(api, namespace, selector)]
         hosts = expected.hosts() if pods else {}
         lacks = for_each(partial(_lack, api, namespace, expected, hosts), pods)
         missing = {pod: lack for pod, lack in zip(pods, lacks, strict=True) if lack}
@@ -139,7 +138,7 @@ def wait_until_gone(
     begun = time.monotonic()
     names = tuple(listeners)
     while True:
-        pods = ready_pods(api, namespace, selector)
+        pods = [pod.name for pod in ready_pods(api, namespace, selector)]
         try:
             states = for_each(lambda pod: proxies.listeners(api, namespace, pod), pods)
         except ClusterError as error:
@@ -152,9 +151,8 @@ def wait_until_gone(
         time.sleep(_POLL_SECONDS)
 
 
-def ready_pods(api: Api, namespace: str, selector: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of a gateway's ready pods."""
-    text = ",".join(f"{key}={value}" for key, value in selector.items())
-    pods: list[dict[str, Any]] = api.list("Pod", namespace, text)
+def ready_pods(api: Api, namespace: str, selector: Mapping[str, str]) -> tuple[GatewayPod, ...]:
+    """A gateway's ready pods, by name."""
+    pods = api.list("Pod", namespace, selector_of(selector))
     found = [GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod)]
-    return tuple(sorted(pod.name for pod in found if pod.ready))
+    return tuple(sorted((pod for pod in found if pod.ready), key=lambda pod: pod.name))

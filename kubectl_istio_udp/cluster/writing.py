@@ -11,10 +11,13 @@ from kubectl_istio_udp.cluster.waiting import wait_until_gone
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.ownership import is_managed, managed_ports
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 
 Report = Callable[[str, str, str], None]
+# What we apply of a port; the server adds more (nodePort).
+_APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
 
 class Transaction:
@@ -101,7 +104,12 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": {"name": write.name, "namespace": write.namespace},
     }
     if not write.whole:
-        former["spec"] = {"ports": _owned_ports(before, write.manager)}
+        former["spec"] = {
+            "ports": [
+                {key: entry[key] for key in _APPLIED_PORT_FIELDS if key in entry}
+                for entry in managed_ports(before, write.manager)
+            ]
+        }
         return former
     for part in ("labels", "annotations"):
         mine = manifest["metadata"].get(part) or {}
@@ -113,21 +121,6 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
         if manifest["kind"] != "Service" or key in manifest["spec"]
     }
     return former
-
-
-def _owned_ports(service: Mapping[str, Any], manager: str) -> list[dict[str, Any]]:
-    """The ports of a Service that a field manager applied."""
-    owned = {
-        key
-        for owner in service["metadata"].get("managedFields") or ()
-        if owner.get("manager") == manager
-        for key in ((owner.get("fieldsV1") or {}).get("f:spec") or {}).get("f:ports", {})
-    }
-    return [
-        {key: port[key] for key in ("name", "port", "protocol", "targetPort") if key in port}
-        for port in service["spec"].get("ports") or ()
-        if f'k:{{"port":{port["port"]},"protocol":"{port.get("protocol", "TCP")}"}}' in owned
-    ]
 
 
 def _aftermath(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
@@ -183,7 +176,7 @@ def release_gateway_ports(api: Api, spec: ExposureSpec, *, dry_run: bool, report
     manager = names.service_manager(*spec.key)
     for service in api.list("Service", spec.gateway.namespace):
         metadata = service["metadata"]
-        if not any(o.get("manager") == manager for o in metadata.get("managedFields") or ()):
+        if not is_managed(service, manager):
             continue
         nothing = {
             "apiVersion": "v1",

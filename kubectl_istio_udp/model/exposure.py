@@ -156,6 +156,16 @@ class ExposureSpec:
         """The name of a port's listener and of its cluster in Envoy, and its stat prefix."""
         return f"{self.object_name}-{port.gateway_port}"
 
+    @property
+    def entry_ports(self) -> tuple[ExposedPort, ...]:
+        """The ports whose endpoints the exposure's own ServiceEntry gives.
+
+        None for static and DNS discovery, nor for ports whose endpoints istiod already publishes.
+        """
+        if self.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS):
+            return ()
+        return tuple(port for port in self.ports if port.eds_service is None)
+
     def eds_service(self, port: ExposedPort) -> str:
         """The name under which istiod publishes a port's endpoints (EDS)."""
         if port.eds_service:

@@ -15,13 +15,10 @@ from kubectl_istio_udp.render.metadata import ISTIO_BETA_API, metadata
 
 
 def service_entry(exposure: Exposure) -> dict[str, Any] | None:
-    """The ServiceEntry manifest; None where no port needs one.
-
-    Static and DNS discovery need none, nor do ports whose endpoints istiod already publishes.
-    """
+    """The ServiceEntry manifest; None where no port needs one."""
     spec = exposure.spec
-    ports = {port.service_port: port for port in spec.ports if port.eds_service is None}
-    if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not ports:
+    ports = {port.service_port: port for port in spec.entry_ports}
+    if not ports:
         return None
     body: dict[str, Any] = {
         "hosts": [names.entry_host(spec.namespace, spec.name)],

@@ -175,5 +175,6 @@ def test_a_gateway_that_cannot_be_asked_is_told(api, server, fakes):
 
 def test_ready_pods(api, server):
     server.put(gateway_pod("b"), gateway_pod("a"), gateway_pod("c", ready=False))
-    assert ready_pods(api, "istio-system", GATEWAY_LABELS) == ("a", "b", POD)
+    found = ready_pods(api, "istio-system", GATEWAY_LABELS)
+    assert [pod.name for pod in found] == ["a", "b", POD]
     assert ready_pods(api, "istio-system", {"app": "other"}) == ()

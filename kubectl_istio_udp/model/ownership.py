@@ -1,0 +1,32 @@
+"""Which fields of a Service a field manager owns, read from its managedFields.
+
+Their form is that of server-side apply (structured-merge-diff's FieldsV1): an entry of spec.ports
+is known by `k:{"port":53,"protocol":"UDP"}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_managed(service: Mapping[str, Any], manager: str) -> bool:
+    """Whether a field manager owns anything of a Service manifest."""
+    return any(
+        owner.get("manager") == manager for owner in service["metadata"].get("managedFields") or ()
+    )
+
+
+def managed_ports(service: Mapping[str, Any], manager: str) -> list[Mapping[str, Any]]:
+    """The entries of a Service's spec.ports that a field manager owns."""
+    owned = {
+        key
+        for owner in service["metadata"].get("managedFields") or ()
+        if owner.get("manager") == manager
+        for key in ((owner.get("fieldsV1") or {}).get("f:spec") or {}).get("f:ports", {})
+    }
+    return [entry for entry in service["spec"].get("ports") or () if _key(entry) in owned]
+
+
+def _key(entry: Mapping[str, Any]) -> str:
+    return f'k:{{"port":{entry["port"]},"protocol":"{entry.get("protocol", "TCP")}"}}'
