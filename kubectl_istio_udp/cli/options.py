@@ -17,7 +17,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
-    from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+    from kubectl_istio_udp.cluster.gateways import GatewayChoice
 
 Decorator = Callable[[Any], Any]
 
@@ -143,10 +143,11 @@ def gateway_options(command: Callable[..., Any]) -> Any:
     """--gateway and --gateway-selector, as one `gateway` (a GatewayChoice)."""
 
     def collect(**values: Any) -> Any:
-        from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+        from kubectl_istio_udp.cluster.gateways import GatewayChoice
 
         choice: GatewayChoice = GatewayChoice(
-            name=values.pop("gateway"), selector=_selector(values.pop("gateway_selector"))
+            name=values.pop("gateway"),
+            selector=parse_labels(values.pop("gateway_selector"), "--gateway-selector"),
         )
         return command(gateway=choice, **values)
 
@@ -168,14 +169,23 @@ _GATEWAY_OPTIONS: tuple[Decorator, ...] = (
 )
 
 
-def _selector(text: str | None) -> tuple[tuple[str, str], ...]:
+def parse_labels(text: str | None, option: str) -> tuple[tuple[str, str], ...]:
+    """Read `KEY=VALUE,...`.
+
+    Args:
+        text: what was typed; None and "" are no labels.
+        option: the option's name, for the message.
+
+    Raises:
+        UsageError: it is something else.
+    """
     if not text:
         return ()
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(key and equals for key, equals, _ in pairs):
         raise UsageError(
-            f"--gateway-selector {text!r} is not KEY=VALUE,...",
-            hints=["for example --gateway-selector app=edge,istio=ingressgateway"],
+            f"{option} {text!r} is not KEY=VALUE,...",
+            hints=[f"for example {option} app=edge,istio=ingressgateway"],
         )
     return tuple((key.strip(), value.strip()) for key, _, value in pairs)
 

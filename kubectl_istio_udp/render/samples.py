@@ -14,7 +14,8 @@ from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, QUERY_ANNOT
 COREDNS_IMAGE = "coredns/coredns"
 TOOL_IMAGE = "zhaohuabing/network-tool"
 SAMPLE_QUERY = "foo.bar.com"
-_SERVER, _TOOL = "coredns", "network-tool"
+ECHO_PORT = 9000
+_SERVER, _TOOL, _ECHO = "coredns", "network-tool", "tcp-echo"
 _COREFILE = """\
 .:53 {
     forward . 8.8.8.8 9.9.9.9
@@ -39,10 +40,28 @@ def samples(
     )
 
 
-def one_run_tool(namespace: str, image: str | None) -> dict[str, Any]:
-    """A network-tool pod for one run: a name nobody else has, no sidecar to wait for."""
+def one_run_tool(namespace: str, image: str | None, in_mesh: bool = False) -> dict[str, Any]:
+    """A network-tool pod for one run: a name nobody else has, and a sidecar only where asked.
+
+    One without need not be waited for.
+    """
     name = f"{_TOOL}-{secrets.token_hex(4)}"
-    return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=False)
+    return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=in_mesh)
+
+
+def one_run_echo(namespace: str, image: str | None) -> dict[str, Any]:
+    """A pod in the mesh that takes one TCP connection after another and sends back what comes."""
+    name = f"{_ECHO}-{secrets.token_hex(4)}"
+    manifest = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=True)
+    manifest["metadata"]["labels"]["app"] = name
+    (container,) = manifest["spec"]["containers"]
+    serve = f"while true; do nc -l -p {ECHO_PORT} || nc -l {ECHO_PORT}; done"
+    container |= {
+        "name": _ECHO,
+        "command": ["sh", "-c", serve],
+        "ports": [{"name": "tcp-echo", "containerPort": ECHO_PORT}],
+    }
+    return manifest
 
 
 def _metadata(namespace: str, name: str, app: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 
-from kubectl_istio_udp.cluster.exposures import list_exposures
-from kubectl_istio_udp.cluster.writing import Transaction, delete_exposure, prune
+from kubectl_istio_udp.cluster.existing import list_exposures
+from kubectl_istio_udp.cluster.writing import Transaction, delete_existing, prune
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,
@@ -209,7 +209,7 @@ def test_the_gateways_service_keeps_all_else(api, server):
 def delete(api, *, timeout=5.0, dry_run=False):
     reported = []
     (existing,) = list_exposures(api)
-    warnings = delete_exposure(
+    warnings = delete_existing(
         api,
         existing,
         timeout=timeout,
