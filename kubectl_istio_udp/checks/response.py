@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from kubectl_istio_udp.checks.findings import Finding, Severity
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model.mesh import Version, show_version
-from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec
+from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
 from kubectl_istio_udp.model.responseplan import (
     DIRECT_RESPONSE_SINCE,
     ResponseSnapshot,
     bound,
 )
-from kubectl_istio_udp.model.routing import Rival, Takes, covers
+from kubectl_istio_udp.model.routing import Rival, Takes
 
 Rule = Callable[[Response, ResponseSnapshot], Iterator[Finding]]
 
@@ -181,7 +181,7 @@ def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
     spec = response.spec
     if spec.api is not ResponseApi.ENVOY_FILTER:
         return
-    for rival in dict.fromkeys(rival for rival, _ in _sharing(spec, snapshot)):
+    for rival in {rival.owner: rival for rival, _ in _sharing(spec, snapshot)}.values():
         yield Finding(
             "U213",
             Severity.WARNING,
@@ -208,7 +208,7 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
             Severity.WARNING,
             f"requests for these hosts go to VirtualServices of their own, not to this response: "
             f"{shown}{more}",
-            f"name the host as well: --host {min(theirs)}; or {_OTHER_API}",
+            f"make another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
         )
 
 

@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.5
 _TOLERANCE = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Side:
     """One proxy that sees the connection.
 
@@ -119,7 +119,7 @@ def _target(
 ) -> Iterator[Target]:
     from kubectl_istio_udp.cluster.connection import echo_target, service_target
     from kubectl_istio_udp.model.errors import UsageError
-    from kubectl_istio_udp.render.samples import ECHO_PORT, one_run_echo
+    from kubectl_istio_udp.render.samples import one_run_echo
 
     home = pod.namespace if spec.reach is Reach.MESH else spec.namespace
     if to:
@@ -134,9 +134,9 @@ def _target(
             "made for this run must not bear",
             hints=["name a Service whose pods have them: --to [NAMESPACE/]SERVICE[:PORT]"],
         )
-    manifest = one_run_echo(home, asked.tool_image)
-    progress(f"starting pod {manifest['metadata']['name']}")
-    with echo_target(api, manifest, ECHO_PORT) as target:
+    manifests = one_run_echo(home, asked.tool_image)
+    progress(f"starting pod {manifests[0]['metadata']['name']}")
+    with echo_target(api, manifests) as target:
         yield target
 
 

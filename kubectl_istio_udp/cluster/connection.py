@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,13 @@ from kubectl_istio_udp.model.reach import Proxy, proxy_of
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 
 _START_SECONDS = 60.0
-# A connection that was refused ends at once; the pipe's other end must not make it look held.
+# The first bytes let a proxy that sniffs the protocol go on; a Service that was made just now may
+# refuse at first.
 _HOLD = """
 command -v nc >/dev/null || exit 127
-sleep "$3" | timeout "$3" nc "$1" "$2" >/dev/null
+export HOST="$1" PORT="$2" SECONDS_LONG="$3"
+timeout "$3" sh -c '
+  until { echo verify; sleep "$SECONDS_LONG"; } | nc "$HOST" "$PORT" >/dev/null; do sleep 0.5; done'
 """
 
 
@@ -95,12 +98,19 @@ def service_target(api: Api, namespace: str, text: str) -> Target:
         ]
     )
     ports = [p for p in service["spec"].get("ports") or () if p.get("protocol", "TCP") == "TCP"]
-    entry = next((p for p in ports if port in ("", str(p["port"]), p.get("name"))), None)
+    plain = [p for p in ports if not _speaks_http(p)]
+    entry = next((p for p in plain + ports if port in ("", str(p["port"]), p.get("name"))), None)
     if entry is None:
         listed = ", ".join(str(p["port"]) for p in ports) or "none"
         raise UsageError(
             f"Service {namespace}/{name} has no TCP port {port}".rstrip(),
             hints=[f"its TCP ports: {listed}"],
+        )
+    if _speaks_http(entry):
+        raise UsageError(
+            f"port {entry['port']} of Service {namespace}/{name} speaks HTTP, of which proxies log "
+            "every request by itself",
+            hints=["name a port of plain TCP: --to SERVICE:PORT"],
         )
     endpoints = endpoints_of(slices, entry.get("name", ""), (IPV4, IPV6), "TCP")
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
@@ -120,32 +130,39 @@ def service_target(api: Api, namespace: str, text: str) -> Target:
     )
 
 
+def _speaks_http(port: Mapping[str, Any]) -> bool:
+    """Whether Istio takes a Service port for HTTP, by its appProtocol or the name's beginning."""
+    return str(port.get("appProtocol") or port.get("name") or "").startswith(("http", "grpc"))
+
+
 @contextmanager
-def echo_target(api: Api, manifest: Mapping[str, Any], port: int) -> Iterator[Target]:
+def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
     """A server made for this run, and deleted afterwards, whatever happens.
 
     Args:
         api: the cluster.
-        manifest: its Pod.
-        port: the port it serves.
+        manifests: its Pod and its Service.
 
     Raises:
         WaitTimeout: it did not start.
         ClusterError: it started without a sidecar: there is none to read a log of.
     """
-    metadata = manifest["metadata"]
+    metadata = manifests[0]["metadata"]
     namespace, name = metadata["namespace"], metadata["name"]
     try:
-        api.apply(manifest, before=None, manager=MANAGER)
+        for manifest in manifests:
+            made = api.apply(manifest, before=None, manager=MANAGER).manifest
         selector = f"app={metadata['labels']['app']}"
         (pod,) = wait_running(api, namespace, selector, _START_SECONDS, name)
-        proxy, address = proxy_of(pod), str(pod["status"]["podIP"])
+        proxy, server = proxy_of(pod), str(pod["status"]["podIP"])
         if proxy is None:
             raise ClusterError(
                 f"pod {namespace}/{name} got no sidecar: Istio does not inject into {namespace}",
                 hints=["name a Service whose pods have one: --to SERVICE[:PORT]"],
             )
-        yield Target(address, port, ((address, port),), {address: proxy})
+        port = made["spec"]["ports"][0]["port"]
+        yield Target(made["spec"]["clusterIP"], port, ((server, port),), {server: proxy})
     finally:
-        with suppress(IstioUdpError):
-            api.delete("Pod", namespace, name)
+        for manifest in manifests:
+            with suppress(IstioUdpError):
+                api.delete(manifest["kind"], namespace, manifest["metadata"]["name"])

@@ -108,6 +108,12 @@ def check_host(text: str) -> str:
     return text
 
 
+def covers(pattern: str, host: str) -> bool:
+    """Whether a host pattern (`*`, `*.example.com`, a name) takes in another one, or equals it."""
+    pattern, host = pattern.lower(), host.lower()
+    return pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
 def parse_header(text: str) -> tuple[str, str]:
     """Read `NAME=VALUE`.
 
@@ -168,6 +174,13 @@ class Answer:
             raise UsageError("an answer is for at least one host")
         for host in self.hosts:
             check_host(host)
+            wider = [other for other in self.hosts if other != host and covers(other, host)]
+            if wider:
+                # Istio's validation refuses a VirtualService with both.
+                raise UsageError(
+                    f"--host {wider[0]} takes in {host}",
+                    hints=[f"leave {host} out, or make a response of its own for it"],
+                )
 
     def covers(self, path: str) -> bool:
         """Whether a request of this path is meant."""

@@ -14,19 +14,13 @@ from typing import Any
 
 from kubectl_istio_udp.model.gateway import Gateway, selects
 from kubectl_istio_udp.model.names import owner_of
-from kubectl_istio_udp.model.response import Answer
+from kubectl_istio_udp.model.response import Answer, covers
 
 MESH = "mesh"
 _HTTP = frozenset({"HTTP", "HTTP2", "HTTPS", "GRPC", "GRPC-WEB"})
 _NOT_TERMINATED = frozenset({"PASSTHROUGH", "AUTO_PASSTHROUGH"})
 # Parts of a match that restrict nothing that a path alone does not say.
 _NO_CONDITIONS = frozenset({"uri", "name", "ignoreUriCase", "statPrefix"})
-
-
-def covers(pattern: str, host: str) -> bool:
-    """Whether a host pattern (`*`, `*.example.com`, a name) takes in another one, or equals it."""
-    pattern, host = pattern.lower(), host.lower()
-    return pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, QUERY_ANNOT
 COREDNS_IMAGE = "coredns/coredns"
 TOOL_IMAGE = "zhaohuabing/network-tool"
 SAMPLE_QUERY = "foo.bar.com"
-ECHO_PORT = 9000
+_ECHO_PORT = 9000
 _SERVER, _TOOL, _ECHO = "coredns", "network-tool", "tcp-echo"
 _COREFILE = """\
 .:53 {
@@ -49,19 +49,21 @@ def one_run_tool(namespace: str, image: str | None, in_mesh: bool = False) -> di
     return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=in_mesh)
 
 
-def one_run_echo(namespace: str, image: str | None) -> dict[str, Any]:
-    """A pod in the mesh that takes one TCP connection after another and sends back what comes."""
+def one_run_echo(namespace: str, image: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A server in the mesh for one run, that takes TCP connections: its Pod and its Service."""
     name = f"{_ECHO}-{secrets.token_hex(4)}"
-    manifest = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=True)
-    manifest["metadata"]["labels"]["app"] = name
-    (container,) = manifest["spec"]["containers"]
-    serve = f"while true; do nc -l -p {ECHO_PORT} || nc -l {ECHO_PORT}; done"
-    container |= {
-        "name": _ECHO,
-        "command": ["sh", "-c", serve],
-        "ports": [{"name": "tcp-echo", "containerPort": ECHO_PORT}],
+    pod = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=True)
+    pod["metadata"]["labels"]["app"] = name
+    (container,) = pod["spec"]["containers"]
+    serve = f"while true; do nc -l -p {_ECHO_PORT} || nc -l {_ECHO_PORT}; done"
+    container |= {"name": _ECHO, "command": ["sh", "-c", serve]}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(namespace, name, name),
+        "spec": {"selector": {"app": name}, "ports": [{"name": _ECHO, "port": _ECHO_PORT}]},
     }
-    return manifest
+    return pod, service
 
 
 def _metadata(namespace: str, name: str, app: str) -> dict[str, Any]:
