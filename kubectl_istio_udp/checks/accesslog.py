@@ -81,7 +81,7 @@ def _nobody(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findin
 def _reconnects(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
     """U223: changing a listener's filters makes Envoy close the connections it has."""
     count = len(snapshot.reached(spec))
-    if count:
+    if count and spec != snapshot.present:
         yield Finding(
             "U223",
             Severity.WARNING,

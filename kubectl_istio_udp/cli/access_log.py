@@ -152,7 +152,7 @@ def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
         if applying.dry_run == "client":
             tell_gone([("EnvoyFilter", m["metadata"]["name"]) for m in existing.objects], applying)
             continue
-        delete_existing(
+        warnings = delete_existing(
             api,
             existing,
             timeout=0,
@@ -161,3 +161,5 @@ def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
                 printing.deleted_line(kind, name, applying.dry_run)
             ),
         )
+        for text in warnings:
+            printing.warn(text)

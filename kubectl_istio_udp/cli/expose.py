@@ -249,10 +249,11 @@ def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
         ClusterError: another `expose` of the same exposure, at the same time, came last.
     """
     from kubectl_istio_udp.model.errors import ClusterError
-    from kubectl_istio_udp.model.specs import exposure_spec
+    from kubectl_istio_udp.model.exposure import ExposureSpec
+    from kubectl_istio_udp.model.specs import readable
 
     found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
-    if found is None or exposure_spec(found) != spec:
+    if found is None or readable(found, ExposureSpec) != spec:
         raise ClusterError(
             f"exposure {spec.name} was changed by somebody else meanwhile",
             hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],

@@ -7,10 +7,12 @@ from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api, in_parallel
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting, proxy_of
+from kubectl_istio_udp.model.specs import readable
 
 
 def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) -> AccessLogSnapshot:
@@ -33,18 +35,19 @@ def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) ->
         lambda: api.list("Pod", None if everywhere else namespace),
     ]
     filters, telemetries, pods = in_parallel(calls)
+    own = [f for f in filters if _place(f) == (namespace, own_name)]
     return AccessLogSnapshot(
         mesh=mesh,
         telemetry_logs=any(map(_turns_logging_on, telemetries)),
         settings=tuple(filter(None, map(Setting.from_object, filters))),
         proxies=tuple(filter(None, map(proxy_of, pods))),
-        objects=tuple(
-            manifest
-            for manifest in filters
-            if manifest["metadata"]["name"] == own_name
-            and manifest["metadata"]["namespace"] == namespace
-        ),
+        objects=tuple(own),
+        present=readable(own[0], AccessLogSpec) if own else None,
     )
+
+
+def _place(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
 def _in_reach(

@@ -20,7 +20,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
-from kubectl_istio_udp.model.specs import exposure_spec
+from kubectl_istio_udp.model.specs import readable
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 
@@ -135,13 +135,15 @@ def _exposures_named(api: Api, namespace: str, name: str) -> tuple[ExposureSpec,
         )
     except Forbidden:
         return ()
-    return tuple(spec for f in filters if (spec := exposure_spec(f)))
+    return tuple(spec for f in filters if (spec := readable(f, ExposureSpec)))
 
 
 def _sessions_elsewhere(
     filters: list[dict[str, Any]], gateway: Gateway, request: ExposeRequest
 ) -> int:
-    specs = [spec for f in filters if (spec := exposure_spec(f)) and spec.gateway == gateway.ref]
+    specs = [
+        spec for f in filters if (spec := readable(f, ExposureSpec)) and spec.gateway == gateway.ref
+    ]
     own = (request.namespace, request.exposure_name)
     return sum(s.options.max_sessions * len(s.ports) for s in specs if s.key != own)
 

@@ -126,6 +126,7 @@ class AccessLogSnapshot:
         settings: the EnvoyFilters that set such an interval, wherever they are.
         proxies: the pods with a proxy in the namespaces in reach.
         objects: manifests of the objects there are under the name this access log would use.
+        present: the access log there is of this name, None where there is none.
     """
 
     mesh: Mesh
@@ -133,6 +134,7 @@ class AccessLogSnapshot:
     settings: tuple[Setting, ...] = ()
     proxies: tuple[Proxy, ...] = ()
     objects: tuple[Mapping[str, Any], ...] = ()
+    present: AccessLogSpec | None = None
 
     def reached(self, spec: AccessLogSpec) -> tuple[Proxy, ...]:
         """The proxies in reach of an access log."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
@@ -11,6 +11,8 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind, Spec
 from kubectl_istio_udp.model.response import ResponseSpec
+
+Sort = TypeVar("Sort")
 
 _READERS: Mapping[Kind, Callable[[str], Spec]] = {
     Kind.EXPOSURE: ExposureSpec.from_json,
@@ -36,10 +38,10 @@ def spec_of(manifest: Mapping[str, Any]) -> Spec:
     return _READERS[owner[0]](notes[names.SPEC_ANNOTATION])
 
 
-def exposure_spec(manifest: Mapping[str, Any]) -> ExposureSpec | None:
-    """The spec of the exposure that an object belongs to; None where it is no (readable) one's."""
+def readable(manifest: Mapping[str, Any], kind: type[Sort]) -> Sort | None:
+    """The spec of a kind that an object belongs to; None where it is no (readable) one's."""
     try:
         spec = spec_of(manifest)
     except ClusterError:
         return None
-    return spec if isinstance(spec, ExposureSpec) else None
+    return spec if isinstance(spec, kind) else None
