@@ -35,13 +35,15 @@ class _Side:
     Attributes:
         name: client or server.
         proxy: whose log.
-        sockets: what its lines have of the connection.
+        client: the client's address.
+        server: the `address:port` that it connects to, as this proxy sees it.
         expected: whether it is in reach, so that lines must appear; else none may.
     """
 
     name: str
     proxy: Proxy
-    sockets: tuple[str, ...]
+    client: str
+    server: str
     expected: bool
 
 
@@ -105,7 +107,7 @@ def _enough(found: Mapping[_Side, tuple[Line, ...]], wanted: int) -> bool:
 def _lines(log: str, side: _Side) -> tuple[Line, ...]:
     from kubectl_istio_udp.probe.loglines import lines_of
 
-    return lines_of(log, *side.sockets)
+    return lines_of(log, side.client, side.server)
 
 
 @contextmanager
@@ -152,13 +154,13 @@ def _sides(
 
     sides = []
     if proxy:
-        sockets = (f"{address}:", f"{target.address}:{target.port}")
-        sides.append(_Side("client", proxy, sockets, reached(proxy, Direction.OUTBOUND)))
+        to = f"{target.address}:{target.port}"
+        sides.append(_Side("client", proxy, address, to, reached(proxy, Direction.OUTBOUND)))
     for server, port in target.servers:
         if server in target.proxies:
             theirs = target.proxies[server]
-            sockets = (f"{address}:", f"{server}:{port}")
-            sides.append(_Side("server", theirs, sockets, reached(theirs, Direction.INBOUND)))
+            reaches = reached(theirs, Direction.INBOUND)
+            sides.append(_Side("server", theirs, address, f"{server}:{port}", reaches))
     return sides
 
 

@@ -18,13 +18,14 @@ from kubectl_istio_udp.model.reach import Proxy, proxy_of
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 
 _START_SECONDS = 60.0
-# The first bytes let a proxy that sniffs the protocol go on; a Service that was made just now may
-# refuse at first.
+# The first bytes let a proxy that sniffs the protocol go on. A Service that was made just now may
+# refuse at first, and a proxy that does not know its pods yet accepts and closes: so again.
 _HOLD = """
 command -v nc >/dev/null || exit 127
 export HOST="$1" PORT="$2" SECONDS_LONG="$3"
 timeout "$3" sh -c '
-  until { echo verify; sleep "$SECONDS_LONG"; } | nc "$HOST" "$PORT" >/dev/null; do sleep 0.5; done'
+  while { echo verify; sleep "$SECONDS_LONG"; } | nc "$HOST" "$PORT" >/dev/null || :
+  do sleep 0.5; done'
 """
 
 

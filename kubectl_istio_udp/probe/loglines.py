@@ -30,24 +30,26 @@ class Line:
     text: str
 
 
-def lines_of(log: str, *sockets: str) -> tuple[Line, ...]:
-    """The lines of a connection in a log with timestamps.
+def lines_of(log: str, client: str, server: str) -> tuple[Line, ...]:
+    """The lines of one connection in a log with timestamps: of several the one that has most.
 
     Args:
         log: what the API server gave.
-        sockets: `address:port`, or the beginning of one; a line of the connection has each.
+        client: the client's address; its ports tell connections apart.
+        server: the `address:port` that the connection was made to, as this proxy sees it.
     """
-    found = []
+    found: dict[tuple[str, ...], list[Line]] = {}
     for raw in log.splitlines():
         stamp, _, text = raw.partition(" ")
-        if all(_has(text, socket) for socket in sockets) and stamp:
-            found.append(Line(_seconds(stamp), _open_seconds(text), text))
-    return tuple(found)
+        ports = tuple(sorted(set(re.findall(rf"(?<![\d.]){re.escape(client)}:(\d+)", text))))
+        if ports and _has(text, server):
+            found.setdefault(ports, []).append(Line(_seconds(stamp), _open_seconds(text), text))
+    return tuple(max(found.values(), key=len, default=[]))
 
 
 def _has(text: str, socket: str) -> bool:
     """Whether an address stands in a line, not as the end of another one."""
-    return re.search(rf"(?<![\d.]){re.escape(socket)}(?!\d\.)", text) is not None
+    return re.search(rf"(?<![\d.]){re.escape(socket)}(?!\d)", text) is not None
 
 
 def _seconds(stamp: str) -> float:
