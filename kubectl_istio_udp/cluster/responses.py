@@ -33,13 +33,14 @@ def read_response_snapshot(
     Raises:
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
     """
+    spaces = sorted(filter(None, {request.namespace, choice.namespace}))
     mesh, gateway, services, virtual_services, gateways, existing = in_parallel(
         [
             lambda: read_mesh(api),
             lambda: None if request.mesh else find_gateway(api, choice),
             lambda: _services(api, request) if request.mesh else (),
-            lambda: _everywhere(api, "VirtualService", request.namespace),
-            lambda: [] if request.mesh else _everywhere(api, "Gateway", request.namespace),
+            lambda: _everywhere(api, "VirtualService", spaces),
+            lambda: [] if request.mesh else _everywhere(api, "Gateway", spaces),
             lambda: list_existing(api, request.namespace, (Kind.RESPONSE,)),
         ]
     )
@@ -78,12 +79,13 @@ def _key(manifest: Any) -> tuple[str, str, str]:
     return (manifest["kind"], metadata["namespace"], metadata["name"])
 
 
-def _everywhere(api: Api, kind: str, namespace: str) -> list[dict[str, Any]]:
-    """The objects of all namespaces; of a user's own where no others may be listed."""
+def _everywhere(api: Api, kind: str, spaces: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of all namespaces; of these where no others may be listed."""
     try:
         return api.list(kind)
     except Forbidden:
-        return api.list(kind, namespace)
+        lists = for_each(lambda namespace: api.list(kind, namespace), spaces)
+        return [manifest for found in lists for manifest in found]
 
 
 def _services(api: Api, request: ResponseRequest) -> tuple[Service, ...]:

@@ -44,7 +44,8 @@ def lines_of(log: str, client: str, server: str) -> tuple[Line, ...]:
         ports = tuple(sorted(set(re.findall(rf"(?<![\d.]){re.escape(client)}:(\d+)", text))))
         if ports and _has(text, server):
             found.setdefault(ports, []).append(Line(_seconds(stamp), _open_seconds(text), text))
-    return tuple(max(found.values(), key=len, default=[]))
+    longest: list[Line] = max(found.values(), key=len, default=[])
+    return tuple(longest)
 
 
 def _has(text: str, socket: str) -> bool:
