@@ -20,7 +20,6 @@ OBJECT_KINDS = {
     Kind.RESPONSE: ("Gateway", "VirtualService", "EnvoyFilter"),
     Kind.ACCESS_LOG: ("EnvoyFilter",),
 }
-_OF_RESPONSES = ("VirtualService", "Gateway")
 # Written last or next to last, and what the proxies run by: its annotation is believed first.
 _MOST_TRUSTED = ("EnvoyFilter", "VirtualService", "ServiceEntry", "Service", "Gateway")
 # Where things without an object in their own namespace can be looked for by a user who may not
@@ -81,7 +80,7 @@ def list_existing(
     except Forbidden:
         if namespace is None:
             raise
-        found = _list_near(api, namespace, object_kinds, selector, lenient=len(kinds) > 1)
+        found = _list_near(api, namespace, object_kinds, selector, lenient=Kind.EXPOSURE in kinds)
     groups: dict[tuple[Kind, str, str], list[Mapping[str, Any]]] = {}
     for manifest in (m for each in found for m in each):
         owner = names.owner_of(manifest["metadata"]["labels"])
@@ -99,29 +98,32 @@ def _list_near(
 ) -> list[list[dict[str, Any]]]:
     """The objects that a user finds who may not look into all namespaces.
 
-    Those in the things' own namespace, and in those of the gateways that they name. Where things
-    of every kind are listed (`lenient`), those of responses that may not be seen are passed over:
-    a team may have the rights for exposures alone.
+    Those in the things' own namespace, and in those of the gateways that they name. Where
+    exposures are among those listed (`lenient`), what only the other kinds need may be hidden: a
+    team may have the rights for exposures alone.
 
     Raises:
         Forbidden: not even there.
     """
+    own = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
+    others = [kind for kind in object_kinds if kind not in own]
 
-    def list_in(kind: str, where: str) -> list[dict[str, Any]]:
+    def list_in(kind: str, where: str, spared: bool) -> list[dict[str, Any]]:
         try:
             return api.list(kind, where, selector)
         except Forbidden:
-            if lenient and kind in _OF_RESPONSES:
+            if lenient and spared:
                 return []
             raise
 
-    own = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
-    found = for_each(lambda kind: list_in(kind, namespace), own)
+    found = for_each(lambda kind: list_in(kind, namespace, kind == "VirtualService"), own)
     spaces = {USUAL_GATEWAY_NAMESPACE}
     for manifest in (m for each in found for m in each):
         with suppress(ClusterError):
-            spaces.update(spec_of(manifest).places.values())
-    places = [(k, space) for space in sorted(spaces) for k in object_kinds if k not in own]
+            spaces.add(spec_of(manifest).places.get("EnvoyFilter", USUAL_GATEWAY_NAMESPACE))
+    places = [(kind, space, kind == "Gateway") for space in sorted(spaces) for kind in others]
+    # Access logs of the namespace itself, and things of a gateway in it.
+    places += [(kind, namespace, True) for kind in others if namespace not in spaces]
     return found + for_each(lambda place: list_in(*place), places)
 
 
