@@ -46,6 +46,15 @@ class NotCovered(Exception):
     """A patch whose surrounding is not known here; says what it is."""
 
 
+class Unfit(Exception):
+    """A patch that istiod cannot apply; says where in its value, and why."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        """Take where and why."""
+        super().__init__(why)
+        self.path, self.why = path, why
+
+
 @dataclass(frozen=True)
 class Placed:
     """Where a patch's value went.
@@ -73,6 +82,7 @@ def assemble(
 
     Raises:
         NotCovered: a patch's surrounding is not known.
+        Unfit: istiod could not apply a patch.
     """
     resources: dict[str, list[Any]] = {
         "listeners": [],
@@ -161,11 +171,16 @@ def _merged_filter(patch: Patch, value: Mapping[str, Any]) -> Any:
 
     Raises:
         NotCovered: the match names no filter, or one of which it is not known what it needs.
+        Unfit: the value is of another type than that filter.
     """
     name = _matched_filter(patch) or field(value, "name")
     base = _known_filters().get(str(name))
     if base is None:
         raise NotCovered(f"{patch.operation} into {name or 'a filter without a name'}")
+    theirs, ours = _type(value), _type(base)
+    if theirs and theirs != ours:
+        why = f"is not the type of {name}, {ours.rpartition('/')[2]}; istiod drops such a patch"
+        raise Unfit(("typed_config", "@type"), why)
     return laid_over(base, value)
 
 

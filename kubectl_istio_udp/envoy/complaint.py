@@ -25,9 +25,11 @@ _PLACE = re.compile(
 _WITHOUT_PLACE = re.compile(r"INVALID_ARGUMENT: (?P<why>.*?)\)(?: has unknown fields)?$")
 _CONSTRAINT = re.compile(r"Proto constraint validation failed \((?P<chain>.*)\)$")
 _LINK = re.compile(r"(?P<message>\w+)ValidationError\.(?P<field>\w+)(?:\[(?P<index>[^\]]*)\])?: ")
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _ONE_OF = re.compile(r'field: "(\w+)", reason: ')
 _PART = re.compile(r"<any>|([A-Za-z_0-9]+)|\[(\d+)\]|\[\"?([^\]\"]+)\"?\]")
-_QUOTED = re.compile(r"'([^']+)'|: (\S+)$")
+# The values that a reason may name: in quotes, or after a colon.
+_VALUES = re.compile(r"'([^']+)'|\"([^\"]+)\"|: ([^\s'\"]+?)\.?(?: |$)")
 _UNKNOWN_FIELD = re.compile(r"no such field: '([^']+)'")
 _UNKNOWN_CLUSTER = re.compile(r"unknown (?:gRPC client |\w+ )?cluster '([^']+)'", re.IGNORECASE)
 _UNKNOWN_TYPE = re.compile(
@@ -127,7 +129,8 @@ def find_place(complaint: Complaint, configuration: Mapping[str, Any], within: P
         within: the only part that counts.
 
     Returns:
-        The path of the field, or of what should have it; None where nothing tells.
+        The path of the field, which may be missing from what should have it; None where nothing
+        tells.
     """
     if complaint.fields and not complaint.start:
         return _walk(configuration, (), complaint.fields)
@@ -140,12 +143,12 @@ def find_place(complaint: Complaint, configuration: Mapping[str, Any], within: P
             and (path[: len(within)] == within or within[: len(path)] == path)
         ]
         places = [_walk(configuration, path, complaint.fields) for path in holders]
-        # What is wrong may be missing; but where one holder has it and it is empty, that is it.
+        # Of several messages of a type it is the one that lacks the field, if there is one.
         places.sort(key=lambda place: bool(_at(configuration, place)))
         inside = [place for place in places if place[: len(within)] == within]
         if inside:
             return inside[0]
-    values = [first or second for first, second in _QUOTED.findall(complaint.why)]
+    values = ["".join(found) for found in _VALUES.findall(complaint.why)]
     part = _at(configuration, within)
     for value in values:
         for path, node in _nodes(part, within):
@@ -155,22 +158,20 @@ def find_place(complaint: Complaint, configuration: Mapping[str, Any], within: P
 
 
 def _walk(configuration: Any, path: Path, fields: Path) -> Path:
-    """The path that leads through the fields, as far as it exists."""
+    """The path that leads through the fields, the missing ones as the API spells them."""
     node = _at(configuration, path)
     for wanted in fields:
         if isinstance(node, Mapping):
             keys = list(node)
             if isinstance(wanted, int):
-                key = keys[wanted] if wanted < len(keys) else None
+                # An entry of a map, counted.
+                key = keys[wanted] if wanted < len(keys) else wanted
             else:
-                key = next((k for k in keys if same(str(k)) == same(wanted)), None)
-            if key is None:
-                break
-            path, node = (*path, key), node[key]
-        elif isinstance(node, list) and isinstance(wanted, int) and wanted < len(node):
-            path, node = (*path, wanted), node[wanted]
+                found = [k for k in keys if same(str(k)) == same(wanted)]
+                key = found[0] if found else _CAPITAL.sub("_", wanted).lower()
         else:
-            break
+            key = wanted
+        path, node = (*path, key), _at(node, (key,))
     return path
 
 
@@ -186,6 +187,10 @@ def _nodes(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _at(node: Any, path: Path) -> Any:
+    """The part of a configuration at a path, None where it has none."""
     for part in path:
-        node = node[part]
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            return None
     return node

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_istio_udp.envoy import complaint as complaints
 from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
-from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, assemble
+from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, Unfit, assemble
 from kubectl_istio_udp.envoy.complaint import Complaint
 from kubectl_istio_udp.envoy.patches import Finding, Patch, Path, field, read_patches
 
@@ -162,7 +162,7 @@ def _accepted(patches: Sequence[Patch], run: Run) -> bool:
     """Whether all of it is covered, and Envoy has nothing to say."""
     try:
         return _ask(patches, run)[0] is None
-    except NotCovered:
+    except (NotCovered, Unfit):
         return False
 
 
@@ -173,6 +173,8 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
     except NotCovered as error:
         text = f"{patch.apply_to} {error} is not covered: it was not checked"
         return "unchecked", Finding(patch.manifest, patch.path, text)
+    except Unfit as error:
+        return "refused", Finding(patch.manifest, (*patch.path, *error.path), error.why)
     if said is None:
         return "", None
     base = placed[0].path
@@ -200,18 +202,28 @@ def _sentence(said: Complaint) -> str:
 
 
 def _narrow(patch: Patch, run: Run) -> Path:
-    """The innermost part of a value without which Envoy accepts the patch."""
+    """The innermost part of a value without which Envoy accepts the patch, () where none is."""
     path: Path = ()
     tries = 0
     while True:
-        for key in _removable(_at(patch.value, path)):
+        for inner in _parts(_at(patch.value, path)):
             tries += 1
-            rest = _without(patch.value, (*path, key))
-            if tries <= _MOST_TRIES and _accepted([patch.with_value(rest)], run):
-                path = (*path, key)
+            if tries > _MOST_TRIES:
+                return path
+            rest = _without(patch.value, (*path, *inner))
+            if rest and _accepted([patch.with_value(rest)], run):
+                path = (*path, *inner)
                 break
         else:
             return path
+
+
+def _parts(node: Any) -> Iterator[Path]:
+    """The parts of a value, the outer ones first; types are not apart from what they are of."""
+    level: list[Path] = [()]
+    while level:
+        level = [(*path, key) for path in level for key in _removable(_at(node, path))]
+        yield from level
 
 
 def _removable(node: Any) -> list[str | int]:
