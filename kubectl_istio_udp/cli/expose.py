@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.write import Write
 
 _DEFAULTS = Options()
+# What decides a field of a listener or cluster.
+_FLAGS = {
+    "port_value": "-p",
+    "name": "--name",
+    "stat_prefix": "--name",
+    "idle_timeout": "--idle-timeout",
+    "max_connections": "--max-sessions",
+    "max_rx_datagram_size": "--max-datagram-size",
+    "hash_policies": "--affinity",
+    "lb_policy": "--load-balancing",
+    "access_log": "--session-log",
+    "load_assignment": "--discovery",
+}
 
 
 def _values(enumeration: Any) -> click.Choice[str]:
@@ -107,6 +120,7 @@ def _values(enumeration: Any) -> click.Choice[str]:
     help="How clients reach the port: a companion Service beside the gateway's own, a port added "
     "to the gateway's own (patch), or neither.",
 )
+@options.validate_option
 @options.options(*options.wait_options)
 @options.dry_run_option
 @options.output_option("yaml", "json", "name")
@@ -122,6 +136,7 @@ def command(
     name: str | None,
     gateway: GatewayChoice,
     discovery: str,
+    validate: str,
     wait: bool,
     timeout: Duration,
     dry_run: str,
@@ -137,7 +152,9 @@ def command(
     and waits until every ready gateway pod's own Envoy has it. Repeating it changes nothing that
     is already so.
     """
+    from kubectl_istio_udp.cli.validating import ensure_accepted
     from kubectl_istio_udp.cluster.snapshot import read_snapshot
+    from kubectl_istio_udp.render.exposure import writes
 
     check_dns_label(service, "Service")
     chosen = _options(**limits)
@@ -155,11 +172,13 @@ def command(
     snapshot = read_snapshot(api, request, gateway, need_proxy=wait and dry_run == "none")
     planned = plan(request, snapshot)
     _check(planned, snapshot)
+    todo = writes(planned.exposure, field_manager)
+    ensure_accepted([write.manifest for write in todo], validate, _FLAGS)
     _write(
         api,
-        planned,
+        planned.exposure,
+        todo,
         snapshot,
-        manager=field_manager,
         force=force_conflicts,
         dry_run=dry_run,
         output=output,
@@ -225,10 +244,10 @@ def _hints(finding: Finding) -> list[str]:
 
 def _write(
     api: Api,
-    planned: Plan,
+    exposure: Exposure,
+    todo: Sequence[Write],
     snapshot: Snapshot,
     *,
-    manager: str,
     force: bool,
     dry_run: str,
     output: str | None,
@@ -236,10 +255,7 @@ def _write(
 ) -> None:
     from kubectl_istio_udp.cluster.writing import Transaction, prune
     from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.render.exposure import writes
 
-    exposure = planned.exposure
-    todo = writes(exposure, manager)
     if dry_run == "client":
         _print_applied([(write, "serverside-applied") for write in todo], dry_run, output, [])
         return
