@@ -171,7 +171,7 @@ def command(
     )
     snapshot = read_snapshot(api, request, gateway, need_proxy=wait and dry_run == "none")
     planned = plan(request, snapshot)
-    _check(planned, snapshot)
+    check_plan(planned, snapshot)
     todo = writes(planned.exposure, field_manager)
     ensure_accepted([write.manifest for write in todo], validate, _FLAGS)
     _write(
@@ -209,7 +209,7 @@ def _options(
     )
 
 
-def _check(planned: Plan, snapshot: Snapshot) -> None:
+def check_plan(planned: Plan, snapshot: Snapshot) -> None:
     """Tell the findings; refuse where one says that writing would harm.
 
     Raises:

@@ -22,6 +22,7 @@ VERBS = {
     "direct": "Query a Service's pods around the gateway.",
     "get": "List exposures.",
     "delete": "Take exposures away.",
+    "demo": "Show the whole job on this machine, with a real Envoy and no cluster.",
     "validate": "Ask a real Envoy whether it accepts EnvoyFilters; needs no cluster.",
     "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
     "version": "Print the version.",

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def ensure_accepted(
-    manifests: Sequence[Mapping[str, Any]], mode: str, flags: Mapping[str, str]
+    manifests: Sequence[Mapping[str, Any]],
+    mode: str,
+    flags: Mapping[str, str],
+    envoy: str | None = None,
 ) -> None:
     """Refuse manifests that a real Envoy on this machine refuses.
 
@@ -19,6 +22,7 @@ def ensure_accepted(
         manifests: what is about to be written; what is no EnvoyFilter is passed over.
         mode: `--validate`: auto, envoy or none.
         flags: which option decides an Envoy field, by the field's name (`idle_timeout`).
+        envoy: `--envoy`, where the command has that option.
 
     Raises:
         Refused: Envoy refuses something; nothing was written.
@@ -30,7 +34,7 @@ def ensure_accepted(
 
     if mode == "none":
         return
-    program = binary.need_envoy() if mode == "envoy" else binary.find_envoy()
+    program = binary.need_envoy(envoy) if mode == "envoy" else binary.find_envoy(envoy)
     if program is None:
         return
     try:

@@ -45,6 +45,38 @@ def one_run_tool(namespace: str, image: str | None) -> dict[str, Any]:
     return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=False)
 
 
+def istio_gateway() -> tuple[dict[str, Any], dict[str, Any]]:
+    """An ingress gateway's pod and Service, as far as Istio's own installation says of them."""
+    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "istio-ingressgateway-1",
+            "namespace": "istio-system",
+            "labels": labels,
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "istio-proxy",
+                    "args": ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
+                }
+            ]
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "istio-ingressgateway", "namespace": "istio-system"},
+        "spec": {
+            "selector": labels,
+            "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
+        },
+    }
+    return pod, service
+
+
 def _metadata(namespace: str, name: str, app: str) -> dict[str, Any]:
     return {
         "name": name,
