@@ -97,7 +97,8 @@ def command(
     spec = spec.understood_by(settings.istio, versions)
     decided = f"{len(versions)} {'proxy' if len(versions) == 1 else 'proxies'} in reach; "
     refuse_or_tell(check_access_log(spec, snapshot), decided + f"set by {spec.log_field.value}")
-    write_all(api, access_log_writes(spec, applying.manager), snapshot.objects, applying)
+    writes = access_log_writes(spec, applying.manager)
+    write_all(api, writes, snapshot.objects, applying, flags={spec.log_field.value: "--every"})
     if applying.dry_run == "none" and applying.output is None:
         to = " --to SERVICE" if labels else ""
         click.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,6 +30,7 @@ class Applying:
         output: yaml, json, name; None for a line an object.
         force: whether to take over fields that others changed.
         manager: the field manager.
+        validate: whether a real Envoy is asked first: auto, envoy or none.
     """
 
     seconds: float
@@ -36,6 +38,7 @@ class Applying:
     output: str | None
     force: bool
     manager: str
+    validate: str
 
     @property
     def waits(self) -> bool:
@@ -44,7 +47,7 @@ class Applying:
 
 
 def applying_options(*, waiting: bool) -> options.Decorator:
-    """--dry-run, -o, --force-conflicts, --field-manager (and --wait, --timeout) as `applying`."""
+    """--validate, --dry-run, -o, and whose fields (and --wait, --timeout), as `applying`."""
 
     def decorate(command: Callable[..., Any]) -> Any:
         def collect(**values: Any) -> Any:
@@ -55,6 +58,7 @@ def applying_options(*, waiting: bool) -> options.Decorator:
                 output=values.pop("output"),
                 force=values.pop("force_conflicts"),
                 manager=values.pop("field_manager"),
+                validate=values.pop("validate"),
             )
             return command(applying=applying, **values)
 
@@ -65,6 +69,7 @@ def applying_options(*, waiting: bool) -> options.Decorator:
 
 
 _OPTIONS: tuple[options.Decorator, ...] = (
+    options.validate_option,
     options.dry_run_option,
     options.output_option("yaml", "json", "name"),
     click.option("--force-conflicts", is_flag=True, help="Take over fields that others changed."),
@@ -72,6 +77,9 @@ _OPTIONS: tuple[options.Decorator, ...] = (
         "--field-manager", default=MANAGER, show_default=True, help="Owner of the fields written."
     ),
 )
+
+
+_NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 
 
 def refuse_or_tell(findings: Sequence[Finding], first: str) -> None:
@@ -113,8 +121,9 @@ def write_all(
     before: Sequence[Mapping[str, Any]],
     applying: Applying,
     wait: Callable[[Transaction], None] | None = None,
+    flags: Mapping[str, str] = _NO_FLAGS,
 ) -> None:
-    """Write all or none, wait, take away what is no longer wanted, and say what was done.
+    """Ask Envoy, write all or none, wait, prune what is no longer wanted, say what was done.
 
     Args:
         api: the cluster.
@@ -123,10 +132,16 @@ def write_all(
         applying: how.
         wait: waits for the proxies; what it raises takes everything back, unless it told the
             transaction to keep.
+        flags: the flag that decides a field of Envoy's, for the message where Envoy refuses it.
+
+    Raises:
+        Refused, Rejected and whatever the cluster says; nothing of it is there then.
     """
+    from kubectl_istio_udp.cli.validating import ensure_accepted
     from kubectl_istio_udp.cluster.writing import Transaction, prune
     from kubectl_istio_udp.output import printing
 
+    ensure_accepted([write.manifest for write in todo], applying.validate, flags)
     if applying.dry_run == "client":
         _show([(write, "serverside-applied") for write in todo], applying, [])
         return

@@ -39,6 +39,19 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.write import Write
 
 _DEFAULTS = Options()
+# What decides a field of a listener or cluster.
+_FLAGS = {
+    "port_value": "-p",
+    "name": "--name",
+    "stat_prefix": "--name",
+    "idle_timeout": "--idle-timeout",
+    "max_connections": "--max-sessions",
+    "max_rx_datagram_size": "--max-datagram-size",
+    "hash_policies": "--affinity",
+    "lb_policy": "--load-balancing",
+    "access_log": "--session-log",
+    "load_assignment": "--discovery",
+}
 
 
 def _values(enumeration: Any) -> click.Choice[str]:
@@ -151,7 +164,7 @@ def command(
     )
     snapshot = read_snapshot(api, request, gateway, need_proxy=applying.waits)
     planned = plan(request, snapshot)
-    _check(planned, snapshot)
+    check_plan(planned, snapshot)
     _write(api, planned.exposure, snapshot, applying)
 
 
@@ -178,7 +191,7 @@ def _options(
     )
 
 
-def _check(planned: Plan, snapshot: Snapshot) -> None:
+def check_plan(planned: Plan, snapshot: Snapshot) -> None:
     """Tell how endpoints are found, and the findings.
 
     Raises:
@@ -202,7 +215,7 @@ def _write(api: Api, exposure: Exposure, snapshot: Snapshot, applying: Applying)
         _wait(api, exposure, todo, applying.seconds, transaction)
         _check_not_overtaken(api, exposure.spec)
 
-    write_all(api, todo, snapshot.objects, applying, wait)
+    write_all(api, todo, snapshot.objects, applying, wait, _FLAGS)
     if applying.dry_run == "client":
         return
     dry_run = applying.dry_run == "server"

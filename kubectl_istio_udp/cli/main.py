@@ -24,6 +24,8 @@ VERBS = {
     "get": "List exposures, responses and access logs.",
     "describe": "Show everything about them.",
     "delete": "Take them away.",
+    "demo": "Show the whole job on this machine, with a real Envoy and no cluster.",
+    "validate": "Ask a real Envoy whether it accepts EnvoyFilters; needs no cluster.",
     "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
     "version": "Print the version.",
 }

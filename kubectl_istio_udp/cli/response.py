@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.response import Answer, Response
 
 _LAST_PORT = 65_535
+# What decides a field of Envoy's route.
+_FLAGS = {
+    "status": "--status",
+    "direct_response": "--body",
+    "match": "PATH",
+    "response_headers_to_add": "--header",
+}
 
 
 @click.command("response")
@@ -138,6 +145,7 @@ def command(
         snapshot.objects,
         applying,
         lambda transaction: _wait(server, response, applying.seconds, transaction),
+        _FLAGS,
     )
     if applying.dry_run == "none" and applying.output is None:
         spec = response.spec

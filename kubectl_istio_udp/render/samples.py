@@ -66,6 +66,38 @@ def one_run_echo(namespace: str, image: str | None) -> tuple[dict[str, Any], dic
     return pod, service
 
 
+def istio_gateway() -> tuple[dict[str, Any], dict[str, Any]]:
+    """An ingress gateway's pod and Service, as far as Istio's own installation says of them."""
+    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "istio-ingressgateway-1",
+            "namespace": "istio-system",
+            "labels": labels,
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "istio-proxy",
+                    "args": ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
+                }
+            ]
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "istio-ingressgateway", "namespace": "istio-system"},
+        "spec": {
+            "selector": labels,
+            "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
+        },
+    }
+    return pod, service
+
+
 def _metadata(namespace: str, name: str, app: str) -> dict[str, Any]:
     return {
         "name": name,
