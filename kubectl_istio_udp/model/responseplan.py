@@ -148,7 +148,8 @@ def _mesh_ports(snapshot: ResponseSnapshot) -> tuple[int, ...]:
 
 
 def bound(rival: Rival, spec: ResponseSpec) -> bool:
-    """Whether a VirtualService is bound where a response is."""
-    if spec.mesh:
+    """Whether a VirtualService is bound, and seen, where a response is."""
+    if spec.gateway is None:
         return MESH in rival.gateways
-    return bool(rival.gateways & set(spec.servers))
+    seen = not rival.exported or spec.gateway.namespace in rival.exported
+    return seen and bool(rival.gateways & set(spec.servers))

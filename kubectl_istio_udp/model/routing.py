@@ -96,6 +96,7 @@ class Rival:
         hosts: its hosts.
         gateways: those it is bound to, `namespace/name`, or `mesh`.
         routes: its HTTP routes, as written.
+        exported: the namespaces that see it (exportTo); empty for all.
         created: its creationTimestamp, by which istiod orders those of one host.
     """
 
@@ -103,6 +104,7 @@ class Rival:
     hosts: tuple[str, ...]
     gateways: frozenset[str]
     routes: tuple[Mapping[str, Any], ...]
+    exported: frozenset[str] = frozenset()
     created: str = ""
 
     @classmethod
@@ -116,6 +118,7 @@ class Rival:
             hosts=tuple(_complete(host, namespace) for host in spec.get("hosts") or ()),
             gateways=frozenset(g if g == MESH or "/" in g else f"{namespace}/{g}" for g in bound),
             routes=tuple(spec.get("http") or ()),
+            exported=_exported(spec.get("exportTo") or (), namespace),
             created=str(metadata.get("creationTimestamp", "")),
         )
 
@@ -129,6 +132,11 @@ class Rival:
             for match in route.get("match") or ():
                 found = max(found, _match(match, answer), key=lambda takes: takes.value)
         return found
+
+
+def _exported(export_to: Iterable[str], namespace: str) -> frozenset[str]:
+    spaces = frozenset(namespace if space == "." else space for space in export_to)
+    return frozenset() if "*" in spaces else spaces
 
 
 def _complete(host: str, namespace: str) -> str:
