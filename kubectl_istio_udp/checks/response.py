@@ -46,9 +46,10 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if spec.mesh or spec.servers or spec.creates_gateway:
         return
     where = f"port {spec.gateway_port} of gateway {spec.gateway}"
-    there = [server for server in snapshot.servers if server.port == spec.gateway_port]
+    standing = [server for server in snapshot.servers if server.response is None]
+    there = [server for server in standing if server.port == spec.gateway_port]
     if not there:
-        ports = sorted({server.port for server in snapshot.servers})
+        ports = sorted({server.port for server in standing})
         others = f"; there are on {', '.join(map(str, ports))}" if ports else ""
         yield Finding(
             "U111",
@@ -247,7 +248,7 @@ def _made(snapshot: ResponseSnapshot) -> str:
 def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[Rival, str]]:
     """The VirtualServices bound where ours is, with each host that ours has to do with."""
     for rival in snapshot.rivals:
-        if bound(rival, spec):
+        if bound(rival, spec, snapshot):
             for host in rival.hosts:
                 if any(covers(host, own) or covers(own, host) for own in spec.answer.hosts):
                     yield rival, host
@@ -255,7 +256,7 @@ def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[R
 
 def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
     """Whether somebody's VirtualService is for exactly this host already."""
-    return any(bound(rival, spec) and host in rival.hosts for rival in snapshot.rivals)
+    return any(bound(rival, spec, snapshot) and host in rival.hosts for rival in snapshot.rivals)
 
 
 _RULES: tuple[Rule, ...] = (

@@ -115,7 +115,8 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
         for server in on_port
         if any(server.admits(host, request.namespace) for host in answer.hosts)
     ]
-    others = sorted({server.gateway for server in admitting if server.response != own})
+    # What another response made goes with it, so that nothing may rest on it.
+    others = sorted({server.gateway for server in admitting if server.response is None})
     made = any(server.response == own for server in on_port)
     spec = ResponseSpec(
         namespace=request.namespace,
@@ -147,9 +148,13 @@ def _mesh_ports(snapshot: ResponseSnapshot) -> tuple[int, ...]:
     return tuple(sorted(ports))
 
 
-def bound(rival: Rival, spec: ResponseSpec) -> bool:
-    """Whether a VirtualService is bound, and seen, where a response is."""
+def bound(rival: Rival, spec: ResponseSpec, snapshot: ResponseSnapshot) -> bool:
+    """Whether a VirtualService is bound, and seen, where a response is.
+
+    A gateway merges what all Istio Gateways with a server on one port bring.
+    """
     if spec.gateway is None:
         return MESH in rival.gateways
     seen = not rival.exported or spec.gateway.namespace in rival.exported
-    return seen and bool(rival.gateways & set(spec.servers))
+    there = {s.gateway for s in snapshot.servers if s.port == spec.gateway_port}
+    return seen and bool(rival.gateways & there)
