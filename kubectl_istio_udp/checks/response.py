@@ -255,8 +255,10 @@ def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[R
 
 
 def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
-    """Whether somebody's VirtualService is for exactly this host already."""
-    return any(bound(rival, spec, snapshot) and host in rival.hosts for rival in snapshot.rivals)
+    """Whether a VirtualService, ours or somebody's, is for exactly this host already."""
+    mine = [o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"]
+    theirs = [rival.hosts for rival in snapshot.rivals if bound(rival, spec, snapshot)]
+    return any(host in hosts for hosts in (*mine, *theirs))
 
 
 _RULES: tuple[Rule, ...] = (
