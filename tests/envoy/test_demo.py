@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ import yaml
 from kubectl_istio_udp.envoy.backend import whoami
 from kubectl_istio_udp.render.samples import istio_gateway
 from tests.envoy.traffic import free_port
-from tests.unit.builders import GATEWAY_LABELS, service, tcp, udp
+from tests.unit.builders import GATEWAY_LABELS, pod, service, tcp, udp
 
 COMMAND = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()", "demo"]
 MEANWHILE = re.compile(r"meanwhile (\d+) of (\d+) queries were answered")
@@ -179,14 +179,16 @@ def test_a_port_in_use_is_said(temporary):
     assert "-p GATEWAY_PORT:SERVICE_PORT" in err
 
 
-def test_backends_pass_over_addresses_whose_ports_are_taken(temporary):
+def test_servers_pass_over_addresses_whose_ports_are_taken(temporary, tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # another demo has it, which is as good
-            taken.bind(("127.0.0.2", 10053))
-        code, out, err = ended(temporary, "-p", f"{free_port()}:53")
+        taken.bind(("127.0.0.2", 0))
+        port = taken.getsockname()[1]
+        path = tmp_path / "dns.yaml"
+        path.write_text(yaml.safe_dump_all([service(ports=[udp(53, target=port)]), pod()]))
+        code, out, err = ended(temporary, "-f", str(path), "-p", f"{free_port()}:53")
     assert code == 0, err
-    assert "127.0.0.2:10053" not in out + err
+    assert f"pod coredns-1 is a DNS server at 127.0.0.3:{port}" in err
+    assert "pod coredns-1 is replaced by coredns-2 at 127.0.0.4" in out
 
 
 def script(path, text):
