@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -80,17 +80,17 @@ def children(pid):
 
 
 def wait_gone(pid):
+    """Wait until a process is gone with all of its threads, and its sockets with it."""
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "(zombie)" not in _state(pid):
+    while any("(zombie)" not in status for status in statuses(pid)):
         assert time.monotonic() < deadline, f"process {pid} is left"
         time.sleep(0.01)
 
 
-def _state(pid):
-    try:
-        return Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return "(zombie)"
+def statuses(pid):
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        with suppress(OSError):
+            yield path.read_text()
 
 
 def assert_free(port, address="127.0.0.1"):
