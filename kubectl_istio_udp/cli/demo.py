@@ -185,9 +185,9 @@ def _keep(lab: Lab, spec: ExposureSpec) -> None:
     from kubectl_istio_udp.envoy.gateway import LOOPBACK
 
     probe = _probe(lab)
-    for port in spec.ports:
-        words = f"dig @{LOOPBACK} -p {port.listener_port} {probe.name} {probe.type}"
-        click.echo(f"\nit runs until Ctrl-C; ask it: {words}")
     with contextlib.suppress(KeyboardInterrupt):
+        for port in spec.ports:
+            words = f"dig @{LOOPBACK} -p {port.listener_port} {probe.name} {probe.type}"
+            click.echo(f"\nit runs until Ctrl-C; ask it: {words}")
         while True:
             signal.pause()

@@ -93,8 +93,9 @@ def version(envoy: Path) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoEnvoy(f"{envoy} does not run here: {error}", hints=_OTHER) from None
     # PROGRAM  version: HASH/1.40.0/Clean/RELEASE/BoringSSL
-    parts = done.stdout.rpartition("version:")[2].split("/")
-    if done.returncode != 0 or len(parts) < 2:
+    _, found, rest = done.stdout.rpartition("version: ")
+    parts = rest.split("/")
+    if done.returncode != 0 or not found or len(parts) < 2:
         said = " ".join((done.stderr or done.stdout).split())[:200]
         raise NoEnvoy(f"{envoy} is no Envoy that runs here: {said or 'it is silent'}", hints=_OTHER)
     return parts[1]

@@ -28,6 +28,7 @@ _ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _LAST_LINES = 5
+_LONGEST_DIRECTORY = 60
 _PR_SET_PDEATHSIG = 1
 
 
@@ -141,7 +142,9 @@ class Gateway:
             NoEnvoy: the program does not run here.
         """
         try:
-            self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX)
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix=TEMPORARY_PREFIX, dir=_directory(tempfile.gettempdir())
+            )
             folder = Path(self._temporary.name)
             bootstrap, self._wanted = configuration(self._filters, folder)
             self._check_ports(bootstrap["static_resources"]["listeners"])
@@ -272,6 +275,11 @@ class Gateway:
             for cluster in found
             if cluster.get("eds_service_name")
         }  # fmt: skip
+
+
+def _directory(usual: str) -> str:
+    """Where a directory with a Unix socket can be: the path of one has 104 bytes at most."""
+    return usual if len(usual) < _LONGEST_DIRECTORY else "/tmp"
 
 
 class _Admin(http.client.HTTPConnection):
