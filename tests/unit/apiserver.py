@@ -31,6 +31,9 @@ KINDS = {
     "endpointslices": "EndpointSlice",
     "envoyfilters": "EnvoyFilter",
     "serviceentries": "ServiceEntry",
+    "virtualservices": "VirtualService",
+    "gateways": "Gateway",
+    "telemetries": "Telemetry",
 }
 _PATH = re.compile(
     r"/(?P<root>api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"

@@ -138,8 +138,8 @@ def test_the_context_gives_the_namespace_and_n_overrides_it(run, server, kubecon
     config = yaml.safe_load(kubeconfig.read_text())
     config["contexts"][0]["context"]["namespace"] = "lab"
     kubeconfig.write_text(yaml.safe_dump(config))
-    assert "there is no exposure in namespace lab" in run("get").err
-    assert "there is no exposure in namespace default" in run("get", "-n", "default").err
+    assert "there is nothing of ours in namespace lab" in run("get").err
+    assert "there is nothing of ours in namespace default" in run("get", "-n", "default").err
 
 
 def test_who_is_impersonated_goes_with_every_request(run, server):

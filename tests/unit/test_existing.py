@@ -6,6 +6,7 @@ import pytest
 
 from kubectl_istio_udp.cluster.existing import get_existing, list_exposures
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.model.specs import spec_of
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import plan_of
 
@@ -29,7 +30,7 @@ def test_rebuilds_an_exposure_from_its_objects(api, server):
 def test_lists_by_namespace_and_name_sorted(api, server):
     server.put(*objects("b"), *objects("a"))
     assert [e.name for e in list_exposures(api)] == ["a", "b"]
-    assert [e.name for e in list_exposures(api, "default", "b")] == ["b"]
+    assert [e.name for e in list_exposures(api, "default")] == ["a", "b"]
     assert list_exposures(api, "elsewhere") == ()
 
 
