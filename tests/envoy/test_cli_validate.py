@@ -92,7 +92,8 @@ def test_looks_at_every_file_and_every_document(run, file):
         service(),
         envoy_filter(patch("CLUSTER", bad), patch("CLUSTER", cluster("d")), name="second"),
     )
-    done = run("validate", "-f", str(GOOD), "-f", path, "-f", str(BROKEN), "-o", "json")
+    good = str(HERE / "good" / "tcp.yaml")
+    done = run("validate", "-f", good, "-f", path, "-f", str(BROKEN), "-o", "json")
     answer = json.loads(done.out)
     assert (done.code, answer["good"], answer["envoyFilters"]) == (1, False, 4)
     refused = [(each["file"], each["envoyFilter"]) for each in answer["refused"]]
