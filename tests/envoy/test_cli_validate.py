@@ -135,8 +135,10 @@ def test_takes_a_list_as_kubectl_gives_it(run, stdin):
     [
         ("kind: EnvoyFilter\nspec: [\n", 3, "this is not YAML"),
         ("kind: EnvoyFilter\n\tspec: 1\n", 2, "this is not YAML"),
-        ("a: &a [*a]\nkind: X\n--- \nb: *c\n", 4, "this is not YAML"),
+        ("kind: X\n--- \nb: *c\n", 3, "this is not YAML"),
         ("- 1\n- 2\n", 1, "this is no Kubernetes object"),
+        ("kind: X\na: !!set {x, y}\n", 1, "it holds what JSON, and so the API, cannot say"),
+        ("a: &a [*a]\nkind: X\n", 1, "it holds what JSON, and so the API, cannot say"),
         ("kind: EnvoyFilter\nspec: 1\nspec: 2\n", 3, "key 'spec' is there twice"),
         ("kind: EnvoyFilter\n", 1, "it has no configPatches"),
         ("kind: EnvoyFilter\nspec: [1]\n", 2, "it has no configPatches"),
