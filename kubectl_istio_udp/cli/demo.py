@@ -93,7 +93,7 @@ def _need_dns_library() -> None:
     if importlib.util.find_spec("dns") is None:
         raise IstioUdpError(
             "the demo's DNS server needs dnspython",
-            hints=["install it: pip install 'kubectl-istio-udp[demo]'"],
+            hints=["install it: pip install dnspython"],
         )
 
 

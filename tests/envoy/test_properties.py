@@ -30,8 +30,8 @@ from tests.unit.builders import (
     udp,
 )
 
-# Each example that fails costs many runs of Envoy.
-NO_SHRINKING = [Phase.generate]
+# At most so many exposures go into one run of Envoy.
+BATCH = 20
 MOST_SESSIONS = 2**32 - 1
 LONGEST_SECONDS = 9_223_372_035
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?", fullmatch=True)
@@ -135,24 +135,46 @@ def without_pods(draw):
     return objects, draw(st.sampled_from(choices)), draw(ports([53]))
 
 
-def check(envoy, request, name, chosen):
-    objects, discovery, asked = request
-    planned = plan_of(objects, ports=asked, discovery=discovery, name=name, **chosen)
-    manifests = [dict(write.manifest) for write in writes(planned.exposure)]
-    report = validate(envoy, manifests)
-    assert (report.refused, report.unchecked) == ((), ())
+def drawn(kind, count):
+    """So many different exposures, as hypothesis draws them."""
+    found = {}
+
+    @settings(max_examples=2 * count, deadline=None, phases=[Phase.generate])
+    @given(kind(), NAMES, options())
+    def draw(request, name, chosen):
+        objects, discovery, asked = request
+        planned = plan_of(objects, ports=asked, discovery=discovery, name=name, **chosen)
+        found.setdefault(planned.exposure.spec.to_json(), planned.exposure)
+
+    draw()
+    assert len(found) >= count
+    return list(found.values())[:count]
 
 
-@settings(max_examples=300, deadline=None, phases=NO_SHRINKING)
-@given(of_pods(), NAMES, options())
-def test_envoy_accepts_every_exposure_of_pods(envoy, request_, name, chosen):
-    check(envoy, request_, name, chosen)
+def batches(exposures):
+    """The exposures, put together where they could be at one gateway: no name or port twice."""
+    found = []
+    for exposure in exposures:
+        taken = {exposure.spec.name, *(port.listener_port for port in exposure.spec.ports)}
+        for batch, all_taken in found:
+            if len(batch) < BATCH and not taken & all_taken:
+                batch.append(exposure)
+                all_taken |= taken
+                break
+        else:
+            found.append(([exposure], taken))
+    return [batch for batch, _ in found]
 
 
-@settings(max_examples=200, deadline=None, phases=NO_SHRINKING)
-@given(without_pods(), NAMES, options())
-def test_envoy_accepts_every_other_exposure(envoy, request_, name, chosen):
-    check(envoy, request_, name, chosen)
+@pytest.mark.parametrize(("kind", "count"), [(of_pods, 300), (without_pods, 200)])
+def test_envoy_accepts_every_exposure(envoy, kind, count):
+    exposures = drawn(kind, count)
+    for batch in batches(exposures):
+        manifests = [dict(write.manifest) for each in batch for write in writes(each)]
+        report = validate(envoy, manifests)
+        assert (report.refused, report.unchecked) == ((), ()), manifests[
+            (report.refused or report.unchecked)[0].manifest
+        ]
 
 
 BROKEN = st.one_of(
