@@ -83,8 +83,12 @@ def run(probe, port, path_variable=None):
     assert shell
     return subprocess.run(
         [shell, *command[1:]],
-        capture_output=True, text=True, timeout=20, check=False, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env=environment,
+    )
 
 
 def ask(answer, port, host="shop.example.com"):
@@ -156,9 +160,9 @@ def test_dots_and_braces_go_as_they_are():
     ("probe", "address", "url", "connect"),
     [
         (HttpProbe("a.b", 80, wanted("/x")), "10.0.0.1", "http://a.b:80/x", "::10.0.0.1:8080"),
-        (HttpProbe("a.b", 443, wanted("/"), True), "fd00::1", "https://a.b:443/", "::[fd00::1]:8080"),
+        (HttpProbe("a.b", 1, wanted("/"), True), "fd00::1", "https://a.b:1/", "::[fd00::1]:8080"),
     ],
-)  # fmt: skip
+)
 def test_what_curl_is_given(probe, address, url, connect):
     words = argv(probe, address, 8080, 1)
     assert words[-1] == url == probe.url
