@@ -7,6 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.envoy.validate import validate
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogField, Reach
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -16,8 +17,12 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
     LoadBalancing,
 )
+from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
+from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi, ResponseSpec
+from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.render.response import response_writes
 from tests.unit.builders import (
     cluster,
     endpoint,
@@ -175,6 +180,100 @@ def test_envoy_accepts_every_exposure(envoy, kind, count):
         assert (report.refused, report.unchecked) == ((), ()), manifests[
             (report.refused or report.unchecked)[0].manifest
         ]
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40)
+HEADERS = st.dictionaries(
+    st.from_regex(r"x-[a-z0-9]{1,9}", fullmatch=True),
+    st.from_regex(r"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True),
+    max_size=3,
+)
+
+
+@st.composite
+def responses(draw):
+    """A response by an EnvoyFilter: at a gateway, or inside the mesh."""
+    mesh, binary = draw(st.booleans()), draw(st.booleans())
+    content = draw(st.binary(max_size=40)) if binary else draw(TEXT).encode()
+    answer = Answer(
+        path="/" + draw(st.from_regex(r"[!$-.0-9:;=@-~]{0,20}", fullmatch=True)).replace(".", ""),
+        status=draw(st.integers(200, 599)),
+        body=Body.of(content, binary) if content else None,
+        prefix=draw(st.booleans()),
+        headers=tuple(draw(HEADERS).items()),
+        hosts=("r.lab.svc.x",) if mesh else draw(st.sampled_from([("*",), ("a.b", "*.c.b")])),
+    )
+    spec = ResponseSpec(
+        namespace="lab",
+        name=draw(NAMES),
+        answer=answer,
+        api=ResponseApi.ENVOY_FILTER,
+        gateway=None if mesh else GatewayRef("istio-system", "gw", {"istio": "gw"}),
+        gateway_port=draw(st.integers(1, 65535)),
+        servers=() if mesh else ("a/b",),
+        root_namespace="istio-system" if mesh else "",
+        mesh_ports=tuple(draw(st.lists(st.integers(1, 65535), min_size=1, unique=True))),
+    )
+    return response_writes(Response(spec, content))
+
+
+@st.composite
+def access_logs(draw):
+    """An access log of any reach, with either field."""
+    reach = draw(st.sampled_from(Reach))
+    spec = AccessLogSpec(
+        namespace="lab",
+        name=draw(NAMES),
+        every=Duration(draw(st.integers(1, 10**8)) / 1000),
+        reach=reach,
+        selector=draw(st.sampled_from([{}, {"app": "a"}])),
+        direction=Direction.ANY
+        if reach is Reach.GATEWAY
+        else draw(st.sampled_from(list(Direction))),
+        log_field=draw(st.sampled_from(LogField)),
+    )
+    return access_log_writes(spec)
+
+
+@pytest.mark.parametrize("kind", [responses, access_logs])
+def test_envoy_accepts_every_response_and_access_log(envoy, kind):
+    drawn_ones = []
+
+    @settings(max_examples=100, deadline=None, phases=[Phase.generate])
+    @given(kind())
+    def draw(writes):
+        drawn_ones.append([dict(write.manifest) for write in writes])
+
+    draw()
+    assert len(drawn_ones) == 100
+    # Routes may stand beside each other; of access logs two would meet in one filter.
+    size = BATCH if kind is responses else 1
+    for index in range(0, len(drawn_ones), size):
+        manifests = [each for one in drawn_ones[index : index + size] for each in one]
+        report = validate(envoy, manifests)
+        assert (report.refused, report.unchecked) == ((), ()), manifests
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.one_of(
+        st.integers(max_value=199).map(lambda n: {"status": n}),
+        st.integers(min_value=600).map(lambda n: {"status": n}),
+        st.text(max_size=9).filter(lambda t: not t.startswith("/")).map(lambda t: {"path": t}),
+        st.sampled_from("?# \n\x7f\u00e9").map(lambda c: {"path": f"/a{c}b"}),
+        st.sampled_from([":80", "a b", "*a", "a..b", "-"]).map(lambda h: {"hosts": (h,)}),
+    )
+)
+def test_broken_responses_never_get_as_far_as_rendering(broken):
+    with pytest.raises(UsageError):
+        Answer(**{"path": "/a", "status": 200, **broken})
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(min_value=0, max_value=0.001, exclude_max=True))
+def test_broken_intervals_never_get_as_far_as_rendering(seconds):
+    with pytest.raises(UsageError):
+        AccessLogSpec("lab", "x", Duration(seconds), Reach.NAMESPACE)
 
 
 BROKEN = st.one_of(
