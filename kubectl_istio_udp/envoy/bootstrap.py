@@ -21,6 +21,8 @@ _UDP_TYPE = f"{_TYPES}.filters.udp.udp_proxy.v3.UdpProxyConfig"
 _HTTP2_TYPE = f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions"
 # What stands in for the configuration that istiod has made; no name that anybody uses.
 STAND_IN = "kubectl-istio-udp-stand-in"
+# istiod's, from Istio 1.18 on (route.DefaultMaxDirectResponseBodySizeBytes); Envoy's own is 4,096.
+_LARGEST_BODY_BYTES = 1024 * 1024
 
 # A network filter that ends its chain; any other has to have one of these behind it.
 _TERMINAL = (
@@ -318,7 +320,12 @@ def _router() -> dict[str, Any]:
 
 
 def _routes(virtual_host: Any) -> dict[str, Any]:
-    return {"name": STAND_IN, "validate_clusters": False, "virtual_hosts": [virtual_host]}
+    return {
+        "name": STAND_IN,
+        "validate_clusters": False,
+        "max_direct_response_body_size_bytes": _LARGEST_BODY_BYTES,
+        "virtual_hosts": [virtual_host],
+    }
 
 
 def _virtual_host(route: Any) -> dict[str, Any]:
