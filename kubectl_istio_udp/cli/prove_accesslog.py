@@ -83,7 +83,7 @@ def prove_access_log(
         seconds = spec.every.seconds * wanted + _LATE_SECONDS
         progress(f"holding a connection to {target.address}:{target.port} for {seconds:g}s")
         begun = time.monotonic()
-        found: dict[_Side, tuple[Line, ...]] = {}
+        found: dict[_Side, tuple[Line, ...]] = {side: () for side in sides}
         with held(api, pod, target, seconds) as ended:
             while not ended.is_set():
                 since = math.ceil(time.monotonic() - begun) + 1

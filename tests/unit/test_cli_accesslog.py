@@ -1,0 +1,615 @@
+"""`access-log`, and get, describe, verify and delete of what it makes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from kubectl_istio_udp.cli import prove_accesslog
+from tests.unit.apiserver import Exec
+from tests.unit.builders import endpoint, endpoint_slice, gateway_service, service, tcp
+from tests.unit.mesh_builders import (
+    envoy_filter,
+    istiod_pod,
+    mesh_config,
+    sidecar_pod,
+)
+
+NAME = "accesslog-default-namespace"
+ROOT = "istio-system"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+APPLIED = f"envoyfilter.networking.istio.io/{NAME} serverside-applied\n"
+DELETED = f'envoyfilter.networking.istio.io "{NAME}" deleted\n'
+CLIENT = "10.244.0.8"
+
+
+@pytest.fixture
+def mesh(server):
+    """A mesh that writes an access log, with two pods in namespace default."""
+    server.put(
+        mesh_config(accessLogFile="/dev/stdout"),
+        istiod_pod(),
+        sidecar_pod("web-1"),
+        sidecar_pod("network-tool", app="network-tool", ip=CLIENT),
+    )
+    return server
+
+
+def filters(server):
+    return {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in server.all("EnvoyFilter")}
+
+
+def interval(server, namespace="default", name=NAME):
+    (patch,) = server.get("EnvoyFilter", namespace, name)["spec"]["configPatches"]
+    value = patch["patch"]["value"]
+    assert (patch["applyTo"], patch["patch"]["operation"]) == ("NETWORK_FILTER", "MERGE")
+    assert value["name"] == TCP_PROXY
+    return patch["match"]["context"], {
+        k: v for k, v in value["typed_config"].items() if k[0] != "@"
+    }
+
+
+def options(every):
+    return {"access_log_options": {"access_log_flush_interval": every}}
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_of_a_namespace(run, mesh):
+    done = run("access-log")
+    assert (done.code, done.out) == (0, APPLIED)
+    lines = done.err.splitlines()
+    assert lines[0] == "2 proxies in reach; set by access_log_options"
+    assert "U223" in lines[1] and "2 proxies have open now are closed within 45s" in lines[1]
+    assert lines[-1] == "prove it: kubectl istio-udp verify -n default accesslog/namespace"
+    assert interval(mesh) == ("ANY", options("5s"))
+    assert "workloadSelector" not in mesh.get("EnvoyFilter", "default", NAME)["spec"]
+
+
+@pytest.mark.parametrize(
+    ("words", "context"),
+    [
+        (["--direction", "inbound"], "SIDECAR_INBOUND"),
+        (["--direction", "outbound"], "SIDECAR_OUTBOUND"),
+        (["--direction", "any"], "ANY"),
+    ],
+)
+def test_of_one_direction(run, mesh, words, context):
+    assert run("access-log", "--every", "500ms", *words).code == 0
+    assert interval(mesh) == (context, options("0.5s"))
+
+
+def test_of_pods_with_labels(run, mesh):
+    done = run("access-log", "-l", "app=web", "--every", "1m")
+    assert done.code == 0
+    assert done.err.startswith("1 proxy in reach; ")
+    assert "1 proxy has open now" in done.err
+    assert done.err.splitlines()[-1].endswith("accesslog/app-web --to SERVICE")
+    found = mesh.get("EnvoyFilter", "default", "accesslog-default-app-web")
+    assert found["spec"]["workloadSelector"] == {"labels": {"app": "web"}}
+
+
+def test_of_the_whole_mesh(run, mesh):
+    mesh.put(mesh_config(accessLogFile="/dev/stdout", rootNamespace="lab"))
+    mesh.put(sidecar_pod("far", namespace="prod"))
+    done = run("access-log", "--mesh")
+    assert done.code == 0
+    assert done.err.startswith("4 proxies in reach; ")
+    assert "verify -n lab accesslog/mesh" in done.err
+    assert filters(mesh) == {("lab", "accesslog-lab-mesh")}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--gateway", "istio-ingressgateway"],
+        ["--gateway", f"{ROOT}/istio-ingressgateway"],
+        ["--gateway-selector", "app=istio-ingressgateway,istio=ingressgateway"],
+        ["--gateway", "istio-ingressgateway", "-n", "lab"],
+    ],
+)
+def test_of_a_gateway(run, mesh, words):
+    done = run("access-log", *words, "--name", "gw")
+    assert done.code == 0
+    assert done.err.startswith("1 proxy in reach; ")
+    ((namespace, name),) = filters(mesh)
+    assert namespace == ROOT
+    assert interval(mesh, namespace, name)[0] == "GATEWAY"
+    selector = mesh.get("EnvoyFilter", namespace, name)["spec"]["workloadSelector"]["labels"]
+    assert selector == {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+
+
+def test_an_old_proxy_gets_the_field_it_knows(run, mesh):
+    mesh.put(sidecar_pod("old", version="1.17.8"))
+    done = run("access-log")
+    assert "set by access_log_flush_interval" in done.err
+    assert interval(mesh) == ("ANY", {"access_log_flush_interval": "5s"})
+
+
+def test_the_same_again_changes_nothing(run, mesh):
+    run("access-log")
+    before = mesh.state()
+    done = run("access-log")
+    assert (done.code, done.out) == (0, APPLIED.replace("serverside-applied", "unchanged"))
+    assert "U223" not in done.err
+    assert mesh.state() == before
+
+
+def test_a_change_takes_the_place_of_what_was(run, mesh):
+    run("access-log")
+    done = run("access-log", "--every", "10s")
+    assert "U223" in done.err
+    assert interval(mesh) == ("ANY", options("10s"))
+    assert len(filters(mesh)) == 1
+
+
+@pytest.mark.parametrize("dry_run", ["client", "server"])
+def test_a_dry_run_writes_nothing(run, mesh, dry_run):
+    done = run("access-log", "--dry-run", dry_run)
+    assert done.code == 0 and "dry run)" in done.out
+    assert mesh.writes() == []
+    assert "prove it" not in done.err
+
+
+@pytest.mark.parametrize("form", ["yaml", "json", "name"])
+def test_output_for_programs(run, mesh, form):
+    done = run("access-log", "-o", form, "--dry-run", "client")
+    if form == "name":
+        assert done.out == f"envoyfilter.networking.istio.io/{NAME}\n"
+    else:
+        assert yaml.safe_load(done.out)["metadata"]["name"] == NAME
+
+
+# -- warnings and refusals ----------------------------------------------------------------------
+
+
+def test_warns_where_no_line_will_appear(run, mesh):
+    mesh.put(mesh_config())
+    done = run("access-log")
+    assert done.code == 0
+    assert "U221" in done.err and "set meshConfig.accessLogFile: /dev/stdout" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["-n", "lab"], "no pod in namespace lab has a proxy yet"),
+        (["-l", "app=x"], "no pod in namespace default has a proxy and the labels app=x yet"),
+    ],
+)
+def test_warns_where_nobody_is_in_reach(run, mesh, words, where):
+    done = run("access-log", *words)
+    assert done.code == 0
+    assert done.err.startswith("0 proxies in reach; ")
+    assert "U222" in done.err and where in done.err
+    assert "U223" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mesh", "--gateway", "a"], "--mesh and --gateway do not go together"),
+        (["--mesh", "--gateway-selector", "a=b"], "--mesh and --gateway do not go together"),
+        (["--mesh", "-n", "lab"], "--mesh and -n do not go together: the mesh is all namespaces"),
+        (["--gateway", "a", "-l", "b=c"], "a gateway has its own labels; -l does not go with it"),
+        (["-n", ROOT], f"an EnvoyFilter in {ROOT}, the mesh's root namespace, reaches every proxy"),
+        (["-l", "app"], "--selector 'app' is not KEY=VALUE"),
+        (["--every", "500us"], "'--every'"),
+        (["--every", "0"], "under 1ms, the least that Envoy takes"),
+        (["--every", "soon"], "'--every'"),
+        (["--direction", "up"], "'up' is not one of"),
+        (["--gateway", "istio-ingressgateway", "--direction", "inbound"], "--direction is of side"),
+        (["--name", "A_B"], "access log 'A_B' is not a name that Kubernetes takes"),
+        (["-n", "A_B"], "namespace 'A_B' is not a name that Kubernetes takes"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage(run, mesh, words, message):
+    done = run("access-log", *words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert filters(mesh) == set()
+
+
+def test_the_root_namespace_is_that_of_the_mesh_config(run, mesh):
+    mesh.put(mesh_config(rootNamespace="lab", accessLogFile="x"))
+    done = run("access-log", "-n", "lab")
+    assert done.code == 2
+    assert "--mesh" in done.err and "--gateway" in done.err
+    assert run("access-log", "-n", ROOT).code == 0
+
+
+@pytest.mark.parametrize("name", ["nothing", "lab/nothing"])
+def test_a_gateway_that_is_not_there(run, mesh, name):
+    done = run("access-log", "--gateway", name)
+    assert done.code in (2, 3)
+    assert "gateway" in done.err and filters(mesh) == set()
+
+
+def test_an_overlapping_access_log_is_refused(run, mesh):
+    run("access-log")
+    done = run("access-log", "-l", "app=web")
+    assert done.code == 3
+    assert "U121" in done.err
+    assert "kubectl istio-udp delete -n default accesslog/namespace" in done.err
+    assert len(filters(mesh)) == 1
+
+
+def test_somebody_elses_interval_is_refused(run, mesh):
+    config = {"typed_config": {"accessLogFlushInterval": "1s"}, "name": TCP_PROXY}
+    theirs = envoy_filter("theirs")
+    patch = {"applyTo": "NETWORK_FILTER", "patch": {"operation": "MERGE", "value": config}}
+    theirs["spec"]["configPatches"] = [patch]
+    mesh.put(theirs)
+    done = run("access-log")
+    assert done.code == 3
+    assert "U121" in done.err
+    assert f"kubectl delete envoyfilter -n {ROOT} theirs" in done.err
+
+
+def test_somebody_elses_filter_of_that_name_is_refused(run, mesh):
+    mesh.put(envoy_filter(NAME, namespace="default"))
+    done = run("access-log")
+    assert done.code == 3
+    assert f"EnvoyFilter default/{NAME} exists and is not of access log namespace" in done.err
+    assert mesh.writes() == []
+
+
+def test_who_may_not_see_the_pods_is_told(run, mesh):
+    mesh.fail("GET", "/default/pods", 403)
+    done = run("access-log")
+    assert done.code == 3
+    assert "no permission to list pods" in done.err
+
+
+# -- taking it away -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["access-log", "--off"],
+        ["access-log", "--off", "--name", "namespace"],
+        ["delete", "accesslog/namespace"],
+        ["delete", "--all"],
+    ],
+)
+def test_takes_it_away_and_nothing_else(run, mesh, words):
+    before = mesh.state()
+    run("access-log")
+    done = run(*words)
+    assert (done.code, done.out) == (0, DELETED)
+    assert "are closed within 45s" in done.err
+    assert mesh.state() == before
+
+
+@pytest.mark.parametrize(
+    ("made", "off"),
+    [
+        (["--mesh"], ["--mesh", "--off"]),
+        (["--gateway", "istio-ingressgateway"], ["--gateway", "istio-ingressgateway", "--off"]),
+        (["-l", "app=web"], ["-l", "app=web", "--off"]),
+        (["-n", "lab"], ["-n", "lab", "--off"]),
+    ],
+)
+def test_off_takes_away_that_of_its_reach(run, mesh, made, off):
+    assert run("access-log", *made).code == 0
+    assert len(filters(mesh)) == 1
+    assert run("access-log", *off).code == 0
+    assert filters(mesh) == set()
+
+
+@pytest.mark.parametrize("dry_run", ["client", "server"])
+@pytest.mark.parametrize("words", [["access-log", "--off"], ["delete", "accesslog/namespace"]])
+def test_taking_away_can_be_tried(run, mesh, words, dry_run):
+    run("access-log")
+    done = run(*words, "--dry-run", dry_run)
+    said = "(dry run)" if dry_run == "client" else "(server dry run)"
+    assert (done.code, done.out) == (0, DELETED.replace("\n", f" {said}\n"))
+    assert filters(mesh) == {("default", NAME)}
+
+
+def test_off_where_there_is_none(run, mesh):
+    done = run("access-log", "--off")
+    assert done.code == 3
+    assert "there is no access log namespace in namespace default" in done.err
+
+
+# -- get and describe ---------------------------------------------------------------------------
+
+
+def table(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def test_get(run, mesh):
+    run("access-log", "-l", "app=web,tier=a", "--direction", "inbound", "--name", "web")
+    headers, row = table(run("get", "accesslog/web").out)
+    assert headers == ["NAME", "EVERY", "REACH", "SELECTOR", "DIRECTION", "STATUS", "AGE"]
+    assert row[:-1] == ["web", "5s", "namespace", "app=web,tier=a", "inbound", "ok"]
+    headers, row = table(run("get", "accesslog/web", "-o", "wide").out)
+    assert (headers[-1], row[-1]) == ("FIELD", "access_log_options")
+
+
+def test_describe(run, mesh):
+    run("access-log")
+    done = run("describe", "accesslog/namespace")
+    assert done.code == 0
+    for line in ("Type:        access log", "  every: 5s", "  reach: namespace"):
+        assert line in done.out.splitlines()
+    assert "Gateway pods:" not in done.out
+
+
+# -- verify -------------------------------------------------------------------------------------
+
+
+class Mesh:
+    """A mesh that injects sidecars, and whose proxies write lines of the connection held.
+
+    Attributes:
+        ages: the milliseconds that the connection is open at each line, by pod; else `usual`.
+        hold: what becomes of the command that holds it.
+    """
+
+    def __init__(self, server, fakes):
+        self.server, self.ages, self.usual = server, {}, (200, 400, 600, 800)
+        self.hold, self.holds = Exec(hangs=True), []
+        server.seen = self.seen
+        self.fallback = fakes.run
+        server.run = self.run
+
+    def run(self, namespace, pod, container, command):
+        if command[0] == "sh" and "SECONDS_LONG" in command[2]:
+            self.holds.append(command[4:])
+            return self.hold
+        return self.fallback(namespace, pod, container, command)
+
+    def seen(self, request):
+        if request.method == "PATCH" and "/pods/" in request.path:
+            proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.31.0"}
+            request.body["spec"]["containers"].append(proxy)
+        if request.path.endswith("/log"):
+            _, _, _, _, namespace, _, pod, _ = request.path.split("/")
+            lines = [self.line(age) for age in self.ages.get(pod, self.usual)]
+            self.server.logs[namespace, pod] = "".join(lines)
+
+    def line(self, age):
+        """One that has every address in it that a client's or server's proxy would write."""
+        services = {s["metadata"]["name"]: s["spec"] for s in self.server.all("Service")}
+        ends = []
+        for name, spec in services.items():
+            if name.startswith(("tcp-echo", "db")):
+                port = spec["ports"][0]["port"]
+                ends += [f"{spec['clusterIP']}:{port}", f"10.244.0.99:{port}"]
+        seen = " ".join([*ends, "10.244.0.41:5432", f"{CLIENT}:40000"])
+        return (
+            "2026-11-24T09:36:30.1Z [2026-11-24T09:36:30.138Z] "
+            f'"- - -" 0 - - - "-" 0 0 {age} - "-" {seen}\n'
+        )
+
+
+@pytest.fixture
+def proxies(mesh, fakes, monkeypatch):
+    for name in ("_LEAST_LINES_SECONDS", "_LATE_SECONDS"):
+        monkeypatch.setattr(prove_accesslog, name, 0.2)
+    monkeypatch.setattr(prove_accesslog, "_POLL_SECONDS", 0.02)
+    return Mesh(mesh, fakes)
+
+
+@pytest.fixture
+def database(server):
+    """A Service with two pods in the mesh, of which one gets the connection."""
+    server.put(
+        service("db", ports=[tcp(5432, "tcp-db")], clusterIP="10.96.0.77"),
+        endpoint_slice(
+            endpoint("10.244.0.41", "db-1"),
+            endpoint("10.244.0.42", "db-2"),
+            of="db",
+            ports=[{"name": "tcp-db", "port": 5432, "protocol": "TCP"}],
+        ),
+        sidecar_pod("db-1", app="db", ip="10.244.0.41"),
+        sidecar_pod("db-2", app="db", ip="10.244.0.42"),
+    )
+    return server
+
+
+EVERY = ("access-log", "--every", "200ms")
+
+
+def last(done):
+    return done.out.splitlines()[-1]
+
+
+def test_verify_with_a_server_for_one_run(run, mesh, proxies):
+    run(*EVERY)
+    before = mesh.there()
+    done = run("verify", "accesslog/namespace")
+    assert (done.code, last(done)) == (0, "accesslog/namespace: lines come every 0.2s")
+    rows = table(done.out)
+    assert rows[0] == ["SIDE", "PROXY", "IN", "REACH", "LINES", "INTERVAL", "LAST", "LINE"]
+    assert rows[1][:5] == ["client", "default/network-tool", "yes", "4", "0.20s"]
+    assert rows[2][0] == "server" and rows[2][1].startswith("default/tcp-echo-")
+    assert rows[2][2:5] == ["yes", "4", "0.20s"]
+    assert mesh.there() == before
+    ((address, port, _),) = proxies.holds
+    assert (address.startswith("10.96.1."), port) == (True, "9000")
+
+
+def test_verify_takes_the_server_away_when_it_fails(run, mesh, proxies, monkeypatch):
+    run(*EVERY)
+    before = mesh.there()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prove_accesslog, "_lines", interrupted)
+    assert run("verify", "accesslog/namespace").code == 130
+    assert mesh.there() == before
+
+
+@pytest.mark.parametrize("to", ["db", "db:5432", "default/db:tcp-db"])
+def test_verify_with_a_service(run, proxies, database, to):
+    """Of its two pods the one without the connection says nothing, which is no fault."""
+    run(*EVERY)
+    proxies.ages["db-2"] = ()
+    done = run("verify", "accesslog/namespace", "--to", to)
+    assert done.code == 0
+    assert [row[1] for row in table(done.out)[1:3]] == ["default/network-tool", "default/db-1"]
+    assert "db-2" not in done.out
+    assert proxies.holds[0][:2] == ["10.96.0.77", "5432"]
+
+
+@pytest.mark.parametrize(
+    ("pod", "ages", "verdict"),
+    [
+        (
+            "db-1",
+            (500, 1000, 1500, 2000),
+            "the server's proxy default/db-1 wrote one every 0.50s, not every 0.2s",
+        ),
+        ("db-1", (), "the server's proxy default/db-1 wrote no line of an open connection"),
+        (
+            "network-tool",
+            (200,),
+            "the client's proxy default/network-tool wrote one line of an open connection",
+        ),
+    ],
+)
+def test_verify_tells_what_is_wrong(run, proxies, database, pod, ages, verdict):
+    run(*EVERY)
+    proxies.ages = {"db-2": (), pod: ages}
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 1
+    assert verdict in last(done)
+
+
+def test_verify_of_one_direction_expects_silence_of_the_other(run, proxies, database):
+    run(*EVERY, "--direction", "inbound")
+    proxies.ages = {"db-2": ()}
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 1
+    says = "the client's proxy default/network-tool is out of reach and writes all the same"
+    assert says in last(done)
+    # The one line at a connection's end is everybody's.
+    proxies.ages["network-tool"] = (800,)
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 0
+    assert table(done.out)[1][2] == "no"
+
+
+def test_verify_of_labels_needs_a_service(run, proxies, database):
+    run(*EVERY, "-l", "app=db")
+    done = run("verify", "accesslog/app-db")
+    assert done.code == 2
+    assert "accesslog/app-db reaches only pods with certain labels" in done.err
+    assert "--to [NAMESPACE/]SERVICE[:PORT]" in done.err
+    proxies.ages = {"network-tool": (), "db-2": ()}
+    done = run("verify", "accesslog/app-db", "--to", "db")
+    assert done.code == 0
+    assert [row[2] for row in table(done.out)[1:3]] == ["no", "yes"]
+
+
+def test_verify_where_nobody_is_in_reach(run, mesh, proxies, database):
+    run(*EVERY, "-l", "app=other")
+    done = run("verify", "accesslog/app-other", "--to", "db")
+    assert done.code == 1
+    assert "is in reach, so that no line would show" in last(done)
+    assert proxies.holds == []
+
+
+def test_verify_of_the_whole_mesh(run, mesh, proxies):
+    run(*EVERY, "--mesh")
+    done = run("verify", "-n", ROOT, "accesslog/mesh", "--tool-pod", "default/network-tool")
+    assert done.code == 0
+    assert table(done.out)[2][1].startswith("default/tcp-echo-")
+
+
+def test_verify_without_a_sidecar_beside_the_tool(run, mesh, proxies, database):
+    """Then the server's proxy alone is looked at."""
+    bare = mesh.get("Pod", "default", "network-tool")
+    bare["spec"]["containers"] = bare["spec"]["containers"][:1]
+    mesh.put(bare)
+    run(*EVERY)
+    proxies.ages = {"db-2": ()}
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 0
+    assert [row[0] for row in table(done.out)[1:-1]] == ["server"]
+
+
+def test_verify_tells_a_connection_that_ends_at_once(run, proxies, database):
+    run("access-log", "--every", "30s")
+    proxies.usual, proxies.hold = (), Exec(code=127)
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 1
+    assert last(done).endswith("; the connection ended at once")
+
+
+def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, database, monkeypatch):
+    @contextmanager
+    def ended(*_):
+        event = threading.Event()
+        event.set()
+        yield event
+
+    monkeypatch.setattr("kubectl_istio_udp.cluster.connection.held", ended)
+    run(*EVERY)
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 1
+    assert "wrote no line" in last(done)
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "message"),
+    [
+        ("nothing", 3, "there is no service nothing in namespace default"),
+        ("db:80", 2, "Service default/db has no TCP port 80"),
+        ("coredns", 2, "Service default/coredns has no TCP port"),
+    ],
+)
+def test_verify_to_what_is_not_there(run, proxies, database, to, code, message):
+    run(*EVERY)
+    done = run("verify", "accesslog/namespace", "--to", to)
+    assert done.code == code
+    assert message in done.err
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_verify_data_for_programs(run, proxies, database, form):
+    run(*EVERY)
+    proxies.ages["db-2"] = ()
+    done = run("verify", "accesslog/namespace", "--to", "db", "-o", form)
+    (found,) = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
+    assert (found["kind"], found["name"], found["good"]) == ("accesslog", "namespace", True)
+    client, server = found["sides"]
+    assert (client["side"], client["proxy"]) == ("client", "default/network-tool")
+    assert (server["inReach"], len(server["lines"])) == (True, 4)
+    assert server["intervalSeconds"] == pytest.approx(0.2)
+
+
+def test_verify_of_a_gateways_access_log(run, mesh, proxies):
+    """Its pods are the servers of a TCP port of its Service."""
+    front = gateway_service(clusterIP="10.96.0.80")
+    front["spec"]["ports"].append(tcp(5432, "tcp-db"))
+    mesh.put(
+        front,
+        endpoint_slice(
+            endpoint("10.244.0.41", "istio-ingressgateway-1"),
+            of="istio-ingressgateway",
+            namespace=ROOT,
+            ports=[{"name": "tcp-db", "port": 5432, "protocol": "TCP"}],
+        ),
+    )
+    run(*EVERY, "--gateway", "istio-ingressgateway")
+    proxies.ages["network-tool"] = ()
+    words = ["-n", ROOT, "accesslog/istio-ingressgateway", "--tool-pod", "default/network-tool"]
+    done = run("verify", *words, "--to", "istio-ingressgateway")
+    assert done.code == 0
+    assert [row[:3] for row in table(done.out)[1:3]] == [
+        ["client", "default/network-tool", "no"],
+        ["server", f"{ROOT}/istio-ingressgateway-1", "yes"],
+    ]
