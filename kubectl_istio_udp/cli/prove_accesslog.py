@@ -15,7 +15,6 @@ from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.connection import Target
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
     from kubectl_istio_udp.model.reach import Proxy
     from kubectl_istio_udp.probe.loglines import Line
@@ -50,7 +49,6 @@ class _Side:
 def prove_access_log(
     api: Api,
     pod: ToolPod,
-    existing: Existing,
     spec: AccessLogSpec,
     to: str | None,
     asked: probing.Asked,
@@ -84,17 +82,19 @@ def prove_access_log(
         progress(f"holding a connection to {target.address}:{target.port} for {seconds:g}s")
         begun = time.monotonic()
         found: dict[_Side, tuple[Line, ...]] = {side: () for side in sides}
-        with held(api, pod, target, seconds) as ended:
-            while not ended.is_set():
+        with held(api, pod, target, seconds) as connection:
+            while not connection.ended.is_set():
                 since = math.ceil(time.monotonic() - begun) + 1
                 found = {s: _lines(proxy_log(api, s.proxy, since), s) for s in sides}
                 if _enough(found, wanted):
                     break
                 if time.monotonic() - begun > seconds:
                     break
-                ended.wait(_POLL_SECONDS)
+                connection.ended.wait(_POLL_SECONDS)
+        if connection.problem:
+            raise connection.problem
     progress.clear()
-    return _judge(spec, existing, found, ended_early=time.monotonic() - begun < spec.every.seconds)
+    return _judge(spec, found, ended_early=time.monotonic() - begun < spec.every.seconds)
 
 
 def _enough(found: Mapping[_Side, tuple[Line, ...]], wanted: int) -> bool:
@@ -166,7 +166,6 @@ def _sides(
 
 def _judge(
     spec: AccessLogSpec,
-    existing: Existing,
     found: dict[_Side, tuple[Line, ...]],
     *,
     ended_early: bool,
@@ -199,8 +198,6 @@ def _judge(
             }
         )
         wrong += _wrong(spec, side, lines, measured)
-    if existing.missing:
-        wrong.insert(0, f"{existing.missing[0]} is missing; run the same access-log again")
     if ended_early and wrong:
         wrong.append("the connection ended at once")
     text = "; ".join(wrong) or f"lines come every {spec.every}"

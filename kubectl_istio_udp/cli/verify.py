@@ -120,7 +120,7 @@ def _prove(
     if isinstance(spec, AccessLogSpec):
         from kubectl_istio_udp.cli.prove_accesslog import prove_access_log
 
-        return prove_access_log(api, pod, existing, spec, to, asked)
+        return prove_access_log(api, pod, spec, to, asked)
     raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
 
 

@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.reach import Proxy, proxy_of
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 
 _START_SECONDS = 60.0
+_NOT_FOUND = 127
 # The first bytes let a proxy that sniffs the protocol go on. A Service that was made just now may
 # refuse at first, and a proxy that does not know its pods yet accepts and closes: so again. The
 # shell waits for both ends of the pipe; the empty lines let the first one notice that nc is gone.
@@ -49,22 +50,43 @@ class Target:
     proxies: Mapping[str, Proxy]
 
 
+class Held:
+    """A connection that is held open.
+
+    Attributes:
+        ended: set when it is no longer held.
+        problem: why it never was; None where it was tried.
+    """
+
+    def __init__(self) -> None:
+        """Begin unended."""
+        self.ended = threading.Event()
+        self.problem: IstioUdpError | None = None
+
+
 @contextmanager
-def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[threading.Event]:
-    """Hold a connection open, at most for so many seconds; yields what tells that it ended.
+def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[Held]:
+    """Hold a connection open, at most for so many seconds.
 
     It is not cut off on leaving, but ends by itself; what made the target is to be taken away.
     """
-    ended = threading.Event()
+    connection = Held()
     command = ["sh", "-c", _HOLD, "sh", target.address, str(target.port), str(round(seconds))]
 
     def hold() -> None:
-        with suppress(IstioUdpError):
-            tool.run(api, command, seconds)
-        ended.set()
+        try:
+            result = tool.run(api, command, seconds)
+            if result.exit_code == _NOT_FOUND:
+                connection.problem = ClusterError(
+                    f"pod {tool} cannot run nc: {result.stderr.strip() or 'not found'}",
+                    hints=["use a pod that has it: --tool-pod NAME, or --create-tool"],
+                )
+        except IstioUdpError as error:
+            connection.problem = error
+        connection.ended.set()
 
     threading.Thread(target=hold, daemon=True).start()
-    yield ended
+    yield connection
 
 
 def proxy_log(api: Api, proxy: Proxy, since_seconds: int) -> str:

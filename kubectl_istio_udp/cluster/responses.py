@@ -56,7 +56,8 @@ def read_response_snapshot(
         manifest
         for manifest in (*virtual_services, *gateways, *([envoy_filter] if envoy_filter else ()))
         if manifest["metadata"]["name"] == own_name
-        and manifest["metadata"]["namespace"] in (request.namespace, proxies_space)
+        and manifest["metadata"]["namespace"]
+        == (request.namespace if manifest["kind"] == "VirtualService" else proxies_space)
     ]
     own_keys = {_key(manifest) for manifest in mine}
     return ResponseSnapshot(

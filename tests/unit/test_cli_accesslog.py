@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 import yaml
 
 from kubectl_istio_udp.cli import prove_accesslog
+from kubectl_istio_udp.cluster.connection import Held
 from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice, gateway_service, service, tcp
 from tests.unit.mesh_builders import (
@@ -461,6 +462,10 @@ def test_verify_with_a_service(run, proxies, database, to):
     assert done.code == 0
     assert [row[1] for row in table(done.out)[1:3]] == ["default/network-tool", "default/db-1"]
     assert "db-2" not in done.out
+    # The connection is held beside the looking, which may have seen enough before it began.
+    deadline = time.monotonic() + 10
+    while not proxies.holds and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert proxies.holds[0][:2] == ["10.96.0.77", "5432"]
 
 
@@ -543,18 +548,26 @@ def test_verify_without_a_sidecar_beside_the_tool(run, mesh, proxies, database):
 
 def test_verify_tells_a_connection_that_ends_at_once(run, proxies, database):
     run("access-log", "--every", "30s")
-    proxies.usual, proxies.hold = (), Exec(code=127)
+    proxies.usual, proxies.hold = (), Exec(code=124)
     done = run("verify", "accesslog/namespace", "--to", "db")
     assert done.code == 1
     assert last(done).endswith("; the connection ended at once")
 
 
+def test_verify_tells_a_tool_that_lacks_nc(run, proxies, database):
+    run(*EVERY)
+    proxies.usual, proxies.hold = (), Exec(code=127)
+    done = run("verify", "accesslog/namespace", "--to", "db")
+    assert done.code == 3
+    assert "pod default/network-tool cannot run nc" in done.err and "--tool-pod" in done.err
+
+
 def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, database, monkeypatch):
     @contextmanager
     def ended(*_):
-        event = threading.Event()
-        event.set()
-        yield event
+        connection = Held()
+        connection.ended.set()
+        yield connection
 
     monkeypatch.setattr("kubectl_istio_udp.cluster.connection.held", ended)
     run(*EVERY)

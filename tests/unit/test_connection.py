@@ -24,7 +24,13 @@ from kubectl_istio_udp.cluster.connection import (
     service_target,
 )
 from kubectl_istio_udp.cluster.toolpod import ToolPod
-from kubectl_istio_udp.model.errors import ClusterError, NotFound, UsageError, WaitTimeout
+from kubectl_istio_udp.model.errors import (
+    ClusterError,
+    Forbidden,
+    NotFound,
+    UsageError,
+    WaitTimeout,
+)
 from kubectl_istio_udp.model.reach import Proxy
 from kubectl_istio_udp.render.samples import one_run_echo
 from tests.unit.apiserver import Exec
@@ -167,10 +173,11 @@ def test_holds_a_connection_until_it_ends_by_itself(api, server):
         return Exec()
 
     server.run = run
-    with held(api, TOOL, TARGET, 23.6) as ended:
-        assert not ended.is_set()
+    with held(api, TOOL, TARGET, 23.6) as held_one:
+        assert not held_one.ended.is_set()
         release.set()
-        assert ended.wait(30)
+        assert held_one.ended.wait(30)
+    assert held_one.problem is None
     (only,) = commands
     assert only[:3] == ("default", "network-tool", "network-tool")
     assert only[3][-3:] == ["10.96.0.90", "9000", "24"]
@@ -178,8 +185,16 @@ def test_holds_a_connection_until_it_ends_by_itself(api, server):
 
 def test_a_connection_that_cannot_be_made_ends(api, server):
     server.fail("GET", "/exec", 403)
-    with held(api, TOOL, TARGET, 20) as ended:
-        assert ended.wait(30)
+    with held(api, TOOL, TARGET, 20) as held_one:
+        assert held_one.ended.wait(30)
+    assert isinstance(held_one.problem, Forbidden)
+
+
+def test_a_tool_without_nc_is_named(api, server):
+    server.run = lambda *_: Exec(code=127)
+    with held(api, TOOL, TARGET, 20) as held_one:
+        assert held_one.ended.wait(30)
+    assert "cannot run nc" in str(held_one.problem)
 
 
 def hold(port, seconds, **more):
