@@ -1,9 +1,10 @@
 """Leader election on a Lease, as Kubernetes' own components do it.
 
-Whoever holds the Lease renews it; whoever waits watches it, and takes it when it has been given up
-or not been renewed for its duration by the waiter's own clock. A write with the resourceVersion that
-was read decides between two who try at once. The holder stops before the others may begin: it must
-renew within `_RENEW_WITHIN`, and no request of its may last longer than what is left till the end.
+Whoever holds the Lease renews it; whoever waits watches it, and takes it when it has been given
+up, or not been renewed for its duration by the waiter's own clock. A write with the resourceVersion
+that was read decides between two who try at once. The holder stops before the others may begin: it
+must renew within `_RENEW_WITHIN`, and no request of its may last longer than what is left till the
+end.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Election:
         return self._leading and time.monotonic() < self._until
 
     def _changed(
-        self, cache: Cache[Any], key: Key, before: Any, now: Mapping[str, Any] | None
+        self, key: Key, before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
     ) -> None:
         with self._stirred:
             self._see(now)

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from kubectl_istio_udp.cluster.client import Api, Watch
 from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError
@@ -52,14 +52,6 @@ class Backoff:
         return max(random.uniform(ceiling / 2, ceiling), min(asked, self._longest))
 
 
-class Changed(Protocol[Kept]):
-    """What a cache calls when an object is another; None stands for one that is not there."""
-
-    def __call__(self, cache: Cache[Kept], key: Key, before: Kept | None, now: Kept | None) -> None:
-        """Called in the cache's own thread, one at a time."""
-        ...
-
-
 class Cache(Generic[Kept]):
     """The objects of a kind, as last heard of. Readable from every thread.
 
@@ -74,7 +66,7 @@ class Cache(Generic[Kept]):
         kind: str,
         *,
         keep: Callable[[Mapping[str, Any]], Kept | None],
-        changed: Changed[Kept],
+        changed: Callable[[Key, Kept | None, Kept | None], None],
         namespace: str | None = None,
         label_selector: str = "",
         field_selector: str = "",
@@ -85,7 +77,8 @@ class Cache(Generic[Kept]):
             api: the cluster.
             kind: e.g. `Pod`.
             keep: what of a manifest is kept; None where nothing of it is.
-            changed: who is told of what differs from what was kept.
+            changed: called with name, what was kept and what is now (None for nothing), where these
+                differ; by one thread at a time.
             namespace, label_selector, field_selector: which objects.
         """
         self.kind, self.namespace = kind, namespace
@@ -239,7 +232,7 @@ class Cache(Generic[Kept]):
                 self._objects[key] = now
                 self._versions[key] = version
             if before != now:
-                self._changed(self, key, before, now)
+                self._changed(key, before, now)
 
 
 def _number(version: str | None) -> int:

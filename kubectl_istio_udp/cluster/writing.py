@@ -191,11 +191,22 @@ def _silence(
     api: Api, existing: Existing, envoy_filter: Mapping[str, Any], timeout: float
 ) -> list[str]:
     """Take the listeners out of the EnvoyFilter and wait until no gateway has them."""
-    metadata, spec = envoy_filter["metadata"], dict(envoy_filter["spec"])
+    metadata, spec = envoy_filter["metadata"], envoy_filter["spec"]
     patches = spec.get("configPatches") or ()
     listeners = [p["patch"]["value"]["name"] for p in patches if p["applyTo"] == "LISTENER"]
+    silent = without_listeners(envoy_filter)
+    api.apply(silent, before=envoy_filter, manager=names.MANAGER, force=True)
+    selector = (spec.get("workloadSelector") or {}).get("labels") or {}
+    problem = wait_until_gone(api, metadata["namespace"], selector, listeners, timeout)
+    return [problem] if problem else []
+
+
+def without_listeners(envoy_filter: Mapping[str, Any]) -> dict[str, Any]:
+    """An EnvoyFilter, as it is to be applied, with the clusters of what it is and nothing else."""
+    metadata, spec = envoy_filter["metadata"], dict(envoy_filter["spec"])
+    patches = spec.get("configPatches") or ()
     spec["configPatches"] = [p for p in patches if p["applyTo"] != "LISTENER"]
-    manifest = {
+    return {
         "apiVersion": envoy_filter["apiVersion"],
         "kind": "EnvoyFilter",
         "metadata": {
@@ -206,10 +217,6 @@ def _silence(
         },
         "spec": spec,
     }
-    api.apply(manifest, before=envoy_filter, manager=names.MANAGER, force=True)
-    selector = (spec.get("workloadSelector") or {}).get("labels") or {}
-    problem = wait_until_gone(api, metadata["namespace"], selector, listeners, timeout)
-    return [problem] if problem else []
 
 
 def _delete(api: Api, manifest: Mapping[str, Any] | None, *, dry_run: bool, report: Report) -> None:

@@ -30,6 +30,8 @@ PREFIX = "kubectl-istio-udp/"
 EXPOSE_ANNOTATION = f"{PREFIX}expose"
 ALLOW_ANNOTATION = f"{PREFIX}allow"
 ALLOW_SESSIONS_ANNOTATION = f"{PREFIX}allow-sessions"
+# On the objects that the controller makes: what asked for them.
+SOURCE_LABEL = f"{PREFIX}source"
 # In place of ports: every UDP port of the Service under its own number.
 ALL_PORTS = "all"
 # An exposure of 100 ports is a long list already; a value of an option is a word.
