@@ -220,6 +220,11 @@ class Cache(Generic[Kept]):
             kept = None
         self._put(_key(manifest), kept, _number(manifest["metadata"].get("resourceVersion")))
 
+    def forget(self, namespace: str, name: str) -> None:
+        """Take an object as gone: what a deletion of our own says, before the watch does."""
+        with self._lock:
+            self._put((namespace, name), None, self._versions.get((namespace, name), 0))
+
     def _put(self, key: Key, now: Kept | None, version: int) -> None:
         with self._lock:
             if version < self._versions.get(key, 0):

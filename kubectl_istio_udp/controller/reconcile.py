@@ -501,6 +501,7 @@ class Reconciler:
         self._wrote("delete", manifest["kind"])
         metadata = manifest["metadata"]
         self._api.delete(manifest["kind"], metadata["namespace"], metadata["name"])
+        self._view.forget(manifest)
 
     def _fence(self) -> None:
         if not self._may_write():

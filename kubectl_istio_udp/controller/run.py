@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.cluster.events import tell
 from kubectl_istio_udp.cluster.lease import Election
-from kubectl_istio_udp.cluster.snapshot import root_namespace
 from kubectl_istio_udp.cluster.watch import Key
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import (
     FAILED,
     GONE,
+    NOT_TAKEN,
     NOT_WRITTEN,
     OK,
     STATES,
@@ -30,8 +30,11 @@ from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler
 from kubectl_istio_udp.controller.view import View
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
+from kubectl_istio_udp.model.wish import Wish
 
 LEASE = "kubectl-istio-udp-controller"
+# A write that takes longer is given up: it must have ended before another replica may lead.
+REQUEST_SECONDS = 5.0
 # What goes by itself: nobody need be told, it is only tried again.
 _PASSING = (Unreachable, Busy, Conflict, NotLeading)
 _log = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Settings:
         identity: this replica's name, which no other has.
         namespace: where its Lease is.
         gateway_namespaces: where gateways may be.
+        root_namespace: the mesh's, whose EnvoyFilters reach every proxy.
         file_limit: how many files each gateway's Envoy may open.
         allow_all: whether every namespace may expose every port.
         elect: whether to stand for election; False where there is only one replica.
@@ -55,6 +59,7 @@ class Settings:
     identity: str
     namespace: str
     gateway_namespaces: tuple[str, ...]
+    root_namespace: str
     file_limit: int
     allow_all: bool = False
     elect: bool = True
@@ -66,7 +71,7 @@ class Controller:
     """One replica. `start`, then `wait` until something ends it, then `stop`."""
 
     def __init__(self, api: Api, settings: Settings) -> None:
-        """Put the parts together; nothing is asked but for the mesh's root namespace."""
+        """Put the parts together; nothing is asked yet."""
         self._api, self._settings = api, settings
         self.metrics = Metrics()
         self._queue: WorkQueue[Key] = WorkQueue()
@@ -74,10 +79,13 @@ class Controller:
         self._told: dict[Key, tuple[str, str]] = {}
         self._ended = threading.Event()
         self._leading = threading.Event()
+        self._changing = threading.Lock()
+        # Of each worker: whether the look that it takes has written anything.
+        self._writing = threading.local()
         self.view = View(
             api,
             settings.gateway_namespaces,
-            root_namespace(api),
+            settings.root_namespace,
             ask=self._ask,
             claimed=self._claimed,
         )
@@ -87,7 +95,7 @@ class Controller:
             file_limit=settings.file_limit,
             allow_all=settings.allow_all,
             may_write=self._may_write,
-            wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),
+            wrote=self._wrote,
             freed=lambda claims: self._claimed(claims, None),
         )
         self._election = Election(
@@ -95,7 +103,7 @@ class Controller:
             settings.namespace,
             LEASE,
             settings.identity,
-            began=self._begin,
+            began=self._elect,
             ended=self._pause,
         )
         self._workers = [
@@ -117,7 +125,7 @@ class Controller:
         if self._settings.elect:
             self._election.start()
         else:
-            threading.Thread(target=self._begin, name="begin", daemon=True).start()
+            self._elect()
 
     def stop(self) -> None:
         """Finish what is being written, give the Lease up, end."""
@@ -126,30 +134,39 @@ class Controller:
         self._ended.set()
         for worker in self._workers:
             if worker.is_alive():
-                worker.join(self._REQUEST_SECONDS)
+                worker.join(REQUEST_SECONDS)
         if self._settings.elect:
             self._election.stop()
         for cache in self.view.caches:
             cache.stop()
         self.health.stop()
 
-    _REQUEST_SECONDS = 5.0
+    def _elect(self) -> None:
+        """This replica leads; not in the election's own thread, which has a Lease to renew."""
+        threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def _begin(self) -> None:
-        """This replica leads: look at everything once the caches are complete."""
+        """Look at everything, once the caches are complete."""
         for cache in self.view.caches:
             while not cache.wait_synced(1.0):
                 if self._ended.is_set() or not self._elected():
                     return
-        self._leading.set()
-        self._outcomes.clear()
-        self._queue.open()
-        for key in self.view.keys():
+        with self._changing:
+            if self._ended.is_set() or not self._elected():
+                return
+            self._leading.set()
+            self._outcomes.clear()
+            self._queue.open()
+        # What the caches hear of from here on is asked for as it comes.
+        everything = self.view.exposures()
+        _log.info("looking at %d exposures", len(everything))
+        for key in everything:
             self._queue.add(key)
 
     def _pause(self) -> None:
-        self._leading.clear()
-        self._queue.close()
+        with self._changing:
+            self._leading.clear()
+            self._queue.close()
 
     def _elected(self) -> bool:
         return not self._settings.elect or self._election.holds()
@@ -164,20 +181,16 @@ class Controller:
             self._queue.add(key)
 
     def _claimed(self, before: Claims | None, now: Claims | None) -> None:
-        """An EnvoyFilter is another: whoever waits for what it had may have it now.
-
-        And whoever has what it claims now is looked at, so that somebody is told.
-        """
+        """An EnvoyFilter is another: whoever waits for what it had may have it now."""
         if not self._leading.is_set():
             return
-        changed = [claims for claims in (before, now) if claims is not None]
-        ports = frozenset().union(*(claims.udp_ports for claims in changed))
+        ports = {port for claims in (before, now) if claims for port in claims.udp_ports}
+        for wish in self.view.rivals(ports):
+            self._queue.add(wish.key)
         for key, outcome in tuple(self._outcomes.items()):
-            if outcome.state == WAITING:
+            # A name, or sessions; who waits for a port is among the rivals.
+            if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
                 self._queue.add(key)
-        if ports:
-            for wish in self.view.rivals(ports):
-                self._queue.add(wish.key)
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -195,6 +208,7 @@ class Controller:
     def _look(self, key: Key, since: float) -> None:
         """Look at one exposure; whatever happens, others go on."""
         begun = time.monotonic()
+        self._writing.done = False
         try:
             outcome = self._reconciler.reconcile(key)
         except NotLeading:
@@ -218,8 +232,14 @@ class Controller:
             self._queue.succeeded(key)
         now = time.monotonic()
         self.metrics.duration.observe(now - begun)
+        if self._writing.done and outcome.state != FAILED:
+            self.metrics.latency.observe(now - since)
         self.metrics.reconciles.labels(outcome.state or "gone").inc()
         self._note(key, outcome)
+
+    def _wrote(self, verb: str, kind: str) -> None:
+        self._writing.done = True
+        self.metrics.writes.labels(verb, kind).inc()
 
     def _note(self, key: Key, outcome: Outcome) -> None:
         before = self._outcomes.get(key)
@@ -232,7 +252,17 @@ class Controller:
             self._outcomes[key] = outcome
         if before != outcome and outcome.message:
             _log.info(outcome.message, extra={"key": key, "state": outcome.state})
+        if (before.state if before else GONE) != outcome.state != OK:
+            # Who gave way to this wish need not any more.
+            self._ask_rivals(key)
         self._tell(key, outcome)
+
+    def _ask_rivals(self, key: Key) -> None:
+        wish = self.view.wish(key)
+        ports = [p.gateway_port for p in wish.request.ports] if isinstance(wish, Wish) else []
+        for rival in self.view.rivals(ports):
+            if rival.key != key:
+                self._queue.add(rival.key)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
         """Write an Event, where there is something new to tell."""

@@ -153,7 +153,7 @@ class View:
 
     # -- answers ------------------------------------------------------------------------------
 
-    def keys(self) -> list[Key]:
+    def exposures(self) -> list[Key]:
         """Every exposure that is wished for or there, the oldest wish first."""
         with self._lock:
             wished = sorted(self._wishes, key=self._rank)
@@ -241,10 +241,19 @@ class View:
 
     def learn(self, manifest: Manifest) -> None:
         """Take what a write answered, before the watch brings it."""
-        kind, namespace = manifest["kind"], manifest["metadata"]["namespace"]
+        self._cache(manifest).learn(manifest)
+
+    def forget(self, manifest: Manifest) -> None:
+        """Take what was deleted as gone, before the watch says so."""
+        metadata = manifest["metadata"]
+        self._cache(manifest).forget(metadata["namespace"], metadata["name"])
+
+    def _cache(self, manifest: Manifest) -> Cache[Any]:
         caches: dict[str, Cache[Any]] = {"ServiceEntry": self.entries, "Service": self.services}
-        cache = self.filters[namespace] if kind == "EnvoyFilter" else caches[kind]
-        cache.learn(manifest)
+        kind = manifest["kind"]
+        if kind == "EnvoyFilter":
+            return self.filters[manifest["metadata"]["namespace"]]
+        return caches[kind]
 
     # -- what is kept -------------------------------------------------------------------------
 
@@ -281,16 +290,25 @@ class View:
 
     def _service(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
         with self._lock:
+            freed = self._ports_of(key)
             self._forget_wish(key, before)
             if now is not None and is_wished(now):
                 self._note_wish(key, now)
+            waiting = (
+                {wish.key for wish in self.rivals(freed)} if freed != self._ports_of(key) else set()
+            )
             owners = self._note_own("Service", before, now)
             if key[0] in self.gateway_namespaces and not owners:
                 self._gateways = None
             users = self._users(key)
-        for each in {key, *owners, *users}:
+        for each in {key, *owners, *users, *waiting}:
             self._ask(each)
         self._gateways_changed()
+
+    def _ports_of(self, key: Key) -> list[int]:
+        """The gateway ports that a wish names."""
+        wish = self._wishes.get(key)
+        return [p.gateway_port for p in wish.request.ports] if isinstance(wish, Wish) else []
 
     def _forget_wish(self, key: Key, service: Manifest | None) -> None:
         if service is None or self._wishes.pop(key, None) is None:
@@ -435,7 +453,7 @@ class View:
             if facts == self._gateway_facts:
                 return
             self._gateway_facts = facts
-        for key in self.keys():
+        for key in self.exposures():
             self._ask(key)
 
 
