@@ -22,6 +22,7 @@ VERBS = {
     "direct": "Query a Service's pods around the gateway.",
     "get": "List exposures.",
     "delete": "Take exposures away.",
+    "controller": "Keep what Services' annotations declare exposed, from within the cluster.",
     "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
     "version": "Print the version.",
 }

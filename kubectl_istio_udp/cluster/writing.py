@@ -16,6 +16,7 @@ from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 
 Report = Callable[[str, str, str], None]
+_IDENTITY = ("name", "namespace")
 # What we apply of a port; the server adds more (nodePort).
 _APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
@@ -101,7 +102,7 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
     former: dict[str, Any] = {
         "apiVersion": manifest["apiVersion"],
         "kind": manifest["kind"],
-        "metadata": {"name": write.name, "namespace": write.namespace},
+        "metadata": {key: value for key, value in manifest["metadata"].items() if key in _IDENTITY},
     }
     if not write.whole:
         former["spec"] = {
@@ -115,11 +116,10 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
         mine = manifest["metadata"].get(part) or {}
         theirs = before["metadata"].get(part) or {}
         former["metadata"][part] = {key: theirs[key] for key in mine if key in theirs}
-    former["spec"] = {
-        key: value
-        for key, value in before["spec"].items()
-        if manifest["kind"] != "Service" or key in manifest["spec"]
-    }
+    # Its spec, or what such a kind has in place of one (data, rules).
+    former |= {key: before[key] for key in manifest if key not in former and key in before}
+    if manifest["kind"] == "Service":
+        former["spec"] = {k: v for k, v in before["spec"].items() if k in manifest["spec"]}
     return former
 
 

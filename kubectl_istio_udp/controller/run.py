@@ -31,8 +31,8 @@ from kubectl_istio_udp.controller.view import View
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.wish import Wish
+from kubectl_istio_udp.render.controller import LEASE
 
-LEASE = "kubectl-istio-udp-controller"
 # A write that takes longer is given up: it must have ended before another replica may lead.
 REQUEST_SECONDS = 5.0
 # What goes by itself: nobody need be told, it is only tried again.
