@@ -16,6 +16,18 @@ alive() {      # NAME
   { read -r pid rest <"$RUN/pids/$1"; } 2>/dev/null && [ -n "$rest" ] && [ "$(identity "$pid")" = "$rest" ]
 }
 
+# restart NAME [SECONDS]: by the very words it was started by
+restart() {
+  local name=$1 pid words
+  alive "$name" || die "$name does not run"
+  read -r pid _ <"$RUN/pids/$name"
+  mapfile -d '' -t words <"/proc/$pid/cmdline"
+  kill -KILL "$pid"
+  gone "$name" || die "$name (process $pid) does not end"
+  sleep "${2:-0}"
+  start "$name" "${words[@]}"
+}
+
 in_net() { nsenter --net="$NETNS" "$@"; }
 kubectl() { in_net kubectl "$@"; }
 
@@ -23,7 +35,7 @@ kubectl() { in_net kubectl "$@"; }
 start() {
   local name=$1 pid
   shift
-  nsenter --net="$NETNS" setsid "$@" >"$RUN/log/$name.log" 2>&1 </dev/null 9>&- &
+  nsenter --net="$NETNS" setsid "$@" >>"$RUN/log/$name.log" 2>&1 </dev/null 9>&- &
   pid=$!
   echo "$pid $(identity $pid)" >"$RUN/pids/$name"
 }
