@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import HERE, companion, dns_server, eventually, finish, kubectl, run
+from conftest import HERE, companion, dns_server, eventually, get, kubectl, run
 from controlled import (
     NAMESPACE,
     Switch,
@@ -52,13 +52,23 @@ def restart(daemon: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def traffic(load_pod: Load, switch: Switch, seconds: int) -> Iterator[None]:
-    """Fresh ports all the while, none of whose queries may be lost."""
-    target = companion(switch.space, switch.name)
-    rate = 50
-    load = load_pod(*target, "--queries", str(seconds * rate), "--rate", str(rate))
+    """Fresh ports all the while, none of whose queries may be lost.
+
+    In the pod by itself: what kubectl holds open ends with the API server.
+    """
+    pods = get("pods", "-A", "--field-selector", "metadata.name=load")["items"]
+    pod = ("-n", pods[0]["metadata"]["namespace"], "load", "--")
+    address, port = companion(switch.space, switch.name)
+    words = f"{address} {port} foo.bar.com --queries {seconds * 50} --rate 50"
+    start = f"rm -f /tmp/out; cat >/tmp/load.py; python3 /tmp/load.py {words} >/tmp/out 2>&1 &"
+    kubectl("exec", "-i", *pod, "sh", "-c", start, stdin=(HERE / "load.py").read_text())
+
+    def counts() -> str:
+        return run("kubectl", "exec", *pod, "cat", "/tmp/out").out
+
     yield
-    assert load.poll() is None, "the load must outlast the fault"
-    count = finish(load, seconds + 60)
+    assert not counts(), "the load must outlast the fault"
+    count = json.loads(eventually("the load has ended", counts, seconds + 30))
     assert count["lost"] == 0, count
 
 
