@@ -17,15 +17,18 @@ export ISTIO GROUND
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help venv lint test cluster cluster-down e2e try shell dist clean
+.PHONY: help demo venv lint test cluster cluster-down e2e try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 	@echo; echo "  PYTHON=python3.12, ISTIO=1.30, E2E_CLUSTER=current and ARGS='-k NAME' change what they do."
 
+demo: $(VENV)/.demo ## the whole job on this machine, with a real Envoy and no cluster
+	@$(IN_VENV) kubectl-istio_udp demo
+
 venv: $(VENV)/.stamp ## .venv with the plugin, editable, and its development tools
 
-$(VENV)/.stamp: setup.cfg pyproject.toml requirements-dev.txt
+$(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is older than Python 3.10; name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@# Debian keeps half of the venv module in a package of its own.
@@ -33,7 +36,17 @@ $(VENV)/.stamp: setup.cfg pyproject.toml requirements-dev.txt
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends python3-venv; } || \
 		{ echo "$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[dev]'
+
+PIP_INSTALL = $(VENV)/bin/pip install -q --disable-pip-version-check -c requirements-dev.txt
+REQUIRED := setup.cfg pyproject.toml requirements-dev.txt
+
+$(VENV)/.stamp: $(REQUIRED) | $(VENV)/bin/pip
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# A part of what the development needs, and all that the demo does.
+$(VENV)/.demo: $(REQUIRED) | $(VENV)/bin/pip
+	$(PIP_INSTALL) -e '.[demo]'
 	@touch $@
 
 lint: venv ## style, types, import directions, shell scripts
@@ -43,8 +56,8 @@ lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run
 
-test: venv ## unit tests; fails under 90% coverage
-	$(VENV)/bin/pytest tests/unit -n 2 --cov=kubectl_istio_udp --cov-report=term $(ARGS)
+test: venv ## unit tests, and those with a real Envoy; fails under 90% coverage
+	$(VENV)/bin/pytest tests/unit tests/envoy -n 2 --cov=kubectl_istio_udp --cov-report=term $(ARGS)
 
 cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min the first time, then under 1)
 	@$(GROUND) all

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -28,25 +29,12 @@ _FIRST_ISTIO = (1, 15)
 
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
     """Every rule's findings about writing this exposure now, errors first."""
-    found = [finding for rule in _RULES for finding in rule(exposure, snapshot)]
-    order = list(Severity)
-    return tuple(sorted(found, key=lambda f: (order.index(f.severity), f.code)))
+    return run_rules(_RULES, exposure, snapshot)
 
 
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U101: an object of ours would overwrite one that is not this exposure's."""
-    for manifest in snapshot.objects:
-        metadata = manifest["metadata"]
-        labels = metadata.get("labels") or {}
-        owner = (labels.get(names.NAMESPACE_LABEL), labels.get(names.NAME_LABEL))
-        if labels.get(names.MANAGED_BY_LABEL) != names.MANAGER or owner != exposure.spec.key:
-            yield Finding(
-                "U101",
-                Severity.ERROR,
-                f"{manifest['kind']} {metadata['namespace']}/{metadata['name']} exists and is not "
-                f"of exposure {exposure.spec.name}",
-                "give the exposure another name: --name",
-            )
+    return foreign_objects(exposure.spec, snapshot.objects)
 
 
 def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`delete`: take exposures away."""
+"""`delete`: take things away."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from kubectl_istio_udp.model.errors import ClusterError, Interrupted, UsageError
 
 
 @click.command("delete")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--all", "all_names", is_flag=True, help="Every exposure of the namespace.")
+@click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
+@click.option("--all", "all_names", is_flag=True, help="Everything of ours in the namespace.")
 @click.option("--ignore-not-found", is_flag=True, help="Having nothing to delete is fine.")
 @click.option(
     "--wait/--no-wait",
@@ -34,31 +34,32 @@ def command(
     dry_run: str,
     common: options.Common,
 ) -> None:
-    """Take exposures away, and nothing else.
+    """Take exposures, responses and access logs away, and nothing else.
 
-    The way for clients goes first, then the listener, the cluster and the endpoints.
+    NAME is an exposure; response/NAME and accesslog/NAME are the others. Of an exposure the way
+    for clients goes first, then the listener, the cluster and the endpoints.
     """
-    from kubectl_istio_udp.cluster.exposures import get_exposures
-    from kubectl_istio_udp.cluster.writing import delete_exposure
+    from kubectl_istio_udp.cluster.existing import get_existing
+    from kubectl_istio_udp.cluster.writing import delete_existing
     from kubectl_istio_udp.output import printing
 
     if bool(names) == all_names:
         raise UsageError(
-            "which exposures? Give their names, or --all",
+            "delete what? Give names, or --all",
             hints=["see those there are: kubectl istio-udp get"],
         )
     api = common.connect()
     namespace = common.namespace_of(api)
-    found = get_exposures(api, namespace, names, missing_ok=ignore_not_found)
+    found = get_existing(api, namespace, names, missing_ok=ignore_not_found)
     for existing in found:
         if dry_run == "client":
             for manifest in reversed(existing.objects):
                 name = manifest["metadata"]["name"]
                 click.echo(printing.deleted_line(manifest["kind"], name, dry_run))
             continue
-        again = f"delete the rest: kubectl istio-udp delete -n {namespace} {existing.name}"
+        again = f"delete the rest: kubectl istio-udp delete -n {namespace} {existing.ref}"
         try:
-            warnings = delete_exposure(
+            warnings = delete_existing(
                 api,
                 existing,
                 timeout=timeout.seconds if wait else 0,

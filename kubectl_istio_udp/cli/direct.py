@@ -1,4 +1,4 @@
-"""`direct`: around the gateway, straight at a Service's pods."""
+"""`direct`: around the gateway at a Service's pods, or around the application at the gateway."""
 
 from __future__ import annotations
 
@@ -14,28 +14,55 @@ if TYPE_CHECKING:
 
 
 class _Shorthand(click.Group):
-    """`direct SERVICE` is `direct query SERVICE`."""
+    """`direct SERVICE` is `direct query SERVICE`, `direct /PATH` is `direct response /PATH`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """`query` and `response`."""
+        return ["query", "response"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand; `response` from its own file, when it is asked for."""
+        if cmd_name == "response":
+            from kubectl_istio_udp.cli import response
+
+            return response.command
+        return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Take a first word that is no subcommand for a Service."""
-        if args and args[0] not in self.commands:
-            args = ["query", *args]
-        return super().resolve_command(ctx, args)
+        """Take a first word that is no subcommand for a Service, or for a path."""
+        return super().resolve_command(ctx, _completed(args, self.list_commands(ctx)))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Hand options before the Service on to `query`, except --help."""
+        """Hand options before the Service or path on to the subcommand, except --help."""
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            args = ["query", *args]
+            args = _completed(args, self.list_commands(ctx))
         return super().parse_args(ctx, args)
+
+
+def _completed(args: list[str], commands: list[str]) -> list[str]:
+    """The words with the subcommand that a shorthand leaves out."""
+    if not args or args[0] in commands:
+        return args
+    before = ["", *args]
+    path = any(
+        word.startswith("/") and option not in _FILE_OPTIONS
+        for option, word in zip(before, args, strict=False)
+    )
+    return ["response" if path else "query", *args]
+
+
+# What begins with / after these is no request's path.
+_FILE_OPTIONS = ("--kubeconfig", "--body-file")
 
 
 @click.group("direct", cls=_Shorthand)
 def command() -> None:
-    """Query a Service's pods around the gateway.
+    """Query a Service's pods around the gateway, or let the gateway answer HTTP by itself.
 
-    `direct SERVICE` is short for `direct query SERVICE`.
+    `direct SERVICE` is short for `direct query SERVICE`, `direct /PATH` for `direct response
+    /PATH`.
     """
 
 
@@ -71,10 +98,11 @@ def query_command(
         with probing.tool(api, namespace, asked) as pod:
             results = probing.send(api, pod, hops, probe, asked)
     verdict = judge(results, direct_only=True)
+    proof = probing.hops_proof(results, verdict)
     if asked.output == "table":
         if results:
-            click.echo(printing.table(probing.rows(results), probing.HEADERS))
-        click.echo(f"{service}: {verdict.text}")
+            click.echo(printing.table(proof.rows, proof.headers))
+        click.echo(f"{service}: {proof.text}")
     else:
-        click.echo(printing.data(probing.as_data(results, verdict), asked.output), nl=False)
-    return 0 if verdict.good else 1
+        click.echo(printing.data(dict(proof.data), asked.output), nl=False)
+    return 0 if proof.good else 1

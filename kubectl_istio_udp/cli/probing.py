@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,7 +76,7 @@ def probe_options(command: Callable[..., Any]) -> Any:
     """--query, --probe, --count, --timeout, the tool pod's, and -o, as one `asked`."""
 
     def collect(**values: Any) -> Any:
-        mine = {field.name: values.pop(field.name) for field in fields(Asked)}
+        mine = {each.name: values.pop(each.name) for each in fields(Asked)}
         return command(asked=Asked(**mine), **values)
 
     return options.with_options(collect, command, _PROBE_OPTIONS)
@@ -120,8 +120,8 @@ _PROBE_OPTIONS: tuple[options.Decorator, ...] = (
 
 
 @contextmanager
-def tool(api: Api, namespace: str, asked: Asked) -> Iterator[ToolPod]:
-    """The pod to probe from, as the options say.
+def tool(api: Api, namespace: str, asked: Asked, *, in_mesh: bool = False) -> Iterator[ToolPod]:
+    """The pod to probe from, as the options say; one that is made gets a sidecar where `in_mesh`.
 
     Raises:
         NotFound, ClusterError, WaitTimeout: there is none that runs.
@@ -131,7 +131,7 @@ def tool(api: Api, namespace: str, asked: Asked) -> Iterator[ToolPod]:
     from kubectl_istio_udp.render.samples import one_run_tool
 
     progress = Progress()
-    manifest = one_run_tool(namespace, asked.tool_image) if asked.create_tool else None
+    manifest = one_run_tool(namespace, asked.tool_image, in_mesh) if asked.create_tool else None
     with tool_pod(api, namespace, asked.tool_pod, manifest, progress) as pod:
         progress.clear()
         yield pod
@@ -185,8 +185,33 @@ def ask_again(
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What `verify` found out about one thing.
+
+    Attributes:
+        good: whether all is as it should be.
+        text: the sentence for people.
+        headers, rows: the table.
+        data: the same for programs.
+    """
+
+    good: bool
+    text: str
+    headers: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def hops_proof(results: Sequence[HopResult], verdict: Verdict, code: str = "rcode") -> Proof:
+    """The proof that the answers of hops are; `code` names the column of their outcome."""
+    headers = ["target", "via", "answered", code, "time", "answer"]
+    data = as_data(results, verdict)
+    return Proof(verdict.good, verdict.text, headers, rows(results), data)
+
+
 def rows(results: Sequence[HopResult]) -> list[list[str]]:
-    """The rows of the table, under HEADERS."""
+    """The rows of the table."""
     found = []
     for result in results:
         answer, hop = result.worst, result.hop
@@ -199,9 +224,6 @@ def rows(results: Sequence[HopResult]) -> list[list[str]]:
             [hop.target, f"{hop.via.value} {hop.name}", answered, outcome, time, answer.text[:80]]
         )
     return found
-
-
-HEADERS = ("target", "via", "answered", "rcode", "time", "answer")
 
 
 def as_data(results: Sequence[HopResult], verdict: Verdict) -> dict[str, Any]:

@@ -63,6 +63,9 @@ _PATHS = {
     "ClusterRoleBinding": ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
+    "VirtualService": ("apis/networking.istio.io/v1beta1", "virtualservices"),
+    "Gateway": ("apis/networking.istio.io/v1beta1", "gateways"),
+    "Telemetry": ("apis/telemetry.istio.io/v1alpha1", "telemetries"),
 }
 _METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT"}
 # A connection whose other end has gone is noticed although nothing is sent: after 10 s of silence
@@ -349,9 +352,30 @@ class Api:
             return False
         return True
 
-    def log(self, namespace: str, pod: str, container: str, since_seconds: int) -> str:
-        """The last lines of a container's log, at most 1,000."""
-        query = {"container": container, "sinceSeconds": str(since_seconds), "tailLines": "1000"}
+    def log(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        since_seconds: int,
+        *,
+        lines: int = 1000,
+        timestamps: bool = False,
+    ) -> str:
+        """The last lines of a container's log.
+
+        Args:
+            namespace, pod, container: whose.
+            since_seconds: how far back.
+            lines: how many at most.
+            timestamps: whether each begins with when the kubelet got it (RFC 3339).
+        """
+        query = {
+            "container": container,
+            "sinceSeconds": str(since_seconds),
+            "tailLines": str(lines),
+            "timestamps": "true" if timestamps else "false",
+        }
         text: str = self._request("get", "Pod", namespace, pod, "log", query=query, raw=True)[0]
         return text
 

@@ -14,6 +14,7 @@ from typing import Any
 from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.mesh import Version, parse_version
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.snapshot import BoundListener
 
@@ -117,6 +118,32 @@ def proxy_state(
             if status["name"] in found["clusters"]
         }
     return ProxyState(**found, hosts=addresses)
+
+
+def routes(api: Api, namespace: str, pod: str, prefix: str) -> frozenset[str]:
+    """The names, with such a beginning, of the HTTP routes that a pod's Envoy got by RDS.
+
+    Raises:
+        Forbidden, ClusterError: it could not be asked.
+    """
+    dump = _ask(api, namespace, pod, "config_dump?resource=dynamic_route_configs")
+    return frozenset(
+        route["name"]
+        for entry in dump.get("configs") or ()
+        for host in (entry.get("route_config") or {}).get("virtual_hosts") or ()
+        for route in host.get("routes") or ()
+        if str(route.get("name", "")).startswith(prefix)
+    )
+
+
+def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
+    """The Istio version that a pod's proxy says of itself.
+
+    Raises:
+        Forbidden, ClusterError: it could not be asked.
+    """
+    node = _ask(api, namespace, pod, "server_info").get("node") or {}
+    return parse_version(str((node.get("metadata") or {}).get("ISTIO_VERSION", "")))
 
 
 def refusal_in_log(

@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
-
-import yaml
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel, selector_of
-from kubectl_istio_udp.cluster.exposures import spec_of
+from kubectl_istio_udp.cluster.gateways import GatewayChoice, gateway_among, gateway_pods
+from kubectl_istio_udp.cluster.mesh import root_namespace
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
-from kubectl_istio_udp.model.gateway import (
-    GATEWAY_API_LABEL,
-    ISTIO_LABEL,
-    Gateway,
-    choose_gateway,
-    gateways_from,
-)
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
+from kubectl_istio_udp.model.specs import readable
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
-_ISTIO_NAMESPACE = "istio-system"
-
-
-@dataclass(frozen=True)
-class GatewayChoice:
-    """How the user says which gateway.
-
-    Attributes:
-        name: `--gateway`: `NAME` or `NAMESPACE/NAME`, None to find the only one.
-        selector: `--gateway-selector`: pod labels, empty to find gateways by Istio's labels.
-    """
-
-    name: str | None = None
-    selector: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def namespace(self) -> str | None:
-        """The namespace it names, None where pods of every namespace must be looked at."""
-        return (self.name or "").rpartition("/")[0] or None
 
 
 def read_snapshot(
@@ -64,18 +40,17 @@ def read_snapshot(
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
     """
     namespace, name = request.namespace, request.service
-    service_object, slices, gateway_pods, root, exposures = in_parallel(
+    service_object, slices, pods_of_gateways, root, exposures = in_parallel(
         [
             lambda: _service(api, namespace, name),
             lambda: service_slices(api, namespace, name),
-            lambda: _gateway_pods(api, choice),
+            lambda: gateway_pods(api, choice),
             lambda: root_namespace(api),
             lambda: _exposures_named(api, namespace, request.exposure_name),
         ]
     )
     service = Service.from_object(service_object)
-    gateways = _gateways(api, gateway_pods, choice)
-    gateway = choose_gateway(gateways, choice.name, selector_given=bool(choice.selector))
+    gateway = gateway_among(api, pods_of_gateways, choice)
     own_name = names.object_name(namespace, request.exposure_name)
     selector = selector_of(service.selector)
     calls: list[Callable[[], Any]] = [
@@ -146,42 +121,6 @@ def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlic
     return tuple(EndpointSlice.from_object(piece) for piece in found)
 
 
-def _gateways(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> tuple[Gateway, ...]:
-    namespaces = sorted({pod["metadata"]["namespace"] for pod in pods})
-    lists = for_each(lambda namespace: api.list("Service", namespace), namespaces)
-    services = [service for found in lists for service in found]
-    return gateways_from(pods, services, dict(choice.selector) or None)
-
-
-def _gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
-    if choice.selector:
-        selectors = [selector_of(dict(choice.selector))]
-    else:
-        selectors = [ISTIO_LABEL, GATEWAY_API_LABEL]
-    try:
-        lists = for_each(lambda text: api.list("Pod", choice.namespace, text), selectors)
-    except Forbidden as error:
-        if choice.namespace is None:
-            error.hints += ("or say where the gateway is: --gateway NAMESPACE/NAME",)
-        raise
-    unique = {
-        (pod["metadata"]["namespace"], pod["metadata"]["name"]): pod
-        for found in lists
-        for pod in found
-    }
-    return list(unique.values())
-
-
-def root_namespace(api: Api) -> str:
-    """The mesh's root namespace, whose EnvoyFilters reach every proxy (mesh config)."""
-    try:
-        config = api.get("ConfigMap", _ISTIO_NAMESPACE, "istio")
-        mesh = yaml.safe_load((config.get("data") or {}).get("mesh") or "") or {}
-    except (NotFound, Forbidden, yaml.YAMLError):
-        return _ISTIO_NAMESPACE
-    return str(mesh.get("rootNamespace") or _ISTIO_NAMESPACE)
-
-
 def _envoy_filters(api: Api, gateway: Gateway, root: str) -> list[dict[str, Any]]:
     namespaces = sorted({gateway.ref.namespace, root})
     lists = for_each(lambda namespace: api.list("EnvoyFilter", namespace), namespaces)
@@ -191,23 +130,20 @@ def _envoy_filters(api: Api, gateway: Gateway, root: str) -> list[dict[str, Any]
 def _exposures_named(api: Api, namespace: str, name: str) -> tuple[ExposureSpec, ...]:
     """The exposures of this name at any gateway; none where we may not look everywhere."""
     try:
-        filters = api.list("EnvoyFilter", None, names.label_selector(namespace, name))
+        filters = api.list(
+            "EnvoyFilter", None, names.label_selector(namespace, name, Kind.EXPOSURE)
+        )
     except Forbidden:
         return ()
-    return tuple(spec for f in filters if (spec := _readable(f)))
-
-
-def _readable(manifest: Mapping[str, Any]) -> ExposureSpec | None:
-    try:
-        return spec_of(manifest)
-    except ClusterError:
-        return None
+    return tuple(spec for f in filters if (spec := readable(f, ExposureSpec)))
 
 
 def _sessions_elsewhere(
     filters: list[dict[str, Any]], gateway: Gateway, request: ExposeRequest
 ) -> int:
-    specs = [spec for f in filters if (spec := _readable(f)) and spec.gateway == gateway.ref]
+    specs = [
+        spec for f in filters if (spec := readable(f, ExposureSpec)) and spec.gateway == gateway.ref
+    ]
     own = (request.namespace, request.exposure_name)
     return sum(s.options.max_sessions * len(s.ports) for s in specs if s.key != own)
 

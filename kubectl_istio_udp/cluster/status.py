@@ -1,4 +1,4 @@
-"""How exposures are doing: address, ready endpoints, age."""
+"""How things are doing: address, ready endpoints, age."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from kubectl_istio_udp.cluster.addresses import client_addresses
+from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
 from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel
-from kubectl_istio_udp.cluster.exposures import Existing
+from kubectl_istio_udp.cluster.existing import Existing, exposure_of
 from kubectl_istio_udp.cluster.snapshot import service_slices
+from kubectl_istio_udp.cluster.waiting import ready_pods
+from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
@@ -21,7 +25,7 @@ class Status:
     """What a list shows of an exposure beside its spec.
 
     Attributes:
-        address: where clients reach it, "" where that is not known (yet).
+        address: where clients reach an exposure, "" where that is not known (yet).
         ready: ready endpoints of all there are, `2/3`; "" where the gateway resolves a name.
         age: time since its oldest object was made, as kubectl writes it.
         state: `ok`, or in a word or two what is wrong: `no EnvoyFilter`, `no Service coredns`.
@@ -33,31 +37,39 @@ class Status:
     state: str = "ok"
 
 
-def read_status(api: Api, exposures: Sequence[Existing]) -> list[Status]:
-    """The status of each exposure, read in parallel."""
-    return for_each(lambda existing: _status(api, existing), exposures)
+def read_status(api: Api, things: Sequence[Existing]) -> list[Status]:
+    """The status of each thing, read in parallel."""
+    return for_each(lambda existing: _status(api, existing), things)
 
 
 def _status(api: Api, existing: Existing) -> Status:
-    oldest = min(o["metadata"]["creationTimestamp"] for o in existing.objects)
-    spec = existing.spec
-    if spec is None:
-        return Status("", "", age(oldest), "unreadable")
-    addresses, ready, service = in_parallel(
-        [
-            lambda: client_addresses(api, spec),
-            lambda: _ready(api, spec),
-            lambda: api.find("Service", spec.namespace, spec.service),
-        ]
-    )
-    first = addresses.of(spec.ports[0])
-    address = "<pending>" if addresses.pending else (first[0].rpartition(":")[0] if first else "")
-    if not addresses.service and spec.options.gateway_service is not GatewayServiceMode.NONE:
-        address = "<none>"
+    made = age(min(o["metadata"]["creationTimestamp"] for o in existing.objects))
+    if existing.spec is None:
+        return Status("", "", made, "unreadable")
     lacks = [lack.partition(" ")[0] for lack in existing.missing]
-    if service is None:
-        lacks.append(f"Service {spec.service}")
-    return Status(address, ready, age(oldest), f"no {', '.join(lacks)}" if lacks else "ok")
+    address, ready = "", ""
+    spec = exposure_of(existing)
+    if spec:
+        addresses, ready, service = in_parallel(
+            [
+                lambda: client_addresses(api, spec),
+                lambda: _ready(api, spec),
+                lambda: api.find("Service", spec.namespace, spec.service),
+            ]
+        )
+        address = _shown(addresses, spec)
+        if service is None:
+            lacks.append(f"Service {spec.service}")
+    return Status(address, ready, made, f"no {', '.join(lacks)}" if lacks else "ok")
+
+
+def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
+    if not addresses.service and spec.options.gateway_service is not GatewayServiceMode.NONE:
+        return "<none>"
+    if addresses.pending:
+        return "<pending>"
+    first = addresses.of(spec.ports[0])
+    return first[0].rpartition(":")[0] if first else ""
 
 
 def _ready(api: Api, spec: ExposureSpec) -> str:
@@ -83,3 +95,37 @@ def age(timestamp: str, now: datetime | None = None) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
+    """What each ready gateway pod's Envoy has of a thing: pod, what, and the cluster's hosts.
+
+    Nothing for what is not at a gateway. A pod that cannot be asked says why.
+    """
+    spec = existing.spec
+    gateway: GatewayRef | None = getattr(spec, "gateway", None)
+    if spec is None or gateway is None:
+        return []
+    prefix = f"{spec.object_name}-"
+    rows = []
+    for pod in ready_pods(api, gateway.namespace, gateway.selector):
+        try:
+            if isinstance(spec, ExposureSpec):
+                state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
+                for port in spec.ports:
+                    name = spec.proxy_name(port)
+                    has = [
+                        f"{kind} {name}" if name in there else f"no {kind} {name}"
+                        for kind, there in (
+                            ("listener", state.listeners),
+                            ("cluster", state.clusters),
+                        )
+                    ]
+                    hosts = ", ".join(sorted(state.hosts.get(name, ())))
+                    rows.append([pod.name, ", ".join(has), hosts])
+            else:
+                routes = proxies.routes(api, gateway.namespace, pod.name, prefix)
+                rows.append([pod.name, ", ".join(f"route {r}" for r in routes) or "no route", ""])
+        except ClusterError as error:
+            rows.append([pod.name, error.message, ""])
+    return rows

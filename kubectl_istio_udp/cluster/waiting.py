@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,8 @@ from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
 
 # istiod pushes after 100 ms of quiet; asking more often than this finds nothing sooner.
 _POLL_SECONDS = 0.25
+# What Envoy's log calls the kind of configuration that HTTP routes come in.
+_ROUTES = "RouteConfiguration"
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,63 @@ def wait_until_live(
         WaitTimeout: not all had it in time; the message says which lacked what.
         Forbidden: no permission to ask.
     """
+
+    def look(pods: Sequence[str]) -> list[str]:
+        hosts = expected.hosts() if pods else {}
+        return for_each(partial(_lack, api, namespace, expected, hosts), pods)
+
+    return _wait(api, namespace, selector, look, expected.prefix, timeout, progress)
+
+
+def wait_until_routed(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    route: str,
+    timeout: float,
+    progress: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Wait until every ready gateway pod has an HTTP route of this name.
+
+    Arguments, result and errors are those of wait_until_live.
+    """
+
+    def lack(pod: str) -> str:
+        try:
+            found = proxies.routes(api, namespace, pod, route)
+        except Forbidden:
+            raise
+        except ClusterError as error:
+            return f"could not be asked ({error.message})"
+        return "" if found else f"has not yet taken route {route}"
+
+    def look(pods: Sequence[str]) -> list[str]:
+        return for_each(lack, pods)
+
+    return _wait(api, namespace, selector, look, _ROUTES, timeout, progress)
+
+
+def _wait(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    look: Callable[[Sequence[str]], list[str]],
+    mark: str,
+    timeout: float,
+    progress: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Look until no pod lacks anything; `mark` tells a refusal of ours in the proxy's log."""
     begun = time.monotonic()
     missing: dict[str, str] = {}
     while True:
         pods = [pod.name for pod in ready_pods(api, namespace, selector)]
-        hosts = expected.hosts() if pods else {}
-        lacks = for_each(partial(_lack, api, namespace, expected, hosts), pods)
-        missing = {pod: lack for pod, lack in zip(pods, lacks, strict=True) if lack}
+        missing = {pod: lack for pod, lack in zip(pods, look(pods), strict=True) if lack}
         if not missing:
             return tuple(pods)
         elapsed = time.monotonic() - begun
         for pod in missing:
-            reason = proxies.refusal_in_log(
-                api, namespace, pod, expected.prefix, max(1, math.ceil(elapsed))
-            )
+            since = max(1, math.ceil(elapsed))
+            reason = proxies.refusal_in_log(api, namespace, pod, mark, since)
             if reason:
                 raise _rejected(namespace, pod, reason)
         if elapsed >= timeout:

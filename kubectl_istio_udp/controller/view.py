@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api
-from kubectl_istio_udp.cluster.exposures import KINDS, Existing, spec_of
+from kubectl_istio_udp.cluster.existing import OBJECT_KINDS, Existing, exposure_of
 from kubectl_istio_udp.cluster.watch import Cache, Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims
-from kubectl_istio_udp.model.errors import ClusterError, UsageError
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.specs import readable
 from kubectl_istio_udp.model.wish import PREFIX, SOURCE_LABEL, Wish, is_wished, service_wish
 
 Manifest = Mapping[str, Any]
@@ -86,7 +88,7 @@ class Own:
     @property
     def spec(self) -> ExposureSpec | None:
         """What it is; None where there is nothing, or nothing readable."""
-        return self.existing.spec
+        return exposure_of(self.existing)
 
 
 class View:
@@ -187,8 +189,8 @@ class View:
         source = trusted[0]["metadata"]["labels"].get(SOURCE_LABEL) if trusted else None
         specs = (spec for manifest in trusted if (spec := _spec(manifest)))
         spec = next((spec for spec in specs if spec.key == key), None)
-        kept = tuple(objects[kind] for kind in KINDS if kind in objects)
-        return Own(Existing(*key, spec, kept), source)
+        kept = tuple(objects[kind] for kind in OBJECT_KINDS[Kind.EXPOSURE] if kind in objects)
+        return Own(Existing(Kind.EXPOSURE, *key, spec, kept), source)
 
     def service(self, key: Key) -> Service | None:
         """A Service."""
@@ -433,10 +435,10 @@ class View:
         otherwise speak for another.
         """
         metadata = manifest["metadata"]
-        labels = metadata.get("labels") or {}
-        key = (labels.get(names.NAMESPACE_LABEL) or "", labels.get(names.NAME_LABEL) or "")
-        if not _is_ours(manifest) or not all(key):
+        owner = names.owner_of(metadata.get("labels") or {})
+        if owner is None or owner[0] is not Kind.EXPOSURE:
             return None
+        key = owner[1:]
         place = metadata["namespace"]
         right = place == key[0] if kind == "ServiceEntry" else place in self.gateway_namespaces
         return key if right and metadata["name"] == names.object_name(*key) else None
@@ -506,7 +508,4 @@ def _filter(manifest: Manifest) -> Filter:
 
 
 def _spec(manifest: Manifest) -> ExposureSpec | None:
-    try:
-        return spec_of(manifest)
-    except ClusterError:
-        return None
+    return readable(manifest, ExposureSpec)

@@ -11,8 +11,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-# google.protobuf.Duration ends here (10,000 years), and Envoy refuses what lies beyond.
-_LONGEST_SECONDS = 315_576_000_000.0
+# Envoy counts nanoseconds in 64 bits, and refuses what lies beyond (292 years; measured).
+_LONGEST_SECONDS = 9_223_372_035.0
 
 
 @dataclass(frozen=True, order=True)
@@ -26,13 +26,13 @@ class Duration:
     seconds: float
 
     def __post_init__(self) -> None:
-        """Refuse what google.protobuf.Duration cannot hold.
+        """Refuse what Envoy cannot hold.
 
         Raises:
-            UsageError: below zero or over 10,000 years.
+            UsageError: below zero or over 292 years.
         """
         if not 0 <= self.seconds <= _LONGEST_SECONDS:
-            raise UsageError(f"duration {self.seconds:g}s is not between 0s and 10,000 years")
+            raise UsageError(f"duration {self.seconds:g}s is not between 0s and 292 years")
 
     @classmethod
     def parse(cls, text: str) -> Duration:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.model.gateway import Gateway, selects
-from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, NAME_LABEL, NAMESPACE_LABEL
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.names import owner_of
 
 # In proto's JSON an enum may be its name or its number, and a number may be a string.
 _UDP = ("UDP", 1)
@@ -35,7 +36,7 @@ class Claims:
     def from_object(cls, envoy_filter: Mapping[str, Any]) -> Claims:
         """Read an EnvoyFilter manifest; parts that are not understood claim nothing."""
         metadata = envoy_filter["metadata"]
-        labels = metadata.get("labels") or {}
+        owner = owner_of(metadata.get("labels") or {})
         listeners, clusters, ports = set(), set(), set()
         for patch in (envoy_filter.get("spec") or {}).get("configPatches") or ():
             kind = patch.get("applyTo")
@@ -52,11 +53,7 @@ class Claims:
             listeners=frozenset(listeners),
             clusters=frozenset(clusters),
             udp_ports=frozenset(ports),
-            exposure=(labels[NAMESPACE_LABEL], labels[NAME_LABEL])
-            if labels.get(MANAGED_BY_LABEL) == MANAGER
-            and NAMESPACE_LABEL in labels
-            and NAME_LABEL in labels
-            else None,
+            exposure=owner[1:] if owner and owner[0] is Kind.EXPOSURE else None,
         )
 
 

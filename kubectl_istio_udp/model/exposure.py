@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.errors import ClusterError, UsageError
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import Endpoint
 from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 
-SPEC_VERSION = 1
 # A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1
@@ -182,11 +182,25 @@ class ExposureSpec:
         """(namespace, name), which no other exposure has."""
         return (self.namespace, self.name)
 
+    @property
+    def kind(self) -> Kind:
+        """Kind.EXPOSURE."""
+        return Kind.EXPOSURE
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The objects it consists of: their kinds with their namespaces, in writing order."""
+        entry = {"ServiceEntry": self.namespace} if self.entry_ports else {}
+        places = {**entry, "EnvoyFilter": self.gateway.namespace}
+        if self.options.gateway_service is GatewayServiceMode.COMPANION:
+            places["Service"] = self.gateway.namespace
+        return places
+
     def to_json(self) -> str:
         """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
-        return json.dumps({"version": SPEC_VERSION, **data}, sort_keys=True, separators=(",", ":"))
+        return write_spec(data)
 
     @classmethod
     def from_json(cls, text: str) -> ExposureSpec:
@@ -195,34 +209,24 @@ class ExposureSpec:
         Raises:
             ClusterError: another version wrote it, or someone edited it.
         """
-        try:
-            data = json.loads(text)
-            version = data.pop("version")
-            if version != SPEC_VERSION:
-                raise ClusterError(
-                    f"this exposure was written in format {version}; this version reads "
-                    f"format {SPEC_VERSION}",
-                    hints=["use the kubectl istio-udp that made it, or a newer one"],
-                )
-            options = data.pop("options")
-            return cls(
-                ports=tuple(ExposedPort(**port) for port in data.pop("ports")),
-                gateway=GatewayRef(**data.pop("gateway")),
-                discovery=Discovery(data.pop("discovery")),
-                options=Options(
-                    idle_timeout=Duration.parse(options.pop("idle_timeout")),
-                    affinity=Affinity(options.pop("affinity")),
-                    load_balancing=LoadBalancing(options.pop("load_balancing")),
-                    gateway_service=GatewayServiceMode(options.pop("gateway_service")),
-                    **options,
-                ),
-                **data,
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
-            raise ClusterError(
-                f"the annotation {names.SPEC_ANNOTATION} cannot be read: {error}",
-                hints=["put it right by `kubectl istio-udp expose` with --force-conflicts"],
-            ) from error
+        return read_spec(text, Kind.EXPOSURE, cls._from_data)
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> ExposureSpec:
+        options = data.pop("options")
+        return cls(
+            ports=tuple(ExposedPort(**port) for port in data.pop("ports")),
+            gateway=GatewayRef(**data.pop("gateway")),
+            discovery=Discovery(data.pop("discovery")),
+            options=Options(
+                idle_timeout=Duration.parse(options.pop("idle_timeout")),
+                affinity=Affinity(options.pop("affinity")),
+                load_balancing=LoadBalancing(options.pop("load_balancing")),
+                gateway_service=GatewayServiceMode(options.pop("gateway_service")),
+                **options,
+            ),
+            **data,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.errors import NotFound, UsageError
+from kubectl_istio_udp.model.mesh import Version, image_version, oldest
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
 from kubectl_istio_udp.model.ports import FIRST_UNPRIVILEGED_PORT
 from kubectl_istio_udp.model.service import IPV4, IPV6
@@ -20,7 +20,6 @@ PROXY_CONTAINER = "istio-proxy"
 # and that of `helm install istio-ingress istio/gateway`.
 _INGRESS_VALUES = frozenset({"ingressgateway", "ingress"})
 _UNPRIVILEGED_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
-_VERSION = re.compile(r"^v?(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class GatewayPod:
     labels: Mapping[str, str] = field(default_factory=dict)
     first_bindable: int = FIRST_UNPRIVILEGED_PORT
     domain: str = "cluster.local"
-    istio: tuple[int, int] | None = None
+    istio: Version | None = None
 
     @classmethod
     def from_object(cls, pod: Mapping[str, Any]) -> GatewayPod:
@@ -84,7 +83,6 @@ class GatewayPod:
         first = [int(s["value"]) for s in sysctls if s["name"] == _UNPRIVILEGED_SYSCTL]
         conditions = status.get("conditions") or ()
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        version = _VERSION.match(proxy.get("image", "").rpartition(":")[2])
         addresses = [entry["ip"] for entry in status.get("podIPs") or ()]
         return cls(
             name=metadata["name"],
@@ -93,7 +91,7 @@ class GatewayPod:
             labels=metadata.get("labels") or {},
             first_bindable=first[0] if first else FIRST_UNPRIVILEGED_PORT,
             domain=_domain(proxy.get("args") or ()),
-            istio=(int(version[1]), int(version[2])) if version else None,
+            istio=image_version(proxy),
         )
 
 
@@ -145,9 +143,9 @@ class Gateway:
         return self.pods[0].domain if self.pods else "cluster.local"
 
     @property
-    def istio(self) -> tuple[int, int] | None:
+    def istio(self) -> Version | None:
         """The oldest Istio version (major, minor) among its pods, None where no tag tells."""
-        return min((pod.istio for pod in self.pods if pod.istio), default=None)
+        return oldest(pod.istio for pod in self.pods)
 
     @property
     def service_name(self) -> str | None:

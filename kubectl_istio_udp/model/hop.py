@@ -1,4 +1,4 @@
-"""The hops that a datagram takes to a Service's pod, as places to send probes to."""
+"""The hops that a datagram or a request takes, as places to send probes to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ class Via(str, Enum):
     """By what hop a probe goes, nearest to the server first."""
 
     POD = "pod"
+    SIDECAR = "sidecar"
     GATEWAY = "gateway"
     SERVICE = "service"
 
@@ -21,8 +22,9 @@ class Hop:
     Attributes:
         via: which kind of hop.
         name: its pod or Service.
-        address, port: where the datagrams go.
-        service_port: the exposed Service's port that this leads to.
+        address, port: where the probes go.
+        service_port: the exposed Service's port that this leads to; of an HTTP response the port
+            that requests are for.
     """
 
     via: Via

@@ -1,15 +1,16 @@
-"""Names of the objects an exposure becomes, and the labels that say whose they are."""
+"""Names of the objects that things become, and the labels that say whose they are."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import MANAGER as MANAGER
+from kubectl_istio_udp.model.kinds import Kind
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-MANAGER = "kubectl-istio-udp"
-NAME_LABEL = "kubectl-istio-udp/exposure"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"
 QUERY_ANNOTATION = "kubectl-istio-udp/query"
@@ -52,15 +53,15 @@ def check_dns_subdomain(text: str, what: str) -> str:
     return text
 
 
-def object_name(namespace: str, name: str) -> str:
-    """The name of an exposure's objects in the gateway's namespace, where several may meet.
+def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
+    """The name of a thing's objects in a namespace where things of several may meet.
 
-    `udp-default-coredns` for exposure coredns of namespace default. Two different exposures
+    `udp-default-coredns` for exposure coredns of namespace default. Two different things
     never share a name: where the parts could be read in two ways (a dash in the namespace, an
     end like a hash) or the whole is longer than a Service's name may be, a hash of both parts ends
-    it. The same exposure always gets the same name.
+    it. The same thing always gets the same name.
     """
-    plain = f"udp-{namespace}-{name}"
+    plain = f"{kind.object_prefix}-{namespace}-{name}"
     plainly = "-" not in namespace and not _LIKE_A_HASH.search(plain)
     if plainly and len(plain) <= LONGEST_LABEL:
         return plain
@@ -74,9 +75,18 @@ def entry_host(namespace: str, name: str) -> str:
     return f"{name}.{namespace}.{MANAGER}.internal"
 
 
-def labels(namespace: str, name: str) -> dict[str, str]:
-    """The labels that every object of an exposure carries."""
-    return {MANAGED_BY_LABEL: MANAGER, NAME_LABEL: name, NAMESPACE_LABEL: namespace}
+def labels(kind: Kind, namespace: str, name: str) -> dict[str, str]:
+    """The labels that every object of a thing carries."""
+    return {MANAGED_BY_LABEL: MANAGER, kind.label: name, NAMESPACE_LABEL: namespace}
+
+
+def owner_of(labels: Mapping[str, str]) -> tuple[Kind, str, str] | None:
+    """The thing an object belongs to by its labels: (kind, namespace, name); None for others'."""
+    if labels.get(MANAGED_BY_LABEL) == MANAGER and NAMESPACE_LABEL in labels:
+        for kind in Kind:
+            if kind.label in labels:
+                return (kind, labels[NAMESPACE_LABEL], labels[kind.label])
+    return None
 
 
 def service_manager(namespace: str, name: str) -> str:
@@ -87,9 +97,15 @@ def service_manager(namespace: str, name: str) -> str:
     return f"{MANAGER}/{object_name(namespace, name)}"
 
 
-def label_selector(namespace: str | None = None, name: str | None = None) -> str:
-    """The label selector that finds the objects of all exposures, a namespace's, or one's."""
+def label_selector(
+    namespace: str | None = None, name: str | None = None, kind: Kind | None = None
+) -> str:
+    """The label selector that finds the objects of all things, a namespace's, a kind's, or one's.
+
+    A name needs its kind.
+    """
     parts = [f"{MANAGED_BY_LABEL}={MANAGER}"]
     parts.append(f"{NAMESPACE_LABEL}={namespace}" if namespace else NAMESPACE_LABEL)
-    parts.append(f"{NAME_LABEL}={name}" if name else NAME_LABEL)
+    if kind:
+        parts.append(f"{kind.label}={name}" if name else kind.label)
     return ",".join(parts)

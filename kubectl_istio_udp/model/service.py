@@ -174,9 +174,12 @@ class EndpointSlice:
 
 
 def endpoints_of(
-    slices: Iterable[EndpointSlice], port_name: str, families: Iterable[str]
+    slices: Iterable[EndpointSlice],
+    port_name: str,
+    families: Iterable[str],
+    protocol: str = "UDP",
 ) -> tuple[Endpoint, ...]:
-    """The endpoints of one UDP port, in the first address family that has any.
+    """The endpoints of one port, in the first address family that has any.
 
     A dual-stack Service lists each pod once a family; taking one family only keeps every pod
     from counting twice.
@@ -185,6 +188,7 @@ def endpoints_of(
         slices: all of the Service's EndpointSlices.
         port_name: the Service's name for the port ("" where it has none).
         families: what the gateway can reach (IPv4, IPv6), the preferred one first.
+        protocol: UDP or TCP.
 
     Returns:
         Sorted by address, ready or not.
@@ -194,7 +198,7 @@ def endpoints_of(
         found = {
             (endpoint.address, number): replace(endpoint, port=number)
             for piece in slices
-            if piece.family == family and (number := piece.ports.get((port_name, "UDP")))
+            if piece.family == family and (number := piece.ports.get((port_name, protocol)))
             for endpoint in piece.endpoints
         }
         if found:

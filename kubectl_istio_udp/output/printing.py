@@ -12,6 +12,8 @@ import click
 _GROUPS = {
     "EnvoyFilter": ".networking.istio.io",
     "ServiceEntry": ".networking.istio.io",
+    "VirtualService": ".networking.istio.io",
+    "Gateway": ".networking.istio.io",
     "Deployment": ".apps",
 }
 _DRY_RUN = {"none": "", "client": " (dry run)", "server": " (server dry run)"}

@@ -1,12 +1,13 @@
-"""What came back from one probe, read from what dig or nc printed."""
+"""What came back from one probe, read from what dig, nc or curl printed."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.probe.spec import DnsProbe, Probe
+from kubectl_istio_udp.probe.spec import DatagramProbe, DnsProbe, HttpProbe, Probe
 
 _STATUS = re.compile(r"status: ([A-Z0-9]+),")
 _FLAGS = re.compile(r"^;; flags: ([a-z ]*);", re.MULTILINE)
@@ -14,6 +15,12 @@ _TIME = re.compile(r"^;; Query time: (\d+) msec", re.MULTILINE)
 # A name server that answers with these codes has the datagram and does its work.
 _ANSWERING = frozenset({"NOERROR", "NXDOMAIN"})
 _COMPLAINTS = ("query response not set", "malformed message", "id mismatch")
+# curl's exit codes (its manual, "EXIT CODES").
+_CURL = {6: "unresolved", 7: "unreachable", 28: "timeout"}
+_CURL_EXIT = re.compile(r"^exit (\d+)$", re.MULTILINE)
+_CURL_TIME = re.compile(r"^took ([\d.]+)$", re.MULTILINE)
+_HTTP_STATUS = re.compile(r"HTTP/[\d.]+ (\d{3})")
+_TOOLS = {DnsProbe: "dig", DatagramProbe: "nc", HttpProbe: "curl"}
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 
@@ -24,7 +31,8 @@ class Answer:
 
     Attributes:
         answered: whether an answer arrived that is no refusal.
-        outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), `answer`, `timeout`,
+        outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), the status and what is wrong
+            with the rest (HTTP: `200`, `200 with another body`), `answer`, `timeout`,
             `unreachable`, `unresolved` (the target's name), or `garbled` (no DNS response).
         truncated: whether the DNS answer was cut to fit a datagram (flag TC).
         milliseconds: how long it took, None where the tool does not say.
@@ -56,7 +64,7 @@ def read_answer(
     Raises:
         ClusterError: the tool could not do its work: it is not in the pod's image.
     """
-    tool = "dig" if isinstance(probe, DnsProbe) else "nc"
+    tool = _TOOLS[type(probe)]
     if exit_code is None and error and "timed out" not in error and "not found" not in error:
         raise ClusterError(f"{tool} in pod {pod} was cut off: {error}", hints=["try again"])
     if exit_code in (_NOT_FOUND, _NOT_EXECUTABLE) or "not found" in error:
@@ -67,6 +75,8 @@ def read_answer(
     if isinstance(probe, DnsProbe):
         return _dns(stdout, stderr, error)
     payload = bytes.fromhex("".join(stdout.split()))
+    if isinstance(probe, HttpProbe):
+        return _http(probe, payload, stderr, error)
     if payload:
         return Answer(True, "answer", text=_readable(payload))
     refused = "refused" in stderr.lower() or "unreachable" in stderr.lower()
@@ -77,6 +87,40 @@ def _readable(payload: bytes) -> str:
     """A payload as text where it is printable, else as hexadecimal."""
     text = payload.decode(errors="replace").rstrip("\r\n")
     return text if text.isascii() and text.isprintable() else payload.hex()
+
+
+def _http(probe: HttpProbe, payload: bytes, stderr: str, error: str) -> Answer:
+    head, _, body = payload.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    status, failed = _HTTP_STATUS.match(lines[0]), _CURL_EXIT.search(stderr)
+    if status is None:
+        code = int(failed[1]) if failed else 0
+        return Answer(False, "timeout" if error else _CURL.get(code, "garbled"), text=stderr[:200])
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines[1:])
+    }
+    wrong = _differs(probe, int(status[1]), headers, body)
+    took = _CURL_TIME.search(stderr)
+    return Answer(
+        answered=not wrong,
+        outcome=f"{status[1]} {wrong}".strip() if wrong else status[1],
+        milliseconds=round(float(took[1]) * 1000) if took else None,
+        text=_readable(body),
+    )
+
+
+def _differs(probe: HttpProbe, status: int, headers: dict[str, str], body: bytes) -> str:
+    """What of an answer is not as wanted, in words; "" where all is."""
+    wanted = probe.answer
+    if status != wanted.status:
+        return f"in place of {wanted.status}"
+    if wanted.body and hashlib.sha256(body).hexdigest() != wanted.body.sha256:
+        return "with another body"
+    for name, value in wanted.headers:
+        if headers.get(name) != value:
+            return f"with {name}: {headers[name]}" if name in headers else f"without {name}"
+    return ""
 
 
 def _dns(stdout: str, stderr: str, error: str) -> Answer:

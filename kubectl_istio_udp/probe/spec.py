@@ -1,10 +1,11 @@
-"""What to ask with: a DNS query, or a datagram of one's own."""
+"""What to ask with: a DNS query, a datagram of one's own, or an HTTP request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.response import Answer
 
 # `dig` and `nc` count in whole seconds.
 _LEAST_SECONDS = 1
@@ -49,7 +50,29 @@ class DatagramProbe:
     payload: bytes
 
 
-Probe = DnsProbe | DatagramProbe
+@dataclass(frozen=True)
+class HttpProbe:
+    """A GET request, and what has to come back.
+
+    Attributes:
+        host, port: whom the request is for (its URL and Host header), wherever it is sent.
+        answer: its path, and the status, headers and body that are wanted.
+        tls: whether it is sent by https; the certificate is not checked.
+    """
+
+    host: str
+    port: int
+    answer: Answer
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """The URL."""
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{self.host}:{self.port}{self.answer.path}"
+
+
+Probe = DnsProbe | DatagramProbe | HttpProbe
 
 
 def parse_probe(text: str, query: str | None) -> Probe:
@@ -102,6 +125,13 @@ def argv(probe: Probe, address: str, port: int, timeout: float) -> list[str]:
             "dig", f"@{address}", "-p", str(port), "-q", probe.name, "-t", probe.type,
             f"+time={seconds}", "+tries=1", "+notcp", "+ignore", "+nosearch",
         ]  # fmt: skip
+    if isinstance(probe, HttpProbe):
+        words = ["-sS", "-i", "-k", "--http1.1", "--path-as-is", "-g", "--max-time", seconds]
+        words += ["-w", "%{stderr}took %{time_total}\n"]
+        if address != probe.host:
+            bare = f"[{address}]" if ":" in address else address
+            words += ["--connect-to", f"::{bare}:{port}"]
+        return ["sh", "-c", _GET, "sh", *words, probe.url]
     return ["sh", "-c", _SEND, "sh", _octal(probe.payload), address, str(port), seconds]
 
 
@@ -117,6 +147,12 @@ answer=$(printf "$1" | nc -u -w "$4" $one "$2" "$3" | od -An -v -tx1)
 spent=$(($(now) - begun))
 echo "$answer"
 [ -n "$answer" ] || [ "$spent" -ge $(($4 * 90)) ] || echo refused >&2
+"""
+
+# A body may be anything, so that it too comes as hexadecimal.
+_GET = """
+command -v curl >/dev/null || exit 127
+{ curl "$@" || echo "exit $?" >&2; } | od -An -v -tx1
 """
 
 

@@ -68,7 +68,24 @@ def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict
         return Verdict(True, None, f"{_count(pods, 'pod')} answered")
     if not any(r.hop.via is Via.GATEWAY for r in results):
         return Verdict(False, None, "pods answer, but the gateway has no ready pod")
-    for via, before in ((Via.GATEWAY, "pods answer"), (Via.SERVICE, "the gateway answers")):
+    return _outwards(results, "pods answer")
+
+
+def judge_response(results: Sequence[HopResult]) -> Verdict:
+    """Name the hop that does not give an HTTP response as it was asked for.
+
+    Args:
+        results: the results of sidecars, or of a gateway's pods and its Service.
+    """
+    if not results:
+        return Verdict(False, None, "the gateway has no ready pod")
+    return _outwards(results, "")
+
+
+def _outwards(results: Sequence[HopResult], first: str) -> Verdict:
+    """The verdict over the hops beyond the pods; `first` says what answered before them."""
+    steps = ((Via.SIDECAR, first), (Via.GATEWAY, first), (Via.SERVICE, "the gateway answers"))
+    for via, before in steps:
         bad = [r for r in results if r.hop.via is via and not r.good]
         if bad:
             return Verdict(False, bad[0].hop, _sentence(bad, results, before))

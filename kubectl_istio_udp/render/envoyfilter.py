@@ -6,8 +6,6 @@ Field references: Envoy's API documentation of `config.listener.v3.Listener`,
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +19,7 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import IPV4, IPV6
-from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, metadata
+from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, metadata, revision
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _LB_POLICIES = {
@@ -32,7 +30,6 @@ _LB_POLICIES = {
     LoadBalancing.RING_HASH: "RING_HASH",
 }
 _DNS_FAMILIES = {IPV4: "V4_ONLY", IPV6: "V6_ONLY"}
-_REVISION_LENGTH = 12
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # One line for each session that has ended; the counters are udp_proxy's dynamic metadata
 # (its documentation, "Access log extensions").
@@ -116,11 +113,7 @@ def _marked(spec: ExposureSpec, resource: dict[str, Any]) -> dict[str, Any]:
 
     By its revision a waiting `expose` tells what it has just written from what was there before.
     """
-    text = json.dumps(resource, sort_keys=True)
-    mark = {
-        "exposure": f"{spec.namespace}/{spec.name}",
-        "revision": hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH],
-    }
+    mark = {"exposure": f"{spec.namespace}/{spec.name}", "revision": revision(resource)}
     return {**resource, "metadata": {"filter_metadata": {names.MANAGER: mark}}}
 
 

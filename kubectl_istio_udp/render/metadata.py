@@ -1,22 +1,32 @@
-"""What every object of an exposure carries, and the API versions the objects are written in."""
+"""What every object of ours carries, and the API versions the objects are written in."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.kinds import Spec
 
 # EnvoyFilter has no newer version; ServiceEntry is served as v1beta1 by every Istio from 1.5.
 ISTIO_ALPHA_API = "networking.istio.io/v1alpha3"
 ISTIO_BETA_API = "networking.istio.io/v1beta1"
+_REVISION_LENGTH = 12
 
 
-def metadata(spec: ExposureSpec, namespace: str) -> dict[str, Any]:
-    """The metadata of one of an exposure's objects, in the namespace it belongs to."""
+def metadata(spec: Spec, namespace: str) -> dict[str, Any]:
+    """The metadata of one of a thing's objects, in the namespace it belongs to."""
     return {
         "name": spec.object_name,
         "namespace": namespace,
-        "labels": names.labels(spec.namespace, spec.name),
+        "labels": names.labels(spec.kind, spec.namespace, spec.name),
         "annotations": {names.SPEC_ANNOTATION: spec.to_json()},
     }
+
+
+def revision(resource: Mapping[str, Any]) -> str:
+    """A short hash of a resource of Envoy's, another one for another content."""
+    text = json.dumps(resource, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH]

@@ -14,7 +14,8 @@ from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, QUERY_ANNOT
 COREDNS_IMAGE = "coredns/coredns"
 TOOL_IMAGE = "zhaohuabing/network-tool"
 SAMPLE_QUERY = "foo.bar.com"
-_SERVER, _TOOL = "coredns", "network-tool"
+_ECHO_PORT = 9000
+_SERVER, _TOOL, _ECHO = "coredns", "network-tool", "tcp-echo"
 _COREFILE = """\
 .:53 {
     forward . 8.8.8.8 9.9.9.9
@@ -39,10 +40,62 @@ def samples(
     )
 
 
-def one_run_tool(namespace: str, image: str | None) -> dict[str, Any]:
-    """A network-tool pod for one run: a name nobody else has, no sidecar to wait for."""
+def one_run_tool(namespace: str, image: str | None, in_mesh: bool = False) -> dict[str, Any]:
+    """A network-tool pod for one run: a name nobody else has, and a sidecar only where asked.
+
+    One without need not be waited for.
+    """
     name = f"{_TOOL}-{secrets.token_hex(4)}"
-    return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=False)
+    return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=in_mesh)
+
+
+def one_run_echo(namespace: str, image: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A server in the mesh for one run, that takes TCP connections: its Pod and its Service."""
+    name = f"{_ECHO}-{secrets.token_hex(4)}"
+    pod = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=True)
+    pod["metadata"]["labels"]["app"] = name
+    (container,) = pod["spec"]["containers"]
+    serve = f"while true; do nc -l -p {_ECHO_PORT} || nc -l {_ECHO_PORT}; done"
+    container |= {"name": _ECHO, "command": ["sh", "-c", serve]}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(namespace, name, name),
+        "spec": {"selector": {"app": name}, "ports": [{"name": _ECHO, "port": _ECHO_PORT}]},
+    }
+    return pod, service
+
+
+def istio_gateway() -> tuple[dict[str, Any], dict[str, Any]]:
+    """An ingress gateway's pod and Service, as far as Istio's own installation says of them."""
+    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "istio-ingressgateway-1",
+            "namespace": "istio-system",
+            "labels": labels,
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "istio-proxy",
+                    "args": ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
+                }
+            ]
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "istio-ingressgateway", "namespace": "istio-system"},
+        "spec": {
+            "selector": labels,
+            "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
+        },
+    }
+    return pod, service
 
 
 def _metadata(namespace: str, name: str, app: str) -> dict[str, Any]:

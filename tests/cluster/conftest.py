@@ -110,6 +110,19 @@ class Space:
         """`verify` from the session's network-tool pod."""
         return self.plugin("verify", *words, "--tool-pod", self.tool)
 
+    def respond(self, *words: str, code: int = 0) -> Result:
+        """`direct response`, which must exit with `code`."""
+        result = self.plugin("direct", "response", *words)
+        assert result.code == code, result.both
+        assert "Traceback" not in result.both
+        return result
+
+    def curl(self, pod: str, *words: str) -> str:
+        """What curl prints in a pod (`NAMESPACE/NAME`)."""
+        namespace, _, name = pod.partition("/")
+        command = ["curl", "-sS", "-m", "5", *words]
+        return kubectl("exec", "-n", namespace, name, "-c", "network-tool", "--", *command)
+
     def apply(self, *manifests: dict[str, Any]) -> None:
         """Apply manifests to this namespace and wait for their Deployments."""
         kubectl("apply", "-n", self.name, "-f", "-", stdin=yaml.safe_dump_all(manifests))
@@ -289,10 +302,19 @@ def companion(space: Space, name: str) -> tuple[str, int]:
     return found["clusterIP"], found["ports"][0]["port"]
 
 
+_KINDS = (
+    "envoyfilters",
+    "serviceentries",
+    "services",
+    "virtualservices.networking.istio.io",
+    "gateways.networking.istio.io",
+)
+
+
 def own_objects(space: Space) -> list[str]:
-    """Every object of a test's exposures, anywhere: `KIND namespace/name resourceVersion`."""
+    """Every object that a test made, anywhere: `KIND namespace/name resourceVersion`."""
     found = []
-    for kind in ("envoyfilters", "serviceentries", "services"):
+    for kind in _KINDS:
         items = get(kind, "-A", "-l", f"kubectl-istio-udp/namespace={space.name}")["items"]
         found += [
             f"{kind} {i['metadata']['namespace']}/{i['metadata']['name']} "
@@ -303,13 +325,13 @@ def own_objects(space: Space) -> list[str]:
 
 
 def inventory(space: Space, everyone: bool = False) -> list[str]:
-    """Names of all objects where a test's exposures could leave something.
+    """Names of all objects where a test could leave something.
 
     Those in the gateway's namespace that bear the test's name; with `everyone` all of them, for
     a test that has the cluster to itself.
     """
     found = []
-    for kind in ("envoyfilters", "serviceentries", "services"):
+    for kind in _KINDS:
         for namespace in (GATEWAY_NAMESPACE, space.name):
             names = [item["metadata"]["name"] for item in get(kind, "-n", namespace)["items"]]
             found += [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +85,12 @@ def test_a_service_that_is_gone(space: Space, port: int) -> None:
     assert "no Service dns" in space.plugin("get").out
 
 
-def test_the_documented_rights_suffice(space: Space, port: int) -> None:
-    """docs/rbac.yaml for a service account: every command works, with no right elsewhere."""
-    text = (DOCS / "rbac.yaml").read_text().replace("TEAM", space.name)
-    roles = list(yaml.safe_load_all(text.replace("GATEWAY", GATEWAY_NAMESPACE)))
+@contextlib.contextmanager
+def granted(space: Space, roles: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Roles bound to the namespace's service account; the words that act as it."""
     account = {"kind": "ServiceAccount", "name": "default", "namespace": space.name}
     for role in roles:
-        role["metadata"]["name"] = f"istio-udp-{space.name}"
+        role["metadata"]["name"] += f"-{space.name}"
     bindings = [
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -106,7 +107,23 @@ def test_the_documented_rights_suffice(space: Space, port: int) -> None:
     ]
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([*roles, *bindings]))
     try:
-        user = ("--as", f"system:serviceaccount:{space.name}:default")
+        yield ("--as", f"system:serviceaccount:{space.name}:default")
+    finally:
+        for binding in bindings:
+            where = binding["metadata"]
+            for kind in ("rolebinding", "role"):
+                kubectl("delete", kind, "-n", where["namespace"], where["name"])
+
+
+def documented_roles(space: Space) -> list[dict[str, Any]]:
+    """docs/rbac.yaml: two Roles for exposures, then two for the rest."""
+    text = (DOCS / "rbac.yaml").read_text().replace("TEAM", space.name)
+    return list(yaml.safe_load_all(text.replace("GATEWAY", GATEWAY_NAMESPACE)))
+
+
+def test_the_documented_rights_suffice(space: Space, port: int) -> None:
+    """The first two Roles: every command for exposures works, with no right elsewhere."""
+    with granted(space, documented_roles(space)[:2]) as user:
         space.apply(*dns_server())
         gateway = ("--gateway", f"{GATEWAY_NAMESPACE}/istio-ingressgateway")
         space.expose("dns", "-p", f"{port}:53", *gateway, *user)
@@ -117,11 +134,26 @@ def test_the_documented_rights_suffice(space: Space, port: int) -> None:
         deleted = space.plugin("delete", "dns", *user)
         assert deleted.code == 0, deleted.both
         assert "Warning" not in deleted.err
-    finally:
-        for binding in bindings:
-            where = binding["metadata"]
-            for kind in ("rolebinding", "role"):
-                kubectl("delete", kind, "-n", where["namespace"], where["name"])
+
+
+def test_the_documented_rights_suffice_for_responses_and_access_logs(
+    space: Space, port: int
+) -> None:
+    """All four Roles: so does every command for the other kinds."""
+    with granted(space, documented_roles(space)) as user:
+        gateway = ("--gateway", f"{GATEWAY_NAMESPACE}/istio-ingressgateway")
+        at = ("--gateway-port", str(port), "--create-gateway")
+        space.respond("/direct", "--body", "hello", *gateway, *at, *user)
+        made = space.plugin("access-log", "--every", "1s", *user)
+        assert made.code == 0, made.both
+        names = ["response/direct", "accesslog/namespace"]
+        assert space.plugin("get", "-o", "name", *user).out.split() == names
+        verified = space.plugin("verify", "--all", "--create-tool", *user)
+        assert verified.code == 0, verified.both
+        described = space.plugin("describe", *user)
+        assert described.code == 0, described.both
+        deleted = space.plugin("delete", "--all", *user)
+        assert deleted.code == 0, deleted.both
 
 
 _SIZED = """

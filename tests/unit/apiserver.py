@@ -40,6 +40,9 @@ KINDS = {
     "clusterrolebindings": "ClusterRoleBinding",
     "networkpolicies": "NetworkPolicy",
     "poddisruptionbudgets": "PodDisruptionBudget",
+    "virtualservices": "VirtualService",
+    "gateways": "Gateway",
+    "telemetries": "Telemetry",
 }
 _PATH = re.compile(
     r"/(?P<root>api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"

@@ -14,6 +14,7 @@ from kubectl_istio_udp.cli import expose, probing
 from kubectl_istio_udp.cli.main import main
 from kubectl_istio_udp.cluster import addresses, toolpod, waiting
 from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
+from kubectl_istio_udp.envoy import binary
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes
@@ -30,7 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reaches a cluster that the machine may have, and none waits longer than it must."""
+    """No test reaches a cluster that the machine may have, and none waits longer than it must.
+
+    Nor does it run the machine's Envoy: tests/envoy does.
+    """
+    monkeypatch.setattr(binary, "find_envoy", lambda _: None)
     for name in [n for n in os.environ if n.startswith("KUBE")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -138,8 +138,8 @@ def test_the_context_gives_the_namespace_and_n_overrides_it(run, server, kubecon
     config = yaml.safe_load(kubeconfig.read_text())
     config["contexts"][0]["context"]["namespace"] = "lab"
     kubeconfig.write_text(yaml.safe_dump(config))
-    assert "there is no exposure in namespace lab" in run("get").err
-    assert "there is no exposure in namespace default" in run("get", "-n", "default").err
+    assert "there is nothing of ours in namespace lab" in run("get").err
+    assert "there is nothing of ours in namespace default" in run("get", "-n", "default").err
 
 
 def test_who_is_impersonated_goes_with_every_request(run, server):
@@ -155,7 +155,7 @@ def test_a_403_for_somebody_else_says_so(run, server):
 
 
 def test_an_unexpected_error_is_one_line(run, monkeypatch):
-    monkeypatch.setattr("kubectl_istio_udp.cluster.exposures.list_exposures", lambda *_: 1 / 0)
+    monkeypatch.setattr("kubectl_istio_udp.cluster.existing.list_existing", lambda *_: 1 / 0)
     done = run("get")
     assert done.code == 3
     assert done.err.startswith("error: unexpected ZeroDivisionError: division by zero\n")
@@ -178,7 +178,7 @@ def test_an_interruption_is_told(run, monkeypatch, error):
     def interrupted(*_):
         raise error
 
-    monkeypatch.setattr("kubectl_istio_udp.cluster.exposures.list_exposures", interrupted)
+    monkeypatch.setattr("kubectl_istio_udp.cluster.existing.list_existing", interrupted)
     done = run("get")
     assert (done.code, done.err) == (130, "error: interrupted\n")
 

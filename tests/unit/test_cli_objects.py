@@ -84,8 +84,8 @@ def test_lists_all_namespaces(run):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["get"], "there is no exposure in namespace default\n"),
-        (["get", "-A"], "there is no exposure\n"),
+        (["get"], "there is nothing of ours in namespace default\n"),
+        (["get", "-A"], "there is nothing of ours\n"),
     ],
 )
 def test_nothing_to_list(run, words, text):
@@ -182,7 +182,7 @@ def test_a_gateway_that_goes_on_listening_is_a_warning(run, server, fakes):
 def test_which_must_be_said_once(run, words):
     done = run("delete", *words)
     assert done.code == 2
-    assert "which exposures? Give their names, or --all" in done.err
+    assert "delete what? Give names, or --all" in done.err
 
 
 def test_deleting_what_is_not_there(run):

@@ -172,12 +172,12 @@ def test_ways_to_say_which(run, exposed, words):
 def test_which_must_be_said_once(run, words):
     done = run("verify", *words)
     assert done.code == 2
-    assert "which exposures? Give their names, or --all, or -A" in done.err
+    assert "verify what? Give names, or --all, or -A" in done.err
 
 
 def test_nothing_to_verify(run):
     done = run("verify", "--all")
-    assert (done.code, done.out, done.err) == (0, "", "there is no exposure to verify\n")
+    assert (done.code, done.out, done.err) == (0, "", "there is nothing of ours to verify\n")
 
 
 def test_an_exposure_that_is_not_there(run, exposed):
@@ -378,7 +378,7 @@ def test_a_changed_companion_is_found(run, exposed, server, fakes, spec, wrong, 
 
 def test_a_gateway_that_sends_elsewhere_is_found(run, exposed, server, monkeypatch):
     """One of two pods is gone from the Service; the gateway still has both."""
-    monkeypatch.setattr("kubectl_istio_udp.cli.verify._SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_istio_udp.cli.prove_exposure._SETTLE_SECONDS", 0.01)
     assert run(*EXPOSE, "--discovery", "static").code == 0
     server.put(endpoint_slice(endpoint("10.244.0.20", "coredns-1")))
     done = run("verify", "coredns")

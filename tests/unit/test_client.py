@@ -124,7 +124,8 @@ def test_reads_a_log(api, server):
     server.logs["istio-system", "gw"] = "one\ntwo é\n"
     assert api.log("istio-system", "gw", "istio-proxy", 5) == "one\ntwo é\n"
     assert server.requests[-1].query == {
-        "container": ["istio-proxy"], "sinceSeconds": ["5"], "tailLines": ["1000"]
+        "container": ["istio-proxy"], "sinceSeconds": ["5"], "tailLines": ["1000"],
+        "timestamps": ["false"],
     }  # fmt: skip
 
 

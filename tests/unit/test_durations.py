@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.errors import UsageError
         ("0", 0, "0s"),
         ("0s", 0, "0s"),
         ("100s", 100, "100s"),
-        ("315576000000s", 315_576_000_000, "315576000000s"),
+        ("9223372035s", 9_223_372_035, "9223372035s"),
     ],
 )
 def test_reads_what_kubectl_writes_and_writes_what_envoy_reads(text, seconds, envoy):
@@ -58,9 +58,9 @@ def test_refuses_what_is_none(text):
     assert "10s" in caught.value.hints[0]
 
 
-@pytest.mark.parametrize("text", ["315576000001s", "9" * 400 + "h"])
+@pytest.mark.parametrize("text", ["9223372036s", "9" * 400 + "h"])
 def test_refuses_what_a_protobuf_duration_cannot_hold(text):
-    with pytest.raises(UsageError, match="10,000 years"):
+    with pytest.raises(UsageError, match="292 years"):
         Duration.parse(text)
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import Kind
 
 LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
 # Parts that can be put together in several ways.
@@ -86,24 +87,38 @@ def test_refuses_what_is_no_dns_subdomain(text):
         names.check_dns_subdomain(text, "pod")
 
 
+_OURS = f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,kubectl-istio-udp/namespace"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,kubectl-istio-udp/namespace,"
-             "kubectl-istio-udp/exposure"),
-        (("default",), f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,"
-                       "kubectl-istio-udp/namespace=default,kubectl-istio-udp/exposure"),
-        (("default", "dns"), f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,"
-                             "kubectl-istio-udp/namespace=default,kubectl-istio-udp/exposure=dns"),
+        ((), _OURS),
+        (("default",), f"{_OURS}=default"),
+        ((None, None, Kind.EXPOSURE), f"{_OURS},kubectl-istio-udp/exposure"),
+        (("default", None, Kind.RESPONSE), f"{_OURS}=default,kubectl-istio-udp/response"),
+        (("default", "dns", Kind.EXPOSURE), f"{_OURS}=default,kubectl-istio-udp/exposure=dns"),
+        (("lab", "mesh", Kind.ACCESS_LOG), f"{_OURS}=lab,kubectl-istio-udp/accesslog=mesh"),
     ],
-)  # fmt: skip
+)
 def test_label_selectors(arguments, expected):
     assert names.label_selector(*arguments) == expected
 
 
-def test_labels_are_what_the_selector_asks_for():
-    wanted = dict(pair.split("=") for pair in names.label_selector("default", "dns").split(","))
-    assert names.labels("default", "dns") == wanted
+@pytest.mark.parametrize("kind", list(Kind))
+def test_labels_are_what_the_selector_asks_for(kind):
+    selector = names.label_selector("default", "dns", kind)
+    wanted = dict(pair.split("=") for pair in selector.split(","))
+    assert names.labels(kind, "default", "dns") == wanted
+    assert names.owner_of(wanted) == (kind, "default", "dns")
+
+
+@pytest.mark.parametrize(
+    "lost", [names.MANAGED_BY_LABEL, names.NAMESPACE_LABEL, Kind.EXPOSURE.label]
+)
+def test_labels_of_others_own_nothing(lost):
+    labels = names.labels(Kind.EXPOSURE, "default", "dns")
+    assert names.owner_of({key: value for key, value in labels.items() if key != lost}) is None
 
 
 def test_names_that_look_like_a_hash_are_told_apart():

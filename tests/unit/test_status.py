@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from kubectl_istio_udp.cluster.exposures import list_exposures
+from kubectl_istio_udp.cluster.existing import list_exposures
 from kubectl_istio_udp.cluster.status import Status, age, read_status
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.render.exposure import writes

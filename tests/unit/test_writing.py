@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 
 import pytest
 
-from kubectl_istio_udp.cluster.exposures import list_exposures
-from kubectl_istio_udp.cluster.writing import Transaction, delete_exposure, prune
+from kubectl_istio_udp.cluster.existing import list_exposures
+from kubectl_istio_udp.cluster.writing import (
+    Transaction,
+    delete_existing,
+    prune,
+    prune_gateway_ports,
+)
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,
@@ -19,7 +23,7 @@ from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.apiserver import Exec
-from tests.unit.builders import cluster, plan_of, snapshot_of, tcp
+from tests.unit.builders import plan_of, tcp
 
 NAME = "udp-default-coredns"
 ENTRY = ("ServiceEntry", "default", NAME)
@@ -209,7 +213,7 @@ def test_the_gateways_service_keeps_all_else(api, server):
 def delete(api, *, timeout=5.0, dry_run=False):
     reported = []
     (existing,) = list_exposures(api)
-    warnings = delete_exposure(
+    warnings = delete_existing(
         api,
         existing,
         timeout=timeout,
@@ -334,12 +338,10 @@ def pruned(api, server, before, after, dry_run=False):
     write_all(api, before)
     objects = tuple(server.get(*key) for key in (FILTER, ENTRY, COMPANION) if key in server.there())
     exposures = tuple(existing.spec for existing in list_exposures(api))
-    snapshot = dataclasses.replace(
-        snapshot_of(cluster()), objects=objects, exposures=exposures
-    )  # fmt: skip
     write_all(api, after)
     spec = list_exposures(api)[0].spec
-    return prune(api, snapshot, spec, after, dry_run=dry_run)
+    gone = prune(api, objects, after, dry_run=dry_run)
+    return gone + prune_gateway_ports(api, exposures, spec, dry_run=dry_run)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def command(
         remove_controller,
         wait_no_pods,
     )
-    from kubectl_istio_udp.cluster.exposures import list_exposures
-    from kubectl_istio_udp.cluster.writing import delete_exposure
+    from kubectl_istio_udp.cluster.existing import list_exposures
+    from kubectl_istio_udp.cluster.writing import delete_existing
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
@@ -50,7 +50,7 @@ def command(
         wait_no_pods(api, namespace, SELECTOR, timeout.seconds)
     exposures = () if keep_exposures else list_exposures(api)
     for existing in filter(is_declared, exposures):
-        warnings = delete_exposure(
+        warnings = delete_existing(
             api,
             existing,
             timeout=timeout.seconds,

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 
-from kubectl_istio_udp.cluster.exposures import get_exposures, list_exposures, spec_of
+from kubectl_istio_udp.cluster.existing import get_existing, list_exposures
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.model.specs import spec_of
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import plan_of
 
@@ -29,7 +30,7 @@ def test_rebuilds_an_exposure_from_its_objects(api, server):
 def test_lists_by_namespace_and_name_sorted(api, server):
     server.put(*objects("b"), *objects("a"))
     assert [e.name for e in list_exposures(api)] == ["a", "b"]
-    assert [e.name for e in list_exposures(api, "default", "b")] == ["b"]
+    assert [e.name for e in list_exposures(api, "default")] == ["a", "b"]
     assert list_exposures(api, "elsewhere") == ()
 
 
@@ -75,8 +76,8 @@ def test_reads_the_annotation():
 
 def test_gets_those_named_in_their_order(api, server):
     server.put(*objects("a"), *objects("b"))
-    assert [e.name for e in get_exposures(api, "default", ["b", "a"])] == ["b", "a"]
-    assert [e.name for e in get_exposures(api, "default", [])] == ["a", "b"]
+    assert [e.name for e in get_existing(api, "default", ["b", "a"])] == ["b", "a"]
+    assert [e.name for e in get_existing(api, "default", [])] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -87,9 +88,9 @@ def test_a_name_that_is_not_there_is_told(api, server, there, hint):
     for name in there:
         server.put(*objects(name))
     with pytest.raises(NotFound, match="there is no exposure x in namespace default") as caught:
-        get_exposures(api, "default", ["x"])
+        get_existing(api, "default", ["x"])
     assert hint in caught.value.hints[0]
-    assert get_exposures(api, "default", ["x"], missing_ok=True) == ()
+    assert get_existing(api, "default", ["x"], missing_ok=True) == ()
 
 
 def test_who_may_not_look_everywhere_finds_what_is_near(api, server):

@@ -1,0 +1,93 @@
+"""The rules that `access-log` asks before it writes: would lines appear, and only as asked?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting
+from kubectl_istio_udp.render.accesslog import access_log_writes
+
+Rule = Callable[[AccessLogSpec, AccessLogSnapshot], Iterator[Finding]]
+
+
+def check_access_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> tuple[Finding, ...]:
+    """Every rule's findings about writing this access log now, errors first."""
+    return run_rules(_RULES, spec, snapshot)
+
+
+def _foreign_object(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
+    """U101: the EnvoyFilter would overwrite one that is not this access log's."""
+    return foreign_objects(spec, snapshot.objects)
+
+
+def _overlap(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
+    """U121: another EnvoyFilter sets the interval for some of the same proxies."""
+    mine = Setting.from_object(access_log_writes(spec)[0].manifest)
+    assert mine is not None
+    for other in snapshot.settings:
+        if other.access_log == spec.key:
+            continue
+        if mine.overlaps(other, snapshot.mesh.root_namespace):
+            owner = f"EnvoyFilter {other.owner}"
+            take = f"kubectl delete envoyfilter -n {other.namespace} {other.owner.split('/')[1]}"
+            if other.access_log:
+                namespace, name = other.access_log
+                owner += f" (accesslog/{name} of namespace {namespace})"
+                take = f"kubectl istio-udp delete -n {namespace} accesslog/{name}"
+            yield Finding(
+                "U121",
+                Severity.ERROR,
+                f"{owner} already sets the interval for proxies that this one would reach; which "
+                "of the two holds is decided by chance",
+                f"narrow the reach with -l or --direction, or take the other away: {take}",
+            )
+
+
+def _no_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
+    """U221: the proxies write no access log at all."""
+    if not snapshot.mesh.writes_access_log and not snapshot.telemetry_logs:
+        yield Finding(
+            "U221",
+            Severity.WARNING,
+            "the mesh writes no access log, so that no line will appear: meshConfig has no "
+            "accessLogFile and no Telemetry turns accessLogging on",
+            "set meshConfig.accessLogFile: /dev/stdout (istioctl install --set "
+            "meshConfig.accessLogFile=/dev/stdout)",
+        )
+
+
+def _nobody(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
+    """U222: there is no proxy in reach."""
+    if not snapshot.reached(spec):
+        labels = ",".join(f"{key}={value}" for key, value in spec.selector.items())
+        where = (
+            "in the mesh"
+            if spec.namespace == snapshot.mesh.root_namespace
+            else (f"in namespace {spec.namespace}")
+        )
+        yield Finding(
+            "U222",
+            Severity.WARNING,
+            f"no pod {where} has a proxy{f' and the labels {labels}' if labels else ''} yet",
+            f"see them: kubectl get pods -n {spec.namespace}" + (f" -l {labels}" if labels else "")
+            if "namespace" in where
+            else "",
+        )
+
+
+def _reconnects(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
+    """U223: changing a listener's filters makes Envoy close the connections it has."""
+    count = len(snapshot.reached(spec))
+    if count and spec != snapshot.present:
+        yield Finding(
+            "U223",
+            Severity.WARNING,
+            f"the TCP connections that {count} {'proxy has' if count == 1 else 'proxies have'} "
+            "open now are closed within 45s: Envoy drains a listener whose filters change",
+        )
+
+
+_RULES: tuple[Rule, ...] = (_foreign_object, _overlap, _no_log, _nobody, _reconnects)

@@ -1,0 +1,37 @@
+"""The rule that every kind shares: nothing of others is overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.kinds import Spec
+
+Thing = TypeVar("Thing")
+Seen = TypeVar("Seen")
+
+
+def foreign_objects(spec: Spec, objects: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """U101: an object of ours would overwrite one that belongs to something else."""
+    for manifest in objects:
+        metadata = manifest["metadata"]
+        owner = names.owner_of(metadata.get("labels") or {})
+        if owner != (spec.kind, spec.namespace, spec.name):
+            yield Finding(
+                "U101",
+                Severity.ERROR,
+                f"{manifest['kind']} {metadata['namespace']}/{metadata['name']} exists and is not "
+                f"of {spec.kind.words} {spec.name}",
+                f"give the {spec.kind.words} another name: --name",
+            )
+
+
+def run_rules(
+    rules: Sequence[Callable[[Thing, Seen], Iterator[Finding]]], thing: Thing, seen: Seen
+) -> tuple[Finding, ...]:
+    """Every rule's findings, errors first."""
+    found = [finding for rule in rules for finding in rule(thing, seen)]
+    order = list(Severity)
+    return tuple(sorted(found, key=lambda f: (order.index(f.severity), f.code)))

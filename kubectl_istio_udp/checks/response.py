@@ -1,0 +1,275 @@
+"""The rules that `direct response` asks before it writes: who will answer, and at whose cost?
+
+A VirtualService for a host takes all of that host's requests, so that one with a single path can
+leave every other path without an answer. What would do so is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
+from kubectl_istio_udp.model.mesh import Version, show_version
+from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
+from kubectl_istio_udp.model.responseplan import (
+    DIRECT_RESPONSE_SINCE,
+    ResponseSnapshot,
+    bound,
+)
+from kubectl_istio_udp.model.routing import Rival, Takes
+
+Rule = Callable[[Response, ResponseSnapshot], Iterator[Finding]]
+
+# Istio's validation warns from here on (HTTPBody, its API reference).
+_LARGE_BODY_BYTES = 100_000
+# Envoy's own limit (RouteConfiguration.max_direct_response_body_size_bytes), which istiod raises
+# from 1.18 on.
+_SMALL_BODY_BYTES = 4096
+_LARGE_BODIES_SINCE: Version = (1, 18)
+_OTHER_API = "let the answer go before all VirtualServices: --api envoyfilter"
+
+
+def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Finding, ...]:
+    """Every rule's findings about writing this response now, errors first."""
+    return run_rules(_RULES, response, snapshot)
+
+
+def _foreign_object(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U101: an object of ours would overwrite one that is not this response's."""
+    return foreign_objects(response.spec, snapshot.objects)
+
+
+def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U111: no Istio Gateway has an HTTP server on the port that takes the hosts."""
+    spec = response.spec
+    if spec.mesh or spec.servers or spec.creates_gateway:
+        return
+    where = f"port {spec.gateway_port} of gateway {spec.gateway}"
+    standing = [server for server in snapshot.servers if server.response is None]
+    there = [server for server in standing if server.port == spec.gateway_port]
+    if not there:
+        ports = sorted({server.port for server in standing})
+        others = f"; there are on {', '.join(map(str, ports))}" if ports else ""
+        yield Finding(
+            "U111",
+            Severity.ERROR,
+            f"no Istio Gateway has an HTTP server on {where}{others}",
+            "make one: --create-gateway" + (", or choose one: --gateway-port" if ports else ""),
+        )
+        return
+    taken = sorted({host for server in there for host in server.hosts})
+    yield Finding(
+        "U111",
+        Severity.ERROR,
+        f"{where} takes {', '.join(taken)}, not {', '.join(spec.answer.hosts)} "
+        f"({', '.join(sorted({server.gateway for server in there}))})",
+        "answer for one of its hosts: --host",
+    )
+
+
+def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U112: the port's servers take some of the hosts, but not all."""
+    spec = response.spec
+    if not spec.servers:
+        return
+    there = [server for server in snapshot.servers if server.gateway in spec.servers]
+    for host in spec.answer.hosts:
+        if not any(s.admits(host, spec.namespace) for s in there if s.port == spec.gateway_port):
+            yield Finding(
+                "U112",
+                Severity.ERROR,
+                f"port {spec.gateway_port} of gateway {spec.gateway} does not take host {host}",
+                f"add it to Gateway {spec.servers[0]}, or leave it out",
+            )
+
+
+def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U113, U212: an older VirtualService of the same host takes the requests first."""
+    spec = response.spec
+    if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
+        return
+    made = _made(snapshot)
+    for rival, host in _sharing(spec, snapshot):
+        # istiod merges the routes of one host in the order in which they were created.
+        if host not in spec.answer.hosts or (made and made < rival.created):
+            continue
+        takes = rival.takes(spec.answer)
+        if takes is Takes.YES:
+            yield Finding(
+                "U113",
+                Severity.ERROR,
+                f"VirtualService {rival.owner} is older and answers {spec.answer.path} of host "
+                f"{host} itself; this response never would",
+                _OTHER_API,
+            )
+        elif takes is Takes.PERHAPS:
+            yield Finding(
+                "U212",
+                Severity.WARNING,
+                f"VirtualService {rival.owner} is older and may answer some requests for "
+                f"{spec.answer.path} of host {host} itself, by its conditions",
+                _OTHER_API,
+            )
+
+
+def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U114: a VirtualService of ours would take a host's other paths from somebody else's."""
+    spec = response.spec
+    if spec.mesh:
+        if spec.api is ResponseApi.ENVOY_FILTER:
+            return
+        for rival, host in _sharing(spec, snapshot):
+            yield Finding(
+                "U114",
+                Severity.ERROR,
+                f"VirtualService {rival.owner} routes host {host} inside the mesh, where Istio "
+                "takes one VirtualService a host: either would switch the other off",
+                _OTHER_API,
+            )
+        return
+    for rival, host in _sharing(spec, snapshot):
+        narrower = [own for own in spec.answer.hosts if own != host and covers(host, own)]
+        if narrower and not _has_own(snapshot, spec, narrower[0]):
+            yield Finding(
+                "U114",
+                Severity.ERROR,
+                f"VirtualService {rival.owner} serves {narrower[0]} by its host {host}; one for "
+                f"{narrower[0]} alone would leave all paths but {spec.answer.path} without answer",
+                f"answer for the same host, so that Istio merges both: --host '{host}'",
+            )
+
+
+def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U115: this Istio's VirtualService knows no directResponse."""
+    version = snapshot.istio
+    asked = response.spec.api is ResponseApi.VIRTUAL_SERVICE
+    if asked and version and version < DIRECT_RESPONSE_SINCE:
+        yield Finding(
+            "U115",
+            Severity.ERROR,
+            f"Istio {show_version(version)} knows no direct response in a VirtualService "
+            f"({snapshot.versions}); {show_version(DIRECT_RESPONSE_SINCE)} is the first",
+            "use --api envoyfilter, or leave the choice to --api auto",
+        )
+
+
+def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U116, U211: the body is longer than old gateways answer, or than Istio likes."""
+    body = response.spec.answer.body
+    if body is None:
+        return
+    version = snapshot.istio
+    if body.size > _SMALL_BODY_BYTES and version and version < _LARGE_BODIES_SINCE:
+        yield Finding(
+            "U116",
+            Severity.ERROR,
+            f"the body has {body.size} bytes; Istio {show_version(version)} "
+            f"({snapshot.versions}) answers at most {_SMALL_BODY_BYTES}",
+            f"shorten it, or upgrade to Istio {show_version(_LARGE_BODIES_SINCE)}",
+        )
+    if body.size > _LARGE_BODY_BYTES:
+        yield Finding(
+            "U211",
+            Severity.WARNING,
+            f"the body has {body.size} bytes; every proxy in reach keeps it in memory, and Istio "
+            f"advises against more than {_LARGE_BODY_BYTES}",
+        )
+
+
+def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U213: an EnvoyFilter's route goes before what a VirtualService answers now."""
+    spec = response.spec
+    if spec.api is not ResponseApi.ENVOY_FILTER:
+        return
+    for rival in {rival.owner: rival for rival, _ in _sharing(spec, snapshot)}.values():
+        yield Finding(
+            "U213",
+            Severity.WARNING,
+            f"this response goes before VirtualService {rival.owner}: requests for "
+            f"{spec.answer.path} of {', '.join(rival.hosts)} no longer reach what it routes to",
+        )
+
+
+def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U214: hosts within a wildcard of ours that VirtualServices of their own answer."""
+    spec = response.spec
+    if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
+        return
+    theirs = {
+        host: rival.owner
+        for rival, host in _sharing(spec, snapshot)
+        if host not in spec.answer.hosts and any(covers(own, host) for own in spec.answer.hosts)
+    }
+    if theirs:
+        shown = ", ".join(f"{host} ({owner})" for host, owner in sorted(theirs.items())[:5])
+        more = f" and {len(theirs) - 5} more" if len(theirs) > 5 else ""
+        yield Finding(
+            "U214",
+            Severity.WARNING,
+            f"requests for these hosts go to VirtualServices of their own, not to this response: "
+            f"{shown}{more}",
+            f"make another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
+        )
+
+
+def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U117, U215: no Service of that host, so that sidecars have no route to answer at."""
+    spec = response.spec
+    if not spec.mesh or snapshot.services:
+        return
+    host = spec.answer.hosts[0]
+    if spec.api is ResponseApi.ENVOY_FILTER:
+        yield Finding(
+            "U117",
+            Severity.ERROR,
+            f"there is no Service of host {host}, whose ports an EnvoyFilter must name",
+            "create the Service first, or use --api virtualservice",
+        )
+    else:
+        yield Finding(
+            "U215",
+            Severity.WARNING,
+            f"there is no Service of host {host}: unless a ServiceEntry defines it, sidecars "
+            "do not route it",
+        )
+
+
+def _made(snapshot: ResponseSnapshot) -> str:
+    """When our own VirtualService was created, "" where there is none."""
+    stamps = [
+        str(manifest["metadata"].get("creationTimestamp", ""))
+        for manifest in snapshot.objects
+        if manifest["kind"] == "VirtualService"
+    ]
+    return stamps[0] if stamps else ""
+
+
+def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[Rival, str]]:
+    """The VirtualServices bound where ours is, with each host that ours has to do with."""
+    for rival in snapshot.rivals:
+        if bound(rival, spec, snapshot):
+            for host in rival.hosts:
+                if any(covers(host, own) or covers(own, host) for own in spec.answer.hosts):
+                    yield rival, host
+
+
+def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
+    """Whether a VirtualService, ours or somebody's, is for exactly this host already."""
+    mine = [o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"]
+    theirs = [rival.hosts for rival in snapshot.rivals if bound(rival, spec, snapshot)]
+    return any(host in hosts for hosts in (*mine, *theirs))
+
+
+_RULES: tuple[Rule, ...] = (
+    _foreign_object,
+    _no_server,
+    _host_not_taken,
+    _preceded,
+    _cut_off,
+    _too_old,
+    _body_size,
+    _takes_over,
+    _answers_elsewhere,
+    _unknown_service,
+)

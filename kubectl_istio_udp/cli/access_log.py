@@ -1,0 +1,166 @@
+"""`access-log`: snapshot, check, render, apply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.applying import (
+    Applying,
+    applying_options,
+    refuse_or_tell,
+    tell_gone,
+    write_all,
+)
+from kubectl_istio_udp.model.accesslog import Direction, Reach
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.names import check_dns_label
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.client import Api
+    from kubectl_istio_udp.cluster.gateways import GatewayChoice
+    from kubectl_istio_udp.model.mesh import Mesh
+
+
+@click.command("access-log")
+@click.option(
+    "--every",
+    type=options.DURATION,
+    default="5s",
+    show_default=True,
+    help="Time between two lines of a connection, at least 1ms.",
+)
+@click.option("--mesh", is_flag=True, help="Every proxy of the mesh, in place of a namespace's.")
+@options.gateway_options
+@click.option(
+    "-l",
+    "--selector",
+    metavar="KEY=VALUE,...",
+    help="Only pods with these labels.",
+)
+@click.option(
+    "--direction",
+    type=click.Choice([direction.value for direction in Direction]),
+    default=Direction.ANY.value,
+    show_default=True,
+    help="Connections that a sidecar accepts, those that it makes, or both.",
+)
+@click.option("--off", is_flag=True, help="Take the access log of this reach away.")
+@click.option("--name", help="Name of the access log; else made from its reach.")
+@applying_options(waiting=False)
+@options.cluster_options
+def command(
+    *,
+    every: Duration,
+    mesh: bool,
+    gateway: GatewayChoice,
+    selector: str | None,
+    direction: str,
+    off: bool,
+    name: str | None,
+    applying: Applying,
+    common: options.Common,
+) -> None:
+    """Have proxies log long TCP connections periodically, not only when they end.
+
+    Of a namespace's pods (-n), of the whole mesh (--mesh), or of a gateway (--gateway).
+    """
+    from kubectl_istio_udp.checks.accesslog import check_access_log
+    from kubectl_istio_udp.cluster.accesslogs import read_access_log_snapshot
+    from kubectl_istio_udp.cluster.mesh import read_mesh
+    from kubectl_istio_udp.model.accesslog import AccessLogSpec, default_name
+    from kubectl_istio_udp.render.accesslog import access_log_writes
+
+    labels = dict(options.parse_labels(selector, "--selector"))
+    reach = _reach(mesh, gateway, labels, common)
+    api = common.connect()
+    settings = read_mesh(api)
+    namespace, chosen, labels = _place(api, reach, gateway, labels, settings, common)
+    given = check_dns_label(name, "access log") if name else None
+    ours = given or default_name(reach, labels, chosen)
+    if off:
+        _take_off(api, namespace, ours, applying)
+        return
+    snapshot = read_access_log_snapshot(api, settings, namespace, ours)
+    spec = AccessLogSpec(
+        namespace=namespace,
+        name=ours,
+        every=every,
+        reach=reach,
+        selector=labels,
+        direction=Direction(direction),
+    )
+    versions = [proxy.istio for proxy in snapshot.reached(spec)]
+    spec = spec.understood_by(settings.istio, versions)
+    decided = f"{len(versions)} {'proxy' if len(versions) == 1 else 'proxies'} in reach; "
+    refuse_or_tell(check_access_log(spec, snapshot), decided + f"set by {spec.log_field.value}")
+    writes = access_log_writes(spec, applying.manager)
+    write_all(api, writes, snapshot.objects, applying, flags={spec.log_field.value: "--every"})
+    if applying.dry_run == "none" and applying.output is None:
+        to = " --to SERVICE" if labels else ""
+        click.echo(
+            f"prove it: kubectl istio-udp verify -n {namespace} accesslog/{ours}{to}", err=True
+        )
+
+
+def _reach(
+    mesh: bool, gateway: GatewayChoice, labels: dict[str, str], common: options.Common
+) -> Reach:
+    at_gateway = bool(gateway.name or gateway.selector)
+    if mesh and at_gateway:
+        raise UsageError("--mesh and --gateway do not go together: the mesh has its gateways in it")
+    if mesh and common.namespace:
+        raise UsageError("--mesh and -n do not go together: the mesh is all namespaces")
+    if at_gateway and labels:
+        raise UsageError("a gateway has its own labels; -l does not go with it")
+    return Reach.MESH if mesh else Reach.GATEWAY if at_gateway else Reach.NAMESPACE
+
+
+def _place(
+    api: Api,
+    reach: Reach,
+    choice: GatewayChoice,
+    labels: dict[str, str],
+    mesh: Mesh,
+    common: options.Common,
+) -> tuple[str, str | None, dict[str, str]]:
+    """Where the EnvoyFilter belongs, the gateway's name if it is one's, and which pods."""
+    if reach is Reach.MESH:
+        return mesh.root_namespace, None, labels
+    if reach is Reach.GATEWAY:
+        from kubectl_istio_udp.cluster.gateways import find_gateway
+
+        ref = find_gateway(api, choice).ref
+        return ref.namespace, ref.name, dict(ref.selector)
+    namespace = common.namespace_of(api)
+    if namespace == mesh.root_namespace:
+        raise UsageError(
+            f"an EnvoyFilter in {namespace}, the mesh's root namespace, reaches every proxy",
+            hints=["say so: --mesh", "or name one gateway: --gateway NAMESPACE/NAME"],
+        )
+    return namespace, None, labels
+
+
+def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
+    from kubectl_istio_udp.cluster.existing import get_existing
+    from kubectl_istio_udp.cluster.writing import delete_existing
+    from kubectl_istio_udp.output import printing
+
+    for existing in get_existing(api, namespace, [f"accesslog/{name}"]):
+        if applying.dry_run == "client":
+            tell_gone([("EnvoyFilter", m["metadata"]["name"]) for m in existing.objects], applying)
+            continue
+        warnings = delete_existing(
+            api,
+            existing,
+            timeout=0,
+            dry_run=applying.dry_run == "server",
+            report=lambda kind, _, name: click.echo(
+                printing.deleted_line(kind, name, applying.dry_run)
+            ),
+        )
+        for text in warnings:
+            printing.warn(text)

@@ -1,0 +1,193 @@
+"""`demo`: the whole job on this machine, with the real Envoy and no cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kubectl_istio_udp.cli import manifests as files
+from kubectl_istio_udp.cli import options, probing
+from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.envoy.gateway import Gateway
+    from kubectl_istio_udp.envoy.lab import Lab
+    from kubectl_istio_udp.model.exposure import ExposureSpec
+    from kubectl_istio_udp.model.manifests import Manifest
+    from kubectl_istio_udp.probe.spec import DnsProbe
+
+# What the README exposes the sample Service at.
+_SAMPLES_PORT = "5300:53"
+_PROBE_SECONDS = 2.0
+# Queries that are asked between two steps of the restart.
+_QUERIES_A_STEP = 25
+
+
+@click.command("demo")
+@click.argument("service", required=False)
+@files.filename_option
+@click.option(
+    "-p",
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="GATEWAY_PORT[:SERVICE_PORT]",
+    help=f"As expose's.  [default: {_SAMPLES_PORT} for the samples]",
+)
+@options.envoy_option
+@click.option("--keep", is_flag=True, help="Go on running until Ctrl-C.")
+@options.verbose_option
+def command(
+    *,
+    service: str | None,
+    filenames: tuple[str, ...],
+    ports: tuple[str, ...],
+    envoy: str | None,
+    keep: bool,
+) -> int:
+    """Show the whole job on this machine: a real Envoy, a real DNS server, no cluster.
+
+    Takes Service, pods and gateway from manifests (-f; else the samples, and a gateway as Istio
+    installs it) and does with them what expose does with a cluster's. Each pod is a DNS server at
+    a loopback address of its own, the gateway an Envoy on 127.0.0.1 that hears of endpoints as
+    from istiod. Queries all of them, then replaces the pods as a rolling restart does, under
+    queries.
+
+    Ends by itself and leaves nothing behind. Exits 0 only when every query was answered, 3 when
+    there is no Envoy on this machine.
+    """
+    from kubectl_istio_udp.envoy import binary
+    from kubectl_istio_udp.envoy.gateway import Gateway
+    from kubectl_istio_udp.envoy.lab import Lab
+
+    with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
+        # A terminal that is closed ends it as Ctrl-C does.
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    _need_dns_library()
+    program = binary.need_envoy(envoy)
+    version = binary.version(program)
+    with Lab(_manifests(filenames), service) as lab:
+        spec, envoy_filter = _expose(lab, ports or ([] if filenames else [_SAMPLES_PORT]), program)
+        with Gateway(program, [envoy_filter], lab.endpoints()) as gateway:
+            click.echo(f"\nEnvoy {version} has it\n")
+            good = _verify(lab, spec)
+            good = _restart(lab, spec, gateway) and good
+            if keep:
+                _keep(lab, spec)
+    return 0 if good else 1
+
+
+def _need_dns_library() -> None:
+    """Make sure that there is dnspython.
+
+    Raises:
+        IstioUdpError: there is not.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("dns") is None:
+        raise IstioUdpError(
+            "the demo's DNS server needs dnspython",
+            hints=["install it: pip install 'kubectl-istio-udp[demo]'"],
+        )
+
+
+def _manifests(filenames: Sequence[str]) -> Sequence[Manifest]:
+    from kubectl_istio_udp.render.samples import samples
+
+    return list(_read(filenames)) if filenames else samples("default")
+
+
+def _read(filenames: Sequence[str]) -> Iterator[Manifest]:
+    for found in files.read_documents(filenames):
+        if isinstance(found, files.Unreadable):
+            raise UsageError(str(found))
+        metadata = found.data.get("metadata")
+        if not isinstance(metadata, dict) or not metadata.get("name"):
+            raise UsageError(f"{found.place(('metadata',))}: this {found.data['kind']} has no name")
+        yield found.data
+
+
+def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
+    """Plan, check, render and validate as expose does; print and give the EnvoyFilter."""
+    from kubectl_istio_udp.cli.expose import check_plan
+    from kubectl_istio_udp.cli.validating import ensure_accepted
+    from kubectl_istio_udp.model.plan import ExposeRequest, plan
+    from kubectl_istio_udp.model.ports import parse_port_requests
+    from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.render.exposure import writes
+
+    for name, backend in lab.pods.items():
+        where = ", ".join(f"{backend.address}:{port}" for port in backend.ports)
+        printing.note(f"pod {name} is a DNS server at {where}")
+    request = ExposeRequest(
+        lab.service.namespace, lab.service.name, ports=parse_port_requests(ports)
+    )
+    snapshot = lab.snapshot()
+    planned = plan(request, snapshot)
+    check_plan(planned, snapshot)
+    rendered = [write.manifest for write in writes(planned.exposure)]
+    envoy_filter = next(each for each in rendered if each["kind"] == "EnvoyFilter")
+    ensure_accepted(rendered, "envoy", {"port_value": "-p"}, str(program))
+    click.echo(printing.documents([envoy_filter], "yaml"), nl=False)
+    lab.apply(rendered)
+    return planned.exposure.spec, envoy_filter
+
+
+def _probe(lab: Lab) -> DnsProbe:
+    from kubectl_istio_udp.probe.spec import DnsProbe
+    from kubectl_istio_udp.render.samples import SAMPLE_QUERY
+
+    return DnsProbe.parse(lab.service.query or SAMPLE_QUERY)
+
+
+def _verify(lab: Lab, spec: ExposureSpec) -> bool:
+    """Query every hop and print verify's table; True when all answered."""
+    from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.probe.local import ask
+    from kubectl_istio_udp.probe.verdict import HopResult, judge
+
+    probe = _probe(lab)
+    results = [
+        HopResult(hop, (ask(probe, hop.address, hop.port, _PROBE_SECONDS),))
+        for hop in lab.hops(spec.ports)
+    ]
+    proof = probing.hops_proof(results, judge(results))
+    click.echo(printing.table(proof.rows, proof.headers))
+    click.echo(f"{spec.name}: {proof.text}")
+    return proof.good
+
+
+def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
+    """Replace every pod under queries; True when none was lost and all hops answer after it."""
+    from kubectl_istio_udp.envoy.gateway import LOOPBACK
+    from kubectl_istio_udp.envoy.lab import replace_every_pod
+    from kubectl_istio_udp.probe.local import SteadyClient
+
+    click.echo()
+    port = spec.ports[0].listener_port
+    with SteadyClient(_probe(lab), LOOPBACK, port, _PROBE_SECONDS) as client:
+        for old, new in replace_every_pod(
+            lab, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
+        ):
+            click.echo(f"pod {old} is replaced by {new} at {lab.pods[new].address}")
+    click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered\n")
+    return _verify(lab, spec) and client.answered == client.asked
+
+
+def _keep(lab: Lab, spec: ExposureSpec) -> None:
+    """Wait for Ctrl-C."""
+    from kubectl_istio_udp.envoy.gateway import LOOPBACK
+
+    probe = _probe(lab)
+    with contextlib.suppress(KeyboardInterrupt):
+        for port in spec.ports:
+            words = f"dig @{LOOPBACK} -p {port.listener_port} {probe.name} {probe.type}"
+            click.echo(f"\nit runs until Ctrl-C; ask it: {words}")
+        while True:
+            signal.pause()

@@ -1,0 +1,91 @@
+"""`describe`: everything about things: what was asked for, their objects, the proxies' state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubectl_istio_udp.cli import options
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.existing import Existing
+    from kubectl_istio_udp.cluster.status import Status
+
+
+@click.command("describe")
+@click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
+@options.all_namespaces_option
+@options.cluster_options
+def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
+    """Show what was asked for, the objects it became, and what each gateway pod has of it."""
+    from kubectl_istio_udp.cluster.client import for_each
+    from kubectl_istio_udp.cluster.existing import get_existing, list_existing
+    from kubectl_istio_udp.cluster.status import proxy_rows, read_status
+    from kubectl_istio_udp.model.errors import UsageError
+    from kubectl_istio_udp.output import printing
+
+    if all_namespaces and names:
+        raise UsageError(
+            "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
+        )
+    api = common.connect()
+    namespace = common.namespace_of(api)
+    found = list_existing(api) if all_namespaces else get_existing(api, namespace, names)
+    if not found:
+        printing.note("there is nothing of ours to describe")
+        return
+    statuses = read_status(api, found)
+    proxies = for_each(lambda existing: proxy_rows(api, existing), found)
+    texts = [_text(*each) for each in zip(found, statuses, proxies, strict=True)]
+    click.echo("\n\n\n".join(texts))
+
+
+def _text(existing: Existing, status: Status, proxies: Sequence[Sequence[str]]) -> str:
+    from kubectl_istio_udp.cluster.status import age
+    from kubectl_istio_udp.output import printing
+
+    head = {
+        "Name": existing.name,
+        "Namespace": existing.namespace,
+        "Type": existing.kind.words,
+        "Status": status.state,
+    }
+    if status.address:
+        head["Address"] = status.address
+    if status.ready:
+        head["Endpoints"] = f"{status.ready} ready"
+    lines = [f"{key + ':':<12} {value}" for key, value in head.items()]
+    if existing.spec:
+        spec = json.loads(existing.spec.to_json())
+        asked = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}
+        lines += ["Asked for:", _indented(printing.data(_plain(asked), "yaml"))]
+    else:
+        lines.append(f"Problem:     {existing.problem}")
+    objects = [
+        [o["kind"], o["metadata"]["namespace"], o["metadata"]["name"], _age(o, age)]
+        for o in existing.objects
+    ]
+    lines += ["Objects:", _indented(printing.table(objects, ["kind", "namespace", "name", "age"]))]
+    if proxies:
+        table = printing.table(proxies, ["pod", "has", "hosts"])
+        lines += ["Gateway pods:", _indented(table)]
+    return "\n".join(lines)
+
+
+def _age(manifest: Any, age: Any) -> str:
+    return str(age(manifest["metadata"]["creationTimestamp"]))
+
+
+def _plain(value: Any) -> Any:
+    """The same without what is empty, with names as YAML writes them."""
+    if isinstance(value, dict):
+        kept = {key: _plain(each) for key, each in value.items()}
+        return {k.replace("_", " "): v for k, v in kept.items() if v not in (None, "", [], {})}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.rstrip().splitlines())

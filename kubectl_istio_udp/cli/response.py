@@ -1,0 +1,211 @@
+"""`direct response`: snapshot, plan, check, render, apply, wait."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.applying import (
+    Applying,
+    applying_options,
+    kept_while_waiting,
+    refuse_or_tell,
+    write_all,
+)
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.names import check_dns_label
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.client import Api
+    from kubectl_istio_udp.cluster.gateways import GatewayChoice
+    from kubectl_istio_udp.cluster.writing import Transaction
+    from kubectl_istio_udp.model.response import Answer, Response
+
+_LAST_PORT = 65_535
+# What decides a field of Envoy's route.
+_FLAGS = {
+    "status": "--status",
+    "direct_response": "--body",
+    "match": "PATH",
+    "response_headers_to_add": "--header",
+}
+
+
+@click.command("response")
+@click.argument("path")
+@click.option("--status", type=int, default=200, show_default=True, help="HTTP status, 200 to 599.")
+@click.option("--body", metavar="TEXT", help="Body of the answer.")
+@click.option(
+    "--body-file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="File with the body; - reads standard input.",
+)
+@click.option("--binary", is_flag=True, help="The body need not be text.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Header of the answer; repeatable.",
+)
+@click.option("--prefix", is_flag=True, help="Answer every path that begins so.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="Host that the requests are for; repeatable.  [default: *]",
+)
+@click.option(
+    "--mesh",
+    is_flag=True,
+    help="Answer inside the mesh, at the clients' sidecars, in place of a gateway; --host is "
+    "then a Service, such as ratings.prod.svc.cluster.local.",
+)
+@options.gateway_options
+@click.option(
+    "--gateway-port",
+    type=click.IntRange(1, _LAST_PORT),
+    default=80,
+    show_default=True,
+    help="Port of the gateway's HTTP server.",
+)
+@click.option(
+    "--create-gateway",
+    is_flag=True,
+    help="Make an Istio Gateway with a server on that port where there is none.",
+)
+@click.option(
+    "--api",
+    type=click.Choice(["auto", "virtualservice", "envoyfilter"]),
+    default="auto",
+    show_default=True,
+    help="What makes Istio answer. auto: a VirtualService from Istio 1.15 on, an EnvoyFilter "
+    "before. An EnvoyFilter's answer goes before every VirtualService's route.",
+)
+@click.option("--name", help="Name of the response; else made from the path.")
+@applying_options(waiting=True)
+@options.cluster_options
+def command(
+    *,
+    path: str,
+    status: int,
+    body: str | None,
+    body_file: str | None,
+    binary: bool,
+    headers: tuple[str, ...],
+    prefix: bool,
+    hosts: tuple[str, ...],
+    mesh: bool,
+    gateway: GatewayChoice,
+    gateway_port: int,
+    create_gateway: bool,
+    api: str,
+    name: str | None,
+    applying: Applying,
+    common: options.Common,
+) -> None:
+    """Have a gateway, or the sidecars of the mesh, answer HTTP requests for PATH themselves.
+
+    Says beforehand whether this response or somebody else's VirtualService would answer, and
+    refuses what would take other paths of a host away from it. `direct /PATH` is short for it.
+    """
+    from kubectl_istio_udp.checks.response import check_response
+    from kubectl_istio_udp.cluster.responses import read_response_snapshot
+    from kubectl_istio_udp.model.response import ResponseApi
+    from kubectl_istio_udp.model.responseplan import ResponseRequest, plan_response
+    from kubectl_istio_udp.render.response import response_writes
+
+    content = _content(body, body_file, binary)
+    answer = _answer(path, status, content, binary, prefix, headers, hosts)
+    if mesh and (create_gateway or gateway.name or gateway.selector):
+        raise UsageError("--mesh answers at sidecars; it does not go with a gateway's options")
+    server = common.connect()
+    request = ResponseRequest(
+        namespace=common.namespace_of(server),
+        answer=answer,
+        content=content or b"",
+        name=check_dns_label(name, "response") if name else None,
+        mesh=mesh,
+        gateway_port=gateway_port,
+        api=None if api == "auto" else ResponseApi(api),
+        create_gateway=create_gateway,
+    )
+    snapshot = read_response_snapshot(server, request, gateway)
+    planned = plan_response(request, snapshot)
+    response = planned.response
+    decided = f"answered by {response.spec.api.value} ({planned.reason})"
+    refuse_or_tell(check_response(response, snapshot), decided)
+    write_all(
+        server,
+        response_writes(response, applying.manager),
+        snapshot.objects,
+        applying,
+        lambda transaction: _wait(server, response, applying.seconds, transaction),
+        _FLAGS,
+    )
+    if applying.dry_run == "none" and applying.output is None:
+        spec = response.spec
+        click.echo(
+            f"prove it: kubectl istio-udp verify -n {spec.namespace} response/{spec.name}", err=True
+        )
+
+
+def _content(body: str | None, body_file: str | None, binary: bool) -> bytes | None:
+    if body is not None and body_file is not None:
+        raise UsageError("--body and --body-file do not go together")
+    if body_file is None:
+        if binary and body is None:
+            raise UsageError("--binary is about a body", hints=["give one: --body-file FILE"])
+        return None if body is None else body.encode(errors="surrogateescape")
+    try:
+        if body_file == "-":
+            return sys.stdin.buffer.read()
+        return Path(body_file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--body-file {body_file}: {error.strerror}") from error
+
+
+def _answer(
+    path: str,
+    status: int,
+    content: bytes | None,
+    binary: bool,
+    prefix: bool,
+    headers: tuple[str, ...],
+    hosts: tuple[str, ...],
+) -> Answer:
+    from kubectl_istio_udp.model.response import Answer, Body, parse_header
+
+    parsed = tuple(map(parse_header, headers))
+    twice = [name for name, _ in parsed if sum(name == other for other, _ in parsed) > 1]
+    if twice:
+        raise UsageError(f"--header {twice[0]} is given twice")
+    return Answer(
+        path=path,
+        status=status,
+        body=Body.of(content, binary) if content else None,
+        prefix=prefix,
+        headers=parsed,
+        hosts=tuple(dict.fromkeys(hosts)) or ("*",),
+    )
+
+
+def _wait(api: Api, response: Response, seconds: float, transaction: Transaction) -> None:
+    """Wait for the gateway; the mesh's sidecars are too many to ask."""
+    from kubectl_istio_udp.cluster.waiting import wait_until_routed
+    from kubectl_istio_udp.render.response import route_name
+
+    gateway, spec = response.spec.gateway, response.spec
+    if gateway is None:
+        return
+    kept_while_waiting(
+        transaction,
+        lambda progress: wait_until_routed(
+            api, gateway.namespace, gateway.selector, route_name(response), seconds, progress
+        ),
+        f"kubectl istio-udp get -n {spec.namespace} response/{spec.name}",
+    )

@@ -1,0 +1,76 @@
+"""`--validate`: Envoy's own word on rendered manifests, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.envoy.patches import Finding
+
+
+def ensure_accepted(
+    manifests: Sequence[Mapping[str, Any]],
+    mode: str,
+    flags: Mapping[str, str],
+    envoy: str | None = None,
+) -> None:
+    """Refuse manifests that a real Envoy on this machine refuses.
+
+    Args:
+        manifests: what is about to be written; what is no EnvoyFilter is passed over.
+        mode: `--validate`: auto, envoy or none.
+        flags: which option decides an Envoy field, by the field's name (`idle_timeout`).
+        envoy: `--envoy`, where the command has that option.
+
+    Raises:
+        Refused: Envoy refuses something; nothing was written.
+        NoEnvoy: there is no Envoy that runs here, and the mode is `envoy`.
+    """
+    from kubectl_istio_udp.envoy import binary
+    from kubectl_istio_udp.envoy.validate import validate
+    from kubectl_istio_udp.output.printing import warn
+
+    if mode == "none":
+        return
+    program = binary.need_envoy(envoy) if mode == "envoy" else binary.find_envoy(envoy)
+    if program is None:
+        return
+    try:
+        report = validate(program, manifests)
+    except binary.NoEnvoy as error:
+        if mode == "envoy":
+            raise
+        warn(f"{error.message}; nothing was validated")
+        return
+    for finding in report.unchecked:
+        warn(f"{finding.field}: {finding.message}")
+    if report.refused:
+        raise _refusal(report.refused, program, flags)
+
+
+def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]) -> Exception:
+    from kubectl_istio_udp.envoy import binary
+    from kubectl_istio_udp.model.errors import Refused
+
+    first, *others = [_told(finding, flags) for finding in refused]
+    return Refused(
+        f"Envoy refuses {first}; nothing was written",
+        hints=[
+            *others,
+            f"asked was {program} ({binary.version(program)}); where the gateway's is another "
+            "version that takes it: --validate=none",
+        ],
+    )
+
+
+def _told(finding: Finding, flags: Mapping[str, str]) -> str:
+    """A finding with the option that caused it, if one did: the innermost field has its say."""
+    from kubectl_istio_udp.envoy.patches import same
+
+    known = {same(field): flag for field, flag in flags.items()}
+    parts = [part for part in reversed(finding.path) if isinstance(part, str)]
+    flag = next((known[same(part)] for part in parts if same(part) in known), None)
+    said = f"{finding.field}: {finding.message}"
+    return f"{flag} ({said})" if flag else said

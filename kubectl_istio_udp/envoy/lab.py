@@ -1,0 +1,274 @@
+"""What stands in for a cluster on this machine: pods that are DNS servers at loopback addresses."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.envoy.backend import Backend
+from kubectl_istio_udp.envoy.eds import Address, published
+from kubectl_istio_udp.envoy.gateway import LOOPBACK, raise_file_limit
+from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
+from kubectl_istio_udp.model.gateway import is_gateway_pod
+from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.manifests import (
+    Manifest,
+    endpoint_slices,
+    namespace_of,
+    of_kind,
+    pods_from,
+    running,
+    selected,
+    snapshot_from,
+)
+from kubectl_istio_udp.model.ports import (
+    FIRST_UNPRIVILEGED_PORT,
+    PRIVILEGED_PORT_OFFSET,
+    ExposedPort,
+)
+from kubectl_istio_udp.model.service import IPV4, EndpointSlice, Service, endpoints_of
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.render.samples import istio_gateway
+
+_COUNT = re.compile(r"(-\d+)?$")
+
+
+class LabFailed(IstioUdpError):
+    """A server cannot run on this machine."""
+
+
+@dataclass
+class _Running:
+    """A pod that runs, and its server."""
+
+    pod: Manifest
+    backend: Backend
+    ready: bool = True
+
+
+class Lab:
+    """A Service with its pods, and a gateway's pod; ended by `with`.
+
+    A pod has a network of its own, and so the ports it likes. Here those below 1024 are moved up,
+    so that anybody may bind them, and a pod whose ports are taken gets the next address.
+    """
+
+    def __init__(self, manifests: Sequence[Manifest], name: str | None) -> None:
+        """Take a Service, its pods and the gateway from manifests; the rest is passed over.
+
+        Args:
+            manifests: Services, Pods, and what makes Pods. Without a gateway's pod among them
+                there is one as Istio installs it.
+            name: which Service; None where only one has a UDP port.
+
+        Raises:
+            UsageError: they do not say what to expose.
+        """
+        pods = pods_from(manifests)
+        gateways = [pod for pod in pods if is_gateway_pod(pod)]
+        services = of_kind(manifests, "Service")
+        if not gateways:
+            pod, in_front = istio_gateway()
+            gateways, services = [pod], [*services, in_front]
+        found = _choose(services, name)
+        backends = selected(found, pods)
+        if not backends:
+            raise UsageError(
+                f"the manifests have no pod of Service {found['metadata']['name']}",
+                hints=["add a Pod or a Deployment that its selector selects"],
+            )
+        self.manifest = _with_bindable_targets(found)
+        self.service = Service.from_object(self.manifest)
+        self.gateway_pod = str(gateways[0]["metadata"]["name"])
+        self._fixed = [running(gateways[0], LOOPBACK)]
+        self._fixed += [self.manifest if s is found else s for s in services]
+        self._waiting = [_with_bindable_ports(pod) for pod in backends]
+        self._running: list[_Running] = []
+        self._applied: list[Manifest] = []
+        self._addresses = (f"127.0.0.{number}" for number in range(2, 255))
+        self._started = 0
+
+    def __enter__(self) -> Lab:
+        """Start every pod.
+
+        Raises:
+            LabFailed: a server cannot run here.
+        """
+        try:
+            for pod in self._waiting:
+                self._start(pod)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End every server."""
+        for each in self._running:
+            each.backend.close()
+        self._running = []
+
+    @property
+    def pods(self) -> dict[str, Backend]:
+        """The server of each pod, by the pod's name."""
+        return {str(each.pod["metadata"]["name"]): each.backend for each in self._running}
+
+    def apply(self, manifests: Iterable[Manifest]) -> None:
+        """Take what would be written to a cluster; istiod reads its ServiceEntries."""
+        self._applied = list(manifests)
+
+    def start_successor(self, name: str) -> str:
+        """Start a pod like another one, and give its name."""
+        pod = next(each.pod for each in self._running if each.pod["metadata"]["name"] == name)
+        new = _COUNT.sub(f"-{self._started + 1}", name, count=1)
+        self._start({**pod, "metadata": {**pod["metadata"], "name": new}})
+        return new
+
+    def unready(self, name: str) -> None:
+        """Let a pod go unready, as one does that is about to end."""
+        for each in self._running:
+            if each.pod["metadata"]["name"] == name:
+                each.ready = False
+
+    def stop(self, name: str) -> None:
+        """End a pod."""
+        self.pods[name].close()
+        self._running = [e for e in self._running if e.pod["metadata"]["name"] != name]
+
+    def endpoints(self) -> dict[str, list[Address]]:
+        """The endpoint lists that istiod would publish now."""
+        return published(self._objects())
+
+    def snapshot(self) -> Snapshot:
+        """What expose would see now."""
+        return snapshot_from(
+            self._objects(),
+            self.service.namespace,
+            self.service.name,
+            bound=(),
+            file_limit=raise_file_limit(),
+        )
+
+    def hops(self, ports: Sequence[ExposedPort]) -> list[Hop]:
+        """The places that verify would send probes to: every ready pod, then the gateway."""
+        slices = [EndpointSlice.from_object(s) for s in of_kind(self._objects(), "EndpointSlice")]
+        return [
+            *(
+                Hop(Via.POD, endpoint.target, endpoint.address, endpoint.port, number)
+                for number, name in {p.service_port: p.service_port_name for p in ports}.items()
+                for endpoint in endpoints_of(slices, name, (IPV4,))
+                if endpoint.ready
+            ),
+            *(
+                Hop(Via.GATEWAY, self.gateway_pod, LOOPBACK, p.listener_port, p.service_port)
+                for p in ports
+            ),
+        ]
+
+    def _objects(self) -> list[Manifest]:
+        """Everything that the cluster would hold now."""
+        pods = [running(e.pod, e.backend.address, ready=e.ready) for e in self._running]
+        return [*self._fixed, *pods, *endpoint_slices(self.manifest, pods), *self._applied]
+
+    def _start(self, pod: Manifest) -> None:
+        for address in self._addresses:
+            slices = endpoint_slices(self.manifest, [running(pod, address)])
+            ports = {
+                number
+                for piece in slices
+                for (_, protocol), number in EndpointSlice.from_object(piece).ports.items()
+                if protocol == "UDP"
+            }
+            try:
+                self._running.append(_Running(pod, Backend(address, sorted(ports))))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise _failed(address, error) from None
+            self._started += 1
+            return
+        raise LabFailed("at every loopback address somebody has the ports of a pod")
+
+
+def _failed(address: str, error: OSError) -> LabFailed:
+    text = f"no DNS server can run at {address}: {error.strerror}"
+    if error.errno != errno.EADDRNOTAVAIL:
+        return LabFailed(text)
+    # Linux has all of 127.0.0.0/8, macOS only 127.0.0.1.
+    return LabFailed(
+        text, hints=[f"give the machine that address: sudo ifconfig lo0 alias {address}"]
+    )
+
+
+def _choose(services: Sequence[Manifest], name: str | None) -> Manifest:
+    """The Service to expose: the one named, else the only one that has a UDP port.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    matching = [s for s in services if name in (None, s["metadata"]["name"])]
+    udp = [s for s in matching if Service.from_object(s).udp_ports]
+    if len(udp) == 1:
+        return udp[0]
+    listed = ", ".join(str(s["metadata"]["name"]) for s in (udp or services))
+    if udp:
+        raise UsageError(
+            f"which Service? The manifests have {listed}", hints=["name it: demo SERVICE -f FILE"]
+        )
+    wanted = f"no Service {name} with a UDP port" if name else "no Service with a UDP port"
+    raise UsageError(f"the manifests have {wanted}", hints=[f"their Services: {listed}"])
+
+
+def _bindable(number: int) -> int:
+    return number if number >= FIRST_UNPRIVILEGED_PORT else number + PRIVILEGED_PORT_OFFSET
+
+
+def _with_bindable_targets(service: Manifest) -> Manifest:
+    ports = []
+    for port in service["spec"]["ports"]:
+        target = port.get("targetPort") or port["port"]
+        ports.append(
+            {**port, "targetPort": _bindable(target) if isinstance(target, int) else target}
+        )
+    metadata = {**service["metadata"], "namespace": namespace_of(service)}
+    return {**service, "metadata": metadata, "spec": {**service["spec"], "ports": ports}}
+
+
+def _with_bindable_ports(pod: Manifest) -> Manifest:
+    def moved(container: Mapping[str, Any]) -> dict[str, Any]:
+        ports = [
+            {**port, "containerPort": _bindable(port["containerPort"])}
+            for port in container.get("ports") or ()
+        ]
+        return {**container, "ports": ports}
+
+    spec = {**pod["spec"], "containers": [moved(c) for c in pod["spec"].get("containers") or ()]}
+    return {**pod, "spec": spec}
+
+
+def replace_every_pod(
+    lab: Lab, serve: Callable[[dict[str, list[Address]]], None], between: Callable[[], None]
+) -> Iterator[tuple[str, str]]:
+    """A rolling restart, as a Deployment's: start one, let the old one go unready, end it.
+
+    Args:
+        lab: whose pods.
+        serve: called with the endpoint lists whenever they change.
+        between: called before every next step.
+
+    Yields:
+        The old pod's name and its successor's, after each.
+    """
+    for old in list(lab.pods):
+        new = lab.start_successor(old)
+        serve(lab.endpoints())
+        between()
+        lab.unready(old)
+        serve(lab.endpoints())
+        between()
+        lab.stop(old)
+        between()
+        yield old, new

@@ -1,0 +1,293 @@
+"""What a real Envoy says of EnvoyFilters, before any gateway is asked: `envoy --mode validate`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from kubectl_istio_udp.envoy import complaint as complaints
+from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
+from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, Unfit, assemble
+from kubectl_istio_udp.envoy.complaint import Complaint
+from kubectl_istio_udp.envoy.patches import Finding, Patch, Path, field, read_patches
+
+# One run takes 0.05 s; a machine that is busy with other things may take long for it.
+_RUN_SECONDS = 60
+_RUNS_AT_ONCE = 4
+# Removing fields one by one to find the culprit ends here.
+_MOST_TRIES = 80
+# More clusters than this that istiod alone has, in one configuration, are not what is wrong.
+_MOST_STAND_INS = 50
+# Filters and types of Istio's own build of Envoy; upstream's does not know them.
+_ISTIOS_OWN = ("istio", "io.istio.", "stats.PluginConfig", "envoy.tcp.metadataexchange")
+
+Run = Callable[[Mapping[str, Any]], Complaint | None]
+# What Envoy said (None: nothing to say), of which configuration, and where patches are in it.
+Asked = tuple[Complaint | None, dict[str, Any], list[Placed]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a list of manifests.
+
+    Attributes:
+        refused: what Envoy, or the EnvoyFilter's own form, does not allow.
+        unchecked: what could not be put to the test, and why; it may be right or wrong.
+    """
+
+    refused: tuple[Finding, ...]
+    unchecked: tuple[Finding, ...]
+
+
+def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
+    """Ask Envoy whether it accepts every EnvoyFilter among the manifests.
+
+    All together first, which is one run where all is well. Where not: each patch alone, and then
+    those that passed together again, for what two of them do to each other.
+
+    Args:
+        envoy: the program.
+        manifests: EnvoyFilters; other kinds are passed over.
+
+    Raises:
+        NoEnvoy: the program does not run here.
+    """
+    patches, findings = read_patches(manifests)
+    refused = [*findings, *_twice(patches)]
+    twice = {(each.manifest, each.path[:-1]) for each in refused}
+    patches = [patch for patch in patches if (patch.manifest, patch.path) not in twice]
+    with (
+        tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder,
+        ThreadPoolExecutor(_RUNS_AT_ONCE) as pool,
+    ):
+        run = _Runner(envoy, File(folder))
+        if all(pool.map(lambda group: _accepted(group, run), _meeting(patches))):
+            return Report(_ordered(refused), ())
+        said = list(pool.map(lambda patch: _alone(patch, run), patches))
+        passed = [patch for patch, (_, finding) in zip(patches, said, strict=True) if not finding]
+        refused += [finding for kind, finding in said if finding and kind == "refused"]
+        unchecked = [finding for kind, finding in said if finding and kind == "unchecked"]
+        for found in pool.map(lambda group: list(_conflicts(group, run)), _meeting(passed)):
+            refused += found
+    return Report(_ordered(refused), _ordered(unchecked))
+
+
+def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Each once, as they stand in their manifests."""
+
+    def place(finding: Finding) -> tuple[int, list[str]]:
+        return finding.manifest, [f"{p:09}" if isinstance(p, int) else p for p in finding.path]
+
+    return tuple(sorted(dict.fromkeys(findings), key=place))
+
+
+class _Runner:
+    """Runs Envoy on a configuration; each run has a file of its own."""
+
+    def __init__(self, envoy: File, folder: File) -> None:
+        self._envoy, self._folder = envoy, folder
+        self._count = iter(range(10**9))
+
+    def __call__(self, configuration: Mapping[str, Any]) -> Complaint | None:
+        """Nothing where Envoy accepts it, else why not."""
+        path = self._folder / f"{next(self._count)}.json"
+        path.write_text(json.dumps(configuration), encoding="utf-8")
+        command = [
+            str(self._envoy), "--mode", "validate", "-c", str(path), "--disable-hot-restart",
+            "--log-level", "critical", "--concurrency", "1",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_RUN_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NoEnvoy(
+                f"{self._envoy} does not run here: {error}", hints=["name another: --envoy PATH"]
+            ) from None
+        if done.returncode == 0:
+            return None
+        if "error initializing configuration" not in done.stderr:
+            said = " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
+            raise NoEnvoy(
+                f"{self._envoy} ended without a verdict: {said}",
+                hints=["name another: --envoy PATH"],
+            )
+        return complaints.read_complaint(done.stderr)
+
+
+def _meeting(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
+    """Patches that may meet in one proxy: same selector, same context (ANY is in each).
+
+    BOOTSTRAP is read once when a proxy starts, and stands by itself.
+    """
+    for patch in patches:
+        if patch.apply_to == "BOOTSTRAP":
+            yield [patch]
+    rest = [patch for patch in patches if patch.apply_to != "BOOTSTRAP"]
+    for gateway in dict.fromkeys(patch.gateway for patch in rest):
+        here = [patch for patch in rest if patch.gateway == gateway]
+        contexts = dict.fromkeys(patch.context for patch in here if patch.context != "ANY")
+        for context in contexts or ("ANY",):
+            yield [patch for patch in here if patch.context in (context, "ANY")]
+
+
+def _ask(patches: Sequence[Patch], run: Run) -> Asked:
+    """Run Envoy; clusters that only istiod could have made are stood in for.
+
+    Raises:
+        NotCovered: as assemble.
+    """
+    stand_ins: list[str] = []
+    while True:
+        configuration, placed = assemble(patches, stand_ins)
+        said = run(configuration)
+        missing = said.unknown_cluster if said else None
+        if not missing or missing in stand_ins or len(stand_ins) >= _MOST_STAND_INS:
+            return said, configuration, placed
+        stand_ins.append(missing)
+
+
+def _accepted(patches: Sequence[Patch], run: Run) -> bool:
+    """Whether all of it is covered, and Envoy has nothing to say."""
+    try:
+        return _ask(patches, run)[0] is None
+    except (NotCovered, Unfit):
+        return False
+
+
+def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
+    """What Envoy says of one patch: ("refused" or "unchecked", where and why), None if nothing."""
+    try:
+        said, configuration, placed = _ask([patch], run)
+    except NotCovered as error:
+        text = f"{patch.apply_to} {error} is not covered: it was not checked"
+        return "unchecked", Finding(patch.manifest, patch.path, text)
+    except Unfit as error:
+        return "refused", Finding(patch.manifest, (*patch.path, *error.path), error.why)
+    if said is None:
+        return "", None
+    base = placed[0].path
+    found = complaints.find_place(said, configuration, base)
+    if found is not None and found[: len(base)] == base:
+        inner = found[len(base) :]
+    else:
+        inner = _narrow(patch, run)
+    finding = Finding(patch.manifest, (*patch.path, *inner), _sentence(said))
+    if said.missing_file:
+        return "unchecked", _because(finding, "a gateway may have what this machine lacks")
+    if said.unknown_type and said.unknown_type.startswith(_ISTIOS_OWN):
+        return "unchecked", _because(finding, "Istio's own build of Envoy may know it")
+    return "refused", finding
+
+
+def _because(finding: Finding, why: str) -> Finding:
+    return Finding(finding.manifest, finding.path, f"not checked, {why}: {finding.message}")
+
+
+def _sentence(said: Complaint) -> str:
+    if "no such field" in said.why:
+        return f"{said.why} (istiod drops it without a word)"
+    return said.why
+
+
+def _narrow(patch: Patch, run: Run) -> Path:
+    """The innermost part of a value without which Envoy accepts the patch, () where none is."""
+    path: Path = ()
+    tries = 0
+    while True:
+        for inner in _parts(_at(patch.value, path)):
+            tries += 1
+            if tries > _MOST_TRIES:
+                return path
+            rest = _without(patch.value, (*path, *inner))
+            if rest and _accepted([patch.with_value(rest)], run):
+                path = (*path, *inner)
+                break
+        else:
+            return path
+
+
+def _parts(node: Any) -> Iterator[Path]:
+    """The parts of a value, the outer ones first; types are not apart from what they are of."""
+    level: list[Path] = [()]
+    while level:
+        level = [(*path, key) for path in level for key in _removable(_at(node, path))]
+        yield from level
+
+
+def _removable(node: Any) -> list[str | int]:
+    if isinstance(node, Mapping):
+        return [key for key in node if key != "@type"]
+    return list(range(len(node))) if isinstance(node, list) else []
+
+
+def _without(node: Any, path: Path) -> Any:
+    """A copy of a value that lacks one part."""
+    first, *rest = path
+    if isinstance(node, list):
+        assert isinstance(first, int)
+        middle = [_without(node[first], tuple(rest))] if rest else []
+        return [*node[:first], *middle, *node[first + 1 :]]
+    return {
+        key: _without(each, tuple(rest)) if key == first else each
+        for key, each in node.items()
+        if rest or key != first
+    }
+
+
+def _at(node: Any, path: Path) -> Any:
+    for part in path:
+        node = node[part]
+    return node
+
+
+def _conflicts(patches: list[Patch], run: Run) -> Iterator[Finding]:
+    """What patches that pass alone do to each other: each that does not go with those before it."""
+    while patches:
+        said, configuration, placed = _ask(patches, run)
+        if said is None:
+            return
+        # The shortest beginning that fails ends with the culprit.
+        low, high = 1, len(patches)
+        while low < high:
+            middle = (low + high) // 2
+            if _ask(patches[:middle], run)[0] is None:
+                low = middle + 1
+            else:
+                high = middle
+        said, configuration, placed = _ask(patches[:low], run)
+        assert said is not None
+        culprit, base = patches[low - 1], placed[low - 1].path
+        found = complaints.find_place(said, configuration, base)
+        inner = found[len(base) :] if found and found[: len(base)] == base else ()
+        yield Finding(culprit.manifest, (*culprit.path, *inner), _sentence(said))
+        patches = [*patches[: low - 1], *patches[low:]]
+
+
+def _twice(patches: Sequence[Patch]) -> Iterator[Finding]:
+    """Listeners and clusters that are added twice under one name.
+
+    Envoy takes the second of two static listeners for the first one's next version; from istiod it
+    refuses them (a delta response may name a resource once).
+    """
+    for group in _meeting(patches):
+        seen: set[Any] = set()
+        for patch in group:
+            key = (patch.apply_to, field(patch.value, "name"))
+            if patch.operation != "ADD" or key[0] not in ("LISTENER", "CLUSTER") or not key[1]:
+                continue
+            if key in seen:
+                text = f"{patch.apply_to.lower()} {key[1]!r} is added twice"
+                yield Finding(patch.manifest, (*patch.path, "name"), text)
+            seen.add(key)

@@ -1,0 +1,149 @@
+"""An access log: lines that proxies write periodically of long TCP connections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.annotation import read_spec, write_spec
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import Version
+
+# Envoy 1.26 (its release notes; Istio 1.18) moved the setting into access_log_options and
+# deprecated the field before it, which every Envoy until today still takes (measured with 1.40).
+OPTIONS_SINCE: Version = (1, 18)
+_LEAST = Duration(0.001)
+
+
+class Reach(str, Enum):
+    """Whose connections are logged: every proxy's, a namespace's, or a gateway's."""
+
+    MESH = "mesh"
+    NAMESPACE = "namespace"
+    GATEWAY = "gateway"
+
+
+class Direction(str, Enum):
+    """Which connections of a sidecar: those it accepts, those it makes, or both."""
+
+    ANY = "any"
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class LogField(str, Enum):
+    """Under which name Envoy's tcp_proxy knows the interval."""
+
+    OPTIONS = "access_log_options"
+    FLUSH_INTERVAL = "access_log_flush_interval"
+
+
+def default_name(reach: Reach, selector: Mapping[str, str], gateway: str | None) -> str:
+    """The name of an access log that is given none, the same for the same reach.
+
+    `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`).
+    """
+    if reach is Reach.GATEWAY and gateway:
+        return gateway
+    if not selector:
+        return reach.value
+    text = "-".join(f"{key.rpartition('/')[2]}-{value}" for key, value in sorted(selector.items()))
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return plain[: names.LONGEST_LABEL].rstrip("-")
+
+
+@dataclass(frozen=True)
+class AccessLogSpec:
+    """What an access log is, as its object's annotation keeps it.
+
+    Attributes:
+        namespace, name: its own name; the namespace is the one its EnvoyFilter is in.
+        every: the time between two lines of a connection, at least 1 ms.
+        reach: whose connections.
+        selector: the labels of the pods in reach, empty for all.
+        direction: which connections.
+        log_field: how the proxies know the interval.
+    """
+
+    namespace: str
+    name: str
+    every: Duration
+    reach: Reach
+    selector: Mapping[str, str] = field(default_factory=dict)
+    direction: Direction = Direction.ANY
+    log_field: LogField = LogField.OPTIONS
+
+    def __post_init__(self) -> None:
+        """Refuse what Envoy would refuse.
+
+        Raises:
+            UsageError: the interval is under 1 ms (the field's documentation), or a gateway
+                is to have a sidecar's direction.
+        """
+        if self.every < _LEAST:
+            raise UsageError(f"--every {self.every} is under 1ms, the least that Envoy takes")
+        if self.reach is Reach.GATEWAY and self.direction is not Direction.ANY:
+            raise UsageError("--direction is of sidecars; a gateway's connections have none")
+
+    def understood_by(
+        self, control_plane: Version | None, proxies: Sequence[Version | None]
+    ) -> AccessLogSpec:
+        """The same with the field that istiod and every proxy in reach understand.
+
+        Args:
+            control_plane: the oldest istiod, which must be able to decode the field.
+            proxies: the version of each proxy; None counts as old, since the old field is always
+                understood.
+        """
+        everyone = [control_plane, *proxies]
+        new = all(version is not None and version >= OPTIONS_SINCE for version in everyone)
+        return replace(self, log_field=LogField.OPTIONS if new else LogField.FLUSH_INTERVAL)
+
+    @property
+    def kind(self) -> Kind:
+        """Kind.ACCESS_LOG."""
+        return Kind.ACCESS_LOG
+
+    @property
+    def object_name(self) -> str:
+        """The name of its EnvoyFilter."""
+        return names.object_name(self.namespace, self.name, Kind.ACCESS_LOG)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name), which no other access log has."""
+        return (self.namespace, self.name)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Its one object: the EnvoyFilter."""
+        return {"EnvoyFilter": self.namespace}
+
+    def to_json(self) -> str:
+        """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        return write_spec({**asdict(self), "every": self.every.envoy()})
+
+    @classmethod
+    def from_json(cls, text: str) -> AccessLogSpec:
+        """Read the annotation.
+
+        Raises:
+            ClusterError: another version wrote it, or someone edited it.
+        """
+        return read_spec(text, Kind.ACCESS_LOG, cls._from_data)
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> AccessLogSpec:
+        return cls(
+            every=Duration.parse(data.pop("every")),
+            reach=Reach(data.pop("reach")),
+            direction=Direction(data.pop("direction")),
+            log_field=LogField(data.pop("log_field")),
+            **data,
+        )

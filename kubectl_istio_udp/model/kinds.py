@@ -1,0 +1,100 @@
+"""The kinds of thing that the product makes, and what every thing says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from kubectl_istio_udp.model.errors import UsageError
+
+MANAGER = "kubectl-istio-udp"
+
+
+class Kind(str, Enum):
+    """The value is what users write before the slash: `response/hello`.
+
+    EXPOSURE: a Service's UDP ports on a gateway.
+    RESPONSE: an HTTP answer that a gateway or sidecar gives by itself.
+    ACCESS_LOG: periodic log lines of long TCP connections.
+    """
+
+    EXPOSURE = "exposure"
+    RESPONSE = "response"
+    ACCESS_LOG = "accesslog"
+
+    @property
+    def label(self) -> str:
+        """The label of an object that keeps the name of the thing it belongs to."""
+        return f"{MANAGER}/{self.value}"
+
+    @property
+    def words(self) -> str:
+        """For people: `access log`."""
+        return "access log" if self is Kind.ACCESS_LOG else self.value
+
+    @property
+    def object_prefix(self) -> str:
+        """What the names of its objects begin with."""
+        return "udp" if self is Kind.EXPOSURE else self.value
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A thing by kind and name, as a command line names it.
+
+    Attributes:
+        kind: which kind.
+        name: its name in its namespace.
+    """
+
+    kind: Kind
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Read `coredns`, `response/hello` or, as kubectl allows, `responses/hello`.
+
+        Raises:
+            UsageError: there is no such kind, or no name.
+        """
+        word, slash, name = text.rpartition("/")
+        if not slash:
+            return cls(Kind.EXPOSURE, text)
+        for kind in Kind:
+            if word.lower() in (kind.value, f"{kind.value}s") and name:
+                return cls(kind, name)
+        kinds = ", ".join(f"{kind.value}/NAME" for kind in Kind)
+        raise UsageError(f"{text!r} names nothing of ours", hints=[f"write NAME or {kinds}"])
+
+    def __str__(self) -> str:
+        """As a user would write it."""
+        return self.name if self.kind is Kind.EXPOSURE else f"{self.kind.value}/{self.name}"
+
+
+class Spec(Protocol):
+    """What a thing is, as the annotation of its objects keeps it."""
+
+    @property
+    def kind(self) -> Kind:
+        """Which kind it is."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that its name belongs to."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def object_name(self) -> str:
+        """The name of its objects."""
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """The objects it consists of: their kinds with their namespaces, in writing order."""
+
+    def to_json(self) -> str:
+        """The annotation: versioned JSON, the same text for the same spec."""

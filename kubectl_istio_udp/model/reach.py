@@ -1,0 +1,147 @@
+"""Which proxies an access log reaches, and the EnvoyFilters that already set its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogField
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import Mesh, Version, image_version
+from kubectl_istio_udp.model.names import owner_of
+
+_TCP_PROXY = "envoy.filters.network.tcp_proxy"
+_SIDES = {
+    "SIDECAR_INBOUND": frozenset({"inbound"}),
+    "SIDECAR_OUTBOUND": frozenset({"outbound"}),
+    "GATEWAY": frozenset({"gateway"}),
+}
+_ALL_SIDES = frozenset({"inbound", "outbound", "gateway"})
+# Both spellings that proto's JSON takes.
+_FIELDS = frozenset(
+    {
+        LogField.OPTIONS.value,
+        LogField.FLUSH_INTERVAL.value,
+        "accessLogOptions",
+        "accessLogFlushInterval",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A pod with Istio's proxy in it.
+
+    Attributes:
+        namespace, name: which pod.
+        labels: its labels.
+        istio: its version, None where no image tag tells.
+    """
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    istio: Version | None = None
+
+
+def proxy_of(pod: Mapping[str, Any]) -> Proxy | None:
+    """The proxy of a Pod manifest; None where it has none, or has ended.
+
+    A sidecar may be an init container that stays (Kubernetes' native sidecars).
+    """
+    spec, metadata = pod.get("spec") or {}, pod["metadata"]
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return None
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    for container in containers:
+        if container["name"] == PROXY_CONTAINER:
+            labels = metadata.get("labels") or {}
+            version = image_version(container)
+            return Proxy(metadata["namespace"], metadata["name"], labels, version)
+    return None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An EnvoyFilter that sets the interval of TCP access logs.
+
+    Attributes:
+        owner: `namespace/name`.
+        namespace: where it is.
+        selector: its workloadSelector's labels, empty for all.
+        sides: of inbound, outbound and gateway, those that it reaches.
+        access_log: (namespace, name) of the access log it belongs to, None for other people's.
+    """
+
+    owner: str
+    namespace: str
+    selector: Mapping[str, str] = field(default_factory=dict)
+    sides: frozenset[str] = _ALL_SIDES
+    access_log: tuple[str, str] | None = None
+
+    @classmethod
+    def from_object(cls, envoy_filter: Mapping[str, Any]) -> Setting | None:
+        """Read an EnvoyFilter manifest; None where it sets no such interval."""
+        metadata, spec = envoy_filter["metadata"], envoy_filter.get("spec") or {}
+        sides: frozenset[str] = frozenset()
+        for patch in spec.get("configPatches") or ():
+            if patch.get("applyTo") == "NETWORK_FILTER" and _sets_interval(patch):
+                context = (patch.get("match") or {}).get("context", "ANY")
+                sides |= _SIDES.get(context, _ALL_SIDES)
+        if not sides:
+            return None
+        owner = owner_of(metadata.get("labels") or {})
+        return cls(
+            owner=f"{metadata['namespace']}/{metadata['name']}",
+            namespace=metadata["namespace"],
+            selector=(spec.get("workloadSelector") or {}).get("labels") or {},
+            sides=sides,
+            access_log=owner[1:] if owner and owner[0] is Kind.ACCESS_LOG else None,
+        )
+
+    def overlaps(self, other: Setting, root_namespace: str) -> bool:
+        """Whether a proxy there may be, now or later, is in reach of both."""
+        places = {self.namespace, other.namespace}
+        apart = len(places) == 2 and root_namespace not in places
+        shared = set(self.selector) & set(other.selector)
+        exclusive = any(self.selector[key] != other.selector[key] for key in shared)
+        return not apart and not exclusive and bool(self.sides & other.sides)
+
+
+def _sets_interval(patch: Mapping[str, Any]) -> bool:
+    value = (patch.get("patch") or {}).get("value") or {}
+    config = value.get("typed_config", value.get("typedConfig")) or {}
+    return value.get("name") == _TCP_PROXY and bool(_FIELDS & set(config))
+
+
+@dataclass(frozen=True)
+class AccessLogSnapshot:
+    """The state that a decision about one access log rests on.
+
+    Attributes:
+        mesh: the mesh's settings and version.
+        telemetry_logs: whether a Telemetry that may reach it turns access logging on.
+        settings: the EnvoyFilters that set such an interval, wherever they are.
+        proxies: the pods with a proxy in the namespaces in reach.
+        objects: manifests of the objects there are under the name this access log would use.
+        present: the access log there is of this name, None where there is none.
+    """
+
+    mesh: Mesh
+    telemetry_logs: bool = False
+    settings: tuple[Setting, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
+    objects: tuple[Mapping[str, Any], ...] = ()
+    present: AccessLogSpec | None = None
+
+    def reached(self, spec: AccessLogSpec) -> tuple[Proxy, ...]:
+        """The proxies in reach of an access log."""
+        everywhere = spec.namespace == self.mesh.root_namespace
+        return tuple(
+            proxy
+            for proxy in self.proxies
+            if (everywhere or proxy.namespace == spec.namespace)
+            and selects(spec.selector, proxy.labels)
+        )

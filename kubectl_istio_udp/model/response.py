@@ -1,0 +1,293 @@
+"""A response: an HTTP answer that a gateway or a sidecar gives by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.annotation import read_spec, write_spec
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.kinds import Kind
+
+# Istio's validation of HTTPDirectResponse (its API reference): status, and 1 MB as the hard limit.
+_STATUSES = range(200, 600)
+LARGEST_BODY_BYTES = 1_000_000
+_PATH = re.compile(r"/[\x21-\x7e]*")
+_LONGEST_PATH = 2048
+# RFC 9110, section 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_WHOLE_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_NAME_LENGTH = 40
+
+
+class ResponseApi(str, Enum):
+    """What makes Istio answer: its own API (from 1.15 on), or a patch of Envoy's routes."""
+
+    VIRTUAL_SERVICE = "virtualservice"
+    ENVOY_FILTER = "envoyfilter"
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is answered with, as the annotation keeps it; the bytes are in the object itself.
+
+    Attributes:
+        size: its length in bytes.
+        sha256: its hash, hexadecimal.
+        binary: whether it is written in the bytes form, so that it need not be text.
+    """
+
+    size: int
+    sha256: str
+    binary: bool = False
+
+    @classmethod
+    def of(cls, content: bytes, binary: bool) -> Body:
+        """Describe a body.
+
+        Raises:
+            UsageError: it is longer than Istio takes, or no text without the bytes form.
+        """
+        if len(content) > LARGEST_BODY_BYTES:
+            raise UsageError(
+                f"the body has {len(content)} bytes; Istio takes at most {LARGEST_BODY_BYTES}"
+            )
+        if not binary:
+            try:
+                content.decode()
+            except UnicodeDecodeError:
+                raise UsageError(
+                    "the body is not text (UTF-8)", hints=["send it as bytes: --binary"]
+                ) from None
+        return cls(len(content), hashlib.sha256(content).hexdigest(), binary)
+
+
+def check_path(path: str) -> str:
+    """Return a path that a request can have, as it is.
+
+    Raises:
+        UsageError: it does not begin with /, holds what a path cannot hold, or would be
+            normalised away by Istio (pathNormalization BASE, its default, resolves dots).
+    """
+    if not path.startswith("/"):
+        raise UsageError(f"path {path!r} does not begin with /", hints=[f"write /{path}"])
+    if not _PATH.fullmatch(path) or len(path) > _LONGEST_PATH or "?" in path or "#" in path:
+        raise UsageError(
+            f"path {path[:80]!r} is none that a request can have",
+            hints=[
+                "write it as it is sent: ASCII, no spaces (%20), no query, "
+                f"at most {_LONGEST_PATH} characters"
+            ],
+        )
+    if any(part in (".", "..") for part in path.split("/")):
+        raise UsageError(f"path {path!r}: proxies resolve /./ and /../ before they compare")
+    return path
+
+
+def check_host(text: str) -> str:
+    """Return a host that a request can be for (`*`, `*.example.com`, a name, an IPv4 address).
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text == "*":
+        return text
+    plain = text.removeprefix("*.")
+    try:
+        names.check_dns_subdomain(plain, "host")
+    except UsageError as error:
+        raise UsageError(
+            f"--host {text!r} is no host",
+            hints=["write a name without port, such as shop.example.com or *.example.com", "or *"],
+        ) from error
+    return text
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether a host pattern (`*`, `*.example.com`, a name) takes in another one, or equals it."""
+    pattern, host = pattern.lower(), host.lower()
+    return pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`.
+
+    Raises:
+        UsageError: it is no header, or one that HTTP itself sets.
+    """
+    name, equals, value = text.partition("=")
+    printable = all(" " <= char <= "~" for char in value)
+    if not equals or not _TOKEN.fullmatch(name) or not printable or value != value.strip():
+        raise UsageError(
+            f"--header {text!r} is not NAME=VALUE",
+            hints=["for example --header content-type=application/json"],
+        )
+    if name.lower() in _WHOLE_HEADERS:
+        raise UsageError(f"--header {name}: the proxy itself sets it")
+    return (name.lower(), value)
+
+
+def default_name(path: str) -> str:
+    """The name of a response that is given none: its path in letters that Kubernetes takes."""
+    plain = re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-")
+    return plain[:_NAME_LENGTH].rstrip("-") or "root"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is answered to which requests.
+
+    Attributes:
+        path: of the request, without query.
+        status: 200 to 599.
+        body: None answers without one.
+        prefix: whether every path that begins with `path` counts.
+        headers: (name, value) of the response's headers.
+        hosts: of the request; at least one.
+    """
+
+    path: str
+    status: int
+    body: Body | None = None
+    prefix: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    hosts: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        """Refuse what Istio or Envoy would refuse.
+
+        Raises:
+            UsageError: the status, the path or a host is none.
+        """
+        if self.status not in _STATUSES:
+            raise UsageError(
+                f"--status {self.status} is not in {_STATUSES[0]}..{_STATUSES[-1]}",
+                hints=["these are the final answers that HTTP knows"],
+            )
+        check_path(self.path)
+        if not self.hosts:
+            raise UsageError("an answer is for at least one host")
+        for host in self.hosts:
+            check_host(host)
+            wider = [other for other in self.hosts if other != host and covers(other, host)]
+            if wider:
+                # Istio's validation refuses a VirtualService with both.
+                raise UsageError(
+                    f"--host {wider[0]} takes in {host}",
+                    hints=[f"leave {host} out, or make a response of its own for it"],
+                )
+
+    def covers(self, path: str) -> bool:
+        """Whether a request of this path is meant."""
+        return path.startswith(self.path) if self.prefix else path == self.path
+
+
+@dataclass(frozen=True)
+class ResponseSpec:
+    """What a response is, as its objects' annotation keeps it.
+
+    Attributes:
+        namespace, name: its own name.
+        answer: to what, with what.
+        api: what makes Istio answer so.
+        gateway: which gateway; None inside the mesh.
+        gateway_port: the port at the gateway.
+        servers: the Istio Gateways (`namespace/name`) whose server on that port takes it.
+        creates_gateway: whether one of them is the response's own.
+        root_namespace: where an EnvoyFilter for every sidecar goes; "" at a gateway.
+        mesh_ports: the HTTP ports of the hosts, which an EnvoyFilter must name, inside the mesh.
+    """
+
+    namespace: str
+    name: str
+    answer: Answer
+    api: ResponseApi
+    gateway: GatewayRef | None = None
+    gateway_port: int = 80
+    servers: tuple[str, ...] = ()
+    creates_gateway: bool = False
+    root_namespace: str = ""
+    mesh_ports: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Kind.RESPONSE."""
+        return Kind.RESPONSE
+
+    @property
+    def object_name(self) -> str:
+        """The name of all of its objects."""
+        return names.object_name(self.namespace, self.name, Kind.RESPONSE)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name), which no other response has."""
+        return (self.namespace, self.name)
+
+    @property
+    def mesh(self) -> bool:
+        """Whether sidecars answer, not a gateway."""
+        return self.gateway is None
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The objects it consists of: their kinds with their namespaces, in writing order."""
+        found = {}
+        if self.gateway and self.creates_gateway:
+            found["Gateway"] = self.gateway.namespace
+        if self.gateway or self.api is ResponseApi.VIRTUAL_SERVICE:
+            found["VirtualService"] = self.namespace
+        if self.api is ResponseApi.ENVOY_FILTER:
+            found["EnvoyFilter"] = self.gateway.namespace if self.gateway else self.root_namespace
+        return found
+
+    def to_json(self) -> str:
+        """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        return write_spec(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ResponseSpec:
+        """Read the annotation.
+
+        Raises:
+            ClusterError: another version wrote it, or someone edited it.
+        """
+        return read_spec(text, Kind.RESPONSE, cls._from_data)
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> ResponseSpec:
+        answer: dict[str, Any] = data.pop("answer")
+        body, gateway = answer.pop("body"), data.pop("gateway")
+        return cls(
+            answer=Answer(
+                body=Body(**body) if body else None,
+                headers=tuple((name, value) for name, value in answer.pop("headers")),
+                hosts=tuple(answer.pop("hosts")),
+                **answer,
+            ),
+            api=ResponseApi(data.pop("api")),
+            gateway=GatewayRef(**gateway) if gateway else None,
+            servers=tuple(data.pop("servers")),
+            mesh_ports=tuple(data.pop("mesh_ports")),
+            **data,
+        )
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response with its body: all that rendering needs.
+
+    Attributes:
+        spec: what is wanted.
+        content: the body's bytes, empty where there is no body.
+        server_hosts: the hosts that the Gateway to create is to take.
+    """
+
+    spec: ResponseSpec
+    content: bytes = b""
+    server_hosts: tuple[str, ...] = field(default=("*",))

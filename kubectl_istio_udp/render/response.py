@@ -1,0 +1,186 @@
+"""The objects of a response: a VirtualService, or an EnvoyFilter with one beside it.
+
+Field references: Istio's API reference of VirtualService (HTTPDirectResponse) and EnvoyFilter,
+Envoy's API documentation of `config.route.v3.Route`.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec
+from kubectl_istio_udp.model.routing import MESH
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, ISTIO_BETA_API, metadata, revision
+
+# Nobody resolves it; a route with a fault needs a destination that is never asked.
+_NOWHERE = f"nowhere.{names.MANAGER}.internal"
+
+
+def response_writes(response: Response, manager: str = names.MANAGER) -> tuple[Write, ...]:
+    """The writes that make a response true: the server that takes it, then the answer.
+
+    Args:
+        response: what to render.
+        manager: the field manager of the objects.
+    """
+    spec = response.spec
+    rendered = {
+        "Gateway": _gateway,
+        "VirtualService": _virtual_service,
+        "EnvoyFilter": _envoy_filter,
+    }
+    return tuple(Write(rendered[kind](response), manager) for kind in spec.places)
+
+
+def route_name(response: Response) -> str:
+    """The name under which Envoy has the answer's route; another one for another answer.
+
+    By it a waiting command tells what it has just written from what was there before.
+    """
+    route = _route(response)
+    return f"{response.spec.object_name}-{revision(route)}"
+
+
+def _gateway(response: Response) -> dict[str, Any]:
+    spec = response.spec
+    assert spec.gateway is not None
+    port = {"number": spec.gateway_port, "name": f"http-{spec.gateway_port}", "protocol": "HTTP"}
+    return {
+        "apiVersion": ISTIO_BETA_API,
+        "kind": "Gateway",
+        "metadata": metadata(spec, spec.gateway.namespace),
+        "spec": {
+            "selector": dict(spec.gateway.selector),
+            "servers": [{"port": port, "hosts": list(spec.answer.hosts)}],
+        },
+    }
+
+
+def _virtual_service(response: Response) -> dict[str, Any]:
+    spec = response.spec
+    routes = [_answer(response)]
+    if spec.mesh:
+        # Sidecars route a host that has a VirtualService by nothing else: without this every
+        # other path of the Service would end in 404.
+        host = spec.answer.hosts[0]
+        routes.append({"name": "others", "route": [{"destination": {"host": host}}]})
+    return {
+        "apiVersion": ISTIO_BETA_API,
+        "kind": "VirtualService",
+        "metadata": metadata(spec, spec.namespace),
+        "spec": {
+            "hosts": list(spec.answer.hosts),
+            "gateways": [MESH] if spec.mesh else _bound_to(spec),
+            "http": routes,
+        },
+    }
+
+
+def _bound_to(spec: ResponseSpec) -> list[str]:
+    own = []
+    if spec.creates_gateway and spec.gateway:
+        own = [f"{spec.gateway.namespace}/{spec.object_name}"]
+    return [*spec.servers, *own]
+
+
+def _answer(response: Response) -> dict[str, Any]:
+    """The VirtualService's route for the path."""
+    answer = response.spec.answer
+    route: dict[str, Any] = {
+        "name": route_name(response),
+        "match": [{"uri": {"prefix" if answer.prefix else "exact": answer.path}}],
+    }
+    if response.spec.api is ResponseApi.ENVOY_FILTER:
+        # Envoy answers 404 where no VirtualService makes a virtual host for the request's host.
+        # This one makes it; the EnvoyFilter's route stands before this and takes the requests.
+        abort = {"httpStatus": answer.status, "percentage": {"value": 100}}
+        return {
+            **route,
+            "name": "held",
+            "fault": {"abort": abort},
+            "route": [{"destination": {"host": _NOWHERE}}],
+        }
+    direct: dict[str, Any] = {"status": answer.status}
+    if answer.body:
+        direct["body"] = _body(response, "string", "bytes")
+    route["directResponse"] = direct
+    if answer.headers:
+        route["headers"] = {"response": {"set": dict(_headers(response))}}
+    return route
+
+
+def _envoy_filter(response: Response) -> dict[str, Any]:
+    spec = response.spec
+    manifest: dict[str, Any] = {
+        "apiVersion": ISTIO_ALPHA_API,
+        "kind": "EnvoyFilter",
+        "metadata": metadata(spec, spec.places["EnvoyFilter"]),
+        "spec": {"configPatches": [_insert(response, match) for match in _matches(spec)]},
+    }
+    if spec.gateway:
+        manifest["spec"]["workloadSelector"] = {"labels": dict(spec.gateway.selector)}
+    return manifest
+
+
+def _matches(spec: ResponseSpec) -> list[dict[str, Any]]:
+    """The virtual hosts to patch; istiod names them HOST:PORT."""
+    hosts = spec.answer.hosts
+    if spec.mesh:
+        return [
+            _match("SIDECAR_OUTBOUND", {"vhost": {"name": f"{host}:{port}"}})
+            for host in hosts
+            for port in spec.mesh_ports
+        ]
+    port = {"portNumber": spec.gateway_port}
+    if "*" in hosts:
+        return [_match("GATEWAY", port)]
+    return [
+        _match("GATEWAY", {**port, "vhost": {"name": f"{host}:{spec.gateway_port}"}})
+        for host in hosts
+    ]
+
+
+def _match(context: str, routes: dict[str, Any]) -> dict[str, Any]:
+    return {"context": context, "routeConfiguration": routes}
+
+
+def _insert(response: Response, match: dict[str, Any]) -> dict[str, Any]:
+    value = {"name": route_name(response), **_route(response)}
+    return {
+        "applyTo": "HTTP_ROUTE",
+        "match": match,
+        "patch": {"operation": "INSERT_FIRST", "value": value},
+    }
+
+
+def _route(response: Response) -> dict[str, Any]:
+    """Envoy's route, without a name."""
+    answer = response.spec.answer
+    direct: dict[str, Any] = {"status": answer.status}
+    if answer.body:
+        direct["body"] = _body(response, "inline_string", "inline_bytes")
+    route: dict[str, Any] = {
+        "match": {"prefix" if answer.prefix else "path": answer.path},
+        "direct_response": direct,
+    }
+    if answer.headers:
+        route["response_headers_to_add"] = [
+            {"header": {"key": name, "value": value}, "append": False}
+            for name, value in _headers(response)
+        ]
+    return route
+
+
+def _body(response: Response, text: str, raw: str) -> dict[str, str]:
+    body = response.spec.answer.body
+    if body and body.binary:
+        return {raw: base64.b64encode(response.content).decode()}
+    return {text: response.content.decode()}
+
+
+def _headers(response: Response) -> list[tuple[str, str]]:
+    """The headers as Envoy's formatter reads them, for which % begins a variable."""
+    return [(name, value.replace("%", "%%")) for name, value in response.spec.answer.headers]

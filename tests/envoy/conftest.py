@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_istio_udp.envoy.binary import need_envoy
+from tests.unit.conftest import Run, _nobodys_cluster  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def envoy() -> Path:
+    """The real Envoy; a machine without one fails these tests."""
+    return need_envoy()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line, in this process; nowhere near a cluster."""
+    return Run(capsys)

@@ -1,0 +1,202 @@
+"""Whatever can be asked for is accepted by the real Envoy, or refused before it is rendered."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from kubectl_istio_udp.envoy.validate import validate
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import (
+    LARGEST_DATAGRAM_BYTES,
+    Affinity,
+    Discovery,
+    GatewayServiceMode,
+    LoadBalancing,
+)
+from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import (
+    cluster,
+    endpoint,
+    endpoint_slice,
+    gateway_pod,
+    plan_of,
+    pod,
+    service,
+    tcp,
+    udp,
+)
+
+# Each example that fails costs many runs of Envoy.
+NO_SHRINKING = [Phase.generate]
+MOST_SESSIONS = 2**32 - 1
+LONGEST_SECONDS = 9_223_372_035
+NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?", fullmatch=True)
+SECONDS = st.one_of(
+    st.integers(1, 10_000).map(lambda milliseconds: milliseconds / 1000),
+    st.integers(1, LONGEST_SECONDS).map(float),
+)
+HASHED = [policy for policy in LoadBalancing if policy.hashes]
+PLAIN = [policy for policy in LoadBalancing if not policy.hashes]
+
+
+@st.composite
+def options(draw):
+    affinity = draw(st.sampled_from(Affinity))
+    found = {
+        "idle_timeout": Duration(draw(SECONDS)),
+        "max_datagram_size": draw(st.integers(1, LARGEST_DATAGRAM_BYTES)),
+        "affinity": affinity,
+        "load_balancing": draw(st.sampled_from(PLAIN if affinity is Affinity.NONE else HASHED)),
+        "session_log": draw(st.booleans()),
+        "gateway_service": draw(st.sampled_from(GatewayServiceMode)),
+    }
+    if draw(st.booleans()):
+        found["max_sessions"] = draw(st.integers(1, MOST_SESSIONS))
+    return found
+
+
+@st.composite
+def gateways(draw):
+    ips = draw(st.sampled_from([("10.244.0.7",), ("fd00::7",), ("10.244.0.7", "fd00::7"), ()]))
+    return [gateway_pod(ips=ips)]
+
+
+@st.composite
+def ports(draw, numbers):
+    at_gateway = draw(st.lists(st.integers(1024, 65535), min_size=1, max_size=4, unique=True))
+    return [PortRequest(number, draw(st.sampled_from(numbers))) for number in at_gateway]
+
+
+@st.composite
+def of_pods(draw):
+    """A Service with pods: plain, with TCP twins, named ports, both families, any discovery."""
+    service_ports = draw(
+        st.sampled_from(
+            [
+                [udp()],
+                [udp(), tcp()],
+                [udp(53, "a", 5353), udp(54, "b", 5354), tcp(54, "c", 5354)],
+                [udp(53, "udp-dns", "dns")],
+            ]
+        )
+    )
+    listed = [
+        {"name": p["name"], "port": 5353 if p["targetPort"] == "dns" else p["targetPort"], **rest}
+        for p in service_ports
+        for rest in [{"protocol": p["protocol"]}]
+    ]
+    count = draw(st.integers(1, 4))
+    addresses = {"IPv4": "10.244.0.{}", "IPv6": "fd00::{}"}
+    slices = [
+        endpoint_slice(
+            *(
+                endpoint(form.format(20 + n), f"coredns-{n}", ready=draw(st.booleans()))
+                for n in range(count)
+            ),
+            family=family,
+            ports=listed,
+            suffix=family.lower(),
+        )
+        for family, form in addresses.items()
+    ]
+    container = {"name": "coredns", "ports": [{"name": "dns", "containerPort": 5353}]}
+    container["ports"][0]["protocol"] = "UDP"
+    objects = cluster(
+        service=service(ports=service_ports),
+        slices=slices,
+        pods=[pod(f"coredns-{n}", containers=[container]) for n in range(count)],
+        gateways=draw(gateways()),
+    )
+    choices = [None, Discovery.SELECTOR, Discovery.ENDPOINTS, Discovery.STATIC]
+    discovery = draw(st.sampled_from(choices))
+    numbers = [p["port"] for p in service_ports if p["protocol"] == "UDP"]
+    return objects, discovery, draw(ports(numbers))
+
+
+@st.composite
+def without_pods(draw):
+    """A Service whose endpoints are made by hand, or a DNS name."""
+    external = draw(st.booleans())
+    gone = service(type="ExternalName", externalName=f"{draw(NAMES)}.example.com")
+    gone["spec"].pop("selector")
+    bare = service(selector=None)
+    slices = [endpoint_slice(endpoint("192.0.2.1"), endpoint("192.0.2.2"))]
+    objects = cluster(
+        service=gone if external else bare,
+        slices=[] if external else slices,
+        pods=[],
+        gateways=draw(gateways()),
+    )
+    choices = [None] if external else [None, Discovery.ENDPOINTS, Discovery.STATIC]
+    return objects, draw(st.sampled_from(choices)), draw(ports([53]))
+
+
+def check(envoy, request, name, chosen):
+    objects, discovery, asked = request
+    planned = plan_of(objects, ports=asked, discovery=discovery, name=name, **chosen)
+    manifests = [dict(write.manifest) for write in writes(planned.exposure)]
+    report = validate(envoy, manifests)
+    assert (report.refused, report.unchecked) == ((), ())
+
+
+@settings(max_examples=300, deadline=None, phases=NO_SHRINKING)
+@given(of_pods(), NAMES, options())
+def test_envoy_accepts_every_exposure_of_pods(envoy, request_, name, chosen):
+    check(envoy, request_, name, chosen)
+
+
+@settings(max_examples=200, deadline=None, phases=NO_SHRINKING)
+@given(without_pods(), NAMES, options())
+def test_envoy_accepts_every_other_exposure(envoy, request_, name, chosen):
+    check(envoy, request_, name, chosen)
+
+
+BROKEN = st.one_of(
+    st.integers(max_value=0).map(lambda n: {"max_sessions": n}),
+    st.integers(min_value=MOST_SESSIONS + 1).map(lambda n: {"max_sessions": n}),
+    st.integers(max_value=0).map(lambda n: {"max_datagram_size": n}),
+    st.integers(min_value=LARGEST_DATAGRAM_BYTES + 1).map(lambda n: {"max_datagram_size": n}),
+    st.sampled_from(HASHED).map(lambda p: {"load_balancing": p}),
+    st.sampled_from(PLAIN).map(lambda p: {"load_balancing": p, "affinity": Affinity.SOURCE_IP}),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BROKEN)
+def test_broken_options_never_get_as_far_as_rendering(broken):
+    with pytest.raises(UsageError):
+        plan_of(ports=[PortRequest(5300, 53)], **broken)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.floats(max_value=0, exclude_max=False).map(lambda s: s if s < 0 else 0.0),
+        st.floats(min_value=0, max_value=0.001, exclude_max=True),
+        st.floats(min_value=LONGEST_SECONDS, exclude_min=True),
+        st.just(float("nan")),
+    )
+)
+def test_broken_durations_never_get_as_far_as_rendering(seconds):
+    with pytest.raises(UsageError):
+        plan_of(ports=[PortRequest(5300, 53)], idle_timeout=Duration(seconds))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.integers(max_value=0).map(str),
+        st.integers(min_value=65536).map(str),
+        st.text("abc:-/ ", min_size=0, max_size=5),
+        st.integers(1, 65535).map(lambda n: f"{n}:"),
+        st.integers(65536).map(lambda n: f"5300:{n}"),
+        st.integers(65536).map(lambda n: f"{n}:53"),
+    )
+)
+def test_broken_ports_never_get_as_far_as_rendering(text):
+    with pytest.raises(UsageError):
+        plan_of(ports=parse_port_requests([text]))

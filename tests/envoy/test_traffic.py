@@ -1,0 +1,104 @@
+"""Real datagrams through the embedded gateway."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import pytest
+
+from kubectl_istio_udp.envoy.gateway import raise_file_limit
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
+from kubectl_istio_udp.model.sessions import automatic_sessions
+from tests.envoy.traffic import LARGEST, ask, ask_from_many_ports, exposed
+
+# Of the ports that clients bind here the kernel takes none for others: an address apart.
+CLIENT = "127.0.0.99"
+
+
+@pytest.mark.parametrize("size", [0, 1, 512, 1_472, 1_473, 8_972, 9_000])
+def test_payloads_of_every_size_pass_both_ways(envoy, size):
+    payload = os.urandom(size)
+    with exposed(envoy) as (_, target, _):
+        assert ask(target, payload) == payload
+
+
+def test_longer_payloads_than_are_allowed_do_not_pass(envoy):
+    with exposed(envoy, max_datagram_size=512) as (_, target, _):
+        assert ask(target, b"x" * 512) == b"x" * 512
+        with pytest.raises(TimeoutError):
+            ask(target, b"x" * 513, timeout=0.5)
+
+
+def test_answers_20000_queries_from_20000_fresh_ports(envoy):
+    sessions = min(17_000, automatic_sessions(raise_file_limit(), 0, 1, None) * 2)
+    with exposed(envoy, servers=2, idle_timeout=Duration(1), max_sessions=sessions) as (
+        gateway,
+        target,
+        echoes,
+    ):
+        assert ask_from_many_ports(target, CLIENT, range(12_001, 32_001), 100) == 20_000
+        assert sum(len(echo.clients) for echo in echoes) == 20_000
+        os.kill(gateway.pid, 0)
+
+
+def test_more_sessions_than_allowed_are_dropped_and_envoy_lives(envoy):
+    with exposed(envoy, idle_timeout=Duration(30), max_sessions=10) as (gateway, target, _):
+        assert ask_from_many_ports(target, CLIENT, range(10_001, 10_051), 50, timeout=1.0) == 10
+        os.kill(gateway.pid, 0)
+
+
+def test_source_ip_affinity_keeps_a_client_on_its_backend(envoy):
+    with exposed(
+        envoy, servers=3, affinity=Affinity.SOURCE_IP, load_balancing=LoadBalancing.MAGLEV
+    ) as (_, target, echoes):
+        used = set()
+        for number in range(1, 21):
+            for echo in echoes:
+                echo.clients.clear()
+            for _ in range(20):
+                ask(target, source=f"127.0.1.{number}")
+            mine = [echo.address for echo in echoes if echo.clients]
+            assert len(mine) == 1
+            used.add(mine[0])
+        assert len(used) == 3
+
+
+def test_without_affinity_a_client_uses_every_backend(envoy):
+    with exposed(envoy, servers=3) as (_, target, echoes):
+        for _ in range(30):
+            ask(target)
+        assert all(echo.clients for echo in echoes)
+
+
+def test_idle_timeout_ends_a_session_when_it_says(envoy):
+    idle = 0.6
+    with (
+        exposed(envoy, idle_timeout=Duration(idle)) as (gateway, target, (echo,)),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(5)
+        client.connect(target)
+
+        def query():
+            client.send(b"hello")
+            assert client.recv(LARGEST) == b"hello"
+            return time.monotonic()
+
+        query()
+        last = query()
+        assert len(set(echo.clients)) == 1
+        while sessions(gateway):
+            assert time.monotonic() - last < 10
+            time.sleep(0.005)
+        # The answer was on its way a moment before it was here.
+        assert time.monotonic() - last >= idle - 0.05
+        query()
+        assert len(set(echo.clients)) == 2
+
+
+def sessions(gateway):
+    """How many sessions it has."""
+    return sum(gateway.statistics("udp.*downstream_sess_active").values())

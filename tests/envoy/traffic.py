@@ -1,0 +1,125 @@
+"""Servers and clients on loopback, and a real gateway between them."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+
+from kubectl_istio_udp.envoy.eds import published
+from kubectl_istio_udp.envoy.gateway import Gateway
+from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, service, udp
+
+LARGEST = 65_535
+PORT = 15353
+
+
+class Echo:
+    """Sends every datagram back, and remembers whom each came from."""
+
+    def __init__(self, address="127.0.0.1"):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        self.socket.bind((address, 0))
+        self.address, self.port = self.socket.getsockname()
+        self.clients = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            data, client = self.socket.recvfrom(LARGEST)
+            if data == b"end" and client == self.socket.getsockname():
+                return
+            self.clients.append(client)
+            with suppress(OSError):
+                self.socket.sendto(data, client)
+
+    def close(self):
+        self.socket.sendto(b"end", self.socket.getsockname())
+        self._thread.join()
+        self.socket.close()
+
+
+def free_port(address="127.0.0.1"):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def exposed(envoy, servers=1, **options):
+    """A gateway before some echo servers.
+
+    Yields:
+        The Gateway, its (address, port), and the servers.
+    """
+    with ExitStack() as stack:
+        echoes = [Echo(f"127.0.0.{number}") for number in range(11, 11 + servers)]
+        for echo in echoes:
+            stack.callback(echo.close)
+        slices = [
+            endpoint_slice(
+                endpoint(echo.address),
+                ports=[{"name": "udp-dns", "port": echo.port, "protocol": "UDP"}],
+                suffix=str(echo.port),
+            )
+            for echo in echoes
+        ]
+        port = free_port()
+        planned = plan_of(
+            cluster(service=service(ports=[udp()]), slices=slices),
+            ports=[PortRequest(port, 53)],
+            discovery=Discovery.ENDPOINTS,
+            **options,
+        )
+        rendered = [write.manifest for write in writes(planned.exposure)]
+        filters = [manifest for manifest in rendered if manifest["kind"] == "EnvoyFilter"]
+        gateway = stack.enter_context(Gateway(envoy, filters, published(rendered)))
+        yield gateway, ("127.0.0.1", port), echoes
+
+
+def ask(target, payload=b"hello", source="127.0.0.1", timeout=5.0):
+    """Send one datagram from a fresh port of an address, and give what comes back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind((source, 0))
+        client.settimeout(timeout)
+        client.connect(target)
+        client.send(payload)
+        return client.recv(LARGEST)
+
+
+def ask_from_many_ports(target, source, ports, at_once, timeout=5.0):
+    """One query from each port, some at once; gives how many were answered by their own answer."""
+    answered = 0
+    waiting = selectors.DefaultSelector()
+    rest = iter(ports)
+
+    def begin():
+        port = next(rest, None)
+        if port is not None:
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            client.bind((source, port))
+            client.connect(target)
+            client.send(str(port).encode())
+            waiting.register(client, selectors.EVENT_READ, port)
+
+    for _ in range(at_once):
+        begin()
+    while waiting.get_map():
+        ready = waiting.select(timeout)
+        if not ready:
+            break
+        for key, _ in ready:
+            answered += key.fileobj.recv(LARGEST) == str(key.data).encode()
+            waiting.unregister(key.fileobj)
+            key.fileobj.close()
+            begin()
+    for key in list(waiting.get_map().values()):
+        key.fileobj.close()
+    waiting.close()
+    return answered
