@@ -151,7 +151,7 @@ class Api:
         """Take a kubernetes.client.Configuration; see `connect`."""
         self._configuration = configuration
         self._options = options
-        configuration.connection_pool_maxsize = _MANY_AT_ONCE
+        configuration.connection_pool_maxsize = 2 * _MANY_AT_ONCE
         configuration.socket_options = _socket_options()
         self._pool = RESTClientObject(configuration).pool_manager
         self.namespace = namespace

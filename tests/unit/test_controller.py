@@ -288,10 +288,10 @@ def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
 def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
     running.start(workers=8)
     running.server.put(*[wished(f"s{n}") for n in range(20)])
-    until(lambda: len(running.server.all("EnvoyFilter")) == 1)
+    told = lambda: {e["involvedObject"]["name"] for e in running.server.all("Event")}  # noqa: E731
+    until(lambda: len(told()) == 20)
     running.quiet()
     assert len(running.server.all("EnvoyFilter")) == 1
-    assert len({e["involvedObject"]["name"] for e in running.server.all("Event")}) == 20
 
 
 @pytest.mark.parametrize(
