@@ -286,10 +286,12 @@ class Reconciler:
             return asked
         spec, ports = own.spec, len(exposure.spec.ports)
         if spec is not None and len(spec.ports) == ports:
-            return spec.options.max_sessions
-        elsewhere = self._sessions_elsewhere(exposure.spec)
-        free = automatic_sessions(self._file_limit, elsewhere, ports, None)
-        return free if permission.everything else min(free, most)
+            found = spec.options.max_sessions
+        else:
+            elsewhere = self._sessions_elsewhere(exposure.spec)
+            found = automatic_sessions(self._file_limit, elsewhere, ports, None)
+        # Kept numbers too: an annotation that a tenant may have forged says them.
+        return found if permission.everything else min(found, most)
 
     def _sessions_elsewhere(self, spec: ExposureSpec) -> int:
         """What the gateway's other exposures may hold, over all of their ports."""

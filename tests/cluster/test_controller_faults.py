@@ -34,6 +34,8 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster"),
 ]
+# Queries a second: fresh ports for 10 s each, well within the 500 sessions that `wish` asks for.
+RATE = 25
 # Every fault's end must be forgotten after so long.
 WITHIN = 30.0
 ETCD = "http://127.0.0.1:2379"
@@ -59,7 +61,7 @@ def traffic(load_pod: Load, switch: Switch, seconds: int) -> Iterator[None]:
     pods = get("pods", "-A", "--field-selector", "metadata.name=load")["items"]
     pod = ("-n", pods[0]["metadata"]["namespace"], "load", "--")
     address, port = companion(switch.space, switch.name)
-    words = f"{address} {port} foo.bar.com --queries {seconds * 50} --rate 50"
+    words = f"{address} {port} foo.bar.com --queries {seconds * RATE} --rate {RATE}"
     start = f"rm -f /tmp/out; cat >/tmp/load.py; python3 /tmp/load.py {words} >/tmp/out 2>&1 &"
     kubectl("exec", "-i", *pod, "sh", "-c", start, stdin=(HERE / "load.py").read_text())
 

@@ -11,8 +11,12 @@ import pytest
 
 from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.controller import reconcile
+from kubectl_istio_udp.controller.objects import marked
 from kubectl_istio_udp.controller.run import Controller, Settings
+from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.names import object_name
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.render.exposure import writes
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import endpoint, endpoint_slice, udp
@@ -383,12 +387,20 @@ def test_labels_of_ours_in_a_tenants_namespace_speak_for_nobody_else(running: Ru
     assert running.server.state() == before
 
 
+def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
+    """A tenant's own ServiceEntry, made before the controller's, that says it holds 40,000."""
+    planned = builders.plan_of(ports=[PortRequest(5300, 53)], max_sessions=40_000)
+    forged = next(marked(w) for w in writes(planned.exposure) if w.kind == "ServiceEntry")
+    running.server.put(dict(forged.manifest))
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    cluster = running.filter()["spec"]["configPatches"][0]["patch"]["value"]
+    assert cluster["circuit_breakers"]["thresholds"] == [{"max_connections": 4000}]
+
+
 def expose_by_hand(server: ApiServer, discovery: str, name: str = "coredns") -> None:
     """What `expose` writes."""
-    from kubectl_istio_udp.model.exposure import Discovery
-    from kubectl_istio_udp.model.ports import PortRequest
-    from kubectl_istio_udp.render.exposure import writes
-
     planned = builders.plan_of(
         ports=[PortRequest(5300, 53)], discovery=Discovery(discovery), name=name
     )
