@@ -130,6 +130,12 @@ class Switch:
         out = run(*words, "+timeout=1", "+tries=1").out.strip()
         return {"192.0.2.1": "a", "192.0.2.2": "b"}.get(out, "")
 
+    def listed(self) -> str:
+        """Which server the ServiceEntry lists now."""
+        found = get("serviceentries", "-n", self.space.name)["items"][0]["spec"]["endpoints"]
+        addresses = [entry["address"] for entry in found]
+        return next((n for n, address in self.addresses.items() if addresses == [address]), "")
+
     def wait(self, which: str, seconds: float = 30) -> None:
         eventually(f"{which} answers", lambda: self.answers() == which, seconds)
 
