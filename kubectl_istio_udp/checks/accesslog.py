@@ -15,7 +15,7 @@ Rule = Callable[[AccessLogSpec, AccessLogSnapshot], Iterator[Finding]]
 
 def check_access_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> tuple[Finding, ...]:
     """Every rule's findings about writing this access log now, errors first."""
-    return run_rules(_RULES, spec, snapshot)
+    return run_rules(RULES, spec, snapshot)
 
 
 def _foreign_object(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
@@ -90,4 +90,4 @@ def _reconnects(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Fi
         )
 
 
-_RULES: tuple[Rule, ...] = (_foreign_object, _overlap, _no_log, _nobody, _reconnects)
+RULES: tuple[Rule, ...] = (_foreign_object, _overlap, _no_log, _nobody, _reconnects)

@@ -7,7 +7,7 @@ would collide is refused here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from kubectl_istio_udp.checks.findings import Finding, Severity
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
@@ -29,7 +29,7 @@ _FIRST_ISTIO = (1, 15)
 
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
     """Every rule's findings about writing this exposure now, errors first."""
-    return run_rules(_RULES, exposure, snapshot)
+    return run_rules(RULES, exposure, snapshot)
 
 
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -296,7 +296,7 @@ def _another_port(service_port: int) -> str:
     return f"choose another gateway port: -p PORT:{service_port}"
 
 
-_RULES: tuple[Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     _foreign_object,
     _name_taken,
     _port_taken,
@@ -314,8 +314,3 @@ _RULES: tuple[Rule, ...] = (
     _own_load_balancer,
     _port_translated,
 )
-
-
-def documented_codes(rules: Iterable[Rule] = _RULES) -> tuple[str, ...]:
-    """Every rule's first docstring line (`U101: ...`), which the docs must have a paragraph for."""
-    return tuple((rule.__doc__ or "").splitlines()[0] for rule in rules)

@@ -35,3 +35,9 @@ def run_rules(
     found = [finding for rule in rules for finding in rule(thing, seen)]
     order = list(Severity)
     return tuple(sorted(found, key=lambda f: (order.index(f.severity), f.code)))
+
+
+def documented_codes(rules: Iterable[Callable[..., Any]]) -> frozenset[str]:
+    """The codes that rules name in their docstrings (`U113, U212: ...`); the docs have each."""
+    lines = [(rule.__doc__ or "").partition(":")[0] for rule in rules]
+    return frozenset(code.strip() for line in lines for code in line.split(","))

@@ -32,7 +32,7 @@ _OTHER_API = "let the answer go before all VirtualServices: --api envoyfilter"
 
 def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Finding, ...]:
     """Every rule's findings about writing this response now, errors first."""
-    return run_rules(_RULES, response, snapshot)
+    return run_rules(RULES, response, snapshot)
 
 
 def _foreign_object(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
@@ -261,7 +261,7 @@ def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
     return any(host in hosts for hosts in (*mine, *theirs))
 
 
-_RULES: tuple[Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     _foreign_object,
     _no_server,
     _host_not_taken,

@@ -65,9 +65,7 @@ def command(
     from kubectl_istio_udp.envoy.gateway import Gateway
     from kubectl_istio_udp.envoy.lab import Lab
 
-    with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
-        # A terminal that is closed ends it as Ctrl-C does.
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    _end_with_terminal()
     _need_dns_library()
     program = binary.need_envoy(envoy)
     version = binary.version(program)
@@ -82,6 +80,13 @@ def command(
     return 0 if good else 1
 
 
+def _end_with_terminal() -> None:
+    """Let a terminal that is closed end it as Ctrl-C does, unless nohup(1) said otherwise."""
+    with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
 def _need_dns_library() -> None:
     """Make sure that there is dnspython.
 
@@ -93,7 +98,7 @@ def _need_dns_library() -> None:
     if importlib.util.find_spec("dns") is None:
         raise IstioUdpError(
             "the demo's DNS server needs dnspython",
-            hints=["install it: pip install 'kubectl-istio-udp[demo]'"],
+            hints=["install it: pip install dnspython"],
         )
 
 

@@ -22,18 +22,11 @@ if TYPE_CHECKING:
 def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
     """Show what was asked for, the objects it became, and what each gateway pod has of it."""
     from kubectl_istio_udp.cluster.client import for_each
-    from kubectl_istio_udp.cluster.existing import get_existing, list_existing
     from kubectl_istio_udp.cluster.status import proxy_rows, read_status
-    from kubectl_istio_udp.model.errors import UsageError
     from kubectl_istio_udp.output import printing
 
-    if all_namespaces and names:
-        raise UsageError(
-            "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
-        )
     api = common.connect()
-    namespace = common.namespace_of(api)
-    found = list_existing(api) if all_namespaces else get_existing(api, namespace, names)
+    found = common.things(api, names, all_namespaces)
     if not found:
         printing.note("there is nothing of ours to describe")
         return

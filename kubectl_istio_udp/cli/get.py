@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
@@ -40,16 +39,10 @@ def command(
 
     NAME is an exposure; response/NAME and accesslog/NAME are the others.
     """
-    from kubectl_istio_udp.cluster.existing import get_existing, list_existing
     from kubectl_istio_udp.output import printing
 
-    if all_namespaces and names:
-        raise UsageError(
-            "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
-        )
     api = common.connect()
-    namespace = common.namespace_of(api)
-    found = list_existing(api) if all_namespaces else get_existing(api, namespace, names)
+    found = common.things(api, names, all_namespaces)
     if output == "name":
         for existing in found:
             click.echo(existing.ref)
@@ -59,7 +52,7 @@ def command(
         click.echo(printing.documents(manifests, output) if manifests else "", nl=False)
         return
     if not found:
-        where = "" if all_namespaces else f" in namespace {namespace}"
+        where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
         printing.note(f"there is nothing of ours{where}")
         return
     click.echo("\n\n".join(_tables(api, found, all_namespaces, output == "wide")))

@@ -65,7 +65,7 @@ def cli() -> None:
     """Expose UDP Services through an Istio gateway, and prove that they answer.
 
     Exit codes: 0 done; 1 the answer is no (a probe failed); 2 the command line must change;
-    3 the cluster refused, or cannot be reached.
+    3 the cluster (or Envoy) refused, or cannot be reached.
     """
 
 

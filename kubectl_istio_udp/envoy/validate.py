@@ -59,18 +59,22 @@ def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
         NoEnvoy: the program does not run here.
     """
     patches, findings = read_patches(manifests)
-    refused = [*findings, *_twice(patches)]
-    twice = {(each.manifest, each.path[:-1]) for each in refused}
-    patches = [patch for patch in patches if (patch.manifest, patch.path) not in twice]
+    twice = list(_twice(patches))
+    refused = [*findings, *twice]
     with (
         tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder,
         ThreadPoolExecutor(_RUNS_AT_ONCE) as pool,
     ):
         run = _Runner(envoy, File(folder))
-        if all(pool.map(lambda group: _accepted(group, run), _meeting(patches))):
+        if not twice and all(pool.map(lambda group: _accepted(group, run), _meeting(patches))):
             return Report(_ordered(refused), ())
         said = list(pool.map(lambda patch: _alone(patch, run), patches))
-        passed = [patch for patch, (_, finding) in zip(patches, said, strict=True) if not finding]
+        known = {(each.manifest, each.path[:-1]) for each in twice}
+        passed = [
+            patch
+            for patch, (_, finding) in zip(patches, said, strict=True)
+            if not finding and (patch.manifest, patch.path) not in known
+        ]
         refused += [finding for kind, finding in said if finding and kind == "refused"]
         unchecked = [finding for kind, finding in said if finding and kind == "unchecked"]
         for found in pool.map(lambda group: list(_conflicts(group, run)), _meeting(passed)):

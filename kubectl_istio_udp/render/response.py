@@ -114,15 +114,15 @@ def _answer(response: Response) -> dict[str, Any]:
 
 def _envoy_filter(response: Response) -> dict[str, Any]:
     spec = response.spec
-    manifest: dict[str, Any] = {
+    body: dict[str, Any] = {"configPatches": [_insert(response, m) for m in _matches(spec)]}
+    if spec.gateway:
+        body = {"workloadSelector": {"labels": dict(spec.gateway.selector)}, **body}
+    return {
         "apiVersion": ISTIO_ALPHA_API,
         "kind": "EnvoyFilter",
         "metadata": metadata(spec, spec.places["EnvoyFilter"]),
-        "spec": {"configPatches": [_insert(response, match) for match in _matches(spec)]},
+        "spec": body,
     }
-    if spec.gateway:
-        manifest["spec"]["workloadSelector"] = {"labels": dict(spec.gateway.selector)}
-    return manifest
 
 
 def _matches(spec: ResponseSpec) -> list[dict[str, Any]]:

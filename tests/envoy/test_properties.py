@@ -7,6 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.envoy.validate import validate
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogField, Reach
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -16,8 +17,12 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
     LoadBalancing,
 )
+from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
+from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi, ResponseSpec
+from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.render.response import response_writes
 from tests.unit.builders import (
     cluster,
     endpoint,
@@ -30,8 +35,8 @@ from tests.unit.builders import (
     udp,
 )
 
-# Each example that fails costs many runs of Envoy.
-NO_SHRINKING = [Phase.generate]
+# At most so many exposures go into one run of Envoy.
+BATCH = 20
 MOST_SESSIONS = 2**32 - 1
 LONGEST_SECONDS = 9_223_372_035
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?", fullmatch=True)
@@ -135,24 +140,140 @@ def without_pods(draw):
     return objects, draw(st.sampled_from(choices)), draw(ports([53]))
 
 
-def check(envoy, request, name, chosen):
-    objects, discovery, asked = request
-    planned = plan_of(objects, ports=asked, discovery=discovery, name=name, **chosen)
-    manifests = [dict(write.manifest) for write in writes(planned.exposure)]
-    report = validate(envoy, manifests)
-    assert (report.refused, report.unchecked) == ((), ())
+def drawn(kind, count):
+    """So many different exposures, as hypothesis draws them."""
+    found = {}
+
+    @settings(max_examples=2 * count, deadline=None, phases=[Phase.generate])
+    @given(kind(), NAMES, options())
+    def draw(request, name, chosen):
+        objects, discovery, asked = request
+        planned = plan_of(objects, ports=asked, discovery=discovery, name=name, **chosen)
+        found.setdefault(planned.exposure.spec.to_json(), planned.exposure)
+
+    draw()
+    assert len(found) >= count
+    return list(found.values())[:count]
 
 
-@settings(max_examples=300, deadline=None, phases=NO_SHRINKING)
-@given(of_pods(), NAMES, options())
-def test_envoy_accepts_every_exposure_of_pods(envoy, request_, name, chosen):
-    check(envoy, request_, name, chosen)
+def batches(exposures):
+    """The exposures, put together where they could be at one gateway: no name or port twice."""
+    found = []
+    for exposure in exposures:
+        taken = {exposure.spec.name, *(port.listener_port for port in exposure.spec.ports)}
+        for batch, all_taken in found:
+            if len(batch) < BATCH and not taken & all_taken:
+                batch.append(exposure)
+                all_taken |= taken
+                break
+        else:
+            found.append(([exposure], taken))
+    return [batch for batch, _ in found]
 
 
-@settings(max_examples=200, deadline=None, phases=NO_SHRINKING)
-@given(without_pods(), NAMES, options())
-def test_envoy_accepts_every_other_exposure(envoy, request_, name, chosen):
-    check(envoy, request_, name, chosen)
+@pytest.mark.parametrize(("kind", "count"), [(of_pods, 300), (without_pods, 200)])
+def test_envoy_accepts_every_exposure(envoy, kind, count):
+    exposures = drawn(kind, count)
+    for batch in batches(exposures):
+        manifests = [dict(write.manifest) for each in batch for write in writes(each)]
+        report = validate(envoy, manifests)
+        assert (report.refused, report.unchecked) == ((), ()), manifests[
+            (report.refused or report.unchecked)[0].manifest
+        ]
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40)
+HEADERS = st.dictionaries(
+    st.from_regex(r"x-[a-z0-9]{1,9}", fullmatch=True),
+    st.from_regex(r"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True),
+    max_size=3,
+)
+
+
+@st.composite
+def responses(draw):
+    """A response by an EnvoyFilter: at a gateway, or inside the mesh."""
+    mesh, binary = draw(st.booleans()), draw(st.booleans())
+    content = draw(st.binary(max_size=40)) if binary else draw(TEXT).encode()
+    answer = Answer(
+        path="/" + draw(st.from_regex(r"[!$-.0-9:;=@-~]{0,20}", fullmatch=True)).replace(".", ""),
+        status=draw(st.integers(200, 599)),
+        body=Body.of(content, binary) if content else None,
+        prefix=draw(st.booleans()),
+        headers=tuple(draw(HEADERS).items()),
+        hosts=("r.lab.svc.x",) if mesh else draw(st.sampled_from([("*",), ("a.b", "*.c.b")])),
+    )
+    spec = ResponseSpec(
+        namespace="lab",
+        name=draw(NAMES),
+        answer=answer,
+        api=ResponseApi.ENVOY_FILTER,
+        gateway=None if mesh else GatewayRef("istio-system", "gw", {"istio": "gw"}),
+        gateway_port=draw(st.integers(1, 65535)),
+        servers=() if mesh else ("a/b",),
+        root_namespace="istio-system" if mesh else "",
+        mesh_ports=tuple(draw(st.lists(st.integers(1, 65535), min_size=1, unique=True))),
+    )
+    return response_writes(Response(spec, content))
+
+
+@st.composite
+def access_logs(draw):
+    """An access log of any reach, with either field."""
+    reach = draw(st.sampled_from(Reach))
+    spec = AccessLogSpec(
+        namespace="lab",
+        name=draw(NAMES),
+        every=Duration(draw(st.integers(1, 10**8)) / 1000),
+        reach=reach,
+        selector=draw(st.sampled_from([{}, {"app": "a"}])),
+        direction=Direction.ANY
+        if reach is Reach.GATEWAY
+        else draw(st.sampled_from(list(Direction))),
+        log_field=draw(st.sampled_from(LogField)),
+    )
+    return access_log_writes(spec)
+
+
+@pytest.mark.parametrize("kind", [responses, access_logs])
+def test_envoy_accepts_every_response_and_access_log(envoy, kind):
+    drawn_ones = []
+
+    @settings(max_examples=100, deadline=None, phases=[Phase.generate])
+    @given(kind())
+    def draw(writes):
+        drawn_ones.append([dict(write.manifest) for write in writes])
+
+    draw()
+    assert len(drawn_ones) == 100
+    # Routes may stand beside each other; of access logs two would meet in one filter.
+    size = BATCH if kind is responses else 1
+    for index in range(0, len(drawn_ones), size):
+        manifests = [each for one in drawn_ones[index : index + size] for each in one]
+        report = validate(envoy, manifests)
+        assert (report.refused, report.unchecked) == ((), ()), manifests
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.one_of(
+        st.integers(max_value=199).map(lambda n: {"status": n}),
+        st.integers(min_value=600).map(lambda n: {"status": n}),
+        st.text(max_size=9).filter(lambda t: not t.startswith("/")).map(lambda t: {"path": t}),
+        st.sampled_from("?# \n\x7f\u00e9").map(lambda c: {"path": f"/a{c}b"}),
+        st.sampled_from([":80", "a b", "*a", "a..b", "-"]).map(lambda h: {"hosts": (h,)}),
+    )
+)
+def test_broken_responses_never_get_as_far_as_rendering(broken):
+    with pytest.raises(UsageError):
+        Answer(**{"path": "/a", "status": 200, **broken})
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(min_value=0, max_value=0.001, exclude_max=True))
+def test_broken_intervals_never_get_as_far_as_rendering(seconds):
+    with pytest.raises(UsageError):
+        AccessLogSpec("lab", "x", Duration(seconds), Reach.NAMESPACE)
 
 
 BROKEN = st.one_of(

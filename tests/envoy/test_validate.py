@@ -12,7 +12,12 @@ import yaml
 from kubectl_istio_udp.envoy.validate import validate
 
 HERE = Path(__file__).parent
-GOLDEN = sorted((HERE.parent / "unit" / "golden").glob("*.out.yaml"))
+# What is all Istio's own API has nothing that Envoy could be asked about.
+GOLDEN = sorted(
+    path
+    for path in (HERE.parent / "unit" / "golden").glob("*.out.yaml")
+    if "kind: EnvoyFilter" in path.read_text(encoding="utf-8")
+)
 GOOD = sorted((HERE / "good").glob("*.yaml"))
 BROKEN = sorted((HERE / "broken").glob("*.yaml"))
 MARK = re.compile(r"  # refused: (.+)$")
@@ -25,7 +30,6 @@ def name(path):
 @pytest.mark.parametrize("path", GOLDEN, ids=name)
 def test_accepts_every_golden_rendering(path, envoy):
     manifests = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    assert any(manifest["kind"] == "EnvoyFilter" for manifest in manifests)
     report = validate(envoy, manifests)
     assert (report.refused, report.unchecked) == ((), ())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import selectors
 import socket
 import threading
@@ -15,7 +16,6 @@ from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, service, udp
 
 LARGEST = 65_535
-PORT = 15353
 
 
 class Echo:
@@ -46,9 +46,12 @@ class Echo:
 
 
 def free_port(address="127.0.0.1"):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+    """A port that nobody has, and that the kernel gives to nobody who asks for any."""
+    while True:
+        port = random.randrange(2_000, 10_000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+            probe.bind((address, port))
+            return port
 
 
 @contextmanager

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Options
-from kubectl_istio_udp.model.gateway import choose_gateway, gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.manifests import snapshot_from
 from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 Manifest = dict[str, Any]
@@ -194,36 +193,8 @@ def snapshot_of(
 ) -> Snapshot:
     """What cluster.snapshot reads from these manifests; `more` are further fields of a Snapshot."""
 
-    def of(kind: str) -> list[Manifest]:
-        return [o for o in manifests if o["kind"] == kind]
-
-    found = next(
-        s
-        for s in of("Service")
-        if (s["metadata"]["namespace"], s["metadata"]["name"]) == (namespace, name)
-    )
-    read = Service.from_object(found)
-    return Snapshot(
-        service=read,
-        slices=tuple(
-            EndpointSlice.from_object(s)
-            for s in of("EndpointSlice")
-            if s["metadata"]["namespace"] == namespace
-            and s["metadata"]["labels"]["kubernetes.io/service-name"] == name
-        ),
-        pods=tuple(
-            Pod.from_object(p)
-            for p in of("Pod")
-            if p["metadata"]["namespace"] == namespace
-            and read.selector
-            and selects(read.selector, p["metadata"]["labels"])
-        ),
-        gateway=choose_gateway(
-            gateways_from(filter(is_gateway_pod, of("Pod")), of("Service"), gateway_selector),
-            gateway,
-            selector_given=bool(gateway_selector),
-        ),
-        **more,
+    return snapshot_from(
+        manifests, namespace, name, gateway=gateway, gateway_selector=gateway_selector, **more
     )
 
 

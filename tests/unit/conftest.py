@@ -30,12 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reaches a cluster that the machine may have, and none waits longer than it must.
-
-    Nor does it run the machine's Envoy: tests/envoy does.
-    """
+def _no_envoy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a test here run the machine's Envoy: those in tests/envoy do."""
     monkeypatch.setattr(binary, "find_envoy", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reaches a cluster that the machine may have, and none waits longer than it must."""
     for name in [n for n in os.environ if n.startswith("KUBE")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

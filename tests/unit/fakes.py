@@ -23,6 +23,13 @@ def answer(name: str) -> Exec:
     return Exec(**texts, code=9 if name in ("timeout", "closed") else 0)
 
 
+def page(status: int, body: str = "", **headers: str) -> Exec:
+    """What the command of an HTTP probe prints of an answer."""
+    head = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers.items())]
+    text = "\r\n".join([*head, "", ""]) + body
+    return Exec(stdout=text.encode().hex(" "), stderr="took 0.012\n")
+
+
 @dataclass
 class Fakes:
     """Envoys that have at once what the server's EnvoyFilters say, and a dig.
@@ -34,6 +41,9 @@ class Fakes:
         hosts: whether clusters get their endpoints.
         dig: name of the captured answer by `address:port`; else `default`.
         file_limit: what Envoys' pods say of it.
+        http: what curl gets by `address:port` or host; else the answer that the server's
+            VirtualServices and EnvoyFilters say.
+        istio: the version that proxies say of themselves.
     """
 
     server: ApiServer
@@ -45,6 +55,8 @@ class Fakes:
     dig: dict[str, str] = field(default_factory=dict)
     default: str = "noerror"
     file_limit: str = "1048576\n"
+    http: dict[str, Exec] = field(default_factory=dict)
+    istio: str = "1.31.0"
     commands: list[list[str]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     _kept: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +67,8 @@ class Fakes:
             target = f"{command[1].removeprefix('@')}:{command[3]}"
             name = self.dig.get(target, self.default)
             return Exec(error=name) if " " in name else answer(name)
+        if command[0] == "sh" and "curl" in command[2]:
+            return self._get(command[4:])
         if container == "istio-proxy":
             if pod in self.deaf:
                 return self.deaf[pod]
@@ -72,7 +86,12 @@ class Fakes:
                 for name, port in found
             ]
             return {"listener_statuses": [*statuses, {"name": "odd", "local_address": {}}]}
+        if path == "server_info":
+            return {"node": {"metadata": {"ISTIO_VERSION": self.istio}}}
         pattern = re.compile(path.rpartition("=")[2])
+        if path == "config_dump?resource=dynamic_route_configs":
+            routes = [{"name": name} for name, _ in self._routes()]
+            return {"configs": [{"route_config": {"virtual_hosts": [{"routes": routes}]}}, {}]}
         if path.startswith("config_dump"):
             listeners = [r for r in self._resources("LISTENER") if pattern.match(r["name"])]
             clusters = [r for r in self._resources("CLUSTER") if pattern.match(r["name"])]
@@ -99,6 +118,38 @@ class Fakes:
             for patch in each["spec"].get("configPatches") or ()
             if patch["applyTo"] == kind
         ]
+
+    def _routes(self) -> list[tuple[str, dict[str, Any]]]:
+        """(name, route in a VirtualService's words); EnvoyFilters' go first."""
+        if self.stuck:
+            return []
+        patched = [
+            (route["name"], _in_words(route))
+            for each in self.server.all("EnvoyFilter")
+            for patch in each["spec"].get("configPatches") or ()
+            if patch["applyTo"] == "HTTP_ROUTE"
+            for route in [patch["patch"]["value"]]
+        ]
+        services = self.server.all("VirtualService")
+        return patched + [(r.get("name", ""), r) for s in services for r in s["spec"]["http"]]
+
+    def _get(self, words: list[str]) -> Exec:
+        """What curl prints."""
+        _, _, authority, path = words[-1].split("/", 3)
+        target = authority
+        if "--connect-to" in words:
+            target = words[words.index("--connect-to") + 1].removeprefix("::")
+        if target in self.http or authority in self.http:
+            return self.http.get(target) or self.http[authority]
+        for _, route in self._routes():
+            uri = route["match"][0]["uri"] if "match" in route else {"prefix": "/"}
+            exact = uri.get("exact") == f"/{path}"
+            if exact or f"/{path}".startswith(uri.get("prefix", "none")):
+                direct = route.get("directResponse") or {"status": 503}
+                headers = ((route.get("headers") or {}).get("response") or {}).get("set") or {}
+                body = (direct.get("body") or {}).get("string", "")
+                return page(direct["status"], body, **headers)
+        return page(404)
 
     def _listener(self, resource: dict[str, Any]) -> dict[str, Any]:
         name = resource["name"]
@@ -135,3 +186,18 @@ class Fakes:
 def _port(listener: dict[str, Any]) -> int:
     number: int = listener["address"]["socket_address"]["port_value"]
     return number
+
+
+def _in_words(route: dict[str, Any]) -> dict[str, Any]:
+    """A route of Envoy's in the words of a VirtualService."""
+    direct = route["direct_response"]
+    uri = {"exact" if key == "path" else key: value for key, value in route["match"].items()}
+    added = [each["header"] for each in route.get("response_headers_to_add") or ()]
+    return {
+        "match": [{"uri": uri}],
+        "directResponse": {
+            "status": direct["status"],
+            "body": {"string": (direct.get("body") or {}).get("inline_string", "")},
+        },
+        "headers": {"response": {"set": {each["key"]: each["value"] for each in added}}},
+    }

@@ -290,8 +290,8 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(run, server, fake
 
     fakes.run("istio-system", POD, "istio-proxy", ["pilot-agent", "request", "GET", "listeners"])
     fakes.stuck = True
+    # Everybody's sleep, the wait for a validating Envoy too.
     monkeypatch.setattr("kubectl_istio_udp.cluster.waiting.time.sleep", interrupt)
-    # Waiting for an Envoy of this machine's own would sleep too.
     done = run(*EXPOSE, "--validate=none")
     assert done.code == 130
     assert "what was applied stays" in done.err

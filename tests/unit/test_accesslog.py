@@ -1,0 +1,275 @@
+"""Access logs: what they may be, whom they reach, and each rule of `access-log`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_istio_udp.checks.accesslog import RULES, check_access_log
+from kubectl_istio_udp.checks.objects import documented_codes
+from kubectl_istio_udp.model.accesslog import (
+    AccessLogSpec,
+    Direction,
+    LogField,
+    Reach,
+    default_name,
+)
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import Mesh, image_version, oldest, parse_version, show_version
+from kubectl_istio_udp.model.names import labels
+from kubectl_istio_udp.model.reach import AccessLogSnapshot, Proxy, Setting, proxy_of
+from kubectl_istio_udp.render.accesslog import access_log_writes
+from tests.unit.builders import gateway_pod, metadata, pod
+
+LOGGING = Mesh(writes_access_log=True, istio=(1, 31))
+
+
+def spec(namespace="lab", **more):
+    usual = {"name": "x", "every": Duration(5), "reach": Reach.NAMESPACE}
+    return AccessLogSpec(namespace, **{**usual, **more})
+
+
+def setting(namespace="lab", **more):
+    found = Setting.from_object(access_log_writes(spec(namespace, **more))[0].manifest)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("every", [0, 0.0009])
+def test_too_often(every):
+    with pytest.raises(UsageError, match="under 1ms"):
+        spec(every=Duration(every))
+
+
+def test_a_gateways_connections_have_no_direction():
+    with pytest.raises(UsageError, match="--direction"):
+        spec(reach=Reach.GATEWAY, direction=Direction.INBOUND)
+    assert spec(every=Duration(0.001), reach=Reach.GATEWAY).direction is Direction.ANY
+
+
+@pytest.mark.parametrize(
+    ("reach", "selector", "gateway", "name"),
+    [
+        (Reach.MESH, {}, None, "mesh"),
+        (Reach.NAMESPACE, {}, None, "namespace"),
+        (Reach.GATEWAY, {"istio": "x"}, "edge", "edge"),
+        (Reach.NAMESPACE, {"b": "2", "app.io/Name": "Web_1"}, None, "name-web-1-b-2"),
+        (Reach.NAMESPACE, {"a": "b" * 70}, None, "a-" + "b" * 61),
+    ],
+)
+def test_names_from_the_reach(reach, selector, gateway, name):
+    assert default_name(reach, selector, gateway) == name
+
+
+@pytest.mark.parametrize(
+    ("control_plane", "proxies", "expected"),
+    [
+        ((1, 18), [(1, 18), (1, 31)], LogField.OPTIONS),
+        ((1, 31), [], LogField.OPTIONS),
+        ((1, 17), [(1, 31)], LogField.FLUSH_INTERVAL),
+        ((1, 31), [(1, 31), (1, 17)], LogField.FLUSH_INTERVAL),
+        ((1, 31), [None], LogField.FLUSH_INTERVAL),
+        (None, [(1, 31)], LogField.FLUSH_INTERVAL),
+    ],
+)
+def test_the_field_that_everyone_understands(control_plane, proxies, expected):
+    assert spec().understood_by(control_plane, proxies).log_field is expected
+
+
+@given(
+    st.builds(
+        AccessLogSpec,
+        namespace=st.just("lab"),
+        name=st.just("x"),
+        every=st.integers(1, 10**7).map(lambda ms: Duration(ms / 1000)),
+        reach=st.sampled_from([Reach.MESH, Reach.NAMESPACE]),
+        selector=st.dictionaries(st.sampled_from("ab"), st.sampled_from("cd")),
+        direction=st.sampled_from(Direction),
+        log_field=st.sampled_from(LogField),
+    )
+)
+def test_the_annotation_keeps_all(made):
+    assert AccessLogSpec.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({}, {}, True),
+        ({}, {"namespace": "other"}, False),
+        ({"namespace": "root"}, {"namespace": "other"}, True),
+        ({"selector": {"app": "a"}}, {}, True),
+        ({"selector": {"app": "a"}}, {"selector": {"app": "b"}}, False),
+        ({"selector": {"app": "a"}}, {"selector": {"tier": "b"}}, True),
+        ({"direction": Direction.INBOUND}, {"direction": Direction.OUTBOUND}, False),
+        ({"direction": Direction.INBOUND}, {}, True),
+        ({"reach": Reach.GATEWAY}, {"direction": Direction.INBOUND}, False),
+        ({"reach": Reach.GATEWAY}, {}, True),
+    ],
+)
+def test_which_settings_overlap(one, other, expected):
+    assert setting(**one).overlaps(setting(**other), "root") is expected
+    assert setting(**other).overlaps(setting(**one), "root") is expected
+
+
+def filter_of(config, apply_to="NETWORK_FILTER", name="envoy.filters.network.tcp_proxy", **match):
+    patch = {"applyTo": apply_to, "patch": {"value": {"name": name, **config}}}
+    if match:
+        patch["match"] = match
+    return {
+        "kind": "EnvoyFilter",
+        "metadata": metadata("lab", "theirs"),
+        "spec": {"configPatches": [patch]},
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"typed_config": {"access_log_flush_interval": "5s"}},
+        {"typedConfig": {"accessLogFlushInterval": "5s"}},
+        {"typed_config": {"access_log_options": {}}},
+        {"typedConfig": {"accessLogOptions": {}}},
+    ],
+)
+def test_reads_other_peoples_settings_in_every_spelling(config):
+    found = Setting.from_object(filter_of(config))
+    assert found is not None and found.owner == "lab/theirs" and found.access_log is None
+    assert found.sides == {"inbound", "outbound", "gateway"}
+    inbound = Setting.from_object(filter_of(config, context="SIDECAR_INBOUND"))
+    assert inbound is not None and inbound.sides == {"inbound"}
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        filter_of({"typed_config": {"stat_prefix": "x"}}),
+        filter_of({"typed_config": {"access_log_options": {}}}, name="other"),
+        filter_of({"typed_config": {"access_log_options": {}}}, apply_to="CLUSTER"),
+        filter_of({}),
+        {"metadata": metadata("a", "b")},
+    ],
+)
+def test_passes_over_what_sets_no_interval(manifest):
+    assert Setting.from_object(manifest) is None
+
+
+def test_knows_its_own():
+    assert setting().access_log == ("lab", "x")
+
+
+def test_proxies_of_pods():
+    assert proxy_of(gateway_pod()) == Proxy(
+        "istio-system",
+        "istio-ingressgateway-1",
+        {"app": "istio-ingressgateway", "istio": "ingressgateway"},
+        (1, 31),
+    )
+    assert proxy_of(pod()) is None
+    native = pod()
+    native["spec"]["initContainers"] = [{"name": "istio-proxy", "image": "p@sha256:00"}]
+    found = proxy_of(native)
+    assert found is not None and found.istio is None
+    ended = gateway_pod()
+    ended["status"]["phase"] = "Succeeded"
+    assert proxy_of(ended) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1.31.0", (1, 31)),
+        ("v1.9", (1, 9)),
+        ("1.18.2-asm.1", (1, 18)),
+        ("latest", None),
+        ("", None),
+    ],
+)
+def test_versions(text, expected):
+    assert parse_version(text) == expected
+    assert image_version({"image": f"r.io:5000/istio/pilot:{text}"}) == expected
+    assert show_version(expected) == (f"{expected[0]}.{expected[1]}" if expected else "unknown")
+
+
+def test_the_oldest_of_those_known():
+    assert oldest([(1, 31), None, (1, 9)]) == (1, 9)
+    assert oldest([None]) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "writes", "root"),
+    [
+        ({}, False, "istio-system"),
+        ({"accessLogFile": "/dev/stdout", "rootNamespace": "root"}, True, "root"),
+        ({"accessLogFile": ""}, False, "istio-system"),
+        ({"defaultProviders": {"accessLogging": ["envoy"]}}, True, "istio-system"),
+        ({"defaultProviders": {"tracing": ["x"]}}, False, "istio-system"),
+    ],
+)
+def test_reads_the_meshs_settings(config, writes, root):
+    found = Mesh.from_config(config)
+    assert (found.writes_access_log, found.root_namespace) == (writes, root)
+
+
+PROXY = Proxy("lab", "p", {"app": "a"}, (1, 31))
+
+
+def findings(asked=None, **facts):
+    snapshot = AccessLogSnapshot(**{"mesh": LOGGING, "proxies": (PROXY,), **facts})
+    return check_access_log(asked or spec(), snapshot)
+
+
+OWN = access_log_writes(spec())[0].manifest
+FOREIGN = {**OWN, "metadata": metadata("lab", "accesslog-lab-x")}
+FIRES = [
+    ("U101", {"objects": (FOREIGN,)}),
+    ("U121", {"settings": (setting(name="y"),)}),
+    ("U121", {"settings": (Setting("root/x", "istio-system"),)}),
+    ("U221", {"mesh": Mesh()}),
+    ("U222", {"proxies": ()}),
+    ("U222", {"asked": spec(selector={"app": "b"})}),
+    ("U222", {"proxies": (), "asked": spec("istio-system", reach=Reach.MESH)}),
+    ("U223", {}),
+    ("U223", {"present": spec(every=Duration(9))}),
+]
+SILENT = [
+    ("U101", {"objects": (OWN,)}),
+    ("U121", {"settings": (setting(), setting("other"))}),
+    ("U221", {}),
+    ("U221", {"mesh": Mesh(), "telemetry_logs": True}),
+    ("U222", {"asked": spec(selector={"app": "a"})}),
+    ("U222", {"asked": spec("istio-system", reach=Reach.MESH)}),
+    ("U223", {"present": spec()}),
+    ("U223", {"proxies": ()}),
+]
+
+
+@pytest.mark.parametrize(("code", "case"), FIRES)
+def test_fires(code, case):
+    (found,) = [finding for finding in findings(**case) if finding.code == code]
+    assert found.message and str(found).endswith(f"[{code}]")
+
+
+@pytest.mark.parametrize(("code", "case"), SILENT)
+def test_passes(code, case):
+    assert code not in [finding.code for finding in findings(**case)]
+
+
+def test_every_code_is_tested_both_ways():
+    codes = documented_codes(RULES)
+    assert {code for code, _ in FIRES} == codes == {code for code, _ in SILENT}
+
+
+def test_an_overlap_says_what_to_take_away():
+    (found, *_) = findings(settings=(setting(name="y"),))
+    assert "accesslog/y of namespace lab" in found.message
+    assert "kubectl istio-udp delete -n lab accesslog/y" in found.hint
+    (found, *_) = findings(settings=(Setting("istio-system/x", "istio-system"),))
+    assert "kubectl delete envoyfilter -n istio-system x" in found.hint
+
+
+def test_its_object_is_labelled_as_its_own():
+    assert OWN["metadata"]["labels"] == labels(Kind.ACCESS_LOG, "lab", "x")

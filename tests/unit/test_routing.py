@@ -1,0 +1,224 @@
+"""Who answers a request: Istio Gateways' servers and other people's VirtualServices."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gateway import gateways_from
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.names import labels
+from kubectl_istio_udp.model.response import Answer, ResponseApi
+from kubectl_istio_udp.model.responseplan import (
+    ResponseRequest,
+    ResponseSnapshot,
+    bound,
+    plan_response,
+)
+from kubectl_istio_udp.model.routing import Rival, Server, Takes, servers_from
+from kubectl_istio_udp.model.service import Service
+from tests.unit.builders import gateway_pod, gateway_service, metadata, service, tcp, udp
+
+(GATEWAY,) = gateways_from([gateway_pod()], [gateway_service()])
+SHOP = "istio-system/shop"
+
+
+def istio_gateway(*servers, name="shop", selector=None, **more):
+    return {
+        "kind": "Gateway",
+        "metadata": metadata("istio-system", name, **more),
+        "spec": {"selector": selector or {"istio": "ingressgateway"}, "servers": list(servers)},
+    }
+
+
+def server(port=80, protocol="HTTP", hosts=("*",), **tls):
+    found = {"port": {"number": port, "name": "x", "protocol": protocol}, "hosts": list(hosts)}
+    return {**found, "tls": tls} if tls else found
+
+
+def virtual_service(
+    *http, hosts=("a.example",), name="theirs", created="2026-01-01T00:00:00Z", **spec
+):
+    return {
+        "kind": "VirtualService",
+        "metadata": metadata("shop", "theirs"),
+        "spec": {"hosts": list(hosts), "gateways": [SHOP], "http": list(http), **spec},
+    }
+
+
+def takes(*matches, path="/direct", prefix=False):
+    rival = Rival.from_object(virtual_service({"match": list(matches)}))
+    return rival.takes(Answer(path, 200, prefix=prefix))
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ({"uri": {"exact": "/direct"}}, Takes.YES),
+        ({"uri": {"exact": "/other"}}, Takes.NO),
+        ({"uri": {"prefix": "/dir"}}, Takes.YES),
+        ({"uri": {"prefix": "/direct/"}}, Takes.NO),
+        ({"uri": {"regex": "/d.*t"}}, Takes.YES),
+        ({"uri": {"regex": "/d"}}, Takes.NO),
+        ({"uri": {"regex": "(?i-broken"}}, Takes.PERHAPS),
+        # istiod puts routes for everything behind all others.
+        ({"uri": {"prefix": "/"}}, Takes.NO),
+        ({"uri": {"regex": ".*"}}, Takes.NO),
+        ({"name": "all"}, Takes.NO),
+        ({"headers": {"x": {"exact": "1"}}}, Takes.PERHAPS),
+        ({"uri": {"exact": "/direct"}, "method": {"exact": "POST"}}, Takes.PERHAPS),
+        ({"uri": {"exact": "/other"}, "method": {"exact": "POST"}}, Takes.NO),
+        ({"uri": {"prefix": "/"}, "method": {"exact": "POST"}}, Takes.PERHAPS),
+        ({"uri": {"exact": "/direct"}, "ignoreUriCase": True}, Takes.PERHAPS),
+    ],
+)
+def test_which_requests_a_route_takes(match, expected):
+    assert takes(match) is expected
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ({"uri": {"exact": "/api/x"}}, Takes.PERHAPS),
+        ({"uri": {"prefix": "/api/x"}}, Takes.PERHAPS),
+        ({"uri": {"prefix": "/a"}}, Takes.YES),
+        ({"uri": {"regex": "/api/.*"}}, Takes.PERHAPS),
+        ({"uri": {"exact": "/other"}}, Takes.NO),
+        ({"uri": {"prefix": "/other"}}, Takes.NO),
+    ],
+)
+def test_which_requests_of_a_prefix_a_route_takes(match, expected):
+    assert takes(match, path="/api", prefix=True) is expected
+
+
+def test_one_of_several_matches_is_enough():
+    assert takes({"uri": {"exact": "/a"}}, {"uri": {"exact": "/direct"}}) is Takes.YES
+    assert Rival.from_object(virtual_service({})).takes(Answer("/x", 200)) is Takes.NO
+    assert Rival.from_object(virtual_service()).takes(Answer("/x", 200)) is Takes.NO
+
+
+def test_reads_a_virtual_service():
+    rival = Rival.from_object(virtual_service(hosts=["ratings", "*"], gateways=["own", "mesh"]))
+    assert rival.hosts == ("ratings.shop.svc.cluster.local", "*")
+    assert rival.gateways == {"shop/own", "mesh"}
+    rival = Rival.from_object({"metadata": {"namespace": "a", "name": "b"}})
+    assert (rival.owner, rival.hosts, rival.gateways) == ("a/b", (), {"mesh"})
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "namespace", "expected"),
+    [
+        (("*",), "a.example", "lab", True),
+        (("*/*",), "a.example", "lab", True),
+        (("lab/*",), "a.example", "lab", True),
+        (("other/*",), "a.example", "lab", False),
+        (("./*",), "a.example", "lab", False),
+        (("./*",), "a.example", "istio-system", True),
+        (("*.example",), "a.example", "lab", True),
+        (("a.example",), "*.example", "lab", True),
+        (("a.example",), "b.example", "lab", False),
+        ((), "a.example", "lab", False),
+    ],
+)
+def test_whom_a_server_admits(hosts, host, namespace, expected):
+    assert Server(SHOP, 80, hosts).admits(host, namespace) is expected
+
+
+def test_servers_of_a_gateways_pods():
+    mine = labels(Kind.RESPONSE, "lab", "x")
+    found = servers_from(
+        [
+            istio_gateway(server(), server(443, "HTTPS", mode="SIMPLE")),
+            istio_gateway(server(444, "HTTPS", mode="PASSTHROUGH"), server(53, "TCP")),
+            istio_gateway(server(81), name="elsewhere", selector={"istio": "egressgateway"}),
+            istio_gateway(server(82), name="ours", labels=mine),
+            {"metadata": metadata("a", "empty")},
+        ],
+        GATEWAY,
+    )
+    assert [(s.gateway, s.port, s.tls, s.response) for s in found] == [
+        (SHOP, 80, False, None),
+        (SHOP, 443, True, None),
+        ("istio-system/ours", 82, False, ("lab", "x")),
+    ]
+
+
+def planned(answer=None, servers=(), mesh=None, proxies=(1, 31), **request):
+    snapshot = ResponseSnapshot(
+        mesh or Mesh(istio=(1, 31)),
+        None if request.get("mesh") else GATEWAY,
+        proxies,
+        tuple(servers),
+        services=request.pop("services", ()),
+    )
+    return plan_response(ResponseRequest("lab", answer or Answer("/x", 200), **request), snapshot)
+
+
+@pytest.mark.parametrize(
+    ("control_plane", "proxies", "expected"),
+    [
+        ((1, 31), (1, 31), "virtualservice"),
+        ((1, 15), (1, 15), "virtualservice"),
+        ((1, 31), (1, 14), "envoyfilter"),
+        ((1, 14), (1, 31), "envoyfilter"),
+        (None, None, "virtualservice"),
+        (None, (1, 9), "envoyfilter"),
+    ],
+)
+def test_the_older_one_decides(control_plane, proxies, expected):
+    found = planned(mesh=Mesh(istio=control_plane), proxies=proxies)
+    assert found.response.spec.api.value == expected
+    shown = f"{control_plane[0]}.{control_plane[1]}" if control_plane else "unknown"
+    assert f"control plane {shown}" in found.reason
+
+
+def test_what_is_asked_for_is_done():
+    assert planned(api=ResponseApi.ENVOY_FILTER).response.spec.api is ResponseApi.ENVOY_FILTER
+
+
+def test_it_is_bound_to_the_servers_on_the_port():
+    servers = [Server("a/b", 80, ("*",)), Server("c/d", 81, ("*",)), Server("e/f", 80, ("z",))]
+    spec = planned(Answer("/x", 200, hosts=("y",)), servers).response.spec
+    assert spec.servers == ("a/b",) and not spec.creates_gateway
+
+
+@pytest.mark.parametrize(
+    ("owner", "create", "expected"),
+    [
+        (("lab", "other"), False, False),
+        (("lab", "other"), True, True),
+        (("lab", "x"), False, True),
+        (None, True, False),
+    ],
+)
+def test_no_response_rests_on_anothers_gateway(owner, create, expected):
+    spec = planned(
+        servers=[Server("a/b", 80, ("*",), response=owner)], create_gateway=create
+    ).response.spec
+    assert spec.creates_gateway is expected
+    assert spec.servers == (("a/b",) if owner is None else ())
+
+
+def test_inside_the_mesh():
+    ratings = Service.from_object(service("ratings", ports=[tcp(9080), udp(53)]))
+    found = plan_response(
+        ResponseRequest("lab", Answer("/x", 200, hosts=("r.lab.svc.x",)), mesh=True),
+        ResponseSnapshot(Mesh("root"), services=(ratings,)),
+    ).response.spec
+    assert (found.mesh, found.mesh_ports, found.root_namespace) == (True, (9080,), "root")
+    with pytest.raises(UsageError, match="needs the host of a Service"):
+        plan_response(
+            ResponseRequest("lab", Answer("/x", 200), mesh=True), ResponseSnapshot(Mesh())
+        )
+
+
+@pytest.mark.parametrize(
+    ("export_to", "expected"),
+    [([], True), (["*"], True), (["."], False), (["istio-system"], True), (["lab"], False)],
+)
+def test_whether_a_gateway_sees_it(export_to, expected):
+    rival = Rival.from_object(virtual_service(exportTo=export_to))
+    snapshot = ResponseSnapshot(Mesh(), GATEWAY, servers=(Server(SHOP, 80, ("*",)),))
+    spec = plan_response(ResponseRequest("lab", Answer("/x", 200)), snapshot).response.spec
+    assert bound(rival, spec, snapshot) is expected
