@@ -341,7 +341,7 @@ class Api:
             **{key: text for key, text in selectors.items() if text},
         }
         answer = self._send("watch", kind, namespace, query=query, stream=True, silence=silence)
-        return Watch(answer, lambda error: self._unreachable(error, None))
+        return Watch(answer, lambda error: self._unreachable(error, silence))
 
     def delete(self, kind: str, namespace: str | None, name: str, *, dry_run: bool = False) -> bool:
         """Delete one object; whether it was there."""

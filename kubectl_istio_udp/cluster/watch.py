@@ -21,10 +21,11 @@ from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError
 Kept = TypeVar("Kept")
 Key = tuple[str, str]
 
-# The server ends each watch by itself; by chance, so that not all come back at once. Its bookmarks
-# come every minute.
+# The server ends each watch by itself after so long; by chance, so that not all come back at once.
+# A server that does not do so either has hung. (Bookmarks are no sign of life: none came in 90 s of
+# quiet, measured.) A connection whose other end has gone is noticed sooner, by its keepalive.
 _WATCH_SECONDS = (240.0, 480.0)
-_SILENCE_SECONDS = 90.0
+_GRACE_SECONDS = 15.0
 _PAGE = 500
 _SHORT_SECONDS = 1.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
@@ -180,12 +181,13 @@ class Cache(Generic[Kept]):
     def _follow(self, version: str, backoff: Backoff) -> str:
         """Watch until the server ends it; the last version seen."""
         self._version = version
+        seconds = random.uniform(*_WATCH_SECONDS)
         self._watch = self._api.watch(
             self.kind,
             self.namespace,
             version,
-            seconds=random.uniform(*_WATCH_SECONDS),
-            silence=_SILENCE_SECONDS,
+            seconds=seconds,
+            silence=seconds + _GRACE_SECONDS,
             **self._selectors,
         )
         if self._stopping.is_set():

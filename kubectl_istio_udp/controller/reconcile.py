@@ -334,12 +334,16 @@ class Reconciler:
         """What `expose` would refuse it for, with what is on its way counted as there."""
         view, spec = self._view, exposure.spec
         own = view.own(spec.key).spec
+        # Of a thousand filters those that have nothing to do with this one are passed over first.
+        ports = {port.listener_port for port in spec.ports}
+        taken = {spec.proxy_name(port) for port in spec.ports}
         reach = [
             f.claims
             for f in view.all_filters()
-            if applies_to(f.manifest, snapshot.gateway, view.root_namespace)
+            if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
+            and applies_to(f.manifest, snapshot.gateway, view.root_namespace)
         ]
-        pending = [c for key, (c, _) in self._pending.items() if key != spec.key]
+        pending = [c for key, (c, _) in self._pending.copy().items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
         seen = replace(
             snapshot,
