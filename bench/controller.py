@@ -259,12 +259,12 @@ def main() -> int:
     api.create({**space, "metadata": metadata}, manager=MANAGER)
     try:
         result = bench(api, namespace, wanted)
+        print(json.dumps(result, indent=2), flush=True)
     finally:
         api.delete("Namespace", None, namespace)
         with controller():
             gone = lambda: not count(api, "EnvoyFilter", GATEWAY_NAMESPACE)  # noqa: E731
             wait_until("everything is gone", gone, 300)
-    print(json.dumps(result, indent=2))
     bounds = (
         result["to_service_entry"]["p99_ms"] < P99_SECONDS * 1000,
         result["peak_mb"] < MEGABYTES,

@@ -289,6 +289,51 @@ def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
     assert "has no UDP port 99" in running.tells("ExposeInvalid", "older")
 
 
+def test_in_whatever_order_wishes_are_looked_at_the_older_comes_first(running: Running) -> None:
+    running.server.put(
+        wished("older", created="2026-01-01T00:00:00Z"),
+        wished("newer", created="2026-02-01T00:00:00Z"),
+    )
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    outcome = controller._reconciler.reconcile(("default", "newer"))
+    assert outcome.reason == "PortTaken" and "Service default/older" in outcome.message
+    assert controller._reconciler.reconcile(("default", "older")).state == "ok"
+    assert running.filter("udp-default-newer") is None
+
+
+def test_what_is_being_written_is_taken_already(running: Running) -> None:
+    """An older wish that comes while the younger's EnvoyFilter is on its way comes too late."""
+    running.server.put(wished("younger", created="2026-02-01T00:00:00Z"))
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    seen: list[Any] = []
+
+    def meanwhile(request: Any) -> None:
+        if request.method == "PATCH" and not seen:
+            seen.append(None)
+            running.server.put(wished("older", created="2026-01-01T00:00:00Z"))
+            until(lambda: controller.view.wish(("default", "older")))
+            seen[0] = controller._reconciler.reconcile(("default", "older"))
+
+    running.server.seen = meanwhile
+    assert controller._reconciler.reconcile(("default", "younger")).state == "ok"
+    assert seen[0].reason == "PortTaken" and running.filter("udp-default-older") is None
+
+
+def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.server.put(wished(ports="nonsense"))
+    running.tells("ExposeInvalid")
+    running.server.put(endpoint_slice(endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.30"])
+    assert running.filter()
+    running.server.put(space("default", None))
+    until(lambda: not running.filter() and not running.entry())
+
+
 def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
     running.start(workers=8)
     running.server.put(*[wished(f"s{n}") for n in range(20)])
@@ -385,6 +430,9 @@ def test_labels_of_ours_in_a_tenants_namespace_speak_for_nobody_else(running: Ru
     running.server.remove("ServiceEntry", "default", victims)
     running.quiet()
     assert running.server.state() == before
+    # Nor has it made anybody forget what is the victim's.
+    running.server.remove("Service", "victim", "coredns")
+    until(lambda: not running.filter(victims) and not running.entry(victims, "victim"))
 
 
 def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
@@ -422,6 +470,24 @@ def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Runnin
     running.server.put(endpoint_slice(endpoint("10.244.0.79")))
     running.quiet()
     assert running.entry(name) is None and running.filter(name) is None
+
+
+def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Running) -> None:
+    """The watch has not told of it yet: what is written says which object it means."""
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    controller = running.start()
+    running.quiet()
+    running.server.fail("GET", "serviceentries.*watch=true", 500)
+    running.server.cut_watches()
+    until(lambda: running.server.watching() == 5)
+    running.server.remove("ServiceEntry", "default", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: controller.states()["failed"])
+    assert running.entry(name) is None
+    running.server.heal()
+    until(lambda: controller.states()["failed"] == 0)
+    assert running.entry(name) is None
 
 
 def test_a_persons_exposure_is_not_taken_over(running: Running) -> None:
