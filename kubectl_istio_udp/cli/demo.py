@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What the README exposes the sample Service at.
 _SAMPLES_PORT = "5300:53"
 _PROBE_SECONDS = 2.0
+_STEADY_SECONDS = 1.0
 # Queries that are asked between two steps of the restart.
 _QUERIES_A_STEP = 25
 
@@ -169,19 +170,20 @@ def _verify(lab: Lab, spec: ExposureSpec) -> bool:
 
 
 def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
-    """Replace every pod under queries; True when none was lost and all hops answer after it."""
+    """Replace every pod under queries; True when all were answered and all hops are after it."""
     from kubectl_istio_udp.envoy.gateway import LOOPBACK
     from kubectl_istio_udp.envoy.lab import replace_every_pod
     from kubectl_istio_udp.probe.local import SteadyClient
 
     click.echo()
     port = spec.ports[0].listener_port
-    with SteadyClient(_probe(lab), LOOPBACK, port, _PROBE_SECONDS) as client:
+    with SteadyClient(_probe(lab), LOOPBACK, port, _STEADY_SECONDS) as client:
         for old, new in replace_every_pod(
             lab, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
         ):
             click.echo(f"pod {old} is replaced by {new} at {lab.pods[new].address}")
-    click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered\n")
+    again = f", {client.again} of them when asked again" if client.again else ""
+    click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered{again}\n")
     return _verify(lab, spec) and client.answered == client.asked
 
 

@@ -19,12 +19,16 @@ from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 
 _START_SECONDS = 60.0
 # The first bytes let a proxy that sniffs the protocol go on. A Service that was made just now may
-# refuse at first, and a proxy that does not know its pods yet accepts and closes: so again.
+# refuse at first, and a proxy that does not know its pods yet accepts and closes: so again. The
+# shell waits for both ends of the pipe; the empty lines let the first one notice that nc is gone.
 _HOLD = """
 command -v nc >/dev/null || exit 127
 export HOST="$1" PORT="$2" SECONDS_LONG="$3"
 timeout "$3" sh -c '
-  while { echo verify; sleep "$SECONDS_LONG"; } | nc "$HOST" "$PORT" >/dev/null || :
+  while {
+    echo verify
+    for second in $(seq "$SECONDS_LONG"); do sleep 1; echo 2>/dev/null || break; done
+  } | nc "$HOST" "$PORT" >/dev/null || :
   do sleep 0.5; done'
 """
 

@@ -4,11 +4,16 @@ import copy
 
 import pytest
 
-from kubectl_istio_udp.cluster.existing import get_existing, list_exposures
-from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.cluster.existing import get_existing, list_existing, list_exposures
+from kubectl_istio_udp.model.accesslog import Reach
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, UsageError
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.response import ResponseApi
 from kubectl_istio_udp.model.specs import spec_of
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import plan_of
+from tests.unit.mesh_builders import RATINGS, access_log, put, response
 
 SPEC_NOTE = "kubectl-istio-udp/spec"
 
@@ -113,3 +118,138 @@ def test_a_missing_object_is_named(api, server, lost):
     (found,) = list_exposures(api)
     place = gone["metadata"]
     assert found.missing == (f"{gone['kind']} {place['namespace']}/{place['name']}",)
+
+
+# -- responses and access logs ------------------------------------------------------------------
+
+OWN_GATEWAY = {"creates_gateway": True, "servers": (), "api": ResponseApi.ENVOY_FILTER}
+
+
+def found(api, *namespace):
+    return [(e.namespace, str(e.ref)) for e in list_existing(api, *namespace)]
+
+
+def test_things_of_all_kinds_are_told_apart(api, server):
+    """Even where they have one name: an EnvoyFilter may belong to any of them."""
+    server.put(*objects("one"))
+    put(server, access_log("one"), response(name="one", **OWN_GATEWAY))
+    put(server, access_log("other", namespace="lab"))
+    assert found(api) == [
+        ("default", "one"),
+        ("default", "response/one"),
+        ("default", "accesslog/one"),
+        ("lab", "accesslog/other"),
+    ]
+    assert found(api, "lab") == [("lab", "accesslog/other")]
+    exposure, answer, log, _ = list_existing(api)
+    assert [o["kind"] for o in exposure.objects] == ["ServiceEntry", "EnvoyFilter", "Service"]
+    assert [o["kind"] for o in answer.objects] == ["Gateway", "VirtualService", "EnvoyFilter"]
+    assert [o["kind"] for o in log.objects] == ["EnvoyFilter"]
+    assert answer.spec == response(name="one", **OWN_GATEWAY).spec
+    assert log.spec == access_log("one")
+
+
+def test_only_the_kinds_asked_for_are_listed(api, server):
+    server.put(*objects("one"))
+    put(server, access_log("one"), response(name="one"))
+    only = list_existing(api, None, (Kind.ACCESS_LOG,))
+    assert [e.kind for e in only] == [Kind.ACCESS_LOG]
+    assert {r.path.rpartition("/")[2] for r in server.requests} == {"envoyfilters"}
+
+
+def test_gets_things_of_several_kinds_in_their_order(api, server):
+    server.put(*objects("a"))
+    put(server, access_log("a"), response(name="a"))
+    names = ["accesslog/a", "a", "responses/a"]
+    refs = [str(e.ref) for e in get_existing(api, "default", names)]
+    assert refs == ["accesslog/a", "a", "response/a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("response/x", "there is no response x in namespace default", "response/there"),
+        ("accesslog/x", "there is no access log x in namespace default", "accesslog/there"),
+        ("x", "there is no exposure x in namespace default", "kubectl istio-udp get -A"),
+    ],
+)
+def test_those_of_the_same_kind_are_offered(api, server, name, message, hint):
+    put(server, access_log("there"), response(name="there"))
+    with pytest.raises(NotFound, match=message) as caught:
+        get_existing(api, "default", [name])
+    assert caught.value.hints[0].endswith(hint)
+
+
+@pytest.mark.parametrize("name", ["pod/x", "response/", "/x", "a/b/c"])
+def test_a_name_of_no_kind_is_refused(api, name):
+    with pytest.raises(UsageError, match="names nothing of ours"):
+        get_existing(api, "default", [name])
+
+
+@pytest.mark.parametrize(
+    ("lost", "missing"),
+    [
+        (("Gateway", "istio-system"), "Gateway istio-system/response-default-hello"),
+        (("VirtualService", "default"), "VirtualService default/response-default-hello"),
+        (("EnvoyFilter", "istio-system"), "EnvoyFilter istio-system/response-default-hello"),
+    ],
+)
+def test_what_a_response_lacks_is_named(api, server, lost, missing):
+    put(server, response(**OWN_GATEWAY))
+    server.remove(*lost, "response-default-hello")
+    (there,) = list_existing(api)
+    assert there.missing == (missing,)
+    assert there.spec == response(**OWN_GATEWAY).spec
+
+
+# -- who may not look everywhere ----------------------------------------------------------------
+
+EVERYWHERE = r"v[\w]+/(serviceentries|envoyfilters|services|gateways|virtualservices)\?"
+
+
+def test_responses_and_access_logs_near_are_found(api, server):
+    server.put(*objects())
+    away = GatewayRef("lab", "edge", {"app": "edge"})
+    put(server, response(**OWN_GATEWAY), response(name="away", gateway=away, **OWN_GATEWAY))
+    put(server, access_log(), access_log("gw", namespace="istio-system", reach=Reach.GATEWAY))
+    server.fail("GET", EVERYWHERE, 403)
+    things = list_existing(api, "default")
+    assert [str(e.ref) for e in things] == [
+        "coredns",
+        "response/away",
+        "response/hello",
+        "accesslog/namespace",
+    ]
+    assert [e.missing for e in things] == [()] * 4
+    assert [str(e.ref) for e in list_existing(api, "istio-system")] == ["accesslog/gw"]
+
+
+def test_a_response_whose_annotation_is_lost_is_looked_for_at_the_usual_gateway(api, server):
+    put(server, response(**OWN_GATEWAY))
+    broken = server.get("VirtualService", "default", "response-default-hello")
+    broken["metadata"]["annotations"] = {}
+    server.put(broken)
+    server.fail("GET", EVERYWHERE, 403)
+    (there,) = list_existing(api, "default")
+    assert there.missing == ()
+
+
+def test_rights_for_exposures_alone_are_enough_for_them(api, server):
+    """Of the other kinds nothing is seen then, as of a namespace that has none."""
+    server.put(*objects())
+    put(server, response(mesh=True, hosts=(RATINGS,)), access_log())
+    server.fail("GET", EVERYWHERE, 403)
+    server.fail("GET", "/namespaces/[^/]+/(gateways|virtualservices)", 403)
+    server.fail("GET", "/namespaces/default/(envoyfilters|services)", 403)
+    assert found(api, "default") == [("default", "coredns")]
+    (there,) = list_existing(api, "default")
+    assert there.missing == ()
+    assert [str(e.ref) for e in get_existing(api, "default", ["coredns"])] == ["coredns"]
+
+
+def test_who_asks_for_a_response_is_told_that_it_may_not_be_seen(api, server):
+    put(server, response())
+    server.fail("GET", EVERYWHERE, 403)
+    server.fail("GET", "/namespaces/[^/]+/virtualservices", 403)
+    with pytest.raises(Forbidden, match="virtualservices"):
+        get_existing(api, "default", ["response/hello"])

@@ -161,3 +161,36 @@ def test_reads_a_refusal_from_the_log(api, server, log, reason):
 def test_a_log_that_may_not_be_read_says_nothing(api, server):
     server.fail("GET", "/log", 403)
     assert proxies.refusal_in_log(api, *WHERE, PREFIX, 5) is None
+
+
+def route_dump(*names):
+    routes = [{"name": name} if name else {} for name in names]
+    return {
+        "configs": [
+            {"route_config": {"virtual_hosts": [{"routes": routes}, {}]}},
+            {"route_config": {}},
+            {},
+        ]
+    }
+
+
+def test_reads_the_http_routes(api, server):
+    asked = answering(server, route_dump("response-a-b-123", "response-a-c-1", "", "theirs"), {})
+    assert proxies.routes(api, *WHERE, "response-a-") == {"response-a-b-123", "response-a-c-1"}
+    assert proxies.routes(api, *WHERE, "response-a-") == frozenset()
+    assert asked[0][1][-1] == "config_dump?resource=dynamic_route_configs"
+
+
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [
+        ({"node": {"metadata": {"ISTIO_VERSION": "1.14.5"}}}, (1, 14)),
+        ({"node": {"metadata": {"ISTIO_VERSION": "main"}}}, None),
+        ({"node": {"metadata": {}}}, None),
+        ({}, None),
+    ],
+)
+def test_a_proxy_says_its_version(api, server, answer, version):
+    asked = answering(server, answer)
+    assert proxies.istio_version(api, *WHERE) == version
+    assert asked[0][1][-1] == "server_info"

@@ -5,11 +5,23 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from kubectl_istio_udp.cluster.existing import list_exposures
-from kubectl_istio_udp.cluster.status import Status, age, read_status
+from kubectl_istio_udp.cluster.existing import list_existing, list_exposures
+from kubectl_istio_udp.cluster.status import Status, age, proxy_rows, read_status
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
+from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, service, udp
+from kubectl_istio_udp.render.response import route_name
+from tests.unit.apiserver import Exec
+from tests.unit.builders import (
+    cluster,
+    endpoint,
+    endpoint_slice,
+    gateway_pod,
+    plan_of,
+    service,
+    udp,
+)
+from tests.unit.mesh_builders import RATINGS, access_log, put, response
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
@@ -94,3 +106,65 @@ def test_an_exposure_that_cannot_be_read_has_an_age(api, server):
     (found,) = read_status(api, list_exposures(api))
     assert (found.address, found.ready) == ("", "")
     assert found == Status("", "", found.age, "unreadable")
+
+
+def test_what_is_no_exposure_has_neither_address_nor_endpoints(api, server):
+    put(server, response(), access_log())
+    assert [(s.address, s.ready, s.state) for s in read_status(api, list_existing(api))] == [
+        ("", "", "ok"),
+        ("", "", "ok"),
+    ]
+
+
+def test_a_response_that_lacks_an_object_says_so(api, server):
+    put(server, response(creates_gateway=True, servers=()))
+    server.remove("VirtualService", "default", "response-default-hello")
+    (found,) = read_status(api, list_existing(api))
+    assert found.state == "no VirtualService"
+
+
+# -- what the proxies have ----------------------------------------------------------------------
+
+POD, SECOND = "istio-ingressgateway-1", "istio-ingressgateway-2"
+
+
+def rows(api):
+    return [row for existing in list_existing(api) for row in proxy_rows(api, existing)]
+
+
+def test_each_gateway_pods_listener_cluster_and_hosts(api, server, fakes):
+    exposure = plan_of(ports=parse_port_requests(["5300:53"])).exposure
+    for write in writes(exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    server.put(gateway_pod(SECOND), gateway_pod("late", ready=False))
+    fakes.deaf[SECOND] = Exec(error="gone")
+    first, second = rows(api)
+    name = "udp-default-coredns-5300"
+    assert first == [POD, f"listener {name}, cluster {name}", "10.244.0.20:53, 10.244.0.21:53"]
+    assert second[0] == SECOND and "could not be asked" in second[1] and second[2] == ""
+
+
+def test_what_a_gateway_does_not_have_is_said(api, server, fakes):
+    fakes.stuck = True
+    for write in writes(plan_of(cluster_with_free_ports()).exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    name = "udp-default-coredns-5300"
+    assert rows(api) == [[POD, f"no listener {name}, no cluster {name}", ""]]
+
+
+def test_each_gateway_pods_route(api, server, fakes):
+    put(server, response())
+    assert rows(api) == [[POD, f"route {route_name(response())}", ""]]
+    fakes.stuck = True
+    assert rows(api) == [[POD, "no route", ""]]
+
+
+def test_what_is_not_at_a_gateway_has_no_rows(api, server, fakes):
+    broken = access_log("broken")
+    put(server, response(mesh=True, hosts=(RATINGS,)), access_log(), broken)
+    unreadable = server.get("EnvoyFilter", "default", broken.object_name)
+    unreadable["metadata"]["annotations"] = {}
+    server.put(unreadable)
+    assert len(list_existing(api)) == 3
+    assert rows(api) == []
+    assert fakes.commands == []

@@ -9,12 +9,15 @@ from kubectl_istio_udp.cluster.waiting import (
     ready_pods,
     wait_until_gone,
     wait_until_live,
+    wait_until_routed,
 )
 from kubectl_istio_udp.model.errors import Forbidden, Rejected, WaitTimeout
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
+from kubectl_istio_udp.render.response import route_name
 from tests.unit.apiserver import Exec
 from tests.unit.builders import GATEWAY_LABELS, gateway_pod, plan_of
+from tests.unit.mesh_builders import put, response
 
 NAME = "udp-default-coredns-5300"
 POD = "istio-ingressgateway-1"
@@ -178,3 +181,62 @@ def test_ready_pods(api, server):
     found = ready_pods(api, "istio-system", GATEWAY_LABELS)
     assert [pod.name for pod in found] == ["a", "b", POD]
     assert ready_pods(api, "istio-system", {"app": "other"}) == ()
+
+
+# -- HTTP routes --------------------------------------------------------------------------------
+
+ROUTE = route_name(response())
+
+
+def routed(api, timeout=0.05, progress=lambda _: None):
+    return wait_until_routed(api, "istio-system", GATEWAY_LABELS, ROUTE, timeout, progress)
+
+
+def test_every_gateway_has_the_route(api, server, fakes):
+    put(server, response())
+    server.put(gateway_pod("istio-ingressgateway-2"), gateway_pod("late", ready=False))
+    assert routed(api) == (POD, "istio-ingressgateway-2")
+
+
+def test_the_route_comes_while_we_wait(api, server, fakes):
+    """One of another answer is not taken for it."""
+    put(server, response(status=201))
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        put(server, response())
+
+    assert routed(api, timeout=60, progress=progress) == (POD,)
+    assert lines == [f"{POD} has not yet taken route {ROUTE}"]
+
+
+def test_a_route_that_does_not_come_is_told(api, server, fakes):
+    with pytest.raises(WaitTimeout, match=f"{POD} has not yet taken route {ROUTE} after 0.05s"):
+        routed(api)
+
+
+def test_a_gateway_that_cannot_be_asked_for_routes_is_asked_again(api, server, fakes):
+    put(server, response())
+    fakes.deaf[POD] = Exec(error="starting")
+
+    def progress(line):
+        assert line.startswith(f"{POD} could not be asked (")
+        fakes.deaf.clear()
+
+    assert routed(api, timeout=60, progress=progress) == (POD,)
+
+
+def test_who_may_not_ask_for_routes_is_told_at_once(api, server, fakes):
+    server.fail("GET", "/exec", 403)
+    with pytest.raises(Forbidden):
+        routed(api, timeout=60)
+
+
+def test_a_refused_route_ends_it_at_once(api, server, fakes):
+    server.logs["istio-system", POD] = (
+        "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config for type.googleapis.com/"
+        "envoy.config.route.v3.RouteConfiguration rejected: bad body\tthread=1\n"
+    )
+    with pytest.raises(Rejected, match="refused it: bad body"):
+        routed(api, timeout=60)

@@ -1,0 +1,673 @@
+"""`direct response`, and get, describe, verify and delete of what it makes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+
+import pytest
+import yaml
+
+from tests.unit.apiserver import Exec
+from tests.unit.builders import (
+    endpoint,
+    endpoint_slice,
+    gateway_pod,
+    gateway_service,
+    service,
+    tcp,
+)
+from tests.unit.fakes import page
+from tests.unit.mesh_builders import (
+    RATINGS,
+    envoy_filter,
+    istio_gateway,
+    istiod_pod,
+    sidecar_pod,
+    virtual_service,
+)
+
+NAME = "response-default-hello"
+POD = "istio-ingressgateway-1"
+INTERRUPTED = 130
+HELLO = ("direct", "response", "/hello", "--body", "hi")
+GATEWAY_TARGET, SERVICE_TARGET = "10.244.0.7:8080", "10.96.0.80:80"
+VIRTUAL_SERVICE = f"virtualservice.networking.istio.io/{NAME}"
+ENVOY_FILTER = f"envoyfilter.networking.istio.io/{NAME}"
+GATEWAY = f"gateway.networking.istio.io/{NAME}"
+
+
+@pytest.fixture
+def edge(server):
+    """The gateway has an Istio Gateway on port 80, and the Service's endpoints are known."""
+    ports = [{"name": "http2", "port": 8080, "protocol": "TCP"}]
+    server.put(
+        istio_gateway(),
+        istiod_pod(),
+        endpoint_slice(
+            endpoint("10.244.0.7", POD),
+            of="istio-ingressgateway",
+            namespace="istio-system",
+            ports=ports,
+        ),
+    )
+    return server
+
+
+def written(server, kind="VirtualService", namespace="default", name=NAME):
+    return server.get(kind, namespace, name)
+
+
+def route(server):
+    return written(server)["spec"]["http"][0]
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_writes_a_virtual_service(run, edge):
+    done = run(*HELLO, "--status", "201", "--header", "Content-Type=text/plain")
+    assert (done.code, done.out) == (0, f"{VIRTUAL_SERVICE} serverside-applied\n")
+    assert done.err.splitlines() == [
+        "answered by virtualservice (control plane 1.31, gateway 1.31)",
+        "prove it: kubectl istio-udp verify -n default response/hello",
+    ]
+    spec = written(edge)["spec"]
+    assert (spec["hosts"], spec["gateways"]) == (["*"], ["istio-system/edge"])
+    assert route(edge)["match"] == [{"uri": {"exact": "/hello"}}]
+    assert route(edge)["directResponse"] == {"status": 201, "body": {"string": "hi"}}
+    assert route(edge)["headers"]["response"]["set"] == {"content-type": "text/plain"}
+    assert edge.writes() == [
+        "PATCH /apis/networking.istio.io/v1beta1/namespaces/default/virtualservices/" + NAME
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["/hello"],
+        ["--body", "hi", "/hello"],
+        ["-n", "default", "/hello", "--body", "hi"],
+        ["response", "/hello"],
+        ["response", "--status", "204", "/hello"],
+    ],
+)
+def test_a_path_is_short_for_a_response(run, edge, words):
+    assert run("direct", *words).code == 0
+    assert written(edge)
+
+
+def test_the_path_of_a_file_is_no_path_of_a_request(run, kubeconfig, fakes, edge):
+    done = run("direct", "--kubeconfig", str(kubeconfig), "coredns")
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == "coredns: 2 pods answered"
+    assert not written(edge)
+
+
+def test_a_file_before_the_path_is_none_either(run, kubeconfig, edge, tmp_path):
+    body = tmp_path / "body"
+    body.write_text("from a file", "utf-8")
+    words = ["--kubeconfig", str(kubeconfig), "--body-file", str(body), "/hello"]
+    assert run("direct", *words).code == 0
+    assert route(edge)["directResponse"]["body"] == {"string": "from a file"}
+
+
+def test_help_is_of_the_group_and_of_the_subcommand(run):
+    done = run("direct", "--help")
+    assert done.code == 0 and "query" in done.out and "response" in done.out
+    done = run("direct", "response", "--help")
+    assert done.code == 0 and "--create-gateway" in done.out
+
+
+def test_a_body_that_is_no_text(run, edge, tmp_path):
+    body = tmp_path / "body"
+    body.write_bytes(b"\xff\x00")
+    assert run("direct", "/hello", "--body-file", str(body), "--binary").code == 0
+    assert base64.b64decode(route(edge)["directResponse"]["body"]["bytes"]) == b"\xff\x00"
+
+
+def test_a_body_from_standard_input(run, edge, monkeypatch):
+    class Input:
+        class buffer:
+            @staticmethod
+            def read():
+                return b"typed"
+
+    monkeypatch.setattr("sys.stdin", Input)
+    assert run("direct", "/hello", "--body-file", "-").code == 0
+    assert route(edge)["directResponse"]["body"] == {"string": "typed"}
+
+
+@pytest.mark.parametrize("words", [[], ["--body", ""]])
+def test_without_a_body(run, edge, words):
+    assert run("direct", "/hello", *words).code == 0
+    assert route(edge)["directResponse"] == {"status": 200}
+
+
+def test_prefix_hosts_and_name(run, edge):
+    words = ["--prefix", "--host", "a.example.com", "--host", "a.example.com", "--host", "b.org"]
+    assert run("direct", "/api/", *words, "--name", "hello").code == 0
+    assert written(edge)["spec"]["hosts"] == ["a.example.com", "b.org"]
+    assert route(edge)["match"] == [{"uri": {"prefix": "/api/"}}]
+
+
+def test_another_namespace(run, edge):
+    assert run("direct", "/hello", "-n", "lab").code == 0
+    assert written(edge, namespace="lab", name="response-lab-hello")
+
+
+def test_creates_a_gateway_where_asked(run, server):
+    done = run(*HELLO, "--create-gateway", "--gateway-port", "8888", "--host", "a.org")
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        f"{GATEWAY} serverside-applied",
+        f"{VIRTUAL_SERVICE} serverside-applied",
+    ]
+    (made,) = written(server, "Gateway", "istio-system")["spec"]["servers"]
+    assert made["port"] == {"number": 8888, "name": "http-8888", "protocol": "HTTP"}
+    assert made["hosts"] == ["a.org"]
+    assert written(server)["spec"]["gateways"] == [f"istio-system/{NAME}"]
+    # Said once, it stays; and once there is another server, it goes.
+    assert run(*HELLO, "--gateway-port", "8888", "--host", "a.org").code == 0
+    assert written(server, "Gateway", "istio-system")
+    server.put(istio_gateway(port=8888))
+    done = run(*HELLO, "--gateway-port", "8888", "--host", "a.org")
+    assert done.out.splitlines()[-1] == f'gateway.networking.istio.io "{NAME}" deleted'
+    assert written(server)["spec"]["gateways"] == ["istio-system/edge"]
+
+
+def test_an_envoy_filter_where_asked(run, edge):
+    done = run(*HELLO, "--api", "envoyfilter", "--header", "x-a=50%")
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        f"{VIRTUAL_SERVICE} serverside-applied",
+        f"{ENVOY_FILTER} serverside-applied",
+    ]
+    assert "answered by envoyfilter (as asked)" in done.err
+    (patch,) = written(edge, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
+    assert patch["patch"]["operation"] == "INSERT_FIRST"
+    assert patch["patch"]["value"]["direct_response"] == {
+        "status": 200,
+        "body": {"inline_string": "hi"},
+    }
+
+
+@pytest.mark.parametrize(("istiod", "gateway"), [("1.14.6", "1.31.0"), ("1.31.0", "1.12.1")])
+def test_an_istio_before_direct_responses_gets_an_envoy_filter(run, edge, istiod, gateway):
+    edge.put(istiod_pod(version=istiod), gateway_pod(image=f"istio/proxyv2:{gateway}"))
+    done = run(*HELLO)
+    assert done.code == 0
+    assert "answered by envoyfilter (control plane 1." in done.err
+    assert written(edge, "EnvoyFilter", "istio-system")
+
+
+def test_changing_the_api_takes_the_other_objects_away(run, edge):
+    assert run(*HELLO, "--api", "envoyfilter").code == 0
+    done = run(*HELLO, "--api", "virtualservice")
+    assert done.out.splitlines() == [
+        f"{VIRTUAL_SERVICE} serverside-applied",
+        f'envoyfilter.networking.istio.io "{NAME}" deleted',
+    ]
+    assert not written(edge, "EnvoyFilter", "istio-system")
+
+
+def test_the_same_again_changes_nothing(run, edge):
+    run(*HELLO)
+    before, count = edge.state(), len(edge.requests)
+    done = run(*HELLO)
+    assert (done.code, done.out) == (0, f"{VIRTUAL_SERVICE} unchanged\n")
+    assert edge.state() == before
+    assert len(edge.requests) > count
+
+
+def test_a_change_takes_the_place_of_what_was(run, edge):
+    run(*HELLO, "--header", "x-a=1")
+    assert run("direct", "/hello", "--status", "404").code == 0
+    assert route(edge)["directResponse"] == {"status": 404}
+    assert "headers" not in route(edge)
+
+
+# -- showing without writing --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dry_run", ["client", "server"])
+def test_a_dry_run_writes_nothing(run, edge, dry_run):
+    before = edge.state()
+    done = run(*HELLO, "--dry-run", dry_run)
+    said = "(dry run)" if dry_run == "client" else "(server dry run)"
+    assert done.out == f"{VIRTUAL_SERVICE} serverside-applied {said}\n"
+    assert (done.code, edge.state(), edge.writes()) == (0, before, [])
+    assert "prove it" not in done.err
+
+
+@pytest.mark.parametrize("form", ["yaml", "json", "name"])
+@pytest.mark.parametrize("more", [[], ["--dry-run", "client"]])
+def test_output_for_programs(run, edge, form, more):
+    done = run(*HELLO, "--api", "envoyfilter", "-o", form, *more)
+    assert done.code == 0
+    if form == "name":
+        assert done.out.splitlines() == [VIRTUAL_SERVICE, ENVOY_FILTER]
+        return
+    found = json.loads(done.out)["items"] if form == "json" else list(yaml.safe_load_all(done.out))
+    assert [o["kind"] for o in found] == ["VirtualService", "EnvoyFilter"]
+
+
+# -- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hello"], "path 'hello' does not begin with /"),
+        (["/a b"], "is none that a request can have"),
+        (["/a?b=c"], "is none that a request can have"),
+        (["/a/../b"], "proxies resolve /./ and /../"),
+        (["/x", "--status", "199"], "--status 199 is not in 200..599"),
+        (["/x", "--status", "600"], "--status 600 is not in 200..599"),
+        (["/x", "--status", "x"], "'x' is not a valid integer"),
+        (["/x", "--body", "a", "--body-file", "-"], "--body and --body-file do not go together"),
+        (["/x", "--body-file", "/does/not/exist"], "does not exist"),
+        (["/x", "--binary"], "--binary is about a body"),
+        (["/x", "--body", "\udcff"], "the body is not text (UTF-8)"),
+        (["/x", "--header", "plain"], "--header 'plain' is not NAME=VALUE"),
+        (["/x", "--header", "a b=c"], "--header 'a b=c' is not NAME=VALUE"),
+        (["/x", "--header", "Host=a"], "--header Host: the proxy itself sets it"),
+        (["/x", "--header", "a=1", "--header", "A=2"], "--header a is given twice"),
+        (["/x", "--host", "a:80"], "--host 'a:80' is no host"),
+        (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org takes in b.a.org"),
+        (["/x", "--mesh"], "inside the mesh a response needs the host of a Service"),
+        (["/x", "--mesh", "--gateway", "a"], "it does not go with a gateway's options"),
+        (["/x", "--mesh", "--gateway-selector", "a=b"], "does not go with a gateway's options"),
+        (["/x", "--mesh", "--create-gateway"], "does not go with a gateway's options"),
+        (["/x", "--name", "A_B"], "response 'A_B' is not a name that Kubernetes takes"),
+        (["/x", "-n", "A_B"], "namespace 'A_B' is not a name that Kubernetes takes"),
+        (["/x", "--gateway-port", "0"], "0 is not in the range"),
+        (["/x", "--api", "gateway-api"], "'gateway-api' is not one of"),
+        (["/x", "--gateway-selector", "x"], "--gateway-selector 'x' is not KEY=VALUE"),
+        ([], "Missing argument 'PATH'"),
+    ],
+)
+def test_wrong_usage(run, edge, words, message):
+    before = edge.state()
+    done = run("direct", "response", *words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert edge.state() == before
+
+
+def test_a_body_that_cannot_be_read(run, edge, tmp_path, monkeypatch):
+    body = tmp_path / "body"
+    body.write_text("x", "utf-8")
+
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", denied)
+    done = run("direct", "/hello", "--body-file", str(body))
+    assert done.code == 2
+    assert f"--body-file {body}: Permission denied" in done.err
+
+
+def test_no_server_on_the_port(run, server):
+    done = run(*HELLO)
+    assert done.code == 3
+    assert "U111" in done.err and "--create-gateway" in done.err
+    assert "nothing was written" in done.err
+    assert server.writes() == []
+
+
+def test_somebody_elses_virtual_service_of_that_name(run, edge):
+    edge.put(virtual_service(NAME, hosts=("other.example.com",)))
+    done = run(*HELLO)
+    assert done.code == 3
+    assert f"VirtualService default/{NAME} exists and is not of response hello" in done.err
+    assert "give the response another name: --name" in done.err
+    assert edge.writes() == []
+
+
+def test_an_older_route_of_others(run, edge):
+    match = [{"uri": {"exact": "/hello"}}]
+    edge.put(virtual_service(hosts=("*",), http=[{"match": match}]))
+    done = run(*HELLO)
+    assert done.code == 3
+    assert "U113" in done.err and "--api envoyfilter" in done.err
+    done = run(*HELLO, "--api", "envoyfilter")
+    assert done.code == 0
+    assert "U213" in done.err and "default/shop" in done.err
+
+
+def test_an_api_that_this_istio_does_not_know(run, edge):
+    edge.put(istiod_pod(version="1.14.0"))
+    done = run(*HELLO, "--api", "virtualservice")
+    assert done.code == 3
+    assert "U115" in done.err
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_failed_write_takes_everything_back(run, server, gone):
+    before = server.state()
+    server.fail("PATCH", "/(virtualservices|gateways)/", 403, skip=gone)
+    done = run(*HELLO, "--create-gateway")
+    assert done.code == 3
+    assert "no permission to patch" in done.err
+    assert server.state() == before
+
+
+# -- waiting ------------------------------------------------------------------------------------
+
+
+def test_a_gateway_that_does_not_take_it_is_told(run, edge, fakes):
+    fakes.stuck = True
+    done = run(*HELLO, "--timeout", "50ms")
+    assert done.code == 3
+    assert f"gateway pod istio-system/{POD} has not yet taken route {NAME}-" in done.err
+    assert written(edge)
+
+
+def test_no_wait_asks_nobody(run, edge, fakes):
+    fakes.stuck = True
+    assert run(*HELLO, "--no-wait").code == 0
+    assert fakes.commands == []
+
+
+def test_a_refusal_takes_everything_back(run, edge, fakes):
+    fakes.stuck = True
+    before = edge.state()
+    edge.logs["istio-system", POD] = (
+        "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config for x.RouteConfiguration rejected: "
+        "bad\tthread=1\n"
+    )
+    done = run(*HELLO)
+    assert done.code == 3
+    assert "refused it: bad" in done.err and "was taken back" in done.err
+    assert edge.state() == before
+
+
+def test_an_interruption_while_waiting_keeps_what_was_written(run, edge, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kubectl_istio_udp.cluster.waiting.wait_until_routed", interrupted)
+    done = run(*HELLO)
+    assert done.code == INTERRUPTED
+    assert "what was applied stays" in done.err
+    assert "kubectl istio-udp get -n default response/hello" in done.err
+    assert "Traceback" not in done.err
+    assert written(edge)
+
+
+def test_an_interruption_while_writing_takes_back(run, server, fakes):
+    before = server.state()
+
+    def interrupt(request):
+        if request.method == "PATCH" and "/virtualservices/" in request.path:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    server.seen = interrupt
+    done = run(*HELLO, "--create-gateway")
+    assert done.code == INTERRUPTED
+    assert "interrupted" in done.err
+    assert server.state() == before
+
+
+# -- inside the mesh ----------------------------------------------------------------------------
+
+MESH = (*HELLO, "--mesh", "--host", RATINGS)
+
+
+@pytest.fixture
+def ratings(server):
+    server.put(service("ratings", ports=[tcp(9080, "http")]), istiod_pod())
+    return server
+
+
+def test_inside_the_mesh(run, ratings, fakes):
+    done = run(*MESH)
+    assert (done.code, done.out) == (0, f"{VIRTUAL_SERVICE} serverside-applied\n")
+    spec = written(ratings)["spec"]
+    assert (spec["gateways"], spec["hosts"]) == (["mesh"], [RATINGS])
+    assert spec["http"][1]["route"] == [{"destination": {"host": RATINGS}}]
+    assert fakes.commands == []
+
+
+def test_inside_the_mesh_by_an_envoy_filter(run, ratings):
+    done = run(*MESH, "--api", "envoyfilter")
+    assert (done.code, done.out) == (0, f"{ENVOY_FILTER} serverside-applied\n")
+    (patch,) = written(ratings, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
+    assert patch["match"]["context"] == "SIDECAR_OUTBOUND"
+    assert patch["match"]["routeConfiguration"]["vhost"] == {"name": f"{RATINGS}:9080"}
+
+
+def test_a_mesh_host_that_others_route_is_refused(run, ratings):
+    ratings.put(virtual_service("theirs", hosts=(RATINGS,), gateways=()))
+    done = run(*MESH)
+    assert done.code == 3
+    assert "U114" in done.err
+
+
+# -- verify -------------------------------------------------------------------------------------
+
+
+def test_verify_every_hop_answers(run, edge, fakes):
+    run(*HELLO)
+    done = run("verify", "response/hello")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["TARGET", "VIA", "ANSWERED", "CODE", "TIME", "ANSWER"]
+    assert lines[1].split() == [GATEWAY_TARGET, "gateway", POD, "yes", "200", "12ms", "hi"]
+    assert lines[2].split()[:4] == [SERVICE_TARGET, "service", "istio-ingressgateway", "yes"]
+    assert lines[3] == "response/hello: every hop answered"
+    words = fakes.commands[-1]
+    assert words[-1] == "http://any.invalid:80/hello"
+
+
+def test_verify_asks_for_every_host(run, edge, fakes):
+    run(*HELLO, "--host", "*.example.com", "--host", "b.org")
+    assert run("verify", "response/hello").code == 0
+    asked = {words[-1] for words in fakes.commands if words[0] == "sh"}
+    assert asked == {"http://any.example.com:80/hello", "http://b.org:80/hello"}
+
+
+def test_verify_over_tls(run, server, fakes):
+    server.put(istio_gateway(port=443, protocol="HTTPS", tls={"mode": "SIMPLE"}))
+    assert run(*HELLO, "--gateway-port", "443").code == 0
+    assert run("verify", "response/hello").code == 0
+    assert fakes.commands[-1][-1] == "https://any.invalid:443/hello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (
+            page(404, "none"),
+            "the gateway is reached, and answers 404 in place of 200: "
+            f"{POD} has the response's route; another one goes before it",
+        ),
+        (
+            page(200, "theirs"),
+            "the gateway is reached, and answers 200 with another body: "
+            f"{POD} has the response's route; another one goes before it",
+        ),
+        (
+            Exec(stderr="curl: (7) refused\nexit 7\n"),
+            f"the gateway refuses the port: {POD} has the response's route; "
+            "another one goes before it",
+        ),
+    ],
+)
+def test_verify_tells_another_answer(run, edge, fakes, answer, verdict):
+    run(*HELLO)
+    fakes.http = {GATEWAY_TARGET: answer, SERVICE_TARGET: answer}
+    done = run("verify", "response/hello")
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == f"response/hello: {verdict}"
+
+
+def test_verify_tells_a_missing_route(run, edge, fakes):
+    run(*HELLO)
+    fakes.stuck = True
+    done = run("verify", "response/hello")
+    assert done.code == 1
+    assert done.out.splitlines()[-1].endswith(f"{POD} has no route of this response")
+
+
+def test_verify_tells_a_broken_service(run, edge, fakes):
+    run(*HELLO)
+    fakes.http[SERVICE_TARGET] = Exec(stderr="exit 28\n")
+    done = run("verify", "response/hello")
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == (
+        f"response/hello: the gateway answers, service istio-ingressgateway ({SERVICE_TARGET}) "
+        "does not answer"
+    )
+
+
+def test_verify_tells_a_missing_object(run, edge, fakes):
+    """Also while the gateway still answers."""
+    run(*HELLO, "--api", "envoyfilter")
+    edge.remove("VirtualService", "default", NAME)
+    done = run("verify", "response/hello")
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == (
+        f"response/hello: VirtualService default/{NAME} is missing; run the same command again"
+    )
+
+
+def test_verify_without_a_ready_gateway(run, edge):
+    run(*HELLO)
+    edge.put(gateway_pod(ready=False), gateway_service(clusterIP="None"))
+    edge.put(
+        endpoint_slice(
+            of="istio-ingressgateway",
+            namespace="istio-system",
+            ports=[{"name": "http2", "port": 8080, "protocol": "TCP"}],
+        )
+    )
+    done = run("verify", "response/hello")
+    assert done.code == 1
+    assert "the gateway has no ready pod" in done.out
+
+
+def test_verify_without_curl(run, edge, fakes):
+    run(*HELLO)
+    fakes.http = {GATEWAY_TARGET: Exec(code=127)}
+    done = run("verify", "response/hello")
+    assert done.code == 3
+    assert "pod default/network-tool cannot run curl" in done.err
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_verify_data_for_programs(run, edge, form):
+    run(*HELLO)
+    done = run("verify", "response/hello", "-o", form)
+    (found,) = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
+    assert (found["kind"], found["name"], found["good"]) == ("response", "hello", True)
+    assert [probe["target"] for probe in found["probes"]] == [GATEWAY_TARGET, SERVICE_TARGET]
+    assert found["probes"][0]["answers"] == ["hi"]
+
+
+def test_verify_inside_the_mesh(run, ratings, fakes):
+    run(*MESH)
+    done = run("verify", "response/hello")
+    assert done.code == 3
+    assert "pod default/network-tool has no sidecar" in done.err
+    ratings.put(sidecar_pod("network-tool", app="network-tool"))
+    done = run("verify", "response/hello")
+    assert done.code == 0
+    assert done.out.splitlines()[1].split()[:3] == [f"{RATINGS}:9080", "sidecar", "network-tool"]
+    assert "--connect-to" not in fakes.commands[-1]
+
+
+def test_verify_inside_the_mesh_makes_a_tool_with_a_sidecar(run, ratings):
+    run(*MESH)
+    run("verify", "response/hello", "--create-tool")
+    (made,) = [r for r in ratings.requests if r.method == "PATCH" and "/pods/" in r.path]
+    assert made.body["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+
+
+def test_verify_of_what_cannot_be_read(run, edge):
+    run(*HELLO)
+    broken = written(edge)
+    broken["metadata"]["annotations"] = {}
+    edge.put(broken)
+    done = run("verify", "response/hello")
+    assert done.code == 3
+    assert f"response hello: VirtualService default/{NAME} has no annotation" in done.err
+
+
+# -- get, describe, delete ----------------------------------------------------------------------
+
+
+def table(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def test_get(run, edge):
+    run(*HELLO, "--prefix", "--host", "a.org", "--host", "b.org", "--host", "c.org")
+    headers, row = table(run("get", "response/hello").out)
+    assert headers == ["NAME", "HOSTS", "PATH", "CODE", "BODY", "AT", "API", "STATUS", "AGE"]
+    assert row[:-1] == [
+        "hello", "a.org", "+2", "more", "/hello*", "200", "2B",
+        "istio-system/istio-ingressgateway:80", "virtualservice", "ok",
+    ]  # fmt: skip
+
+
+def test_get_wide(run, edge):
+    run(*HELLO, "--host", "a.org", "--host", "b.org", "--header", "x-a=1", "--header", "x-b=2")
+    headers, row = table(run("get", "response/hello", "-o", "wide").out)
+    assert headers[-2:] == ["HEADERS", "SERVERS"]
+    assert row[1] == "a.org,b.org"
+    assert row[-2:] == ["x-a,x-b", "istio-system/edge"]
+
+
+def test_get_of_a_mesh_response_without_a_body(run, ratings):
+    run("direct", "/hello", "--mesh", "--host", RATINGS)
+    _, row = table(run("get", "response/hello").out)
+    assert row[:5] == ["hello", RATINGS, "/hello", "200", "mesh"]
+
+
+def test_describe(run, edge):
+    run(*HELLO, "--api", "envoyfilter", "--host", "a.org")
+    done = run("describe", "response/hello")
+    assert done.code == 0
+    for line in ("Name:        hello", "Type:        response", "Status:      ok", "Asked for:"):
+        assert line in done.out.splitlines()
+    assert ["EnvoyFilter", "istio-system", NAME] in [row[:3] for row in table(done.out)]
+    assert f"route {NAME}-" in done.out
+    assert "Address" not in done.out
+
+
+@pytest.mark.parametrize("words", [["response/hello"], ["responses/hello"], ["--all"]])
+def test_delete(run, edge, words):
+    before = edge.state()
+    run(*HELLO, "--api", "envoyfilter")
+    done = run("delete", *words)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        f'envoyfilter.networking.istio.io "{NAME}" deleted',
+        f'virtualservice.networking.istio.io "{NAME}" deleted',
+    ]
+    assert edge.state() == before
+
+
+def test_delete_leaves_others_of_the_same_name(run, edge):
+    run("access-log", "--name", "hello")
+    run(*HELLO)
+    assert run("delete", "response/hello").code == 0
+    assert run("get", "-o", "name").out == "accesslog/hello\n"
+
+
+def test_delete_of_what_is_not_there(run, edge):
+    done = run("delete", "response/nothing")
+    assert done.code == 3
+    assert "there is no response nothing in namespace default" in done.err
+    assert run("delete", "response/nothing", "--ignore-not-found").code == 0
+
+
+def test_a_foreign_filter_in_the_way(run, edge):
+    edge.put(envoy_filter(NAME))
+    done = run(*HELLO, "--api", "envoyfilter")
+    assert done.code == 3
+    assert f"EnvoyFilter istio-system/{NAME} exists and is not of response hello" in done.err
