@@ -17,7 +17,7 @@ export ISTIO GROUND
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help demo venv lint test cluster cluster-down e2e try shell dist clean
+.PHONY: help demo venv lint test cluster cluster-down e2e bench try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ else
 e2e: venv cluster
 	$(call E2E,$(IN_CLUSTER))
 endif
+
+bench: venv cluster ## the controller under load, in that cluster
+	$(IN_CLUSTER) $(VENV)/bin/python bench/controller.py $(ARGS)
 
 try: venv cluster ## the cluster, the sample workloads and one exposed Service, to play with
 	@for words in "samples apply" "expose coredns -p 5300:53 --wait" "verify coredns"; do \

@@ -179,7 +179,7 @@ def _options(
     gateway_service: str,
 ) -> Options:
     kept = Affinity(affinity)
-    usual = LoadBalancing.MAGLEV if kept is Affinity.SOURCE_IP else LoadBalancing.ROUND_ROBIN
+    usual = kept.usual_load_balancing
     return Options(
         max_sessions=_DEFAULTS.max_sessions if max_sessions is None else max_sessions,
         idle_timeout=idle_timeout,

@@ -24,6 +24,7 @@ VERBS = {
     "get": "List exposures, responses and access logs.",
     "describe": "Show everything about them.",
     "delete": "Take them away.",
+    "controller": "Keep what Services' annotations declare exposed, from within the cluster.",
     "demo": "Show the whole job on this machine, with a real Envoy and no cluster.",
     "validate": "Ask a real Envoy whether it accepts EnvoyFilters; needs no cluster.",
     "samples": "Apply, delete or print a DNS server and a network tool to try this with.",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
 
 Decorator = Callable[[Any], Any]
+CONTROLLER_NAMESPACE = "istio-udp"
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -109,6 +110,22 @@ class Common:
 
 def cluster_options(command: Callable[..., Any]) -> Any:
     """-n, --context, --kubeconfig, --as, --as-group, --request-timeout, -v as one `common`."""
+    return _with_common(command, _CLUSTER_OPTIONS)
+
+
+def controller_options(command: Callable[..., Any]) -> Any:
+    """The same, where -n says where the controller is."""
+    own = click.option(
+        "-n",
+        "--namespace",
+        default=CONTROLLER_NAMESPACE,
+        show_default=True,
+        help="Namespace of the controller.",
+    )
+    return _with_common(command, (own, *_CLUSTER_OPTIONS[1:]))
+
+
+def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -> Any:
 
     def collect(**values: Any) -> Any:
         common = Common(
@@ -123,7 +140,7 @@ def cluster_options(command: Callable[..., Any]) -> Any:
         click.get_current_context().find_root().meta["verbose"] = common.verbose
         return command(common=common, **values)
 
-    return with_options(collect, command, _CLUSTER_OPTIONS)
+    return with_options(collect, command, decorators)
 
 
 _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
@@ -233,6 +250,32 @@ wait_options: tuple[Decorator, ...] = (
     click.option(
         "--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait."
     ),
+)
+
+gateway_namespaces_option = click.option(
+    "--gateway-namespace",
+    "gateway_namespaces",
+    multiple=True,
+    metavar="NAMESPACE",
+    default=("istio-system",),
+    show_default=True,
+    help="Where gateways are; repeatable. The controller writes EnvoyFilters there and nowhere "
+    "else.",
+)
+
+root_namespace_option = click.option(
+    "--root-namespace",
+    default="istio-system",
+    show_default=True,
+    metavar="NAMESPACE",
+    help="The mesh's root namespace, whose EnvoyFilters reach every gateway.",
+)
+
+allow_all_option = click.option(
+    "--allow-all",
+    is_flag=True,
+    help="Every namespace may expose every port; else only what its Namespace's annotation "
+    "kubectl-istio-udp/allow says.",
 )
 
 validate_option = click.option(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket as socket_
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlparse
@@ -30,7 +32,14 @@ from kubernetes.config import (
 )
 
 from kubectl_istio_udp.cluster.refusals import Action, refusal
-from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, Unreachable
+from kubectl_istio_udp.model.errors import (
+    Busy,
+    ClusterError,
+    Expired,
+    IstioUdpError,
+    NotFound,
+    Unreachable,
+)
 
 Object = Mapping[str, Any]
 Item = TypeVar("Item")
@@ -45,10 +54,23 @@ _PATHS = {
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
     "EnvoyFilter": ("apis/networking.istio.io/v1alpha3", "envoyfilters"),
     "ServiceEntry": ("apis/networking.istio.io/v1beta1", "serviceentries"),
+    "Event": ("api/v1", "events"),
+    "Lease": ("apis/coordination.k8s.io/v1", "leases"),
+    "ServiceAccount": ("api/v1", "serviceaccounts"),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "ClusterRole": ("apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    "ClusterRoleBinding": ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
+    "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
     "VirtualService": ("apis/networking.istio.io/v1beta1", "virtualservices"),
     "Gateway": ("apis/networking.istio.io/v1beta1", "gateways"),
     "Telemetry": ("apis/telemetry.istio.io/v1alpha1", "telemetries"),
 }
+_METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT"}
+# A connection whose other end has gone is noticed although nothing is sent: after 10 s of silence
+# the kernel asks every 5 s, and gives up after the third.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 _MANY_AT_ONCE = 8
 # exec's channels (the subprotocol's documentation in k8s.io/apimachinery, remotecommand).
@@ -105,6 +127,21 @@ class ExecResult:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Page:
+    """A part of a list.
+
+    Attributes:
+        items: manifests.
+        continue_: where the next page begins, "" after the last one.
+        version: that of the whole list, from which a watch can go on.
+    """
+
+    items: Sequence[dict[str, Any]]
+    continue_: str
+    version: str
+
+
 class Api:
     """One cluster, as one user. Safe to use from several threads."""
 
@@ -114,7 +151,8 @@ class Api:
         """Take a kubernetes.client.Configuration; see `connect`."""
         self._configuration = configuration
         self._options = options
-        configuration.connection_pool_maxsize = _MANY_AT_ONCE
+        configuration.connection_pool_maxsize = 2 * _MANY_AT_ONCE
+        configuration.socket_options = _socket_options()
         self._pool = RESTClientObject(configuration).pool_manager
         self.namespace = namespace
 
@@ -199,7 +237,7 @@ class Api:
             ApplyConflict: another manager owns a field and has it otherwise.
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
-        namespace, name = metadata["namespace"], metadata["name"]
+        namespace, name = metadata.get("namespace"), metadata["name"]
         query = {"fieldManager": manager}
         if force:
             query["force"] = "true"
@@ -212,7 +250,100 @@ class Api:
         same = _same_content(before, after) if dry_run else _same_version(before, after)
         return Applied(after, "unchanged" if same else "changed", warnings)
 
-    def delete(self, kind: str, namespace: str, name: str, *, dry_run: bool = False) -> bool:
+    def create(self, manifest: Object, *, manager: str) -> dict[str, Any]:
+        """Create one object that must not be there yet; it as it is now.
+
+        Raises:
+            Conflict: there is one of that name.
+        """
+        metadata = manifest["metadata"]
+        answer: dict[str, Any] = self._json(
+            "create",
+            manifest["kind"],
+            metadata.get("namespace"),
+            query={"fieldManager": manager},
+            body=manifest,
+        )
+        return answer
+
+    def update(self, manifest: Object, *, manager: str) -> dict[str, Any]:
+        """Replace one object, if it still has the manifest's resourceVersion; it as it is now.
+
+        Raises:
+            Conflict: somebody else changed it meanwhile.
+        """
+        metadata = manifest["metadata"]
+        answer: dict[str, Any] = self._json(
+            "update",
+            manifest["kind"],
+            metadata.get("namespace"),
+            metadata["name"],
+            query={"fieldManager": manager},
+            body=manifest,
+        )
+        return answer
+
+    def list_page(
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        limit: int,
+        continue_: str = "",
+        **selectors: str,
+    ) -> Page:
+        """Some of the objects of a kind, as a list of the API server comes in pages.
+
+        Args:
+            kind, namespace: as for `list`.
+            limit: how many at most.
+            continue_: where the last page ended, "" for the first one.
+            selectors: labelSelector, fieldSelector.
+
+        Raises:
+            Expired: the pages took too long; begin anew.
+        """
+        query = {"limit": str(limit), **{key: text for key, text in selectors.items() if text}}
+        if continue_:
+            query["continue"] = continue_
+        answer = self._json("list", kind, namespace, query=query)
+        about, version = answer["metadata"], answer.get("apiVersion", "v1")
+        items = [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
+        return Page(items, about.get("continue") or "", about.get("resourceVersion") or "")
+
+    def watch(
+        self,
+        kind: str,
+        namespace: str | None,
+        version: str,
+        *,
+        seconds: float,
+        silence: float,
+        **selectors: str,
+    ) -> Watch:
+        """Begin to watch the objects of a kind from a version of their list.
+
+        Args:
+            kind, namespace: as for `list`.
+            version: what came before it is known.
+            seconds: how long; the server ends it then.
+            silence: seconds without anything, bookmarks too, after which it is broken.
+            selectors: labelSelector, fieldSelector.
+
+        Raises:
+            Expired: the version is too old: list again.
+        """
+        query = {
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(int(seconds)),
+            **{key: text for key, text in selectors.items() if text},
+        }
+        answer = self._send("watch", kind, namespace, query=query, stream=True, silence=silence)
+        return Watch(answer, lambda error: self._unreachable(error, silence))
+
+    def delete(self, kind: str, namespace: str | None, name: str, *, dry_run: bool = False) -> bool:
         """Delete one object; whether it was there."""
         query = {"dryRun": "All"} if dry_run else {}
         try:
@@ -346,32 +477,54 @@ class Api:
         raw: bool = False,
     ) -> tuple[Any, tuple[str, ...]]:
         """Send one request; the decoded answer (text where raw) and the server's warnings."""
+        answer = self._send(
+            verb, kind, namespace, name, subresource, query=query, body=body, raw=raw
+        )
+        warnings = tuple(_warnings(answer.headers.getlist("Warning")))
+        if raw:
+            return answer.data.decode(errors="replace"), warnings
+        return self._decoded(answer.data), warnings
+
+    def _send(
+        self,
+        verb: str,
+        kind: str,
+        namespace: str | None,
+        name: str = "",
+        subresource: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        raw: bool = False,
+        stream: bool = False,
+        silence: float | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request; its answer, if that is no refusal. A silence that long ends it."""
         path = self._path(kind, namespace, name, subresource)
         url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
         headers = self._headers()
         headers["Accept"] = "*/*" if raw else "application/json"
         if body is not None:
-            headers["Content-Type"] = "application/apply-patch+yaml"
-        method = {"list": "GET"}.get(verb, verb.upper())
-        seconds = self._options.request_timeout or None
+            applied = verb == "patch"
+            headers["Content-Type"] = "application/" + ("apply-patch+yaml" if applied else "json")
+        connect = self._options.request_timeout or None
+        read = connect if silence is None else silence
         try:
-            answer = self._pool.request(
-                method,
+            answer: urllib3.BaseHTTPResponse = self._pool.request(
+                _METHODS.get(verb, verb.upper()),
                 url,
                 headers=headers,
                 body=json.dumps(body) if body is not None else None,
-                timeout=urllib3.Timeout(connect=seconds, read=seconds),
+                timeout=urllib3.Timeout(connect=connect, read=read),
                 retries=False,
+                preload_content=not stream,
             )
+            if answer.status >= 300:
+                action = self._action(verb, kind, namespace, name, subresource)
+                raise _timed(refusal(answer.status, answer.data, action), answer.headers)
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            raise self._unreachable(error, seconds) from error
-        if answer.status >= 300:
-            action = self._action(verb, kind, namespace, name, subresource)
-            raise refusal(answer.status, answer.data, action)
-        warnings = tuple(_warnings(answer.headers.getlist("Warning")))
-        if raw:
-            return answer.data.decode(errors="replace"), warnings
-        return self._decoded(answer.data), warnings
+            raise self._unreachable(error, read) from error
+        return answer
 
     def _decoded(self, body: bytes) -> dict[str, Any]:
         try:
@@ -406,6 +559,76 @@ class Api:
             f"the API server {host} cannot be reached: {_plain(cause)}",
             hints=["check it: kubectl version", "another cluster: --context or --kubeconfig"],
         )
+
+
+class Watch:
+    """A watch that has begun: iterate over (type, manifest) until the server ends it.
+
+    Types are the API's: ADDED, MODIFIED, DELETED, and BOOKMARK, whose manifest has nothing but a
+    resourceVersion.
+    """
+
+    def __init__(
+        self,
+        answer: urllib3.BaseHTTPResponse,
+        unreachable: Callable[[BaseException], Unreachable],
+    ) -> None:
+        """Take the answer, whose body is still to come, and what to say when it does not."""
+        self._answer, self._unreachable = answer, unreachable
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each event as it comes.
+
+        Raises:
+            Expired: the server no longer has what comes next.
+            Unreachable: the connection broke, or was silent for too long.
+            ClusterError: the server says so.
+        """
+        rest = b""
+        try:
+            for piece in self._answer.stream(2**16, decode_content=False):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in filter(None, lines):
+                    yield _event(line)
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            self._answer.close()
+
+    def stop(self) -> None:
+        """End it, from another thread too."""
+        # What urllib3 is older than 2.3 ends with its silence.
+        with suppress(Exception):
+            getattr(self._answer, "shutdown", self._answer.close)()
+
+
+def _event(line: bytes) -> tuple[str, dict[str, Any]]:
+    event = json.loads(line)
+    kind, manifest = event["type"], event["object"]
+    if kind == "ERROR":
+        code, message = manifest.get("code"), manifest.get("message", "")
+        raise (Expired if code == 410 else ClusterError)(f"the watch ended: {message}")
+    return kind, manifest
+
+
+def _timed(error: ClusterError, headers: Mapping[str, str]) -> ClusterError:
+    """The error, with the time that the server asks to wait, where it does."""
+    seconds = headers.get("Retry-After", "")
+    if isinstance(error, Busy) and seconds.isdigit():
+        error.retry_after = float(seconds)
+    return error
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    """urllib3's own, and keepalive as far as the platform has it."""
+    options = [(socket_.IPPROTO_TCP, socket_.TCP_NODELAY, 1)]
+    options.append((socket_.SOL_SOCKET, socket_.SO_KEEPALIVE, 1))
+    options += [
+        (socket_.IPPROTO_TCP, getattr(socket_, name), value)
+        for name, value in _KEEPALIVE.items()
+        if hasattr(socket_, name)
+    ]
+    return options
 
 
 def selector_of(labels: Mapping[str, str]) -> str:

@@ -10,7 +10,10 @@ from typing import Any
 
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
+    Busy,
     ClusterError,
+    Conflict,
+    Expired,
     Forbidden,
     NotFound,
     NotInstalled,
@@ -96,7 +99,8 @@ def refusal(status: int, body: bytes, action: Action) -> ClusterError:
                 "take the fields over: --force-conflicts",
             ],
         )
-    return ClusterError(f"the API server refused to {action.verb} {action.target}: {message}")
+    kind = {409: Conflict, 410: Expired, 429: Busy, 503: Busy}.get(status, ClusterError)
+    return kind(f"the API server refused to {action.verb} {action.target}: {message}")
 
 
 def _forbidden(message: str, action: Action) -> Forbidden:

@@ -16,6 +16,7 @@ from kubectl_istio_udp.model.ownership import is_managed, managed_ports
 from kubectl_istio_udp.model.write import Write
 
 Report = Callable[[str, str, str], None]
+_IDENTITY = ("name", "namespace")
 # What we apply of a port; the server adds more (nodePort).
 _APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 # A listener whose filters change is drained (measured: 47 s until an open connection was closed).
@@ -106,7 +107,7 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
     former: dict[str, Any] = {
         "apiVersion": manifest["apiVersion"],
         "kind": manifest["kind"],
-        "metadata": {"name": write.name, "namespace": write.namespace},
+        "metadata": {key: value for key, value in manifest["metadata"].items() if key in _IDENTITY},
     }
     if not write.whole:
         former["spec"] = {
@@ -120,11 +121,10 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
         mine = manifest["metadata"].get(part) or {}
         theirs = before["metadata"].get(part) or {}
         former["metadata"][part] = {key: theirs[key] for key in mine if key in theirs}
-    former["spec"] = {
-        key: value
-        for key, value in before["spec"].items()
-        if manifest["kind"] != "Service" or key in manifest["spec"]
-    }
+    # Its spec, or what such a kind has in place of one (data, rules).
+    former |= {key: before[key] for key in manifest if key not in former and key in before}
+    if manifest["kind"] == "Service":
+        former["spec"] = {k: v for k, v in before["spec"].items() if k in manifest["spec"]}
     return former
 
 
@@ -197,13 +197,24 @@ def _silence(
     api: Api, existing: Existing, envoy_filter: Mapping[str, Any], timeout: float
 ) -> list[str]:
     """Take the listeners out of the EnvoyFilter and wait until no gateway has them."""
-    metadata, spec = envoy_filter["metadata"], dict(envoy_filter["spec"])
+    metadata, spec = envoy_filter["metadata"], envoy_filter["spec"]
     patches = spec.get("configPatches") or ()
     listeners = [p["patch"]["value"]["name"] for p in patches if p["applyTo"] == "LISTENER"]
     if not listeners:
         return []
+    silent = without_listeners(envoy_filter)
+    api.apply(silent, before=envoy_filter, manager=names.MANAGER, force=True)
+    selector = (spec.get("workloadSelector") or {}).get("labels") or {}
+    problem = wait_until_gone(api, metadata["namespace"], selector, listeners, timeout)
+    return [problem] if problem else []
+
+
+def without_listeners(envoy_filter: Mapping[str, Any]) -> dict[str, Any]:
+    """An EnvoyFilter, as it is to be applied, with the clusters of what it is and nothing else."""
+    metadata, spec = envoy_filter["metadata"], dict(envoy_filter["spec"])
+    patches = spec.get("configPatches") or ()
     spec["configPatches"] = [p for p in patches if p["applyTo"] != "LISTENER"]
-    manifest = {
+    return {
         "apiVersion": envoy_filter["apiVersion"],
         "kind": "EnvoyFilter",
         "metadata": {
@@ -214,10 +225,6 @@ def _silence(
         },
         "spec": spec,
     }
-    api.apply(manifest, before=envoy_filter, manager=names.MANAGER, force=True)
-    selector = (spec.get("workloadSelector") or {}).get("labels") or {}
-    problem = wait_until_gone(api, metadata["namespace"], selector, listeners, timeout)
-    return [problem] if problem else []
 
 
 def _delete(api: Api, manifest: Mapping[str, Any] | None, *, dry_run: bool, report: Report) -> None:

@@ -64,6 +64,24 @@ class ApplyConflict(ClusterError):
     """A server-side apply met fields that another field manager owns."""
 
 
+class Conflict(ClusterError):
+    """The object is there already, or is not any more what the request says it was."""
+
+
+class Expired(ClusterError):
+    """The API server no longer keeps the version that a watch or a list was to go on from."""
+
+
+class Busy(ClusterError):
+    """The API server asks to come later (429, 503).
+
+    Attributes:
+        retry_after: seconds it asks to wait; 0 where it names none.
+    """
+
+    retry_after = 0.0
+
+
 class Refused(ClusterError):
     """A check found that writing would harm the gateway; nothing was written."""
 

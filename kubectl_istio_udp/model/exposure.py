@@ -43,6 +43,11 @@ class Affinity(str, Enum):
     NONE = "none"
     SOURCE_IP = "source-ip"
 
+    @property
+    def usual_load_balancing(self) -> LoadBalancing:
+        """What goes with it where nothing else is said."""
+        return LoadBalancing.MAGLEV if self is Affinity.SOURCE_IP else LoadBalancing.ROUND_ROBIN
+
 
 class LoadBalancing(str, Enum):
     """Which pod a new session gets; the value is what the flag is given."""
@@ -245,5 +250,14 @@ class Exposure:
     gateway_service: Mapping[str, Any] | None = None
 
     def ready_endpoints(self, port: ExposedPort) -> tuple[Endpoint, ...]:
-        """The endpoints of a port that take new sessions."""
-        return tuple(e for e in self.endpoints.get(port.service_port, ()) if e.ready)
+        """The endpoints of a port that take new sessions.
+
+        Where none is ready, those that are on their way out and still answer: kube-proxy does the
+        same (KEP-1669), and an answer from a leaving pod is better than none. istiod, which finds
+        them by selector, does not.
+        """
+        there = self.endpoints.get(port.service_port, ())
+        ready = tuple(e for e in there if e.ready)
+        if ready or self.spec.discovery is Discovery.SELECTOR:
+            return ready
+        return tuple(e for e in there if e.serving and e.terminating)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
@@ -109,6 +109,7 @@ class Endpoint:
         pod: the pod's name; "" for an address that is no pod's.
         ready: whether new sessions may go there (the EndpointSlice's `ready` condition).
         terminating: whether its pod is being deleted.
+        serving: whether it answers, being deleted or not.
     """
 
     address: str
@@ -116,6 +117,7 @@ class Endpoint:
     pod: str = ""
     ready: bool = True
     terminating: bool = False
+    serving: bool = True
 
     @property
     def target(self) -> str:
@@ -148,13 +150,16 @@ class EndpointSlice:
         for entry in manifest.get("endpoints") or ():
             conditions = entry.get("conditions") or {}
             reference = entry.get("targetRef") or {}
+            ready = conditions.get("ready") is not False
+            serving = conditions.get("serving")
             endpoints.append(
                 Endpoint(
                     address=entry["addresses"][0],
                     port=0,
                     pod=reference.get("name", "") if reference.get("kind") == "Pod" else "",
-                    ready=conditions.get("ready") is not False,
+                    ready=ready,
                     terminating=conditions.get("terminating") is True,
+                    serving=ready if serving is None else serving,
                 )
             )
         return cls(
@@ -191,9 +196,7 @@ def endpoints_of(
     slices = tuple(slices)
     for family in families:
         found = {
-            (endpoint.address, number): Endpoint(
-                endpoint.address, number, endpoint.pod, endpoint.ready, endpoint.terminating
-            )
+            (endpoint.address, number): replace(endpoint, port=number)
             for piece in slices
             if piece.family == family and (number := piece.ports.get((port_name, protocol)))
             for endpoint in piece.endpoints

@@ -14,6 +14,9 @@ RESERVED_FILES = 2_000
 MOST_USEFUL_SESSIONS = 28_000
 # Where the limit cannot be read (an image without a shell).
 CAREFUL_SESSIONS = 4_000
+# What a controller takes a gateway's file limit to be where nobody has measured it: the lowest that
+# was met on a cluster.
+CAREFUL_FILE_LIMIT = 20_000
 # Fewer than these (Envoy's own default of 1,024, in round figures) and busy clients notice.
 FEW_SESSIONS = 1_000
 

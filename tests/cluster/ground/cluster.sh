@@ -16,6 +16,18 @@ alive() {      # NAME
   { read -r pid rest <"$RUN/pids/$1"; } 2>/dev/null && [ -n "$rest" ] && [ "$(identity "$pid")" = "$rest" ]
 }
 
+# restart NAME [SECONDS]: by the very words it was started by
+restart() {
+  local name=$1 pid words
+  alive "$name" || die "$name does not run"
+  read -r pid _ <"$RUN/pids/$name"
+  mapfile -d '' -t words <"/proc/$pid/cmdline"
+  kill -KILL "$pid"
+  gone "$name" || die "$name (process $pid) does not end"
+  sleep "${2:-0}"
+  start "$name" "${words[@]}"
+}
+
 in_net() { nsenter --net="$NETNS" "$@"; }
 kubectl() { in_net kubectl "$@"; }
 
@@ -23,7 +35,7 @@ kubectl() { in_net kubectl "$@"; }
 start() {
   local name=$1 pid
   shift
-  nsenter --net="$NETNS" setsid "$@" >"$RUN/log/$name.log" 2>&1 </dev/null 9>&- &
+  nsenter --net="$NETNS" setsid "$@" >>"$RUN/log/$name.log" 2>&1 </dev/null 9>&- &
   pid=$!
   echo "$pid $(identity $pid)" >"$RUN/pids/$name"
 }
@@ -231,8 +243,18 @@ Y
 
 # push NAME REFERENCE: from the layout that `build` made into the cluster's registry, under its upstream name
 push() {
-  in_net skopeo copy -q --preserve-digests --insecure-policy --dest-tls-verify=false "oci:$D/oci-$ISTIO:$1" "docker://127.0.0.1:5000/$2" \
-    >"$RUN/log/push.log" 2>&1 || die "$2 could not be pushed" "$RUN/log/push.log"
+  push_from "oci-$ISTIO" "$@"
+}
+push_from() {  # LAYOUT NAME REFERENCE
+  in_net skopeo copy -q --preserve-digests --insecure-policy --dest-tls-verify=false "oci:$D/$1:$2" "docker://127.0.0.1:5000/$3" \
+    >"$RUN/log/push.log" 2>&1 || die "$3 could not be pushed" "$RUN/log/push.log"
+}
+# The controller of this source, under a name of its own for each, so that a Deployment gets exactly that.
+controller() {
+  local image=kubectl-istio-udp/controller:${CONTROLLER_ID:0:12}
+  [ "$(cat "$RUN/controller-image" 2>/dev/null)" != "$image" ] || return 0
+  push_from oci-controller controller "$image"
+  echo "$image" >"$RUN/controller-image"
 }
 
 # Gives every Service of type LoadBalancer an address of its own, as a cloud would. The API server ends a watch now
@@ -300,7 +322,7 @@ gateway_api() {
 enter() {
   [ $# -gt 0 ] || die "exec needs a command"
   [ -e "$NETNS" ] && alive kube-apiserver || die "no cluster is running; start one with: make cluster"
-  exec nsenter --net="$NETNS" "$@"
+  E2E_CONTROLLER_IMAGE=$(cat "$RUN/controller-image" 2>/dev/null || true) E2E_GROUND_RUN=$RUN exec nsenter --net="$NETNS" "$@"
 }
 
 # Nothing of the cluster is kept, so nothing is asked to end: processes first, those that would start others before

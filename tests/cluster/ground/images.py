@@ -107,4 +107,5 @@ def main(folder: str, base_tar: str, bin_: str, istio_bin: str) -> None:
     layout.close()
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,324 @@
+"""The controller under load, on a real API server: prints what docs/measurements.md has of it.
+
+    make bench ARGS='--services 1000 --rate 100 --seconds 60'
+
+Makes Services with hand-made EndpointSlices and (as plain objects that no kubelet runs) their pods,
+starts a controller as a process, and times: until everything is exposed; from the write of an
+EndpointSlice to that of its ServiceEntry, and to the gateway's own Envoy; memory, CPU, requests. At
+last it takes everything away again. Exits 1 where a bound does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
+from kubectl_istio_udp.cluster.watch import Cache
+from kubectl_istio_udp.model.names import label_selector, object_name
+
+Manifest = dict[str, Any]
+
+ENDPOINTS = 10
+FIRST_PORT = 20_000
+GATEWAY_NAMESPACE = "istio-system"
+MANAGER = "bench"
+METRICS_PORT = 18_080
+ADMIN_PORT = 18_000
+# What the issue asks for.
+P99_SECONDS, MEGABYTES, REQUESTS_A_CHANGE = 1.0, 200.0, 2.0
+SAMPLE_SECONDS = 0.5
+
+
+def address(service: int, endpoint: int, round_: int = 0) -> str:
+    """An address that no other endpoint of the run has, at any time."""
+    number = (round_ * 1_000_000 + service * 100 + endpoint) % 2**24
+    return f"11.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+
+def service(namespace: str, number: int) -> Manifest:
+    notes = {
+        "expose": f"{FIRST_PORT + number}:53",
+        "discovery": "endpoints",
+        "max-sessions": "50",
+        # A Service of its own for each would time kube-proxy and load balancers, not this.
+        "gateway-service": "none",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": f"s{number}",
+            "namespace": namespace,
+            "annotations": {f"kubectl-istio-udp/{key}": value for key, value in notes.items()},
+        },
+        "spec": {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
+    }
+
+
+def slice_(namespace: str, number: int, changed: str = "") -> Manifest:
+    addresses = [address(number, endpoint) for endpoint in range(ENDPOINTS)]
+    if changed:
+        addresses[0] = changed
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"s{number}",
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": f"s{number}"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
+        "endpoints": [{"addresses": [a], "conditions": {"ready": True}} for a in addresses],
+    }
+
+
+def pod(namespace: str, number: int, endpoint: int) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"s{number}-{endpoint}",
+            "namespace": namespace,
+            "labels": {"app": f"s{number}", "pod-template-hash": "5c4d", "version": "v1"},
+        },
+        "spec": {
+            "schedulerName": "nobody",
+            "containers": [
+                {
+                    "name": "dns",
+                    "image": "coredns/coredns",
+                    "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}],
+                }
+            ],
+        },
+    }
+
+
+def in_bulk(work: Callable[[Any], object], items: Iterable[Any]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(work, items):
+            pass
+
+
+def count(api: Api, kind: str, namespace: str) -> int:
+    """How many of our objects of a kind there are."""
+    return len(api.list(kind, namespace, label_selector()))
+
+
+@contextlib.contextmanager
+def controller() -> Iterator[subprocess.Popen[bytes]]:
+    words = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()"]
+    words += ["controller", "run", "--no-leader-elect", "--file-limit", "1048576"]
+    words += ["--port", str(METRICS_PORT), "--log-level", "warning"]
+    process = subprocess.Popen(words)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Usage:
+    """What a process has taken of the machine, and what the controller says of itself."""
+
+    def __init__(self, pid: int) -> None:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/status").read_text()
+        self.cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        self.peak = next(int(x.split()[1]) / 1024 for x in status.splitlines() if "VmHWM" in x)
+        url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        written = [x for x in lines if x.startswith("kubectl_istio_udp_writes_total")]
+        self.writes = sum(float(x.rpartition(" ")[2]) for x in written)
+
+
+class Arrivals:
+    """When each changed address was first seen, in a ServiceEntry and in Envoy."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.sent: dict[str, float] = {}
+        self.entry: dict[str, float] = {}
+        self.envoy: dict[str, float] = {}
+        self.cache: Cache[tuple[str, ...]] = Cache(
+            api, "ServiceEntry", namespace=namespace, keep=self._addresses, changed=self._changed
+        )
+
+    def _addresses(self, manifest: Any) -> tuple[str, ...]:
+        return tuple(e["address"] for e in manifest["spec"].get("endpoints") or ())
+
+    def _changed(self, key: Any, before: Any, now: tuple[str, ...] | None) -> None:
+        seen = time.monotonic()
+        for each in now or ():
+            if each in self.sent:
+                self.entry.setdefault(each, seen)
+
+    def watch_envoy(self, cluster: str, changed: str, end: float) -> None:
+        """Ask the gateway's Envoy for a cluster until it has an address."""
+        url = f"http://127.0.0.1:{ADMIN_PORT}/clusters?filter=^{cluster}$"
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+                if f"::{changed}:" in answer.read().decode():
+                    self.envoy[changed] = time.monotonic()
+                    return
+            time.sleep(0.02)
+
+
+def change(
+    api: Api, arrivals: Arrivals, namespace: str, services: int, rate: float, seconds: float
+) -> None:
+    """Change an endpoint of one Service after the other, at a steady rate."""
+    begun = time.monotonic()
+    sampled = begun
+    watchers = []
+
+    def one(number: int) -> None:
+        target = number % services
+        changed = address(target, 50, 1 + number // services)
+        arrivals.sent[changed] = time.monotonic()
+        api.apply(slice_(namespace, target, changed), before=None, manager=MANAGER, force=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(int(rate * seconds)):
+            due = begun + number / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+            pool.submit(one, number)
+            if due - sampled >= SAMPLE_SECONDS:
+                sampled = due
+                target = number % services
+                changed = address(target, 50, 1 + number // services)
+                name = f"{object_name(namespace, f's{target}')}-{FIRST_PORT + target}"
+                words = (name, changed, time.monotonic() + 30)
+                watchers.append(threading.Thread(target=arrivals.watch_envoy, args=words))
+                watchers[-1].start()
+    for watcher in watchers:
+        watcher.join()
+    wait_until("all ServiceEntries", lambda: len(arrivals.entry) == len(arrivals.sent), 30)
+
+
+def wait_until(what: str, check: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            print(f"not within {seconds:g}s: {what}", file=sys.stderr)
+            return
+        time.sleep(0.5)
+
+
+def percentiles(seen: dict[str, float], sent: dict[str, float]) -> dict[str, float]:
+    """Milliseconds from the sending of a change to its being seen."""
+    found = sorted(1000 * (when - sent[each]) for each, when in seen.items()) or [float("nan")]
+    return {
+        "n": len(seen),
+        "p50_ms": round(found[len(found) // 2], 1),
+        "p99_ms": round(found[len(found) * 99 // 100], 1),
+        "max_ms": round(found[-1], 1),
+    }
+
+
+@contextlib.contextmanager
+def admin(api: Api) -> Iterator[None]:
+    """The gateway's Envoy's own interface, at a port of this machine's."""
+    pods = api.list("Pod", GATEWAY_NAMESPACE, "istio=ingressgateway")
+    words = ["kubectl", "port-forward", "-n", GATEWAY_NAMESPACE, pods[0]["metadata"]["name"]]
+    process = subprocess.Popen([*words, f"{ADMIN_PORT}:15000"], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--services", type=int, default=1000)
+    parser.add_argument("--pods", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--idle", type=float, default=30.0)
+    wanted = parser.parse_args()
+    api = Api.connect(ConnectionOptions(kubeconfig=os.environ.get("KUBECONFIG")))
+    namespace = f"bench{secrets.token_hex(3)}"
+    allowed = {"kubectl-istio-udp/allow": f"{FIRST_PORT}-{FIRST_PORT + wanted.services}"}
+    space = {"apiVersion": "v1", "kind": "Namespace"}
+    metadata = {"name": namespace, "annotations": allowed}
+    api.create({**space, "metadata": metadata}, manager=MANAGER)
+    try:
+        result = bench(api, namespace, wanted)
+        print(json.dumps(result, indent=2), flush=True)
+    finally:
+        api.delete("Namespace", None, namespace)
+        with controller():
+            gone = lambda: not count(api, "EnvoyFilter", GATEWAY_NAMESPACE)  # noqa: E731
+            wait_until("everything is gone", gone, 300)
+    bounds = (
+        result["to_service_entry"]["p99_ms"] < P99_SECONDS * 1000,
+        result["peak_mb"] < MEGABYTES,
+        result["requests_a_change"] <= REQUESTS_A_CHANGE,
+        result["idle_writes"] == 0,
+        result["to_service_entry"]["n"] == result["changes"],
+    )
+    return 0 if all(bounds) else 1
+
+
+def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any]:
+    numbers = range(wanted.services)
+    create = lambda manifest: api.create(manifest, manager=MANAGER)  # noqa: E731
+    in_bulk(create, (service(namespace, n) for n in numbers))
+    in_bulk(create, (slice_(namespace, n) for n in numbers))
+    pods = (pod(namespace, n % wanted.services, n // wanted.services) for n in range(wanted.pods))
+    in_bulk(create, pods)
+    begun = time.monotonic()
+    with controller() as process, admin(api):
+        for kind, place in (("ServiceEntry", namespace), ("EnvoyFilter", GATEWAY_NAMESPACE)):
+            there = lambda k=kind, p=place: count(api, k, p) == wanted.services  # noqa: E731
+            wait_until(f"every {kind}", there, 300)
+        startup = time.monotonic() - begun
+        started = Usage(process.pid)
+        arrivals = Arrivals(api, namespace)
+        arrivals.cache.start()
+        arrivals.cache.wait_synced(30)
+        # Until istiod and Envoy have it all, they would be timed and not what follows.
+        time.sleep(20)
+        before = Usage(process.pid)
+        change(api, arrivals, namespace, wanted.services, wanted.rate, wanted.seconds)
+        after = Usage(process.pid)
+        arrivals.cache.stop()
+        time.sleep(2)
+        quiet = Usage(process.pid)
+        time.sleep(wanted.idle)
+        idle = Usage(process.pid)
+        changes = len(arrivals.sent)
+        return {
+            "services": wanted.services,
+            "pods": wanted.pods,
+            "startup_s": round(startup, 1),
+            "startup_cpu_s": round(started.cpu, 1),
+            "startup_writes": started.writes,
+            "changes": changes,
+            "to_service_entry": percentiles(arrivals.entry, arrivals.sent),
+            "to_envoy": percentiles(arrivals.envoy, arrivals.sent),
+            "requests_a_change": round((after.writes - before.writes) / changes, 3),
+            "cpu_of_a_core": round((after.cpu - before.cpu) / wanted.seconds, 3),
+            "peak_mb": round(idle.peak, 1),
+            "idle_writes": idle.writes - quiet.writes,
+            "idle_cpu_s": round(idle.cpu - quiet.cpu, 2),
+        }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

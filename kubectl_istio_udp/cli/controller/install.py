@@ -1,0 +1,131 @@
+"""`controller install`: put the controller into a cluster."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import WaitTimeout
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.render.controller import DEFAULT_IMAGE, NAME, Installation, controller
+
+_POLL_SECONDS = 0.5
+
+
+@click.command("install")
+@click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="The controller's image.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="How many run; one leads.",
+)
+@options.gateway_namespaces_option
+@options.root_namespace_option
+@click.option(
+    "--file-limit",
+    type=click.IntRange(min=1),
+    help="How many files each gateway's Envoy may open.  [default: the least of what the gateways "
+    f"say; {CAREFUL_FILE_LIMIT} where they do not]",
+)
+@options.allow_all_option
+@options.options(*options.wait_options)
+@options.dry_run_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["yaml", "json"]),
+    help="Print the manifests in place of applying them; asks no cluster.",
+)
+@options.controller_options
+def command(
+    *,
+    image: str,
+    replicas: int,
+    gateway_namespaces: tuple[str, ...],
+    root_namespace: str,
+    file_limit: int | None,
+    allow_all: bool,
+    wait: bool,
+    timeout: Duration,
+    dry_run: str,
+    output: str | None,
+    common: options.Common,
+) -> None:
+    """Put the controller into the cluster, with the rights it needs and no more.
+
+    ServiceAccount, Roles, Deployment, PodDisruptionBudget, NetworkPolicy. Repeating it changes
+    what is to be another. The namespace is made where it is missing.
+    """
+    from kubectl_istio_udp.cluster.controllers import api_ports, smallest_file_limit
+    from kubectl_istio_udp.cluster.writing import Transaction
+    from kubectl_istio_udp.output import printing
+
+    wanted = Installation(
+        namespace=common.namespace or options.CONTROLLER_NAMESPACE,
+        image=image,
+        gateway_namespaces=gateway_namespaces,
+        root_namespace=root_namespace,
+        file_limit=file_limit or CAREFUL_FILE_LIMIT,
+        allow_all=allow_all,
+        replicas=replicas,
+    )
+    if output:
+        click.echo(printing.documents(controller(wanted), output), nl=False)
+        return
+    api = common.connect()
+    common.namespace_of(api)
+    if file_limit is None:
+        measured = smallest_file_limit(api, gateway_namespaces)
+        if measured is None:
+            printing.warn(
+                f"no gateway says how many files its Envoy may open: {CAREFUL_FILE_LIMIT} are "
+                "taken for safe; if you know it, say --file-limit"
+            )
+        wanted = replace(wanted, file_limit=measured or CAREFUL_FILE_LIMIT)
+    wanted = replace(wanted, api_ports=api_ports(api))
+    manifests = controller(wanted)
+    if dry_run == "none" and api.find("Namespace", None, wanted.namespace) is None:
+        name = {"name": wanted.namespace}
+        api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": name}, manager=MANAGER)
+        click.echo(printing.object_line("Namespace", wanted.namespace, "created"))
+    with Transaction(api, dry_run=dry_run == "server") as transaction:
+        for manifest in manifests:
+            verb = "changed"
+            if dry_run != "client":
+                verb = transaction.apply(Write(manifest, MANAGER)).verb
+            outcome = "unchanged" if verb == "unchanged" else "serverside-applied"
+            name_ = manifest["metadata"]["name"]
+            click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
+    if wait and dry_run == "none":
+        _wait(common, wanted, timeout.seconds)
+
+
+def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
+    """Wait until all replicas of what was written are ready."""
+    api = common.connect()
+    deadline = time.monotonic() + timeout
+    while True:
+        found = api.get("Deployment", wanted.namespace, NAME)
+        status = found.get("status") or {}
+        seen = status.get("observedGeneration") == found["metadata"].get("generation")
+        counts = [status.get(key) or 0 for key in ("updatedReplicas", "readyReplicas", "replicas")]
+        if seen and counts == [wanted.replicas] * 3:
+            return
+        if time.monotonic() >= deadline:
+            raise WaitTimeout(
+                f"{counts[1]} of {wanted.replicas} replicas are ready after {timeout:g}s; it stays "
+                "applied",
+                hints=[
+                    f"see why: kubectl describe pods -n {wanted.namespace} "
+                    f"-l app.kubernetes.io/name={NAME}"
+                ],
+            )
+        time.sleep(_POLL_SECONDS)

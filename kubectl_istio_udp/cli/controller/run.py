@@ -1,0 +1,130 @@
+"""`controller run`: the controller, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import socket
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
+
+
+@click.command("run")
+@options.gateway_namespaces_option
+@options.root_namespace_option
+@click.option(
+    "--file-limit",
+    type=click.IntRange(min=1),
+    default=CAREFUL_FILE_LIMIT,
+    show_default=True,
+    help="How many files each gateway's Envoy may open, which bounds the sessions of all "
+    "exposures together. `install` measures it.",
+)
+@options.allow_all_option
+@click.option(
+    "--leader-elect/--no-leader-elect",
+    default=True,
+    show_default=True,
+    help="Work only while this process holds the Lease, of several that run.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Where /healthz, /readyz and /metrics are answered; 0 takes any.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is logged, as a line of JSON each, to stderr.",
+)
+@options.controller_options
+def command(
+    *,
+    gateway_namespaces: tuple[str, ...],
+    root_namespace: str,
+    file_limit: int,
+    allow_all: bool,
+    leader_elect: bool,
+    port: int,
+    log_level: str,
+    common: options.Common,
+) -> None:
+    """Run the controller, in or out of the cluster, until SIGTERM or SIGINT.
+
+    No request takes longer than 5s, whatever --request-timeout says: one that is under way must
+    have ended before another replica leads.
+    """
+    try:
+        from kubectl_istio_udp.controller.run import REQUEST_SECONDS, Controller, Settings
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the controller needs {error.name}",
+            hints=["install it: pip install 'kubectl-istio-udp[controller]'"],
+        ) from error
+
+    asked = common.request_timeout.seconds or REQUEST_SECONDS
+    common = replace(common, request_timeout=Duration(min(asked, REQUEST_SECONDS)))
+    api = common.connect()
+    settings = Settings(
+        identity=f"{socket.gethostname()}-{secrets.token_hex(3)}",
+        namespace=common.namespace_of(api),
+        gateway_namespaces=gateway_namespaces,
+        root_namespace=root_namespace,
+        file_limit=file_limit,
+        allow_all=allow_all,
+        elect=leader_elect,
+        port=port,
+    )
+    _log_json(log_level)
+    controller = Controller(api, settings)
+    controller.start()
+    try:
+        # SIGTERM interrupts as SIGINT does (cli.main).
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).info("told to end")
+    controller.stop()
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON for each record, with whatever `extra` it has."""
+
+    _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; what somebody else wrote cannot begin another."""
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "thread": record.threadName,
+        }
+        line |= {k: v for k, v in vars(record).items() if k not in self._USUAL}
+        if isinstance(line.get("key"), tuple):
+            line["key"] = "/".join(line["key"])
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _log_json(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("kubectl_istio_udp").setLevel(level.upper())

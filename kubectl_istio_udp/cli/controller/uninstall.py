@@ -1,0 +1,64 @@
+"""`controller uninstall`: take the controller out of a cluster."""
+
+from __future__ import annotations
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.render.controller import LEASE, SELECTOR
+
+
+@click.command("uninstall")
+@click.option(
+    "--keep-exposures",
+    is_flag=True,
+    help="Leave what it exposed as it is; a controller that is installed again goes on with it.",
+)
+@click.option(
+    "--timeout", type=options.DURATION, default="60s", show_default=True, help="How long to wait."
+)
+@options.dry_run_option
+@options.controller_options
+def command(
+    *, keep_exposures: bool, timeout: Duration, dry_run: str, common: options.Common
+) -> None:
+    """Take the controller and what it exposed out of the cluster.
+
+    The controller ends first, then its exposures go as `delete` takes them, then its rights. The
+    Services' annotations and the namespace stay.
+    """
+    from kubectl_istio_udp.cluster.controllers import (
+        KINDS,
+        is_declared,
+        remove_controller,
+        wait_no_pods,
+    )
+    from kubectl_istio_udp.cluster.existing import list_exposures
+    from kubectl_istio_udp.cluster.writing import delete_existing
+    from kubectl_istio_udp.output import printing
+
+    api = common.connect()
+    namespace = common.namespace_of(api)
+    asked = dry_run != "none"
+
+    def report(kind: str, name: str) -> None:
+        click.echo(printing.deleted_line(kind, name, dry_run))
+
+    remove_controller(api, SELECTOR, KINDS[:1], dry_run=asked, report=report)
+    if not asked:
+        wait_no_pods(api, namespace, SELECTOR, timeout.seconds)
+    exposures = () if keep_exposures else list_exposures(api)
+    for existing in filter(is_declared, exposures):
+        warnings = delete_existing(
+            api,
+            existing,
+            timeout=timeout.seconds,
+            dry_run=asked,
+            report=lambda kind, _, name: report(kind, name),
+        )
+        for text in warnings:
+            printing.warn(text)
+    remove_controller(api, SELECTOR, KINDS[1:], dry_run=asked, report=report)
+    if api.delete("Lease", namespace, LEASE, dry_run=asked):
+        report("Lease", LEASE)

@@ -1,0 +1,75 @@
+"""The controller's objects: marked as its own, and told from what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.ownership import managed_ports
+from kubectl_istio_udp.model.wish import PREFIX, SOURCE_LABEL
+from kubectl_istio_udp.model.write import Write
+
+Manifest = Mapping[str, Any]
+
+# Apart from `expose`'s own manager: an `expose` of the same name then conflicts, where it would
+# otherwise take the exposure over and be put back.
+MANAGER = f"{names.MANAGER}-controller"
+SOURCE = "service"
+DIGEST_ANNOTATION = f"{PREFIX}digest"
+_DIGEST_LENGTH = 12
+_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
+
+
+def marked(write: Write) -> Write:
+    """A write whose object says that the controller made it.
+
+    The API server fills in a Service's fields, so that what was taken away can be seen only by a
+    digest of what was written.
+    """
+    if not write.whole:
+        return write
+    metadata = dict(write.manifest["metadata"])
+    metadata["labels"] = {**metadata["labels"], SOURCE_LABEL: SOURCE}
+    if write.kind == "Service":
+        text = json.dumps(write.manifest, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+        metadata["annotations"] = {**metadata["annotations"], DIGEST_ANNOTATION: digest}
+    return replace(write, manifest={**write.manifest, "metadata": metadata})
+
+
+def is_so(write: Write, there: Manifest | None) -> bool:
+    """Whether an object is already as a write would make it."""
+    if there is None:
+        return False
+    wanted, have = write.manifest["spec"], there["spec"]
+    if not write.whole:
+        return _ports(managed_ports(there, write.manager)) == _ports(wanted["ports"])
+    for part in ("labels", "annotations"):
+        if not _contains(there["metadata"].get(part) or {}, write.manifest["metadata"][part]):
+            return False
+    if write.kind == "Service":
+        return _contains(have, wanted)
+    return all(have.get(field) == value for field, value in wanted.items())
+
+
+def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:
+    return sorted(tuple(entry.get(field) for field in _PORT_FIELDS) for entry in entries)
+
+
+def _contains(have: Any, wanted: Any) -> bool:
+    """Whether a value has all of another, and perhaps more in its mappings."""
+    if isinstance(wanted, Mapping):
+        return isinstance(have, Mapping) and all(
+            key in have and _contains(have[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(have, list)
+            and len(have) == len(wanted)
+            and all(_contains(mine, theirs) for mine, theirs in zip(have, wanted, strict=True))
+        )
+    return bool(have == wanted)

@@ -1,0 +1,318 @@
+"""The running controller: watches, election, workers, and what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kubectl_istio_udp.cluster.client import Api
+from kubectl_istio_udp.cluster.events import tell
+from kubectl_istio_udp.cluster.lease import Election
+from kubectl_istio_udp.cluster.watch import Key
+from kubectl_istio_udp.controller.health import HealthServer
+from kubectl_istio_udp.controller.metrics import Metrics
+from kubectl_istio_udp.controller.outcome import (
+    FAILED,
+    GONE,
+    NOT_TAKEN,
+    NOT_WRITTEN,
+    OK,
+    STATES,
+    WAITING,
+    Outcome,
+)
+from kubectl_istio_udp.controller.queue import WorkQueue
+from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler
+from kubectl_istio_udp.controller.view import View
+from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
+from kubectl_istio_udp.model.wish import Wish
+from kubectl_istio_udp.render.controller import LEASE
+
+# A write that takes longer is given up: it must have ended before another replica may lead.
+REQUEST_SECONDS = 5.0
+# What goes by itself: nobody need be told, it is only tried again.
+_PASSING = (Unreachable, Busy, Conflict, NotLeading)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a controller runs.
+
+    Attributes:
+        identity: this replica's name, which no other has.
+        namespace: where its Lease is.
+        gateway_namespaces: where gateways may be.
+        root_namespace: the mesh's, whose EnvoyFilters reach every proxy.
+        file_limit: how many files each gateway's Envoy may open.
+        allow_all: whether every namespace may expose every port.
+        elect: whether to stand for election; False where there is only one replica.
+        workers: how many exposures are looked at at the same time.
+        port: of health and metrics; 0 takes any, None none.
+    """
+
+    identity: str
+    namespace: str
+    gateway_namespaces: tuple[str, ...]
+    root_namespace: str
+    file_limit: int
+    allow_all: bool = False
+    elect: bool = True
+    workers: int = 8
+    port: int | None = 8080
+
+
+class Controller:
+    """One replica. `start`, then `wait` until something ends it, then `stop`."""
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        """Put the parts together; nothing is asked yet."""
+        self._api, self._settings = api, settings
+        self.metrics = Metrics()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._outcomes: dict[Key, Outcome] = {}
+        self._told: dict[Key, tuple[str, str]] = {}
+        self._ended = threading.Event()
+        self._leading = threading.Event()
+        self._changing = threading.Lock()
+        # Of each worker: whether the look that it takes has written anything.
+        self._writing = threading.local()
+        self.view = View(
+            api,
+            settings.gateway_namespaces,
+            settings.root_namespace,
+            ask=self._ask,
+            claimed=self._claimed,
+        )
+        self._reconciler = Reconciler(
+            api,
+            self.view,
+            file_limit=settings.file_limit,
+            allow_all=settings.allow_all,
+            may_write=self._may_write,
+            wrote=self._wrote,
+            freed=lambda claims: self._claimed(claims, None),
+        )
+        self._election = Election(
+            api,
+            settings.namespace,
+            LEASE,
+            settings.identity,
+            began=self._elect,
+            ended=self._pause,
+        )
+        self._workers = [
+            threading.Thread(target=self._work, name=f"worker {number}", daemon=True)
+            for number in range(settings.workers)
+        ]
+        self.health = HealthServer(settings.port, self.metrics.text, self.ailment, self.ready)
+        self._describe()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to watch, to stand for election, and to work when elected."""
+        self.health.start()
+        for cache in self.view.caches:
+            cache.start()
+        for worker in self._workers:
+            worker.start()
+        if self._settings.elect:
+            self._election.start()
+        else:
+            self._elect()
+
+    def stop(self) -> None:
+        """Finish what is being written, give the Lease up, end."""
+        self._queue.close()
+        self._leading.clear()
+        self._ended.set()
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.join(REQUEST_SECONDS)
+        if self._settings.elect:
+            self._election.stop()
+        for cache in self.view.caches:
+            cache.stop()
+        self.health.stop()
+
+    def _elect(self) -> None:
+        """This replica leads; not in the election's own thread, which has a Lease to renew."""
+        threading.Thread(target=self._begin, name="begin", daemon=True).start()
+
+    def _begin(self) -> None:
+        """Look at everything, once the caches are complete."""
+        for cache in self.view.caches:
+            while not cache.wait_synced(1.0):
+                if self._ended.is_set() or not self._elected():
+                    return
+        with self._changing:
+            if self._ended.is_set() or not self._elected():
+                return
+            self._leading.set()
+            self._outcomes.clear()
+            self._queue.open()
+        # What the caches hear of from here on is asked for as it comes.
+        everything = self.view.exposures()
+        _log.info("looking at %d exposures", len(everything))
+        for key in everything:
+            self._queue.add(key)
+
+    def _pause(self) -> None:
+        with self._changing:
+            self._leading.clear()
+            self._queue.close()
+
+    def _elected(self) -> bool:
+        return not self._settings.elect or self._election.holds()
+
+    def _may_write(self) -> bool:
+        return self._leading.is_set() and self._elected()
+
+    # -- what must be looked at ---------------------------------------------------------------
+
+    def _ask(self, key: Key) -> None:
+        if self._leading.is_set():
+            self._queue.add(key)
+
+    def _claimed(self, before: Claims | None, now: Claims | None) -> None:
+        """An EnvoyFilter is another: whoever waits for what it had may have it now."""
+        if not self._leading.is_set():
+            return
+        ports = {port for claims in (before, now) if claims for port in claims.udp_ports}
+        for wish in self.view.rivals(ports):
+            self._queue.add(wish.key)
+        for key, outcome in tuple(self._outcomes.items()):
+            # A name, or sessions; who waits for a port is among the rivals.
+            if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
+                self._queue.add(key)
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            taken = self._queue.take(1.0)
+            if taken is None:
+                continue
+            key, since = taken
+            try:
+                self._look(key, since)
+            finally:
+                self._queue.done(key)
+
+    def _look(self, key: Key, since: float) -> None:
+        """Look at one exposure; whatever happens, others go on."""
+        begun = time.monotonic()
+        self._writing.done = False
+        try:
+            outcome = self._reconciler.reconcile(key)
+        except NotLeading:
+            return
+        except IstioUdpError as error:
+            outcome = Outcome(FAILED, NOT_WRITTEN, error.message)
+            wait = self._queue.failed(key, error)
+            self.metrics.errors.labels(type(error).__name__).inc()
+            _log.warning(
+                "not written, tried again: %s", error.message, extra={"key": key, "wait": wait}
+            )
+            if isinstance(error, _PASSING):
+                self._outcomes[key] = outcome
+                return
+        except Exception as error:
+            outcome = Outcome(FAILED)
+            wait = self._queue.failed(key)
+            self.metrics.errors.labels("defect").inc()
+            _log.exception("a defect: %r", error, extra={"key": key, "wait": wait})
+        else:
+            self._queue.succeeded(key)
+        now = time.monotonic()
+        self.metrics.duration.observe(now - begun)
+        if self._writing.done and outcome.state != FAILED:
+            self.metrics.latency.observe(now - since)
+        self.metrics.reconciles.labels(outcome.state or "gone").inc()
+        self._note(key, outcome)
+
+    def _wrote(self, verb: str, kind: str) -> None:
+        self._writing.done = True
+        self.metrics.writes.labels(verb, kind).inc()
+
+    def _note(self, key: Key, outcome: Outcome) -> None:
+        before = self._outcomes.get(key)
+        if outcome.again is not None:
+            self._queue.add_later(key, outcome.again)
+        if outcome.state == GONE:
+            self._outcomes.pop(key, None)
+            self._told.pop(key, None)
+        else:
+            self._outcomes[key] = outcome
+        if before != outcome and outcome.message:
+            _log.info(outcome.message, extra={"key": key, "state": outcome.state})
+        if (before.state if before else GONE) != outcome.state != OK:
+            # Who gave way to this wish need not any more.
+            self._ask_rivals(key)
+        self._tell(key, outcome)
+
+    def _ask_rivals(self, key: Key) -> None:
+        wish = self.view.wish(key)
+        ports = [p.gateway_port for p in wish.request.ports] if isinstance(wish, Wish) else []
+        for rival in self.view.rivals(ports):
+            if rival.key != key:
+                self._queue.add(rival.key)
+
+    def _tell(self, key: Key, outcome: Outcome) -> None:
+        """Write an Event, where there is something new to tell."""
+        said = (outcome.reason, outcome.message)
+        about = self._reconciler.about(key)
+        if not outcome.reason or about is None or self._told.get(key) == said:
+            return
+        self._told[key] = said
+        try:
+            tell(
+                self._api,
+                about,
+                reason=outcome.reason,
+                message=outcome.message,
+                warning=outcome.state != OK,
+                by=self._settings.identity,
+            )
+        except IstioUdpError as error:
+            self._told.pop(key, None)
+            _log.warning("an Event was not written: %s", error.message, extra={"key": key})
+
+    # -- what it says of itself ---------------------------------------------------------------
+
+    def ailment(self) -> str:
+        """What ails this replica so that only a new start helps; "" where nothing does."""
+        threads = [worker.name for worker in self._workers if not worker.is_alive()]
+        threads += [f"watch {cache.kind}" for cache in self.view.caches if not cache.alive]
+        if self._settings.elect and not self._election.alive:
+            threads.append("election")
+        return f"ended: {', '.join(threads)}" if threads else ""
+
+    def ready(self) -> bool:
+        """Whether every first list is complete, so that this replica could lead."""
+        return all(cache.synced for cache in self.view.caches)
+
+    def states(self) -> Counter[str]:
+        """How many exposures are in each state."""
+        return Counter(outcome.state for outcome in tuple(self._outcomes.values()))
+
+    def outcomes(self) -> Iterable[tuple[Key, Outcome]]:
+        """How it stands with each exposure."""
+        return tuple(self._outcomes.items())
+
+    def _describe(self) -> None:
+        metrics = self.metrics
+        metrics.gauge("queue_depth", "Exposures that wait for a worker.", lambda: len(self._queue))
+        metrics.gauge("leading", "Whether this replica leads.", self._leading.is_set)
+        metrics.gauge(
+            "watch_failures",
+            "Watches that broke.",
+            lambda: sum(cache.failures for cache in self.view.caches),
+        )
+        metrics.states(STATES, lambda state: self.states()[state])

@@ -1,0 +1,511 @@
+"""The cluster as the controller sees it: caches of what is watched, and the indexes over them.
+
+Nothing here asks the API server; every question is answered from what the watches brought. Of each
+object only what decides something is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_istio_udp.cluster.client import Api
+from kubectl_istio_udp.cluster.existing import OBJECT_KINDS, Existing, exposure_of
+from kubectl_istio_udp.cluster.watch import Cache, Key
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.specs import readable
+from kubectl_istio_udp.model.wish import PREFIX, SOURCE_LABEL, Wish, is_wished, service_wish
+
+Manifest = Mapping[str, Any]
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+# Which object says of an exposure who made it: those in the gateway's namespace, where tenants
+# cannot write, come first.
+_BY_TRUST = ("EnvoyFilter", "Service", "ServiceEntry")
+_METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A Namespace: its annotations of ours, and whether it is on its way out."""
+
+    annotations: Mapping[str, str]
+    leaving: bool
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A pod that is no gateway's: its labels, and what exposing it needs to know."""
+
+    labels: Mapping[str, str]
+    pod: Pod
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An EndpointSlice, and the Service it belongs to."""
+
+    service: str
+    slice: EndpointSlice
+
+
+@dataclass(frozen=True)
+class Filter:
+    """An EnvoyFilter, with what it claims and (one of ours) what exposure it is of."""
+
+    manifest: Manifest
+    claims: Claims = field(compare=False)
+    spec: ExposureSpec | None = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What there is of one exposure.
+
+    Attributes:
+        existing: its objects and its spec.
+        source: what made it, by the mark on its objects; None for a person.
+    """
+
+    existing: Existing
+    source: str | None
+
+    @property
+    def there(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.existing.objects)
+
+    @property
+    def spec(self) -> ExposureSpec | None:
+        """What it is; None where there is nothing, or nothing readable."""
+        return exposure_of(self.existing)
+
+
+class View:
+    """Everything that is watched, and what follows from it."""
+
+    def __init__(
+        self,
+        api: Api,
+        gateway_namespaces: Iterable[str],
+        root_namespace: str,
+        *,
+        ask: Callable[[Key], None],
+        claimed: Callable[[Claims | None, Claims | None], None],
+    ) -> None:
+        """Say what to watch, and whom to tell.
+
+        Args:
+            api: the cluster.
+            gateway_namespaces: where gateways may be.
+            root_namespace: the mesh's, whose EnvoyFilters reach every proxy.
+            ask: called with each exposure that must be looked at again.
+            claimed: called when what an EnvoyFilter claims was this and is that.
+        """
+        self.gateway_namespaces = frozenset(gateway_namespaces)
+        self.root_namespace = root_namespace
+        self._ask, self._claimed = ask, claimed
+        self._lock = threading.RLock()
+        self._wishes: dict[Key, Wish | UsageError] = {}
+        self._by_port: dict[int, set[Key]] = {}
+        self._pieces: dict[Key, dict[str, EndpointSlice]] = {}
+        self._pods: dict[tuple[str, str, str], dict[str, Behind]] = {}
+        self._own: dict[Key, dict[str, Manifest]] = {}
+        self._named_otherwise: dict[Key, set[Key]] = {}
+        self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
+        self._gateways: tuple[Gateway, ...] | None = None
+        self._gateway_facts: tuple[Any, ...] = ()
+        spaces = sorted(self.gateway_namespaces | {root_namespace})
+        ours = f"{names.MANAGED_BY_LABEL}={names.MANAGER}"
+        self.spaces: Cache[Space] = Cache(api, "Namespace", keep=_space, changed=self._space)
+        self.services: Cache[Manifest] = Cache(
+            api, "Service", keep=self._kept_service, changed=self._service
+        )
+        self.slices: Cache[Piece] = Cache(
+            api, "EndpointSlice", keep=_piece, changed=self._piece, label_selector=SERVICE_LABEL
+        )
+        self.pods: Cache[Manifest | Behind] = Cache(
+            api, "Pod", keep=self._kept_pod, changed=self._pod
+        )
+        self.entries: Cache[Manifest] = Cache(
+            api, "ServiceEntry", keep=_kept, changed=self._entry, label_selector=ours
+        )
+        self.filters: dict[str, Cache[Filter]] = {
+            space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
+            for space in spaces
+        }
+        self.caches: tuple[Cache[Any], ...] = (
+            self.spaces,
+            self.services,
+            self.slices,
+            self.pods,
+            self.entries,
+            *self.filters.values(),
+        )
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def exposures(self) -> list[Key]:
+        """Every exposure that is wished for or there, the oldest wish first."""
+        with self._lock:
+            wished = sorted(self._wishes, key=self._rank)
+            return wished + [key for key in self._own if key not in self._wishes]
+
+    def _rank(self, key: Key) -> tuple[str, Key]:
+        found = self.services.get(*key)
+        return (found["metadata"].get("creationTimestamp") or "" if found else "", key)
+
+    def wish(self, key: Key) -> Wish | UsageError | None:
+        """What is wished for under a name: as read, or why it cannot be; None where nothing is."""
+        return self._wishes.get(key)
+
+    def rivals(self, gateway_ports: Iterable[int]) -> list[Wish]:
+        """The wishes for any of these ports, translated or not; the oldest first."""
+        with self._lock:
+            keys = {
+                key
+                for port in gateway_ports
+                for number in (port, port - PRIVILEGED_PORT_OFFSET, port + PRIVILEGED_PORT_OFFSET)
+                for key in self._by_port.get(number, ())
+            }
+            found = [wish for key in keys if isinstance(wish := self._wishes[key], Wish)]
+        return sorted(found, key=lambda wish: wish.about.rank)
+
+    def own(self, key: Key) -> Own:
+        """What there is of an exposure."""
+        with self._lock:
+            objects = dict(self._own.get(key, {}))
+        trusted = [objects[kind] for kind in _BY_TRUST if kind in objects]
+        source = trusted[0]["metadata"]["labels"].get(SOURCE_LABEL) if trusted else None
+        specs = (spec for manifest in trusted if (spec := _spec(manifest)))
+        spec = next((spec for spec in specs if spec.key == key), None)
+        kept = tuple(objects[kind] for kind in OBJECT_KINDS[Kind.EXPOSURE] if kind in objects)
+        return Own(Existing(Kind.EXPOSURE, *key, spec, kept), source)
+
+    def service(self, key: Key) -> Service | None:
+        """A Service."""
+        found = self.services.get(*key)
+        return Service.from_object(found) if found else None
+
+    def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
+        """A Service's EndpointSlices."""
+        with self._lock:
+            return tuple(self._pieces.get(key, {}).values())
+
+    def pods_of(self, service: Service) -> tuple[Pod, ...]:
+        """A Service's pods."""
+        with self._lock:
+            candidates = [
+                self._pods.get((service.namespace, *pair), {}) for pair in service.selector.items()
+            ]
+            fewest = min(candidates, key=len, default={})
+            return tuple(
+                behind.pod for behind in fewest.values() if selects(service.selector, behind.labels)
+            )
+
+    def gateways(self) -> tuple[Gateway, ...]:
+        """The gateways in the namespaces where gateways may be."""
+        with self._lock:
+            if self._gateways is None:
+                pods = [pod for pod in self.pods.values() if not isinstance(pod, Behind)]
+                services = [
+                    service
+                    for service in self.services.values()
+                    if service["metadata"]["namespace"] in self.gateway_namespaces
+                    and not _is_ours(service)
+                ]
+                self._gateways = gateways_from(pods, services)
+            return self._gateways
+
+    def all_filters(self) -> list[Filter]:
+        """The EnvoyFilters that may reach a gateway."""
+        return [found for cache in self.filters.values() for found in cache.values()]
+
+    def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """An object under a name that we would use, ours or not (of ServiceEntries ours only)."""
+        if kind == "ServiceEntry":
+            return self.entries.get(namespace, name)
+        if kind == "Service":
+            return self.services.get(namespace, name)
+        cache = self.filters.get(namespace)
+        found = cache.get(namespace, name) if cache else None
+        return found.manifest if found else None
+
+    def learn(self, manifest: Manifest) -> None:
+        """Take what a write answered, before the watch brings it."""
+        self._cache(manifest).learn(manifest)
+
+    def forget(self, manifest: Manifest) -> None:
+        """Take what was deleted as gone, before the watch says so."""
+        metadata = manifest["metadata"]
+        self._cache(manifest).forget(metadata["namespace"], metadata["name"])
+
+    def _cache(self, manifest: Manifest) -> Cache[Any]:
+        caches: dict[str, Cache[Any]] = {"ServiceEntry": self.entries, "Service": self.services}
+        kind = manifest["kind"]
+        if kind == "EnvoyFilter":
+            return self.filters[manifest["metadata"]["namespace"]]
+        return caches[kind]
+
+    # -- what is kept -------------------------------------------------------------------------
+
+    def _kept_service(self, manifest: Manifest) -> Manifest:
+        # Who owns a port of the gateway's own Service is told by nothing else (patch).
+        more = (
+            ("managedFields",)
+            if manifest["metadata"]["namespace"] in self.gateway_namespaces
+            else ()
+        )
+        return _kept(manifest, *more)
+
+    def _kept_pod(self, pod: Manifest) -> Manifest | Behind | None:
+        if pod["metadata"]["namespace"] in self.gateway_namespaces and is_gateway_pod(pod):
+            status = pod.get("status") or {}
+            ready = [c for c in status.get("conditions") or () if c["type"] == "Ready"]
+            return {
+                **_kept(pod),
+                "status": {
+                    **{k: status[k] for k in ("phase", "podIP", "podIPs") if k in status},
+                    "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],
+                },
+            }
+        return Behind(pod["metadata"].get("labels") or {}, Pod.from_object(pod))
+
+    # -- what follows from a change -----------------------------------------------------------
+
+    def _space(self, key: Key, before: Space | None, now: Space | None) -> None:
+        name = key[1]
+        with self._lock:
+            keys = [k for k in (*self._wishes, *self._own) if k[0] == name]
+        for found in keys:
+            self._ask(found)
+
+    def _service(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+        with self._lock:
+            freed = self._ports_of(key)
+            self._forget_wish(key, before)
+            if now is not None and is_wished(now):
+                self._note_wish(key, now)
+            waiting = (
+                {wish.key for wish in self.rivals(freed)} if freed != self._ports_of(key) else set()
+            )
+            owners = self._note_own("Service", before, now)
+            if key[0] in self.gateway_namespaces and not owners:
+                self._gateways = None
+            users = self._users(key)
+        for each in {key, *owners, *users, *waiting}:
+            self._ask(each)
+        self._gateways_changed()
+
+    def _ports_of(self, key: Key) -> list[int]:
+        """The gateway ports that a wish names."""
+        wish = self._wishes.get(key)
+        return [p.gateway_port for p in wish.request.ports] if isinstance(wish, Wish) else []
+
+    def _forget_wish(self, key: Key, service: Manifest | None) -> None:
+        if service is None or self._wishes.pop(key, None) is None:
+            return
+        for keys in self._by_port.values():
+            keys.discard(key)
+        self._by_selector.get(_one_label(service), set()).discard(key)
+
+    def _note_wish(self, key: Key, service: Manifest) -> None:
+        self._by_selector.setdefault(_one_label(service), set()).add(key)
+        try:
+            wish = service_wish(service)
+        except UsageError as error:
+            self._wishes[key] = error
+            return
+        self._wishes[key] = wish
+        numbers = [request.gateway_port for request in wish.request.ports]
+        for number in numbers or [p.port for p in Service.from_object(service).udp_ports]:
+            self._by_port.setdefault(number, set()).add(key)
+
+    def _users(self, service: Key) -> set[Key]:
+        """The exposures of a Service that have another name than it."""
+        return self._named_otherwise.get(service, set())
+
+    def _piece(self, key: Key, before: Piece | None, now: Piece | None) -> None:
+        touched = set()
+        with self._lock:
+            for piece, gone in ((before, True), (now, False)):
+                if piece is None:
+                    continue
+                service = (key[0], piece.service)
+                pieces = self._pieces.setdefault(service, {})
+                if gone:
+                    pieces.pop(key[1], None)
+                else:
+                    pieces[key[1]] = piece.slice
+                if not pieces:
+                    del self._pieces[service]
+                touched |= {service, *self._users(service)}
+        for each in touched:
+            self._ask(each)
+
+    def _pod(
+        self,
+        key: Key,
+        before: Manifest | Behind | None,
+        now: Manifest | Behind | None,
+    ) -> None:
+        asked = set()
+        with self._lock:
+            for pod, gone in ((before, True), (now, False)):
+                if isinstance(pod, Behind):
+                    self._note_pod(key, pod, gone)
+                    asked |= self._selecting(key[0], pod.labels)
+                elif pod is not None:
+                    self._gateways = None
+        for each in asked:
+            self._ask(each)
+        self._gateways_changed()
+
+    def _note_pod(self, key: Key, pod: Behind, gone: bool) -> None:
+        for pair in pod.labels.items():
+            place = (key[0], *pair)
+            if not gone:
+                self._pods.setdefault(place, {})[key[1]] = pod
+            elif place in self._pods:
+                self._pods[place].pop(key[1], None)
+                if not self._pods[place]:
+                    del self._pods[place]
+
+    def _selecting(self, namespace: str, labels: Mapping[str, str]) -> set[Key]:
+        """The wished Services that select a pod."""
+        return {
+            key
+            for pair in labels.items()
+            for key in self._by_selector.get((namespace, *pair), ())
+            if (service := self.services.get(*key))
+            and selects(service["spec"].get("selector") or {}, labels)
+        }
+
+    def _entry(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+        with self._lock:
+            owners = self._note_own("ServiceEntry", before, now)
+        for owner in owners:
+            self._ask(owner)
+
+    def _filter(self, key: Key, before: Filter | None, now: Filter | None) -> None:
+        with self._lock:
+            owners = self._note_own(
+                "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
+            )
+        for owner in owners:
+            self._ask(owner)
+        self._claimed(before.claims if before else None, now.claims if now else None)
+
+    def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
+        """Keep the index of our objects; the exposures that one belonged and belongs to."""
+        owners = set()
+        for manifest, gone in ((before, True), (now, False)):
+            owner = self._owner(kind, manifest) if manifest else None
+            if owner is None:
+                continue
+            owners.add(owner)
+            objects = self._own.setdefault(owner, {})
+            if not gone and manifest is not None:
+                objects[kind] = manifest
+                self._note_name(owner, _spec(manifest))
+            else:
+                objects.pop(kind, None)
+            if not objects:
+                del self._own[owner]
+        return owners
+
+    def _note_name(self, owner: Key, spec: ExposureSpec | None) -> None:
+        if spec is not None and spec.service != owner[1]:
+            self._named_otherwise.setdefault((owner[0], spec.service), set()).add(owner)
+
+    def _owner(self, kind: str, manifest: Manifest) -> Key | None:
+        """The exposure that an object belongs to: by its labels, its name and its place.
+
+        What bears our labels somewhere else is not ours: whoever may write in one namespace could
+        otherwise speak for another.
+        """
+        metadata = manifest["metadata"]
+        owner = names.owner_of(metadata.get("labels") or {})
+        if owner is None or owner[0] is not Kind.EXPOSURE:
+            return None
+        key = owner[1:]
+        place = metadata["namespace"]
+        right = place == key[0] if kind == "ServiceEntry" else place in self.gateway_namespaces
+        return key if right and metadata["name"] == names.object_name(*key) else None
+
+    def _gateways_changed(self) -> None:
+        """Ask for everything, where what exposures are made from has changed of a gateway."""
+        with self._lock:
+            if self._gateways is not None:
+                return
+            facts = tuple(
+                (g.ref, g.families, g.first_bindable, g.domain, g.istio, g.api, _content(g.service))
+                for g in self.gateways()
+            )
+            if facts == self._gateway_facts:
+                return
+            self._gateway_facts = facts
+        for key in self.exposures():
+            self._ask(key)
+
+
+def _one_label(service: Manifest) -> tuple[str, str, str]:
+    """A label that every pod of a Service has; a pair of nothing where it selects none."""
+    pairs = sorted((service["spec"].get("selector") or {}).items())
+    return (service["metadata"]["namespace"], *(pairs[0] if pairs else ("", "")))
+
+
+def _is_ours(manifest: Manifest) -> bool:
+    labels = manifest["metadata"].get("labels") or {}
+    return bool(labels.get(names.MANAGED_BY_LABEL) == names.MANAGER)
+
+
+def _content(service: Manifest | None) -> Any:
+    """A Service without who owns its fields."""
+    if service is None:
+        return None
+    metadata = {k: v for k, v in service["metadata"].items() if k != "managedFields"}
+    return {**service, "metadata": metadata}
+
+
+def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
+    """Of an object what somebody may have meant: no status, no bookkeeping."""
+    metadata = {k: v for k, v in manifest["metadata"].items() if k in (*_METADATA, *more)}
+    notes = metadata.get("annotations")
+    if notes and _LAST_APPLIED in notes:
+        metadata["annotations"] = {k: v for k, v in notes.items() if k != _LAST_APPLIED}
+    return {
+        "apiVersion": manifest["apiVersion"],
+        "kind": manifest["kind"],
+        "metadata": metadata,
+        "spec": manifest.get("spec") or {},
+    }
+
+
+def _space(manifest: Manifest) -> Space:
+    notes = manifest["metadata"].get("annotations") or {}
+    ours = {key: value for key, value in notes.items() if key.startswith(PREFIX)}
+    return Space(ours, "deletionTimestamp" in manifest["metadata"])
+
+
+def _piece(manifest: Manifest) -> Piece:
+    return Piece(manifest["metadata"]["labels"][SERVICE_LABEL], EndpointSlice.from_object(manifest))
+
+
+def _filter(manifest: Manifest) -> Filter:
+    kept = _kept(manifest)
+    return Filter(kept, Claims.from_object(kept), _spec(kept))
+
+
+def _spec(manifest: Manifest) -> ExposureSpec | None:
+    return readable(manifest, ExposureSpec)

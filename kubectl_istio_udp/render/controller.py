@@ -1,0 +1,232 @@
+"""The manifests that run the controller in a cluster, with the rights it needs and no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp import __version__
+from kubectl_istio_udp.model import names
+
+Manifest = dict[str, Any]
+
+NAME = "kubectl-istio-udp-controller"
+# The Lease that its replicas stand for; controller/run.py asks for it by this name.
+LEASE = NAME
+DEFAULT_IMAGE = f"kubectl-istio-udp/controller:{__version__}"
+LABELS = {names.MANAGED_BY_LABEL: names.MANAGER, "app.kubernetes.io/name": NAME}
+SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
+_PODS = {"app.kubernetes.io/name": NAME}
+_RBAC = "rbac.authorization.k8s.io"
+_PORT = 8080
+# Where API servers listen, behind their Service's 443; policies are applied to what is behind it.
+_API_PORTS = (443, 6443)
+_USER = 65532
+
+
+@dataclass(frozen=True)
+class Installation:
+    """How the controller is to run.
+
+    Attributes:
+        namespace: where it runs.
+        image: its image.
+        replicas: how many; one leads.
+        gateway_namespaces, root_namespace, file_limit, allow_all: as `controller run` takes them.
+        api_ports: where the API server listens.
+    """
+
+    namespace: str
+    image: str
+    gateway_namespaces: tuple[str, ...]
+    root_namespace: str
+    file_limit: int
+    allow_all: bool = False
+    replicas: int = 2
+    api_ports: tuple[int, ...] = _API_PORTS
+
+
+def controller(wanted: Installation) -> tuple[Manifest, ...]:
+    """All manifests, in the order in which they must be written."""
+    return (
+        _service_account(wanted),
+        *_rights_everywhere(wanted),
+        *_rights_in(wanted, wanted.namespace, _OWN_RULES),
+        *(
+            manifest
+            for namespace in sorted(set(wanted.gateway_namespaces))
+            for manifest in _rights_in(wanted, namespace, _GATEWAY_RULES, "-gateway")
+        ),
+        *_rights_in_root(wanted),
+        _network_policy(wanted),
+        _disruption_budget(wanted),
+        _deployment(wanted),
+    )
+
+
+def _object(api: str, kind: str, namespace: str | None, name: str = NAME) -> Manifest:
+    metadata: Manifest = {"name": name, "labels": dict(LABELS)}
+    if namespace:
+        metadata["namespace"] = namespace
+    return {"apiVersion": api, "kind": kind, "metadata": metadata}
+
+
+def _service_account(wanted: Installation) -> Manifest:
+    return _object("v1", "ServiceAccount", wanted.namespace)
+
+
+def _rule(group: str, resources: list[str], *verbs: str, **more: list[str]) -> Manifest:
+    return {"apiGroups": [group], "resources": resources, "verbs": list(verbs), **more}
+
+
+# Any namespace may wish, so these must be seen everywhere, and ServiceEntries be written there.
+_RULES = [
+    _rule("", ["namespaces", "services", "pods"], "list", "watch"),
+    _rule("discovery.k8s.io", ["endpointslices"], "list", "watch"),
+    _rule(
+        "networking.istio.io",
+        ["serviceentries"],
+        *("list", "watch", "create", "patch", "delete"),
+    ),
+    _rule("", ["events"], "create"),
+]
+_GATEWAY_RULES = [
+    _rule("", ["services"], "create", "patch", "delete"),
+    _rule(
+        "networking.istio.io",
+        ["envoyfilters"],
+        *("list", "watch", "create", "patch", "delete"),
+    ),
+]
+_ROOT_RULES = [_rule("networking.istio.io", ["envoyfilters"], "list", "watch")]
+_OWN_RULES = [
+    _rule(
+        "coordination.k8s.io",
+        ["leases"],
+        *("get", "list", "watch", "update"),
+        resourceNames=[LEASE],
+    ),
+    # A name cannot be asked for beforehand.
+    _rule("coordination.k8s.io", ["leases"], "create"),
+]
+
+
+def _rights_everywhere(wanted: Installation) -> tuple[Manifest, Manifest]:
+    role = {**_object(f"{_RBAC}/v1", "ClusterRole", None), "rules": _RULES}
+    binding = _object(f"{_RBAC}/v1", "ClusterRoleBinding", None)
+    return role, {**binding, **_bound("ClusterRole", NAME, wanted)}
+
+
+def _rights_in(
+    wanted: Installation, namespace: str, rules: list[Manifest], suffix: str = ""
+) -> tuple[Manifest, Manifest]:
+    name = NAME + suffix
+    role = {**_object(f"{_RBAC}/v1", "Role", namespace, name), "rules": rules}
+    binding = _object(f"{_RBAC}/v1", "RoleBinding", namespace, name)
+    return role, {**binding, **_bound("Role", name, wanted)}
+
+
+def _rights_in_root(wanted: Installation) -> tuple[Manifest, ...]:
+    if wanted.root_namespace in wanted.gateway_namespaces:
+        return ()
+    return _rights_in(wanted, wanted.root_namespace, _ROOT_RULES, "-root")
+
+
+def _bound(kind: str, name: str, wanted: Installation) -> Manifest:
+    return {
+        "roleRef": {"apiGroup": _RBAC, "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": wanted.namespace}],
+    }
+
+
+def _network_policy(wanted: Installation) -> Manifest:
+    """Nothing may reach it but its health and metrics; it may reach nothing but the API server."""
+    return {
+        **_object("networking.k8s.io/v1", "NetworkPolicy", wanted.namespace),
+        "spec": {
+            "podSelector": {"matchLabels": _PODS},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"ports": [{"port": _PORT, "protocol": "TCP"}]}],
+            "egress": [{"ports": [{"port": port, "protocol": "TCP"} for port in wanted.api_ports]}],
+        },
+    }
+
+
+def _disruption_budget(wanted: Installation) -> Manifest:
+    return {
+        **_object("policy/v1", "PodDisruptionBudget", wanted.namespace),
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": _PODS}},
+    }
+
+
+def _deployment(wanted: Installation) -> Manifest:
+    return {
+        **_object("apps/v1", "Deployment", wanted.namespace),
+        "spec": {
+            "replicas": wanted.replicas,
+            "selector": {"matchLabels": _PODS},
+            "template": {
+                "metadata": {
+                    # A proxy of its own would only stand between it and the API server.
+                    "labels": {**LABELS, "sidecar.istio.io/inject": "false"},
+                    "annotations": {
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": str(_PORT),
+                        "prometheus.io/path": "/metrics",
+                    },
+                },
+                "spec": {
+                    "serviceAccountName": NAME,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": _USER,
+                        "runAsGroup": _USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "terminationGracePeriodSeconds": 30,
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": _PODS},
+                        }
+                    ],
+                    "containers": [_container(wanted)],
+                },
+            },
+        },
+    }
+
+
+def _container(wanted: Installation) -> Manifest:
+    arguments = ["controller", "run", f"--namespace={wanted.namespace}"]
+    arguments += [f"--gateway-namespace={name}" for name in wanted.gateway_namespaces]
+    arguments += [f"--root-namespace={wanted.root_namespace}", f"--file-limit={wanted.file_limit}"]
+    arguments += [f"--port={_PORT}", *(["--allow-all"] if wanted.allow_all else [])]
+    return {
+        "name": "controller",
+        "image": wanted.image,
+        "args": arguments,
+        "ports": [{"name": "http", "containerPort": _PORT, "protocol": "TCP"}],
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": _PORT},
+            "periodSeconds": 10,
+            "failureThreshold": 3,
+            "timeoutSeconds": 5,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": _PORT},
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+        },
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "96Mi"},
+            "limits": {"memory": "256Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }

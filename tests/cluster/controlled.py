@@ -1,0 +1,160 @@
+"""The controller as a Deployment in the cluster, for the tests that need it there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+from conftest import (
+    Space,
+    companion,
+    dns_server,
+    eventually,
+    get,
+    kubectl,
+    own_objects,
+    run,
+    service,
+)
+
+IMAGE = os.environ.get("E2E_CONTROLLER_IMAGE", "")
+NAMESPACE = "istio-udp"
+LABEL = "app.kubernetes.io/name=kubectl-istio-udp-controller"
+LEASE = "kubectl-istio-udp-controller"
+EXPOSE, ALLOW = "kubectl-istio-udp/expose", "kubectl-istio-udp/allow"
+
+
+@pytest.fixture(scope="module")
+def controller() -> Iterator[None]:
+    """The controller, installed and, afterwards, taken away without a trace."""
+    assert IMAGE, "E2E_CONTROLLER_IMAGE does not name the controller's image"
+    done = run(
+        "kubectl", "istio-udp", "controller", "install", "--image", IMAGE, "--timeout", "90s"
+    )
+    assert done.code == 0, done.both
+    eventually("a replica leads", leader)
+    yield
+    done = run("kubectl", "istio-udp", "controller", "uninstall")
+    assert done.code == 0, done.both
+    for kind in ("clusterroles", "clusterrolebindings", "roles", "rolebindings", "deployments"):
+        assert get(kind, "-A", "-l", LABEL)["items"] == []
+    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def leader() -> str:
+    """The pod that leads, "" while none does."""
+    lease = run("kubectl", "get", "lease", "-n", NAMESPACE, LEASE, "-o", "yaml")
+    spec = yaml.safe_load(lease.out)["spec"] if lease.code == 0 else {}
+    holder = str(spec.get("holderIdentity") or "")
+    return holder.rpartition("-")[0]
+
+
+def replicas() -> list[dict[str, Any]]:
+    """The controller's pods."""
+    return list(get("pods", "-n", NAMESPACE, "-l", LABEL)["items"])
+
+
+def logs() -> str:
+    """What all replicas have written, those included that a restarted container wrote before."""
+    words = ["logs", "-n", NAMESPACE, "-l", LABEL, "--tail=-1"]
+    return kubectl(*words) + kubectl(*words, "--previous", ok=False)
+
+
+@pytest.fixture
+def tenant(controller: None, space: Space, port: int) -> Iterator[Space]:
+    """A namespace that may expose its `port` and the nine after it; at last its wishes end."""
+    allow(space.name, f"{port}-{port + 9}")
+    yield space
+    for found in get("services", "-n", space.name)["items"]:
+        withdraw(space, found["metadata"]["name"])
+    eventually("what was wished for is gone", lambda: not own_objects(space))
+
+
+def allow(namespace: str, ports: str) -> None:
+    kubectl("annotate", "namespace", namespace, "--overwrite", f"{ALLOW}={ports}")
+
+
+def wish(space: Space, name: str, ports: str, **options: str) -> None:
+    """Annotate a Service."""
+    notes = [f"{EXPOSE}={ports}", "kubectl-istio-udp/max-sessions=500"]
+    notes += [f"kubectl-istio-udp/{k.replace('_', '-')}={v}" for k, v in options.items()]
+    kubectl("annotate", "service", "-n", space.name, name, "--overwrite", *notes)
+
+
+def withdraw(space: Space, name: str) -> None:
+    kubectl("annotate", "service", "-n", space.name, name, f"{EXPOSE}-", ok=False)
+
+
+def events(space: Space, name: str) -> str:
+    """What has been told of a Service: `REASON: message`, a line each."""
+    found = get("events", "-n", space.name, "--field-selector", f"involvedObject.name={name}")
+    return "\n".join(f"{e['reason']}: {e['message']}" for e in found["items"])
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Two servers that answer differently, and a Service whose list of endpoints names one.
+
+    Which of them answers through the gateway shows whether what was listed last has arrived.
+    """
+
+    space: Space
+    name: str
+    addresses: dict[str, str]
+
+    def point(self, to: str) -> None:
+        """List one server's address, and no other."""
+        piece = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{self.name}-by-hand",
+                "labels": {"kubernetes.io/service-name": self.name},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "dns-53", "port": 53, "protocol": "UDP"}],
+            "endpoints": [{"addresses": [self.addresses[to]]}],
+        }
+        self.space.apply(piece)
+
+    def answers(self) -> str:
+        """Which server answers through the gateway now; "" where none does."""
+        address, port = companion(self.space, self.name)
+        namespace, _, pod = self.space.tool.partition("/")
+        words = ["kubectl", "exec", "-n", namespace, pod, "--"]
+        words += ["dig", f"@{address}", "-p", str(port), "plain.example", "+short"]
+        out = run(*words, "+timeout=1", "+tries=1").out.strip()
+        return {"192.0.2.1": "a", "192.0.2.2": "b"}.get(out, "")
+
+    def listed(self) -> str:
+        """Which server the ServiceEntry lists now."""
+        found = get("serviceentries", "-n", self.space.name)["items"][0]["spec"]["endpoints"]
+        addresses = [entry["address"] for entry in found]
+        return next((n for n, address in self.addresses.items() if addresses == [address]), "")
+
+    def wait(self, which: str, seconds: float = 30) -> None:
+        eventually(f"{which} answers", lambda: self.answers() == which, seconds)
+
+
+@pytest.fixture
+def switch(tenant: Space, port: int) -> Switch:
+    """Exposed, and answered by `a`."""
+    a, b = dns_server("a"), dns_server("b")
+    b[0]["data"]["Corefile"] = b[0]["data"]["Corefile"].replace("192.0.2.1", "192.0.2.2")
+    listed = service("dns")
+    del listed["spec"]["selector"]
+    tenant.apply(*a, *b, listed)
+    addresses = {
+        name: get("pods", "-n", tenant.name, "-l", f"app={name}")["items"][0]["status"]["podIP"]
+        for name in ("a", "b")
+    }
+    made = Switch(tenant, "dns", addresses)
+    made.point("a")
+    wish(tenant, "dns", f"{port}:53")
+    eventually("it is exposed", lambda: len(own_objects(tenant)) == 3)
+    made.wait("a")
+    return made

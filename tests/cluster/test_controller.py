@@ -1,0 +1,221 @@
+"""The controller in the cluster: what is declared is answered, follows, and goes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import (
+    GATEWAY_NAMESPACE,
+    Space,
+    companion,
+    dns_server,
+    eventually,
+    finish,
+    get,
+    kubectl,
+    own_objects,
+    run,
+    service,
+)
+from controlled import EXPOSE, Switch, allow, controller, events, switch, tenant, wish, withdraw
+
+__all__ = ["controller", "switch", "tenant"]
+# They have one controller for the whole cluster.
+pytestmark = pytest.mark.alone
+
+Load = Callable[..., "subprocess.Popen[str]"]
+
+
+def exposed(space: Space, name: str) -> tuple[str, int]:
+    """Wait until a wish is an exposure; where clients reach it."""
+    eventually(
+        f"{name} is exposed", lambda: f"/udp-{space.name}-{name} " in str(own_objects(space))
+    )
+    eventually("it has a Service", lambda: "services" in str(own_objects(space)))
+    return companion(space, name)
+
+
+def all_answered(load_pod: Load, target: tuple[str, int], why: str) -> None:
+    """Fresh ports, each a session of its own, reach living pods only."""
+
+    def answered() -> bool:
+        load = load_pod(*target, "--queries", "100", "--rate", "200", "--timeout", "1")
+        return bool(finish(load)["lost"] == 0)
+
+    eventually(why, answered)
+
+
+def settled(space: Space, name: str, replicas: int) -> None:
+    """Wait until a Deployment has exactly so many pods, the old ones gone."""
+    kubectl("rollout", "status", "-n", space.name, f"deploy/{name}", "--timeout=90s")
+    eventually(
+        f"{replicas} pods of {name}",
+        lambda: len(get("pods", "-n", space.name, "-l", f"app={name}")["items"]) == replicas,
+        60,
+    )
+
+
+def test_the_gateway_follows_what_is_declared(tenant: Space, port: int, load_pod: Load) -> None:
+    """Scaled up and down, restarted, moved: with listed endpoints, told by answers."""
+    tenant.apply(*dns_server(replicas=2))
+    wish(tenant, "dns", f"{port}:53", discovery="endpoints")
+    target = exposed(tenant, "dns")
+    all_answered(load_pod, target, "declared")
+    kubectl("scale", "-n", tenant.name, "deploy/dns", "--replicas=4")
+    settled(tenant, "dns", 4)
+    all_answered(load_pod, target, "scaled up")
+    kubectl("scale", "-n", tenant.name, "deploy/dns", "--replicas=1")
+    settled(tenant, "dns", 1)
+    all_answered(load_pod, target, "scaled down")
+    kubectl("delete", "pods", "-n", tenant.name, "-l", "app=dns", "--wait=true")
+    settled(tenant, "dns", 1)
+    all_answered(load_pod, target, "moved")
+    assert "Exposed" in events(tenant, "dns")
+
+
+def test_named_ports_that_differ_between_pods(tenant: Space, port: int, load_pod: Load) -> None:
+    """Two versions of a server, each with its own number for port `dns`."""
+    for name, number in (("old", 53), ("new", 5353)):
+        manifests = dns_server(name, ports=(number,))[:2]
+        template = manifests[1]["spec"]["template"]
+        template["metadata"]["labels"]["service"] = "dns"
+        template["spec"]["containers"][0]["ports"][0]["name"] = "dns"
+        tenant.apply(*manifests)
+    named = service("dns", selector={"service": "dns"})
+    named["spec"]["ports"][0]["targetPort"] = "dns"
+    tenant.apply(named)
+    wish(tenant, "dns", f"{port}:53")
+    target = exposed(tenant, "dns")
+    all_answered(load_pod, target, "both versions")
+    entry = get("serviceentries", "-n", tenant.name)["items"][0]["spec"]
+    assert {e["ports"]["port-53"] for e in entry["endpoints"]} == {53, 5353}
+    kubectl("delete", "deploy", "-n", tenant.name, "old", "--wait=true")
+    eventually("one pod", lambda: len(get("pods", "-n", tenant.name)["items"]) == 1, 60)
+    all_answered(load_pod, target, "the new version alone")
+
+
+def test_endpoints_by_hand_and_drift(switch: Switch) -> None:
+    """A Service without selector follows its slices; what is edited or deleted comes back."""
+    switch.point("b")
+    switch.wait("b")
+    space = switch.space
+    entry = f"serviceentry/udp-{space.name}-dns"
+    other = switch.addresses["a"]
+    broken = f'[{{"op":"replace","path":"/spec/endpoints/0/address","value":"{other}"}}]'
+    kubectl("patch", "-n", space.name, entry, "--type=json", "-p", broken)
+    switch.wait("b")
+    filters = ("envoyfilter", "-n", GATEWAY_NAMESPACE, f"udp-{space.name}-dns")
+    kubectl("delete", *filters)
+    eventually("the EnvoyFilter is back", lambda: run("kubectl", "get", *filters).code == 0)
+    switch.wait("b")
+    kubectl("delete", "-n", GATEWAY_NAMESPACE, f"service/udp-{space.name}-dns")
+    kubectl("delete", "-n", space.name, entry)
+    eventually("all are back", lambda: len(own_objects(space)) == 3)
+    switch.wait("b")
+
+
+def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_pod: Load) -> None:
+    """Three backends restarted under 500 queries/s: at most 5 lost of 12,500, twice."""
+    tenant.apply(*dns_server(replicas=3))
+    allow(tenant.name, f"{port}-{port + 9}")
+    kubectl("annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-sessions=28000")
+    wish(tenant, "dns", f"{port}:53", discovery="endpoints", max_sessions="8000")
+    target = exposed(tenant, "dns")
+    all_answered(load_pod, target, "declared")
+    fresh = load_pod(*target, "--queries", "12500", "--rate", "500")
+    sticky = load_pod(*target, "--queries", "12500", "--rate", "500", "--clients", "50")
+    kubectl("rollout", "restart", "-n", tenant.name, "deploy/dns")
+    kubectl("rollout", "status", "-n", tenant.name, "deploy/dns", "--timeout=60s")
+    assert fresh.poll() is None, "the load must outlast the restart"
+    counts = {"fresh ports": finish(fresh), "sticky clients": finish(sticky)}
+    print(f"\nrolling restart, listed endpoints: {counts}")
+    assert all(count["lost"] <= 5 for count in counts.values()), counts
+
+
+def test_two_wishes_for_one_port(tenant: Space, port: int, load_pod: Load) -> None:
+    """The older has it, the newer is told whose it is, and takes over."""
+    tenant.apply(*dns_server("first"))
+    wish(tenant, "first", f"{port}:53")
+    exposed(tenant, "first")
+    tenant.apply(*dns_server("second"))
+    wish(tenant, "second", f"{port}:53")
+    winner = f"exposure first of namespace {tenant.name}"
+    eventually("the loser is told", lambda: winner in events(tenant, "second"))
+    status = run("kubectl", "istio-udp", "controller", "status")
+    assert status.code == 1 and "second" in status.out, status.both
+    kubectl("delete", "service", "-n", tenant.name, "first")
+    target = exposed(tenant, "second")
+    all_answered(load_pod, target, "taken over")
+
+
+def test_a_tenant_gets_what_is_allowed_and_nothing_else(tenant: Space, port: int) -> None:
+    """Ports of others, and what is hostile: an Event, no object; what was allowed may be ended."""
+    tenant.apply(*dns_server())
+    beyond = [f"{port + 20}:53", f"{port}:53,80:53", "all"]
+    hostile = [
+        f"{port}:kube-system/dns",
+        f"{port}:53\n- applyTo: LISTENER",
+        "x" * 200_000,
+        '{"a":1}',
+        "0:53",
+        "",
+    ]
+    for ports, reason in [(p, "ExposeForbidden") for p in beyond] + [
+        (p, "ExposeInvalid") for p in hostile
+    ]:
+        kubectl("delete", "events", "--all", "-n", tenant.name)
+        patch = tenant.name, {"metadata": {"annotations": {EXPOSE: ports}}}
+        _patch("service", "dns", *patch)
+        eventually(f"{ports[:30]!r}: {reason}", lambda r=reason: r in events(tenant, "dns"))
+        assert own_objects(tenant) == [], ports[:30]
+        withdraw(tenant, "dns")
+    wish(tenant, "dns", f"{port}:53")
+    exposed(tenant, "dns")
+    kubectl("annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-")
+    eventually("what is not allowed any more goes", lambda: not own_objects(tenant))
+    eventually("and is told", lambda: "ExposeForbidden" in events(tenant, "dns"))
+
+
+def _patch(kind: str, name: str, namespace: str, patch: dict[str, Any]) -> None:
+    import json
+
+    done = run(
+        "kubectl", "patch", kind, "-n", namespace, name, "--type=merge",
+        "--patch-file=/dev/stdin", stdin=json.dumps(patch),
+    )  # fmt: skip
+    assert done.code == 0, done.both
+
+
+def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) -> None:
+    name = f"udp-{tenant.name}-dns"
+    theirs = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": name, "namespace": GATEWAY_NAMESPACE},
+        "spec": {"workloadSelector": {"labels": {"nobody": "here"}}, "configPatches": []},
+    }
+    import yaml
+
+    kubectl("apply", "-f", "-", stdin=yaml.safe_dump(theirs))
+    try:
+        before = get("envoyfilter", "-n", GATEWAY_NAMESPACE, name)["metadata"]["resourceVersion"]
+        tenant.apply(*dns_server())
+        wish(tenant, "dns", f"{port}:53")
+        eventually("it is told", lambda: "ExposeRefused" in events(tenant, "dns"))
+        after = get("envoyfilter", "-n", GATEWAY_NAMESPACE, name)["metadata"]["resourceVersion"]
+        assert after == before and own_objects(tenant) == []
+    finally:
+        kubectl("delete", "envoyfilter", "-n", GATEWAY_NAMESPACE, name)
+    exposed(tenant, "dns")
+
+
+def test_a_namespace_that_goes_takes_its_exposures_along(tenant: Space, port: int) -> None:
+    tenant.apply(*dns_server())
+    wish(tenant, "dns", f"{port}:53")
+    exposed(tenant, "dns")
+    kubectl("delete", "namespace", tenant.name, "--wait=true", "--timeout=60s")
+    eventually("nothing is left", lambda: not own_objects(tenant))
+    kubectl("create", "namespace", tenant.name)

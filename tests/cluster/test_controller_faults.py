@@ -1,0 +1,229 @@
+"""The controller in a cluster that misbehaves: nothing is lost, and all is true again in time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+from conftest import HERE, companion, dns_server, eventually, get, kubectl, run
+from controlled import (
+    NAMESPACE,
+    Switch,
+    controller,
+    events,
+    leader,
+    logs,
+    replicas,
+    switch,
+    tenant,
+    wish,
+)
+
+__all__ = ["controller", "switch", "tenant"]
+GROUND_RUN = os.environ.get("E2E_GROUND_RUN", "")
+# They kill the control plane, which only the project's own cluster allows.
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster"),
+]
+# Queries a second: fresh ports for 10 s each, well within the 500 sessions that `wish` asks for.
+RATE = 25
+# Every fault's end must be forgotten after so long.
+WITHIN = 30.0
+ETCD = "http://127.0.0.1:2379"
+
+Load = Callable[..., "subprocess.Popen[str]"]
+
+
+def restart(daemon: str, seconds: float) -> None:
+    """Kill a daemon of the cluster, and start it again after a while."""
+    done = run(str(HERE / "ground" / "ground"), "restart", daemon, str(seconds))
+    assert done.code == 0, done.both
+    eventually(
+        "the API server is ready", lambda: run("kubectl", "get", "--raw", "/readyz").code == 0
+    )
+
+
+@contextlib.contextmanager
+def traffic(load_pod: Load, switch: Switch, seconds: int) -> Iterator[None]:
+    """Fresh ports all the while, none of whose queries may be lost.
+
+    In the pod by itself: what kubectl holds open ends with the API server.
+    """
+    pods = get("pods", "-A", "--field-selector", "metadata.name=load")["items"]
+    pod = ("-n", pods[0]["metadata"]["namespace"], "load", "--")
+    address, port = companion(switch.space, switch.name)
+    words = f"{address} {port} foo.bar.com --queries {seconds * RATE} --rate {RATE}"
+    start = f"rm -f /tmp/out; cat >/tmp/load.py; python3 /tmp/load.py {words} >/tmp/out 2>&1 &"
+    kubectl("exec", "-i", *pod, "sh", "-c", start, stdin=(HERE / "load.py").read_text())
+
+    def counts() -> str:
+        return run("kubectl", "exec", *pod, "cat", "/tmp/out").out
+
+    yield
+    assert not counts(), "the load must outlast the fault"
+    count = json.loads(eventually("the load has ended", counts, seconds + 30))
+    assert count["lost"] == 0, count
+
+
+def test_api_server_killed(switch: Switch, load_pod: Load) -> None:
+    """It refuses connections, then answers 429 (`storage is (re)initializing`), then 410."""
+    with traffic(load_pod, switch, 35):
+        restart("kube-apiserver", 5)
+        switch.point("b")
+        switch.wait("b", WITHIN)
+
+
+def test_versions_compacted_under_the_watches(switch: Switch, load_pod: Load) -> None:
+    """etcd forgets the versions from which the watches would go on: they list again."""
+    listed = logs().count("listing again")
+    switch.point("b")
+    switch.wait("b", WITHIN)
+    with traffic(load_pod, switch, 90):
+        revision = int(_etcd("kv/range", {"key": "AA=="})["header"]["revision"])
+        _etcd("kv/compaction", {"revision": str(revision), "physical": True})
+        restart("kube-apiserver", 1)
+        switch.point("a")
+        eventually("it is written", lambda: switch.listed() == "a", WITHIN)
+        # istiod lists again too, and takes its own time for it.
+        switch.wait("a", 3 * WITHIN)
+    eventually("a watch has listed again", lambda: logs().count("listing again") > listed)
+
+
+def _etcd(path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(f"{ETCD}/v3/{path}", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_istiod_gone_for_a_minute(switch: Switch, load_pod: Load) -> None:
+    """Traffic goes on; what changed meanwhile arrives when istiod is back."""
+    with traffic(load_pod, switch, 95):
+        kubectl("scale", "-n", "istio-system", "deploy/istiod", "--replicas=0")
+        kubectl("wait", "-n", "istio-system", "pod", "-l", "app=istiod", "--for=delete")
+        gone = time.monotonic()
+        switch.point("b")
+        time.sleep(60 - (time.monotonic() - gone))
+        kubectl("scale", "-n", "istio-system", "deploy/istiod", "--replicas=1")
+        kubectl("rollout", "status", "-n", "istio-system", "deploy/istiod", "--timeout=60s")
+        switch.wait("b", WITHIN)
+
+
+def test_leader_killed_in_a_burst_of_changes(switch: Switch, load_pod: Load, port: int) -> None:
+    """SIGKILL: the other takes over within the lease, and what was half done is done."""
+    space = switch.space
+    first = leader()
+    pod = next(p for p in replicas() if p["metadata"]["name"] == first)
+    container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+    for number in range(1, 6):
+        space.apply(*dns_server(f"s{number}"))
+    with traffic(load_pod, switch, 35):
+        for number in range(1, 6):
+            wish(space, f"s{number}", f"{port + number}:53")
+            switch.point("b" if number % 2 else "a")
+            if number == 4:
+                ctr = ["ctr", "-a", f"{GROUND_RUN}/containerd.sock", "-n", "k8s.io"]
+                done = run(*ctr, "task", "kill", "-s", "SIGKILL", container)
+                assert done.code == 0, done.both
+        killed = time.monotonic()
+        switch.wait("b", WITHIN)
+        print(f"\nleader killed: true again after {time.monotonic() - killed:.1f} s")
+        for number in range(1, 6):
+            eventually(f"s{number} answers", lambda n=number: space.verify(f"s{n}").code == 0)
+
+
+def test_graceful_handover(switch: Switch) -> None:
+    """A leader that is told to go gives its Lease up: nobody waits for it to run out."""
+    first = leader()
+    kubectl("delete", "pod", "-n", NAMESPACE, first, "--wait=false")
+    told = time.monotonic()
+    eventually("another leads", lambda: leader() not in ("", first), 5)
+    switch.point("b")
+    switch.wait("b", 10)
+    print(f"\nhanded over: true again after {time.monotonic() - told:.1f} s")
+    kubectl("rollout", "status", "-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
+
+
+def test_network_cut_between_controller_and_api_server(switch: Switch, load_pod: Load) -> None:
+    """Packets are dropped, both ways, for both replicas."""
+    addresses = [pod["status"]["podIP"] for pod in replicas()]
+    rules = [
+        rule
+        for address in addresses
+        for rule in (
+            ["INPUT", "-s", address, "-p", "tcp", "--dport", "6443", "-j", "DROP"],
+            ["OUTPUT", "-d", address, "-p", "tcp", "--sport", "6443", "-j", "DROP"],
+        )
+    ]
+    with traffic(load_pod, switch, 45):
+        for rule in rules:
+            assert run("iptables", "-I", *rule).code == 0
+        try:
+            switch.point("b")
+            time.sleep(20)
+            assert switch.answers() == "a"
+        finally:
+            for rule in rules:
+                run("iptables", "-D", *rule)
+        healed = time.monotonic()
+        switch.wait("b", WITHIN)
+        print(f"\nnetwork cut: true again after {time.monotonic() - healed:.1f} s")
+
+
+def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load) -> None:
+    """One namespace's ServiceEntries are refused; another namespace is not delayed by it."""
+    space = switch.space
+    hook = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "refuses"},
+        "webhooks": [
+            {
+                "name": "refuses.example.com",
+                "failurePolicy": "Fail",
+                "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+                "timeoutSeconds": 1,
+                "clientConfig": {"service": {"name": "nobody", "namespace": "default"}},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}},
+                "rules": [
+                    {
+                        "apiGroups": ["networking.istio.io"],
+                        "apiVersions": ["*"],
+                        "resources": ["serviceentries"],
+                        "operations": ["CREATE", "UPDATE"],
+                    }
+                ],
+            }
+        ],
+    }
+    with _applied(hook), traffic(load_pod, switch, 10):
+        switch.point("b")
+        eventually("it is told", lambda: "ExposeFailed" in events(space, "dns"))
+        assert switch.answers() == "a"
+    switch.wait("b", WITHIN)
+
+
+@contextlib.contextmanager
+def _applied(*manifests: dict[str, Any]) -> Iterator[None]:
+    text = yaml.safe_dump_all(manifests)
+    try:
+        kubectl("apply", "-f", "-", stdin=text)
+        yield
+    finally:
+        kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
+
+
+def test_nothing_of_a_fault_is_left(controller: None) -> None:
+    """After all of these: no defect was met, and all replicas are ready."""
+    assert '"a defect' not in logs()
+    statuses = [s for pod in replicas() for s in pod["status"]["containerStatuses"]]
+    assert len(statuses) == 2 and all(status["ready"] for status in statuses)

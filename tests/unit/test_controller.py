@@ -1,0 +1,690 @@
+"""The controller against an API server in this process: what it writes, when, and what it tells."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.cluster.client import Api
+from kubectl_istio_udp.controller import reconcile
+from kubectl_istio_udp.controller.objects import marked
+from kubectl_istio_udp.controller.run import Controller, Settings
+from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.names import object_name
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit import builders
+from tests.unit.apiserver import ApiServer
+from tests.unit.builders import endpoint, endpoint_slice, udp
+
+NAME = "udp-default-coredns"
+EXPOSE = "kubectl-istio-udp/expose"
+
+
+def space(name: str, allow: str | None = "5300-5399", **notes: str) -> dict[str, Any]:
+    found = builders.namespace(name)
+    if allow is not None:
+        notes["kubectl-istio-udp/allow"] = allow
+    found["metadata"]["annotations"] = notes
+    return found
+
+
+def wished(name: str = "coredns", ports: str = "5300:53", **more: Any) -> dict[str, Any]:
+    """A Service that asks to be exposed; `options` are further annotations of ours."""
+    options = {f"kubectl-istio-udp/{k}": v for k, v in more.pop("options", {}).items()}
+    created = more.pop("created", None)
+    found = builders.service(name, annotations={EXPOSE: ports, **options}, **more)
+    if created:
+        found["metadata"]["creationTimestamp"] = created
+    return found
+
+
+def until(check: Callable[[], Any], seconds: float = 5.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+    return found
+
+
+class Running:
+    """Controllers at work, and what to ask of the cluster."""
+
+    def __init__(self, api: Api, server: ApiServer) -> None:
+        self.api, self.server = api, server
+        self.controllers: list[Controller] = []
+
+    def start(self, identity: str = "one", **settings: Any) -> Controller:
+        usual = {
+            "namespace": "istio-system",
+            "gateway_namespaces": ("istio-system",),
+            "root_namespace": "istio-system",
+            "file_limit": 65_536,
+            "elect": False,
+            "port": 0,
+        }
+        controller = Controller(self.api, Settings(identity, **{**usual, **settings}))
+        self.controllers.append(controller)
+        controller.start()
+        return controller
+
+    def stop(self) -> None:
+        for controller in self.controllers:
+            controller.stop()
+
+    def quiet(self) -> list[str]:
+        """Wait until nothing has been asked for a while; the writes so far."""
+        asked = len(self.server.requests)
+        while True:
+            time.sleep(0.3)
+            if len(self.server.requests) == asked:
+                return self.server.writes()
+            asked = len(self.server.requests)
+
+    def entry(self, name: str = NAME, namespace: str = "default") -> Any:
+        return self.server.get("ServiceEntry", namespace, name)
+
+    def filter(self, name: str = NAME) -> Any:
+        return self.server.get("EnvoyFilter", "istio-system", name)
+
+    def addresses(self, name: str = NAME) -> list[str]:
+        entry = self.entry(name)
+        return [e["address"] for e in entry["spec"].get("endpoints", ())] if entry else []
+
+    def exposed(self, name: str = NAME) -> Any:
+        return until(lambda: self.filter(name) and self.companion(name))
+
+    def companion(self, name: str = NAME) -> Any:
+        return self.server.get("Service", "istio-system", name)
+
+    def told(self, service: str = "coredns") -> list[str]:
+        return [
+            f"{e['reason']}: {e['message']}"
+            for e in self.server.all("Event")
+            if e["involvedObject"]["name"] == service
+        ]
+
+    def tells(self, what: str, service: str = "coredns") -> str:
+        return until(lambda: next((t for t in self.told(service) if what in t), None))
+
+
+@pytest.fixture
+def running(api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setattr(reconcile, "_LISTENER_SECONDS", 0.05)
+    server.put(space("default"))
+    found = Running(api, server)
+    yield found
+    found.stop()
+
+
+def test_a_wish_becomes_an_exposure_and_is_told(running: Running) -> None:
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    assert running.entry()["spec"]["workloadSelector"] == {"labels": {"app": "coredns"}}
+    labels = running.filter()["metadata"]["labels"]
+    assert labels["kubectl-istio-udp/source"] == "service"
+    assert "5300:53/UDP at gateway istio-system/istio-ingressgateway" in running.tells("Exposed")
+
+
+def test_idle_means_idle(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.quiet()
+    before = len(running.server.requests)
+    time.sleep(1.0)
+    assert len(running.server.requests) == before
+    # What is heard of without meaning anything is not answered either.
+    found = running.server.get("Service", "default", "coredns")
+    running.server.put(found)
+    time.sleep(0.5)
+    assert len(running.server.requests) == before
+
+
+def test_a_change_of_endpoints_is_one_request(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
+    before, version = running.quiet(), running.filter()["metadata"]["resourceVersion"]
+    running.server.put(endpoint_slice(endpoint("10.244.0.21"), endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.21", "10.244.0.30"])
+    path = f"/apis/networking.istio.io/v1beta1/namespaces/default/serviceentries/{NAME}"
+    assert running.quiet()[len(before) :] == [f"PATCH {path}"]
+    assert running.filter()["metadata"]["resourceVersion"] == version
+
+
+@pytest.mark.parametrize(
+    ("conditions", "listed"),
+    [
+        ([{"ready": True}, {"ready": False}], ["10.0.0.0"]),
+        ([{"ready": True}, {"ready": False, "serving": True, "terminating": True}], ["10.0.0.0"]),
+        (
+            [{"ready": False, "serving": True, "terminating": True}, {"ready": False}],
+            ["10.0.0.0"],
+        ),
+        ([{"ready": False, "serving": False, "terminating": True}], []),
+    ],
+)
+def test_conditions(running: Running, conditions: list[Any], listed: list[str]) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    entries = [endpoint(f"10.0.0.{i}", **each) for i, each in enumerate(conditions)]
+    running.server.put(endpoint_slice(*entries))
+    until(lambda: running.addresses() == listed)
+
+
+@pytest.mark.parametrize("kind", ["EnvoyFilter", "Service", "ServiceEntry"])
+def test_drift_is_repaired(running: Running, kind: str) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.quiet()
+    namespace = "default" if kind == "ServiceEntry" else "istio-system"
+    whole = running.server.get(kind, namespace, NAME)["spec"]
+    running.server.remove(kind, namespace, NAME)
+    until(lambda: running.server.get(kind, namespace, NAME))
+    edited = running.server.get(kind, namespace, NAME)
+    for field in ("endpoints", "configPatches", "ports"):
+        if field in edited["spec"]:
+            edited["spec"][field] = edited["spec"][field][:-1]
+    running.server.put(edited)
+    until(lambda: _same(running.server.get(kind, namespace, NAME)["spec"], whole))
+    running.quiet()
+    relabelled = running.server.get(kind, namespace, NAME)
+    relabelled["metadata"]["annotations"]["kubectl-istio-udp/spec"] = "{}"
+    running.server.put(relabelled)
+    until(
+        lambda: (
+            running.server.get(kind, namespace, NAME)["metadata"]["annotations"][
+                "kubectl-istio-udp/spec"
+            ]
+            != "{}"
+        )
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    drop = ("clusterIP",)
+    return {k: v for k, v in one.items() if k not in drop} == {
+        k: v for k, v in other.items() if k not in drop
+    }
+
+
+@pytest.mark.parametrize("how", ["annotation", "service", "namespace", "permission"])
+def test_a_wish_withdrawn_takes_everything_listener_first(running: Running, how: str) -> None:
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.quiet()
+    history: list[str] = []
+
+    def note(request: Any) -> None:
+        found = running.filter()
+        kinds = [p["applyTo"] for p in found["spec"]["configPatches"]] if found else []
+        if request.method in ("PATCH", "DELETE"):
+            history.append(f"{request.method} {request.path.split('/')[-2]} {kinds}")
+
+    running.server.seen = note
+    if how == "annotation":
+        running.server.put(builders.service())
+    elif how == "service":
+        running.server.remove("Service", "default", "coredns")
+    elif how == "namespace":
+        running.server.remove("Namespace", "", "default")
+    else:
+        running.server.put(space("default", None))
+    until(lambda: not running.filter() and not running.entry() and not running.companion())
+    assert history == [
+        "DELETE services ['CLUSTER', 'LISTENER']",
+        "PATCH envoyfilters ['CLUSTER', 'LISTENER']",
+        "DELETE envoyfilters ['CLUSTER']",
+        "DELETE serviceentries []",
+    ]
+
+
+def test_the_older_of_two_wishes_wins_and_the_other_takes_over(running: Running) -> None:
+    old, new = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+    running.server.put(
+        wished("newer", created=new), wished("older", created=old), wished("third", created="2027")
+    )
+    running.start()
+    running.exposed("udp-default-older")
+    for loser in ("newer", "third"):
+        assert "older" in running.tells("PortTaken", loser)
+    running.quiet()
+    assert running.filter("udp-default-newer") is None
+    running.server.remove("Service", "default", "older")
+    running.exposed("udp-default-newer")
+    running.quiet()
+    assert running.filter("udp-default-third") is None
+    assert running.filter("udp-default-older") is None
+
+
+def test_who_has_a_port_keeps_it(running: Running) -> None:
+    running.start()
+    running.server.put(wished("second", created="2026-02-01T00:00:00Z"))
+    running.exposed("udp-default-second")
+    running.server.put(wished("first", created="2026-01-01T00:00:00Z"))
+    assert "udp-default-second" in running.tells("PortTaken", "first")
+    running.quiet()
+    assert running.filter("udp-default-first") is None
+
+
+def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
+    running: Running,
+) -> None:
+    running.server.put(
+        wished("older", ports="5300:99", created="2026-01-01T00:00:00Z"),
+        wished("newer", created="2026-02-01T00:00:00Z"),
+    )
+    running.start()
+    running.exposed("udp-default-newer")
+    assert "has no UDP port 99" in running.tells("ExposeInvalid", "older")
+
+
+def test_in_whatever_order_wishes_are_looked_at_the_older_comes_first(running: Running) -> None:
+    running.server.put(
+        wished("older", created="2026-01-01T00:00:00Z"),
+        wished("newer", created="2026-02-01T00:00:00Z"),
+    )
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    outcome = controller._reconciler.reconcile(("default", "newer"))
+    assert outcome.reason == "PortTaken" and "Service default/older" in outcome.message
+    assert controller._reconciler.reconcile(("default", "older")).state == "ok"
+    assert running.filter("udp-default-newer") is None
+
+
+def test_what_is_being_written_is_taken_already(running: Running) -> None:
+    """An older wish that comes while the younger's EnvoyFilter is on its way comes too late."""
+    running.server.put(wished("younger", created="2026-02-01T00:00:00Z"))
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    seen: list[Any] = []
+
+    def meanwhile(request: Any) -> None:
+        if request.method == "PATCH" and not seen:
+            seen.append(None)
+            running.server.put(wished("older", created="2026-01-01T00:00:00Z"))
+            until(lambda: controller.view.wish(("default", "older")))
+            seen[0] = controller._reconciler.reconcile(("default", "older"))
+
+    running.server.seen = meanwhile
+    assert controller._reconciler.reconcile(("default", "younger")).state == "ok"
+    assert seen[0].reason == "PortTaken" and running.filter("udp-default-older") is None
+
+
+def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.server.put(wished(ports="nonsense"))
+    running.tells("ExposeInvalid")
+    running.server.put(endpoint_slice(endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.30"])
+    assert running.filter()
+    running.server.put(space("default", None))
+    until(lambda: not running.filter() and not running.entry())
+
+
+def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
+    running.start(workers=8)
+    running.server.put(*[wished(f"s{n}") for n in range(20)])
+    told = lambda: {e["involvedObject"]["name"] for e in running.server.all("Event")}  # noqa: E731
+    until(lambda: len(told()) == 20)
+    running.quiet()
+    assert len(running.server.all("EnvoyFilter")) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "reason", "said"),
+    [
+        (wished(ports="5400:53"), "ExposeForbidden", "5400"),
+        (wished(ports="5300:53,9999:53"), "ExposeForbidden", "9999"),
+        (wished(ports="all"), "ExposeForbidden", "53"),
+        (wished(ports="5300:other/53"), "ExposeInvalid", "no port number or name"),
+        (wished(ports="5300:kube-system/dns"), "ExposeInvalid", "no port number or name"),
+        (wished(ports=""), "ExposeInvalid", "not a number"),
+        (wished(ports="x" * 3000), "ExposeInvalid", "longer than 2000"),
+        (wished(ports=",".join(f"{p}" for p in range(5300, 5450))), "ExposeInvalid", "more than"),
+        (wished(options={"idle-timeout": "9" * 300 + "s"}), "ExposeInvalid", "duration"),
+        (wished(options={"idle-timeout": "1s\n- applyTo: LISTENER"}), "ExposeInvalid", "duration"),
+        (wished(options={"max-sessions": "1e9"}), "ExposeInvalid", "whole number"),
+        (wished(options={"max-sessions": "60000"}), "ExposeForbidden", "60000 sessions"),
+        (wished(options={"discovery": "dns"}), "ExposeInvalid", "none of"),
+        (wished(options={"nonsense": "1"}), "ExposeInvalid", "no annotation"),
+        (wished(options={"gateway": "../../kube-system"}), "ExposeInvalid", "not a name"),
+        (wished(options={"gateway": "elsewhere/gw"}), "NoGateway", "elsewhere/gw"),
+        (
+            wished(type="ExternalName", externalName="dns.kube-system.svc"),
+            "ExposeForbidden",
+            "DNS name",
+        ),
+    ],
+)
+def test_what_a_tenant_may_not(
+    running: Running, service: dict[str, Any], reason: str, said: str
+) -> None:
+    running.start()
+    running.server.put(service)
+    told = running.tells(reason)
+    assert said in told and len(told) < 1100
+    running.quiet()
+    assert not any(running.server.all(kind) for kind in ("EnvoyFilter", "ServiceEntry"))
+
+
+def test_none_is_allowed_unless_somebody_says_so(running: Running) -> None:
+    running.server.put(space("default", None))
+    controller = running.start()
+    running.server.put(wished())
+    running.tells("ExposeForbidden")
+    assert controller.states()["refused"] == 1
+    running.server.put(space("default", "5300"))
+    running.exposed()
+
+
+def test_a_cluster_of_one_tenant(running: Running) -> None:
+    running.server.put(space("default", None))
+    running.start(allow_all=True)
+    running.server.put(wished(type="ExternalName", externalName="dns.example.com"))
+    running.exposed()
+
+
+def test_somebody_elses_envoy_filter_of_that_name_stays(running: Running) -> None:
+    theirs = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": NAME, "namespace": "istio-system", "labels": {"theirs": "1"}},
+        "spec": {"configPatches": []},
+    }
+    running.server.put(theirs)
+    running.start()
+    running.server.put(wished())
+    assert "is not of exposure coredns" in running.tells("ExposeRefused")
+    running.quiet()
+    assert running.filter()["metadata"]["labels"] == {"theirs": "1"}
+    assert running.entry() is None
+    running.server.remove("EnvoyFilter", "istio-system", NAME)
+    running.exposed()
+
+
+def test_labels_of_ours_in_a_tenants_namespace_speak_for_nobody_else(running: Running) -> None:
+    """A tenant's ServiceEntry that claims to be another namespace's exposure changes nothing."""
+    running.server.put(space("victim"), wished(namespace="victim"))
+    running.server.put(endpoint_slice(endpoint("10.0.0.9"), namespace="victim"))
+    running.start()
+    victims = object_name("victim", "coredns")
+    running.exposed(victims)
+    forged = running.server.get("ServiceEntry", "victim", victims)
+    forged["metadata"] = {**forged["metadata"], "namespace": "default"}
+    running.quiet()
+    before = running.server.state()
+    running.server.put(forged)
+    running.server.remove("ServiceEntry", "default", victims)
+    running.quiet()
+    assert running.server.state() == before
+    # Nor has it made anybody forget what is the victim's.
+    running.server.remove("Service", "victim", "coredns")
+    until(lambda: not running.filter(victims) and not running.entry(victims, "victim"))
+
+
+def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
+    """A tenant's own ServiceEntry, made before the controller's, that says it holds 40,000."""
+    planned = builders.plan_of(ports=[PortRequest(5300, 53)], max_sessions=40_000)
+    forged = next(marked(w) for w in writes(planned.exposure) if w.kind == "ServiceEntry")
+    running.server.put(dict(forged.manifest))
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    cluster = running.filter()["spec"]["configPatches"][0]["patch"]["value"]
+    assert cluster["circuit_breakers"]["thresholds"] == [{"max_connections": 4000}]
+
+
+def expose_by_hand(server: ApiServer, discovery: str, name: str = "coredns") -> None:
+    """What `expose` writes."""
+    planned = builders.plan_of(
+        ports=[PortRequest(5300, 53)], discovery=Discovery(discovery), name=name
+    )
+    for write in writes(planned.exposure):
+        server.apply(write.key, dict(write.manifest), write.manager, False, False)
+
+
+def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Running) -> None:
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    running.start()
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: running.addresses(name) == ["10.244.0.77"])
+    running.quiet()
+    running.server.remove("EnvoyFilter", "istio-system", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.78")))
+    until(lambda: running.addresses(name) == ["10.244.0.78"])
+    running.server.remove("ServiceEntry", "default", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.79")))
+    running.quiet()
+    assert running.entry(name) is None and running.filter(name) is None
+
+
+def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Running) -> None:
+    """The watch has not told of it yet: what is written says which object it means."""
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    controller = running.start()
+    running.quiet()
+    running.server.fail("GET", "serviceentries.*watch=true", 500)
+    running.server.cut_watches()
+    until(lambda: running.server.watching() == 5)
+    running.server.remove("ServiceEntry", "default", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: controller.states()["failed"])
+    assert running.entry(name) is None
+    running.server.heal()
+    until(lambda: controller.states()["failed"] == 0)
+    assert running.entry(name) is None
+
+
+def test_a_persons_exposure_is_not_taken_over(running: Running) -> None:
+    expose_by_hand(running.server, "selector")
+    running.quiet()
+    before = running.filter()
+    running.start()
+    running.server.put(wished(ports="5301:53"))
+    assert "made with" in running.tells("ExposeRefused")
+    running.server.put(builders.service())
+    running.quiet()
+    assert running.filter() == before
+
+
+def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
+    """Pods whose named port differs need a list; when they agree again, nothing changes."""
+    ports = [{"name": "udp-dns", "port": 5353, "protocol": "UDP"}]
+    running.start()
+    running.server.put(
+        {**wished(), "spec": {**wished()["spec"], "ports": [udp(target="dns")]}},
+        endpoint_slice(endpoint("10.244.0.20")),
+        endpoint_slice(endpoint("10.244.0.21"), suffix="two", ports=ports),
+    )
+    running.exposed()
+    until(lambda: len(running.addresses()) == 2)
+    entry = running.entry()["spec"]["endpoints"]
+    assert [e["ports"]["port-53"] for e in entry] == [53, 5353]
+    version = running.filter()["metadata"]["resourceVersion"]
+    running.server.remove("EndpointSlice", "default", "coredns-two")
+    until(lambda: running.addresses() == ["10.244.0.20"])
+    running.quiet()
+    assert running.filter()["metadata"]["resourceVersion"] == version
+
+
+def test_a_gateway_that_comes_later(running: Running) -> None:
+    running.server.remove("Pod", "istio-system", "istio-ingressgateway-1")
+    controller = running.start()
+    running.server.put(wished())
+    running.tells("NoGateway")
+    assert controller.states()["waiting"] == 1
+    running.server.put(builders.gateway_pod("istio-ingressgateway-2"))
+    running.exposed()
+
+
+def test_a_gateway_that_goes_leaves_the_exposure(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.server.remove("Pod", "istio-system", "istio-ingressgateway-1")
+    running.tells("NoGateway")
+    running.server.put(endpoint_slice(endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.30"])
+    assert running.filter() and running.companion()
+
+
+def test_another_gateway_is_a_move(running: Running) -> None:
+    labels = {"app": "edge", "istio": "edge"}
+    running.server.put(builders.gateway_pod("edge-1", labels=labels))
+    running.start()
+    running.server.put(wished(options={"gateway": "istio-ingressgateway"}))
+    running.exposed()
+    running.server.put(wished(options={"gateway": "edge"}))
+    until(
+        lambda: (
+            (f := running.filter())
+            and f["spec"]["workloadSelector"]["labels"] == labels
+            and running.companion()
+        )
+    )
+
+
+def test_a_port_on_the_gateways_own_service(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"gateway-service": "patch"}))
+
+    def patched() -> bool:
+        ports = running.companion("istio-ingressgateway")["spec"]["ports"]
+        return any(port["port"] == 5300 for port in ports)
+
+    until(patched)
+    running.quiet()
+    running.server.put(wished(options={"gateway-service": "none"}))
+    until(lambda: not patched())
+    running.server.put(wished(options={"gateway-service": "patch"}))
+    until(patched)
+    running.server.put(builders.service())
+    until(lambda: not patched() and not running.filter())
+
+
+def test_a_refused_write_is_told_tried_again_and_delays_nobody(running: Running) -> None:
+    refusal = json.dumps({"kind": "Status", "message": 'admission webhook "policy" denied it'})
+    running.server.fail("PATCH", "envoyfilters/udp-default-coredns", 403, refusal)
+    running.start(workers=2)
+    running.server.put(wished())
+    assert "policy" in running.tells("ExposeFailed")
+    running.server.put(wished("other", ports="5301:53"))
+    running.exposed("udp-default-other")
+    running.server.heal()
+    running.exposed()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 0])
+def test_what_fails_is_tried_again(running: Running, status: int) -> None:
+    running.server.fail("PATCH", ".", status, times=3)
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+
+
+def test_watches_that_break_and_versions_that_are_gone(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    for number in range(3):
+        running.server.cut_watches()
+        running.server.put(endpoint_slice(endpoint(f"10.244.1.{number}")))
+        running.server.compact()
+        until(lambda number=number: running.addresses() == [f"10.244.1.{number}"])
+    running.server.fail("GET", "watch=true", 429, times=5)
+    running.server.cut_watches()
+    running.server.put(endpoint_slice(endpoint("10.244.1.9")))
+    until(lambda: running.addresses() == ["10.244.1.9"], 15)
+
+
+def test_a_deletion_that_no_watch_told_of(running: Running) -> None:
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.quiet()
+    running.server.fail("GET", "watch=true", 500)
+    running.server.cut_watches()
+    until(lambda: running.server.watching() == 0)
+    running.server.remove("Service", "default", "coredns")
+    running.server.compact()
+    running.server.heal()
+    until(lambda: not running.filter() and not running.entry(), 15)
+
+
+def test_odd_objects_hide_nobody(running: Running) -> None:
+    odd = endpoint_slice(of="odd")
+    odd["endpoints"] = [{"conditions": {}}]
+    running.server.put(odd)
+    controller = running.start()
+    running.server.put(wished())
+    running.exposed()
+    assert controller.ailment() == ""
+
+
+def test_health_and_metrics(running: Running) -> None:
+    import urllib3
+
+    controller = running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.server.put(endpoint_slice(endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.30"])
+    pool = urllib3.PoolManager()
+    url = f"http://127.0.0.1:{controller.health.port}"
+    assert pool.request("GET", f"{url}/healthz").status == 200
+    assert pool.request("GET", f"{url}/readyz").status == 200
+    assert pool.request("GET", f"{url}/else").status == 404
+    text = pool.request("GET", f"{url}/metrics").data.decode()
+    assert 'kubectl_istio_udp_exposures{state="ok"} 1.0' in text
+    assert 'kubectl_istio_udp_writes_total{kind="ServiceEntry",verb="patch"} 2.0' in text
+    assert "kubectl_istio_udp_leading 1.0" in text
+    latency = next(x for x in text.splitlines() if "change_to_write_seconds_count" in x)
+    assert float(latency.split()[1]) >= 1
+
+
+# -- two replicas -------------------------------------------------------------------------------
+
+
+def test_one_of_two_leads_and_hands_over(running: Running) -> None:
+    first = running.start("one", elect=True)
+    until(lambda: first._may_write())
+    second = running.start("two", elect=True)
+    running.server.put(wished())
+    running.exposed()
+    assert not second._may_write()
+    begun = time.monotonic()
+    first.stop()
+    running.controllers.remove(first)
+    until(lambda: second._may_write())
+    assert time.monotonic() - begun < 5
+    running.server.remove("EnvoyFilter", "istio-system", NAME)
+    running.exposed()
+
+
+def test_who_cannot_renew_stops_before_another_begins(running: Running) -> None:
+    first = running.start("one", elect=True)
+    until(lambda: first._may_write())
+    running.server.fail("PUT", "leases", 500)
+    until(lambda: not first._may_write(), 14)
+    lease = running.server.get("Lease", "istio-system", "kubectl-istio-udp-controller")
+    assert lease["spec"]["holderIdentity"] == "one"
+    running.server.put(wished())
+    time.sleep(0.3)
+    assert running.filter() is None
+    running.server.heal()
+    running.exposed()

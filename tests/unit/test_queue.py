@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from kubectl_istio_udp.cluster.watch import Backoff
+from kubectl_istio_udp.controller.queue import WorkQueue
+from kubectl_istio_udp.model.errors import Busy
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def opened():
+    clock = Clock()
+    queue = WorkQueue(clock)
+    queue.open()
+    return queue, clock
+
+
+def test_asked_for_often_given_once_and_the_first_first():
+    queue, clock = opened()
+    queue.add("a")
+    clock.now += 1
+    queue.add("b")
+    queue.add("a")
+    assert len(queue) == 2
+    assert queue.take(0) == ("a", 100.0)
+    assert queue.take(0) == ("b", 101.0)
+    assert queue.take(0) is None
+
+
+def test_not_to_two_workers_and_again_afterwards():
+    queue, clock = opened()
+    queue.add("a")
+    assert queue.take(0) == ("a", 100.0)
+    clock.now += 1
+    queue.add("a")
+    clock.now += 1
+    queue.add("a")
+    assert queue.take(0) is None
+    queue.done("a")
+    assert queue.take(0) == ("a", 101.0)
+    queue.done("a")
+    assert queue.take(0) is None
+
+
+def test_later_the_sooner_counts():
+    queue, clock = opened()
+    queue.add_later("a", 5)
+    queue.add_later("a", 2)
+    queue.add_later("a", 9)
+    assert queue.take(0) is None
+    clock.now += 2
+    assert queue.take(0) == ("a", 102.0)
+    queue.done("a")
+    clock.now += 10
+    assert queue.take(0) is None
+
+
+def test_failures_wait_longer_each_time_until_one_succeeds():
+    queue, _ = opened()
+    waits = [queue.failed("a") for _ in range(12)]
+    assert 0.05 <= waits[0] <= 0.1 and 7.5 <= waits[-1] <= 15
+    queue.succeeded("a")
+    assert queue.failed("a") <= 0.1
+    assert queue.failed("b") <= 0.1
+
+
+def test_what_the_server_asks_for_is_kept_within_bounds():
+    busy = Busy("later")
+    busy.retry_after = 3.0
+    assert Backoff().seconds(busy) >= 3.0
+    busy.retry_after = 3600.0
+    assert Backoff().seconds(busy) <= 5.0
+
+
+def test_closed_it_gives_nothing_and_forgets():
+    queue, clock = opened()
+    queue.add("a")
+    queue.add("w")
+    assert queue.take(0)[0] == "a"
+    queue.add("a")
+    queue.add_later("b", 1)
+    queue.close()
+    queue.done("a")
+    clock.now += 2
+    assert queue.take(0) is None
+    queue.open()
+    # Nothing that was asked for before is given.
+    assert queue.take(0) is None
+    queue.add("w")
+    assert queue.take(0)[0] == "w"
