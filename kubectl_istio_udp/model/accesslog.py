@@ -90,9 +90,12 @@ class AccessLogSpec:
         """Refuse what Envoy would refuse.
 
         Raises:
+            ValueError: the selector is none.
             UsageError: the interval is under 1 ms (the field's documentation), or a gateway
                 is to have a sidecar's direction.
         """
+        if not isinstance(self.selector, Mapping):
+            raise ValueError("an access log has a selector of labels")
         if self.every < _LEAST:
             raise UsageError(f"--every {self.every} is under 1ms, the least that Envoy takes")
         if self.reach is Reach.GATEWAY and self.direction is not Direction.ANY:

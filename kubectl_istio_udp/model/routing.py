@@ -7,7 +7,7 @@ What is said here of precedence was read in istiod's sources (pilot/pkg/networki
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -165,7 +165,7 @@ def _complete(host: str, namespace: str) -> str:
 
 
 def _limited(match: Mapping[str, Any]) -> bool:
-    return bool(set(match) - _NO_CONDITIONS) or bool(match.get("ignoreUriCase"))
+    return bool(set(match) - _NO_CONDITIONS)
 
 
 def _for_all(match: Mapping[str, Any]) -> bool:
@@ -176,6 +176,9 @@ def _for_all(match: Mapping[str, Any]) -> bool:
 
 def _match(match: Mapping[str, Any], answer: Answer) -> Takes:
     uri, limited = match.get("uri") or {}, _limited(match)
+    if match.get("ignoreUriCase"):
+        uri = {kind: text.lower() for kind, text in uri.items()}
+        answer = replace(answer, path=answer.path.lower())
     takes = _uri(uri, answer)
     if _for_all(match):
         return Takes.NO

@@ -69,7 +69,8 @@ def takes(*matches, path="/direct", prefix=False):
         ({"uri": {"exact": "/direct"}, "method": {"exact": "POST"}}, Takes.PERHAPS),
         ({"uri": {"exact": "/other"}, "method": {"exact": "POST"}}, Takes.NO),
         ({"uri": {"prefix": "/"}, "method": {"exact": "POST"}}, Takes.PERHAPS),
-        ({"uri": {"exact": "/direct"}, "ignoreUriCase": True}, Takes.PERHAPS),
+        ({"uri": {"exact": "/DIRECT"}, "ignoreUriCase": True}, Takes.YES),
+        ({"uri": {"exact": "/DIRECT"}, "ignoreUriCase": False}, Takes.NO),
     ],
 )
 def test_which_requests_a_route_takes(match, expected):
