@@ -214,6 +214,13 @@ def test_reads_the_meshs_settings(config, writes, root):
     assert (found.writes_access_log, found.root_namespace) == (writes, root)
 
 
+def test_each_direction_has_a_name_of_its_own():
+    found = {default_name(Reach.NAMESPACE, {}, None, direction) for direction in Direction}
+    assert found == {"namespace", "namespace-inbound", "namespace-outbound"}
+    long = default_name(Reach.NAMESPACE, {"a": "b" * 63}, None, Direction.INBOUND)
+    assert len(long) == 63 and long.endswith("-inbound")
+
+
 PROXY = Proxy("lab", "p", {"app": "a"}, (1, 31))
 
 
