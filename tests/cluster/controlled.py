@@ -42,7 +42,8 @@ def controller() -> Iterator[None]:
     assert done.code == 0, done.both
     for kind in ("clusterroles", "clusterrolebindings", "roles", "rolebindings", "deployments"):
         assert get(kind, "-A", "-l", LABEL)["items"] == []
-    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    # The next one installs into a namespace of this name.
+    kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
 
 
 def leader() -> str:
