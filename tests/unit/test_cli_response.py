@@ -106,6 +106,16 @@ def test_the_path_of_a_file_is_no_path_of_a_request(run, kubeconfig, fakes, edge
     assert not written(edge)
 
 
+def test_the_name_of_a_context_is_no_path_of_a_request(run, kubeconfig, fakes, edge):
+    """OpenShift's, of a context without a project."""
+    config = yaml.safe_load(kubeconfig.read_text("utf-8"))
+    config["contexts"].append({**config["contexts"][0], "name": "/api-example-com:6443/jane"})
+    kubeconfig.write_text(yaml.safe_dump(config), "utf-8")
+    done = run("direct", "--context", "/api-example-com:6443/jane", "coredns")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "coredns: 2 pods answered")
+    assert not written(edge)
+
+
 def test_a_file_before_the_path_is_none_either(run, kubeconfig, edge, tmp_path):
     body = tmp_path / "body"
     body.write_text("from a file", "utf-8")
