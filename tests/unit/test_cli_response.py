@@ -501,6 +501,11 @@ def test_verify_over_tls(run, server, fakes):
             f"{POD} has the response's route; another one goes before it",
         ),
         (
+            Exec(stderr="curl: (52) Empty reply from server\ntook 0.01\nexit 52\n"),
+            "the gateway is reached, and answers no HTTP: "
+            f"{POD} has the response's route; another one goes before it",
+        ),
+        (
             Exec(stderr="curl: (7) refused\nexit 7\n"),
             f"the gateway refuses the port: {POD} has the response's route; "
             "another one goes before it",
@@ -513,6 +518,7 @@ def test_verify_tells_another_answer(run, edge, fakes, answer, verdict):
     done = run("verify", "response/hello")
     assert done.code == 1
     assert done.out.splitlines()[-1] == f"response/hello: {verdict}"
+    assert len(done.out.splitlines()) == 4
 
 
 def test_verify_tells_a_missing_route(run, edge, fakes):
