@@ -125,12 +125,15 @@ class Rival:
     def takes(self, answer: Answer) -> Takes:
         """Whether it takes the requests that an answer is for, standing before it.
 
-        A route for everything does not count: istiod puts those behind all others.
+        A route for everything does not count: istiod puts those behind all others. It does where
+        the answer is one for everything itself.
         """
+        everything = answer.prefix and answer.path == "/"
         found = Takes.NO
         for route in self.routes:
-            for match in route.get("match") or ():
-                found = max(found, _match(match, answer), key=lambda takes: takes.value)
+            for match in route.get("match") or [{}]:
+                if everything or not _for_everything(match):
+                    found = max(found, _match(match, answer), key=lambda takes: takes.value)
         return found
 
 
@@ -145,13 +148,21 @@ def _complete(host: str, namespace: str) -> str:
     return f"{host}.{namespace}.svc.cluster.local"
 
 
-def _match(match: Mapping[str, Any], answer: Answer) -> Takes:
+def _limited(match: Mapping[str, Any]) -> bool:
+    return bool(set(match) - _NO_CONDITIONS) or bool(match.get("ignoreUriCase"))
+
+
+def _for_everything(match: Mapping[str, Any]) -> bool:
     uri = match.get("uri") or {}
-    limited = bool(set(match) - _NO_CONDITIONS) or bool(match.get("ignoreUriCase"))
-    takes = _uri(uri, answer)
-    if not limited and (not uri or uri.get("prefix") == "/" or uri.get("regex") == ".*"):
-        return Takes.NO
-    return Takes.PERHAPS if limited and takes is Takes.YES else takes
+    whole = not uri or uri.get("prefix") == "/" or uri.get("regex") == ".*"
+    return whole and not _limited(match)
+
+
+def _match(match: Mapping[str, Any], answer: Answer) -> Takes:
+    if _for_everything(match):
+        return Takes.YES
+    takes = _uri(match.get("uri") or {}, answer)
+    return Takes.PERHAPS if _limited(match) and takes is Takes.YES else takes
 
 
 def _uri(uri: Mapping[str, str], answer: Answer) -> Takes:

@@ -92,6 +92,22 @@ def test_which_requests_of_a_prefix_a_route_takes(match, expected):
     assert takes(match, path="/api", prefix=True) is expected
 
 
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [
+        ({}, Takes.YES),
+        ({"match": [{"uri": {"prefix": "/"}}]}, Takes.YES),
+        ({"match": [{"uri": {"regex": ".*"}}]}, Takes.YES),
+        ({"match": [{"name": "all"}]}, Takes.YES),
+        ({"match": [{"uri": {"prefix": "/"}, "method": {"exact": "POST"}}]}, Takes.PERHAPS),
+        ({"match": [{"uri": {"exact": "/a"}}]}, Takes.PERHAPS),
+    ],
+)
+def test_a_route_for_everything_stands_before_a_younger_one_for_everything(route, expected):
+    rival = Rival.from_object(virtual_service(route))
+    assert rival.takes(Answer("/", 200, prefix=True)) is expected
+
+
 def test_one_of_several_matches_is_enough():
     assert takes({"uri": {"exact": "/a"}}, {"uri": {"exact": "/direct"}}) is Takes.YES
     assert Rival.from_object(virtual_service({})).takes(Answer("/x", 200)) is Takes.NO
