@@ -99,13 +99,19 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     """Decide API, servers and ports of a response.
 
     Raises:
-        UsageError: inside the mesh a host is no single one.
+        UsageError: inside the mesh a host is a pattern, or there are several.
     """
     answer = request.answer
     if request.mesh and any("*" in host for host in answer.hosts):
         raise UsageError(
             "inside the mesh a response needs the host of a Service",
             hints=["say it: --mesh --host ratings.prod.svc.cluster.local"],
+        )
+    if request.mesh and len(answer.hosts) > 1:
+        # Its VirtualService routes all other paths on: to which of them?
+        raise UsageError(
+            "inside the mesh a response is for one host",
+            hints=["make one for each host: --name NAME"],
         )
     api, reason = _api(request, snapshot)
     own = (request.namespace, request.response_name)

@@ -288,6 +288,8 @@ def test_output_for_programs(run, edge, form, more):
         (["/x", "--host", "a:80"], "--host 'a:80' is no host"),
         (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org takes in b.a.org"),
         (["/x", "--mesh"], "inside the mesh a response needs the host of a Service"),
+        (["/x", "--mesh", "--host", "*.a.b"], "needs the host of a Service"),
+        (["/x", "--mesh", "--host", "a.b", "--host", "c.b"], "a response is for one host"),
         (["/x", "--mesh", "--gateway", "a"], "it does not go with a gateway's options"),
         (["/x", "--mesh", "--gateway-selector", "a=b"], "does not go with a gateway's options"),
         (["/x", "--mesh", "--create-gateway"], "does not go with a gateway's options"),
