@@ -129,8 +129,12 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
             )
         return
     for rival, host in _sharing(spec, snapshot):
-        narrower = [own for own in spec.answer.hosts if own != host and covers(host, own)]
-        if narrower and not _has_own(snapshot, spec, narrower[0]):
+        narrower = [
+            own
+            for own in spec.answer.hosts
+            if own != host and covers(host, own) and not _has_own(snapshot, spec, own)
+        ]
+        if narrower:
             yield Finding(
                 "U114",
                 Severity.ERROR,

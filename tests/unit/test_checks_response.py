@@ -82,6 +82,13 @@ FIRES = [
     ("U114", {"rivals": (rival(hosts=["*"]),)}),
     ("U114", {"rivals": (rival(hosts=["*.example"]),)}),
     ("U114", {"rivals": (rival(hosts=["*"]),), "api": ENVOY_FILTER}),
+    (
+        "U114",
+        {
+            "rivals": (rival(hosts=["*"]), rival(hosts=["a.example"])),
+            "hosts": ("a.example", "b.example"),
+        },
+    ),
     ("U114", {**MESH, "rivals": (in_mesh(),), "services": (SERVICE,)}),
     ("U114", {**MESH, "rivals": (in_mesh(hosts=["*.svc.cluster.local"]),), "services": (SERVICE,)}),
     ("U115", {"mesh_config": OLD, "api": ResponseApi.VIRTUAL_SERVICE}),
