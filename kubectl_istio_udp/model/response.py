@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -285,9 +285,7 @@ class Response:
     Attributes:
         spec: what is wanted.
         content: the body's bytes, empty where there is no body.
-        server_hosts: the hosts that the Gateway to create is to take.
     """
 
     spec: ResponseSpec
     content: bytes = b""
-    server_hosts: tuple[str, ...] = field(default=("*",))
