@@ -525,7 +525,11 @@ def test_verify_tells_another_answer(run, edge, fakes, answer, verdict):
 
 def test_verify_tells_a_missing_route(run, edge, fakes):
     run(*HELLO)
-    fakes.stuck = True
+    run("direct", "/hello/more", "--name", "hello-more")
+    found = written(edge)
+    found["spec"]["http"] = []
+    edge.put(found)
+    fakes.http[GATEWAY_TARGET] = page(404, "none")
     done = run("verify", "response/hello")
     assert done.code == 1
     assert done.out.splitlines()[-1].endswith(f"{POD} has no route of this response")
