@@ -47,7 +47,7 @@ def own(**more):
     }
 
 
-def findings(hosts=("a.example",), body=None, **case):
+def findings(hosts=("a.example",), body=None, path="/direct", prefix=False, **case):
     request = {key: case.pop(key) for key in ("mesh", "api", "create_gateway") if key in case}
     facts = {
         "gateway": None if request.get("mesh") else GATEWAY,
@@ -57,7 +57,7 @@ def findings(hosts=("a.example",), body=None, **case):
     facts |= case
     facts.setdefault("mesh_config", Mesh(istio=(1, 31)))
     snapshot = ResponseSnapshot(facts.pop("mesh_config"), **facts)
-    answer = Answer("/direct", 200, body=body, hosts=tuple(hosts))
+    answer = Answer(path, 200, body, prefix, hosts=tuple(hosts))
     planned = plan_response(ResponseRequest("lab", answer, name="direct", **request), snapshot)
     return check_response(planned.response, snapshot)
 
@@ -80,6 +80,9 @@ FIRES = [
         "U113",
         {"rivals": (rival(EXACT, gateways={"c/d"}),), "servers": (SHOP, Server("c/d", 80, ("*",)))},
     ),
+    # Made in the same second: the other one may be the first.
+    ("U113", {"rivals": (rival(EXACT, made=CREATED),), "objects": (own(),)}),
+    ("U113", {"rivals": (rival({}),), "path": "/", "prefix": True}),
     ("U114", {"rivals": (rival(hosts=["*"]),)}),
     ("U114", {"rivals": (rival(hosts=["*.example"]),)}),
     ("U114", {"rivals": (rival(hosts=["*"]),), "api": ENVOY_FILTER}),
@@ -125,6 +128,7 @@ SILENT = [
     ("U115", {}),
     ("U115", {"mesh_config": OLD}),
     ("U116", {"body": LARGE}),
+    ("U116", {"body": LARGE, "proxies": (1, 18)}),
     ("U116", {"body": Body(4096, ""), "proxies": (1, 17)}),
     ("U117", {**MESH, "services": (SERVICE,), "api": ENVOY_FILTER}),
     ("U211", {"body": Body(100_000, "")}),
