@@ -119,6 +119,9 @@ SILENT = [
     ("U113", {"rivals": (rival({"match": []}), rival({}))}),
     ("U113", {"rivals": (rival(EXACT, hosts=["b.example"]),)}),
     ("U113", {"rivals": (rival(EXACT, gateways={"e/f"}),)}),
+    # Of another virtual host: the one does not stand before the other.
+    ("U113", {"rivals": (rival(EXACT, hosts=["*"]),)}),
+    ("U113", {"rivals": (rival(EXACT),), "hosts": ("*",)}),
     ("U113", {"rivals": (rival(EXACT),), "api": ENVOY_FILTER}),
     ("U113", {"rivals": (rival(EXACT, made=NEWER),), "objects": (own(),)}),
     ("U114", {"rivals": (rival(hosts=["*"]), rival(hosts=["a.example"]))}),
