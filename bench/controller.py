@@ -25,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import urllib3
+
 from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
 from kubectl_istio_udp.cluster.watch import Cache
 from kubectl_istio_udp.model.names import label_selector, object_name
@@ -40,6 +42,7 @@ ADMIN_PORT = 18_000
 # What the issue asks for.
 P99_SECONDS, MEGABYTES, REQUESTS_A_CHANGE = 1.0, 200.0, 2.0
 SAMPLE_SECONDS = 0.5
+POLL_SECONDS = 0.05
 
 
 def address(service: int, endpoint: int, round_: int = 0) -> str:
@@ -154,6 +157,9 @@ class Arrivals:
         self.sent: dict[str, float] = {}
         self.entry: dict[str, float] = {}
         self.envoy: dict[str, float] = {}
+        # Sampled addresses that Envoy has not shown yet, and whose cluster they belong to.
+        self.lacking: dict[str, str] = {}
+        self.last = 0.0
         self.cache: Cache[tuple[str, ...]] = Cache(
             api, "ServiceEntry", namespace=namespace, keep=self._addresses, changed=self._changed
         )
@@ -167,15 +173,25 @@ class Arrivals:
             if each in self.sent:
                 self.entry.setdefault(each, seen)
 
-    def watch_envoy(self, cluster: str, changed: str, end: float) -> None:
-        """Ask the gateway's Envoy for a cluster until it has an address."""
-        url = f"http://127.0.0.1:{ADMIN_PORT}/clusters?filter=^{cluster}$"
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-                if f"::{changed}:" in answer.read().decode():
-                    self.envoy[changed] = time.monotonic()
-                    return
-            time.sleep(0.02)
+    def watch_envoy(self, ended: threading.Event) -> None:
+        """Ask the gateway's Envoy for the clusters that lack a sampled address, until none does.
+
+        By one connection and not too often: it leads through the API server, which is timed here.
+        """
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", ADMIN_PORT, maxsize=1)
+        while not ended.is_set() or self.lacking:
+            lacking = dict(self.lacking)
+            if lacking:
+                pattern = "|".join(sorted(set(lacking.values())))
+                path = f"/clusters?filter=^({pattern})$"
+                with contextlib.suppress(urllib3.exceptions.HTTPError):
+                    text = pool.request("GET", path, timeout=5).data.decode()
+                    for changed in [a for a in lacking if f"::{a}:" in text]:
+                        self.envoy[changed] = time.monotonic()
+                        del self.lacking[changed]
+            time.sleep(POLL_SECONDS)
+            if ended.is_set() and time.monotonic() > self.last + 30:
+                return
 
 
 def change(
@@ -184,30 +200,33 @@ def change(
     """Change an endpoint of one Service after the other, at a steady rate."""
     begun = time.monotonic()
     sampled = begun
-    watchers = []
+    ended = threading.Event()
+    watcher = threading.Thread(target=arrivals.watch_envoy, args=(ended,))
+    watcher.start()
 
-    def one(number: int) -> None:
+    def one(number: int, sample: bool) -> None:
         target = number % services
         changed = address(target, 50, 1 + number // services)
         arrivals.sent[changed] = time.monotonic()
+        if sample:
+            name = f"{object_name(namespace, f's{target}')}-{FIRST_PORT + target}"
+            arrivals.lacking[changed] = name
         api.apply(slice_(namespace, target, changed), before=None, manager=MANAGER, force=True)
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(int(rate * seconds)):
             due = begun + number / rate
             time.sleep(max(0.0, due - time.monotonic()))
-            pool.submit(one, number)
-            if due - sampled >= SAMPLE_SECONDS:
-                sampled = due
-                target = number % services
-                changed = address(target, 50, 1 + number // services)
-                name = f"{object_name(namespace, f's{target}')}-{FIRST_PORT + target}"
-                words = (name, changed, time.monotonic() + 30)
-                watchers.append(threading.Thread(target=arrivals.watch_envoy, args=words))
-                watchers[-1].start()
-    for watcher in watchers:
-        watcher.join()
-    wait_until("all ServiceEntries", lambda: len(arrivals.entry) == len(arrivals.sent), 30)
+            sample = due - sampled >= SAMPLE_SECONDS
+            sampled = due if sample else sampled
+            pool.submit(one, number, sample)
+    arrivals.last = time.monotonic()
+    ended.set()
+    watcher.join()
+    # The last change of each Service, if not all before it: one write may carry several.
+    last = {number % services: number for number in range(int(rate * seconds))}
+    addresses = [address(t, 50, 1 + n // services) for t, n in last.items()]
+    wait_until("all ServiceEntries", lambda: all(a in arrivals.entry for a in addresses), 30)
 
 
 def wait_until(what: str, check: Callable[[], bool], seconds: float) -> None:
@@ -270,7 +289,8 @@ def main() -> int:
         result["peak_mb"] < MEGABYTES,
         result["requests_a_change"] <= REQUESTS_A_CHANGE,
         result["idle_writes"] == 0,
-        result["to_service_entry"]["n"] == result["changes"],
+        # Where changes come faster than writes, one write carries several.
+        result["to_service_entry"]["n"] >= result["changes"] * result["requests_a_change"],
     )
     return 0 if all(bounds) else 1
 

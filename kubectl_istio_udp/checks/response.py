@@ -15,7 +15,8 @@ from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec
 from kubectl_istio_udp.model.responseplan import (
     DIRECT_RESPONSE_SINCE,
     ResponseSnapshot,
-    bound,
+    own_hosts,
+    rival_hosts,
 )
 from kubectl_istio_udp.model.routing import Rival, Takes
 
@@ -27,6 +28,8 @@ _LARGE_BODY_BYTES = 100_000
 # from 1.18 on.
 _SMALL_BODY_BYTES = 4096
 _LARGE_BODIES_SINCE: Version = (1, 18)
+# Istio's documentation, "Ports used by Istio".
+_ISTIOS_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
 _OTHER_API = "let the answer go before all VirtualServices: --api envoyfilter"
 
 
@@ -46,7 +49,7 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if spec.mesh or spec.servers or spec.creates_gateway:
         return
     where = f"port {spec.gateway_port} of gateway {spec.gateway}"
-    standing = [server for server in snapshot.servers if server.response is None]
+    standing = [server for server in snapshot.servers if server.response is None and server.http]
     there = [server for server in standing if server.port == spec.gateway_port]
     if not there:
         ports = sorted({server.port for server in standing})
@@ -58,14 +61,45 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
             "make one: --create-gateway" + (", or choose one: --gateway-port" if ports else ""),
         )
         return
+    owners = ", ".join(sorted({server.gateway for server in there}))
+    if all(server.redirects for server in there):
+        yield Finding(
+            "U111",
+            Severity.ERROR,
+            f"{where} redirects every request to https ({owners})",
+            "answer at its https port: --gateway-port 443",
+        )
+        return
     taken = sorted({host for server in there for host in server.hosts})
     yield Finding(
         "U111",
         Severity.ERROR,
-        f"{where} takes {', '.join(taken)}, not {', '.join(spec.answer.hosts)} "
-        f"({', '.join(sorted({server.gateway for server in there}))})",
+        f"{where} takes {', '.join(taken)}, not {', '.join(spec.answer.hosts)} ({owners})",
         "answer for one of its hosts: --host",
     )
+
+
+def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
+    """U118: the port that a Gateway is to be made for is Istio's own, or not free for HTTP."""
+    spec = response.spec
+    if not spec.creates_gateway:
+        return
+    if spec.gateway_port in _ISTIOS_PORTS:
+        yield Finding(
+            "U118",
+            Severity.ERROR,
+            f"port {spec.gateway_port} is one that Istio's proxies use themselves",
+            "choose another: --gateway-port",
+        )
+    for server in snapshot.servers:
+        if server.port == spec.gateway_port and (server.tls or not server.http):
+            yield Finding(
+                "U118",
+                Severity.ERROR,
+                f"port {spec.gateway_port} of gateway {spec.gateway} has a server of Gateway "
+                f"{server.gateway} that is not plain HTTP",
+                "choose another: --gateway-port",
+            )
 
 
 def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
@@ -90,11 +124,16 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
     made = _made(snapshot)
+    own = own_hosts(spec, snapshot)
     for rival, host in _sharing(spec, snapshot):
-        # istiod merges the routes of one host in the order in which they were created.
-        if host not in spec.answer.hosts or (made and made < rival.created):
+        # istiod merges the routes of one host in the order in which they were created, and those
+        # for every path behind all others.
+        older = bool(made) and made < rival.created
+        if host not in own or (older and not spec.answer.catches_all):
             continue
         takes = rival.takes(spec.answer)
+        if older and takes is Takes.YES:
+            takes = Takes.PERHAPS if len(rival.routes) > 1 else Takes.NO
         if takes is Takes.YES:
             yield Finding(
                 "U113",
@@ -129,17 +168,14 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
             )
         return
     for rival, host in _sharing(spec, snapshot):
-        narrower = [
-            own
-            for own in spec.answer.hosts
-            if own != host and covers(host, own) and not _has_own(snapshot, spec, own)
-        ]
-        if narrower:
+        for narrower in sorted(own_hosts(spec, snapshot) - {host}):
+            if not covers(host, narrower) or _has_own(snapshot, spec, narrower):
+                continue
             yield Finding(
                 "U114",
                 Severity.ERROR,
-                f"VirtualService {rival.owner} serves {narrower[0]} by its host {host}; one for "
-                f"{narrower[0]} alone would leave all paths but {spec.answer.path} without answer",
+                f"VirtualService {rival.owner} serves {narrower} by its host {host}; one for "
+                f"{narrower} alone would leave all paths but {spec.answer.path} without answer",
                 f"answer for the same host, so that Istio merges both: --host '{host}'",
             )
 
@@ -200,10 +236,11 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
+    mine = own_hosts(spec, snapshot)
     theirs = {
         host: rival.owner
         for rival, host in _sharing(spec, snapshot)
-        if host not in spec.answer.hosts and any(covers(own, host) for own in spec.answer.hosts)
+        if host not in mine and any(covers(own, host) for own in mine)
     }
     if theirs:
         shown = ", ".join(f"{host} ({owner})" for host, owner in sorted(theirs.items())[:5])
@@ -251,23 +288,24 @@ def _made(snapshot: ResponseSnapshot) -> str:
 
 def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[Rival, str]]:
     """The VirtualServices bound where ours is, with each host that ours has to do with."""
+    mine = own_hosts(spec, snapshot)
     for rival in snapshot.rivals:
-        if bound(rival, spec, snapshot):
-            for host in rival.hosts:
-                if any(covers(host, own) or covers(own, host) for own in spec.answer.hosts):
-                    yield rival, host
+        for host in sorted(rival_hosts(rival, spec, snapshot)):
+            if any(covers(host, own) or covers(own, host) for own in mine):
+                yield rival, host
 
 
 def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
     """Whether a VirtualService, ours or somebody's, is for exactly this host already."""
     mine = [o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"]
-    theirs = [rival.hosts for rival in snapshot.rivals if bound(rival, spec, snapshot)]
+    theirs = [rival_hosts(rival, spec, snapshot) for rival in snapshot.rivals]
     return any(host in hosts for hosts in (*mine, *theirs))
 
 
 RULES: tuple[Rule, ...] = (
     _foreign_object,
     _no_server,
+    _port_taken,
     _host_not_taken,
     _preceded,
     _cut_off,

@@ -22,6 +22,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
+    from kubectl_istio_udp.model.accesslog import AccessLogSpec
     from kubectl_istio_udp.model.mesh import Mesh
 
 
@@ -80,7 +81,7 @@ def command(
     settings = read_mesh(api)
     namespace, chosen, labels = _place(api, reach, gateway, labels, settings, common)
     given = check_dns_label(name, "access log") if name else None
-    ours = given or default_name(reach, labels, chosen)
+    ours = given or default_name(reach, labels, chosen, Direction(direction))
     if off:
         _take_off(api, namespace, ours, applying)
         return
@@ -93,6 +94,7 @@ def command(
         selector=labels,
         direction=Direction(direction),
     )
+    _check_name(spec, snapshot.present, given)
     versions = [proxy.istio for proxy in snapshot.reached(spec)]
     spec = spec.understood_by(settings.istio, versions)
     decided = f"{len(versions)} {'proxy' if len(versions) == 1 else 'proxies'} in reach; "
@@ -103,6 +105,16 @@ def command(
         to = " --to SERVICE" if labels else ""
         click.echo(
             f"prove it: kubectl istio-udp verify -n {namespace} accesslog/{ours}{to}", err=True
+        )
+
+
+def _check_name(spec: AccessLogSpec, present: AccessLogSpec | None, given: str | None) -> None:
+    """Never let a name that was made from labels stand for other ones."""
+    if given is None and present is not None and present.selector != spec.selector:
+        labels = ",".join(f"{key}={value}" for key, value in present.selector.items())
+        raise UsageError(
+            f"access log {spec.name} is there already, of the pods with {labels}",
+            hints=[f"to change it: --name {spec.name}; to make another one: --name NAME"],
         )
 
 

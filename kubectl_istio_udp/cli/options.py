@@ -13,6 +13,7 @@ import click
 
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class Common:
     def things(self, api: Api, names: Sequence[str], all_namespaces: bool) -> tuple[Existing, ...]:
         """The things named on the command line; without names those of the namespace, or of all.
 
+        A kind alone (`responses`) names those of the kind.
+
         Raises:
             UsageError: names and -A together, or a name of no kind.
             NotFound, Forbidden, Unreachable: as the server says.
@@ -105,6 +108,9 @@ class Common:
             )
         if all_namespaces:
             return list_existing(api)
+        kind = Kind.of_word(names[0]) if len(names) == 1 else None
+        if kind:
+            return list_existing(api, self.namespace_of(api), (kind,))
         return get_existing(api, self.namespace_of(api), names)
 
 

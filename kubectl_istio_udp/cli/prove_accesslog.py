@@ -24,6 +24,7 @@ _LEAST_LINES_SECONDS = 3.0
 # Proxies write their log out once a second, and the kubelet takes it from there.
 _LATE_SECONDS = 4.0
 _POLL_SECONDS = 0.5
+_LONG_SECONDS = 60.0
 _TOLERANCE = 0.2
 
 
@@ -63,7 +64,7 @@ def prove_access_log(
     """
     from kubectl_istio_udp.cluster.connection import client, held, proxy_log
     from kubectl_istio_udp.cluster.mesh import read_mesh
-    from kubectl_istio_udp.output.printing import Progress
+    from kubectl_istio_udp.output.printing import Progress, note
 
     progress = Progress()
     mesh = read_mesh(api)
@@ -79,6 +80,8 @@ def prove_access_log(
             )
         wanted = max(_LINES, math.ceil(_LEAST_LINES_SECONDS / spec.every.seconds))
         seconds = spec.every.seconds * wanted + _LATE_SECONDS
+        if seconds > _LONG_SECONDS:
+            note(f"this takes {seconds:g}s: {wanted} lines, one every {spec.every}")
         progress(f"holding a connection to {target.address}:{target.port} for {seconds:g}s")
         begun = time.monotonic()
         found: dict[_Side, tuple[Line, ...]] = {side: () for side in sides}

@@ -72,6 +72,7 @@ _METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT"}
 # the kernel asks every 5 s, and gives up after the third.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _MANY_AT_ONCE = 8
 # exec's channels (the subprotocol's documentation in k8s.io/apimachinery, remotecommand).
 _STDOUT, _STDERR, _STATUS = 1, 2, 3
@@ -514,7 +515,7 @@ class Api:
                 _METHODS.get(verb, verb.upper()),
                 url,
                 headers=headers,
-                body=json.dumps(body) if body is not None else None,
+                body=_encoded(body) if body is not None else None,
                 timeout=urllib3.Timeout(connect=connect, read=read),
                 retries=False,
                 preload_content=not stream,
@@ -736,6 +737,15 @@ def _warnings(headers: Iterable[str]) -> list[str]:
     """The texts of HTTP Warning headers (RFC 9111's `code agent "text"`), each once."""
     texts = [match[1].replace('\\"', '"') for line in headers if (match := _WARNING.match(line))]
     return list(dict.fromkeys(texts))
+
+
+def _encoded(body: Object) -> bytes:
+    """JSON that a YAML parser takes too, as which the server reads an apply.
+
+    YAML knows no surrogate pairs, and wants what is not printable escaped.
+    """
+    text = json.dumps(body, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda char: f"\\u{ord(char[0]):04x}", text).encode()
 
 
 def _same_version(before: Object, after: Object) -> bool:

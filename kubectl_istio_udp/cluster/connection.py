@@ -149,9 +149,10 @@ def service_target(api: Api, namespace: str, text: str) -> Target:
         if endpoint.pod and (proxy := proxy_of(api.get("Pod", namespace, endpoint.pod)))
     }
     address = service["spec"].get("clusterIP") or ""
+    headless = address in ("", "None")
     return Target(
-        ready[0].address if address in ("", "None") else address,
-        entry["port"],
+        ready[0].address if headless else address,
+        ready[0].port if headless else entry["port"],
         tuple((endpoint.address, endpoint.port) for endpoint in ready),
         proxies,
     )

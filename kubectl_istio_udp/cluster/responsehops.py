@@ -103,5 +103,5 @@ def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop) -> str:
     except ClusterError as error:
         return error.message
     if routes:
-        return f"{hop.name} has the response's route; another one goes before it"
+        return f"{hop.name} has the response's route, and answers otherwise all the same"
     return f"{hop.name} has no route of this response"

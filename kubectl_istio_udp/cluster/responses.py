@@ -15,9 +15,11 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Version
+from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.responseplan import ResponseRequest, ResponseSnapshot
 from kubectl_istio_udp.model.routing import Rival, servers_from
 from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.model.specs import readable
 
 
 def read_response_snapshot(
@@ -71,6 +73,7 @@ def read_response_snapshot(
             if _key(manifest) not in own_keys
         ),
         services=services,
+        present=next((spec for o in mine if (spec := readable(o, ResponseSpec))), None),
         objects=(*mine, *(m for m in same_named if _key(m) not in own_keys)),
     )
 

@@ -63,7 +63,7 @@ class Settings:
     file_limit: int
     allow_all: bool = False
     elect: bool = True
-    workers: int = 8
+    workers: int = 16
     port: int | None = 8080
 
 

@@ -44,18 +44,25 @@ class LogField(str, Enum):
     FLUSH_INTERVAL = "access_log_flush_interval"
 
 
-def default_name(reach: Reach, selector: Mapping[str, str], gateway: str | None) -> str:
+def default_name(
+    reach: Reach,
+    selector: Mapping[str, str],
+    gateway: str | None,
+    direction: Direction = Direction.ANY,
+) -> str:
     """The name of an access log that is given none, the same for the same reach.
 
-    `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`).
+    `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`); with the
+    direction at its end where it is one (`namespace-inbound`).
     """
     if reach is Reach.GATEWAY and gateway:
         return gateway
+    end = "" if direction is Direction.ANY else f"-{direction.value}"
     if not selector:
-        return reach.value
+        return f"{reach.value}{end}"
     text = "-".join(f"{key.rpartition('/')[2]}-{value}" for key, value in sorted(selector.items()))
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    return plain[: names.LONGEST_LABEL].rstrip("-")
+    return plain[: names.LONGEST_LABEL - len(end)].rstrip("-") + end
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,12 @@ class AccessLogSpec:
         """Refuse what Envoy would refuse.
 
         Raises:
+            ValueError: the selector is none.
             UsageError: the interval is under 1 ms (the field's documentation), or a gateway
                 is to have a sidecar's direction.
         """
+        if not isinstance(self.selector, Mapping):
+            raise ValueError("an access log has a selector of labels")
         if self.every < _LEAST:
             raise UsageError(f"--every {self.every} is under 1ms, the least that Envoy takes")
         if self.reach is Reach.GATEWAY and self.direction is not Direction.ANY:

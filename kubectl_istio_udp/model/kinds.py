@@ -24,6 +24,12 @@ class Kind(str, Enum):
     RESPONSE = "response"
     ACCESS_LOG = "accesslog"
 
+    @classmethod
+    def of_word(cls, word: str) -> Kind | None:
+        """The kind that a word names, `response` or `responses`; None where it names none."""
+        plain = word.lower()
+        return next((kind for kind in cls if plain in (kind.value, f"{kind.value}s")), None)
+
     @property
     def label(self) -> str:
         """The label of an object that keeps the name of the thing it belongs to."""
@@ -62,9 +68,9 @@ class Ref:
         word, slash, name = text.rpartition("/")
         if not slash:
             return cls(Kind.EXPOSURE, text)
-        for kind in Kind:
-            if word.lower() in (kind.value, f"{kind.value}s") and name:
-                return cls(kind, name)
+        kind_named = Kind.of_word(word)
+        if kind_named and name:
+            return cls(kind_named, name)
         kinds = ", ".join(f"{kind.value}/NAME" for kind in Kind)
         raise UsageError(f"{text!r} names nothing of ours", hints=[f"write NAME or {kinds}"])
 

@@ -21,7 +21,8 @@ def parse_version(text: str) -> Version | None:
 
 def image_version(container: Mapping[str, Any]) -> Version | None:
     """The Istio version that a container's image tag tells; None where it has none."""
-    return parse_version(str(container.get("image", "")).rpartition(":")[2])
+    tagged = str(container.get("image", "")).partition("@")[0]
+    return parse_version(tagged.rpartition(":")[2])
 
 
 def oldest(versions: Iterable[Version | None]) -> Version | None:

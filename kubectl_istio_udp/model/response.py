@@ -17,7 +17,10 @@ from kubectl_istio_udp.model.kinds import Kind
 # Istio's validation of HTTPDirectResponse (its API reference): status, and 1 MB as the hard limit.
 _STATUSES = range(200, 600)
 LARGEST_BODY_BYTES = 1_000_000
-_PATH = re.compile(r"/[\x21-\x7e]*")
+# RFC 3986, section 3.3.
+_PATH = re.compile(r"/(?:[-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_PLAIN_ENCODED = re.compile(r"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
+_WITHOUT_BODY = (204, 205, 304)
 _LONGEST_PATH = 2048
 # RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -76,13 +79,20 @@ def check_path(path: str) -> str:
     """
     if not path.startswith("/"):
         raise UsageError(f"path {path!r} does not begin with /", hints=[f"write /{path}"])
-    if not _PATH.fullmatch(path) or len(path) > _LONGEST_PATH or "?" in path or "#" in path:
+    if not _PATH.fullmatch(path) or len(path) > _LONGEST_PATH:
         raise UsageError(
             f"path {path[:80]!r} is none that a request can have",
             hints=[
-                "write it as it is sent: ASCII, no spaces (%20), no query, "
+                "write it as it is sent: ASCII, other characters encoded (%20), no query, "
                 f"at most {_LONGEST_PATH} characters"
             ],
+        )
+    encoded = _PLAIN_ENCODED.search(path)
+    if encoded:
+        plain = bytes.fromhex(encoded[1]).decode()
+        raise UsageError(
+            f"path {path!r}: proxies decode {encoded[0]} before they compare",
+            hints=[f"write {plain} in its place"],
         )
     if any(part in (".", "..") for part in path.split("/")):
         raise UsageError(f"path {path!r}: proxies resolve /./ and /../ before they compare")
@@ -97,6 +107,8 @@ def check_host(text: str) -> str:
     """
     if text == "*":
         return text
+    if text != text.lower():
+        raise UsageError(f"--host {text!r} is not in lower case", hints=[f"write {text.lower()}"])
     plain = text.removeprefix("*.")
     try:
         names.check_dns_subdomain(plain, "host")
@@ -121,7 +133,7 @@ def parse_header(text: str) -> tuple[str, str]:
         UsageError: it is no header, or one that HTTP itself sets.
     """
     name, equals, value = text.partition("=")
-    printable = all(" " <= char <= "~" for char in value)
+    printable = bool(value) and all(" " <= char <= "~" for char in value)
     if not equals or not _TOKEN.fullmatch(name) or not printable or value != value.strip():
         raise UsageError(
             f"--header {text!r} is not NAME=VALUE",
@@ -170,6 +182,8 @@ class Answer:
                 hints=["these are the final answers that HTTP knows"],
             )
         check_path(self.path)
+        if self.body and self.status in _WITHOUT_BODY:
+            raise UsageError(f"an answer with status {self.status} has no body (RFC 9110)")
         if not self.hosts:
             raise UsageError("an answer is for at least one host")
         for host in self.hosts:
@@ -181,6 +195,11 @@ class Answer:
                     f"--host {wider[0]} takes in {host}",
                     hints=[f"leave {host} out, or make a response of its own for it"],
                 )
+
+    @property
+    def catches_all(self) -> bool:
+        """Whether it is for every path: istiod puts such routes behind all others."""
+        return self.prefix and self.path == "/"
 
     def covers(self, path: str) -> bool:
         """Whether a request of this path is meant."""
@@ -285,7 +304,10 @@ class Response:
     Attributes:
         spec: what is wanted.
         content: the body's bytes, empty where there is no body.
+        virtual_hosts: its hosts as the gateway has them: the narrower ones of these and those of
+            the Gateways' servers; empty inside the mesh.
     """
 
     spec: ResponseSpec
     content: bytes = b""
+    virtual_hosts: tuple[str, ...] = ()

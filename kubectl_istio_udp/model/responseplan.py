@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ class ResponseSnapshot:
         rivals: other people's VirtualServices, wherever they are bound.
         services: the Services there are of the hosts, inside the mesh.
         objects: manifests of the objects there are under the names this response would use.
+        present: the response there is of this name, None where there is none.
     """
 
     mesh: Mesh
@@ -74,6 +75,7 @@ class ResponseSnapshot:
     rivals: tuple[Rival, ...] = ()
     services: tuple[Service, ...] = ()
     objects: tuple[Mapping[str, Any], ...] = ()
+    present: ResponseSpec | None = None
 
     @property
     def istio(self) -> Version | None:
@@ -99,19 +101,14 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     """Decide API, servers and ports of a response.
 
     Raises:
-        UsageError: inside the mesh a host is a pattern, or there are several.
+        UsageError: inside the mesh a host is no single one; or nobody named the response, and the
+            name made from its path is another one's.
     """
     answer = request.answer
-    if request.mesh and any("*" in host for host in answer.hosts):
+    if request.mesh and (len(answer.hosts) > 1 or "*" in answer.hosts[0]):
         raise UsageError(
-            "inside the mesh a response needs the host of a Service",
+            "inside the mesh a response needs the host of a Service, and one",
             hints=["say it: --mesh --host ratings.prod.svc.cluster.local"],
-        )
-    if request.mesh and len(answer.hosts) > 1:
-        # Its VirtualService routes all other paths on: to which of them?
-        raise UsageError(
-            "inside the mesh a response is for one host",
-            hints=["make one for each host: --name NAME"],
         )
     api, reason = _api(request, snapshot)
     own = (request.namespace, request.response_name)
@@ -119,7 +116,9 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     admitting = [
         server
         for server in on_port
-        if any(server.admits(host, request.namespace) for host in answer.hosts)
+        if server.http
+        and not server.redirects
+        and any(server.admits(host, request.namespace) for host in answer.hosts)
     ]
     # What another response made goes with it, so that nothing may rest on it.
     others = sorted({server.gateway for server in admitting if server.response is None})
@@ -136,7 +135,65 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
         root_namespace=snapshot.mesh.root_namespace if request.mesh else "",
         mesh_ports=_mesh_ports(snapshot) if request.mesh else (),
     )
-    return ResponsePlan(Response(spec, request.content), reason)
+    _check_name(request, spec, snapshot.present)
+    hosts = own_hosts(spec, snapshot)
+    return ResponsePlan(Response(spec, request.content, tuple(sorted(hosts))), reason)
+
+
+def _check_name(request: ResponseRequest, spec: ResponseSpec, present: ResponseSpec | None) -> None:
+    if request.name or present is None:
+        return
+
+    def identity(one: ResponseSpec) -> tuple[Any, ...]:
+        return (one.answer.path, one.answer.hosts, one.gateway, one.gateway_port)
+
+    if identity(present) != identity(spec):
+        hosts, where = ", ".join(present.answer.hosts), present.gateway or "the mesh"
+        raise UsageError(
+            f"response {spec.name} is there already, for {present.answer.path} of {hosts} at "
+            f"{where}",
+            hints=[f"to change it: --name {spec.name}; to make another one: --name NAME"],
+        )
+
+
+def own_hosts(spec: ResponseSpec, snapshot: ResponseSnapshot) -> frozenset[str]:
+    """The virtual hosts that a response has, or puts its route into."""
+    if spec.mesh or spec.creates_gateway:
+        return frozenset(spec.answer.hosts)
+    return _taken(spec.answer.hosts, spec.namespace, spec.servers, snapshot)
+
+
+def rival_hosts(rival: Rival, spec: ResponseSpec, snapshot: ResponseSnapshot) -> frozenset[str]:
+    """The virtual hosts of somebody's VirtualService where a response is bound, and is seen.
+
+    A gateway merges what all Istio Gateways with a server on one port bring; and a VirtualService
+    has its hosts on every port of the Gateways that it is bound to.
+    """
+    if spec.gateway is None:
+        return frozenset(rival.hosts) if MESH in rival.gateways else frozenset()
+    if rival.exported and spec.gateway.namespace not in rival.exported:
+        return frozenset()
+    ports = {s.port for s in snapshot.servers if s.gateway in spec.servers} | {spec.gateway_port}
+    there = [s.gateway for s in snapshot.servers if s.port in ports]
+    namespace = rival.owner.partition("/")[0]
+    bound = rival.gateways & set(there)
+    return _taken(rival.hosts, namespace, bound, snapshot, ports)
+
+
+def _taken(
+    hosts: Iterable[str],
+    namespace: str,
+    gateways: Collection[str],
+    snapshot: ResponseSnapshot,
+    ports: Collection[int] | None = None,
+) -> frozenset[str]:
+    return frozenset(
+        taken
+        for server in snapshot.servers
+        if server.gateway in gateways and server.http and (ports is None or server.port in ports)
+        for host in hosts
+        for taken in server.taken(host, namespace)
+    )
 
 
 def _api(request: ResponseRequest, snapshot: ResponseSnapshot) -> tuple[ResponseApi, str]:
@@ -152,15 +209,3 @@ def _mesh_ports(snapshot: ResponseSnapshot) -> tuple[int, ...]:
     """Any TCP port may carry HTTP (Istio sniffs); naming one that does not is harmless."""
     ports = {p.port for service in snapshot.services for p in service.ports if p.protocol == "TCP"}
     return tuple(sorted(ports))
-
-
-def bound(rival: Rival, spec: ResponseSpec, snapshot: ResponseSnapshot) -> bool:
-    """Whether a VirtualService is bound, and seen, where a response is.
-
-    A gateway merges what all Istio Gateways with a server on one port bring.
-    """
-    if spec.gateway is None:
-        return MESH in rival.gateways
-    seen = not rival.exported or spec.gateway.namespace in rival.exported
-    there = {s.gateway for s in snapshot.servers if s.port == spec.gateway_port}
-    return seen and bool(rival.gateways & there)

@@ -6,9 +6,8 @@ What is said here of precedence was read in istiod's sources (pilot/pkg/networki
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -25,13 +24,15 @@ _NO_CONDITIONS = frozenset({"uri", "name", "ignoreUriCase", "statPrefix"})
 
 @dataclass(frozen=True)
 class Server:
-    """One HTTP server of an Istio Gateway.
+    """One server of an Istio Gateway.
 
     Attributes:
         gateway: the Gateway, `namespace/name`.
         port: its number.
         hosts: as written there, `host` or `namespace/host`.
         tls: whether it terminates TLS.
+        http: whether it speaks HTTP that it can answer: not TCP, nor TLS that it passes through.
+        redirects: whether it answers everything with a redirect to https.
         response: (namespace, name) of the response that made it, None for other people's.
     """
 
@@ -39,23 +40,31 @@ class Server:
     port: int
     hosts: tuple[str, ...]
     tls: bool = False
+    http: bool = True
+    redirects: bool = False
     response: tuple[str, str] | None = None
 
     def admits(self, host: str, namespace: str) -> bool:
         """Whether a VirtualService of this namespace may answer for a host here."""
+        return bool(self.taken(host, namespace))
+
+    def taken(self, host: str, namespace: str) -> frozenset[str]:
+        """The virtual hosts that a VirtualService's host becomes here: what both take in."""
+        found = set()
         for text in self.hosts:
             space, slash, pattern = text.rpartition("/")
             space = self.gateway.partition("/")[0] if space == "." else space
             if slash and space not in ("*", namespace):
                 continue
-            # Either may be the wider one: what both take in is answered.
-            if covers(pattern, host) or covers(host, pattern):
-                return True
-        return False
+            if covers(pattern, host):
+                found.add(host)
+            elif covers(host, pattern):
+                found.add(pattern.lower())
+        return frozenset(found)
 
 
 def servers_from(gateways: Iterable[Mapping[str, Any]], gateway: Gateway) -> tuple[Server, ...]:
-    """The HTTP servers that Gateway manifests (networking.istio.io) give a gateway's pods."""
+    """The servers that Gateway manifests (networking.istio.io) give a gateway's pods."""
     found = []
     for manifest in gateways:
         metadata, spec = manifest["metadata"], manifest.get("spec") or {}
@@ -65,14 +74,15 @@ def servers_from(gateways: Iterable[Mapping[str, Any]], gateway: Gateway) -> tup
         owner = owner_of(metadata.get("labels") or {})
         for server in spec.get("servers") or ():
             port, tls = server.get("port") or {}, server.get("tls") or {}
-            if port.get("protocol", "").upper() not in _HTTP or tls.get("mode") in _NOT_TERMINATED:
-                continue
+            protocol = str(port.get("protocol", "")).upper()
             found.append(
                 Server(
                     gateway=f"{metadata['namespace']}/{metadata['name']}",
                     port=int(port.get("number", 0)),
                     hosts=tuple(server.get("hosts") or ()),
-                    tls=port["protocol"].upper() == "HTTPS",
+                    tls=protocol == "HTTPS",
+                    http=protocol in _HTTP and tls.get("mode") not in _NOT_TERMINATED,
+                    redirects=bool(tls.get("httpsRedirect")),
                     response=owner[1:] if owner else None,
                 )
             )
@@ -122,18 +132,24 @@ class Rival:
             created=str(metadata.get("creationTimestamp", "")),
         )
 
+    @property
+    def catches_all(self) -> bool:
+        """Whether one of its routes is for every request."""
+        return any(
+            not route.get("match") or any(map(_for_all, route["match"])) for route in self.routes
+        )
+
     def takes(self, answer: Answer) -> Takes:
         """Whether it takes the requests that an answer is for, standing before it.
 
-        A route for everything does not count: istiod puts those behind all others. It does where
-        the answer is one for everything itself.
+        A route for everything does not count: istiod puts those behind all others.
         """
-        everything = answer.prefix and answer.path == "/"
+        if answer.catches_all:
+            return Takes.YES if self.catches_all else Takes.PERHAPS if self.routes else Takes.NO
         found = Takes.NO
         for route in self.routes:
-            for match in route.get("match") or [{}]:
-                if everything or not _for_everything(match):
-                    found = max(found, _match(match, answer), key=lambda takes: takes.value)
+            for match in route.get("match") or ():
+                found = max(found, _match(match, answer), key=lambda takes: takes.value)
         return found
 
 
@@ -149,20 +165,24 @@ def _complete(host: str, namespace: str) -> str:
 
 
 def _limited(match: Mapping[str, Any]) -> bool:
-    return bool(set(match) - _NO_CONDITIONS) or bool(match.get("ignoreUriCase"))
+    return bool(set(match) - _NO_CONDITIONS)
 
 
-def _for_everything(match: Mapping[str, Any]) -> bool:
+def _for_all(match: Mapping[str, Any]) -> bool:
     uri = match.get("uri") or {}
-    whole = not uri or uri.get("prefix") == "/" or uri.get("regex") == ".*"
-    return whole and not _limited(match)
+    everything = not uri or uri.get("prefix") == "/" or uri.get("regex") == ".*"
+    return everything and not _limited(match)
 
 
 def _match(match: Mapping[str, Any], answer: Answer) -> Takes:
-    if _for_everything(match):
-        return Takes.YES
-    takes = _uri(match.get("uri") or {}, answer)
-    return Takes.PERHAPS if _limited(match) and takes is Takes.YES else takes
+    uri, limited = match.get("uri") or {}, _limited(match)
+    if match.get("ignoreUriCase"):
+        uri = {kind: text.lower() for kind, text in uri.items()}
+        answer = replace(answer, path=answer.path.lower())
+    takes = _uri(uri, answer)
+    if _for_all(match):
+        return Takes.NO
+    return Takes.PERHAPS if limited and takes is Takes.YES else takes
 
 
 def _uri(uri: Mapping[str, str], answer: Answer) -> Takes:
@@ -174,12 +194,6 @@ def _uri(uri: Mapping[str, str], answer: Answer) -> Takes:
         if answer.path.startswith(uri["prefix"]):
             return Takes.YES
         return Takes.PERHAPS if answer.covers(uri["prefix"]) else Takes.NO
-    if "regex" in uri:
-        try:
-            matches = re.fullmatch(uri["regex"], answer.path)
-        except re.error:
-            return Takes.PERHAPS
-        if answer.prefix:
-            return Takes.PERHAPS
-        return Takes.YES if matches else Takes.NO
-    return Takes.YES
+    # Istio's regular expressions (RE2) are not Python's, and somebody else wrote them: Python's
+    # may take for ever over one.
+    return Takes.PERHAPS if "regex" in uri else Takes.YES

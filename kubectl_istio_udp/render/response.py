@@ -93,6 +93,9 @@ def _answer(response: Response) -> dict[str, Any]:
         "name": route_name(response),
         "match": [{"uri": {"prefix" if answer.prefix else "exact": answer.path}}],
     }
+    if not response.spec.mesh:
+        # Its Gateways may have servers on other ports.
+        route["match"][0]["port"] = response.spec.gateway_port
     if response.spec.api is ResponseApi.ENVOY_FILTER:
         # Envoy answers 404 where no VirtualService makes a virtual host for the request's host.
         # This one makes it; the EnvoyFilter's route stands before this and takes the requests.
@@ -114,7 +117,7 @@ def _answer(response: Response) -> dict[str, Any]:
 
 def _envoy_filter(response: Response) -> dict[str, Any]:
     spec = response.spec
-    body: dict[str, Any] = {"configPatches": [_insert(response, m) for m in _matches(spec)]}
+    body: dict[str, Any] = {"configPatches": [_insert(response, m) for m in _matches(response)]}
     if spec.gateway:
         body = {"workloadSelector": {"labels": dict(spec.gateway.selector)}, **body}
     return {
@@ -125,17 +128,17 @@ def _envoy_filter(response: Response) -> dict[str, Any]:
     }
 
 
-def _matches(spec: ResponseSpec) -> list[dict[str, Any]]:
+def _matches(response: Response) -> list[dict[str, Any]]:
     """The virtual hosts to patch; istiod names them HOST:PORT."""
-    hosts = spec.answer.hosts
+    spec, hosts = response.spec, response.virtual_hosts
     if spec.mesh:
         return [
             _match("SIDECAR_OUTBOUND", {"vhost": {"name": f"{host}:{port}"}})
-            for host in hosts
+            for host in spec.answer.hosts
             for port in spec.mesh_ports
         ]
     port = {"portNumber": spec.gateway_port}
-    if "*" in hosts:
+    if "*" in spec.answer.hosts:
         return [_match("GATEWAY", port)]
     return [
         _match("GATEWAY", {**port, "vhost": {"name": f"{host}:{spec.gateway_port}"}})

@@ -95,7 +95,7 @@ def test_only_pods_with_the_labels_write_lines(mesh: Space) -> None:
 @pytest.mark.parametrize(("direction", "writer"), [("inbound", "server"), ("outbound", "client")])
 def test_one_direction_only(mesh: Space, direction: str, writer: str) -> None:
     access_log(mesh, "--every", "1s", "--direction", direction)
-    found = sides(mesh, "accesslog/namespace", "--to", "one")
+    found = sides(mesh, f"accesslog/namespace-{direction}", "--to", "one")
     assert [side for side in found if found[side]["inReach"]] == [writer]
     assert [side for side in found if found[side]["lines"]] == [writer]
     assert found[writer]["intervalSeconds"] == pytest.approx(1, rel=0.2)

@@ -196,8 +196,8 @@ def responses(draw):
     mesh, binary = draw(st.booleans()), draw(st.booleans())
     content = draw(st.binary(max_size=40)) if binary else draw(TEXT).encode()
     answer = Answer(
-        path="/" + draw(st.from_regex(r"[!$-.0-9:;=@-~]{0,20}", fullmatch=True)).replace(".", ""),
-        status=draw(st.integers(200, 599)),
+        path="/" + draw(st.from_regex(r"[-A-Za-z0-9_~!$&'()*+,;=:@/]{0,20}", fullmatch=True)),
+        status=draw(st.integers(200, 599).filter(lambda n: n not in (204, 205, 304))),
         body=Body.of(content, binary) if content else None,
         prefix=draw(st.booleans()),
         headers=tuple(draw(HEADERS).items()),
@@ -214,7 +214,7 @@ def responses(draw):
         root_namespace="istio-system" if mesh else "",
         mesh_ports=tuple(draw(st.lists(st.integers(1, 65535), min_size=1, unique=True))),
     )
-    return response_writes(Response(spec, content))
+    return response_writes(Response(spec, content, answer.hosts))
 
 
 @st.composite

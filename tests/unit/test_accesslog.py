@@ -16,7 +16,7 @@ from kubectl_istio_udp.model.accesslog import (
     default_name,
 )
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh, image_version, oldest, parse_version, show_version
 from kubectl_istio_udp.model.names import labels
@@ -93,6 +93,13 @@ def test_the_field_that_everyone_understands(control_plane, proxies, expected):
 )
 def test_the_annotation_keeps_all(made):
     assert AccessLogSpec.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("selector", ["null", "[]", '"app=a"'])
+def test_an_annotation_whose_selector_is_none(selector):
+    text = spec().to_json().replace('"selector":{}', f'"selector":{selector}')
+    with pytest.raises(ClusterError):
+        AccessLogSpec.from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +213,7 @@ def test_a_pod_that_has_ended_has_no_proxy(phase):
 def test_versions(text, expected):
     assert parse_version(text) == expected
     assert image_version({"image": f"r.io:5000/istio/pilot:{text}"}) == expected
+    assert image_version({"image": f"r.io:5000/istio/pilot:{text}@sha256:00"}) == expected
     assert show_version(expected) == (f"{expected[0]}.{expected[1]}" if expected else "unknown")
 
 
@@ -227,6 +235,13 @@ def test_the_oldest_of_those_known():
 def test_reads_the_meshs_settings(config, writes, root):
     found = Mesh.from_config(config)
     assert (found.writes_access_log, found.root_namespace) == (writes, root)
+
+
+def test_each_direction_has_a_name_of_its_own():
+    found = {default_name(Reach.NAMESPACE, {}, None, direction) for direction in Direction}
+    assert found == {"namespace", "namespace-inbound", "namespace-outbound"}
+    long = default_name(Reach.NAMESPACE, {"a": "b" * 63}, None, Direction.INBOUND)
+    assert len(long) == 63 and long.endswith("-inbound")
 
 
 PROXY = Proxy("lab", "p", {"app": "a"}, (1, 31))

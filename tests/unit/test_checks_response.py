@@ -47,8 +47,11 @@ def own(**more):
     }
 
 
-def findings(hosts=("a.example",), body=None, path="/direct", prefix=False, **case):
+def findings(hosts=("a.example",), body=None, **case):
     request = {key: case.pop(key) for key in ("mesh", "api", "create_gateway") if key in case}
+    if "port" in case:
+        request["gateway_port"] = case.pop("port")
+    path, prefix = case.pop("path", "/direct"), case.pop("prefix", False)
     facts = {
         "gateway": None if request.get("mesh") else GATEWAY,
         "servers": (SHOP,),
@@ -57,7 +60,7 @@ def findings(hosts=("a.example",), body=None, path="/direct", prefix=False, **ca
     facts |= case
     facts.setdefault("mesh_config", Mesh(istio=(1, 31)))
     snapshot = ResponseSnapshot(facts.pop("mesh_config"), **facts)
-    answer = Answer(path, 200, body, prefix, hosts=tuple(hosts))
+    answer = Answer(path, 200, body=body, prefix=prefix, hosts=tuple(hosts))
     planned = plan_response(ResponseRequest("lab", answer, name="direct", **request), snapshot)
     return check_response(planned.response, snapshot)
 
@@ -74,6 +77,13 @@ FIRES = [
     ("U111", {"servers": (Server("a/b", 81, ("*",)),)}),
     ("U111", {"servers": (Server("a/b", 80, ("b.example",)),)}),
     ("U111", {"servers": (Server("a/b", 80, ("*",), response=("lab", "other")),)}),
+    ("U111", {"servers": (dataclasses.replace(SHOP, redirects=True),)}),
+    ("U118", {"servers": (dataclasses.replace(SHOP, http=False),), "create_gateway": True}),
+    (
+        "U118",
+        {"servers": (dataclasses.replace(SHOP, tls=True, http=False),), "create_gateway": True},
+    ),
+    ("U118", {"servers": (), "create_gateway": True, "port": 15021}),
     ("U112", {"servers": (Server("a/b", 80, ("a.example",)),), "hosts": ("a.example", "b.x")}),
     ("U113", {"rivals": (rival(EXACT),)}),
     (
@@ -82,17 +92,23 @@ FIRES = [
     ),
     # Made in the same second: the other one may be the first.
     ("U113", {"rivals": (rival(EXACT, made=CREATED),), "objects": (own(),)}),
-    ("U113", {"rivals": (rival({}),), "path": "/", "prefix": True}),
     ("U114", {"rivals": (rival(hosts=["*"]),)}),
-    ("U114", {"rivals": (rival(hosts=["*.example"]),)}),
-    ("U114", {"rivals": (rival(hosts=["*"]),), "api": ENVOY_FILTER}),
+    ("U114", {"rivals": (rival(hosts=["*"]), rival()), "hosts": ("a.example", "b.example")}),
     (
         "U114",
         {
-            "rivals": (rival(hosts=["*"]), rival(hosts=["a.example"])),
-            "hosts": ("a.example", "b.example"),
+            "rivals": (rival(hosts=["*"], gateways={"c/d"}),),
+            "servers": (SHOP, Server(SHOP.gateway, 81, ("*",)), Server("c/d", 81, ("*",))),
         },
     ),
+    ("U113", {"rivals": (rival({}),), "path": "/", "prefix": True}),
+    ("U212", {"rivals": (rival(EXACT),), "path": "/", "prefix": True}),
+    (
+        "U212",
+        {"rivals": (rival(EXACT, made=NEWER),), "path": "/", "prefix": True, "objects": (own(),)},
+    ),
+    ("U114", {"rivals": (rival(hosts=["*.example"]),)}),
+    ("U114", {"rivals": (rival(hosts=["*"]),), "api": ENVOY_FILTER}),
     ("U114", {**MESH, "rivals": (in_mesh(),), "services": (SERVICE,)}),
     ("U114", {**MESH, "rivals": (in_mesh(hosts=["*.svc.cluster.local"]),), "services": (SERVICE,)}),
     ("U115", {"mesh_config": OLD, "api": ResponseApi.VIRTUAL_SERVICE}),
@@ -116,6 +132,19 @@ SILENT = [
     ("U111", {"servers": (), "create_gateway": True}),
     ("U111", MESH),
     ("U112", {"hosts": ("a.example", "b.x")}),
+    ("U118", {"servers": (), "create_gateway": True}),
+    ("U118", {}),
+    (
+        "U113",
+        {"rivals": (rival({}, made=NEWER),), "path": "/", "prefix": True, "objects": (own(),)},
+    ),
+    (
+        "U114",
+        {
+            "rivals": (rival(hosts=["*"], gateways={"c/d"}),),
+            "servers": (SHOP, Server("c/d", 80, ("b.example",))),
+        },
+    ),
     ("U113", {"rivals": (rival({"match": []}), rival({}))}),
     ("U113", {"rivals": (rival(EXACT, hosts=["b.example"]),)}),
     ("U113", {"rivals": (rival(EXACT, gateways={"e/f"}),)}),
@@ -247,7 +276,7 @@ SAID = {
 
 @pytest.mark.parametrize("code", SAID)
 def test_says_what_and_what_to_do(code):
-    case = next(case for fires, case in FIRES if fires == code)
+    case = next(case for fires, case in FIRES if fires == code and "path" not in case)
     found = next(finding for finding in findings(**case) if finding.code == code)
     assert (found.severity, found.message, found.hint) == SAID[code]
 

@@ -250,3 +250,9 @@ def test_an_access_log_is_verified_by_a_tool_with_a_sidecar(run, things):
     run("verify", "accesslog/namespace", "--create-tool", "--to", "nothing")
     (made,) = [r for r in things.requests if r.method == "PATCH" and "/pods/" in r.path]
     assert made.body["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+
+
+@pytest.mark.parametrize("word", ["response", "responses", "Responses"])
+def test_a_kind_alone_lists_those_of_the_kind(run, word):
+    done = run("get", word)
+    assert done.code == 0 and "there is nothing of ours" in done.err

@@ -76,7 +76,7 @@ def test_writes_a_virtual_service(run, edge):
     ]
     spec = written(edge)["spec"]
     assert (spec["hosts"], spec["gateways"]) == (["*"], ["istio-system/edge"])
-    assert route(edge)["match"] == [{"uri": {"exact": "/hello"}}]
+    assert route(edge)["match"] == [{"uri": {"exact": "/hello"}, "port": 80}]
     assert route(edge)["directResponse"] == {"status": 201, "body": {"string": "hi"}}
     assert route(edge)["headers"]["response"]["set"] == {"content-type": "text/plain"}
     assert edge.writes() == [
@@ -160,7 +160,7 @@ def test_prefix_hosts_and_name(run, edge):
     words = ["--prefix", "--host", "a.example.com", "--host", "a.example.com", "--host", "b.org"]
     assert run("direct", "/api/", *words, "--name", "hello").code == 0
     assert written(edge)["spec"]["hosts"] == ["a.example.com", "b.org"]
-    assert route(edge)["match"] == [{"uri": {"prefix": "/api/"}}]
+    assert route(edge)["match"] == [{"uri": {"prefix": "/api/"}, "port": 80}]
 
 
 def test_another_namespace(run, edge):
@@ -289,7 +289,10 @@ def test_output_for_programs(run, edge, form, more):
         (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org takes in b.a.org"),
         (["/x", "--mesh"], "inside the mesh a response needs the host of a Service"),
         (["/x", "--mesh", "--host", "*.a.b"], "needs the host of a Service"),
-        (["/x", "--mesh", "--host", "a.b", "--host", "c.b"], "a response is for one host"),
+        (
+            ["/x", "--mesh", "--host", "a.b", "--host", "c.b"],
+            "needs the host of a Service, and one",
+        ),
         (["/x", "--mesh", "--gateway", "a"], "it does not go with a gateway's options"),
         (["/x", "--mesh", "--gateway-selector", "a=b"], "does not go with a gateway's options"),
         (["/x", "--mesh", "--create-gateway"], "does not go with a gateway's options"),
@@ -495,22 +498,22 @@ def test_verify_over_tls(run, server, fakes):
         (
             page(404, "none"),
             "the gateway is reached, and answers 404 in place of 200: "
-            f"{POD} has the response's route; another one goes before it",
+            f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
             page(200, "theirs"),
             "the gateway is reached, and answers 200 with another body: "
-            f"{POD} has the response's route; another one goes before it",
+            f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
             Exec(stderr="curl: (52) Empty reply from server\ntook 0.01\nexit 52\n"),
             "the gateway is reached, and answers no HTTP: "
-            f"{POD} has the response's route; another one goes before it",
+            f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
             Exec(stderr="curl: (7) refused\nexit 7\n"),
-            f"the gateway refuses the port: {POD} has the response's route; "
-            "another one goes before it",
+            f"the gateway refuses the port: {POD} has the response's route, "
+            "and answers otherwise all the same",
         ),
     ],
 )

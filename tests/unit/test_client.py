@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import socket
 import ssl
 import time
@@ -422,3 +423,13 @@ def test_an_answer_that_is_not_the_api_servers_is_told(api, server, status, body
 def test_an_end_of_exec_that_cannot_be_read_is_told(api, server):
     server.run = lambda *_: Exec("out", status="{")
     assert api.exec("default", "coredns-1", "c", ["true"], 5).exit_code is None
+
+
+@pytest.mark.parametrize(
+    "text", ["emoji 😀", "\x00\x1f\x7f\x85\u2028\ufeff", 'quote " \\ \\ud83d', "é"]
+)
+def test_what_is_sent_is_json_and_yaml_alike(text):
+    """An apply is read by a YAML parser, which knows no surrogate pairs."""
+    sent = client._encoded({"text": text})
+    assert json.loads(sent) == {"text": text}
+    assert yaml.safe_load(sent.decode()) == {"text": text}

@@ -63,7 +63,7 @@ def rendered(case):
         answer["body"] = asdict(Body.of(raw, bool(given.get("binary")))) if raw else None
         usual = {"gateway": None, "servers": [], "mesh_ports": []}
         spec = ResponseSpec.from_json(json.dumps({"version": 1, **usual, **given["response"]}))
-        return response_writes(Response(spec, raw))
+        return response_writes(Response(spec, raw, spec.answer.hosts))
     if "access_log" in given:
         data = {"version": 1, "direction": "any", **given["access_log"]}
         return access_log_writes(AccessLogSpec.from_json(json.dumps(data)))
