@@ -47,14 +47,15 @@ def _completed(args: list[str], commands: list[str]) -> list[str]:
         return args
     before = ["", *args]
     path = any(
-        word.startswith("/") and option not in _FILE_OPTIONS
+        word.startswith("/") and option not in _SLASHED_OPTIONS
         for option, word in zip(before, args, strict=False)
     )
     return ["response" if path else "query", *args]
 
 
-# What begins with / after these is no request's path.
-_FILE_OPTIONS = ("--kubeconfig", "--body-file")
+# What begins with / after these is no request's path. OpenShift names a context without a project
+# `/api-example-com:6443/jane`.
+_SLASHED_OPTIONS = ("--kubeconfig", "--body-file", "--context")
 
 
 @click.group("direct", cls=_Shorthand)

@@ -20,6 +20,8 @@ OBJECT_KINDS = {
     Kind.RESPONSE: ("Gateway", "VirtualService", "EnvoyFilter"),
     Kind.ACCESS_LOG: ("EnvoyFilter",),
 }
+# Of these no exposure has one.
+_NO_EXPOSURES = ("Gateway", "VirtualService")
 # Written last or next to last, and what the proxies run by: its annotation is believed first.
 _MOST_TRUSTED = ("EnvoyFilter", "VirtualService", "ServiceEntry", "Service", "Gateway")
 # Where things without an object in their own namespace can be looked for by a user who may not
@@ -72,15 +74,23 @@ def list_existing(
     """The things of some kinds in a namespace (None: in all), sorted by kind and name.
 
     An object left over from a half-done deletion counts too, so that it can be seen and deleted.
+    Where exposures are among the kinds, what only the other kinds need may be hidden: a team may
+    have the rights for exposures alone.
+
+    Raises:
+        Forbidden: not even those may be listed.
     """
     object_kinds = tuple(dict.fromkeys(o for kind in kinds for o in OBJECT_KINDS[kind]))
     selector = names.label_selector(namespace)
     try:
         found = for_each(lambda kind: api.list(kind, None, selector), object_kinds)
     except Forbidden:
+        lenient = Kind.EXPOSURE in kinds
         if namespace is None:
-            raise
-        found = _list_near(api, namespace, object_kinds, selector, lenient=Kind.EXPOSURE in kinds)
+            places = [(o, None, lenient and o in _NO_EXPOSURES) for o in object_kinds]
+            found = for_each(lambda place: _list_in(api, selector, *place), places)
+        else:
+            found = _list_near(api, namespace, object_kinds, selector, lenient=lenient)
     groups: dict[tuple[Kind, str, str], list[Mapping[str, Any]]] = {}
     for manifest in (m for each in found for m in each):
         owner = names.owner_of(manifest["metadata"]["labels"])
@@ -93,38 +103,51 @@ def list_existing(
     )
 
 
+def _list_in(
+    api: Api, selector: str, kind: str, where: str | None, may_be_hidden: bool
+) -> list[dict[str, Any]]:
+    try:
+        return api.list(kind, where, selector)
+    except Forbidden:
+        if may_be_hidden:
+            return []
+        raise
+
+
 def _list_near(
     api: Api, namespace: str, object_kinds: Sequence[str], selector: str, *, lenient: bool
 ) -> list[list[dict[str, Any]]]:
     """The objects that a user finds who may not look into all namespaces.
 
-    Those in the things' own namespace, and in those of the gateways that they name. Where
-    exposures are among those listed (`lenient`), what only the other kinds need may be hidden: a
-    team may have the rights for exposures alone.
+    Those in the things' own namespace, and in those of the gateways that they name. Access logs
+    have none elsewhere.
+
+    Args:
+        api: the cluster.
+        namespace: that of the things.
+        object_kinds: which objects.
+        selector: their labels.
+        lenient: whether what exposures do not need may be hidden.
 
     Raises:
         Forbidden: not even there.
     """
     own = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
     others = [kind for kind in object_kinds if kind not in own]
-
-    def list_in(kind: str, where: str, spared: bool) -> list[dict[str, Any]]:
-        try:
-            return api.list(kind, where, selector)
-        except Forbidden:
-            if lenient and spared:
-                return []
-            raise
-
-    found = for_each(lambda kind: list_in(kind, namespace, kind == "VirtualService"), own)
-    spaces = {USUAL_GATEWAY_NAMESPACE}
+    at_home = [(kind, namespace, lenient and kind in _NO_EXPOSURES) for kind in own]
+    found = for_each(lambda place: _list_in(api, selector, *place), at_home)
+    spaces = {USUAL_GATEWAY_NAMESPACE} if own else set()
     for manifest in (m for each in found for m in each):
         with suppress(ClusterError):
             spaces.add(spec_of(manifest).places.get("EnvoyFilter", USUAL_GATEWAY_NAMESPACE))
-    places = [(kind, space, kind == "Gateway") for space in sorted(spaces) for kind in others]
+    places = [
+        (kind, space, lenient and kind in _NO_EXPOSURES)
+        for space in sorted(spaces)
+        for kind in others
+    ]
     # Access logs of the namespace itself, and things of a gateway in it.
-    places += [(kind, namespace, True) for kind in others if namespace not in spaces]
-    return found + for_each(lambda place: list_in(*place), places)
+    places += [(kind, namespace, lenient) for kind in others if namespace not in spaces]
+    return found + for_each(lambda place: _list_in(api, selector, *place), places)
 
 
 def list_exposures(api: Api, namespace: str | None = None) -> tuple[Existing, ...]:

@@ -120,19 +120,26 @@ def proxy_state(
     return ProxyState(**found, hosts=addresses)
 
 
-def routes(api: Api, namespace: str, pod: str, prefix: str) -> frozenset[str]:
-    """The names, with such a beginning, of the HTTP routes that a pod's Envoy got by RDS.
+def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[str]:
+    """The names of the HTTP routes that a pod's Envoy got by RDS for one response.
+
+    Args:
+        api: the cluster.
+        namespace, pod: the gateway pod.
+        object_name: the name of the response's objects, which a revision follows in the routes'.
 
     Raises:
         Forbidden, ClusterError: it could not be asked.
     """
     dump = _ask(api, namespace, pod, "config_dump?resource=dynamic_route_configs")
+    # `direct` is not to be taken for the beginning of `direct-more`.
+    own = re.compile(f"{re.escape(object_name)}-[0-9a-f]+")
     return frozenset(
         route["name"]
         for entry in dump.get("configs") or ()
         for host in (entry.get("route_config") or {}).get("virtual_hosts") or ()
         for route in host.get("routes") or ()
-        if str(route.get("name", "")).startswith(prefix)
+        if own.fullmatch(str(route.get("name", "")))
     )
 
 

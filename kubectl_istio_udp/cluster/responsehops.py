@@ -99,7 +99,7 @@ def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop) -> str:
     if spec.gateway is None or hop.via is not Via.GATEWAY:
         return ""
     try:
-        routes = proxies.routes(api, spec.gateway.namespace, hop.name, f"{spec.object_name}-")
+        routes = proxies.routes(api, spec.gateway.namespace, hop.name, spec.object_name)
     except ClusterError as error:
         return error.message
     if routes:

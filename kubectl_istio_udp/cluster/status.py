@@ -106,11 +106,11 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
     gateway: GatewayRef | None = getattr(spec, "gateway", None)
     if spec is None or gateway is None:
         return []
-    prefix = f"{spec.object_name}-"
     rows = []
     for pod in ready_pods(api, gateway.namespace, gateway.selector):
         try:
             if isinstance(spec, ExposureSpec):
+                prefix = f"{spec.object_name}-"
                 state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
                 for port in spec.ports:
                     name = spec.proxy_name(port)
@@ -124,8 +124,9 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
                     hosts = ", ".join(sorted(state.hosts.get(name, ())))
                     rows.append([pod.name, ", ".join(has), hosts])
             else:
-                routes = proxies.routes(api, gateway.namespace, pod.name, prefix)
-                rows.append([pod.name, ", ".join(f"route {r}" for r in routes) or "no route", ""])
+                routes = proxies.routes(api, gateway.namespace, pod.name, spec.object_name)
+                has = [f"route {route}" for route in sorted(routes)]
+                rows.append([pod.name, ", ".join(has) or "no route", ""])
         except ClusterError as error:
             rows.append([pod.name, error.message, ""])
     return rows

@@ -77,19 +77,19 @@ def wait_until_routed(
     timeout: float,
     progress: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """Wait until every ready gateway pod has an HTTP route of this name.
+    """Wait until every ready gateway pod has a response's HTTP route of this name.
 
     Arguments, result and errors are those of wait_until_live.
     """
 
     def lack(pod: str) -> str:
         try:
-            found = proxies.routes(api, namespace, pod, route)
+            found = proxies.routes(api, namespace, pod, route.rpartition("-")[0])
         except Forbidden:
             raise
         except ClusterError as error:
             return f"could not be asked ({error.message})"
-        return "" if found else f"has not yet taken route {route}"
+        return "" if route in found else f"has not yet taken route {route}"
 
     def look(pods: Sequence[str]) -> list[str]:
         return for_each(lack, pods)

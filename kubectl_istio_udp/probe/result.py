@@ -33,7 +33,8 @@ class Answer:
         answered: whether an answer arrived that is no refusal.
         outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), the status and what is wrong
             with the rest (HTTP: `200`, `200 with another body`), `answer`, `timeout`,
-            `unreachable`, `unresolved` (the target's name), or `garbled` (no DNS response).
+            `unreachable`, `unresolved` (the target's name), `garbled` (no DNS response), or
+            `no HTTP`.
         truncated: whether the DNS answer was cut to fit a datagram (flag TC).
         milliseconds: how long it took, None where the tool does not say.
         text: the records, or the payload: as text where it is printable, else as hexadecimal.
@@ -95,7 +96,8 @@ def _http(probe: HttpProbe, payload: bytes, stderr: str, error: str) -> Answer:
     status, failed = _HTTP_STATUS.match(lines[0]), _CURL_EXIT.search(stderr)
     if status is None:
         code = int(failed[1]) if failed else 0
-        return Answer(False, "timeout" if error else _CURL.get(code, "garbled"), text=stderr[:200])
+        said = " ".join(stderr.split())[:200]
+        return Answer(False, "timeout" if error else _CURL.get(code, "no HTTP"), text=said)
     headers = {
         name.strip().lower(): value.strip()
         for name, _, value in (line.partition(":") for line in lines[1:])

@@ -111,6 +111,8 @@ def test_an_annotation_whose_selector_is_none(selector):
         ({"selector": {"app": "a"}}, {}, True),
         ({"selector": {"app": "a"}}, {"selector": {"app": "b"}}, False),
         ({"selector": {"app": "a"}}, {"selector": {"tier": "b"}}, True),
+        ({"selector": {"a": "1", "b": "1"}}, {"selector": {"a": "1", "b": "2"}}, False),
+        ({"selector": {"app": "a"}}, {"namespace": "root", "selector": {"app": "b"}}, False),
         ({"direction": Direction.INBOUND}, {"direction": Direction.OUTBOUND}, False),
         ({"direction": Direction.INBOUND}, {}, True),
         ({"reach": Reach.GATEWAY}, {"direction": Direction.INBOUND}, False),
@@ -168,6 +170,13 @@ def test_knows_its_own():
     assert setting().access_log == ("lab", "x")
 
 
+def test_a_response_of_that_name_is_no_access_log():
+    manifest = dict(access_log_writes(spec())[0].manifest)
+    other = {"labels": labels(Kind.RESPONSE, "lab", "x")}
+    manifest["metadata"] = {**manifest["metadata"], **other}
+    assert Setting.from_object(manifest).access_log is None
+
+
 def test_proxies_of_pods():
     assert proxy_of(gateway_pod()) == Proxy(
         "istio-system",
@@ -180,9 +189,15 @@ def test_proxies_of_pods():
     native["spec"]["initContainers"] = [{"name": "istio-proxy", "image": "p@sha256:00"}]
     found = proxy_of(native)
     assert found is not None and found.istio is None
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_has_no_proxy(phase):
     ended = gateway_pod()
-    ended["status"]["phase"] = "Succeeded"
+    ended["status"]["phase"] = phase
     assert proxy_of(ended) is None
+    ended["status"]["phase"] = "Pending"
+    assert proxy_of(ended) is not None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from kubectl_istio_udp.checks.findings import Severity
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.checks.response import RULES, check_response
 from kubectl_istio_udp.model.gateway import gateways_from
@@ -89,6 +90,8 @@ FIRES = [
         "U113",
         {"rivals": (rival(EXACT, gateways={"c/d"}),), "servers": (SHOP, Server("c/d", 80, ("*",)))},
     ),
+    # Made in the same second: the other one may be the first.
+    ("U113", {"rivals": (rival(EXACT, made=CREATED),), "objects": (own(),)}),
     ("U114", {"rivals": (rival(hosts=["*"]),)}),
     ("U114", {"rivals": (rival(hosts=["*"]), rival()), "hosts": ("a.example", "b.example")}),
     (
@@ -145,6 +148,9 @@ SILENT = [
     ("U113", {"rivals": (rival({"match": []}), rival({}))}),
     ("U113", {"rivals": (rival(EXACT, hosts=["b.example"]),)}),
     ("U113", {"rivals": (rival(EXACT, gateways={"e/f"}),)}),
+    # Of another virtual host: the one does not stand before the other.
+    ("U113", {"rivals": (rival(EXACT, hosts=["*"]),)}),
+    ("U113", {"rivals": (rival(EXACT),), "hosts": ("*",)}),
     ("U113", {"rivals": (rival(EXACT),), "api": ENVOY_FILTER}),
     ("U113", {"rivals": (rival(EXACT, made=NEWER),), "objects": (own(),)}),
     ("U114", {"rivals": (rival(hosts=["*"]), rival(hosts=["a.example"]))}),
@@ -154,6 +160,7 @@ SILENT = [
     ("U115", {}),
     ("U115", {"mesh_config": OLD}),
     ("U116", {"body": LARGE}),
+    ("U116", {"body": LARGE, "proxies": (1, 18)}),
     ("U116", {"body": Body(4096, ""), "proxies": (1, 17)}),
     ("U117", {**MESH, "services": (SERVICE,), "api": ENVOY_FILTER}),
     ("U211", {"body": Body(100_000, "")}),
@@ -191,3 +198,134 @@ def test_who_is_concerned_is_named():
     (found,) = findings(servers=(dataclasses.replace(SHOP, port=8080),))
     assert "8080" in found.message and "--gateway-port" in found.hint
     assert OLDER < CREATED < NEWER
+
+
+SAID = {
+    "U101": (
+        Severity.ERROR,
+        "VirtualService lab/response-lab-direct exists and is not of response direct",
+        "give the response another name: --name",
+    ),
+    "U112": (
+        Severity.ERROR,
+        "port 80 of gateway istio-system/istio-ingressgateway does not take host b.x",
+        "add it to Gateway a/b, or leave it out",
+    ),
+    "U113": (
+        Severity.ERROR,
+        "VirtualService shop/theirs is older and answers /direct of host a.example itself; this "
+        "response never would",
+        "let the answer go before all VirtualServices: --api envoyfilter",
+    ),
+    "U114": (
+        Severity.ERROR,
+        "VirtualService shop/theirs serves a.example by its host *; one for a.example alone would "
+        "leave all paths but /direct without answer",
+        "answer for the same host, so that Istio merges both: --host '*'",
+    ),
+    "U115": (
+        Severity.ERROR,
+        "Istio 1.14 knows no direct response in a VirtualService (control plane 1.14, gateway "
+        "1.31); 1.15 is the first",
+        "use --api envoyfilter, or leave the choice to --api auto",
+    ),
+    "U116": (
+        Severity.ERROR,
+        "the body has 5000 bytes; Istio 1.17 (control plane 1.31, gateway 1.17) answers at most "
+        "4096",
+        "shorten it, or upgrade to Istio 1.18",
+    ),
+    "U117": (
+        Severity.ERROR,
+        f"there is no Service of host {RATINGS}, whose ports an EnvoyFilter must name",
+        "create the Service first, or use --api virtualservice",
+    ),
+    "U211": (
+        Severity.WARNING,
+        "the body has 100001 bytes; every proxy in reach keeps it in memory, and Istio advises "
+        "against more than 100000",
+        "",
+    ),
+    "U212": (
+        Severity.WARNING,
+        "VirtualService shop/theirs is older and may answer some requests for /direct of host "
+        "a.example itself, by its conditions",
+        "let the answer go before all VirtualServices: --api envoyfilter",
+    ),
+    "U213": (
+        Severity.WARNING,
+        "this response goes before VirtualService shop/theirs: requests for /direct of a.example "
+        "no longer reach what it routes to",
+        "",
+    ),
+    "U214": (
+        Severity.WARNING,
+        "requests for these hosts go to VirtualServices of their own, not to this response: "
+        "a.example (shop/theirs)",
+        "make another response for one: --host a.example --name NAME; or let the answer go before "
+        "all VirtualServices: --api envoyfilter",
+    ),
+    "U215": (
+        Severity.WARNING,
+        f"there is no Service of host {RATINGS}: unless a ServiceEntry defines it, sidecars do "
+        "not route it",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", SAID)
+def test_says_what_and_what_to_do(code):
+    case = next(case for fires, case in FIRES if fires == code and "path" not in case)
+    found = next(finding for finding in findings(**case) if finding.code == code)
+    assert (found.severity, found.message, found.hint) == SAID[code]
+
+
+@pytest.mark.parametrize(
+    ("servers", "message", "hint"),
+    [
+        (
+            (),
+            "no Istio Gateway has an HTTP server on port 80 of gateway "
+            "istio-system/istio-ingressgateway",
+            "make one: --create-gateway",
+        ),
+        (
+            (Server("a/b", 8080, ("*",)), Server("a/c", 81, ("*",))),
+            "no Istio Gateway has an HTTP server on port 80 of gateway "
+            "istio-system/istio-ingressgateway; there are on 81, 8080",
+            "make one: --create-gateway, or choose one: --gateway-port",
+        ),
+        (
+            (Server("a/b", 80, ("c.x", "b.x")),),
+            "port 80 of gateway istio-system/istio-ingressgateway takes b.x, c.x, not a.example "
+            "(a/b)",
+            "answer for one of its hosts: --host",
+        ),
+    ],
+)
+def test_says_which_servers_there_are(servers, message, hint):
+    (found,) = findings(servers=servers)
+    assert (found.code, found.message, found.hint) == ("U111", message, hint)
+
+
+def test_inside_the_mesh_either_would_switch_the_other_off():
+    (found,) = findings(**MESH, rivals=(in_mesh(),), services=(SERVICE,))
+    assert found.message == (
+        f"VirtualService shop/theirs routes host {RATINGS} inside the mesh, where Istio takes one "
+        "VirtualService a host: either would switch the other off"
+    )
+
+
+def test_of_many_hosts_the_first_are_listed():
+    hosts = [f"{i}.example" for i in range(9)]
+    (found,) = findings(rivals=(rival(hosts=hosts),), hosts=("*.example",))
+    assert found.message.endswith("4.example (shop/theirs) and 4 more")
+
+
+def test_errors_come_first_and_a_rival_of_two_hosts_is_told_once():
+    found = findings(rivals=(rival(EXACT),), body=Body(100_001, ""))
+    assert [each.code for each in found] == ["U113", "U211"]
+    both = {"rivals": (rival(EXACT, hosts=["a.example", "*.example"]),), "api": ENVOY_FILTER}
+    told = [each.code for each in findings(**both, objects=(own(),))]
+    assert told == ["U213"]

@@ -106,6 +106,16 @@ def test_the_path_of_a_file_is_no_path_of_a_request(run, kubeconfig, fakes, edge
     assert not written(edge)
 
 
+def test_the_name_of_a_context_is_no_path_of_a_request(run, kubeconfig, fakes, edge):
+    """OpenShift's, of a context without a project."""
+    config = yaml.safe_load(kubeconfig.read_text("utf-8"))
+    config["contexts"].append({**config["contexts"][0], "name": "/api-example-com:6443/jane"})
+    kubeconfig.write_text(yaml.safe_dump(config), "utf-8")
+    done = run("direct", "--context", "/api-example-com:6443/jane", "coredns")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "coredns: 2 pods answered")
+    assert not written(edge)
+
+
 def test_a_file_before_the_path_is_none_either(run, kubeconfig, edge, tmp_path):
     body = tmp_path / "body"
     body.write_text("from a file", "utf-8")
@@ -278,6 +288,11 @@ def test_output_for_programs(run, edge, form, more):
         (["/x", "--host", "a:80"], "--host 'a:80' is no host"),
         (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org takes in b.a.org"),
         (["/x", "--mesh"], "inside the mesh a response needs the host of a Service"),
+        (["/x", "--mesh", "--host", "*.a.b"], "needs the host of a Service"),
+        (
+            ["/x", "--mesh", "--host", "a.b", "--host", "c.b"],
+            "needs the host of a Service, and one",
+        ),
         (["/x", "--mesh", "--gateway", "a"], "it does not go with a gateway's options"),
         (["/x", "--mesh", "--gateway-selector", "a=b"], "does not go with a gateway's options"),
         (["/x", "--mesh", "--create-gateway"], "does not go with a gateway's options"),
@@ -491,6 +506,11 @@ def test_verify_over_tls(run, server, fakes):
             f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
+            Exec(stderr="curl: (52) Empty reply from server\ntook 0.01\nexit 52\n"),
+            "the gateway is reached, and answers no HTTP: "
+            f"{POD} has the response's route, and answers otherwise all the same",
+        ),
+        (
             Exec(stderr="curl: (7) refused\nexit 7\n"),
             f"the gateway refuses the port: {POD} has the response's route, "
             "and answers otherwise all the same",
@@ -503,11 +523,16 @@ def test_verify_tells_another_answer(run, edge, fakes, answer, verdict):
     done = run("verify", "response/hello")
     assert done.code == 1
     assert done.out.splitlines()[-1] == f"response/hello: {verdict}"
+    assert len(done.out.splitlines()) == 4
 
 
 def test_verify_tells_a_missing_route(run, edge, fakes):
     run(*HELLO)
-    fakes.stuck = True
+    run("direct", "/hello/more", "--name", "hello-more")
+    found = written(edge)
+    found["spec"]["http"] = []
+    edge.put(found)
+    fakes.http[GATEWAY_TARGET] = page(404, "none")
     done = run("verify", "response/hello")
     assert done.code == 1
     assert done.out.splitlines()[-1].endswith(f"{POD} has no route of this response")

@@ -247,6 +247,29 @@ def test_rights_for_exposures_alone_are_enough_for_them(api, server):
     assert [str(e.ref) for e in get_existing(api, "default", ["coredns"])] == ["coredns"]
 
 
+def test_who_may_list_exposures_everywhere_sees_those_of_all_namespaces(api, server):
+    server.put(*objects())
+    put(server, response(), access_log())
+    server.fail("GET", "/(gateways|virtualservices)", 403)
+    assert found(api) == [("default", "coredns"), ("default", "accesslog/namespace")]
+    with pytest.raises(Forbidden, match=r"virtualservices|gateways"):
+        list_existing(api, None, (Kind.RESPONSE,))
+    server.fail("GET", "/serviceentries", 403)
+    with pytest.raises(Forbidden, match="serviceentries"):
+        list_existing(api)
+
+
+def test_rights_in_its_namespace_are_enough_for_an_access_log(api, server):
+    put(server, access_log(), access_log(namespace="lab"))
+    server.fail("GET", EVERYWHERE, 403)
+    server.fail("GET", "/namespaces/istio-system/", 403)
+    (there,) = get_existing(api, "default", ["accesslog/namespace"])
+    assert there.spec == access_log()
+    server.fail("GET", "/namespaces/default/envoyfilters", 403)
+    with pytest.raises(Forbidden, match="envoyfilters"):
+        get_existing(api, "default", ["accesslog/namespace"])
+
+
 def test_who_asks_for_a_response_is_told_that_it_may_not_be_seen(api, server):
     put(server, response())
     server.fail("GET", EVERYWHERE, 403)

@@ -186,7 +186,7 @@ def test_a_name_that_does_not_resolve_is_told():
     assert read_answer(probe, "", said, 0, "", "p").outcome == "unresolved"
 
 
-def test_what_is_no_http_is_garbled():
+def test_what_is_no_http_is_told_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def talk():
@@ -199,7 +199,8 @@ def test_what_is_no_http_is_garbled():
         thread.start()
         found = ask(wanted("/hello"), server.getsockname()[1])
         thread.join()
-    assert (found.answered, found.outcome) == (False, "garbled")
+    assert (found.answered, found.outcome, found.arrived) == (False, "no HTTP", True)
+    assert found.text.startswith("curl: (") and "\n" not in found.text
 
 
 def test_an_exec_that_times_out_is_a_timeout():

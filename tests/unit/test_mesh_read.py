@@ -21,7 +21,7 @@ def test_a_default_provider_writes_an_access_log_too(api, server):
 def test_an_installation_with_a_revision_has_its_own_config(api, server):
     server.put(
         mesh_config("istio-ca-root-cert") | {"data": {"root-cert.pem": "x"}},
-        mesh_config("istio-1-31", rootNamespace="of-revision"),
+        mesh_config("istio-stable", rootNamespace="of-revision"),
         mesh_config("unrelated", rootNamespace="no"),
     )
     assert root_namespace(api) == "of-revision"

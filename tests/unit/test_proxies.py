@@ -175,9 +175,10 @@ def route_dump(*names):
 
 
 def test_reads_the_http_routes(api, server):
-    asked = answering(server, route_dump("response-a-b-123", "response-a-c-1", "", "theirs"), {})
-    assert proxies.routes(api, *WHERE, "response-a-") == {"response-a-b-123", "response-a-c-1"}
-    assert proxies.routes(api, *WHERE, "response-a-") == frozenset()
+    there = route_dump("response-a-b-123", "response-a-b-c-1", "response-a-b-", "", "theirs")
+    asked = answering(server, there, {})
+    assert proxies.routes(api, *WHERE, "response-a-b") == {"response-a-b-123"}
+    assert proxies.routes(api, *WHERE, "response-a-b") == frozenset()
     assert asked[0][1][-1] == "config_dump?resource=dynamic_route_configs"
 
 

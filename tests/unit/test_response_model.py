@@ -154,6 +154,7 @@ def test_bodies():
         ("/v1/getProductRatings", "v1-getproductratings"),
         ("/", "root"),
         ("/" + "a" * 60, "a" * 40),
+        ("/" + "a" * 39 + "/b", "a" * 39),
         ("/%20", "20"),
     ],
 )

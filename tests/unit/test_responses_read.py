@@ -217,7 +217,7 @@ def test_asks_pods_at_the_port_that_the_service_leads_to(api, server):
 
 def test_a_named_target_port_may_differ_between_pods(api, server):
     front = gateway_service()
-    front["spec"]["ports"] = [tcp(80, "http2", "web"), udp(80, "quic")]
+    front["spec"]["ports"] = [udp(80, "quic"), tcp(80, "http2", "web")]
     pieces = [
         gateway_slice(endpoint("10.244.0.7", "a"), ports=[port("http2", 8080)]),
         gateway_slice(endpoint("10.244.0.8", "b"), ports=[port("http2", 9090)]),

@@ -233,12 +233,13 @@ def test_no_response_rests_on_anothers_gateway(owner, create, expected):
 
 
 def test_inside_the_mesh():
-    ratings = Service.from_object(service("ratings", ports=[tcp(9080), udp(53)]))
+    ports = [tcp(9000, "tcp"), tcp(8081, "http"), udp(53)]
+    ratings = Service.from_object(service("ratings", ports=ports))
     found = plan_response(
         ResponseRequest("lab", Answer("/x", 200, hosts=("r.lab.svc.x",)), mesh=True),
         ResponseSnapshot(Mesh("root"), services=(ratings,)),
     ).response.spec
-    assert (found.mesh, found.mesh_ports, found.root_namespace) == (True, (9080,), "root")
+    assert (found.mesh, found.mesh_ports, found.root_namespace) == (True, (8081, 9000), "root")
     with pytest.raises(UsageError, match="needs the host of a Service"):
         plan_response(
             ResponseRequest("lab", Answer("/x", 200), mesh=True), ResponseSnapshot(Mesh())

@@ -116,6 +116,15 @@ def test_what_is_no_exposure_has_neither_address_nor_endpoints(api, server):
     ]
 
 
+def test_the_oldest_object_gives_the_age(api, server):
+    put(server, response(creates_gateway=True, servers=()))
+    old = server.get("Gateway", "istio-system", "response-default-hello")
+    old["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    server.put(old)
+    (found,) = read_status(api, list_existing(api))
+    assert found.age == age("2020-01-01T00:00:00Z")
+
+
 def test_a_response_that_lacks_an_object_says_so(api, server):
     put(server, response(creates_gateway=True, servers=()))
     server.remove("VirtualService", "default", "response-default-hello")

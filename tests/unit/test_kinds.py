@@ -1,0 +1,86 @@
+"""What kinds are called, and the way from an object to the thing that it belongs to."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.model.annotation import read_spec, write_spec
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.kinds import Kind, Ref
+from kubectl_istio_udp.model.specs import spec_of
+from kubectl_istio_udp.render.accesslog import access_log_writes
+from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.render.response import response_writes
+from tests.unit.builders import plan_of
+from tests.unit.mesh_builders import RATINGS, access_log, response
+
+NOTE = "kubectl-istio-udp/spec"
+MADE = [
+    (plan_of().exposure.spec, writes(plan_of().exposure)),
+    (response(creates_gateway=True).spec, response_writes(response(creates_gateway=True))),
+    (
+        response(mesh=True, hosts=(RATINGS,)).spec,
+        response_writes(response(mesh=True, hosts=(RATINGS,))),
+    ),
+    (access_log(), access_log_writes(access_log())),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "words", "prefix", "shown"),
+    [
+        (Kind.EXPOSURE, "kubectl-istio-udp/exposure", "exposure", "udp", "a"),
+        (Kind.RESPONSE, "kubectl-istio-udp/response", "response", "response", "response/a"),
+        (Kind.ACCESS_LOG, "kubectl-istio-udp/accesslog", "access log", "accesslog", "accesslog/a"),
+    ],
+)
+def test_what_a_kind_is_called(kind, label, words, prefix, shown):
+    assert (kind.label, kind.words, kind.object_prefix) == (label, words, prefix)
+    assert str(Ref(kind, "a")) == shown
+
+
+def test_the_annotation_is_versioned_and_sorted():
+    assert write_spec({"b": 1, "a": [2]}) == '{"a":[2],"b":1,"version":1}'
+    assert read_spec('{"version":1,"a":2}', Kind.RESPONSE, dict) == {"a": 2}
+
+
+@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("kind", Kind)
+def test_another_version_is_told(kind, version):
+    said = f"this {kind.words} was written in format {version}; this version reads format 1"
+    with pytest.raises(ClusterError, match=said) as caught:
+        read_spec(f'{{"version":{version}}}', kind, dict)
+    assert caught.value.hints == ("use the kubectl istio-udp that made it, or a newer one",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb"),
+    [
+        (Kind.EXPOSURE, "expose"),
+        (Kind.RESPONSE, "direct response"),
+        (Kind.ACCESS_LOG, "access-log"),
+    ],
+)
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", '"x"', "1"])
+def test_what_is_no_annotation_is_told(kind, verb, text):
+    with pytest.raises(ClusterError, match=f"the annotation {NOTE} cannot be read") as caught:
+        read_spec(text, kind, dict)
+    assert caught.value.hints == (
+        f"put it right by `kubectl istio-udp {verb}` with --force-conflicts",
+    )
+
+
+@pytest.mark.parametrize(("spec", "written"), MADE)
+def test_every_object_tells_what_it_belongs_to(spec, written):
+    assert [(w.kind, w.namespace) for w in written] == list(spec.places.items())
+    for write in written:
+        assert write.name == spec.object_name
+        assert spec_of(write.manifest) == spec
+
+
+@pytest.mark.parametrize("part", ["labels", "annotations"])
+@pytest.mark.parametrize(("spec", "written"), MADE)
+def test_an_object_without_labels_or_annotation_is_nobodys(spec, written, part):
+    metadata = {**written[0].manifest["metadata"], part: None}
+    with pytest.raises(ClusterError, match=f"{metadata['name']} has no annotation {NOTE}"):
+        spec_of({**written[0].manifest, "metadata": metadata})
