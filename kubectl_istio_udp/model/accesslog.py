@@ -18,6 +18,8 @@ from kubectl_istio_udp.model.mesh import Version
 # Envoy 1.26 (its release notes; Istio 1.18) moved the setting into access_log_options and
 # deprecated the field before it, which every Envoy until today still takes (measured with 1.40).
 OPTIONS_SINCE: Version = (1, 18)
+# The network filter that writes the lines.
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _LEAST = Duration(0.001)
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogField
+from kubectl_istio_udp.model.accesslog import TCP_PROXY, AccessLogSpec, LogField
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh, Version, image_version
 from kubectl_istio_udp.model.names import owner_of
 
-_TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _SIDES = {
     "SIDECAR_INBOUND": frozenset({"inbound"}),
     "SIDECAR_OUTBOUND": frozenset({"outbound"}),
@@ -113,7 +112,7 @@ class Setting:
 def _sets_interval(patch: Mapping[str, Any]) -> bool:
     value = (patch.get("patch") or {}).get("value") or {}
     config = value.get("typed_config", value.get("typedConfig")) or {}
-    return value.get("name") == _TCP_PROXY and bool(_FIELDS & set(config))
+    return value.get("name") == TCP_PROXY and bool(_FIELDS & set(config))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogField, Reach
+from kubectl_istio_udp.model.accesslog import (
+    TCP_PROXY,
+    AccessLogSpec,
+    Direction,
+    LogField,
+    Reach,
+)
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, metadata
 
-TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _TYPE = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _CONTEXTS = {
     Direction.ANY: "ANY",
