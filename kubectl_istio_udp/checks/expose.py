@@ -8,6 +8,7 @@ would collide is refused here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from kubectl_istio_udp.checks.findings import Finding, Severity
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
@@ -17,6 +18,7 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
+from kubectl_istio_udp.model.memory import udp_budget
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, room
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -155,20 +157,45 @@ def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if snapshot.file_limit is None:
         return
     options, ports = exposure.spec.options, len(exposure.spec.ports)
-    free = room(snapshot.file_limit, snapshot.sessions_elsewhere)
+    free = room(snapshot.file_limit, snapshot.others.sessions)
     if options.max_sessions * ports > free:
         yield Finding(
             "U108",
             Severity.ERROR,
             f"{options.max_sessions} sessions on {ports} port(s) are more than gateway "
             f"{snapshot.gateway.ref} can hold: its Envoy may open {snapshot.file_limit} files, "
-            f"{snapshot.sessions_elsewhere} of them are for other exposures, and it dies when it "
+            f"{snapshot.others.sessions} of them are for other exposures, and it dies when it "
             "has none left",
             f"at most --max-sessions {free // ports}"
             if free >= ports
             else "raise the file limit of the gateway's nodes, or lower another exposure's "
             "--max-sessions",
         )
+
+
+def _too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U109: UDP ports could take so much of the gateway's memory that its Envoy is killed."""
+    limit, load = snapshot.gateway.memory_limit, snapshot.load
+    own = [spec for spec in snapshot.exposures if spec.key == exposure.spec.key]
+    new = len(exposure.spec.ports) - sum(len(spec.ports) for spec in own)
+    if limit is None or load is None or new <= 0:
+        return
+    ports = snapshot.others.ports + len(exposure.spec.ports)
+    needed = replace(load, clusters=load.clusters + new).udp_bytes(ports)
+    if needed > udp_budget(limit):
+        yield Finding(
+            "U109",
+            Severity.ERROR,
+            f"{ports} UDP port(s) may take {_mebibytes(needed)} of gateway {snapshot.gateway.ref}, "
+            f"more than half of the {_mebibytes(limit)} that each of its pods may have: Envoy "
+            f"keeps a record of each of its {load.clusters} clusters for each port in each of "
+            f"its {load.workers} workers, and a pod that takes too much is killed",
+            "raise the memory limit of the gateway's pods, or expose at another gateway",
+        )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB"
 
 
 def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -229,7 +256,7 @@ def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U205: other exposures have left so few sessions that busy clients may notice."""
     if snapshot.file_limit is None:
         return
-    elsewhere = snapshot.sessions_elsewhere
+    elsewhere = snapshot.others.sessions
     if room(snapshot.file_limit, elsewhere) // len(exposure.spec.ports) < FEW_SESSIONS:
         yield Finding(
             "U205",
@@ -305,6 +332,7 @@ RULES: tuple[Rule, ...] = (
     _other_exposure,
     _old_gateway,
     _too_many_sessions,
+    _too_much_memory,
     _unknown_limit,
     _few_sessions,
     _way_changes,

@@ -14,6 +14,7 @@ from typing import Any
 from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.memory import Load
 from kubectl_istio_udp.model.mesh import Version, parse_version
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.snapshot import BoundListener
@@ -81,6 +82,21 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
     if word == "unlimited":
         return _UNLIMITED
     return int(word) if word.isdigit() else None
+
+
+def load(api: Api, namespace: str, pod: str) -> Load | None:
+    """The workers and clusters of a gateway pod's Envoy; None where its stats leave them out.
+
+    Raises:
+        Forbidden: no permission to exec there.
+        ClusterError: it did not answer.
+    """
+    names = ("server.concurrency", "cluster_manager.active_clusters")
+    pattern = "|".join(name.replace(".", "[.]") for name in names)
+    stats = _ask(api, namespace, pod, f"stats?format=json&filter=^({pattern})$").get("stats") or ()
+    found = {stat.get("name"): stat.get("value") for stat in stats}
+    workers, clusters = (found.get(name) for name in names)
+    return None if workers is None or clusters is None else Load(int(workers), int(clusters))
 
 
 def proxy_state(

@@ -92,7 +92,11 @@ class Own:
 
 
 class View:
-    """Everything that is watched, and what follows from it."""
+    """Everything that is watched, and what follows from it.
+
+    Attributes:
+        tcp_ports: how many TCP ports all Services have together.
+    """
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class View:
         self._own: dict[Key, dict[str, Manifest]] = {}
         self._named_otherwise: dict[Key, set[Key]] = {}
         self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
+        self.tcp_ports = 0
         self._gateways: tuple[Gateway, ...] | None = None
         self._gateway_facts: tuple[Any, ...] = ()
         spaces = sorted(self.gateway_namespaces | {root_namespace})
@@ -292,6 +297,7 @@ class View:
 
     def _service(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
         with self._lock:
+            self.tcp_ports += _tcp_ports(now) - _tcp_ports(before)
             freed = self._ports_of(key)
             self._forget_wish(key, before)
             if now is not None and is_wished(now):
@@ -449,7 +455,16 @@ class View:
             if self._gateways is not None:
                 return
             facts = tuple(
-                (g.ref, g.families, g.first_bindable, g.domain, g.istio, g.api, _content(g.service))
+                (
+                    g.ref,
+                    g.families,
+                    g.first_bindable,
+                    g.memory_limit,
+                    g.domain,
+                    g.istio,
+                    g.api,
+                    _content(g.service),
+                )
                 for g in self.gateways()
             )
             if facts == self._gateway_facts:
@@ -463,6 +478,11 @@ def _one_label(service: Manifest) -> tuple[str, str, str]:
     """A label that every pod of a Service has; a pair of nothing where it selects none."""
     pairs = sorted((service["spec"].get("selector") or {}).items())
     return (service["metadata"]["namespace"], *(pairs[0] if pairs else ("", "")))
+
+
+def _tcp_ports(service: Manifest | None) -> int:
+    ports = (service or {}).get("spec", {}).get("ports") or ()
+    return sum(port.get("protocol", "TCP") == "TCP" for port in ports)
 
 
 def _is_ours(manifest: Manifest) -> bool:

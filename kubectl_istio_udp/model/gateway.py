@@ -11,6 +11,7 @@ from kubectl_istio_udp.model.errors import NotFound, UsageError
 from kubectl_istio_udp.model.mesh import Version, image_version, oldest
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
 from kubectl_istio_udp.model.ports import FIRST_UNPRIVILEGED_PORT
+from kubectl_istio_udp.model.quantity import quantity
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
 GATEWAY_API_LABEL = "gateway.networking.k8s.io/gateway-name"
@@ -64,6 +65,8 @@ class GatewayPod:
         first_bindable: the lowest port that its Envoy may bind.
         domain: the cluster's DNS domain as the proxy was told.
         istio: the Istio version (major, minor) its image tag tells, None where it does not.
+        memory_limit: the bytes that its proxy may take; None for no limit.
+        cpu_limit: the cores that its proxy may take; None for no limit.
     """
 
     name: str
@@ -73,6 +76,8 @@ class GatewayPod:
     first_bindable: int = FIRST_UNPRIVILEGED_PORT
     domain: str = "cluster.local"
     istio: Version | None = None
+    memory_limit: float | None = None
+    cpu_limit: float | None = None
 
     @classmethod
     def from_object(cls, pod: Mapping[str, Any]) -> GatewayPod:
@@ -81,6 +86,7 @@ class GatewayPod:
         proxy = next(c for c in spec["containers"] if c["name"] == PROXY_CONTAINER)
         sysctls = (spec.get("securityContext") or {}).get("sysctls") or ()
         first = [int(s["value"]) for s in sysctls if s["name"] == _UNPRIVILEGED_SYSCTL]
+        limits = (proxy.get("resources") or {}).get("limits") or {}
         conditions = status.get("conditions") or ()
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         addresses = [entry["ip"] for entry in status.get("podIPs") or ()]
@@ -92,6 +98,8 @@ class GatewayPod:
             first_bindable=first[0] if first else FIRST_UNPRIVILEGED_PORT,
             domain=_domain(proxy.get("args") or ()),
             istio=image_version(proxy),
+            memory_limit=quantity(limits.get("memory")),
+            cpu_limit=quantity(limits.get("cpu")),
         )
 
 
@@ -146,6 +154,12 @@ class Gateway:
     def istio(self) -> Version | None:
         """The oldest Istio version (major, minor) among its pods, None where no tag tells."""
         return oldest(pod.istio for pod in self.pods)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The bytes that every one of its proxies may take; None where none has a limit."""
+        limits = [pod.memory_limit for pod in self.pods if pod.memory_limit is not None]
+        return int(min(limits)) if limits else None
 
     @property
     def service_name(self) -> str | None:

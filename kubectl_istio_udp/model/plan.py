@@ -103,7 +103,7 @@ def _with_sessions(request: ExposeRequest, snapshot: Snapshot, ports: int) -> Op
         return request.options
     own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
     kept = own[0].options.max_sessions if own else None
-    sessions = automatic_sessions(snapshot.file_limit, snapshot.sessions_elsewhere, ports, kept)
+    sessions = automatic_sessions(snapshot.file_limit, snapshot.others.sessions, ports, kept)
     return replace(request.options, max_sessions=sessions)
 
 

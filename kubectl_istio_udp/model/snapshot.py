@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.memory import Load
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 
 
@@ -30,6 +31,25 @@ class BoundListener:
 
 
 @dataclass(frozen=True)
+class Others:
+    """What a gateway's other exposures have of it.
+
+    Attributes:
+        ports: their ports.
+        sessions: what they may hold, over all of their ports.
+    """
+
+    ports: int = 0
+    sessions: int = 0
+
+    @classmethod
+    def of(cls, specs: Iterable[ExposureSpec]) -> Others:
+        """Of these exposures."""
+        pairs = [(len(spec.ports), spec.options.max_sessions) for spec in specs]
+        return cls(sum(n for n, _ in pairs), sum(n * sessions for n, sessions in pairs))
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state that a decision about one exposure rests on.
 
@@ -41,7 +61,8 @@ class Snapshot:
         claims: what the EnvoyFilters that may reach this gateway add to it.
         bound: the listeners in the gateway's own Envoy; None where it could not be asked.
         file_limit: how many files that Envoy may open; None where that is not known.
-        sessions_elsewhere: what the gateway's other exposures may hold, over all of their ports.
+        load: what decides about the memory that a UDP port takes there; None where not known.
+        others: what the gateway's other exposures have of it.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
     """
@@ -53,6 +74,7 @@ class Snapshot:
     claims: tuple[Claims, ...] = ()
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
-    sessions_elsewhere: int = 0
+    load: Load | None = None
+    others: Others = Others()
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()

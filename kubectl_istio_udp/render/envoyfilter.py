@@ -50,6 +50,10 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
     for port in spec.ports:
         patches.append(_add("CLUSTER", _cluster(exposure, port)))
         patches.append(_add("LISTENER", _listener(exposure, port)))
+    # istiod makes a cluster of its own from our ServiceEntry, of which only the endpoint list is
+    # needed; and each cluster costs memory for every UDP listener (model/memory.py).
+    needless = {spec.eds_service(port) for port in spec.entry_ports}
+    patches += [_remove_cluster(name) for name in sorted(needless)]
     return {
         "apiVersion": ISTIO_ALPHA_API,
         "kind": "EnvoyFilter",
@@ -66,6 +70,14 @@ def _add(kind: str, value: dict[str, Any]) -> dict[str, Any]:
         "applyTo": kind,
         "match": {"context": "GATEWAY"},
         "patch": {"operation": "ADD", "value": value},
+    }
+
+
+def _remove_cluster(name: str) -> dict[str, Any]:
+    return {
+        "applyTo": "CLUSTER",
+        "match": {"context": "GATEWAY", "cluster": {"name": name}},
+        "patch": {"operation": "REMOVE"},
     }
 
 
@@ -125,7 +137,9 @@ def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """
     found: dict[str, dict[str, str]] = {"LISTENER": {}, "CLUSTER": {}}
     for patch in envoy_filter["spec"]["configPatches"]:
-        value = patch["patch"]["value"]
+        value = patch["patch"].get("value")
+        if value is None:
+            continue
         mark = value["metadata"]["filter_metadata"][names.MANAGER]
         found[patch["applyTo"]][value["name"]] = mark["revision"]
     return found

@@ -114,6 +114,7 @@ def gateway_pod(
     image: str = "docker.io/istio/proxyv2:1.31.0",
     args: Any = None,
     first_port: int | None = None,
+    limits: Any = None,
 ) -> Manifest:
     spec: Manifest = {
         "containers": [
@@ -122,6 +123,7 @@ def gateway_pod(
                 "image": image,
                 "args": args
                 or ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
+                "resources": {"limits": limits or {}},
             }
         ]
     }

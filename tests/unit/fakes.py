@@ -41,6 +41,7 @@ class Fakes:
         hosts: whether clusters get their endpoints.
         dig: name of the captured answer by `address:port`; else `default`.
         file_limit: what Envoys' pods say of it.
+        stats: those that Envoys have.
         http: what curl gets by `address:port` or host; else the answer that the server's
             VirtualServices and EnvoyFilters say.
         istio: the version that proxies say of themselves.
@@ -55,6 +56,9 @@ class Fakes:
     dig: dict[str, str] = field(default_factory=dict)
     default: str = "noerror"
     file_limit: str = "1048576\n"
+    stats: dict[str, int] = field(
+        default_factory=lambda: {"server.concurrency": 2, "cluster_manager.active_clusters": 20}
+    )
     http: dict[str, Exec] = field(default_factory=dict)
     istio: str = "1.31.0"
     commands: list[list[str]] = field(default_factory=list)
@@ -86,6 +90,8 @@ class Fakes:
                 for name, port in found
             ]
             return {"listener_statuses": [*statuses, {"name": "odd", "local_address": {}}]}
+        if path.startswith("stats"):
+            return {"stats": [{"name": n, "value": v} for n, v in self.stats.items()]}
         if path == "server_info":
             return {"node": {"metadata": {"ISTIO_VERSION": self.istio}}}
         pattern = re.compile(path.rpartition("=")[2])
@@ -116,7 +122,7 @@ class Fakes:
             patch["patch"]["value"]
             for each in self._kept
             for patch in each["spec"].get("configPatches") or ()
-            if patch["applyTo"] == kind
+            if patch["applyTo"] == kind and "value" in patch["patch"]
         ]
 
     def _routes(self) -> list[tuple[str, dict[str, Any]]]:

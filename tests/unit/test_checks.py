@@ -12,9 +12,10 @@ from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.memory import Load
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.model.snapshot import BoundListener
+from kubectl_istio_udp.model.snapshot import BoundListener, Others
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import (
@@ -34,6 +35,9 @@ OURS = tuple(write.manifest for write in writes(plan_of().exposure))
 SPEC = plan_of().exposure.spec
 OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
 NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
+
+
+LIMITED = cluster(gateways=[gateway_pod(limits={"cpu": "2", "memory": "1Gi"})])
 
 
 def findings(cluster_=None, options=None, request=None, **facts):
@@ -107,6 +111,8 @@ FIRES = [
     ("U107", {"cluster_": old("1.14.9")}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
+    ("U109", {"cluster_": LIMITED, "load": Load(2, 100), "others": Others(ports=4_000)}),
+    ("U109", {"cluster_": LIMITED, "load": Load(16, 10_000), "others": Others(ports=10)}),
     ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
     ("U206", {"exposures": (SPEC,), "options": PATCH}),
     ("U201", {"cluster_": UNREADY}),
@@ -116,7 +122,7 @@ FIRES = [
     ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
     ("U204", {"file_limit": None}),
     ("U205", {"file_limit": 2_500}),
-    ("U205", {"file_limit": 10_000, "sessions_elsewhere": 7_500}),
+    ("U205", {"file_limit": 10_000, "others": Others(sessions=7_500)}),
     ("U301", {}),
     ("U302", {}),
 ]
@@ -142,6 +148,18 @@ SILENT = [
     ("U107", {"cluster_": old("latest")}),
     ("U108", {"options": {"max_sessions": 8_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": None}),
+    ("U109", {"cluster_": LIMITED, "load": Load(16, 10_000)}),
+    ("U109", {"cluster_": LIMITED, "load": None, "others": Others(ports=4_000)}),
+    ("U109", {"load": Load(16, 10_000), "others": Others(ports=4_000)}),
+    (
+        "U109",
+        {
+            "cluster_": LIMITED,
+            "load": Load(16, 10_000),
+            "others": Others(ports=4_000),
+            "exposures": (SPEC,),
+        },
+    ),
     ("U201", {}),
     ("U201", {"cluster_": EXTERNAL}),
     ("U202", {}),

@@ -6,6 +6,7 @@ import pytest
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.memory import Load
 from kubectl_istio_udp.model.snapshot import BoundListener
 from tests.unit.apiserver import Exec
 
@@ -131,6 +132,20 @@ def test_an_envoy_that_cannot_be_asked(api, server, answer, said):
 def test_the_file_limit(api, server, answer, limit):
     answering(server, answer)
     assert proxies.file_limit(api, *WHERE) == limit
+
+
+@pytest.mark.parametrize(
+    ("stats", "load"),
+    [
+        ({"server.concurrency": 4, "cluster_manager.active_clusters": 17}, Load(4, 17)),
+        ({"server.concurrency": 4}, None),
+        ({}, None),
+    ],
+)
+def test_the_load(api, server, stats, load):
+    found = [{"name": name, "value": value} for name, value in stats.items()]
+    answering(server, Exec(json.dumps({"stats": [*found, {"histograms": {}}]})))
+    assert proxies.load(api, *WHERE) == load
 
 
 LOG = (

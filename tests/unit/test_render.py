@@ -19,6 +19,7 @@ from tests.unit.builders import (
     gateway_service,
     plan_of,
     service,
+    tcp,
     udp,
 )
 
@@ -121,7 +122,7 @@ def test_the_limits_are_those_of_the_options():
 
 def added(exposure, kind):
     patches = envoy_filter(exposure)["spec"]["configPatches"]
-    return [p["patch"]["value"] for p in patches if p["applyTo"] == kind]
+    return [p["patch"]["value"] for p in patches if p["applyTo"] == kind and "value" in p["patch"]]
 
 
 @pytest.mark.parametrize(
@@ -233,3 +234,16 @@ def test_a_gateway_without_ipv6_asks_for_ipv4_addresses():
     objects = cluster(service={**service(), "spec": outside}, slices=[], pods=[])
     patch = envoy_filter(plan_of(objects).exposure)["spec"]["configPatches"][0]
     assert patch["patch"]["value"].get("dns_lookup_family") == "V4_ONLY"
+
+
+def test_istiods_own_cluster_of_our_entry_goes_and_no_other() -> None:
+    def removed(exposure):
+        patches = envoy_filter(exposure)["spec"]["configPatches"]
+        return [p["match"]["cluster"] for p in patches if p["patch"]["operation"] == "REMOVE"]
+
+    own = "outbound|53||coredns.default.kubectl-istio-udp.internal"
+    assert removed(plan_of().exposure) == [{"name": own}]
+    twin = plan_of(cluster(service=service(ports=[udp(53), tcp(53)]))).exposure
+    assert twin.spec.ports[0].eds_service is not None
+    assert removed(twin) == []
+    assert removed(plan_of(discovery=Discovery.STATIC).exposure) == []

@@ -12,6 +12,7 @@ from kubectl_istio_udp.model.sessions import (
     automatic_sessions,
     room,
 )
+from kubectl_istio_udp.model.snapshot import Others
 from tests.unit.builders import cluster, plan_of
 
 
@@ -51,7 +52,7 @@ def test_never_more_than_there_is_room_for(limit, elsewhere, ports, kept):
 
 
 def test_a_plan_takes_what_the_gateway_can_hold():
-    facts = {"file_limit": RESERVED_FILES + 8_000, "sessions_elsewhere": 2_000}
+    facts = {"file_limit": RESERVED_FILES + 8_000, "others": Others(sessions=2_000)}
     assert plan_of(facts=facts).exposure.spec.options.max_sessions == 3_000
 
 

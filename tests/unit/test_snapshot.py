@@ -12,7 +12,9 @@ from kubectl_istio_udp.cluster.snapshot import (
 )
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
 from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.memory import Load
 from kubectl_istio_udp.model.plan import ExposeRequest
+from kubectl_istio_udp.model.snapshot import Others
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import (
     endpoint,
@@ -68,7 +70,8 @@ def test_sees_all_that_decides(api, fakes):
     assert found.claims == found.objects == found.exposures == ()
     assert [b.port for b in found.bound] == [8443]
     assert found.file_limit == 1_048_576
-    assert found.sessions_elsewhere == 0
+    assert found.load == Load(workers=2, clusters=20)
+    assert found.others == Others()
 
 
 def test_writes_nothing(api, server, fakes):
@@ -82,13 +85,13 @@ def test_sees_its_own_objects(api, server, fakes):
     assert {o["kind"] for o in found.objects} == {"EnvoyFilter", "ServiceEntry", "Service"}
     assert [spec.key for spec in found.exposures] == [("default", "coredns")]
     assert found.exposures[0].options.max_sessions == 7
-    assert found.sessions_elsewhere == 0
+    assert found.others == Others()
 
 
 def test_counts_the_sessions_of_other_exposures(api, server, fakes):
     server.put(*OURS)
     other = dataclasses.replace(REQUEST, name="other")
-    assert snapshot(api, other).sessions_elsewhere == 7
+    assert snapshot(api, other).others == Others(ports=1, sessions=7)
 
 
 def test_an_exposure_that_cannot_be_read_is_left_out(api, server, fakes):

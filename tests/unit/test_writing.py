@@ -193,7 +193,7 @@ def test_fields_of_others_are_taken_over_only_by_force(api, server):
         write_all(api, todo())
     assert server.get(*FILTER)["spec"]["configPatches"] == []
     assert write_all(api, todo(), force=True) == ["created", "changed", "created"]
-    assert len(server.get(*FILTER)["spec"]["configPatches"]) == 2
+    assert server.get(*FILTER)["spec"] == todo()[1].manifest["spec"]
 
 
 def test_the_gateways_service_keeps_all_else(api, server):
@@ -248,7 +248,7 @@ def test_the_listener_is_gone_before_the_cluster(api, server, fakes):
     write_all(api, todo())
     delete(api)
     (patch,) = [r for r in server.requests if r.method == "PATCH" and r.query.get("force")]
-    assert [p["applyTo"] for p in patch.body["spec"]["configPatches"]] == ["CLUSTER"]
+    assert [p["applyTo"] for p in patch.body["spec"]["configPatches"]] == ["CLUSTER"] * 2
     assert fakes.history == ["listeners []"]
 
 
