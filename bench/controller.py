@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ import urllib3
 
 from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
 from kubectl_istio_udp.cluster.watch import Cache
+from kubectl_istio_udp.model.memory import Load
 from kubectl_istio_udp.model.names import label_selector, object_name
 
 Manifest = dict[str, Any]
@@ -37,12 +39,14 @@ ENDPOINTS = 10
 FIRST_PORT = 20_000
 GATEWAY_NAMESPACE = "istio-system"
 MANAGER = "bench"
+# kube-proxy leaves such Services alone. It has a node's cores elsewhere, and would take these.
+UNPROXIED = {"service.kubernetes.io/service-proxy-name": "none"}
 METRICS_PORT = 18_080
 ADMIN_PORT = 18_000
 # What the issue asks for.
 P99_SECONDS, MEGABYTES, REQUESTS_A_CHANGE = 1.0, 200.0, 2.0
 SAMPLE_SECONDS = 0.5
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
 
 
 def address(service: int, endpoint: int, round_: int = 0) -> str:
@@ -65,6 +69,7 @@ def service(namespace: str, number: int) -> Manifest:
         "metadata": {
             "name": f"s{number}",
             "namespace": namespace,
+            "labels": UNPROXIED,
             "annotations": {f"kubectl-istio-udp/{key}": value for key, value in notes.items()},
         },
         "spec": {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
@@ -81,7 +86,7 @@ def slice_(namespace: str, number: int, changed: str = "") -> Manifest:
         "metadata": {
             "name": f"s{number}",
             "namespace": namespace,
-            "labels": {"kubernetes.io/service-name": f"s{number}"},
+            "labels": {"kubernetes.io/service-name": f"s{number}", **UNPROXIED},
         },
         "addressType": "IPv4",
         "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
@@ -211,7 +216,7 @@ def change(
         if sample:
             name = f"{object_name(namespace, f's{target}')}-{FIRST_PORT + target}"
             arrivals.lacking[changed] = name
-        api.apply(slice_(namespace, target, changed), before=None, manager=MANAGER, force=True)
+        api.update(slice_(namespace, target, changed), manager=MANAGER)
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(int(rate * seconds)):
@@ -250,12 +255,65 @@ def percentiles(seen: dict[str, float], sent: dict[str, float]) -> dict[str, flo
 
 
 @contextlib.contextmanager
+def roomy_gateway(megabytes: int) -> Iterator[None]:
+    """The gateway's pods may take so much memory; afterwards as much as before."""
+    gateway = ["-n", GATEWAY_NAMESPACE, "deploy/istio-ingressgateway"]
+    path = "{.spec.template.spec.containers[?(@.name=='istio-proxy')].resources.limits.memory}"
+    before = kubectl("get", *gateway, "-o", f"jsonpath={path}")
+
+    def limit(memory: str) -> None:
+        kubectl("set", "resources", *gateway, "-c", "istio-proxy", f"--limits=memory={memory}")
+        kubectl("rollout", "status", *gateway, "--timeout=120s")
+
+    limit(f"{megabytes}M")
+    try:
+        yield
+    finally:
+        limit(before)
+
+
+def kubectl(*words: str) -> str:
+    done = subprocess.run(["kubectl", *words], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+class GatewayMemory:
+    """What the gateway's Envoy has allocated, and what UDP ports may take at most (bytes)."""
+
+    def __init__(self, ports: int) -> None:
+        self.allocated = int(json.loads(asked("memory"))["allocated"])
+        stats = json.loads(asked("stats?format=json&filter=concurrency|active_clusters"))["stats"]
+        found = {stat["name"]: stat["value"] for stat in stats if "name" in stat}
+        load = Load(found["server.concurrency"], found["cluster_manager.active_clusters"])
+        self.most = load.udp_bytes(ports)
+
+
+def asked(path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN_PORT}/{path}", timeout=30) as answer:
+        found: bytes = answer.read()
+        return found
+
+
+def reachable(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def listeners() -> int:
+    """How many listeners Envoy has."""
+    return len(asked("listeners").splitlines())
+
+
+@contextlib.contextmanager
 def admin(api: Api) -> Iterator[None]:
     """The gateway's Envoy's own interface, at a port of this machine's."""
     pods = api.list("Pod", GATEWAY_NAMESPACE, "istio=ingressgateway")
-    words = ["kubectl", "port-forward", "-n", GATEWAY_NAMESPACE, pods[0]["metadata"]["name"]]
+    names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    words = ["kubectl", "port-forward", "-n", GATEWAY_NAMESPACE, names[0]]
     process = subprocess.Popen([*words, f"{ADMIN_PORT}:15000"], stdout=subprocess.DEVNULL)
     try:
+        wait_until("the way to Envoy", lambda: reachable(ADMIN_PORT), 30)
         yield
     finally:
         process.terminate()
@@ -269,6 +327,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--idle", type=float, default=30.0)
+    parser.add_argument("--gateway-megabytes", type=int, default=4000)
     wanted = parser.parse_args()
     api = Api.connect(ConnectionOptions(kubeconfig=os.environ.get("KUBECONFIG")))
     namespace = f"bench{secrets.token_hex(3)}"
@@ -277,7 +336,8 @@ def main() -> int:
     metadata = {"name": namespace, "annotations": allowed}
     api.create({**space, "metadata": metadata}, manager=MANAGER)
     try:
-        result = bench(api, namespace, wanted)
+        with roomy_gateway(wanted.gateway_megabytes):
+            result = bench(api, namespace, wanted)
         print(json.dumps(result, indent=2), flush=True)
     finally:
         api.delete("Namespace", None, namespace)
@@ -289,6 +349,7 @@ def main() -> int:
         result["peak_mb"] < MEGABYTES,
         result["requests_a_change"] <= REQUESTS_A_CHANGE,
         result["idle_writes"] == 0,
+        result["gateway_udp_mb"] <= result["gateway_udp_mb_at_most"],
         # Where changes come faster than writes, one write carries several.
         result["to_service_entry"]["n"] >= result["changes"] * result["requests_a_change"],
     )
@@ -302,8 +363,14 @@ def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any
     in_bulk(create, (slice_(namespace, n) for n in numbers))
     pods = (pod(namespace, n % wanted.services, n // wanted.services) for n in range(wanted.pods))
     in_bulk(create, pods)
+    with admin(api):
+        return measure(api, namespace, wanted)
+
+
+def measure(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any]:
+    empty = GatewayMemory(0)
     begun = time.monotonic()
-    with controller() as process, admin(api):
+    with controller() as process:
         for kind, place in (("ServiceEntry", namespace), ("EnvoyFilter", GATEWAY_NAMESPACE)):
             there = lambda k=kind, p=place: count(api, k, p) == wanted.services  # noqa: E731
             wait_until(f"every {kind}", there, 300)
@@ -313,7 +380,8 @@ def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any
         arrivals.cache.start()
         arrivals.cache.wait_synced(30)
         # Until istiod and Envoy have it all, they would be timed and not what follows.
-        time.sleep(20)
+        wait_until("all in Envoy", lambda: listeners() >= wanted.services, 120)
+        full = GatewayMemory(wanted.services)
         before = Usage(process.pid)
         change(api, arrivals, namespace, wanted.services, wanted.rate, wanted.seconds)
         after = Usage(process.pid)
@@ -334,6 +402,8 @@ def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any
             "to_envoy": percentiles(arrivals.envoy, arrivals.sent),
             "requests_a_change": round((after.writes - before.writes) / changes, 3),
             "cpu_of_a_core": round((after.cpu - before.cpu) / wanted.seconds, 3),
+            "gateway_udp_mb": round((full.allocated - empty.allocated) / 1e6),
+            "gateway_udp_mb_at_most": round(full.most / 1e6),
             "peak_mb": round(idle.peak, 1),
             "idle_writes": idle.writes - quiet.writes,
             "idle_cpu_s": round(idle.cpu - quiet.cpu, 2),

@@ -74,6 +74,9 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _MANY_AT_ONCE = 8
+# More than a controller's workers and watches hold: what finds no room is closed, and the next
+# request begins with a TLS handshake.
+_KEPT_CONNECTIONS = 64
 # exec's channels (the subprotocol's documentation in k8s.io/apimachinery, remotecommand).
 _STDOUT, _STDERR, _STATUS = 1, 2, 3
 
@@ -152,7 +155,7 @@ class Api:
         """Take a kubernetes.client.Configuration; see `connect`."""
         self._configuration = configuration
         self._options = options
-        configuration.connection_pool_maxsize = 2 * _MANY_AT_ONCE
+        configuration.connection_pool_maxsize = _KEPT_CONNECTIONS
         configuration.socket_options = _socket_options()
         self._pool = RESTClientObject(configuration).pool_manager
         self.namespace = namespace
@@ -524,6 +527,8 @@ class Api:
                 action = self._action(verb, kind, namespace, name, subresource)
                 raise _timed(refusal(answer.status, answer.data, action), answer.headers)
         except (OSError, urllib3.exceptions.HTTPError) as error:
+            # Whatever ended this connection, those that wait in the pool may have met with too.
+            self._pool.clear()
             raise self._unreachable(error, read) from error
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from functools import cached_property, lru_cache
 from typing import Any
 
 from kubectl_istio_udp.model import names
@@ -20,6 +21,8 @@ from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 # A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1
+# More than a gateway has memory for.
+_SPECS_KEPT = 2048
 
 
 class Discovery(str, Enum):
@@ -198,6 +201,11 @@ class ExposureSpec:
 
     def to_json(self) -> str:
         """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
+        # Each of an exposure's objects carries it, and a controller renders them at every change.
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
         return write_spec(data)
@@ -209,6 +217,11 @@ class ExposureSpec:
         Raises:
             ClusterError: another version wrote it, or someone edited it.
         """
+        return cls._read(text)
+
+    @classmethod
+    @lru_cache(maxsize=_SPECS_KEPT)
+    def _read(cls, text: str) -> ExposureSpec:
         return read_spec(text, Kind.EXPOSURE, cls._from_data)
 
     @classmethod
