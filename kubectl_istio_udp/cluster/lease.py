@@ -19,7 +19,7 @@ from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.cluster.watch import Cache, Key
-from kubectl_istio_udp.model.errors import IstioUdpError
+from kubectl_istio_udp.model.errors import Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.names import MANAGER
 
 # client-go's usual figures (leaderelection's documentation).
@@ -47,6 +47,7 @@ class Election:
         *,
         began: Callable[[], None],
         ended: Callable[[], None],
+        doubted: Callable[[], None],
     ) -> None:
         """Say for which Lease, and what to call.
 
@@ -55,10 +56,12 @@ class Election:
             namespace, name: the Lease, made where it is missing.
             identity: this candidate's name, which no other has.
             began, ended: called, in the election's thread, when it begins and ends to hold it.
+            doubted: called there when the server did not answer, or knew of a Lease that its watch
+                had not told of: other watches may have gone silent too.
         """
         self.identity = identity
         self._api, self._namespace, self._name = api, namespace, name
-        self._began, self._ended = began, ended
+        self._began, self._ended, self._doubted = began, ended, doubted
         self._until = 0.0
         self._leading = False
         self._stopping = False
@@ -119,6 +122,9 @@ class Election:
                 wait = self._turn()
             except IstioUdpError as error:
                 _log.warning("the lease could not be written: %s", error.message)
+                if isinstance(error, (Unreachable, Conflict)):
+                    self._cache.again()
+                    self._doubted()
                 self._read_again()
                 wait = random.uniform(_RETRY / 2, _RETRY)
             if self._leading and not self.holds():

@@ -105,6 +105,7 @@ class Controller:
             settings.identity,
             began=self._elect,
             ended=self._pause,
+            doubted=self._watch_anew,
         )
         self._workers = [
             threading.Thread(target=self._work, name=f"worker {number}", daemon=True)
@@ -167,6 +168,10 @@ class Controller:
         with self._changing:
             self._leading.clear()
             self._queue.close()
+
+    def _watch_anew(self) -> None:
+        for cache in self.view.caches:
+            cache.again()
 
     def _elected(self) -> bool:
         return not self._settings.elect or self._election.holds()
