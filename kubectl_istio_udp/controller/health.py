@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from kubectl_istio_udp.model.errors import UsageError
+
 
 class HealthServer:
     """Answers the kubelet's probes and Prometheus, in threads of its own."""
@@ -24,11 +26,21 @@ class HealthServer:
             metrics: the text of /metrics.
             ailment: why /healthz is to answer 500, "" where all is well.
             ready: whether /readyz is to answer 200.
+
+        Raises:
+            UsageError: the port cannot be listened at.
         """
         self._http: ThreadingHTTPServer | None = None
-        if port is not None:
+        if port is None:
+            return
+        try:
             self._http = ThreadingHTTPServer(("", port), _handler(metrics, ailment, ready))
-            self._http.daemon_threads = True
+        except OSError as error:
+            raise UsageError(
+                f"health and metrics cannot be served at port {port}: {error.strerror}",
+                hints=["choose another: --port PORT; or any that is free: --port 0"],
+            ) from error
+        self._http.daemon_threads = True
 
     @property
     def port(self) -> int:

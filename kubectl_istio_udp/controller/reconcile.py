@@ -9,6 +9,7 @@ somebody else has put in its place meanwhile.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,11 +51,12 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
+from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, Load
 from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.plan import plan
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
 from kubectl_istio_udp.model.sessions import automatic_sessions
-from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.snapshot import Others, Snapshot
 from kubectl_istio_udp.model.wish import ALLOWED_ALL, About, Permission, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
@@ -65,6 +67,11 @@ Manifest = Mapping[str, Any]
 # From the listener's end until the cluster behind it goes. istiod hands a change to the gateways
 # within a second, and nobody here may ask them (no exec).
 _LISTENER_SECONDS = 5.0
+
+
+# The gateway is everybody's: an exposure changes its part of it no more often, whoever flips an
+# annotation, or edits back and forth against us. Endpoints are no part of the gateway.
+_CALM_SECONDS = 5.0
 
 
 class NotLeading(IstioUdpError):
@@ -117,6 +124,8 @@ class Reconciler:
         self._deciding = threading.Lock()
         self._pending: dict[Key, tuple[Claims, ExposureSpec]] = {}
         self._silent: dict[Key, float] = {}
+        # Until when an exposure's part of the gateway stays as it is.
+        self._calm: dict[Key, float] = {}
 
     def reconcile(self, key: Key) -> Outcome:
         """Look at an exposure and write what is missing.
@@ -192,8 +201,13 @@ class Reconciler:
         todo = [marked(write) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
         if any(write.kind != "ServiceEntry" for write in differing):
+            again = self._calm.get(exposure.spec.key, 0.0) - self._clock()
+            if own.there and again > 0:
+                self._refresh(own, MANAGER)
+                return Outcome(OK, again=again)
             with self._decided(wish, exposure, snapshot, todo):
                 self._apply_all(differing)
+            self._calm[exposure.spec.key] = self._clock() + _CALM_SECONDS
         else:
             self._apply_all(differing)
         self._prune(own, exposure.spec, todo)
@@ -288,20 +302,30 @@ class Reconciler:
         if spec is not None and len(spec.ports) == ports:
             found = spec.options.max_sessions
         else:
-            elsewhere = self._sessions_elsewhere(exposure.spec)
-            found = automatic_sessions(self._file_limit, elsewhere, ports, None)
+            elsewhere = self._others(exposure.spec)
+            found = automatic_sessions(self._file_limit, elsewhere.sessions, ports, None)
         # Kept numbers too: an annotation that a tenant may have forged says them.
         return found if permission.everything else min(found, most)
 
-    def _sessions_elsewhere(self, spec: ExposureSpec) -> int:
-        """What the gateway's other exposures may hold, over all of their ports."""
+    def _others(self, spec: ExposureSpec) -> Others:
+        """What the gateway's other exposures have of it, what is on its way included."""
         found = {f.spec.key: f.spec for f in self._view.all_filters() if f.spec}
         found |= {key: pending for key, (_, pending) in self._pending.copy().items()}
-        return sum(
-            other.options.max_sessions * len(other.ports)
+        return Others.of(
+            other
             for key, other in found.items()
             if key != spec.key and other.gateway == spec.gateway
         )
+
+    def _load(self, gateway: Gateway, udp_ports: int) -> Load:
+        """What decides about memory, as far as it can be told without asking the gateway's Envoy.
+
+        Its workers are as many as its cores (ProxyConfig.concurrency's default), its clusters at
+        least one for each TCP port of a Service and for each UDP port exposed.
+        """
+        cores = [pod.cpu_limit for pod in gateway.pods if pod.cpu_limit is not None]
+        workers = math.ceil(max(cores)) if cores else CAREFUL_WORKERS
+        return Load(workers, self._view.tcp_ports + udp_ports)
 
     @contextmanager
     def _decided(
@@ -345,10 +369,12 @@ class Reconciler:
         ]
         pending = [c for key, (c, _) in self._pending.copy().items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
+        others = self._others(spec)
         seen = replace(
             snapshot,
             claims=(*reach, *pending),
-            sessions_elsewhere=self._sessions_elsewhere(spec),
+            load=self._load(snapshot.gateway, others.ports),
+            others=others,
             objects=tuple(manifest for manifest in there if manifest),
             exposures=(own,) if own else (),
         )
@@ -431,6 +457,7 @@ class Reconciler:
         """Take an exposure away: the way for clients, the listener, then the rest."""
         if not own.there:
             self._silent.pop(key, None)
+            self._calm.pop(key, None)
             return Outcome(GONE)
         spec, existing = own.spec, own.existing
         self._delete(existing.object("Service"))

@@ -13,7 +13,8 @@ from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.controller import reconcile
 from kubectl_istio_udp.controller.objects import marked
 from kubectl_istio_udp.controller.run import Controller, Settings
-from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
@@ -91,6 +92,11 @@ class Running:
     def filter(self, name: str = NAME) -> Any:
         return self.server.get("EnvoyFilter", "istio-system", name)
 
+    def spec(self, name: str = NAME) -> ExposureSpec:
+        return ExposureSpec.from_json(
+            self.filter(name)["metadata"]["annotations"]["kubectl-istio-udp/spec"]
+        )
+
     def addresses(self, name: str = NAME) -> list[str]:
         entry = self.entry(name)
         return [e["address"] for e in entry["spec"].get("endpoints", ())] if entry else []
@@ -115,6 +121,7 @@ class Running:
 @pytest.fixture
 def running(api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     monkeypatch.setattr(reconcile, "_LISTENER_SECONDS", 0.05)
+    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.05)
     server.put(space("default"))
     found = Running(api, server)
     yield found
@@ -210,6 +217,27 @@ def test_drift_is_repaired(running: Running, kind: str) -> None:
     )
 
 
+def test_who_flips_an_annotation_does_not_shake_the_gateway(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.5)
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    begun = time.monotonic()
+    for number in range(200):
+        running.server.put(
+            wished(options={"discovery": "endpoints", "idle-timeout": f"{number + 1}s"}),
+            endpoint_slice(endpoint(f"10.244.1.{number}")),
+        )
+        time.sleep(0.01)
+    # Endpoints are no part of the gateway, and do not wait.
+    until(lambda: running.addresses() == ["10.244.1.199"], 0.4)
+    until(lambda: running.spec().options.idle_timeout.seconds == 200)
+    changes = [w for w in running.server.writes() if "envoyfilters" in w]
+    assert 2 <= len(changes) <= 2 + (time.monotonic() - begun) / 0.5
+
+
 def _same(one: Any, other: Any) -> bool:
     drop = ("clusterIP",)
     return {k: v for k, v in one.items() if k not in drop} == {
@@ -242,9 +270,9 @@ def test_a_wish_withdrawn_takes_everything_listener_first(running: Running, how:
         running.server.put(space("default", None))
     until(lambda: not running.filter() and not running.entry() and not running.companion())
     assert history == [
-        "DELETE services ['CLUSTER', 'LISTENER']",
-        "PATCH envoyfilters ['CLUSTER', 'LISTENER']",
-        "DELETE envoyfilters ['CLUSTER']",
+        "DELETE services ['CLUSTER', 'LISTENER', 'CLUSTER']",
+        "PATCH envoyfilters ['CLUSTER', 'LISTENER', 'CLUSTER']",
+        "DELETE envoyfilters ['CLUSTER', 'CLUSTER']",
         "DELETE serviceentries []",
     ]
 
@@ -636,6 +664,12 @@ def test_odd_objects_hide_nobody(running: Running) -> None:
     running.server.put(wished())
     running.exposed()
     assert controller.ailment() == ""
+
+
+def test_a_port_that_is_taken_is_said(running: Running) -> None:
+    port = running.start().health.port
+    with pytest.raises(UsageError, match=f"cannot be served at port {port}: Address already"):
+        running.start("two", port=port)
 
 
 def test_health_and_metrics(running: Running) -> None:
