@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from conftest import HERE, companion, dns_server, eventually, get, kubectl, run
+from conftest import HERE, Space, companion, dns_server, eventually, get, kubectl, run
 from controlled import (
     NAMESPACE,
     Switch,
@@ -36,6 +41,8 @@ pytestmark = [
 ]
 # Queries a second: fresh ports for 10 s each, well within the 500 sessions that `wish` asks for.
 RATE = 25
+# Who takes the controller's only seat at the API server.
+SITTER = "sitter"
 # Every fault's end must be forgotten after so long.
 WITHIN = 30.0
 ETCD = "http://127.0.0.1:2379"
@@ -87,14 +94,16 @@ def test_versions_compacted_under_the_watches(switch: Switch, load_pod: Load) ->
     listed = logs().count("listing again")
     switch.point("b")
     switch.wait("b", WITHIN)
-    with traffic(load_pod, switch, 90):
+    with traffic(load_pod, switch, 45):
         revision = int(_etcd("kv/range", {"key": "AA=="})["header"]["revision"])
         _etcd("kv/compaction", {"revision": str(revision), "physical": True})
         restart("kube-apiserver", 1)
+        ended = time.monotonic()
         switch.point("a")
         eventually("it is written", lambda: switch.listed() == "a", WITHIN)
-        # istiod lists again too, and takes its own time for it.
-        switch.wait("a", 3 * WITHIN)
+        print(f"\ncompacted: written again after {time.monotonic() - ended:.1f} s")
+        switch.wait("a", WITHIN)
+        print(f"compacted: answered again after {time.monotonic() - ended:.1f} s")
     eventually("a watch has listed again", lambda: logs().count("listing again") > listed)
 
 
@@ -178,6 +187,75 @@ def test_network_cut_between_controller_and_api_server(switch: Switch, load_pod:
         print(f"\nnetwork cut: true again after {time.monotonic() - healed:.1f} s")
 
 
+def test_connections_that_hang(switch: Switch, tmp_path: Path) -> None:
+    """Held open, and nothing passes: as behind a load balancer whose API server has frozen."""
+    deployment = ("-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
+    kubectl("scale", *deployment, "--replicas=0")
+    eventually("its replicas are gone", lambda: not replicas())
+    way = Way()
+    kubeconfig = tmp_path / "kubeconfig"
+    config = yaml.safe_load(kubectl("config", "view", "--raw", "--flatten"))
+    way.lead_to(config["clusters"][0]["cluster"])
+    kubeconfig.write_text(yaml.safe_dump(config))
+    words = ["kubectl-istio_udp", "controller", "run", "--kubeconfig", str(kubeconfig)]
+    process = subprocess.Popen([*words, "-n", NAMESPACE, "--port", "0"])
+    try:
+        switch.point("b")
+        switch.wait("b", WITHIN)
+        way.hang()
+        hung = time.monotonic()
+        switch.point("a")
+        switch.wait("a", WITHIN)
+        print(f"\nconnections hung: true again after {time.monotonic() - hung:.1f} s")
+    finally:
+        process.terminate()
+        process.wait(30)
+        kubectl("scale", *deployment, "--replicas=2")
+        kubectl("rollout", "status", *deployment)
+        eventually("a replica leads", leader)
+
+
+class Way:
+    """A way to the API server, of which what has passed until now can be made to hang."""
+
+    def __init__(self) -> None:
+        self._passing: list[threading.Event] = []
+
+    def lead_to(self, cluster: dict[str, Any]) -> None:
+        """Stand between; `cluster` is a kubeconfig's, and names this way's beginning afterwards."""
+        target = urlsplit(cluster["server"])
+        assert target.hostname and target.port
+        server = socket.create_server((target.hostname, 0))
+        cluster["server"] = f"https://{target.hostname}:{server.getsockname()[1]}"
+        self._start(self._accept, server, (target.hostname, target.port))
+
+    def hang(self) -> None:
+        """From now on nothing passes of the connections that there are; new ones pass."""
+        for passing in self._passing:
+            passing.clear()
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _accept(self, server: socket.socket, target: tuple[str, int]) -> None:
+        while True:
+            near, far, passing = (
+                server.accept()[0],
+                socket.create_connection(target),
+                threading.Event(),
+            )
+            passing.set()
+            self._passing.append(passing)
+            self._start(self._pass, near, far, passing)
+            self._start(self._pass, far, near, passing)
+
+    def _pass(self, one: socket.socket, other: socket.socket, passing: threading.Event) -> None:
+        with contextlib.suppress(OSError), other:
+            while data := one.recv(2**16):
+                passing.wait()
+                other.sendall(data)
+
+
 def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load) -> None:
     """One namespace's ServiceEntries are refused; another namespace is not delayed by it."""
     space = switch.space
@@ -210,6 +288,115 @@ def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load
         eventually("it is told", lambda: "ExposeFailed" in events(space, "dns"))
         assert switch.answers() == "a"
     switch.wait("b", WITHIN)
+
+
+def test_too_many_requests(switch: Switch, load_pod: Load) -> None:
+    """The API server, overloaded, answers the controller 429: nobody leads, and traffic goes on."""
+    with traffic(load_pod, switch, 60):
+        with _overloaded(switch.space):
+            switch.point("b")
+            eventually("the leader cannot renew", lambda: _lease_age() > 10, 30)
+            assert switch.listed() == "a" == switch.answers()
+        ended = time.monotonic()
+        switch.wait("b", WITHIN)
+        print(f"\n429s: true again after {time.monotonic() - ended:.1f} s")
+
+
+def _lease_age() -> float:
+    """Seconds since a leader renewed its Lease."""
+    spec = get("leases", "-n", NAMESPACE)["items"][0]["spec"]
+    renewed = datetime.fromisoformat(spec["renewTime"].replace("Z", "+00:00"))
+    return (datetime.now(timezone.utc) - renewed).total_seconds()
+
+
+@contextlib.contextmanager
+def _overloaded(space: Space) -> Iterator[None]:
+    """One seat for all requests of the controller, and somebody on it.
+
+    Who sits there waits for a webhook that says nothing. (A level without seats would let one
+    request at a time pass.)
+    """
+    node = get("nodes")["items"][0]["status"]["addresses"][0]["address"]
+    with socket.create_server((node, 0)) as silent, _applied(*_seat(space.name, silent)):
+        words = ["kubectl", "create", "configmap", "held", "-n", space.name]
+        holder = subprocess.Popen([*words, "--dry-run=server", "--as", SITTER])
+        try:
+            eventually(
+                "the seat is taken",
+                lambda: (
+                    "too many requests"
+                    in run(
+                        *("kubectl", "get", "configmaps", "-n", space.name),
+                        *("--as", SITTER, "--request-timeout=2s", "-v=6"),
+                    ).both.lower()
+                ),
+            )
+            yield
+            assert holder.poll() is None, "the seat must be taken to the end"
+        finally:
+            holder.kill()
+            holder.wait()
+
+
+def _seat(namespace: str, silent: socket.socket) -> list[dict[str, Any]]:
+    host, port = silent.getsockname()
+    flow = "flowcontrol.apiserver.k8s.io/v1"
+    everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+    who: list[dict[str, Any]] = [
+        {
+            "kind": "ServiceAccount",
+            "serviceAccount": {"namespace": NAMESPACE, "name": "*"},
+        },
+        {"kind": "User", "user": {"name": SITTER}},
+    ]
+    limited = {
+        "nominalConcurrencyShares": 0,
+        "lendablePercent": 0,
+        "borrowingLimitPercent": 0,
+        "limitResponse": {"type": "Reject"},
+    }
+    rules = [{**everything, "clusterScope": True, "namespaces": ["*"]}]
+    webhook = {
+        "name": "silent.example.com",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 30,
+        "clientConfig": {"url": f"https://{host}:{port}/"},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "rules": [
+            {
+                "apiGroups": [""],
+                "apiVersions": ["v1"],
+                "resources": ["configmaps"],
+                "operations": ["CREATE"],
+            }
+        ],
+    }
+    binding = {
+        "subjects": [{"kind": "User", "name": SITTER, "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"},
+    }
+    return [
+        _object(flow, "PriorityLevelConfiguration", spec={"type": "Limited", "limited": limited}),
+        _object(
+            flow,
+            "FlowSchema",
+            spec={
+                "matchingPrecedence": 2,
+                "priorityLevelConfiguration": {"name": SITTER},
+                "rules": [{"subjects": who, "resourceRules": rules}],
+            },
+        ),
+        _object("rbac.authorization.k8s.io/v1", "RoleBinding", namespace, **binding),
+        _object(
+            "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", webhooks=[webhook]
+        ),
+    ]
+
+
+def _object(version: str, kind: str, namespace: str = "", **content: Any) -> dict[str, Any]:
+    place = {"namespace": namespace} if namespace else {}
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": SITTER, **place}, **content}
 
 
 @contextlib.contextmanager
