@@ -30,7 +30,7 @@ import urllib3
 
 from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
 from kubectl_istio_udp.cluster.watch import Cache
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.names import label_selector, object_name
 
 Manifest = dict[str, Any]
@@ -284,8 +284,8 @@ class GatewayMemory:
         self.allocated = int(json.loads(asked("memory"))["allocated"])
         stats = json.loads(asked("stats?format=json&filter=concurrency|active_clusters"))["stats"]
         found = {stat["name"]: stat["value"] for stat in stats if "name" in stat}
-        load = Load(found["server.concurrency"], found["cluster_manager.active_clusters"])
-        self.most = load.udp_bytes(ports)
+        size = ProxySize(found["server.concurrency"], found["cluster_manager.active_clusters"])
+        self.most = size.udp_bytes(ports)
 
 
 def asked(path: str) -> bytes:

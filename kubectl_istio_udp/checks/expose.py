@@ -175,21 +175,21 @@ def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 
 def _too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U109: UDP ports could take so much of the gateway's memory that its Envoy is killed."""
-    limit, load = snapshot.gateway.memory_limit, snapshot.load
+    limit, size = snapshot.gateway.memory_limit, snapshot.size
     own = [spec for spec in snapshot.exposures if spec.key == exposure.spec.key]
     new = len(exposure.spec.ports) - sum(len(spec.ports) for spec in own)
-    if limit is None or load is None or new <= 0:
+    if limit is None or size is None or new <= 0:
         return
     ports = snapshot.others.ports + len(exposure.spec.ports)
-    needed = replace(load, clusters=load.clusters + new).udp_bytes(ports)
+    needed = replace(size, clusters=size.clusters + new).udp_bytes(ports)
     if needed > udp_budget(limit):
         yield Finding(
             "U109",
             Severity.ERROR,
             f"{ports} UDP port(s) may take {_mebibytes(needed)} of gateway {snapshot.gateway.ref}, "
             f"more than half of the {_mebibytes(limit)} that each of its pods may have: Envoy "
-            f"keeps a record of each of its {load.clusters} clusters for each port in each of "
-            f"its {load.workers} workers, and a pod that takes too much is killed",
+            f"keeps a record of each of its {size.clusters} clusters for each port in each of "
+            f"its {size.workers} workers, and a pod that takes too much is killed",
             "raise the memory limit of the gateway's pods, or expose at another gateway",
         )
 

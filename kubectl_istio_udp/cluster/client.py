@@ -30,6 +30,7 @@ from kubernetes.config import (
     load_incluster_config,
     load_kube_config,
 )
+from urllib3.connection import HTTPConnection
 
 from kubectl_istio_udp.cluster.refusals import Action, refusal
 from kubectl_istio_udp.model.errors import (
@@ -344,7 +345,10 @@ class Api:
             "timeoutSeconds": str(int(seconds)),
             **{key: text for key, text in selectors.items() if text},
         }
-        answer = self._send("watch", kind, namespace, query=query, stream=True, silence=silence)
+        answer = self._send("watch", kind, namespace, query=query, stream=True)
+        # The answer begins at once, and only then may be silent for long.
+        if isinstance(answer.connection, HTTPConnection) and answer.connection.sock is not None:
+            answer.connection.sock.settimeout(silence)
         return Watch(answer, lambda error: self._unreachable(error, silence))
 
     def delete(self, kind: str, namespace: str | None, name: str, *, dry_run: bool = False) -> bool:
@@ -501,9 +505,8 @@ class Api:
         body: Object | None = None,
         raw: bool = False,
         stream: bool = False,
-        silence: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request; its answer, if that is no refusal. A silence that long ends it."""
+        """Send one request; its answer, if that is no refusal."""
         path = self._path(kind, namespace, name, subresource)
         url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
         headers = self._headers()
@@ -511,15 +514,14 @@ class Api:
         if body is not None:
             applied = verb == "patch"
             headers["Content-Type"] = "application/" + ("apply-patch+yaml" if applied else "json")
-        connect = self._options.request_timeout or None
-        read = connect if silence is None else silence
+        seconds = self._options.request_timeout or None
         try:
             answer: urllib3.BaseHTTPResponse = self._pool.request(
                 _METHODS.get(verb, verb.upper()),
                 url,
                 headers=headers,
                 body=_encoded(body) if body is not None else None,
-                timeout=urllib3.Timeout(connect=connect, read=read),
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
                 retries=False,
                 preload_content=not stream,
             )
@@ -529,7 +531,7 @@ class Api:
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # Whatever ended this connection, those that wait in the pool may have met with too.
             self._pool.clear()
-            raise self._unreachable(error, read) from error
+            raise self._unreachable(error, seconds) from error
         return answer
 
     def _decoded(self, body: bytes) -> dict[str, Any]:
@@ -603,9 +605,9 @@ class Watch:
 
     def stop(self) -> None:
         """End it, from another thread too."""
-        # What urllib3 is older than 2.3 ends with its silence.
+        # One that has ended already has nothing to shut down.
         with suppress(Exception):
-            getattr(self._answer, "shutdown", self._answer.close)()
+            self._answer.shutdown()
 
 
 def _event(line: bytes) -> tuple[str, dict[str, Any]]:

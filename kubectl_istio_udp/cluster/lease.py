@@ -123,7 +123,7 @@ class Election:
             except IstioUdpError as error:
                 _log.warning("the lease could not be written: %s", error.message)
                 if isinstance(error, (Unreachable, Conflict)):
-                    self._cache.again()
+                    self._cache.reconnect()
                     self._doubted()
                 self._read_again()
                 wait = random.uniform(_RETRY / 2, _RETRY)

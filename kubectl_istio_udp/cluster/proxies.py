@@ -14,7 +14,7 @@ from typing import Any
 from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Version, parse_version
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.snapshot import BoundListener
@@ -84,7 +84,7 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
     return int(word) if word.isdigit() else None
 
 
-def load(api: Api, namespace: str, pod: str) -> Load | None:
+def size(api: Api, namespace: str, pod: str) -> ProxySize | None:
     """The workers and clusters of a gateway pod's Envoy; None where its stats leave them out.
 
     Raises:
@@ -96,7 +96,7 @@ def load(api: Api, namespace: str, pod: str) -> Load | None:
     stats = _ask(api, namespace, pod, f"stats?format=json&filter=^({pattern})$").get("stats") or ()
     found = {stat.get("name"): stat.get("value") for stat in stats}
     workers, clusters = (found.get(name) for name in names)
-    return None if workers is None or clusters is None else Load(int(workers), int(clusters))
+    return None if workers is None or clusters is None else ProxySize(int(workers), int(clusters))
 
 
 def proxy_state(

@@ -18,7 +18,7 @@ from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.manifests import SERVICE_LABEL
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Others, Snapshot
@@ -60,7 +60,7 @@ def read_snapshot(
         lambda: api.find("Service", gateway.ref.namespace, own_name),
         lambda: _ask_proxy(api, gateway, need_proxy),
     ]
-    filters, pods, entry, companion, (bound, file_limit, load) = in_parallel(calls)
+    filters, pods, entry, companion, (bound, file_limit, size) = in_parallel(calls)
     own_filter = [
         f
         for f in filters
@@ -74,10 +74,16 @@ def read_snapshot(
         claims=tuple(Claims.from_object(f) for f in filters if applies_to(f, gateway, root)),
         bound=bound,
         file_limit=file_limit,
-        load=load,
-        others=_others(filters, gateway, request),
+        size=size,
+        others=Others.at(
+            gateway.ref,
+            [spec for f in filters if (spec := readable(f, ExposureSpec))],
+            (namespace, request.exposure_name),
+        ),
         objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
-        exposures=exposures,
+        # Where we may not look everywhere, the one in the gateway's own namespace is known.
+        exposures=exposures
+        or tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
     )
 
 
@@ -139,27 +145,19 @@ def _exposures_named(api: Api, namespace: str, name: str) -> tuple[ExposureSpec,
     return tuple(spec for f in filters if (spec := readable(f, ExposureSpec)))
 
 
-def _others(filters: list[dict[str, Any]], gateway: Gateway, request: ExposeRequest) -> Others:
-    specs = [
-        spec for f in filters if (spec := readable(f, ExposureSpec)) and spec.gateway == gateway.ref
-    ]
-    own = (request.namespace, request.exposure_name)
-    return Others.of(spec for spec in specs if spec.key != own)
-
-
 def _ask_proxy(
     api: Api, gateway: Gateway, needed: bool
-) -> tuple[tuple[BoundListener, ...] | None, int | None, Load | None]:
-    """Listeners, file limit and load of one ready gateway pod's Envoy; None for what is unknown."""
+) -> tuple[tuple[BoundListener, ...] | None, int | None, ProxySize | None]:
+    """Listeners, file limit and size of one ready gateway pod's Envoy; None for what is unknown."""
     if not gateway.ready_pods:
         return None, None, None
     namespace, pod = gateway.ref.namespace, gateway.ready_pods[0].name
     try:
-        bound, limit, load = in_parallel(
+        bound, limit, size = in_parallel(
             [
                 lambda: proxies.listeners(api, namespace, pod),
                 lambda: proxies.file_limit(api, namespace, pod),
-                lambda: proxies.load(api, namespace, pod),
+                lambda: proxies.size(api, namespace, pod),
             ]
         )
     except ClusterError as error:
@@ -167,4 +165,4 @@ def _ask_proxy(
             error.hints += ("or do not wait for the gateway: --no-wait",)
             raise
         return None, None, None
-    return bound, limit, load
+    return bound, limit, size

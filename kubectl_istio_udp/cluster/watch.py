@@ -22,9 +22,9 @@ Kept = TypeVar("Kept")
 Key = tuple[str, str]
 
 # The server ends each watch by itself after so long; by chance, so that not all come back at once.
-# A server that does not do so either has hung; who asks it something else knows sooner (`again`).
-# (Bookmarks are no sign of life: none came in 90 s of quiet, measured.) A connection whose other end
-# has gone is noticed by its keepalive.
+# One that does not do so has hung; who asks it something else knows sooner (`reconnect`). Bookmarks
+# are no sign of life: none came in 90 s of quiet (measured). A connection whose other end has gone
+# is noticed by its keepalive.
 _WATCH_SECONDS = (240.0, 480.0)
 _GRACE_SECONDS = 15.0
 _PAGE = 500
@@ -132,9 +132,9 @@ class Cache(Generic[Kept]):
     def stop(self) -> None:
         """End it, soon."""
         self._stopping.set()
-        self.again()
+        self.reconnect()
 
-    def again(self) -> None:
+    def reconnect(self) -> None:
         """Watch anew, from the last version seen: a connection that says nothing may be dead.
 
         A server that has hung answers the kernel's keepalive, and looks as if all were quiet.

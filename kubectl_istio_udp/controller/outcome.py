@@ -9,8 +9,8 @@ from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
 
 # ok: as wished. manual: a person's, of which only listed endpoints are kept true. waiting: for a
-# port or a gateway. refused: the wish must change. failed: the API server did not take a write,
-# which is tried again. leaving: on its way out.
+# port, a gateway, or because it changed a moment ago. refused: the wish must change. failed: the
+# API server did not take a write, which is tried again. leaving: on its way out.
 OK, MANUAL, WAITING, REFUSED = "ok", "manual", "waiting", "refused"
 FAILED, LEAVING, GONE = "failed", "leaving", ""
 STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
@@ -19,8 +19,9 @@ STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
 EXPOSED, FORBIDDEN, INVALID = "Exposed", "ExposeForbidden", "ExposeInvalid"
 PORT_TAKEN, NO_GATEWAY, NOT_TAKEN = "PortTaken", "NoGateway", "ExposeRefused"
 NOT_WRITTEN = "ExposeFailed"
-# Findings that another exposure's end may put right: a name or a port that is taken, sessions.
-_MAY_PASS = frozenset({"U101", "U102", "U103", "U108"})
+# Findings that another exposure's end may put right: a name or a port that is taken, sessions,
+# memory.
+_MAY_PASS = frozenset({"U101", "U102", "U103", "U108", "U109"})
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
-from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, Load
+from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
 from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.plan import plan
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
@@ -200,17 +200,19 @@ class Reconciler:
         exposure, snapshot = facts.exposure, facts.snapshot
         todo = [marked(write) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
-        if any(write.kind != "ServiceEntry" for write in differing):
-            again = self._calm.get(exposure.spec.key, 0.0) - self._clock()
-            if own.there and again > 0:
-                self._refresh(own, MANAGER)
-                return Outcome(OK, again=again)
+        kinds = {write.kind for write in differing}
+        if "EnvoyFilter" in kinds and own.there and (left := self._calm_left(wish.key)) > 0:
+            self._refresh(own, MANAGER)
+            return Outcome(WAITING, again=left)
+        if kinds - {"ServiceEntry"}:
             with self._decided(wish, exposure, snapshot, todo):
+                self._release_former(own, exposure.spec)
+                if "EnvoyFilter" in kinds:
+                    self._calm[wish.key] = self._clock() + _CALM_SECONDS
                 self._apply_all(differing)
-            self._calm[exposure.spec.key] = self._clock() + _CALM_SECONDS
         else:
             self._apply_all(differing)
-        self._prune(own, exposure.spec, todo)
+        self._prune(own, todo)
         ports = ", ".join(map(str, exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
 
@@ -266,8 +268,7 @@ class Reconciler:
         before = own.spec.gateway if own.spec else None
         if before is None or before == gateway.ref:
             return gateway
-        if (before.namespace, before.selector) == (gateway.ref.namespace, gateway.ref.selector):
-            # The same pods under another name (a Service in front that came or went).
+        if before.same_pods(gateway.ref):
             return replace(gateway, ref=before)
         # Another gateway: what is at the first one goes, then this is looked at again.
         raise _MovesError(f"it is at gateway {before}")
@@ -311,21 +312,16 @@ class Reconciler:
         """What the gateway's other exposures have of it, what is on its way included."""
         found = {f.spec.key: f.spec for f in self._view.all_filters() if f.spec}
         found |= {key: pending for key, (_, pending) in self._pending.copy().items()}
-        return Others.of(
-            other
-            for key, other in found.items()
-            if key != spec.key and other.gateway == spec.gateway
-        )
+        return Others.at(spec.gateway, found.values(), spec.key)
 
-    def _load(self, gateway: Gateway, udp_ports: int) -> Load:
-        """What decides about memory, as far as it can be told without asking the gateway's Envoy.
+    def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
+        """How big the gateway's Envoy is, as far as it can be told without asking it.
 
         Its workers are as many as its cores (ProxyConfig.concurrency's default), its clusters at
         least one for each TCP port of a Service and for each UDP port exposed.
         """
-        cores = [pod.cpu_limit for pod in gateway.pods if pod.cpu_limit is not None]
-        workers = math.ceil(max(cores)) if cores else CAREFUL_WORKERS
-        return Load(workers, self._view.tcp_ports + udp_ports)
+        workers = math.ceil(gateway.cores or CAREFUL_WORKERS)
+        return ProxySize(workers, self._view.tcp_ports + udp_ports)
 
     @contextmanager
     def _decided(
@@ -373,7 +369,7 @@ class Reconciler:
         seen = replace(
             snapshot,
             claims=(*reach, *pending),
-            load=self._load(snapshot.gateway, others.ports),
+            size=self._size(snapshot.gateway, others.ports + (len(own.ports) if own else 0)),
             others=others,
             objects=tuple(manifest for manifest in there if manifest),
             exposures=(own,) if own else (),
@@ -491,16 +487,26 @@ class Reconciler:
                 self._api, spec, dry_run=False, report=lambda *_: self._wrote("patch", "Service")
             )
 
-    def _prune(self, own: Own, spec: ExposureSpec, kept: Sequence[Write]) -> None:
+    def _calm_left(self, key: Key) -> float:
+        """Seconds for which an exposure's part of the gateway has to stay as it is."""
+        return self._calm.get(key, 0.0) - self._clock()
+
+    def _release_former(self, own: Own, spec: ExposureSpec) -> None:
+        """Give the ports of the gateway's own Service back, where they are to be there no more.
+
+        Before the new spec is written: afterwards nothing would tell that it is still to be done.
+        """
+        before = own.spec.options.gateway_service if own.spec else None
+        if before is GatewayServiceMode.PATCH is not spec.options.gateway_service:
+            self._release(spec)
+
+    def _prune(self, own: Own, kept: Sequence[Write]) -> None:
         """Take away what the exposure had before and has not any more."""
         keys = {write.key for write in kept}
         for manifest in own.existing.objects:
             metadata = manifest["metadata"]
             if (manifest["kind"], metadata["namespace"], metadata["name"]) not in keys:
                 self._delete(manifest)
-        before = own.spec.options.gateway_service if own.spec else None
-        if before is GatewayServiceMode.PATCH is not spec.options.gateway_service:
-            self._release(spec)
 
     # -- writing ------------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ class Controller:
 
     def _watch_anew(self) -> None:
         for cache in self.view.caches:
-            cache.again()
+            cache.reconnect()
 
     def _elected(self) -> bool:
         return not self._settings.elect or self._election.holds()
@@ -217,6 +217,8 @@ class Controller:
         try:
             outcome = self._reconciler.reconcile(key)
         except NotLeading:
+            # A renewal that is late may yet succeed; when it does not, the queue is emptied.
+            self._queue.failed(key)
             return
         except IstioUdpError as error:
             outcome = Outcome(FAILED, NOT_WRITTEN, error.message)

@@ -460,6 +460,7 @@ class View:
                     g.families,
                     g.first_bindable,
                     g.memory_limit,
+                    g.cores,
                     g.domain,
                     g.istio,
                     g.api,

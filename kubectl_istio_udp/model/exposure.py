@@ -21,8 +21,8 @@ from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 # A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1
-# More than a gateway has memory for.
-_SPECS_KEPT = 2048
+# Read specs are kept: more than a gateway has memory for, and no longer ones than people make.
+_SPECS_KEPT, _LONGEST_KEPT = 2048, 8192
 
 
 class Discovery(str, Enum):
@@ -217,6 +217,8 @@ class ExposureSpec:
         Raises:
             ClusterError: another version wrote it, or someone edited it.
         """
+        if len(text) > _LONGEST_KEPT:
+            return read_spec(text, Kind.EXPOSURE, cls._from_data)
         return cls._read(text)
 
     @classmethod

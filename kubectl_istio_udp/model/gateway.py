@@ -52,6 +52,10 @@ class GatewayRef:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
+    def same_pods(self, other: GatewayRef) -> bool:
+        """Whether it is the same gateway; its name may have come from a Service that went."""
+        return self.namespace == other.namespace and dict(self.selector) == dict(other.selector)
+
 
 @dataclass(frozen=True)
 class GatewayPod:
@@ -98,8 +102,9 @@ class GatewayPod:
             first_bindable=first[0] if first else FIRST_UNPRIVILEGED_PORT,
             domain=_domain(proxy.get("args") or ()),
             istio=image_version(proxy),
-            memory_limit=quantity(limits.get("memory")),
-            cpu_limit=quantity(limits.get("cpu")),
+            # Kubernetes takes a limit of 0 for none.
+            memory_limit=quantity(limits.get("memory")) or None,
+            cpu_limit=quantity(limits.get("cpu")) or None,
         )
 
 
@@ -160,6 +165,13 @@ class Gateway:
         """The bytes that every one of its proxies may take; None where none has a limit."""
         limits = [pod.memory_limit for pod in self.pods if pod.memory_limit is not None]
         return int(min(limits)) if limits else None
+
+    @property
+    def cores(self) -> float | None:
+        """The cores that each of its proxies may take; None where one has no limit."""
+        limits = [pod.cpu_limit for pod in self.pods]
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if known and len(known) == len(limits) else None
 
     @property
     def service_name(self) -> str | None:

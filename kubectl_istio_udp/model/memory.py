@@ -21,8 +21,8 @@ _UDP_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Load:
-    """What decides how much memory a UDP listener takes in a gateway's Envoy.
+class ProxySize:
+    """How big a gateway's Envoy is: what decides how much memory a UDP listener takes there.
 
     Attributes:
         workers: its worker threads.

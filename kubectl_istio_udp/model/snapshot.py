@@ -8,8 +8,8 @@ from typing import Any
 
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.gateway import Gateway, GatewayRef
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 
 
@@ -43,9 +43,10 @@ class Others:
     sessions: int = 0
 
     @classmethod
-    def of(cls, specs: Iterable[ExposureSpec]) -> Others:
-        """Of these exposures."""
-        pairs = [(len(spec.ports), spec.options.max_sessions) for spec in specs]
+    def at(cls, gateway: GatewayRef, specs: Iterable[ExposureSpec], key: tuple[str, str]) -> Others:
+        """Of those among some exposures that are at a gateway; without the one of this key."""
+        there = [s for s in specs if s.key != key and s.gateway.same_pods(gateway)]
+        pairs = [(len(spec.ports), spec.options.max_sessions) for spec in there]
         return cls(sum(n for n, _ in pairs), sum(n * sessions for n, sessions in pairs))
 
 
@@ -61,7 +62,7 @@ class Snapshot:
         claims: what the EnvoyFilters that may reach this gateway add to it.
         bound: the listeners in the gateway's own Envoy; None where it could not be asked.
         file_limit: how many files that Envoy may open; None where that is not known.
-        load: what decides about the memory that a UDP port takes there; None where not known.
+        size: what decides about the memory that a UDP port takes there; None where not known.
         others: what the gateway's other exposures have of it.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
@@ -74,7 +75,7 @@ class Snapshot:
     claims: tuple[Claims, ...] = ()
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
-    load: Load | None = None
+    size: ProxySize | None = None
     others: Others = Others()
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()

@@ -81,14 +81,6 @@ def traffic(load_pod: Load, switch: Switch, seconds: int) -> Iterator[None]:
     assert count["lost"] == 0, count
 
 
-def test_api_server_killed(switch: Switch, load_pod: Load) -> None:
-    """It refuses connections, then answers 429 (`storage is (re)initializing`), then 410."""
-    with traffic(load_pod, switch, 35):
-        restart("kube-apiserver", 5)
-        switch.point("b")
-        switch.wait("b", WITHIN)
-
-
 def test_versions_compacted_under_the_watches(switch: Switch, load_pod: Load) -> None:
     """etcd forgets the versions from which the watches would go on: they list again."""
     listed = logs().count("listing again")
@@ -123,6 +115,18 @@ def test_istiod_gone_for_a_minute(switch: Switch, load_pod: Load) -> None:
         time.sleep(60 - (time.monotonic() - gone))
         kubectl("scale", "-n", "istio-system", "deploy/istiod", "--replicas=1")
         kubectl("rollout", "status", "-n", "istio-system", "deploy/istiod", "--timeout=60s")
+        switch.wait("b", WITHIN)
+
+
+def test_api_server_killed(switch: Switch, load_pod: Load) -> None:
+    """It refuses connections, then answers 429 (`storage is (re)initializing`), then 410.
+
+    istiod's back-off remembers for two minutes how often the API server was away, and grows to
+    30 s: between this and the compaction, which ends with a restart too, istiod is a new one.
+    """
+    with traffic(load_pod, switch, 35):
+        restart("kube-apiserver", 5)
+        switch.point("b")
         switch.wait("b", WITHIN)
 
 
@@ -189,17 +193,12 @@ def test_network_cut_between_controller_and_api_server(switch: Switch, load_pod:
 
 def test_connections_that_hang(switch: Switch, tmp_path: Path) -> None:
     """Held open, and nothing passes: as behind a load balancer whose API server has frozen."""
-    deployment = ("-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
-    kubectl("scale", *deployment, "--replicas=0")
-    eventually("its replicas are gone", lambda: not replicas())
     way = Way()
     kubeconfig = tmp_path / "kubeconfig"
     config = yaml.safe_load(kubectl("config", "view", "--raw", "--flatten"))
     way.lead_to(config["clusters"][0]["cluster"])
     kubeconfig.write_text(yaml.safe_dump(config))
-    words = ["kubectl-istio_udp", "controller", "run", "--kubeconfig", str(kubeconfig)]
-    process = subprocess.Popen([*words, "-n", NAMESPACE, "--port", "0"])
-    try:
+    with _in_its_place("--kubeconfig", str(kubeconfig)):
         switch.point("b")
         switch.wait("b", WITHIN)
         way.hang()
@@ -207,9 +206,23 @@ def test_connections_that_hang(switch: Switch, tmp_path: Path) -> None:
         switch.point("a")
         switch.wait("a", WITHIN)
         print(f"\nconnections hung: true again after {time.monotonic() - hung:.1f} s")
+
+
+@contextlib.contextmanager
+def _in_its_place(*options: str) -> Iterator[None]:
+    """A controller as a process of this machine, instead of the Deployment's."""
+    deployment = ("-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
+    words = ["kubectl-istio_udp", "controller", "run", "-n", NAMESPACE, "--port", "0", *options]
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        kubectl("scale", *deployment, "--replicas=0")
+        eventually("its replicas are gone", lambda: not replicas())
+        process = subprocess.Popen(words)
+        yield
     finally:
-        process.terminate()
-        process.wait(30)
+        if process is not None:
+            process.terminate()
+            process.wait(30)
         kubectl("scale", *deployment, "--replicas=2")
         kubectl("rollout", "status", *deployment)
         eventually("a replica leads", leader)
@@ -239,11 +252,8 @@ class Way:
 
     def _accept(self, server: socket.socket, target: tuple[str, int]) -> None:
         while True:
-            near, far, passing = (
-                server.accept()[0],
-                socket.create_connection(target),
-                threading.Event(),
-            )
+            near, far = server.accept()[0], socket.create_connection(target)
+            passing = threading.Event()
             passing.set()
             self._passing.append(passing)
             self._start(self._pass, near, far, passing)
@@ -292,7 +302,7 @@ def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load
 
 def test_too_many_requests(switch: Switch, load_pod: Load) -> None:
     """The API server, overloaded, answers the controller 429: nobody leads, and traffic goes on."""
-    with traffic(load_pod, switch, 60):
+    with traffic(load_pod, switch, 75):
         with _overloaded(switch.space):
             switch.point("b")
             eventually("the leader cannot renew", lambda: _lease_age() > 10, 30)
@@ -313,8 +323,8 @@ def _lease_age() -> float:
 def _overloaded(space: Space) -> Iterator[None]:
     """One seat for all requests of the controller, and somebody on it.
 
-    Who sits there waits for a webhook that says nothing. (A level without seats would let one
-    request at a time pass.)
+    Who sits there waits for two webhooks that say nothing, one after the other, 30 s each. (A level
+    without seats would let one request at a time pass.)
     """
     node = get("nodes")["items"][0]["status"]["addresses"][0]["address"]
     with socket.create_server((node, 0)) as silent, _applied(*_seat(space.name, silent)):
@@ -358,6 +368,7 @@ def _seat(namespace: str, silent: socket.socket) -> list[dict[str, Any]]:
     rules = [{**everything, "clusterScope": True, "namespaces": ["*"]}]
     webhook = {
         "name": "silent.example.com",
+        "failurePolicy": "Ignore",
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
         "timeoutSeconds": 30,
@@ -388,8 +399,9 @@ def _seat(namespace: str, silent: socket.socket) -> list[dict[str, Any]]:
             },
         ),
         _object("rbac.authorization.k8s.io/v1", "RoleBinding", namespace, **binding),
-        _object(
-            "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", webhooks=[webhook]
+        *(
+            _object("admissionregistration.k8s.io/v1", kind, webhooks=[webhook])
+            for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
         ),
     ]
 

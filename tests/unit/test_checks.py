@@ -12,7 +12,7 @@ from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.snapshot import BoundListener, Others
@@ -111,8 +111,8 @@ FIRES = [
     ("U107", {"cluster_": old("1.14.9")}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
-    ("U109", {"cluster_": LIMITED, "load": Load(2, 100), "others": Others(ports=4_000)}),
-    ("U109", {"cluster_": LIMITED, "load": Load(16, 10_000), "others": Others(ports=10)}),
+    ("U109", {"cluster_": LIMITED, "size": ProxySize(2, 100), "others": Others(ports=4_000)}),
+    ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000), "others": Others(ports=10)}),
     ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
     ("U206", {"exposures": (SPEC,), "options": PATCH}),
     ("U201", {"cluster_": UNREADY}),
@@ -148,14 +148,14 @@ SILENT = [
     ("U107", {"cluster_": old("latest")}),
     ("U108", {"options": {"max_sessions": 8_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": None}),
-    ("U109", {"cluster_": LIMITED, "load": Load(16, 10_000)}),
-    ("U109", {"cluster_": LIMITED, "load": None, "others": Others(ports=4_000)}),
-    ("U109", {"load": Load(16, 10_000), "others": Others(ports=4_000)}),
+    ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000)}),
+    ("U109", {"cluster_": LIMITED, "size": None, "others": Others(ports=4_000)}),
+    ("U109", {"size": ProxySize(16, 10_000), "others": Others(ports=4_000)}),
     (
         "U109",
         {
             "cluster_": LIMITED,
-            "load": Load(16, 10_000),
+            "size": ProxySize(16, 10_000),
             "others": Others(ports=4_000),
             "exposures": (SPEC,),
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_istio_udp.model.gateway import gateways_from
-from kubectl_istio_udp.model.memory import Load, udp_budget
+from kubectl_istio_udp.model.memory import ProxySize, udp_budget
 from kubectl_istio_udp.model.quantity import quantity
 from tests.unit.builders import gateway_pod
 
@@ -33,12 +33,12 @@ def test_a_quantity(text: str | int | None, number: float | None) -> None:
 
 
 def test_every_port_keeps_each_cluster_in_each_worker() -> None:
-    one = Load(workers=2, clusters=300).udp_bytes(10)
-    more_workers = Load(workers=4, clusters=300).udp_bytes(10)
-    more_clusters = Load(workers=2, clusters=600).udp_bytes(10)
+    one = ProxySize(workers=2, clusters=300).udp_bytes(10)
+    more_workers = ProxySize(workers=4, clusters=300).udp_bytes(10)
+    more_clusters = ProxySize(workers=2, clusters=600).udp_bytes(10)
     assert more_workers == more_clusters
-    assert more_workers - one == one - Load(workers=0, clusters=0).udp_bytes(10)
-    assert Load(workers=2, clusters=300).udp_bytes(20) == 2 * one
+    assert more_workers - one == one - ProxySize(workers=0, clusters=0).udp_bytes(10)
+    assert ProxySize(workers=2, clusters=300).udp_bytes(20) == 2 * one
 
 
 def test_half_of_a_pod_is_for_others() -> None:

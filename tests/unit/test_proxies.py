@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.snapshot import BoundListener
 from tests.unit.apiserver import Exec
 
@@ -135,17 +135,17 @@ def test_the_file_limit(api, server, answer, limit):
 
 
 @pytest.mark.parametrize(
-    ("stats", "load"),
+    ("stats", "size"),
     [
-        ({"server.concurrency": 4, "cluster_manager.active_clusters": 17}, Load(4, 17)),
+        ({"server.concurrency": 4, "cluster_manager.active_clusters": 17}, ProxySize(4, 17)),
         ({"server.concurrency": 4}, None),
         ({}, None),
     ],
 )
-def test_the_load(api, server, stats, load):
+def test_the_size(api, server, stats, size):
     found = [{"name": name, "value": value} for name, value in stats.items()]
     answering(server, Exec(json.dumps({"stats": [*found, {"histograms": {}}]})))
-    assert proxies.load(api, *WHERE) == load
+    assert proxies.size(api, *WHERE) == size
 
 
 LOG = (

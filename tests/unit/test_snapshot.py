@@ -12,7 +12,7 @@ from kubectl_istio_udp.cluster.snapshot import (
 )
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
 from kubectl_istio_udp.model.exposure import Discovery
-from kubectl_istio_udp.model.memory import Load
+from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Others
 from kubectl_istio_udp.render.exposure import writes
@@ -70,7 +70,7 @@ def test_sees_all_that_decides(api, fakes):
     assert found.claims == found.objects == found.exposures == ()
     assert [b.port for b in found.bound] == [8443]
     assert found.file_limit == 1_048_576
-    assert found.load == Load(workers=2, clusters=20)
+    assert found.size == ProxySize(workers=2, clusters=20)
     assert found.others == Others()
 
 
@@ -177,10 +177,13 @@ def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(api, server, fa
     assert find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway")).pods
 
 
-def test_exposures_that_may_not_be_listed_everywhere_are_left_out(api, server, fakes):
+def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(api, server, fakes):
     server.put(*OURS)
+    everywhere = snapshot(api).exposures
     server.fail("GET", "^/apis/networking.istio.io/v1alpha3/envoyfilters", 403)
-    assert snapshot(api).exposures == ()
+    assert snapshot(api).exposures == everywhere != ()
+    other = dataclasses.replace(REQUEST, name="other")
+    assert snapshot(api, other).exposures == ()
 
 
 def test_a_missing_service_is_told(api, fakes):
