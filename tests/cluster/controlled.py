@@ -133,8 +133,9 @@ class Switch:
 
     def listed(self) -> str:
         """Which server the ServiceEntry lists now."""
-        found = get("serviceentries", "-n", self.space.name)["items"][0]["spec"]["endpoints"]
-        addresses = [entry["address"] for entry in found]
+        entries = get("serviceentries", "-n", self.space.name)["items"]
+        own = next(e for e in entries if e["metadata"]["name"].endswith(f"-{self.name}"))
+        addresses = [entry["address"] for entry in own["spec"]["endpoints"]]
         return next((n for n, address in self.addresses.items() if addresses == [address]), "")
 
     def wait(self, which: str, seconds: float = 30) -> None:

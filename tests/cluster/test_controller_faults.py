@@ -63,11 +63,16 @@ def restart(daemon: str, seconds: float) -> None:
 def traffic(load_pod: Load, switch: Switch, seconds: int) -> Iterator[None]:
     """Fresh ports all the while, none of whose queries may be lost.
 
-    In the pod by itself: what kubectl holds open ends with the API server.
+    To the first of the two servers under a name of its own: an answer that is on its way while an
+    endpoint goes is lost with any controller. In the pod by itself: what kubectl holds open ends
+    with the API server.
     """
+    _, first = companion(switch.space, switch.name)
+    wish(switch.space, "a", f"{first + 9}:53")
+    eventually("the steady one answers", lambda: switch.space.verify("a").code == 0)
     pods = get("pods", "-A", "--field-selector", "metadata.name=load")["items"]
     pod = ("-n", pods[0]["metadata"]["namespace"], "load", "--")
-    address, port = companion(switch.space, switch.name)
+    address, port = companion(switch.space, "a")
     words = f"{address} {port} foo.bar.com --queries {seconds * RATE} --rate {RATE}"
     start = f"rm -f /tmp/out; cat >/tmp/load.py; python3 /tmp/load.py {words} >/tmp/out 2>&1 &"
     kubectl("exec", "-i", *pod, "sh", "-c", start, stdin=(HERE / "load.py").read_text())
@@ -293,7 +298,7 @@ def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load
             }
         ],
     }
-    with _applied(hook), traffic(load_pod, switch, 10):
+    with traffic(load_pod, switch, 15), _applied(hook):
         switch.point("b")
         eventually("it is told", lambda: "ExposeFailed" in events(space, "dns"))
         assert switch.answers() == "a"
