@@ -28,9 +28,9 @@ from typing import Any
 
 import urllib3
 
+from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
 from kubectl_istio_udp.cluster.watch import Cache
-from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.names import label_selector, object_name
 
 Manifest = dict[str, Any]
@@ -277,15 +277,9 @@ def kubectl(*words: str) -> str:
     return done.stdout
 
 
-class GatewayMemory:
-    """What the gateway's Envoy has allocated, and what UDP ports may take at most (bytes)."""
-
-    def __init__(self, ports: int) -> None:
-        self.allocated = int(json.loads(asked("memory"))["allocated"])
-        stats = json.loads(asked("stats?format=json&filter=concurrency|active_clusters"))["stats"]
-        found = {stat["name"]: stat["value"] for stat in stats if "name" in stat}
-        size = ProxySize(found["server.concurrency"], found["cluster_manager.active_clusters"])
-        self.most = size.udp_bytes(ports)
+def allocated() -> int:
+    """The bytes that the gateway's Envoy has allocated."""
+    return int(json.loads(asked("memory"))["allocated"])
 
 
 def asked(path: str) -> bytes:
@@ -306,15 +300,15 @@ def listeners() -> int:
 
 
 @contextlib.contextmanager
-def admin(api: Api) -> Iterator[None]:
-    """The gateway's Envoy's own interface, at a port of this machine's."""
+def admin(api: Api) -> Iterator[str]:
+    """The gateway's Envoy's own interface, at a port of this machine's; the gateway pod's name."""
     pods = api.list("Pod", GATEWAY_NAMESPACE, "istio=ingressgateway")
     names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     words = ["kubectl", "port-forward", "-n", GATEWAY_NAMESPACE, names[0]]
     process = subprocess.Popen([*words, f"{ADMIN_PORT}:15000"], stdout=subprocess.DEVNULL)
     try:
         wait_until("the way to Envoy", lambda: reachable(ADMIN_PORT), 30)
-        yield
+        yield names[0]
     finally:
         process.terminate()
         process.wait()
@@ -363,12 +357,14 @@ def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any
     in_bulk(create, (slice_(namespace, n) for n in numbers))
     pods = (pod(namespace, n % wanted.services, n // wanted.services) for n in range(wanted.pods))
     in_bulk(create, pods)
-    with admin(api):
-        return measure(api, namespace, wanted)
+    with admin(api) as gateway_pod:
+        return measure(api, namespace, gateway_pod, wanted)
 
 
-def measure(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any]:
-    empty = GatewayMemory(0)
+def measure(
+    api: Api, namespace: str, gateway_pod: str, wanted: argparse.Namespace
+) -> dict[str, Any]:
+    empty = allocated()
     begun = time.monotonic()
     with controller() as process:
         for kind, place in (("ServiceEntry", namespace), ("EnvoyFilter", GATEWAY_NAMESPACE)):
@@ -381,7 +377,9 @@ def measure(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, A
         arrivals.cache.wait_synced(30)
         # Until istiod and Envoy have it all, they would be timed and not what follows.
         wait_until("all in Envoy", lambda: listeners() >= wanted.services, 120)
-        full = GatewayMemory(wanted.services)
+        size = proxies.size(api, GATEWAY_NAMESPACE, gateway_pod)
+        assert size is not None, "Envoy has no stats"
+        most, full = size.udp_bytes(wanted.services), allocated()
         before = Usage(process.pid)
         change(api, arrivals, namespace, wanted.services, wanted.rate, wanted.seconds)
         after = Usage(process.pid)
@@ -402,8 +400,8 @@ def measure(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, A
             "to_envoy": percentiles(arrivals.envoy, arrivals.sent),
             "requests_a_change": round((after.writes - before.writes) / changes, 3),
             "cpu_of_a_core": round((after.cpu - before.cpu) / wanted.seconds, 3),
-            "gateway_udp_mb": round((full.allocated - empty.allocated) / 1e6),
-            "gateway_udp_mb_at_most": round(full.most / 1e6),
+            "gateway_udp_mb": round((full - empty) / 1e6),
+            "gateway_udp_mb_at_most": round(most / 1e6),
             "peak_mb": round(idle.peak, 1),
             "idle_writes": idle.writes - quiet.writes,
             "idle_cpu_s": round(idle.cpu - quiet.cpu, 2),

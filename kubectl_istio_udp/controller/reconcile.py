@@ -418,7 +418,7 @@ class Reconciler:
         except (UsageError, Refusal, _MovesError):
             return frozenset()
         spec = facts.exposure.spec
-        if found or spec.gateway.selector != instead_of.gateway.selector:
+        if found or not spec.gateway.same_pods(instead_of.gateway):
             return frozenset()
         return frozenset(port.listener_port for port in spec.ports)
 
@@ -443,9 +443,7 @@ class Reconciler:
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._view.gateways():
-            if gateway.ref.namespace == spec.gateway.namespace and dict(
-                gateway.ref.selector
-            ) == dict(spec.gateway.selector):
+            if gateway.ref.same_pods(spec.gateway):
                 return gateway.families
         return (IPV4, IPV6)
 
