@@ -216,8 +216,11 @@ class Cache(Generic[Kept]):
     def learn(self, manifest: Mapping[str, Any]) -> None:
         """Take an object as it is now: from a watch, or as the answer to a write of our own.
 
-        What is older than what is held is passed over.
+        What is older than what is held, or the same (the echo of a write), is passed over.
         """
+        key, version = _key(manifest), _number(manifest["metadata"].get("resourceVersion"))
+        if 0 < version <= self._versions.get(key, 0):
+            return
         try:
             kept = self._keep(manifest)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -225,10 +228,10 @@ class Cache(Generic[Kept]):
             _log.warning(
                 "an object cannot be read: %r",
                 error,
-                extra={"kind": self.kind, "object": "/".join(_key(manifest))},
+                extra={"kind": self.kind, "object": "/".join(key)},
             )
             kept = None
-        self._put(_key(manifest), kept, _number(manifest["metadata"].get("resourceVersion")))
+        self._put(key, kept, version)
 
     def forget(self, namespace: str, name: str) -> None:
         """Take an object as gone: what a deletion of our own says, before the watch does."""
