@@ -254,6 +254,8 @@ class Reconciler:
         sessions = self._sessions(wish, permission, own, exposure)
         options = replace(exposure.spec.options, max_sessions=sessions)
         spec = replace(exposure.spec, options=options)
+        if own.spec is not None and own.spec == spec:
+            spec = own.spec  # which has its JSON at hand
         return _Facts(replace(exposure, spec=spec), snapshot)
 
     def _gateway(self, wish: Wish, own: Own) -> Gateway:
