@@ -16,16 +16,17 @@ alive() {      # NAME
   { read -r pid rest <"$RUN/pids/$1"; } 2>/dev/null && [ -n "$rest" ] && [ "$(identity "$pid")" = "$rest" ]
 }
 
-# restart NAME [SECONDS]: by the very words it was started by
+# restart NAME [SECONDS]: by the very words it was started by, and with the same environment
 restart() {
-  local name=$1 pid words
+  local name=$1 pid words environment
   alive "$name" || die "$name does not run"
   read -r pid _ <"$RUN/pids/$name"
   mapfile -d '' -t words <"/proc/$pid/cmdline"
+  mapfile -d '' -t environment <"/proc/$pid/environ"
   kill -KILL "$pid"
   gone "$name" || die "$name (process $pid) does not end"
   sleep "${2:-0}"
-  start "$name" "${words[@]}"
+  start "$name" env -i "${environment[@]}" "${words[@]}"
 }
 
 in_net() { nsenter --net="$NETNS" "$@"; }
