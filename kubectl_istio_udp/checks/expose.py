@@ -198,6 +198,33 @@ def _mebibytes(count: int) -> str:
     return f"{count / 2**20:.0f} MiB"
 
 
+def _port_missing(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U110: istiod would send datagrams to an address that does not have the port.
+
+    It gives each port of a ServiceEntry to each of its addresses (convertWorkloadInstanceTo-
+    ServiceInstance, Istio 1.31): one that an address lacks it takes to have the usual number.
+    """
+    if exposure.spec.discovery is not Discovery.ENDPOINTS:
+        return
+    addresses = {
+        port: {endpoint.address for endpoint in exposure.ready_endpoints(port)}
+        for port in exposure.spec.entry_ports
+    }
+    everywhere = set().union(*addresses.values())
+    for port, having in addresses.items():
+        lacking = sorted(everywhere - having)
+        if lacking:
+            yield Finding(
+                "U110",
+                Severity.ERROR,
+                f"{lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''} of Service "
+                f"{snapshot.service} has no port {port.service_port}/UDP, but other ports of this "
+                "exposure: istiod would send it datagrams for that port all the same",
+                f"expose the port by itself: -p {port.gateway_port}:{port.service_port} "
+                f"--name {exposure.spec.service}-{port.service_port}",
+            )
+
+
 def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U201: nothing would answer, for now."""
     if exposure.spec.discovery is Discovery.DNS:
@@ -333,6 +360,7 @@ RULES: tuple[Rule, ...] = (
     _old_gateway,
     _too_many_sessions,
     _too_much_memory,
+    _port_missing,
     _unknown_limit,
     _few_sessions,
     _way_changes,

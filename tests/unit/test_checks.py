@@ -82,6 +82,23 @@ def old(version):
 
 
 UNREADY = cluster(slices=[endpoint_slice(endpoint("10.0.0.1", ready=False))])
+SYSLOG = {"name": "udp-log", "port": 514, "protocol": "UDP"}
+TWO_PORTS = service(ports=[udp(), udp(514, "udp-log")])
+APART = cluster(
+    service=TWO_PORTS,
+    slices=[
+        endpoint_slice(endpoint("10.0.0.1")),
+        endpoint_slice(endpoint("10.0.0.2"), ports=[SYSLOG], suffix="log"),
+    ],
+)
+TOGETHER = cluster(
+    service=TWO_PORTS,
+    slices=[
+        endpoint_slice(endpoint("10.0.0.1")),
+        endpoint_slice(endpoint("10.0.0.1"), ports=[SYSLOG], suffix="log"),
+    ],
+)
+LISTED = {"discovery": Discovery.ENDPOINTS}
 EXTERNAL = cluster(
     service={
         **service(),
@@ -113,6 +130,7 @@ FIRES = [
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
     ("U109", {"cluster_": LIMITED, "size": ProxySize(2, 100), "others": Others(ports=4_000)}),
     ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000), "others": Others(ports=10)}),
+    ("U110", {"cluster_": APART, "request": LISTED}),
     ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
     ("U206", {"exposures": (SPEC,), "options": PATCH}),
     ("U201", {"cluster_": UNREADY}),
@@ -160,6 +178,9 @@ SILENT = [
             "exposures": (SPEC,),
         },
     ),
+    ("U110", {"cluster_": TOGETHER, "request": LISTED}),
+    ("U110", {"cluster_": APART, "request": {"discovery": Discovery.SELECTOR}}),
+    ("U110", {"cluster_": APART, "request": {**LISTED, "ports": (PortRequest(5300, 53),)}}),
     ("U201", {}),
     ("U201", {"cluster_": EXTERNAL}),
     ("U202", {}),
@@ -228,6 +249,13 @@ def test_too_many_sessions_says_how_many_fit():
     assert found.hint == "at most --max-sessions 8000"
     (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
     assert "raise the file limit" in found.hint
+
+
+def test_a_port_that_an_address_lacks_is_to_be_exposed_by_itself():
+    first, second = errors(findings(cluster_=APART, request=LISTED))
+    assert "10.0.0.2 of Service default/coredns has no port 53/UDP" in first.message
+    assert first.hint.endswith("-p 53:53 --name coredns-53")
+    assert "10.0.0.1 of Service default/coredns has no port 514/UDP" in second.message
 
 
 def test_a_finding_without_a_hint():
