@@ -54,7 +54,7 @@ _PATHS = {
     "Deployment": ("apis/apps/v1", "deployments"),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
     "EnvoyFilter": ("apis/networking.istio.io/v1alpha3", "envoyfilters"),
-    "ServiceEntry": ("apis/networking.istio.io/v1beta1", "serviceentries"),
+    "ServiceEntry": ("apis/networking.istio.io/v1", "serviceentries"),
     "Event": ("api/v1", "events"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
     "ServiceAccount": ("api/v1", "serviceaccounts"),

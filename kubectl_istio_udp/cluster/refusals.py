@@ -131,7 +131,7 @@ def _not_installed(action: Action) -> NotInstalled:
     istio = action.group.endswith("istio.io")
     return NotInstalled(
         f"the cluster does not know {action.resource}"
-        + (": Istio's CRDs are not installed there" if istio else ""),
+        + (": Istio's CRDs are not installed there, or older than Istio 1.22" if istio else ""),
         hints=["is this the right cluster? kubectl config current-context"],
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import Discovery, Exposure
 from kubectl_istio_udp.model.ports import ExposedPort
-from kubectl_istio_udp.render.metadata import ISTIO_BETA_API, metadata
+from kubectl_istio_udp.render.metadata import ISTIO_API, metadata
 
 
 def service_entry(exposure: Exposure) -> dict[str, Any] | None:
@@ -32,7 +32,7 @@ def service_entry(exposure: Exposure) -> dict[str, Any] | None:
     else:
         body["endpoints"] = _endpoints(exposure, list(ports.values()))
     return {
-        "apiVersion": ISTIO_BETA_API,
+        "apiVersion": ISTIO_API,
         "kind": "ServiceEntry",
         "metadata": metadata(spec, spec.namespace),
         "spec": body,
@@ -51,11 +51,21 @@ def _port(port: ExposedPort) -> dict[str, Any]:
 
 
 def _endpoints(exposure: Exposure, ports: list[ExposedPort]) -> list[dict[str, Any]]:
-    """One entry an address, with the number of each port there."""
-    by_address: dict[str, dict[str, int]] = {}
+    """One entry an address; one more for each further number that a port has there.
+
+    A number is said where it is not the one that the entry gives the port anyway: a list of ten
+    addresses alone costs the API server a fifth less to take (docs/measurements.md).
+    """
+    usual = {port.entry_port_name: port.target_port or port.service_port for port in ports}
+    by_address: dict[str, dict[str, list[int]]] = {}
     for port in ports:
         for endpoint in exposure.ready_endpoints(port):
-            by_address.setdefault(endpoint.address, {})[port.entry_port_name] = endpoint.port
-    return [
-        {"address": address, "ports": numbers} for address, numbers in sorted(by_address.items())
-    ]
+            numbers = by_address.setdefault(endpoint.address, {})
+            numbers.setdefault(port.entry_port_name, []).append(endpoint.port)
+    found = []
+    for address, numbers in sorted(by_address.items()):
+        for row in range(max(map(len, numbers.values()))):
+            here = {name: each[min(row, len(each) - 1)] for name, each in numbers.items()}
+            unusual = {name: number for name, number in here.items() if number != usual[name]}
+            found.append({"address": address, **({"ports": unusual} if unusual else {})})
+    return found

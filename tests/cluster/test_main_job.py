@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ from conftest import (
     Space,
     companion,
     dns_server,
+    envoy,
+    gateway_pods,
     get,
     inventory,
     kubectl,
@@ -156,6 +159,58 @@ def test_named_target_port_that_differs_between_pods(space: Space, port: int) ->
     assert verified.code == 0, verified.both
     targets = {p["target"].rpartition(":")[2] for p in json.loads(verified.out)[0]["probes"][:2]}
     assert targets == {"53", "1053"}
+
+
+def _piece(service: str, number: int, address: str) -> dict[str, Any]:
+    """An EndpointSlice made by hand, of one address with one port."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{service}-{number}",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": f"dns-{number}", "port": number, "protocol": "UDP"}],
+        "endpoints": [{"addresses": [address]}],
+    }
+
+
+def test_ports_that_not_every_address_has(space: Space, port: int) -> None:
+    """istiod would give each of them to both addresses: refused, and well by themselves."""
+    space.apply(*dns_server("low", ports=(53,)), *dns_server("high", ports=(1053,)))
+    low, high = (
+        get("pods", "-n", space.name, "-l", f"app={app}")["items"][0]["status"]["podIP"]
+        for app in ("low", "high")
+    )
+    apart = service("apart", ports=(53, 1053))
+    del apart["spec"]["selector"]
+    space.apply(apart, _piece("apart", 53, low), _piece("apart", 1053, high))
+    ports = ((port, 53), (port + 100, 1053))
+    refused = space.expose("apart", *(f"-p{ours}:{theirs}" for ours, theirs in ports), code=3)
+    assert f"{high} of Service {space.name}/apart has no port 53/UDP" in refused.err
+    assert f"-p {port}:53 --name apart-53" in refused.err
+    assert own_objects(space) == []
+    for ours, theirs in ports:
+        space.expose("apart", f"-p{ours}:{theirs}", "--name", f"apart-{theirs}")
+    verified = space.verify("--all", "--count", "6")
+    assert verified.code == 0, verified.both
+
+
+def test_one_address_with_two_numbers_of_a_port(space: Space, port: int) -> None:
+    space.apply(*dns_server("dns", ports=(53, 1053)))
+    pod = get("pods", "-n", space.name, "-l", "app=dns")["items"][0]["status"]["podIP"]
+    twice = service("twice")
+    del twice["spec"]["selector"]
+    second = _piece("twice", 1053, pod)
+    second["ports"][0]["name"] = "dns-53"
+    space.apply(twice, _piece("twice", 53, pod), second)
+    space.expose("twice", "-p", f"{port}:53")
+    verified = space.verify("twice", "--count", "6")
+    assert verified.code == 0, verified.both
+    name = f"udp-{space.name}-twice-{port}"
+    clusters = envoy(gateway_pods()[0], f"clusters?filter=^{name}$")
+    assert f"::{pod}:53::" in clusters and f"::{pod}:1053::" in clusters
 
 
 @pytest.mark.alone

@@ -11,6 +11,7 @@ from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.gatewayservice import companion_service, gateway_service_patch
 from kubectl_istio_udp.render.samples import one_run_tool, samples
+from kubectl_istio_udp.render.serviceentry import service_entry
 from tests.unit.builders import (
     cluster,
     endpoint,
@@ -234,6 +235,22 @@ def test_a_gateway_without_ipv6_asks_for_ipv4_addresses():
     objects = cluster(service={**service(), "spec": outside}, slices=[], pods=[])
     patch = envoy_filter(plan_of(objects).exposure)["spec"]["configPatches"][0]
     assert patch["patch"]["value"].get("dns_lookup_family") == "V4_ONLY"
+
+
+def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
+    def listed(*slices):
+        objects = cluster(slices=slices)
+        entry = service_entry(plan_of(objects, discovery=Discovery.ENDPOINTS).exposure)
+        return entry["spec"]["endpoints"]
+
+    usual = endpoint_slice(endpoint("10.0.0.1"))
+    unusual = [{"name": "udp-dns", "port": 5353, "protocol": "UDP"}]
+    assert listed(usual) == [{"address": "10.0.0.1"}]
+    again = endpoint_slice(endpoint("10.0.0.1"), ports=unusual, suffix="two")
+    assert listed(usual, again) == [
+        {"address": "10.0.0.1"},
+        {"address": "10.0.0.1", "ports": {"port-53": 5353}},
+    ]
 
 
 def test_istiods_own_cluster_of_our_entry_goes_and_no_other() -> None:

@@ -114,7 +114,7 @@ def test_it_is_taken_back_in_reverse(api, server):
     assert [r for r in server.writes() if r.startswith("DELETE")] == [
         f"DELETE /api/v1/namespaces/istio-system/services/{NAME}",
         f"DELETE /apis/networking.istio.io/v1alpha3/namespaces/istio-system/envoyfilters/{NAME}",
-        f"DELETE /apis/networking.istio.io/v1beta1/namespaces/default/serviceentries/{NAME}",
+        f"DELETE /apis/networking.istio.io/v1/namespaces/default/serviceentries/{NAME}",
     ]
 
 
