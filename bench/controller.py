@@ -47,6 +47,7 @@ ADMIN_PORT = 18_000
 P99_SECONDS, MEGABYTES, REQUESTS_A_CHANGE = 1.0, 200.0, 2.0
 SAMPLE_SECONDS = 0.5
 POLL_SECONDS = 0.2
+QUIET_SECONDS = 5.0
 
 
 def address(service: int, endpoint: int, round_: int = 0) -> str:
@@ -288,6 +289,25 @@ def asked(path: str) -> bytes:
         return found
 
 
+class Quiet:
+    """Whether istiod has given all ServiceEntries an address of their own, or does not do so.
+
+    It does it by and by: with two requests each, one of them refused.
+    """
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api, self._namespace = api, namespace
+        self._versions: set[str] = set()
+
+    def __call__(self) -> bool:
+        time.sleep(QUIET_SECONDS)
+        before = self._versions
+        found = self._api.list("ServiceEntry", self._namespace)
+        self._versions = {each["metadata"]["resourceVersion"] for each in found}
+        addressed = {bool(each.get("status")) for each in found}
+        return before == self._versions and len(addressed) == 1
+
+
 def reachable(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
@@ -377,6 +397,7 @@ def measure(
         arrivals.cache.wait_synced(30)
         # Until istiod and Envoy have it all, they would be timed and not what follows.
         wait_until("all in Envoy", lambda: listeners() >= wanted.services, 120)
+        wait_until("istiod's own writes", Quiet(api, namespace), 300)
         size = proxies.size(api, GATEWAY_NAMESPACE, gateway_pod)
         assert size is not None, "Envoy has no stats"
         most, full = size.udp_bytes(wanted.services), allocated()
