@@ -198,33 +198,6 @@ def _mebibytes(count: int) -> str:
     return f"{count / 2**20:.0f} MiB"
 
 
-def _port_missing(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U110: istiod would send datagrams to an address that does not have the port.
-
-    It gives each port of a ServiceEntry to each of its addresses (convertWorkloadInstanceTo-
-    ServiceInstance, Istio 1.31): one that an address lacks it takes to have the usual number.
-    """
-    if exposure.spec.discovery is not Discovery.ENDPOINTS:
-        return
-    addresses = {
-        port: {endpoint.address for endpoint in exposure.ready_endpoints(port)}
-        for port in exposure.spec.entry_ports
-    }
-    everywhere = set().union(*addresses.values())
-    for port, having in addresses.items():
-        lacking = sorted(everywhere - having)
-        if lacking:
-            yield Finding(
-                "U110",
-                Severity.ERROR,
-                f"{lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''} of Service "
-                f"{snapshot.service} has no port {port.service_port}/UDP, but other ports of this "
-                "exposure: istiod would send it datagrams for that port all the same",
-                f"expose the port by itself: -p {port.gateway_port}:{port.service_port} "
-                f"--name {exposure.spec.service}-{port.service_port}",
-            )
-
-
 def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U201: nothing would answer, for now."""
     if exposure.spec.discovery is Discovery.DNS:
@@ -320,6 +293,28 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
+def _port_missing(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U207: part of a port's datagrams would go to an address that does not have the port."""
+    spec = exposure.spec
+    there = any(before.key == spec.key for before in snapshot.exposures)
+    for port, addresses in exposure.ports_missing().items():
+        more = f" and {len(addresses) - 1} more" if addresses[1:] else ""
+        yield Finding(
+            "U207",
+            Severity.WARNING,
+            f"port {port.service_port}/UDP of Service {snapshot.service} has no ready endpoint at "
+            f"{addresses[0]}{more}, where other ports of this exposure have one: istiod gives each "
+            "port to each address, and part of its datagrams is lost there",
+            (
+                f"first kubectl istio-udp delete -n {spec.namespace} {spec.name}; then "
+                if there
+                else ""
+            )
+            + f"expose each port by itself: -p {port.gateway_port}:{port.service_port} "
+            f"--name {spec.name}-{port.service_port}",
+        )
+
+
 def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U301: the companion Service is a load balancer of its own."""
     service = snapshot.gateway.service
@@ -360,11 +355,11 @@ RULES: tuple[Rule, ...] = (
     _old_gateway,
     _too_many_sessions,
     _too_much_memory,
-    _port_missing,
     _unknown_limit,
     _few_sessions,
     _way_changes,
     _no_ready_endpoint,
+    _port_missing,
     _goes_stale,
     _no_ready_gateway,
     _own_load_balancer,

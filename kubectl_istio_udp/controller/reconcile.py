@@ -32,6 +32,7 @@ from kubectl_istio_udp.controller.outcome import (
     NO_GATEWAY,
     NOT_TAKEN,
     OK,
+    PORT_MISSING,
     PORT_TAKEN,
     REFUSED,
     WAITING,
@@ -213,6 +214,15 @@ class Reconciler:
         else:
             self._apply_all(differing)
         self._prune(own, todo)
+        if missing := exposure.ports_missing():
+            listed = ", ".join(f"{port.service_port}/UDP" for port in missing)
+            return Outcome(
+                OK,
+                PORT_MISSING,
+                f"not every address of the Service has port {listed} ready: istiod gives each port "
+                "to each address, and part of the datagrams is lost there; make a Service for each "
+                "port",
+            )
         ports = ", ".join(map(str, exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
 
@@ -427,7 +437,7 @@ class Reconciler:
     # -- what was there before ----------------------------------------------------------------
 
     def _refresh(self, own: Own, manager: str) -> None:
-        """Write the addresses of an exposure that lists them, if they are others; nothing else."""
+        """Write the ServiceEntry of an exposure that lists addresses, if it is another; no more."""
         spec, entry = own.spec, own.existing.object("ServiceEntry")
         if spec is None or entry is None or spec.discovery is not Discovery.ENDPOINTS:
             return
@@ -438,10 +448,12 @@ class Reconciler:
             for port in spec.ports
         }
         manifest = service_entry(Exposure(spec, families, endpoints=endpoints))
-        if manifest is None or manifest["spec"]["endpoints"] == entry["spec"].get("endpoints"):
+        if manifest is None:
             return
         write = Write(manifest, manager)
-        self._apply(marked(write) if manager == MANAGER else write)
+        write = marked(write) if manager == MANAGER else write
+        if not is_so(write, entry):
+            self._apply(write)
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._view.gateways():

@@ -16,6 +16,7 @@ from kubectl_istio_udp.cluster.watch import Key
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import (
+    EXPOSED,
     FAILED,
     GONE,
     NOT_TAKEN,
@@ -284,7 +285,7 @@ class Controller:
                 about,
                 reason=outcome.reason,
                 message=outcome.message,
-                warning=outcome.state != OK,
+                warning=outcome.reason != EXPOSED,
                 by=self._settings.identity,
             )
         except IstioUdpError as error:

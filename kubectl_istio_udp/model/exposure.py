@@ -276,3 +276,23 @@ class Exposure:
         if ready or self.spec.discovery is Discovery.SELECTOR:
             return ready
         return tuple(e for e in there if e.serving and e.terminating)
+
+    def ports_missing(self) -> dict[ExposedPort, list[str]]:
+        """The addresses to which istiod would send a listed port's datagrams for nobody.
+
+        It gives each port of a ServiceEntry to each of its addresses; where one says no number
+        for a port, it takes the usual one (convertWorkloadInstanceToServiceInstance, Istio 1.31).
+        A port without any endpoint is left out: nothing answers there at all.
+        """
+        if self.spec.discovery is not Discovery.ENDPOINTS or len(self.spec.entry_ports) < 2:
+            return {}
+        listed = {
+            port: {endpoint.address for endpoint in self.ready_endpoints(port)}
+            for port in self.spec.entry_ports
+        }
+        everywhere = set().union(*listed.values())
+        return {
+            port: sorted(everywhere - addresses)
+            for port, addresses in listed.items()
+            if addresses and everywhere - addresses
+        }

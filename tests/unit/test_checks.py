@@ -91,6 +91,16 @@ APART = cluster(
         endpoint_slice(endpoint("10.0.0.2"), ports=[SYSLOG], suffix="log"),
     ],
 )
+HALF_READY = cluster(
+    service=TWO_PORTS,
+    slices=[
+        endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2")),
+        endpoint_slice(
+            endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False), ports=[SYSLOG], suffix="log"
+        ),
+    ],
+)
+ONE_WITHOUT = cluster(service=TWO_PORTS, slices=[endpoint_slice(endpoint("10.0.0.1"))])
 TOGETHER = cluster(
     service=TWO_PORTS,
     slices=[
@@ -130,7 +140,6 @@ FIRES = [
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
     ("U109", {"cluster_": LIMITED, "size": ProxySize(2, 100), "others": Others(ports=4_000)}),
     ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000), "others": Others(ports=10)}),
-    ("U110", {"cluster_": APART, "request": LISTED}),
     ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
     ("U206", {"exposures": (SPEC,), "options": PATCH}),
     ("U201", {"cluster_": UNREADY}),
@@ -138,6 +147,8 @@ FIRES = [
     ("U202", {"request": {"discovery": Discovery.STATIC}}),
     ("U202", {"request": {"discovery": Discovery.ENDPOINTS}}),
     ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
+    ("U207", {"cluster_": APART, "request": LISTED}),
+    ("U207", {"cluster_": HALF_READY, "request": LISTED}),
     ("U204", {"file_limit": None}),
     ("U205", {"file_limit": 2_500}),
     ("U205", {"file_limit": 10_000, "others": Others(sessions=7_500)}),
@@ -178,9 +189,10 @@ SILENT = [
             "exposures": (SPEC,),
         },
     ),
-    ("U110", {"cluster_": TOGETHER, "request": LISTED}),
-    ("U110", {"cluster_": APART, "request": {"discovery": Discovery.SELECTOR}}),
-    ("U110", {"cluster_": APART, "request": {**LISTED, "ports": (PortRequest(5300, 53),)}}),
+    ("U207", {"cluster_": TOGETHER, "request": LISTED}),
+    ("U207", {"cluster_": ONE_WITHOUT, "request": LISTED}),
+    ("U207", {"cluster_": APART, "request": {"discovery": Discovery.SELECTOR}}),
+    ("U207", {"cluster_": APART, "request": {**LISTED, "ports": (PortRequest(5300, 53),)}}),
     ("U201", {}),
     ("U201", {"cluster_": EXTERNAL}),
     ("U202", {}),
@@ -252,10 +264,18 @@ def test_too_many_sessions_says_how_many_fit():
 
 
 def test_a_port_that_an_address_lacks_is_to_be_exposed_by_itself():
-    first, second = errors(findings(cluster_=APART, request=LISTED))
-    assert "10.0.0.2 of Service default/coredns has no port 53/UDP" in first.message
-    assert first.hint.endswith("-p 53:53 --name coredns-53")
-    assert "10.0.0.1 of Service default/coredns has no port 514/UDP" in second.message
+    def found(**facts):
+        all_found = findings(cluster_=APART, request=LISTED, **facts)
+        return [f for f in all_found if f.code == "U207"]
+
+    first, second = found()
+    assert "port 53/UDP of Service default/coredns has no ready endpoint at 10.0.0.2" in str(first)
+    assert first.hint == "expose each port by itself: -p 53:53 --name coredns-53"
+    assert "port 514/UDP of Service default/coredns has no ready endpoint at 10.0.0.1" in str(
+        second
+    )
+    again, _ = found(exposures=(SPEC,))
+    assert again.hint.startswith("first kubectl istio-udp delete -n default coredns; then expose")
 
 
 def test_a_finding_without_a_hint():

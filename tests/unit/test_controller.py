@@ -503,6 +503,37 @@ def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Runnin
     assert running.entry(name) is None and running.filter(name) is None
 
 
+def test_a_persons_entry_sends_to_the_port_that_was_meant(running: Running) -> None:
+    """The addresses alone say no port; the entry does."""
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    edited = running.entry(name)
+    edited["spec"]["ports"][0]["targetPort"] = 5353
+    running.server.put(edited)
+    running.start()
+    until(lambda: running.entry(name)["spec"]["ports"][0]["targetPort"] == 53)
+    assert running.quiet() == [running.server.writes()[0]]
+
+
+def test_ports_that_not_every_address_has_are_exposed_and_told(running: Running) -> None:
+    """In whatever order Service and slices come; what is deleted meanwhile is put back."""
+    log = [{"name": "udp-log", "port": 514, "protocol": "UDP"}]
+    running.start()
+    asked = wished(ports="5300:53,5301:514", options={"discovery": "endpoints"})
+    asked["spec"]["ports"] = [udp(), udp(514, "udp-log")]
+    running.server.put(asked, endpoint_slice(endpoint("10.0.0.1")))
+    running.exposed()
+    running.tells("Exposed")
+    running.server.put(endpoint_slice(endpoint("10.0.0.2"), ports=log, suffix="log"))
+    told = running.tells("PortMissing")
+    assert "port 53/UDP, 514/UDP ready" in told
+    types = {e["reason"]: e["type"] for e in running.server.all("Event")}
+    assert types == {"Exposed": "Normal", "PortMissing": "Warning"}
+    running.server.remove("EnvoyFilter", "istio-system", NAME)
+    running.exposed()
+    assert running.addresses() == ["10.0.0.1", "10.0.0.2"]
+
+
 def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Running) -> None:
     """The watch has not told of it yet: what is written says which object it means."""
     name = object_name("default", "mine")
