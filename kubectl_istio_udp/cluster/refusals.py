@@ -128,10 +128,11 @@ def _not_found(action: Action) -> NotFound:
 
 
 def _not_installed(action: Action) -> NotInstalled:
-    istio = action.group.endswith("istio.io")
+    why = ": Istio's CRDs are not installed there" if action.group.endswith("istio.io") else ""
+    # Others are asked for in versions that every Istio has.
+    old = ", or older than Istio 1.22" if action.plural == "serviceentries" else ""
     return NotInstalled(
-        f"the cluster does not know {action.resource}"
-        + (": Istio's CRDs are not installed there, or older than Istio 1.22" if istio else ""),
+        f"the cluster does not know {action.resource}{why}{old}",
         hints=["is this the right cluster? kubectl config current-context"],
     )
 

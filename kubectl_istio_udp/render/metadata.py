@@ -11,9 +11,9 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.kinds import Spec
 
 # EnvoyFilter has no newer version. A ServiceEntry changes with its endpoints, up to a hundred times
-# a second: v1 (Istio 1.22 and newer) is the version that istiod watches and that is stored, and a
-# write in another one costs the API server a quarter more (docs/measurements.md). A VirtualService
-# is written once, and there may be one from Istio 1.15 on.
+# a second: v1 (served from Istio 1.22 on) is the version that newer istiods watch and that is
+# stored, and a write in another one costs the API server a quarter more (docs/measurements.md). A
+# VirtualService is written once, and there may be one from Istio 1.15 on.
 ISTIO_ALPHA_API = "networking.istio.io/v1alpha3"
 ISTIO_BETA_API = "networking.istio.io/v1beta1"
 ISTIO_API = "networking.istio.io/v1"
