@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kubectl_istio_udp.cluster.client import Api, Applied
@@ -69,13 +70,17 @@ class Transaction:
         if not self._dry_run:
             self._undo.append((write, before))
         try:
-            applied = self._api.apply(
-                write.manifest,
-                before=before,
-                manager=write.manager,
-                force=self._force,
-                dry_run=self._dry_run,
-            )
+            # Who interrupts waits for this one answer: a request under way that is only forgotten
+            # could be carried out after it has been taken back.
+            with ThreadPoolExecutor(1) as pool:
+                applied = pool.submit(
+                    self._api.apply,
+                    write.manifest,
+                    before=before,
+                    manager=write.manager,
+                    force=self._force,
+                    dry_run=self._dry_run,
+                ).result()
         except Unreachable:
             raise
         except ClusterError:
