@@ -122,14 +122,7 @@ def test_headless_selectorless_and_external_name(space: Space, port: int) -> Non
     space.apply(
         service("headless", app="dns", clusterIP="None"),
         bare,
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"name": "bare-1", "labels": {"kubernetes.io/service-name": "bare"}},
-            "addressType": "IPv4",
-            "ports": [{"name": "dns-53", "port": 53, "protocol": "UDP"}],
-            "endpoints": [{"addresses": [pod]}],
-        },
+        _piece("bare", 53, pod),
         service("outside", type="ExternalName", externalName=f"dns.{space.name}.svc.cluster.local"),
     )
     for index, (name, found_by) in enumerate(
