@@ -15,8 +15,8 @@ from kubectl_istio_udp.model.names import MANAGER
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.checks.findings import Finding
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.writing import Transaction
+    from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.write import Write
 
 

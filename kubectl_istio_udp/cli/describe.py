@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @options.cluster_options
 def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
     """Show what was asked for, the objects it became, and what each gateway pod has of it."""
-    from kubectl_istio_udp.cluster.client import for_each
     from kubectl_istio_udp.cluster.status import proxy_rows, read_status
+    from kubectl_istio_udp.kube.client import for_each
     from kubectl_istio_udp.output import printing
 
     api = common.connect()

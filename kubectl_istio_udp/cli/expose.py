@@ -31,9 +31,9 @@ from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
 from kubectl_istio_udp.model.ports import parse_port_requests
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.cluster.writing import Transaction
+    from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.snapshot import Snapshot
     from kubectl_istio_udp.model.write import Write

@@ -17,9 +17,9 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
+    from kubectl_istio_udp.kube.client import Api
 
 Decorator = Callable[[Any], Any]
 CONTROLLER_NAMESPACE = "istio-udp"
@@ -71,7 +71,7 @@ class Common:
         Raises:
             Unreachable: the kubeconfig cannot be used.
         """
-        from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
+        from kubectl_istio_udp.kube.client import Api, ConnectionOptions
 
         return Api.connect(
             ConnectionOptions(

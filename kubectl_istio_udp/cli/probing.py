@@ -16,8 +16,8 @@ from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.toolpod import ToolPod
+    from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.service import Service
     from kubectl_istio_udp.probe.spec import Probe
     from kubectl_istio_udp.probe.verdict import HopResult, Verdict
@@ -145,7 +145,7 @@ def send(
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
     """
-    from kubectl_istio_udp.cluster.client import for_each
+    from kubectl_istio_udp.kube.client import for_each
     from kubectl_istio_udp.probe.result import Answer, read_answer
     from kubectl_istio_udp.probe.spec import argv
     from kubectl_istio_udp.probe.verdict import HopResult

@@ -13,9 +13,9 @@ from kubectl_istio_udp.cli import probing
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.connection import Target
     from kubectl_istio_udp.cluster.toolpod import ToolPod
+    from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.reach import Proxy
     from kubectl_istio_udp.probe.loglines import Line
 

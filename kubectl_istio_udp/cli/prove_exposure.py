@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from kubectl_istio_udp.cli import probing
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
+    from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.hop import Hop
     from kubectl_istio_udp.model.service import EndpointSlice, Service
@@ -32,11 +32,11 @@ def prove_exposure(
         UsageError: nobody says what to ask.
         ClusterError, Unreachable, Forbidden: it could not be asked.
     """
-    from kubectl_istio_udp.cluster.client import in_parallel
     from kubectl_istio_udp.cluster.hops import (
         gateway_hops,
         read_service,
     )
+    from kubectl_istio_udp.kube.client import in_parallel
     from kubectl_istio_udp.model.errors import NotFound
     from kubectl_istio_udp.probe.verdict import Verdict, judge
 

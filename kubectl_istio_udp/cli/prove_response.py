@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from kubectl_istio_udp.cli import probing
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.client import Api
     from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
+    from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.response import ResponseSpec
 
 # Names that nobody has stand for "any host" (RFC 2606).

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.cluster.waiting import ready_pods
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.names import service_manager
 from kubectl_istio_udp.model.ownership import is_managed

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel
 from kubectl_istio_udp.cluster.existing import Existing, list_exposures
+from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.wish import SOURCE_LABEL, is_wished

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.cluster.client import Api, for_each
+from kubectl_istio_udp.kube.client import Api, for_each
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec

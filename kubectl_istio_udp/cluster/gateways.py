@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.cluster.client import Api, for_each, selector_of
+from kubectl_istio_udp.kube.client import Api, for_each, selector_of
 from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.model.gateway import (
     GATEWAY_API_LABEL,

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import gateway_service
-from kubectl_istio_udp.cluster.client import Api, in_parallel
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.cluster.waiting import ready_pods
+from kubectl_istio_udp.kube.client import Api, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.hop import Hop, Via

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
-from kubectl_istio_udp.cluster.client import Api, for_each, in_parallel
 from kubectl_istio_udp.cluster.existing import Existing, exposure_of
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.cluster.waiting import ready_pods
+from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import GatewayRef

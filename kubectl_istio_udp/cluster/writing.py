@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from kubectl_istio_udp.cluster.client import Api, Applied
 from kubectl_istio_udp.cluster.existing import OBJECT_KINDS, Existing, exposure_of
 from kubectl_istio_udp.cluster.waiting import wait_until_gone
+from kubectl_istio_udp.kube.client import Api, Applied
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode

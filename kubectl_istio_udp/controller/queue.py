@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from kubectl_istio_udp.cluster.watch import Backoff
+from kubectl_istio_udp.kube.watch import Backoff
 
 Key = TypeVar("Key", bound=Hashable)
 

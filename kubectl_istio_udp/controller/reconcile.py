@@ -19,8 +19,6 @@ from typing import Any
 
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
-from kubectl_istio_udp.cluster.client import Api
-from kubectl_istio_udp.cluster.watch import Key
 from kubectl_istio_udp.cluster.writing import release_gateway_ports, without_listeners
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
@@ -42,6 +40,8 @@ from kubectl_istio_udp.controller.outcome import (
     refused,
 )
 from kubectl_istio_udp.controller.view import Own, View
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError

@@ -9,10 +9,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_istio_udp.cluster.client import Api
-from kubectl_istio_udp.cluster.events import tell
-from kubectl_istio_udp.cluster.lease import Election
-from kubectl_istio_udp.cluster.watch import Key
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import (
@@ -29,6 +25,10 @@ from kubectl_istio_udp.controller.outcome import (
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler
 from kubectl_istio_udp.controller.view import View
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.events import tell
+from kubectl_istio_udp.kube.lease import Election
+from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.wish import Wish

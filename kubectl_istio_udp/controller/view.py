@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.cluster.existing import OBJECT_KINDS, Existing, exposure_of
-from kubectl_istio_udp.cluster.watch import Cache, Key
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import UsageError

@@ -13,8 +13,8 @@ from kubernetes.config import kube_config
 from kubectl_istio_udp.cli import expose, probing
 from kubectl_istio_udp.cli.main import main
 from kubectl_istio_udp.cluster import addresses, toolpod, waiting
-from kubectl_istio_udp.cluster.client import Api, ConnectionOptions
 from kubectl_istio_udp.envoy import binary
+from kubectl_istio_udp.kube.client import Api, ConnectionOptions
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_istio_udp.cluster import client
-from kubectl_istio_udp.cluster.client import Api, ConnectionOptions, for_each, in_parallel
+from kubectl_istio_udp.kube import client
+from kubectl_istio_udp.kube.client import Api, ConnectionOptions, for_each, in_parallel
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,

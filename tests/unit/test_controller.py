@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.cluster.client import Api
 from kubectl_istio_udp.controller import reconcile
 from kubectl_istio_udp.controller.objects import marked
 from kubectl_istio_udp.controller.run import Controller, Settings
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name

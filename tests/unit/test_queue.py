@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from kubectl_istio_udp.cluster.watch import Backoff
 from kubectl_istio_udp.controller.queue import WorkQueue
+from kubectl_istio_udp.kube.watch import Backoff
 from kubectl_istio_udp.model.errors import Busy
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.cluster.client import Api
-from kubectl_istio_udp.cluster.watch import Cache, Key
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
 
 
 class Kept:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from kubectl_istio_udp.cluster.client import Api
-from kubectl_istio_udp.cluster.watch import Cache, Key
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.errors import Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.names import MANAGER
 

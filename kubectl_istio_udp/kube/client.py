@@ -32,7 +32,7 @@ from kubernetes.config import (
 )
 from urllib3.connection import HTTPConnection
 
-from kubectl_istio_udp.cluster.refusals import Action, refusal
+from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.model.errors import (
     Busy,
     ClusterError,

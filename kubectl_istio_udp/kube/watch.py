@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from kubectl_istio_udp.cluster.client import Api, Watch
+from kubectl_istio_udp.kube.client import Api, Watch
 from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError
 
 Kept = TypeVar("Kept")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timezone
 
-from kubectl_istio_udp.cluster.client import Api
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import Conflict
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.wish import About
