@@ -157,8 +157,8 @@ def _place(
 
 
 def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
+    from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.existing import get_existing
-    from kubectl_istio_udp.cluster.writing import delete_existing
     from kubectl_istio_udp.output import printing
 
     for existing in get_existing(api, namespace, [f"accesslog/{name}"]):

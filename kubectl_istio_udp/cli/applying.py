@@ -14,8 +14,8 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.names import MANAGER
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.checks.findings import Finding
-    from kubectl_istio_udp.cluster.writing import Transaction
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.write import Write
 
@@ -137,8 +137,9 @@ def write_all(
     Raises:
         Refused, Rejected and whatever the cluster says; nothing of it is there then.
     """
+    from kubectl_istio_udp.apply.deletion import prune
+    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cli.validating import ensure_accepted
-    from kubectl_istio_udp.cluster.writing import Transaction, prune
     from kubectl_istio_udp.output import printing
 
     ensure_accepted([write.manifest for write in todo], applying.validate, flags)

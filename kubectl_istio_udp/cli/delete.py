@@ -39,8 +39,8 @@ def command(
     NAME is an exposure; response/NAME and accesslog/NAME are the others. Of an exposure the way
     for clients goes first, then the listener, the cluster and the endpoints.
     """
+    from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.existing import get_existing
-    from kubectl_istio_udp.cluster.writing import delete_existing
     from kubectl_istio_udp.output import printing
 
     if bool(names) == all_names:

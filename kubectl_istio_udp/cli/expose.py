@@ -31,8 +31,8 @@ from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
 from kubectl_istio_udp.model.ports import parse_port_requests
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
-    from kubectl_istio_udp.cluster.writing import Transaction
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.snapshot import Snapshot
@@ -206,7 +206,7 @@ def check_plan(planned: Plan, snapshot: Snapshot) -> None:
 
 
 def _write(api: Api, exposure: Exposure, snapshot: Snapshot, applying: Applying) -> None:
-    from kubectl_istio_udp.cluster.writing import prune_gateway_ports
+    from kubectl_istio_udp.apply.deletion import prune_gateway_ports
     from kubectl_istio_udp.render.exposure import writes
 
     todo = writes(exposure, applying.manager)

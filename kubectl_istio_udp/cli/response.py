@@ -20,8 +20,8 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
-    from kubectl_istio_udp.cluster.writing import Transaction
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.response import Answer, Response
 

@@ -43,8 +43,8 @@ def apply_command(
     common: options.Common,
 ) -> None:
     """Apply the samples, and wait until they run."""
+    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.toolpod import wait_running
-    from kubectl_istio_udp.cluster.writing import Transaction
     from kubectl_istio_udp.model.errors import ApplyConflict
     from kubectl_istio_udp.model.names import MANAGER
     from kubectl_istio_udp.model.write import Write

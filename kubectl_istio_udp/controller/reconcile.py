@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kubectl_istio_udp.apply.deletion import release_gateway_ports, without_listeners
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
-from kubectl_istio_udp.cluster.writing import release_gateway_ports, without_listeners
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
     EXPOSED,

@@ -64,8 +64,8 @@ def command(
     ServiceAccount, Roles, Deployment, PodDisruptionBudget, NetworkPolicy. Repeating it changes
     what is to be another. The namespace is made where it is missing.
     """
+    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.controllers import api_ports, smallest_file_limit
-    from kubectl_istio_udp.cluster.writing import Transaction
     from kubectl_istio_udp.output import printing
 
     wanted = Installation(

@@ -28,6 +28,7 @@ def command(
     The controller ends first, then its exposures go as `delete` takes them, then its rights. The
     Services' annotations and the namespace stay.
     """
+    from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.controllers import (
         KINDS,
         is_declared,
@@ -35,7 +36,6 @@ def command(
         wait_no_pods,
     )
     from kubectl_istio_udp.cluster.existing import list_exposures
-    from kubectl_istio_udp.cluster.writing import delete_existing
     from kubectl_istio_udp.output import printing
 
     api = common.connect()

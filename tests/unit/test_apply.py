@@ -4,13 +4,13 @@ import copy
 
 import pytest
 
-from kubectl_istio_udp.cluster.existing import list_exposures
-from kubectl_istio_udp.cluster.writing import (
-    Transaction,
+from kubectl_istio_udp.apply.deletion import (
     delete_existing,
     prune,
     prune_gateway_ports,
 )
+from kubectl_istio_udp.apply.transaction import Transaction
+from kubectl_istio_udp.cluster.existing import list_exposures
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,

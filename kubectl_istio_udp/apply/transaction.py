@@ -1,0 +1,132 @@
+"""Write the objects of an exposure, response or access log: all of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api, Applied
+from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
+from kubectl_istio_udp.model.ownership import managed_ports
+from kubectl_istio_udp.model.write import Write
+
+_IDENTITY = ("name", "namespace")
+# What we apply of a port; the server adds more (nodePort).
+_APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
+
+
+class Transaction:
+    """Writes that can be taken back together.
+
+    Used as a context: leaving it by an exception (an interruption too) takes back, in reverse
+    order, what it wrote: created objects are deleted, changed ones get their former content.
+    `keep` ends that: what is written by then stays.
+    """
+
+    def __init__(self, api: Api, *, force: bool = False, dry_run: bool = False) -> None:
+        """Take the cluster, whether to take fields over, and whether only to ask the server."""
+        self._api, self._force, self._dry_run = api, force, dry_run
+        self._undo: list[tuple[Write, Mapping[str, Any] | None]] = []
+
+    def __enter__(self) -> Transaction:
+        """Begin."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Take back on any exception; the message of one of ours says what became of it."""
+        if error is None or not self._undo:
+            return
+        aftermath = _aftermath(self._take_back())
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted("interrupted", hints=aftermath) from None
+        if isinstance(error, IstioUdpError):
+            error.hints = (*error.hints, *aftermath)
+
+    def keep(self) -> None:
+        """What has been written stays, whatever happens next."""
+        self._undo.clear()
+
+    def apply(self, write: Write) -> Applied:
+        """Server-side apply one write.
+
+        Raises:
+            ApplyConflict, Forbidden, Unreachable, ClusterError: as the server says; nothing of
+                this write is there then.
+        """
+        before = self._api.find(write.kind, write.namespace, write.name)
+        # Beforehand: an answer that never comes may be to a write that was done.
+        if not self._dry_run:
+            self._undo.append((write, before))
+        try:
+            # Who interrupts waits for this one answer: a request under way that is only forgotten
+            # could be carried out after it has been taken back.
+            with ThreadPoolExecutor(1) as pool:
+                applied = pool.submit(
+                    self._api.apply,
+                    write.manifest,
+                    before=before,
+                    manager=write.manager,
+                    force=self._force,
+                    dry_run=self._dry_run,
+                ).result()
+        except Unreachable:
+            raise
+        except ClusterError:
+            self._undo[-1:] = []
+            raise
+        if applied.verb == "unchanged":
+            self._undo[-1:] = []
+        return applied
+
+    def _take_back(self) -> list[tuple[Write, IstioUdpError]]:
+        """Undo in reverse order; what could not be undone, and why."""
+        remaining = []
+        for write, before in reversed(self._undo):
+            try:
+                if before is None and write.whole:
+                    self._api.delete(write.kind, write.namespace, write.name)
+                else:
+                    former = _former(write, before or {})
+                    self._api.apply(former, before=before, manager=write.manager, force=True)
+            except IstioUdpError as error:
+                remaining.append((write, error))
+        self._undo.clear()
+        return remaining
+
+
+def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that gives an object its former content, as far as it was ours."""
+    manifest = write.manifest
+    former: dict[str, Any] = {
+        "apiVersion": manifest["apiVersion"],
+        "kind": manifest["kind"],
+        "metadata": {key: value for key, value in manifest["metadata"].items() if key in _IDENTITY},
+    }
+    if not write.whole:
+        former["spec"] = {
+            "ports": [
+                {key: entry[key] for key in _APPLIED_PORT_FIELDS if key in entry}
+                for entry in managed_ports(before, write.manager)
+            ]
+        }
+        return former
+    for part in ("labels", "annotations"):
+        mine = manifest["metadata"].get(part) or {}
+        theirs = before["metadata"].get(part) or {}
+        former["metadata"][part] = {key: theirs[key] for key in mine if key in theirs}
+    # Its spec, or what such a kind has in place of one (data, rules).
+    former |= {key: before[key] for key in manifest if key not in former and key in before}
+    if manifest["kind"] == "Service":
+        former["spec"] = {k: v for k, v in before["spec"].items() if k in manifest["spec"]}
+    return former
+
+
+def _aftermath(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
+    if not remaining:
+        return ["what this run had written was taken back"]
+    return [
+        f"could not be taken back and may remain: {write.kind} {write.namespace}/{write.name} "
+        f"({error.message})"
+        for write, error in remaining
+    ]
