@@ -39,35 +39,15 @@ from kubectl_istio_udp.model.errors import (
     Expired,
     IstioUdpError,
     NotFound,
+    NotInstalled,
     Unreachable,
 )
+from kubectl_istio_udp.model.resources import RESOURCES
 
 Object = Mapping[str, Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PATHS = {
-    "Namespace": ("api/v1", "namespaces"),
-    "Service": ("api/v1", "services"),
-    "Pod": ("api/v1", "pods"),
-    "ConfigMap": ("api/v1", "configmaps"),
-    "Deployment": ("apis/apps/v1", "deployments"),
-    "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
-    "EnvoyFilter": ("apis/networking.istio.io/v1alpha3", "envoyfilters"),
-    "ServiceEntry": ("apis/networking.istio.io/v1", "serviceentries"),
-    "Event": ("api/v1", "events"),
-    "Lease": ("apis/coordination.k8s.io/v1", "leases"),
-    "ServiceAccount": ("api/v1", "serviceaccounts"),
-    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
-    "ClusterRole": ("apis/rbac.authorization.k8s.io/v1", "clusterroles"),
-    "ClusterRoleBinding": ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
-    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
-    "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
-    "VirtualService": ("apis/networking.istio.io/v1beta1", "virtualservices"),
-    "Gateway": ("apis/networking.istio.io/v1beta1", "gateways"),
-    "Telemetry": ("apis/telemetry.istio.io/v1alpha1", "telemetries"),
-}
 _METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT"}
 # A connection whose other end has gone is noticed although nothing is sent: after 10 s of silence
 # the kernel asks every 5 s, and gives up after the third.
@@ -159,6 +139,7 @@ class Api:
         configuration.connection_pool_maxsize = _KEPT_CONNECTIONS
         configuration.socket_options = _socket_options()
         self._pool = RESTClientObject(configuration).pool_manager
+        self._served: dict[str, str] = {}
         self.namespace = namespace
 
     @classmethod
@@ -404,7 +385,8 @@ class Api:
         """
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
         query += [("command", word) for word in command]
-        path = self._path("Pod", namespace, pod, "exec")
+        pods = RESOURCES["Pod"]
+        path = pods.path(pods.api_version, namespace, pod, "exec")
         url = re.sub("^http", "ws", self._configuration.host) + path + "?" + urlencode(query)
         deadline = time.monotonic() + timeout
         socket = websocket.WebSocket(sslopt=self._tls())
@@ -462,11 +444,6 @@ class Api:
             headers.add("Impersonate-Group", group)
         return headers
 
-    def _path(self, kind: str, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        root, plural = _PATHS[kind]
-        parts = ["", root, *(["namespaces", namespace] if namespace else []), plural]
-        return "/".join([*parts, *filter(None, [name, subresource])])
-
     def _json(
         self, verb: str, kind: str, namespace: str | None, name: str = "", **more: Any
     ) -> Any:
@@ -506,18 +483,51 @@ class Api:
         raw: bool = False,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request; its answer, if that is no refusal."""
-        path = self._path(kind, namespace, name, subresource)
+        """Send one request, in the first version that the server has; its answer if it accepts."""
+        known = self._served.get(kind)
+        missing: NotInstalled | None = None
+        for api_version in (known,) if known else RESOURCES[kind].api_versions:
+            try:
+                answer = self._send_in(
+                    api_version,
+                    self._action(verb, kind, namespace, name, subresource),
+                    query=query,
+                    body=body,
+                    raw=raw,
+                    stream=stream,
+                )
+            except NotInstalled as error:
+                missing = missing or error
+                continue
+            self._served[kind] = api_version
+            return answer
+        self._served.pop(kind, None)
+        raise missing or AssertionError(f"{kind} has no version")
+
+    def _send_in(
+        self,
+        api_version: str,
+        action: Action,
+        *,
+        query: Mapping[str, str] | None,
+        body: Object | None,
+        raw: bool,
+        stream: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        path = RESOURCES[action.kind].path(
+            api_version, action.namespace, action.name, action.subresource
+        )
         url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
         headers = self._headers()
         headers["Accept"] = "*/*" if raw else "application/json"
         if body is not None:
-            applied = verb == "patch"
+            body = {**body, "apiVersion": api_version}
+            applied = action.verb == "patch"
             headers["Content-Type"] = "application/" + ("apply-patch+yaml" if applied else "json")
         seconds = self._options.request_timeout or None
         try:
             answer: urllib3.BaseHTTPResponse = self._pool.request(
-                _METHODS.get(verb, verb.upper()),
+                _METHODS.get(action.verb, action.verb.upper()),
                 url,
                 headers=headers,
                 body=_encoded(body) if body is not None else None,
@@ -526,7 +536,6 @@ class Api:
                 preload_content=not stream,
             )
             if answer.status >= 300:
-                action = self._action(verb, kind, namespace, name, subresource)
                 raise _timed(refusal(answer.status, answer.data, action), answer.headers)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # Whatever ended this connection, those that wait in the pool may have met with too.
@@ -550,10 +559,8 @@ class Api:
     def _action(
         self, verb: str, kind: str, namespace: str | None, name: str, subresource: str
     ) -> Action:
-        root, plural = _PATHS[kind]
-        group = ".".join(root.split("/")[1:-1])
         user = self._options.as_user
-        return Action(verb, kind, plural, group, namespace, name, subresource, user)
+        return Action(verb, RESOURCES[kind], namespace, name, subresource, user)
 
     def _unreachable(self, error: BaseException, seconds: float | None) -> Unreachable:
         host = self._configuration.host

@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.errors import (
     NotFound,
     NotInstalled,
 )
+from kubectl_istio_udp.model.resources import Resource
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,7 @@ class Action:
 
     Attributes:
         verb: as RBAC names it: get, list, patch, delete, create.
-        kind: e.g. `Pod`.
-        plural: e.g. `pods`.
-        group: the API group, "" for the core.
+        of: the kind of object.
         namespace: None for all namespaces.
         name: "" for a list.
         subresource: e.g. `exec`, "" for the object itself.
@@ -36,18 +35,21 @@ class Action:
     """
 
     verb: str
-    kind: str
-    plural: str
-    group: str = ""
+    of: Resource
     namespace: str | None = None
     name: str = ""
     subresource: str = ""
     user: str | None = None
 
     @property
+    def kind(self) -> str:
+        """The kind of object, e.g. `Pod`."""
+        return self.of.kind
+
+    @property
     def resource(self) -> str:
         """As kubectl takes it: `envoyfilters.networking.istio.io`."""
-        return ".".join(filter(None, [self.plural, self.group]))
+        return self.of.qualified
 
     @property
     def scope(self) -> str:
@@ -107,8 +109,9 @@ def _forbidden(message: str, action: Action) -> Forbidden:
     # The verb that the server missed may be another: `create` for an apply, `get` for an exec.
     refused = _CANNOT.search(message)
     verb = refused[1] if refused else action.verb
-    parts = [action.plural, action.subresource]
-    resource = "/".join(filter(None, parts)) + (f".{action.group}" if action.group else "")
+    parts = [action.of.plural, action.subresource]
+    group = action.of.group
+    resource = "/".join(filter(None, parts)) + (f".{group}" if group else "")
     check = f"kubectl auth can-i {verb} {action.resource} {action.scope}"
     if action.subresource:
         check += f" --subresource={action.subresource}"
@@ -128,11 +131,10 @@ def _not_found(action: Action) -> NotFound:
 
 
 def _not_installed(action: Action) -> NotInstalled:
-    why = ": Istio's CRDs are not installed there" if action.group.endswith("istio.io") else ""
-    # Others are asked for in versions that every Istio has.
-    old = ", or older than Istio 1.22" if action.plural == "serviceentries" else ""
+    istio = action.of.group.endswith("istio.io")
+    why = ": Istio's CRDs are not installed there" if istio else ""
     return NotInstalled(
-        f"the cluster does not know {action.resource}{why}{old}",
+        f"the cluster does not know {action.resource}{why}",
         hints=["is this the right cluster? kubectl config current-context"],
     )
 

@@ -9,19 +9,14 @@ from typing import Any
 
 import click
 
-_GROUPS = {
-    "EnvoyFilter": ".networking.istio.io",
-    "ServiceEntry": ".networking.istio.io",
-    "VirtualService": ".networking.istio.io",
-    "Gateway": ".networking.istio.io",
-    "Deployment": ".apps",
-}
+from kubectl_istio_udp.model.resources import RESOURCES
+
 _DRY_RUN = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
 
 
 def resource(kind: str, name: str) -> str:
     """An object as kubectl names it: `envoyfilter.networking.istio.io/udp-default-coredns`."""
-    return f"{kind.lower()}{_GROUPS.get(kind, '')}/{name}"
+    return f"{RESOURCES[kind].singular}/{name}"
 
 
 def object_line(kind: str, name: str, outcome: str, dry_run: str = "none") -> str:
@@ -31,7 +26,7 @@ def object_line(kind: str, name: str, outcome: str, dry_run: str = "none") -> st
 
 def deleted_line(kind: str, name: str, dry_run: str = "none") -> str:
     """Kubectl's line about a deleted object: `service "coredns" deleted`."""
-    return f'{kind.lower()}{_GROUPS.get(kind, "")} "{name}" deleted{_DRY_RUN[dry_run]}'
+    return f'{RESOURCES[kind].singular} "{name}" deleted{_DRY_RUN[dry_run]}'
 
 
 def documents(items: Sequence[Mapping[str, Any]], form: str) -> str:

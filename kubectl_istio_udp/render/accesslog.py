@@ -16,8 +16,9 @@ from kubectl_istio_udp.model.accesslog import (
     LogField,
     Reach,
 )
+from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, metadata
+from kubectl_istio_udp.render.metadata import metadata
 
 _TYPE = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _CONTEXTS = {
@@ -50,8 +51,7 @@ def access_log_writes(spec: AccessLogSpec, manager: str = names.MANAGER) -> tupl
     if spec.selector:
         body = {"workloadSelector": {"labels": dict(spec.selector)}, **body}
     manifest = {
-        "apiVersion": ISTIO_ALPHA_API,
-        "kind": "EnvoyFilter",
+        **RESOURCES["EnvoyFilter"].type_meta,
         "metadata": metadata(spec, spec.namespace),
         "spec": body,
     }

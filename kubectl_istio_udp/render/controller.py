@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp import __version__
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.resources import RESOURCES
 
 Manifest = dict[str, Any]
 
@@ -17,7 +19,6 @@ DEFAULT_IMAGE = f"kubectl-istio-udp/controller:{__version__}"
 LABELS = {names.MANAGED_BY_LABEL: names.MANAGER, "app.kubernetes.io/name": NAME}
 SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _PODS = {"app.kubernetes.io/name": NAME}
-_RBAC = "rbac.authorization.k8s.io"
 _PORT = 8080
 # Where API servers listen, behind their Service's 443; policies are applied to what is behind it.
 _API_PORTS = (443, 6443)
@@ -64,56 +65,60 @@ def controller(wanted: Installation) -> tuple[Manifest, ...]:
     )
 
 
-def _object(api: str, kind: str, namespace: str | None, name: str = NAME) -> Manifest:
+def _object(kind: str, namespace: str | None, name: str = NAME) -> Manifest:
     metadata: Manifest = {"name": name, "labels": dict(LABELS)}
     if namespace:
         metadata["namespace"] = namespace
-    return {"apiVersion": api, "kind": kind, "metadata": metadata}
+    return {**RESOURCES[kind].type_meta, "metadata": metadata}
 
 
 def _service_account(wanted: Installation) -> Manifest:
-    return _object("v1", "ServiceAccount", wanted.namespace)
+    return _object("ServiceAccount", wanted.namespace)
 
 
-def _rule(group: str, resources: list[str], *verbs: str, **more: list[str]) -> Manifest:
-    return {"apiGroups": [group], "resources": resources, "verbs": list(verbs), **more}
+def _rule(kinds: Sequence[str], *verbs: str, **more: list[str]) -> Manifest:
+    """A rule about kinds of one API group."""
+    resources = [RESOURCES[kind] for kind in kinds]
+    return {
+        "apiGroups": sorted({resource.group for resource in resources}),
+        "resources": [resource.plural for resource in resources],
+        "verbs": list(verbs),
+        **more,
+    }
 
 
 # Any namespace may wish, so these must be seen everywhere, and ServiceEntries be written there.
 _RULES = [
-    _rule("", ["namespaces", "services", "pods"], "list", "watch"),
-    _rule("discovery.k8s.io", ["endpointslices"], "list", "watch"),
+    _rule(["Namespace", "Service", "Pod"], "list", "watch"),
+    _rule(["EndpointSlice"], "list", "watch"),
     _rule(
-        "networking.istio.io",
-        ["serviceentries"],
+        ["ServiceEntry"],
         *("list", "watch", "create", "patch", "delete"),
     ),
-    _rule("", ["events"], "create"),
+    _rule(["Event"], "create"),
 ]
 _GATEWAY_RULES = [
-    _rule("", ["services"], "create", "patch", "delete"),
+    _rule(["Service"], "create", "patch", "delete"),
     _rule(
-        "networking.istio.io",
-        ["envoyfilters"],
+        ["EnvoyFilter"],
         *("list", "watch", "create", "patch", "delete"),
     ),
 ]
-_ROOT_RULES = [_rule("networking.istio.io", ["envoyfilters"], "list", "watch")]
+_ROOT_RULES = [_rule(["EnvoyFilter"], "list", "watch")]
 _OWN_RULES = [
     _rule(
-        "coordination.k8s.io",
-        ["leases"],
+        ["Lease"],
         *("get", "list", "watch", "update"),
         resourceNames=[LEASE],
     ),
     # A name cannot be asked for beforehand.
-    _rule("coordination.k8s.io", ["leases"], "create"),
+    _rule(["Lease"], "create"),
 ]
 
 
 def _rights_everywhere(wanted: Installation) -> tuple[Manifest, Manifest]:
-    role = {**_object(f"{_RBAC}/v1", "ClusterRole", None), "rules": _RULES}
-    binding = _object(f"{_RBAC}/v1", "ClusterRoleBinding", None)
+    role = {**_object("ClusterRole", None), "rules": _RULES}
+    binding = _object("ClusterRoleBinding", None)
     return role, {**binding, **_bound("ClusterRole", NAME, wanted)}
 
 
@@ -121,8 +126,8 @@ def _rights_in(
     wanted: Installation, namespace: str, rules: list[Manifest], suffix: str = ""
 ) -> tuple[Manifest, Manifest]:
     name = NAME + suffix
-    role = {**_object(f"{_RBAC}/v1", "Role", namespace, name), "rules": rules}
-    binding = _object(f"{_RBAC}/v1", "RoleBinding", namespace, name)
+    role = {**_object("Role", namespace, name), "rules": rules}
+    binding = _object("RoleBinding", namespace, name)
     return role, {**binding, **_bound("Role", name, wanted)}
 
 
@@ -134,7 +139,7 @@ def _rights_in_root(wanted: Installation) -> tuple[Manifest, ...]:
 
 def _bound(kind: str, name: str, wanted: Installation) -> Manifest:
     return {
-        "roleRef": {"apiGroup": _RBAC, "kind": kind, "name": name},
+        "roleRef": {"apiGroup": RESOURCES[kind].group, "kind": kind, "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": wanted.namespace}],
     }
 
@@ -142,7 +147,7 @@ def _bound(kind: str, name: str, wanted: Installation) -> Manifest:
 def _network_policy(wanted: Installation) -> Manifest:
     """Nothing may reach it but its health and metrics; it may reach nothing but the API server."""
     return {
-        **_object("networking.k8s.io/v1", "NetworkPolicy", wanted.namespace),
+        **_object("NetworkPolicy", wanted.namespace),
         "spec": {
             "podSelector": {"matchLabels": _PODS},
             "policyTypes": ["Ingress", "Egress"],
@@ -154,14 +159,14 @@ def _network_policy(wanted: Installation) -> Manifest:
 
 def _disruption_budget(wanted: Installation) -> Manifest:
     return {
-        **_object("policy/v1", "PodDisruptionBudget", wanted.namespace),
+        **_object("PodDisruptionBudget", wanted.namespace),
         "spec": {"minAvailable": 1, "selector": {"matchLabels": _PODS}},
     }
 
 
 def _deployment(wanted: Installation) -> Manifest:
     return {
-        **_object("apps/v1", "Deployment", wanted.namespace),
+        **_object("Deployment", wanted.namespace),
         "spec": {
             "replicas": wanted.replicas,
             "selector": {"matchLabels": _PODS},

@@ -18,8 +18,9 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
 )
 from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.service import IPV4, IPV6
-from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, metadata, revision
+from kubectl_istio_udp.render.metadata import metadata, revision
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _LB_POLICIES = {
@@ -55,8 +56,7 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
     needless = {spec.eds_service(port) for port in spec.entry_ports}
     patches += [_remove_cluster(name) for name in sorted(needless)]
     return {
-        "apiVersion": ISTIO_ALPHA_API,
-        "kind": "EnvoyFilter",
+        **RESOURCES["EnvoyFilter"].type_meta,
         "metadata": metadata(spec, spec.gateway.namespace),
         "spec": {
             "workloadSelector": {"labels": dict(spec.gateway.selector)},

@@ -14,9 +14,6 @@ from kubectl_istio_udp.model.kinds import Spec
 # a second: v1 (served from Istio 1.22 on) is the version that newer istiods watch and that is
 # stored, and a write in another one costs the API server a quarter more (docs/measurements.md). A
 # VirtualService is written once, and there may be one from Istio 1.15 on.
-ISTIO_ALPHA_API = "networking.istio.io/v1alpha3"
-ISTIO_BETA_API = "networking.istio.io/v1beta1"
-ISTIO_API = "networking.istio.io/v1"
 _REVISION_LENGTH = 12
 
 

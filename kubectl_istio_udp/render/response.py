@@ -10,10 +10,11 @@ import base64
 from typing import Any
 
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec
 from kubectl_istio_udp.model.routing import MESH
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.render.metadata import ISTIO_ALPHA_API, ISTIO_BETA_API, metadata, revision
+from kubectl_istio_udp.render.metadata import metadata, revision
 
 # Nobody resolves it; a route with a fault needs a destination that is never asked.
 _NOWHERE = f"nowhere.{names.MANAGER}.internal"
@@ -49,8 +50,7 @@ def _gateway(response: Response) -> dict[str, Any]:
     assert spec.gateway is not None
     port = {"number": spec.gateway_port, "name": f"http-{spec.gateway_port}", "protocol": "HTTP"}
     return {
-        "apiVersion": ISTIO_BETA_API,
-        "kind": "Gateway",
+        **RESOURCES["Gateway"].type_meta,
         "metadata": metadata(spec, spec.gateway.namespace),
         "spec": {
             "selector": dict(spec.gateway.selector),
@@ -68,8 +68,7 @@ def _virtual_service(response: Response) -> dict[str, Any]:
         host = spec.answer.hosts[0]
         routes.append({"name": "others", "route": [{"destination": {"host": host}}]})
     return {
-        "apiVersion": ISTIO_BETA_API,
-        "kind": "VirtualService",
+        **RESOURCES["VirtualService"].type_meta,
         "metadata": metadata(spec, spec.namespace),
         "spec": {
             "hosts": list(spec.answer.hosts),
@@ -121,8 +120,7 @@ def _envoy_filter(response: Response) -> dict[str, Any]:
     if spec.gateway:
         body = {"workloadSelector": {"labels": dict(spec.gateway.selector)}, **body}
     return {
-        "apiVersion": ISTIO_ALPHA_API,
-        "kind": "EnvoyFilter",
+        **RESOURCES["EnvoyFilter"].type_meta,
         "metadata": metadata(spec, spec.places["EnvoyFilter"]),
         "spec": body,
     }

@@ -11,7 +11,8 @@ from typing import Any
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import Discovery, Exposure
 from kubectl_istio_udp.model.ports import ExposedPort
-from kubectl_istio_udp.render.metadata import ISTIO_API, metadata
+from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.render.metadata import metadata
 
 
 def service_entry(exposure: Exposure) -> dict[str, Any] | None:
@@ -32,8 +33,7 @@ def service_entry(exposure: Exposure) -> dict[str, Any] | None:
     else:
         body["endpoints"] = _endpoints(exposure, list(ports.values()))
     return {
-        "apiVersion": ISTIO_API,
-        "kind": "ServiceEntry",
+        **RESOURCES["ServiceEntry"].type_meta,
         "metadata": metadata(spec, spec.namespace),
         "spec": body,
     }

@@ -20,30 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from kubectl_istio_udp.model.resources import RESOURCES
+
 Manifest = dict[str, Any]
 Key = tuple[str, str, str]
-KINDS = {
-    "services": "Service",
-    "pods": "Pod",
-    "configmaps": "ConfigMap",
-    "namespaces": "Namespace",
-    "deployments": "Deployment",
-    "endpointslices": "EndpointSlice",
-    "envoyfilters": "EnvoyFilter",
-    "serviceentries": "ServiceEntry",
-    "events": "Event",
-    "leases": "Lease",
-    "serviceaccounts": "ServiceAccount",
-    "roles": "Role",
-    "rolebindings": "RoleBinding",
-    "clusterroles": "ClusterRole",
-    "clusterrolebindings": "ClusterRoleBinding",
-    "networkpolicies": "NetworkPolicy",
-    "poddisruptionbudgets": "PodDisruptionBudget",
-    "virtualservices": "VirtualService",
-    "gateways": "Gateway",
-    "telemetries": "Telemetry",
-}
 _PATH = re.compile(
     r"/(?P<root>api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
     r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
@@ -117,6 +97,7 @@ class ApiServer:
         warnings: text of the Warning header by kind, on every apply.
         pods_start: whether new pods run at once.
         installed: kinds that the server knows.
+        served: the only apiVersions it has of a kind, where not all that the product can use.
     """
 
     def __init__(self) -> None:
@@ -127,7 +108,8 @@ class ApiServer:
         self.load_balancer: str | None = "203.0.113.5"
         self.warnings: dict[str, list[str]] = {}
         self.pods_start = True
-        self.installed = set(KINDS.values())
+        self.installed = set(RESOURCES)
+        self.served: dict[str, set[str]] = {}
         self._objects: dict[Key, Manifest] = {}
         self._owned: dict[Key, dict[str, dict[tuple[str, ...], Any]]] = {}
         self._faults: list[Fault] = []
@@ -236,6 +218,16 @@ class ApiServer:
             for r in self.requests
             if r.method in ("PATCH", "DELETE", "POST", "PUT") and "dryRun" not in r.query
         ]
+
+    def kind_of(self, root: str, plural: str) -> str | None:
+        """The kind whose objects are at a path; None where the server has no such path."""
+        api_version = root.split("/", 1)[1]
+        for kind, resource in RESOURCES.items():
+            if plural == resource.plural and kind in self.installed:
+                served = self.served.get(kind) or set(resource.api_versions)
+                if api_version in served:
+                    return kind
+        return None
 
     # -- what the handler asks ----------------------------------------------------------------
 
@@ -555,7 +547,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             match = _PATH.fullmatch(target.path)
             if fault:
                 if fault.done and match and body:
-                    key = (KINDS[match["plural"]], match["namespace"], match["name"])
+                    key = (body["kind"], match["namespace"], match["name"])
                     server.apply(key, body, query["fieldManager"][0], True, False)
                 self.misbehave(fault)
                 return
@@ -563,10 +555,11 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
                 name = target.path.rpartition("/")[2]
                 found = server.get("Namespace", "", name)
                 self.object_or_404(found, "namespaces", name)
-            elif not match or KINDS.get(match["plural"]) not in server.installed:
-                self.text(404, "404 page not found\n")
+            elif match and (kind := server.kind_of(match["root"], match["plural"])):
+                first = {key: values[0] for key, values in query.items()}
+                self.serve(kind, match, first, query, body)
             else:
-                self.serve(match, {key: values[0] for key, values in query.items()}, query, body)
+                self.text(404, "404 page not found\n")
 
         def misbehave(self, fault: Fault) -> None:
             if fault.status > 0:
@@ -581,8 +574,10 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             self.connection.close()
 
-        def serve(self, match: re.Match[str], first: dict[str, str], query: Any, body: Any) -> None:
-            kind, namespace, name = KINDS[match["plural"]], match["namespace"], match["name"]
+        def serve(
+            self, kind: str, match: re.Match[str], first: dict[str, str], query: Any, body: Any
+        ) -> None:
+            namespace, name = match["namespace"], match["name"]
             dry_run = first.get("dryRun") == "All"
             if match["sub"] == "log":
                 self.text(200, server.logs.get((namespace, name), ""))

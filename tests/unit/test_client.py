@@ -433,3 +433,40 @@ def test_what_is_sent_is_json_and_yaml_alike(text):
     sent = client._encoded({"text": text})
     assert json.loads(sent) == {"text": text}
     assert yaml.safe_load(sent.decode()) == {"text": text}
+
+
+# -- an older Istio -----------------------------------------------------------------------------
+
+
+ENTRY = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "ServiceEntry",
+    "metadata": {"name": "e", "namespace": "default"},
+    "spec": {"hosts": ["e.example"]},
+}
+
+
+def test_a_kind_is_used_in_the_version_that_the_server_has(api, server):
+    server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
+    first = api.apply(ENTRY, before=None, manager="me")
+    assert first.manifest["apiVersion"] == "networking.istio.io/v1beta1"
+    assert [e["metadata"]["name"] for e in api.list("ServiceEntry")] == ["e"]
+    assert api.delete("ServiceEntry", "default", "e")
+    tried = [request.path.split("/")[3] for request in server.requests]
+    assert tried == ["v1", "v1beta1", "v1beta1", "v1beta1"]
+
+
+def test_a_version_that_goes_away_later_is_no_longer_used(api, server):
+    """An upgrade of Istio while the controller runs."""
+    server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
+    api.list("ServiceEntry")
+    server.served["ServiceEntry"] = {"networking.istio.io/v1"}
+    with pytest.raises(NotInstalled):
+        api.list("ServiceEntry")
+    assert api.list("ServiceEntry") == []
+
+
+def test_no_version_of_a_kind_is_told_once(api, server):
+    server.installed -= {"ServiceEntry"}
+    with pytest.raises(NotInstalled, match=r"does not know serviceentries\.networking\.istio\.io"):
+        api.list("ServiceEntry")

@@ -1,0 +1,99 @@
+"""The kinds of object that this product reads or writes, and where the API server has them.
+
+Everything that must agree on this uses one table: requests, manifests, output, RBAC rules, and the
+API server in the tests. A new kind is a new line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object in the Kubernetes API.
+
+    Attributes:
+        kind: e.g. `EnvoyFilter`.
+        plural: its name in paths and RBAC rules, e.g. `envoyfilters`.
+        group: the API group, "" for the core group.
+        versions: the API versions that this product can use, best first. A cluster may serve only
+            a later one: an older Istio has no `networking.istio.io/v1`.
+        namespaced: False for a kind whose objects are in no namespace.
+    """
+
+    kind: str
+    plural: str
+    group: str = ""
+    versions: tuple[str, ...] = ("v1",)
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """The apiVersion that manifests are written in: `networking.istio.io/v1`."""
+        return self.api_versions[0]
+
+    @property
+    def api_versions(self) -> tuple[str, ...]:
+        """The apiVersions that this product can use, best first."""
+        return tuple("/".join(filter(None, [self.group, version])) for version in self.versions)
+
+    @property
+    def type_meta(self) -> dict[str, str]:
+        """What a manifest of this kind begins with: apiVersion and kind."""
+        return {"apiVersion": self.api_version, "kind": self.kind}
+
+    @property
+    def qualified(self) -> str:
+        """The plural with its group, as kubectl takes it: `envoyfilters.networking.istio.io`."""
+        return ".".join(filter(None, [self.plural, self.group]))
+
+    @property
+    def singular(self) -> str:
+        """The kind with its group, as kubectl prints it: `envoyfilter.networking.istio.io`."""
+        return ".".join(filter(None, [self.kind.lower(), self.group]))
+
+    def path(
+        self, api_version: str, namespace: str | None, name: str = "", subresource: str = ""
+    ) -> str:
+        """The path of an object, or of the whole list.
+
+        Args:
+            api_version: one of `api_versions`.
+            namespace: None for all namespaces, and for a kind that is in none.
+            name: "" for a list.
+            subresource: e.g. `log`, "" for the object itself.
+        """
+        root = f"apis/{api_version}" if self.group else f"api/{api_version}"
+        where = ["namespaces", namespace] if namespace else []
+        return "/".join(filter(None, ["/" + root, *where, self.plural, name, subresource]))
+
+
+_ISTIO = "networking.istio.io"
+_RBAC = "rbac.authorization.k8s.io"
+RESOURCES: dict[str, Resource] = {
+    resource.kind: resource
+    for resource in (
+        Resource("Namespace", "namespaces", namespaced=False),
+        Resource("Service", "services"),
+        Resource("Pod", "pods"),
+        Resource("ConfigMap", "configmaps"),
+        Resource("Event", "events"),
+        Resource("ServiceAccount", "serviceaccounts"),
+        Resource("Deployment", "deployments", "apps"),
+        Resource("EndpointSlice", "endpointslices", "discovery.k8s.io"),
+        Resource("Lease", "leases", "coordination.k8s.io"),
+        Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
+        Resource("PodDisruptionBudget", "poddisruptionbudgets", "policy"),
+        Resource("Role", "roles", _RBAC),
+        Resource("RoleBinding", "rolebindings", _RBAC),
+        Resource("ClusterRole", "clusterroles", _RBAC, namespaced=False),
+        Resource("ClusterRoleBinding", "clusterrolebindings", _RBAC, namespaced=False),
+        Resource("EnvoyFilter", "envoyfilters", _ISTIO, ("v1alpha3",)),
+        # `v1` from Istio 1.22 on.
+        Resource("ServiceEntry", "serviceentries", _ISTIO, ("v1", "v1beta1", "v1alpha3")),
+        Resource("VirtualService", "virtualservices", _ISTIO, ("v1beta1", "v1", "v1alpha3")),
+        Resource("Gateway", "gateways", _ISTIO, ("v1beta1", "v1", "v1alpha3")),
+        Resource("Telemetry", "telemetries", "telemetry.istio.io", ("v1alpha1", "v1")),
+    )
+}

@@ -1,0 +1,62 @@
+"""The table of kinds, and that manifests, output and RBAC rules agree with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.output.printing import object_line
+from kubectl_istio_udp.render.controller import Installation, controller
+
+MANIFESTS = controller(
+    Installation("ns", "image", ("istio-system", "edge"), "istio-config", 1000, allow_all=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name", "path"),
+    [
+        ("Pod", "a", "b", "/api/v1/namespaces/a/pods/b"),
+        ("Pod", None, "", "/api/v1/pods"),
+        ("Namespace", None, "a", "/api/v1/namespaces/a"),
+        ("Deployment", "a", "", "/apis/apps/v1/namespaces/a/deployments"),
+        (
+            "EnvoyFilter",
+            "a",
+            "b",
+            "/apis/networking.istio.io/v1alpha3/namespaces/a/envoyfilters/b",
+        ),
+    ],
+)
+def test_paths(kind, namespace, name, path):
+    resource = RESOURCES[kind]
+    assert resource.path(resource.api_version, namespace, name) == path
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: f"{m['kind']} {m['metadata']}")
+def test_a_namespace_is_given_where_the_kind_has_one(manifest):
+    resource = RESOURCES[manifest["kind"]]
+    assert manifest["apiVersion"] == resource.api_version
+    assert ("namespace" in manifest["metadata"]) == resource.namespaced
+
+
+def test_rbac_rules_name_kinds_by_group_and_plural():
+    known = {(r.group, r.plural) for r in RESOURCES.values()}
+    rules = [rule for manifest in MANIFESTS for rule in manifest.get("rules", ())]
+    named = {(rule["apiGroups"][0], plural) for rule in rules for plural in rule["resources"]}
+    assert named and named <= known
+    assert all(len(rule["apiGroups"]) == 1 for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("Service", "service/x configured"),
+        ("Deployment", "deployment.apps/x configured"),
+        ("EnvoyFilter", "envoyfilter.networking.istio.io/x configured"),
+        ("NetworkPolicy", "networkpolicy.networking.k8s.io/x configured"),
+        ("ClusterRole", "clusterrole.rbac.authorization.k8s.io/x configured"),
+    ],
+)
+def test_output_names_objects_as_kubectl_does(kind, line):
+    assert object_line(kind, "x", "configured") == line
