@@ -8,6 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from kubectl_istio_udp.model.errors import UsageError
 
+# How often the server looks whether it is to end.
+_POLL_SECONDS = 0.05
+
 
 class HealthServer:
     """Answers the kubelet's probes and Prometheus, in threads of its own."""
@@ -50,7 +53,9 @@ class HealthServer:
     def start(self) -> None:
         """Answer from now on."""
         if self._http:
-            threading.Thread(target=self._http.serve_forever, name="health", daemon=True).start()
+            threading.Thread(
+                target=self._http.serve_forever, args=(_POLL_SECONDS,), name="health", daemon=True
+            ).start()
 
     def stop(self) -> None:
         """Answer no more."""

@@ -35,6 +35,7 @@ class WorkQueue(Generic[Key]):
         self._count = itertools.count()
         self._changed = threading.Condition()
         self._open = False
+        self._ended = False
 
     def __len__(self) -> int:
         """How many keys wait for a worker now."""
@@ -55,6 +56,13 @@ class WorkQueue(Generic[Key]):
             self._due.clear()
             self._backoffs.clear()
             self._working = dict.fromkeys(self._working)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Close for good: workers that wait get nothing, at once."""
+        self.close()
+        with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     def add(self, key: Key) -> None:
@@ -105,7 +113,7 @@ class WorkQueue(Generic[Key]):
                     since = self._ready.pop(key)
                     self._working[key] = None
                     return key, since
-                if now >= deadline:
+                if self._ended or now >= deadline:
                     return None
                 until = min(deadline, self._later[0][0]) if self._later else deadline
                 self._changed.wait(max(0.0, until - now))

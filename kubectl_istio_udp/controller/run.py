@@ -131,9 +131,9 @@ class Controller:
 
     def stop(self) -> None:
         """Finish what is being written, give the Lease up, end."""
-        self._queue.close()
         self._leading.clear()
         self._ended.set()
+        self._queue.end()
         for worker in self._workers:
             if worker.is_alive():
                 worker.join(REQUEST_SECONDS)

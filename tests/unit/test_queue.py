@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.kube.watch import Backoff
 from kubectl_istio_udp.model.errors import Busy
@@ -92,3 +94,14 @@ def test_closed_it_gives_nothing_and_forgets():
     assert queue.take(0) is None
     queue.add("w")
     assert queue.take(0)[0] == "w"
+
+
+def test_ended_it_gives_waiting_workers_nothing_at_once():
+    queue: WorkQueue[str] = WorkQueue()
+    queue.open()
+    taken: list[object] = []
+    worker = threading.Thread(target=lambda: taken.append(queue.take(60)))
+    worker.start()
+    queue.end()
+    worker.join(5)
+    assert taken == [None]
