@@ -55,6 +55,7 @@ class Common:
         kubeconfig, context, as_user, as_groups: as kubectl's flags.
         request_timeout: how long one request may take.
         verbose: whether errors show their traceback.
+        retry: whether a request is sent again when the API server asks to come later.
     """
 
     namespace: str | None
@@ -64,6 +65,7 @@ class Common:
     as_groups: tuple[str, ...]
     request_timeout: Duration
     verbose: bool
+    retry: bool = True
 
     def connect(self) -> Api:
         """The cluster these flags name; sends nothing yet.
@@ -72,6 +74,8 @@ class Common:
             Unreachable: the kubeconfig cannot be used.
         """
         from kubectl_istio_udp.kube.client import Api, ConnectionOptions
+        from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries
+        from kubectl_istio_udp.output.printing import warn
 
         return Api.connect(
             ConnectionOptions(
@@ -80,6 +84,7 @@ class Common:
                 as_user=self.as_user,
                 as_groups=self.as_groups,
                 request_timeout=self.request_timeout.seconds,
+                retries=Retries(MOST_RETRIES if self.retry else 0, warn),
             )
         )
 

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlparse
 
@@ -33,6 +34,7 @@ from kubernetes.config import (
 from urllib3.connection import HTTPConnection
 
 from kubectl_istio_udp.kube.refusals import Action, refusal
+from kubectl_istio_udp.kube.retrying import Retries, without_conflict
 from kubectl_istio_udp.model.errors import (
     Busy,
     ClusterError,
@@ -72,6 +74,7 @@ class ConnectionOptions:
         context: the kubeconfig's context; None takes its current one.
         as_user, as_groups: whom to impersonate.
         request_timeout: seconds that one request may take; 0 waits for ever.
+        retries: what to do when the server asks to come later.
     """
 
     kubeconfig: str | None = None
@@ -79,6 +82,7 @@ class ConnectionOptions:
     as_user: str | None = None
     as_groups: tuple[str, ...] = ()
     request_timeout: float = 30.0
+    retries: Retries = field(default_factory=Retries)
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,12 @@ class Api:
             query["force"] = "true"
         if dry_run:
             query["dryRun"] = "All"
-        after, warnings = self._request("patch", kind, namespace, name, query=query, body=manifest)
+
+        def patch() -> tuple[Any, tuple[str, ...]]:
+            return self._request("patch", kind, namespace, name, query=query, body=manifest)
+
+        exact = {"uid", "resourceVersion"} & set(metadata)
+        after, warnings = patch() if exact else without_conflict(patch)
         if before is None:
             return Applied(after, "created", warnings)
         # A dry run answers with the old resourceVersion, whatever it would change.
@@ -383,6 +392,13 @@ class Api:
         Raises:
             NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
         """
+        return self._options.retries.call(
+            lambda: self._exec_once(namespace, pod, container, command, timeout)
+        )
+
+    def _exec_once(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float
+    ) -> ExecResult:
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
         query += [("command", word) for word in command]
         pods = RESOURCES["Pod"]
@@ -401,7 +417,8 @@ class Api:
             return _read_channels(socket, deadline)
         except websocket.WebSocketBadStatusException as error:
             action = self._action("create", "Pod", namespace, pod, "exec")
-            raise refusal(error.status_code, error.resp_body or b"", action) from error
+            refused = refusal(error.status_code, error.resp_body or b"", action)
+            raise _timed(refused, error.resp_headers or {}) from error
         except (OSError, websocket.WebSocketException) as error:
             raise self._unreachable(error, timeout) from error
         finally:
@@ -488,14 +505,17 @@ class Api:
         missing: NotInstalled | None = None
         for api_version in (known,) if known else RESOURCES[kind].api_versions:
             try:
-                answer = self._send_in(
+                action = self._action(verb, kind, namespace, name, subresource)
+                send = partial(
+                    self._send_in,
                     api_version,
-                    self._action(verb, kind, namespace, name, subresource),
+                    action,
                     query=query,
                     body=body,
                     raw=raw,
                     stream=stream,
                 )
+                answer = self._options.retries.call(send)
             except NotInstalled as error:
                 missing = missing or error
                 continue
@@ -628,7 +648,7 @@ def _event(line: bytes) -> tuple[str, dict[str, Any]]:
 
 def _timed(error: ClusterError, headers: Mapping[str, str]) -> ClusterError:
     """The error, with the time that the server asks to wait, where it does."""
-    seconds = headers.get("Retry-After", "")
+    seconds = headers.get("Retry-After") or headers.get("retry-after") or ""
     if isinstance(error, Busy) and seconds.isdigit():
         error.retry_after = float(seconds)
     return error

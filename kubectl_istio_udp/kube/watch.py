@@ -50,7 +50,7 @@ class Backoff:
         # A power beyond 2**30 would be no float in the end, and is far over any bound.
         ceiling = min(self._longest, self._first * 2 ** min(self._failures, 30))
         self._failures += 1
-        asked = error.retry_after if isinstance(error, Busy) else 0.0
+        asked = (error.retry_after or 0.0) if isinstance(error, Busy) else 0.0
         return max(random.uniform(ceiling / 2, ceiling), min(asked, self._longest))
 
 

@@ -76,10 +76,10 @@ class Busy(ClusterError):
     """The API server asks to come later (429, 503).
 
     Attributes:
-        retry_after: seconds it asks to wait; 0 where it names none.
+        retry_after: seconds it asks to wait; None where it names none.
     """
 
-    retry_after = 0.0
+    retry_after: float | None = None
 
 
 class Refused(ClusterError):

@@ -265,6 +265,9 @@ class ApiServer:
             uid = manifest["metadata"].get("uid")
             if uid and uid != (there or {"metadata": {}})["metadata"].get("uid"):
                 return 409, _status(409, f"Operation cannot be fulfilled: uid mismatch: {uid}")
+            version = manifest["metadata"].get("resourceVersion")
+            if version and there and version != there["metadata"]["resourceVersion"]:
+                return 409, _status(409, "Operation cannot be fulfilled: object modified")
             owned = copy.deepcopy(self._owned.get(key, {})) if there else {}
             mine = _leaves(_keyed(_content(manifest)))
             for other, theirs in owned.items():
@@ -567,7 +570,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
                     self.text(fault.status, fault.body, fault.headers)
                 else:
                     status = _status(fault.status, f"told to answer {fault.status}")
-                    self.json(fault.status, json.loads(fault.body or "null") or status)
+                    found = json.loads(fault.body or "null") or status
+                    self.json(fault.status, found, headers=fault.headers)
                 return
             if fault.status < 0:
                 server._stopping.wait()
@@ -667,11 +671,11 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self.json(200, found)
 
-        def json(self, code: int, value: Any, warnings: Any = ()) -> None:
+        def json(self, code: int, value: Any, warnings: Any = (), headers: Any = None) -> None:
             self.text(
                 code,
                 json.dumps(value),
-                {"Content-Type": "application/json"},
+                {"Content-Type": "application/json", **(headers or {})},
                 [f'299 - "{text}"' for text in warnings],
             )
 

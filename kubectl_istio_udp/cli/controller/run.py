@@ -77,7 +77,8 @@ def command(
         ) from error
 
     asked = common.request_timeout.seconds or REQUEST_SECONDS
-    common = replace(common, request_timeout=Duration(min(asked, REQUEST_SECONDS)))
+    # Its queue tries again, and only while this replica leads.
+    common = replace(common, request_timeout=Duration(min(asked, REQUEST_SECONDS)), retry=False)
     api = common.connect()
     settings = Settings(
         identity=f"{socket.gethostname()}-{secrets.token_hex(3)}",

@@ -1,0 +1,122 @@
+"""Requests that the API server refuses with 429 or 503 and Retry-After, or with a conflict."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kubectl_istio_udp.kube.client import Api, ConnectionOptions
+from kubectl_istio_udp.kube.retrying import Retries
+from kubectl_istio_udp.model.errors import ApplyConflict, Busy, ClusterError, Conflict
+from tests.unit.test_client import MAP
+
+AT_ONCE = {"Retry-After": "0"}
+SERVICE = "/services/coredns"
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def patient(kubeconfig, told):
+    return Api.connect(ConnectionOptions(str(kubeconfig), retries=Retries(tell=told.append)))
+
+
+def asked(server, method="GET", path=SERVICE):
+    return [r for r in server.requests if r.method == method and path in r.path]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_with_a_time_is_retried_and_told(patient, server, told, status):
+    server.fail("GET", SERVICE, status, times=2, headers={"Retry-After": "1"})
+    begun = time.monotonic()
+    assert patient.get("Service", "default", "coredns")["kind"] == "Service"
+    assert time.monotonic() - begun >= 2
+    assert len(asked(server)) == 3
+    assert [text.rpartition("; ")[2] for text in told] == [
+        "trying again in 1s (1 of 10)",
+        "trying again in 1s (2 of 10)",
+    ]
+
+
+def test_every_verb_is_retried(patient, server):
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        server.fail(method, "/configmaps", 429, times=1, headers=AT_ONCE)
+    made = patient.create(MAP, manager="m")
+    patient.apply(MAP, before=None, manager="m")
+    patient.update({**made, "data": {}}, manager="m")
+    assert patient.delete("ConfigMap", "default", "m")
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        assert len(asked(server, method, "/configmaps")) == 2
+
+
+def test_exec_is_retried(patient, server):
+    server.fail("GET", "/exec", 429, times=1, headers=AT_ONCE)
+    assert patient.exec("default", "coredns-1", "coredns", ["true"], 5).exit_code == 0
+
+
+def test_it_ends_after_ten_retries(patient, server, told):
+    server.fail("GET", SERVICE, 429, headers=AT_ONCE)
+    with pytest.raises(Busy):
+        patient.get("Service", "default", "coredns")
+    assert len(asked(server)) == 11
+    assert len(told) == 10
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {}), (503, {"Retry-After": "soon"}), (429, {"Retry-After": "3600"}), (500, AT_ONCE)],
+)
+def test_what_names_no_time_or_too_long_a_time_ends_at_once(patient, server, status, headers):
+    server.fail("GET", SERVICE, status, headers=headers)
+    with pytest.raises(ClusterError):
+        patient.get("Service", "default", "coredns")
+    assert len(asked(server)) == 1
+
+
+def test_a_caller_with_a_queue_retries_nothing(kubeconfig, server):
+    api = Api.connect(ConnectionOptions(str(kubeconfig), retries=Retries(0)))
+    server.fail("GET", SERVICE, 429, headers=AT_ONCE)
+    with pytest.raises(Busy) as caught:
+        api.get("Service", "default", "coredns")
+    assert caught.value.retry_after == 0
+    assert len(asked(server)) == 1
+
+
+def test_expose_and_its_rollback_outlast_a_busy_server(run, server):
+    """429 at each write, then a refusal for good: all is taken back, through further 429s."""
+    before = server.state()
+    for method in ("PATCH", "POST", "DELETE"):
+        server.fail(method, "", 429, times=2, headers=AT_ONCE)
+    run("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate=none")
+    assert run.code == 0, run.err
+    assert "trying again in 0s" in run.err
+    assert "taken back" not in run.err
+    server.heal()
+    assert run("delete", "coredns", "--no-wait").code == 0
+    server.fail("PATCH", "envoyfilters", 403, '{"message": "no"}')
+    server.fail("DELETE", "", 429, times=2, headers=AT_ONCE)
+    run("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate=none")
+    assert run.code == 3
+    assert "what this run had written was taken back" in run.err
+    assert server.state() == before
+
+
+def test_an_apply_that_meets_another_write_is_sent_again(api, server):
+    modified = '{"message": "Operation cannot be fulfilled: the object has been modified"}'
+    server.fail("PATCH", "/configmaps", 409, modified, times=2)
+    assert api.apply(MAP, before=None, manager="m").verb == "created"
+
+
+def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api, server):
+    """Fields of another manager; and a request about one version of the object."""
+    api.apply(MAP, before=None, manager="m")
+    with pytest.raises(ApplyConflict):
+        api.apply({**MAP, "data": {"k": "other"}}, before=None, manager="somebody")
+    exact = {**MAP, "metadata": {**MAP["metadata"], "uid": "another"}}
+    with pytest.raises(Conflict):
+        api.apply(exact, before=None, manager="m")
+    assert len(asked(server, "PATCH", "/configmaps")) == 3
