@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from kubectl_istio_udp.cluster.existing import OBJECT_KINDS, Existing, exposure_of
+from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.waiting import wait_until_gone
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.state.ownership import OBJECT_KINDS, Existing
 
 Report = Callable[[str, str, str], None]
 # A listener whose filters change is drained (measured: 47 s until an open connection was closed).
@@ -50,13 +52,13 @@ def delete_existing(
         warnings += _silence(api, existing, envoy_filter, timeout)
     for kind in reversed(OBJECT_KINDS[existing.kind]):
         if kind != "Service":
-            _delete(api, existing.object(kind), dry_run=dry_run, report=report)
+            _delete_all(api, existing.all_of(kind), dry_run=dry_run, report=report)
     return tuple(warnings)
 
 
 def _close_the_way(api: Api, existing: Existing, *, dry_run: bool, report: Report) -> None:
     spec = exposure_of(existing)
-    _delete(api, existing.object("Service"), dry_run=dry_run, report=report)
+    _delete_all(api, existing.all_of("Service"), dry_run=dry_run, report=report)
     if spec is not None and spec.options.gateway_service is GatewayServiceMode.PATCH:
         release_gateway_ports(api, spec, dry_run=dry_run, report=report)
 
@@ -82,8 +84,7 @@ def _silence(
 ) -> list[str]:
     """Take the listeners out of the EnvoyFilter and wait until no gateway has them."""
     metadata, spec = envoy_filter["metadata"], envoy_filter["spec"]
-    patches = spec.get("configPatches") or ()
-    listeners = [p["patch"]["value"]["name"] for p in patches if p["applyTo"] == "LISTENER"]
+    listeners = sorted(Claims.from_object(envoy_filter).listeners)
     if not listeners:
         return []
     silent = without_listeners(envoy_filter)
@@ -97,7 +98,7 @@ def without_listeners(envoy_filter: Mapping[str, Any]) -> dict[str, Any]:
     """An EnvoyFilter, as it is to be applied, with the clusters of what it is and nothing else."""
     metadata, spec = envoy_filter["metadata"], dict(envoy_filter["spec"])
     patches = spec.get("configPatches") or ()
-    spec["configPatches"] = [p for p in patches if p["applyTo"] != "LISTENER"]
+    spec["configPatches"] = [p for p in patches if p.get("applyTo") != "LISTENER"]
     return {
         "apiVersion": envoy_filter["apiVersion"],
         "kind": "EnvoyFilter",
@@ -111,12 +112,13 @@ def without_listeners(envoy_filter: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _delete(api: Api, manifest: Mapping[str, Any] | None, *, dry_run: bool, report: Report) -> None:
-    if manifest is None:
-        return
-    metadata = manifest["metadata"]
-    if api.delete(manifest["kind"], metadata["namespace"], metadata["name"], dry_run=dry_run):
-        report(manifest["kind"], metadata["namespace"], metadata["name"])
+def _delete_all(
+    api: Api, manifests: Iterable[Mapping[str, Any]], *, dry_run: bool, report: Report
+) -> None:
+    for manifest in manifests:
+        metadata = manifest["metadata"]
+        if api.delete(manifest["kind"], metadata["namespace"], metadata["name"], dry_run=dry_run):
+            report(manifest["kind"], metadata["namespace"], metadata["name"])
 
 
 def prune(
@@ -141,9 +143,9 @@ def prune(
     for manifest in objects:
         metadata = manifest["metadata"]
         if (manifest["kind"], metadata["namespace"], metadata["name"]) not in keys:
-            _delete(
+            _delete_all(
                 api,
-                manifest,
+                [manifest],
                 dry_run=dry_run,
                 report=lambda kind, _, name: gone.append((kind, name)),
             )

@@ -1,4 +1,4 @@
-"""The rule that every kind shares: nothing of others is overwritten."""
+"""The rule that every kind shares: other people's objects are not overwritten."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kubectl_istio_udp.checks.findings import Finding, Severity
-from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.kinds import Spec
+from kubectl_istio_udp.state.ownership import belongs
 
 Thing = TypeVar("Thing")
 Seen = TypeVar("Seen")
@@ -17,13 +17,12 @@ def foreign_objects(spec: Spec, objects: Iterable[Mapping[str, Any]]) -> Iterato
     """U101: an object of ours would overwrite one that belongs to something else."""
     for manifest in objects:
         metadata = manifest["metadata"]
-        owner = names.owner_of(metadata.get("labels") or {})
-        if owner != (spec.kind, spec.namespace, spec.name):
+        if not belongs(manifest, spec):
             yield Finding(
                 "U101",
                 Severity.ERROR,
-                f"{manifest['kind']} {metadata['namespace']}/{metadata['name']} exists and is not "
-                f"of {spec.kind.words} {spec.name}",
+                f"{manifest['kind']} {metadata['namespace']}/{metadata['name']} already exists "
+                f"and does not belong to {spec.kind.words} {spec.name}",
                 f"give the {spec.kind.words} another name: --name",
             )
 

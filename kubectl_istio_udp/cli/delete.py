@@ -40,7 +40,7 @@ def command(
     for clients goes first, then the listener, the cluster and the endpoints.
     """
     from kubectl_istio_udp.apply.deletion import delete_existing
-    from kubectl_istio_udp.cluster.existing import get_existing
+    from kubectl_istio_udp.cluster.existing import explain_stray, get_state
     from kubectl_istio_udp.output import printing
 
     if bool(names) == all_names:
@@ -50,8 +50,10 @@ def command(
         )
     api = common.connect()
     namespace = common.namespace_of(api)
-    found = get_existing(api, namespace, names, missing_ok=ignore_not_found)
-    for existing in found:
+    state = get_state(api, namespace, names, missing_ok=ignore_not_found)
+    for stray in state.strays:
+        printing.warn(explain_stray(stray))
+    for existing in state.existing:
         if dry_run == "client":
             for manifest in reversed(existing.objects):
                 name = manifest["metadata"]["name"]

@@ -11,8 +11,8 @@ import click
 from kubectl_istio_udp.cli import options
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.status import Status
+    from kubectl_istio_udp.state.ownership import Existing
 
 
 @click.command("describe")

@@ -263,7 +263,7 @@ def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
     """
     from kubectl_istio_udp.model.errors import ClusterError
     from kubectl_istio_udp.model.exposure import ExposureSpec
-    from kubectl_istio_udp.model.specs import readable
+    from kubectl_istio_udp.state.ownership import readable
 
     found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
     if found is None or readable(found, ExposureSpec) != spec:

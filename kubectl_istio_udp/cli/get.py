@@ -11,12 +11,12 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.status import Status
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.ports import ExposedPort
     from kubectl_istio_udp.model.response import ResponseSpec
+    from kubectl_istio_udp.state.ownership import Existing, Stray
 
 
 _PORTS_SHOWN = 3
@@ -42,7 +42,8 @@ def command(
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
-    found = common.things(api, names, all_namespaces)
+    state = common.state(api, names, all_namespaces)
+    found = state.existing
     if output == "name":
         for existing in found:
             click.echo(existing.ref)
@@ -51,11 +52,12 @@ def command(
         manifests = [_shown(manifest) for existing in found for manifest in existing.objects]
         click.echo(printing.documents(manifests, output) if manifests else "", nl=False)
         return
-    if not found:
+    if not found and not state.strays:
         where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
         printing.note(f"there is nothing of ours{where}")
         return
-    click.echo("\n\n".join(_tables(api, found, all_namespaces, output == "wide")))
+    tables = _tables(api, found, all_namespaces, output == "wide")
+    click.echo("\n\n".join([*tables, *_strays(state.strays)]))
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
@@ -83,6 +85,17 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             last = wide_headers if wide else ()
             tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
     return tables
+
+
+def _strays(strays: Sequence[Stray]) -> list[str]:
+    """The table of objects that look like parts of an exposure and are none."""
+    from kubectl_istio_udp.output import printing
+
+    rows = [
+        [stray.kind, stray.namespace, stray.name, stray.claims, stray.reason] for stray in strays
+    ]
+    headers = ["stray", "namespace", "name", "claims to belong to", "ignored because"]
+    return [printing.table(rows, headers)] if rows else []
 
 
 def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:

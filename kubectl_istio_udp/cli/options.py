@@ -17,9 +17,9 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.state.ownership import Existing, State
 
 Decorator = Callable[[Any], Any]
 CONTROLLER_NAMESPACE = "istio-udp"
@@ -97,7 +97,17 @@ class Common:
         return check_dns_label(self.namespace or api.namespace, "namespace")
 
     def things(self, api: Api, names: Sequence[str], all_namespaces: bool) -> tuple[Existing, ...]:
-        """The things named on the command line; without names those of the namespace, or of all.
+        """What `state` finds, without the strays: it warns of them."""
+        from kubectl_istio_udp.cluster.existing import explain_stray
+        from kubectl_istio_udp.output.printing import warn
+
+        state = self.state(api, names, all_namespaces)
+        for stray in state.strays:
+            warn(explain_stray(stray))
+        return state.existing
+
+    def state(self, api: Api, names: Sequence[str], all_namespaces: bool) -> State:
+        """What is named on the command line; without names everything in the namespace, or in all.
 
         A kind alone (`responses`) names those of the kind.
 
@@ -105,18 +115,18 @@ class Common:
             UsageError: names and -A together, or a name of no kind.
             NotFound, Forbidden, Unreachable: as the server says.
         """
-        from kubectl_istio_udp.cluster.existing import get_existing, list_existing
+        from kubectl_istio_udp.cluster.existing import get_state, read_state
 
         if all_namespaces and names:
             raise UsageError(
                 "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
             )
         if all_namespaces:
-            return list_existing(api)
+            return read_state(api)
         kind = Kind.of_word(names[0]) if len(names) == 1 else None
         if kind:
-            return list_existing(api, self.namespace_of(api), (kind,))
-        return get_existing(api, self.namespace_of(api), names)
+            return read_state(api, self.namespace_of(api), (kind,))
+        return get_state(api, self.namespace_of(api), names)
 
 
 def cluster_options(command: Callable[..., Any]) -> Any:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from kubectl_istio_udp.cli import probing
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.hop import Hop
     from kubectl_istio_udp.model.service import EndpointSlice, Service
     from kubectl_istio_udp.probe.verdict import Verdict
+    from kubectl_istio_udp.state.ownership import Existing
 
 
 # istiod and Envoy follow a moving pod within this.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from kubectl_istio_udp.cli import probing
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.response import ResponseSpec
+    from kubectl_istio_udp.state.ownership import Existing
 
 # Names that nobody has stand for "any host" (RFC 2606).
 _ANY_LABEL, _ANY_HOST = "any", "any.invalid"

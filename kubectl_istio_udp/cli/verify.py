@@ -12,9 +12,9 @@ from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.existing import Existing
     from kubectl_istio_udp.cluster.toolpod import ToolPod
     from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.state.ownership import Existing
 
 
 @click.command("verify")

@@ -12,7 +12,7 @@ from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting, proxy_of
-from kubectl_istio_udp.model.specs import readable
+from kubectl_istio_udp.state.ownership import readable
 
 
 def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) -> AccessLogSnapshot:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.existing import Existing, list_exposures
+from kubectl_istio_udp.cluster.existing import list_exposures
 from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
-from kubectl_istio_udp.model.wish import SOURCE_LABEL, is_wished
+from kubectl_istio_udp.model.wish import is_wished
+from kubectl_istio_udp.state.ownership import Existing
 
 # From the inside outwards: who writes goes first, then what it was allowed.
 KINDS = (
@@ -107,8 +108,8 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
 
 
 def is_declared(existing: Existing) -> bool:
-    """Whether a controller made an exposure."""
-    return any(SOURCE_LABEL in o["metadata"]["labels"] for o in existing.objects)
+    """Whether a controller made an exposure, as the object that decides says (its EnvoyFilter)."""
+    return existing.source is not None
 
 
 def remove_controller(

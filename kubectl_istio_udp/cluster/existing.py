@@ -2,76 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, for_each
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.kinds import Kind, Ref, Spec
-from kubectl_istio_udp.model.specs import spec_of
+from kubectl_istio_udp.model.kinds import Kind, Ref
+from kubectl_istio_udp.state.ownership import (
+    OBJECT_KINDS,
+    Existing,
+    State,
+    Stray,
+    resolve,
+    spec_of,
+)
 
-# The kinds of object that a kind of thing may consist of, in the order in which they are written.
-OBJECT_KINDS = {
-    Kind.EXPOSURE: ("ServiceEntry", "EnvoyFilter", "Service"),
-    Kind.RESPONSE: ("Gateway", "VirtualService", "EnvoyFilter"),
-    Kind.ACCESS_LOG: ("EnvoyFilter",),
-}
 # Of these no exposure has one.
 _NO_EXPOSURES = ("Gateway", "VirtualService")
-# Written last or next to last, and what the proxies run by: its annotation is believed first.
-_MOST_TRUSTED = ("EnvoyFilter", "VirtualService", "ServiceEntry", "Service", "Gateway")
 # Where things without an object in their own namespace can be looked for by a user who may not
 # look everywhere.
 USUAL_GATEWAY_NAMESPACE = "istio-system"
 
 
-@dataclass(frozen=True)
-class Existing:
-    """A thing found in the cluster.
-
-    Attributes:
-        kind, namespace, name: which.
-        spec: what it is; None where no object's annotation can be read.
-        objects: its manifests, in writing order.
-        problem: why spec is None.
-    """
-
-    kind: Kind
-    namespace: str
-    name: str
-    spec: Spec | None
-    objects: tuple[Mapping[str, Any], ...]
-    problem: str = ""
-
-    @property
-    def ref(self) -> Ref:
-        """As a command line names it."""
-        return Ref(self.kind, self.name)
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The objects it should have and has not, as `EnvoyFilter istio-system/udp-a-b`."""
-        if self.spec is None:
-            return ()
-        return tuple(
-            f"{kind} {namespace}/{self.spec.object_name}"
-            for kind, namespace in self.spec.places.items()
-            if self.object(kind) is None
-        )
-
-    def object(self, kind: str) -> Mapping[str, Any] | None:
-        """Its object of a kind, None where there is none."""
-        return next((o for o in self.objects if o["kind"] == kind), None)
-
-
-def list_existing(
+def read_state(
     api: Api, namespace: str | None = None, kinds: Sequence[Kind] = tuple(Kind)
-) -> tuple[Existing, ...]:
-    """The things of some kinds in a namespace (None: in all), sorted by kind and name.
+) -> State:
+    """The exposures, responses and access logs of a namespace (None: of all), and the strays.
 
     An object left over from a half-done deletion counts too, so that it can be seen and deleted.
     Where exposures are among the kinds, what only the other kinds need may be hidden: a team may
@@ -91,16 +50,14 @@ def list_existing(
             found = for_each(lambda place: _list_in(api, selector, *place), places)
         else:
             found = _list_near(api, namespace, object_kinds, selector, lenient=lenient)
-    groups: dict[tuple[Kind, str, str], list[Mapping[str, Any]]] = {}
-    for manifest in (m for each in found for m in each):
-        owner = names.owner_of(manifest["metadata"]["labels"])
-        if owner and owner[0] in kinds:
-            groups.setdefault(owner, []).append(manifest)
-    order = list(Kind)
-    return tuple(
-        _existing(*key, groups[key])
-        for key in sorted(groups, key=lambda key: (order.index(key[0]), *key[1:]))
-    )
+    return resolve((manifest for each in found for manifest in each), kinds)
+
+
+def list_existing(
+    api: Api, namespace: str | None = None, kinds: Sequence[Kind] = tuple(Kind)
+) -> tuple[Existing, ...]:
+    """The exposures, responses and access logs of `read_state`, without the strays."""
+    return read_state(api, namespace, kinds).existing
 
 
 def _list_in(
@@ -158,7 +115,14 @@ def list_exposures(api: Api, namespace: str | None = None) -> tuple[Existing, ..
 def get_existing(
     api: Api, namespace: str, wanted: Iterable[str], *, missing_ok: bool = False
 ) -> tuple[Existing, ...]:
-    """The things of these names, in the order given; all of the namespace's where none is.
+    """The exposures, responses and access logs of `get_state`, without the strays."""
+    return get_state(api, namespace, wanted, missing_ok=missing_ok).existing
+
+
+def get_state(
+    api: Api, namespace: str, wanted: Iterable[str], *, missing_ok: bool = False
+) -> State:
+    """What there is of these names, in the order given; everything in the namespace for no names.
 
     Args:
         api: the cluster.
@@ -166,15 +130,21 @@ def get_existing(
         wanted: names as on a command line (`coredns`, `response/hello`).
         missing_ok: pass over those that do not exist.
 
+    Returns:
+        Of strays those that claim to belong to one of them.
+
     Raises:
         UsageError: a name is of no kind.
         NotFound: one does not exist; the message lists those that do.
     """
     refs = [Ref.parse(text) for text in wanted]
     if not refs:
-        return list_existing(api, namespace)
+        return read_state(api, namespace)
     kinds = tuple(dict.fromkeys(ref.kind for ref in refs))
-    there = {existing.ref: existing for existing in list_existing(api, namespace, kinds)}
+    state = read_state(api, namespace, kinds)
+    there = {existing.ref: existing for existing in state.existing}
+    owners = {(ref.kind, namespace, ref.name) for ref in refs}
+    strays = tuple(stray for stray in state.strays if stray.owner in owners)
     missing = [ref for ref in refs if ref not in there]
     if missing and not missing_ok:
         same = [str(ref) for ref in there if ref.kind is missing[0].kind]
@@ -183,26 +153,19 @@ def get_existing(
             hints=[
                 f"those there are: {', '.join(same)}"
                 if same
-                else "there is none in this namespace; see all: kubectl istio-udp get -A"
+                else "there is none in this namespace; see all: kubectl istio-udp get -A",
+                *map(explain_stray, strays),
             ],
         )
-    return tuple(there[ref] for ref in refs if ref in there)
+    return State(tuple(there[ref] for ref in refs if ref in there), strays)
+
+
+def explain_stray(stray: Stray) -> str:
+    """The sentence about an object that is left alone, and why."""
+    claims = stray.claims or "an exposure, response or access log"
+    return f"{stray} is labelled as part of {claims} but is not; ignoring it: {stray.reason}"
 
 
 def exposure_of(existing: Existing) -> ExposureSpec | None:
     """The spec of an exposure, None where it cannot be read."""
     return existing.spec if isinstance(existing.spec, ExposureSpec) else None
-
-
-def _existing(
-    kind: Kind, namespace: str, name: str, objects: Sequence[Mapping[str, Any]]
-) -> Existing:
-    order = OBJECT_KINDS[kind]
-    objects = tuple(sorted(objects, key=lambda o: order.index(o["kind"])))
-    problem = ""
-    for manifest in sorted(objects, key=lambda o: _MOST_TRUSTED.index(o["kind"])):
-        try:
-            return Existing(kind, namespace, name, spec_of(manifest), objects)
-        except ClusterError as error:
-            problem = problem or error.message
-    return Existing(kind, namespace, name, None, objects, problem)

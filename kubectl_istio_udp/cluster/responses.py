@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.responseplan import ResponseRequest, ResponseSnapshot
 from kubectl_istio_udp.model.routing import Rival, servers_from
 from kubectl_istio_udp.model.service import Service
-from kubectl_istio_udp.model.specs import readable
+from kubectl_istio_udp.state.ownership import readable
 
 
 def read_response_snapshot(

@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Others, Snapshot
-from kubectl_istio_udp.model.specs import readable
+from kubectl_istio_udp.state.ownership import readable
 
 
 def read_snapshot(

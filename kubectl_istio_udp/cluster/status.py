@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
-from kubectl_istio_udp.cluster.existing import Existing, exposure_of
+from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.cluster.waiting import ready_pods
 from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
@@ -16,6 +16,7 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
+from kubectl_istio_udp.state.ownership import Existing
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 

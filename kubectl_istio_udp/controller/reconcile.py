@@ -468,7 +468,7 @@ class Reconciler:
             self._calm.pop(key, None)
             return Outcome(GONE)
         spec, existing = own.spec, own.existing
-        self._delete(existing.object("Service"))
+        self._delete_all(existing.all_of("Service"))
         if spec is not None and spec.options.gateway_service is GatewayServiceMode.PATCH:
             self._release(spec)
         envoy_filter = existing.object("EnvoyFilter")
@@ -476,8 +476,8 @@ class Reconciler:
             left = self._silence(key, envoy_filter)
             if left > 0:
                 return Outcome(LEAVING, again=left)
-        self._delete(envoy_filter)
-        self._delete(existing.object("ServiceEntry"))
+        self._delete_all(existing.all_of("EnvoyFilter"))
+        self._delete_all(existing.all_of("ServiceEntry"))
         return Outcome(LEAVING)
 
     def _silence(self, key: Key, envoy_filter: Manifest) -> float:
@@ -518,7 +518,7 @@ class Reconciler:
         for manifest in own.existing.objects:
             metadata = manifest["metadata"]
             if (manifest["kind"], metadata["namespace"], metadata["name"]) not in keys:
-                self._delete(manifest)
+                self._delete_all([manifest])
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -545,14 +545,13 @@ class Reconciler:
         )
         self._view.learn(applied.manifest)
 
-    def _delete(self, manifest: Manifest | None) -> None:
-        if manifest is None:
-            return
-        self._fence()
-        self._wrote("delete", manifest["kind"])
-        metadata = manifest["metadata"]
-        self._api.delete(manifest["kind"], metadata["namespace"], metadata["name"])
-        self._view.forget(manifest)
+    def _delete_all(self, manifests: Iterable[Manifest]) -> None:
+        for manifest in manifests:
+            self._fence()
+            self._wrote("delete", manifest["kind"])
+            metadata = manifest["metadata"]
+            self._api.delete(manifest["kind"], metadata["namespace"], metadata["name"])
+            self._view.forget(manifest)
 
     def _fence(self) -> None:
         if not self._may_write():

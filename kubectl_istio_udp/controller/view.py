@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_istio_udp.cluster.existing import OBJECT_KINDS, Existing, exposure_of
+from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
@@ -22,15 +22,12 @@ from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_p
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
-from kubectl_istio_udp.model.specs import readable
-from kubectl_istio_udp.model.wish import PREFIX, SOURCE_LABEL, Wish, is_wished, service_wish
+from kubectl_istio_udp.model.wish import PREFIX, Wish, is_wished, service_wish
+from kubectl_istio_udp.state.ownership import Existing, readable, resolve
 
 Manifest = Mapping[str, Any]
 
 SERVICE_LABEL = "kubernetes.io/service-name"
-# Which object says of an exposure who made it: those in the gateway's namespace, where tenants
-# cannot write, come first.
-_BY_TRUST = ("EnvoyFilter", "Service", "ServiceEntry")
 _METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -74,11 +71,14 @@ class Own:
 
     Attributes:
         existing: its objects and its spec.
-        source: what made it, by the mark on its objects; None for a person.
     """
 
     existing: Existing
-    source: str | None
+
+    @property
+    def source(self) -> str | None:
+        """What declared it; None for a person."""
+        return self.existing.source
 
     @property
     def there(self) -> bool:
@@ -124,7 +124,7 @@ class View:
         self._by_port: dict[int, set[Key]] = {}
         self._pieces: dict[Key, dict[str, EndpointSlice]] = {}
         self._pods: dict[tuple[str, str, str], dict[str, Behind]] = {}
-        self._own: dict[Key, dict[str, Manifest]] = {}
+        self._own: dict[Key, dict[tuple[str, str], Manifest]] = {}
         self._named_otherwise: dict[Key, set[Key]] = {}
         self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
         self.tcp_ports = 0
@@ -189,13 +189,9 @@ class View:
     def own(self, key: Key) -> Own:
         """What there is of an exposure."""
         with self._lock:
-            objects = dict(self._own.get(key, {}))
-        trusted = [objects[kind] for kind in _BY_TRUST if kind in objects]
-        source = trusted[0]["metadata"]["labels"].get(SOURCE_LABEL) if trusted else None
-        specs = (spec for manifest in trusted if (spec := _spec(manifest)))
-        spec = next((spec for spec in specs if spec.key == key), None)
-        kept = tuple(objects[kind] for kind in OBJECT_KINDS[Kind.EXPOSURE] if kind in objects)
-        return Own(Existing(Kind.EXPOSURE, *key, spec, kept), source)
+            objects = tuple(self._own.get(key, {}).values())
+        found = resolve(objects, (Kind.EXPOSURE,)).existing
+        return Own(found[0] if found else Existing(Kind.EXPOSURE, *key, None, ()))
 
     def service(self, key: Key) -> Service | None:
         """A Service."""
@@ -417,15 +413,16 @@ class View:
         owners = set()
         for manifest, gone in ((before, True), (now, False)):
             owner = self._owner(kind, manifest) if manifest else None
-            if owner is None:
+            if manifest is None or owner is None:
                 continue
             owners.add(owner)
             objects = self._own.setdefault(owner, {})
-            if not gone and manifest is not None:
-                objects[kind] = manifest
+            place = (kind, manifest["metadata"]["namespace"])
+            if not gone:
+                objects[place] = manifest
                 self._note_name(owner, _spec(manifest))
             else:
-                objects.pop(kind, None)
+                objects.pop(place, None)
             if not objects:
                 del self._own[owner]
         return owners
@@ -435,10 +432,9 @@ class View:
             self._named_otherwise.setdefault((owner[0], spec.service), set()).add(owner)
 
     def _owner(self, kind: str, manifest: Manifest) -> Key | None:
-        """The exposure that an object belongs to: by its labels, its name and its place.
+        """The exposure that an object says it belongs to, where it is in a namespace that counts.
 
-        What bears our labels somewhere else is not ours: whoever may write in one namespace could
-        otherwise speak for another.
+        Whether it does belong to it is decided over all of these objects (state/ownership.py).
         """
         metadata = manifest["metadata"]
         owner = names.owner_of(metadata.get("labels") or {})
@@ -446,7 +442,7 @@ class View:
             return None
         key = owner[1:]
         place = metadata["namespace"]
-        right = place == key[0] if kind == "ServiceEntry" else place in self.gateway_namespaces
+        right = place in self.gateway_namespaces or (kind, place) == ("ServiceEntry", key[0])
         return key if right and metadata["name"] == names.object_name(*key) else None
 
     def _gateways_changed(self) -> None:

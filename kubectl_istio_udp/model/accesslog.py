@@ -137,6 +137,11 @@ class AccessLogSpec:
         """Its one object: the EnvoyFilter."""
         return {"EnvoyFilter": self.namespace}
 
+    @property
+    def possible_places(self) -> frozenset[tuple[str, str]]:
+        """(kind, namespace) of every object that it may have: its one object."""
+        return frozenset(self.places.items())
+
     def to_json(self) -> str:
         """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
         return write_spec({**asdict(self), "every": self.every.envoy()})

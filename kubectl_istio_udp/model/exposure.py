@@ -199,6 +199,16 @@ class ExposureSpec:
             places["Service"] = self.gateway.namespace
         return places
 
+    @property
+    def possible_places(self) -> frozenset[tuple[str, str]]:
+        """(kind, namespace) of every object that it may have, whatever its options are or were.
+
+        Its ServiceEntry may be in its own namespace or in the gateway's.
+        """
+        at_gateway = ("ServiceEntry", "EnvoyFilter", "Service")
+        found = [(kind, self.gateway.namespace) for kind in at_gateway]
+        return frozenset([*found, ("ServiceEntry", self.namespace)])
+
     def to_json(self) -> str:
         """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
         return self._json

@@ -95,12 +95,24 @@ class Spec(Protocol):
         """Its name."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name), which no other of its kind has."""
+
+    @property
     def object_name(self) -> str:
         """The name of its objects."""
 
     @property
     def places(self) -> Mapping[str, str]:
         """The objects it consists of: their kinds with their namespaces, in writing order."""
+
+    @property
+    def possible_places(self) -> frozenset[tuple[str, str]]:
+        """(kind, namespace) of every object that it may have, left over from before included.
+
+        What another choice of options or an earlier version put there belongs to it as well, and
+        is deleted by the next write.
+        """
 
     def to_json(self) -> str:
         """The annotation: versioned JSON, the same text for the same spec."""

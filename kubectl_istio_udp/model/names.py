@@ -23,13 +23,18 @@ _HASH_LENGTH = 8
 _LIKE_A_HASH = re.compile(rf"-[0-9a-f]{{{_HASH_LENGTH}}}$")
 
 
+def is_dns_label(text: object) -> bool:
+    """Whether a value is a DNS label (RFC 1123) of at most 63 characters."""
+    return isinstance(text, str) and len(text) <= LONGEST_LABEL and bool(_LABEL.fullmatch(text))
+
+
 def check_dns_label(text: str, what: str) -> str:
     """Return a text that is a DNS label of at most 63 characters, as it is.
 
     Raises:
         UsageError: it is not; `what` names it in the message.
     """
-    if len(text) > LONGEST_LABEL or not _LABEL.fullmatch(text):
+    if not is_dns_label(text):
         raise UsageError(
             f"{what} {text!r} is not a name that Kubernetes takes",
             hints=[
@@ -81,12 +86,17 @@ def labels(kind: Kind, namespace: str, name: str) -> dict[str, str]:
 
 
 def owner_of(labels: Mapping[str, str]) -> tuple[Kind, str, str] | None:
-    """The thing an object belongs to by its labels: (kind, namespace, name); None for others'."""
-    if labels.get(MANAGED_BY_LABEL) == MANAGER and NAMESPACE_LABEL in labels:
-        for kind in Kind:
-            if kind.label in labels:
-                return (kind, labels[NAMESPACE_LABEL], labels[kind.label])
-    return None
+    """What an object's labels name: (kind, namespace, name); None for other people's objects.
+
+    They can be forged; whether they are true is decided in state/ownership.py.
+    """
+    named = [kind for kind in Kind if kind.label in labels]
+    if labels.get(MANAGED_BY_LABEL) != MANAGER or len(named) != 1:
+        return None
+    namespace, name = labels.get(NAMESPACE_LABEL), labels[named[0].label]
+    if namespace is None or not (is_dns_label(namespace) and is_dns_label(name)):
+        return None
+    return (named[0], namespace, name)
 
 
 def service_manager(namespace: str, name: str) -> str:

@@ -265,6 +265,14 @@ class ResponseSpec:
             found["EnvoyFilter"] = self.gateway.namespace if self.gateway else self.root_namespace
         return found
 
+    @property
+    def possible_places(self) -> frozenset[tuple[str, str]]:
+        """(kind, namespace) of every object that it may have, whatever its options are or were."""
+        proxies = self.gateway.namespace if self.gateway else self.root_namespace
+        at_gateway = [("Gateway", proxies)] if self.gateway else []
+        home = ("VirtualService", self.namespace)
+        return frozenset([*at_gateway, home, ("EnvoyFilter", proxies)])
+
     def to_json(self) -> str:
         """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
         return write_spec(asdict(self))

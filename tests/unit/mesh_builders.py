@@ -128,9 +128,14 @@ def access_log(name: str = "namespace", **spec: Any) -> AccessLogSpec:
     return AccessLogSpec(name=name, **given)
 
 
+def manifests_of(thing: Response | AccessLogSpec) -> list[Manifest]:
+    """The objects that a response or an access log consists of."""
+    is_response = isinstance(thing, Response)
+    writes = response_writes(thing) if is_response else access_log_writes(thing)
+    return [dict(write.manifest) for write in writes]
+
+
 def put(server: ApiServer, *things: Response | AccessLogSpec) -> None:
     """Store what these things consist of."""
     for thing in things:
-        is_response = isinstance(thing, Response)
-        writes = response_writes(thing) if is_response else access_log_writes(thing)
-        server.put(*(dict(write.manifest) for write in writes))
+        server.put(*manifests_of(thing))

@@ -203,7 +203,8 @@ def test_who_is_concerned_is_named():
 SAID = {
     "U101": (
         Severity.ERROR,
-        "VirtualService lab/response-lab-direct exists and is not of response direct",
+        "VirtualService lab/response-lab-direct already exists and does not belong to "
+        "response direct",
         "give the response another name: --name",
     ),
     "U112": (

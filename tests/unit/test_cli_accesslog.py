@@ -258,7 +258,7 @@ def test_somebody_elses_filter_of_that_name_is_refused(run, mesh):
     mesh.put(envoy_filter(NAME, namespace="default"))
     done = run("access-log")
     assert done.code == 3
-    assert f"EnvoyFilter default/{NAME} exists and is not of access log namespace" in done.err
+    assert f"EnvoyFilter default/{NAME} already exists and does not belong" in done.err
     assert mesh.writes() == []
 
 

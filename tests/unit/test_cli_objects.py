@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -208,6 +209,76 @@ def test_a_refused_deletion_can_be_repeated(run, server):
     assert "kubectl auth can-i delete envoyfilters.networking.istio.io" in done.err
     assert run("delete", "coredns").code == 0
     assert server.state() == before
+
+
+# -- objects that only claim to be ours ---------------------------------------------------------
+
+
+def forge(server, namespace="lab", name="evil", *, of="coredns"):
+    """A ServiceEntry with labels of an exposure of its own namespace, and another one's spec."""
+    found = copy.deepcopy(server.get("ServiceEntry", "default", f"udp-default-{of}"))
+    found["metadata"] |= {"namespace": namespace, "name": f"udp-{namespace}-{name}"}
+    found["metadata"]["labels"] |= {
+        "kubectl-istio-udp/namespace": namespace,
+        "kubectl-istio-udp/exposure": name,
+    }
+    server.put(found)
+
+
+STRAY = "ServiceEntry lab/udp-lab-evil is labelled as part of exposure lab/evil but is not"
+
+
+def test_get_shows_a_stray_as_what_it_is(run, server):
+    run(*EXPOSE)
+    forge(server)
+    done = run("get", "-A")
+    assert done.code == 0
+    exposures, strays = done.out.split("\n\n")
+    assert [line.split()[:2] for line in exposures.splitlines()[1:]] == [["default", "coredns"]]
+    assert strays.splitlines()[0].split() == [
+        "STRAY", "NAMESPACE", "NAME", "CLAIMS", "TO", "BELONG", "TO", "IGNORED", "BECAUSE",
+    ]  # fmt: skip
+    assert strays.splitlines()[1].split() == [
+        "ServiceEntry", "lab", "udp-lab-evil", "exposure", "lab/evil",
+        *["its", "annotation", "is", "that", "of", "exposure", "default/coredns"],
+    ]  # fmt: skip
+    assert "udp-lab-evil" not in run("get", "-A", "-o", "yaml").out
+    assert run("get", "-A", "-o", "name").out == "coredns\n"
+
+
+@pytest.mark.parametrize("names", [["evil"], ["--all"]])
+def test_delete_leaves_a_stray_and_what_it_names_alone(run, server, names):
+    """Its annotation names the ports of another exposure on the gateway's own Service."""
+    run(*EXPOSE, "--gateway-service", "patch")
+    forge(server)
+    before = server.state()
+    done = run("delete", "-n", "lab", *names)
+    assert done.code == (3 if names == ["evil"] else 0)
+    assert STRAY in done.err
+    assert server.state() == before
+
+
+def test_delete_takes_the_real_exposure_and_leaves_its_double(run, server):
+    run(*EXPOSE)
+    double = copy.deepcopy(server.get("ServiceEntry", "default", NAME))
+    double["metadata"]["namespace"] = "lab"
+    server.put(double)
+    done = run("delete", "coredns")
+    assert done.code == 0
+    assert "exposure default/coredns has no ServiceEntry in namespace lab" in done.err
+    left = [key for key in server.there() if key[2] == NAME]
+    assert left == [("ServiceEntry", "lab", NAME)]
+
+
+@pytest.mark.parametrize("verb", ["describe", "verify"])
+def test_a_stray_is_not_described_nor_verified(run, server, verb):
+    run(*EXPOSE)
+    forge(server)
+    run("delete", "coredns")
+    done = run(verb, "-A")
+    assert done.code == 0
+    assert STRAY in done.err
+    assert done.out == ""
 
 
 # -- samples ------------------------------------------------------------------------------------

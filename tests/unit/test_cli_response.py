@@ -337,7 +337,10 @@ def test_somebody_elses_virtual_service_of_that_name(run, edge):
     edge.put(virtual_service(NAME, hosts=("other.example.com",)))
     done = run(*HELLO)
     assert done.code == 3
-    assert f"VirtualService default/{NAME} exists and is not of response hello" in done.err
+    assert (
+        f"VirtualService default/{NAME} already exists and does not belong to response hello"
+        in done.err
+    )
     assert "give the response another name: --name" in done.err
     assert edge.writes() == []
 
@@ -695,4 +698,7 @@ def test_a_foreign_filter_in_the_way(run, edge):
     edge.put(envoy_filter(NAME))
     done = run(*HELLO, "--api", "envoyfilter")
     assert done.code == 3
-    assert f"EnvoyFilter istio-system/{NAME} exists and is not of response hello" in done.err
+    assert (
+        f"EnvoyFilter istio-system/{NAME} already exists and does not belong to response hello"
+        in done.err
+    )

@@ -438,7 +438,7 @@ def test_somebody_elses_envoy_filter_of_that_name_stays(running: Running) -> Non
     running.server.put(theirs)
     running.start()
     running.server.put(wished())
-    assert "is not of exposure coredns" in running.tells("ExposeRefused")
+    assert "does not belong to exposure coredns" in running.tells("ExposeRefused")
     running.quiet()
     assert running.filter()["metadata"]["labels"] == {"theirs": "1"}
     assert running.entry() is None

@@ -10,8 +10,8 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, Us
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.response import ResponseApi
-from kubectl_istio_udp.model.specs import spec_of
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.ownership import spec_of
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import RATINGS, access_log, put, response
 
@@ -75,8 +75,10 @@ def test_an_exposure_that_cannot_be_read_says_why(api, server):
 
 def test_reads_the_annotation():
     assert spec_of(objects()[0]) == plan_of().exposure.spec
+    bare = objects()[0]
+    bare["metadata"]["annotations"] = None
     with pytest.raises(ClusterError, match="has no annotation"):
-        spec_of({"kind": "Service", "metadata": {"namespace": "a", "name": "b"}})
+        spec_of(bare)
 
 
 def test_gets_those_named_in_their_order(api, server):

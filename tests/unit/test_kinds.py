@@ -7,10 +7,10 @@ import pytest
 from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.kinds import Kind, Ref
-from kubectl_istio_udp.model.specs import spec_of
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import response_writes
+from kubectl_istio_udp.state.ownership import spec_of
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import RATINGS, access_log, response
 
@@ -78,9 +78,12 @@ def test_every_object_tells_what_it_belongs_to(spec, written):
         assert spec_of(write.manifest) == spec
 
 
-@pytest.mark.parametrize("part", ["labels", "annotations"])
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [("labels", "its labels do not name one"), ("annotations", f"has no annotation {NOTE}")],
+)
 @pytest.mark.parametrize(("spec", "written"), MADE)
-def test_an_object_without_labels_or_annotation_is_nobodys(spec, written, part):
+def test_an_object_without_labels_or_annotation_is_nobodys(spec, written, part, problem):
     metadata = {**written[0].manifest["metadata"], part: None}
-    with pytest.raises(ClusterError, match=f"{metadata['name']} has no annotation {NOTE}"):
+    with pytest.raises(ClusterError, match=problem):
         spec_of({**written[0].manifest, "metadata": metadata})

@@ -1,0 +1,339 @@
+"""The one rule that says to which exposure, response or access log an object belongs.
+
+Whoever may write in a namespace can write any label and any annotation there, also those of
+somebody else's exposure. So no single mark decides. An object *agrees with itself* where its
+labels, its name, its namespace and the spec in its annotation all name the same exposure. Among
+those that do, one object decides what the exposure is (for an exposure its EnvoyFilter, which only
+the gateway's owner can write). The other objects belong to it where they have its labels, its
+name, and are in a namespace where its objects may be; their own annotations no longer matter, so
+that one that somebody spoiled can be repaired. Everything else with our labels is a stray: it is
+shown, and nothing is ever done with it, nor with what its annotation says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.kinds import Kind, Ref, Spec
+from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.model.wish import SOURCE_LABEL
+
+Manifest = Mapping[str, Any]
+Owner = tuple[Kind, str, str]
+Wanted = TypeVar("Wanted")
+
+# The kinds of object that each kind may consist of, in the order in which they are written.
+OBJECT_KINDS: Mapping[Kind, Sequence[str]] = {
+    Kind.EXPOSURE: ("ServiceEntry", "EnvoyFilter", "Service"),
+    Kind.RESPONSE: ("Gateway", "VirtualService", "EnvoyFilter"),
+    Kind.ACCESS_LOG: ("EnvoyFilter",),
+}
+# Which object decides, the first of these that there is. An exposure is a part of a gateway, so
+# what is in the gateway's namespace comes first; a response belongs to the namespace of its
+# VirtualService.
+_DECIDES: Mapping[Kind, Sequence[str]] = {
+    Kind.EXPOSURE: ("EnvoyFilter", "Service", "ServiceEntry"),
+    Kind.RESPONSE: ("VirtualService", "EnvoyFilter", "Gateway"),
+    Kind.ACCESS_LOG: ("EnvoyFilter",),
+}
+# Objects that are in the namespace of the exposure or response itself, not of a gateway.
+_AT_HOME = ("ServiceEntry", "VirtualService")
+
+
+class Disagreement(ClusterError):
+    """An object's labels, name, namespace and annotation do not name the same owner."""
+
+
+@dataclass(frozen=True)
+class Existing:
+    """An exposure, response or access log that exists.
+
+    Attributes:
+        kind, namespace, name: which.
+        spec: what it is; None where no object's annotation can be read.
+        objects: its manifests, the one that decides first, then in the order of writing.
+        problem: why spec is None.
+    """
+
+    kind: Kind
+    namespace: str
+    name: str
+    spec: Spec | None
+    objects: tuple[Manifest, ...]
+    problem: str = ""
+
+    @property
+    def ref(self) -> Ref:
+        """Its kind and name, as a command line names it."""
+        return Ref(self.kind, self.name)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The objects that it should have and has not, as `EnvoyFilter istio-system/udp-a-b`."""
+        if self.spec is None:
+            return ()
+        there = {_place(manifest) for manifest in self.objects}
+        return tuple(
+            f"{kind} {namespace}/{self.spec.object_name}"
+            for kind, namespace in self.spec.places.items()
+            if (kind, namespace) not in there
+        )
+
+    @property
+    def source(self) -> str | None:
+        """What declared it, as the label of the deciding object says; None for a person."""
+        order = _DECIDES[self.kind]
+        deciding = sorted(self.objects, key=lambda manifest: order.index(manifest["kind"]))
+        return _labels(deciding[0]).get(SOURCE_LABEL) if deciding else None
+
+    def object(self, kind: str) -> Manifest | None:
+        """Its object of a kind, where the spec has it rather than a leftover; None for none."""
+        found = self.all_of(kind)
+        place = self.spec.places.get(kind) if self.spec else None
+        return next((o for o in found if _place(o)[1] == place), found[0] if found else None)
+
+    def all_of(self, kind: str) -> list[Manifest]:
+        """Its objects of a kind: more than one where an earlier version used another namespace."""
+        return [manifest for manifest in self.objects if manifest["kind"] == kind]
+
+
+@dataclass(frozen=True)
+class Stray:
+    """An object with our labels that belongs to no exposure, response or access log.
+
+    Attributes:
+        kind, namespace, name: the object.
+        owner: whose it says it is; None where its labels name nobody.
+        reason: what does not agree.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    owner: Owner | None
+    reason: str
+
+    @property
+    def claims(self) -> str:
+        """Whose it says it is, `exposure default/coredns`; "" where its labels name nobody."""
+        return _words(self.owner) if self.owner else ""
+
+    def __str__(self) -> str:
+        """`ServiceEntry lab/evil`."""
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class State:
+    """What objects with our labels amount to.
+
+    Attributes:
+        existing: the exposures, responses and access logs, sorted by kind, namespace and name.
+        strays: the objects that belong to none of them, sorted likewise.
+    """
+
+    existing: tuple[Existing, ...] = ()
+    strays: tuple[Stray, ...] = ()
+
+
+def spec_of(manifest: Manifest) -> Spec:
+    """The spec in the annotation of an object that agrees with itself.
+
+    Raises:
+        Disagreement: its labels, name, namespace and annotation do not name the same owner.
+        ClusterError: it has no annotation, or one that cannot be read.
+    """
+    owner = _claimed_owner(manifest)
+    spec = _read_annotation(manifest, owner)
+    if (spec.kind, *spec.key) != owner:
+        raise Disagreement(
+            f"its annotation is that of {spec.kind.words} {spec.namespace}/{spec.name}"
+        )
+    if _place(manifest) not in spec.possible_places:
+        raise Disagreement(
+            f"{_words(owner)} has no {manifest['kind']} in namespace {_place(manifest)[1]}"
+        )
+    return spec
+
+
+def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
+    """The spec of an object that agrees with itself and is of this kind; None for any other."""
+    try:
+        spec = spec_of(manifest)
+    except ClusterError:
+        return None
+    return spec if isinstance(spec, kind) else None
+
+
+def belongs(manifest: Manifest, spec: Spec) -> bool:
+    """Whether an object is one of a spec's: by its labels and name, and by its namespace.
+
+    An object in another namespace (of a gateway that it was at before) must agree with itself.
+    """
+    try:
+        if _claimed_owner(manifest) != (spec.kind, *spec.key):
+            return False
+        return _place(manifest) in spec.possible_places or spec_of(manifest).key == spec.key
+    except ClusterError:
+        return False
+
+
+def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) -> State:
+    """Sort objects with our labels into what exists, and strays.
+
+    Args:
+        manifests: objects with our labels, of any kind and namespace.
+        kinds: what is of interest; objects that name another kind are passed over.
+    """
+    groups: dict[Owner, list[Manifest]] = {}
+    strays: list[Stray] = []
+    for manifest in manifests:
+        labelled = names.owner_of(_labels(manifest))
+        if labelled is not None and labelled[0] not in kinds:
+            continue
+        try:
+            groups.setdefault(_claimed_owner(manifest), []).append(manifest)
+        except Disagreement as error:
+            strays.append(_stray(manifest, labelled, error.message))
+    existing = []
+    for owner, claimants in groups.items():
+        found, left_out = _resolve_one(owner, claimants)
+        existing += [found] if found else []
+        strays += left_out
+    order = list(Kind)
+    existing.sort(key=lambda each: (order.index(each.kind), each.namespace, each.name))
+    strays.sort(key=lambda each: (each.kind, each.namespace, each.name))
+    return State(tuple(existing), tuple(strays))
+
+
+def _resolve_one(
+    owner: Owner, claimants: Sequence[Manifest]
+) -> tuple[Existing | None, list[Stray]]:
+    """Whatever says that it belongs to one owner: what does, and what does not."""
+    specs: list[tuple[Manifest, Spec]] = []
+    problems: dict[int, ClusterError] = {}
+    for manifest in claimants:
+        try:
+            specs.append((manifest, spec_of(manifest)))
+        except ClusterError as error:
+            problems[id(manifest)] = error
+    kind, namespace, name = owner
+    spec, problem = _deciding(owner, specs), ""
+    if spec is not None:
+        places = spec.possible_places
+        members = [manifest for manifest in claimants if _place(manifest) in places]
+    else:
+        unread = [m for m in claimants if not isinstance(problems[id(m)], Disagreement)]
+        members = _unread_members(owner, unread)
+        problem = problems[id(members[0])].message if members else ""
+    member_ids = {id(manifest) for manifest in members}
+    strays = [
+        _stray(manifest, owner, _reason(manifest, owner, problems.get(id(manifest))))
+        for manifest in claimants
+        if id(manifest) not in member_ids
+    ]
+    if not members:
+        return None, strays
+    order = OBJECT_KINDS[kind]
+    members.sort(key=lambda manifest: order.index(manifest["kind"]))
+    return Existing(kind, namespace, name, spec, tuple(members), problem), strays
+
+
+def _reason(manifest: Manifest, owner: Owner, problem: ClusterError | None) -> str:
+    if isinstance(problem, Disagreement):
+        return problem.message
+    return f"{_words(owner)} has no {manifest['kind']} in namespace {_place(manifest)[1]}"
+
+
+def _deciding(owner: Owner, specs: Sequence[tuple[Manifest, Spec]]) -> Spec | None:
+    """The spec of the object that decides; None where none agrees with itself.
+
+    Of several of a kind in different namespaces (one may be forged by whoever writes in another
+    gateway's namespace) that one which an object in the owner's own namespace confirms, then the
+    oldest: the API server writes creationTimestamp.
+    """
+    kind, namespace, _ = owner
+    at_home = [spec for manifest, spec in specs if _place(manifest)[1] == namespace]
+    confirmed = {place for spec in at_home for place in spec.places.items()}
+
+    def rank(each: tuple[Manifest, Spec]) -> tuple[int, bool, str, str]:
+        manifest = each[0]
+        created = str(manifest["metadata"].get("creationTimestamp") or "")
+        place = _place(manifest)
+        return (_DECIDES[kind].index(place[0]), place not in confirmed, created, place[1])
+
+    return min(specs, key=rank)[1] if specs else None
+
+
+def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifest]:
+    """The objects of an owner none of whose annotations can be read.
+
+    They stay visible, so that they can be repaired or deleted: those in the owner's namespace, and
+    those in one other namespace, where the oldest of them is.
+    """
+    kind, home, _ = owner
+    away = [m for m in claimants if kind is not Kind.ACCESS_LOG and m["kind"] not in _AT_HOME]
+    away.sort(key=lambda m: str(m["metadata"].get("creationTimestamp") or ""))
+    gateway = _place(away[0])[1] if away else home
+    return [
+        manifest
+        for manifest in claimants
+        if _place(manifest)[1] == gateway
+        or (manifest["kind"] in _AT_HOME and _place(manifest)[1] == home)
+    ]
+
+
+def _claimed_owner(manifest: Manifest) -> Owner:
+    """Whose an object says that it is, by labels and name.
+
+    Raises:
+        Disagreement: the labels name nobody, or somebody whose objects have another kind or name.
+    """
+    owner = names.owner_of(_labels(manifest))
+    if owner is None:
+        raise Disagreement("its labels do not name one exposure, response or access log")
+    kind, namespace, name = owner
+    if manifest["kind"] not in OBJECT_KINDS[kind]:
+        raise Disagreement(f"{_words(owner)} has no {manifest['kind']}")
+    expected = names.object_name(namespace, name, kind)
+    if manifest["metadata"]["name"] != expected:
+        raise Disagreement(f"the objects of {_words(owner)} are named {expected}")
+    return owner
+
+
+def _read_annotation(manifest: Manifest, owner: Owner) -> Spec:
+    notes = manifest["metadata"].get("annotations") or {}
+    if names.SPEC_ANNOTATION not in notes:
+        kind, (_, namespace) = manifest["kind"], _place(manifest)
+        raise ClusterError(
+            f"{kind} {namespace}/{manifest['metadata']['name']} has no annotation "
+            f"{names.SPEC_ANNOTATION}"
+        )
+    text = notes[names.SPEC_ANNOTATION]
+    if owner[0] is Kind.EXPOSURE:
+        return ExposureSpec.from_json(text)
+    return (ResponseSpec if owner[0] is Kind.RESPONSE else AccessLogSpec).from_json(text)
+
+
+def _place(manifest: Manifest) -> tuple[str, str]:
+    return (manifest["kind"], manifest["metadata"].get("namespace") or "default")
+
+
+def _labels(manifest: Manifest) -> Mapping[str, str]:
+    return manifest["metadata"].get("labels") or {}
+
+
+def _words(owner: Owner) -> str:
+    return f"{owner[0].words} {owner[1]}/{owner[2]}"
+
+
+def _stray(manifest: Manifest, owner: Owner | None, reason: str) -> Stray:
+    kind, namespace = _place(manifest)
+    name = manifest["metadata"]["name"]
+    return Stray(kind, namespace, name, owner, reason)
