@@ -20,13 +20,21 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.memory import udp_budget
 from kubectl_istio_udp.model.ownership import managed_ports
-from kubectl_istio_udp.model.sessions import FEW_SESSIONS, room
+from kubectl_istio_udp.model.sessions import (
+    CAREFUL_FILE_LIMIT,
+    FEW_SESSIONS,
+    budget,
+    rate_for_sessions,
+    room,
+)
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
 
 # Istio 1.15 has the first Envoy (1.23, its release notes) whose UDP proxy has a matcher and a log.
 _FIRST_ISTIO = (1, 15)
+# As many exposures as a message names of those that hold the most sessions.
+_HOLDERS_SHOWN = 3
 
 
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
@@ -158,19 +166,26 @@ def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         return
     options, ports = exposure.spec.options, len(exposure.spec.ports)
     free = room(snapshot.file_limit, snapshot.others.sessions)
-    if options.max_sessions * ports > free:
+    if exposure.spec.sessions > free:
         yield Finding(
             "U108",
             Severity.ERROR,
             f"{options.max_sessions} sessions on {ports} port(s) are more than gateway "
-            f"{snapshot.gateway.ref} can hold: its Envoy may open {snapshot.file_limit} files, "
-            f"{snapshot.others.sessions} of them are for other exposures, and it dies when it "
-            "has none left",
+            f"{snapshot.gateway.ref} has left: {_reserved(snapshot, snapshot.file_limit)} (its "
+            f"Envoy may open {snapshot.file_limit} files, and crashes when it has none left)",
             f"at most --max-sessions {free // ports}"
             if free >= ports
             else "raise the file limit of the gateway's nodes, or lower another exposure's "
             "--max-sessions",
         )
+
+
+def _reserved(snapshot: Snapshot, file_limit: int) -> str:
+    """`9000 of 18000 sessions are reserved, the most by a/b 5000, c/d 4000`."""
+    others = snapshot.others
+    text = f"{others.sessions} of {budget(file_limit)} sessions are reserved"
+    largest = ", ".join(map(str, others.holders[:_HOLDERS_SHOWN]))
+    return f"{text}, the most by {largest}" if largest else text
 
 
 def _too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -253,18 +268,34 @@ def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U205: other exposures have left so few sessions that busy clients may notice."""
-    if snapshot.file_limit is None:
-        return
-    elsewhere = snapshot.others.sessions
-    if room(snapshot.file_limit, elsewhere) // len(exposure.spec.ports) < FEW_SESSIONS:
+    """U205: the exposure gets so few sessions that clients may notice."""
+    options = exposure.spec.options
+    if options.max_sessions < FEW_SESSIONS:
+        idle = options.idle_timeout
+        rate = rate_for_sessions(options.max_sessions, idle.seconds)
+        limit = CAREFUL_FILE_LIMIT if snapshot.file_limit is None else snapshot.file_limit
         yield Finding(
             "U205",
             Severity.WARNING,
-            f"{exposure.spec.options.max_sessions} client ports fill a port of this exposure: "
-            f"gateway {snapshot.gateway.ref} may open {snapshot.file_limit} files, {elsewhere} of "
-            "them are for other exposures",
-            "lower another exposure's --max-sessions, or this one's --idle-timeout",
+            f"each port holds {options.max_sessions} client sessions: with --idle-timeout {idle} "
+            f"more than {rate:.3g} new clients a second lose datagrams; at gateway "
+            f"{snapshot.gateway.ref} {_reserved(snapshot, limit)}",
+            "if clients come faster, say how fast: --expect-rate N",
+        )
+
+
+def _session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U303: how many clients the number of sessions suffices for."""
+    options = exposure.spec.options
+    there = any(spec.options == options for spec in snapshot.exposures)
+    if options.max_sessions >= FEW_SESSIONS and not there:
+        rate = rate_for_sessions(options.max_sessions, options.idle_timeout.seconds)
+        yield Finding(
+            "U303",
+            Severity.INFO,
+            f"each port holds {options.max_sessions} client sessions, enough for {rate:.3g} new "
+            f"clients a second (--idle-timeout {options.idle_timeout})",
+            "if clients come faster, say how fast: --expect-rate N",
         )
 
 
@@ -364,4 +395,5 @@ RULES: tuple[Rule, ...] = (
     _no_ready_gateway,
     _own_load_balancer,
     _port_translated,
+    _session_rate,
 )

@@ -29,6 +29,7 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
 from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.apply.transaction import Transaction
@@ -84,8 +85,15 @@ def _values(enumeration: Any) -> click.Choice[str]:
     "--max-sessions",
     type=int,
     help="Client ports that a gateway pod serves at once, for each port; Envoy drops the "
-    "datagrams of further ones.  [default: what the gateway's Envoy has open files for, at most "
-    f"{_DEFAULTS.max_sessions}]",
+    "datagrams of further ones.  [default: a sixteenth of what the gateway has left; an exposure "
+    "that exists keeps its number]",
+)
+@click.option(
+    "--expect-rate",
+    type=click.FloatRange(0, MOST_USEFUL_SESSIONS, min_open=True),
+    metavar="N",
+    help="New client ports a second at each port, at the busiest time: sets --max-sessions to "
+    "what they need at this --idle-timeout.",
 )
 @click.option(
     "--idle-timeout",
@@ -137,6 +145,7 @@ def command(
     name: str | None,
     gateway: GatewayChoice,
     discovery: str,
+    expect_rate: float | None,
     applying: Applying,
     common: options.Common,
     **limits: Any,
@@ -161,6 +170,7 @@ def command(
         discovery=None if discovery == "auto" else Discovery(discovery),
         options=chosen,
         automatic_sessions=limits["max_sessions"] is None,
+        expect_rate=expect_rate,
     )
     snapshot = read_snapshot(api, request, gateway, need_proxy=applying.waits)
     planned = plan(request, snapshot)

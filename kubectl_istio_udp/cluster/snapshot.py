@@ -21,7 +21,8 @@ from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
-from kubectl_istio_udp.model.snapshot import BoundListener, Others, Snapshot
+from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
+from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.state.ownership import readable
 
 
@@ -75,8 +76,9 @@ def read_snapshot(
         bound=bound,
         file_limit=file_limit,
         size=size,
-        others=Others.at(
-            gateway.ref,
+        others=GatewayUsage.of(
+            gateway,
+            root,
             [spec for f in filters if (spec := readable(f, ExposureSpec))],
             (namespace, request.exposure_name),
         ),

@@ -57,7 +57,8 @@ from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.plan import plan
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
 from kubectl_istio_udp.model.sessions import automatic_sessions
-from kubectl_istio_udp.model.snapshot import Others, Snapshot
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.model.wish import ALLOWED_ALL, About, Permission, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
@@ -257,11 +258,13 @@ class Reconciler:
             gateway=gateway,
             file_limit=self._file_limit,
         )
-        request = replace(request, discovery=asked, automatic_sessions=False)
+        request = replace(
+            request, discovery=asked, automatic_sessions=request.expect_rate is not None
+        )
         planned = plan(request, snapshot).exposure
         self._permit(request.namespace, [p.gateway_port for p in planned.spec.ports], permission)
         exposure = _steady(planned, service)
-        sessions = self._sessions(wish, permission, own, exposure)
+        sessions = self._sessions(wish, permission, own, exposure, gateway)
         options = replace(exposure.spec.options, max_sessions=sessions)
         spec = replace(exposure.spec, options=options)
         if own.spec is not None and own.spec == spec:
@@ -295,11 +298,18 @@ class Reconciler:
             return Discovery.ENDPOINTS
         return asked
 
-    def _sessions(self, wish: Wish, permission: Permission, own: Own, exposure: Exposure) -> int:
+    def _sessions(
+        self,
+        wish: Wish,
+        permission: Permission,
+        own: Own,
+        exposure: Exposure,
+        gateway: Gateway,
+    ) -> int:
         """How many sessions a port gets: as wished for, as before, or what there is room for."""
         most = permission.sessions
-        asked = wish.request.options.max_sessions
-        if not wish.request.automatic_sessions:
+        asked = exposure.spec.options.max_sessions
+        if not wish.request.automatic_sessions or wish.request.expect_rate is not None:
             if asked > most and not permission.everything:
                 raise Refusal(
                     Outcome(
@@ -315,16 +325,16 @@ class Reconciler:
         if spec is not None and len(spec.ports) == ports:
             found = spec.options.max_sessions
         else:
-            elsewhere = self._others(exposure.spec)
+            elsewhere = self._others(exposure.spec, gateway)
             found = automatic_sessions(self._file_limit, elsewhere.sessions, ports, None)
         # Kept numbers too: an annotation that a tenant may have forged says them.
         return found if permission.everything else min(found, most)
 
-    def _others(self, spec: ExposureSpec) -> Others:
-        """What the gateway's other exposures have of it, what is on its way included."""
-        found = {f.spec.key: f.spec for f in self._view.all_filters() if f.spec}
-        found |= {key: pending for key, (_, pending) in self._pending.copy().items()}
-        return Others.at(spec.gateway, found.values(), spec.key)
+    def _others(self, spec: ExposureSpec, gateway: Gateway) -> GatewayUsage:
+        """What other exposures hold of a gateway, what is being written included."""
+        found = [f.spec for f in self._view.all_filters() if f.spec]
+        found += [pending for _, pending in self._pending.copy().values()]
+        return GatewayUsage.of(gateway, self._view.root_namespace, found, spec.key)
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
         """How big the gateway's Envoy is, as far as it can be told without asking it.
@@ -377,7 +387,7 @@ class Reconciler:
         ]
         pending = [c for key, (c, _) in self._pending.copy().items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
-        others = self._others(spec)
+        others = self._others(spec, snapshot.gateway)
         seen = replace(
             snapshot,
             claims=(*reach, *pending),

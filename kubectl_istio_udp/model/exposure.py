@@ -186,6 +186,11 @@ class ExposureSpec:
         return (self.namespace, self.name)
 
     @property
+    def sessions(self) -> int:
+        """The sessions that it may hold in one gateway pod, over all of its ports."""
+        return len(self.ports) * self.options.max_sessions
+
+    @property
     def kind(self) -> Kind:
         """Kind.EXPOSURE."""
         return Kind.EXPOSURE

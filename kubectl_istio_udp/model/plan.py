@@ -21,7 +21,11 @@ from kubectl_istio_udp.model.ports import (
     listener_port,
 )
 from kubectl_istio_udp.model.service import Endpoint, Pod, Service, ServicePort, endpoints_of
-from kubectl_istio_udp.model.sessions import automatic_sessions
+from kubectl_istio_udp.model.sessions import (
+    MOST_USEFUL_SESSIONS,
+    automatic_sessions,
+    sessions_for_rate,
+)
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 
@@ -37,6 +41,8 @@ class ExposeRequest:
         options: the limits and choices.
         automatic_sessions: whether the number of sessions is to be chosen from what the
             gateway's Envoy can hold, in place of the one in options.
+        expect_rate: new client ports a second, at each port, that the number of sessions is to
+            suffice for; it goes before both.
     """
 
     namespace: str
@@ -46,11 +52,42 @@ class ExposeRequest:
     discovery: Discovery | None = None
     options: Options = field(default_factory=Options)
     automatic_sessions: bool = True
+    expect_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two answers to one question.
+
+        Raises:
+            UsageError: it names a number of sessions and a rate.
+        """
+        if self.expect_rate is not None and not self.automatic_sessions:
+            raise UsageError(
+                "max-sessions and expect-rate both decide how many sessions a port holds",
+                hints=["name one of them"],
+            )
 
     @property
     def exposure_name(self) -> str:
         """The exposure's name."""
         return self.name or self.service
+
+
+def rate(text: str) -> float:
+    """Read how many new clients are expected a second: `200`, `0.5`.
+
+    Raises:
+        UsageError: it is no number above 0, or one that no gateway could hold sessions for.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= MOST_USEFUL_SESSIONS:
+        raise UsageError(
+            f"{text[:20]!r} is not a number of new clients a second, above 0 and at most "
+            f"{MOST_USEFUL_SESSIONS}"
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,9 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
 
 
 def _with_sessions(request: ExposeRequest, snapshot: Snapshot, ports: int) -> Options:
+    if request.expect_rate is not None:
+        idle = request.options.idle_timeout.seconds
+        return replace(request.options, max_sessions=sessions_for_rate(request.expect_rate, idle))
     if not request.automatic_sessions:
         return request.options
     own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]

@@ -1,24 +1,41 @@
-"""How many sessions a gateway pod can hold without harm, and how many an exposure may have of them.
+"""How many sessions a gateway pod can hold without harm, and how many an exposure gets of them.
 
-Every client port is a session, and every session an open file of Envoy. When an Envoy runs out of
-files while it opens a session it does not drop the datagram: it dies of a segmentation fault, and
-all traffic of the gateway with it (measured with Envoy 1.40: `socket(2) failed, got error: Too many
-open files`). So the sessions of all exposures together stay below the process's file limit.
+Every client port is a session, every session an open file of Envoy and an ephemeral port of the
+pod. An Envoy that runs out of files while it opens a session dies of a segmentation fault, and all
+traffic of the gateway with it (measured with Envoy 1.40: `socket(2) failed, got error: Too many
+open files`). So the sessions of all exposures together stay below the process's file limit. An
+Envoy that runs out of ephemeral ports only loses the datagrams of further clients (measured).
+
+A number that is granted stays: changing it replaces the cluster and ends its sessions.
+docs/limits.md says why a new exposure gets a sixteenth of what is left.
 """
 
 from __future__ import annotations
 
+import math
+
 # What a gateway needs files for beside UDP sessions: TCP connections both ways, listeners, logs.
 RESERVED_FILES = 2_000
-# Linux gives a pod 28,232 ephemeral ports (net.ipv4.ip_local_port_range) for sessions to come from.
+# Linux gives a pod 28,232 ephemeral ports (net.ipv4.ip_local_port_range) for all of its sessions.
 MOST_USEFUL_SESSIONS = 28_000
-# Where the limit cannot be read (an image without a shell).
+# The most that the controller gives a port where the Namespace does not say more.
 CAREFUL_SESSIONS = 4_000
-# What a controller takes a gateway's file limit to be where nobody has measured it: the lowest that
-# was met on a cluster.
+# What a gateway's file limit is taken to be where nobody can read it: the lowest that was met on a
+# cluster.
 CAREFUL_FILE_LIMIT = 20_000
-# Fewer than these (Envoy's own default of 1,024, in round figures) and busy clients notice.
-FEW_SESSIONS = 1_000
+# A new exposure gets this part of what is left, but at least so many for each port while there are
+# as many: 53 exposures of one port fit into a file limit of 20,000.
+_NEW_PART = 16
+_LEAST_SESSIONS = 100
+# Fewer than these, 25 new clients a second at the usual idle timeout, are worth a warning.
+FEW_SESSIONS = 250
+# Clients do not come evenly: a quarter more than their mean, and some more where they are few.
+_RATE_HEADROOM, _RATE_MORE = 1.25, 20
+
+
+def budget(file_limit: int) -> int:
+    """The sessions that all exposures of a gateway may have together, over all of their ports."""
+    return max(0, file_limit - RESERVED_FILES)
 
 
 def room(file_limit: int, elsewhere: int) -> int:
@@ -28,15 +45,11 @@ def room(file_limit: int, elsewhere: int) -> int:
         file_limit: how many files the gateway's Envoy may open.
         elsewhere: the sessions of the gateway's other exposures, over all of their ports.
     """
-    return max(0, file_limit - RESERVED_FILES - elsewhere)
+    return max(0, budget(file_limit) - elsewhere)
 
 
 def automatic_sessions(file_limit: int | None, elsewhere: int, ports: int, kept: int | None) -> int:
-    """The sessions a port gets when the user names no number.
-
-    An exposure keeps the number it has as long as it fits: changing it would end its sessions. A
-    new one takes half of the room, so that the next one finds some too, but not fewer than
-    FEW_SESSIONS where there are as many.
+    """The sessions that a port gets when nobody names a number.
 
     Args:
         file_limit: how many files the gateway's Envoy may open; None where that is not known.
@@ -44,10 +57,24 @@ def automatic_sessions(file_limit: int | None, elsewhere: int, ports: int, kept:
         ports: how many ports the exposure has.
         kept: what each of its ports has now; None for a new exposure.
     """
-    if file_limit is None:
-        return kept or CAREFUL_SESSIONS
-    free = room(file_limit, elsewhere)
-    if kept and kept * ports <= free:
+    limit = CAREFUL_FILE_LIMIT if file_limit is None else file_limit
+    free = room(limit, elsewhere)
+    if kept and (kept * ports <= free or file_limit is None):
         return kept
-    half = min(MOST_USEFUL_SESSIONS, free // 2 // ports)
-    return max(1, half, min(FEW_SESSIONS, free // ports))
+    useful = max(0, min(budget(limit), MOST_USEFUL_SESSIONS) - elsewhere)
+    return max(1, useful // _NEW_PART // ports, min(_LEAST_SESSIONS, free // ports))
+
+
+def sessions_for_rate(rate: float, idle_seconds: float) -> int:
+    """The sessions that so many new clients a second need, with headroom.
+
+    Args:
+        rate: new client ports a second, at one exposed port.
+        idle_seconds: how long a session outlives its last datagram.
+    """
+    return math.ceil(rate * idle_seconds * _RATE_HEADROOM) + _RATE_MORE
+
+
+def rate_for_sessions(sessions: int, idle_seconds: float) -> float:
+    """The new clients a second at which so many sessions are all taken, if they come evenly."""
+    return sessions / idle_seconds

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway, GatewayRef
+from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.usage import GatewayUsage
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,6 @@ class BoundListener:
 
 
 @dataclass(frozen=True)
-class Others:
-    """What a gateway's other exposures have of it.
-
-    Attributes:
-        ports: their ports.
-        sessions: what they may hold, over all of their ports.
-    """
-
-    ports: int = 0
-    sessions: int = 0
-
-    @classmethod
-    def at(cls, gateway: GatewayRef, specs: Iterable[ExposureSpec], key: tuple[str, str]) -> Others:
-        """Of those among some exposures that are at a gateway; without the one of this key."""
-        there = [s for s in specs if s.key != key and s.gateway.same_pods(gateway)]
-        pairs = [(len(spec.ports), spec.options.max_sessions) for spec in there]
-        return cls(sum(n for n, _ in pairs), sum(n * sessions for n, sessions in pairs))
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """The state that a decision about one exposure rests on.
 
@@ -63,7 +44,7 @@ class Snapshot:
         bound: the listeners in the gateway's own Envoy; None where it could not be asked.
         file_limit: how many files that Envoy may open; None where that is not known.
         size: what decides about the memory that a UDP port takes there; None where not known.
-        others: what the gateway's other exposures have of it.
+        others: what the gateway's other exposures hold of it.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
     """
@@ -76,6 +57,6 @@ class Snapshot:
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
     size: ProxySize | None = None
-    others: Others = Others()
+    others: GatewayUsage = field(default_factory=GatewayUsage)
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()

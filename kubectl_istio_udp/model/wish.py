@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.exposure import (
     Options,
 )
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION, check_dns_subdomain
-from kubectl_istio_udp.model.plan import ExposeRequest
+from kubectl_istio_udp.model.plan import ExposeRequest, rate
 from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests, port_number
 from kubectl_istio_udp.model.sessions import CAREFUL_SESSIONS
 
@@ -179,6 +179,7 @@ def service_wish(service: Mapping[str, Any]) -> Wish:
         ports=ports,
         discovery=read.pop("discovery", None),
         automatic_sessions="max-sessions" not in read,
+        expect_rate=read.pop("expect-rate", None),
         options=_options(read),
     )
     return Wish(request, About.of(service), read.get("gateway"))
@@ -227,6 +228,13 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
+def _rate(name: str, text: str) -> float:
+    try:
+        return rate(text)
+    except UsageError as error:
+        raise UsageError(f"annotation {name}: {error.message}") from error
+
+
 def _truth(name: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise UsageError(f'annotation {name}: {_shown(text)} is neither "true" nor "false"')
@@ -269,6 +277,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "gateway": _gateway,
     "discovery": _discovery,
     "max-sessions": _whole,
+    "expect-rate": _rate,
     "idle-timeout": _duration,
     "max-datagram-size": _whole,
     "affinity": _one_of(Affinity),

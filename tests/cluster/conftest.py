@@ -98,7 +98,7 @@ class Space:
     def expose(self, *words: str, code: int = 0) -> Result:
         """`expose`, which must exit with `code`."""
         beside_others = "PYTEST_XDIST_WORKER" in os.environ
-        if beside_others and "--max-sessions" not in words:
+        if beside_others and not {"--max-sessions", "--expect-rate"} & set(words):
             # Many tests share what the gateway can hold; `alone` ones get the default.
             words = (*words, "--max-sessions", "500")
         result = self.plugin("expose", *words)

@@ -20,7 +20,7 @@ def test_rolling_restart_loses_next_to_nothing(space: Space, port: int, load_pod
     Fresh ports and 50 clients that keep theirs, at the same time: at most 2 lost of 12,500 each.
     """
     space.apply(*dns_server(replicas=3))
-    space.expose("dns", "-p", f"{port}:53", "--discovery", "selector")
+    space.expose("dns", "-p", f"{port}:53", "--discovery", "selector", "--expect-rate", "600")
     target = companion(space, "dns")
     fresh = load_pod(*target, "--queries", "12500", "--rate", "500")
     sticky = load_pod(*target, "--queries", "12500", "--rate", "500", "--clients", "50")
@@ -33,9 +33,9 @@ def test_rolling_restart_loses_next_to_nothing(space: Space, port: int, load_pod
 
 
 def test_twenty_thousand_fresh_ports(space: Space, port: int, load_pod: Load) -> None:
-    """No port is used twice, and the default exposure answers every query."""
+    """No port is used twice, and an exposure that expects the rate answers every query."""
     space.apply(*dns_server(replicas=2))
-    space.expose("dns", "-p", f"{port}:53")
+    space.expose("dns", "-p", f"{port}:53", "--expect-rate", "800")
     count = finish(load_pod(*companion(space, "dns"), "--queries", "20000", "--rate", "800"))
     print(f"\nfresh ports: {count}")
     assert count["answered"] == 20_000, count

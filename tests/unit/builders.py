@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Options
+from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef
 from kubectl_istio_udp.model.manifests import snapshot_from
 from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
 from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 
 Manifest = dict[str, Any]
 GATEWAY_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
@@ -200,6 +202,17 @@ def snapshot_of(
     )
 
 
+def gateway_of(selector):
+    """A gateway in istio-system with one pod, whose labels are its selector."""
+    pod = GatewayPod("pod", labels=selector)
+    return Gateway(GatewayRef("istio-system", "gateway", selector), (pod,))
+
+
+def usage(ports=0, sessions=0):
+    """What one other exposure holds of a gateway."""
+    return GatewayUsage((Holder(("other", "holder"), ports, sessions),))
+
+
 def plan_of(
     objects: list[Manifest] | None = None,
     *,
@@ -207,6 +220,7 @@ def plan_of(
     discovery: Any = None,
     name: str | None = None,
     facts: dict[str, Any] | None = None,
+    expect_rate: float | None = None,
     **options: Any,
 ) -> Plan:
     """What `expose` of the DNS Service decides; `facts` are further fields of the Snapshot."""
@@ -218,5 +232,6 @@ def plan_of(
         discovery=discovery,
         options=Options(**options),
         automatic_sessions="max_sessions" not in options,
+        expect_rate=expect_rate,
     )
     return plan(request, snapshot_of(cluster() if objects is None else objects, **(facts or {})))

@@ -9,13 +9,15 @@ import pytest
 from kubectl_istio_udp.checks.expose import RULES, check_expose
 from kubectl_istio_udp.checks.findings import Finding, Severity, errors
 from kubectl_istio_udp.checks.objects import documented_codes
+from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.model.snapshot import BoundListener, Others
+from kubectl_istio_udp.model.snapshot import BoundListener
+from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import (
@@ -28,6 +30,7 @@ from tests.unit.builders import (
     service,
     snapshot_of,
     udp,
+    usage,
 )
 
 PATCH = {"gateway_service": GatewayServiceMode.PATCH}
@@ -138,8 +141,8 @@ FIRES = [
     ("U107", {"cluster_": old("1.14.9")}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 5}, "file_limit": 0}),
-    ("U109", {"cluster_": LIMITED, "size": ProxySize(2, 100), "others": Others(ports=4_000)}),
-    ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000), "others": Others(ports=10)}),
+    ("U109", {"cluster_": LIMITED, "size": ProxySize(2, 100), "others": usage(ports=4_000)}),
+    ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000), "others": usage(ports=10)}),
     ("U206", {"exposures": (dataclasses.replace(SPEC, ports=(OTHER_PORT,)),)}),
     ("U206", {"exposures": (SPEC,), "options": PATCH}),
     ("U201", {"cluster_": UNREADY}),
@@ -150,8 +153,12 @@ FIRES = [
     ("U207", {"cluster_": APART, "request": LISTED}),
     ("U207", {"cluster_": HALF_READY, "request": LISTED}),
     ("U204", {"file_limit": None}),
+    ("U108", {"file_limit": 10_000, "others": usage(sessions=8_000)}),
     ("U205", {"file_limit": 2_500}),
-    ("U205", {"file_limit": 10_000, "others": Others(sessions=7_500)}),
+    ("U205", {"file_limit": 10_000, "others": usage(sessions=7_500)}),
+    ("U205", {"options": {"max_sessions": 249}}),
+    ("U303", {}),
+    ("U303", {"exposures": (SPEC,), "options": {"idle_timeout": Duration(20)}}),
     ("U301", {}),
     ("U302", {}),
 ]
@@ -177,15 +184,18 @@ SILENT = [
     ("U107", {"cluster_": old("latest")}),
     ("U108", {"options": {"max_sessions": 8_000}, "file_limit": 10_000}),
     ("U108", {"options": {"max_sessions": 20_000}, "file_limit": None}),
+    ("U205", {"options": {"max_sessions": 250}}),
+    ("U303", {"options": {"max_sessions": 249}}),
+    ("U303", {"exposures": (SPEC,)}),
     ("U109", {"cluster_": LIMITED, "size": ProxySize(16, 10_000)}),
-    ("U109", {"cluster_": LIMITED, "size": None, "others": Others(ports=4_000)}),
-    ("U109", {"size": ProxySize(16, 10_000), "others": Others(ports=4_000)}),
+    ("U109", {"cluster_": LIMITED, "size": None, "others": usage(ports=4_000)}),
+    ("U109", {"size": ProxySize(16, 10_000), "others": usage(ports=4_000)}),
     (
         "U109",
         {
             "cluster_": LIMITED,
             "size": ProxySize(16, 10_000),
-            "others": Others(ports=4_000),
+            "others": usage(ports=4_000),
             "exposures": (SPEC,),
         },
     ),
@@ -199,7 +209,6 @@ SILENT = [
     ("U203", {}),
     ("U204", {}),
     ("U205", {}),
-    ("U205", {"file_limit": 3_000}),
     ("U205", {"file_limit": None}),
     ("U204", {"cluster_": cluster(gateways=[gateway_pod(ready=False)]), "file_limit": None}),
     ("U206", {"exposures": (SPEC,)}),
@@ -245,7 +254,7 @@ def test_errors_come_first():
     found = findings(
         cluster_=cluster(slices=[]), claims=claimed(udp_ports=[10053], listeners=[NAME])
     )
-    assert [f.code for f in found] == ["U102", "U103", "U201", "U301", "U302"]
+    assert [f.code for f in found] == ["U102", "U103", "U201", "U301", "U302", "U303"]
     assert [f.code for f in errors(found)] == ["U102", "U103"]
 
 
@@ -261,6 +270,19 @@ def test_too_many_sessions_says_how_many_fit():
     assert found.hint == "at most --max-sessions 8000"
     (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
     assert "raise the file limit" in found.hint
+
+
+def test_too_many_sessions_names_who_holds_the_most():
+    held = [Holder(("team", name), 1, sessions) for name, sessions in (("a", 9), ("b", 7))]
+    (found,) = errors(findings(file_limit=2_016, others=GatewayUsage(tuple(held))))
+    assert "16 of 16 sessions are reserved, the most by team/a 9, team/b 7" in found.message
+
+
+def test_few_sessions_say_for_how_many_clients_they_are():
+    found = findings(options={"max_sessions": 50, "idle_timeout": Duration(20)}, file_limit=None)
+    (few,) = [f for f in found if f.code == "U205"]
+    assert "more than 2.5 new clients a second lose datagrams" in few.message
+    assert few.hint == "if clients come faster, say how fast: --expect-rate N"
 
 
 def test_a_port_that_an_address_lacks_is_to_be_exposed_by_itself():
@@ -280,8 +302,3 @@ def test_a_port_that_an_address_lacks_is_to_be_exposed_by_itself():
 
 def test_a_finding_without_a_hint():
     assert str(Finding("U999", Severity.INFO, "text")) == "text [U999]"
-
-
-def test_few_sessions_that_the_user_asked_for_are_nobody_elses_fault():
-    codes = [f.code for f in findings(options={"max_sessions": 77}, file_limit=2**20)]
-    assert "U205" not in codes

@@ -135,10 +135,10 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(run, server, fakes):
             "kubectl-istio-udp/spec"
         ]
     )
-    assert spec["options"]["max_sessions"] == 4000
+    assert spec["options"]["max_sessions"] == 500
     refused = run("expose", "coredns", "--name", "more", "-p", "5400:53", "--max-sessions", "9000")
     assert refused.code == 3
-    assert "[U108]" in refused.err and "at most --max-sessions 4000" in refused.err
+    assert "[U108]" in refused.err and "at most --max-sessions 7500" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -475,7 +475,7 @@ def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
     running.server.put(wished())
     running.exposed()
     cluster = running.filter()["spec"]["configPatches"][0]["patch"]["value"]
-    assert cluster["circuit_breakers"]["thresholds"] == [{"max_connections": 4000}]
+    assert cluster["circuit_breakers"]["thresholds"] == [{"max_connections": 1750}]
 
 
 def expose_by_hand(server: ApiServer, discovery: str, name: str = "coredns") -> None:

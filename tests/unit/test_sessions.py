@@ -1,36 +1,45 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.plan import rate
 from kubectl_istio_udp.model.sessions import (
-    CAREFUL_SESSIONS,
-    FEW_SESSIONS,
     MOST_USEFUL_SESSIONS,
     RESERVED_FILES,
     automatic_sessions,
+    budget,
     room,
+    sessions_for_rate,
 )
-from kubectl_istio_udp.model.snapshot import Others
-from tests.unit.builders import cluster, plan_of
+from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from tests.unit.builders import cluster, gateway_of, plan_of, usage
+
+SMALL, USUAL = 20_000, 2**20
 
 
 @pytest.mark.parametrize(
     ("limit", "elsewhere", "ports", "kept", "expected"),
     [
-        (None, 0, 1, None, CAREFUL_SESSIONS),
-        (None, 0, 1, 7, 7),
-        (2**30, 0, 1, None, MOST_USEFUL_SESSIONS),
-        (RESERVED_FILES + 8_000, 0, 1, None, 4_000),
-        (RESERVED_FILES + 8_000, 0, 2, None, 2_000),
-        (RESERVED_FILES + 8_000, 6_000, 1, None, 1_000),
-        (RESERVED_FILES + 8_000, 0, 2, 4_000, 4_000),
-        (RESERVED_FILES + 8_000, 0, 2, 4_001, 2_000),
-        (RESERVED_FILES + 1_500, 0, 1, None, FEW_SESSIONS),
-        (RESERVED_FILES + 1_500, 0, 2, None, 750),
-        (RESERVED_FILES + 600, 0, 1, None, 600),
-        (RESERVED_FILES, 0, 1, None, 1),
+        (SMALL, 0, 1, None, 1_125),
+        (SMALL, 0, 2, None, 562),
+        (SMALL, 9_000, 1, None, 562),
+        (SMALL, 17_000, 1, None, 100),
+        (SMALL, 17_950, 1, None, 50),
+        (SMALL, 17_900, 2, None, 50),
+        (SMALL, 18_000, 1, None, 1),
+        (SMALL, 0, 2, 9_000, 9_000),
+        (SMALL, 0, 2, 9_001, 562),
+        (USUAL, 0, 1, None, 1_750),
+        (USUAL, 28_000, 1, None, 100),
+        (USUAL, 500_000, 1, 28_000, 28_000),
+        (None, 0, 1, None, 1_125),
+        (None, 90_000, 1, 7, 7),
         (0, 0, 1, None, 1),
     ],
 )
@@ -52,8 +61,8 @@ def test_never_more_than_there_is_room_for(limit, elsewhere, ports, kept):
 
 
 def test_a_plan_takes_what_the_gateway_can_hold():
-    facts = {"file_limit": RESERVED_FILES + 8_000, "others": Others(sessions=2_000)}
-    assert plan_of(facts=facts).exposure.spec.options.max_sessions == 3_000
+    facts = {"file_limit": RESERVED_FILES + 8_000, "others": usage(sessions=2_000)}
+    assert plan_of(facts=facts).exposure.spec.options.max_sessions == 375
 
 
 def test_a_plan_keeps_what_the_exposure_has():
@@ -65,3 +74,68 @@ def test_a_plan_keeps_what_the_exposure_has():
 def test_a_plan_does_as_it_is_told():
     plan = plan_of(cluster(), facts={"file_limit": 2**20}, max_sessions=5)
     assert plan.exposure.spec.options.max_sessions == 5
+
+
+@pytest.mark.parametrize("limit", [20_000, 65_536, 1_048_576])
+def test_fifty_exposures_fit(limit):
+    """Each of the first fifty gets 100 sessions at least, and none is asked to give any up."""
+    reserved, given = 0, []
+    for _ in range(50):
+        given.append(automatic_sessions(limit, reserved, 1, None))
+        reserved += given[-1]
+    assert min(given) >= 100
+    assert reserved <= min(budget(limit), MOST_USEFUL_SESSIONS)
+    assert given[0] > 1_024  # Envoy's own default
+    assert given == sorted(given, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("rate", "idle", "expected"), [(100, 10, 1_270), (0.5, 60, 58), (800, 10, 10_020)]
+)
+def test_sessions_for_an_expected_rate(rate, idle, expected):
+    assert sessions_for_rate(rate, idle) == expected
+
+
+def test_a_plan_follows_the_expected_rate():
+    plan = plan_of(facts={"file_limit": 2**20}, expect_rate=100)
+    assert plan.exposure.spec.options.max_sessions == 1_270
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e9", "many", ""])
+def test_what_is_no_rate(text):
+    with pytest.raises(UsageError, match="new clients a second"):
+        rate(text)
+
+
+ONE, TWO = {"app": "gw", "istio": "ingress"}, {"istio": "ingress"}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "selector", "counts"),
+    [
+        ("istio-system", ONE, True),
+        # Another name for the same pods, and one that selects some of them.
+        ("istio-system", TWO, True),
+        ("istio-system", {"app": "other"}, False),
+        ("elsewhere", ONE, False),
+    ],
+)
+def test_who_shares_the_pods_shares_the_sessions(namespace, selector, counts):
+    spec = plan_of(max_sessions=7).exposure.spec
+    there = replace(spec, gateway=GatewayRef(namespace, "x", selector))
+    found = GatewayUsage.of(gateway_of(ONE), "istio-system", [there])
+    assert found == GatewayUsage((Holder(spec.key, 1, 7),) if counts else ())
+    assert GatewayUsage.of(gateway_of(ONE), "istio-system", [there], spec.key).sessions == 0
+
+
+def test_the_root_namespace_reaches_gateways_of_every_namespace():
+    spec = replace(plan_of(max_sessions=7).exposure.spec, gateway=GatewayRef("root", "x", ONE))
+    assert GatewayUsage.of(gateway_of(ONE), "root", [spec]).sessions == 7
+
+
+def test_an_exposure_that_is_changing_counts_once_with_the_larger_number():
+    small, large = (plan_of(max_sessions=n).exposure.spec for n in (7, 9))
+    gateway = gateway_of(small.gateway.selector)
+    for specs in ((small, large), (large, small)):
+        found = GatewayUsage.of(gateway, "istio-system", specs)
+        assert found.holders == (Holder(small.key, 1, 9),)

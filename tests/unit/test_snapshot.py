@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, Us
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
-from kubectl_istio_udp.model.snapshot import Others
+from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import (
     endpoint,
@@ -71,7 +71,7 @@ def test_sees_all_that_decides(api, fakes):
     assert [b.port for b in found.bound] == [8443]
     assert found.file_limit == 1_048_576
     assert found.size == ProxySize(workers=2, clusters=20)
-    assert found.others == Others()
+    assert found.others == GatewayUsage()
 
 
 def test_writes_nothing(api, server, fakes):
@@ -85,13 +85,13 @@ def test_sees_its_own_objects(api, server, fakes):
     assert {o["kind"] for o in found.objects} == {"EnvoyFilter", "ServiceEntry", "Service"}
     assert [spec.key for spec in found.exposures] == [("default", "coredns")]
     assert found.exposures[0].options.max_sessions == 7
-    assert found.others == Others()
+    assert found.others == GatewayUsage()
 
 
 def test_counts_the_sessions_of_other_exposures(api, server, fakes):
     server.put(*OURS)
     other = dataclasses.replace(REQUEST, name="other")
-    assert snapshot(api, other).others == Others(ports=1, sessions=7)
+    assert snapshot(api, other).others == GatewayUsage((Holder(("default", "coredns"), 1, 7),))
 
 
 def test_an_exposure_that_cannot_be_read_is_left_out(api, server, fakes):

@@ -124,3 +124,20 @@ def test_no_text_allows_more_than_it_says(text, port):
     except UsageError:
         return
     assert found.forbids(port) or any(first <= port <= last for first, last in found.ports)
+
+
+def test_expect_rate():
+    request = wish(expect_rate="200", idle_timeout="30s").request
+    assert request.expect_rate == 200 and request.automatic_sessions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"expect_rate": "many"}, "annotation kubectl-istio-udp/expect-rate: 'many' is not"),
+        ({"expect_rate": "9", "max_sessions": "9"}, "max-sessions and expect-rate both decide"),
+    ],
+)
+def test_what_is_no_expected_rate(options, message):
+    with pytest.raises(UsageError, match=message):
+        wish(**options)

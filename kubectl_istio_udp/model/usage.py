@@ -1,0 +1,92 @@
+"""What exposures hold of a gateway, all of those whose listeners its pods get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import Gateway, GatewayRef, selects
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What one exposure holds.
+
+    Attributes:
+        key: its (namespace, name).
+        ports: how many ports.
+        sessions: how many sessions, over all of its ports.
+    """
+
+    key: Key
+    ports: int
+    sessions: int
+
+    def __str__(self) -> str:
+        """`namespace/name 9000`."""
+        return f"{self.key[0]}/{self.key[1]} {self.sessions}"
+
+
+@dataclass(frozen=True)
+class GatewayUsage:
+    """What exposures hold of a gateway together.
+
+    Attributes:
+        holders: each exposure, the one with the most sessions first.
+    """
+
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def ports(self) -> int:
+        """The ports of all of them."""
+        return sum(holder.ports for holder in self.holders)
+
+    @property
+    def sessions(self) -> int:
+        """The sessions that they may hold, over all of their ports."""
+        return sum(holder.sessions for holder in self.holders)
+
+    @classmethod
+    def of(
+        cls,
+        gateway: Gateway,
+        root_namespace: str,
+        specs: Iterable[ExposureSpec],
+        without: Key | None = None,
+    ) -> GatewayUsage:
+        """Add up what exposures hold of a gateway.
+
+        Args:
+            gateway: the gateway.
+            root_namespace: the mesh's, whose EnvoyFilters reach pods of every namespace.
+            specs: the exposures, at whatever gateway. One may come twice, as it is and as it is
+                to be: then the larger counts.
+            without: the (namespace, name) of the exposure that is asked for, which does not count.
+        """
+        labels = {frozenset(pod.labels.items()) for pod in gateway.pods}
+        pods = [dict(pairs) for pairs in labels] or [dict(gateway.ref.selector)]
+        most: dict[Key, Holder] = {}
+        for spec in specs:
+            if spec.key == without or not _reaches(spec.gateway, gateway, root_namespace, pods):
+                continue
+            ports, sessions = len(spec.ports), spec.sessions
+            if (former := most.get(spec.key)) is not None:
+                ports, sessions = max(ports, former.ports), max(sessions, former.sessions)
+            most[spec.key] = Holder(spec.key, ports, sessions)
+        return cls(tuple(sorted(most.values(), key=lambda h: (-h.sessions, h.key))))
+
+
+def _reaches(
+    ref: GatewayRef, gateway: Gateway, root_namespace: str, pods: Iterable[dict[str, str]]
+) -> bool:
+    """Whether an exposure's EnvoyFilter reaches one of a gateway's pods.
+
+    Two gateways may be told apart by name and still share pods: what selects decides.
+    """
+    if ref.namespace not in (gateway.ref.namespace, root_namespace):
+        return False
+    return any(selects(ref.selector, labels) for labels in pods)
