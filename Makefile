@@ -17,7 +17,7 @@ export ISTIO GROUND
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help demo venv lint test cluster cluster-down e2e bench try shell dist clean
+.PHONY: help demo venv lint tools test unit cluster cluster-down e2e bench try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -54,10 +54,22 @@ lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict kubectl_istio_udp
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run
+	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare
 
-test: venv ## unit tests, and those with a real Envoy; fails under 90% coverage
+# The unit tests run on this machine what `verify` runs in the network-tool pod.
+tools:
+	@for pair in nc:netcat-openbsd curl:curl; do \
+		command -v "$${pair%%:*}" >/dev/null && continue; \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$${pair##*:}"; } || \
+			{ echo "the tests need $${pair%%:*}; install it (Debian: $${pair##*:})" >&2; exit 1; }; \
+	done
+
+test: venv tools ## unit tests, and those with a real Envoy; fails under 90% coverage
 	$(VENV)/bin/pytest tests/unit tests/envoy -n 2 --cov=kubectl_istio_udp --cov-report=term $(ARGS)
+
+unit: venv tools ## the unit tests alone, on another Python too: make unit PYTHON=python3.10 VENV=/tmp/venv
+	$(VENV)/bin/pytest tests/unit -n 2 $(ARGS)
 
 cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min the first time, then under 1)
 	@$(GROUND) all

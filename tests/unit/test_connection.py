@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -215,7 +214,6 @@ def holding(port, **more):
         running.wait(30)
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="needs netcat")
 def test_the_command_sends_something_and_keeps_the_connection_open():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         running = hold(listening.getsockname()[1], 2)
@@ -229,7 +227,6 @@ def test_the_command_sends_something_and_keeps_the_connection_open():
         running.wait(30)
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="needs netcat")
 def test_the_command_connects_again_where_the_first_was_closed():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(30)

@@ -27,10 +27,6 @@ PAGES = {
     "/(a,b)%5B1*2": (200, {}, b"as written"),
 }
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("curl") and shutil.which("od")), reason="needs curl and od"
-)
-
 
 class Pages(BaseHTTPRequestHandler):
     """Serves PAGES; `/silent` never answers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import threading
@@ -182,7 +181,6 @@ def test_dig_asks_once_over_udp_and_takes_what_comes():
     assert {"foo.bar.com", "TXT", "+tries=1", "+notcp", "+ignore", "+nosearch"} <= set(words)
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="needs netcat")
 @pytest.mark.parametrize("payload", [b"HELLO\n", b"%s\\n'\"$(id)`", bytes(range(256))])
 def test_every_byte_goes_and_comes_back(payload):
     def echo():
