@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.service import Service
     from kubectl_istio_udp.probe.spec import Probe
     from kubectl_istio_udp.probe.verdict import HopResult, Verdict
+    from kubectl_istio_udp.verify.causes import Cause
 
 _KUBE_PROXY_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 0.5
+_NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,24 @@ class Proof:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def hops_proof(results: Sequence[HopResult], verdict: Verdict, code: str = "rcode") -> Proof:
-    """The proof that the answers of hops are; `code` names the column of their outcome."""
+def hops_proof(
+    results: Sequence[HopResult],
+    verdict: Verdict,
+    code: str = "rcode",
+    causes: Mapping[Hop, Cause] = _NO_CAUSES,
+) -> Proof:
+    """The proof that the answers of hops are.
+
+    Args:
+        results: the answers.
+        verdict: what they prove.
+        code: the name of the column of their outcome.
+        causes: why hops failed, where that is known.
+    """
     headers = ["target", "via", "answered", code, "time", "answer"]
-    data = as_data(results, verdict)
-    return Proof(verdict.good, verdict.text, headers, rows(results), data)
+    data = as_data(results, verdict, causes)
+    text = f"{verdict.text}; {verdict.remedy}" if verdict.remedy else verdict.text
+    return Proof(verdict.good, text, headers, rows(results), data)
 
 
 def rows(results: Sequence[HopResult]) -> list[list[str]]:
@@ -226,11 +242,15 @@ def rows(results: Sequence[HopResult]) -> list[list[str]]:
     return found
 
 
-def as_data(results: Sequence[HopResult], verdict: Verdict) -> dict[str, Any]:
+def as_data(
+    results: Sequence[HopResult], verdict: Verdict, causes: Mapping[Hop, Cause] = _NO_CAUSES
+) -> dict[str, Any]:
     """The same for programs; times in milliseconds."""
     return {
         "good": verdict.good,
+        "reason": verdict.reason,
         "verdict": verdict.text,
+        "remedy": verdict.remedy,
         "probes": [
             {
                 "target": result.hop.target,
@@ -239,6 +259,7 @@ def as_data(results: Sequence[HopResult], verdict: Verdict) -> dict[str, Any]:
                 "servicePort": result.hop.service_port,
                 "sent": len(result.answers),
                 "answered": result.answered,
+                "reason": causes[result.hop].reason if result.hop in causes else result.reason,
                 "rcode": result.worst.outcome,
                 "truncated": result.worst.truncated,
                 "milliseconds": result.worst.milliseconds,

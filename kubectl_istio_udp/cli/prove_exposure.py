@@ -1,4 +1,4 @@
-"""`verify` of an exposure: probe every hop, and say which is broken."""
+"""`verify` of an exposure: probe every hop, and say which is broken and why."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.hop import Hop
     from kubectl_istio_udp.model.service import EndpointSlice, Service
-    from kubectl_istio_udp.probe.verdict import Verdict
+    from kubectl_istio_udp.probe.spec import Probe
+    from kubectl_istio_udp.probe.verdict import HopResult, Verdict
     from kubectl_istio_udp.state.ownership import Existing
+    from kubectl_istio_udp.verify.causes import Cause
+    from kubectl_istio_udp.verify.evidence import Evidence
 
 
 # istiod and Envoy follow a moving pod within this.
@@ -32,19 +35,17 @@ def prove_exposure(
         UsageError: nobody says what to ask.
         ClusterError, Unreachable, Forbidden: it could not be asked.
     """
-    from kubectl_istio_udp.cluster.hops import (
-        gateway_hops,
-        read_service,
-    )
+    from kubectl_istio_udp.cluster.hops import read_outer, read_service
     from kubectl_istio_udp.kube.client import in_parallel
     from kubectl_istio_udp.model.errors import NotFound
-    from kubectl_istio_udp.probe.verdict import Verdict, judge
+    from kubectl_istio_udp.probe.verdict import judge
+    from kubectl_istio_udp.verify.gather import known
 
     try:
         (service, slices), outer = in_parallel(
             [
                 lambda: read_service(api, spec.namespace, spec.service),
-                lambda: gateway_hops(api, spec),
+                lambda: read_outer(api, spec),
             ]
         )
     except NotFound as error:
@@ -55,14 +56,15 @@ def prove_exposure(
         raise
     probe = asked.probe_of(service)
     inner = _inner(spec, service, slices)
-    results = probing.send(api, pod, [*inner, *outer], probe, asked)
+    outer_hops = outer.hops(spec)
+    results = probing.send(api, pod, [*inner, *outer_hops], probe, asked)
     results = probing.ask_again(api, pod, results, probe, asked)
     verdict = judge(results)
-    cause = _cause(api, existing, spec, verdict, inner, outer)
-    if cause:
-        text = cause if verdict.good else f"{verdict.text}: {cause}"
-        verdict = Verdict(False, verdict.broken, text)
-    return probing.hops_proof(results, verdict)
+    evidence = known(existing, spec, service, slices, outer)
+    if verdict.good:
+        return probing.hops_proof(results, _although_good(api, evidence, verdict))
+    causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
+    return probing.hops_proof(results, verdict, causes=causes)
 
 
 def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
@@ -73,40 +75,65 @@ def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ..
     return [hop for hop in service_hops(service, slices) if hop.service_port in exposed]
 
 
-def _cause(
-    api: Api,
-    existing: Existing,
-    spec: ExposureSpec,
-    verdict: Verdict,
-    inner: Sequence[Hop],
-    outer: Sequence[Hop],
-) -> str:
-    """Why a hop is broken, or what is wrong although all answered; "" where nothing shows."""
-    from kubectl_istio_udp.cluster.hops import (
-        read_service,
-        stale_hosts,
-        why_service_silent,
-        why_silent,
-    )
-    from kubectl_istio_udp.model.hop import Via
+def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
+    """What is wrong although every hop answered: it will not stay so, or not for all clients."""
+    from kubectl_istio_udp.cluster.balancers import why_pending
+    from kubectl_istio_udp.verify import causes
 
-    again = f"run the same expose of {spec.service} again"
-    if existing.missing:
-        return f"{existing.missing[0]} is missing; {again}"
-    if verdict.good:
-        stale = stale_hosts(api, spec, inner, outer)
-        if stale:
-            # Pods may be moving just now: only what lasts is wrong.
-            time.sleep(_SETTLE_SECONDS)
-            inner = _inner(spec, *read_service(api, spec.namespace, spec.service))
-            stale = stale_hosts(api, spec, inner, outer)
-        if stale:
-            return f"{stale}; {again}"
-    broken = verdict.broken
-    if broken and broken.via is Via.GATEWAY:
-        return why_silent(api, spec, broken)
-    if broken and broken.via is Via.POD:
-        return ""
-    # Also where all answered: kube-proxy may not yet have taken what is wrong.
-    wrong = why_service_silent(api, spec)
-    return f"{wrong}; {again} with --force-conflicts" if wrong else ""
+    cause = (
+        causes.missing_cause(evidence)
+        or _wrong_hosts(api, evidence)
+        or causes.front_cause(evidence)
+        or causes.no_address(evidence, lambda service: why_pending(api, service))
+    )
+    return verdict.because(cause.reason, cause.text, cause.remedy) if cause else verdict
+
+
+def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
+    """Where a gateway sends datagrams to what is no endpoint of the Service."""
+    from dataclasses import replace
+
+    from kubectl_istio_udp.cluster.hops import read_service
+    from kubectl_istio_udp.verify import causes, gather
+
+    evidence = gather.with_proxies(api, evidence)
+    if causes.host_cause(evidence) is None:
+        return None
+    # Pods may be moving just now: only what lasts is wrong.
+    time.sleep(_SETTLE_SECONDS)
+    service, slices = read_service(api, evidence.spec.namespace, evidence.spec.service)
+    evidence = replace(evidence, service=service, slices=slices)
+    return causes.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))
+
+
+def _explained(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    results: Sequence[HopResult],
+    verdict: Verdict,
+    probe: Probe,
+    asked: probing.Asked,
+) -> tuple[dict[Hop, Cause], Verdict]:
+    """The verdict with its cause, and the cause of each hop that failed like it."""
+    from kubectl_istio_udp.model.hop import Via
+    from kubectl_istio_udp.probe.spec import size_of
+    from kubectl_istio_udp.verify import causes, gather
+
+    failed = [
+        r.hop for r in results if verdict.broken and r.hop.via is verdict.broken.via and not r.good
+    ]
+    sizes = [a.size for r in results if r.hop.via is Via.POD for a in r.answers if a.size]
+    sent = gather.Sent(
+        size=size_of(probe),
+        longest_answer=max(sizes, default=None),
+        silent=[hop for hop in failed if hop.via is Via.GATEWAY],
+        again=lambda hop: probing.send(api, pod, [hop], probe, asked),
+    )
+    evidence = gather.gather(api, evidence, sent)
+    answers = {r.hop: r.worst for r in results}
+    found = {hop: causes.why_hop_fails(evidence, hop, answers[hop].outcome) for hop in failed}
+    cause = found[failed[0]] if failed else causes.why_nothing_to_ask(evidence, verdict.port)
+    if cause.text or cause.remedy or cause.reason:
+        verdict = verdict.because(cause.reason, cause.text, cause.remedy)
+    return found, verdict

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
@@ -17,6 +16,8 @@ from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Version, parse_version
 from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus, read_udp_status
+from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
 from kubectl_istio_udp.model.snapshot import BoundListener
 
 # One question to an admin interface on the same host takes milliseconds; the rest is exec.
@@ -30,25 +31,8 @@ _FILE_LIMIT = (
     "done | head -n 1 | awk '{print $4}'"
 )
 _UNLIMITED = 2**30
-_LOG_ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\dT\S+\t)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class ProxyState:
-    """What one Envoy has of an exposure's listeners and clusters.
-
-    Attributes:
-        listeners: revision by name, of those that are active; a listener that is not ours, or
-            has none, counts with revision "".
-        clusters: likewise, of the clusters that are active (not still warming).
-        hosts: addresses (`10.0.0.1:53`) by cluster.
-        refusals: what Envoy said of configuration that it refused, by listener.
-    """
-
-    listeners: Mapping[str, str] = field(default_factory=dict)
-    clusters: Mapping[str, str] = field(default_factory=dict)
-    hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    refusals: Mapping[str, str] = field(default_factory=dict)
+_PROC_NET = [f"/proc/net/{name}" for name in ("udp", "udp6", "snmp", "snmp6")]
+_EARLIER_SECONDS = 600
 
 
 def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
@@ -115,14 +99,22 @@ def proxy_state(
     """
     pattern = f"{prefix}.*"
     dump = _ask(api, namespace, pod, f"config_dump?name_regex={pattern}")
-    found: dict[str, dict[str, str]] = {"listeners": {}, "clusters": {}, "refusals": {}}
+    names = ("listeners", "clusters", "refusals", "ports", "targets")
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for section in dump.get("configs") or ():
         for entry in section.get("dynamic_listeners") or ():
             active = (entry.get("active_state") or {}).get("listener")
             if active:
                 found["listeners"][active["name"]] = _revision(active)
-            if entry.get("error_state") and entry.get("name"):
-                found["refusals"][entry["name"]] = entry["error_state"].get("details", "")
+                found["ports"][active["name"]] = _bound_port(active)
+                found["targets"][active["name"]] = _routed_to(active)
+            error = entry.get("error_state") or {}
+            failed = error.get("failed_configuration") or {}
+            name = entry.get("name") or failed.get("name")
+            if error and name:
+                found["refusals"][name] = Refusal(
+                    reason(error.get("details", "")), _revision(failed)
+                )
         for entry in section.get("dynamic_active_clusters") or ():
             found["clusters"][entry["cluster"]["name"]] = _revision(entry["cluster"])
     addresses = {}
@@ -134,6 +126,18 @@ def proxy_state(
             if status["name"] in found["clusters"]
         }
     return ProxyState(**found, hosts=addresses)
+
+
+def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus | None:
+    """The UDP sockets and counters of a pod; None where its image has no `cat`.
+
+    Raises:
+        Forbidden: no permission to exec there.
+        ClusterError: exec failed.
+    """
+    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], _ADMIN_SECONDS)
+    # Without IPv6 some of the files are missing, and `cat` exits with 1.
+    return read_udp_status(result.stdout) if "local_address" in result.stdout else None
 
 
 def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[str]:
@@ -169,28 +173,34 @@ def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
     return parse_version(str((node.get("metadata") or {}).get("ISTIO_VERSION", "")))
 
 
-def refusal_in_log(
-    api: Api, namespace: str, pod: str, prefix: str, since_seconds: int
-) -> str | None:
-    """What Envoy wrote of a refused configuration with such a name in it; None if nothing.
+def refusals_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> dict[str, str]:
+    """Why Envoy rejected listeners or clusters lately, by their names, from its log.
 
-    A refused cluster, and whatever fails validation as a whole, shows nowhere else.
+    Envoy's admin interface does not tell why it rejected a cluster, nor anything of an update that
+    it rejected as a whole (measured, Envoy 1.40).
     """
-    try:
-        log = api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
-    except ClusterError:
+    return resource_rejections(_log(api, namespace, pod, since_seconds))
+
+
+def route_refusal_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> str | None:
+    """Why Envoy rejected a route configuration lately; None if it did not.
+
+    The log does not name the configuration. What Envoy had already written before, it does not
+    write because of what is new.
+    """
+    new = route_rejections(_log(api, namespace, pod, since_seconds))
+    if not new:
         return None
-    for entry in reversed(_LOG_ENTRY.split(log)):
-        if " rejected: " in entry and prefix in entry:
-            return _reason(entry)
-    return None
+    before = route_rejections(_log(api, namespace, pod, since_seconds + _EARLIER_SECONDS))
+    return None if before.count(new[-1]) > new.count(new[-1]) else new[-1]
 
 
-def _reason(entry: str) -> str:
-    """The reason at the end of a log entry, without the configuration that may precede it."""
-    text = entry.partition(" rejected: ")[2]
-    text = re.split(r"\tthread=\d+", text)[0]
-    return " ".join(text.rpartition("\n: ")[2].split())
+def _log(api: Api, namespace: str, pod: str, since_seconds: int) -> str:
+    """A proxy's log; "" where it may not be read."""
+    try:
+        return api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
+    except ClusterError:
+        return ""
 
 
 def _ask(api: Api, namespace: str, pod: str, path: str) -> Any:
@@ -210,6 +220,23 @@ def _ask(api: Api, namespace: str, pod: str, path: str) -> Any:
 def _revision(resource: Mapping[str, Any]) -> str:
     marks = (resource.get("metadata") or {}).get("filter_metadata") or {}
     return str((marks.get(MANAGER) or {}).get("revision", ""))
+
+
+def _bound_port(listener: Mapping[str, Any]) -> int:
+    """The port that a listener binds; 0 where it binds none."""
+    address = (listener.get("address") or {}).get("socket_address") or {}
+    return int(address.get("port_value", 0))
+
+
+def _routed_to(listener: Mapping[str, Any]) -> str:
+    """The cluster that a UDP listener of an exposure sends to; "" where it names none."""
+    for each in listener.get("listener_filters") or ():
+        config = each.get("typed_config") or {}
+        action = ((config.get("matcher") or {}).get("on_no_match") or {}).get("action") or {}
+        cluster = (action.get("typed_config") or {}).get("cluster") or config.get("cluster")
+        if cluster:
+            return str(cluster)
+    return ""
 
 
 def _addresses(status: Mapping[str, Any]) -> frozenset[str]:

@@ -15,8 +15,6 @@ from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
 
 # istiod pushes after 100 ms of quiet; asking more often than this finds nothing sooner.
 _POLL_SECONDS = 0.25
-# What Envoy's log calls the kind of configuration that HTTP routes come in.
-_ROUTES = "RouteConfiguration"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,12 @@ def wait_until_live(
         hosts = expected.hosts() if pods else {}
         return for_each(partial(_lack, api, namespace, expected, hosts), pods)
 
-    return _wait(api, namespace, selector, look, expected.prefix, timeout, progress)
+    def refusal(pod: str, since: int) -> str | None:
+        found = proxies.refusals_in_log(api, namespace, pod, since)
+        ours = [found[name] for name in (*expected.listeners, *expected.clusters) if name in found]
+        return ours[0] if ours else None
+
+    return _wait(api, namespace, selector, look, refusal, timeout, progress)
 
 
 def wait_until_routed(
@@ -94,7 +97,8 @@ def wait_until_routed(
     def look(pods: Sequence[str]) -> list[str]:
         return for_each(lack, pods)
 
-    return _wait(api, namespace, selector, look, _ROUTES, timeout, progress)
+    refusal = partial(proxies.route_refusal_in_log, api, namespace)
+    return _wait(api, namespace, selector, look, refusal, timeout, progress)
 
 
 def _wait(
@@ -102,11 +106,11 @@ def _wait(
     namespace: str,
     selector: Mapping[str, str],
     look: Callable[[Sequence[str]], list[str]],
-    mark: str,
+    refusal: Callable[[str, int], str | None],
     timeout: float,
     progress: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """Look until no pod lacks anything; `mark` tells a refusal of ours in the proxy's log."""
+    """Look until no pod lacks anything; `refusal` reads from a pod's log why it rejected it."""
     begun = time.monotonic()
     missing: dict[str, str] = {}
     while True:
@@ -117,7 +121,7 @@ def _wait(
         elapsed = time.monotonic() - begun
         for pod in missing:
             since = max(1, math.ceil(elapsed))
-            reason = proxies.refusal_in_log(api, namespace, pod, mark, since)
+            reason = refusal(pod, since)
             if reason:
                 raise _rejected(namespace, pod, reason)
         if elapsed >= timeout:
@@ -125,9 +129,14 @@ def _wait(
         progress("; ".join(f"{pod} {lack}" for pod, lack in missing.items()))
         time.sleep(_POLL_SECONDS)
     pod, lack = next(iter(missing.items()))
+    others = proxies.refusals_in_log(api, namespace, pod, max(1, math.ceil(timeout)))
     raise WaitTimeout(
         f"gateway pod {namespace}/{pod} {lack} after {timeout:g}s; it stays applied",
         hints=[
+            *(
+                f"its Envoy rejects {name}, which may hold up other configuration: {why}"
+                for name, why in others.items()
+            ),
             "wait longer: the same command with --timeout 2m",
             f"is istiod well? kubectl logs -n {namespace} {pod} -c istio-proxy --tail 20",
         ],
@@ -149,8 +158,10 @@ def _lack(
     except ClusterError as error:
         return f"could not be asked ({error.message})"
     for name, revision in expected.listeners.items():
-        if name in state.refusals:
-            raise _rejected(namespace, pod, state.refusals[name])
+        refusal = state.refusals.get(name)
+        # One of another revision is of what was written before.
+        if refusal and refusal.revision in ("", revision):
+            raise _rejected(namespace, pod, refusal.why)
         if state.listeners.get(name) != revision:
             return f"has not yet taken listener {name}"
     for name, revision in expected.clusters.items():

@@ -9,6 +9,7 @@ from typing import Any
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 
 IPV4, IPV6 = "IPv4", "IPv6"
+EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 # Istio's ztunnel answers for such a pod; istiod then lists HBONE internal addresses, which a UDP
 # cluster cannot use (measured on Istio 1.31).
 _AMBIENT_LABEL = "ambient.istio.io/redirection"
@@ -57,6 +58,8 @@ class Service:
         external_name: the DNS name of an ExternalName Service, else None.
         publish_not_ready: whether unready pods get traffic too.
         query: the annotation `kubectl-istio-udp/query`: the DNS name that proves it answers.
+        export_to: the namespaces whose proxies istiod tells of it (Istio's annotation
+            networking.istio.io/exportTo); empty where it does not say.
     """
 
     namespace: str
@@ -66,11 +69,13 @@ class Service:
     external_name: str | None = None
     publish_not_ready: bool = False
     query: str | None = None
+    export_to: tuple[str, ...] = ()
 
     @classmethod
     def from_object(cls, service: Mapping[str, Any]) -> Service:
         """Read a v1 Service manifest."""
         metadata, spec = service["metadata"], service.get("spec") or {}
+        notes = metadata.get("annotations") or {}
         return cls(
             namespace=metadata.get("namespace", "default"),
             name=metadata["name"],
@@ -78,7 +83,8 @@ class Service:
             selector=spec.get("selector") or {},
             external_name=spec.get("externalName") if spec.get("type") == "ExternalName" else None,
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
-            query=(metadata.get("annotations") or {}).get(QUERY_ANNOTATION),
+            query=notes.get(QUERY_ANNOTATION),
+            export_to=tuple(notes.get(EXPORT_TO_ANNOTATION, "").replace(",", " ").split()),
         )
 
     @property

@@ -12,6 +12,7 @@ from kubectl_istio_udp.probe.spec import DatagramProbe, DnsProbe, HttpProbe, Pro
 _STATUS = re.compile(r"status: ([A-Z0-9]+),")
 _FLAGS = re.compile(r"^;; flags: ([a-z ]*);", re.MULTILINE)
 _TIME = re.compile(r"^;; Query time: (\d+) msec", re.MULTILINE)
+_SIZE = re.compile(r"^;; MSG SIZE  rcvd: (\d+)", re.MULTILINE)
 # A name server that answers with these codes has the datagram and does its work.
 _ANSWERING = frozenset({"NOERROR", "NXDOMAIN"})
 _COMPLAINTS = ("query response not set", "malformed message", "id mismatch")
@@ -38,6 +39,7 @@ class Answer:
         truncated: whether the DNS answer was cut to fit a datagram (flag TC).
         milliseconds: how long it took, None where the tool does not say.
         text: the records, or the payload: as text where it is printable, else as hexadecimal.
+        size: the length of the datagram that came back, in bytes; None where not known.
     """
 
     answered: bool
@@ -45,6 +47,7 @@ class Answer:
     truncated: bool = False
     milliseconds: int | None = None
     text: str = ""
+    size: int | None = None
 
     @property
     def arrived(self) -> bool:
@@ -79,7 +82,7 @@ def read_answer(
     if isinstance(probe, HttpProbe):
         return _http(probe, payload, stderr, error)
     if payload:
-        return Answer(True, "answer", text=_readable(payload))
+        return Answer(True, "answer", text=_readable(payload), size=len(payload))
     refused = "refused" in stderr.lower() or "unreachable" in stderr.lower()
     return Answer(False, "unreachable" if refused else "timeout")
 
@@ -139,13 +142,14 @@ def _dns(stdout: str, stderr: str, error: str) -> Answer:
         if error or "timed out" in said or "no servers could be reached" in said:
             return Answer(False, "timeout")
         return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
-    time = _TIME.search(stdout)
+    time, size = _TIME.search(stdout), _SIZE.search(stdout)
     return Answer(
         answered=status[1] in _ANSWERING,
         outcome=status[1],
         truncated="tc" in flags[1].split(),
         milliseconds=int(time[1]) if time else None,
         text=_records(stdout),
+        size=int(size[1]) if size else None,
     )
 
 

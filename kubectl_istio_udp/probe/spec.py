@@ -110,6 +110,11 @@ def parse_probe(text: str, query: str | None) -> Probe:
     )
 
 
+def size_of(probe: Probe) -> int | None:
+    """The length of the datagram that a probe sends, in bytes; None where its tool decides."""
+    return len(probe.payload) if isinstance(probe, DatagramProbe) else None
+
+
 def argv(probe: Probe, address: str, port: int, timeout: float) -> list[str]:
     """The command that asks one address once.
 

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.probe.result import Answer
+
+ANSWERED = "Answered"
+NO_ENDPOINT = "NoEndpoints"
+NO_GATEWAY = "GatewayNotReady"
+_NO_GATEWAY = "the gateway has no ready pod"
+# The others are answers that say that the server fails or refuses: SERVFAIL, REFUSED, HTTP 500.
+_REASONS = {
+    "timeout": "NoAnswer",
+    "unreachable": "PortRefused",
+    "unresolved": "NameNotResolved",
+    "garbled": "NoDnsAnswer",
+    "no HTTP": "NoHttpAnswer",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,12 @@ class HopResult:
         """The answer to show: the first that is none, else the first."""
         return next((a for a in self.answers if not a.answered), self.answers[0])
 
+    @property
+    def reason(self) -> str:
+        """One word for programs: `Answered`, or what the worst answer is."""
+        worst = self.worst
+        return ANSWERED if worst.answered else _REASONS.get(worst.outcome, "ErrorAnswer")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -40,11 +59,24 @@ class Verdict:
         good: whether every probe was answered.
         broken: the first hop at fault, None where none is, or where there was nothing to ask.
         text: the sentence for people.
+        reason: the same in one word for programs: `Answered`, `NoAnswer`, `StaleAddresses`.
+        port: the Service port that has nothing to ask, None where that is not the fault.
+        remedy: what to do next; "" where that depends.
     """
 
     good: bool
     broken: Hop | None
     text: str
+    reason: str = ANSWERED
+    port: int | None = None
+    remedy: str = ""
+
+    def because(self, reason: str, text: str, remedy: str = "") -> Verdict:
+        """The same verdict, no longer good, with the cause that was found for it."""
+        clauses = [clause for clause in ("" if self.good else self.text, text) if clause]
+        return replace(
+            self, good=False, text=": ".join(clauses), reason=reason, remedy=remedy or self.remedy
+        )
 
 
 def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict:
@@ -55,20 +87,25 @@ def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict
         direct_only: whether only the pods were to be asked.
     """
     pods = [r for r in results if r.hop.via is Via.POD]
-    if not pods:
-        return Verdict(False, None, "there is no endpoint to ask: nothing can answer")
     bare = {r.hop.service_port for r in results} - {r.hop.service_port for r in pods}
-    if bare:
-        listed = ", ".join(map(str, sorted(bare)))
-        return Verdict(False, None, f"there is no endpoint to ask for port {listed}")
+    if bare or not pods:
+        return no_endpoint(sorted(bare))
     bad_pods = [r for r in pods if not r.good]
     if bad_pods:
-        return Verdict(False, bad_pods[0].hop, _sentence(bad_pods, results, ""))
+        text = _sentence(bad_pods, results, "")
+        return Verdict(False, bad_pods[0].hop, text, bad_pods[0].reason)
     if direct_only:
         return Verdict(True, None, f"{_count(pods, 'pod')} answered")
     if not any(r.hop.via is Via.GATEWAY for r in results):
-        return Verdict(False, None, "pods answer, but the gateway has no ready pod")
+        return Verdict(False, None, f"pods answer, but {_NO_GATEWAY}", NO_GATEWAY)
     return _outwards(results, "pods answer")
+
+
+def no_endpoint(ports: Sequence[int]) -> Verdict:
+    """The verdict where nothing is there to ask for some Service ports (none named: for any)."""
+    listed = f" for port {', '.join(map(str, ports))}" if ports else ""
+    port = ports[0] if ports else None
+    return Verdict(False, None, f"there is no endpoint to ask{listed}", NO_ENDPOINT, port)
 
 
 def judge_response(results: Sequence[HopResult]) -> Verdict:
@@ -78,7 +115,7 @@ def judge_response(results: Sequence[HopResult]) -> Verdict:
         results: the results of sidecars, or of a gateway's pods and its Service.
     """
     if not results:
-        return Verdict(False, None, "the gateway has no ready pod")
+        return Verdict(False, None, _NO_GATEWAY, NO_GATEWAY)
     return _outwards(results, "")
 
 
@@ -88,7 +125,7 @@ def _outwards(results: Sequence[HopResult], first: str) -> Verdict:
     for via, before in steps:
         bad = [r for r in results if r.hop.via is via and not r.good]
         if bad:
-            return Verdict(False, bad[0].hop, _sentence(bad, results, before))
+            return Verdict(False, bad[0].hop, _sentence(bad, results, before), bad[0].reason)
     return Verdict(True, None, "every hop answered")
 
 

@@ -498,8 +498,16 @@ def _matches(selector: str, labels: dict[str, str]) -> bool:
 
 
 def _chosen(selector: str, manifest: Manifest) -> bool:
-    """Whether a field selector, which is for a name only, chooses an object."""
-    return not selector or selector == f"metadata.name={manifest['metadata']['name']}"
+    """Whether a field selector, `metadata.name=a,involvedObject.kind=B`, chooses an object."""
+    pairs = [part.split("=", 1) for part in selector.split(",") if part]
+    return all(_field(manifest, path) == value for path, value in pairs)
+
+
+def _field(manifest: Any, path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    for key in path.split("."):
+        manifest = manifest.get(key) if isinstance(manifest, dict) else None
+    return manifest
 
 
 def _status(code: int, message: str, **details: Any) -> Manifest:

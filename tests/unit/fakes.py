@@ -42,6 +42,7 @@ class Fakes:
         dig: name of the captured answer by `address:port`; else `default`.
         file_limit: what Envoys' pods say of it.
         stats: those that Envoys have.
+        sockets: what /proc/net has in gateways' pods, one time after the other.
         http: what curl gets by `address:port` or host; else the answer that the server's
             VirtualServices and EnvoyFilters say.
         istio: the version that proxies say of themselves.
@@ -59,6 +60,7 @@ class Fakes:
     stats: dict[str, int] = field(
         default_factory=lambda: {"server.concurrency": 2, "cluster_manager.active_clusters": 20}
     )
+    sockets: list[Exec] = field(default_factory=list)
     http: dict[str, Exec] = field(default_factory=dict)
     istio: str = "1.31.0"
     commands: list[list[str]] = field(default_factory=list)
@@ -76,6 +78,8 @@ class Fakes:
         if container == "istio-proxy":
             if pod in self.deaf:
                 return self.deaf[pod]
+            if command[0] == "cat":
+                return self.sockets.pop(0) if self.sockets else Exec(error="no cat")
             if command[:3] == ["pilot-agent", "request", "GET"]:
                 return Exec(stdout=json.dumps(self._admin(command[3])))
             return Exec(stdout=self.file_limit)

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, pod, service, tcp
 
 NAME = "udp-default-coredns"
@@ -68,7 +69,8 @@ def test_says_what_the_gateway_lacks(run, exposed, fakes, server):
     assert done.code == 1
     assert done.out.splitlines()[-1] == (
         "coredns: pods answer, the gateway refuses the port: "
-        "no listener on 5300 in istio-ingressgateway-1"
+        "no listener on 5300 in istio-ingressgateway-1; run the same expose of coredns again, and "
+        "check istiod: kubectl get pods -A -l app=istiod"
     )
 
 
@@ -305,7 +307,7 @@ def test_direct_without_an_endpoint(run, server, fakes):
     server.put(endpoint_slice())
     done = run("direct", "coredns")
     assert (done.code, done.out) == (
-        1, "coredns: there is no endpoint to ask: nothing can answer\n"
+        1, "coredns: there is no endpoint to ask\n"
     )  # fmt: skip
     assert fakes.commands == []
 
@@ -393,3 +395,183 @@ def test_no_way_for_clients_is_nobodys_fault_where_none_was_asked_for(run, serve
     assert run(*EXPOSE, "--gateway-service", "none").code == 0
     done = run("verify", "coredns")
     assert (done.code, done.out.splitlines()[-1]) == (0, "coredns: every hop answered")
+
+
+# -- why ----------------------------------------------------------------------------------------
+
+PROC_NET = (
+    "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout "
+    "inode ref pointer drops\n"
+    "  7: 00000000:14B4 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 1 2 0 {drops}\n"
+    "{more}"
+    "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 10 2 0 7 1\n"
+    "Udp6InDatagrams                 	5\n"
+)
+# From 10.244.0.7:34000 to 10.244.0.20:53.
+SESSION = "  8: 0700F40A:84D0 1400F40A:0035 01 00000000:00000000 00:00000000 00000000 0 0 1 2 0 0\n"
+
+
+def proc_net(more="", drops=0):
+    return Exec(stdout=PROC_NET.format(more=more, drops=drops))
+
+
+def report(done):
+    (found,) = json.loads(done.out)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (proc_net(), proc_net(SESSION), "DroppedBehindGateway"),
+        (proc_net(), proc_net(), "DroppedBeforeGateway"),
+        (proc_net(SESSION), proc_net(SESSION), "DroppedBeforeGateway"),
+        (proc_net(), proc_net(drops=3), "GatewayOverrun"),
+        (Exec(error="no cat"), proc_net(), "DroppedBehindGateway"),
+    ],
+)
+def test_the_gateways_sockets_tell_on_which_side_datagrams_are_lost(
+    run, exposed, fakes, before, after, reason
+):
+    fakes.dig[GATEWAY] = "timeout"
+    fakes.sockets = [before, after]
+    done = run("verify", "coredns", "-o", "json")
+    assert done.code == 1
+    found = report(done)
+    assert found["reason"] == reason
+    assert [probe["reason"] for probe in found["probes"]] == [
+        "Answered", "Answered", reason, "Answered"
+    ]  # fmt: skip
+
+
+def test_as_many_sessions_as_are_allowed(run, server, fakes):
+    assert run(*EXPOSE, "--max-sessions", "1").code == 0
+    fakes.dig[GATEWAY] = "timeout"
+    fakes.sockets = [proc_net(SESSION)] * 2
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert found["reason"] == "SessionsFull"
+    assert "with a higher --max-sessions" in found["remedy"]
+
+
+def test_policies_that_select_the_pods_are_named(run, exposed, server, fakes):
+    def policy(name, namespace, **labels):
+        spec = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"]}
+        metadata = {"name": name, "namespace": namespace}
+        kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+        return {**kind, "metadata": metadata, "spec": spec}
+
+    server.put(
+        policy("dns", "default", app="coredns"),
+        policy("another", "default", app="web"),
+        policy("all", "istio-system"),
+    )
+    fakes.dig[GATEWAY] = "timeout"
+    text = report(run("verify", "coredns", "-o", "json"))["verdict"]
+    assert "(NetworkPolicies that select these pods: default/dns, istio-system/all)" in text
+    server.fail("GET", "/networkpolicies", 403)
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert found["remedy"] == "look for NetworkPolicies: kubectl get networkpolicies -A"
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_second_service_entry_with_the_host_is_found(run, exposed, server, fakes, everywhere):
+    (entry,) = server.all("ServiceEntry")
+    namespace = "lab" if everywhere else "istio-system"
+    metadata = {"name": "taker", "namespace": namespace}
+    server.put({**entry, "metadata": metadata})
+    fakes.hosts = False
+    fakes.dig[GATEWAY] = "timeout"
+    if not everywhere:
+        server.fail("GET", "/v1/serviceentries", 403)
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert found["reason"] == "HostTaken"
+    assert f"ServiceEntry {namespace}/taker" in found["verdict"]
+
+
+def test_a_rejected_cluster_is_found_in_the_log(run, exposed, server, fakes):
+    fakes.dig[GATEWAY] = "timeout"
+    found = server.get("EnvoyFilter", "istio-system", NAME)
+    patches = found["spec"]["configPatches"]
+    found["spec"]["configPatches"] = [p for p in patches if p["applyTo"] != "CLUSTER"]
+    server.put(found)
+    entry = {"level": "warning", "msg": f"cds: cluster '{NAME}-5300' config rejected: bad ring"}
+    server.logs["istio-system", "istio-ingressgateway-1"] = json.dumps(entry) + "\n"
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert found["reason"] == "ClusterRejected"
+    assert "bad ring" in found["verdict"]
+
+
+def test_pods_that_are_not_ready_are_named(run, exposed, server):
+    server.put(endpoint_slice())
+    for name in ("coredns-1", "coredns-2"):
+        waiting = pod(name)
+        waiting["status"]["conditions"] = []
+        server.put(waiting)
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert found["reason"] == "PodsNotReady"
+    assert found["verdict"] == (
+        "there is no endpoint to ask for port 53: of the 2 pod(s) of Service default/coredns none "
+        "is ready (coredns-1: not ready, coredns-2: not ready)"
+    )
+
+
+def test_without_permission_to_list_pods_the_endpoints_tell(run, exposed, server):
+    server.put(endpoint_slice())
+    server.fail("GET", "/default/pods?labelSelector=app%3Dcoredns", 403)
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert found["reason"] in ("NoEndpoints", "PodsNotReady")
+
+
+def test_a_gateway_without_pods(run, exposed, server):
+    server.remove("Pod", "istio-system", "istio-ingressgateway-1")
+    found = report(run("verify", "coredns", "-o", "json"))
+    assert (found["reason"], found["good"]) == ("GatewayWithoutPods", False)
+
+
+def event(reason, message, last, about=NAME, uid=None, **more):
+    of = {"kind": "Service", "name": about, "namespace": "istio-system"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{about}.{last}", "namespace": "istio-system"},
+        "involvedObject": {**of, "uid": uid} if uid else of,
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": last,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_load_balancer_that_never_comes(run, server, fakes, readable):
+    """Clients outside have no way in: that is no success, and the newest warning says why."""
+    server.load_balancer = ""
+    assert run(*EXPOSE).code == 0
+    server.put(
+        event("Old", "an earlier one", "2026-01-01T00:00:00Z"),
+        event("SyncLoadBalancerFailed", "no\nUDP\there", "2026-01-02T00:00:00Z"),
+        event("EnsuringLoadBalancer", "fine", "2026-01-03T00:00:00Z", type="Normal"),
+        event("Another", "not ours", "2026-01-04T00:00:00Z", about="web"),
+        event("Former", "of one deleted", "2026-01-05T00:00:00Z", uid="former"),
+    )
+    if not readable:
+        server.fail("GET", "/events", 403)
+    done = run("verify", "coredns", "-o", "json")
+    assert done.code == 1
+    found = report(done)
+    assert (found["reason"], found["good"]) == ("NoAddress", False)
+    assert "every hop answered, but the load balancer of Service" in found["verdict"]
+    assert ("(SyncLoadBalancerFailed: no UDP here)" in found["verdict"]) is readable
+    assert f"kubectl describe service -n istio-system {NAME}" in found["remedy"]
+    assert {probe["reason"] for probe in found["probes"]} == {"Answered"}
+
+
+def test_a_good_path_asks_nothing_more(run, exposed, server, fakes):
+    """What explains a failure is read after one, not before."""
+    server.requests.clear()
+    assert run("verify", "coredns").code == 0
+    paths = [request.path for request in server.requests]
+    kinds = ("networkpolicies", "events", "log", "deployments")
+    assert not [path for path in paths if path.rpartition("/")[2] in kinds]
+    assert not [command for command in fakes.commands if command[0] == "cat"]

@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.cluster.hops import gateway_hops, read_service, service_hops, why_silent
+from kubectl_istio_udp.cluster.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.model.errors import NotFound
 from kubectl_istio_udp.model.exposure import GatewayServiceMode
 from kubectl_istio_udp.model.hop import Via
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, plan_of, service, tcp, udp
-
-NAME = "udp-default-coredns-5300"
 
 
 def exposure(**options):
@@ -64,7 +61,7 @@ def test_the_gateways_ready_pods_and_the_service_in_front(api, server):
     for write in writes(made):
         api.apply(write.manifest, before=None, manager=write.manager)
     address = server.get("Service", "istio-system", "udp-default-coredns")["spec"]["clusterIP"]
-    assert targets(gateway_hops(api, made.spec)) == [
+    assert targets(read_outer(api, made.spec).hops(made.spec)) == [
         "gateway gw-2 10.244.0.8:5300",
         "gateway istio-ingressgateway-1 10.244.0.7:5300",
         f"service udp-default-coredns {address}:5300",
@@ -75,7 +72,7 @@ def test_privileged_ports_differ_between_gateway_and_service(api):
     made = plan_of().exposure
     for write in writes(made):
         api.apply(write.manifest, before=None, manager=write.manager)
-    ports = {hop.via: hop.port for hop in gateway_hops(api, made.spec)}
+    ports = {hop.via: hop.port for hop in read_outer(api, made.spec).hops(made.spec)}
     assert ports == {Via.GATEWAY: 10053, Via.SERVICE: 53}
 
 
@@ -89,56 +86,4 @@ def test_without_a_service_address_the_gateway_is_the_last_hop(api, server, chan
         server.put(found)
     elif change == "gone":
         server.remove("Service", "istio-system", "udp-default-coredns")
-    assert [hop.via for hop in gateway_hops(api, spec)] == [Via.GATEWAY]
-
-
-def silent(api, spec):
-    hop = next(hop for hop in gateway_hops(api, spec) if hop.via is Via.GATEWAY)
-    return why_silent(api, spec, hop)
-
-
-def drop(server, kind):
-    """The EnvoyFilter without the patches of a kind."""
-    found = server.get("EnvoyFilter", "istio-system", "udp-default-coredns")
-    patches = found["spec"]["configPatches"]
-    found["spec"]["configPatches"] = [p for p in patches if p["applyTo"] != kind]
-    server.put(found)
-
-
-def test_no_listener(api, server, fakes):
-    spec = put(server, exposure())
-    drop(server, "LISTENER")
-    assert silent(api, spec) == "no listener on 5300 in istio-ingressgateway-1"
-
-
-def test_no_cluster(api, server, fakes):
-    spec = put(server, exposure())
-    drop(server, "CLUSTER")
-    assert silent(api, spec) == f"no cluster {NAME} in istio-ingressgateway-1"
-
-
-def test_no_host(api, server, fakes):
-    spec = put(server, exposure())
-    fakes.hosts = False
-    assert silent(api, spec) == f"no host in cluster {NAME} of istio-ingressgateway-1"
-
-
-def test_a_refused_listener(api, server, fakes):
-    spec = put(server, exposure())
-    fakes.refuses[NAME] = "cannot bind: Address in use"
-    expected = f"its Envoy refused listener {NAME}: cannot bind: Address in use"
-    assert silent(api, spec) == expected
-
-
-def test_all_is_there_and_yet_silent(api, server, fakes):
-    spec = put(server, exposure())
-    assert "has listener and cluster with 10.244.0.20:53, 10.244.0.21:53" in silent(api, spec)
-    assert "NetworkPolicy" in silent(api, spec)
-
-
-def test_an_envoy_that_cannot_be_asked(api, server, fakes):
-    spec = put(server, exposure())
-    fakes.deaf["istio-ingressgateway-1"] = Exec(error="no such container")
-    assert "could not be asked" in silent(api, spec)
-    server.fail("GET", "/exec", 403)
-    assert "no permission to create pods/exec" in silent(api, spec)
+    assert [hop.via for hop in read_outer(api, spec).hops(spec)] == [Via.GATEWAY]

@@ -80,8 +80,8 @@ def test_an_answer_without_a_time_is_one():
 @pytest.mark.parametrize(
     ("stdout", "stderr", "expected"),
     [
-        (" 48 45 0a\n", "", Answer(True, "answer", text="HE")),
-        (" 00\n 01\n", "", Answer(True, "answer", text="0001")),
+        (" 48 45 0a\n", "", Answer(True, "answer", text="HE", size=3)),
+        (" 00\n 01\n", "", Answer(True, "answer", text="0001", size=2)),
         ("", "", Answer(False, "timeout")),
         ("", "nc: Connection refused", Answer(False, "unreachable")),
         ("", "nc: Network is unreachable", Answer(False, "unreachable")),
@@ -201,7 +201,7 @@ def test_every_byte_goes_and_comes_back(payload):
     assert received == [payload]
     answer = payload[::-1]
     shown = answer.decode() if answer.isascii() and answer.decode().isprintable() else answer.hex()
-    assert found == Answer(True, "answer", text=shown)
+    assert found == Answer(True, "answer", text=shown, size=len(answer))
 
 
 def test_a_message_that_is_no_response_is_no_answer():

@@ -7,6 +7,7 @@ import pytest
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.proxystate import Refusal
 from kubectl_istio_udp.model.snapshot import BoundListener
 from tests.unit.apiserver import Exec
 
@@ -22,12 +23,16 @@ def marked(name, revision="r1"):
     }
 
 
+DETAILS = {
+    "details": "goo.gle/debugstr\n: no such field",
+    "failed_configuration": marked(f"{PREFIX}53", "r9"),
+}
 DUMP = {
     "configs": [
         {
             "dynamic_listeners": [
                 {"name": NAME, "active_state": {"listener": marked(NAME)}},
-                {"name": f"{PREFIX}53", "error_state": {"details": "no such field"}},
+                {"name": f"{PREFIX}53", "error_state": DETAILS},
                 {"name": f"{PREFIX}54", "warming_state": {"listener": marked(f"{PREFIX}54")}},
                 {"name": "plain", "active_state": {"listener": {"name": "plain"}}},
             ]
@@ -72,7 +77,7 @@ def test_reads_what_an_envoy_has(api, server):
     assert state.listeners == {NAME: "r1", "plain": ""}
     assert state.clusters == {NAME: "r2"}
     assert state.hosts == {NAME: frozenset({"10.0.0.1:53", "fd00::1:53"})}
-    assert state.refusals == {f"{PREFIX}53": "no such field"}
+    assert state.refusals == {f"{PREFIX}53": Refusal("no such field", "r9")}
     question = ["pilot-agent", "request", "GET", f"config_dump?name_regex={PREFIX}.*"]
     assert asked[0] == ("istio-proxy", question)
 
@@ -148,34 +153,15 @@ def test_the_size(api, server, stats, size):
     assert proxies.size(api, *WHERE) == size
 
 
-LOG = (
-    "2026-01-02T03:04:05.1Z\tinfo\tall well\n"
-    "2026-01-02T03:04:06.1Z\twarning\tenvoy config\tgRPC config for type.googleapis.com/"
-    f"envoy.config.listener.v3.Listener rejected: Error adding/updating listener(s) {NAME}: "
-    "Proto constraint validation failed: port 75300\n"
-    ": too high\tthread=17\n"
-    "2026-01-02T03:04:07.1Z\twarning\tenvoy config\tother rejected: name other\tthread=1\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("log", "reason"),
-    [
-        (LOG, "too high"),
-        (f"2026-01-02T03:04:06.1Z\tw\tx rejected: {NAME} is  bad\tthread=1\n", f"{NAME} is bad"),
-        (LOG.replace(NAME, "somebody-else"), None),
-        (LOG.replace("rejected", "taken"), None),
-        ("", None),
-    ],
-)
-def test_reads_a_refusal_from_the_log(api, server, log, reason):
-    server.logs[WHERE] = log
-    assert proxies.refusal_in_log(api, *WHERE, PREFIX, 5) == reason
+def test_a_rejected_cluster_is_in_the_log_only(api, server):
+    server.logs[WHERE] = f"2026-01-02T03:04:06.1Z\tw\tcds: cluster '{NAME}' config rejected: bad\n"
+    assert proxies.refusals_in_log(api, *WHERE, 5) == {NAME: "bad"}
 
 
 def test_a_log_that_may_not_be_read_says_nothing(api, server):
     server.fail("GET", "/log", 403)
-    assert proxies.refusal_in_log(api, *WHERE, PREFIX, 5) is None
+    assert proxies.refusals_in_log(api, *WHERE, 5) == {}
+    assert proxies.route_refusal_in_log(api, *WHERE, 5) is None
 
 
 def route_dump(*names):

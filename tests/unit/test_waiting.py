@@ -117,7 +117,7 @@ def test_a_refusal_in_the_log_ends_it_at_once(api, server, fakes):
         "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config rejected: "
         f"Error adding/updating cluster(s) {NAME}: bad\tthread=1\n"
     )
-    with pytest.raises(Rejected, match=f"refused it: .* {NAME}: bad"):
+    with pytest.raises(Rejected, match="refused it: bad"):
         wait(api, timeout=60)
     request = next(r for r in server.requests if r.path.endswith("/log"))
     assert request.query["sinceSeconds"] == ["1"]

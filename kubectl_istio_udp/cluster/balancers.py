@@ -1,0 +1,32 @@
+"""Why a load balancer has no address: the newest warning Event about its Service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.balancer import newest_warning
+from kubectl_istio_udp.model.errors import ClusterError
+
+_MOST_EVENTS = 500
+
+
+def why_pending(api: Api, service: Mapping[str, Any]) -> str:
+    """The newest warning Event about a Service; "" where there is none, or it may not be read.
+
+    Events of an earlier Service of that name do not count.
+    """
+    metadata = service["metadata"]
+    about = f"involvedObject.kind=Service,involvedObject.name={metadata['name']}"
+    try:
+        page = api.list_page(
+            "Event", metadata["namespace"], limit=_MOST_EVENTS, fieldSelector=about
+        )
+    except ClusterError:
+        return ""
+    return newest_warning(
+        event
+        for event in page.items
+        if event["involvedObject"].get("uid") in (None, "", metadata.get("uid"))
+    )

@@ -1,0 +1,59 @@
+"""A Service of type LoadBalancer that has no address yet, or never gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Manifest = Mapping[str, Any]
+
+
+def is_pending(service: Manifest) -> bool:
+    """Whether a Service asks for a load balancer and clients outside cannot reach it yet.
+
+    `externalIPs` are a way in that needs no load balancer.
+    """
+    spec = service.get("spec") or {}
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    has_address = any(entry.get("ip") or entry.get("hostname") for entry in ingress)
+    return spec.get("type") == "LoadBalancer" and not has_address and not spec.get("externalIPs")
+
+
+def newest_warning(events: Iterable[Manifest]) -> str:
+    """The newest warning among Events, as `SyncLoadBalancerFailed: message`; "" for none."""
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    if not warnings:
+        return ""
+    newest = max(warnings, key=_moment)
+    message = " ".join(str(newest.get("message") or newest.get("note") or "").split())
+    return f"{newest.get('reason') or 'Warning'}: {message}" if message else ""
+
+
+def _moment(event: Manifest) -> str:
+    """When an Event was last seen (RFC 3339, so that texts compare as times do).
+
+    Of a repeated Event `series` or `lastTimestamp` tells; of one written through events.k8s.io
+    only `eventTime`.
+    """
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    created = event["metadata"].get("creationTimestamp")
+    return str(next(filter(None, (*times, created)), ""))
+
+
+def pending_remedy(service: Manifest) -> str:
+    """What to do about a load balancer without an address."""
+    metadata, spec = service["metadata"], service["spec"]
+    node_ports = [
+        f"{port['nodePort']}/UDP"
+        for port in spec.get("ports") or ()
+        if port.get("nodePort") and port.get("protocol") == "UDP"
+    ]
+    look = f"kubectl describe service -n {metadata['namespace']} {metadata['name']}"
+    until = (
+        f"; until then clients use any node's port {', '.join(node_ports)}" if node_ports else ""
+    )
+    return (
+        f"does the cluster have a load balancer for UDP? {look}; else give clients another way: "
+        f"expose with --gateway-service none or patch{until}"
+    )

@@ -1,0 +1,136 @@
+"""What one gateway pod's Envoy has: its listeners, clusters and hosts, and its UDP sockets."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+# The column of /proc/net/udp that says whether a socket is connected (include/net/tcp_states.h).
+_CONNECTED = "01"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A listener or cluster that Envoy rejected.
+
+    Attributes:
+        why: Envoy's own words, on one line.
+        revision: that of the rejected configuration; "" where Envoy does not tell.
+    """
+
+    why: str
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class ProxyState:
+    """What one Envoy has of an exposure's listeners and clusters.
+
+    Attributes:
+        listeners: revision by name, of those that are active; a listener that is not ours, or
+            has none, counts with revision "".
+        clusters: likewise, of the clusters that are active (not still warming).
+        hosts: addresses (`10.0.0.1:53`) by cluster.
+        refusals: configuration that it rejected, by the resource's name.
+        ports: the port that each active listener binds, by the listener's name.
+        targets: the cluster that each active UDP listener sends to, by the listener's name.
+    """
+
+    listeners: Mapping[str, str] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UdpSocket:
+    """One line of /proc/net/udp or /proc/net/udp6.
+
+    Attributes:
+        local: the address and port it is bound to, `10.0.0.1:53`.
+        remote: the address and port it is connected to; "" where it is not.
+        queued: bytes that it received and that nobody has read.
+        drops: datagrams that the kernel dropped because its buffer was full.
+    """
+
+    local: str
+    remote: str = ""
+    queued: int = 0
+    drops: int = 0
+
+    @property
+    def port(self) -> int:
+        """The port it is bound to."""
+        return int(self.local.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class UdpStatus:
+    """The UDP side of one pod's network, from its own /proc/net.
+
+    Attributes:
+        sockets: its UDP sockets.
+        read: datagrams that processes have read. Linux counts `InDatagrams` when a process reads
+            (udp_recvmsg in net/ipv4/udp.c), not when a datagram arrives.
+        refused: datagrams for ports that nothing listens on (`NoPorts`).
+        dropped: datagrams that found a full buffer (`RcvbufErrors`).
+    """
+
+    sockets: tuple[UdpSocket, ...] = ()
+    read: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+def read_udp_status(text: str) -> UdpStatus:
+    """Read /proc/net/udp, udp6, snmp and snmp6, one after the other in one text."""
+    counts = _counts(text)
+    return UdpStatus(
+        tuple(_sockets(text)),
+        *(
+            counts.get(f"Udp:{name}", 0) + counts.get(f"Udp6{name}", 0)
+            for name in ("InDatagrams", "NoPorts", "RcvbufErrors")
+        ),
+    )
+
+
+def _sockets(text: str) -> Iterator[UdpSocket]:
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 13 or not words[0].rstrip(":").isdigit():
+            continue
+        connected = words[3] == _CONNECTED
+        yield UdpSocket(
+            local=_socket_address(words[1]),
+            remote=_socket_address(words[2]) if connected else "",
+            queued=int(words[4].rpartition(":")[2], 16),
+            drops=int(words[-1]) if words[-1].isdigit() else 0,
+        )
+
+
+def _socket_address(text: str) -> str:
+    """`0100007F:0035` as `127.0.0.1:53`; the kernel writes 32-bit words in its own byte order."""
+    words, _, port = text.partition(":")
+    raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
+    address = ipaddress.ip_address(raw)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return f"{address}:{int(port, 16)}"
+
+
+def _counts(text: str) -> dict[str, int]:
+    """The counters of snmp (a line of names, then one of values) and snmp6 (one a line)."""
+    found: dict[str, int] = {}
+    names: list[str] = []
+    for line in text.splitlines():
+        words = line.split()
+        if line.startswith("Udp: ") and not words[1].lstrip("-").isdigit():
+            names = words[1:]
+        elif line.startswith("Udp: "):
+            found |= {f"Udp:{n}": int(v) for n, v in zip(names, words[1:], strict=False)}
+        elif line.startswith("Udp6") and len(words) == 2:
+            found[words[0]] = int(words[1])
+    return found

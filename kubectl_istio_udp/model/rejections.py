@@ -1,0 +1,84 @@
+"""What Envoy writes to its log about configuration that it rejects. Pure.
+
+Two formats: lines of text that begin with a time, some of which go on over several lines, and one
+JSON object a line (Istio's values.global.logAsJson, Envoy's --log-format).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+_TEXT_ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\dT\S+\t|\[\d{4}-\d\d-\d\d |\{)", re.MULTILINE)
+_TEXT_END = re.compile(r"\tthread=\d+")
+# One line for each resource (cds_api_helper.cc, lds_api.cc).
+_ONE = re.compile(
+    r"\b[cl]ds: (?:cluster|listener) '(?P<name>[^']+)' config rejected: (?P<why>.*)", re.S
+)
+# One line for the whole update, for Envoys that do not write the former.
+_ALL = re.compile(r" rejected: Error adding/updating (?:cluster|listener)\(s\) (?P<list>.*)", re.S)
+_NEXT = re.compile(r"(?:^|, |\n)(?P<name>[^\s,:|]\S*?): ", re.M)
+# Of a resource that breaks a constraint Envoy rejects the whole update, and prints the resource.
+_PRINTED = re.compile(r" rejected: .*?^name: \"(?P<name>[^\"]+)\"$(?P<why>.*)", re.S | re.M)
+_DUPLICATE = re.compile(r" rejected: .*\b(?P<why>duplicate \w+ (?P<name>\S+) found)", re.S)
+_ROUTES = re.compile(r"\.RouteConfiguration rejected: (?P<why>.*)", re.S)
+
+
+def resource_rejections(log: str) -> dict[str, str]:
+    """The newest reason for each listener and cluster that Envoy rejected, by its name.
+
+    Args:
+        log: lines of an Envoy's log, oldest first, in either format.
+    """
+    rejected = (pair for message in _messages(log) for pair in _rejected(message))
+    return {name: reason(why) for name, why in rejected}
+
+
+def route_rejections(log: str) -> list[str]:
+    """The reasons for which Envoy rejected route configurations; they do not say whose."""
+    matches = (_ROUTES.search(message) for message in _messages(log))
+    return [reason(match["why"]) for match in matches if match]
+
+
+def _messages(log: str) -> Iterator[str]:
+    for entry in _TEXT_ENTRY.split(log):
+        if entry.startswith("{"):
+            for line in entry.splitlines():
+                yield _json_message(line)
+        else:
+            yield _TEXT_END.split(entry)[0]
+
+
+def _json_message(line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return ""
+    message = entry.get("msg") or entry.get("message") if isinstance(entry, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def _rejected(message: str) -> Iterator[tuple[str, str]]:
+    one = _ONE.search(message)
+    if one:
+        yield one["name"], one["why"]
+        return
+    duplicate = _DUPLICATE.search(message)
+    if duplicate:
+        yield duplicate["name"], duplicate["why"]
+        return
+    printed = _PRINTED.search(message)
+    if printed:
+        yield printed["name"], printed["why"]
+        return
+    every = _ALL.search(message)
+    if every:
+        # name, reason, name, reason, ...
+        parts = _NEXT.split(every["list"])[1:]
+        yield from zip(parts[::2], parts[1::2], strict=False)
+
+
+def reason(text: str) -> str:
+    """Envoy's reason on one line, without the configuration that may precede it."""
+    return " ".join(text.rpartition("\n: ")[2].split())

@@ -1,0 +1,232 @@
+"""Reading the evidence about an exposure.
+
+What a good `verify` needs is little, and read beside the probes; the rest is read only after a
+probe failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.hops import Outer
+from kubectl_istio_udp.kube.client import Api, for_each, in_parallel, selector_of
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
+from kubectl_istio_udp.model.hop import Hop
+from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus
+from kubectl_istio_udp.model.service import EndpointSlice, Service
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
+
+# A datagram takes microseconds to the gateway; its Envoy opens the session at once.
+_ARRIVAL_SECONDS = 0.2
+# How far back a rejection is looked for in a proxy's log.
+_LOG_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The probe that failed.
+
+    Attributes:
+        size: the length of its datagram in bytes; None where not known.
+        longest_answer: that of the longest answer a pod gave; None where none came.
+        silent: the gateway hops that did not answer.
+        again: sends it to a hop once more, and waits for its answer or timeout.
+    """
+
+    size: int | None
+    longest_answer: int | None
+    silent: Sequence[Hop]
+    again: Callable[[Hop], object]
+
+
+# For what is wrong although every hop answered.
+NOTHING_SENT = Sent(None, None, (), lambda hop: None)
+
+
+def known(
+    existing: Existing,
+    spec: ExposureSpec,
+    service: Service,
+    slices: tuple[EndpointSlice, ...],
+    outer: Outer,
+) -> Evidence:
+    """The evidence in what has been read already."""
+    objects = existing.objects
+    return Evidence(
+        spec=spec,
+        service=service,
+        slices=slices,
+        gateway_pods=tuple(map(PodState.from_object, outer.pods)),
+        entries=tuple(o for o in objects if o["kind"] == "ServiceEntry"),
+        envoy_filter=existing.object("EnvoyFilter"),
+        front=outer.front,
+        missing=existing.missing,
+    )
+
+
+def with_proxies(api: Api, evidence: Evidence) -> Evidence:
+    """The same with the state of each ready gateway pod's Envoy."""
+    pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
+    found = for_each(lambda pod: _proxy(api, evidence.spec, pod), pods)
+    return replace(evidence, proxies=dict(zip(pods, found, strict=True)))
+
+
+def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
+    """The same with everything that can explain a failure; what may not be read is left out.
+
+    Raises:
+        Unreachable: the API server cannot be reached any more.
+    """
+    pods, same_host, policies, asked = in_parallel(
+        [
+            lambda: _service_pods(api, evidence.service),
+            lambda: _same_host(api, evidence),
+            lambda: _policies(api, evidence),
+            lambda: with_proxies(api, evidence),
+        ]
+    )
+    evidence = replace(
+        evidence,
+        pods=None if pods is None else tuple(map(PodState.from_object, pods)),
+        same_host=same_host,
+        policies=_selecting(policies, evidence, pods or ()),
+        proxies=asked.proxies,
+        probe_bytes=sent.size,
+        answer_bytes=sent.longest_answer,
+    )
+    looked = for_each(lambda hop: _look_again(api, evidence, hop, sent), sent.silent)
+    return replace(evidence, proxies={**evidence.proxies, **dict(looked)})
+
+
+def _proxy(api: Api, spec: ExposureSpec, pod: str) -> ProxyEvidence:
+    try:
+        state = proxies.proxy_state(api, spec.gateway.namespace, pod, f"{spec.object_name}-")
+    except ClusterError as error:
+        return ProxyEvidence(error=error.message)
+    return ProxyEvidence(state)
+
+
+def _look_again(api: Api, evidence: Evidence, hop: Hop, sent: Sent) -> tuple[str, ProxyEvidence]:
+    """Send the probe once more, and see in the gateway pod's sockets what becomes of it."""
+    found = evidence.proxy(hop.name)
+    spec = evidence.spec
+    port = next(p for p in spec.ports if p.listener_port == hop.port)
+    hosts = evidence.hosts(hop.name, port)
+    if found.error or not hosts:
+        return hop.name, replace(
+            found, state=_with_logged_refusals(api, spec, hop.name, found.state)
+        )
+    before = _udp_status(api, spec.gateway.namespace, hop.name)
+    if before is None:
+        return hop.name, found
+    sent.again(hop)
+    time.sleep(_ARRIVAL_SECONDS)
+    after = _udp_status(api, spec.gateway.namespace, hop.name) or before
+    there = {(socket.local, socket.remote) for socket in before.sockets}
+    opened = [s for s in after.sockets if s.remote in hosts and (s.local, s.remote) not in there]
+    return hop.name, replace(
+        found,
+        sockets=after.sockets,
+        reached=bool(opened),
+        dropped=_dropped(after, hop.port) - _dropped(before, hop.port),
+    )
+
+
+def _dropped(status: UdpStatus, port: int) -> int:
+    return sum(
+        socket.drops for socket in status.sockets if socket.port == port and not socket.remote
+    )
+
+
+def _udp_status(api: Api, namespace: str, pod: str) -> UdpStatus | None:
+    try:
+        return proxies.udp_status(api, namespace, pod, PROXY_CONTAINER)
+    except ClusterError:
+        return None
+
+
+def _with_logged_refusals(api: Api, spec: ExposureSpec, pod: str, state: ProxyState) -> ProxyState:
+    """Rejected clusters show nowhere but in the proxy's log."""
+    logged = proxies.refusals_in_log(api, spec.gateway.namespace, pod, _LOG_SECONDS)
+    found = {name: Refusal(why) for name, why in logged.items()}
+    return replace(state, refusals={**found, **state.refusals})
+
+
+def _service_pods(api: Api, service: Service) -> list[dict[str, Any]] | None:
+    if not service.selector:
+        return None
+    try:
+        return api.list("Pod", service.namespace, selector_of(service.selector))
+    except ClusterError:
+        return None
+
+
+def _same_host(api: Api, evidence: Evidence) -> str:
+    """Another ServiceEntry with a host of this exposure's, as `namespace/name`; "" if none."""
+    hosts = {host for entry in evidence.entries for host in entry["spec"].get("hosts") or ()}
+    own = {_key(entry) for entry in evidence.entries}
+    if not hosts:
+        return ""
+    for entry in _service_entries(api, evidence.spec):
+        if _key(entry) not in own and hosts & set((entry.get("spec") or {}).get("hosts") or ()):
+            return "/".join(_key(entry))
+    return ""
+
+
+def _service_entries(api: Api, spec: ExposureSpec) -> Iterable[Mapping[str, Any]]:
+    """Those of all namespaces, or of the two that a team may look into."""
+    try:
+        return api.list("ServiceEntry", None)
+    except ClusterError:
+        namespaces = sorted({spec.namespace, spec.gateway.namespace})
+        found = for_each(lambda namespace: _list(api, "ServiceEntry", namespace) or [], namespaces)
+        return [entry for each in found for entry in each]
+
+
+def _policies(api: Api, evidence: Evidence) -> list[dict[str, Any]] | None:
+    namespaces = sorted({evidence.spec.namespace, evidence.spec.gateway.namespace})
+    found = for_each(lambda namespace: _list(api, "NetworkPolicy", namespace), namespaces)
+    lists = [each for each in found if each is not None]
+    return [policy for each in lists for policy in each] if lists else None
+
+
+def _list(api: Api, kind: str, namespace: str) -> list[dict[str, Any]] | None:
+    try:
+        return api.list(kind, namespace)
+    except ClusterError:
+        return None
+
+
+def _selecting(
+    policies: Iterable[Mapping[str, Any]] | None,
+    evidence: Evidence,
+    pods: Iterable[Mapping[str, Any]],
+) -> tuple[str, ...] | None:
+    """The policies that may select one of the pods; expressions are not weighed."""
+    if policies is None:
+        return None
+    labels = {
+        evidence.spec.namespace: [pod["metadata"].get("labels") or {} for pod in pods],
+        evidence.spec.gateway.namespace: [],
+    }
+    for pod in evidence.gateway_pods:
+        labels[evidence.spec.gateway.namespace].append(dict(pod.labels))
+    return tuple(
+        "/".join(_key(policy))
+        for policy in policies
+        if any(
+            selects(((policy["spec"].get("podSelector") or {}).get("matchLabels") or {}), each)
+            for each in labels[policy["metadata"]["namespace"]]
+        )
+    )
+
+
+def _key(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return manifest["metadata"]["namespace"], manifest["metadata"]["name"]
