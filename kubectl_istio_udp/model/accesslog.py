@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from typing import Any
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.fields import Fields, dns_label, duration, labels, one_of
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Version
 
@@ -147,20 +147,22 @@ class AccessLogSpec:
         return write_spec({**asdict(self), "every": self.every.envoy()})
 
     @classmethod
-    def from_json(cls, text: str) -> AccessLogSpec:
+    def from_json(cls, text: object) -> AccessLogSpec:
         """Read the annotation.
 
         Raises:
             ClusterError: another version wrote it, or someone edited it.
         """
-        return read_spec(text, Kind.ACCESS_LOG, cls._from_data)
+        return read_spec(text, Kind.ACCESS_LOG, cls._from_fields)
 
     @classmethod
-    def _from_data(cls, data: dict[str, Any]) -> AccessLogSpec:
+    def _from_fields(cls, fields: Fields) -> AccessLogSpec:
         return cls(
-            every=Duration.parse(data.pop("every")),
-            reach=Reach(data.pop("reach")),
-            direction=Direction(data.pop("direction")),
-            log_field=LogField(data.pop("log_field")),
-            **data,
+            namespace=fields.take("namespace", dns_label),
+            name=fields.take("name", dns_label),
+            every=fields.take("every", duration),
+            reach=fields.take("reach", one_of(Reach)),
+            selector=fields.take("selector", labels, {}),
+            direction=fields.take("direction", one_of(Direction)),
+            log_field=fields.take("log_field", one_of(LogField)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,16 +38,19 @@ class Claims:
         """Read an EnvoyFilter manifest; parts that are not understood claim nothing."""
         metadata = envoy_filter["metadata"]
         owner = owner_of(metadata.get("labels") or {})
-        listeners, clusters, ports = set(), set(), set()
-        for patch in (envoy_filter.get("spec") or {}).get("configPatches") or ():
-            kind = patch.get("applyTo")
-            value = (patch.get("patch") or {}).get("value") or {}
-            if (patch.get("patch") or {}).get("operation") != "ADD":
+        listeners: set[str] = set()
+        clusters: set[str] = set()
+        ports: set[int] = set()
+        for entry in record(envoy_filter.get("spec")).get("configPatches") or ():
+            patch = record(record(entry).get("patch"))
+            value = record(patch.get("value"))
+            name = value.get("name")
+            if patch.get("operation") != "ADD" or not isinstance(name, str) or not name:
                 continue
-            if kind == "CLUSTER" and value.get("name"):
-                clusters.add(value["name"])
-            if kind == "LISTENER" and value.get("name"):
-                listeners.add(value["name"])
+            if entry.get("applyTo") == "CLUSTER":
+                clusters.add(name)
+            if entry.get("applyTo") == "LISTENER":
+                listeners.add(name)
                 ports.update(_udp_ports(value))
         return cls(
             owner=f"{metadata['namespace']}/{metadata['name']}",
@@ -57,16 +61,22 @@ class Claims:
         )
 
 
+def record(value: object) -> Mapping[str, Any]:
+    """A JSON object as it is, anything else as an empty one: what it says is not understood."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def _udp_ports(listener: Mapping[str, Any]) -> set[int]:
     """The UDP ports of a listener, written in proto's JSON (either spelling of a field)."""
     addresses = [listener.get("address")]
-    for extra in listener.get("additional_addresses", listener.get("additionalAddresses")) or ():
-        addresses.append(extra.get("address"))
+    extra = listener.get("additional_addresses", listener.get("additionalAddresses"))
+    if isinstance(extra, list):
+        addresses += [record(each).get("address") for each in extra]
     ports = set()
-    for address in addresses:
-        socket = (address or {}).get("socket_address", (address or {}).get("socketAddress")) or {}
+    for address in map(record, addresses):
+        socket = record(address.get("socket_address", address.get("socketAddress")))
         number = str(socket.get("port_value", socket.get("portValue", "")))
-        if socket.get("protocol") in _UDP and number.isdigit():
+        if socket.get("protocol") in _UDP and re.fullmatch("[0-9]{1,5}", number):
             ports.add(int(number))
     return ports
 

@@ -52,6 +52,10 @@ class NotFound(ClusterError):
     """An object that was named does not exist."""
 
 
+class Unreadable(ClusterError):
+    """An object cannot be read: somebody edited it, or it was never one of ours."""
+
+
 class NotInstalled(ClusterError):
     """The API server does not know such a kind of object: a CRD is not installed."""
 

@@ -12,6 +12,16 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.fields import (
+    Fields,
+    dns_label,
+    duration,
+    flag,
+    items,
+    one_of,
+    record,
+    whole_number,
+)
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort
@@ -124,6 +134,30 @@ class Options:
                 hints=["maglev and ring-hash go with --affinity source-ip, the others without it"],
             )
 
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Options:
+        """Read the options of a spec annotation.
+
+        Raises:
+            ValueError, UsageError: a field is missing or wrong, or two do not go together.
+        """
+        usual = cls()
+        return cls(
+            max_sessions=fields.take(
+                "max_sessions", whole_number(1, _LARGEST_UINT32), usual.max_sessions
+            ),
+            idle_timeout=fields.take("idle_timeout", duration),
+            max_datagram_size=fields.take(
+                "max_datagram_size",
+                whole_number(1, LARGEST_DATAGRAM_BYTES),
+                usual.max_datagram_size,
+            ),
+            affinity=fields.take("affinity", one_of(Affinity)),
+            load_balancing=fields.take("load_balancing", one_of(LoadBalancing)),
+            session_log=fields.take("session_log", flag, usual.session_log),
+            gateway_service=fields.take("gateway_service", one_of(GatewayServiceMode)),
+        )
+
 
 @dataclass(frozen=True)
 class ExposureSpec:
@@ -226,36 +260,31 @@ class ExposureSpec:
         return write_spec(data)
 
     @classmethod
-    def from_json(cls, text: str) -> ExposureSpec:
+    def from_json(cls, text: object) -> ExposureSpec:
         """Read the annotation.
 
         Raises:
             ClusterError: another version wrote it, or someone edited it.
         """
-        if len(text) > _LONGEST_KEPT:
-            return read_spec(text, Kind.EXPOSURE, cls._from_data)
-        return cls._read(text)
+        if isinstance(text, str) and len(text) <= _LONGEST_KEPT:
+            return cls._read(text)
+        return read_spec(text, Kind.EXPOSURE, cls._from_fields)
 
     @classmethod
     @lru_cache(maxsize=_SPECS_KEPT)
     def _read(cls, text: str) -> ExposureSpec:
-        return read_spec(text, Kind.EXPOSURE, cls._from_data)
+        return read_spec(text, Kind.EXPOSURE, cls._from_fields)
 
     @classmethod
-    def _from_data(cls, data: dict[str, Any]) -> ExposureSpec:
-        options = data.pop("options")
+    def _from_fields(cls, fields: Fields) -> ExposureSpec:
         return cls(
-            ports=tuple(ExposedPort(**port) for port in data.pop("ports")),
-            gateway=GatewayRef(**data.pop("gateway")),
-            discovery=Discovery(data.pop("discovery")),
-            options=Options(
-                idle_timeout=Duration.parse(options.pop("idle_timeout")),
-                affinity=Affinity(options.pop("affinity")),
-                load_balancing=LoadBalancing(options.pop("load_balancing")),
-                gateway_service=GatewayServiceMode(options.pop("gateway_service")),
-                **options,
-            ),
-            **data,
+            namespace=fields.take("namespace", dns_label),
+            name=fields.take("name", dns_label),
+            service=fields.take("service", dns_label),
+            ports=fields.take("ports", items(record(ExposedPort.from_fields))),
+            gateway=fields.take("gateway", record(GatewayRef.from_fields)),
+            discovery=fields.take("discovery", one_of(Discovery)),
+            options=fields.take("options", record(Options.from_fields)),
         )
 
 

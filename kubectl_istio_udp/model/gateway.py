@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.errors import NotFound, UsageError
+from kubectl_istio_udp.model.fields import Fields, dns_label, labels, object_or_label
 from kubectl_istio_udp.model.mesh import Version, image_version, oldest
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
 from kubectl_istio_udp.model.ports import FIRST_UNPRIVILEGED_PORT
@@ -47,6 +48,19 @@ class GatewayRef:
             raise ValueError("a gateway has a namespace and a name")
         if not isinstance(self.selector, Mapping) or not self.selector:
             raise ValueError("a gateway has a selector")
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> GatewayRef:
+        """Read the gateway of a spec annotation.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        return cls(
+            namespace=fields.take("namespace", dns_label),
+            name=fields.take("name", object_or_label),
+            selector=fields.take("selector", labels),
+        )
 
     def __str__(self) -> str:
         """`namespace/name`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.fields import Fields, optional, port, text
 
 # A gateway container has no NET_BIND_SERVICE; Linux lets it bind ports from here on
 # (net.ipv4.ip_unprivileged_port_start's default).
@@ -16,6 +17,13 @@ FIRST_UNPRIVILEGED_PORT = 1024
 PRIVILEGED_PORT_OFFSET = 10_000
 
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+# A Service's port may have no name; istiod's names are those of its clusters.
+_port_name = text(re.compile(rf"(?:{_PORT_NAME.pattern})?"), "the name of a port", 63)
+_eds_service = text(
+    re.compile(r"outbound\|[0-9]{1,5}\|[-A-Za-z0-9_.]*\|[-A-Za-z0-9.]+"),
+    "the name of a cluster of Istio's",
+    400,
+)
 _FORM = "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53"
 
 
@@ -144,6 +152,22 @@ class ExposedPort:
         for number in (self.gateway_port, self.listener_port, self.service_port):
             if not isinstance(number, int) or not 1 <= number <= 65535:
                 raise ValueError(f"{number!r} is no port")
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> ExposedPort:
+        """Read a port of a spec annotation.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        return cls(
+            gateway_port=fields.take("gateway_port", port),
+            listener_port=fields.take("listener_port", port),
+            service_port=fields.take("service_port", port),
+            service_port_name=fields.take("service_port_name", _port_name, ""),
+            target_port=fields.take("target_port", optional(port), None),
+            eds_service=fields.take("eds_service", optional(_eds_service), None),
+        )
 
     @property
     def entry_port_name(self) -> str:

@@ -6,11 +6,23 @@ import hashlib
 import re
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.fields import (
+    Fields,
+    dns_label,
+    flag,
+    items,
+    one_of,
+    optional,
+    port,
+    record,
+    shown,
+    text,
+    whole_number,
+)
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
 
@@ -26,6 +38,8 @@ _LONGEST_PATH = 2048
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WHOLE_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _NAME_LENGTH = 40
+_ANYTHING = re.compile(".*")
+_server = text(re.compile(r"[-a-z0-9]{1,63}/[-a-z0-9.]{1,253}"), "a Gateway's NAMESPACE/NAME", 320)
 
 
 class ResponseApi(str, Enum):
@@ -68,6 +82,19 @@ class Body:
                     "the body is not text (UTF-8)", hints=["send it as bytes: --binary"]
                 ) from None
         return cls(len(content), hashlib.sha256(content).hexdigest(), binary)
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Body:
+        """Read the body of a spec annotation.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        return cls(
+            size=fields.take("size", whole_number(0, LARGEST_BODY_BYTES)),
+            sha256=fields.take("sha256", text(re.compile("[0-9a-f]{64}"), "a SHA-256", 64)),
+            binary=fields.take("binary", flag, False),
+        )
 
 
 def check_path(path: str) -> str:
@@ -144,6 +171,17 @@ def parse_header(text: str) -> tuple[str, str]:
     return (name.lower(), value)
 
 
+def _header(value: object) -> tuple[str, str]:
+    if not isinstance(value, list) or [type(part) for part in value] != [str, str]:
+        raise ValueError(f"{shown(value)} is not a header")
+    name, content = parse_header(f"{value[0]}={value[1]}")
+    return (name, content)
+
+
+def _namespace_or_none(value: object) -> str:
+    return "" if value == "" else dns_label(value)
+
+
 def default_name(path: str) -> str:
     """The name of a response that is given none: its path in letters that Kubernetes takes."""
     plain = re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-")
@@ -195,6 +233,22 @@ class Answer:
                     f"--host {wider[0]} takes in {host}",
                     hints=[f"leave {host} out, or make a response of its own for it"],
                 )
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Answer:
+        """Read the answer of a spec annotation.
+
+        Raises:
+            ValueError, UsageError: a field is missing or wrong.
+        """
+        return cls(
+            path=fields.take("path", text(_PATH, "a path", _LONGEST_PATH)),
+            status=fields.take("status", whole_number(_STATUSES[0], _STATUSES[-1])),
+            body=fields.take("body", optional(record(Body.from_fields))),
+            prefix=fields.take("prefix", flag, False),
+            headers=fields.take("headers", items(_header)),
+            hosts=fields.take("hosts", items(text(_ANYTHING, "a host"))),
+        )
 
     @property
     def catches_all(self) -> bool:
@@ -278,30 +332,27 @@ class ResponseSpec:
         return write_spec(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> ResponseSpec:
+    def from_json(cls, text: object) -> ResponseSpec:
         """Read the annotation.
 
         Raises:
             ClusterError: another version wrote it, or someone edited it.
         """
-        return read_spec(text, Kind.RESPONSE, cls._from_data)
+        return read_spec(text, Kind.RESPONSE, cls._from_fields)
 
     @classmethod
-    def _from_data(cls, data: dict[str, Any]) -> ResponseSpec:
-        answer: dict[str, Any] = data.pop("answer")
-        body, gateway = answer.pop("body"), data.pop("gateway")
+    def _from_fields(cls, fields: Fields) -> ResponseSpec:
         return cls(
-            answer=Answer(
-                body=Body(**body) if body else None,
-                headers=tuple((name, value) for name, value in answer.pop("headers")),
-                hosts=tuple(answer.pop("hosts")),
-                **answer,
-            ),
-            api=ResponseApi(data.pop("api")),
-            gateway=GatewayRef(**gateway) if gateway else None,
-            servers=tuple(data.pop("servers")),
-            mesh_ports=tuple(data.pop("mesh_ports")),
-            **data,
+            namespace=fields.take("namespace", dns_label),
+            name=fields.take("name", dns_label),
+            answer=fields.take("answer", record(Answer.from_fields)),
+            api=fields.take("api", one_of(ResponseApi)),
+            gateway=fields.take("gateway", optional(record(GatewayRef.from_fields))),
+            gateway_port=fields.take("gateway_port", port, 80),
+            servers=fields.take("servers", items(_server)),
+            creates_gateway=fields.take("creates_gateway", flag, False),
+            root_namespace=fields.take("root_namespace", _namespace_or_none, ""),
+            mesh_ports=fields.take("mesh_ports", items(port)),
         )
 
 

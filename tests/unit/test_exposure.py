@@ -22,7 +22,12 @@ from kubectl_istio_udp.model.ports import ExposedPort
 from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of
 
 PORT = st.integers(1, 65535)
-TEXT = st.text(max_size=20)
+LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?", fullmatch=True)
+KEY = st.from_regex(
+    r"([a-z0-9]{1,9}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,9}[A-Za-z0-9])?", fullmatch=True
+)
+VALUE = st.from_regex(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,9}[A-Za-z0-9])?)?", fullmatch=True)
+EDS = st.builds("outbound|{}||{}.svc".format, PORT, LABEL)
 HASHING = [LoadBalancing.MAGLEV, LoadBalancing.RING_HASH]
 OTHERS = [policy for policy in LoadBalancing if policy not in HASHING]
 OPTIONS = st.builds(
@@ -37,17 +42,25 @@ OPTIONS = st.builds(
 )
 SPECS = st.builds(
     ExposureSpec,
-    namespace=TEXT,
-    name=TEXT,
-    service=TEXT,
+    namespace=LABEL,
+    name=LABEL,
+    service=LABEL,
     ports=st.lists(
         st.builds(
-            ExposedPort, PORT, PORT, PORT, TEXT, st.none() | PORT, eds_service=st.none() | TEXT
+            ExposedPort,
+            PORT,
+            PORT,
+            PORT,
+            st.just("") | LABEL,
+            st.none() | PORT,
+            eds_service=st.none() | EDS,
         ),
         min_size=1,
         max_size=3,
     ).map(tuple),
-    gateway=st.builds(GatewayRef, TEXT, TEXT, st.dictionaries(TEXT, TEXT, min_size=1, max_size=3)),
+    gateway=st.builds(
+        GatewayRef, LABEL, LABEL, st.dictionaries(KEY, VALUE, min_size=1, max_size=3)
+    ),
     discovery=st.sampled_from(Discovery),
     options=OPTIONS,
 )
@@ -128,7 +141,7 @@ def test_a_bad_annotation_is_told(text):
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_version_is_told(version):
     with pytest.raises(
-        ClusterError, match=f"in format {version}; this version reads format 1"
+        ClusterError, match=f"in format {version!r}; this version reads format 1"
     ) as e:
         ExposureSpec.from_json(changed(["version"], version))
     assert "a newer one" in e.value.hints[0]

@@ -1,0 +1,249 @@
+"""Whatever somebody writes into an object's annotation is about that one object.
+
+`make fuzz` reads 100,000 documents; `make test` the first few thousand kinds of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.annotation import LONGEST_SPEC_BYTES
+from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.errors import ClusterError, Unreadable
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.ownership import resolve
+from tests.unit.builders import plan_of
+from tests.unit.mesh_builders import access_log, manifests_of, response
+
+DOCUMENTS = int(os.environ.get("FUZZ_DOCUMENTS", "3000"))
+READERS = {
+    "exposure": (ExposureSpec, plan_of().exposure.spec),
+    "response": (ResponseSpec, response().spec),
+    "accesslog": (AccessLogSpec, access_log()),
+}
+LONGEST_MESSAGE = 400
+
+SPECIAL = st.sampled_from(
+    [
+        *(None, True, False, 0, -1, 1, 53, 65535, 65536, 2**32, 2**63, 10**19, 1.5, 1e308),
+        *("", "x", "../..", "a/b", "a%2fb", "a\x00b", "\x1b[2J", "\u202eevil", "\ud800", "a" * 300),
+        *([], {}, [[]], {"": ""}, "1e999s", "10s", "-1s", "NaN"),
+    ]
+)
+JSON = st.recursive(
+    SPECIAL | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in decoded JSON, the whole first."""
+    found = [path] if path else []
+    if isinstance(value, (dict, list)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            found += paths_of(each, (*path, key))
+    return found
+
+
+@st.composite
+def changed_specs(draw: st.DrawFn, kind: str) -> str:
+    """A good annotation with some of its fields replaced, removed, or joined by others."""
+    data = json.loads(READERS[kind][1].to_json())
+    for _ in range(draw(st.integers(1, 3))):
+        paths = paths_of(data)
+        if not paths:
+            break
+        *parents, last = draw(st.sampled_from(paths))
+        place = data
+        for key in parents:
+            place = place[key]
+        action = draw(st.integers(0, 3))
+        if action == 0 and isinstance(place, dict):
+            del place[last]
+        elif action == 1 and isinstance(place, dict):
+            place[draw(st.text(max_size=9))] = draw(JSON)
+        else:
+            place[last] = draw(JSON)
+    return json.dumps(data)
+
+
+@st.composite
+def changed_texts(draw: st.DrawFn, kind: str) -> str:
+    """A good annotation with a part of its text replaced by other text."""
+    text = READERS[kind][1].to_json()
+    begin = draw(st.integers(0, len(text)))
+    end = draw(st.integers(begin, min(len(text), begin + 40)))
+    middle = draw(st.text(max_size=20) | st.sampled_from(["9" * 5000, "NaN", "Infinity", "1e999"]))
+    return text[:begin] + middle + text[end:]
+
+
+def documents(kind: str) -> st.SearchStrategy[str]:
+    """Annotations of every sort: nearly good, JSON, and no JSON at all."""
+    brackets = st.builds(lambda text, times: text * times, st.sampled_from("[{"), st.just(70_000))
+    nested = st.builds(
+        lambda text, times: text * times,
+        st.sampled_from(['{"a":', "[", '[{"":']),
+        st.integers(1, 99),
+    )
+    return st.one_of(
+        changed_specs(kind),
+        changed_specs(kind),
+        changed_texts(kind),
+        JSON.map(json.dumps),
+        st.text(max_size=60),
+        nested,
+        brackets,
+    )
+
+
+def check(kind: str, text: str) -> None:
+    """Reading gives a good spec, or one of our errors of bounded length."""
+    reader, _ = READERS[kind]
+    try:
+        spec = reader.from_json(text)
+    except ClusterError as error:
+        assert 0 < len(error.message) <= LONGEST_MESSAGE
+        return
+    assert reader.from_json(spec.to_json()) == spec
+    assert names.is_dns_label(spec.namespace) and names.is_dns_label(spec.name)
+    for namespace in spec.places.values():
+        assert namespace == "" or names.is_dns_label(namespace)
+    gateway = getattr(spec, "gateway", None)
+    for part in (gateway.name, *gateway.selector, *gateway.selector.values()) if gateway else ():
+        assert part.isascii() and part.isprintable() and ".." not in part.split("/")
+    if isinstance(spec, ExposureSpec):
+        assert names.is_dns_label(spec.service)
+        assert all(type(port.gateway_port) is int for port in spec.ports)
+
+
+FUZZ = settings(
+    max_examples=max(1, DOCUMENTS // len(READERS)),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_any_text_is_a_spec_or_an_error_of_ours(kind: str) -> None:
+    read = 0
+
+    @FUZZ
+    @given(documents(kind))
+    def fuzz(text: str) -> None:
+        nonlocal read
+        read += 1
+        check(kind, text)
+
+    fuzz()
+    print(f"{read} documents read as {kind}")
+    assert read > FUZZ.max_examples // 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"version":1,"a":' + "[" * 50_000 + "]" * 50_000 + "}",
+        '{"version":' + "9" * 100_000 + "}",
+        '{"version":1,"version":1}',
+        '{"version":true}',
+        "NaN",
+        '"' + "\\u0000" * 20_000,
+        "x" * (LONGEST_SPEC_BYTES + 1),
+        "\u20ac" * (LONGEST_SPEC_BYTES // 2),
+        "\ud800",
+    ],
+)
+def test_what_is_deep_or_huge_costs_little(text: str) -> None:
+    tracemalloc.start()
+    try:
+        for reader, _ in READERS.values():
+            with pytest.raises((Unreadable, ClusterError)):
+                reader.from_json(text)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [None, 5, b"{}", [], {}, True])
+def test_an_annotation_that_is_no_text_is_unreadable(value: Any) -> None:
+    for reader, _ in READERS.values():
+        with pytest.raises(Unreadable):
+            reader.from_json(value)
+
+
+MANIFESTS = [
+    *(dict(write.manifest) for write in writes(plan_of().exposure)),
+    *manifests_of(response()),
+    *manifests_of(access_log()),
+]
+
+
+@st.composite
+def odd_objects(draw: st.DrawFn) -> dict[str, Any]:
+    """One of our objects with other labels, annotation, name or namespace, as the API allows."""
+    found = copy.deepcopy(draw(st.sampled_from(MANIFESTS)))
+    metadata = found["metadata"]
+    text = st.text(max_size=40)
+    if draw(st.booleans()):
+        metadata["labels"] = draw(
+            st.none()
+            | st.dictionaries(st.sampled_from(list(metadata["labels"])) | text, text, max_size=5)
+        )
+    if draw(st.booleans()):
+        kind = draw(st.sampled_from(list(READERS)))
+        note = draw(documents(kind))
+        metadata["annotations"] = draw(st.none() | st.just({names.SPEC_ANNOTATION: note}))
+    for field in ("name", "namespace"):
+        if draw(st.booleans()):
+            metadata[field] = draw(st.sampled_from(["a", "default", "istio-system", "udp-a-b"]))
+    metadata["creationTimestamp"] = draw(st.none() | st.just("2026-01-02T03:04:05Z") | text)
+    return found
+
+
+@settings(FUZZ, max_examples=FUZZ.max_examples // 10)
+@given(st.lists(odd_objects(), max_size=6))
+def test_every_object_belongs_to_one_thing_or_is_a_stray(objects: list[dict[str, Any]]) -> None:
+    state = resolve(objects)
+    members = [manifest for existing in state.existing for manifest in existing.objects]
+    assert len(members) + len(state.strays) == len(objects)
+    for existing in state.existing:
+        assert existing.spec is None or existing.spec.key == (existing.namespace, existing.name)
+
+
+@settings(FUZZ, max_examples=FUZZ.max_examples // 10)
+@given(
+    st.lists(
+        JSON
+        | st.fixed_dictionaries(
+            {"applyTo": st.sampled_from(["LISTENER", "CLUSTER"]) | JSON},
+            optional={
+                "match": JSON,
+                "patch": JSON
+                | st.fixed_dictionaries(
+                    {"operation": st.sampled_from(["ADD", "INSERT_FIRST"]) | JSON, "value": JSON}
+                ),
+            },
+        ),
+        max_size=4,
+    )
+)
+def test_an_envoy_filter_of_any_content_can_be_read(patches: list[Any]) -> None:
+    """The API server takes whatever value for a patch."""
+    filter_ = {"metadata": {"namespace": "a", "name": "b"}, "spec": {"configPatches": patches}}
+    assert Claims.from_object(filter_).owner == "a/b"
