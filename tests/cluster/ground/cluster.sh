@@ -91,7 +91,7 @@ up() {
     --kubelet-preferred-address-types InternalIP --service-account-key-file "$p/sa.pub" \
     --service-account-signing-key-file "$p/sa.key" --service-account-issuer https://kubernetes.default.svc \
     --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged \
-    --service-cluster-ip-range 10.96.0.0/16
+    --service-cluster-ip-range $SERVICE_CIDRS
   await registry 30 in_net curl -sf http://127.0.0.1:5000/v2/
   push pause ground/pause:latest
   push coredns coredns/coredns:latest
@@ -104,10 +104,10 @@ up() {
   await containerd 30 ctr -a "$RUN/containerd.sock" version
   start kube-controller-manager "$BIN/kube-controller-manager" --kubeconfig "$KUBECONFIG" --leader-elect=false \
     --service-account-private-key-file "$p/sa.key" --use-service-account-credentials --root-ca-file "$p/ca.crt" \
-    --cluster-signing-cert-file "$p/ca.crt" --cluster-signing-key-file "$p/ca.key" --service-cluster-ip-range 10.96.0.0/16
+    --cluster-signing-cert-file "$p/ca.crt" --cluster-signing-key-file "$p/ca.key" --service-cluster-ip-range $SERVICE_CIDRS
   start kube-scheduler "$BIN/kube-scheduler" --kubeconfig "$KUBECONFIG" --leader-elect=false
   start kubelet "$BIN/kubelet" --kubeconfig "$RUN/kubelet.kubeconfig" --config "$RUN/kubelet.yaml" --hostname-override ground \
-    --node-ip $NODE_IP --root-dir "$RUN/kubelet" --cert-dir "$p"
+    --node-ip $NODE_IP,$NODE_IP6 --root-dir "$RUN/kubelet" --cert-dir "$p"
   start kube-proxy "$BIN/kube-proxy" --config "$RUN/kube-proxy.yaml"
   start lb "$HERE/ground" lb
   await kubelet 60 api /api/v1/nodes/ground
@@ -127,9 +127,12 @@ network() {
   # The kernel here has no dummy links; a bridge without ports stands in for the node's network card.
   in_net ip link add node0 type bridge
   in_net ip addr add $NODE_IP/24 dev node0
+  in_net ip addr add $NODE_IP6/64 dev node0 nodad
   in_net ip link set node0 up
   in_net ip route add default dev node0
-  in_net sysctl -qw net.ipv4.ip_forward=1
+  in_net ip -6 route add default dev node0
+  # Nobody else is here who could have an address already; without the wait for that, IPv6 is there at once.
+  in_net sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0
 }
 
 pki() (
@@ -204,7 +207,8 @@ Y
   cat >"$RUN/cni/10-ground.conflist" <<Y
 {"cniVersion": "0.4.0", "name": "ground", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "dataDir": "$RUN/ipam", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+   "ipam": {"type": "host-local", "dataDir": "$RUN/ipam", "ranges": [[{"subnet": "${POD_CIDRS%,*}"}], [{"subnet": "${POD_CIDRS#*,}"}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 Y
   # failCgroupV1: 1.34 is the last release that starts at all on cgroup v1, when told to.
@@ -237,7 +241,7 @@ apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: iptables
 clientConnection: {kubeconfig: "$RUN/admin.kubeconfig"}
-clusterCIDR: 10.244.0.0/16
+clusterCIDR: $POD_CIDRS
 hostnameOverride: ground
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 Y
@@ -259,19 +263,27 @@ controller() {
   echo "$image" >"$RUN/controller-image"
 }
 
-# Gives every Service of type LoadBalancer an address of its own, as a cloud would. The API server ends a watch now
-# and then, so what is in use is read from the cluster each time and not remembered.
+# Gives every Service of type LoadBalancer an address for each of its families, as a cloud would. The API server ends a
+# watch now and then, so what is in use is read from the cluster each time and not remembered.
 lb() {
-  local ns name type ip n used
+  local head ns name type ip families family n used ingress
   while sleep 1; do
-    kubectl get services -A --watch -o jsonpath='{.metadata.namespace}{" "}{.metadata.name}{" "}{.spec.type}{" "}{.status.loadBalancer.ingress[0].ip}{"\n"}' |
-      while read -r ns name type ip; do
+    kubectl get services -A --watch -o jsonpath='{.metadata.namespace}{" "}{.metadata.name}{" "}{.spec.type}{" "}{.spec.ipFamilies[*]}{";"}{.status.loadBalancer.ingress[0].ip}{"\n"}' |
+      while IFS=';' read -r head ip; do
+        read -r ns name type families <<<"$head"
         [ "$type" = LoadBalancer ] && [ -z "$ip" ] || continue
-        used=$(kubectl get services -A -o jsonpath='{range .items[*]} {.status.loadBalancer.ingress[0].ip} {end}') || continue
+        used=$(kubectl get services -A -o jsonpath='{range .items[*]} {.status.loadBalancer.ingress[*].ip} {end}') || continue
         n=10
-        while [[ $used == *" 10.200.1.$n "* ]]; do n=$((n + 1)); done
+        while [[ $used == *" 10.200.1.$n "* || $used == *" fd00:10:200:1::$n "* ]]; do n=$((n + 1)); done
+        ingress=
+        for family in $families; do
+          case $family in
+            IPv4) ingress+="{\"ip\":\"10.200.1.$n\"}," ;;
+            IPv6) ingress+="{\"ip\":\"fd00:10:200:1::$n\"}," ;;
+          esac
+        done
         kubectl patch service -n "$ns" "$name" --subresource=status --type=merge \
-          -p "{\"status\":{\"loadBalancer\":{\"ingress\":[{\"ip\":\"10.200.1.$n\"}]}}}" || true
+          -p "{\"status\":{\"loadBalancer\":{\"ingress\":[${ingress%,}]}}}" || true
       done || true
   done
 }
