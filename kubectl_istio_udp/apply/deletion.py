@@ -1,22 +1,29 @@
-"""Delete the objects of an exposure, response or access log, in the order that clients need."""
+"""Carry out the deletions of a ChangeSet, in the one order that is safe for clients.
+
+First the way for clients goes (the Services), then the listeners, and only when no gateway pod
+listens any more the clusters and the endpoints behind them. A run that is interrupted can be
+repeated: what is left is in the next run's ChangeSet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubectl_istio_udp.cluster.existing import exposure_of
+from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
 from kubectl_istio_udp.cluster.waiting import wait_until_gone
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims
-from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.ownership import is_managed
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.ownership import manager_of
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.state.ownership import OBJECT_KINDS, Existing
+from kubectl_istio_udp.state.ownership import Existing
 
+Manifest = Mapping[str, Any]
 Report = Callable[[str, str, str], None]
+
+
 # A listener whose filters change is drained (measured: 47 s until an open connection was closed).
 _RECONNECTS = (
     "the TCP connections that the proxies in reach have open now are closed within 45s: Envoy "
@@ -25,82 +32,103 @@ _RECONNECTS = (
 
 
 def delete_existing(
-    api: Api, existing: Existing, *, timeout: float, dry_run: bool, report: Report
+    api: Api,
+    existing: Existing,
+    services: Sequence[Manifest],
+    *,
+    timeout: float,
+    dry_run: bool,
+    report: Report,
 ) -> tuple[str, ...]:
-    """Take exactly one thing's objects away, from the outside inwards.
-
-    Of an exposure the way for clients first, then the listener, then (when no gateway listens any
-    more) the cluster, at last the endpoints. A run that was interrupted can be repeated.
+    """Delete one exposure, response or access log, with everything that was left of it.
 
     Args:
         api: the cluster.
-        existing: the thing, as found.
-        timeout: seconds to wait for the gateways to drop the listener; 0 does not wait.
-        dry_run: ask the server, delete nothing.
+        existing: what to delete, as found.
+        services: the Services among which its ports are looked for (`services_near`).
+        timeout, dry_run, report: as for `remove`.
+
+    Returns:
+        What is worth a warning, one text each.
+
+    Raises:
+        Forbidden, Unreachable, ClusterError: the same command deletes what is left.
+    """
+    changes = deletion_of(existing, services)
+    warnings = [_RECONNECTS] if existing.kind is Kind.ACCESS_LOG else []
+    return (*warnings, *remove(api, changes, timeout=timeout, dry_run=dry_run, report=report))
+
+
+def deletion_of(existing: Existing, services: Sequence[Manifest]) -> ChangeSet:
+    """The ChangeSet that deletes one exposure, response or access log."""
+    key = (existing.namespace, existing.name)
+    return change_set(existing.kind, key, existing.objects, services)
+
+
+def remove(
+    api: Api, changes: ChangeSet, *, timeout: float, dry_run: bool, report: Report
+) -> tuple[str, ...]:
+    """Delete and release what a ChangeSet says.
+
+    Args:
+        api: the cluster.
+        changes: what to remove; its writes are not looked at.
+        timeout: seconds to wait for the gateways to drop the listeners; 0 does not wait.
+        dry_run: ask the server, change nothing.
         report: called with kind, namespace and name of each object that went.
 
     Returns:
         What is worth a warning, one text each.
 
     Raises:
-        Forbidden, Unreachable, ClusterError: what is left can be deleted by the same command.
+        Forbidden, Unreachable, ClusterError: the same command removes what is left.
     """
-    warnings: list[str] = [_RECONNECTS] if existing.kind is Kind.ACCESS_LOG else []
-    _close_the_way(api, existing, dry_run=dry_run, report=report)
-    envoy_filter = existing.object("EnvoyFilter")
-    if envoy_filter is not None and timeout and not dry_run:
-        warnings += _silence(api, existing, envoy_filter, timeout)
-    for kind in reversed(OBJECT_KINDS[existing.kind]):
-        if kind != "Service":
-            _delete_all(api, existing.all_of(kind), dry_run=dry_run, report=report)
+    warnings: list[str] = []
+    services, others = close_the_way(changes)
+    for service in services:
+        _delete(api, service, dry_run=dry_run, report=report)
+    for release in changes.release:
+        api.apply(
+            release.manifest, before=release.service, manager=release.manager, dry_run=dry_run
+        )
+        report("Service", release.namespace, released_name(release))
+    for manifest in others:
+        if timeout and not dry_run:
+            warnings += _silence(api, manifest, timeout)
+    for manifest in others:
+        _delete(api, manifest, dry_run=dry_run, report=report)
     return tuple(warnings)
 
 
-def _close_the_way(api: Api, existing: Existing, *, dry_run: bool, report: Report) -> None:
-    spec = exposure_of(existing)
-    _delete_all(api, existing.all_of("Service"), dry_run=dry_run, report=report)
-    if spec is not None and spec.options.gateway_service is GatewayServiceMode.PATCH:
-        release_gateway_ports(api, spec, dry_run=dry_run, report=report)
+def close_the_way(changes: ChangeSet) -> tuple[list[Manifest], list[Manifest]]:
+    """The objects to delete: those by which clients come in, which go first, and the others."""
+    services = [manifest for manifest in changes.delete if manifest["kind"] == "Service"]
+    return services, [manifest for manifest in changes.delete if manifest["kind"] != "Service"]
 
 
-def release_gateway_ports(api: Api, spec: ExposureSpec, *, dry_run: bool, report: Report) -> None:
-    """Take an exposure's ports off the gateway's own Service, whichever Service bears them."""
-    manager = names.service_manager(*spec.key)
-    for service in api.list("Service", spec.gateway.namespace):
-        metadata = service["metadata"]
-        if not is_managed(service, manager):
-            continue
-        nothing = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-        }
-        api.apply(nothing, before=service, manager=manager, dry_run=dry_run)
-        report("Service", metadata["namespace"], f"{metadata['name']} (its UDP ports of ours)")
+def released_name(release: Release) -> str:
+    """A Service that loses its ports of ours, in words."""
+    return f"{release.name} (its UDP ports of ours)"
 
 
-def _silence(
-    api: Api, existing: Existing, envoy_filter: Mapping[str, Any], timeout: float
-) -> list[str]:
-    """Take the listeners out of the EnvoyFilter and wait until no gateway has them."""
-    metadata, spec = envoy_filter["metadata"], envoy_filter["spec"]
-    listeners = sorted(Claims.from_object(envoy_filter).listeners)
-    if not listeners:
-        return []
-    silent = without_listeners(envoy_filter)
-    api.apply(silent, before=envoy_filter, manager=names.MANAGER, force=True)
-    selector = (spec.get("workloadSelector") or {}).get("labels") or {}
-    problem = wait_until_gone(api, metadata["namespace"], selector, listeners, timeout)
-    return [problem] if problem else []
+def silenced(manifest: Manifest, manager: str) -> Write | None:
+    """The write that takes the listeners out of an EnvoyFilter; None where it has none.
 
+    Args:
+        manifest: the object as it is; of another kind it has no listeners.
+        manager: the field manager that wrote it. Under another one, whoever writes the EnvoyFilter
+            again would meet a conflict.
 
-def without_listeners(envoy_filter: Mapping[str, Any]) -> dict[str, Any]:
-    """An EnvoyFilter, as it is to be applied, with the clusters of what it is and nothing else."""
-    metadata, spec = envoy_filter["metadata"], dict(envoy_filter["spec"])
+    The clusters stay until no gateway has the listeners any more: a listener without its cluster
+    would drop what clients send.
+    """
+    if manifest["kind"] != "EnvoyFilter" or not _listeners(manifest):
+        return None
+    metadata, spec = manifest["metadata"], dict(manifest["spec"])
     patches = spec.get("configPatches") or ()
-    spec["configPatches"] = [p for p in patches if p.get("applyTo") != "LISTENER"]
-    return {
-        "apiVersion": envoy_filter["apiVersion"],
+    spec["configPatches"] = [patch for patch in patches if patch.get("applyTo") != "LISTENER"]
+    silent = {
+        "apiVersion": manifest["apiVersion"],
         "kind": "EnvoyFilter",
         "metadata": {
             "name": metadata["name"],
@@ -110,60 +138,27 @@ def without_listeners(envoy_filter: Mapping[str, Any]) -> dict[str, Any]:
         },
         "spec": spec,
     }
+    return Write(silent, manager)
 
 
-def _delete_all(
-    api: Api, manifests: Iterable[Mapping[str, Any]], *, dry_run: bool, report: Report
-) -> None:
-    for manifest in manifests:
-        metadata = manifest["metadata"]
-        if api.delete(manifest["kind"], metadata["namespace"], metadata["name"], dry_run=dry_run):
-            report(manifest["kind"], metadata["namespace"], metadata["name"])
+def _silence(api: Api, manifest: Manifest, timeout: float) -> list[str]:
+    """Take the listeners out of an EnvoyFilter and wait until no gateway has them."""
+    write = silenced(manifest, manager_of(manifest) or MANAGER)
+    if write is None:
+        return []
+    api.apply(write.manifest, before=manifest, manager=write.manager, force=True)
+    selector = (manifest["spec"].get("workloadSelector") or {}).get("labels") or {}
+    problem = wait_until_gone(
+        api, manifest["metadata"]["namespace"], selector, _listeners(manifest), timeout
+    )
+    return [problem] if problem else []
 
 
-def prune(
-    api: Api, objects: Sequence[Mapping[str, Any]], kept: Sequence[Write], *, dry_run: bool
-) -> tuple[tuple[str, str], ...]:
-    """Take away what an earlier run made and this one no longer wants.
-
-    For example the ServiceEntry after a change to static discovery, or the companion Service
-    after a change to patch.
-
-    Args:
-        api: the cluster.
-        objects: the thing's objects, as they were before this run.
-        kept: what this run wrote.
-        dry_run: ask the server, delete nothing.
-
-    Returns:
-        (kind, name) of each object that went.
-    """
-    gone: list[tuple[str, str]] = []
-    keys = {write.key for write in kept}
-    for manifest in objects:
-        metadata = manifest["metadata"]
-        if (manifest["kind"], metadata["namespace"], metadata["name"]) not in keys:
-            _delete_all(
-                api,
-                [manifest],
-                dry_run=dry_run,
-                report=lambda kind, _, name: gone.append((kind, name)),
-            )
-    return tuple(gone)
+def _listeners(manifest: Manifest) -> list[str]:
+    return sorted(Claims.from_object(manifest).listeners)
 
 
-def prune_gateway_ports(
-    api: Api, before: Sequence[ExposureSpec], spec: ExposureSpec, *, dry_run: bool
-) -> tuple[tuple[str, str], ...]:
-    """Take ports off the gateway's own Service where an earlier `expose` patched it.
-
-    Returns:
-        (kind, name) of each Service that lost ports.
-    """
-    gone: list[tuple[str, str]] = []
-    patched = any(e.options.gateway_service is GatewayServiceMode.PATCH for e in before)
-    if patched and spec.options.gateway_service is not GatewayServiceMode.PATCH:
-        release_gateway_ports(
-            api, spec, dry_run=dry_run, report=lambda kind, _, name: gone.append((kind, name))
-        )
-    return tuple(gone)
+def _delete(api: Api, manifest: Manifest, *, dry_run: bool, report: Report) -> None:
+    metadata = manifest["metadata"]
+    if api.delete(manifest["kind"], metadata["namespace"], metadata["name"], dry_run=dry_run):
+        report(manifest["kind"], metadata["namespace"], metadata["name"])

@@ -11,7 +11,7 @@ from kubectl_istio_udp.cli.applying import (
     Applying,
     applying_options,
     refuse_or_tell,
-    tell_gone,
+    tell_removed,
     write_all,
 )
 from kubectl_istio_udp.model.accesslog import Direction, Reach
@@ -69,6 +69,7 @@ def command(
 
     Of a namespace's pods (-n), of the whole mesh (--mesh), or of a gateway (--gateway).
     """
+    from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.checks.accesslog import check_access_log
     from kubectl_istio_udp.cluster.accesslogs import read_access_log_snapshot
     from kubectl_istio_udp.cluster.mesh import read_mesh
@@ -100,7 +101,8 @@ def command(
     decided = f"{len(versions)} {'proxy' if len(versions) == 1 else 'proxies'} in reach; "
     refuse_or_tell(check_access_log(spec, snapshot), decided + f"set by {spec.log_field.value}")
     writes = access_log_writes(spec, applying.manager)
-    write_all(api, writes, snapshot.objects, applying, flags={spec.log_field.value: "--every"})
+    changes = change_set(spec.kind, spec.key, snapshot.objects, writes=writes)
+    write_all(api, changes, applying, flags={spec.log_field.value: "--every"})
     if applying.dry_run == "none" and applying.output is None:
         to = " --to SERVICE" if labels else ""
         click.echo(
@@ -157,17 +159,18 @@ def _place(
 
 
 def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
-    from kubectl_istio_udp.apply.deletion import delete_existing
+    from kubectl_istio_udp.apply.deletion import delete_existing, deletion_of
     from kubectl_istio_udp.cluster.existing import get_existing
     from kubectl_istio_udp.output import printing
 
     for existing in get_existing(api, namespace, [f"accesslog/{name}"]):
         if applying.dry_run == "client":
-            tell_gone([("EnvoyFilter", m["metadata"]["name"]) for m in existing.objects], applying)
+            tell_removed(deletion_of(existing, ()), applying.dry_run)
             continue
         warnings = delete_existing(
             api,
             existing,
+            (),
             timeout=0,
             dry_run=applying.dry_run == "server",
             report=lambda kind, _, name: click.echo(

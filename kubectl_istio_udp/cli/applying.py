@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,9 +12,11 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.names import MANAGER
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.apply.changes import ChangeSet
     from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.checks.findings import Finding
     from kubectl_istio_udp.kube.client import Api
@@ -117,34 +120,34 @@ def _hints(finding: Finding) -> list[str]:
 
 def write_all(
     api: Api,
-    todo: Sequence[Write],
-    before: Sequence[Mapping[str, Any]],
+    changes: ChangeSet,
     applying: Applying,
     wait: Callable[[Transaction], None] | None = None,
     flags: Mapping[str, str] = _NO_FLAGS,
 ) -> None:
-    """Ask Envoy, write all or none, wait, prune what is no longer wanted, say what was done.
+    """Ask Envoy, write all or none, wait, remove what is not wanted, say what was done.
 
     Args:
         api: the cluster.
-        todo: the writes, in order.
-        before: the thing's objects as they were.
+        changes: what to write and to remove.
         applying: how.
         wait: waits for the proxies; what it raises takes everything back, unless it told the
             transaction to keep.
         flags: the flag that decides a field of Envoy's, for the message where Envoy refuses it.
 
     Raises:
-        Refused, Rejected and whatever the cluster says; nothing of it is there then.
+        Refused, Rejected and whatever the cluster says; nothing of it is there then. An error
+            while removing leaves what was written; the same command removes the rest.
     """
-    from kubectl_istio_udp.apply.deletion import prune
     from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cli.validating import ensure_accepted
     from kubectl_istio_udp.output import printing
 
+    todo = changes.writes
     ensure_accepted([write.manifest for write in todo], applying.validate, flags)
     if applying.dry_run == "client":
         _show([(write, "serverside-applied") for write in todo], applying, [])
+        tell_removed(changes, applying.dry_run, err=applying.output is not None)
         return
     done: list[tuple[Write, str]] = []
     manifests: list[Mapping[str, Any]] = []
@@ -162,16 +165,45 @@ def write_all(
         if wait and applying.waits:
             wait(transaction)
     _show(done, applying, manifests)
-    tell_gone(prune(api, before, todo, dry_run=dry_run), applying)
+    _remove(api, changes, applying)
 
 
-def tell_gone(gone: Sequence[tuple[str, str]], applying: Applying) -> None:
-    """Kubectl's line for each object that was deleted, (kind, name)."""
+def _remove(api: Api, changes: ChangeSet, applying: Applying) -> None:
+    from kubectl_istio_udp.apply.deletion import remove
     from kubectl_istio_udp.output import printing
 
-    for kind, name in gone:
-        line = printing.deleted_line(kind, name, applying.dry_run)
-        click.echo(line, err=applying.output is not None)
+    try:
+        warnings = remove(
+            api,
+            changes,
+            timeout=applying.seconds,
+            dry_run=applying.dry_run == "server",
+            report=lambda kind, _, name: click.echo(
+                printing.deleted_line(kind, name, applying.dry_run),
+                err=applying.output is not None,
+            ),
+        )
+    except ClusterError as error:
+        error.hints = (
+            *error.hints,
+            "what was applied stays; the same command removes what is left of the former state",
+        )
+        raise
+    for text in warnings:
+        printing.warn(text)
+
+
+def tell_removed(changes: ChangeSet, dry_run: str, *, err: bool = False) -> None:
+    """Kubectl's line for each object that a ChangeSet would delete or release."""
+    from kubectl_istio_udp.apply.deletion import released_name
+    from kubectl_istio_udp.output import printing
+
+    gone = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in changes.delete]
+    # As `remove` does it: the ports right after the Services.
+    services = sum(kind == "Service" for kind, _ in gone)
+    released = [("Service", released_name(release)) for release in changes.release]
+    for kind, name in (*gone[:services], *released, *gone[services:]):
+        click.echo(printing.deleted_line(kind, name, dry_run), err=err)
 
 
 def kept_while_waiting(
@@ -215,12 +247,36 @@ def _show(
 ) -> None:
     from kubectl_istio_udp.output import printing
 
-    if applying.output in ("yaml", "json"):
-        shown = manifests or [write.manifest for write, _ in done]
-        click.echo(printing.documents(shown, applying.output), nl=False)
-        return
-    for write, outcome in done:
-        if applying.output == "name":
-            click.echo(printing.resource(write.kind, write.name))
-        else:
+    if applying.output is None:
+        for write, outcome in done:
             click.echo(printing.object_line(write.kind, write.name, outcome, applying.dry_run))
+        return
+    # What is printed is applied, kept in a repository or deleted by other tools, whole objects at
+    # a time. A Service that others keep must never be among it.
+    shown = manifests or [write.manifest for write, _ in done]
+    ours = [manifest for (write, _), manifest in zip(done, shown, strict=True) if write.whole]
+    if applying.output == "name":
+        for manifest in ours:
+            click.echo(printing.resource(manifest["kind"], manifest["metadata"]["name"]))
+    else:
+        click.echo(printing.documents(ours, applying.output), nl=False)
+    for write, _ in done:
+        if not write.whole:
+            _tell_left_out(write, applying)
+
+
+def _tell_left_out(write: Write, applying: Applying) -> None:
+    """Say that a Service of others is not among the manifests, and how its port is added."""
+    from kubectl_istio_udp.output.printing import note
+
+    service = f"Service {write.namespace}/{write.name}"
+    if applying.dry_run == "none":
+        note(f"{service} has the port now; it is not printed, because it belongs to the gateway")
+        return
+    manifest = json.dumps(write.manifest, separators=(",", ":"))
+    note(
+        f"{service} belongs to the gateway and is not printed: `kubectl apply` of it could change "
+        "the gateway's other ports, `kubectl delete` would delete it. To add the port, run this "
+        "command without --dry-run, or:"
+    )
+    note(f"  echo '{manifest}' | kubectl apply --server-side --field-manager={write.manager} -f -")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.applying import tell_removed
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.errors import ClusterError, Interrupted, UsageError
+from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, UsageError
+from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.state.ownership import Existing
 
 
 @click.command("delete")
@@ -39,31 +48,33 @@ def command(
     NAME is an exposure; response/NAME and accesslog/NAME are the others. Of an exposure the way
     for clients goes first, then the listener, the cluster and the endpoints.
     """
-    from kubectl_istio_udp.apply.deletion import delete_existing
-    from kubectl_istio_udp.cluster.existing import explain_stray, get_state
+    from kubectl_istio_udp.apply.deletion import delete_existing, deletion_of
+    from kubectl_istio_udp.cluster.controllers import is_still_declared
     from kubectl_istio_udp.output import printing
 
     if bool(names) == all_names:
         raise UsageError(
-            "delete what? Give names, or --all",
-            hints=["see those there are: kubectl istio-udp get"],
+            "name what to delete, or use --all",
+            hints=["list what exists: kubectl istio-udp get"],
         )
     api = common.connect()
     namespace = common.namespace_of(api)
-    state = get_state(api, namespace, names, missing_ok=ignore_not_found)
-    for stray in state.strays:
-        printing.warn(explain_stray(stray))
-    for existing in state.existing:
+    found, services = _find(api, namespace, names, missing_ok=ignore_not_found)
+    declared = [existing for existing in found if is_still_declared(api, existing)]
+    if declared and not all_names:
+        raise _refusal(declared, "nothing was deleted")
+    for existing in found:
+        if existing in declared:
+            continue
         if dry_run == "client":
-            for manifest in reversed(existing.objects):
-                name = manifest["metadata"]["name"]
-                click.echo(printing.deleted_line(manifest["kind"], name, dry_run))
+            tell_removed(deletion_of(existing, services), dry_run)
             continue
         again = f"delete the rest: kubectl istio-udp delete -n {namespace} {existing.ref}"
         try:
             warnings = delete_existing(
                 api,
                 existing,
+                services,
                 timeout=timeout.seconds if wait else 0,
                 dry_run=dry_run == "server",
                 report=lambda kind, _, name: click.echo(printing.deleted_line(kind, name, dry_run)),
@@ -75,3 +86,58 @@ def command(
             raise
         for text in warnings:
             printing.warn(text)
+    if declared:
+        raise _refusal(declared, "not deleted")
+
+
+def _find(
+    api: Api, namespace: str, names: tuple[str, ...], *, missing_ok: bool
+) -> tuple[list[Existing], list[dict[str, Any]]]:
+    """What the names stand for, and the Services among which ports of it are looked for.
+
+    An exposure of which nothing is left but a port on a Service counts too.
+    """
+    from kubectl_istio_udp.cluster.existing import explain_stray, get_state
+    from kubectl_istio_udp.cluster.patched import services_near
+    from kubectl_istio_udp.model.kinds import Kind, Ref
+    from kubectl_istio_udp.model.names import service_manager
+    from kubectl_istio_udp.model.ownership import is_managed
+    from kubectl_istio_udp.output.printing import warn
+    from kubectl_istio_udp.state.ownership import Existing
+
+    state = get_state(api, namespace, names, missing_ok=True)
+    found = list(state.existing)
+    services = services_near(api, [existing.spec for existing in found])
+    known = {existing.ref for existing in found}
+    missing = []
+    for ref in map(Ref.parse, names):
+        manager = service_manager(namespace, ref.name)
+        if ref in known:
+            continue
+        if ref.kind is Kind.EXPOSURE and any(is_managed(s, manager) for s in services):
+            found.append(Existing(ref.kind, namespace, ref.name, None, ()))
+        else:
+            missing.append(str(ref))
+    if missing and not missing_ok:
+        get_state(api, namespace, missing)  # which raises: they do not exist
+    for stray in state.strays:
+        warn(explain_stray(stray))
+    return found, services
+
+
+def _refusal(declared: Sequence[Existing], outcome: str) -> Refused:
+    """Why exposures that Services' annotations declare are not deleted, and how they are."""
+    names = ", ".join(f"Service {existing.namespace}/{existing.name}" for existing in declared)
+    one = len(declared) == 1
+    first = declared[0]
+    annotate = "kubectl annotate service -n"
+    return Refused(
+        f"annotation {EXPOSE_ANNOTATION} of {names} declares "
+        f"{'this exposure' if one else 'these exposures'}, and the controller would make "
+        f"{'it' if one else 'them'} again; {outcome}",
+        hints=[
+            *(f"{annotate} {e.namespace} {e.name} {EXPOSE_ANNOTATION}-" for e in declared),
+            "the controller then removes what it made; if none runs any more: kubectl istio-udp "
+            f"delete -n {first.namespace} {' '.join(existing.name for existing in declared)}",
+        ],
+    )

@@ -14,22 +14,20 @@ from kubectl_istio_udp.cli.applying import (
     applying_options,
     kept_while_waiting,
     refuse_or_tell,
-    tell_gone,
     write_all,
 )
-from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import (
     Affinity,
-    Discovery,
     Exposure,
     GatewayServiceMode,
     LoadBalancing,
     Options,
 )
 from kubectl_istio_udp.model.names import check_dns_label
-from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
-from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.plan import Plan, plan
+from kubectl_istio_udp.model.ports import parse_port_requests, port_number
 from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
+from kubectl_istio_udp.model.settings import Named, differences, settings_of
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.apply.transaction import Transaction
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.snapshot import Snapshot
     from kubectl_istio_udp.model.write import Write
+    from kubectl_istio_udp.state.ownership import Existing
 
 _DEFAULTS = Options()
 # What decides a field of a listener or cluster.
@@ -68,18 +67,25 @@ def _values(enumeration: Any) -> click.Choice[str]:
     multiple=True,
     metavar="GATEWAY_PORT[:SERVICE_PORT]",
     help="Port at the gateway, and the Service's port (number or name) behind it; repeatable. "
-    "Without it every UDP port of the Service is exposed under its own number.",
+    "A port that the exposure has already, and that is not named, stays. A new exposure without "
+    "-p gets every UDP port of the Service under its own number.",
+)
+@click.option(
+    "--remove-port",
+    "remove_ports",
+    multiple=True,
+    metavar="GATEWAY_PORT",
+    help="Gateway port to remove from the exposure; repeatable. Clients can no longer use it.",
 )
 @click.option("--name", help="Name of the exposure; else the Service's.")
 @options.gateway_options
 @click.option(
     "--discovery",
     type=click.Choice(["auto", "selector", "endpoints", "static"]),
-    default="auto",
-    show_default=True,
     help="How endpoints follow the pods. selector: istiod publishes the Service's ready pods; "
     "endpoints: a list of addresses, fresh when written again; static: addresses in the "
-    "EnvoyFilter, the last resort. auto takes selector wherever the Service allows it.",
+    "EnvoyFilter, the last resort. auto takes selector wherever the Service allows it.  "
+    "[default: auto]",
 )
 @click.option(
     "--max-sessions",
@@ -98,25 +104,21 @@ def _values(enumeration: Any) -> click.Choice[str]:
 @click.option(
     "--idle-timeout",
     type=options.DURATION,
-    default=str(_DEFAULTS.idle_timeout),
-    show_default=True,
     help="How long a silent client port keeps its session and its pod. Raise it where the "
-    "server speaks first after longer silence (SIP registrations, games, tunnels).",
+    "server speaks first after longer silence (SIP registrations, games, tunnels).  "
+    f"[default: {_DEFAULTS.idle_timeout}]",
 )
 @click.option(
     "--max-datagram-size",
     type=int,
-    default=_DEFAULTS.max_datagram_size,
-    show_default=True,
     metavar="BYTES",
-    help="Longest payload that passes, both ways.",
+    help=f"Longest payload that passes, both ways.  [default: {_DEFAULTS.max_datagram_size}]",
 )
 @click.option(
     "--affinity",
     type=_values(Affinity),
-    default=_DEFAULTS.affinity.value,
-    show_default=True,
-    help="source-ip keeps all of a client's ports on one pod.",
+    help="source-ip keeps a client on one pod, separately for each exposed port: two ports of "
+    f"one client may lead to different pods.  [default: {_DEFAULTS.affinity.value}]",
 )
 @click.option(
     "--load-balancing",
@@ -124,17 +126,15 @@ def _values(enumeration: Any) -> click.Choice[str]:
     help="Which pod a new session gets.  [default: round-robin; with --affinity source-ip maglev]",
 )
 @click.option(
-    "--session-log",
-    is_flag=True,
-    help="The gateway writes a line to its log for every session that ends.",
+    "--session-log/--no-session-log",
+    default=None,
+    help="The gateway writes a line to its log for every session that ends.  [default: no]",
 )
 @click.option(
     "--gateway-service",
     type=_values(GatewayServiceMode),
-    default=_DEFAULTS.gateway_service.value,
-    show_default=True,
     help="How clients reach the port: a companion Service beside the gateway's own, a port added "
-    "to the gateway's own (patch), or neither.",
+    f"to the gateway's own (patch), or neither.  [default: {_DEFAULTS.gateway_service.value}]",
 )
 @applying_options(waiting=True)
 @options.cluster_options
@@ -142,63 +142,98 @@ def command(
     *,
     service: str,
     ports: tuple[str, ...],
+    remove_ports: tuple[str, ...],
     name: str | None,
     gateway: GatewayChoice,
-    discovery: str,
-    expect_rate: float | None,
     applying: Applying,
     common: options.Common,
-    **limits: Any,
+    **named: Any,
 ) -> None:
     """Make a Service's UDP ports reachable through an Istio gateway.
 
     Looks at the Service, its pods and the gateway, refuses what would harm the gateway, applies,
-    and waits until every ready gateway pod's own Envoy has it. Repeating it changes nothing that
-    is already so.
+    and waits until every ready gateway pod's own Envoy has it. Run it again to change a setting:
+    what is not named stays as it is, the ports and the gateway too. The defaults are those of a
+    new exposure. Every change is shown as `old -> new` before it is written.
     """
+    from kubectl_istio_udp.cluster.existing import exposure_of, find_exposure
     from kubectl_istio_udp.cluster.snapshot import read_snapshot
 
     check_dns_label(service, "Service")
-    chosen = _options(**limits)
-    requests = parse_port_requests(ports)
+    if name:
+        check_dns_label(name, "exposure")
+    settings = _named(ports, remove_ports, named)
     api = common.connect()
-    request = ExposeRequest(
-        namespace=common.namespace_of(api),
-        service=service,
-        name=check_dns_label(name, "exposure") if name else None,
-        ports=requests,
-        discovery=None if discovery == "auto" else Discovery(discovery),
-        options=chosen,
-        automatic_sessions=limits["max_sessions"] is None,
-        expect_rate=expect_rate,
-    )
-    snapshot = read_snapshot(api, request, gateway, need_proxy=applying.waits)
+    namespace = common.namespace_of(api)
+    existing = find_exposure(api, namespace, name or service)
+    _refuse_declared(existing)
+    before = exposure_of(existing)
+    if before and before.service != service:
+        before = None  # which the checks refuse
+    request = settings.request(namespace, service, name, before)
+    choice = gateway.or_known(before.gateway) if before else gateway
+    snapshot = read_snapshot(api, request, choice, existing, need_proxy=applying.waits)
     planned = plan(request, snapshot)
     check_plan(planned, snapshot)
-    _write(api, planned.exposure, snapshot, applying)
+    if before:
+        _tell_changes(before, planned.exposure.spec)
+    _write(api, planned.exposure, snapshot, existing, applying)
 
 
-def _options(
-    *,
-    max_sessions: int | None,
-    idle_timeout: Duration,
-    max_datagram_size: int,
-    affinity: str,
-    load_balancing: str | None,
-    session_log: bool,
-    gateway_service: str,
-) -> Options:
-    kept = Affinity(affinity)
-    usual = kept.usual_load_balancing
-    return Options(
-        max_sessions=_DEFAULTS.max_sessions if max_sessions is None else max_sessions,
-        idle_timeout=idle_timeout,
-        max_datagram_size=max_datagram_size,
-        affinity=kept,
-        load_balancing=LoadBalancing(load_balancing) if load_balancing else usual,
-        session_log=session_log,
-        gateway_service=GatewayServiceMode(gateway_service),
+def _refuse_declared(existing: Existing) -> None:
+    """Leave what a controller made to the controller.
+
+    Raises:
+        Refused: it made this exposure; the hints say how to change it.
+    """
+    from kubectl_istio_udp.cluster.controllers import is_declared
+    from kubectl_istio_udp.model.errors import Refused
+    from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
+
+    if not is_declared(existing):
+        return
+    namespace, name = existing.namespace, existing.name
+    annotate = f"kubectl annotate service -n {namespace} {name}"
+    raise Refused(
+        f"exposure {name} was made by the controller, because annotation {EXPOSE_ANNOTATION} of "
+        f"Service {namespace}/{name} declares it; nothing was written",
+        hints=[
+            f"to change it: {annotate} --overwrite {EXPOSE_ANNOTATION}=PORTS (other settings: "
+            "annotations kubectl-istio-udp/OPTION)",
+            f"to manage it by command line: {annotate} {EXPOSE_ANNOTATION}-, then kubectl "
+            f"istio-udp delete -n {namespace} {name} if no controller runs any more, then expose "
+            "it again",
+        ],
     )
+
+
+def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:
+    """The settings that the command line names."""
+    kinds = {
+        "affinity": Affinity,
+        "load_balancing": LoadBalancing,
+        "gateway_service": GatewayServiceMode,
+    }
+    read = {
+        key: kinds[key](value) if key in kinds and value is not None else value
+        for key, value in named.items()
+    }
+    return Named(
+        ports=parse_port_requests(ports),
+        remove_ports=tuple(port_number(text, "gateway port") for text in remove_ports),
+        **read,
+    )
+
+
+def _tell_changes(before: ExposureSpec, after: ExposureSpec) -> None:
+    """Show each setting of an existing exposure that changes, before it is written."""
+    from kubectl_istio_udp.output.printing import note
+
+    changed = differences(settings_of(before), settings_of(after))
+    if changed:
+        note(f"changes of exposure {after.name}:")
+    for line in changed:
+        note(f"  {line}")
 
 
 def check_plan(planned: Plan, snapshot: Snapshot) -> None:
@@ -215,23 +250,27 @@ def check_plan(planned: Plan, snapshot: Snapshot) -> None:
     refuse_or_tell(findings, f"endpoints are found by {discovery}{because}")
 
 
-def _write(api: Api, exposure: Exposure, snapshot: Snapshot, applying: Applying) -> None:
-    from kubectl_istio_udp.apply.deletion import prune_gateway_ports
+def _write(
+    api: Api, exposure: Exposure, snapshot: Snapshot, existing: Existing, applying: Applying
+) -> None:
+    from kubectl_istio_udp.apply.changes import change_set
+    from kubectl_istio_udp.cluster.patched import services_near
     from kubectl_istio_udp.render.exposure import writes
 
     todo = writes(exposure, applying.manager)
+    changes = change_set(
+        exposure.spec.kind,
+        exposure.spec.key,
+        (*existing.objects, *snapshot.objects),
+        services_near(api, [existing.spec, exposure.spec]),
+        todo,
+    )
 
     def wait(transaction: Transaction) -> None:
         _wait(api, exposure, todo, applying.seconds, transaction)
         _check_not_overtaken(api, exposure.spec)
 
-    write_all(api, todo, snapshot.objects, applying, wait, _FLAGS)
-    if applying.dry_run == "client":
-        return
-    dry_run = applying.dry_run == "server"
-    tell_gone(
-        prune_gateway_ports(api, snapshot.exposures, exposure.spec, dry_run=dry_run), applying
-    )
+    write_all(api, changes, applying, wait, _FLAGS)
     if applying.dry_run == "none" and applying.output is None:
         _print_addresses(api, exposure, applying.waits)
 

@@ -113,6 +113,7 @@ def command(
     Says beforehand whether this response or somebody else's VirtualService would answer, and
     refuses what would take other paths of a host away from it. `direct /PATH` is short for it.
     """
+    from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.checks.response import check_response
     from kubectl_istio_udp.cluster.responses import read_response_snapshot
     from kubectl_istio_udp.model.response import ResponseApi
@@ -139,16 +140,16 @@ def command(
     response = planned.response
     decided = f"answered by {response.spec.api.value} ({planned.reason})"
     refuse_or_tell(check_response(response, snapshot), decided)
+    spec = response.spec
+    writes = response_writes(response, applying.manager)
     write_all(
         server,
-        response_writes(response, applying.manager),
-        snapshot.objects,
+        change_set(spec.kind, spec.key, snapshot.objects, writes=writes),
         applying,
         lambda transaction: _wait(server, response, applying.seconds, transaction),
         _FLAGS,
     )
     if applying.dry_run == "none" and applying.output is None:
-        spec = response.spec
         click.echo(
             f"prove it: kubectl istio-udp verify -n {spec.namespace} response/{spec.name}", err=True
         )

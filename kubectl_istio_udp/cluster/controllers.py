@@ -12,6 +12,7 @@ from kubectl_istio_udp.cluster.existing import list_exposures
 from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.wish import is_wished
 from kubectl_istio_udp.state.ownership import Existing
 
@@ -110,6 +111,18 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
 def is_declared(existing: Existing) -> bool:
     """Whether a controller made an exposure, as the object that decides says (its EnvoyFilter)."""
     return existing.source is not None
+
+
+def is_still_declared(api: Api, existing: Existing) -> bool:
+    """Whether a controller made an exposure, and its Service's annotation still asks for it.
+
+    A running controller makes such an exposure again as soon as somebody deletes it. An exposure
+    that a controller declares is named after its Service.
+    """
+    if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
+        return False
+    service = api.find("Service", existing.namespace, existing.name)
+    return service is not None and is_wished(service)
 
 
 def remove_controller(

@@ -166,6 +166,13 @@ def explain_stray(stray: Stray) -> str:
     return f"{stray} is labelled as part of {claims} but is not; ignoring it: {stray.reason}"
 
 
+def find_exposure(api: Api, namespace: str, name: str) -> Existing:
+    """The exposure of this name, with whatever exists of it; without objects where nothing does."""
+    wanted = (namespace, name)
+    there = [e for e in list_exposures(api, namespace) if (e.namespace, e.name) == wanted]
+    return there[0] if there else Existing(Kind.EXPOSURE, namespace, name, None, ())
+
+
 def exposure_of(existing: Existing) -> ExposureSpec | None:
     """The spec of an exposure, None where it cannot be read."""
     return existing.spec if isinstance(existing.spec, ExposureSpec) else None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.gateways import GatewayChoice, gateway_among, gateway_pods
 from kubectl_istio_udp.cluster.mesh import root_namespace
 from kubectl_istio_udp.kube.client import Api, for_each, in_parallel, selector_of
@@ -16,18 +17,22 @@ from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
-from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
-from kubectl_istio_udp.state.ownership import readable
+from kubectl_istio_udp.state.ownership import Existing, readable
 
 
 def read_snapshot(
-    api: Api, request: ExposeRequest, choice: GatewayChoice, *, need_proxy: bool
+    api: Api,
+    request: ExposeRequest,
+    choice: GatewayChoice,
+    existing: Existing,
+    *,
+    need_proxy: bool,
 ) -> Snapshot:
     """Read everything that decides about an exposure.
 
@@ -35,23 +40,27 @@ def read_snapshot(
         api: the cluster.
         request: what is to be exposed.
         choice: at which gateway.
+        existing: the exposure as it is; one without objects where there is none.
         need_proxy: whether it is an error that no gateway pod's Envoy may be asked (by exec).
 
     Raises:
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
     """
     namespace, name = request.namespace, request.service
-    service_object, slices, pods_of_gateways, root, exposures = in_parallel(
+    service_object, slices, pods_of_gateways, root = in_parallel(
         [
             lambda: _service(api, namespace, name),
             lambda: service_slices(api, namespace, name),
             lambda: gateway_pods(api, choice),
             lambda: root_namespace(api),
-            lambda: _exposures_named(api, namespace, request.exposure_name),
         ]
     )
     service = Service.from_object(service_object)
     gateway = gateway_among(api, pods_of_gateways, choice)
+    before = exposure_of(existing) if existing.object("EnvoyFilter") else None
+    if before and before.gateway.same_pods(gateway.ref):
+        # Whatever the gateway is called by now, the exposure is at it already.
+        gateway = replace(gateway, ref=before.gateway)
     own_name = names.object_name(namespace, request.exposure_name)
     selector = selector_of(service.selector)
     calls: list[Callable[[], Any]] = [
@@ -84,8 +93,9 @@ def read_snapshot(
         ),
         objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
         # Where we may not look everywhere, the one in the gateway's own namespace is known.
-        exposures=exposures
-        or tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
+        exposures=(before,)
+        if before
+        else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
     )
 
 
@@ -134,17 +144,6 @@ def _envoy_filters(api: Api, gateway: Gateway, root: str) -> list[dict[str, Any]
     namespaces = sorted({gateway.ref.namespace, root})
     lists = for_each(lambda namespace: api.list("EnvoyFilter", namespace), namespaces)
     return [found for each in lists for found in each]
-
-
-def _exposures_named(api: Api, namespace: str, name: str) -> tuple[ExposureSpec, ...]:
-    """The exposures of this name at any gateway; none where we may not look everywhere."""
-    try:
-        filters = api.list(
-            "EnvoyFilter", None, names.label_selector(namespace, name, Kind.EXPOSURE)
-        )
-    except Forbidden:
-        return ()
-    return tuple(spec for f in filters if (spec := readable(f, ExposureSpec)))
 
 
 def _ask_proxy(

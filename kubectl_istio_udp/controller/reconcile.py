@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_istio_udp.apply.deletion import release_gateway_ports, without_listeners
+from kubectl_istio_udp.apply.changes import ChangeSet, change_set
+from kubectl_istio_udp.apply.deletion import close_the_way, silenced
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
@@ -49,11 +50,9 @@ from kubectl_istio_udp.model.exposure import (
     Discovery,
     Exposure,
     ExposureSpec,
-    GatewayServiceMode,
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
-from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.plan import plan
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
 from kubectl_istio_udp.model.sessions import automatic_sessions
@@ -208,13 +207,12 @@ class Reconciler:
             return Outcome(WAITING, again=left)
         if kinds - {"ServiceEntry"}:
             with self._decided(wish, exposure, snapshot, todo):
-                self._release_former(own, exposure.spec)
                 if "EnvoyFilter" in kinds:
                     self._calm[wish.key] = self._clock() + _CALM_SECONDS
                 self._apply_all(differing)
         else:
             self._apply_all(differing)
-        self._prune(own, todo)
+        self._remove(self._changes(own, todo))
         if missing := exposure.ports_missing():
             listed = ", ".join(f"{port.service_port}/UDP" for port in missing)
             return Outcome(
@@ -477,58 +475,48 @@ class Reconciler:
             self._silent.pop(key, None)
             self._calm.pop(key, None)
             return Outcome(GONE)
-        spec, existing = own.spec, own.existing
-        self._delete_all(existing.all_of("Service"))
-        if spec is not None and spec.options.gateway_service is GatewayServiceMode.PATCH:
-            self._release(spec)
-        envoy_filter = existing.object("EnvoyFilter")
-        if envoy_filter is not None:
-            left = self._silence(key, envoy_filter)
-            if left > 0:
-                return Outcome(LEAVING, again=left)
-        self._delete_all(existing.all_of("EnvoyFilter"))
-        self._delete_all(existing.all_of("ServiceEntry"))
+        changes = self._changes(own, ())
+        services, others = close_the_way(changes)
+        self._remove(replace(changes, delete=tuple(services)))
+        left = max((self._silence(key, manifest) for manifest in others), default=0.0)
+        if left > 0:
+            return Outcome(LEAVING, again=left)
+        self._remove(ChangeSet(delete=tuple(others)))
         return Outcome(LEAVING)
+
+    def _changes(self, own: Own, todo: Sequence[Write]) -> ChangeSet:
+        """What differs from what is wanted, whoever left it there, and when."""
+        existing = own.existing
+        key = (existing.namespace, existing.name)
+        return change_set(
+            existing.kind, key, existing.objects, self._view.patched_services(key), todo
+        )
+
+    def _remove(self, changes: ChangeSet) -> None:
+        """Delete and release what a ChangeSet says, the way for clients first."""
+        services, others = close_the_way(changes)
+        for manifest in services:
+            self._delete(manifest)
+        for release in changes.release:
+            self._apply(Write(release.manifest, release.manager, whole=False))
+        for manifest in others:
+            self._delete(manifest)
 
     def _silence(self, key: Key, envoy_filter: Manifest) -> float:
         """End the listeners; the seconds until the gateways have done so."""
-        silent = without_listeners(envoy_filter)
-        if silent["spec"] != envoy_filter["spec"]:
-            self._apply(Write(silent, MANAGER))
+        if envoy_filter["kind"] != "EnvoyFilter":
+            return 0.0
+        write = silenced(envoy_filter, MANAGER)
+        if write is not None:
+            self._apply(write)
             self._silent[key] = self._clock() + _LISTENER_SECONDS
         # Whoever led before may have ended them just now.
         until = self._silent.setdefault(key, self._clock() + _LISTENER_SECONDS)
         return until - self._clock()
 
-    def _release(self, spec: ExposureSpec) -> None:
-        manager = names.service_manager(*spec.key)
-        services = [s for s in self._view.services.values() if is_managed(s, manager)]
-        if services:
-            self._fence()
-            release_gateway_ports(
-                self._api, spec, dry_run=False, report=lambda *_: self._wrote("patch", "Service")
-            )
-
     def _calm_left(self, key: Key) -> float:
         """Seconds for which an exposure's part of the gateway has to stay as it is."""
         return self._calm.get(key, 0.0) - self._clock()
-
-    def _release_former(self, own: Own, spec: ExposureSpec) -> None:
-        """Give the ports of the gateway's own Service back, where they are to be there no more.
-
-        Before the new spec is written: afterwards nothing would tell that it is still to be done.
-        """
-        before = own.spec.options.gateway_service if own.spec else None
-        if before is GatewayServiceMode.PATCH is not spec.options.gateway_service:
-            self._release(spec)
-
-    def _prune(self, own: Own, kept: Sequence[Write]) -> None:
-        """Take away what the exposure had before and has not any more."""
-        keys = {write.key for write in kept}
-        for manifest in own.existing.objects:
-            metadata = manifest["metadata"]
-            if (manifest["kind"], metadata["namespace"], metadata["name"]) not in keys:
-                self._delete_all([manifest])
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -555,13 +543,12 @@ class Reconciler:
         )
         self._view.learn(applied.manifest)
 
-    def _delete_all(self, manifests: Iterable[Manifest]) -> None:
-        for manifest in manifests:
-            self._fence()
-            self._wrote("delete", manifest["kind"])
-            metadata = manifest["metadata"]
-            self._api.delete(manifest["kind"], metadata["namespace"], metadata["name"])
-            self._view.forget(manifest)
+    def _delete(self, manifest: Manifest) -> None:
+        self._fence()
+        self._wrote("delete", manifest["kind"])
+        metadata = manifest["metadata"]
+        self._api.delete(manifest["kind"], metadata["namespace"], metadata["name"])
+        self._view.forget(manifest)
 
     def _fence(self) -> None:
         if not self._may_write():

@@ -20,6 +20,7 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.wish import PREFIX, Wish, is_wished, service_wish
@@ -127,6 +128,7 @@ class View:
         self._own: dict[Key, dict[tuple[str, str], Manifest]] = {}
         self._named_otherwise: dict[Key, set[Key]] = {}
         self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
+        self._patched: dict[str, set[Key]] = {}
         self.tcp_ports = 0
         self._gateways: tuple[Gateway, ...] | None = None
         self._gateway_facts: tuple[Any, ...] = ()
@@ -197,6 +199,12 @@ class View:
         """A Service."""
         found = self.services.get(*key)
         return Service.from_object(found) if found else None
+
+    def patched_services(self, key: Key) -> tuple[Manifest, ...]:
+        """The Services of gateways on which an exposure has ports, as their managedFields tell."""
+        with self._lock:
+            places = tuple(self._patched.get(names.service_manager(*key), ()))
+        return tuple(found for place in places if (found := self.services.get(*place)))
 
     def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
         """A Service's EndpointSlices."""
@@ -301,6 +309,7 @@ class View:
             waiting = (
                 {wish.key for wish in self.rivals(freed)} if freed != self._ports_of(key) else set()
             )
+            self._note_patched(key, before, now)
             owners = self._note_own("Service", before, now)
             if key[0] in self.gateway_namespaces and not owners:
                 self._gateways = None
@@ -308,6 +317,12 @@ class View:
         for each in {key, *owners, *users, *waiting}:
             self._ask(each)
         self._gateways_changed()
+
+    def _note_patched(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+        for manager in exposure_managers(before or {}):
+            self._patched.get(manager, set()).discard(key)
+        for manager in exposure_managers(now or {}):
+            self._patched.setdefault(manager, set()).add(key)
 
     def _ports_of(self, key: Key) -> list[int]:
         """The gateway ports that a wish names."""

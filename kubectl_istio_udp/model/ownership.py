@@ -1,4 +1,4 @@
-"""Which fields of a Service a field manager owns, read from its managedFields.
+"""Which field manager owns what of an object, read from its managedFields.
 
 Their form is that of server-side apply (structured-merge-diff's FieldsV1): an entry of spec.ports
 is known by `k:{"port":53,"protocol":"UDP"}`.
@@ -9,12 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kubectl_istio_udp.model.kinds import MANAGER
+
 
 def is_managed(service: Mapping[str, Any], manager: str) -> bool:
     """Whether a field manager owns anything of a Service manifest."""
     return any(
         owner.get("manager") == manager for owner in service["metadata"].get("managedFields") or ()
     )
+
+
+def exposure_managers(service: Mapping[str, Any]) -> frozenset[str]:
+    """The field managers of exposures that own something of a Service manifest."""
+    owners = (service.get("metadata") or {}).get("managedFields") or ()
+    managers = (str(owner.get("manager") or "") for owner in owners)
+    return frozenset(name for name in managers if name.startswith(f"{MANAGER}/"))
+
+
+def manager_of(manifest: Mapping[str, Any]) -> str | None:
+    """The field manager that applied an object's spec; None where nobody applied it."""
+    for owner in manifest["metadata"].get("managedFields") or ():
+        if owner.get("operation") == "Apply" and "f:spec" in (owner.get("fieldsV1") or {}):
+            return str(owner["manager"])
+    return None
 
 
 def managed_ports(service: Mapping[str, Any], manager: str) -> list[Mapping[str, Any]]:

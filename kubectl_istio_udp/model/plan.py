@@ -205,7 +205,7 @@ def _discovery(
         )
     if asked is None:
         return (Discovery.ENDPOINTS if obstacle else Discovery.SELECTOR), obstacle
-    return asked, None if asked is Discovery.SELECTOR else "--discovery asks for it"
+    return asked, None if asked is Discovery.SELECTOR else "it was asked for"
 
 
 def _obstacle(

@@ -4,11 +4,8 @@ import copy
 
 import pytest
 
-from kubectl_istio_udp.apply.deletion import (
-    delete_existing,
-    prune,
-    prune_gateway_ports,
-)
+from kubectl_istio_udp.apply.changes import change_set
+from kubectl_istio_udp.apply.deletion import delete_existing, remove
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.cluster.existing import list_exposures
 from kubectl_istio_udp.model.errors import (
@@ -216,6 +213,7 @@ def delete(api, *, timeout=5.0, dry_run=False):
     warnings = delete_existing(
         api,
         existing,
+        api.list("Service"),
         timeout=timeout,
         dry_run=dry_run,
         report=lambda kind, namespace, name: reported.append(f"{kind} {namespace}/{name}"),
@@ -330,18 +328,25 @@ def test_an_interrupted_deletion_leaves_what_can_be_deleted(api, server, fakes):
     assert server.state() == before
 
 
-# -- pruning ------------------------------------------------------------------------------------
+# -- what is no longer wanted ---------------------------------------------------------------------
 
 
-def pruned(api, server, before, after, dry_run=False):
-    """Write one exposure, then another in its place; what prune took away."""
+def changed(api, before, after, dry_run=False):
+    """Write one exposure, then another in its place; what was removed."""
     write_all(api, before)
-    objects = tuple(server.get(*key) for key in (FILTER, ENTRY, COMPANION) if key in server.there())
-    exposures = tuple(existing.spec for existing in list_exposures(api))
+    (existing,) = list_exposures(api)
+    key = (existing.namespace, existing.name)
+    changes = change_set(existing.kind, key, existing.objects, api.list("Service"), after)
     write_all(api, after)
-    spec = list_exposures(api)[0].spec
-    gone = prune(api, objects, after, dry_run=dry_run)
-    return gone + prune_gateway_ports(api, exposures, spec, dry_run=dry_run)
+    gone = []
+    remove(
+        api,
+        changes,
+        timeout=0,
+        dry_run=dry_run,
+        report=lambda kind, _, name: gone.append((kind, name)),
+    )
+    return tuple(gone)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +370,7 @@ def pruned(api, server, before, after, dry_run=False):
     ],
 )
 def test_takes_away_what_is_no_longer_wanted(api, server, before, after, gone):
-    assert pruned(api, server, todo(**before), todo(**after)) == gone
+    assert changed(api, todo(**before), todo(**after)) == gone
     expected = {write.key for write in todo(**after)} | {OWN}
     assert {key for key in server.there() if key[2] == NAME or key == OWN} == expected
     own = [p["port"] for p in server.get(*OWN)["spec"]["ports"]]
@@ -373,13 +378,13 @@ def test_takes_away_what_is_no_longer_wanted(api, server, before, after, gone):
     assert own == [80, 443, *([5300] if patched_now else [])]
 
 
-def test_a_dry_run_prunes_nothing(api, server):
-    gone = pruned(api, server, todo(), todo(discovery=Discovery.STATIC), dry_run=True)
+def test_a_dry_run_removes_nothing(api, server):
+    gone = changed(api, todo(), todo(discovery=Discovery.STATIC), dry_run=True)
     assert gone == (("ServiceEntry", NAME),)
     assert ENTRY in server.there()
 
 
-def test_forbidden_pruning_is_told(api, server):
+def test_a_forbidden_removal_is_told(api, server):
     server.fail("DELETE", "/serviceentries/", 403)
     with pytest.raises(Forbidden):
-        pruned(api, server, todo(), todo(discovery=Discovery.STATIC))
+        changed(api, todo(), todo(discovery=Discovery.STATIC))

@@ -152,7 +152,8 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(run, server, fakes):
         ([*EXPOSE, "--idle-timeout", "0"], "--idle-timeout must be at least 1ms"),
         ([*EXPOSE, "--max-datagram-size", "70000"], "--max-datagram-size 70000 is not in"),
         ([*EXPOSE, "--affinity", "source-ip", "--load-balancing", "random"], "does not go with"),
-        ([*EXPOSE, "--load-balancing", "maglev"], "does not go with"),
+        ([*EXPOSE, "--remove-port", "5300"], "gateway port 5300 is in -p and in --remove-port"),
+        ([*EXPOSE, "--remove-port", "x"], "gateway port 'x' is not a number"),
         ([*EXPOSE, "--gateway-selector", "nonsense"], "--gateway-selector 'nonsense' is not KEY"),
     ],
 )
@@ -172,6 +173,7 @@ def test_a_bad_value_is_2_and_sends_nothing(run, server, words, message):
         ([*EXPOSE, "--gateway", "edge"], 3, "no gateway named edge"),
         ([*EXPOSE, "--gateway-selector", "a=b"], 3, "no Istio ingress gateway"),
         (["expose", "coredns", "--gateway-service", "none"], 2, "may not bind port 53"),
+        ([*EXPOSE, "--load-balancing", "maglev"], 2, "does not go with"),
         ([*EXPOSE, "--name", "x" * 63], 0, ""),
     ],
 )
@@ -367,7 +369,7 @@ def test_changing_the_way_takes_the_old_one_away(run, server):
     assert f'service "{NAME}" deleted' in done.out
     assert f'serviceentry.networking.istio.io "{NAME}" deleted' in done.out
     assert written(server) == {("EnvoyFilter", "istio-system", NAME)}
-    back = run(*EXPOSE, "-o", "name")
+    back = run(*EXPOSE, "-o", "name", "--gateway-service", "companion", "--discovery", "selector")
     assert 'service "istio-ingressgateway (its UDP ports of ours)" deleted' in back.err
     assert back.out.splitlines() == LINES
     assert written(server) == KEYS

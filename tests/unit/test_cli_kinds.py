@@ -224,7 +224,7 @@ def test_deletes_everything_of_a_namespace(run, things):
 def test_delete_must_be_told_once_what(run, things, words):
     done = run("delete", *words)
     assert done.code == 2
-    assert "delete what? Give names, or --all" in done.err
+    assert "name what to delete, or use --all" in done.err
     assert len(run("get", "-A", "-o", "name").out.split()) == 4
 
 

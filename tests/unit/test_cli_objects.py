@@ -183,7 +183,7 @@ def test_a_gateway_that_goes_on_listening_is_a_warning(run, server, fakes):
 def test_which_must_be_said_once(run, words):
     done = run("delete", *words)
     assert done.code == 2
-    assert "delete what? Give names, or --all" in done.err
+    assert "name what to delete, or use --all" in done.err
 
 
 def test_deleting_what_is_not_there(run):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from kubectl_istio_udp.cluster.existing import find_exposure
 from kubectl_istio_udp.cluster.snapshot import (
     GatewayChoice,
     read_snapshot,
@@ -30,7 +31,8 @@ OURS = [dict(write.manifest) for write in writes(plan_of(max_sessions=7).exposur
 
 
 def snapshot(api, request=REQUEST, choice=None, need_proxy=False):
-    return read_snapshot(api, request, choice or GatewayChoice(), need_proxy=need_proxy)
+    existing = find_exposure(api, request.namespace, request.exposure_name)
+    return read_snapshot(api, request, choice or GatewayChoice(), existing, need_proxy=need_proxy)
 
 
 def find_gateway(api, choice):

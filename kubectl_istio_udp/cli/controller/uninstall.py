@@ -36,6 +36,7 @@ def command(
         wait_no_pods,
     )
     from kubectl_istio_udp.cluster.existing import list_exposures
+    from kubectl_istio_udp.cluster.patched import services_near
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
@@ -48,11 +49,13 @@ def command(
     remove_controller(api, SELECTOR, KINDS[:1], dry_run=asked, report=report)
     if not asked:
         wait_no_pods(api, namespace, SELECTOR, timeout.seconds)
-    exposures = () if keep_exposures else list_exposures(api)
-    for existing in filter(is_declared, exposures):
+    exposures = () if keep_exposures else tuple(filter(is_declared, list_exposures(api)))
+    services = services_near(api, [existing.spec for existing in exposures]) if exposures else []
+    for existing in exposures:
         warnings = delete_existing(
             api,
             existing,
+            services,
             timeout=timeout.seconds,
             dry_run=asked,
             report=lambda kind, _, name: report(kind, name),

@@ -1,0 +1,273 @@
+"""Whatever a run leaves behind, wherever it stopped, the next run finds and finishes it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from kubectl_istio_udp.cli.main import main
+from tests.unit.apiserver import ApiServer
+from tests.unit.builders import (
+    cluster,
+    gateway_pod,
+    gateway_service,
+    namespace,
+)
+from tests.unit.fakes import Fakes
+
+NAME = "udp-default-coredns"
+ASK = ["pilot-agent", "request", "GET"]
+GATEWAYS = {"istio-system": "istio-ingressgateway", "edge": "edge"}
+
+
+def two_gateways() -> ApiServer:
+    """A DNS Service, and two gateways in namespaces of their own."""
+    server = ApiServer()
+    edge = {"app": "edge", "istio": "edge"}
+    server.put(
+        *map(namespace, ("default", "istio-system", "edge")),
+        *cluster(),
+        gateway_pod("edge-1", namespace="edge", labels=edge, ips=("10.244.0.8",)),
+        gateway_service("edge", namespace="edge", selector=edge),
+    )
+    return server
+
+
+def command(*words: str) -> tuple[int, str]:
+    """The command line in this process: exit code, and all that it prints."""
+    out = io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            main(list(words))
+    except SystemExit as ended:
+        return int(ended.code or 0), out.getvalue()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    raise AssertionError("main returned")
+
+
+def stop_at(server: ApiServer, how: str, number: int) -> None:
+    """End what runs at its request of this number.
+
+    Args:
+        server: the API server.
+        how: `killed`: from this request on nothing is answered; `killed-later`: the same, but
+            this request is carried out; `refused`: this request fails, and no other.
+        number: counted from 0.
+    """
+    count = iter(range(1_000))
+
+    def seen(_: object) -> None:
+        if next(count) != number:
+            return
+        for method in ("GET", "PATCH", "DELETE"):
+            if how == "refused":
+                server.fail(method, "", 500, times=1)
+                continue
+            if how == "killed-later":
+                server.fail(method, "", done=True, times=1)
+            server.fail(method, "")
+
+    server.seen = seen
+
+
+def healed(server: ApiServer) -> None:
+    server.seen = lambda _: None
+    server.heal()
+
+
+# Nowhere, while waiting for the gateway, or at some request.
+STOPS = st.sampled_from([None, None, ("stuck", 0)]) | st.tuples(
+    st.sampled_from(["killed", "killed-later", "refused"]), st.integers(0, 34)
+)
+FLAGS = st.fixed_dictionaries(
+    {
+        "--gateway-service": st.sampled_from(["companion", "patch", "none"]),
+        "-p": st.sampled_from(["5300:53", "5400:53"]),
+    },
+    optional={
+        "--discovery": st.sampled_from(["selector", "static", "endpoints"]),
+        "--gateway": st.sampled_from(["istio-system/istio-ingressgateway"] * 3 + ["edge/edge"]),
+        "--remove-port": st.sampled_from(["5300", "5400"]),
+        "--idle-timeout": st.sampled_from(["10s", "1m"]),
+        "--field-manager": st.sampled_from(["kubectl-istio-udp", "me"]),
+    },
+)
+# A setting that the command line leaves out.
+LEFT_OUT = st.sets(st.sampled_from(["--gateway-service", "-p"]))
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """Expose and delete one Service with changing settings, each stopped somewhere or not."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.server = two_gateways()
+        self.fakes = Fakes(self.server)
+        self.server.run = self.fakes.run
+        self.before = self.server.state()
+        self.server.kubeconfig(KUBECONFIG[0])
+        self.words: list[str] = []
+
+    def _run(self, stop: tuple[str, int] | None, *words: str) -> tuple[int, str]:
+        if stop and stop[0] == "stuck":
+            self.fakes.run("istio-system", "", "istio-proxy", [*ASK, "listeners"])
+            self.fakes.stuck = True
+        elif stop:
+            stop_at(self.server, *stop)
+        done = command(*words, "--kubeconfig", str(KUBECONFIG[0]))
+        healed(self.server)
+        self.fakes.stuck = False
+        assert "Traceback" not in done[1], done[1]
+        return done
+
+    @rule(flags=FLAGS, left_out=LEFT_OUT, stop=STOPS)
+    def expose(
+        self, flags: dict[str, str], left_out: set[str], stop: tuple[str, int] | None
+    ) -> None:
+        named = {key: value for key, value in flags.items() if key not in left_out}
+        if (named.get("-p") or "").partition(":")[0] == named.get("--remove-port"):
+            del named["--remove-port"]
+        self.words = [word for pair in named.items() for word in pair]
+        self._expose(stop)
+
+    @rule()
+    def expose_once_more(self) -> None:
+        """The same command again, as the hints advise."""
+        self._expose(None)
+
+    def _expose(self, stop: tuple[str, int] | None) -> None:
+        code, _ = self._run(stop, "expose", "coredns", *self.words, "--timeout", "100ms")
+        self._others_are_untouched()
+        if code == 0:
+            self._nothing_is_left_over()
+
+    @rule(stop=STOPS)
+    def delete(self, stop: tuple[str, int] | None) -> None:
+        code, text = self._run(
+            stop, "delete", "coredns", "--ignore-not-found", "--timeout", "100ms"
+        )
+        self._others_are_untouched()
+        if code == 0 and stop is None:
+            assert self.server.state() == self.before, text
+
+    def teardown(self) -> None:
+        if not hasattr(self, "server"):
+            return
+        try:
+            code, text = command(
+                "delete", "coredns", "--ignore-not-found", "--kubeconfig", str(KUBECONFIG[0])
+            )
+            assert code == 0, text
+            assert self.server.state() == self.before
+        finally:
+            self.server.stop()
+
+    def _others_are_untouched(self) -> None:
+        now = self.server.state()
+        for key, manifest in self.before.items():
+            if key[2] in GATEWAYS.values() and key[0] == "Service":
+                theirs = [p for p in now[key]["spec"]["ports"] if p.get("protocol") != "UDP"]
+                assert theirs == manifest["spec"]["ports"]
+            else:
+                assert now[key] == manifest
+
+    def _nothing_is_left_over(self) -> None:
+        """After a run that succeeded there is what `get` shows, and nothing else."""
+        now = self.server.state()
+        filters = [key for key in now if key[0] == "EnvoyFilter"]
+        assert len(filters) == 1
+        manifest = self.server.get(*filters[0])
+        spec = json.loads(manifest["metadata"]["annotations"]["kubectl-istio-udp/spec"])
+        ports = {port["gateway_port"] for port in spec["ports"]}
+        mode = spec["options"]["gateway_service"]
+        companions = {key[1] for key in now if key[0] == "Service" and key[2] == NAME}
+        assert companions == ({filters[0][1]} if mode == "companion" else set())
+        for space, name in GATEWAYS.items():
+            found = now["Service", space, name]["spec"]["ports"]
+            udp_ports = {p["port"] for p in found if p["protocol"] == "UDP"}
+            patched = mode == "patch" and space == filters[0][1]
+            assert udp_ports == (ports if patched else set())
+
+
+KUBECONFIG: list = []
+
+
+def test_whatever_is_left_behind_is_finished(tmp_path):
+    KUBECONFIG[:] = [tmp_path / "kubeconfig"]
+    run_state_machine_as_test(
+        Lifecycle,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=8,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+# -- what was found by hand ------------------------------------------------------------------------
+
+EXPOSE = ("expose", "coredns", "-p", "5300:53", "--timeout", "100ms")
+OWN = ("Service", "istio-system", "istio-ingressgateway")
+
+
+def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
+    before = server.state()
+    assert run(*EXPOSE, "--gateway-service", "patch").code == 0
+    fakes.stuck = True
+    assert run(*EXPOSE, "--gateway-service", "companion", "--idle-timeout", "20s").code == 3
+    fakes.stuck = False
+    done = run(*EXPOSE, "--gateway-service", "companion")
+    assert done.code == 0
+    assert "istio-ingressgateway (its UDP ports of ours)" in done.out
+    assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
+    before = server.state()
+    fakes.refuses[f"{NAME}-5300"] = "cannot bind"
+    server.fail("PATCH", "/services/istio-ingressgateway", 500, skip=1)
+    done = run(*EXPOSE, "--gateway-service", "patch")
+    assert "could not be taken back and may remain: Service" in done.err
+    server.heal()
+    assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
+    assert run("get").out == ""
+    dry = run("delete", "coredns", "--dry-run", "client")
+    assert dry.out == 'service "istio-ingressgateway (its UDP ports of ours)" deleted (dry run)\n'
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
+    assert run("delete", "coredns").code == 3
+
+
+def test_a_filter_without_listeners_is_deleted_or_written_anew(run, server):
+    before = server.state()
+    run(*EXPOSE, "--field-manager", "me")
+    server.fail("DELETE", "/envoyfilters/", 0)
+    assert run("delete", "coredns").code == 3
+    server.heal()
+    patches = server.get("EnvoyFilter", "istio-system", NAME)["spec"]["configPatches"]
+    assert "LISTENER" not in {patch["applyTo"] for patch in patches}
+    assert run(*EXPOSE, "--field-manager", "me").code == 0
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+def test_who_may_not_list_all_services_finishes_at_the_gateway(run, server):
+    before = server.state()
+    run(*EXPOSE, "--gateway-service", "patch")
+    server.fail("GET", r"/api/v1/services", 403)
+    run(*EXPOSE, "--gateway-service", "companion")
+    assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
+    run(*EXPOSE, "--gateway-service", "patch")
+    assert run("delete", "coredns").code == 0
+    assert server.state() == before
