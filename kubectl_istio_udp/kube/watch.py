@@ -165,6 +165,12 @@ class Cache(Generic[Kept]):
                     "watching failed: %s", error.message, extra={"kind": self.kind, "wait": wait}
                 )
                 self._stopping.wait(wait)
+            except Exception:
+                # The thread goes on, whatever it met: without it every change is missed.
+                self.failures += 1
+                version = ""
+                _log.exception("watching failed", extra={"kind": self.kind})
+                self._stopping.wait(backoff.seconds())
 
     def _list(self) -> str:
         """Take the whole list; what it does not have any more is gone. Its version."""
@@ -223,13 +229,8 @@ class Cache(Generic[Kept]):
             return
         try:
             kept = self._keep(manifest)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # One odd object must not hide all others.
-            _log.warning(
-                "an object cannot be read: %r",
-                error,
-                extra={"kind": self.kind, "object": "/".join(key)},
-            )
+        except Exception as error:  # One odd object must not hide all others, whatever it raises.
+            self._odd("an object cannot be read", key, error)
             kept = None
         self._put(key, kept, version)
 
@@ -249,8 +250,15 @@ class Cache(Generic[Kept]):
             else:
                 self._objects[key] = now
                 self._versions[key] = version
-            if before != now:
+            if before == now:
+                return
+            try:
                 self._changed(key, before, now)
+            except Exception as error:  # Nor may it end the watch of all others.
+                self._odd("what follows from an object failed", key, error)
+
+    def _odd(self, what: str, key: Key, error: Exception) -> None:
+        _log.warning("%s: %.200r", what, error, extra={"kind": self.kind, "object": "/".join(key)})
 
 
 def _number(version: str | None) -> int:

@@ -7,6 +7,9 @@ API server in the tests. A new kind is a new line here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
+
+from kubectl_istio_udp.model.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,24 @@ class Resource:
             namespace: None for all namespaces, and for a kind that is in none.
             name: "" for a list.
             subresource: e.g. `log`, "" for the object itself.
+
+        Raises:
+            UsageError: a name would lead to another path (`.`, `..`).
         """
         root = f"apis/{api_version}" if self.group else f"api/{api_version}"
-        where = ["namespaces", namespace] if namespace else []
-        return "/".join(filter(None, ["/" + root, *where, self.plural, name, subresource]))
+        where = ["namespaces", _segment(namespace)] if namespace else []
+        parts = [*where, self.plural, _segment(name), _segment(subresource)]
+        return "/".join(filter(None, ["/" + root, *parts]))
+
+
+def _segment(text: str) -> str:
+    """One segment of a path, whatever characters a name from elsewhere has.
+
+    Dots alone stay dots when they are quoted, and clients and servers resolve them.
+    """
+    if text in (".", ".."):
+        raise UsageError(f"{text!r} is not a valid Kubernetes name")
+    return quote(text, safe="")
 
 
 _ISTIO = "networking.istio.io"

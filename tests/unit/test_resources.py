@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.output.printing import object_line
 from kubectl_istio_udp.render.controller import Installation, controller
@@ -60,3 +61,27 @@ def test_rbac_rules_name_kinds_by_group_and_plural():
 )
 def test_output_names_objects_as_kubectl_does(kind, line):
     assert object_line(kind, "x", "configured") == line
+
+
+@pytest.mark.parametrize(
+    ("name", "segment"),
+    [
+        ("a/../../pods/b/proxy/x", "a%2F..%2F..%2Fpods%2Fb%2Fproxy%2Fx"),
+        ("a?b=c#d", "a%3Fb%3Dc%23d"),
+        ("a%2fb", "a%252fb"),
+        ("a\nb \u202e", "a%0Ab%20%E2%80%AE"),
+        ("..x", "..x"),
+    ],
+)
+def test_no_name_leads_to_another_path(name, segment):
+    path = RESOURCES["Service"].path
+    assert path("v1", "default", name) == f"/api/v1/namespaces/default/services/{segment}"
+    assert path("v1", name, "dns") == f"/api/v1/namespaces/{segment}/services/dns"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_dots_that_a_client_would_resolve_are_refused(name):
+    """urllib3 and the API server take `..` out of a path, quoted or not."""
+    for namespace, service in ((name, "dns"), ("default", name)):
+        with pytest.raises(UsageError, match="is not a valid Kubernetes name"):
+            RESOURCES["Service"].path("v1", namespace, service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
+from tests.unit.apiserver import ApiServer
 
 
 class Kept:
@@ -63,3 +65,50 @@ def test_what_was_forgotten_is_taken_when_it_comes_back(kept: Kept) -> None:
     kept.cache.forget("default", "coredns")
     kept.learn(1, "11")
     assert kept.changes == [(None, 1), (1, None), (None, 1)]
+
+
+class Odd(Exception):
+    """Nothing that anybody foresaw."""
+
+
+@pytest.mark.parametrize("error", [Odd(), RecursionError(), MemoryError(), OverflowError()])
+def test_an_object_that_cannot_be_read_hides_no_other(api: Api, error: Exception) -> None:
+    def keep(manifest: Any) -> int:
+        if manifest["metadata"]["name"] == "odd":
+            raise error
+        return 1
+
+    cache: Cache[int] = Cache(api, "Service", keep=keep, changed=lambda *_: None)
+    for name in ("odd", "even"):
+        cache.learn({"metadata": {"namespace": "default", "name": name}})
+    assert (cache.get("default", "odd"), cache.get("default", "even")) == (None, 1)
+
+
+def test_what_follows_from_an_object_may_fail_and_the_watch_goes_on(
+    api: Api, server: ApiServer
+) -> None:
+    """Every object after it is taken, those that the watch brings too."""
+    told: list[str] = []
+
+    def changed(key: Key, before: int | None, now: int | None) -> None:
+        told.append(key[1])
+        if key[1].startswith("odd"):
+            raise Odd
+
+    cache: Cache[int] = Cache(api, "ConfigMap", keep=lambda _: 1, changed=changed)
+    server.put(config_map("odd-1"), config_map("even-1"))
+    cache.start()
+    assert cache.wait_synced(5)
+    server.put(config_map("odd-2"))
+    server.put(config_map("even-2"))
+    deadline = time.monotonic() + 5
+    while "even-2" not in told and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {"odd-1", "even-1", "odd-2", "even-2"} <= set(told)
+    assert cache.alive
+    cache.stop()
+
+
+def config_map(name: str) -> dict[str, Any]:
+    metadata = {"namespace": "default", "name": name}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
