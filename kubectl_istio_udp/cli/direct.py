@@ -84,7 +84,7 @@ def query_command(
     from kubectl_istio_udp.cluster.hops import read_service, service_hops
     from kubectl_istio_udp.model.errors import UsageError
     from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.probe.verdict import judge
+    from kubectl_istio_udp.probe.verdict import judge, judge_one_way
 
     check_dns_label(service, "Service")
     api = common.connect()
@@ -97,9 +97,13 @@ def query_command(
     results: tuple[HopResult, ...] = ()
     if hops:
         with probing.tool(api, namespace, asked) as pod:
-            results = probing.send(api, pod, hops, probe, asked)
-    verdict = judge(results, direct_only=True)
-    proof = probing.hops_proof(results, verdict)
+            if asked.one_way:
+                results = probing.send_one_way(api, pod, hops, probe, asked, found)
+            else:
+                results = probing.send(api, pod, hops, probe, asked)
+    verdict = (judge_one_way if asked.one_way else judge)(results, direct_only=True)
+    answered = "delivered" if asked.one_way else "answered"
+    proof = probing.hops_proof(results, verdict, answered=answered)
     if asked.output == "table":
         if results:
             click.echo(printing.table(proof.rows, proof.headers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _KUBE_PROXY_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 0.5
+# A datagram is read long before; only a closed port is waited for.
+_ONE_WAY_TIMEOUT = Duration(1)
 _NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
 
 
@@ -36,6 +38,7 @@ class Asked:
     Attributes:
         query: `--query`, None for what the Service's annotation says.
         probe: `--probe`, as typed.
+        one_way: whether no answer is expected.
         count: probes to each hop.
         timeout: how long to wait for each answer.
         tool_pod: `--tool-pod`, None to look for one.
@@ -46,6 +49,7 @@ class Asked:
 
     query: str | None
     probe: str
+    one_way: bool
     count: int
     timeout: Duration
     tool_pod: str | None
@@ -62,6 +66,11 @@ class Asked:
         from kubectl_istio_udp.model.errors import UsageError
         from kubectl_istio_udp.probe.spec import parse_probe
 
+        if self.probe == "dns" and self.one_way:
+            raise UsageError(
+                "--one-way is for protocols that do not answer, and DNS does",
+                hints=["say what to send: --probe text:HELLO or --probe hex:00ff"],
+            )
         if self.probe == "dns" and not (self.query or service.query):
             where = f"-n {service.namespace} {service.name}"
             raise UsageError(
@@ -98,6 +107,12 @@ _PROBE_OPTIONS: tuple[options.Decorator, ...] = (
         show_default=True,
         metavar="dns|text:TEXT|hex:BYTES",
         help="What to send; for text and hex any datagram back is an answer.",
+    ),
+    click.option(
+        "--one-way",
+        is_flag=True,
+        help="The protocol never answers (syslog, StatsD, NetFlow): test by the pods' own UDP "
+        "counters whether the datagrams arrive.",
     ),
     click.option(
         "--count",
@@ -167,6 +182,41 @@ def send(
     )
 
 
+def send_one_way(
+    api: Api,
+    pod: ToolPod,
+    hops: Sequence[Hop],
+    probe: Probe,
+    asked: Asked,
+    service: Service,
+    gateway: tuple[str, Sequence[str]] = ("", ()),
+) -> tuple[HopResult, ...]:
+    """Send probes that nobody answers to every hop, one after the other, and see what arrives.
+
+    Args:
+        api, pod, hops, probe, asked: as for `send`.
+        service: whose pods show it.
+        gateway: the namespace and the names of the gateway's pods.
+
+    Raises:
+        ClusterError: as `send`.
+    """
+    from kubectl_istio_udp.kube.client import selector_of
+    from kubectl_istio_udp.model.errors import ClusterError
+    from kubectl_istio_udp.verify.delivery import Watched, deliver
+
+    quick = replace(asked, timeout=min(asked.timeout, _ONE_WAY_TIMEOUT))
+    names = {hop.name for hop in hops if hop.via is Via.POD}
+    try:
+        selector = selector_of(service.selector)
+        found = api.list("Pod", service.namespace, selector) if selector else []
+    except ClusterError:
+        found = []
+    servers = [each for each in found if each["metadata"]["name"] in names]
+    watched = Watched.of(service.namespace, servers, *gateway)
+    return deliver(api, hops, watched, lambda hop: send(api, pod, [hop], probe, quick)[0])
+
+
 def ask_again(
     api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, asked: Asked
 ) -> tuple[HopResult, ...]:
@@ -211,6 +261,7 @@ def hops_proof(
     verdict: Verdict,
     code: str = "rcode",
     causes: Mapping[Hop, Cause] = _NO_CAUSES,
+    answered: str = "answered",
 ) -> Proof:
     """The proof that the answers of hops are.
 
@@ -219,8 +270,9 @@ def hops_proof(
         verdict: what they prove.
         code: the name of the column of their outcome.
         causes: why hops failed, where that is known.
+        answered: the name of the column that says whether they are good.
     """
-    headers = ["target", "via", "answered", code, "time", "answer"]
+    headers = ["target", "via", answered, code, "time", "answer"]
     data = as_data(results, verdict, causes)
     text = f"{verdict.text}; {verdict.remedy}" if verdict.remedy else verdict.text
     return Proof(verdict.good, text, headers, rows(results), data)
@@ -228,11 +280,13 @@ def hops_proof(
 
 def rows(results: Sequence[HopResult]) -> list[list[str]]:
     """The rows of the table."""
+    from kubectl_istio_udp.probe.result import UNCERTAIN
+
     found = []
     for result in results:
         answer, hop = result.worst, result.hop
         outcome = answer.outcome + (" (truncated)" if answer.truncated else "")
-        answered = "yes" if result.good else "no"
+        answered = "no" if not result.good else "?" if answer.outcome in UNCERTAIN else "yes"
         if len(result.answers) > 1:
             answered = f"{result.answered}/{len(result.answers)}"
         time = "" if answer.milliseconds is None else f"{answer.milliseconds}ms"

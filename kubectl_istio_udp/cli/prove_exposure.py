@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kubectl_istio_udp.cli import probing
+from kubectl_istio_udp.model.hop import Via
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.toolpod import ToolPod
@@ -38,7 +39,8 @@ def prove_exposure(
     from kubectl_istio_udp.cluster.hops import read_outer, read_service
     from kubectl_istio_udp.kube.client import in_parallel
     from kubectl_istio_udp.model.errors import NotFound
-    from kubectl_istio_udp.probe.verdict import judge
+    from kubectl_istio_udp.probe.result import PROVED
+    from kubectl_istio_udp.probe.verdict import judge, judge_one_way
     from kubectl_istio_udp.verify.gather import known
 
     try:
@@ -56,15 +58,62 @@ def prove_exposure(
         raise
     probe = asked.probe_of(service)
     inner = _inner(spec, service, slices)
-    outer_hops = outer.hops(spec)
-    results = probing.send(api, pod, [*inner, *outer_hops], probe, asked)
-    results = probing.ask_again(api, pod, results, probe, asked)
-    verdict = judge(results)
     evidence = known(existing, spec, service, slices, outer)
+    hops = [*inner, *outer.hops(spec)]
+    if asked.one_way:
+        results = _send_one_way(api, pod, evidence, hops, probe, asked)
+        verdict = judge_one_way(results)
+    else:
+        results = probing.send(api, pod, hops, probe, asked)
+        results = probing.ask_again(api, pod, results, probe, asked)
+        verdict = judge(results)
+        delivered = _delivered(api, pod, evidence, results, probe, asked)
+        if delivered:
+            results, verdict = delivered, judge_one_way(delivered)
+    causes: dict[Hop, Cause] = {}
     if verdict.good:
-        return probing.hops_proof(results, _although_good(api, evidence, verdict))
-    causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
-    return probing.hops_proof(results, verdict, causes=causes)
+        verdict = _although_good(api, evidence, verdict)
+    else:
+        causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
+    one_way = asked.one_way or any(r.worst.outcome in PROVED for r in results)
+    answered = "delivered" if one_way else "answered"
+    return probing.hops_proof(results, verdict, causes=causes, answered=answered)
+
+
+def _delivered(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    results: Sequence[HopResult],
+    probe: Probe,
+    asked: probing.Asked,
+) -> tuple[HopResult, ...]:
+    """The results by delivery, where no pod answers the probe and all of them have read it.
+
+    A protocol that never answers looks so; a server that hangs has not read it.
+    """
+    from kubectl_istio_udp.probe.result import PROVED, REFUSED
+    from kubectl_istio_udp.probe.spec import DatagramProbe
+
+    pods = [r.worst.outcome for r in results if r.hop.via is Via.POD]
+    silent = pods and all(outcome in ("timeout", REFUSED) for outcome in pods)
+    if not isinstance(probe, DatagramProbe) or not silent:
+        return ()
+    found = _send_one_way(api, pod, evidence, [r.hop for r in results], probe, asked)
+    return found if all(r.worst.outcome in PROVED for r in found) else ()
+
+
+def _send_one_way(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    hops: Sequence[Hop],
+    probe: Probe,
+    asked: probing.Asked,
+) -> tuple[HopResult, ...]:
+    gateways = [each.name for each in evidence.gateway_pods if each.ready]
+    gateway = (evidence.spec.gateway.namespace, gateways)
+    return probing.send_one_way(api, pod, hops, probe, asked, evidence.service, gateway)
 
 
 def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
@@ -116,7 +165,6 @@ def _explained(
     asked: probing.Asked,
 ) -> tuple[dict[Hop, Cause], Verdict]:
     """The verdict with its cause, and the cause of each hop that failed like it."""
-    from kubectl_istio_udp.model.hop import Via
     from kubectl_istio_udp.probe.spec import size_of
     from kubectl_istio_udp.verify import causes, gather
 

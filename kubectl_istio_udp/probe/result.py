@@ -22,6 +22,14 @@ _CURL_EXIT = re.compile(r"^exit (\d+)$", re.MULTILINE)
 _CURL_TIME = re.compile(r"^took ([\d.]+)$", re.MULTILINE)
 _HTTP_STATUS = re.compile(r"HTTP/[\d.]+ (\d{3})")
 _TOOLS = {DnsProbe: "dig", DatagramProbe: "nc", HttpProbe: "curl"}
+# What becomes of a datagram that nobody answers (verify/delivery.py).
+DELIVERED, FORWARDED, SENT = "delivered", "forwarded", "sent"
+NOT_READ, LOST, ONE_CLIENT = "not read", "lost", "one client"
+REFUSED = "unreachable"
+# What shows, without an answer, that datagrams reach the server.
+PROVED = (DELIVERED, ONE_CLIENT)
+# What is no failure, and no proof either that these datagrams were read.
+UNCERTAIN = (FORWARDED, SENT, ONE_CLIENT)
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 
@@ -34,8 +42,9 @@ class Answer:
         answered: whether an answer arrived that is no refusal.
         outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), the status and what is wrong
             with the rest (HTTP: `200`, `200 with another body`), `answer`, `timeout`,
-            `unreachable`, `unresolved` (the target's name), `garbled` (no DNS response), or
-            `no HTTP`.
+            `unreachable`, `unresolved` (the target's name), `garbled` (no DNS response),
+            `no HTTP`, or of a protocol that does not answer DELIVERED, FORWARDED, SENT, NOT_READ,
+            LOST or ONE_CLIENT.
         truncated: whether the DNS answer was cut to fit a datagram (flag TC).
         milliseconds: how long it took, None where the tool does not say.
         text: the records, or the payload: as text where it is printable, else as hexadecimal.
@@ -52,7 +61,7 @@ class Answer:
     @property
     def arrived(self) -> bool:
         """Whether any datagram came back, a refusal too: then the path is sound."""
-        return self.outcome not in ("timeout", "unreachable", "unresolved")
+        return self.outcome not in ("timeout", "unreachable", "unresolved", LOST, NOT_READ)
 
 
 def read_answer(

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.probe.result import Answer
+from kubectl_istio_udp.probe.result import (
+    DELIVERED,
+    FORWARDED,
+    LOST,
+    NOT_READ,
+    ONE_CLIENT,
+    SENT,
+    Answer,
+)
 
 ANSWERED = "Answered"
 NO_ENDPOINT = "NoEndpoints"
@@ -19,6 +27,23 @@ _REASONS = {
     "unresolved": "NameNotResolved",
     "garbled": "NoDnsAnswer",
     "no HTTP": "NoHttpAnswer",
+    DELIVERED: "Delivered",
+    FORWARDED: "Forwarded",
+    SENT: "Sent",
+    ONE_CLIENT: "OneClient",
+    NOT_READ: "NotRead",
+    LOST: "NotDelivered",
+}
+_ANSWER = ("pods answer", "the gateway answers")
+_DELIVER = ("pods read the datagrams", "the gateway sends them on")
+# What the weakest of the hops shows, when none is bad.
+_ONE_WAY = {
+    DELIVERED: "every hop delivers: the server reads the datagrams, and does not answer",
+    FORWARDED: "sent, and the gateway sends it on; this protocol does not answer, and the server's "
+    "pod has no `cat` to show what it reads",
+    ONE_CLIENT: "sent; this protocol does not answer, and the server's socket is connected to one "
+    "client: it takes no other's datagrams",
+    SENT: "sent; this protocol does not answer, and no pod shows what arrives",
 }
 
 
@@ -48,7 +73,8 @@ class HopResult:
     def reason(self) -> str:
         """One word for programs: `Answered`, or what the worst answer is."""
         worst = self.worst
-        return ANSWERED if worst.answered else _REASONS.get(worst.outcome, "ErrorAnswer")
+        usual = ANSWERED if worst.answered else "ErrorAnswer"
+        return _REASONS.get(worst.outcome, usual)
 
 
 @dataclass(frozen=True)
@@ -79,7 +105,9 @@ class Verdict:
         )
 
 
-def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict:
+def judge(
+    results: Sequence[HopResult], *, direct_only: bool = False, before: tuple[str, str] = _ANSWER
+) -> Verdict:
     """Name the hop that is broken, going from the pods outwards.
 
     Args:
@@ -97,8 +125,25 @@ def judge(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict
     if direct_only:
         return Verdict(True, None, f"{_count(pods, 'pod')} answered")
     if not any(r.hop.via is Via.GATEWAY for r in results):
-        return Verdict(False, None, f"pods answer, but {_NO_GATEWAY}", NO_GATEWAY)
-    return _outwards(results, "pods answer")
+        return Verdict(False, None, f"{before[0]}, but {_NO_GATEWAY}", NO_GATEWAY)
+    return _outwards(results, *before)
+
+
+def judge_one_way(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict:
+    """The verdict for a protocol that does not answer.
+
+    Args:
+        results: what verify.delivery found of each hop.
+        direct_only: whether only the pods were sent to.
+    """
+    verdict = judge(results, direct_only=direct_only, before=_DELIVER)
+    if not verdict.good:
+        return verdict
+    outcomes = [r.worst.outcome for r in results if r.worst.outcome in _ONE_WAY]
+    for outcome in (SENT, FORWARDED, ONE_CLIENT, DELIVERED):
+        if outcome in outcomes:
+            return replace(verdict, text=_ONE_WAY[outcome], reason=_REASONS[outcome])
+    return verdict
 
 
 def no_endpoint(ports: Sequence[int]) -> Verdict:
@@ -116,12 +161,12 @@ def judge_response(results: Sequence[HopResult]) -> Verdict:
     """
     if not results:
         return Verdict(False, None, _NO_GATEWAY, NO_GATEWAY)
-    return _outwards(results, "")
+    return _outwards(results, "", _ANSWER[1])
 
 
-def _outwards(results: Sequence[HopResult], first: str) -> Verdict:
-    """The verdict over the hops beyond the pods; `first` says what answered before them."""
-    steps = ((Via.SIDECAR, first), (Via.GATEWAY, first), (Via.SERVICE, "the gateway answers"))
+def _outwards(results: Sequence[HopResult], pods: str, gateway: str) -> Verdict:
+    """The verdict over the hops beyond the pods, with what to say of those that are good."""
+    steps = ((Via.SIDECAR, pods), (Via.GATEWAY, pods), (Via.SERVICE, gateway))
     for via, before in steps:
         bad = [r for r in results if r.hop.via is via and not r.good]
         if bad:
@@ -156,6 +201,8 @@ _SILENCE = {
     "timeout": "does not answer",
     "unreachable": "refuses the port",
     "unresolved": "has a name that does not resolve",
+    NOT_READ: "gets the datagrams, and its server does not read them",
+    LOST: "does not get the datagrams, or does not pass them on",
 }
 
 

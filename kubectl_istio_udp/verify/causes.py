@@ -16,11 +16,12 @@ from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewaySer
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import EXPORT_TO_ANNOTATION
+from kubectl_istio_udp.probe.result import LOST, NOT_READ
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
 
 _CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"
 _SHOWN = 3
-_SILENT = ("timeout", "unreachable")
+_SILENT = ("timeout", "unreachable", LOST, NOT_READ)
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,18 @@ def why_hop_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
 def _why_pod_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
     if outcome == "unreachable":
         return Cause("PortRefused", f"nothing listens on {hop.port}/UDP there")
-    if outcome != "timeout":
+    if outcome == NOT_READ:
+        return Cause("NotRead", "its server is too busy, or hangs")
+    if outcome not in ("timeout", LOST):
         return Cause("NameNotResolved" if outcome == "unresolved" else "ErrorAnswer")
-    if evidence.policies:
-        return Cause(
-            "NoAnswer", f"NetworkPolicies that select such pods: {_some(evidence.policies)}"
-        )
-    return Cause("NoAnswer")
+    policies = evidence.policies
+    text = f"NetworkPolicies that select such pods: {_some(policies)}" if policies else ""
+    if outcome == LOST:
+        return Cause("NotDelivered", text)
+    datagram = evidence.probe_bytes is not None
+    return Cause(
+        "NoAnswer", text, "if this protocol never answers, add --one-way" if datagram else ""
+    )
 
 
 def _why_no_gateway(evidence: Evidence) -> Cause:
@@ -139,10 +145,10 @@ def no_address(evidence: Evidence, why_pending: Callable[[Manifest], str]) -> Ca
     if front is None or not is_pending(front):
         return None
     why = why_pending(front)
-    text = f"every hop answered, but the load balancer of {_front_name(evidence)} has no address"
     return Cause(
         "NoAddress",
-        f"{text}: clients outside the cluster have no way in{f' ({why})' if why else ''}",
+        "clients outside the cluster have no way in: the load balancer of "
+        f"{_front_name(evidence)} has no address{f' ({why})' if why else ''}",
         pending_remedy(front),
     )
 
