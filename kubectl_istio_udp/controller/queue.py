@@ -2,6 +2,10 @@
 
 A key that is being worked on is not given to a second worker; asked for meanwhile, it comes again
 afterwards. A key that failed comes again later, each time after a longer while.
+
+Keys belong to groups (an exposure's namespace), and the groups take turns: one that asks for a
+thousand keys, or for one key again and again, delays another group's key by one look and no more.
+No group has all workers: some are left for whoever comes next.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import heapq
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -21,14 +26,33 @@ Key = TypeVar("Key", bound=Hashable)
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 15.0
 
 
+def _alone(key: Hashable) -> Hashable:
+    return key
+
+
 class WorkQueue(Generic[Key]):
     """Keys that wait for a worker. Safe to use from several threads."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """An empty queue; `clock` gives seconds."""
-        self._clock = clock
-        self._ready: dict[Key, float] = {}
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        group: Callable[[Key], Hashable] = _alone,
+        at_once: int | None = None,
+    ) -> None:
+        """Start empty and closed.
+
+        Args:
+            clock: gives seconds.
+            group: whose turn a key is.
+            at_once: how many keys of one group may be worked on at the same time; None for any
+                number.
+        """
+        self._clock, self._group, self._at_once = clock, group, at_once
+        # The groups in the order of their turns, each with its keys and since when they wait.
+        self._ready: dict[Hashable, dict[Key, float]] = {}
         self._working: dict[Key, float | None] = {}
+        self._busy: Counter[Hashable] = Counter()
         self._later: list[tuple[float, int, Key]] = []
         self._due: dict[Key, float] = {}
         self._backoffs: dict[Key, Backoff] = {}
@@ -39,7 +63,13 @@ class WorkQueue(Generic[Key]):
 
     def __len__(self) -> int:
         """How many keys wait for a worker now."""
-        return len(self._ready)
+        with self._changed:
+            return sum(map(len, self._ready.values()))
+
+    def pending(self, key: Key) -> bool:
+        """Whether a key waits for a worker, or is being worked on."""
+        with self._changed:
+            return key in self._working or key in self._ready.get(self._group(key), ())
 
     def open(self) -> None:
         """Give keys to workers from now on."""
@@ -68,12 +98,14 @@ class WorkQueue(Generic[Key]):
     def add(self, key: Key) -> None:
         """Ask for a key, now."""
         with self._changed:
-            if key in self._working:
-                if self._working[key] is None:
-                    self._working[key] = self._clock()
-            elif key not in self._ready:
-                self._ready[key] = self._clock()
-                self._changed.notify()
+            if key not in self._working:
+                self._wait(key, self._clock())
+            elif self._working[key] is None:
+                self._working[key] = self._clock()
+
+    def _wait(self, key: Key, since: float) -> None:
+        self._ready.setdefault(self._group(key), {}).setdefault(key, since)
+        self._changed.notify()
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Ask for a key after a while; asked for twice, the sooner counts."""
@@ -93,13 +125,18 @@ class WorkQueue(Generic[Key]):
         self.add_later(key, seconds)
         return seconds
 
+    def failures(self, key: Key) -> int:
+        """How often a key has failed since it last succeeded."""
+        with self._changed:
+            return self._backoffs[key].failures if key in self._backoffs else 0
+
     def succeeded(self, key: Key) -> None:
         """Forget that a key has failed."""
         with self._changed:
             self._backoffs.pop(key, None)
 
     def take(self, seconds: float) -> tuple[Key, float] | None:
-        """The key that has waited longest, and since when (the clock's seconds).
+        """The key that waits longest in the group whose turn it is, and since when.
 
         The caller must call `done` afterwards. None where there is none for that many seconds.
         """
@@ -108,22 +145,40 @@ class WorkQueue(Generic[Key]):
             while True:
                 now = self._clock()
                 self._bring_due(now)
-                if self._open and self._ready:
-                    key = next(iter(self._ready))
-                    since = self._ready.pop(key)
-                    self._working[key] = None
-                    return key, since
+                if self._open and (found := self._next()):
+                    return found
                 if self._ended or now >= deadline:
                     return None
                 until = min(deadline, self._later[0][0]) if self._later else deadline
                 self._changed.wait(max(0.0, until - now))
 
+    def _next(self) -> tuple[Key, float] | None:
+        """Take a key from the first group that has a worker left; its next turn is the last."""
+        for group, keys in self._ready.items():
+            if self._at_once is not None and self._busy[group] >= self._at_once:
+                continue
+            key = next(iter(keys))
+            since = keys.pop(key)
+            del self._ready[group]
+            if keys:
+                self._ready[group] = keys
+            self._working[key] = None
+            self._busy[group] += 1
+            return key, since
+        return None
+
     def done(self, key: Key) -> None:
         """A worker has finished with a key."""
         with self._changed:
             again = self._working.pop(key)
+            group = self._group(key)
+            self._busy[group] -= 1
+            if not self._busy[group]:
+                del self._busy[group]
             if again is not None:
-                self._ready[key] = again
+                self._wait(key, again)
+            elif group in self._ready:
+                # One that waited for this group's worker may go on.
                 self._changed.notify()
 
     def _bring_due(self, now: float) -> None:

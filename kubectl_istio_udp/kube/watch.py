@@ -34,22 +34,26 @@ _log = logging.getLogger(__name__)
 
 
 class Backoff:
-    """How long to wait after each failure: longer each time, by chance, until one succeeds."""
+    """How long to wait after each failure: longer each time, by chance, until one succeeds.
+
+    Attributes:
+        failures: how many there were since the last success.
+    """
 
     def __init__(self, first: float = _FIRST_WAIT, longest: float = _LONGEST_WAIT) -> None:
         """Take the bounds of the waits, in seconds."""
         self._first, self._longest = first, longest
-        self._failures = 0
+        self.failures = 0
 
     def succeeded(self) -> None:
         """Begin anew."""
-        self._failures = 0
+        self.failures = 0
 
     def seconds(self, error: BaseException | None = None) -> float:
         """How long to wait now; at least what the server asks for, within bounds."""
         # A power beyond 2**30 would be no float in the end, and is far over any bound.
-        ceiling = min(self._longest, self._first * 2 ** min(self._failures, 30))
-        self._failures += 1
+        ceiling = min(self._longest, self._first * 2 ** min(self.failures, 30))
+        self.failures += 1
         asked = (error.retry_after or 0.0) if isinstance(error, Busy) else 0.0
         return max(random.uniform(ceiling / 2, ceiling), min(asked, self._longest))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from operator import itemgetter
 
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.kube.watch import Backoff
@@ -105,3 +106,31 @@ def test_ended_it_gives_waiting_workers_nothing_at_once():
     queue.end()
     worker.join(5)
     assert taken == [None]
+
+
+def test_groups_take_turns():
+    queue = WorkQueue(Clock(), group=itemgetter(0), at_once=2)
+    queue.open()
+    for number in range(1000):
+        queue.add(("loud", number))
+    queue.add(("quiet", 0))
+    taken = [queue.take(0)[0] for _ in range(3)]
+    assert taken == [("loud", 0), ("quiet", 0), ("loud", 1)]
+    # No group has all workers.
+    assert queue.take(0) is None
+    queue.add(("third", 0))
+    assert queue.take(0)[0] == ("third", 0)
+    queue.done(("loud", 0))
+    assert queue.take(0)[0] == ("loud", 2)
+
+
+def test_one_that_is_asked_for_again_and_again_waits_for_its_turn():
+    queue = WorkQueue(Clock(), group=itemgetter(0))
+    queue.open()
+    queue.add(("loud", 0))
+    queue.add(("quiet", 0))
+    assert queue.take(0)[0] == ("loud", 0)
+    queue.add(("loud", 0))
+    queue.done(("loud", 0))
+    assert queue.pending(("loud", 0)) and not queue.pending(("other", 0))
+    assert queue.take(0)[0] == ("quiet", 0)
