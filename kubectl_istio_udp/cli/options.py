@@ -15,6 +15,7 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
+from kubectl_istio_udp.model.permission import named_setting
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
@@ -297,6 +298,33 @@ allow_all_option = click.option(
     is_flag=True,
     help="Every namespace may expose every port; else only what its Namespace's annotation "
     "kubectl-istio-udp/allow says.",
+)
+
+
+class _SettingType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """NAME=VALUE of a setting that Namespaces' annotations override."""
+
+    name = "setting"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Read it.
+
+        Raises:
+            UsageError: there is no such setting, or it takes no such value.
+        """
+        return value if isinstance(value, tuple) else named_setting(value)
+
+
+namespace_default_option = click.option(
+    "--namespace-default",
+    "defaults",
+    multiple=True,
+    type=_SettingType(),
+    metavar="NAME=VALUE",
+    help="What a namespace is allowed where its annotation kubectl-istio-udp/NAME says nothing: "
+    "allow-sessions=2000, for example; repeatable.",
 )
 
 validate_option = click.option(

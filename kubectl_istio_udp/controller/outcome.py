@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
+from kubectl_istio_udp.model.exposure import ExposureSpec
 
 # ok: as wished. manual: a person's, of which only listed endpoints are kept true. waiting: for a
 # port, a gateway, or because it changed a moment ago. refused: the wish must change. failed: the
@@ -22,6 +23,16 @@ NOT_WRITTEN, PORT_MISSING = "ExposeFailed", "PortMissing"
 # Findings that another exposure's end may put right: a name or a port that is taken, sessions,
 # memory.
 _MAY_PASS = frozenset({"U101", "U102", "U103", "U108", "U109"})
+# A finding's text may name other tenants' objects, numbers and addresses. These do not; what is
+# said in place of others is below, and a new finding says no more than its code.
+_NAMES_NOBODY_ELSE = frozenset({"U101", "U106", "U107", "U109"})
+_FOR_TENANTS = {
+    "U102": "a name that this exposure needs is taken at gateway {gateway}",
+    "U103": "gateway {gateway}: port {ports} is taken",
+    "U104": "gateway {gateway}: port {ports} is taken",
+    "U105": "the Service of gateway {gateway} cannot take a port that this exposure asks for",
+    "U108": "gateway {gateway} has not enough sessions left; ask for fewer (max-sessions)",
+}
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,18 @@ class Outcome:
     Attributes:
         state: one of STATES, GONE where there is no exposure any more.
         reason: in one word, as Events have it; "" where there is nothing to tell.
-        message: in a sentence.
+        message: in a sentence, for whoever may read the Service's Events: it names nobody else's
+            objects.
+        detail: the same for administrators, who see it in the log; "" where there is no more.
+        after: the exposure whose next look may put it right; None where none may.
         again: seconds after which it must be looked at again; None where a change will tell.
     """
 
     state: str
     reason: str = ""
     message: str = ""
+    detail: str = ""
+    after: tuple[str, str] | None = None
     again: float | None = None
 
 
@@ -55,8 +71,25 @@ def invalid(error: IstioUdpError) -> Outcome:
     return Outcome(REFUSED, INVALID, "; ".join([error.message, *error.hints[:1]]))
 
 
-def refused(findings: Sequence[Finding]) -> Outcome:
-    """What the checks found; the first says why, and whether time may put it right."""
+def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
+    """What the checks found; the first says why, and whether time may put it right.
+
+    Args:
+        findings: the checks' errors, at least one.
+        spec: what they were found about.
+    """
     first = findings[0]
     state = WAITING if all(finding.code in _MAY_PASS for finding in findings) else REFUSED
-    return Outcome(state, PORT_TAKEN if first.code == "U103" else NOT_TAKEN, str(first))
+    reason = PORT_TAKEN if first.code == "U103" else NOT_TAKEN
+    if first.code in _NAMES_NOBODY_ELSE:
+        return Outcome(state, reason, str(first))
+    said = _FOR_TENANTS.get(first.code, "gateway {gateway} cannot take it")
+    ports = ", ".join(f"{port.listener_port}/UDP" for port in spec.ports)
+    message = f"{said.format(gateway=spec.gateway, ports=ports)} [{first.code}]"
+    return Outcome(state, reason, message, str(first))
+
+
+def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
+    """An older request comes first; only administrators are told whose it is."""
+    said = f"port {min(ports)}/UDP of gateway {gateway} is already requested by "
+    return Outcome(WAITING, PORT_TAKEN, f"{said}an older Service", f"{said}the older {by}")

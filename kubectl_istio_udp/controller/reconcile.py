@@ -32,15 +32,15 @@ from kubectl_istio_udp.controller.outcome import (
     NOT_TAKEN,
     OK,
     PORT_MISSING,
-    PORT_TAKEN,
     REFUSED,
     WAITING,
     Outcome,
     Refusal,
     invalid,
     refused,
+    taken,
 )
-from kubectl_istio_udp.controller.view import Own, View
+from kubectl_istio_udp.controller.view import Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
@@ -53,12 +53,13 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
+from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
-from kubectl_istio_udp.model.sessions import automatic_sessions
+from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
-from kubectl_istio_udp.model.wish import ALLOWED_ALL, About, Permission, Wish
+from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import service_entry
@@ -73,6 +74,11 @@ _LISTENER_SECONDS = 5.0
 # The gateway is everybody's: an exposure changes its part of it no more often, whoever flips an
 # annotation, or edits back and forth against us. Endpoints are no part of the gateway.
 _CALM_SECONDS = 5.0
+
+
+# A Service that is replaced is deleted and made again. Until this has passed, nothing of its
+# exposure is taken away: not the load balancer's address, nor the listener, nor the endpoints.
+_REPLACE_SECONDS = 10.0
 
 
 class NotLeading(IstioUdpError):
@@ -101,6 +107,8 @@ class Reconciler:
         *,
         file_limit: int,
         allow_all: bool,
+        defaults: Mapping[str, str],
+        may_take: Callable[[Key], bool],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
         freed: Callable[[Claims], None],
@@ -113,13 +121,16 @@ class Reconciler:
             view: what to decide on.
             file_limit: how many files each gateway's Envoy may open.
             allow_all: whether every namespace may expose every port.
+            defaults: what namespaces are allowed, where their annotations say nothing, by name.
+            may_take: whether an intent may yet take the ports that it asks for.
             may_write: whether this replica leads.
             wrote: called with verb and kind of each request that writes.
             freed: called with what was to be claimed, when it could not be written.
             clock: gives seconds.
         """
         self._api, self._view = api, view
-        self._file_limit, self._allow_all = file_limit, allow_all
+        self._file_limit, self._allow_all, self._defaults = file_limit, allow_all, defaults
+        self._may_take = may_take
         self._may_write, self._wrote, self._freed = may_write, wrote, freed
         self._clock = clock
         self._deciding = threading.Lock()
@@ -127,6 +138,14 @@ class Reconciler:
         self._silent: dict[Key, float] = {}
         # Until when an exposure's part of the gateway stays as it is.
         self._calm: dict[Key, float] = {}
+        # Until when an exposure stays that nobody asks for any more, or whose addresses are gone.
+        self._missed: dict[Key, float] = {}
+        self._emptied: dict[Key, float] = {}
+
+    def begin(self) -> None:
+        """Forget what was seen while this replica led before: all waits begin anew."""
+        for until in (self._silent, self._calm, self._missed, self._emptied):
+            until.clear()
 
     def reconcile(self, key: Key) -> Outcome:
         """Look at an exposure and write what is missing.
@@ -136,28 +155,61 @@ class Reconciler:
         """
         wished, own = self._view.wish(key), self._view.own(key)
         if own.there and own.source is None:
-            self._refresh(own, names.MANAGER)
-            return self._made_by_hand(key, own) if wished else Outcome(MANUAL)
+            left = self._refresh(own, names.MANAGER)
+            found = self._made_by_hand(key, own) if wished else Outcome(MANUAL)
+            return replace(found, again=left or None)
         space = self._view.spaces.get("", key[0])
-        if wished is None or space is None or space.leaving:
+        if space is None or space.leaving:
             return self._withdraw(key, own)
+        if wished is None:
+            left = self._left(self._missed, key, _REPLACE_SECONDS) if own.there else 0
+            return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, own)
+        self._missed.pop(key, None)
         try:
-            permission = ALLOWED_ALL if self._allow_all else Permission.parse(space.annotations)
-            self._still_allowed(own, permission)
-            if isinstance(wished, UsageError):
-                raise Refusal(invalid(wished))
-            return self._honour(wished, permission, own)
+            permission = self._permission(space)
         except UsageError as error:
-            outcome = invalid(error)
-        except Refusal as refusal:
-            outcome = refusal.outcome
+            self._refresh(own, MANAGER)
+            return invalid(error)
+        return self._allowed(key, wished, permission, own)
+
+    def _permission(self, space: Space) -> Permission:
+        if self._allow_all:
+            return ALLOWED_ALL
+        return Permission.parse(space.annotations, self._defaults)
+
+    def _allowed(
+        self, key: Key, wished: Wish | UsageError, permission: Permission, own: Own
+    ) -> Outcome:
+        """What was honoured once stays while it is allowed, whatever is asked for now."""
+        lost = permission.withdrawn(Use.of_spec(own.held)) if own.held else ""
+        try:
+            outcome = self._asked(wished, permission, own)
         except _MovesError:
             return self._withdraw(key, own)
-        if outcome.reason == FORBIDDEN and own.there:
-            return replace(self._withdraw(key, own), reason=FORBIDDEN, message=outcome.message)
-        # What was honoured once goes on, and its endpoints stay true.
-        self._refresh(own, MANAGER)
+        except IstioUdpError:
+            if lost:
+                return replace(self._withdraw(key, own), reason=FORBIDDEN, message=lost)
+            raise
+        if lost and outcome.state != OK:
+            return replace(self._withdraw(key, own), reason=FORBIDDEN, message=lost)
+        if outcome.state != OK:
+            self._refresh(own, MANAGER)
         return outcome
+
+    def _asked(self, wished: Wish | UsageError, permission: Permission, own: Own) -> Outcome:
+        """Do what is asked for, or say why not."""
+        try:
+            if isinstance(wished, UsageError):
+                return invalid(wished)
+            return self._honour(wished, permission, own)
+        except UsageError as error:
+            return invalid(error)
+        except Refusal as refusal:
+            return refusal.outcome
+
+    def _left(self, since: dict[Key, float], key: Key, seconds: float) -> float:
+        """The seconds that are left of a wait, which begins when it is first asked for."""
+        return since.setdefault(key, self._clock() + seconds) - self._clock()
 
     def about(self, key: Key) -> About | None:
         """The object that what happens to an exposure is to be told of."""
@@ -178,35 +230,39 @@ class Reconciler:
             f"kubectl istio-udp delete -n {key[0]} {key[1]}",
         )
 
-    def _still_allowed(self, own: Own, permission: Permission) -> None:
-        """Raises Refusal where what there is may not be any more."""
-        if own.spec is not None:
-            self._permit(own.spec.namespace, [p.gateway_port for p in own.spec.ports], permission)
+    def _permit(self, permission: Permission, use: Use) -> None:
+        if objection := permission.objection(use):
+            raise Refusal(Outcome(REFUSED, FORBIDDEN, objection))
 
-    def _permit(self, namespace: str, ports: Iterable[int], permission: Permission) -> None:
-        forbidden = [port for port in ports if permission.forbids(port)]
-        if forbidden:
+    def _permit_request(self, wish: Wish, permission: Permission) -> None:
+        """Refuse what is not allowed before any work is done for it.
+
+        Raises:
+            Refusal: it is not allowed, or too many Services of the namespace ask.
+        """
+        self._permit(permission, Use.of_request(wish.request, wish.udp_ports))
+        most = permission.total_ports
+        if not permission.everything and not self._view.is_within(wish.key, most):
             raise Refusal(
                 Outcome(
-                    REFUSED,
-                    FORBIDDEN,
-                    f"namespace {namespace} may not expose gateway port {forbidden[0]}; its "
-                    "administrator allows ports by the annotation kubectl-istio-udp/allow "
-                    "on the Namespace",
+                    WAITING,
+                    NOT_TAKEN,
+                    f"{most} older Services of the namespace ask to be exposed; more are not "
+                    "looked at (annotation kubectl-istio-udp/allow-total-ports on the Namespace)",
                 )
             )
 
     def _honour(self, wish: Wish, permission: Permission, own: Own) -> Outcome:
+        self._permit_request(wish, permission)
         facts = self._decide(wish, permission, own)
         exposure, snapshot = facts.exposure, facts.snapshot
         todo = [marked(write) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
         kinds = {write.kind for write in differing}
         if "EnvoyFilter" in kinds and own.there and (left := self._calm_left(wish.key)) > 0:
-            self._refresh(own, MANAGER)
             return Outcome(WAITING, again=left)
         if kinds - {"ServiceEntry"}:
-            with self._decided(wish, exposure, snapshot, todo):
+            with self._decided(wish, permission, exposure, snapshot, todo):
                 if "EnvoyFilter" in kinds:
                     self._calm[wish.key] = self._clock() + _CALM_SECONDS
                 self._apply_all(differing)
@@ -246,8 +302,10 @@ class Reconciler:
                     "exposes such",
                 )
             )
-        gateway = self._gateway(wish, own)
-        asked = self._sticky(request.discovery, service, own)
+        gateway = self._gateway(wish, permission, own)
+        if own.spec is not None and (left := self._emptied_left(own.spec)) > 0:
+            raise Refusal(Outcome(WAITING, again=left))
+        asked = self._discovery(request.discovery, permission, service, own)
         snapshot = Snapshot(
             service=service,
             slices=view.pieces((service.namespace, service.name)),
@@ -260,7 +318,7 @@ class Reconciler:
             request, discovery=asked, automatic_sessions=request.expect_rate is not None
         )
         planned = plan(request, snapshot).exposure
-        self._permit(request.namespace, [p.gateway_port for p in planned.spec.ports], permission)
+        self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=True))
         exposure = _steady(planned, service)
         sessions = self._sessions(wish, permission, own, exposure, gateway)
         options = replace(exposure.spec.options, max_sessions=sessions)
@@ -269,9 +327,25 @@ class Reconciler:
             spec = own.spec  # which has its JSON at hand
         return _Facts(replace(exposure, spec=spec), snapshot)
 
-    def _gateway(self, wish: Wish, own: Own) -> Gateway:
+    def _emptied_left(self, spec: ExposureSpec) -> float:
+        """Seconds for which the listed addresses of a Service without any EndpointSlice are kept.
+
+        A Service with a selector has one, even without pods. One that has just been deleted and
+        made again has none yet.
+        """
+        by_hand = (service := self._view.service((spec.namespace, spec.service))) is not None and (
+            not service.selector
+        )
+        listed = spec.discovery is Discovery.ENDPOINTS
+        if by_hand or not listed or self._view.pieces((spec.namespace, spec.service)):
+            self._emptied.pop(spec.key, None)
+            return 0.0
+        return max(0.0, self._left(self._emptied, spec.key, _REPLACE_SECONDS))
+
+    def _gateway(self, wish: Wish, permission: Permission, own: Own) -> Gateway:
+        allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
         try:
-            gateway = choose_gateway(self._view.gateways(), wish.gateway)
+            gateway = choose_gateway(allowed, wish.gateway)
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
             message = (
@@ -286,15 +360,19 @@ class Reconciler:
         # Another gateway: what is at the first one goes, then this is looked at again.
         raise _MovesError(f"it is at gateway {before}")
 
-    def _sticky(self, asked: Discovery | None, service: Service, own: Own) -> Discovery | None:
-        """What `auto` came to once stays, if it is a list: a list can say everything.
+    def _discovery(
+        self, asked: Discovery | None, permission: Permission, service: Service, own: Own
+    ) -> Discovery | None:
+        """How addresses are to be found; None lets the plan choose.
 
-        Otherwise an exposure would change with every rolling update of a named port.
+        What `auto` came to once stays, if it is a list: a list can say everything. Otherwise an
+        exposure would change with every rolling update of a named port.
         """
+        if asked is not None or service.external_name is not None:
+            return asked
         listed = own.spec is not None and own.spec.discovery is Discovery.ENDPOINTS
-        if asked is None and listed and service.external_name is None:
-            return Discovery.ENDPOINTS
-        return asked
+        free = permission.everything or Discovery.SELECTOR in permission.discoveries
+        return Discovery.ENDPOINTS if listed or not free else None
 
     def _sessions(
         self,
@@ -305,28 +383,54 @@ class Reconciler:
         gateway: Gateway,
     ) -> int:
         """How many sessions a port gets: as wished for, as before, or what there is room for."""
-        most = permission.sessions
-        asked = exposure.spec.options.max_sessions
-        if not wish.request.automatic_sessions or wish.request.expect_rate is not None:
-            if asked > most and not permission.everything:
-                raise Refusal(
-                    Outcome(
-                        REFUSED,
-                        FORBIDDEN,
-                        f"{asked} sessions are more than the {most} that namespace "
-                        f"{wish.request.namespace} may have on a port (annotation "
-                        "kubectl-istio-udp/allow-sessions on the Namespace)",
-                    )
-                )
-            return asked
-        spec, ports = own.spec, len(exposure.spec.ports)
+        asked = wish.request
+        if not asked.automatic_sessions or asked.expect_rate is not None:
+            self._permit(permission, Use.of_spec(exposure.spec))
+            return exposure.spec.options.max_sessions
+        spec, ports = own.held, len(exposure.spec.ports)
+        left = permission.total_sessions - self._in_namespace(exposure.spec)[1]
         if spec is not None and len(spec.ports) == ports:
             found = spec.options.max_sessions
         else:
             elsewhere = self._others(exposure.spec, gateway)
             found = automatic_sessions(self._file_limit, elsewhere.sessions, ports, None)
-        # Kept numbers too: an annotation that a tenant may have forged says them.
-        return found if permission.everything else min(found, most)
+            # Half, so that the namespace's next exposure finds some too.
+            left = max(left // 2, min(left, FEW_SESSIONS))
+        if permission.everything:
+            return found
+        # Kept numbers too: less may be allowed now.
+        return max(1, min(found, permission.sessions, left // ports))
+
+    def _in_namespace(self, spec: ExposureSpec) -> tuple[int, int]:
+        """The ports and the sessions of the namespace's other exposures, at all gateways."""
+        found = {each.key: each for each in self._view.in_namespace(spec.namespace)}
+        pending = self._pending.copy().items()
+        found |= {key: each for key, (_, each) in pending if key[0] == spec.namespace}
+        found.pop(spec.key, None)
+        taken = [_taken(each) for each in found.values()]
+        return sum(ports for ports, _ in taken), sum(sessions for _, sessions in taken)
+
+    def _permit_total(self, permission: Permission, spec: ExposureSpec) -> None:
+        """Raise Refusal where the namespace's exposures would grow beyond what it may have."""
+        if permission.everything:
+            return
+        there = self._view.own(spec.key).held
+        before = _taken(there) if there else (0, 0)
+        most = (permission.total_ports, permission.total_sessions)
+        rows = zip(
+            ("ports", "sessions"), _taken(spec), before, self._in_namespace(spec), most, strict=True
+        )
+        for what, now, had, others, limit in rows:
+            if now > had and others + now > limit:
+                raise Refusal(
+                    Outcome(
+                        WAITING,
+                        NOT_TAKEN,
+                        f"with it the namespace's exposures would have {others + now} {what}, more "
+                        f"than the {limit} allowed (annotation "
+                        f"kubectl-istio-udp/allow-total-{what} on the Namespace)",
+                    )
+                )
 
     def _others(self, spec: ExposureSpec, gateway: Gateway) -> GatewayUsage:
         """What other exposures hold of a gateway, what is being written included."""
@@ -345,7 +449,12 @@ class Reconciler:
 
     @contextmanager
     def _decided(
-        self, wish: Wish, exposure: Exposure, snapshot: Snapshot, todo: Sequence[Write]
+        self,
+        wish: Wish,
+        permission: Permission,
+        exposure: Exposure,
+        snapshot: Snapshot,
+        todo: Sequence[Write],
     ) -> Iterator[None]:
         """Check that the gateway takes it, and keep it from others until it is written.
 
@@ -357,8 +466,9 @@ class Reconciler:
         with self._deciding:
             found = self._find_errors(exposure, snapshot, todo)
             if found:
-                raise Refusal(refused(found))
-            self._yield_to_older(wish, exposure, claims)
+                raise Refusal(refused(found, spec))
+            self._permit_total(permission, spec)
+            self._yield_to_older(wish, spec, claims)
             self._pending[spec.key] = (claims, spec)
         try:
             yield
@@ -373,7 +483,7 @@ class Reconciler:
     ) -> tuple[Finding, ...]:
         """What `expose` would refuse it for, with what is on its way counted as there."""
         view, spec = self._view, exposure.spec
-        own = view.own(spec.key).spec
+        own = view.own(spec.key).held
         # Of a thousand filters those that have nothing to do with this one are passed over first.
         ports = {port.listener_port for port in spec.ports}
         taken = {spec.proxy_name(port) for port in spec.ports}
@@ -396,59 +506,48 @@ class Reconciler:
         )
         return errors(check_expose(exposure, seen))
 
-    def _yield_to_older(self, wish: Wish, exposure: Exposure, claims: Claims) -> None:
-        """Raise Refusal where an older wish for one of the ports could be honoured now, and is not.
+    def _yield_to_older(self, wish: Wish, spec: ExposureSpec, claims: Claims) -> None:
+        """Raise Refusal where an older intent for one of the ports may yet take it.
 
-        Whoever has a port keeps it; among those who only wish for it the older comes first, in
-        whatever order they are looked at.
+        Whoever has a port keeps it; among those who only ask for it the older comes first, in
+        whatever order they are looked at. Nothing is planned for the others here: how it stands
+        with them is known from the last look at them, and where it is not, that look comes first.
         """
-        view, spec = self._view, exposure.spec
-        held = (
-            {port.listener_port for port in own.ports}
-            if (own := view.own(spec.key).spec)
-            else set()
-        )
+        own = self._view.own(spec.key).held
+        held = {port.listener_port for port in own.ports} if own else set()
         wanted = claims.udp_ports - held
-        for older in view.rivals(wanted):
+        for older in self._view.rivals(wanted):
             if older.about.rank >= wish.about.rank:
                 return
-            if older.key == spec.key:
-                continue
-            ports = self._could_have(older, spec)
-            if ports & wanted:
-                raise Refusal(
-                    Outcome(
-                        WAITING,
-                        PORT_TAKEN,
-                        f"port {min(ports & wanted)}/UDP of gateway {spec.gateway} goes to the "
-                        f"older wish of Service {older.key[0]}/{older.key[1]}",
-                    )
-                )
+            if older.key != spec.key and self._may_take(older.key) and self._permitted(older):
+                by = f"Service {older.key[0]}/{older.key[1]}"
+                raise Refusal(replace(taken(wanted, spec.gateway, by), after=older.key))
 
-    def _could_have(self, wish: Wish, instead_of: ExposureSpec) -> frozenset[int]:
-        """The listener ports of a wish that could be honoured now; none where it could not."""
-        own, space = self._view.own(wish.key), self._view.spaces.get("", wish.key[0])
+    def _permitted(self, wish: Wish) -> bool:
+        """Whether an intent's namespace is allowed what it asks for."""
+        space = self._view.spaces.get("", wish.key[0])
+        own = self._view.own(wish.key)
         if space is None or space.leaving or (own.there and own.source is None):
-            return frozenset()
+            return False
         try:
-            permission = ALLOWED_ALL if self._allow_all else Permission.parse(space.annotations)
-            facts = self._decide(wish, permission, own)
-            todo = [marked(write) for write in writes(facts.exposure, MANAGER)]
-            found = self._find_errors(facts.exposure, facts.snapshot, todo)
-        except (UsageError, Refusal, _MovesError):
-            return frozenset()
-        spec = facts.exposure.spec
-        if found or not spec.gateway.same_pods(instead_of.gateway):
-            return frozenset()
-        return frozenset(port.listener_port for port in spec.ports)
+            self._permit_request(wish, self._permission(space))
+        except (UsageError, Refusal):
+            return False
+        return True
 
     # -- what was there before ----------------------------------------------------------------
 
-    def _refresh(self, own: Own, manager: str) -> None:
-        """Write the ServiceEntry of an exposure that lists addresses, if it is another; no more."""
+    def _refresh(self, own: Own, manager: str) -> float:
+        """Write the ServiceEntry of an exposure that lists addresses, if it is another; no more.
+
+        Returns:
+            The seconds after which it must be looked at again; 0 where a change will tell.
+        """
         spec, entry = own.spec, own.existing.object("ServiceEntry")
         if spec is None or entry is None or spec.discovery is not Discovery.ENDPOINTS:
-            return
+            return 0.0
+        if (left := self._emptied_left(spec)) > 0:
+            return left
         slices = self._view.pieces((spec.namespace, spec.service))
         families = self._families(spec)
         endpoints = {
@@ -456,12 +555,12 @@ class Reconciler:
             for port in spec.ports
         }
         manifest = service_entry(Exposure(spec, families, endpoints=endpoints))
-        if manifest is None:
-            return
-        write = Write(manifest, manager)
-        write = marked(write) if manager == MANAGER else write
-        if not is_so(write, entry):
-            self._apply(write)
+        if manifest is not None:
+            write = Write(manifest, manager)
+            write = marked(write) if manager == MANAGER else write
+            if not is_so(write, entry):
+                self._apply(write)
+        return 0.0
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._view.gateways():
@@ -474,6 +573,7 @@ class Reconciler:
         if not own.there:
             self._silent.pop(key, None)
             self._calm.pop(key, None)
+            self._missed.pop(key, None)
             return Outcome(GONE)
         changes = self._changes(own, ())
         services, others = close_the_way(changes)
@@ -553,6 +653,12 @@ class Reconciler:
     def _fence(self) -> None:
         if not self._may_write():
             raise NotLeading("another replica leads")
+
+
+def _taken(spec: ExposureSpec) -> tuple[int, int]:
+    """An exposure's ports, and its sessions over all of them."""
+    ports = len(spec.ports)
+    return ports, ports * spec.options.max_sessions
 
 
 def _steady(exposure: Exposure, service: Service) -> Exposure:

@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
 
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
@@ -17,7 +18,6 @@ from kubectl_istio_udp.controller.outcome import (
     GONE,
     NOT_TAKEN,
     NOT_WRITTEN,
-    OK,
     STATES,
     WAITING,
     Outcome,
@@ -31,7 +31,6 @@ from kubectl_istio_udp.kube.lease import Election
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
-from kubectl_istio_udp.model.wish import Wish
 from kubectl_istio_udp.render.controller import LEASE
 
 # A write that takes longer is given up: it must have ended before another replica may lead.
@@ -52,6 +51,7 @@ class Settings:
         root_namespace: the mesh's, whose EnvoyFilters reach every proxy.
         file_limit: how many files each gateway's Envoy may open.
         allow_all: whether every namespace may expose every port.
+        defaults: what namespaces are allowed, where their annotations say nothing, by name.
         elect: whether to stand for election; False where there is only one replica.
         workers: how many exposures are looked at at the same time.
         port: of health and metrics; 0 takes any, None none.
@@ -63,6 +63,7 @@ class Settings:
     root_namespace: str
     file_limit: int
     allow_all: bool = False
+    defaults: Mapping[str, str] = field(default_factory=dict)
     elect: bool = True
     workers: int = 16
     port: int | None = 8080
@@ -75,8 +76,13 @@ class Controller:
         """Put the parts together; nothing is asked yet."""
         self._api, self._settings = api, settings
         self.metrics = Metrics()
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._queue: WorkQueue[Key] = WorkQueue(
+            group=itemgetter(0), at_once=max(1, settings.workers * 3 // 4)
+        )
         self._outcomes: dict[Key, Outcome] = {}
+        # Those that wait for a name, sessions or memory, and those that let an older one go first.
+        self._short: set[Key] = set()
+        self._yielding: dict[Key, set[Key]] = {}
         self._told: dict[Key, tuple[str, str]] = {}
         self._ended = threading.Event()
         self._leading = threading.Event()
@@ -95,6 +101,8 @@ class Controller:
             self.view,
             file_limit=settings.file_limit,
             allow_all=settings.allow_all,
+            defaults=settings.defaults,
+            may_take=self._may_take,
             may_write=self._may_write,
             wrote=self._wrote,
             freed=lambda claims: self._claimed(claims, None),
@@ -158,6 +166,9 @@ class Controller:
                 return
             self._leading.set()
             self._outcomes.clear()
+            self._short.clear()
+            self._yielding.clear()
+            self._reconciler.begin()
             self._queue.open()
         # What the caches hear of from here on is asked for as it comes.
         everything = self.view.exposures()
@@ -193,10 +204,16 @@ class Controller:
         ports = {port for claims in (before, now) if claims for port in claims.udp_ports}
         for wish in self.view.rivals(ports):
             self._queue.add(wish.key)
-        for key, outcome in tuple(self._outcomes.items()):
-            # A name, or sessions; who waits for a port is among the rivals.
-            if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
+        if before is not None:
+            for key in tuple(self._short):
                 self._queue.add(key)
+
+    def _may_take(self, key: Key) -> bool:
+        """Whether an intent may yet take what it asks for: nobody has looked, or a look is due."""
+        outcome = self._outcomes.get(key)
+        if outcome is None or self._queue.pending(key):
+            return True
+        return outcome.state == FAILED or (outcome.state == WAITING and not outcome.reason)
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -210,6 +227,14 @@ class Controller:
                 self._look(key, since)
             finally:
                 self._queue.done(key)
+                self._wake(key)
+
+    def _wake(self, key: Key) -> None:
+        """Ask for those that let this one go first."""
+        with self._changing:
+            younger = self._yielding.pop(key, set())
+        for each in younger:
+            self._queue.add(each)
 
     def _look(self, key: Key, since: float) -> None:
         """Look at one exposure; whatever happens, others go on."""
@@ -258,19 +283,20 @@ class Controller:
             self._told.pop(key, None)
         else:
             self._outcomes[key] = outcome
+        if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
+            self._short.add(key)
+        else:
+            self._short.discard(key)
+        if outcome.after is not None:
+            with self._changing:
+                self._yielding.setdefault(outcome.after, set()).add(key)
+            if not self._may_take(outcome.after):
+                # It was looked at meanwhile.
+                self._wake(outcome.after)
         if before != outcome and outcome.message:
-            _log.info(outcome.message, extra={"key": key, "state": outcome.state})
-        if (before.state if before else GONE) != outcome.state != OK:
-            # Who gave way to this wish need not any more.
-            self._ask_rivals(key)
+            message = outcome.detail or outcome.message
+            _log.info(message, extra={"key": key, "state": outcome.state})
         self._tell(key, outcome)
-
-    def _ask_rivals(self, key: Key) -> None:
-        wish = self.view.wish(key)
-        ports = [p.gateway_port for p in wish.request.ports] if isinstance(wish, Wish) else []
-        for rival in self.view.rivals(ports):
-            if rival.key != key:
-                self._queue.add(rival.key)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
         """Write an Event, where there is something new to tell."""

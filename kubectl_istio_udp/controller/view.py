@@ -7,11 +7,12 @@ object only what decides something is kept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.cluster.existing import exposure_of
+from kubectl_istio_udp.controller.intents import Intents
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
@@ -21,9 +22,9 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ownership import exposure_managers
-from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
-from kubectl_istio_udp.model.wish import PREFIX, Wish, is_wished, service_wish
+from kubectl_istio_udp.model.values import PREFIX
+from kubectl_istio_udp.model.wish import About, Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing, readable, resolve
 
 Manifest = Mapping[str, Any]
@@ -91,6 +92,11 @@ class Own:
         """What it is; None where there is nothing, or nothing readable."""
         return exposure_of(self.existing)
 
+    @property
+    def held(self) -> ExposureSpec | None:
+        """What it has of a gateway; None without an EnvoyFilter, which tenants cannot write."""
+        return self.spec if self.existing.object("EnvoyFilter") else None
+
 
 class View:
     """Everything that is watched, and what follows from it.
@@ -121,15 +127,20 @@ class View:
         self.root_namespace = root_namespace
         self._ask, self._claimed = ask, claimed
         self._lock = threading.RLock()
-        self._wishes: dict[Key, Wish | UsageError] = {}
-        self._by_port: dict[int, set[Key]] = {}
+        self.intents = Intents()
+        # Of a namespace in which more Services ask than its permission takes: how many it takes.
+        self._most_intents: dict[str, int] = {}
         self._pieces: dict[Key, dict[str, EndpointSlice]] = {}
         self._pods: dict[tuple[str, str, str], dict[str, Behind]] = {}
         self._own: dict[Key, dict[tuple[str, str], Manifest]] = {}
+        self._own_in: dict[str, set[Key]] = {}
+        self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
         self._named_otherwise: dict[Key, set[Key]] = {}
         self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
         self._patched: dict[str, set[Key]] = {}
         self.tcp_ports = 0
+        self._gateway_pods: dict[Key, Manifest] = {}
+        self._gateway_services: dict[Key, Manifest] = {}
         self._gateways: tuple[Gateway, ...] | None = None
         self._gateway_facts: tuple[Any, ...] = ()
         spaces = sorted(self.gateway_namespaces | {root_namespace})
@@ -165,28 +176,33 @@ class View:
     def exposures(self) -> list[Key]:
         """Every exposure that is wished for or there, the oldest wish first."""
         with self._lock:
-            wished = sorted(self._wishes, key=self._rank)
-            return wished + [key for key in self._own if key not in self._wishes]
-
-    def _rank(self, key: Key) -> tuple[str, Key]:
-        found = self.services.get(*key)
-        return (found["metadata"].get("creationTimestamp") or "" if found else "", key)
+            wanted = list(self.intents)
+            return wanted + [key for key in self._own if key not in self.intents]
 
     def wish(self, key: Key) -> Wish | UsageError | None:
         """What is wished for under a name: as read, or why it cannot be; None where nothing is."""
-        return self._wishes.get(key)
+        return self.intents.get(key)
 
-    def rivals(self, gateway_ports: Iterable[int]) -> list[Wish]:
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
         """The wishes for any of these ports, translated or not; the oldest first."""
         with self._lock:
-            keys = {
-                key
-                for port in gateway_ports
-                for number in (port, port - PRIVILEGED_PORT_OFFSET, port + PRIVILEGED_PORT_OFFSET)
-                for key in self._by_port.get(number, ())
-            }
-            found = [wish for key in keys if isinstance(wish := self._wishes[key], Wish)]
-        return sorted(found, key=lambda wish: wish.about.rank)
+            return self.intents.rivals(gateway_ports)
+
+    def is_within(self, key: Key, most: int) -> bool:
+        """Whether an intent is among the oldest `most` of its namespace.
+
+        One that is not is asked for again when it has become one of them.
+        """
+        with self._lock:
+            within = self.intents.older(key) < most
+            if not within:
+                self._most_intents[key[0]] = most
+            return within
+
+    def in_namespace(self, namespace: str) -> list[ExposureSpec]:
+        """The exposures of a namespace that have an EnvoyFilter, at whatever gateway."""
+        with self._lock:
+            return list(self._specs_in.get(namespace, {}).values())
 
     def own(self, key: Key) -> Own:
         """What there is of an exposure."""
@@ -226,14 +242,8 @@ class View:
         """The gateways in the namespaces where gateways may be."""
         with self._lock:
             if self._gateways is None:
-                pods = [pod for pod in self.pods.values() if not isinstance(pod, Behind)]
-                services = [
-                    service
-                    for service in self.services.values()
-                    if service["metadata"]["namespace"] in self.gateway_namespaces
-                    and not _is_ours(service)
-                ]
-                self._gateways = gateways_from(pods, services)
+                pods, services = self._gateway_pods.values(), self._gateway_services.values()
+                self._gateways = gateways_from(list(pods), list(services))
             return self._gateways
 
     def all_filters(self) -> list[Filter]:
@@ -295,26 +305,20 @@ class View:
     def _space(self, key: Key, before: Space | None, now: Space | None) -> None:
         name = key[1]
         with self._lock:
-            keys = [k for k in (*self._wishes, *self._own) if k[0] == name]
+            keys = {*self.intents.of(name), *self._own_in.get(name, ())}
         for found in keys:
             self._ask(found)
 
     def _service(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
         with self._lock:
             self.tcp_ports += _tcp_ports(now) - _tcp_ports(before)
-            freed = self._ports_of(key)
-            self._forget_wish(key, before)
-            if now is not None and is_wished(now):
-                self._note_wish(key, now)
-            waiting = (
-                {wish.key for wish in self.rivals(freed)} if freed != self._ports_of(key) else set()
-            )
+            asked = self._note_intent(key, before, now)
             self._note_patched(key, before, now)
             owners = self._note_own("Service", before, now)
-            if key[0] in self.gateway_namespaces and not owners:
-                self._gateways = None
-            users = self._users(key)
-        for each in {key, *owners, *users, *waiting}:
+            asked |= {key, *owners, *self._users(key)}
+            if key[0] in self.gateway_namespaces:
+                self._note_gateway_service(key, now)
+        for each in asked:
             self._ask(each)
         self._gateways_changed()
 
@@ -324,29 +328,33 @@ class View:
         for manager in exposure_managers(now or {}):
             self._patched.setdefault(manager, set()).add(key)
 
-    def _ports_of(self, key: Key) -> list[int]:
-        """The gateway ports that a wish names."""
-        wish = self._wishes.get(key)
-        return [p.gateway_port for p in wish.request.ports] if isinstance(wish, Wish) else []
+    def _note_gateway_service(self, key: Key, now: Manifest | None) -> None:
+        there = self._gateway_services.pop(key, None)
+        if now is not None and not _is_ours(now):
+            there = self._gateway_services[key] = now
+        if there is not None:
+            self._gateways = None
 
-    def _forget_wish(self, key: Key, service: Manifest | None) -> None:
-        if service is None or self._wishes.pop(key, None) is None:
-            return
-        for keys in self._by_port.values():
-            keys.discard(key)
-        self._by_selector.get(_one_label(service), set()).discard(key)
-
-    def _note_wish(self, key: Key, service: Manifest) -> None:
-        self._by_selector.setdefault(_one_label(service), set()).add(key)
+    def _note_intent(self, key: Key, before: Manifest | None, now: Manifest | None) -> set[Key]:
+        """Take what a Service asks for now; who may have its place among its namespace's."""
+        was = self.intents.get(key)
+        if was is not None and before is not None:
+            label = _one_label(before)
+            self._by_selector[label].discard(key)
+            if not self._by_selector[label]:
+                del self._by_selector[label]
+        if now is None or not is_wished(now):
+            self.intents.drop(key)
+            next_in_line = self.intents.at(key[0], self._most_intents.get(key[0], 1) - 1)
+            return {next_in_line} if was is not None and next_in_line else set()
+        self._by_selector.setdefault(_one_label(now), set()).add(key)
+        intent: Wish | UsageError
         try:
-            wish = service_wish(service)
+            intent = service_wish(now)
         except UsageError as error:
-            self._wishes[key] = error
-            return
-        self._wishes[key] = wish
-        numbers = [request.gateway_port for request in wish.request.ports]
-        for number in numbers or [p.port for p in Service.from_object(service).udp_ports]:
-            self._by_port.setdefault(number, set()).add(key)
+            intent = error
+        self.intents.put(key, About.of(now).rank, intent)
+        return set()
 
     def _users(self, service: Key) -> set[Key]:
         """The exposures of a Service that have another name than it."""
@@ -384,6 +392,9 @@ class View:
                     asked |= self._selecting(key[0], pod.labels)
                 elif pod is not None:
                     self._gateways = None
+                    self._gateway_pods.pop(key, None)
+                    if not gone:
+                        self._gateway_pods[key] = pod
         for each in asked:
             self._ask(each)
         self._gateways_changed()
@@ -419,6 +430,10 @@ class View:
             owners = self._note_own(
                 "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
             )
+            if before is not None and before.spec is not None:
+                self._specs_in.get(before.spec.namespace, {}).pop(before.spec.name, None)
+            if now is not None and now.spec is not None:
+                self._specs_in.setdefault(now.spec.namespace, {})[now.spec.name] = now.spec
         for owner in owners:
             self._ask(owner)
         self._claimed(before.claims if before else None, now.claims if now else None)
@@ -432,6 +447,7 @@ class View:
                 continue
             owners.add(owner)
             objects = self._own.setdefault(owner, {})
+            self._own_in.setdefault(owner[0], set()).add(owner)
             place = (kind, manifest["metadata"]["namespace"])
             if not gone:
                 objects[place] = manifest
@@ -440,6 +456,9 @@ class View:
                 objects.pop(place, None)
             if not objects:
                 del self._own[owner]
+                self._own_in[owner[0]].discard(owner)
+                if not self._own_in[owner[0]]:
+                    del self._own_in[owner[0]]
         return owners
 
     def _note_name(self, owner: Key, spec: ExposureSpec | None) -> None:

@@ -1,4 +1,4 @@
-"""What a Service's annotations wish for, and what its Namespace's annotations allow.
+"""What a Service's annotations ask for.
 
 Whoever may edit a Service writes these; nothing of them goes on but through the types here, which
 refuse what is too long, malformed or unknown.
@@ -6,13 +6,10 @@ refuse what is too long, malformed or unknown.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
-from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Affinity,
@@ -23,72 +20,24 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION, check_dns_subdomain
 from kubectl_istio_udp.model.plan import ExposeRequest, rate
-from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests, port_number
-from kubectl_istio_udp.model.sessions import CAREFUL_SESSIONS
+from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
+from kubectl_istio_udp.model.values import (
+    PREFIX,
+    bounded,
+    duration,
+    one_of,
+    shown,
+    truth,
+    whole,
+)
 
-PREFIX = "kubectl-istio-udp/"
 EXPOSE_ANNOTATION = f"{PREFIX}expose"
-ALLOW_ANNOTATION = f"{PREFIX}allow"
-ALLOW_SESSIONS_ANNOTATION = f"{PREFIX}allow-sessions"
 # On the objects that the controller makes: what asked for them.
 SOURCE_LABEL = f"{PREFIX}source"
 # In place of ports: every UDP port of the Service under its own number.
 ALL_PORTS = "all"
 # An exposure of 100 ports is a long list already; a value of an option is a word.
 LONGEST_PORTS, MOST_PORTS, LONGEST_VALUE = 2_000, 100, 320
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-
-Choice = TypeVar("Choice", bound=Enum)
-
-
-@dataclass(frozen=True)
-class Permission:
-    """What the exposures of a namespace may take of a gateway.
-
-    Attributes:
-        ports: the first and the last of each range of gateway ports.
-        sessions: the most client ports that one port may have.
-        everything: whether nothing is forbidden (a cluster of one tenant).
-    """
-
-    ports: tuple[tuple[int, int], ...] = ()
-    sessions: int = CAREFUL_SESSIONS
-    everything: bool = False
-
-    @classmethod
-    def parse(cls, annotations: Mapping[str, str]) -> Permission:
-        """Read a Namespace's annotations; none allows nothing.
-
-        Raises:
-            UsageError: one cannot be read.
-        """
-        ports = tuple(
-            _port_range(part.strip())
-            for part in annotations.get(ALLOW_ANNOTATION, "").split(",")
-            if part.strip()
-        )
-        text = annotations.get(ALLOW_SESSIONS_ANNOTATION, str(CAREFUL_SESSIONS))
-        return cls(ports, _whole(ALLOW_SESSIONS_ANNOTATION, text))
-
-    def forbids(self, gateway_port: int) -> bool:
-        """Whether a gateway port is not the namespace's to take."""
-        return not self.everything and not any(
-            first <= gateway_port <= last for first, last in self.ports
-        )
-
-
-ALLOWED_ALL = Permission(everything=True)
-
-
-def _port_range(text: str) -> tuple[int, int]:
-    found = _RANGE.fullmatch(text)
-    if not found:
-        raise UsageError(f"annotation {ALLOW_ANNOTATION}: {_shown(text)} is no port and no range")
-    first = port_number(found[1])
-    last = port_number(found[2] or found[1])
-    if last < first:
-        raise UsageError(f"annotation {ALLOW_ANNOTATION}: the range {text} ends before it begins")
-    return first, last
 
 
 @dataclass(frozen=True)
@@ -132,13 +81,20 @@ class Wish:
 
     Attributes:
         request: as `expose` would be asked for it.
-        gateway: `[NAMESPACE/]NAME`, None for the only one.
         about: what declared it.
+        gateway: `[NAMESPACE/]NAME`, None for the only one.
+        udp_ports: the numbers of the Service's UDP ports, where all of them are asked for.
     """
 
     request: ExposeRequest
     about: About
     gateway: str | None = None
+    udp_ports: tuple[int, ...] = ()
+
+    @property
+    def gateway_ports(self) -> tuple[int, ...]:
+        """The gateway ports that it asks for."""
+        return tuple(port.gateway_port for port in self.request.ports) or self.udp_ports
 
     @property
     def key(self) -> tuple[str, str]:
@@ -160,16 +116,17 @@ def service_wish(service: Mapping[str, Any]) -> Wish:
     metadata = service["metadata"]
     notes = dict(metadata.get("annotations") or {})
     ports = _ports(notes.pop(EXPOSE_ANNOTATION))
+    udp_ports = () if ports else _udp_ports(service)
     notes.pop(QUERY_ANNOTATION, None)
     values = {
-        key.removeprefix(PREFIX): _bounded(key, value, LONGEST_VALUE)
+        key.removeprefix(PREFIX): bounded(key, value, LONGEST_VALUE)
         for key, value in notes.items()
         if key.startswith(PREFIX)
     }
     unknown = sorted(set(values) - set(_READERS))
     if unknown:
         raise UsageError(
-            f"there is no annotation {PREFIX}{_shown(unknown[0])[1:-1]}",
+            f"there is no annotation {PREFIX}{shown(unknown[0])[1:-1]}",
             hints=[f"those there are: {', '.join(PREFIX + name for name in _READERS)}"],
         )
     read = {name: _READERS[name](PREFIX + name, value) for name, value in values.items()}
@@ -182,7 +139,7 @@ def service_wish(service: Mapping[str, Any]) -> Wish:
         expect_rate=read.pop("expect-rate", None),
         options=_options(read),
     )
-    return Wish(request, About.of(service), read.get("gateway"))
+    return Wish(request, About.of(service), read.get("gateway"), udp_ports)
 
 
 def _options(read: Mapping[str, Any]) -> Options:
@@ -196,7 +153,7 @@ def _options(read: Mapping[str, Any]) -> Options:
 
 
 def _ports(text: str) -> tuple[PortRequest, ...]:
-    text = _bounded(EXPOSE_ANNOTATION, text, LONGEST_PORTS).strip()
+    text = bounded(EXPOSE_ANNOTATION, text, LONGEST_PORTS).strip()
     if text == ALL_PORTS:
         return ()
     parts = [part.strip() for part in text.split(",")]
@@ -211,23 +168,6 @@ def _ports(text: str) -> tuple[PortRequest, ...]:
         ) from error
 
 
-def _bounded(name: str, text: str, longest: int) -> str:
-    if len(text) > longest:
-        raise UsageError(f"annotation {_shown(name)} is longer than {longest} characters")
-    return text
-
-
-def _shown(text: str) -> str:
-    """A text of somebody else's in a message: short, and on one line."""
-    return repr(text if len(text) <= 60 else text[:60] + "...")
-
-
-def _whole(name: str, text: str) -> int:
-    if not re.fullmatch("[0-9]{1,10}", text.strip()):
-        raise UsageError(f"annotation {name}: {_shown(text)} is not a whole number")
-    return int(text)
-
-
 def _rate(name: str, text: str) -> float:
     try:
         return rate(text)
@@ -235,34 +175,23 @@ def _rate(name: str, text: str) -> float:
         raise UsageError(f"annotation {name}: {error.message}") from error
 
 
-def _truth(name: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise UsageError(f'annotation {name}: {_shown(text)} is neither "true" nor "false"')
-    return text == "true"
-
-
-def _duration(name: str, text: str) -> Duration:
-    try:
-        return Duration.parse(text)
-    except UsageError as error:
-        raise UsageError(f"annotation {name}: {error.message}", hints=error.hints) from error
-
-
-def _one_of(values: type[Choice], *, but: frozenset[str] = frozenset()) -> Any:
-    def read(name: str, text: str) -> Choice:
-        known = [member.value for member in values if member.value not in but]
-        if text not in known:
-            raise UsageError(f"annotation {name}: {_shown(text)} is none of {', '.join(known)}")
-        return values(text)
-
-    return read
+def _udp_ports(service: Mapping[str, Any]) -> tuple[int, ...]:
+    """The Service's UDP ports: counted before anything else is done with them."""
+    ports = (service.get("spec") or {}).get("ports") or ()
+    found = tuple(port["port"] for port in ports if port.get("protocol") == "UDP")
+    if len(found) > MOST_PORTS:
+        raise UsageError(
+            f"annotation {EXPOSE_ANNOTATION}: the Service has {len(found)} UDP ports; an exposure "
+            f"has at most {MOST_PORTS}",
+            hints=["name those that are to be exposed"],
+        )
+    return found
 
 
 def _discovery(name: str, text: str) -> Discovery | None:
     if text == "auto":
         return None
-    found: Discovery = _one_of(Discovery, but=frozenset({Discovery.DNS.value}))(name, text)
-    return found
+    return one_of([each for each in Discovery if each is not Discovery.DNS])(name, text)
 
 
 def _gateway(name: str, text: str) -> str:
@@ -276,12 +205,12 @@ def _gateway(name: str, text: str) -> str:
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "gateway": _gateway,
     "discovery": _discovery,
-    "max-sessions": _whole,
+    "max-sessions": whole,
     "expect-rate": _rate,
-    "idle-timeout": _duration,
-    "max-datagram-size": _whole,
-    "affinity": _one_of(Affinity),
-    "load-balancing": _one_of(LoadBalancing),
-    "session-log": _truth,
-    "gateway-service": _one_of(GatewayServiceMode),
+    "idle-timeout": duration,
+    "max-datagram-size": whole,
+    "affinity": one_of(Affinity),
+    "load-balancing": one_of(LoadBalancing),
+    "session-log": truth,
+    "gateway-service": one_of(GatewayServiceMode),
 }

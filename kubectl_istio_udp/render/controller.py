@@ -34,6 +34,7 @@ class Installation:
         image: its image.
         replicas: how many; one leads.
         gateway_namespaces, root_namespace, file_limit, allow_all: as `controller run` takes them.
+        defaults: name and value of each `--namespace-default`.
         api_ports: where the API server listens.
     """
 
@@ -43,6 +44,7 @@ class Installation:
     root_namespace: str
     file_limit: int
     allow_all: bool = False
+    defaults: tuple[tuple[str, str], ...] = ()
     replicas: int = 2
     api_ports: tuple[int, ...] = _API_PORTS
 
@@ -208,6 +210,7 @@ def _container(wanted: Installation) -> Manifest:
     arguments = ["controller", "run", f"--namespace={wanted.namespace}"]
     arguments += [f"--gateway-namespace={name}" for name in wanted.gateway_namespaces]
     arguments += [f"--root-namespace={wanted.root_namespace}", f"--file-limit={wanted.file_limit}"]
+    arguments += [f"--namespace-default={name}={value}" for name, value in wanted.defaults]
     arguments += [f"--port={_PORT}", *(["--allow-all"] if wanted.allow_all else [])]
     return {
         "name": "controller",

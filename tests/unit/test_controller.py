@@ -122,6 +122,7 @@ class Running:
 def running(api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     monkeypatch.setattr(reconcile, "_LISTENER_SECONDS", 0.05)
     monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.05)
+    monkeypatch.setattr(reconcile, "_REPLACE_SECONDS", 0.05)
     server.put(space("default"))
     found = Running(api, server)
     yield found
@@ -132,7 +133,7 @@ def test_a_wish_becomes_an_exposure_and_is_told(running: Running) -> None:
     running.start()
     running.server.put(wished())
     running.exposed()
-    assert running.entry()["spec"]["workloadSelector"] == {"labels": {"app": "coredns"}}
+    assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
     labels = running.filter()["metadata"]["labels"]
     assert labels["kubectl-istio-udp/source"] == "service"
     assert "5300:53/UDP at gateway istio-system/istio-ingressgateway" in running.tells("Exposed")
@@ -288,7 +289,8 @@ def test_the_older_of_two_wishes_wins_and_the_other_takes_over(running: Running)
     running.start()
     running.exposed("udp-default-older")
     for loser in ("newer", "third"):
-        assert "older" in running.tells("PortTaken", loser)
+        told = running.tells("PortTaken", loser)
+        assert "5300/UDP" in told and "default/older" not in told
     running.quiet()
     assert running.filter("udp-default-newer") is None
     running.server.remove("Service", "default", "older")
@@ -303,7 +305,8 @@ def test_who_has_a_port_keeps_it(running: Running) -> None:
     running.server.put(wished("second", created="2026-02-01T00:00:00Z"))
     running.exposed("udp-default-second")
     running.server.put(wished("first", created="2026-01-01T00:00:00Z"))
-    assert "udp-default-second" in running.tells("PortTaken", "first")
+    told = running.tells("PortTaken", "first")
+    assert "port 5300/UDP is taken" in told and "second" not in told
     running.quiet()
     assert running.filter("udp-default-first") is None
 
@@ -328,7 +331,8 @@ def test_in_whatever_order_wishes_are_looked_at_the_older_comes_first(running: R
     controller = running.start(workers=0)
     until(controller._may_write)
     outcome = controller._reconciler.reconcile(("default", "newer"))
-    assert outcome.reason == "PortTaken" and "Service default/older" in outcome.message
+    assert outcome.reason == "PortTaken" and "Service default/older" in outcome.detail
+    assert "default/older" not in outcome.message
     assert controller._reconciler.reconcile(("default", "older")).state == "ok"
     assert running.filter("udp-default-newer") is None
 
@@ -624,7 +628,7 @@ def test_another_gateway_is_a_move(running: Running) -> None:
 
 
 def test_a_port_on_the_gateways_own_service(running: Running) -> None:
-    running.start()
+    running.start(defaults={"allow-gateway-service": "patch,none"})
     running.server.put(wished(options={"gateway-service": "patch"}))
 
     def patched() -> bool:
@@ -823,3 +827,152 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
     running.server.heal()
     running.server.put(wished())
     running.exposed()
+
+
+# -- what one tenant may do to another ------------------------------------------------------------
+
+
+def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
+    """What was honoured stays, and its endpoints stay true; the refusal is told."""
+    controller = running.start()
+    running.server.put(wished(options={"max-sessions": "500"}))
+    running.exposed()
+    running.quiet()
+    before = running.filter()
+    for asked in (
+        wished(options={"max-sessions": "60000"}),
+        wished(ports="5300:53,9999:53"),
+        wished(options={"gateway-service": "patch"}),
+        wished(options={"session-log": "true"}),
+    ):
+        running.server.put(asked)
+        until(lambda: controller.states()["refused"])
+        running.server.put(wished(options={"max-sessions": "500"}))
+        until(lambda: controller.states()["ok"])
+    running.server.put(wished(ports="9999:53"), endpoint_slice(endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.30"])
+    running.tells("ExposeForbidden")
+    running.quiet()
+    assert running.filter() == before and running.companion()
+    # What is there goes when it is not allowed any more, whatever is asked for.
+    running.server.put(space("default", "5400"))
+    until(lambda: not running.filter() and not running.companion() and not running.entry())
+
+
+def test_a_service_that_is_replaced_keeps_everything(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_REPLACE_SECONDS", 1.5)
+    controller = running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.quiet()
+    made = ("ServiceEntry", "EnvoyFilter", "Service")
+
+    def state() -> Any:
+        return {k: v for k, v in running.server.state().items() if k[0] in made}
+
+    before = state()
+    running.server.remove("Service", "default", "coredns")
+    running.server.remove("EndpointSlice", "default", "coredns-abc")
+    until(lambda: controller.states() == {"leaving": 1})
+    running.server.put(wished())
+    until(lambda: controller.states() == {"waiting": 1})
+    assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
+    running.server.put(endpoint_slice(endpoint("10.244.0.20"), endpoint("10.244.0.21")))
+    until(lambda: controller.states() == {"ok": 1})
+    assert state() == before
+    # One that does not come back goes; the wait begins anew.
+    begun = time.monotonic()
+    running.server.remove("Service", "default", "coredns")
+    until(lambda: not running.filter() and not running.entry())
+    assert time.monotonic() - begun > 1.4
+
+
+def test_another_leader_waits_anew_before_it_takes_anything_away(running: Running) -> None:
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    running.server.put(wished())
+    until(lambda: controller.view.wish(("default", "coredns")))
+    key = ("default", "coredns")
+    assert controller._reconciler.reconcile(key).state == "ok"
+    running.server.remove("Service", "default", "coredns")
+    until(lambda: not controller.view.wish(key))
+    assert controller._reconciler.reconcile(key).again
+    time.sleep(0.1)
+    controller._reconciler.begin()
+    assert controller._reconciler.reconcile(key).again
+    assert running.filter()
+
+
+def test_a_namespace_has_so_many_ports_and_sessions_and_no_more(running: Running) -> None:
+    notes = {"allow-total-ports": "3", "allow-total-sessions": "2000"}
+    named = {f"kubectl-istio-udp/{key}": value for key, value in notes.items()}
+    running.server.put(space("default", "5300-5399", **named))
+    running.start()
+    running.server.put(wished("a", ports="5300:53", options={"max-sessions": "500"}))
+    running.exposed("udp-default-a")
+    running.server.put(wished("b", ports="5301:53,5302:53,5303:53", options={"max-sessions": "1"}))
+    assert "would have 4 ports, more than the 3" in running.tells("ExposeRefused", "b")
+    running.server.put(wished("c", ports="5304:53", options={"max-sessions": "1501"}))
+    assert "would have 2001 sessions" in running.tells("ExposeRefused", "c")
+    running.server.remove("Service", "default", "c")
+    running.server.remove("Service", "default", "a")
+    running.exposed("udp-default-b")
+
+
+def test_of_more_services_than_ports_the_oldest_are_looked_at(running: Running) -> None:
+    running.server.put(
+        space("default", "5300-5399", **{"kubectl-istio-udp/allow-total-ports": "2"})
+    )
+    years = {name: f"202{number}-01-01T00:00:00Z" for number, name in enumerate("abcd")}
+    ports = {"a": "5300:99", "b": "5301:53", "c": "5302:53", "d": "5303:53"}
+    running.server.put(*[wished(n, ports=ports[n], created=years[n]) for n in "abcd"])
+    running.start()
+    running.exposed("udp-default-b")
+    for name in "cd":
+        assert "2 older Services of the namespace" in running.tells("ExposeRefused", name)
+    running.server.remove("Service", "default", "a")
+    running.exposed("udp-default-c")
+    running.quiet()
+    assert running.filter("udp-default-d") is None
+
+
+def test_nothing_is_planned_for_what_is_not_allowed(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[str] = []
+    real = reconcile.plan
+    monkeypatch.setattr(
+        reconcile,
+        "plan",
+        lambda request, *a: planned.append(request.namespace) or real(request, *a),
+    )
+    running.server.put(space("attack", None), space("victim", "5300"))
+    running.server.put(
+        *[wished(f"s{n}", namespace="attack", ports="5300:53", created="2020") for n in range(20)]
+    )
+    running.server.put(wished("dns", namespace="victim"))
+    controller = running.start()
+    until(lambda: controller.states() == {"refused": 20, "ok": 1})
+    assert set(planned) == {"victim"}
+
+
+def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_follow(
+    running: Running,
+) -> None:
+    running.server.put(
+        wished("older", ports="5300:53,5399:99", created="2026-01-01T00:00:00Z"),
+        wished("newer", created="2026-02-01T00:00:00Z"),
+    )
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    controller._look(("default", "newer"), time.monotonic())
+    assert controller.states() == {"waiting": 1}
+    controller._queue.close()
+    controller._queue.open()
+    controller._look(("default", "older"), time.monotonic())
+    controller._wake(("default", "older"))
+    assert controller._queue.take(0)[0] == ("default", "newer")
+    controller._look(("default", "newer"), time.monotonic())
+    assert controller.states() == {"refused": 1, "ok": 1}

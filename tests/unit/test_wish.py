@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
 )
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.model.wish import ALLOWED_ALL, Permission, is_wished, service_wish
+from kubectl_istio_udp.model.wish import is_wished, service_wish
 from tests.unit import builders
 
 PREFIX = "kubectl-istio-udp/"
@@ -24,10 +24,6 @@ PREFIX = "kubectl-istio-udp/"
 def wish(expose="5300:53", **options):
     notes = {f"{PREFIX}{key.replace('_', '-')}": value for key, value in options.items()}
     return service_wish(builders.service(annotations={f"{PREFIX}expose": expose, **notes}))
-
-
-def allowed(**notes):
-    return Permission.parse({PREFIX + key.replace("_", "-"): text for key, text in notes.items()})
 
 
 def test_ports():
@@ -96,36 +92,6 @@ def test_any_option_is_read_or_refused(option, text):
         wish(**{option: text})
 
 
-def test_permissions():
-    found = allowed(allow="5300-5399, 6000", allow_sessions="28000")
-    assert [found.forbids(p) for p in (5299, 5300, 5399, 5400, 6000)] == [
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]
-    assert found.sessions == 28_000
-    assert allowed().forbids(5300) and allowed(allow="").forbids(5300)
-    assert not ALLOWED_ALL.forbids(53)
-
-
-@pytest.mark.parametrize("text", ["*", "5300-", "5400-5300", "0", "70000", "-1", "5300 5301"])
-def test_permissions_that_are_none(text):
-    with pytest.raises(UsageError):
-        allowed(allow=text)
-
-
-@given(st.text(max_size=200), st.integers(1, 65535))
-def test_no_text_allows_more_than_it_says(text, port):
-    """Only numbers that stand in it."""
-    try:
-        found = allowed(allow=text)
-    except UsageError:
-        return
-    assert found.forbids(port) or any(first <= port <= last for first, last in found.ports)
-
-
 def test_expect_rate():
     request = wish(expect_rate="200", idle_timeout="30s").request
     assert request.expect_rate == 200 and request.automatic_sessions
@@ -141,3 +107,11 @@ def test_expect_rate():
 def test_what_is_no_expected_rate(options, message):
     with pytest.raises(UsageError, match=message):
         wish(**options)
+
+
+def test_all_ports_are_counted_before_they_are_read():
+    ports = [{"name": f"p{n}", "port": 1000 + n, "protocol": "UDP"} for n in range(2000)]
+    with pytest.raises(UsageError, match="has 2000 UDP ports; an exposure has at most 100"):
+        service_wish(builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports))
+    found = service_wish(builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports[:9]))
+    assert found.gateway_ports == tuple(range(1000, 1009))

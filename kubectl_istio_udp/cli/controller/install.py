@@ -36,6 +36,7 @@ _POLL_SECONDS = 0.5
     f"say; {CAREFUL_FILE_LIMIT} where they do not]",
 )
 @options.allow_all_option
+@options.namespace_default_option
 @options.options(*options.wait_options)
 @options.dry_run_option
 @click.option(
@@ -53,6 +54,7 @@ def command(
     root_namespace: str,
     file_limit: int | None,
     allow_all: bool,
+    defaults: tuple[tuple[str, str], ...],
     wait: bool,
     timeout: Duration,
     dry_run: str,
@@ -75,6 +77,7 @@ def command(
         root_namespace=root_namespace,
         file_limit=file_limit or CAREFUL_FILE_LIMIT,
         allow_all=allow_all,
+        defaults=defaults,
         replicas=replicas,
     )
     if output:

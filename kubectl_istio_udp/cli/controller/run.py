@@ -31,6 +31,7 @@ from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
     "exposures together. `install` measures it.",
 )
 @options.allow_all_option
+@options.namespace_default_option
 @click.option(
     "--leader-elect/--no-leader-elect",
     default=True,
@@ -58,6 +59,7 @@ def command(
     root_namespace: str,
     file_limit: int,
     allow_all: bool,
+    defaults: tuple[tuple[str, str], ...],
     leader_elect: bool,
     port: int,
     log_level: str,
@@ -87,6 +89,7 @@ def command(
         root_namespace=root_namespace,
         file_limit=file_limit,
         allow_all=allow_all,
+        defaults=dict(defaults),
         elect=leader_elect,
         port=port,
     )
