@@ -578,9 +578,8 @@ def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
         endpoint_slice(endpoint("10.244.0.21"), suffix="two", ports=ports),
     )
     running.exposed()
-    until(lambda: len(running.addresses()) == 2)
-    entry = running.entry()["spec"]["endpoints"]
-    assert [e.get("ports") for e in entry] == [None, {"port-53": 5353}]
+    numbers = [None, {"port-53": 5353}]
+    until(lambda: [e.get("ports") for e in running.entry()["spec"]["endpoints"]] == numbers)
     # The ServiceEntry is written first; the EnvoyFilter that asks for it follows.
     running.quiet()
     version = running.filter()["metadata"]["resourceVersion"]
