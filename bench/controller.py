@@ -29,7 +29,8 @@ from typing import Any
 import urllib3
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.kube.client import Api, ConnectionOptions
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.watch import Cache
 from kubectl_istio_udp.model.names import label_selector, object_name
 

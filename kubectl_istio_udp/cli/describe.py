@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
     """Show what was asked for, the objects it became, and what each gateway pod has of it."""
     from kubectl_istio_udp.cluster.status import proxy_rows, read_status
-    from kubectl_istio_udp.kube.client import for_each
+    from kubectl_istio_udp.kube.parallel import for_each
     from kubectl_istio_udp.output import printing
 
     api = common.connect()

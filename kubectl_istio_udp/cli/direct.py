@@ -55,7 +55,14 @@ def _completed(args: list[str], commands: list[str]) -> list[str]:
 
 # What begins with / after these is no request's path. OpenShift names a context without a project
 # `/api-example-com:6443/jane`.
-_SLASHED_OPTIONS = ("--kubeconfig", "--body-file", "--context")
+_SLASHED_OPTIONS = (
+    "--kubeconfig",
+    "--body-file",
+    "--context",
+    "--certificate-authority",
+    "--client-certificate",
+    "--client-key",
+)
 
 
 @click.group("direct", cls=_Shorthand)

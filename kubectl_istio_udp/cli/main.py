@@ -32,7 +32,11 @@ VERBS = {
 }
 BROKEN_PIPE = 141
 # kubectl's way to write a flag that is on unless it is turned off.
-_BOOLEANS = {"--wait=false": "--no-wait", "--wait=true": "--wait"}
+_BOOLEANS = {
+    f"{flag}={value}": f"--{'' if value == 'true' else 'no-'}{flag[2:]}"
+    for flag in ("--wait", "--insecure-skip-tls-verify")
+    for value in ("true", "false")
+}
 
 
 class LazyGroup(click.Group):

@@ -5,7 +5,7 @@ kubectl's own flags keep kubectl's names and meaning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,17 +53,14 @@ class Common:
 
     Attributes:
         namespace: `-n`, None for the context's own.
-        kubeconfig, context, as_user, as_groups: as kubectl's flags.
+        connection: kubectl's connection flags, by the names of ConnectionOptions' fields.
         request_timeout: how long one request may take.
         verbose: whether errors show their traceback.
         retry: whether a request is sent again when the API server asks to come later.
     """
 
     namespace: str | None
-    kubeconfig: str | None
-    context: str | None
-    as_user: str | None
-    as_groups: tuple[str, ...]
+    connection: Mapping[str, Any]
     request_timeout: Duration
     verbose: bool
     retry: bool = True
@@ -74,18 +71,18 @@ class Common:
         Raises:
             Unreachable: the kubeconfig cannot be used.
         """
-        from kubectl_istio_udp.kube.client import Api, ConnectionOptions
-        from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries
+        from kubectl_istio_udp.kube.client import Api
+        from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
+        from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries, tell_nobody
         from kubectl_istio_udp.output.printing import warn
 
         return Api.connect(
             ConnectionOptions(
-                kubeconfig=self.kubeconfig,
-                context=self.context,
-                as_user=self.as_user,
-                as_groups=self.as_groups,
+                **self.connection,
                 request_timeout=self.request_timeout.seconds,
-                retries=Retries(MOST_RETRIES if self.retry else 0, warn),
+                retries=Retries(
+                    MOST_RETRIES if self.retry else 0, warn, warn if self.verbose else tell_nobody
+                ),
             )
         )
 
@@ -131,7 +128,7 @@ class Common:
 
 
 def cluster_options(command: Callable[..., Any]) -> Any:
-    """-n, --context, --kubeconfig, --as, --as-group, --request-timeout, -v as one `common`."""
+    """-n, kubectl's connection flags, --request-timeout and -v as one `common`."""
     return _with_common(command, _CLUSTER_OPTIONS)
 
 
@@ -152,10 +149,7 @@ def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -
     def collect(**values: Any) -> Any:
         common = Common(
             namespace=values.pop("namespace"),
-            kubeconfig=values.pop("kubeconfig"),
-            context=values.pop("context"),
-            as_user=values.pop("as_user"),
-            as_groups=values.pop("as_groups"),
+            connection={name: values.pop(name) for name in _CONNECTION},
             request_timeout=values.pop("request_timeout"),
             verbose=values.pop("verbose"),
         )
@@ -165,14 +159,45 @@ def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -
     return with_options(collect, command, decorators)
 
 
+_CONNECTION = (
+    "kubeconfig",
+    "context",
+    "cluster",
+    "user",
+    "server",
+    "certificate_authority",
+    "tls_server_name",
+    "insecure_skip_tls_verify",
+    "token",
+    "client_certificate",
+    "client_key",
+    "as_user",
+    "as_groups",
+    "as_uid",
+)
 _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
     click.option("-n", "--namespace", help="Namespace of the Service; else the context's own."),
     click.option("--context", help="Context of the kubeconfig to use."),
-    click.option("--kubeconfig", help="Path of the kubeconfig to use."),
+    click.option(
+        "--kubeconfig",
+        help="Path of the kubeconfig to use. kubectl's other connection flags work too "
+        "(docs/connecting.md): --server, --token, ...",
+    ),
     click.option("--as", "as_user", metavar="USER", help="User to impersonate."),
     click.option(
         "--as-group", "as_groups", multiple=True, metavar="GROUP", help="Group to impersonate."
     ),
+    # As in kubectl, these are not shown for every command.
+    click.option("--as-uid", hidden=True),
+    click.option("--cluster", hidden=True),
+    click.option("--user", hidden=True),
+    click.option("-s", "--server", hidden=True),
+    click.option("--token", hidden=True),
+    click.option("--certificate-authority", hidden=True),
+    click.option("--client-certificate", hidden=True),
+    click.option("--client-key", hidden=True),
+    click.option("--tls-server-name", hidden=True),
+    click.option("--insecure-skip-tls-verify/--no-insecure-skip-tls-verify", hidden=True),
     click.option(
         "--request-timeout",
         type=DURATION,

@@ -163,7 +163,7 @@ def send(
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
     """
-    from kubectl_istio_udp.kube.client import for_each
+    from kubectl_istio_udp.kube.parallel import for_each
     from kubectl_istio_udp.probe.result import Answer, read_answer
     from kubectl_istio_udp.probe.spec import argv
     from kubectl_istio_udp.probe.verdict import HopResult

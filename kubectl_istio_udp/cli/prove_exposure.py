@@ -37,7 +37,7 @@ def prove_exposure(
         ClusterError, Unreachable, Forbidden: it could not be asked.
     """
     from kubectl_istio_udp.cluster.hops import read_outer, read_service
-    from kubectl_istio_udp.kube.client import in_parallel
+    from kubectl_istio_udp.kube.parallel import in_parallel
     from kubectl_istio_udp.model.errors import NotFound
     from kubectl_istio_udp.probe.result import PROVED
     from kubectl_istio_udp.probe.verdict import judge, judge_one_way

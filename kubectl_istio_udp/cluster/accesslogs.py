@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubectl_istio_udp.kube.client import Api, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled

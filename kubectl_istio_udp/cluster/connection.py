@@ -10,7 +10,8 @@ from typing import Any
 
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.cluster.toolpod import ToolPod, wait_running
-from kubectl_istio_udp.kube.client import Api, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, UsageError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.names import MANAGER

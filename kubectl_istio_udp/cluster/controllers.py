@@ -9,7 +9,8 @@ from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import list_exposures
-from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kubectl_istio_udp.kube.client import Api, for_each
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_istio_udp.kube.client import Api, for_each, selector_of
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import (
     GATEWAY_API_LABEL,

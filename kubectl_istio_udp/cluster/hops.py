@@ -8,7 +8,8 @@ from typing import Any
 
 from kubectl_istio_udp.cluster.addresses import gateway_service
 from kubectl_istio_udp.cluster.snapshot import service_slices
-from kubectl_istio_udp.kube.client import Api, in_parallel, selector_of
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
 from kubectl_istio_udp.model.hop import Hop, Via

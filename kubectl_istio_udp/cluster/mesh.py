@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from kubectl_istio_udp.kube.client import Api, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, NotFound
 from kubectl_istio_udp.model.mesh import (
     DEFAULT_ROOT_NAMESPACE,

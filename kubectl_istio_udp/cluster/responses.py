@@ -9,7 +9,8 @@ from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import list_existing
 from kubectl_istio_udp.cluster.gateways import GatewayChoice, find_gateway
 from kubectl_istio_udp.cluster.mesh import read_mesh
-from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import Gateway

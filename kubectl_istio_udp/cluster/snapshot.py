@@ -11,7 +11,8 @@ from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.gateways import GatewayChoice, gateway_among, gateway_pods
 from kubectl_istio_udp.cluster.mesh import root_namespace
-from kubectl_istio_udp.kube.client import Api, for_each, in_parallel, selector_of
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound

@@ -11,7 +11,8 @@ from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
 from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.cluster.waiting import ready_pods
-from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import GatewayRef

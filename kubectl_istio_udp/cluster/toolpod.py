@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.kube.client import Api, ExecResult
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
 from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.kube.client import Api, for_each, selector_of
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
 from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
 

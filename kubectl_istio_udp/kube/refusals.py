@@ -71,13 +71,14 @@ class Action:
 _CANNOT = re.compile(r"cannot (\w+) resource")
 
 
-def refusal(status: int, body: bytes, action: Action) -> ClusterError:
+def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]) -> ClusterError:
     """The error for an HTTP status of 400 and above.
 
     Args:
         status: the HTTP status.
         body: what came with it: a metav1.Status as JSON, or anything.
         action: what was asked.
+        headers: those of the answer; Retry-After counts.
     """
     answer = _status(body)
     message = answer.get("message") or body.decode(errors="replace").strip()[:300] or f"{status}"
@@ -101,8 +102,19 @@ def refusal(status: int, body: bytes, action: Action) -> ClusterError:
                 "take the fields over: --force-conflicts",
             ],
         )
-    kind = {409: Conflict, 410: Expired, 429: Busy, 503: Busy}.get(status, ClusterError)
-    return kind(f"the API server refused to {action.verb} {action.target}: {message}")
+    text = f"the API server refused to {action.verb} {action.target}: {message}"
+    if status in (429, 503):
+        return _busy(status, text, headers)
+    return {409: Conflict, 410: Expired}.get(status, ClusterError)(text)
+
+
+def _busy(status: int, message: str, headers: Mapping[str, str]) -> Busy:
+    error = Busy(message)
+    # The API server answers 429 before it does anything; 503 may be a front's, after it did.
+    error.untouched = status == 429
+    seconds = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+    error.retry_after = float(seconds) if seconds.isdigit() else None
+    return error
 
 
 def _forbidden(message: str, action: Action) -> Forbidden:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kubectl_istio_udp.model.errors import Busy, Conflict
+from kubectl_istio_udp.model.errors import Broken, Busy, Conflict
 
 Result = TypeVar("Result")
 
@@ -15,6 +15,8 @@ Result = TypeVar("Result")
 MOST_RETRIES = 10
 # client-go waits for as long as its caller does; who sits at a terminal wants an answer.
 _LONGEST_WAIT_SECONDS = 60.0
+# client-go waits a second after each broken connection; the first waits are shorter here.
+_FIRST_WAIT_SECONDS, _BROKEN_WAIT_SECONDS = 0.1, 1.0
 # A server-side apply that met another write of the same object: it reads the object again itself.
 _CONFLICTS, _CONFLICT_SECONDS = 5, 0.05
 
@@ -29,16 +31,27 @@ class Retries:
 
     Attributes:
         most: how many times; 0 for a caller that has a queue of its own to try again from.
-        tell: called with a line of text before each wait.
+        tell: called with a line of text before each wait that the server asks for.
+        detail: the same before the short waits after broken connections.
     """
 
     most: int = MOST_RETRIES
     tell: Callable[[str], None] = tell_nobody
+    detail: Callable[[str], None] = tell_nobody
 
-    def call(self, request: Callable[[], Result]) -> Result:
-        """Make a request, and again after 429 or 503 with a Retry-After.
+    def call(
+        self, request: Callable[[], Result], *, read: bool = False, harmless: bool = False
+    ) -> Result:
+        """Make a request, and again where the server asks for that or the connection broke.
 
-        The server has refused it before it did anything, so that it may be repeated.
+        After 429 with a Retry-After the server has done nothing, so that any request may be
+        repeated. After 503 with a Retry-After only what is harmless is repeated, and after a broken
+        connection only what reads (client-go's rules; it repeats writes after 503 too).
+
+        Args:
+            request: the request.
+            read: whether it changes nothing.
+            harmless: whether the server may act on it twice.
 
         Raises:
             Busy: the server goes on refusing, names no time to wait, or asks for too long.
@@ -49,16 +62,19 @@ class Retries:
             try:
                 return request()
             except Busy as error:
-                if error.retry_after is None:
+                if error.retry_after is None or not (harmless or error.untouched):
                     raise
-                waited += error.retry_after
+                wait, why, tell = error.retry_after, error.message, self.tell
+                waited += wait
                 if waited > _LONGEST_WAIT_SECONDS:
                     raise
-                self.tell(
-                    f"{error.message}; trying again in {error.retry_after:g}s "
-                    f"({number} of {self.most})"
-                )
-                time.sleep(error.retry_after)
+            except Broken as error:
+                if not read:
+                    raise
+                wait = min(_FIRST_WAIT_SECONDS * 2 ** (number - 1), _BROKEN_WAIT_SECONDS)
+                why, tell = error.message, self.detail
+            tell(f"{why}; trying again in {wait:g}s ({number} of {self.most})")
+            time.sleep(wait)
         return request()
 
 

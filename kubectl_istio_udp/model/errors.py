@@ -48,6 +48,14 @@ class Unreachable(ClusterError):
     """The API server (or the kubeconfig that leads to it) cannot be used, or timed out."""
 
 
+class Broken(Unreachable):
+    """The connection to the API server ended before its answer did."""
+
+
+class ExecUnavailable(ClusterError):
+    """Something in front of the API server does not let exec's websocket through."""
+
+
 class NotFound(ClusterError):
     """An object that was named does not exist."""
 
@@ -81,9 +89,11 @@ class Busy(ClusterError):
 
     Attributes:
         retry_after: seconds it asks to wait; None where it names none.
+        untouched: whether the request has certainly not been acted on.
     """
 
     retry_after: float | None = None
+    untouched = True
 
 
 class Refused(ClusterError):

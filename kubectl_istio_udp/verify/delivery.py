@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.kube.client import Api, for_each, in_parallel
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.hop import Hop, Via

@@ -13,7 +13,8 @@ from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.hops import Outer
-from kubectl_istio_udp.kube.client import Api, for_each, in_parallel, selector_of
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from kubernetes.config import kube_config
 
 from kubectl_istio_udp.cli import expose, probing
 from kubectl_istio_udp.cli.main import main
 from kubectl_istio_udp.cluster import addresses, toolpod, waiting
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.kube.client import Api, ConnectionOptions
+from kubectl_istio_udp.kube import retrying
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes
@@ -41,8 +42,10 @@ def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [n for n in os.environ if n.startswith("KUBE")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    # Read from the environment once, when it was imported.
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(retrying, "_FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(retrying, "_BROKEN_WAIT_SECONDS", 0.001)
     for module in (addresses, toolpod, waiting):
         monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(expose, "_ADDRESS_SECONDS", 0.05)
@@ -74,7 +77,7 @@ def fakes(server: ApiServer) -> Fakes:
 def kubeconfig(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The kubeconfig that is used where none is named."""
     path = server.kubeconfig(tmp_path / "kubeconfig")
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("KUBECONFIG", str(path))
     return path
 
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from kubectl_istio_udp.kube.client import Api, ConnectionOptions
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import ApplyConflict, Busy, ClusterError, Conflict
 from tests.unit.test_client import MAP

@@ -1,0 +1,139 @@
+"""Running a command in a container, over a websocket (`v5.channel.k8s.io`)."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.kube.refusals import Action, refusal
+from kubectl_istio_udp.kube.transport import Transport
+from kubectl_istio_udp.model.errors import ClusterError, ExecUnavailable
+
+# The subprotocol's channels (k8s.io/apimachinery, remotecommand's documentation).
+_STDOUT, _STDERR, _STATUS = 1, 2, 3
+_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in a pod did.
+
+    Attributes:
+        stdout, stderr: what it printed.
+        exit_code: what it exited with; None where it could not be started (no such executable).
+        error: why it could not be started, or why it was cut off.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int | None
+    error: str = ""
+
+
+def run(transport: Transport, path: str, action: Action, timeout: float) -> ExecResult:
+    """Run a command and wait for its end.
+
+    Args:
+        transport: the way to the API server.
+        path: path and query, with the command.
+        action: what is asked for, for errors.
+        timeout: seconds until it is given up (the command itself may go on in the pod).
+
+    Raises:
+        ExecUnavailable: something before the API server does not let websockets through.
+        NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
+    """
+    # A quarter of the time that `get` takes to start, and `get` runs nothing.
+    import websocket
+
+    deadline = time.monotonic() + timeout
+    socket = websocket.WebSocket()
+    connection = transport.open_socket(timeout)
+    try:
+        socket.connect(
+            re.sub("^http", "ws", transport.url) + path,
+            socket=connection,
+            timeout=timeout,
+            header=[f"{key}: {value}" for key, value in transport.headers().iteritems()],
+            subprotocols=list(_PROTOCOLS),
+            suppress_origin=True,
+        )
+        return _read(socket, deadline)
+    except websocket.WebSocketBadStatusException as error:
+        headers = error.resp_headers or {}
+        raise _not_upgraded(error.status_code, error.resp_body or b"", action, headers) from error
+    except (OSError, websocket.WebSocketException) as error:
+        raise transport.unreachable(error, timeout) from error
+    finally:
+        connection.close()
+
+
+def _not_upgraded(
+    status: int, body: bytes, action: Action, headers: Mapping[str, str]
+) -> ClusterError:
+    """The error for a handshake that was answered like any other request."""
+    text = body.decode(errors="replace")
+    # The API server's own refusals are Status objects; but one that misses the headers that ask
+    # for the upgrade had a front in between that took them away.
+    if '"Status"' in text and "pgrade" not in text:
+        return refusal(status, body, action, headers)
+    return ExecUnavailable(
+        f"cannot {action.verb} {action.resource}/exec: what is in front of the API server does not "
+        f"let websockets through (it answered {status})",
+        hints=[
+            "without exec work: get, describe, delete, expose --no-wait, direct response --no-wait",
+            "let it pass Upgrade headers, or use a kubeconfig that goes to the API server itself",
+        ],
+    )
+
+
+def _read(socket: Any, deadline: float) -> ExecResult:
+    """Collect the channels until the command ends or the deadline (monotonic seconds) passes."""
+    import websocket
+
+    channels: dict[int, bytes] = {_STDOUT: b"", _STDERR: b"", _STATUS: b""}
+    cut_off = ""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            cut_off = "timed out"
+            break
+        socket.settimeout(left)
+        try:
+            opcode, data = socket.recv_data(control_frame=True)
+        except (TimeoutError, websocket.WebSocketTimeoutException):
+            cut_off = "timed out"
+            break
+        except websocket.WebSocketConnectionClosedException:
+            break
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            break
+        if opcode in (websocket.ABNF.OPCODE_BINARY, websocket.ABNF.OPCODE_TEXT) and len(data) > 1:
+            channels[data[0]] = channels.get(data[0], b"") + data[1:]
+    exit_code, error = _exit_status(channels[_STATUS])
+    return ExecResult(
+        channels[_STDOUT].decode(errors="replace"),
+        channels[_STDERR].decode(errors="replace"),
+        exit_code,
+        cut_off or error,
+    )
+
+
+def _exit_status(status: bytes) -> tuple[int | None, str]:
+    """Exit code and error of a metav1.Status from exec's error channel."""
+    if not status:
+        return None, "the connection ended before the command did"
+    try:
+        data = json.loads(status)
+    except ValueError:
+        return None, "how the command ended cannot be read"
+    if data.get("status") == "Success":
+        return 0, ""
+    for cause in (data.get("details") or {}).get("causes") or ():
+        if cause.get("reason") == "ExitCode":
+            return int(cause["message"]), ""
+    return None, data.get("message", "the command could not be started")

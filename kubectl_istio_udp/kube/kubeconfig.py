@@ -1,0 +1,622 @@
+"""Which cluster to use, and as which user: kubeconfig files, flags and environment.
+
+They are read as kubectl reads them. The rules are those of client-go's `tools/clientcmd` (its
+loader.go, client_config.go, validation.go), checked against kubectl by
+tests/cluster/test_kubectl.py. Nothing is sent here, and no credential plugin is run.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from kubectl_istio_udp.kube.retrying import Retries
+from kubectl_istio_udp.model.errors import Unreachable
+
+# What kubectl asks where nothing names a server.
+DEFAULT_SERVER = "http://localhost:8080"
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# The extension of a cluster that is handed to credential plugins (client-go's exec.go).
+_EXEC_EXTENSION = "client.authentication.k8s.io/exec"
+_EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+_EXEC_MODES = ("Never", "IfAvailable", "Always")
+# What replaces them (client-go's plugin/pkg/client/auth).
+_REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
+_CHECK = "check it: kubectl config view"
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """kubectl's flags that say which cluster to use, and as whom.
+
+    Attributes:
+        kubeconfig: path of a kubeconfig; None reads $KUBECONFIG or ~/.kube/config, and inside a
+            pod the service account.
+        context, cluster, user: entries of the kubeconfig; None takes those of the current context.
+        server, certificate_authority, tls_server_name, insecure_skip_tls_verify: override the
+            cluster's.
+        token, client_certificate, client_key: override the user's.
+        as_user, as_groups, as_uid: whom to impersonate.
+        request_timeout: seconds that one request may take; 0 waits forever.
+        retries: what to do when the server asks to come later, or the connection breaks.
+    """
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    cluster: str | None = None
+    user: str | None = None
+    server: str | None = None
+    certificate_authority: str | None = None
+    tls_server_name: str | None = None
+    insecure_skip_tls_verify: bool = False
+    token: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+    as_user: str | None = None
+    as_groups: tuple[str, ...] = ()
+    as_uid: str | None = None
+    request_timeout: float = 30.0
+    retries: Retries = field(default_factory=Retries)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A command that prints credentials (`exec` of a user).
+
+    Attributes:
+        api_version: the version of ExecCredential that it speaks.
+        command: its path, or a name to find on PATH.
+        arguments, environment: what it is started with, beside this process's environment.
+        install_hint: how to get it.
+        interactive: `Never`, `IfAvailable` or `Always`: whether it gets stdin.
+        cluster_info: whether it is told about the cluster.
+    """
+
+    api_version: str
+    command: str
+    arguments: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    install_hint: str = ""
+    interactive: str = "IfAvailable"
+    cluster_info: bool = False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How to reach an API server.
+
+    Attributes:
+        server: its URL as written; "" where none is.
+        certificate_authority: a file; `certificate_authority_data` is its content.
+        insecure: whether any certificate is accepted.
+        tls_server_name: the name in the certificate, "" for the URL's host.
+        proxy_url: "" for what the environment says.
+        compression: whether answers may be compressed.
+        exec_config: what a credential plugin gets to know of this cluster beside the above.
+    """
+
+    name: str = ""
+    server: str = ""
+    certificate_authority: str = ""
+    certificate_authority_data: bytes = b""
+    insecure: bool = False
+    tls_server_name: str = ""
+    proxy_url: str = ""
+    compression: bool = True
+    exec_config: Any = None
+
+    @property
+    def url(self) -> str:
+        """The server's URL without a slash at its end, query, or password."""
+        parts = urlsplit(self.server)
+        if not parts.scheme or not parts.netloc:
+            parts = urlsplit(f"http://{self.server}")
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
+
+    @property
+    def tls(self) -> bool:
+        """Whether requests go over TLS."""
+        return self.url.startswith("https://")
+
+
+@dataclass(frozen=True)
+class User:
+    """Who asks.
+
+    Attributes:
+        token, token_file: a bearer token; the file's goes first, and is read again.
+        username, password: for HTTP basic authentication.
+        client_certificate, client_key: files; `..._data` are their contents (PEM).
+        plugin: a command that prints a token or a certificate.
+        auth_provider: name of an old built-in way to log in; `auth_provider_config` its settings.
+        as_user, as_groups, as_uid, as_extra: whom to impersonate.
+    """
+
+    name: str = ""
+    token: str = ""
+    token_file: str = ""
+    username: str = ""
+    password: str = ""
+    client_certificate: str = ""
+    client_certificate_data: bytes = b""
+    client_key: str = ""
+    client_key_data: bytes = b""
+    plugin: Plugin | None = None
+    auth_provider: str = ""
+    auth_provider_config: Mapping[str, str] = field(default_factory=dict)
+    as_user: str = ""
+    as_groups: tuple[str, ...] = ()
+    as_uid: str = ""
+    as_extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """A cluster, a user and a namespace, by their names."""
+
+    cluster: str = ""
+    user: str = ""
+    namespace: str = ""
+
+
+@dataclass(frozen=True)
+class Kubeconfig:
+    """What the kubeconfig files say together."""
+
+    current: str = ""
+    clusters: Mapping[str, Cluster] = field(default_factory=dict)
+    users: Mapping[str, User] = field(default_factory=dict)
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A cluster, as a user.
+
+    Attributes:
+        namespace: where commands work without `-n`.
+    """
+
+    cluster: Cluster
+    user: User
+    namespace: str = "default"
+
+
+def log_in(options: ConnectionOptions, environment: Mapping[str, str]) -> Login:
+    """The cluster and user that flags, environment and files choose.
+
+    Raises:
+        Unreachable: they choose none that can be used, or a file cannot be read.
+    """
+    config = load(_files(options, environment), required=options.kubeconfig is not None)
+    in_pod = not config.clusters and not options.server and _pod_server(environment)
+    if in_pod and not options.context and not options.kubeconfig:
+        return _pod_login(in_pod, options)
+    return choose(config, options, environment.get("KUBERNETES_MASTER") or DEFAULT_SERVER)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def _files(options: ConnectionOptions, environment: Mapping[str, str]) -> list[Path]:
+    if options.kubeconfig is not None:
+        return [Path(options.kubeconfig)]
+    listed = environment.get("KUBECONFIG", "")
+    if listed:
+        return [Path(part) for part in dict.fromkeys(listed.split(os.pathsep)) if part]
+    home = environment.get("HOME")
+    return [Path(home) / ".kube" / "config"] if home else []
+
+
+def load(files: Iterable[Path], *, required: bool = False) -> Kubeconfig:
+    """Read kubeconfig files as one: of each entry and setting the first one counts.
+
+    Args:
+        files: where they are; one that does not exist is passed over.
+        required: whether it must exist.
+
+    Raises:
+        Unreachable: a file cannot be read, or is no kubeconfig.
+    """
+    merged = Kubeconfig()
+    for path in files:
+        try:
+            found = _parse(path, path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            if required:
+                raise _unusable(path, "there is no such file") from error
+            continue
+        except OSError as error:
+            raise _unusable(path, error.strerror or str(error)) from error
+        except ValueError as error:
+            raise _unusable(path, " ".join(str(error).split())) from error
+        merged = Kubeconfig(
+            merged.current or found.current,
+            {**found.clusters, **merged.clusters},
+            {**found.users, **merged.users},
+            {**found.contexts, **merged.contexts},
+        )
+    return merged
+
+
+def _parse(path: Path, text: str) -> Kubeconfig:
+    """One file's content.
+
+    Raises:
+        ValueError: it is no kubeconfig.
+    """
+    document = _decoded(text)
+    if document is None:
+        return Kubeconfig()
+    top = _Fields("the file", document)
+    if top.text("kind") not in ("", "Config") or top.text("apiVersion") not in ("", "v1"):
+        raise ValueError(f"it is a {top.text('kind') or top.text('apiVersion')}, not a kubeconfig")
+    folder = path.absolute().parent
+    clusters = {
+        name: _cluster(name, entry, folder) for name, entry in top.named("clusters", "cluster")
+    }
+    users = {name: _user(name, entry, folder) for name, entry in top.named("users", "user")}
+    contexts = {
+        name: Context(entry.text("cluster"), entry.text("user"), entry.text("namespace"))
+        for name, entry in top.named("contexts", "context")
+    }
+    return Kubeconfig(top.text("current-context"), clusters, users, contexts)
+
+
+def _decoded(text: str) -> Any:
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass  # YAML has flow mappings too.
+    # Only this needs a YAML parser, and JSON is quicker to read.
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        """YAML whose dates stay text, as they do in kubectl."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in base.yaml_implicit_resolvers.items()
+    }
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+class _Fields:
+    """A mapping of a kubeconfig whose values have types."""
+
+    def __init__(self, where: str, mapping: object) -> None:
+        self.where = where
+        if not isinstance(mapping, dict):
+            raise ValueError(f"{where} is not a mapping")
+        self._mapping: dict[str, Any] = mapping
+
+    def _get(self, key: str, kind: type[Entry], empty: Entry) -> Entry:
+        value = self._mapping.get(key)
+        if value is None:
+            return empty
+        if not isinstance(value, kind):
+            raise ValueError(f"{key} of {self.where} is not a {_TYPES[kind]}")
+        return value
+
+    def text(self, key: str) -> str:
+        return self._get(key, str, "")
+
+    def flag(self, key: str) -> bool:
+        return self._get(key, bool, False)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._get(key, list, [])
+        if not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{key} of {self.where} is not a list of strings")
+        return tuple(values)
+
+    def data(self, key: str) -> bytes:
+        try:
+            return base64.b64decode("".join(self.text(key).split()), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"{key} of {self.where} is not base64: {error}") from error
+
+    def path(self, key: str, folder: Path) -> str:
+        found = self.text(key)
+        return str(folder / found) if found else ""
+
+    def fields(self, key: str) -> _Fields | None:
+        value = self._mapping.get(key)
+        return None if value is None else _Fields(f"{key} of {self.where}", value)
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        return self._mapping.items()
+
+    def entries(self, key: str) -> list[_Fields]:
+        return [
+            _Fields(f"an entry of {key} of {self.where}", each) for each in self._get(key, list, [])
+        ]
+
+    def named(self, key: str, inner: str) -> list[tuple[str, _Fields]]:
+        """A list of {name, INNER: fields}; a name that comes twice is an error, as in kubectl."""
+        found: dict[str, _Fields] = {}
+        for entry in self.entries(key):
+            name = entry.text("name")
+            if name in found:
+                raise ValueError(f"{key} has two entries named {name!r}")
+            found[name] = entry.fields(inner) or _Fields(inner, {})
+            found[name].where = f"{inner} {name!r}"
+        return list(found.items())
+
+
+_TYPES: dict[type, str] = {str: "string", bool: "boolean", list: "list"}
+
+
+def _cluster(name: str, entry: _Fields, folder: Path) -> Cluster:
+    extensions = {each.text("name"): each for each in entry.entries("extensions")}
+    extension = extensions.get(_EXEC_EXTENSION)
+    return Cluster(
+        name=name,
+        server=entry.text("server"),
+        certificate_authority=entry.path("certificate-authority", folder),
+        certificate_authority_data=entry.data("certificate-authority-data"),
+        insecure=entry.flag("insecure-skip-tls-verify"),
+        tls_server_name=entry.text("tls-server-name"),
+        proxy_url=entry.text("proxy-url"),
+        compression=not entry.flag("disable-compression"),
+        exec_config=dict(extension.items()).get("extension") if extension else None,
+    )
+
+
+def _user(name: str, entry: _Fields, folder: Path) -> User:
+    plugin = entry.fields("exec")
+    provider = entry.fields("auth-provider")
+    extra = entry.fields("as-user-extra")
+    return User(
+        name=name,
+        token=entry.text("token"),
+        token_file=entry.path("tokenFile", folder),
+        username=entry.text("username"),
+        password=entry.text("password"),
+        client_certificate=entry.path("client-certificate", folder),
+        client_certificate_data=entry.data("client-certificate-data"),
+        client_key=entry.path("client-key", folder),
+        client_key_data=entry.data("client-key-data"),
+        plugin=_plugin(plugin, folder) if plugin else None,
+        auth_provider=provider.text("name") if provider else "",
+        auth_provider_config=_settings(provider.fields("config")) if provider else {},
+        as_user=entry.text("as"),
+        as_groups=entry.texts("as-groups"),
+        as_uid=entry.text("as-uid"),
+        as_extra=tuple((key, extra.texts(key)) for key, _ in extra.items()) if extra else (),
+    )
+
+
+def _settings(entry: _Fields | None) -> dict[str, str]:
+    return {key: entry.text(key) for key, _ in entry.items()} if entry else {}
+
+
+def _plugin(entry: _Fields, folder: Path) -> Plugin:
+    command = entry.text("command")
+    version = entry.text("apiVersion")
+    return Plugin(
+        api_version=version,
+        # A name without a slash is found on PATH.
+        command=str(folder / command) if os.sep in command else command,
+        arguments=entry.texts("args"),
+        environment=tuple((each.text("name"), each.text("value")) for each in entry.entries("env")),
+        install_hint=entry.text("installHint"),
+        interactive=entry.text("interactiveMode")
+        or ("" if version == _EXEC_VERSIONS[0] else "IfAvailable"),
+        cluster_info=entry.flag("provideClusterInfo"),
+    )
+
+
+# -- choosing -----------------------------------------------------------------------------------
+
+
+def choose(config: Kubeconfig, options: ConnectionOptions, server: str) -> Login:
+    """The cluster and user that the flags and the current context choose.
+
+    Args:
+        config: the kubeconfig.
+        options: the flags, which go before it.
+        server: the URL where nothing names one.
+
+    Raises:
+        Unreachable: an entry is missing, or cannot be used.
+    """
+    name = options.context or config.current
+    context = config.contexts.get(name, Context())
+    if name and name not in config.contexts:
+        raise Unreachable(
+            f"the kubeconfig has no context {name!r}",
+            hints=["see those it has: kubectl config get-contexts"],
+        )
+    cluster = _chosen(config.clusters, options.cluster, context.cluster, name, "cluster", Cluster())
+    user = _chosen(config.users, options.user, context.user, name, "user", User())
+    login = Login(
+        _with_cluster_flags(cluster, options, server),
+        _with_user_flags(user, options),
+        context.namespace or "default",
+    )
+    for problem in [*_cluster_problems(login.cluster), *_user_problems(login.user)]:
+        raise Unreachable(f"the kubeconfig cannot be used: {problem}", hints=[_CHECK])
+    return login
+
+
+def _chosen(
+    entries: Mapping[str, Entry],
+    flag: str | None,
+    by_context: str,
+    context: str,
+    kind: str,
+    empty: Entry,
+) -> Entry:
+    name = flag or by_context
+    if name in entries:
+        return entries[name]
+    if not name:
+        return empty
+    where = f"--{kind} {name}" if flag else f"context {context!r} names {kind} {name!r}"
+    known = ", ".join(sorted(entries)) or "none"
+    raise Unreachable(
+        f"the kubeconfig has no {kind} {name!r} ({where})",
+        hints=[f"{kind}s that it has: {known}", _CHECK],
+    )
+
+
+def _with_cluster_flags(cluster: Cluster, options: ConnectionOptions, server: str) -> Cluster:
+    cluster = replace(cluster, server=options.server or cluster.server or server)
+    if options.insecure_skip_tls_verify or options.certificate_authority:
+        cluster = replace(
+            cluster,
+            insecure=options.insecure_skip_tls_verify,
+            certificate_authority=options.certificate_authority or "",
+            certificate_authority_data=b"",
+        )
+    if options.tls_server_name or options.server:
+        # A name in the kubeconfig belongs to the server that is written there.
+        cluster = replace(cluster, tls_server_name=options.tls_server_name or "")
+    return cluster
+
+
+def _with_user_flags(user: User, options: ConnectionOptions) -> User:
+    if options.token:
+        user = replace(user, token=options.token, token_file="", username="", password="")
+    if options.client_certificate:
+        user = replace(
+            user, client_certificate=options.client_certificate, client_certificate_data=b""
+        )
+    if options.client_key:
+        user = replace(user, client_key=options.client_key, client_key_data=b"")
+    return replace(
+        user,
+        as_user=options.as_user or user.as_user,
+        as_groups=options.as_groups or user.as_groups,
+        as_uid=options.as_uid or user.as_uid,
+    )
+
+
+def _cluster_problems(cluster: Cluster) -> Iterable[str]:
+    parts = urlsplit(cluster.server)
+    if not parts.scheme or not parts.netloc:
+        parts = urlsplit(f"http://{cluster.server}")
+        if parts.path not in ("", "/"):
+            yield f"server {cluster.server!r} is neither a URL nor HOST:PORT"
+    try:
+        known = parts.scheme.lower() in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        yield f"server {cluster.url!r} is not an http or https URL"
+    if cluster.certificate_authority and cluster.certificate_authority_data:
+        yield (
+            f"cluster {cluster.name!r} has both certificate-authority and "
+            "certificate-authority-data"
+        )
+    if cluster.insecure and (cluster.certificate_authority or cluster.certificate_authority_data):
+        yield (
+            f"cluster {cluster.name!r} has both a certificate authority and "
+            "insecure-skip-tls-verify"
+        )
+    if cluster.certificate_authority:
+        yield from _file_problems(cluster.certificate_authority, "certificate-authority")
+
+
+def _user_problems(user: User) -> Iterable[str]:
+    who = f"user {user.name!r}"
+    if user.token and (user.username or user.password):
+        yield f"{who} has both a token and a username and password"
+    for key, path, data in (
+        ("client-certificate", user.client_certificate, user.client_certificate_data),
+        ("client-key", user.client_key, user.client_key_data),
+    ):
+        if path and data:
+            yield f"{who} has both {key} and {key}-data"
+        if path:
+            yield from _file_problems(path, key)
+    certificate = user.client_certificate or user.client_certificate_data
+    if certificate and not (user.client_key or user.client_key_data):
+        yield f"{who} has a client-certificate and no client-key"
+    if (user.as_groups or user.as_uid or user.as_extra) and not user.as_user:
+        yield f"{who} impersonates groups, a uid or extra fields, and no user (--as)"
+    if user.plugin:
+        yield from _plugin_problems(user, user.plugin)
+    if user.auth_provider in _REMOVED_PROVIDERS:
+        yield (
+            f"{who} uses the auth provider {user.auth_provider}, which was removed from kubectl "
+            f"in 1.26; use the credential plugin {_REMOVED_PROVIDERS[user.auth_provider]}"
+        )
+    elif user.auth_provider not in ("", "oidc"):
+        yield f"{who} uses the auth provider {user.auth_provider!r}, which does not exist"
+
+
+def _plugin_problems(user: User, plugin: Plugin) -> Iterable[str]:
+    who = f"exec of user {user.name!r}"
+    if not plugin.command:
+        yield f"{who} has no command"
+    if plugin.api_version not in _EXEC_VERSIONS:
+        yield (
+            f"{who} has apiVersion {plugin.api_version!r}; known are {' and '.join(_EXEC_VERSIONS)}"
+        )
+    if not all(name for name, _ in plugin.environment):
+        yield f"{who} has an env entry without a name"
+    if plugin.interactive not in _EXEC_MODES:
+        known = ", ".join(_EXEC_MODES)
+        yield f"{who} has interactiveMode {plugin.interactive!r}; use one of {known}"
+    if user.auth_provider:
+        yield f"user {user.name!r} has both exec and auth-provider"
+
+
+def _file_problems(path: str, key: str) -> Iterable[str]:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        yield f"{key} {path} cannot be read: {error.strerror}"
+
+
+# -- in a pod -----------------------------------------------------------------------------------
+
+
+def _pod_server(environment: Mapping[str, str]) -> str:
+    """The API server's URL where this process runs in a pod with a service account, else ""."""
+    host = environment.get("KUBERNETES_SERVICE_HOST")
+    port = environment.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port or not (SERVICE_ACCOUNT / "token").exists():
+        return ""
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _pod_login(server: str, options: ConnectionOptions) -> Login:
+    try:
+        namespace = (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    except OSError:
+        namespace = ""
+    authority = SERVICE_ACCOUNT / "ca.crt"
+    cluster = Cluster(
+        server=server, certificate_authority=str(authority) if authority.exists() else ""
+    )
+    return Login(
+        _with_cluster_flags(cluster, options, server),
+        _with_user_flags(User(token_file=str(SERVICE_ACCOUNT / "token")), options),
+        namespace or "default",
+    )
+
+
+def _unusable(path: Path, why: str) -> Unreachable:
+    return Unreachable(
+        f"the kubeconfig {path} cannot be used: {why}",
+        hints=[_CHECK, "name another one: --kubeconfig FILE"],
+    )

@@ -1,0 +1,24 @@
+"""Calls at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MANY_AT_ONCE = 8
+
+
+def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
+    """Run calls at the same time; their results in order, or the first one's error."""
+    return for_each(lambda call: call(), calls)
+
+
+def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Apply a function to items at the same time; results in order, or the first one's error."""
+    with ThreadPoolExecutor(max_workers=_MANY_AT_ONCE) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        return [future.result() for future in futures]

@@ -1,0 +1,102 @@
+"""TLS as Go judges it, so that a server that kubectl trusts is trusted here too.
+
+Python 3.13 asks more of certificates than Go does (VERIFY_X509_STRICT: an authority must have key
+identifiers, and those of older EKS, GKE and MicroK8s clusters have none). OpenSSL wants a chain to
+end at a self-signed certificate, where Go trusts any certificate that it is given as authority.
+Both check names, against subjectAltName alone.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+from pathlib import Path
+
+from kubectl_istio_udp.kube.credentials import Certificate
+from kubectl_istio_udp.kube.kubeconfig import Cluster
+from kubectl_istio_udp.model.errors import Unreachable
+
+# Where systems keep their authorities (Go's crypto/x509/root_linux.go), for a Python that was built
+# to look elsewhere.
+_SYSTEM_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLContext:
+    """The TLS settings for requests and exec alike.
+
+    Raises:
+        Unreachable: a certificate or key cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.set_alpn_protocols(["http/1.1"])
+    if cluster.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        _trust(context, cluster)
+    if certificate:
+        _present(context, certificate)
+    return context
+
+
+def for_proxy() -> ssl.SSLContext:
+    """The TLS settings for the way to an https proxy, which the system's authorities vouch for."""
+    return context_of(Cluster(), None)
+
+
+def _trust(context: ssl.SSLContext, cluster: Cluster) -> None:
+    data = cluster.certificate_authority_data
+    if not data and cluster.certificate_authority:
+        data = Path(cluster.certificate_authority).read_bytes()
+    if not data:
+        _trust_system(context)
+        return
+    try:
+        context.load_verify_locations(cadata=data.decode("ascii", errors="replace"))
+    except ssl.SSLError as error:
+        raise Unreachable(
+            f"the certificate authority of {cluster.url} holds no certificate (PEM)",
+            hints=["check it: kubectl config view --raw"],
+        ) from error
+
+
+def _trust_system(context: ssl.SSLContext) -> None:
+    context.load_default_certs()
+    if context.cert_store_stats()["x509_ca"] or "SSL_CERT_FILE" in os.environ:
+        return
+    for path in _SYSTEM_FILES:
+        if os.path.exists(path):
+            context.load_verify_locations(path)
+            return
+    # A system without authorities of its own; elsewhere nobody pays for this import.
+    import certifi
+
+    context.load_verify_locations(certifi.where())
+
+
+def _present(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Let the context show a client certificate; OpenSSL takes it from files alone."""
+    with tempfile.TemporaryDirectory(prefix="kubectl-istio-udp-") as folder:
+        paths = [os.path.join(folder, name) for name in ("certificate", "key")]
+        for path, content in zip(paths, (certificate.certificate, certificate.key), strict=True):
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+        try:
+            # An encrypted key must not make OpenSSL ask for its password on the terminal.
+            context.load_cert_chain(paths[0], paths[1], password=lambda: "")
+        except (ssl.SSLError, ValueError) as error:
+            raise Unreachable(
+                "the client certificate or its key cannot be read: they are not PEM, belong to "
+                "different keys, or the key is encrypted",
+                hints=["check them: kubectl config view --raw"],
+            ) from error

@@ -1,0 +1,241 @@
+"""Connections to one API server, as one user: TLS, proxy, credentials."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from kubectl_istio_udp.kube import tls
+from kubectl_istio_udp.kube.credentials import Certificate, credentials_of, impersonation
+from kubectl_istio_udp.kube.kubeconfig import DEFAULT_SERVER, Login
+from kubectl_istio_udp.kube.proxies import Proxy, proxy_for
+from kubectl_istio_udp.model.errors import Broken, Unreachable
+
+# More than a controller's workers and watches hold: what finds no room is closed, and the next
+# request begins with a TLS handshake.
+_KEPT_CONNECTIONS = 64
+# A connection whose other end has gone is noticed although nothing is sent: after 10 s of silence
+# the kernel asks every 5 s, and gives up after the third.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+class Transport:
+    """The way to an API server. Safe to use from several threads.
+
+    Attributes:
+        url: the server's URL, without a slash at its end.
+        user: whom requests impersonate, None for nobody.
+    """
+
+    def __init__(self, login: Login, *, timeout: float) -> None:
+        """Find the proxy and the credentials; sends nothing yet.
+
+        Args:
+            login: the cluster and the user.
+            timeout: seconds that one request may take; 0 waits forever.
+
+        Raises:
+            Unreachable: the proxy or the credentials cannot be used.
+        """
+        self.url = login.cluster.url
+        self.user = login.user.as_user or None
+        self._login, self._timeout = login, timeout
+        self._credentials = credentials_of(login)
+        self._proxy = proxy_for(self.url, login.cluster.proxy_url, os.environ)
+        self._headers = impersonation(login.user)
+        self._userinfo = urlsplit(login.cluster.server).netloc.rpartition("@")[0]
+        self._lock = threading.Lock()
+        self._made: urllib3.PoolManager | None = None
+        self._shown: Certificate | None = None
+
+    def headers(self) -> urllib3.HTTPHeaderDict:
+        """The headers that say who asks."""
+        headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
+        authorization = self._credentials.authorization()
+        if not authorization and self._userinfo:
+            authorization = _basic(self._userinfo)
+        if authorization:
+            headers["Authorization"] = authorization
+        for name, value in self._headers:
+            headers.add(name, value)
+        return headers
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request; the answer, whatever its status.
+
+        Args:
+            method, path, headers, body: the request; path with query.
+            stream: whether the body is left to be read.
+
+        Raises:
+            Broken: the connection ended before the answer did.
+            Unreachable: no answer came, or not in time.
+        """
+        seconds = self._timeout or None
+        whole = self.headers()
+        whole.extend(headers)
+        if self._login.cluster.compression and not stream:
+            whole["Accept-Encoding"] = "gzip"
+        pool = self._pool()
+        try:
+            answer = pool.request(
+                method,
+                self.url + path,
+                headers=whole,
+                body=body,
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
+                retries=False,
+                redirect=False,
+                preload_content=not stream,
+            )
+            if answer.status >= 300 and stream:
+                answer.read(cache_content=True)
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            # Whatever ended this connection, those that wait in the pool may have met with too.
+            pool.clear()
+            raise self.unreachable(error, seconds) from error
+        if answer.status == 401:
+            self._credentials.rejected()
+        return answer
+
+    def open_socket(self, seconds: float) -> socket.socket:
+        """A connection of its own to the server: through the same proxy, with the same TLS.
+
+        Raises:
+            Unreachable: it cannot be made.
+        """
+        target = urlsplit(self.url)
+        # urllib3 has no public way to a connection without a request on it.
+        pool = self._pool().connection_from_url(self.url)
+        connection: Any = pool._new_conn()
+        connection.timeout = seconds
+        try:
+            if pool.proxy is None:
+                connection.connect()
+            elif target.scheme == "https":
+                pool._prepare_proxy(connection)
+            else:
+                connection.set_tunnel(target.hostname, target.port or 80, self._proxy_headers())
+                connection.connect()
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            raise self.unreachable(error, seconds) from error
+        found: socket.socket = connection.sock
+        return found
+
+    def _pool(self) -> urllib3.PoolManager:
+        """The connections; new ones where a plugin gave another client certificate."""
+        certificate = self._credentials.certificate()
+        with self._lock:
+            if self._made is None or certificate != self._shown:
+                self._made, self._shown = self._make_pool(certificate), certificate
+            return self._made
+
+    def _make_pool(self, certificate: Certificate | None) -> urllib3.PoolManager:
+        cluster, proxy = self._login.cluster, self._proxy
+        options: dict[str, Any] = {
+            "maxsize": _KEPT_CONNECTIONS,
+            "socket_options": _socket_options(),
+        }
+        if cluster.tls:
+            options["ssl_context"] = tls.context_of(cluster, certificate)
+            if cluster.tls_server_name:
+                options["server_hostname"] = cluster.tls_server_name
+        if proxy is None:
+            return urllib3.PoolManager(**options)
+        if proxy.scheme == "socks5":
+            return _socks_pool(proxy, options)
+        return urllib3.ProxyManager(
+            proxy.url,
+            proxy_headers=self._proxy_headers(),
+            proxy_ssl_context=tls.for_proxy() if proxy.scheme == "https" else None,
+            **options,
+        )
+
+    def _proxy_headers(self) -> dict[str, str]:
+        proxy = self._proxy
+        if proxy is None or proxy.username is None:
+            return {}
+        return {"Proxy-Authorization": _basic(f"{proxy.username}:{proxy.password}")}
+
+    def unreachable(self, error: BaseException, seconds: float | None) -> Unreachable:
+        """The error for a request that got no answer within so many seconds."""
+        through = f" through the proxy {self._proxy.url}" if self._proxy else ""
+        if "timed out" in str(error).lower():
+            return Unreachable(
+                f"the API server {self.url} did not answer within {seconds or 0:g}s{through}",
+                hints=["give it longer: --request-timeout 60s", "check it: kubectl version"],
+            )
+        cause = _cause(error)
+        hints = ["check it: kubectl version", "another cluster: --context or --kubeconfig"]
+        if self.url == DEFAULT_SERVER:
+            hints.insert(0, "no kubeconfig names a server, so the usual one was tried")
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = f"its certificate is not trusted: {cause.verify_message}"
+        else:
+            why = plain(cause)
+        kind = Broken if isinstance(error, urllib3.exceptions.ProtocolError) else Unreachable
+        return kind(f"the API server {self.url} cannot be reached{through}: {why}", hints=hints)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is at the bottom of urllib3's exceptions."""
+    while True:
+        below = error.__cause__ or getattr(error, "reason", None)
+        if below is None and error.args and isinstance(error.args[-1], BaseException):
+            below = error.args[-1]
+        if not isinstance(below, BaseException):
+            return error
+        error = below
+
+
+def _socks_pool(proxy: Proxy, options: Mapping[str, Any]) -> urllib3.PoolManager:
+    try:
+        # Few have such a proxy, and the package that it needs is optional.
+        from urllib3.contrib.socks import SOCKSProxyManager
+    except ImportError as error:
+        raise Unreachable(
+            f"the proxy {proxy.url} needs a Python package that is not installed: PySocks",
+            hints=["install it beside this plugin: pip install PySocks"],
+        ) from error
+    # As Go does, let the proxy resolve the server's name.
+    url = proxy.url.replace("socks5:", "socks5h:", 1)
+    return SOCKSProxyManager(url, username=proxy.username, password=proxy.password, **options)
+
+
+def _basic(userinfo: str) -> str:
+    return "Basic " + base64.b64encode(userinfo.encode()).decode()
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    """urllib3's own, and keepalive as far as the platform has it."""
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+    options += [
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _KEEPALIVE.items()
+        if hasattr(socket, name)
+    ]
+    return options
+
+
+def plain(error: object) -> str:
+    """One line about an exception, without urllib3's object addresses."""
+    text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(error)).strip()
+    return " ".join(text.split()) or type(error).__name__
