@@ -67,6 +67,7 @@ def _values(enumeration: Any) -> click.Choice[str]:
     multiple=True,
     metavar="GATEWAY_PORT[:SERVICE_PORT]",
     help="Port at the gateway, and the Service's port (number or name) behind it; repeatable. "
+    "Ranges: 20000-20031, 20000-20031:30000-30031, 20000-20031:53. "
     "A port that the exposure has already, and that is not named, stays. A new exposure without "
     "-p gets every UDP port of the Service under its own number.",
 )

@@ -9,6 +9,7 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.ports import ports_text
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.status import Status
@@ -106,9 +107,10 @@ def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ports(ports: Sequence[ExposedPort], wide: bool) -> str:
     """The ports, `5300:53/UDP,5301:54/UDP`; of many only the first, unless there is room."""
-    if wide or len(ports) <= _PORTS_SHOWN:
-        return ",".join(map(str, ports))
-    return f"{ports[0]} +{len(ports) - 1} more"
+    texts = ports_text(ports)
+    if wide or len(texts) <= _PORTS_SHOWN:
+        return ",".join(texts)
+    return f"{texts[0]} +{len(texts) - 1} more"
 
 
 def _exposure(spec: ExposureSpec, status: Status, wide: bool) -> list[object]:

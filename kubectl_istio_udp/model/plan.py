@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.ports import (
     FIRST_UNPRIVILEGED_PORT,
     ExposedPort,
     PortRequest,
+    check_port_count,
     listener_port,
 )
 from kubectl_istio_udp.model.service import Endpoint, Pod, Service, ServicePort, endpoints_of
@@ -156,6 +157,7 @@ def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int,
             hints=[f"see it: kubectl get service -n {service.namespace} {service.name} -o yaml"],
         )
     if not requests:
+        check_port_count(len(service.udp_ports))
         return tuple((port.port, port) for port in service.udp_ports)
     return tuple((request.gateway_port, _find(request, service)) for request in requests)
 

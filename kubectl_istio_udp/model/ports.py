@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.fields import Fields, optional, port, text
@@ -24,7 +25,13 @@ _eds_service = text(
     "the name of a cluster of Istio's",
     400,
 )
-_FORM = "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53"
+_RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+# An EnvoyFilter of 500 ports has 941 kB (measured); etcd takes objects of up to 1.5 MB.
+MOST_PORTS = 500
+_FORM = (
+    "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53; "
+    "a range is written -p 20000-20031 or -p 20000-20031:30000-30031"
+)
 
 
 def port_number(text: str, what: str = "port") -> int:
@@ -81,21 +88,83 @@ class PortRequest:
 
 
 def parse_port_requests(texts: Sequence[str]) -> tuple[PortRequest, ...]:
-    """Read every `-p` of a command line.
+    """Read every `-p` of a command line: `5300`, `5300:53`, `5300:dns`, or a range of ports.
+
+    `20000-20031` means the Service's ports of the same numbers, `20000-20031:30000-30031` as many
+    others in the same order, `20000-20031:53` one port behind all of them.
+
+    Args:
+        texts: the values, one for each `-p`.
+
+    Returns:
+        One request for each gateway port, in the order given.
 
     Raises:
-        UsageError: one is malformed, or two name the same gateway port.
+        UsageError: one is malformed, two name the same gateway port, or there are more than
+            MOST_PORTS.
     """
-    requests = tuple(PortRequest.parse(text) for text in texts)
+    requests: list[PortRequest] = []
     seen: set[int] = set()
-    for request in requests:
+    for request in chain.from_iterable(map(_expand, texts)):
         if request.gateway_port in seen:
             raise UsageError(
                 f"gateway port {request.gateway_port} is given twice",
                 hints=["each -p needs a gateway port of its own"],
             )
         seen.add(request.gateway_port)
-    return requests
+        requests.append(request)
+        check_port_count(len(requests))
+    return tuple(requests)
+
+
+def check_port_count(count: int) -> None:
+    """Reject an exposure of more ports than its EnvoyFilter can hold.
+
+    Raises:
+        UsageError: there are more than MOST_PORTS.
+    """
+    if count > MOST_PORTS:
+        raise UsageError(
+            f"an exposure has at most {MOST_PORTS} ports",
+            hints=["make several exposures of the Service: --name NAME -p FIRST-LAST"],
+        )
+
+
+def _expand(text: str) -> Iterator[PortRequest]:
+    """The requests of one `-p`."""
+    gateway, colon, service = text.partition(":")
+    if not _RANGE.fullmatch(gateway):
+        yield PortRequest.parse(text)
+        return
+    numbers = port_range(gateway, "gateway port")
+    if not colon:
+        yield from (PortRequest(number, number) for number in numbers)
+    elif _RANGE.fullmatch(service):
+        targets = port_range(service, "Service port")
+        if len(targets) != len(numbers):
+            raise UsageError(
+                f"-p {text}: {gateway} has {len(numbers)} ports and {service} has {len(targets)}",
+                hints=[_FORM],
+            )
+        yield from map(PortRequest, numbers, targets)
+    else:
+        target = PortRequest.parse(f"{numbers[0]}:{service}").service_port
+        yield from (PortRequest(number, target) for number in numbers)
+
+
+def port_range(text: str, what: str) -> range:
+    """Read `20000-20031`: all numbers from the first to the last.
+
+    Raises:
+        UsageError: it is no range, a number is no port, or the last comes before the first.
+    """
+    found = _RANGE.fullmatch(text)
+    if not found:
+        raise UsageError(f"{what} {text!r} is not a range", hints=[_FORM])
+    first, last = (port_number(number, what) for number in found.groups())
+    if last < first:
+        raise UsageError(f"the range {text} ends before it begins", hints=[_FORM])
+    return range(first, last + 1)
 
 
 def listener_port(gateway_port: int, first_bindable: int) -> int:
@@ -177,3 +246,25 @@ class ExposedPort:
     def __str__(self) -> str:
         """As kubectl prints ports: `5300:53/UDP`."""
         return f"{self.gateway_port}:{self.service_port}/UDP"
+
+
+def ports_text(ports: Sequence[ExposedPort]) -> list[str]:
+    """The ports as tables show them, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
+    runs: list[list[ExposedPort]] = []
+    for each in ports:
+        last = runs[-1][-1] if runs else None
+        follows = last and (each.gateway_port, each.service_port) == (
+            last.gateway_port + 1,
+            last.service_port + 1,
+        )
+        if follows:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return [_run_text(run[0], run[-1]) for run in runs]
+
+
+def _run_text(first: ExposedPort, last: ExposedPort) -> str:
+    if first is last:
+        return str(first)
+    return f"{first.gateway_port}-{last.gateway_port}:{first.service_port}-{last.service_port}/UDP"

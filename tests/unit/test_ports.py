@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.ports import (
+    MOST_PORTS,
     ExposedPort,
     PortRequest,
     listener_port,
     parse_port_requests,
     port_number,
+    ports_text,
 )
 
 
@@ -112,3 +114,63 @@ def test_an_exposed_port_prints_as_kubectl_does():
 def test_a_port_that_cannot_be_translated_is_refused(first_bindable, port):
     with pytest.raises(UsageError, match="may bind neither"):
         listener_port(port, first_bindable)
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("20000-20002", [(20000, 20000), (20001, 20001), (20002, 20002)]),
+        ("20000-20001:53", [(20000, 53), (20001, 53)]),
+        ("20000-20001:dns", [(20000, "dns"), (20001, "dns")]),
+        ("20000-20001:30005-30006", [(20000, 30005), (20001, 30006)]),
+        ("5300-5300", [(5300, 5300)]),
+        ("65535-65535:1", [(65535, 1)]),
+    ],
+)
+def test_reads_a_range(text, pairs):
+    assert parse_port_requests([text]) == tuple(PortRequest(*pair) for pair in pairs)
+
+
+def test_ranges_and_single_ports_keep_their_order():
+    found = parse_port_requests(["5300:53", "6000-6001", "5299:53"])
+    assert [request.gateway_port for request in found] == [5300, 6000, 6001, 5299]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["20031-20000"], "the range 20031-20000 ends before it begins"),
+        (["0-3"], "gateway port 0 is out of range"),
+        (["65535-65536"], "gateway port 65536 is out of range"),
+        (["20000-20003:30000-30002"], "has 4 ports and 30000-30002 has 3"),
+        (["20000-20003:30003-30000"], "the range 30003-30000 ends before it begins"),
+        (["20000-20003:"], "the Service's port after the colon is missing"),
+        (["20000-"], "gateway port '20000-' is not a number"),
+        (["20000-20001-20002"], "gateway port '20000-20001-20002' is not a number"),
+        (["5300:20000-20001"], "Service port '20000-20001' is not a number"),
+        (["20000-20003", "20003:53"], "gateway port 20003 is given twice"),
+        ([f"1-{MOST_PORTS + 1}"], f"an exposure has at most {MOST_PORTS} ports"),
+        (["1-999999999"], "gateway port 999999999 is out of range"),
+    ],
+)
+def test_refuses_what_is_no_range(texts, message):
+    with pytest.raises(UsageError, match=message):
+        parse_port_requests(texts)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "text"),
+    [
+        ([], []),
+        ([(5300, 53)], ["5300:53/UDP"]),
+        ([(5300, 53), (5301, 54)], ["5300-5301:53-54/UDP"]),
+        ([(5300, 53), (5301, 53)], ["5300:53/UDP", "5301:53/UDP"]),
+        (
+            [(1, 1), (2, 2), (3, 3), (5, 5), (9, 9), (10, 10)],
+            ["1-3:1-3/UDP", "5:5/UDP", "9-10:9-10/UDP"],
+        ),
+    ],
+)
+def test_consecutive_ports_are_shown_as_a_range(pairs, text):
+    ports = [ExposedPort(gateway, gateway, service) for gateway, service in pairs]
+    assert ports_text(ports) == text
