@@ -25,7 +25,7 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.plan import Plan, plan
-from kubectl_istio_udp.model.ports import parse_port_requests, port_number
+from kubectl_istio_udp.model.ports import parse_port_requests, port_numbers
 from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 from kubectl_istio_udp.model.settings import Named, differences, settings_of
 
@@ -76,7 +76,8 @@ def _values(enumeration: Any) -> click.Choice[str]:
     "remove_ports",
     multiple=True,
     metavar="GATEWAY_PORT",
-    help="Gateway port to remove from the exposure; repeatable. Clients can no longer use it.",
+    help="Gateway port, or range of ports, to remove from the exposure; repeatable. Clients can "
+    "no longer use it.",
 )
 @click.option("--name", help="Name of the exposure; else the Service's.")
 @options.gateway_options
@@ -221,7 +222,9 @@ def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[st
     }
     return Named(
         ports=parse_port_requests(ports),
-        remove_ports=tuple(port_number(text, "gateway port") for text in remove_ports),
+        remove_ports=tuple(
+            number for text in remove_ports for number in port_numbers(text, "gateway port")
+        ),
         **read,
     )
 

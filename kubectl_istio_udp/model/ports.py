@@ -152,6 +152,18 @@ def _expand(text: str) -> Iterator[PortRequest]:
         yield from (PortRequest(number, target) for number in numbers)
 
 
+def port_numbers(text: str, what: str) -> range:
+    """Read `5300` or `20000-20031`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if _RANGE.fullmatch(text):
+        return port_range(text, what)
+    number = port_number(text, what)
+    return range(number, number + 1)
+
+
 def port_range(text: str, what: str) -> range:
     """Read `20000-20031`: all numbers from the first to the last.
 

@@ -12,6 +12,7 @@ from kubectl_istio_udp.model.ports import (
     listener_port,
     parse_port_requests,
     port_number,
+    port_numbers,
     ports_text,
 )
 
@@ -174,3 +175,16 @@ def test_refuses_what_is_no_range(texts, message):
 def test_consecutive_ports_are_shown_as_a_range(pairs, text):
     ports = [ExposedPort(gateway, gateway, service) for gateway, service in pairs]
     assert ports_text(ports) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("53", [53]), ("20000-20002", [20000, 20001, 20002]), ("7-7", [7])]
+)
+def test_reads_a_port_or_a_range(text, numbers):
+    assert list(port_numbers(text, "gateway port")) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "0-1", "5300:53"])
+def test_refuses_what_is_neither_a_port_nor_a_range(text):
+    with pytest.raises(UsageError):
+        port_numbers(text, "gateway port")
