@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoin
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.state.ownership import Existing, readable
+from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation
 
 
 def read_snapshot(
@@ -72,32 +73,65 @@ def read_snapshot(
         lambda: _ask_proxy(api, gateway, need_proxy),
     ]
     filters, pods, entry, companion, (bound, file_limit, size) = in_parallel(calls)
-    own_filter = [
-        f
-        for f in filters
-        if f["metadata"]["name"] == own_name and f["metadata"]["namespace"] == gateway.ref.namespace
-    ]
+    own_filter = _own_filter(filters, gateway, own_name)
+    claims, others = _held(filters, gateway, root, (namespace, request.exposure_name))
     return Snapshot(
         service=service,
         slices=slices,
         pods=tuple(Pod.from_object(pod) for pod in pods),
         gateway=gateway,
-        claims=tuple(Claims.from_object(f) for f in filters if applies_to(f, gateway, root)),
+        claims=claims,
         bound=bound,
         file_limit=file_limit,
         size=size,
-        others=GatewayUsage.of(
-            gateway,
-            root,
-            [spec for f in filters if (spec := readable(f, ExposureSpec))],
-            (namespace, request.exposure_name),
-        ),
+        root_namespace=root,
+        others=others,
         objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
         # Where we may not look everywhere, the one in the gateway's own namespace is known.
         exposures=(before,)
         if before
         else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
     )
+
+
+def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reservation) -> Snapshot:
+    """The same snapshot with what the gateway's EnvoyFilters are now.
+
+    Args:
+        api: the cluster.
+        snapshot: as it was read before.
+        key: the exposure's (namespace, name).
+        mine: its reservation: later ones do not count.
+    """
+    gateway, root = snapshot.gateway, snapshot.root_namespace
+    filters = _envoy_filters(api, gateway, root)
+    claims, others = _held(filters, gateway, root, key, mine)
+    rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
+    own_filter = _own_filter(filters, gateway, names.object_name(*key))
+    return replace(snapshot, claims=claims, others=others, objects=(*own_filter, *rest))
+
+
+def _own_filter(
+    filters: Sequence[dict[str, Any]], gateway: Gateway, name: str
+) -> list[dict[str, Any]]:
+    place = (gateway.ref.namespace, name)
+    return [f for f in filters if (f["metadata"]["namespace"], f["metadata"]["name"]) == place]
+
+
+def _held(
+    filters: Sequence[dict[str, Any]],
+    gateway: Gateway,
+    root: str,
+    key: tuple[str, str],
+    mine: Reservation | None = None,
+) -> tuple[tuple[Claims, ...], GatewayUsage]:
+    """What others have of a gateway, or have reserved: listeners and clusters, and sessions."""
+    reach = [f for f in filters if applies_to(f, gateway, root)]
+    reservations = counted((r for f in reach if (r := read_reservation(f))), mine)
+    claims = [*map(Claims.from_object, reach), *(r.claims for r in reservations)]
+    specs = [spec for f in filters if (spec := readable(f, ExposureSpec))]
+    specs += [r.spec for r in reservations]
+    return tuple(claims), GatewayUsage.of(gateway, root, specs, key)
 
 
 def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:

@@ -40,7 +40,8 @@ from kubectl_istio_udp.controller.outcome import (
     refused,
     taken,
 )
-from kubectl_istio_udp.controller.view import Own, Space, View
+from kubectl_istio_udp.controller.reserving import reserved_and_seen, takes_more
+from kubectl_istio_udp.controller.view import Filter, Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
@@ -63,6 +64,7 @@ from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import service_entry
+from kubectl_istio_udp.state.reservations import Reservation, counted
 
 Manifest = Mapping[str, Any]
 
@@ -432,10 +434,26 @@ class Reconciler:
                     )
                 )
 
-    def _others(self, spec: ExposureSpec, gateway: Gateway) -> GatewayUsage:
-        """What other exposures hold of a gateway, what is being written included."""
-        found = [f.spec for f in self._view.all_filters() if f.spec]
-        found += [pending for _, pending in self._pending.copy().values()]
+    def _filters(self, mine: Reservation | None) -> list[Filter]:
+        """The EnvoyFilters that count, and the reservations."""
+        found = self._view.all_filters()
+        reservations = counted((f.reservation for f in found if f.reservation), mine)
+        return [f for f in found if f.reservation is None or f.reservation in reservations]
+
+    def _others_pending(
+        self, mine: Reservation | None
+    ) -> Mapping[Key, tuple[Claims, ExposureSpec]]:
+        """What is decided and not written; with a reservation only reservations count."""
+        return {} if mine else self._pending.copy()
+
+    def _others(
+        self, spec: ExposureSpec, gateway: Gateway, mine: Reservation | None = None
+    ) -> GatewayUsage:
+        """What other exposures hold of a gateway, what is about to be written included."""
+        filters = self._filters(mine)
+        found = [f.spec for f in filters if f.spec]
+        found += [f.reservation.spec for f in filters if f.reservation]
+        found += [pending for _, pending in self._others_pending(mine).values()]
         return GatewayUsage.of(gateway, self._view.root_namespace, found, spec.key)
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
@@ -458,8 +476,11 @@ class Reconciler:
     ) -> Iterator[None]:
         """Check that the gateway takes it, and keep it from others until it is written.
 
+        From this process's others at once, from `expose` runs by a reservation.
+
         Raises:
             Refusal: it would harm the gateway, or another has what it needs.
+            Conflict, Unreachable: it cannot be reserved now; to be tried again.
         """
         spec = exposure.spec
         claims = Claims.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
@@ -471,7 +492,14 @@ class Reconciler:
             self._yield_to_older(wish, spec, claims)
             self._pending[spec.key] = (claims, spec)
         try:
-            yield
+            if not takes_more(spec, self._view.own(spec.key).held):
+                yield
+            else:
+                self._fence()
+                with reserved_and_seen(self._api, self._view, spec, self._wrote) as mine:
+                    if found := self._find_errors(exposure, snapshot, todo, mine):
+                        raise Refusal(refused(found, spec))
+                    yield
         except IstioUdpError:
             del self._pending[spec.key]
             self._freed(claims)
@@ -479,23 +507,34 @@ class Reconciler:
         del self._pending[spec.key]
 
     def _find_errors(
-        self, exposure: Exposure, snapshot: Snapshot, todo: Sequence[Write]
+        self,
+        exposure: Exposure,
+        snapshot: Snapshot,
+        todo: Sequence[Write],
+        mine: Reservation | None = None,
     ) -> tuple[Finding, ...]:
-        """What `expose` would refuse it for, with what is on its way counted as there."""
+        """What `expose` would refuse it for, with what is about to be written counted as there.
+
+        Args:
+            exposure, snapshot: the decision.
+            todo: what is to be written.
+            mine: its reservation: then earlier ones count, and no decision that has none.
+        """
         view, spec = self._view, exposure.spec
+        filters = self._filters(mine)
         own = view.own(spec.key).held
         # Of a thousand filters those that have nothing to do with this one are passed over first.
         ports = {port.listener_port for port in spec.ports}
         taken = {spec.proxy_name(port) for port in spec.ports}
         reach = [
             f.claims
-            for f in view.all_filters()
+            for f in filters
             if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
             and applies_to(f.manifest, snapshot.gateway, view.root_namespace)
         ]
-        pending = [c for key, (c, _) in self._pending.copy().items() if key != spec.key]
+        pending = [c for key, (c, _) in self._others_pending(mine).items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
-        others = self._others(spec, snapshot.gateway)
+        others = self._others(spec, snapshot.gateway, mine)
         seen = replace(
             snapshot,
             claims=(*reach, *pending),

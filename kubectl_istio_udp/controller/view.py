@@ -26,6 +26,7 @@ from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.wish import About, Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing, readable, resolve
+from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 
 Manifest = Mapping[str, Any]
 
@@ -60,11 +61,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Filter:
-    """An EnvoyFilter, with what it claims and (one of ours) what exposure it is of."""
+    """An EnvoyFilter, with what it claims and (one of ours) what exposure it is of.
+
+    Or the reservation of one that is about to be written, with what that will claim.
+    """
 
     manifest: Manifest
     claims: Claims = field(compare=False)
     spec: ExposureSpec | None = field(compare=False)
+    reservation: Reservation | None = field(compare=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ class View:
         self.root_namespace = root_namespace
         self._ask, self._claimed = ask, claimed
         self._lock = threading.RLock()
+        self._filters_changed = threading.Condition()
         self.intents = Intents()
         # Of a namespace in which more Services ask than its permission takes: how many it takes.
         self._most_intents: dict[str, int] = {}
@@ -247,8 +253,18 @@ class View:
             return self._gateways
 
     def all_filters(self) -> list[Filter]:
-        """The EnvoyFilters that may reach a gateway."""
+        """The EnvoyFilters that may reach a gateway, reservations too."""
         return [found for cache in self.filters.values() for found in cache.values()]
+
+    def wait_reserved(self, mine: Reservation, seconds: float) -> bool:
+        """Wait until the watch has brought a reservation; whether it has in that time."""
+
+        def there() -> bool:
+            found = self.filters[mine.namespace].get(mine.namespace, mine.name)
+            return bool(found and found.reservation and found.reservation.uid == mine.uid)
+
+        with self._filters_changed:
+            return self._filters_changed.wait_for(there, seconds)
 
     def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object under a name that we would use, ours or not (of ServiceEntries ours only)."""
@@ -426,6 +442,10 @@ class View:
             self._ask(owner)
 
     def _filter(self, key: Key, before: Filter | None, now: Filter | None) -> None:
+        with self._filters_changed:
+            self._filters_changed.notify_all()
+        if not self._frees(before, now):
+            return
         with self._lock:
             owners = self._note_own(
                 "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
@@ -437,6 +457,14 @@ class View:
         for owner in owners:
             self._ask(owner)
         self._claimed(before.claims if before else None, now.claims if now else None)
+
+    def _frees(self, before: Filter | None, now: Filter | None) -> bool:
+        """Whether a change matters to exposures: a reservation only where it ends in vain."""
+        if now is not None and now.reservation is not None:
+            return False
+        if before is None or before.reservation is None:
+            return True
+        return now is not None or self.own(before.reservation.spec.key).spec is None
 
     def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
         """Keep the index of our objects; the exposures that one belonged and belongs to."""
@@ -555,6 +583,9 @@ def _piece(manifest: Manifest) -> Piece:
 
 def _filter(manifest: Manifest) -> Filter:
     kept = _kept(manifest)
+    reservation = read_reservation(manifest)
+    if reservation is not None:
+        return Filter(kept, reservation.claims, None, reservation)
     return Filter(kept, Claims.from_object(kept), _spec(kept))
 
 

@@ -269,11 +269,29 @@ class Api:
             answer.connection.sock.settimeout(silence)
         return Watch(answer, lambda error: self._transport.unreachable(error, silence))
 
-    def delete(self, kind: str, namespace: str | None, name: str, *, dry_run: bool = False) -> bool:
-        """Delete one object; whether it was there."""
+    def delete(
+        self,
+        kind: str,
+        namespace: str | None,
+        name: str,
+        *,
+        dry_run: bool = False,
+        uid: str = "",
+    ) -> bool:
+        """Delete one object; whether it was there.
+
+        Args:
+            kind, namespace, name: which.
+            dry_run: let the server decide, delete nothing.
+            uid: delete the object only if it is still this very one.
+
+        Raises:
+            Conflict: there is another one of that name by now.
+        """
         query = {"dryRun": "All"} if dry_run else {}
+        exact = {"preconditions": {"uid": uid}}
         try:
-            self._json("delete", kind, namespace, name, query=query)
+            self._json("delete", kind, namespace, name, query=query, body=exact if uid else None)
         except NotFound:
             return False
         return True
@@ -418,7 +436,8 @@ class Api:
         headers = {"Accept": "*/*" if raw else "application/json"}
         content = None
         if body is not None:
-            content = _encoded({**body, "apiVersion": api_version})
+            named = {} if action.verb == "delete" else {"apiVersion": api_version}
+            content = _encoded({**body, **named})
             applied = action.verb == "patch"
             headers["Content-Type"] = "application/" + ("apply-patch+yaml" if applied else "json")
         answer = self._transport.send(

@@ -44,6 +44,7 @@ class Snapshot:
         bound: the listeners in the gateway's own Envoy; None where it could not be asked.
         file_limit: how many files that Envoy may open; None where that is not known.
         size: what decides about the memory that a UDP port takes there; None where not known.
+        root_namespace: the mesh's, whose EnvoyFilters reach pods of every namespace.
         others: what the gateway's other exposures hold of it.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
@@ -57,6 +58,7 @@ class Snapshot:
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
     size: ProxySize | None = None
+    root_namespace: str = ""
     others: GatewayUsage = field(default_factory=GatewayUsage)
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()

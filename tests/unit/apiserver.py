@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,12 @@ class ApiServer:
         with self._lock:
             if key in self._objects:
                 return 409, _status(409, f'"{key[2]}" already exists')
-            self._store(key, copy.deepcopy(manifest))
+            # Its fields are the creator's, by `Update`: no apply takes them away again.
+            self._owned[key] = {"create": _leaves(_keyed(_content(manifest)))}
+            made = copy.deepcopy(manifest)
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            made["metadata"].setdefault("creationTimestamp", now)
+            self._store(key, made)
             return 201, copy.deepcopy(self._objects[key])
 
     def update(self, key: Key, manifest: Manifest) -> tuple[int, Manifest]:
@@ -558,8 +564,11 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             match = _PATH.fullmatch(target.path)
             if fault:
                 if fault.done and match and body:
-                    key = (body["kind"], match["namespace"], match["name"])
-                    server.apply(key, body, query["fieldManager"][0], True, False)
+                    key = (body["kind"], match["namespace"], body["metadata"]["name"])
+                    if self.command == "POST":
+                        server.create(key, body)
+                    else:
+                        server.apply(key, body, query["fieldManager"][0], True, False)
                 self.misbehave(fault)
                 return
             if target.path.count("/") == 4 and target.path.startswith("/api/v1/namespaces/"):
@@ -614,7 +623,12 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             elif self.command == "GET":
                 self.object_or_404(server.get(kind, namespace or "", name), match["plural"], name)
             elif self.command == "DELETE":
-                there = server.delete((kind, namespace or "", name), dry_run)
+                key, uid = (kind, namespace or "", name), ((body or {}).get("preconditions") or {})
+                found = server.get(*key)
+                if found and uid.get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
+                    self.json(409, _status(409, "Precondition failed: UID in precondition"))
+                    return
+                there = server.delete(key, dry_run)
                 self.object_or_404(
                     {"kind": "Status", "status": "Success"} if there else None,
                     match["plural"],
