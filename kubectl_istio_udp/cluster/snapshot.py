@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.gateways import GatewayChoice, gateway_among, gateway_pods
-from kubectl_istio_udp.cluster.mesh import root_namespace
+from kubectl_istio_udp.cluster.mesh import read_mesh
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
+from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
@@ -49,42 +50,48 @@ def read_snapshot(
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
     """
     namespace, name = request.namespace, request.service
-    service_object, slices, pods_of_gateways, root = in_parallel(
+    service_object, slices, pods_of_gateways, mesh = in_parallel(
         [
             lambda: _service(api, namespace, name),
             lambda: service_slices(api, namespace, name),
             lambda: gateway_pods(api, choice),
-            lambda: root_namespace(api),
+            # Before the gateway is known, for nearly every one has this control plane.
+            lambda: read_mesh(api),
         ]
     )
     service = Service.from_object(service_object)
     gateway = gateway_among(api, pods_of_gateways, choice)
+    if gateway.control_plane != mesh.control_plane:
+        mesh = read_mesh(api, gateway.control_plane)
     before = exposure_of(existing) if existing.object("EnvoyFilter") else None
-    if before and before.gateway.same_pods(gateway.ref):
+    same = before and before.gateway.same_pods(gateway.ref)
+    if before and same and before.gateway.selector == gateway.ref.selector:
         # Whatever the gateway is called by now, the exposure is at it already.
         gateway = replace(gateway, ref=before.gateway)
     own_name = names.object_name(namespace, request.exposure_name)
     selector = selector_of(service.selector)
     calls: list[Callable[[], Any]] = [
-        lambda: _envoy_filters(api, gateway, root),
+        lambda: _envoy_filters(api, gateway, mesh),
         lambda: api.list("Pod", namespace, selector) if selector else [],
         lambda: api.find("ServiceEntry", namespace, own_name),
         lambda: api.find("Service", gateway.ref.namespace, own_name),
         lambda: _ask_proxy(api, gateway, need_proxy),
+        lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
     ]
-    filters, pods, entry, companion, (bound, file_limit, size) = in_parallel(calls)
+    filters, pods, entry, companion, (bound, file_limit, size), labels = in_parallel(calls)
     own_filter = _own_filter(filters, gateway, own_name)
-    claims, others = _held(filters, gateway, root, (namespace, request.exposure_name))
+    claims, others = _held(filters, gateway, mesh, (namespace, request.exposure_name))
     return Snapshot(
         service=service,
         slices=slices,
         pods=tuple(Pod.from_object(pod) for pod in pods),
         gateway=gateway,
+        mesh=mesh,
+        namespaces=labels,
         claims=claims,
         bound=bound,
         file_limit=file_limit,
         size=size,
-        root_namespace=root,
         others=others,
         objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
         # Where we may not look everywhere, the one in the gateway's own namespace is known.
@@ -103,9 +110,9 @@ def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reserva
         key: the exposure's (namespace, name).
         mine: its reservation: later ones do not count.
     """
-    gateway, root = snapshot.gateway, snapshot.root_namespace
-    filters = _envoy_filters(api, gateway, root)
-    claims, others = _held(filters, gateway, root, key, mine)
+    gateway, mesh = snapshot.gateway, snapshot.mesh
+    filters = _envoy_filters(api, gateway, mesh)
+    claims, others = _held(filters, gateway, mesh, key, mine)
     rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
     own_filter = _own_filter(filters, gateway, names.object_name(*key))
     return replace(snapshot, claims=claims, others=others, objects=(*own_filter, *rest))
@@ -121,17 +128,18 @@ def _own_filter(
 def _held(
     filters: Sequence[dict[str, Any]],
     gateway: Gateway,
-    root: str,
+    mesh: Mesh,
     key: tuple[str, str],
     mine: Reservation | None = None,
 ) -> tuple[tuple[Claims, ...], GatewayUsage]:
     """What others have of a gateway, or have reserved: listeners and clusters, and sessions."""
-    reach = [f for f in filters if applies_to(f, gateway, root)]
+    reach = [f for f in filters if attaches(f, gateway, mesh).possible]
     reservations = counted((r for f in reach if (r := read_reservation(f))), mine)
-    claims = [*map(Claims.from_object, reach), *(r.claims for r in reservations)]
+    claims = [claims for f in reach for claims in claims_at(f, gateway, mesh)]
+    claims += [r.claims for r in reservations]
     specs = [spec for f in filters if (spec := readable(f, ExposureSpec))]
     specs += [r.spec for r in reservations]
-    return tuple(claims), GatewayUsage.of(gateway, root, specs, key)
+    return tuple(claims), GatewayUsage.of(gateway, mesh.root_namespace, specs, key)
 
 
 def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
@@ -175,10 +183,30 @@ def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlic
     return tuple(EndpointSlice.from_object(piece) for piece in found)
 
 
-def _envoy_filters(api: Api, gateway: Gateway, root: str) -> list[dict[str, Any]]:
-    namespaces = sorted({gateway.ref.namespace, root})
+def _envoy_filters(api: Api, gateway: Gateway, mesh: Mesh) -> list[dict[str, Any]]:
+    """The EnvoyFilters that may be for a gateway."""
+    if mesh.assumed:
+        # Any namespace may be the root namespace.
+        with contextlib.suppress(Forbidden):
+            return api.list("EnvoyFilter")
+    namespaces = sorted({gateway.ref.namespace, mesh.root_namespace})
     lists = for_each(lambda namespace: api.list("EnvoyFilter", namespace), namespaces)
     return [found for each in lists for found in each]
+
+
+def _labels(api: Api, namespaces: Set[str], mesh: Mesh) -> dict[str, Mapping[str, str]]:
+    """The labels of namespaces, where istiod reads only those with certain ones."""
+    if not mesh.discovery_selectors:
+        return {}
+
+    def labels(name: str) -> Mapping[str, str] | None:
+        with contextlib.suppress(Forbidden, NotFound):
+            return api.get("Namespace", None, name)["metadata"].get("labels") or {}
+        return None
+
+    names_ = sorted(namespaces)
+    found = for_each(labels, names_)
+    return {name: read for name, read in zip(names_, found, strict=True) if read is not None}
 
 
 def _ask_proxy(

@@ -45,7 +45,7 @@ from kubectl_istio_udp.controller.view import Filter, Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
+from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -54,6 +54,7 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
@@ -347,7 +348,9 @@ class Reconciler:
     def _gateway(self, wish: Wish, permission: Permission, own: Own) -> Gateway:
         allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
         try:
-            gateway = choose_gateway(allowed, wish.gateway)
+            gateway = choose_gateway(
+                allowed, wish.gateway, namespaces=self._view.gateway_namespaces
+            )
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
             message = (
@@ -357,8 +360,10 @@ class Reconciler:
         before = own.spec.gateway if own.spec else None
         if before is None or before == gateway.ref:
             return gateway
-        if before.same_pods(gateway.ref):
+        if before.selector == gateway.ref.selector and before.same_pods(gateway.ref):
             return replace(gateway, ref=before)
+        if before.same_pods(gateway.ref):
+            return gateway
         # Another gateway: what is at the first one goes, then this is looked at again.
         raise _MovesError(f"it is at gateway {before}")
 
@@ -523,14 +528,15 @@ class Reconciler:
         view, spec = self._view, exposure.spec
         filters = self._filters(mine)
         own = view.own(spec.key).held
+        mesh = Mesh(root_namespace=view.root_namespace)
         # Of a thousand filters those that have nothing to do with this one are passed over first.
         ports = {port.listener_port for port in spec.ports}
         taken = {spec.proxy_name(port) for port in spec.ports}
         reach = [
-            f.claims
+            claims
             for f in filters
             if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
-            and applies_to(f.manifest, snapshot.gateway, view.root_namespace)
+            for claims in claims_at(f.manifest, snapshot.gateway, mesh)
         ]
         pending = [c for key, (c, _) in self._others_pending(mine).items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]

@@ -308,7 +308,7 @@ class View:
             status = pod.get("status") or {}
             ready = [c for c in status.get("conditions") or () if c["type"] == "Ready"]
             return {
-                **_kept(pod),
+                **_kept(pod, "ownerReferences"),
                 "status": {
                     **{k: status[k] for k in ("phase", "podIP", "podIPs") if k in status},
                     "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],

@@ -204,9 +204,14 @@ class ExposureSpec:
 
         None for static and DNS discovery, nor for ports whose endpoints istiod already publishes.
         """
-        if self.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS):
+        if not self.uses_eds:
             return ()
         return tuple(port for port in self.ports if port.eds_service is None)
+
+    @property
+    def uses_eds(self) -> bool:
+        """Whether istiod publishes its endpoints (EDS)."""
+        return self.discovery in (Discovery.SELECTOR, Discovery.ENDPOINTS)
 
     def eds_service(self, port: ExposedPort) -> str:
         """The name under which istiod publishes a port's endpoints (EDS)."""

@@ -225,6 +225,15 @@ def _obstacle(
         return "the Service has no selector"
     if service.publish_not_ready:
         return "the Service publishes unready addresses (publishNotReadyAddresses)"
+    if not snapshot.reads_namespace(service.namespace):
+        return f"istiod does not read namespace {service.namespace} (meshConfig.discoverySelectors)"
+    if not snapshot.mesh.selects_pods:
+        return "istiod is set not to select pods (PILOT_ENABLE_SERVICEENTRY_SELECT_PODS)"
+    hidden = not service.is_exported_to(
+        snapshot.gateway.ref.namespace, snapshot.mesh.service_export_to
+    )
+    if hidden and any(service.tcp_twin(port) for _, port in pairs):
+        return f"the Service is not exported to namespace {snapshot.gateway.ref.namespace}"
     for _, port in pairs:
         numbers = _target_numbers(port, snapshot.pods, endpoints[port.port])
         if len(numbers) > 1:

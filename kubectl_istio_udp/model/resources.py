@@ -98,6 +98,7 @@ RESOURCES: dict[str, Resource] = {
         Resource("Event", "events"),
         Resource("ServiceAccount", "serviceaccounts"),
         Resource("Deployment", "deployments", "apps"),
+        Resource("DaemonSet", "daemonsets", "apps"),
         Resource("EndpointSlice", "endpointslices", "discovery.k8s.io"),
         Resource("Lease", "leases", "coordination.k8s.io"),
         Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,6 +99,22 @@ class Service:
             if other.protocol == "TCP" and same:
                 return other
         return None
+
+    def is_exported_to(self, namespace: str, default: Sequence[str]) -> bool:
+        """Whether proxies of a namespace see it.
+
+        Istio's reference, ServiceEntry.exportTo: `*` is every namespace, `.` the Service's own.
+
+        Args:
+            namespace: where the proxies are.
+            default: meshConfig's defaultServiceExportTo.
+        """
+        visible = self.export_to or tuple(default) or ("*",)
+        return (
+            "*" in visible
+            or namespace in visible
+            or ("." in visible and namespace == self.namespace)
+        )
 
     def __str__(self) -> str:
         """`namespace/name`."""

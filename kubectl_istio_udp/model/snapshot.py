@@ -10,6 +10,7 @@ from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import DEFAULT_MESH, Mesh
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.usage import GatewayUsage
 
@@ -40,11 +41,12 @@ class Snapshot:
         slices: its EndpointSlices.
         pods: its pods.
         gateway: the gateway chosen.
+        mesh: the settings of the gateway's mesh.
+        namespaces: the labels of the namespaces concerned, as far as they could be read.
         claims: what the EnvoyFilters that may reach this gateway add to it.
         bound: the listeners in the gateway's own Envoy; None where it could not be asked.
         file_limit: how many files that Envoy may open; None where that is not known.
         size: what decides about the memory that a UDP port takes there; None where not known.
-        root_namespace: the mesh's, whose EnvoyFilters reach pods of every namespace.
         others: what the gateway's other exposures hold of it.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
@@ -54,11 +56,17 @@ class Snapshot:
     slices: tuple[EndpointSlice, ...]
     pods: tuple[Pod, ...]
     gateway: Gateway
+    mesh: Mesh = DEFAULT_MESH
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     claims: tuple[Claims, ...] = ()
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
     size: ProxySize | None = None
-    root_namespace: str = ""
     others: GatewayUsage = field(default_factory=GatewayUsage)
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()
+
+    def reads_namespace(self, namespace: str) -> bool:
+        """Whether istiod reads the objects of a namespace, as far as its labels are known."""
+        labels = self.namespaces.get(namespace)
+        return labels is None or self.mesh.reads_namespace(labels)

@@ -30,6 +30,10 @@ _LB_POLICIES = {
     LoadBalancing.MAGLEV: "MAGLEV",
     LoadBalancing.RING_HASH: "RING_HASH",
 }
+# With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG istiod tells a gateway only of the Services that it
+# routes to, and of their endpoints. It counts those that an EnvoyFilter names here, from Istio
+# 1.26 on (pilot/pkg/model/push_context.go, extraServicesForProxy).
+_REFERENCED = "envoyfilter.istio.io/referenced-services"
 _DNS_FAMILIES = {IPV4: "V4_ONLY", IPV6: "V6_ONLY"}
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # One line for each session that has ended; the counters are udp_proxy's dynamic metadata
@@ -55,9 +59,13 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
     # needed; and each cluster costs memory for every UDP listener (model/memory.py).
     needless = {spec.eds_service(port) for port in spec.entry_ports}
     patches += [_remove_cluster(name) for name in sorted(needless)]
+    about = metadata(spec, spec.gateway.namespace)
+    services = {spec.eds_service(port) for port in spec.ports if spec.uses_eds}
+    if services:
+        about["annotations"][_REFERENCED] = ",".join(sorted(s.split("|")[3] for s in services))
     return {
         **RESOURCES["EnvoyFilter"].type_meta,
-        "metadata": metadata(spec, spec.gateway.namespace),
+        "metadata": about,
         "spec": {
             "workloadSelector": {"labels": dict(spec.gateway.selector)},
             "configPatches": patches,

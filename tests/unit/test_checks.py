@@ -14,6 +14,7 @@ from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.snapshot import BoundListener
@@ -40,6 +41,14 @@ OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
 NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
 
 
+PLACE, DOUBT = f"istio-system/{SPEC.object_name}", "nobody knows"
+LAB = {"team": "lab"}
+ONE_NAMESPACE = Mesh(discovery_selectors=({"matchLabels": LAB},))
+NO_SELECTORS = Mesh(selectors_for_gateway_api=False)
+API_GATEWAY = cluster(
+    gateways=[gateway_pod(labels={"gateway.networking.k8s.io/gateway-name": "edge"})],
+    gateway_service=None,
+)
 LIMITED = cluster(gateways=[gateway_pod(limits={"cpu": "2", "memory": "1Gi"})])
 
 
@@ -60,8 +69,9 @@ def without_labels(manifest):
     return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
 
-def claimed(**what):
-    return (Claims("istio-system/other", **{k: frozenset(v) for k, v in what.items()}),)
+def claimed(doubt="", **what):
+    names = {key: frozenset(value) for key, value in what.items()}
+    return (Claims("istio-system/other", **names, doubt=doubt),)
 
 
 def bound(port=10053, protocol="UDP", name="udp_0.0.0.0_10053"):
@@ -128,7 +138,24 @@ FIRES = [
     ("U102", {"claims": claimed(listeners=[NAME])}),
     ("U102", {"claims": claimed(clusters=[NAME])}),
     ("U103", {"claims": claimed(udp_ports=[10053])}),
+    ("U102", {"claims": (Claims("root/x", frozenset([NAME]), exposure=KEY),)}),
+    ("U102", {"claims": claimed(listeners=[NAME], doubt=DOUBT), "bound": bound(name=NAME)}),
+    ("U103", {"claims": (Claims("root/x", udp_ports=frozenset([10053]), exposure=KEY),)}),
+    (
+        "U103",
+        {
+            "claims": claimed(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
+            "bound": bound(name="l"),
+        },
+    ),
     ("U104", {"bound": bound()}),
+    ("U104", {"bound": bound(port=99, protocol="TCP", name=NAME)}),
+    ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
+    ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": {}}}),
+    ("U132", {"mesh": NO_SELECTORS, "cluster_": API_GATEWAY}),
+    ("U208", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
+    ("U208", {"claims": claimed(clusters=[NAME], doubt=DOUBT)}),
+    ("U209", {"mesh": Mesh(assumed=True)}),
     ("U105", {"cluster_": cluster(gateway_service=None), "options": PATCH}),
     ("U105", {"cluster_": with_udp(), "options": PATCH}),
     ("U105", {"cluster_": with_udp(99, "udp-53"), "options": PATCH}),
@@ -165,13 +192,31 @@ FIRES = [
 SILENT = [
     ("U101", {"objects": OURS}),
     ("U102", {"claims": claimed(listeners=["other"], clusters=["other"])}),
-    ("U102", {"claims": (dataclasses.replace(claimed(listeners=[NAME])[0], exposure=KEY),)}),
+    ("U102", {"claims": (Claims(PLACE, frozenset([NAME]), exposure=KEY),)}),
+    ("U102", {"claims": claimed(listeners=[NAME], doubt=DOUBT)}),
     ("U103", {"claims": claimed(udp_ports=[53])}),
-    ("U103", {"claims": (dataclasses.replace(claimed(udp_ports=[10053])[0], exposure=KEY),)}),
+    ("U103", {"claims": (Claims(PLACE, udp_ports=frozenset([10053]), exposure=KEY),)}),
+    ("U103", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
     ("U104", {"bound": bound(protocol="TCP")}),
     ("U104", {"bound": bound(port=53)}),
     ("U104", {"bound": bound(name=NAME)}),
-    ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
+    ("U104", {"bound": bound(name="l"), "claims": claimed(listeners=["l"], udp_ports=[10053])}),
+    ("U104", {"bound": bound(port=99, protocol="TCP", name=NAME), "objects": OURS}),
+    ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": LAB}}),
+    ("U131", {"mesh": ONE_NAMESPACE}),
+    ("U131", {"namespaces": {"default": {}, "istio-system": {}}}),
+    ("U132", {"mesh": NO_SELECTORS}),
+    ("U132", {"cluster_": API_GATEWAY}),
+    ("U208", {"claims": claimed(udp_ports=[10053])}),
+    ("U208", {"claims": claimed(udp_ports=[99], listeners=["l"], doubt=DOUBT)}),
+    (
+        "U208",
+        {
+            "claims": claimed(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
+            "bound": bound(name="l"),
+        },
+    ),
+    ("U209", {"mesh": Mesh("elsewhere")}),
     ("U104", {"bound": None}),
     ("U105", {"cluster_": with_udp()}),
     ("U105", {"cluster_": with_udp(99), "options": PATCH}),
