@@ -25,8 +25,8 @@ from kubectl_istio_udp.model.service import IPV4, IPV6
 FIRST_TARGET_REFS: Version = (1, 27)
 GATEWAY_API_GROUP = "gateway.networking.k8s.io"
 # Of a LISTENER or a CLUSTER istiod takes each of these for ADD (convertToEnvoyFilterWrapper).
-ADDING = frozenset({"ADD", "INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER"})
-_MERGING = frozenset({"MERGE", "MERGE_AND_REPLACE_LIST"})
+ADDING = ("ADD", "INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
+_MERGING = ("MERGE", "MERGE_AND_REPLACE_LIST")
 # An ADD without a context is for gateways and for the outbound side of sidecars.
 _GATEWAY_CONTEXTS = (None, "", "ANY", "GATEWAY", 0, 3)
 # In proto's JSON an enum may be its name or its number, and a number may be a string.
