@@ -76,9 +76,9 @@ def changed_specs(draw: st.DrawFn, kind: str) -> str:
         if action == 0 and isinstance(place, dict):
             del place[last]
         elif action == 1 and isinstance(place, dict):
-            place[draw(st.text(max_size=9))] = draw(JSON)
+            place[draw(st.text(max_size=9))] = copy.deepcopy(draw(JSON))
         else:
-            place[last] = draw(JSON)
+            place[last] = copy.deepcopy(draw(JSON))
     return json.dumps(data)
 
 
