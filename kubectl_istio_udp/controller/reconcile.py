@@ -19,6 +19,7 @@ from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, change_set
 from kubectl_istio_udp.apply.deletion import close_the_way, silenced
+from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
@@ -680,10 +681,10 @@ class Reconciler:
             manifest["metadata"] = {**manifest["metadata"], "uid": there["metadata"]["uid"]}
         self._fence()
         self._wrote("patch", write.kind)
-        applied = self._api.apply(
-            manifest,
-            before=None,
-            manager=write.manager,
+        applied = apply_write(
+            self._api,
+            replace(write, manifest=manifest),
+            before=there,
             force=there is not None and write.whole,
         )
         self._view.learn(applied.manifest)

@@ -976,3 +976,28 @@ def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_
     assert controller._queue.take(0)[0] == ("default", "newer")
     controller._look(("default", "newer"), time.monotonic())
     assert controller.states() == {"refused": 1, "ok": 1}
+
+
+def test_an_edit_that_an_apply_cannot_undo_is_undone(running: Running) -> None:
+    controller = running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.quiet()
+    name, namespace = NAME, running.entry()["metadata"]["namespace"]
+
+    def istiod(manifest: dict[str, Any]) -> str:
+        both = {"endpoints", "workloadSelector"} <= set(manifest.get("spec") or ())
+        return "only one of WorkloadSelector or Endpoints is allowed" if both else ""
+
+    running.server.admit = istiod
+    before = running.entry()["spec"]
+    edited = running.entry()
+    del edited["spec"]["endpoints"]
+    edited["spec"]["workloadSelector"] = {"labels": {"app": "evil"}}
+    running.server.put(edited)
+    until(lambda: running.server.get("ServiceEntry", namespace, name)["spec"] == before)
+    edited = running.filter()
+    edited["spec"]["priority"] = 5
+    running.server.put(edited)
+    until(lambda: "priority" not in running.filter()["spec"])
+    until(lambda: controller.states() == {"ok": 1})
