@@ -13,6 +13,7 @@ from dataclasses import replace
 from kubectl_istio_udp.checks.findings import Finding, Severity
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -45,7 +46,7 @@ def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
 
 def _namespace_not_read(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U131: istiod does not read a namespace that an object of the exposure would be in."""
-    places = {n: k for k, n in exposure.spec.places.items() if k != "Service"}
+    places = {ref.namespace: ref.kind for ref in exposure.spec.objects if ref.kind != "Service"}
     for namespace, kind in sorted(places.items()):
         if snapshot.reads_namespace(namespace):
             continue
@@ -420,25 +421,34 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _port_missing(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U207: part of a port's datagrams would go to an address that does not have the port."""
-    spec = exposure.spec
-    there = any(before.key == spec.key for before in snapshot.exposures)
-    for port, addresses in exposure.ports_missing().items():
-        more = f" and {len(addresses) - 1} more" if addresses[1:] else ""
+def _address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U210: the Service lists an address that never becomes an endpoint."""
+    if exposure.spec.discovery not in (Discovery.ENDPOINTS, Discovery.STATIC):
+        return
+    for address, reason in snapshot.rules.objections(snapshot.slices).items():
         yield Finding(
-            "U207",
+            "U210",
             Severity.WARNING,
-            f"port {port.service_port}/UDP of Service {snapshot.service} has no ready endpoint at "
-            f"{addresses[0]}{more}, where other ports of this exposure have one: istiod gives each "
-            "port to each address, and part of its datagrams is lost there",
-            (
-                f"first kubectl istio-udp delete -n {spec.namespace} {spec.name}; then "
-                if there
-                else ""
-            )
-            + f"expose each port by itself: -p {port.gateway_port}:{port.service_port} "
-            f"--name {spec.name}-{port.service_port}",
+            f"the gateway will not send to {address}, an endpoint of Service {snapshot.service}: "
+            f"it is {reason}",
+            f"see it: kubectl get endpointslices -n {snapshot.service.namespace} "
+            f"-l kubernetes.io/service-name={snapshot.service.name}",
+        )
+
+
+def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U110: another ServiceEntry has the host of this exposure's."""
+    spec = exposure.spec
+    for other in same_host(spec.key, spec.entries, snapshot.entries, spec.gateway.namespace):
+        name = f"{other.namespace}/{other.name}"
+        yield Finding(
+            "U110",
+            Severity.ERROR,
+            f"ServiceEntry {name} has the same host as exposure {spec.name}; if it is the older "
+            "one, its endpoints get the datagrams",
+            f"delete it: kubectl delete serviceentry -n {other.namespace} {other.name}; or get "
+            f"another host: kubectl istio-udp delete -n {spec.namespace} {spec.name}, then expose "
+            "again",
         )
 
 
@@ -477,6 +487,7 @@ RULES: tuple[Rule, ...] = (
     _selectors_ignored,
     _mesh_unknown,
     _foreign_object,
+    _host_taken,
     _name_taken,
     _port_taken,
     _perhaps_taken,
@@ -490,7 +501,7 @@ RULES: tuple[Rule, ...] = (
     _few_sessions,
     _way_changes,
     _no_ready_endpoint,
-    _port_missing,
+    _address_refused,
     _goes_stale,
     _no_ready_gateway,
     _own_load_balancer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -191,3 +192,12 @@ def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:
         NotFound, UsageError, Forbidden: as gateway_pods and gateway_among.
     """
     return gateway_among(api, gateway_pods(api, choice), choice)
+
+
+def gateway_secret(gateway: Gateway) -> str:
+    """What only those know who may read the gateway's namespace: the uid of its Service.
+
+    A gateway without a Service has nothing of the kind; there it is another one each time.
+    """
+    metadata = (gateway.service or {}).get("metadata") or {}
+    return metadata.get("uid") or secrets.token_hex(16)

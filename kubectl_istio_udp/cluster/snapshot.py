@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import exposure_of
-from kubectl_istio_udp.cluster.gateways import GatewayChoice, gateway_among, gateway_pods
+from kubectl_istio_udp.cluster.gateways import (
+    GatewayChoice,
+    gateway_among,
+    gateway_pods,
+    gateway_secret,
+)
 from kubectl_istio_udp.cluster.mesh import read_mesh
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.endpointrules import (
+    API_SERVER_SERVICE,
+    EndpointRules,
+    api_server_addresses,
+)
+from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
-from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
+from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
+from kubectl_istio_udp.model.gateway import Gateway, selects
 from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, workload_labels
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.state.ownership import Existing, readable
@@ -73,12 +84,15 @@ def read_snapshot(
     calls: list[Callable[[], Any]] = [
         lambda: _envoy_filters(api, gateway, mesh),
         lambda: api.list("Pod", namespace, selector) if selector else [],
-        lambda: api.find("ServiceEntry", namespace, own_name),
+        lambda: _service_entries(api, [namespace, gateway.ref.namespace]),
         lambda: api.find("Service", gateway.ref.namespace, own_name),
         lambda: _ask_proxy(api, gateway, need_proxy),
         lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
+        lambda: _api_server(api),
+        lambda: _workload_entries(api, service),
     ]
-    filters, pods, entry, companion, (bound, file_limit, size), labels = in_parallel(calls)
+    filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
+    bound, file_limit, size = proxy
     own_filter = _own_filter(filters, gateway, own_name)
     claims, others = _held(filters, gateway, mesh, (namespace, request.exposure_name))
     return Snapshot(
@@ -93,11 +107,85 @@ def read_snapshot(
         file_limit=file_limit,
         size=size,
         others=others,
-        objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
+        objects=tuple(
+            manifest
+            for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
+            if manifest
+        ),
         # Where we may not look everywhere, the one in the gateway's own namespace is known.
         exposures=(before,)
         if before
         else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
+        before=before,
+        entries=tuple(EntrySummary.from_object(entry) for entry in entries),
+        rules=EndpointRules(api_server=api_server),
+        workload_entries=workloads,
+        secret=gateway_secret(gateway),
+    )
+
+
+def _service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]:
+    """All ServiceEntries; those of some namespaces where we may not look everywhere."""
+    try:
+        return api.list("ServiceEntry")
+    except Forbidden:
+        there = for_each(lambda name: api.list("ServiceEntry", name), sorted({*namespaces}))
+        return [entry for each in there for entry in each]
+
+
+def _under_our_names(
+    entries: Iterable[dict[str, Any]], gateway: Gateway, request: ExposeRequest
+) -> list[dict[str, Any]]:
+    """The ServiceEntries that have, where we would have one, a name that we would give it."""
+    places = (request.namespace, gateway.ref.namespace)
+    return [
+        entry
+        for entry in entries
+        if entry["metadata"]["namespace"] in places
+        and names.is_object_name(
+            entry["metadata"]["name"], request.namespace, request.exposure_name
+        )
+    ]
+
+
+def _api_server(api: Api) -> frozenset[str]:
+    """The addresses of the API server, its Service's too; none where they may not be read."""
+    try:
+        service, slices = read_service_objects(api, *API_SERVER_SERVICE)
+    except (Forbidden, NotFound):
+        return frozenset()
+    return api_server_addresses(service, slices)
+
+
+def read_service_objects(
+    api: Api, namespace: str, name: str
+) -> tuple[dict[str, Any], tuple[EndpointSlice, ...]]:
+    """A Service's manifest and its EndpointSlices.
+
+    Raises:
+        NotFound, Forbidden, Unreachable: as the server says.
+    """
+    found, slices = in_parallel(
+        [lambda: api.get("Service", namespace, name), lambda: service_slices(api, namespace, name)]
+    )
+    return found, slices
+
+
+def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:
+    """The names of the WorkloadEntries that a Service's selector selects.
+
+    None where they may not be read, or where this Istio has none.
+    """
+    if not service.selector:
+        return ()
+    try:
+        found = api.list("WorkloadEntry", service.namespace)
+    except (Forbidden, NotInstalled):
+        return ()
+    return tuple(
+        entry["metadata"]["name"]
+        for entry in found
+        if selects(service.selector, workload_labels(entry))
     )
 
 
@@ -164,10 +252,9 @@ def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
     spec = exposure.spec
     if spec.discovery is Discovery.SELECTOR:
         slices = service_slices(api, spec.namespace, spec.service)
-        endpoints = {
-            port.service_port: endpoints_of(slices, port.service_port_name, exposure.families)
-            for port in spec.ports
-        }
+        found = api.find("Service", spec.namespace, spec.service)
+        service = Service.from_object(found) if found else None
+        endpoints = exposed_endpoints(spec, service, slices, exposure.families)
         exposure = replace(exposure, endpoints=endpoints)
     return {
         spec.proxy_name(port): frozenset(

@@ -22,17 +22,19 @@ from kubectl_istio_udp.apply.deletion import close_the_way, silenced
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
+from kubectl_istio_udp.cluster.gateways import gateway_secret
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
+    ENDPOINT_REFUSED,
     EXPOSED,
     FORBIDDEN,
     GONE,
+    HOST_TAKEN,
     LEAVING,
     MANUAL,
     NO_GATEWAY,
     NOT_TAKEN,
     OK,
-    PORT_MISSING,
     REFUSED,
     WAITING,
     Outcome,
@@ -46,26 +48,30 @@ from kubectl_istio_udp.controller.view import Filter, Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.endpointrules import EndpointRules
+from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
     Exposure,
     ExposureSpec,
+    exposed_endpoints,
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan
-from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
+from kubectl_istio_udp.model.service import IPV4, IPV6, Service
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.render.serviceentry import service_entry
+from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
 from kubectl_istio_udp.state.reservations import Reservation, counted
 
 Manifest = Mapping[str, Any]
@@ -78,6 +84,7 @@ _LISTENER_SECONDS = 5.0
 # The gateway is everybody's: an exposure changes its part of it no more often, whoever flips an
 # annotation, or edits back and forth against us. Endpoints are no part of the gateway.
 _CALM_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
 
 
 # A Service that is replaced is deleted and made again. Until this has passed, nothing of its
@@ -158,12 +165,15 @@ class Reconciler:
             IstioUdpError: the API server did not take a write; it is to be tried again.
         """
         wished, own = self._view.wish(key), self._view.own(key)
+        space = self._view.spaces.get("", key[0])
+        if space is None:
+            # Whoever made it: what it exposes is gone.
+            return self._withdraw(key, own)
         if own.there and own.source is None:
             left = self._refresh(own, names.MANAGER)
             found = self._made_by_hand(key, own) if wished else Outcome(MANUAL)
             return replace(found, again=left or None)
-        space = self._view.spaces.get("", key[0])
-        if space is None or space.leaving:
+        if space.leaving:
             return self._withdraw(key, own)
         if wished is None:
             left = self._left(self._missed, key, _REPLACE_SECONDS) if own.there else 0
@@ -273,14 +283,31 @@ class Reconciler:
         else:
             self._apply_all(differing)
         self._remove(self._changes(own, todo))
-        if missing := exposure.ports_missing():
-            listed = ", ".join(f"{port.service_port}/UDP" for port in missing)
+        return self._exposed(exposure, snapshot)
+
+    def _exposed(self, exposure: Exposure, snapshot: Snapshot) -> Outcome:
+        """That it is exposed, or what there is to say of it."""
+        spec = exposure.spec
+        others = same_host(
+            spec.key, spec.entries, self._view.with_host_of(spec.entries), spec.gateway.namespace
+        )
+        if others:
             return Outcome(
                 OK,
-                PORT_MISSING,
-                f"not every address of the Service has port {listed} ready: istiod gives each port "
-                "to each address, and part of the datagrams is lost there; make a Service for each "
-                "port",
+                HOST_TAKEN,
+                f"another ServiceEntry has the host of this exposure; if it is the older one, its "
+                "endpoints get the datagrams; its namespace: "
+                f"{', '.join(sorted({other.namespace for other in others}))}",
+            )
+        refused_addresses = snapshot.rules.objections(snapshot.slices)
+        if refused_addresses:
+            address, reason = next(iter(refused_addresses.items()))
+            count = len(refused_addresses) - 1
+            more = f" (and {count} more)" if count else ""
+            return Outcome(
+                OK,
+                ENDPOINT_REFUSED,
+                f"the gateway does not send to {address}{more}: it is {reason}",
             )
         ports = ", ".join(map(str, exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
@@ -317,6 +344,10 @@ class Reconciler:
             pods=() if asked is Discovery.ENDPOINTS else view.pods_of(service),
             gateway=gateway,
             file_limit=self._file_limit,
+            before=own.held,
+            entries=view.summaries(),
+            rules=self._rules(service.namespace),
+            secret=gateway_secret(gateway),
         )
         request = replace(
             request, discovery=asked, automatic_sessions=request.expect_rate is not None
@@ -496,6 +527,7 @@ class Reconciler:
                 raise Refusal(refused(found, spec))
             self._permit_total(permission, spec)
             self._yield_to_older(wish, spec, claims)
+            self._check_addresses(spec)
             self._pending[spec.key] = (claims, spec)
         try:
             if not takes_more(spec, self._view.own(spec.key).held):
@@ -552,6 +584,13 @@ class Reconciler:
         )
         return errors(check_expose(exposure, seen))
 
+    def _check_addresses(self, spec: ExposureSpec) -> None:
+        """Raise Refusal where another exposure, on its way now, has chosen the same address."""
+        pending = [other for key, (_, other) in self._pending.items() if key != spec.key]
+        taken = {a for other in pending for entry in other.entries for a in entry.addresses}
+        if any(taken.intersection(entry.addresses) for entry in spec.entries):
+            raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
+
     def _yield_to_older(self, wish: Wish, spec: ExposureSpec, claims: Claims) -> None:
         """Raise Refusal where an older intent for one of the ports may yet take it.
 
@@ -584,29 +623,48 @@ class Reconciler:
     # -- what was there before ----------------------------------------------------------------
 
     def _refresh(self, own: Own, manager: str) -> float:
-        """Write the ServiceEntry of an exposure that lists addresses, if it is another; no more.
+        """Write the ServiceEntries of an exposure that lists addresses, where they differ.
+
+        What a person listed stays listed, as long as the Service lists it.
 
         Returns:
             The seconds after which it must be looked at again; 0 where a change will tell.
         """
-        spec, entry = own.spec, own.existing.object("ServiceEntry")
-        if spec is None or entry is None or spec.discovery is not Discovery.ENDPOINTS:
+        spec, entries = own.spec, own.existing.all_of("ServiceEntry")
+        if spec is None or spec.discovery is not Discovery.ENDPOINTS:
             return 0.0
         if (left := self._emptied_left(spec)) > 0:
             return left
-        slices = self._view.pieces((spec.namespace, spec.service))
-        families = self._families(spec)
-        endpoints = {
-            port.service_port: endpoints_of(slices, port.service_port_name, families)
-            for port in spec.ports
-        }
-        manifest = service_entry(Exposure(spec, families, endpoints=endpoints))
-        if manifest is not None:
+        rules = self._rules(spec.namespace)
+        if manager != MANAGER:
+            rules = rules.allowing(listed_addresses(entries))
+        there = {ObjectRef.of(entry) for entry in entries}
+        for manifest in service_entries(self._now(spec, rules)):
             write = Write(manifest, manager)
             write = marked(write) if manager == MANAGER else write
-            if not is_so(write, entry):
+            if ObjectRef.of(manifest) in there and not self._is_so(write):
                 self._apply(write)
         return 0.0
+
+    def _now(self, spec: ExposureSpec, rules: EndpointRules) -> Exposure:
+        """An exposure with the endpoints that its Service has now."""
+        families = self._families(spec)
+        key = (spec.namespace, spec.service)
+        found = exposed_endpoints(spec, self._view.service(key), self._view.pieces(key), families)
+        endpoints = {number: rules.permitted(each) for number, each in found.items()}
+        return Exposure(spec, families, endpoints=endpoints)
+
+    def _rules(self, namespace: str) -> EndpointRules:
+        """Which addresses may be endpoints of a namespace's exposures."""
+        api_server = self._view.api_server()
+        if self._allow_all:
+            return EndpointRules(api_server)
+        space = self._view.spaces.get("", namespace)
+        try:
+            ranges = self._permission(space).endpoints if space else ()
+        except UsageError:
+            ranges = ()
+        return EndpointRules(api_server, self._view.pod_addresses(namespace), ranges)
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._view.gateways():

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_istio_udp.model.endpointrules import ANY_ADDRESS, EndpointRules
+from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
@@ -50,6 +52,12 @@ class Snapshot:
         others: what the gateway's other exposures hold of it.
         objects: manifests of the objects there are under the names this exposure would use.
         exposures: the exposures of the same name, wherever they are.
+        before: the exposure as its EnvoyFilter at this gateway says; None where there is none.
+        entries: all ServiceEntries that could be seen.
+        rules: which addresses may be endpoints.
+        secret: what only those know who may see the gateway; the same at every look, where that
+            is possible.
+        workload_entries: the names of the WorkloadEntries that the Service's selector selects.
     """
 
     service: Service
@@ -65,6 +73,11 @@ class Snapshot:
     others: GatewayUsage = field(default_factory=GatewayUsage)
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()
+    before: ExposureSpec | None = None
+    entries: tuple[EntrySummary, ...] = ()
+    rules: EndpointRules = ANY_ADDRESS
+    workload_entries: tuple[str, ...] = ()
+    secret: str = ""
 
     def reads_namespace(self, namespace: str) -> bool:
         """Whether istiod reads the objects of a namespace, as far as its labels are known."""

@@ -57,12 +57,14 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
         patches.append(_add("LISTENER", _listener(exposure, port)))
     # istiod makes a cluster of its own from our ServiceEntry, of which only the endpoint list is
     # needed; and each cluster costs memory for every UDP listener (model/memory.py).
-    needless = {spec.eds_service(port) for port in spec.entry_ports}
+    needless = {
+        f"outbound|{number}||{entry.host}" for entry in spec.entries for number in entry.ports
+    }
     patches += [_remove_cluster(name) for name in sorted(needless)]
     about = metadata(spec, spec.gateway.namespace)
-    services = {spec.eds_service(port) for port in spec.ports if spec.uses_eds}
-    if services:
-        about["annotations"][_REFERENCED] = ",".join(sorted(s.split("|")[3] for s in services))
+    services = filter(None, map(spec.eds_service, spec.ports))
+    if hosts := {service.split("|")[3] for service in services}:
+        about["annotations"][_REFERENCED] = ",".join(sorted(hosts))
     return {
         **RESOURCES["EnvoyFilter"].type_meta,
         "metadata": about,

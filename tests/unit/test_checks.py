@@ -10,6 +10,8 @@ from kubectl_istio_udp.checks.expose import RULES, check_expose
 from kubectl_istio_udp.checks.findings import Finding, Severity, errors
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.endpointrules import EndpointRules
+from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
@@ -65,6 +67,11 @@ def findings(cluster_=None, options=None, request=None, **facts):
     return check_expose(plan(asked, snapshot).exposure, snapshot)
 
 
+def same_host_as(spec, namespace="lab", name="hijack", exported_to=()):
+    """A ServiceEntry that has the host of an exposure's."""
+    return EntrySummary(namespace, name, (spec.entries[0].host,), exported_to=exported_to)
+
+
 def without_labels(manifest):
     return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
@@ -95,32 +102,6 @@ def old(version):
 
 
 UNREADY = cluster(slices=[endpoint_slice(endpoint("10.0.0.1", ready=False))])
-SYSLOG = {"name": "udp-log", "port": 514, "protocol": "UDP"}
-TWO_PORTS = service(ports=[udp(), udp(514, "udp-log")])
-APART = cluster(
-    service=TWO_PORTS,
-    slices=[
-        endpoint_slice(endpoint("10.0.0.1")),
-        endpoint_slice(endpoint("10.0.0.2"), ports=[SYSLOG], suffix="log"),
-    ],
-)
-HALF_READY = cluster(
-    service=TWO_PORTS,
-    slices=[
-        endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2")),
-        endpoint_slice(
-            endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False), ports=[SYSLOG], suffix="log"
-        ),
-    ],
-)
-ONE_WITHOUT = cluster(service=TWO_PORTS, slices=[endpoint_slice(endpoint("10.0.0.1"))])
-TOGETHER = cluster(
-    service=TWO_PORTS,
-    slices=[
-        endpoint_slice(endpoint("10.0.0.1")),
-        endpoint_slice(endpoint("10.0.0.1"), ports=[SYSLOG], suffix="log"),
-    ],
-)
 LISTED = {"discovery": Discovery.ENDPOINTS}
 EXTERNAL = cluster(
     service={
@@ -177,8 +158,18 @@ FIRES = [
     ("U202", {"request": {"discovery": Discovery.STATIC}}),
     ("U202", {"request": {"discovery": Discovery.ENDPOINTS}}),
     ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
-    ("U207", {"cluster_": APART, "request": LISTED}),
-    ("U207", {"cluster_": HALF_READY, "request": LISTED}),
+    ("U210", {"request": LISTED, "rules": EndpointRules(frozenset({"10.244.0.21"}))}),
+    ("U210", {"request": {"discovery": Discovery.STATIC}, "rules": EndpointRules(pods=())}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("istio-system",)),)}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("*",)),)}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC),)}),
+    (
+        "U110",
+        {
+            "before": SPEC,
+            "entries": (same_host_as(SPEC, "istio-system", exported_to=(".",)),),
+        },
+    ),
     ("U204", {"file_limit": None}),
     ("U108", {"file_limit": 10_000, "others": usage(sessions=8_000)}),
     ("U205", {"file_limit": 2_500}),
@@ -244,10 +235,18 @@ SILENT = [
             "exposures": (SPEC,),
         },
     ),
-    ("U207", {"cluster_": TOGETHER, "request": LISTED}),
-    ("U207", {"cluster_": ONE_WITHOUT, "request": LISTED}),
-    ("U207", {"cluster_": APART, "request": {"discovery": Discovery.SELECTOR}}),
-    ("U207", {"cluster_": APART, "request": {**LISTED, "ports": (PortRequest(5300, 53),)}}),
+    ("U210", {"request": LISTED}),
+    ("U210", {"rules": EndpointRules(pods=())}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=(".",)),)}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("default", "~")),)}),
+    (
+        "U110",
+        {
+            "before": SPEC,
+            "entries": (same_host_as(SPEC, "default", SPEC.object_name),),
+        },
+    ),
+    ("U110", {"before": SPEC, "entries": (EntrySummary("istio-system", "x"),)}),
     ("U201", {}),
     ("U201", {"cluster_": EXTERNAL}),
     ("U202", {}),
@@ -328,21 +327,6 @@ def test_few_sessions_say_for_how_many_clients_they_are():
     (few,) = [f for f in found if f.code == "U205"]
     assert "more than 2.5 new clients a second lose datagrams" in few.message
     assert few.hint == "if clients come faster, say how fast: --expect-rate N"
-
-
-def test_a_port_that_an_address_lacks_is_to_be_exposed_by_itself():
-    def found(**facts):
-        all_found = findings(cluster_=APART, request=LISTED, **facts)
-        return [f for f in all_found if f.code == "U207"]
-
-    first, second = found()
-    assert "port 53/UDP of Service default/coredns has no ready endpoint at 10.0.0.2" in str(first)
-    assert first.hint == "expose each port by itself: -p 53:53 --name coredns-53"
-    assert "port 514/UDP of Service default/coredns has no ready endpoint at 10.0.0.1" in str(
-        second
-    )
-    again, _ = found(exposures=(SPEC,))
-    assert again.hint.startswith("first kubectl istio-udp delete -n default coredns; then expose")
 
 
 def test_a_finding_without_a_hint():

@@ -33,7 +33,7 @@ SPEC = plan_of(max_sessions=500).exposure.spec
 
 
 def spec_named(name, port=5300, sessions=500):
-    spec = dataclasses.replace(SPEC, name=name, options=Options(max_sessions=sessions))
+    spec = dataclasses.replace(SPEC, name=name, entries=(), options=Options(max_sessions=sessions))
     (only,) = spec.ports
     return dataclasses.replace(
         spec, ports=(dataclasses.replace(only, gateway_port=port, listener_port=port),)
