@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kubectl_istio_udp.apply.whole import is_exact
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.values import PREFIX
@@ -55,7 +54,7 @@ def is_so(write: Write, there: Manifest | None) -> bool:
             return False
     if write.kind == "Service":
         return _contains(have, wanted)
-    return is_exact(write, there)
+    return all(have.get(field) == value for field, value in wanted.items())
 
 
 def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:

@@ -33,8 +33,7 @@ def response_writes(response: Response, manager: str = names.MANAGER) -> tuple[W
         "VirtualService": _virtual_service,
         "EnvoyFilter": _envoy_filter,
     }
-    kinds = [ref.kind for ref in spec.objects]
-    return tuple(Write(rendered[kind](response), manager) for kind in kinds)
+    return tuple(Write(rendered[kind](response), manager) for kind in spec.places)
 
 
 def route_name(response: Response) -> str:
@@ -122,7 +121,7 @@ def _envoy_filter(response: Response) -> dict[str, Any]:
         body = {"workloadSelector": {"labels": dict(spec.gateway.selector)}, **body}
     return {
         **RESOURCES["EnvoyFilter"].type_meta,
-        "metadata": metadata(spec, spec.gateway.namespace if spec.gateway else spec.root_namespace),
+        "metadata": metadata(spec, spec.places["EnvoyFilter"]),
         "spec": body,
     }
 

@@ -449,7 +449,11 @@ def _twin_hidden(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | Non
     if not port.eds_service or _hosts_agree(evidence, port, pod) or not exported:
         return None
     gateway = evidence.spec.gateway.namespace
-    if evidence.service.is_exported_to(gateway, ()):
+    if (
+        "*" in exported
+        or gateway in exported
+        or ("." in exported and gateway == evidence.service.namespace)
+    ):
         return None
     return Cause(
         "ServiceNotExported",

@@ -263,15 +263,15 @@ controller() {
   echo "$image" >"$RUN/controller-image"
 }
 
-# Gives every Service of type LoadBalancer an address for each of its families, as a cloud would. The API server ends a
-# watch now and then, so what is in use is read from the cluster each time and not remembered.
+# Gives every Service of type LoadBalancer an address for each of its families, as a cloud would; one with a class belongs to
+# another implementation. The API server ends a watch now and then, so what is in use is read from the cluster each time.
 lb() {
-  local head ns name type ip families family n used ingress
+  local head ns name type ip class families family n used ingress
   while sleep 1; do
-    kubectl get services -A --watch -o jsonpath='{.metadata.namespace}{" "}{.metadata.name}{" "}{.spec.type}{" "}{.spec.ipFamilies[*]}{";"}{.status.loadBalancer.ingress[0].ip}{"\n"}' |
-      while IFS=';' read -r head ip; do
+    kubectl get services -A --watch -o jsonpath='{.metadata.namespace}{" "}{.metadata.name}{" "}{.spec.type}{" "}{.spec.ipFamilies[*]}{";"}{.status.loadBalancer.ingress[0].ip}{";"}{.spec.loadBalancerClass}{"\n"}' |
+      while IFS=';' read -r head ip class; do
         read -r ns name type families <<<"$head"
-        [ "$type" = LoadBalancer ] && [ -z "$ip" ] || continue
+        [ "$type" = LoadBalancer ] && [ -z "$ip" ] && [ -z "$class" ] || continue
         used=$(kubectl get services -A -o jsonpath='{range .items[*]} {.status.loadBalancer.ingress[*].ip} {end}') || continue
         n=10
         while [[ $used == *" 10.200.1.$n "* || $used == *" fd00:10:200:1::$n "* ]]; do n=$((n + 1)); done
