@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.kube.client import Api, Applied
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.ownership import managed_ports
@@ -63,10 +64,10 @@ class Transaction:
             # could be carried out after it has been taken back.
             with ThreadPoolExecutor(1) as pool:
                 applied = pool.submit(
-                    self._api.apply,
-                    write.manifest,
+                    apply_write,
+                    self._api,
+                    write,
                     before=before,
-                    manager=write.manager,
                     force=self._force,
                     dry_run=self._dry_run,
                 ).result()

@@ -13,6 +13,8 @@ from dataclasses import replace
 from kubectl_istio_udp.checks.findings import Finding, Severity
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.entries import same_host
+from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import (
     Discovery,
     Exposure,
@@ -42,6 +44,51 @@ def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
     return run_rules(RULES, exposure, snapshot)
 
 
+def _namespace_not_read(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U131: istiod does not read a namespace that an object of the exposure would be in."""
+    places = {ref.namespace: ref.kind for ref in exposure.spec.objects if ref.kind != "Service"}
+    for namespace, kind in sorted(places.items()):
+        if snapshot.reads_namespace(namespace):
+            continue
+        yield Finding(
+            "U131",
+            Severity.ERROR,
+            f"{snapshot.mesh.control_plane} does not read namespace {namespace}, where {kind} "
+            f"{exposure.spec.object_name} would be: its meshConfig.discoverySelectors leave the "
+            "namespace out",
+            "give the namespace the labels of one of the discoverySelectors"
+            + (", or use --discovery static" if kind == "ServiceEntry" else ""),
+        )
+
+
+def _selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U132: istiod ignores workloadSelectors for gateways of the Gateway API."""
+    if snapshot.gateway.api and not snapshot.mesh.selectors_for_gateway_api:
+        yield Finding(
+            "U132",
+            Severity.ERROR,
+            f"{snapshot.mesh.control_plane} ignores an EnvoyFilter's workloadSelector for gateways "
+            f"of the Gateway API, as {snapshot.gateway.ref} is",
+            "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or expose at another "
+            "gateway",
+        )
+
+
+def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U209: nobody can say which namespace's EnvoyFilters are for every gateway."""
+    mesh = snapshot.mesh
+    if mesh.assumed:
+        plane = mesh.control_plane
+        where = f" (ConfigMap {plane.namespace}/{plane.config_name})" if plane.namespace else ""
+        yield Finding(
+            "U209",
+            Severity.WARNING,
+            f"the mesh configuration of {plane}{where} could not be read: {mesh.root_namespace} is "
+            "taken for the root namespace, and an EnvoyFilter in another one could collide",
+            "check it: istioctl analyze; or ask who runs the control plane",
+        )
+
+
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U101: an object of ours would overwrite one that is not this exposure's."""
     return foreign_objects(exposure.spec, snapshot.objects)
@@ -49,13 +96,11 @@ def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 
 def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U102: another EnvoyFilter adds a listener or a cluster of the same name."""
-    for claims in snapshot.claims:
-        if claims.exposure == exposure.spec.key:
-            continue
+    for claims in _claims_of_others(exposure, snapshot):
         for port in exposure.spec.ports:
             name = exposure.spec.proxy_name(port)
             for kind, taken in (("listener", claims.listeners), ("cluster", claims.clusters)):
-                if name in taken:
+                if name in taken and _is_live(claims, snapshot):
                     yield Finding(
                         "U102",
                         Severity.ERROR,
@@ -67,31 +112,83 @@ def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U103: another EnvoyFilter's listener binds the same UDP port."""
-    for claims in snapshot.claims:
-        if claims.exposure == exposure.spec.key:
-            continue
+    for claims in _claims_of_others(exposure, snapshot):
         for port in exposure.spec.ports:
-            if port.listener_port in claims.udp_ports:
-                owner = f"EnvoyFilter {claims.owner}"
-                if claims.exposure:
-                    owner += f" (exposure {claims.exposure[1]} of namespace {claims.exposure[0]})"
+            if port.listener_port in claims.udp_ports and _is_live(claims, snapshot):
                 yield Finding(
                     "U103",
                     Severity.ERROR,
                     f"port {port.listener_port}/UDP of gateway {snapshot.gateway.ref} is taken by "
-                    f"{owner}",
+                    f"{_owner(claims)}",
                     _another_port(port.service_port),
                 )
 
 
+def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U208: an EnvoyFilter would collide, and nothing tells whether the gateway gets it."""
+    for claims in _claims_of_others(exposure, snapshot):
+        wanted = {exposure.spec.proxy_name(port) for port in exposure.spec.ports}
+        ports = {port.listener_port for port in exposure.spec.ports} & claims.udp_ports
+        taken = sorted((claims.listeners | claims.clusters) & wanted)
+        if _is_live(claims, snapshot) or not (taken or ports):
+            continue
+        what = [f"port {port}/UDP" for port in sorted(ports)] + taken
+        yield Finding(
+            "U208",
+            Severity.WARNING,
+            f"{_owner(claims)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}, whose "
+            f"Envoy would then reject both: {claims.doubt}",
+            f"check it: kubectl get envoyfilter -n {claims.owner.replace('/', ' ')} -o yaml",
+        )
+
+
+def _claims_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Claims]:
+    """What other EnvoyFilters than the exposure's add to the gateway."""
+    spec = exposure.spec
+    for claims in snapshot.claims:
+        place = f"{spec.gateway.namespace}/{spec.object_name}"
+        if claims.exposure != spec.key or claims.owner != place:
+            yield claims
+
+
+def _is_live(claims: Claims, snapshot: Snapshot) -> bool:
+    """Whether a gateway certainly has what an EnvoyFilter adds: by the rules, or to be seen."""
+    bound = {listener.name for listener in snapshot.bound or ()}
+    return not claims.doubt or bool(claims.listeners & bound)
+
+
+def _owner(claims: Claims) -> str:
+    """How messages name an EnvoyFilter."""
+    if not claims.exposure:
+        return f"EnvoyFilter {claims.owner}"
+    namespace, name = claims.exposure
+    return f"EnvoyFilter {claims.owner} (exposure {name} of namespace {namespace})"
+
+
 def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U104: the gateway's Envoy itself already binds the UDP port (HTTP/3, for example)."""
-    known = {port for claims in snapshot.claims for port in claims.udp_ports}
+    """U104: a live listener of the gateway has the UDP port (HTTP/3, for example), or the name.
+
+    Listeners of the exposure itself are passed over, and those of EnvoyFilters, of which U102 and
+    U103 tell more.
+    """
+    others = {name for c in _claims_of_others(exposure, snapshot) for name in c.listeners}
+    own = {exposure.spec.proxy_name(port) for port in exposure.spec.ports}
+    there = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
     for bound in snapshot.bound or ():
+        if bound.name in others:
+            continue
+        udp = bound.protocol == "UDP"
+        # What was exposed and deleted a moment ago may still be there, and goes.
+        if bound.name in own and not udp and not there:
+            yield Finding(
+                "U104",
+                Severity.ERROR,
+                f"gateway {snapshot.gateway.ref} has a listener {bound.name} already, at "
+                f"{bound.port}/{bound.protocol}",
+                "give the exposure another name: --name",
+            )
         for port in exposure.spec.ports:
-            same = bound.protocol == "UDP" and bound.port == port.listener_port
-            # Our own listener, and those of EnvoyFilters, which U103 tells more about.
-            if same and bound.name != exposure.spec.proxy_name(port) and bound.port not in known:
+            if udp and bound.port == port.listener_port and bound.name not in own:
                 yield Finding(
                     "U104",
                     Severity.ERROR,
@@ -135,7 +232,7 @@ def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
     """U106: the exposure's name stands for another Service or another gateway."""
     mine = exposure.spec
     for other in snapshot.exposures:
-        if other.gateway == mine.gateway and other.service == mine.service:
+        if other.gateway.same_pods(mine.gateway) and other.service == mine.service:
             continue
         yield Finding(
             "U106",
@@ -324,25 +421,34 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _port_missing(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U207: part of a port's datagrams would go to an address that does not have the port."""
-    spec = exposure.spec
-    there = any(before.key == spec.key for before in snapshot.exposures)
-    for port, addresses in exposure.ports_missing().items():
-        more = f" and {len(addresses) - 1} more" if addresses[1:] else ""
+def _address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U210: the Service lists an address that never becomes an endpoint."""
+    if exposure.spec.discovery not in (Discovery.ENDPOINTS, Discovery.STATIC):
+        return
+    for address, reason in snapshot.rules.objections(snapshot.slices).items():
         yield Finding(
-            "U207",
+            "U210",
             Severity.WARNING,
-            f"port {port.service_port}/UDP of Service {snapshot.service} has no ready endpoint at "
-            f"{addresses[0]}{more}, where other ports of this exposure have one: istiod gives each "
-            "port to each address, and part of its datagrams is lost there",
-            (
-                f"first kubectl istio-udp delete -n {spec.namespace} {spec.name}; then "
-                if there
-                else ""
-            )
-            + f"expose each port by itself: -p {port.gateway_port}:{port.service_port} "
-            f"--name {spec.name}-{port.service_port}",
+            f"the gateway will not send to {address}, an endpoint of Service {snapshot.service}: "
+            f"it is {reason}",
+            f"see it: kubectl get endpointslices -n {snapshot.service.namespace} "
+            f"-l kubernetes.io/service-name={snapshot.service.name}",
+        )
+
+
+def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U110: another ServiceEntry has the host of this exposure's."""
+    spec = exposure.spec
+    for other in same_host(spec.key, spec.entries, snapshot.entries, spec.gateway.namespace):
+        name = f"{other.namespace}/{other.name}"
+        yield Finding(
+            "U110",
+            Severity.ERROR,
+            f"ServiceEntry {name} has the same host as exposure {spec.name}; if it is the older "
+            "one, its endpoints get the datagrams",
+            f"delete it: kubectl delete serviceentry -n {other.namespace} {other.name}; or get "
+            f"another host: kubectl istio-udp delete -n {spec.namespace} {spec.name}, then expose "
+            "again",
         )
 
 
@@ -377,9 +483,14 @@ def _another_port(service_port: int) -> str:
 
 
 RULES: tuple[Rule, ...] = (
+    _namespace_not_read,
+    _selectors_ignored,
+    _mesh_unknown,
     _foreign_object,
+    _host_taken,
     _name_taken,
     _port_taken,
+    _perhaps_taken,
     _port_bound,
     _service_port_taken,
     _other_exposure,
@@ -390,7 +501,7 @@ RULES: tuple[Rule, ...] = (
     _few_sessions,
     _way_changes,
     _no_ready_endpoint,
-    _port_missing,
+    _address_refused,
     _goes_stale,
     _no_ready_gateway,
     _own_load_balancer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ _OPTIONS: tuple[options.Decorator, ...] = (
 
 
 _NO_FLAGS: Mapping[str, str] = MappingProxyType({})
+_NO_GUARD: AbstractContextManager[object] = nullcontext()
 
 
 def refuse_or_tell(findings: Sequence[Finding], first: str) -> None:
@@ -124,6 +126,7 @@ def write_all(
     applying: Applying,
     wait: Callable[[Transaction], None] | None = None,
     flags: Mapping[str, str] = _NO_FLAGS,
+    guard: AbstractContextManager[object] = _NO_GUARD,
 ) -> None:
     """Ask Envoy, write all or none, wait, remove what is not wanted, say what was done.
 
@@ -134,6 +137,7 @@ def write_all(
         wait: waits for the proxies; what it raises takes everything back, unless it told the
             transaction to keep.
         flags: the flag that decides a field of Envoy's, for the message where Envoy refuses it.
+        guard: held while it is written and waited for; what it raises comes before any write.
 
     Raises:
         Refused, Rejected and whatever the cluster says; nothing of it is there then. An error
@@ -152,7 +156,10 @@ def write_all(
     done: list[tuple[Write, str]] = []
     manifests: list[Mapping[str, Any]] = []
     dry_run = applying.dry_run == "server"
-    with Transaction(api, force=applying.force, dry_run=dry_run) as transaction:
+    with (
+        guard if not dry_run else _NO_GUARD,
+        Transaction(api, force=applying.force, dry_run=dry_run) as transaction,
+    ):
         for write in todo:
             applied = transaction.apply(write)
             for text in applied.warnings if applied.verb != "unchanged" else ():

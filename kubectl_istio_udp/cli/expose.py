@@ -16,6 +16,7 @@ from kubectl_istio_udp.cli.applying import (
     refuse_or_tell,
     write_all,
 )
+from kubectl_istio_udp.cli.reserving import decide_until_it_fits, reserve_if_changed
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Exposure,
@@ -158,15 +159,37 @@ def command(
     what is not named stays as it is, the ports and the gateway too. The defaults are those of a
     new exposure. Every change is shown as `old -> new` before it is written.
     """
-    from kubectl_istio_udp.cluster.existing import exposure_of, find_exposure
-    from kubectl_istio_udp.cluster.snapshot import read_snapshot
-
     check_dns_label(service, "Service")
     if name:
         check_dns_label(name, "exposure")
     settings = _named(ports, remove_ports, named)
     api = common.connect()
     namespace = common.namespace_of(api)
+    decide_until_it_fits(
+        lambda: _decide_and_write(api, (namespace, service, name), settings, gateway, applying)
+    )
+
+
+def _decide_and_write(
+    api: Api,
+    about: tuple[str, str, str | None],
+    settings: Named,
+    gateway: GatewayChoice,
+    applying: Applying,
+) -> None:
+    """Decide on what there is now, and write it.
+
+    Args:
+        api: the cluster.
+        about: the Service's namespace and name, and the exposure's name.
+        settings: what the command line names.
+        gateway: which gateway it names.
+        applying: how to write.
+    """
+    from kubectl_istio_udp.cluster.existing import exposure_of, find_exposure
+    from kubectl_istio_udp.cluster.snapshot import read_snapshot
+
+    namespace, service, name = about
     existing = find_exposure(api, namespace, name or service)
     _refuse_declared(existing)
     before = exposure_of(existing)
@@ -274,7 +297,8 @@ def _write(
         _wait(api, exposure, todo, applying.seconds, transaction)
         _check_not_overtaken(api, exposure.spec)
 
-    write_all(api, changes, applying, wait, _FLAGS)
+    guard = reserve_if_changed(api, exposure, snapshot, todo)
+    write_all(api, changes, applying, wait, _FLAGS, guard)
     if applying.dry_run == "none" and applying.output is None:
         _print_addresses(api, exposure, applying.waits)
 

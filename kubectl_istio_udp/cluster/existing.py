@@ -97,12 +97,16 @@ def _list_near(
     spaces = {USUAL_GATEWAY_NAMESPACE} if own else set()
     for manifest in (m for each in found for m in each):
         with suppress(ClusterError):
-            spaces.add(spec_of(manifest).places.get("EnvoyFilter", USUAL_GATEWAY_NAMESPACE))
+            filters = [ref for ref in spec_of(manifest).objects if ref.kind == "EnvoyFilter"]
+            spaces |= {ref.namespace for ref in filters} or {USUAL_GATEWAY_NAMESPACE}
     places = [
         (kind, space, lenient and kind in _NO_EXPOSURES)
         for space in sorted(spaces)
         for kind in others
     ]
+    if "ServiceEntry" in own:
+        # Those with a list of addresses.
+        places += [("ServiceEntry", space, True) for space in sorted(spaces - {namespace})]
     # Access logs of the namespace itself, and things of a gateway in it.
     places += [(kind, namespace, lenient) for kind in others if namespace not in spaces]
     return found + for_each(lambda place: _list_in(api, selector, *place), places)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster.addresses import gateway_service
-from kubectl_istio_udp.cluster.snapshot import service_slices
+from kubectl_istio_udp.cluster.snapshot import read_service_objects
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.exposure import ExposureSpec
@@ -37,12 +37,7 @@ def read_service(api: Api, namespace: str, name: str) -> tuple[Service, tuple[En
     Raises:
         NotFound, Forbidden, Unreachable, ClusterError: as the server says.
     """
-    service, slices = in_parallel(
-        [
-            lambda: api.get("Service", namespace, name),
-            lambda: service_slices(api, namespace, name),
-        ]
-    )
+    service, slices = read_service_objects(api, namespace, name)
     return Service.from_object(service), slices
 
 

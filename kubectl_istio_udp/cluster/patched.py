@@ -28,7 +28,7 @@ def services_near(api: Api, specs: Iterable[Spec | None]) -> list[dict[str, Any]
     try:
         return api.list("Service")
     except Forbidden:
-        places = [spec.places["EnvoyFilter"] for spec in specs if isinstance(spec, ExposureSpec)]
+        places = [spec.gateway.namespace for spec in specs if isinstance(spec, ExposureSpec)]
         namespaces = {USUAL_GATEWAY_NAMESPACE, *places}
     found: list[dict[str, Any]] = []
     for namespace in sorted(namespaces):

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import exposure_of
-from kubectl_istio_udp.cluster.gateways import GatewayChoice, gateway_among, gateway_pods
-from kubectl_istio_udp.cluster.mesh import root_namespace
+from kubectl_istio_udp.cluster.gateways import (
+    GatewayChoice,
+    gateway_among,
+    gateway_pods,
+    gateway_secret,
+)
+from kubectl_istio_udp.cluster.mesh import read_mesh
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
-from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.endpointrules import (
+    API_SERVER_SERVICE,
+    EndpointRules,
+    api_server_addresses,
+)
+from kubectl_istio_udp.model.entries import EntrySummary
+from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
+from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
+from kubectl_istio_udp.model.gateway import Gateway, selects
 from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, endpoints_of
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, workload_labels
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.state.ownership import Existing, readable
+from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation
 
 
 def read_snapshot(
@@ -48,56 +61,173 @@ def read_snapshot(
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
     """
     namespace, name = request.namespace, request.service
-    service_object, slices, pods_of_gateways, root = in_parallel(
+    service_object, slices, pods_of_gateways, mesh = in_parallel(
         [
             lambda: _service(api, namespace, name),
             lambda: service_slices(api, namespace, name),
             lambda: gateway_pods(api, choice),
-            lambda: root_namespace(api),
+            # Before the gateway is known, for nearly every one has this control plane.
+            lambda: read_mesh(api),
         ]
     )
     service = Service.from_object(service_object)
     gateway = gateway_among(api, pods_of_gateways, choice)
+    if gateway.control_plane != mesh.control_plane:
+        mesh = read_mesh(api, gateway.control_plane)
     before = exposure_of(existing) if existing.object("EnvoyFilter") else None
-    if before and before.gateway.same_pods(gateway.ref):
+    same = before and before.gateway.same_pods(gateway.ref)
+    if before and same and before.gateway.selector == gateway.ref.selector:
         # Whatever the gateway is called by now, the exposure is at it already.
         gateway = replace(gateway, ref=before.gateway)
     own_name = names.object_name(namespace, request.exposure_name)
     selector = selector_of(service.selector)
     calls: list[Callable[[], Any]] = [
-        lambda: _envoy_filters(api, gateway, root),
+        lambda: _envoy_filters(api, gateway, mesh),
         lambda: api.list("Pod", namespace, selector) if selector else [],
-        lambda: api.find("ServiceEntry", namespace, own_name),
+        lambda: _service_entries(api, [namespace, gateway.ref.namespace]),
         lambda: api.find("Service", gateway.ref.namespace, own_name),
         lambda: _ask_proxy(api, gateway, need_proxy),
+        lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
+        lambda: _api_server(api),
+        lambda: _workload_entries(api, service),
     ]
-    filters, pods, entry, companion, (bound, file_limit, size) = in_parallel(calls)
-    own_filter = [
-        f
-        for f in filters
-        if f["metadata"]["name"] == own_name and f["metadata"]["namespace"] == gateway.ref.namespace
-    ]
+    filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
+    bound, file_limit, size = proxy
+    own_filter = _own_filter(filters, gateway, own_name)
+    claims, others = _held(filters, gateway, mesh, (namespace, request.exposure_name))
     return Snapshot(
         service=service,
         slices=slices,
         pods=tuple(Pod.from_object(pod) for pod in pods),
         gateway=gateway,
-        claims=tuple(Claims.from_object(f) for f in filters if applies_to(f, gateway, root)),
+        mesh=mesh,
+        namespaces=labels,
+        claims=claims,
         bound=bound,
         file_limit=file_limit,
         size=size,
-        others=GatewayUsage.of(
-            gateway,
-            root,
-            [spec for f in filters if (spec := readable(f, ExposureSpec))],
-            (namespace, request.exposure_name),
+        others=others,
+        objects=tuple(
+            manifest
+            for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
+            if manifest
         ),
-        objects=tuple(manifest for manifest in (*own_filter, entry, companion) if manifest),
         # Where we may not look everywhere, the one in the gateway's own namespace is known.
         exposures=(before,)
         if before
         else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
+        before=before,
+        entries=tuple(EntrySummary.from_object(entry) for entry in entries),
+        rules=EndpointRules(api_server=api_server),
+        workload_entries=workloads,
+        secret=gateway_secret(gateway),
     )
+
+
+def _service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]:
+    """All ServiceEntries; those of some namespaces where we may not look everywhere."""
+    try:
+        return api.list("ServiceEntry")
+    except Forbidden:
+        there = for_each(lambda name: api.list("ServiceEntry", name), sorted({*namespaces}))
+        return [entry for each in there for entry in each]
+
+
+def _under_our_names(
+    entries: Iterable[dict[str, Any]], gateway: Gateway, request: ExposeRequest
+) -> list[dict[str, Any]]:
+    """The ServiceEntries that have, where we would have one, a name that we would give it."""
+    places = (request.namespace, gateway.ref.namespace)
+    return [
+        entry
+        for entry in entries
+        if entry["metadata"]["namespace"] in places
+        and names.is_object_name(
+            entry["metadata"]["name"], request.namespace, request.exposure_name
+        )
+    ]
+
+
+def _api_server(api: Api) -> frozenset[str]:
+    """The addresses of the API server, its Service's too; none where they may not be read."""
+    try:
+        service, slices = read_service_objects(api, *API_SERVER_SERVICE)
+    except (Forbidden, NotFound):
+        return frozenset()
+    return api_server_addresses(service, slices)
+
+
+def read_service_objects(
+    api: Api, namespace: str, name: str
+) -> tuple[dict[str, Any], tuple[EndpointSlice, ...]]:
+    """A Service's manifest and its EndpointSlices.
+
+    Raises:
+        NotFound, Forbidden, Unreachable: as the server says.
+    """
+    found, slices = in_parallel(
+        [lambda: api.get("Service", namespace, name), lambda: service_slices(api, namespace, name)]
+    )
+    return found, slices
+
+
+def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:
+    """The names of the WorkloadEntries that a Service's selector selects.
+
+    None where they may not be read, or where this Istio has none.
+    """
+    if not service.selector:
+        return ()
+    try:
+        found = api.list("WorkloadEntry", service.namespace)
+    except (Forbidden, NotInstalled):
+        return ()
+    return tuple(
+        entry["metadata"]["name"]
+        for entry in found
+        if selects(service.selector, workload_labels(entry))
+    )
+
+
+def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reservation) -> Snapshot:
+    """The same snapshot with what the gateway's EnvoyFilters are now.
+
+    Args:
+        api: the cluster.
+        snapshot: as it was read before.
+        key: the exposure's (namespace, name).
+        mine: its reservation: later ones do not count.
+    """
+    gateway, mesh = snapshot.gateway, snapshot.mesh
+    filters = _envoy_filters(api, gateway, mesh)
+    claims, others = _held(filters, gateway, mesh, key, mine)
+    rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
+    own_filter = _own_filter(filters, gateway, names.object_name(*key))
+    return replace(snapshot, claims=claims, others=others, objects=(*own_filter, *rest))
+
+
+def _own_filter(
+    filters: Sequence[dict[str, Any]], gateway: Gateway, name: str
+) -> list[dict[str, Any]]:
+    place = (gateway.ref.namespace, name)
+    return [f for f in filters if (f["metadata"]["namespace"], f["metadata"]["name"]) == place]
+
+
+def _held(
+    filters: Sequence[dict[str, Any]],
+    gateway: Gateway,
+    mesh: Mesh,
+    key: tuple[str, str],
+    mine: Reservation | None = None,
+) -> tuple[tuple[Claims, ...], GatewayUsage]:
+    """What others have of a gateway, or have reserved: listeners and clusters, and sessions."""
+    reach = [f for f in filters if attaches(f, gateway, mesh).possible]
+    reservations = counted((r for f in reach if (r := read_reservation(f))), mine)
+    claims = [claims for f in reach for claims in claims_at(f, gateway, mesh)]
+    claims += [r.claims for r in reservations]
+    specs = [spec for f in filters if (spec := readable(f, ExposureSpec))]
+    specs += [r.spec for r in reservations]
+    return tuple(claims), GatewayUsage.of(gateway, mesh.root_namespace, specs, key)
 
 
 def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
@@ -122,10 +252,9 @@ def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
     spec = exposure.spec
     if spec.discovery is Discovery.SELECTOR:
         slices = service_slices(api, spec.namespace, spec.service)
-        endpoints = {
-            port.service_port: endpoints_of(slices, port.service_port_name, exposure.families)
-            for port in spec.ports
-        }
+        found = api.find("Service", spec.namespace, spec.service)
+        service = Service.from_object(found) if found else None
+        endpoints = exposed_endpoints(spec, service, slices, exposure.families)
         exposure = replace(exposure, endpoints=endpoints)
     return {
         spec.proxy_name(port): frozenset(
@@ -141,10 +270,30 @@ def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlic
     return tuple(EndpointSlice.from_object(piece) for piece in found)
 
 
-def _envoy_filters(api: Api, gateway: Gateway, root: str) -> list[dict[str, Any]]:
-    namespaces = sorted({gateway.ref.namespace, root})
+def _envoy_filters(api: Api, gateway: Gateway, mesh: Mesh) -> list[dict[str, Any]]:
+    """The EnvoyFilters that may be for a gateway."""
+    if mesh.assumed:
+        # Any namespace may be the root namespace.
+        with contextlib.suppress(Forbidden):
+            return api.list("EnvoyFilter")
+    namespaces = sorted({gateway.ref.namespace, mesh.root_namespace})
     lists = for_each(lambda namespace: api.list("EnvoyFilter", namespace), namespaces)
     return [found for each in lists for found in each]
+
+
+def _labels(api: Api, namespaces: Set[str], mesh: Mesh) -> dict[str, Mapping[str, str]]:
+    """The labels of namespaces, where istiod reads only those with certain ones."""
+    if not mesh.discovery_selectors:
+        return {}
+
+    def labels(name: str) -> Mapping[str, str] | None:
+        with contextlib.suppress(Forbidden, NotFound):
+            return api.get("Namespace", None, name)["metadata"].get("labels") or {}
+        return None
+
+    names_ = sorted(namespaces)
+    found = for_each(labels, names_)
+    return {name: read for name, read in zip(names_, found, strict=True) if read is not None}
 
 
 def _ask_proxy(

@@ -14,9 +14,14 @@ from kubectl_istio_udp.cluster.waiting import ready_pods
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.exposure import (
+    Discovery,
+    ExposureSpec,
+    GatewayServiceMode,
+    exposed_endpoints,
+)
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
+from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
 from kubectl_istio_udp.state.ownership import Existing
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
@@ -52,13 +57,14 @@ def _status(api: Api, existing: Existing) -> Status:
     address, ready = "", ""
     spec = exposure_of(existing)
     if spec:
-        addresses, ready, service = in_parallel(
+        addresses, slices, service = in_parallel(
             [
                 lambda: client_addresses(api, spec),
-                lambda: _ready(api, spec),
+                lambda: service_slices(api, spec.namespace, spec.service),
                 lambda: api.find("Service", spec.namespace, spec.service),
             ]
         )
+        ready = _ready(spec, Service.from_object(service) if service else None, slices)
         address = _shown(addresses, spec)
         if service is None:
             lacks.append(f"Service {spec.service}")
@@ -74,16 +80,12 @@ def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
     return first[0].rpartition(":")[0] if first else ""
 
 
-def _ready(api: Api, spec: ExposureSpec) -> str:
+def _ready(spec: ExposureSpec, service: Service | None, slices: tuple[EndpointSlice, ...]) -> str:
     """Counted by address: an endpoint is ready for all ports of a Service or for none."""
     if spec.discovery is Discovery.DNS:
         return ""
-    slices = service_slices(api, spec.namespace, spec.service)
-    endpoints = {
-        endpoint.address: endpoint
-        for port in spec.ports
-        for endpoint in endpoints_of(slices, port.service_port_name, (IPV4, IPV6))
-    }
+    found = exposed_endpoints(spec, service, slices, (IPV4, IPV6))
+    endpoints = {e.address: e for each in found.values() for e in each}
     ready = sum(endpoint.ready for endpoint in endpoints.values())
     return f"{ready}/{len(endpoints)}"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from kubectl_istio_udp.apply.whole import is_exact
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.values import PREFIX
@@ -54,7 +55,7 @@ def is_so(write: Write, there: Manifest | None) -> bool:
             return False
     if write.kind == "Service":
         return _contains(have, wanted)
-    return all(have.get(field) == value for field, value in wanted.items())
+    return is_exact(write, there)
 
 
 def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:

@@ -19,7 +19,9 @@ STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
 # The reasons of Events.
 EXPOSED, FORBIDDEN, INVALID = "Exposed", "ExposeForbidden", "ExposeInvalid"
 PORT_TAKEN, NO_GATEWAY, NOT_TAKEN = "PortTaken", "NoGateway", "ExposeRefused"
-NOT_WRITTEN, PORT_MISSING = "ExposeFailed", "PortMissing"
+NOT_WRITTEN = "ExposeFailed"
+# Exposed, and yet a Warning.
+HOST_TAKEN, ENDPOINT_REFUSED = "HostTaken", "EndpointRefused"
 # Findings that another exposure's end may put right: a name or a port that is taken, sessions,
 # memory.
 _MAY_PASS = frozenset({"U101", "U102", "U103", "U108", "U109"})

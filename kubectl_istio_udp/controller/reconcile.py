@@ -19,19 +19,22 @@ from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, change_set
 from kubectl_istio_udp.apply.deletion import close_the_way, silenced
+from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
+from kubectl_istio_udp.cluster.gateways import gateway_secret
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
+    ENDPOINT_REFUSED,
     EXPOSED,
     FORBIDDEN,
     GONE,
+    HOST_TAKEN,
     LEAVING,
     MANUAL,
     NO_GATEWAY,
     NOT_TAKEN,
     OK,
-    PORT_MISSING,
     REFUSED,
     WAITING,
     Outcome,
@@ -40,29 +43,36 @@ from kubectl_istio_udp.controller.outcome import (
     refused,
     taken,
 )
-from kubectl_istio_udp.controller.view import Own, Space, View
+from kubectl_istio_udp.controller.reserving import reserved_and_seen, takes_more
+from kubectl_istio_udp.controller.view import Filter, Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import Claims, applies_to
+from kubectl_istio_udp.model.endpointrules import EndpointRules
+from kubectl_istio_udp.model.entries import same_host
+from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
     Exposure,
     ExposureSpec,
+    exposed_endpoints,
 )
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan
-from kubectl_istio_udp.model.service import IPV4, IPV6, Service, endpoints_of
+from kubectl_istio_udp.model.service import IPV4, IPV6, Service
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.render.serviceentry import service_entry
+from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
+from kubectl_istio_udp.state.reservations import Reservation, counted
 
 Manifest = Mapping[str, Any]
 
@@ -74,6 +84,7 @@ _LISTENER_SECONDS = 5.0
 # The gateway is everybody's: an exposure changes its part of it no more often, whoever flips an
 # annotation, or edits back and forth against us. Endpoints are no part of the gateway.
 _CALM_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
 
 
 # A Service that is replaced is deleted and made again. Until this has passed, nothing of its
@@ -154,12 +165,15 @@ class Reconciler:
             IstioUdpError: the API server did not take a write; it is to be tried again.
         """
         wished, own = self._view.wish(key), self._view.own(key)
+        space = self._view.spaces.get("", key[0])
+        if space is None:
+            # Whoever made it: what it exposes is gone.
+            return self._withdraw(key, own)
         if own.there and own.source is None:
             left = self._refresh(own, names.MANAGER)
             found = self._made_by_hand(key, own) if wished else Outcome(MANUAL)
             return replace(found, again=left or None)
-        space = self._view.spaces.get("", key[0])
-        if space is None or space.leaving:
+        if space.leaving:
             return self._withdraw(key, own)
         if wished is None:
             left = self._left(self._missed, key, _REPLACE_SECONDS) if own.there else 0
@@ -269,14 +283,31 @@ class Reconciler:
         else:
             self._apply_all(differing)
         self._remove(self._changes(own, todo))
-        if missing := exposure.ports_missing():
-            listed = ", ".join(f"{port.service_port}/UDP" for port in missing)
+        return self._exposed(exposure, snapshot)
+
+    def _exposed(self, exposure: Exposure, snapshot: Snapshot) -> Outcome:
+        """That it is exposed, or what there is to say of it."""
+        spec = exposure.spec
+        others = same_host(
+            spec.key, spec.entries, self._view.with_host_of(spec.entries), spec.gateway.namespace
+        )
+        if others:
             return Outcome(
                 OK,
-                PORT_MISSING,
-                f"not every address of the Service has port {listed} ready: istiod gives each port "
-                "to each address, and part of the datagrams is lost there; make a Service for each "
-                "port",
+                HOST_TAKEN,
+                f"another ServiceEntry has the host of this exposure; if it is the older one, its "
+                "endpoints get the datagrams; its namespace: "
+                f"{', '.join(sorted({other.namespace for other in others}))}",
+            )
+        refused_addresses = snapshot.rules.objections(snapshot.slices)
+        if refused_addresses:
+            address, reason = next(iter(refused_addresses.items()))
+            count = len(refused_addresses) - 1
+            more = f" (and {count} more)" if count else ""
+            return Outcome(
+                OK,
+                ENDPOINT_REFUSED,
+                f"the gateway does not send to {address}{more}: it is {reason}",
             )
         ports = ", ".join(map(str, exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
@@ -313,6 +344,10 @@ class Reconciler:
             pods=() if asked is Discovery.ENDPOINTS else view.pods_of(service),
             gateway=gateway,
             file_limit=self._file_limit,
+            before=own.held,
+            entries=view.summaries(),
+            rules=self._rules(service.namespace),
+            secret=gateway_secret(gateway),
         )
         request = replace(
             request, discovery=asked, automatic_sessions=request.expect_rate is not None
@@ -345,7 +380,9 @@ class Reconciler:
     def _gateway(self, wish: Wish, permission: Permission, own: Own) -> Gateway:
         allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
         try:
-            gateway = choose_gateway(allowed, wish.gateway)
+            gateway = choose_gateway(
+                allowed, wish.gateway, namespaces=self._view.gateway_namespaces
+            )
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
             message = (
@@ -355,8 +392,10 @@ class Reconciler:
         before = own.spec.gateway if own.spec else None
         if before is None or before == gateway.ref:
             return gateway
-        if before.same_pods(gateway.ref):
+        if before.selector == gateway.ref.selector and before.same_pods(gateway.ref):
             return replace(gateway, ref=before)
+        if before.same_pods(gateway.ref):
+            return gateway
         # Another gateway: what is at the first one goes, then this is looked at again.
         raise _MovesError(f"it is at gateway {before}")
 
@@ -432,10 +471,26 @@ class Reconciler:
                     )
                 )
 
-    def _others(self, spec: ExposureSpec, gateway: Gateway) -> GatewayUsage:
-        """What other exposures hold of a gateway, what is being written included."""
-        found = [f.spec for f in self._view.all_filters() if f.spec]
-        found += [pending for _, pending in self._pending.copy().values()]
+    def _filters(self, mine: Reservation | None) -> list[Filter]:
+        """The EnvoyFilters that count, and the reservations."""
+        found = self._view.all_filters()
+        reservations = counted((f.reservation for f in found if f.reservation), mine)
+        return [f for f in found if f.reservation is None or f.reservation in reservations]
+
+    def _others_pending(
+        self, mine: Reservation | None
+    ) -> Mapping[Key, tuple[Claims, ExposureSpec]]:
+        """What is decided and not written; with a reservation only reservations count."""
+        return {} if mine else self._pending.copy()
+
+    def _others(
+        self, spec: ExposureSpec, gateway: Gateway, mine: Reservation | None = None
+    ) -> GatewayUsage:
+        """What other exposures hold of a gateway, what is about to be written included."""
+        filters = self._filters(mine)
+        found = [f.spec for f in filters if f.spec]
+        found += [f.reservation.spec for f in filters if f.reservation]
+        found += [pending for _, pending in self._others_pending(mine).values()]
         return GatewayUsage.of(gateway, self._view.root_namespace, found, spec.key)
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
@@ -458,8 +513,11 @@ class Reconciler:
     ) -> Iterator[None]:
         """Check that the gateway takes it, and keep it from others until it is written.
 
+        From this process's others at once, from `expose` runs by a reservation.
+
         Raises:
             Refusal: it would harm the gateway, or another has what it needs.
+            Conflict, Unreachable: it cannot be reserved now; to be tried again.
         """
         spec = exposure.spec
         claims = Claims.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
@@ -469,9 +527,17 @@ class Reconciler:
                 raise Refusal(refused(found, spec))
             self._permit_total(permission, spec)
             self._yield_to_older(wish, spec, claims)
+            self._check_addresses(spec)
             self._pending[spec.key] = (claims, spec)
         try:
-            yield
+            if not takes_more(spec, self._view.own(spec.key).held):
+                yield
+            else:
+                self._fence()
+                with reserved_and_seen(self._api, self._view, spec, self._wrote) as mine:
+                    if found := self._find_errors(exposure, snapshot, todo, mine):
+                        raise Refusal(refused(found, spec))
+                    yield
         except IstioUdpError:
             del self._pending[spec.key]
             self._freed(claims)
@@ -479,23 +545,35 @@ class Reconciler:
         del self._pending[spec.key]
 
     def _find_errors(
-        self, exposure: Exposure, snapshot: Snapshot, todo: Sequence[Write]
+        self,
+        exposure: Exposure,
+        snapshot: Snapshot,
+        todo: Sequence[Write],
+        mine: Reservation | None = None,
     ) -> tuple[Finding, ...]:
-        """What `expose` would refuse it for, with what is on its way counted as there."""
+        """What `expose` would refuse it for, with what is about to be written counted as there.
+
+        Args:
+            exposure, snapshot: the decision.
+            todo: what is to be written.
+            mine: its reservation: then earlier ones count, and no decision that has none.
+        """
         view, spec = self._view, exposure.spec
+        filters = self._filters(mine)
         own = view.own(spec.key).held
+        mesh = Mesh(root_namespace=view.root_namespace)
         # Of a thousand filters those that have nothing to do with this one are passed over first.
         ports = {port.listener_port for port in spec.ports}
         taken = {spec.proxy_name(port) for port in spec.ports}
         reach = [
-            f.claims
-            for f in view.all_filters()
+            claims
+            for f in filters
             if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
-            and applies_to(f.manifest, snapshot.gateway, view.root_namespace)
+            for claims in claims_at(f.manifest, snapshot.gateway, mesh)
         ]
-        pending = [c for key, (c, _) in self._pending.copy().items() if key != spec.key]
+        pending = [c for key, (c, _) in self._others_pending(mine).items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
-        others = self._others(spec, snapshot.gateway)
+        others = self._others(spec, snapshot.gateway, mine)
         seen = replace(
             snapshot,
             claims=(*reach, *pending),
@@ -505,6 +583,13 @@ class Reconciler:
             exposures=(own,) if own else (),
         )
         return errors(check_expose(exposure, seen))
+
+    def _check_addresses(self, spec: ExposureSpec) -> None:
+        """Raise Refusal where another exposure, on its way now, has chosen the same address."""
+        pending = [other for key, (_, other) in self._pending.items() if key != spec.key]
+        taken = {a for other in pending for entry in other.entries for a in entry.addresses}
+        if any(taken.intersection(entry.addresses) for entry in spec.entries):
+            raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
 
     def _yield_to_older(self, wish: Wish, spec: ExposureSpec, claims: Claims) -> None:
         """Raise Refusal where an older intent for one of the ports may yet take it.
@@ -538,29 +623,48 @@ class Reconciler:
     # -- what was there before ----------------------------------------------------------------
 
     def _refresh(self, own: Own, manager: str) -> float:
-        """Write the ServiceEntry of an exposure that lists addresses, if it is another; no more.
+        """Write the ServiceEntries of an exposure that lists addresses, where they differ.
+
+        What a person listed stays listed, as long as the Service lists it.
 
         Returns:
             The seconds after which it must be looked at again; 0 where a change will tell.
         """
-        spec, entry = own.spec, own.existing.object("ServiceEntry")
-        if spec is None or entry is None or spec.discovery is not Discovery.ENDPOINTS:
+        spec, entries = own.spec, own.existing.all_of("ServiceEntry")
+        if spec is None or spec.discovery is not Discovery.ENDPOINTS:
             return 0.0
         if (left := self._emptied_left(spec)) > 0:
             return left
-        slices = self._view.pieces((spec.namespace, spec.service))
-        families = self._families(spec)
-        endpoints = {
-            port.service_port: endpoints_of(slices, port.service_port_name, families)
-            for port in spec.ports
-        }
-        manifest = service_entry(Exposure(spec, families, endpoints=endpoints))
-        if manifest is not None:
+        rules = self._rules(spec.namespace)
+        if manager != MANAGER:
+            rules = rules.allowing(listed_addresses(entries))
+        there = {ObjectRef.of(entry) for entry in entries}
+        for manifest in service_entries(self._now(spec, rules)):
             write = Write(manifest, manager)
             write = marked(write) if manager == MANAGER else write
-            if not is_so(write, entry):
+            if ObjectRef.of(manifest) in there and not self._is_so(write):
                 self._apply(write)
         return 0.0
+
+    def _now(self, spec: ExposureSpec, rules: EndpointRules) -> Exposure:
+        """An exposure with the endpoints that its Service has now."""
+        families = self._families(spec)
+        key = (spec.namespace, spec.service)
+        found = exposed_endpoints(spec, self._view.service(key), self._view.pieces(key), families)
+        endpoints = {number: rules.permitted(each) for number, each in found.items()}
+        return Exposure(spec, families, endpoints=endpoints)
+
+    def _rules(self, namespace: str) -> EndpointRules:
+        """Which addresses may be endpoints of a namespace's exposures."""
+        api_server = self._view.api_server()
+        if self._allow_all:
+            return EndpointRules(api_server)
+        space = self._view.spaces.get("", namespace)
+        try:
+            ranges = self._permission(space).endpoints if space else ()
+        except UsageError:
+            ranges = ()
+        return EndpointRules(api_server, self._view.pod_addresses(namespace), ranges)
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._view.gateways():
@@ -635,10 +739,10 @@ class Reconciler:
             manifest["metadata"] = {**manifest["metadata"], "uid": there["metadata"]["uid"]}
         self._fence()
         self._wrote("patch", write.kind)
-        applied = self._api.apply(
-            manifest,
-            before=None,
-            manager=write.manager,
+        applied = apply_write(
+            self._api,
+            replace(write, manifest=manifest),
+            before=there,
             force=there is not None and write.whole,
         )
         self._view.learn(applied.manifest)

@@ -7,7 +7,7 @@ object only what decides something is kept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +16,23 @@ from kubectl_istio_udp.controller.intents import Intents
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.endpointrules import (
+    API_SERVER_SERVICE,
+    api_server_addresses,
+    canonical,
+)
+from kubectl_istio_udp.model.entries import Entry, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
-from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.wish import About, Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing, readable, resolve
+from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 
 Manifest = Mapping[str, Any]
 
@@ -59,12 +66,24 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class SeenEntry:
+    """A ServiceEntry: what matters of any, and the manifest of one with our labels."""
+
+    summary: EntrySummary
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True)
 class Filter:
-    """An EnvoyFilter, with what it claims and (one of ours) what exposure it is of."""
+    """An EnvoyFilter, with what it claims and (one of ours) what exposure it is of.
+
+    Or the reservation of one that is about to be written, with what that will claim.
+    """
 
     manifest: Manifest
     claims: Claims = field(compare=False)
     spec: ExposureSpec | None = field(compare=False)
+    reservation: Reservation | None = field(compare=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -127,14 +146,19 @@ class View:
         self.root_namespace = root_namespace
         self._ask, self._claimed = ask, claimed
         self._lock = threading.RLock()
+        self._filters_changed = threading.Condition()
         self.intents = Intents()
         # Of a namespace in which more Services ask than its permission takes: how many it takes.
         self._most_intents: dict[str, int] = {}
         self._pieces: dict[Key, dict[str, EndpointSlice]] = {}
         self._pods: dict[tuple[str, str, str], dict[str, Behind]] = {}
-        self._own: dict[Key, dict[tuple[str, str], Manifest]] = {}
+        self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
+        # Of each namespace: the running pods by address, and the Services that list an address.
+        self._pods_at: dict[str, dict[str, set[str]]] = {}
+        self._listing: dict[tuple[str, str], dict[str, str]] = {}
+        self._hosts: dict[str, set[Key]] = {}
         self._named_otherwise: dict[Key, set[Key]] = {}
         self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
         self._patched: dict[str, set[Key]] = {}
@@ -144,7 +168,6 @@ class View:
         self._gateways: tuple[Gateway, ...] | None = None
         self._gateway_facts: tuple[Any, ...] = ()
         spaces = sorted(self.gateway_namespaces | {root_namespace})
-        ours = f"{names.MANAGED_BY_LABEL}={names.MANAGER}"
         self.spaces: Cache[Space] = Cache(api, "Namespace", keep=_space, changed=self._space)
         self.services: Cache[Manifest] = Cache(
             api, "Service", keep=self._kept_service, changed=self._service
@@ -155,8 +178,9 @@ class View:
         self.pods: Cache[Manifest | Behind] = Cache(
             api, "Pod", keep=self._kept_pod, changed=self._pod
         )
-        self.entries: Cache[Manifest] = Cache(
-            api, "ServiceEntry", keep=_kept, changed=self._entry, label_selector=ours
+        # Everybody's: none may have a host or an address of ours.
+        self.entries: Cache[SeenEntry] = Cache(
+            api, "ServiceEntry", keep=_seen_entry, changed=self._entry
         )
         self.filters: dict[str, Cache[Filter]] = {
             space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
@@ -227,6 +251,25 @@ class View:
         with self._lock:
             return tuple(self._pieces.get(key, {}).values())
 
+    def summaries(self) -> tuple[EntrySummary, ...]:
+        """What matters of all ServiceEntries."""
+        return tuple(seen.summary for seen in self.entries.values())
+
+    def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
+        """The ServiceEntries that have a host of some entries', these among them."""
+        with self._lock:
+            keys = {key for entry in entries for key in self._hosts.get(entry.host, ())}
+        return tuple(seen.summary for key in sorted(keys) if (seen := self.entries.get(*key)))
+
+    def api_server(self) -> frozenset[str]:
+        """The addresses of the API server."""
+        service = self.services.get(*API_SERVER_SERVICE)
+        return api_server_addresses(service, self.pieces(API_SERVER_SERVICE))
+
+    def pod_addresses(self, namespace: str) -> Container[str]:
+        """The addresses of the running pods of a namespace that are no gateways."""
+        return self._pods_at.get(namespace, {})
+
     def pods_of(self, service: Service) -> tuple[Pod, ...]:
         """A Service's pods."""
         with self._lock:
@@ -247,13 +290,24 @@ class View:
             return self._gateways
 
     def all_filters(self) -> list[Filter]:
-        """The EnvoyFilters that may reach a gateway."""
+        """The EnvoyFilters that may reach a gateway, reservations too."""
         return [found for cache in self.filters.values() for found in cache.values()]
+
+    def wait_reserved(self, mine: Reservation, seconds: float) -> bool:
+        """Wait until the watch has brought a reservation; whether it has in that time."""
+
+        def there() -> bool:
+            found = self.filters[mine.namespace].get(mine.namespace, mine.name)
+            return bool(found and found.reservation and found.reservation.uid == mine.uid)
+
+        with self._filters_changed:
+            return self._filters_changed.wait_for(there, seconds)
 
     def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object under a name that we would use, ours or not (of ServiceEntries ours only)."""
         if kind == "ServiceEntry":
-            return self.entries.get(namespace, name)
+            seen = self.entries.get(namespace, name)
+            return seen.manifest if seen else None
         if kind == "Service":
             return self.services.get(namespace, name)
         cache = self.filters.get(namespace)
@@ -292,7 +346,7 @@ class View:
             status = pod.get("status") or {}
             ready = [c for c in status.get("conditions") or () if c["type"] == "Ready"]
             return {
-                **_kept(pod),
+                **_kept(pod, "ownerReferences"),
                 "status": {
                     **{k: status[k] for k in ("phase", "podIP", "podIPs") if k in status},
                     "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],
@@ -366,6 +420,7 @@ class View:
             for piece, gone in ((before, True), (now, False)):
                 if piece is None:
                     continue
+                self._note_addresses(key, piece, gone)
                 service = (key[0], piece.service)
                 pieces = self._pieces.setdefault(service, {})
                 if gone:
@@ -377,6 +432,23 @@ class View:
                 touched |= {service, *self._users(service)}
         for each in touched:
             self._ask(each)
+
+    def _note_addresses(self, key: Key, piece: Piece, gone: bool) -> None:
+        for address in canonical(e.address for e in piece.slice.endpoints):
+            there = self._listing.setdefault((key[0], address), {})
+            if gone:
+                there.pop(key[1], None)
+            else:
+                there[key[1]] = piece.service
+            if not there:
+                del self._listing[key[0], address]
+
+    def _listed_by(self, namespace: str, address: str) -> set[Key]:
+        """The Services whose EndpointSlices list an address, and their exposures."""
+        services = {
+            (namespace, name) for name in self._listing.get((namespace, address), {}).values()
+        }
+        return services.union(*(self._users(service) for service in services))
 
     def _pod(
         self,
@@ -390,6 +462,8 @@ class View:
                 if isinstance(pod, Behind):
                     self._note_pod(key, pod, gone)
                     asked |= self._selecting(key[0], pod.labels)
+                    for address in canonical(pod.pod.addresses):
+                        asked |= self._listed_by(key[0], address)
                 elif pod is not None:
                     self._gateways = None
                     self._gateway_pods.pop(key, None)
@@ -400,6 +474,11 @@ class View:
         self._gateways_changed()
 
     def _note_pod(self, key: Key, pod: Behind, gone: bool) -> None:
+        for address in canonical(pod.pod.addresses):
+            there = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
+            (there.discard if gone else there.add)(key[1])
+            if not there:
+                del self._pods_at[key[0]][address]
         for pair in pod.labels.items():
             place = (key[0], *pair)
             if not gone:
@@ -419,13 +498,31 @@ class View:
             and selects(service["spec"].get("selector") or {}, labels)
         }
 
-    def _entry(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+    def _entry(self, key: Key, before: SeenEntry | None, now: SeenEntry | None) -> None:
         with self._lock:
-            owners = self._note_own("ServiceEntry", before, now)
+            owners = self._note_own(
+                "ServiceEntry", before.manifest if before else None, now.manifest if now else None
+            )
+            for seen, gone in ((before, True), (now, False)):
+                owners |= self._note_hosts(key, seen.summary.hosts if seen else (), gone)
         for owner in owners:
             self._ask(owner)
 
+    def _note_hosts(self, key: Key, hosts: Iterable[str], gone: bool) -> set[Key]:
+        """Keep the index of hosts; the exposures that hosts were made for."""
+        for host in hosts:
+            there = self._hosts.setdefault(host, set())
+            (there.discard if gone else there.add)(key)
+            if not there:
+                del self._hosts[host]
+        owners = {names.exposure_of_host(host) for host in hosts}
+        return {owner for owner in owners if owner in self._own}
+
     def _filter(self, key: Key, before: Filter | None, now: Filter | None) -> None:
+        with self._filters_changed:
+            self._filters_changed.notify_all()
+        if not self._frees(before, now):
+            return
         with self._lock:
             owners = self._note_own(
                 "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
@@ -438,6 +535,14 @@ class View:
             self._ask(owner)
         self._claimed(before.claims if before else None, now.claims if now else None)
 
+    def _frees(self, before: Filter | None, now: Filter | None) -> bool:
+        """Whether a change matters to exposures: a reservation only where it ends in vain."""
+        if now is not None and now.reservation is not None:
+            return False
+        if before is None or before.reservation is None:
+            return True
+        return now is not None or self.own(before.reservation.spec.key).spec is None
+
     def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
         """Keep the index of our objects; the exposures that one belonged and belongs to."""
         owners = set()
@@ -448,12 +553,11 @@ class View:
             owners.add(owner)
             objects = self._own.setdefault(owner, {})
             self._own_in.setdefault(owner[0], set()).add(owner)
-            place = (kind, manifest["metadata"]["namespace"])
             if not gone:
-                objects[place] = manifest
+                objects[ObjectRef.of(manifest)] = manifest
                 self._note_name(owner, _spec(manifest))
             else:
-                objects.pop(place, None)
+                objects.pop(ObjectRef.of(manifest), None)
             if not objects:
                 del self._own[owner]
                 self._own_in[owner[0]].discard(owner)
@@ -477,7 +581,7 @@ class View:
         key = owner[1:]
         place = metadata["namespace"]
         right = place in self.gateway_namespaces or (kind, place) == ("ServiceEntry", key[0])
-        return key if right and metadata["name"] == names.object_name(*key) else None
+        return key if right and names.is_object_name(metadata["name"], *key) else None
 
     def _gateways_changed(self) -> None:
         """Ask for everything, where what exposures are made from has changed of a gateway."""
@@ -553,8 +657,16 @@ def _piece(manifest: Manifest) -> Piece:
     return Piece(manifest["metadata"]["labels"][SERVICE_LABEL], EndpointSlice.from_object(manifest))
 
 
+def _seen_entry(manifest: Manifest) -> SeenEntry:
+    kept = _kept(manifest) if _is_ours(manifest) else None
+    return SeenEntry(EntrySummary.from_object(manifest), kept)
+
+
 def _filter(manifest: Manifest) -> Filter:
     kept = _kept(manifest)
+    reservation = read_reservation(manifest)
+    if reservation is not None:
+        return Filter(kept, reservation.claims, None, reservation)
     return Filter(kept, Claims.from_object(kept), _spec(kept))
 
 

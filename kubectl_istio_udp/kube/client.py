@@ -38,7 +38,8 @@ from kubectl_istio_udp.model.resources import RESOURCES
 
 Object = Mapping[str, Any]
 
-_METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT"}
+_METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "merge": "PATCH"}
+_CONTENT_TYPES = {"patch": "apply-patch+yaml", "merge": "merge-patch+json"}
 _WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # Verbs that may reach the server twice: the second time nothing changes.
@@ -173,6 +174,26 @@ class Api:
         same = _same_content(before, after) if dry_run else _same_version(before, after)
         return Applied(after, "unchanged" if same else "changed", warnings)
 
+    def merge(self, patch: Object, *, manager: str, dry_run: bool = False) -> dict[str, Any]:
+        """Change one object by a JSON merge patch (RFC 7396); it as it is now.
+
+        Args:
+            patch: the fields, null for those that are to go, with apiVersion, kind, name and
+                namespace; uid and resourceVersion say which object, and as of when.
+            manager: the field manager.
+            dry_run: let the server decide, write nothing.
+
+        Raises:
+            Conflict: it is another object, or was changed meanwhile.
+        """
+        metadata = patch["metadata"]
+        query = {"fieldManager": manager, **({"dryRun": "All"} if dry_run else {})}
+        namespace, name = metadata.get("namespace"), metadata["name"]
+        answer: dict[str, Any] = self._json(
+            "merge", patch["kind"], namespace, name, query=query, body=patch
+        )
+        return answer
+
     def create(self, manifest: Object, *, manager: str) -> dict[str, Any]:
         """Create one object that must not be there yet; it as it is now.
 
@@ -269,11 +290,29 @@ class Api:
             answer.connection.sock.settimeout(silence)
         return Watch(answer, lambda error: self._transport.unreachable(error, silence))
 
-    def delete(self, kind: str, namespace: str | None, name: str, *, dry_run: bool = False) -> bool:
-        """Delete one object; whether it was there."""
+    def delete(
+        self,
+        kind: str,
+        namespace: str | None,
+        name: str,
+        *,
+        dry_run: bool = False,
+        uid: str = "",
+    ) -> bool:
+        """Delete one object; whether it was there.
+
+        Args:
+            kind, namespace, name: which.
+            dry_run: let the server decide, delete nothing.
+            uid: delete the object only if it is still this very one.
+
+        Raises:
+            Conflict: there is another one of that name by now.
+        """
         query = {"dryRun": "All"} if dry_run else {}
+        exact = {"preconditions": {"uid": uid}}
         try:
-            self._json("delete", kind, namespace, name, query=query)
+            self._json("delete", kind, namespace, name, query=query, body=exact if uid else None)
         except NotFound:
             return False
         return True
@@ -418,9 +457,9 @@ class Api:
         headers = {"Accept": "*/*" if raw else "application/json"}
         content = None
         if body is not None:
-            content = _encoded({**body, "apiVersion": api_version})
-            applied = action.verb == "patch"
-            headers["Content-Type"] = "application/" + ("apply-patch+yaml" if applied else "json")
+            named = {} if action.verb == "delete" else {"apiVersion": api_version}
+            content = _encoded({**body, **named})
+            headers["Content-Type"] = "application/" + _CONTENT_TYPES.get(action.verb, "json")
         answer = self._transport.send(
             _METHODS.get(action.verb, action.verb.upper()),
             path,

@@ -153,6 +153,9 @@ class Transport:
             "maxsize": _KEPT_CONNECTIONS,
             "socket_options": _socket_options(),
         }
+        if cluster.insecure:
+            # The user has asked for it.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         if cluster.tls:
             options["ssl_context"] = tls.context_of(cluster, certificate)
             if cluster.tls_server_name:
@@ -212,7 +215,7 @@ def _socks_pool(proxy: Proxy, options: Mapping[str, Any]) -> urllib3.PoolManager
     except ImportError as error:
         raise Unreachable(
             f"the proxy {proxy.url} needs a Python package that is not installed: PySocks",
-            hints=["install it beside this plugin: pip install PySocks"],
+            hints=["install it beside this plugin: pip install 'kubectl-istio-udp[socks]'"],
         ) from error
     # As Go does, let the proxy resolve the server's name.
     url = proxy.url.replace("socks5:", "socks5h:", 1)

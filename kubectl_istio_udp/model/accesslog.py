@@ -12,7 +12,7 @@ from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.fields import Fields, dns_label, duration, labels, one_of
-from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import Version
 
 # Envoy 1.26 (its release notes; Istio 1.18) moved the setting into access_log_options and
@@ -133,14 +133,14 @@ class AccessLogSpec:
         return (self.namespace, self.name)
 
     @property
-    def places(self) -> dict[str, str]:
+    def objects(self) -> tuple[ObjectRef, ...]:
         """Its one object: the EnvoyFilter."""
-        return {"EnvoyFilter": self.namespace}
+        return (ObjectRef("EnvoyFilter", self.namespace, self.object_name),)
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:
         """(kind, namespace) of every object that it may have: its one object."""
-        return frozenset(self.places.items())
+        return frozenset((ref.kind, ref.namespace) for ref in self.objects)
 
     def to_json(self) -> str:
         """The annotation: versioned JSON, sorted, so that the same spec is the same text."""

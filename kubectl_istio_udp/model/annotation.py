@@ -34,9 +34,14 @@ _MADE_BY = {
 Made = TypeVar("Made")
 
 
-def write_spec(data: Mapping[str, Any]) -> str:
-    """The annotation's text, sorted, so that the same spec is the same text."""
-    return json.dumps({"version": SPEC_VERSION, **data}, sort_keys=True, separators=(",", ":"))
+def write_spec(data: Mapping[str, Any], version: int = SPEC_VERSION) -> str:
+    """The annotation's text, sorted, so that the same spec is the same text.
+
+    Args:
+        data: the spec's fields.
+        version: of the format.
+    """
+    return json.dumps({"version": version, **data}, sort_keys=True, separators=(",", ":"))
 
 
 def read_spec(
@@ -60,12 +65,13 @@ def read_spec(
     try:
         fields = Fields(_decode(text))
         version = fields.take("version", lambda value: value)
-        if isinstance(version, bool) or version not in versions:
+        if type(version) is not int or version not in versions:
             raise ClusterError(
                 f"this {kind.words} was written in format {shown(version)}; this version reads "
                 f"format {', '.join(map(str, versions))}",
                 hints=["use the kubectl istio-udp that made it, or a newer one"],
             )
+        fields.version = version
         made = build(fields)
         fields.end()
         return made

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.entries import Entry
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.fields import (
     Fields,
@@ -23,14 +24,22 @@ from kubectl_istio_udp.model.fields import (
     whole_number,
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.ports import ExposedPort
-from kubectl_istio_udp.model.service import Endpoint
+from kubectl_istio_udp.model.service import (
+    Endpoint,
+    EndpointSlice,
+    Service,
+    ServicePort,
+    service_port_endpoints,
+)
 from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 
 # A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1
+# The versions of the annotation. 2: each ServiceEntry with its host and addresses.
+_VERSIONS = (1, 2)
 # Read specs are kept: more than a gateway has memory for, and no longer ones than people make.
 _SPECS_KEPT, _LONGEST_KEPT = 2048, 8192
 
@@ -170,6 +179,7 @@ class ExposureSpec:
         gateway: which gateway.
         discovery: how addresses are found, decided.
         options: the limits and choices.
+        entries: its ServiceEntries; none for static and DNS discovery.
     """
 
     namespace: str
@@ -179,40 +189,42 @@ class ExposureSpec:
     gateway: GatewayRef
     discovery: Discovery
     options: Options = field(default_factory=Options)
+    entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no exposure.
+        """Refuse what is not an exposure.
 
         Raises:
-            ValueError: it has no port.
+            ValueError: it has no port, or an entry that another exposure could have.
         """
         if not self.ports:
             raise ValueError("an exposure has at least one port")
+        for entry in self.entries:
+            if entry.namespace not in (self.namespace, self.gateway.namespace):
+                raise ValueError(f"a ServiceEntry in namespace {entry.namespace!r}")
+            if not names.is_object_name(entry.name, self.namespace, self.name):
+                raise ValueError(f"a ServiceEntry named {entry.name!r}")
 
     @property
     def object_name(self) -> str:
-        """The name of all of its objects."""
+        """The name of its objects; further ServiceEntries have a suffix after a dot."""
         return names.object_name(self.namespace, self.name)
 
     def proxy_name(self, port: ExposedPort) -> str:
         """The name of a port's listener and of its cluster in Envoy, and its stat prefix."""
         return f"{self.object_name}-{port.gateway_port}"
 
-    @property
-    def entry_ports(self) -> tuple[ExposedPort, ...]:
-        """The ports whose endpoints the exposure's own ServiceEntry gives.
+    def entry_ports(self, entry: Entry) -> tuple[ExposedPort, ...]:
+        """The ports whose endpoints an entry lists; of several for one Service port the last."""
+        there = {port.service_port: port for port in self.ports if port.eds_service is None}
+        return tuple(there[number] for number in entry.ports if number in there)
 
-        None for static and DNS discovery, nor for ports whose endpoints istiod already publishes.
-        """
-        if self.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS):
-            return ()
-        return tuple(port for port in self.ports if port.eds_service is None)
-
-    def eds_service(self, port: ExposedPort) -> str:
-        """The name under which istiod publishes a port's endpoints (EDS)."""
+    def eds_service(self, port: ExposedPort) -> str | None:
+        """The name under which istiod publishes a port's endpoints (EDS), if it does."""
         if port.eds_service:
             return port.eds_service
-        return f"outbound|{port.service_port}||{names.entry_host(self.namespace, self.name)}"
+        hosts = [entry.host for entry in self.entries if port.service_port in entry.ports]
+        return f"outbound|{port.service_port}||{hosts[0]}" if hosts else None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -230,13 +242,13 @@ class ExposureSpec:
         return Kind.EXPOSURE
 
     @property
-    def places(self) -> dict[str, str]:
-        """The objects it consists of: their kinds with their namespaces, in writing order."""
-        entry = {"ServiceEntry": self.namespace} if self.entry_ports else {}
-        places = {**entry, "EnvoyFilter": self.gateway.namespace}
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The objects it consists of, in writing order."""
+        entries = [ObjectRef("ServiceEntry", e.namespace, e.name) for e in self.entries]
+        found = [*entries, ObjectRef("EnvoyFilter", self.gateway.namespace, self.object_name)]
         if self.options.gateway_service is GatewayServiceMode.COMPANION:
-            places["Service"] = self.gateway.namespace
-        return places
+            found.append(ObjectRef("Service", self.gateway.namespace, self.object_name))
+        return tuple(found)
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:
@@ -257,7 +269,7 @@ class ExposureSpec:
         # Each of an exposure's objects carries it, and a controller renders them at every change.
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
-        return write_spec(data)
+        return write_spec(data, _VERSIONS[-1])
 
     @classmethod
     def from_json(cls, text: object) -> ExposureSpec:
@@ -268,16 +280,19 @@ class ExposureSpec:
         """
         if isinstance(text, str) and len(text) <= _LONGEST_KEPT:
             return cls._read(text)
-        return read_spec(text, Kind.EXPOSURE, cls._from_fields)
+        return read_spec(text, Kind.EXPOSURE, cls._from_fields, _VERSIONS)
 
     @classmethod
     @lru_cache(maxsize=_SPECS_KEPT)
     def _read(cls, text: str) -> ExposureSpec:
-        return read_spec(text, Kind.EXPOSURE, cls._from_fields)
+        return read_spec(text, Kind.EXPOSURE, cls._from_fields, _VERSIONS)
 
     @classmethod
     def _from_fields(cls, fields: Fields) -> ExposureSpec:
-        return cls(
+        listed = (
+            fields.take("entries", items(record(Entry.from_fields))) if fields.version > 1 else ()
+        )
+        found = cls(
             namespace=fields.take("namespace", dns_label),
             name=fields.take("name", dns_label),
             service=fields.take("service", dns_label),
@@ -285,7 +300,44 @@ class ExposureSpec:
             gateway=fields.take("gateway", record(GatewayRef.from_fields)),
             discovery=fields.take("discovery", one_of(Discovery)),
             options=fields.take("options", record(Options.from_fields)),
+            entries=listed,
         )
+        return found if fields.version > 1 else _with_entry_of_version_1(found)
+
+
+def _with_entry_of_version_1(spec: ExposureSpec) -> ExposureSpec:
+    """With the ServiceEntry that version 1 implied: in the Service's namespace, without address."""
+    numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
+    if not numbers or spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS):
+        return spec
+    host = names.guessable_host(*spec.key)
+    entry = Entry(spec.namespace, spec.object_name, host, (), numbers)
+    return replace(spec, entries=(entry,))
+
+
+def exposed_endpoints(
+    spec: ExposureSpec,
+    service: Service | None,
+    slices: Iterable[EndpointSlice],
+    families: Sequence[str],
+) -> dict[int, tuple[Endpoint, ...]]:
+    """The endpoints of an exposure's ports as they are now, by Service port number.
+
+    Args:
+        spec: the exposure.
+        service: its Service; None where it is gone.
+        slices: the Service's EndpointSlices.
+        families: what the gateway can reach, the preferred one first.
+    """
+    slices = tuple(slices)
+    former = {
+        p.service_port: ServicePort(p.service_port, p.service_port_name, "UDP", p.target_port or 0)
+        for p in spec.ports
+    }
+    return {
+        number: service_port_endpoints(service, slices, port, families)
+        for number, port in former.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -320,23 +372,3 @@ class Exposure:
         if ready or self.spec.discovery is Discovery.SELECTOR:
             return ready
         return tuple(e for e in there if e.serving and e.terminating)
-
-    def ports_missing(self) -> dict[ExposedPort, list[str]]:
-        """The addresses to which istiod would send a listed port's datagrams for nobody.
-
-        It gives each port of a ServiceEntry to each of its addresses; where one says no number
-        for a port, it takes the usual one (convertWorkloadInstanceToServiceInstance, Istio 1.31).
-        A port without any endpoint is left out: nothing answers there at all.
-        """
-        if self.spec.discovery is not Discovery.ENDPOINTS or len(self.spec.entry_ports) < 2:
-            return {}
-        listed = {
-            port: {endpoint.address for endpoint in self.ready_endpoints(port)}
-            for port in self.spec.entry_ports
-        }
-        everywhere = set().union(*listed.values())
-        return {
-            port: sorted(everywhere - addresses)
-            for port, addresses in listed.items()
-            if addresses and everywhere - addresses
-        }

@@ -34,6 +34,9 @@ class Fields:
     """The fields of one JSON object, each taken once.
 
     Used through `record` for an object within another one.
+
+    Attributes:
+        version: of the format, for the outermost object; 0 for others.
     """
 
     def __init__(self, data: object) -> None:
@@ -45,6 +48,7 @@ class Fields:
         if not isinstance(data, dict):
             raise ValueError(f"{shown(data)} is not a JSON object")
         self._left: dict[str, object] = dict(data)
+        self.version = 0
 
     def take(self, name: str, check: Check[Read], default: Read = _REQUIRED) -> Read:
         """The value of a field.

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.errors import NotFound, UsageError
 from kubectl_istio_udp.model.fields import Fields, dns_label, labels, object_or_label
-from kubectl_istio_udp.model.mesh import Version, image_version, oldest
+from kubectl_istio_udp.model.mesh import (
+    DEFAULT_CONTROL_PLANE,
+    DEFAULT_ROOT_NAMESPACE,
+    ControlPlane,
+    Version,
+    environment,
+    image_tag,
+    oldest,
+    parse_version,
+)
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
 from kubectl_istio_udp.model.ports import FIRST_UNPRIVILEGED_PORT
 from kubectl_istio_udp.model.quantity import quantity
@@ -18,10 +27,31 @@ from kubectl_istio_udp.model.service import IPV4, IPV6
 GATEWAY_API_LABEL = "gateway.networking.k8s.io/gateway-name"
 ISTIO_LABEL = "istio"
 PROXY_CONTAINER = "istio-proxy"
-# The values of label `istio` that Istio's own installations give an ingress gateway: istioctl's
-# and that of `helm install istio-ingress istio/gateway`.
-_INGRESS_VALUES = frozenset({"ingressgateway", "ingress"})
+# An administrator's label on a Namespace: gateways are there. Where one has it, only these count.
+GATEWAYS_LABEL = "kubectl-istio-udp/gateways"
+# In the labels `istio` and `app` of an ingress gateway, whoever installs it (istioctl:
+# ingressgateway; `helm install istio-ingress istio/gateway`: ingress; Azure:
+# aks-istio-ingressgateway-external).
+_INGRESS = "ingress"
 _UNPRIVILEGED_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
+_META_PREFIX = "ISTIO_META_"
+_VARIANTS = ("-distroless", "-debug")
+# istiod's injection and its template for Gateway API gateways leave one of these on a pod.
+_ISTIOD_ANNOTATIONS = ("sidecar.istio.io/status", "istio.io/rev")
+# Labels that differ between pods of one workload, or change with every upgrade.
+_VOLATILE_LABELS = frozenset(
+    {
+        "pod-template-hash",
+        "pod-template-generation",
+        "controller-revision-hash",
+        "rollouts-pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+        "apps.kubernetes.io/pod-index",
+        "service.istio.io/canonical-revision",
+        "istio.io/rev",
+    }
+)
+_UPGRADED_LABELS = ("version", "app.kubernetes.io/version", "helm.sh/chart", "chart")
 
 
 @dataclass(frozen=True)
@@ -67,8 +97,15 @@ class GatewayRef:
         return f"{self.namespace}/{self.name}"
 
     def same_pods(self, other: GatewayRef) -> bool:
-        """Whether it is the same gateway; its name may have come from a Service that went."""
-        return self.namespace == other.namespace and dict(self.selector) == dict(other.selector)
+        """Whether it is the same gateway.
+
+        Its name may have come from a Service that went. Labels are added to its selector when
+        another gateway appears from which it must be told.
+        """
+        if self.namespace != other.namespace:
+            return False
+        mine, theirs = dict(self.selector).items(), dict(other.selector).items()
+        return mine == theirs or (self.name == other.name and (mine <= theirs or mine >= theirs))
 
 
 @dataclass(frozen=True)
@@ -82,7 +119,12 @@ class GatewayPod:
         labels: its labels.
         first_bindable: the lowest port that its Envoy may bind.
         domain: the cluster's DNS domain as the proxy was told.
-        istio: the Istio version (major, minor) its image tag tells, None where it does not.
+        version: the version that its proxy tells istiod, from the image's tag; "" where unknown.
+        metadata: what its proxy tells istiod besides (ISTIO_META_...), as far as it is known.
+        control_plane: the istiod that configures it.
+        host_network: whether it uses its node's network: the ports that it binds are the node's.
+        owner: the workload that it belongs to: `Deployment edge`; "" where it has none.
+        by_istiod: whether istiod made its proxy, as far as its annotations tell.
         memory_limit: the bytes that its proxy may take; None for no limit.
         cpu_limit: the cores that its proxy may take; None for no limit.
     """
@@ -93,17 +135,25 @@ class GatewayPod:
     labels: Mapping[str, str] = field(default_factory=dict)
     first_bindable: int = FIRST_UNPRIVILEGED_PORT
     domain: str = "cluster.local"
-    istio: Version | None = None
+    version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    control_plane: ControlPlane = DEFAULT_CONTROL_PLANE
+    host_network: bool = False
+    owner: str = ""
+    by_istiod: bool = False
     memory_limit: float | None = None
     cpu_limit: float | None = None
+
+    @property
+    def istio(self) -> Version | None:
+        """The Istio version (major, minor) of its proxy, None where it is not known."""
+        return parse_version(self.version)
 
     @classmethod
     def from_object(cls, pod: Mapping[str, Any]) -> GatewayPod:
         """Read a v1 Pod manifest that has a container `istio-proxy`."""
         metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
         proxy = next(c for c in spec["containers"] if c["name"] == PROXY_CONTAINER)
-        sysctls = (spec.get("securityContext") or {}).get("sysctls") or ()
-        first = [int(s["value"]) for s in sysctls if s["name"] == _UNPRIVILEGED_SYSCTL]
         limits = (proxy.get("resources") or {}).get("limits") or {}
         conditions = status.get("conditions") or ()
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -113,13 +163,78 @@ class GatewayPod:
             ips=tuple(addresses or filter(None, [status.get("podIP")])),
             ready=ready,
             labels=metadata.get("labels") or {},
-            first_bindable=first[0] if first else FIRST_UNPRIVILEGED_PORT,
+            first_bindable=_first_bindable(spec, proxy),
             domain=_domain(proxy.get("args") or ()),
-            istio=image_version(proxy),
+            version=_version(proxy),
+            metadata=_proxy_metadata(metadata, proxy),
+            control_plane=ControlPlane.of_proxy(metadata, proxy),
+            host_network=bool(spec.get("hostNetwork")),
+            owner=_owner(metadata),
+            by_istiod=_is_by_istiod(metadata, proxy),
             # Kubernetes takes a limit of 0 for none.
             memory_limit=quantity(limits.get("memory")) or None,
             cpu_limit=quantity(limits.get("cpu")) or None,
         )
+
+
+def _first_bindable(spec: Mapping[str, Any], proxy: Mapping[str, Any]) -> int:
+    """The lowest port that a pod's proxy may bind.
+
+    Linux lets a process with NET_BIND_SERVICE bind any port. Container runtimes give the
+    capability to root alone: one that is added for another user does not reach the process
+    (capabilities(7); Kubernetes sets no ambient capabilities).
+    """
+    of_pod, own = spec.get("securityContext") or {}, proxy.get("securityContext") or {}
+    for sysctl in of_pod.get("sysctls") or ():
+        if sysctl["name"] == _UNPRIVILEGED_SYSCTL:
+            return int(sysctl["value"])
+    capabilities = own.get("capabilities") or {}
+    dropped = {str(name).removeprefix("CAP_") for name in capabilities.get("drop") or ()}
+    added = {str(name).removeprefix("CAP_") for name in capabilities.get("add") or ()}
+    capable = (
+        bool({"NET_BIND_SERVICE", "ALL"} & added)
+        or not {"NET_BIND_SERVICE", "ALL"} & dropped
+        or bool(own.get("privileged"))
+    )
+    root = own.get("runAsUser", of_pod.get("runAsUser")) == 0
+    return 1 if root and capable else FIRST_UNPRIVILEGED_PORT
+
+
+def _version(proxy: Mapping[str, Any]) -> str:
+    """`1.31.0` of an image tagged `1.31.0-distroless`; "" where the tag is no version."""
+    tag = image_tag(proxy)
+    for variant in _VARIANTS:
+        tag = tag.removesuffix(variant)
+    return tag.removeprefix("v") if parse_version(tag) else ""
+
+
+def _proxy_metadata(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> dict[str, str]:
+    """What a proxy tells istiod of itself: ISTIO_META_X as X (pkg/bootstrap/config.go)."""
+    said = {
+        name.removeprefix(_META_PREFIX): value
+        for name, value in environment(proxy).items()
+        if name.startswith(_META_PREFIX)
+    }
+    return {**said, "NAME": metadata["name"], "NAMESPACE": metadata.get("namespace", "")}
+
+
+def _is_by_istiod(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> bool:
+    """Whether a pod's proxy has what istiod's templates, and Istio's charts, leave on each."""
+    notes = metadata.get("annotations") or {}
+    return "CA_ADDR" in environment(proxy) or any(key in notes for key in _ISTIOD_ANNOTATIONS)
+
+
+def _owner(metadata: Mapping[str, Any]) -> str:
+    """The workload of a pod, `Deployment edge`; a Deployment's ReplicaSets go by its name."""
+    for reference in metadata.get("ownerReferences") or ():
+        if not reference.get("controller"):
+            continue
+        kind, name = str(reference.get("kind")), str(reference.get("name"))
+        suffix = f"-{(metadata.get('labels') or {}).get('pod-template-hash')}"
+        if kind == "ReplicaSet" and name.endswith(suffix):
+            return f"Deployment {name.removesuffix(suffix)}"
+        return f"{kind} {name}"
+    return ""
 
 
 def _domain(arguments: Sequence[str]) -> str:
@@ -139,12 +254,40 @@ class Gateway:
         pods: its pods, by name.
         service: the manifest of the Service in front of it; None where there is none.
         api: whether the Kubernetes Gateway API made it (so that istiod owns its Service).
+        service_names: the names of all Services that select its pods.
+        also_selected: pods of other gateways that no label tells from its own, `POD (WORKLOAD)`.
     """
 
     ref: GatewayRef
     pods: tuple[GatewayPod, ...] = ()
     service: Mapping[str, Any] | None = None
     api: bool = False
+    service_names: tuple[str, ...] = ()
+    also_selected: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """`namespace/name (Deployment name)`."""
+        return f"{self.ref} ({', '.join(self.owners) or 'pods without a workload'})"
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Its workloads: `Deployment edge`."""
+        return tuple(sorted({pod.owner for pod in self.pods if pod.owner}))
+
+    @property
+    def by_istiod(self) -> bool:
+        """Whether istiod made its proxies and a Service is in front of them."""
+        return self.service is not None and all(pod.by_istiod for pod in self.pods)
+
+    @property
+    def control_plane(self) -> ControlPlane:
+        """The istiod that configures it."""
+        return self.pods[0].control_plane if self.pods else DEFAULT_CONTROL_PLANE
+
+    @property
+    def host_network(self) -> bool:
+        """Whether one of its pods uses its node's network."""
+        return any(pod.host_network for pod in self.pods)
 
     @property
     def ready_pods(self) -> tuple[GatewayPod, ...]:
@@ -193,10 +336,17 @@ class Gateway:
         return self.service["metadata"]["name"] if self.service else None
 
     def answers_to(self, name: str) -> bool:
-        """Whether a user's `--gateway NAME` means this one."""
+        """Whether a user's `--gateway NAME` means this one: by its name, a Service or a workload.
+
+        A Service in front of several gateways means each of them.
+        """
+        workloads = {owner.partition(" ")[2] for owner in self.owners}
+        return name in {self.ref.name, *self.service_names, *workloads}
+
+    def is_labelled(self, name: str) -> bool:
+        """Whether its pods have this value in a label that Istio's installations give them."""
         labels = self.pods[0].labels if self.pods else {}
-        names = {self.ref.name, self.service_name, labels.get(ISTIO_LABEL), labels.get("app")}
-        return name in names
+        return name in (labels.get(ISTIO_LABEL), labels.get("app"))
 
 
 def is_gateway_pod(pod: Mapping[str, Any]) -> bool:
@@ -220,6 +370,11 @@ def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
+def compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether a set of labels may be selected by both of two selectors."""
+    return all(other.get(key, value) == value for key, value in one.items())
+
+
 def gateways_from(
     pods: Iterable[Mapping[str, Any]],
     services: Iterable[Mapping[str, Any]],
@@ -227,106 +382,232 @@ def gateways_from(
 ) -> tuple[Gateway, ...]:
     """Group gateway pods into gateways.
 
+    Pods are one gateway that the same Services select, or that are of one workload where no
+    Service selects them; those of the Gateway API are by its name for them.
+
     Args:
         pods: Pod manifests; those that are no gateway's are passed over.
         services: Service manifests of the gateways' namespaces.
         selector: the user's `--gateway-selector`: then every pod it selects belongs to one
-            gateway a namespace. Otherwise pods go together by their Gateway API name, or by
-            their labels `app` and `istio`.
+            gateway a namespace.
     """
-    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[GatewayPod]] = {}
+    by_namespace: dict[str, list[GatewayPod]] = {}
     for pod in pods:
         labels = pod["metadata"].get("labels") or {}
-        if not is_gateway_pod(pod) or (selector and not selects(selector, labels)):
-            continue
-        key = (pod["metadata"]["namespace"], tuple((selector or _own_selector(labels)).items()))
-        groups.setdefault(key, []).append(GatewayPod.from_object(pod))
-    found = [
-        _gateway(namespace, dict(pairs), members, services)
-        for (namespace, pairs), members in groups.items()
-    ]
-    return tuple(sorted(found, key=lambda gateway: (gateway.ref.namespace, gateway.ref.name)))
+        if is_gateway_pod(pod) and (not selector or selects(selector, labels)):
+            found = by_namespace.setdefault(pod["metadata"]["namespace"], [])
+            found.append(GatewayPod.from_object(pod))
+    in_front = _in_front(services)
+    gateways: list[Gateway] = []
+    for namespace, members in by_namespace.items():
+        members.sort(key=lambda pod: pod.name)
+        there = in_front.get(namespace, [])
+        groups = [members] if selector else _grouped(members, there)
+        gateways += [_gateway(namespace, group, members, there, selector) for group in groups]
+    return tuple(sorted(gateways, key=lambda gateway: (gateway.ref.namespace, gateway.ref.name)))
 
 
-def _own_selector(labels: Mapping[str, str]) -> dict[str, str]:
+def _in_front(services: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The Services that may be gateways', by namespace, the oldest first.
+
+    The oldest is the installation's; what was put beside it later is somebody's extra.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for service in services:
+        labels = service["metadata"].get("labels") or {}
+        ours = labels.get(MANAGED_BY_LABEL) == MANAGER
+        if not ours and (service.get("spec") or {}).get("selector"):
+            found.setdefault(service["metadata"]["namespace"], []).append(service)
+    for each in found.values():
+        each.sort(key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["name"]))
+    return found
+
+
+def _selecting(
+    pods: Sequence[GatewayPod], services: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The Services that select every one of some pods."""
+    return [s for s in services if all(selects(s["spec"]["selector"], p.labels) for p in pods)]
+
+
+def _grouped(
+    pods: Sequence[GatewayPod], services: Sequence[Mapping[str, Any]]
+) -> list[list[GatewayPod]]:
+    """The pods of a namespace by gateway."""
+    workloads: dict[Any, list[GatewayPod]] = {}
+    for pod in pods:
+        api = pod.labels.get(GATEWAY_API_LABEL)
+        labels = tuple(sorted(_usual_selector(pod.labels).items()))
+        workloads.setdefault((api,) if api else pod.owner or labels, []).append(pod)
+    groups: dict[Any, list[GatewayPod]] = {}
+    for key, members in workloads.items():
+        names = frozenset(s["metadata"]["name"] for s in _selecting(members, services))
+        by_name = isinstance(key, tuple) and len(key) == 1
+        alone = key if by_name else ("labels", _stable(members))
+        groups.setdefault(alone if by_name or not names else names, []).extend(members)
+    return list(groups.values())
+
+
+def _usual_selector(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels by which Istio's installations select a gateway."""
     if GATEWAY_API_LABEL in labels:
         return {GATEWAY_API_LABEL: labels[GATEWAY_API_LABEL]}
     return {key: labels[key] for key in ("app", ISTIO_LABEL) if key in labels}
 
 
+def _stable(pods: Sequence[GatewayPod]) -> tuple[tuple[str, str], ...]:
+    """The labels that all of some pods have and keep."""
+    first, *others = (set(pod.labels.items()) for pod in pods)
+    return tuple(sorted(p for p in first.intersection(*others) if p[0] not in _VOLATILE_LABELS))
+
+
+def _selector_of(
+    pods: Sequence[GatewayPod],
+    others: Sequence[GatewayPod],
+    service: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    """The labels that select a gateway's pods, and as few of the others as labels can.
+
+    To the usual ones those are added that tell it from another gateway: first what its Service
+    selects by, last what changes with an upgrade.
+    """
+    stable = dict(_stable(pods))
+    by_service = (service or {}).get("spec", {}).get("selector") or {}
+    selector = _usual_selector(stable) or dict(by_service)
+    rest = sorted(set(stable) - set(by_service), key=lambda key: (key in _UPGRADED_LABELS, key))
+    remaining = [pod for pod in others if selects(selector, pod.labels)]
+    for key in [*sorted(by_service), *rest]:
+        if remaining and any(pod.labels.get(key) != stable.get(key) for pod in remaining):
+            selector[key] = stable[key]
+            remaining = [pod for pod in remaining if pod.labels.get(key) == stable[key]]
+    return selector or stable
+
+
 def _gateway(
     namespace: str,
-    selector: Mapping[str, str],
-    members: Sequence[GatewayPod],
-    services: Iterable[Mapping[str, Any]],
+    pods: Sequence[GatewayPod],
+    everyone: Sequence[GatewayPod],
+    services: Sequence[Mapping[str, Any]],
+    selector: Mapping[str, str] | None = None,
 ) -> Gateway:
-    pods = tuple(sorted(members, key=lambda pod: pod.name))
-    in_front = [
-        service
-        for service in services
-        if service["metadata"]["namespace"] == namespace
-        and (service["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER
-        and (service.get("spec") or {}).get("selector")
-        and all(selects(service["spec"]["selector"], pod.labels) for pod in pods)
+    """The gateway that some of a namespace's gateway pods are."""
+    names = {pod.name for pod in pods}
+    others = [pod for pod in everyone if pod.name not in names]
+    in_front = _selecting(pods, services)
+    alone = [
+        s for s in in_front if not any(selects(s["spec"]["selector"], p.labels) for p in others)
     ]
-    # The oldest is the installation's own; what was put beside it later is somebody's extra.
-    in_front.sort(key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["name"]))
-    service = in_front[0] if in_front else None
+    service = next(iter(alone or in_front), None)
+    chosen = dict(selector) if selector else _selector_of(pods, others, service)
     labels = pods[0].labels
     api_name = labels.get(GATEWAY_API_LABEL)
-    name = api_name or (service["metadata"]["name"] if service else None)
-    name = name or labels.get("app") or labels.get(ISTIO_LABEL) or pods[0].name
-    return Gateway(GatewayRef(namespace, name, selector), pods, service, api_name is not None)
+    name = api_name or (alone[0]["metadata"]["name"] if alone else pods[0].owner.partition(" ")[2])
+    if not name:
+        name = service["metadata"]["name"] if service else labels.get("app")
+    return Gateway(
+        GatewayRef(namespace, name or labels.get(ISTIO_LABEL) or pods[0].name, chosen),
+        tuple(pods),
+        service,
+        api_name is not None,
+        tuple(s["metadata"]["name"] for s in in_front),
+        tuple(f"{p.name} ({p.owner})" for p in others if selects(chosen, p.labels)),
+    )
 
 
 def choose_gateway(
-    gateways: Sequence[Gateway], name: str | None, *, selector_given: bool = False
+    gateways: Sequence[Gateway],
+    name: str | None,
+    *,
+    selector_given: bool = False,
+    namespaces: Collection[str] | None = None,
 ) -> Gateway:
     """Pick the gateway a command is about.
+
+    Where the user names no namespace, only gateways count that are where gateways belong: in the
+    namespaces that the administrator says, or else in istio-system, and wherever istiod made the
+    proxies and a Service is in front of them.
 
     Args:
         gateways: all that were found.
         name: the user's `--gateway`, `NAME` or `NAMESPACE/NAME`, or None.
         selector_given: whether `--gateway-selector` found them, so that any kind counts.
+        namespaces: the namespaces with gateways, where the administrator has said it.
 
     Raises:
         NotFound: there is none, or none of that name.
-        UsageError: there are several and nothing chooses one; the message lists them.
+        UsageError: there are several and nothing chooses one, the message lists them; or nothing
+            tells its pods from another gateway's.
     """
+    namespace, _, plain = (name or "").rpartition("/")
+    known = [g for g in gateways if namespace or selector_given or _belongs(g, namespaces)]
     if name:
-        namespace, _, plain = name.rpartition("/")
-        matching = [
-            gateway
-            for gateway in gateways
-            if gateway.answers_to(plain) and namespace in ("", gateway.ref.namespace)
-        ]
+        here = [g for g in known if namespace in ("", g.ref.namespace)]
+        matching = (
+            [g for g in here if g.ref.name == plain]
+            or [g for g in here if g.answers_to(plain)]
+            or [g for g in here if g.is_labelled(plain)]
+        )
     else:
-        matching = [g for g in gateways if selector_given or _is_ingress(g)]
+        matching = [g for g in known if selector_given or _is_ingress(g)]
     if len(matching) == 1:
-        return matching[0]
+        return _told_apart(matching[0])
     if matching:
-        listed = ", ".join(str(gateway.ref) for gateway in matching)
+        listed = ", ".join(map(str, matching))
         raise UsageError(
             f"there are several gateways: {listed}",
-            hints=[f"choose one: --gateway {matching[0].ref}"],
+            hints=["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."],
         )
+    raise _no_gateway(gateways, name)
+
+
+def _belongs(gateway: Gateway, namespaces: Collection[str] | None) -> bool:
+    if namespaces:
+        return gateway.ref.namespace in (*namespaces, DEFAULT_ROOT_NAMESPACE)
+    return gateway.ref.namespace == DEFAULT_ROOT_NAMESPACE or gateway.by_istiod
+
+
+def _told_apart(gateway: Gateway) -> Gateway:
+    """A gateway whose pods something selects that selects no other's.
+
+    Raises:
+        UsageError: an EnvoyFilter for it would reach other gateways' pods too.
+    """
+    if not gateway.also_selected:
+        return gateway
+    selector = ",".join(f"{key}={value}" for key, value in sorted(gateway.ref.selector.items()))
+    raise UsageError(
+        f"no label tells the pods of gateway {gateway} from {', '.join(gateway.also_selected)}: "
+        "an EnvoyFilter for it would reach both",
+        hints=[
+            "give the pods of one gateway a label that the other's do not have",
+            f"or choose all of them: --gateway-selector {selector}",
+        ],
+    )
+
+
+def _no_gateway(gateways: Sequence[Gateway], name: str | None) -> NotFound:
     wanted = (
         f"no gateway named {name} has a running pod"
         if name
         else "no Istio ingress gateway has a running pod"
     )
-    others = [str(gateway.ref) for gateway in gateways]
-    raise NotFound(
+    if not gateways:
+        return NotFound(
+            wanted,
+            hints=[
+                "look for gateway pods: kubectl get pods -A -l istio; "
+                "name them with --gateway-selector KEY=VALUE"
+            ],
+        )
+    return NotFound(
         wanted,
         hints=[
-            f"gateways there are: {', '.join(others)}; choose one with --gateway"
-            if others
-            else "look for gateway pods: kubectl get pods -A -l istio; "
-            "name them with --gateway-selector KEY=VALUE"
+            f"pods that look like a gateway: {', '.join(map(str, gateways))}; "
+            "choose with --gateway NAMESPACE/NAME"
         ],
     )
 
 
 def _is_ingress(gateway: Gateway) -> bool:
     labels = gateway.pods[0].labels if gateway.pods else {}
-    return gateway.api or labels.get(ISTIO_LABEL) in _INGRESS_VALUES
+    return gateway.api or any(_INGRESS in labels.get(key, "") for key in (ISTIO_LABEL, "app"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from kubectl_istio_udp.model.errors import UsageError
 
@@ -79,6 +79,31 @@ class Ref:
         return self.name if self.kind is Kind.EXPOSURE else f"{self.kind.value}/{self.name}"
 
 
+@dataclass(frozen=True)
+class ObjectRef:
+    """A Kubernetes object by kind, namespace and name.
+
+    Attributes:
+        kind: e.g. `ServiceEntry`.
+        namespace: its namespace.
+        name: its name.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> ObjectRef:
+        """The reference to an object, from its manifest."""
+        metadata = manifest["metadata"]
+        return cls(manifest["kind"], metadata.get("namespace") or "", metadata["name"])
+
+    def __str__(self) -> str:
+        """`ServiceEntry default/udp-default-coredns`."""
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
 class Spec(Protocol):
     """What a thing is, as the annotation of its objects keeps it."""
 
@@ -100,11 +125,11 @@ class Spec(Protocol):
 
     @property
     def object_name(self) -> str:
-        """The name of its objects."""
+        """The name of its objects; where it has several of a kind, what their names begin with."""
 
     @property
-    def places(self) -> Mapping[str, str]:
-        """The objects it consists of: their kinds with their namespaces, in writing order."""
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The objects it consists of, in writing order."""
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:

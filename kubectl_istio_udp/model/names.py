@@ -12,6 +12,8 @@ from kubectl_istio_udp.model.kinds import Kind
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
+# What the hosts of our ServiceEntries end with.
+HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"
 QUERY_ANNOTATION = "kubectl-istio-udp/query"
 
@@ -75,9 +77,26 @@ def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
     return f"{kept}-{digest}"
 
 
-def entry_host(namespace: str, name: str) -> str:
-    """The ServiceEntry's host: nobody resolves it; it only keys istiod's endpoint list."""
-    return f"{name}.{namespace}.{MANAGER}.internal"
+def is_object_name(name: str, namespace: str, exposure: str) -> bool:
+    """Whether an object's name is one that an exposure's objects may have.
+
+    Args:
+        name: the object's name.
+        namespace, exposure: the exposure's namespace and name.
+    """
+    base = object_name(namespace, exposure)
+    return name == base or name.startswith(f"{base}.")
+
+
+def guessable_host(namespace: str, name: str) -> str:
+    """The host of an exposure's ServiceEntry in spec version 1, and the end of later hosts."""
+    return f"{name}.{namespace}{HOST_SUFFIX}"
+
+
+def exposure_of_host(host: str) -> tuple[str, str] | None:
+    """The exposure (namespace, name) that a ServiceEntry's host was made for; None for others."""
+    parts = host.removesuffix(HOST_SUFFIX).split(".")
+    return (parts[-1], parts[-2]) if host.endswith(HOST_SUFFIX) and len(parts) >= 2 else None
 
 
 def labels(kind: Kind, namespace: str, name: str) -> dict[str, str]:

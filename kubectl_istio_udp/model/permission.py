@@ -6,11 +6,13 @@ started with (`--namespace-default`), else the one in SETTINGS.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_istio_udp.model.endpointrules import Network
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -81,6 +83,7 @@ class Permission:
         gateways: `[NAMESPACE/]NAME` of each gateway; empty for every one.
         gateway_services: the ways for clients that may be chosen.
         discoveries: the ways to find addresses that may be chosen.
+        endpoints: the ranges of addresses that may be endpoints beside the namespace's own pods.
         session_log: whether the gateway may write a line for every session.
         idle_timeouts: the shortest and the longest, in seconds.
         everything: whether nothing is forbidden (a cluster of one tenant).
@@ -94,6 +97,7 @@ class Permission:
     gateways: tuple[str, ...]
     gateway_services: frozenset[GatewayServiceMode]
     discoveries: frozenset[Discovery]
+    endpoints: tuple[Network, ...]
     session_log: bool
     idle_timeouts: tuple[float, float]
     everything: bool = False
@@ -242,6 +246,20 @@ def _port_range(name: str, text: str) -> tuple[int, int]:
     return first, last
 
 
+def _address_ranges(name: str, text: str) -> tuple[Network, ...]:
+    return tuple(_address_range(name, part) for part in parts(text))
+
+
+def _address_range(name: str, text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise UsageError(
+            f"annotation {name}: {shown(text)} is not a range of addresses",
+            hints=['write it like "192.0.2.0/24" or "192.0.2.7,2001:db8::/64"'],
+        ) from error
+
+
 def _gateways(name: str, text: str) -> tuple[str, ...]:
     if text.strip() == "all":
         return ()
@@ -300,6 +318,13 @@ SETTINGS = (
         "endpoints",
         _discoveries,
         "values of `discovery`; `auto` chooses among them",
+    ),
+    Setting(
+        "allow-endpoints",
+        "endpoints",
+        "",
+        _address_ranges,
+        "ranges of addresses that may be endpoints, beside the namespace's own pods",
     ),
     Setting(
         "allow-session-log",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from kubectl_istio_udp.model.entries import Entry, EntryRequest, plan_entries
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -21,7 +22,13 @@ from kubectl_istio_udp.model.ports import (
     check_port_count,
     listener_port,
 )
-from kubectl_istio_udp.model.service import Endpoint, Pod, Service, ServicePort, endpoints_of
+from kubectl_istio_udp.model.service import (
+    Endpoint,
+    Pod,
+    Service,
+    ServicePort,
+    service_port_endpoints,
+)
 from kubectl_istio_udp.model.sessions import (
     MOST_USEFUL_SESSIONS,
     automatic_sessions,
@@ -108,9 +115,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
     """
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
-    endpoints = {
-        port.port: endpoints_of(snapshot.slices, port.name, gateway.families) for _, port in pairs
-    }
+    endpoints = {port.port: _endpoints(port, snapshot) for _, port in pairs}
     discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
     ports = tuple(
         _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
@@ -125,6 +130,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
         discovery=discovery,
         options=_with_sessions(request, snapshot, len(ports)),
     )
+    spec = replace(spec, entries=_entries(spec, snapshot, endpoints))
     exposure = Exposure(
         spec=spec,
         families=gateway.families,
@@ -134,6 +140,71 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
         gateway_service=gateway.service,
     )
     return Plan(exposure, reason)
+
+
+def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
+    """The endpoints of a port that may be such, ready or not."""
+    before = snapshot.before.ports if snapshot.before else ()
+    former = {p.service_port: p.service_port_name for p in before}
+    found = service_port_endpoints(
+        snapshot.service,
+        snapshot.slices,
+        replace(port, name=former.get(port.port, port.name)),
+        snapshot.gateway.families,
+    )
+    return snapshot.rules.permitted(found)
+
+
+def _entries(
+    spec: ExposureSpec, snapshot: Snapshot, endpoints: dict[int, tuple[Endpoint, ...]]
+) -> tuple[Entry, ...]:
+    """The ServiceEntries: in the Service's namespace where they select pods by label.
+
+    A list of addresses belongs where tenants cannot write: in the gateway's namespace.
+    """
+    numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
+    if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not numbers:
+        return ()
+    listed = spec.discovery is Discovery.ENDPOINTS
+    kept = snapshot.before.entries if snapshot.before else ()
+    request = EntryRequest(
+        key=spec.key,
+        namespace=spec.gateway.namespace if listed else spec.namespace,
+        groups=_groups(numbers, snapshot.service, endpoints, kept) if listed else [numbers],
+        gateway_namespace=spec.gateway.namespace,
+        families=snapshot.gateway.families,
+        secret=f"{snapshot.service.uid}/{snapshot.secret}",
+        kept=kept,
+        everywhere=snapshot.entries,
+    )
+    return plan_entries(request)
+
+
+def _groups(
+    numbers: tuple[int, ...],
+    service: Service,
+    endpoints: dict[int, tuple[Endpoint, ...]],
+    kept: tuple[Entry, ...],
+) -> list[tuple[int, ...]]:
+    """The ports that share a list of addresses, the others each by itself.
+
+    istiod gives each port of a ServiceEntry to each of its addresses. So ports share one only
+    where all pods have them: those with a numeric target port, behind a selector. A port that once
+    had a list of its own keeps it.
+    """
+    targets = {port.port: port.target_port for port in service.udp_ports}
+    alone = {entry.ports[0] for entry in kept if len(entry.ports) == 1} if len(kept) > 1 else set()
+    groups: dict[object, tuple[int, ...]] = {}
+    for number in numbers:
+        shares = service.selector and isinstance(targets[number], int) and number not in alone
+        key = _listed(endpoints[number]) if shares else number
+        groups[key] = (*groups.get(key, ()), number)
+    return list(groups.values())
+
+
+def _listed(endpoints: tuple[Endpoint, ...]) -> frozenset[tuple[str, bool, bool]]:
+    """What decides which addresses a list of endpoints has."""
+    return frozenset((e.address, e.ready, e.serving and e.terminating) for e in endpoints)
 
 
 def _with_sessions(request: ExposeRequest, snapshot: Snapshot, ports: int) -> Options:
@@ -225,14 +296,31 @@ def _obstacle(
         return "the Service has no selector"
     if service.publish_not_ready:
         return "the Service publishes unready addresses (publishNotReadyAddresses)"
+    if not snapshot.reads_namespace(service.namespace):
+        return f"istiod does not read namespace {service.namespace} (meshConfig.discoverySelectors)"
+    if not snapshot.mesh.selects_pods:
+        return "istiod is set not to select pods (PILOT_ENABLE_SERVICEENTRY_SELECT_PODS)"
+    hidden = not service.is_exported_to(
+        snapshot.gateway.ref.namespace, snapshot.mesh.service_export_to
+    )
+    if hidden and any(service.tcp_twin(port) for _, port in pairs):
+        return f"the Service is not exported to namespace {snapshot.gateway.ref.namespace}"
     for _, port in pairs:
         numbers = _target_numbers(port, snapshot.pods, endpoints[port.port])
         if len(numbers) > 1:
             listed = ", ".join(map(str, sorted(numbers)))
             return f"target port {port.target_port} is not the same in every pod ({listed})"
+        without = _pods_without(port, snapshot.pods)
+        if without and len(without) < len(snapshot.pods):
+            return f"pod {without[0]} does not declare target port {port.target_port}"
     ambient = [pod.name for pod in snapshot.pods if pod.ambient]
     if ambient:
         return f"pod {ambient[0]} is in ambient mode"
+    if snapshot.workload_entries:
+        return (
+            f"its selector also selects WorkloadEntry {snapshot.workload_entries[0]}, which is no "
+            "endpoint of the Service"
+        )
     return None
 
 
@@ -290,6 +378,13 @@ def _target_numbers(
     if isinstance(port.target_port, str):
         numbers |= {pod.ports[port.target_port] for pod in pods if port.target_port in pod.ports}
     return numbers
+
+
+def _pods_without(port: ServicePort, pods: Sequence[Pod]) -> list[str]:
+    """The names of the pods that do not declare a named target port."""
+    if isinstance(port.target_port, int):
+        return []
+    return [pod.name for pod in pods if port.target_port not in pod.ports and not pod.ended]
 
 
 def _check_listener_ports(

@@ -98,6 +98,7 @@ RESOURCES: dict[str, Resource] = {
         Resource("Event", "events"),
         Resource("ServiceAccount", "serviceaccounts"),
         Resource("Deployment", "deployments", "apps"),
+        Resource("DaemonSet", "daemonsets", "apps"),
         Resource("EndpointSlice", "endpointslices", "discovery.k8s.io"),
         Resource("Lease", "leases", "coordination.k8s.io"),
         Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
@@ -109,6 +110,7 @@ RESOURCES: dict[str, Resource] = {
         Resource("EnvoyFilter", "envoyfilters", _ISTIO, ("v1alpha3",)),
         # `v1` from Istio 1.22 on.
         Resource("ServiceEntry", "serviceentries", _ISTIO, ("v1", "v1beta1", "v1alpha3")),
+        Resource("WorkloadEntry", "workloadentries", _ISTIO, ("v1", "v1beta1", "v1alpha3")),
         Resource("VirtualService", "virtualservices", _ISTIO, ("v1beta1", "v1", "v1alpha3")),
         Resource("Gateway", "gateways", _ISTIO, ("v1beta1", "v1", "v1alpha3")),
         Resource("Telemetry", "telemetries", "telemetry.istio.io", ("v1alpha1", "v1")),

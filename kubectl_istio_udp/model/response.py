@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.fields import (
     whole_number,
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 
 # Istio's validation of HTTPDirectResponse (its API reference): status, and 1 MB as the hard limit.
 _STATUSES = range(200, 600)
@@ -308,8 +308,8 @@ class ResponseSpec:
         return self.gateway is None
 
     @property
-    def places(self) -> dict[str, str]:
-        """The objects it consists of: their kinds with their namespaces, in writing order."""
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """The objects it consists of, in writing order."""
         found = {}
         if self.gateway and self.creates_gateway:
             found["Gateway"] = self.gateway.namespace
@@ -317,7 +317,7 @@ class ResponseSpec:
             found["VirtualService"] = self.namespace
         if self.api is ResponseApi.ENVOY_FILTER:
             found["EnvoyFilter"] = self.gateway.namespace if self.gateway else self.root_namespace
-        return found
+        return tuple(ObjectRef(kind, place, self.object_name) for kind, place in found.items())
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,6 +60,7 @@ class Service:
         query: the annotation `kubectl-istio-udp/query`: the DNS name that proves it answers.
         export_to: the namespaces whose proxies istiod tells of it (Istio's annotation
             networking.istio.io/exportTo); empty where it does not say.
+        uid: its uid; "" where it is not in a cluster.
     """
 
     namespace: str
@@ -70,6 +71,7 @@ class Service:
     publish_not_ready: bool = False
     query: str | None = None
     export_to: tuple[str, ...] = ()
+    uid: str = ""
 
     @classmethod
     def from_object(cls, service: Mapping[str, Any]) -> Service:
@@ -85,6 +87,7 @@ class Service:
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
             query=notes.get(QUERY_ANNOTATION),
             export_to=tuple(notes.get(EXPORT_TO_ANNOTATION, "").replace(",", " ").split()),
+            uid=metadata.get("uid") or "",
         )
 
     @property
@@ -99,6 +102,22 @@ class Service:
             if other.protocol == "TCP" and same:
                 return other
         return None
+
+    def is_exported_to(self, namespace: str, default: Sequence[str]) -> bool:
+        """Whether proxies of a namespace see it.
+
+        Istio's reference, ServiceEntry.exportTo: `*` is every namespace, `.` the Service's own.
+
+        Args:
+            namespace: where the proxies are.
+            default: meshConfig's defaultServiceExportTo.
+        """
+        visible = self.export_to or tuple(default) or ("*",)
+        return (
+            "*" in visible
+            or namespace in visible
+            or ("." in visible and namespace == self.namespace)
+        )
 
     def __str__(self) -> str:
         """`namespace/name`."""
@@ -221,12 +240,17 @@ class Pod:
         ambient: whether it is in Istio's ambient mode.
         sidecar: whether Istio's proxy runs in it.
         ports: container port number by name.
+        addresses: its own addresses while it runs; none of a pod that has ended, whose address
+            another pod may have by now, nor of one on the host's network.
+        ended: whether it has run to its end.
     """
 
     name: str
     ambient: bool = False
     sidecar: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    ended: bool = False
 
     @classmethod
     def from_object(cls, pod: Mapping[str, Any]) -> Pod:
@@ -237,6 +261,8 @@ class Pod:
         return cls(
             name=metadata["name"],
             ambient="enabled" in (labels.get(_AMBIENT_LABEL), notes.get(_AMBIENT_LABEL)),
+            addresses=_addresses_of(pod),
+            ended=(pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
             sidecar=any(container["name"] == "istio-proxy" for container in containers),
             ports={
                 port["name"]: port["containerPort"]
@@ -245,3 +271,64 @@ class Pod:
                 if port.get("name") and port.get("protocol", "TCP") == "UDP"
             },
         )
+
+
+def workload_labels(entry: Mapping[str, Any]) -> Mapping[str, str]:
+    """The labels by which istiod selects a WorkloadEntry: those in its spec, and its own before.
+
+    Source: convertWorkloadEntry in istiod (pilot/pkg/serviceregistry/serviceentry).
+    """
+    spec = entry.get("spec") or {}
+    return {**(spec.get("labels") or {}), **(entry["metadata"].get("labels") or {})}
+
+
+def _addresses_of(pod: Mapping[str, Any]) -> tuple[str, ...]:
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    if status.get("phase") != "Running" or spec.get("hostNetwork"):
+        return ()
+    listed = [entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip")]
+    return tuple(listed or filter(None, [status.get("podIP")]))
+
+
+def service_port_endpoints(
+    service: Service | None,
+    slices: Iterable[EndpointSlice],
+    port: ServicePort,
+    families: Iterable[str],
+) -> tuple[Endpoint, ...]:
+    """The endpoints of one UDP port of a Service, whatever its name is now.
+
+    EndpointSlices know a port by its name, and the name may change while the number stays: first
+    on the Service, a moment later in its EndpointSlices.
+
+    Args:
+        service: the Service as it is now; None where it is gone.
+        slices: its EndpointSlices.
+        port: the port as the Service had it before: its number, its former name, and its target
+            port (0 where that differs between pods).
+        families: what the gateway can reach, the preferred one first.
+
+    Returns:
+        Sorted by address, ready or not.
+    """
+    slices, families = tuple(slices), tuple(families)
+    all_ports = service.udp_ports if service else ()
+    now = [p for p in all_ports if p.port == port.port]
+    others = {p.name for p in all_ports if p.port != port.port}
+    names = [p.name for p in now]
+    # A Service without the number may have given the port another one.
+    if not now or port.name not in others:
+        names.append(port.name)
+    for name in names:
+        if found := endpoints_of(slices, name, families):
+            return found
+    target = now[0].target_port if now else port.target_port
+    names = sorted(
+        {
+            name
+            for each in slices
+            for (name, protocol), number in each.ports.items()
+            if (protocol, number) == ("UDP", target) and name not in others
+        }
+    )
+    return endpoints_of(slices, names[0], families) if names else ()

@@ -30,6 +30,10 @@ _LB_POLICIES = {
     LoadBalancing.MAGLEV: "MAGLEV",
     LoadBalancing.RING_HASH: "RING_HASH",
 }
+# With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG istiod tells a gateway only of the Services that it
+# routes to, and of their endpoints. It counts those that an EnvoyFilter names here, from Istio
+# 1.26 on (pilot/pkg/model/push_context.go, extraServicesForProxy).
+_REFERENCED = "envoyfilter.istio.io/referenced-services"
 _DNS_FAMILIES = {IPV4: "V4_ONLY", IPV6: "V6_ONLY"}
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 # One line for each session that has ended; the counters are udp_proxy's dynamic metadata
@@ -53,11 +57,17 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
         patches.append(_add("LISTENER", _listener(exposure, port)))
     # istiod makes a cluster of its own from our ServiceEntry, of which only the endpoint list is
     # needed; and each cluster costs memory for every UDP listener (model/memory.py).
-    needless = {spec.eds_service(port) for port in spec.entry_ports}
+    needless = {
+        f"outbound|{number}||{entry.host}" for entry in spec.entries for number in entry.ports
+    }
     patches += [_remove_cluster(name) for name in sorted(needless)]
+    about = metadata(spec, spec.gateway.namespace)
+    services = filter(None, map(spec.eds_service, spec.ports))
+    if hosts := {service.split("|")[3] for service in services}:
+        about["annotations"][_REFERENCED] = ",".join(sorted(hosts))
     return {
         **RESOURCES["EnvoyFilter"].type_meta,
-        "metadata": metadata(spec, spec.gateway.namespace),
+        "metadata": about,
         "spec": {
             "workloadSelector": {"labels": dict(spec.gateway.selector)},
             "configPatches": patches,

@@ -7,7 +7,7 @@ from kubectl_istio_udp.model.exposure import Exposure, GatewayServiceMode
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.gatewayservice import companion_service, gateway_service_patch
-from kubectl_istio_udp.render.serviceentry import service_entry
+from kubectl_istio_udp.render.serviceentry import service_entries
 
 
 def writes(exposure: Exposure, manager: str = names.MANAGER) -> tuple[Write, ...]:
@@ -21,8 +21,7 @@ def writes(exposure: Exposure, manager: str = names.MANAGER) -> tuple[Write, ...
         manager: the field manager of the objects that are all ours.
     """
     mode = exposure.spec.options.gateway_service
-    entry = service_entry(exposure)
-    found = [Write(entry, manager)] if entry else []
+    found = [Write(entry, manager) for entry in service_entries(exposure)]
     found.append(Write(envoy_filter(exposure), manager))
     if mode is GatewayServiceMode.COMPANION:
         found.append(Write(companion_service(exposure), manager))

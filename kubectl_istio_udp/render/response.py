@@ -33,7 +33,8 @@ def response_writes(response: Response, manager: str = names.MANAGER) -> tuple[W
         "VirtualService": _virtual_service,
         "EnvoyFilter": _envoy_filter,
     }
-    return tuple(Write(rendered[kind](response), manager) for kind in spec.places)
+    kinds = [ref.kind for ref in spec.objects]
+    return tuple(Write(rendered[kind](response), manager) for kind in kinds)
 
 
 def route_name(response: Response) -> str:
@@ -121,7 +122,7 @@ def _envoy_filter(response: Response) -> dict[str, Any]:
         body = {"workloadSelector": {"labels": dict(spec.gateway.selector)}, **body}
     return {
         **RESOURCES["EnvoyFilter"].type_meta,
-        "metadata": metadata(spec, spec.places["EnvoyFilter"]),
+        "metadata": metadata(spec, spec.gateway.namespace if spec.gateway else spec.root_namespace),
         "spec": body,
     }
 

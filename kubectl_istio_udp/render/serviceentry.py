@@ -6,35 +6,40 @@ istiod keeps the list, and the list is all that the exposure's own cluster takes
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.entries import Entry
 from kubectl_istio_udp.model.exposure import Discovery, Exposure
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.render.metadata import metadata
 
 
-def service_entry(exposure: Exposure) -> dict[str, Any] | None:
-    """The ServiceEntry manifest; None where no port needs one."""
-    spec = exposure.spec
-    ports = {port.service_port: port for port in spec.entry_ports}
-    if not ports:
-        return None
+def service_entries(exposure: Exposure) -> tuple[dict[str, Any], ...]:
+    """The manifests of the exposure's ServiceEntries."""
+    return tuple(_service_entry(exposure, entry) for entry in exposure.spec.entries)
+
+
+def _service_entry(exposure: Exposure, entry: Entry) -> dict[str, Any]:
+    spec, ports = exposure.spec, exposure.spec.entry_ports(entry)
+    same_namespace = entry.namespace == spec.gateway.namespace
     body: dict[str, Any] = {
-        "hosts": [names.entry_host(spec.namespace, spec.name)],
-        "exportTo": [spec.gateway.namespace],
+        "hosts": [entry.host],
+        "exportTo": ["." if same_namespace else spec.gateway.namespace],
         "location": "MESH_INTERNAL",
         "resolution": "STATIC",
-        "ports": [_port(port) for port in ports.values()],
+        "ports": [_port(port) for port in ports],
     }
+    if entry.addresses:
+        body["addresses"] = list(entry.addresses)
     if spec.discovery is Discovery.SELECTOR:
         body["workloadSelector"] = {"labels": dict(exposure.selector)}
     else:
-        body["endpoints"] = _endpoints(exposure, list(ports.values()))
+        body["endpoints"] = _endpoints(exposure, ports)
     return {
         **RESOURCES["ServiceEntry"].type_meta,
-        "metadata": metadata(spec, spec.namespace),
+        "metadata": {**metadata(spec, entry.namespace), "name": entry.name},
         "spec": body,
     }
 
@@ -50,7 +55,7 @@ def _port(port: ExposedPort) -> dict[str, Any]:
     return entry
 
 
-def _endpoints(exposure: Exposure, ports: list[ExposedPort]) -> list[dict[str, Any]]:
+def _endpoints(exposure: Exposure, ports: tuple[ExposedPort, ...]) -> list[dict[str, Any]]:
     """One entry an address; one more for each further number that a port has there.
 
     A number is said where it is not the one that the entry gives the port anyway: a list of ten
@@ -69,3 +74,13 @@ def _endpoints(exposure: Exposure, ports: list[ExposedPort]) -> list[dict[str, A
             unusual = {name: number for name, number in here.items() if number != usual[name]}
             found.append({"address": address, **({"ports": unusual} if unusual else {})})
     return found
+
+
+def listed_addresses(manifests: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The addresses that ServiceEntry manifests list as endpoints."""
+    return {
+        endpoint["address"]
+        for manifest in manifests
+        for endpoint in manifest["spec"].get("endpoints") or ()
+        if "address" in endpoint
+    }

@@ -20,7 +20,7 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.kinds import Kind, Ref, Spec
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref, Spec
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.wish import SOURCE_LABEL
 
@@ -78,12 +78,8 @@ class Existing:
         """The objects that it should have and has not, as `EnvoyFilter istio-system/udp-a-b`."""
         if self.spec is None:
             return ()
-        there = {_place(manifest) for manifest in self.objects}
-        return tuple(
-            f"{kind} {namespace}/{self.spec.object_name}"
-            for kind, namespace in self.spec.places.items()
-            if (kind, namespace) not in there
-        )
+        there = {ObjectRef.of(manifest) for manifest in self.objects}
+        return tuple(str(ref) for ref in self.spec.objects if ref not in there)
 
     @property
     def source(self) -> str | None:
@@ -93,13 +89,13 @@ class Existing:
         return _labels(deciding[0]).get(SOURCE_LABEL) if deciding else None
 
     def object(self, kind: str) -> Manifest | None:
-        """Its object of a kind, where the spec has it rather than a leftover; None for none."""
+        """Its first object of a kind, one of the spec's rather than a leftover; None for none."""
         found = self.all_of(kind)
-        place = self.spec.places.get(kind) if self.spec else None
-        return next((o for o in found if _place(o)[1] == place), found[0] if found else None)
+        wanted = self.spec.objects if self.spec else ()
+        return next((o for o in found if ObjectRef.of(o) in wanted), found[0] if found else None)
 
     def all_of(self, kind: str) -> list[Manifest]:
-        """Its objects of a kind: more than one where an earlier version used another namespace."""
+        """Its objects of a kind: several ServiceEntries, and what an earlier version left."""
         return [manifest for manifest in self.objects if manifest["kind"] == kind]
 
 
@@ -260,7 +256,7 @@ def _deciding(owner: Owner, specs: Sequence[tuple[Manifest, Spec]]) -> Spec | No
     """
     kind, namespace, _ = owner
     at_home = [spec for manifest, spec in specs if _place(manifest)[1] == namespace]
-    confirmed = {place for spec in at_home for place in spec.places.items()}
+    confirmed = {(ref.kind, ref.namespace) for spec in at_home for ref in spec.objects}
 
     def rank(each: tuple[Manifest, Spec]) -> tuple[int, bool, str, str]:
         manifest = each[0]
@@ -301,8 +297,9 @@ def _claimed_owner(manifest: Manifest) -> Owner:
     kind, namespace, name = owner
     if manifest["kind"] not in OBJECT_KINDS[kind]:
         raise Disagreement(f"{_words(owner)} has no {manifest['kind']}")
-    expected = names.object_name(namespace, name, kind)
-    if manifest["metadata"]["name"] != expected:
+    expected, found = names.object_name(namespace, name, kind), manifest["metadata"]["name"]
+    further = manifest["kind"] == "ServiceEntry" and found.startswith(f"{expected}.")
+    if found != expected and not further:
         raise Disagreement(f"the objects of {_words(owner)} are named {expected}")
     return owner
 

@@ -449,11 +449,7 @@ def _twin_hidden(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | Non
     if not port.eds_service or _hosts_agree(evidence, port, pod) or not exported:
         return None
     gateway = evidence.spec.gateway.namespace
-    if (
-        "*" in exported
-        or gateway in exported
-        or ("." in exported and gateway == evidence.service.namespace)
-    ):
+    if evidence.service.is_exported_to(gateway, ()):
         return None
     return Cause(
         "ServiceNotExported",

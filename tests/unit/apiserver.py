@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ class ApiServer:
         load_balancer: the address that Services of that type get at once; None for none.
         warnings: text of the Warning header by kind, on every apply.
         pods_start: whether new pods run at once.
+        admit: called with every object that is to be stored; why it is refused, "" for yes.
         installed: kinds that the server knows.
         served: the only apiVersions it has of a kind, where not all that the product can use.
     """
@@ -108,6 +110,7 @@ class ApiServer:
         self.load_balancer: str | None = "203.0.113.5"
         self.warnings: dict[str, list[str]] = {}
         self.pods_start = True
+        self.admit: Callable[[Manifest], str] = lambda _: ""
         self.installed = set(RESOURCES)
         self.served: dict[str, set[str]] = {}
         self._objects: dict[Key, Manifest] = {}
@@ -292,6 +295,8 @@ class ApiServer:
             result = _unkeyed(new)
             self._defaults(result, created=there is None)
             owned = {name: leaves for name, leaves in owned.items() if leaves}
+            if refused := self.admit(result):
+                return 400, _status(400, refused)
             if dry_run:
                 return (200 if there else 201), _with_managers(result, owned)
             if there is None or _content(result) != _content(there):
@@ -299,6 +304,32 @@ class ApiServer:
                 self._store(key, result)
                 self._consequences(result, created=there is None)
             return (200 if there else 201), copy.deepcopy(self._objects[key])
+
+    def merge(self, key: Key, patch: Manifest, manager: str) -> tuple[int, Manifest]:
+        """A JSON merge patch: the fields that it changes are the manager's, as an update's are."""
+        with self._lock:
+            there = self._objects.get(key)
+            if there is None:
+                return 404, _status(404, "not found", name=key[2])
+            for name in ("uid", "resourceVersion"):
+                if patch["metadata"].get(name, there["metadata"][name]) != there["metadata"][name]:
+                    return 409, _status(409, f"{name} is another")
+            if "managedFields" in patch["metadata"]:
+                self._owned[key].pop(f"{manager}:Update", None)
+                self._store(key, copy.deepcopy(there))
+                return 200, copy.deepcopy(self._objects[key])
+            result = _merged(copy.deepcopy(there), patch)
+            if refused := self.admit(result):
+                return 400, _status(400, refused)
+            old, new = (_leaves(_keyed(_content(each))) for each in (there, result))
+            owned = self._owned.setdefault(key, {})
+            for leaves in owned.values():
+                for path in [p for p, value in leaves.items() if new.get(p) != value]:
+                    del leaves[path]
+            changed = {path: value for path, value in new.items() if old.get(path) != value}
+            owned.setdefault(f"{manager}:Update", {}).update(changed)
+            self._store(key, result)
+            return 200, copy.deepcopy(self._objects[key])
 
     def delete(self, key: Key, dry_run: bool) -> bool:
         with self._lock:
@@ -311,7 +342,12 @@ class ApiServer:
         with self._lock:
             if key in self._objects:
                 return 409, _status(409, f'"{key[2]}" already exists')
-            self._store(key, copy.deepcopy(manifest))
+            # Its fields are the creator's, by `Update`: no apply takes them away again.
+            self._owned[key] = {"create": _leaves(_keyed(_content(manifest)))}
+            made = copy.deepcopy(manifest)
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            made["metadata"].setdefault("creationTimestamp", now)
+            self._store(key, made)
             return 201, copy.deepcopy(self._objects[key])
 
     def update(self, key: Key, manifest: Manifest) -> tuple[int, Manifest]:
@@ -464,6 +500,17 @@ def _set(manifest: Manifest, path: tuple[str, ...], value: Any) -> None:
     manifest[path[-1]] = value
 
 
+def _merged(target: Manifest, patch: Manifest) -> Manifest:
+    for key, value in patch.items():
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, dict):
+            target[key] = _merged(target.get(key) or {}, value)
+        else:
+            target[key] = value
+    return target
+
+
 def _drop(manifest: Manifest, path: tuple[str, ...]) -> None:
     """Take a leaf away, and what is empty then."""
     key, *rest = path
@@ -483,7 +530,8 @@ def _with_managers(manifest: Manifest, owned: dict[str, dict[tuple[str, ...], An
             place = fields
             for key in path:
                 place = place.setdefault(key if key.startswith("k:") else f"f:{key}", {})
-        entries.append({"manager": manager, "operation": "Apply", "fieldsV1": fields})
+        name, _, operation = manager.partition(":")
+        entries.append({"manager": name, "operation": operation or "Apply", "fieldsV1": fields})
     result = copy.deepcopy(manifest)
     result["metadata"]["managedFields"] = entries
     return result
@@ -558,8 +606,11 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             match = _PATH.fullmatch(target.path)
             if fault:
                 if fault.done and match and body:
-                    key = (body["kind"], match["namespace"], match["name"])
-                    server.apply(key, body, query["fieldManager"][0], True, False)
+                    key = (body["kind"], match["namespace"], body["metadata"]["name"])
+                    if self.command == "POST":
+                        server.create(key, body)
+                    else:
+                        server.apply(key, body, query["fieldManager"][0], True, False)
                 self.misbehave(fault)
                 return
             if target.path.count("/") == 4 and target.path.startswith("/api/v1/namespaces/"):
@@ -614,7 +665,12 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             elif self.command == "GET":
                 self.object_or_404(server.get(kind, namespace or "", name), match["plural"], name)
             elif self.command == "DELETE":
-                there = server.delete((kind, namespace or "", name), dry_run)
+                key, uid = (kind, namespace or "", name), ((body or {}).get("preconditions") or {})
+                found = server.get(*key)
+                if found and uid.get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
+                    self.json(409, _status(409, "Precondition failed: UID in precondition"))
+                    return
+                there = server.delete(key, dry_run)
                 self.object_or_404(
                     {"kind": "Status", "status": "Success"} if there else None,
                     match["plural"],
@@ -623,7 +679,11 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             else:
                 force = first.get("force") == "true"
                 key = (kind, namespace or "", name)
-                code, result = server.apply(key, body, first["fieldManager"], force, dry_run)
+                manager = first["fieldManager"]
+                if self.headers["Content-Type"] == "application/merge-patch+json":
+                    self.json(*server.merge(key, body, manager))
+                    return
+                code, result = server.apply(key, body, manager, force, dry_run)
                 self.json(code, result, server.warnings.get(kind, ()))
 
         def watch(self, kind: str, namespace: str | None, first: dict[str, str]) -> None:

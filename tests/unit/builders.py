@@ -117,7 +117,11 @@ def gateway_pod(
     args: Any = None,
     first_port: int | None = None,
     limits: Any = None,
+    owner: tuple[str, str] | None = None,
+    by_istiod: bool = True,
+    env: Any = None,
 ) -> Manifest:
+    """A gateway's pod; `owner` is the kind and the name of its workload."""
     spec: Manifest = {
         "containers": [
             {
@@ -126,6 +130,7 @@ def gateway_pod(
                 "args": args
                 or ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
                 "resources": {"limits": limits or {}},
+                "env": [{"name": name, "value": value} for name, value in (env or {}).items()],
             }
         ]
     }
@@ -136,7 +141,13 @@ def gateway_pod(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata(
-            namespace, name, labels=dict(GATEWAY_LABELS if labels is None else labels)
+            namespace,
+            name,
+            labels=dict(GATEWAY_LABELS if labels is None else labels),
+            annotations={"sidecar.istio.io/status": "{}"} if by_istiod else {},
+            ownerReferences=[{"kind": owner[0], "name": owner[1], "controller": True}]
+            if owner
+            else [],
         ),
         "spec": spec,
         "status": {

@@ -19,6 +19,7 @@ from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes
+from tests.unit.mesh_builders import mesh_config
 
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.load_profile("quick")
@@ -60,7 +61,7 @@ def server() -> Iterator[ApiServer]:
     tool = pod("network-tool", app="network-tool")
     dns = service(annotations={"kubectl-istio-udp/query": "foo.bar.com"})
     spaces = [namespace(name) for name in ("default", "istio-system", "lab")]
-    found.put(*spaces, *cluster(service=dns), tool)
+    found.put(*spaces, *cluster(service=dns), tool, mesh_config())
     yield found
     found.stop()
 

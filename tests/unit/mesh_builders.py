@@ -39,12 +39,18 @@ def sidecar_pod(
     return found
 
 
-def istiod_pod(name: str = "istiod-1", version: str = "1.31.0") -> Manifest:
+def istiod_pod(
+    name: str = "istiod-1",
+    version: str = "1.31.0",
+    revision: str = "default",
+    namespace: str = "istio-system",
+) -> Manifest:
     containers = [
         {"name": "discovery", "image": f"docker.io/istio/pilot:{version}"},
         {"name": "other", "image": "docker.io/other:0.1"},
     ]
-    return pod(name, namespace="istio-system", app="istiod", containers=containers)
+    labels = {"istio.io/rev": revision}
+    return pod(name, namespace=namespace, app="istiod", labels=labels, containers=containers)
 
 
 def mesh_config(name: str = "istio", **config: Any) -> Manifest:

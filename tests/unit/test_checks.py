@@ -10,10 +10,13 @@ from kubectl_istio_udp.checks.expose import RULES, check_expose
 from kubectl_istio_udp.checks.findings import Finding, Severity, errors
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.endpointrules import EndpointRules
+from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.snapshot import BoundListener
@@ -40,6 +43,14 @@ OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
 NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
 
 
+PLACE, DOUBT = f"istio-system/{SPEC.object_name}", "nobody knows"
+LAB = {"team": "lab"}
+ONE_NAMESPACE = Mesh(discovery_selectors=({"matchLabels": LAB},))
+NO_SELECTORS = Mesh(selectors_for_gateway_api=False)
+API_GATEWAY = cluster(
+    gateways=[gateway_pod(labels={"gateway.networking.k8s.io/gateway-name": "edge"})],
+    gateway_service=None,
+)
 LIMITED = cluster(gateways=[gateway_pod(limits={"cpu": "2", "memory": "1Gi"})])
 
 
@@ -56,12 +67,18 @@ def findings(cluster_=None, options=None, request=None, **facts):
     return check_expose(plan(asked, snapshot).exposure, snapshot)
 
 
+def same_host_as(spec, namespace="lab", name="hijack", exported_to=()):
+    """A ServiceEntry that has the host of an exposure's."""
+    return EntrySummary(namespace, name, (spec.entries[0].host,), exported_to=exported_to)
+
+
 def without_labels(manifest):
     return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
 
-def claimed(**what):
-    return (Claims("istio-system/other", **{k: frozenset(v) for k, v in what.items()}),)
+def claimed(doubt="", **what):
+    names = {key: frozenset(value) for key, value in what.items()}
+    return (Claims("istio-system/other", **names, doubt=doubt),)
 
 
 def bound(port=10053, protocol="UDP", name="udp_0.0.0.0_10053"):
@@ -85,32 +102,6 @@ def old(version):
 
 
 UNREADY = cluster(slices=[endpoint_slice(endpoint("10.0.0.1", ready=False))])
-SYSLOG = {"name": "udp-log", "port": 514, "protocol": "UDP"}
-TWO_PORTS = service(ports=[udp(), udp(514, "udp-log")])
-APART = cluster(
-    service=TWO_PORTS,
-    slices=[
-        endpoint_slice(endpoint("10.0.0.1")),
-        endpoint_slice(endpoint("10.0.0.2"), ports=[SYSLOG], suffix="log"),
-    ],
-)
-HALF_READY = cluster(
-    service=TWO_PORTS,
-    slices=[
-        endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2")),
-        endpoint_slice(
-            endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False), ports=[SYSLOG], suffix="log"
-        ),
-    ],
-)
-ONE_WITHOUT = cluster(service=TWO_PORTS, slices=[endpoint_slice(endpoint("10.0.0.1"))])
-TOGETHER = cluster(
-    service=TWO_PORTS,
-    slices=[
-        endpoint_slice(endpoint("10.0.0.1")),
-        endpoint_slice(endpoint("10.0.0.1"), ports=[SYSLOG], suffix="log"),
-    ],
-)
 LISTED = {"discovery": Discovery.ENDPOINTS}
 EXTERNAL = cluster(
     service={
@@ -128,7 +119,24 @@ FIRES = [
     ("U102", {"claims": claimed(listeners=[NAME])}),
     ("U102", {"claims": claimed(clusters=[NAME])}),
     ("U103", {"claims": claimed(udp_ports=[10053])}),
+    ("U102", {"claims": (Claims("root/x", frozenset([NAME]), exposure=KEY),)}),
+    ("U102", {"claims": claimed(listeners=[NAME], doubt=DOUBT), "bound": bound(name=NAME)}),
+    ("U103", {"claims": (Claims("root/x", udp_ports=frozenset([10053]), exposure=KEY),)}),
+    (
+        "U103",
+        {
+            "claims": claimed(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
+            "bound": bound(name="l"),
+        },
+    ),
     ("U104", {"bound": bound()}),
+    ("U104", {"bound": bound(port=99, protocol="TCP", name=NAME)}),
+    ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
+    ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": {}}}),
+    ("U132", {"mesh": NO_SELECTORS, "cluster_": API_GATEWAY}),
+    ("U208", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
+    ("U208", {"claims": claimed(clusters=[NAME], doubt=DOUBT)}),
+    ("U209", {"mesh": Mesh(assumed=True)}),
     ("U105", {"cluster_": cluster(gateway_service=None), "options": PATCH}),
     ("U105", {"cluster_": with_udp(), "options": PATCH}),
     ("U105", {"cluster_": with_udp(99, "udp-53"), "options": PATCH}),
@@ -150,8 +158,18 @@ FIRES = [
     ("U202", {"request": {"discovery": Discovery.STATIC}}),
     ("U202", {"request": {"discovery": Discovery.ENDPOINTS}}),
     ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
-    ("U207", {"cluster_": APART, "request": LISTED}),
-    ("U207", {"cluster_": HALF_READY, "request": LISTED}),
+    ("U210", {"request": LISTED, "rules": EndpointRules(frozenset({"10.244.0.21"}))}),
+    ("U210", {"request": {"discovery": Discovery.STATIC}, "rules": EndpointRules(pods=())}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("istio-system",)),)}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("*",)),)}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC),)}),
+    (
+        "U110",
+        {
+            "before": SPEC,
+            "entries": (same_host_as(SPEC, "istio-system", exported_to=(".",)),),
+        },
+    ),
     ("U204", {"file_limit": None}),
     ("U108", {"file_limit": 10_000, "others": usage(sessions=8_000)}),
     ("U205", {"file_limit": 2_500}),
@@ -165,13 +183,31 @@ FIRES = [
 SILENT = [
     ("U101", {"objects": OURS}),
     ("U102", {"claims": claimed(listeners=["other"], clusters=["other"])}),
-    ("U102", {"claims": (dataclasses.replace(claimed(listeners=[NAME])[0], exposure=KEY),)}),
+    ("U102", {"claims": (Claims(PLACE, frozenset([NAME]), exposure=KEY),)}),
+    ("U102", {"claims": claimed(listeners=[NAME], doubt=DOUBT)}),
     ("U103", {"claims": claimed(udp_ports=[53])}),
-    ("U103", {"claims": (dataclasses.replace(claimed(udp_ports=[10053])[0], exposure=KEY),)}),
+    ("U103", {"claims": (Claims(PLACE, udp_ports=frozenset([10053]), exposure=KEY),)}),
+    ("U103", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
     ("U104", {"bound": bound(protocol="TCP")}),
     ("U104", {"bound": bound(port=53)}),
     ("U104", {"bound": bound(name=NAME)}),
-    ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
+    ("U104", {"bound": bound(name="l"), "claims": claimed(listeners=["l"], udp_ports=[10053])}),
+    ("U104", {"bound": bound(port=99, protocol="TCP", name=NAME), "objects": OURS}),
+    ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": LAB}}),
+    ("U131", {"mesh": ONE_NAMESPACE}),
+    ("U131", {"namespaces": {"default": {}, "istio-system": {}}}),
+    ("U132", {"mesh": NO_SELECTORS}),
+    ("U132", {"cluster_": API_GATEWAY}),
+    ("U208", {"claims": claimed(udp_ports=[10053])}),
+    ("U208", {"claims": claimed(udp_ports=[99], listeners=["l"], doubt=DOUBT)}),
+    (
+        "U208",
+        {
+            "claims": claimed(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
+            "bound": bound(name="l"),
+        },
+    ),
+    ("U209", {"mesh": Mesh("elsewhere")}),
     ("U104", {"bound": None}),
     ("U105", {"cluster_": with_udp()}),
     ("U105", {"cluster_": with_udp(99), "options": PATCH}),
@@ -199,10 +235,18 @@ SILENT = [
             "exposures": (SPEC,),
         },
     ),
-    ("U207", {"cluster_": TOGETHER, "request": LISTED}),
-    ("U207", {"cluster_": ONE_WITHOUT, "request": LISTED}),
-    ("U207", {"cluster_": APART, "request": {"discovery": Discovery.SELECTOR}}),
-    ("U207", {"cluster_": APART, "request": {**LISTED, "ports": (PortRequest(5300, 53),)}}),
+    ("U210", {"request": LISTED}),
+    ("U210", {"rules": EndpointRules(pods=())}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=(".",)),)}),
+    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("default", "~")),)}),
+    (
+        "U110",
+        {
+            "before": SPEC,
+            "entries": (same_host_as(SPEC, "default", SPEC.object_name),),
+        },
+    ),
+    ("U110", {"before": SPEC, "entries": (EntrySummary("istio-system", "x"),)}),
     ("U201", {}),
     ("U201", {"cluster_": EXTERNAL}),
     ("U202", {}),
@@ -283,21 +327,6 @@ def test_few_sessions_say_for_how_many_clients_they_are():
     (few,) = [f for f in found if f.code == "U205"]
     assert "more than 2.5 new clients a second lose datagrams" in few.message
     assert few.hint == "if clients come faster, say how fast: --expect-rate N"
-
-
-def test_a_port_that_an_address_lacks_is_to_be_exposed_by_itself():
-    def found(**facts):
-        all_found = findings(cluster_=APART, request=LISTED, **facts)
-        return [f for f in all_found if f.code == "U207"]
-
-    first, second = found()
-    assert "port 53/UDP of Service default/coredns has no ready endpoint at 10.0.0.2" in str(first)
-    assert first.hint == "expose each port by itself: -p 53:53 --name coredns-53"
-    assert "port 514/UDP of Service default/coredns has no ready endpoint at 10.0.0.1" in str(
-        second
-    )
-    again, _ = found(exposures=(SPEC,))
-    assert again.hint.startswith("first kubectl istio-udp delete -n default coredns; then expose")
 
 
 def test_a_finding_without_a_hint():

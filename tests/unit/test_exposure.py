@@ -138,10 +138,10 @@ def test_a_bad_annotation_is_told(text):
         ExposureSpec.from_json(text)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True])
 def test_another_version_is_told(version):
     with pytest.raises(
-        ClusterError, match=f"in format {version!r}; this version reads format 1"
+        ClusterError, match=f"in format {version!r}; this version reads format 1, 2"
     ) as e:
         ExposureSpec.from_json(changed(["version"], version))
     assert "a newer one" in e.value.hints[0]
@@ -172,7 +172,8 @@ def test_names_in_envoy():
     assert SPEC.object_name == "udp-default-coredns"
     assert SPEC.proxy_name(port) == "udp-default-coredns-53"
     assert SPEC.key == ("default", "coredns")
-    assert SPEC.eds_service(port) == "outbound|53||coredns.default.kubectl-istio-udp.internal"
+    assert SPEC.eds_service(port) == f"outbound|53||{SPEC.entries[0].host}"
+    assert SPEC.entries[0].host.endswith(".coredns.default.kubectl-istio-udp.internal")
 
 
 def test_only_ready_endpoints_count():

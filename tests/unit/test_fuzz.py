@@ -76,9 +76,9 @@ def changed_specs(draw: st.DrawFn, kind: str) -> str:
         if action == 0 and isinstance(place, dict):
             del place[last]
         elif action == 1 and isinstance(place, dict):
-            place[draw(st.text(max_size=9))] = draw(JSON)
+            place[draw(st.text(max_size=9))] = copy.deepcopy(draw(JSON))
         else:
-            place[last] = draw(JSON)
+            place[last] = copy.deepcopy(draw(JSON))
     return json.dumps(data)
 
 
@@ -121,8 +121,9 @@ def check(kind: str, text: str) -> None:
         return
     assert reader.from_json(spec.to_json()) == spec
     assert names.is_dns_label(spec.namespace) and names.is_dns_label(spec.name)
-    for namespace in spec.places.values():
-        assert namespace == "" or names.is_dns_label(namespace)
+    for ref in spec.objects:
+        assert ref.namespace == "" or names.is_dns_label(ref.namespace)
+        assert ref.name.startswith(spec.object_name)
     gateway = getattr(spec, "gateway", None)
     for part in (gateway.name, *gateway.selector, *gateway.selector.values()) if gateway else ():
         assert part.isascii() and part.isprintable() and ".." not in part.split("/")

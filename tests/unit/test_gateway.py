@@ -232,9 +232,9 @@ def test_an_empty_selector_selects_all():
 
 
 INGRESS, OTHER = gateway_pod("i"), gateway_pod("e", labels=EGRESS)
-HELM = gateway_pod(
-    "h", namespace="istio-ingress", labels={"app": "istio-ingress", "istio": "ingress"}
-)
+HELM_LABELS = {"app": "istio-ingress", "istio": "ingress"}
+HELM = gateway_pod("h", namespace="istio-ingress", labels=HELM_LABELS)
+HELM_SERVICE = gateway_service("istio-ingress", namespace="istio-ingress", selector=HELM_LABELS)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ HELM = gateway_pod(
     ],
 )
 def test_chooses_a_gateway(pods, name, chosen):
-    assert str(choose_gateway(found(*pods), name).ref) == chosen
+    assert str(choose_gateway(found(*pods, services=[HELM_SERVICE]), name).ref) == chosen
 
 
 def test_a_selector_makes_any_kind_of_gateway_count():
@@ -269,11 +269,12 @@ def test_the_service_name_names_a_gateway_too():
 
 def test_several_gateways_are_listed():
     with pytest.raises(UsageError) as caught:
-        choose_gateway(found(INGRESS, HELM), None)
+        choose_gateway(found(INGRESS, HELM, services=[HELM_SERVICE]), None)
     assert caught.value.message == (
-        "there are several gateways: istio-ingress/istio-ingress, istio-system/istio-ingressgateway"
+        "there are several gateways: istio-ingress/istio-ingress (pods without a workload), "
+        "istio-system/istio-ingressgateway (pods without a workload)"
     )
-    assert caught.value.hints == ("choose one: --gateway istio-ingress/istio-ingress",)
+    assert "--gateway NAMESPACE/NAME" in caught.value.hints[0]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,12 @@ def test_several_gateways_are_listed():
     [
         ([], None, "no Istio ingress gateway", "kubectl get pods -A -l istio"),
         ([], "x", "no gateway named x", "--gateway-selector"),
-        ([OTHER], None, "no Istio ingress gateway", "there are: istio-system/istio-egressgateway"),
+        (
+            [OTHER],
+            None,
+            "no Istio ingress gateway",
+            "like a gateway: istio-system/istio-egressgateway",
+        ),
         (
             [INGRESS],
             "edge/istio-ingressgateway",
@@ -299,3 +305,214 @@ def test_says_which_gateways_there_are_instead(pods, name, message, hint):
 @pytest.mark.parametrize("kind", ["waypoint", "ztunnel"])
 def test_proxies_of_ambient_mode_are_no_gateways(kind):
     assert not is_gateway_pod(gateway_pod(args=["proxy", kind]))
+
+
+def workload(kind="Deployment", name="edge", namespace="istio-system", labels=None, **more):
+    """A pod of a workload."""
+    owner, more_labels = (kind, name), {}
+    if kind == "Deployment":
+        owner, more_labels = ("ReplicaSet", f"{name}-7d4f"), {"pod-template-hash": "7d4f"}
+    labels = {**GATEWAY_LABELS, **(labels or {}), **more_labels}
+    return gateway_pod(
+        more.pop("pod", f"{name}-1"), namespace=namespace, labels=labels, owner=owner, **more
+    )
+
+
+INSIDE, OUTSIDE = {"type": "inside"}, {"type": "outside"}
+TWO_PODS = [workload(name="gw-inside", labels=INSIDE), workload(name="gw-outside", labels=OUTSIDE)]
+TWO_SERVICES = [
+    gateway_service("gw-inside", selector={**GATEWAY_LABELS, **INSIDE}),
+    gateway_service("gw-outside", selector={**GATEWAY_LABELS, **OUTSIDE}),
+]
+BOTH = gateway_service("both")
+
+
+def by_name(gateways):
+    return {gateway.ref.name: gateway for gateway in gateways}
+
+
+@pytest.mark.parametrize(
+    ("pods", "services", "expected"),
+    [
+        # Told apart by their Services.
+        (TWO_PODS, TWO_SERVICES, {"gw-inside": INSIDE, "gw-outside": OUTSIDE}),
+        # By their workloads, where no Service selects them.
+        (TWO_PODS, [], {"gw-inside": INSIDE, "gw-outside": OUTSIDE}),
+        # A Service in front of both besides.
+        (TWO_PODS, [*TWO_SERVICES, BOTH], {"gw-inside": INSIDE, "gw-outside": OUTSIDE}),
+        # One of them has a Service of its own, the other shares one with it.
+        (TWO_PODS, [TWO_SERVICES[0], BOTH], {"gw-inside": INSIDE, "gw-outside": OUTSIDE}),
+        # DaemonSets and StatefulSets are workloads too.
+        (
+            [
+                workload("DaemonSet", "ds", labels=INSIDE),
+                workload("StatefulSet", "sts", labels=OUTSIDE),
+            ],
+            [],
+            {"ds": INSIDE, "sts": OUTSIDE},
+        ),
+    ],
+)
+def test_gateways_that_share_istios_labels_are_told_apart(pods, services, expected):
+    gateways = by_name(found(*pods, services=services))
+    assert set(gateways) == set(expected)
+    for name, labels in expected.items():
+        assert gateways[name].ref.selector == {**GATEWAY_LABELS, **labels}
+        assert len(gateways[name].pods) == 1
+        assert not gateways[name].also_selected
+
+
+def test_a_canary_behind_the_same_service_is_the_same_gateway():
+    pods = [workload(name="edge"), workload(name="edge-canary", labels={"version": "2"})]
+    (gateway,) = found(*pods, services=[gateway_service()])
+    assert gateway.ref == GatewayRef("istio-system", "istio-ingressgateway", GATEWAY_LABELS)
+    assert gateway.owners == ("Deployment edge", "Deployment edge-canary")
+    for name in ("edge", "edge-canary", "istio-ingressgateway"):
+        assert gateway.answers_to(name)
+
+
+def test_a_rolling_update_is_one_gateway():
+    old = workload(pod="edge-old")
+    old["metadata"]["labels"]["pod-template-hash"] = "5b5b"
+    old["metadata"]["ownerReferences"][0]["name"] = "edge-5b5b"
+    (gateway,) = found(old, workload(pod="edge-new"))
+    assert gateway.owners == ("Deployment edge",)
+    assert gateway.ref == GatewayRef("istio-system", "edge", GATEWAY_LABELS)
+
+
+def test_a_label_of_ones_own_is_preferred_to_one_that_changes_with_an_upgrade():
+    pods = [
+        workload(name="a", labels={"version": "1", "zone": "a"}),
+        workload(name="b", labels={"version": "2", "zone": "b"}),
+    ]
+    gateways = by_name(found(*pods))
+    assert gateways["a"].ref.selector == {**GATEWAY_LABELS, "zone": "a"}
+
+
+def test_what_no_label_tells_apart_is_not_exposed_at_one():
+    """The pods of the first are selected by every selector of it together with the second's."""
+    pods = [workload(name="plain"), workload(name="special", labels={"type": "inside"})]
+    services = [
+        gateway_service("plain"),
+        gateway_service("special", selector={**GATEWAY_LABELS, **INSIDE}),
+    ]
+    gateways = found(*pods, services=services)
+    assert choose_gateway(gateways, "special").ref.selector == {**GATEWAY_LABELS, **INSIDE}
+    with pytest.raises(UsageError, match=r"plain \(Deployment plain\) from special-1") as caught:
+        choose_gateway(gateways, "istio-system/plain")
+    assert "give the pods of one gateway a label" in caught.value.hints[0]
+    selector = ",".join(f"{k}={v}" for k, v in sorted(GATEWAY_LABELS.items()))
+    assert f"--gateway-selector {selector}" in caught.value.hints[1]
+    together = found(*pods, services=services, selector=GATEWAY_LABELS)
+    assert len(choose_gateway(together, None, selector_given=True).pods) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("gw-inside", "gw-inside"),
+        ("istio-system/gw-outside", "gw-outside"),
+        ("ds", "ds"),
+        ("istio-system/ds", "ds"),
+        (None, "several"),
+        ("istio-ingressgateway", "several"),
+        ("both", "several"),
+        ("nothing", "none"),
+    ],
+)
+def test_finds_a_gateway_by_its_service_or_workload(name, chosen):
+    other = workload("DaemonSet", "ds", labels={"app": "ds", "istio": "ds", "type": "ds"})
+    gateways = found(*TWO_PODS, other, services=[*TWO_SERVICES, BOTH])
+    if chosen == "several":
+        with pytest.raises(UsageError) as caught:
+            choose_gateway(gateways, name)
+        assert "istio-system/gw-inside (Deployment gw-inside)" in caught.value.message
+        assert "istio-system/gw-outside (Deployment gw-outside)" in caught.value.message
+        assert not any("gw-" in hint for hint in caught.value.hints)
+    elif chosen == "none":
+        with pytest.raises(NotFound):
+            choose_gateway(gateways, name)
+    else:
+        assert choose_gateway(gateways, name).ref.name == chosen
+
+
+POSING = gateway_pod("posing", namespace="atk-c", by_istiod=False)
+POSING_SERVICE = gateway_service(namespace="atk-c")
+
+
+@pytest.mark.parametrize("services", [[], [POSING_SERVICE]])
+@pytest.mark.parametrize("name", [None, "istio-ingressgateway", "ingressgateway"])
+def test_a_pod_that_poses_as_a_gateway_does_not_count(services, name):
+    """A tenant can give a pod any label and any container name."""
+    gateways = found(INGRESS, POSING, services=[gateway_service(), *services])
+    assert choose_gateway(gateways, name).ref.namespace == "istio-system"
+
+
+@pytest.mark.parametrize("by_istiod", [False, True])
+def test_a_pod_that_poses_as_the_only_gateway_is_not_chosen(by_istiod):
+    posing = gateway_pod("posing", namespace="atk-c", by_istiod=by_istiod)
+    with pytest.raises(NotFound) as caught:
+        choose_gateway(found(posing), None)
+    assert "atk-c/istio-ingressgateway" in caught.value.hints[0]
+    assert "--gateway NAMESPACE/NAME" in caught.value.hints[0]
+    assert choose_gateway(found(posing), "atk-c/istio-ingressgateway").ref.namespace == "atk-c"
+
+
+def test_the_administrator_says_where_gateways_are():
+    gateways = found(INGRESS, HELM, services=[gateway_service(), HELM_SERVICE])
+    with pytest.raises(UsageError, match="several gateways"):
+        choose_gateway(gateways, None)
+    only = choose_gateway(gateways, None, namespaces=["somewhere"])
+    assert only.ref.namespace == "istio-system"
+    with pytest.raises(UsageError, match="several gateways"):
+        choose_gateway(gateways, None, namespaces=["istio-ingress"])
+
+
+@pytest.mark.parametrize(
+    ("pod_context", "context", "first"),
+    [
+        ({}, {}, 1024),
+        ({}, {"runAsUser": 0}, 1),
+        ({"runAsUser": 0}, {}, 1),
+        ({"runAsUser": 0}, {"runAsUser": 1337}, 1024),
+        ({}, {"runAsUser": 0, "capabilities": {"drop": ["ALL"]}}, 1024),
+        ({}, {"runAsUser": 0, "capabilities": {"drop": ["CAP_NET_BIND_SERVICE"]}}, 1024),
+        (
+            {},
+            {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}},
+            1,
+        ),
+        # Linux does not hand an added capability on to another user's process.
+        ({}, {"runAsUser": 1337, "capabilities": {"add": ["NET_BIND_SERVICE"]}}, 1024),
+        ({}, {"capabilities": {"add": ["NET_BIND_SERVICE"]}}, 1024),
+    ],
+)
+def test_which_ports_a_gateway_may_bind(pod_context, context, first):
+    manifest = gateway_pod()
+    manifest["spec"]["securityContext"] = pod_context
+    manifest["spec"]["containers"][0]["securityContext"] = context
+    assert GatewayPod.from_object(manifest).first_bindable == first
+
+
+def test_a_gateway_on_its_nodes_network():
+    manifest = gateway_pod()
+    manifest["spec"]["hostNetwork"] = True
+    assert found(manifest)[0].host_network
+    assert not found(gateway_pod())[0].host_network
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (GatewayRef("istio-system", "gw", GATEWAY_LABELS), True),
+        (GatewayRef("istio-system", "other", GATEWAY_LABELS), True),
+        (GatewayRef("istio-system", "gw", {**GATEWAY_LABELS, **INSIDE}), True),
+        (GatewayRef("istio-system", "other", {**GATEWAY_LABELS, **INSIDE}), False),
+        (GatewayRef("istio-system", "gw", {"app": "x"}), False),
+        (GatewayRef("istio-system", "gw", {"type": "inside"}), False),
+        (GatewayRef("edge", "gw", GATEWAY_LABELS), False),
+    ],
+)
+def test_a_gateway_stays_the_same_when_labels_are_added_to_its_selector(other, same):
+    mine = GatewayRef("istio-system", "gw", GATEWAY_LABELS)
+    assert mine.same_pods(other) is same is other.same_pods(mine)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.fields import whole_number
-from kubectl_istio_udp.model.kinds import Kind, Ref
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import response_writes
@@ -46,12 +48,12 @@ def test_the_annotation_is_versioned_and_sorted():
     assert read_spec(text, Kind.RESPONSE, lambda fields: fields.take("a", whole)) == 2
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [0, 2, True])
 @pytest.mark.parametrize("kind", Kind)
 def test_another_version_is_told(kind, version):
     said = f"this {kind.words} was written in format {version}; this version reads format 1"
     with pytest.raises(ClusterError, match=said) as caught:
-        read_spec(f'{{"version":{version}}}', kind, dict)
+        read_spec(json.dumps({"version": version}), kind, dict)
     assert caught.value.hints == ("use the kubectl istio-udp that made it, or a newer one",)
 
 
@@ -72,9 +74,8 @@ def test_what_is_no_annotation_is_told(kind, verb, text):
 
 @pytest.mark.parametrize(("spec", "written"), MADE)
 def test_every_object_tells_what_it_belongs_to(spec, written):
-    assert [(w.kind, w.namespace) for w in written] == list(spec.places.items())
+    assert tuple(ObjectRef(*write.key) for write in written) == spec.objects
     for write in written:
-        assert write.name == spec.object_name
         assert spec_of(write.manifest) == spec
 
 

@@ -54,7 +54,7 @@ def test_two_exposures_never_share_a_name(one, other):
 
 @given(PAIR, PAIR)
 def test_two_exposures_never_share_a_host_or_a_manager(one, other):
-    for function in (names.entry_host, names.service_manager):
+    for function in (names.guessable_host, names.service_manager):
         assert (function(*one) == function(*other)) == (one == other)
 
 

@@ -74,7 +74,7 @@ FORGERIES = {
         "ServiceEntry",
         namespace="lab",
         labels=labels_of("lab", "evil"),
-        annotations=note(replace(SPEC, namespace="lab", name="evil")),
+        annotations=note(replace(SPEC, namespace="lab", name="evil", entries=())),
     ),
     "two kinds in the labels": forged(
         "ServiceEntry",
@@ -156,7 +156,9 @@ def test_what_is_left_and_cannot_be_read_belongs_to_it(keeps: int, text: str | N
     assert places(exposure.objects) == places(left)
 
 
-@pytest.mark.parametrize("spoiled", ["{", replace(SPEC, name="other").to_json(), "null"])
+@pytest.mark.parametrize(
+    "spoiled", ["{", replace(SPEC, name="other", entries=()).to_json(), "null"]
+)
 def test_an_entry_whose_annotation_somebody_spoiled_can_be_repaired(spoiled: str) -> None:
     """Where the EnvoyFilter says that it is there, the ServiceEntry is known by labels and name."""
     entry, *others = objects()

@@ -11,7 +11,7 @@ from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.gatewayservice import companion_service, gateway_service_patch
 from kubectl_istio_udp.render.samples import one_run_tool, samples
-from kubectl_istio_udp.render.serviceentry import service_entry
+from kubectl_istio_udp.render.serviceentry import service_entries
 from tests.unit.builders import (
     cluster,
     endpoint,
@@ -240,7 +240,7 @@ def test_a_gateway_without_ipv6_asks_for_ipv4_addresses():
 def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
     def listed(*slices):
         objects = cluster(slices=slices)
-        entry = service_entry(plan_of(objects, discovery=Discovery.ENDPOINTS).exposure)
+        (entry,) = service_entries(plan_of(objects, discovery=Discovery.ENDPOINTS).exposure)
         return entry["spec"]["endpoints"]
 
     usual = endpoint_slice(endpoint("10.0.0.1"))
@@ -258,8 +258,9 @@ def test_istiods_own_cluster_of_our_entry_goes_and_no_other() -> None:
         patches = envoy_filter(exposure)["spec"]["configPatches"]
         return [p["match"]["cluster"] for p in patches if p["patch"]["operation"] == "REMOVE"]
 
-    own = "outbound|53||coredns.default.kubectl-istio-udp.internal"
-    assert removed(plan_of().exposure) == [{"name": own}]
+    exposure = plan_of().exposure
+    own = f"outbound|53||{exposure.spec.entries[0].host}"
+    assert removed(exposure) == [{"name": own}]
     twin = plan_of(cluster(service=service(ports=[udp(53), tcp(53)]))).exposure
     assert twin.spec.ports[0].eds_service is not None
     assert removed(twin) == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.kinds import Kind, Ref
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
 from kubectl_istio_udp.model.response import (
     LARGEST_BODY_BYTES,
     Answer,
@@ -217,7 +217,9 @@ def test_the_objects_it_consists_of(api, gateway, made, places):
         creates_gateway=made,
         root_namespace="root",
     )
-    assert spec.places == places
+    assert spec.objects == tuple(
+        ObjectRef(kind, namespace, "response-lab-x") for kind, namespace in places.items()
+    )
     assert spec.object_name == "response-lab-x"
 
 

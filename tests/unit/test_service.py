@@ -185,7 +185,7 @@ def test_reads_a_pod():
         }
     ]
     found = Pod.from_object(pod(containers=containers))
-    assert found == Pod("coredns-1", ports={"dns": 1053})
+    assert found == Pod("coredns-1", ports={"dns": 1053}, addresses=("10.244.0.20",))
 
 
 @pytest.mark.parametrize("place", ["labels", "annotations"])

@@ -1,0 +1,180 @@
+"""Reserve what an exposure needs of its gateway, until it is written."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+from kubectl_istio_udp.checks.expose import check_expose
+from kubectl_istio_udp.checks.findings import errors
+from kubectl_istio_udp.cluster.snapshot import read_again
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import ClusterError, Conflict, IstioUdpError, Overtaken
+from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
+from kubectl_istio_udp.model.names import MANAGER, SPEC_ANNOTATION
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.state.reservations import (
+    STALE_AFTER,
+    Reservation,
+    read_reservation,
+    reservation,
+    reservation_name,
+)
+
+_TRIES = 3
+
+
+def changes_gateway(envoy_filter: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
+    """Whether a rendered EnvoyFilter gives a gateway anything that it has not.
+
+    Args:
+        envoy_filter: as it is to be written.
+        there: as it is; None where there is none.
+    """
+    if there is None or there["spec"] != envoy_filter["spec"]:
+        return True
+    before, now = (m["metadata"].get("annotations") or {} for m in (there, envoy_filter))
+    return bool(before.get(SPEC_ANNOTATION) != now.get(SPEC_ANNOTATION))
+
+
+@contextmanager
+def fitting(
+    api: Api, exposure: Exposure, snapshot: Snapshot, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold a reservation, once it is sure that the gateway still has what the exposure needs.
+
+    Args:
+        api: the cluster.
+        exposure: as it is to be.
+        snapshot: what the decision rests on.
+        tell: told if the reservation could not be deleted afterwards.
+
+    Raises:
+        Overtaken: what the exposure needs went to others meanwhile; nothing was written.
+        Conflict: another run writes, or has written, this very exposure; nothing was written.
+    """
+    spec = exposure.spec
+    with reserved(api, spec, tell) as mine:
+        again = read_again(api, snapshot, spec.key, mine)
+        if not _same_filter(snapshot, again):
+            raise Conflict(
+                f"exposure {spec.name} of namespace {spec.namespace} was changed by another run "
+                "meanwhile; nothing was written",
+                hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
+            )
+        if found := errors(check_expose(exposure, again)):
+            hints = [found[0].hint] if found[0].hint else []
+            raise Overtaken(f"{found[0]}; nothing was written", hints=hints)
+        yield
+
+
+def _same_filter(before: Snapshot, now: Snapshot) -> bool:
+    """Whether the exposure's own EnvoyFilter is still what it was."""
+    was, is_ = (
+        next((m for m in snapshot.objects if m["kind"] == "EnvoyFilter"), None)
+        for snapshot in (before, now)
+    )
+    return is_ is None if was is None else is_ is not None and not changes_gateway(is_, was)
+
+
+@contextmanager
+def reserved(
+    api: Api, spec: ExposureSpec, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Reservation]:
+    """Hold a reservation for an exposure.
+
+    Args:
+        api: the cluster.
+        spec: the exposure as it is to be.
+        tell: told if the reservation could not be deleted afterwards.
+
+    Raises:
+        Conflict: another run writes this very exposure now; nothing was reserved.
+        Forbidden, Unreachable: as the server says.
+    """
+    run = secrets.token_hex(8)
+    made: Reservation | None = None
+    try:
+        # Who interrupts waits for this one answer, and the reservation is then found and deleted.
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(_create, api, spec, run).result()
+        yield made
+    finally:
+        _release(api, spec, run, made, tell)
+
+
+def _create(api: Api, spec: ExposureSpec, run: str) -> Reservation:
+    """Create the reservation, in place of one that a run has left behind.
+
+    Raises:
+        Conflict: another run has one.
+    """
+    manifest = reservation(spec, run)
+    for _ in range(_TRIES):
+        try:
+            return _read(api.create(manifest, manager=MANAGER))
+        except Conflict as error:
+            found = api.find("EnvoyFilter", spec.gateway.namespace, reservation_name(spec))
+            if found is None:
+                continue  # that run has just ended
+            there = _read(found)
+            if there.run == run:
+                return there  # the answer to this run's own request was lost on its way
+            if not there.stale(datetime.now(timezone.utc)):
+                raise _busy(spec, there) from error
+            api.delete("EnvoyFilter", there.namespace, there.name, uid=there.uid)
+    raise _busy(spec, None)
+
+
+def _read(manifest: Mapping[str, Any]) -> Reservation:
+    found = read_reservation(manifest)
+    if found is None:
+        metadata = manifest["metadata"]
+        raise ClusterError(
+            f"EnvoyFilter {metadata['namespace']}/{metadata['name']} is in the way: it is no "
+            "reservation that can be read",
+            hints=[f"kubectl delete envoyfilter -n {metadata['namespace']} {metadata['name']}"],
+        )
+    return found
+
+
+def _busy(spec: ExposureSpec, there: Reservation | None) -> Conflict:
+    since = f" since {there.created:%H:%M:%S} UTC" if there else ""
+    minutes = STALE_AFTER.total_seconds() / 60
+    return Conflict(
+        f"another run writes exposure {spec.name} of namespace {spec.namespace}{since}; "
+        "nothing was written",
+        hints=[
+            f"see what it did: kubectl istio-udp get -n {spec.namespace} {spec.name}",
+            f"if that run was killed, it counts for {minutes:.0f} minutes, or until: kubectl "
+            f"delete envoyfilter -n {spec.gateway.namespace} {reservation_name(spec)}",
+        ],
+    )
+
+
+def _release(
+    api: Api,
+    spec: ExposureSpec,
+    run: str,
+    made: Reservation | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Delete this run's reservation, and no other's."""
+    namespace, name = spec.gateway.namespace, reservation_name(spec)
+    try:
+        if made is None:
+            found = api.find("EnvoyFilter", namespace, name)
+            made = read_reservation(found) if found else None
+        if made is not None and made.run == run:
+            api.delete("EnvoyFilter", namespace, name, uid=made.uid)
+    except Conflict:
+        return  # it is another's by now
+    except IstioUdpError as error:
+        tell(
+            f"EnvoyFilter {namespace}/{name} could not be deleted ({error.message}); it counts for "
+            f"{STALE_AFTER.total_seconds() / 60:.0f} minutes more"
+        )

@@ -1,0 +1,130 @@
+"""Which addresses may become endpoints of an exposure.
+
+A gateway may reach what a tenant may not: the node, the cloud's metadata service, the API server,
+other tenants' pods. Whoever can write a Service and its EndpointSlices chooses their addresses, so
+the addresses are checked here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kubectl_istio_udp.model.service import Endpoint, EndpointSlice
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# The metadata services of clouds that are not link-local: AWS, Google Cloud and Alibaba Cloud
+# (their documentation of instance metadata).
+_METADATA = frozenset(
+    ipaddress.ip_address(text) for text in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")
+)
+# IPv6 addresses whose last 32 bits are an IPv4 address that a translator or the kernel sends to:
+# IPv4-compatible (RFC 4291) and NAT64 (RFC 6052, RFC 8215).
+_WITH_IPV4 = tuple(
+    ipaddress.IPv6Network(text) for text in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")
+)
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+
+
+@dataclass(frozen=True)
+class EndpointRules:
+    """The rules for one namespace.
+
+    Attributes:
+        api_server: the addresses of the API server.
+        pods: the addresses of the namespace's running pods, where only these may be endpoints;
+            None where any address may be.
+        ranges: further ranges that the administrator allowed.
+    """
+
+    api_server: frozenset[str] = frozenset()
+    pods: Container[str] | None = None
+    ranges: tuple[Network, ...] = field(default=())
+
+    def objection(self, address: str) -> str | None:
+        """Why an address may not be an endpoint, as `a loopback address`; None where it may."""
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return "not an IP address"
+        for each in (parsed, *_inside(parsed)):
+            special = _special(each)
+            if special or str(each) in self.api_server:
+                return special or "an address of the API server"
+        if self.pods is None or str(parsed) in self.pods:
+            return None
+        if any(parsed.version == net.version and parsed in net for net in self.ranges):
+            return None
+        return "not the address of a running pod of the namespace"
+
+    def allowing(self, addresses: Iterable[str]) -> EndpointRules:
+        """The same rules, and these addresses may be endpoints, except special ones."""
+        more = tuple(ipaddress.ip_network(text) for text in canonical(addresses))
+        return replace(self, ranges=(*self.ranges, *more))
+
+    def permitted(self, endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+        """The endpoints that may be."""
+        return tuple(e for e in endpoints if self.objection(e.address) is None)
+
+    def objections(self, slices: Iterable[EndpointSlice]) -> dict[str, str]:
+        """The addresses in EndpointSlices that may not be endpoints, each with the reason."""
+        addresses = {endpoint.address for each in slices for endpoint in each.endpoints}
+        found = {address: self.objection(address) for address in sorted(addresses)}
+        return {address: reason for address, reason in found.items() if reason}
+
+
+ANY_ADDRESS = EndpointRules()
+# The Service of the API server.
+API_SERVER_SERVICE = ("default", "kubernetes")
+
+
+def api_server_addresses(
+    service: Mapping[str, Any] | None, slices: Iterable[EndpointSlice]
+) -> frozenset[str]:
+    """The addresses of the API server, from its Service's manifest and its EndpointSlices."""
+    spec = (service or {}).get("spec") or {}
+    own = {*(spec.get("clusterIPs") or ()), spec.get("clusterIP")}
+    behind = {endpoint.address for each in slices for endpoint in each.endpoints}
+    return frozenset(filter(None, own | behind))
+
+
+def canonical(addresses: Iterable[str]) -> set[str]:
+    """Addresses in the form in which equal ones are equal texts; what is none is left out."""
+    found = set()
+    for text in addresses:
+        with suppress(ValueError):
+            found.add(str(ipaddress.ip_address(text)))
+    return found
+
+
+def _inside(address: Address) -> Iterator[ipaddress.IPv4Address]:
+    """The IPv4 addresses that an IPv6 address stands for."""
+    if address.version == 4:
+        return
+    if address.ipv4_mapped:
+        yield address.ipv4_mapped
+    if address.sixtofour:
+        yield address.sixtofour
+    if any(address in network for network in _WITH_IPV4):
+        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _special(address: Address) -> str | None:
+    if address.is_unspecified or (address.version == 4 and address in _THIS_NETWORK):
+        return "an unspecified address"
+    if address.is_loopback:
+        return "a loopback address"
+    if address.is_link_local:
+        return "a link-local address"
+    if address.is_multicast:
+        return "a multicast address"
+    if address in _METADATA:
+        return "the address of a cloud's metadata service"
+    if address.version == 4 and address.is_reserved:
+        return "a broadcast or reserved address"
+    return None

@@ -1,0 +1,277 @@
+"""An exposure's ServiceEntries: which ports share one, and the host and addresses of each.
+
+istiod publishes the endpoints of a ServiceEntry under its host. It gives the host to the oldest
+ServiceEntry that a gateway can see, whoever made it (measured on Istio 1.31), so the host has a
+part that others cannot guess: a hash of uids. The Service's uid is not enough: its own tenant
+knows it, and could give the host endpoints that the exposure must not have.
+
+Sidecars in the gateway's namespace see the entries too. An entry without an address makes them
+listen on 0.0.0.0 for its port numbers, which takes other people's TCP connections (measured on
+Istio 1.31). So each entry has addresses that nothing else uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.fields import (
+    Fields,
+    dns_label,
+    dns_subdomain,
+    items,
+    port,
+    shown,
+)
+from kubectl_istio_udp.model.service import IPV4, IPV6
+
+_HASH_LENGTH = 20
+# IPv4: reserved (RFC 1112, 240.0.0.0/4), without 240.0.0.0/8, from which istiod allocates
+# (240.240.0.0/16), and without 255.0.0.0/8 (broadcast). IPv6: the discard prefix (RFC 6666);
+# istiod allocates from 2001:2::/48.
+_RANGES = {
+    IPV4: (int(ipaddress.IPv4Address("241.0.0.0")), 14 * 2**24),
+    IPV6: (int(ipaddress.IPv6Address("100::")), 2**64),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One ServiceEntry of an exposure.
+
+    Attributes:
+        namespace, name: of the object.
+        host: the key of its list of endpoints in istiod; nobody resolves it.
+        addresses: what sidecars in the gateway's namespace listen on for it, one per address
+            family; () in what versions before 0.2 wrote.
+        ports: the Service's port numbers whose endpoints it lists.
+    """
+
+    namespace: str
+    name: str
+    host: str
+    addresses: tuple[str, ...]
+    ports: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an entry without a port.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if not self.ports:
+            raise ValueError("a ServiceEntry has at least one port")
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Entry:
+        """Read an entry of a spec annotation.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        return cls(
+            namespace=fields.take("namespace", dns_label),
+            name=fields.take("name", dns_subdomain),
+            host=fields.take("host", _host),
+            addresses=fields.take("addresses", items(_address)),
+            ports=fields.take("ports", items(port)),
+        )
+
+
+@dataclass(frozen=True)
+class EntrySummary:
+    """What matters of any ServiceEntry in the cluster, whoever made it.
+
+    Attributes:
+        namespace, name: of the object.
+        hosts: its hosts that end as ours do.
+        addresses: its addresses from the ranges that ours are from.
+        exported_to: the namespaces that see it, as its exportTo says; () for the mesh's default.
+    """
+
+    namespace: str
+    name: str
+    hosts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    exported_to: tuple[str, ...] = ()
+
+    @classmethod
+    def from_object(cls, manifest: Mapping[str, Any]) -> EntrySummary:
+        """Read a ServiceEntry manifest."""
+        metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+        hosts = tuple(h for h in spec.get("hosts") or () if h.endswith(names.HOST_SUFFIX))
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            hosts=hosts,
+            addresses=tuple(a for a in spec.get("addresses") or () if is_reserved(a)),
+            exported_to=tuple(spec.get("exportTo") or ()) if hosts else (),
+        )
+
+    def may_be_of(self, key: tuple[str, str], gateway_namespace: str) -> bool:
+        """Whether it has, by its name and namespace, a place among the objects of an exposure."""
+        there = self.namespace in (key[0], gateway_namespace)
+        return there and names.is_object_name(self.name, *key)
+
+    def visible_in(self, namespace: str) -> bool:
+        """Whether the proxies of a namespace may see it; the mesh's default is taken for `*`."""
+        seen_by = {self.namespace if where == "." else where for where in self.exported_to}
+        return not seen_by or bool({"*", namespace} & seen_by)
+
+
+def same_host(
+    key: tuple[str, str],
+    entries: Iterable[Entry],
+    everywhere: Iterable[EntrySummary],
+    gateway_namespace: str,
+) -> tuple[EntrySummary, ...]:
+    """Other ServiceEntries that have a host of an exposure's, where its gateway sees them.
+
+    istiod gives a host to the oldest ServiceEntry that a gateway sees, whoever made it, so the
+    exposure's datagrams may go to endpoints of theirs.
+
+    Args:
+        key: the exposure's (namespace, name).
+        entries: its entries.
+        everywhere: the ServiceEntries of the cluster.
+        gateway_namespace: the gateway's namespace.
+    """
+    hosts = {entry.host for entry in entries}
+    return tuple(
+        other
+        for other in everywhere
+        if hosts.intersection(other.hosts)
+        and not other.may_be_of(key, gateway_namespace)
+        and other.visible_in(gateway_namespace)
+    )
+
+
+@dataclass(frozen=True)
+class EntryRequest:
+    """What an exposure's entries are planned from.
+
+    Attributes:
+        key: the exposure's (namespace, name).
+        namespace: where the entries are to be.
+        groups: the Service's port numbers, those that share an entry together.
+        gateway_namespace: the gateway's namespace.
+        families: the gateway's address families.
+        secret: what hosts are derived from: nobody who may not see both Service and gateway
+            knows it.
+        kept: the entries that the exposure has.
+        everywhere: all ServiceEntries of the cluster.
+    """
+
+    key: tuple[str, str]
+    namespace: str
+    groups: Sequence[tuple[int, ...]]
+    gateway_namespace: str
+    families: Sequence[str]
+    secret: str
+    kept: tuple[Entry, ...]
+    everywhere: Iterable[EntrySummary] = ()
+
+    def others(self) -> Iterator[EntrySummary]:
+        """The ServiceEntries that are not this exposure's."""
+        return (e for e in self.everywhere if not e.may_be_of(self.key, self.gateway_namespace))
+
+
+def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
+    """The entries of an exposure.
+
+    A group of ports keeps the host and the addresses of the entry that has one of its ports, so
+    that the gateway's cluster stays the same. Ports get a new host where others may know the
+    former one: that of spec version 1 could be guessed, and whoever may read one namespace must
+    not know the hosts of another.
+    """
+    guessable = names.guessable_host(*request.key)
+    kept = [
+        entry
+        for entry in request.kept
+        if entry.host != guessable and entry.namespace == request.namespace
+    ]
+    found: list[Entry] = []
+    for group in request.groups:
+        former = next((entry for entry in kept if set(entry.ports) & set(group)), None)
+        if former is not None:
+            kept.remove(former)
+        else:
+            former = _new_entry(request, group, [*kept, *found])
+        addresses = _addresses(request, former, [*kept, *found])
+        found.append(replace(former, addresses=addresses, ports=group))
+    return tuple(found)
+
+
+def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[Entry]) -> Entry:
+    used_names = {entry.name for entry in others}
+    used_hosts = {host for other in request.others() for host in other.hosts}
+    used_hosts |= {entry.host for entry in others}
+    host = next(h for h in _hosts(request, group[0]) if h not in used_hosts)
+    name = next(n for n in _names(request.key, group[0]) if n not in used_names)
+    return Entry(request.namespace, name, host, (), group)
+
+
+def _names(key: tuple[str, str], port: int) -> Iterator[str]:
+    """Names for an entry; the dot keeps them apart from other exposures' names."""
+    name = names.object_name(*key)
+    yield name
+    yield f"{name}.{port}"
+    yield from (f"{name}.{port}.{number}" for number in itertools.count(2))
+
+
+def _hosts(request: EntryRequest, port: int) -> Iterator[str]:
+    namespace, name = request.key
+    for number in itertools.count():
+        text = f"{request.secret}/{request.namespace}/{namespace}/{name}/{port}/{number}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+        yield f"{digest}.{names.guessable_host(namespace, name)}"
+
+
+def _addresses(request: EntryRequest, entry: Entry, others: Iterable[Entry]) -> tuple[str, ...]:
+    """The addresses that the entry has, and one for each family that it lacks."""
+    has = {IPV6 if ":" in address else IPV4 for address in entry.addresses}
+    lacking = [family for family in sorted(request.families or (IPV4,)) if family not in has]
+    if not lacking:
+        return entry.addresses
+    used = {address for other in request.others() for address in other.addresses}
+    used |= {address for other in others for address in other.addresses}
+    return (*entry.addresses, *(_free_address(family, entry.host, used) for family in lacking))
+
+
+def _free_address(family: str, host: str, used: set[str]) -> str:
+    """An address that a host's hash chooses, or the next free one after it."""
+    first, size = _RANGES[family]
+    start = int.from_bytes(hashlib.sha256(host.encode()).digest()[:16], "big")
+    for step in itertools.count():
+        address = str(ipaddress.ip_address(first + (start + step) % size))
+        if address not in used:
+            return address
+    raise AssertionError("unreachable")
+
+
+def _host(value: object) -> str:
+    host = dns_subdomain(value)
+    if not host.endswith(names.HOST_SUFFIX):
+        raise ValueError(f"{shown(host)} does not end with {names.HOST_SUFFIX}")
+    return host
+
+
+def _address(value: object) -> str:
+    if isinstance(value, str) and is_reserved(value):
+        return value
+    raise ValueError(f"{shown(value)} is not an address for a ServiceEntry")
+
+
+def is_reserved(address: str) -> bool:
+    """Whether an address is from the ranges that entries get theirs from."""
+    try:
+        number = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    first, size = _RANGES[IPV6 if number.version == 6 else IPV4]
+    return first <= int(number) < first + size

@@ -1,0 +1,211 @@
+"""Three tenants that share a gateway and do not trust each other, and a victim among them.
+
+A tenant acts with the rights that a team usually has in its namespace: the ClusterRole `admin`,
+Istio's objects and EndpointSlices. The administrator lets the first two expose some ports, the
+third none. What one tenant does must not cost the victim an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from subprocess import Popen
+from typing import Any
+
+import pytest
+import yaml
+from conftest import (
+    GATEWAY_NAMESPACE,
+    Result,
+    Space,
+    _namespace,
+    companion,
+    dns_server,
+    eventually,
+    finish,
+    get,
+    kubectl,
+    own_objects,
+    run,
+)
+from controlled import allow, controller, wish, withdraw
+
+__all__ = ["Tenant", "Tenants", "Victim", "controller", "tenants", "victim"]
+
+RBAC = "rbac.authorization.k8s.io"
+QUERIES_PER_SECOND = 100
+PORTS_EACH = 50
+
+
+@dataclass(frozen=True)
+class Tenant(Space):
+    """A namespace, used by whoever owns it and nobody else."""
+
+    ports: range = range(0)
+
+    @property
+    def user(self) -> str:
+        return f"system:serviceaccount:{self.name}:tenant"
+
+    def kubectl(self, *words: str, stdin: str | None = None, ok: bool = True) -> str:
+        """Run kubectl as the tenant, in its namespace."""
+        return kubectl(*words, "-n", self.name, "--as", self.user, stdin=stdin, ok=ok)
+
+    def make(self, *manifests: dict[str, Any]) -> None:
+        """Apply manifests as the tenant; server-side, which any size of annotation passes."""
+        for manifest in manifests:
+            manifest["metadata"].setdefault("namespace", self.name)
+        self.kubectl(
+            "apply", "--server-side", "--force-conflicts", "-f", "-",
+            stdin=yaml.safe_dump_all(manifests),
+        )  # fmt: skip
+
+    @property
+    def administered(self) -> Space:
+        """The same namespace, in the hands of the cluster's administrator."""
+        return Space(self.name, self.tool)
+
+    def plugin(self, *words: str) -> Result:
+        """`kubectl istio-udp ...` as the tenant."""
+        return run("kubectl", "istio-udp", *words, "-n", self.name, "--as", self.user)
+
+
+@dataclass(frozen=True)
+class Tenants:
+    """The three: `a` and `b` may expose their `ports`, `c` may expose nothing."""
+
+    a: Tenant
+    b: Tenant
+    c: Tenant
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter((self.a, self.b, self.c))
+
+
+def rights(namespace: str) -> list[dict[str, Any]]:
+    """A ServiceAccount `tenant` with a team's usual rights in its namespace."""
+    account = {"kind": "ServiceAccount", "name": "tenant", "namespace": namespace}
+    made: list[dict[str, Any]] = [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "tenant", "namespace": namespace},
+        },
+        {
+            "apiVersion": f"{RBAC}/v1",
+            "kind": "Role",
+            "metadata": {"name": "istio", "namespace": namespace},
+            "rules": [
+                {
+                    "apiGroups": ["networking.istio.io", "security.istio.io"],
+                    "resources": ["*"],
+                    "verbs": ["*"],
+                },
+                {
+                    "apiGroups": ["discovery.k8s.io"],
+                    "resources": ["endpointslices"],
+                    "verbs": ["*"],
+                },
+            ],
+        },
+    ]
+    for kind, name in (("ClusterRole", "admin"), ("Role", "istio")):
+        made.append(
+            {
+                "apiVersion": f"{RBAC}/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": f"tenant-{name}", "namespace": namespace},
+                "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
+                "subjects": [account],
+            }
+        )
+    return made
+
+
+@pytest.fixture
+def tenants(controller: None, tool: str, port: int) -> Iterator[Tenants]:
+    """Three tenants of the controller's gateway, and at last nothing of theirs."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for number, letter in enumerate("abc"):
+            first = port + number * PORTS_EACH
+            ports = range(first, first + PORTS_EACH) if letter != "c" else range(0)
+            name = stack.enter_context(_namespace(f"tenant-{letter}"))
+            kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights(name)))
+            if ports:
+                allow(name, f"{ports[0]}-{ports[-1]}")
+            made.append(Tenant(name, tool, ports))
+        yield Tenants(*made)
+        for tenant in made:
+            for found in get("services", "-n", tenant.name)["items"]:
+                withdraw(tenant, found["metadata"]["name"])
+            kubectl("delete", "serviceentries", "-n", tenant.name, "--all")
+            run("kubectl", "istio-udp", "delete", "-n", tenant.name, "--all", "--no-wait")
+        for tenant in made:
+            eventually("nothing is exposed any more", lambda t=tenant: not own_objects(t), 60)
+
+
+def who_server(name: str, address: str) -> list[dict[str, Any]]:
+    """A DNS server whose answer for who.test tells it from every other one."""
+    made = dns_server(name)
+    hosts = f"  hosts {{\n    {address} who.test foo.bar.com\n    fallthrough\n  }}\n"
+    made[0]["data"]["Corefile"] = (
+        f".:53 {{\n{hosts}  ready :8181\n  health :8080 {{\n    lameduck 5s\n  }}\n}}\n"
+    )
+    return made
+
+
+@dataclass(frozen=True)
+class Victim:
+    """Tenant `a`'s exposed DNS Service, asked all the while."""
+
+    tenant: Tenant
+    name: str
+    answer: str
+    load: Callable[..., Popen[str]]
+
+    @property
+    def target(self) -> tuple[str, int]:
+        """Where its clients send."""
+        return companion(self.tenant, self.name)
+
+    @contextlib.contextmanager
+    def asked(self, seconds: int) -> Iterator[None]:
+        """Ask it 100 times a second, each time as another client; no answer may be lost.
+
+        The test's body must be done before that is over.
+        """
+        queries = str(seconds * QUERIES_PER_SECOND)
+        flags = ("--queries", queries, "--rate", str(QUERIES_PER_SECOND))
+        process = self.load(*self.target, *flags)
+        yield
+        assert process.poll() is None, f"the test took longer than the {seconds}s of queries"
+        counts = finish(process, seconds + 30)
+        assert counts["lost"] == 0, counts
+        assert self.says() == self.answer
+
+    def says(self) -> str:
+        """Which server answers through the gateway now."""
+        namespace, _, pod = self.tenant.tool.partition("/")
+        address, port = self.target
+        words = ["kubectl", "exec", "-n", namespace, pod, "--"]
+        words += ["dig", f"@{address}", "-p", str(port), "who.test", "+short", "+timeout=2"]
+        return run(*words).out.strip()
+
+
+@pytest.fixture
+def victim(tenants: Tenants, load_pod: Callable[..., Popen[str]]) -> Victim:
+    """Exposed by an annotation, and answering."""
+    tenant = tenants.a
+    kubectl("annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-sessions=4000")
+    tenant.apply(*who_server("dns", "192.0.2.1"))
+    wish(tenant, "dns", f"{tenant.ports[0]}:53", max_sessions="4000")
+    made = Victim(tenant, "dns", "192.0.2.1", load_pod)
+    eventually("the victim is exposed", lambda: _companion(tenant, "dns"), 30)
+    eventually("the victim answers", lambda: made.says() == made.answer, 30)
+    return made
+
+
+def _companion(tenant: Tenant, name: str) -> bool:
+    return any(item.startswith(f"services {GATEWAY_NAMESPACE}/") for item in own_objects(tenant))

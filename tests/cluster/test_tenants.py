@@ -1,0 +1,243 @@
+"""What a tenant of a shared gateway may try against the others, one test a kind of attack.
+
+Each acts as that tenant would (`--as`), with the rights that a team has in its namespace. Whatever
+it does, the victim is asked all the while and loses no answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from conftest import (
+    GATEWAY_NAMESPACE,
+    Space,
+    dns_server,
+    eventually,
+    get,
+    kubectl,
+    own_objects,
+    run,
+)
+from controlled import events, logs, replicas, wish
+from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
+
+__all__ = ["controller", "tenants", "victim"]
+
+SPEC = "kubectl-istio-udp/spec"
+MANAGED = {"app.kubernetes.io/managed-by": "kubectl-istio-udp"}
+
+
+def labelled(namespace: str, name: str) -> dict[str, str]:
+    """The labels of an exposure's objects."""
+    marks = {"kubectl-istio-udp/namespace": namespace, "kubectl-istio-udp/exposure": name}
+    return {**MANAGED, **marks}
+
+
+def entry(name: str, labels: dict[str, str], spec: str, host: str = "") -> dict[str, Any]:
+    """A ServiceEntry that a tenant forged."""
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": name, "labels": labels, "annotations": {SPEC: spec}},
+        "spec": {
+            "hosts": [host or f"{name}.example"],
+            "exportTo": ["."],
+            "location": "MESH_INTERNAL",
+            "resolution": "STATIC",
+            "ports": [{"name": "p", "number": 53, "protocol": "TCP"}],
+        },
+    }
+
+
+def exposed(tenant: Tenant, name: str, port: int, seconds: float = 30) -> None:
+    """Declare an exposure and wait until it is there."""
+    wish(tenant, name, f"{port}:53")
+    eventually(
+        f"{name} is exposed",
+        lambda: any(f"envoyfilters {GATEWAY_NAMESPACE}/" in o for o in own_objects(tenant)),
+        seconds,
+    )
+
+
+def restarts() -> dict[str, int]:
+    """How often each replica of the controller was restarted."""
+    return {
+        pod["metadata"]["name"]: sum(
+            status["restartCount"] for status in pod["status"]["containerStatuses"]
+        )
+        for pod in replicas()
+    }
+
+
+def spec_of(tenant: Tenant, name: str) -> dict[str, Any]:
+    """The spec that the objects of a tenant's exposure carry."""
+    selector = ",".join(f"{k}={v}" for k, v in labelled(tenant.name, name).items())
+    (found,) = get("envoyfilters", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
+    return dict(json.loads(found["metadata"]["annotations"][SPEC]))
+
+
+def object_name(tenant: Space, name: str) -> str:
+    """The name of an exposure's objects, as the product forms it (for namespaces with a dash)."""
+    from kubectl_istio_udp.model import names
+
+    return names.object_name(tenant.name, name)
+
+
+def test_01_an_annotation_that_is_no_spec_stops_nobody(tenants: Tenants, victim: Victim) -> None:
+    """Neither the controller nor the command line, whichever namespace is asked about."""
+    mine, other = tenants.c, tenants.a
+    good = spec_of(other, "dns")
+    bad = {
+        "wrong-type": json.dumps({**good, "namespace": mine.name, "service": ["x"]}),
+        "deep": '{"version":1,"a":' + "[" * 50_000 + "]" * 50_000 + "}",
+        "huge": json.dumps({**good, "service": "x" * 200_000}),
+        "number": '{"version":1,"gateway":' + "9" * 20_000 + "}",
+        "constant": json.dumps({**good, "ports": float("nan")}),
+        "version": '{"version":true}',
+        "of-another": json.dumps(good),
+    }
+    before = restarts()
+    with victim.asked(60):
+        for name, text in bad.items():
+            mine.make(entry(object_name(mine, name), labelled(mine.name, name), text))
+        for name, text in (("dns", bad["wrong-type"]), ("other", json.dumps(good))):
+            mine.make(entry(object_name(other, name), labelled(other.name, name), text))
+        tenants.b.apply(*who_server("late", "192.0.2.9"))
+        exposed(tenants.b, "late", tenants.b.ports[0])
+        listed = run("kubectl", "istio-udp", "get", "-A")
+        assert listed.code == 0, listed.both
+        assert f"is that of exposure {other.name}/dns" in listed.out
+        described = run("kubectl", "istio-udp", "describe", "-n", other.name)
+        assert described.code == 0, described.both
+        verified = run(
+            "kubectl", "istio-udp", "verify", "dns", "-n", other.name, "--tool-pod", other.tool
+        )
+        assert verified.code == 0, verified.both
+        refused = run("kubectl", "istio-udp", "delete", "-n", mine.name, "of-another")
+        assert refused.code == 3, refused.both
+        removed = run("kubectl", "istio-udp", "controller", "uninstall", "--dry-run", "server")
+        assert removed.code == 0, removed.both
+    assert restarts() == before
+    assert "Traceback" not in logs()
+
+
+def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """Made before the exposure was, or exported to the gateway while it is there."""
+    mine = tenants.c
+    mine.apply(*who_server("thief", "192.0.2.66"))
+    (pod,) = get("pods", "-n", mine.name, "-l", "app=thief")["items"]
+    stolen = [
+        f"dns.{victim.tenant.name}.kubectl-istio-udp.internal",
+        f"late.{tenants.b.name}.kubectl-istio-udp.internal",
+    ]
+    with victim.asked(40):
+        for number, host in enumerate(stolen):
+            forged = entry(f"hijack-{number}", {}, "", host)
+            del forged["metadata"]["annotations"]
+            forged["spec"] |= {
+                "exportTo": [GATEWAY_NAMESPACE],
+                "ports": [{"name": "port-53", "number": 53, "protocol": "TCP"}],
+                "endpoints": [{"address": pod["status"]["podIP"]}],
+            }
+            mine.make(forged)
+        tenants.b.apply(*who_server("late", "192.0.2.9"))
+        exposed(tenants.b, "late", tenants.b.ports[0])
+        late = Victim(tenants.b, "late", "192.0.2.9", victim.load)
+        eventually("the younger exposure answers", lambda: late.says() == "192.0.2.9")
+        assert victim.says() == victim.answer
+
+
+CONTROL = "\x1b[2J\x1b]0;owned\x07\u202e"
+
+
+def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: Victim) -> None:
+    """No request of a tenant's choosing, no control character on an administrator's terminal."""
+    mine = tenants.c
+    server = dns_server("spy")
+    mine.apply(*server)
+    (pod,) = get("pods", "-n", mine.name, "-l", "app=spy")["items"]
+    target = f"../../{mine.name}/pods/{pod['metadata']['name']}:8080/proxy/health"
+    good = spec_of(victim.tenant, "dns")
+    forged = {
+        "service": {**good, "namespace": mine.name, "name": "service", "service": target},
+        "gateway": {
+            **good,
+            "namespace": mine.name,
+            "name": "gateway",
+            "gateway": {**good["gateway"], "namespace": f"../namespaces/{mine.name}"},
+        },
+        "control": {**good, "namespace": mine.name, "name": "control", "service": CONTROL},
+    }
+    with victim.asked(60):
+        for name, spec in forged.items():
+            text = json.dumps(spec)
+            mine.make(entry(object_name(mine, name), labelled(mine.name, name), text))
+        wished = copy.deepcopy(server[-1])
+        wished["metadata"] |= {
+            "name": "talker",
+            "annotations": {"kubectl-istio-udp/expose": f"7000{CONTROL}\nforged   row"},
+        }
+        mine.make(wished)
+        eventually("it is refused", lambda: "ExposeRefused" in events(mine, "talker"), 20)
+        mine.make(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": "talker.forged"},
+                "involvedObject": {
+                    "apiVersion": "v1", "kind": "Service", "namespace": mine.name,
+                    "name": "talker",
+                },
+                "type": "Warning",
+                "reason": "ExposeRefused",
+                "message": f"run: kubectl delete ns {victim.tenant.name} {CONTROL}",
+                "source": {"component": "somebody"},
+                "lastTimestamp": "2030-01-01T00:00:00Z",
+            }
+        )  # fmt: skip
+        for words in (
+            ("get", "-A"),
+            ("get", "-A", "-o", "wide"),
+            ("describe", "-A"),
+            ("controller", "status"),
+        ):
+            done = run("kubectl", "istio-udp", *words)
+            assert done.code in (0, 1), done.both
+            assert not [c for c in done.both if not c.isprintable() and c != "\n"], words
+            assert "kubectl delete ns" not in done.both
+        said = kubectl("logs", "-n", mine.name, pod["metadata"]["name"])
+        assert "GET" not in said
+
+
+def test_10_a_forged_label_makes_no_exposure_the_controllers(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """`controller uninstall` takes away what the controller made, as the EnvoyFilter says."""
+    person = tenants.b
+    person.apply(*who_server("mine", "192.0.2.8"))
+    gateway = f"{GATEWAY_NAMESPACE}/istio-ingressgateway"
+    person.administered.expose("mine", "-p", f"{person.ports[1]}:53", "--gateway", gateway)
+    name = object_name(person, "mine")
+    with victim.asked(20):
+        for found in get("serviceentries", "-n", person.name)["items"]:
+            person.kubectl(
+                "label", "serviceentry", found["metadata"]["name"],
+                "kubectl-istio-udp/source=controller",
+            )  # fmt: skip
+        would = run("kubectl", "istio-udp", "controller", "uninstall", "--dry-run", "server")
+        assert would.code == 0, would.both
+        assert f'"{name}" deleted' not in would.out
+        assert f'"{object_name(victim.tenant, "dns")}" deleted' in would.out
+
+
+@pytest.fixture(autouse=True)
+def _controller_stays(controller: None) -> Any:
+    """No test may cost the controller a restart."""
+    before = restarts()
+    yield
+    assert restarts() == before

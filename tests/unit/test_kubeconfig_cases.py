@@ -1,0 +1,49 @@
+"""The plugin in the situations of kubeconfig_cases.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.conftest import Run
+from tests.unit.kubeconfig_cases import CASES, Case
+from tests.unit.recording import Recorders, recorders
+from tests.unit.situations import expected, observed, place
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorders]:
+    with recorders(tmp_path_factory.mktemp("certificates")) as made:
+        yield made
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(CASES) >= 60
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_asks_what_kubectl_asks(
+    case: Case,
+    recorded: Recorders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorded.forget()
+    environment, flags = place(case, recorded, tmp_path)
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    done = Run(capsys)("get", "-A", "--request-timeout=5s", *flags)
+    assert observed(recorded) == expected(case), done.err
+    if case.server:
+        assert done.code == 0, done.err
+    else:
+        assert done.code == 3, done.err
+        assert done.err.startswith("error: ")
+        assert case.says and case.says in done.err
+        assert "Traceback" not in done.err
+    secrets = ("p%40ss", "p@ss", "me:pw", "b:c")
+    assert not any(secret in done.err for secret in secrets)
