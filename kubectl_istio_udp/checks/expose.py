@@ -408,8 +408,8 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(
                 "U206",
                 Severity.WARNING,
-                f"port {', '.join(map(str, gone))} of exposure {mine.name} goes away",
-                "to have both, give both: -p for each port",
+                f"this removes port {', '.join(map(str, gone))} from exposure {mine.name}; clients "
+                "can no longer use it",
             )
         mode, new = before.options.gateway_service.value, mine.options.gateway_service.value
         if mode != new:
@@ -418,6 +418,25 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
                 Severity.WARNING,
                 f"the address of exposure {mine.name} changes: --gateway-service was {mode}, "
                 f"now {new}",
+            )
+
+
+def _protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U230: on a Service that others apply, a TCP and a UDP port get the same number."""
+    service = exposure.gateway_service
+    if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH or service is None:
+        return
+    name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+    taken = {p["port"] for p in service["spec"].get("ports") or () if p.get("protocol") != "UDP"}
+    for port in exposure.spec.ports:
+        if port.gateway_port in taken:
+            yield Finding(
+                "U230",
+                Severity.WARNING,
+                f"Service {name} has {port.gateway_port}/TCP, and gets {port.gateway_port}/UDP: "
+                "`kubectl apply` and Helm merge a Service's ports by number alone, so that whoever "
+                "applies this Service next may change or remove one of the two",
+                "use --gateway-service companion, or another gateway port",
             )
 
 
@@ -500,6 +519,7 @@ RULES: tuple[Rule, ...] = (
     _unknown_limit,
     _few_sessions,
     _way_changes,
+    _protocols_meet,
     _no_ready_endpoint,
     _address_refused,
     _goes_stale,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.status import Status
@@ -30,7 +31,7 @@ def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Com
     if not found:
         printing.note("there is nothing of ours to describe")
         return
-    statuses = read_status(api, found)
+    statuses = read_status(api, found, ask_envoy=True)
     proxies = for_each(lambda existing: proxy_rows(api, existing), found)
     texts = [_text(*each) for each in zip(found, statuses, proxies, strict=True)]
     click.echo("\n\n\n".join(texts))
@@ -50,7 +51,12 @@ def _text(existing: Existing, status: Status, proxies: Sequence[Sequence[str]]) 
         head["Address"] = status.address
     if status.ready:
         head["Endpoints"] = f"{status.ready} ready"
+    if existing.kind is Kind.EXPOSURE:
+        head["Owner"] = status.owner
     lines = [f"{key + ':':<12} {value}" for key, value in head.items()]
+    conditions = [[c.type.value, c.status.value, c.reason, c.message] for c in status.conditions]
+    table = printing.table(conditions, ["type", "status", "reason", "message"])
+    lines += ["Conditions:", _indented(table)]
     if existing.spec:
         spec = json.loads(existing.spec.to_json())
         asked = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}

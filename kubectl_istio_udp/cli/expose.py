@@ -294,7 +294,8 @@ def _write(
     )
 
     def wait(transaction: Transaction) -> None:
-        _wait(api, exposure, todo, applying.seconds, transaction)
+        had_pods = bool(snapshot.gateway.ready_pods)
+        _wait(api, exposure, todo, applying.seconds, transaction, had_pods)
         _check_not_overtaken(api, exposure.spec)
 
     guard = reserve_if_changed(api, exposure, snapshot, todo)
@@ -309,6 +310,7 @@ def _wait(
     todo: Sequence[Write],
     seconds: float,
     transaction: Transaction,
+    had_pods: bool,
 ) -> None:
     """Wait for the gateway; a refusal takes everything back, a timeout nothing."""
     from kubectl_istio_udp.cluster.snapshot import ready_addresses
@@ -326,7 +328,13 @@ def _wait(
     kept_while_waiting(
         transaction,
         lambda progress: wait_until_live(
-            api, spec.gateway.namespace, spec.gateway.selector, expected, seconds, progress
+            api,
+            spec.gateway.namespace,
+            spec.gateway.selector,
+            expected,
+            seconds,
+            progress,
+            had_pods=had_pods,
         ),
         f"kubectl istio-udp get -n {spec.namespace} {spec.name}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.state.ownership import Existing, Stray
 
 
+_API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
 _HOSTS_SHOWN = 2
 
@@ -38,7 +40,10 @@ def command(
 ) -> None:
     """List exposures, responses and access logs.
 
-    NAME is an exposure; response/NAME and accesslog/NAME are the others.
+    NAME is an exposure; response/NAME and accesslog/NAME are the others. STATUS is ok, or names
+    what is wrong: NoEndpoints, NotProgrammed, NoAddress, Conflict, Unreadable, NoService, or an
+    object that is missing. With -o wide, yaml and json every gateway pod's Envoy is asked too; in
+    yaml and json each has its conditions, and the objects that it consists of.
     """
     from kubectl_istio_udp.output import printing
 
@@ -50,8 +55,8 @@ def command(
             click.echo(existing.ref)
         return
     if output in ("yaml", "json"):
-        manifests = [_shown(manifest) for existing in found for manifest in existing.objects]
-        click.echo(printing.documents(manifests, output) if manifests else "", nl=False)
+        items = _items(api, found)
+        click.echo(printing.documents(items, output) if items else "", nl=False)
         return
     if not found and not state.strays:
         where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
@@ -65,7 +70,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
     from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.output import printing
 
-    statuses = read_status(api, found)
+    statuses = read_status(api, found, ask_envoy=wide)
     several = len({existing.kind for existing in found}) > 1
     tables = []
     for kind in Kind:
@@ -99,6 +104,31 @@ def _strays(strays: Sequence[Stray]) -> list[str]:
     return [printing.table(rows, headers)] if rows else []
 
 
+def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
+    """Each as an object with spec and status, and the objects in the cluster that it consists of.
+
+    The API server knows no such kind: it is for scripts to read, not to apply.
+    """
+    from kubectl_istio_udp.cluster.status import read_status
+
+    return [
+        {
+            "apiVersion": _API_VERSION,
+            "kind": existing.kind.api_kind,
+            "metadata": {"name": existing.name, "namespace": existing.namespace},
+            "spec": json.loads(existing.spec.to_json()) if existing.spec else None,
+            "status": {
+                "owner": status.owner,
+                "conditions": [condition.to_data() for condition in status.conditions],
+                **({"address": status.address} if status.address else {}),
+                **({"readyEndpoints": status.ready} if status.ready else {}),
+            },
+            "objects": [_shown(manifest) for manifest in existing.objects],
+        }
+        for existing, status in zip(found, read_status(api, found, ask_envoy=True), strict=True)
+    ]
+
+
 def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest as kubectl shows it: without managedFields."""
     metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
@@ -122,11 +152,12 @@ def _exposure(spec: ExposureSpec, status: Status, wide: bool) -> list[object]:
         status.address,
         spec.discovery.value,
         status.ready,
+        status.owner,
         limits.max_sessions,
         limits.idle_timeout,
         limits.affinity.value,
         limits.gateway_service.value,
-    ][: None if wide else 6]
+    ][: None if wide else 7]
 
 
 def _response(spec: ResponseSpec, status: Status, wide: bool) -> list[object]:
@@ -149,7 +180,7 @@ def _access_log(spec: AccessLogSpec, status: Status, wide: bool) -> list[object]
 
 _COLUMNS: Mapping[Kind, tuple[Sequence[str], Sequence[str], Callable[..., list[object]]]] = {
     Kind.EXPOSURE: (
-        ("service", "ports", "gateway", "address", "discovery", "ready"),
+        ("service", "ports", "gateway", "address", "discovery", "ready", "owner"),
         ("sessions", "idle", "affinity", "via"),
         _exposure,
     ),

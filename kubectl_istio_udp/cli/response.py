@@ -146,7 +146,13 @@ def command(
         server,
         change_set(spec.kind, spec.key, snapshot.objects, writes=writes),
         applying,
-        lambda transaction: _wait(server, response, applying.seconds, transaction),
+        lambda transaction: _wait(
+            server,
+            response,
+            applying.seconds,
+            transaction,
+            bool(snapshot.gateway and snapshot.gateway.ready_pods),
+        ),
         _FLAGS,
     )
     if applying.dry_run == "none" and applying.output is None:
@@ -195,7 +201,9 @@ def _answer(
     )
 
 
-def _wait(api: Api, response: Response, seconds: float, transaction: Transaction) -> None:
+def _wait(
+    api: Api, response: Response, seconds: float, transaction: Transaction, had_pods: bool
+) -> None:
     """Wait for the gateway; the mesh's sidecars are too many to ask."""
     from kubectl_istio_udp.cluster.waiting import wait_until_routed
     from kubectl_istio_udp.render.response import route_name
@@ -206,7 +214,13 @@ def _wait(api: Api, response: Response, seconds: float, transaction: Transaction
     kept_while_waiting(
         transaction,
         lambda progress: wait_until_routed(
-            api, gateway.namespace, gateway.selector, route_name(response), seconds, progress
+            api,
+            gateway.namespace,
+            gateway.selector,
+            route_name(response),
+            seconds,
+            progress,
+            had_pods=had_pods,
         ),
         f"kubectl istio-udp get -n {spec.namespace} response/{spec.name}",
     )

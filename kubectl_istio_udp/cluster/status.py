@@ -1,74 +1,269 @@
-"""How things are doing: address, ready endpoints, age."""
+"""How exposures, responses and access logs do: conditions, address, endpoints, age."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
 from kubectl_istio_udp.cluster.existing import exposure_of
+from kubectl_istio_udp.cluster.mesh import read_mesh
 from kubectl_istio_udp.cluster.snapshot import service_slices
 from kubectl_istio_udp.cluster.waiting import ready_pods
-from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
+from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden
 from kubectl_istio_udp.model.exposure import (
     Discovery,
     ExposureSpec,
     GatewayServiceMode,
     exposed_endpoints,
 )
-from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
+from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
 from kubectl_istio_udp.state.ownership import Existing
 
+BY_COMMAND, BY_ANNOTATION = "command-line", "annotation"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a list shows of an exposure beside its spec.
+    """What a list shows of an exposure, response or access log beside its spec.
 
     Attributes:
+        age: time since its oldest object was made, as kubectl writes it.
+        conditions: how it does, Ready first.
         address: where clients reach an exposure, "" where that is not known (yet).
         ready: ready endpoints of all there are, `2/3`; "" where the gateway resolves a name.
-        age: time since its oldest object was made, as kubectl writes it.
-        state: `ok`, or in a word or two what is wrong: `no EnvoyFilter`, `no Service coredns`.
+        owner: who manages it: `command-line`, or `annotation` (a Service's, by the controller).
     """
 
-    address: str
-    ready: str
     age: str
-    state: str = "ok"
+    conditions: tuple[Condition, ...]
+    address: str = ""
+    ready: str = ""
+    owner: str = BY_COMMAND
+
+    @property
+    def state(self) -> str:
+        """The reasons of what fails, `NoEndpoints,NoAddress`; `ok` where nothing does."""
+        return summary(self.conditions)
 
 
-def read_status(api: Api, things: Sequence[Existing]) -> list[Status]:
-    """The status of each thing, read in parallel."""
-    return for_each(lambda existing: _status(api, existing), things)
+@dataclass(frozen=True)
+class _AtGateway:
+    """What decides about everything at one gateway.
+
+    Attributes:
+        ready: the names of its ready pods; None where they may not be listed.
+        claims: what the EnvoyFilters that reach it add to it.
+        listeners: the listeners of each ready pod's Envoy by the pod's name; None where nobody
+            asked.
+        problem: why an Envoy could not be asked.
+    """
+
+    ready: tuple[str, ...] | None = None
+    claims: tuple[Claims, ...] = ()
+    listeners: Mapping[str, frozenset[str]] | None = None
+    problem: str = ""
 
 
-def _status(api: Api, existing: Existing) -> Status:
+_Gateway = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False) -> list[Status]:
+    """The status of each exposure, response and access log, read in parallel.
+
+    Args:
+        api: the cluster.
+        found: of what.
+        ask_envoy: whether each gateway pod's Envoy is asked for its listeners (by exec). Else
+            that a gateway runs is all that is known of it.
+    """
+    gateways: dict[_Gateway, GatewayRef] = {}
+    for existing in found:
+        gateway = _gateway_of(existing)
+        if gateway is not None:
+            gateways[_key(gateway)] = gateway
+    mesh = read_mesh(api) if gateways else Mesh()
+    facts = for_each(lambda ref: _at_gateway(api, ref, mesh, ask_envoy), gateways.values())
+    known = dict(zip(gateways, facts, strict=True))
+
+    def of(existing: Existing) -> Status:
+        gateway = _gateway_of(existing)
+        return _status(api, existing, known[_key(gateway)] if gateway else None)
+
+    return for_each(of, found)
+
+
+def _gateway_of(existing: Existing) -> GatewayRef | None:
+    gateway: GatewayRef | None = getattr(existing.spec, "gateway", None)
+    return gateway
+
+
+def _key(gateway: GatewayRef) -> _Gateway:
+    return (gateway.namespace, tuple(sorted(gateway.selector.items())))
+
+
+def _at_gateway(api: Api, ref: GatewayRef, mesh: Mesh, ask_envoy: bool) -> _AtGateway:
+    """Look at a gateway; `mesh` is that of the usual control plane."""
+    try:
+        pods = api.list("Pod", ref.namespace, selector_of(ref.selector))
+    except Forbidden:
+        return _AtGateway()
+    found = [GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod)]
+    ready = tuple(sorted(pod.name for pod in found if pod.ready))
+    claims = _claims(api, Gateway(ref, tuple(found)), mesh)
+    if not ask_envoy:
+        return _AtGateway(ready, claims)
+    try:
+        bound = for_each(lambda pod: proxies.listeners(api, ref.namespace, pod), ready)
+    except ClusterError as error:
+        return _AtGateway(ready, claims, problem=error.message)
+    names = [frozenset(listener.name for listener in each) for each in bound]
+    return _AtGateway(ready, claims, dict(zip(ready, names, strict=True)))
+
+
+def _claims(api: Api, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
+    """What EnvoyFilters certainly add to a gateway, as far as they may be read."""
+    if gateway.control_plane != mesh.control_plane:
+        mesh = read_mesh(api, gateway.control_plane)
+    found: list[dict[str, Any]] = []
+    for namespace in {gateway.ref.namespace, mesh.root_namespace}:
+        with suppress(Forbidden):
+            found += api.list("EnvoyFilter", namespace)
+    claims = [claims for manifest in found for claims in claims_at(manifest, gateway, mesh)]
+    return tuple(each for each in claims if not each.doubt)
+
+
+def _status(api: Api, existing: Existing, gateway: _AtGateway | None) -> Status:
     made = age(min(o["metadata"]["creationTimestamp"] for o in existing.objects))
+    owner = BY_ANNOTATION if existing.source else BY_COMMAND
     if existing.spec is None:
-        return Status("", "", made, "unreadable")
-    lacks = [lack.partition(" ")[0] for lack in existing.missing]
-    address, ready = "", ""
+        unreadable = Condition.fails(ConditionType.ACCEPTED, "Unreadable", existing.problem)
+        return Status(made, with_ready([unreadable]), owner=owner)
+    accepted, programmed = _accepted(existing, gateway), _programmed(existing, gateway)
+    at_gateway = [accepted, *([programmed] if programmed else [])]
     spec = exposure_of(existing)
-    if spec:
-        addresses, slices, service = in_parallel(
-            [
-                lambda: client_addresses(api, spec),
-                lambda: service_slices(api, spec.namespace, spec.service),
-                lambda: api.find("Service", spec.namespace, spec.service),
-            ]
+    if spec is None:
+        return Status(made, with_ready(at_gateway), owner=owner)
+    addresses, slices, service = in_parallel(
+        [
+            lambda: client_addresses(api, spec),
+            lambda: service_slices(api, spec.namespace, spec.service),
+            lambda: api.find("Service", spec.namespace, spec.service),
+        ]
+    )
+    endpoints = _endpoints(spec, Service.from_object(service) if service else None, slices)
+    conditions = [accepted, _resolved(spec, service, endpoints)]
+    conditions += [programmed] if programmed else []
+    conditions.append(_addressed(spec, addresses))
+    ready = f"{endpoints[0]}/{endpoints[1]}" if endpoints else ""
+    return Status(made, with_ready(conditions), _shown(addresses, spec), ready, owner)
+
+
+def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
+    """Whether its objects are complete, and alone with what they claim."""
+    if existing.missing:
+        return Condition.fails(
+            ConditionType.ACCEPTED,
+            f"Missing{existing.missing[0].partition(' ')[0]}",
+            f"{', '.join(existing.missing)} does not exist; write it again with the command that "
+            f"made this {existing.kind.words}",
         )
-        ready = _ready(spec, Service.from_object(service) if service else None, slices)
-        address = _shown(addresses, spec)
-        if service is None:
-            lacks.append(f"Service {spec.service}")
-    return Status(address, ready, made, f"no {', '.join(lacks)}" if lacks else "ok")
+    envoy_filter = existing.object("EnvoyFilter")
+    if envoy_filter is not None and gateway is not None:
+        mine = Claims.from_object(envoy_filter)
+        for other in gateway.claims:
+            if other.owner == mine.owner:
+                continue
+            ports = other.udp_ports & mine.udp_ports
+            same = (other.listeners & mine.listeners) | (other.clusters & mine.clusters)
+            if ports or same:
+                what = f"port {min(ports)}/UDP" if ports else min(same)
+                return Condition.fails(
+                    ConditionType.ACCEPTED,
+                    "Conflict",
+                    f"EnvoyFilter {other.owner} adds {what} to the same gateway; Envoy rejects "
+                    "one of the two, and new gateway pods may not become ready",
+                )
+    return Condition.holds(ConditionType.ACCEPTED)
+
+
+def _resolved(
+    spec: ExposureSpec, service: Mapping[str, Any] | None, endpoints: tuple[int, int] | None
+) -> Condition:
+    """Whether the Service exists and has ready endpoints."""
+    name = f"Service {spec.namespace}/{spec.service}"
+    if service is None:
+        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", f"{name} does not exist")
+    if endpoints is not None and not endpoints[0]:
+        return Condition.fails(
+            ConditionType.RESOLVED_REFS,
+            "NoEndpoints",
+            f"{name} has no ready endpoint ({endpoints[1]} not ready): clients get no answer",
+        )
+    return Condition.holds(ConditionType.RESOLVED_REFS)
+
+
+def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | None:
+    """Whether the gateway has it; None for what is not at a gateway."""
+    ref, type_ = _gateway_of(existing), ConditionType.PROGRAMMED
+    if ref is None or gateway is None:
+        return None
+    spec, envoy_filter = exposure_of(existing), existing.object("EnvoyFilter")
+    wanted: set[str] = {spec.proxy_name(port) for port in spec.ports} if spec else set()
+    written = Claims.from_object(envoy_filter).listeners if envoy_filter else frozenset()
+    if envoy_filter and wanted - written:
+        return Condition.fails(
+            type_,
+            "NotProgrammed",
+            f"the EnvoyFilter in {ref.namespace} has no listener {min(wanted - written)}, as after "
+            "a delete that was interrupted; delete again, or expose again",
+        )
+    if gateway.ready is None:
+        return Condition.unknown(type_, f"the pods of gateway {ref} may not be listed")
+    if not gateway.ready:
+        return Condition.fails(type_, "NotProgrammed", f"gateway {ref} has no ready pod")
+    if gateway.problem:
+        return Condition.unknown(type_, gateway.problem)
+    for pod, listeners in (gateway.listeners or {}).items():
+        if wanted - listeners:
+            return Condition.fails(
+                type_,
+                "NotProgrammed",
+                f"the Envoy of gateway pod {ref.namespace}/{pod} has no listener "
+                f"{min(wanted - listeners)}",
+            )
+    return Condition.holds(type_)
+
+
+def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
+    """Whether clients have an address to send to."""
+    type_, mode = ConditionType.ADDRESSED, spec.options.gateway_service
+    if addresses.pending:
+        return Condition.fails(
+            type_,
+            "NoAddress",
+            f"Service {spec.gateway.namespace}/{addresses.service} has no load balancer address "
+            f"yet: {addresses.pending}",
+        )
+    if mode is GatewayServiceMode.NONE:
+        if addresses.pods:
+            return Condition.holds(type_)
+        return Condition.fails(type_, "NoAddress", f"gateway {spec.gateway} has no pod")
+    if not addresses.service:
+        where = f"no Service of gateway {spec.gateway} has the port"
+        return Condition.fails(type_, "NoAddress", f"{where}; expose again to add it")
+    return Condition.holds(type_)
 
 
 def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
@@ -80,14 +275,18 @@ def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
     return first[0].rpartition(":")[0] if first else ""
 
 
-def _ready(spec: ExposureSpec, service: Service | None, slices: tuple[EndpointSlice, ...]) -> str:
-    """Counted by address: an endpoint is ready for all ports of a Service or for none."""
+def _endpoints(
+    spec: ExposureSpec, service: Service | None, slices: tuple[EndpointSlice, ...]
+) -> tuple[int, int] | None:
+    """Ready endpoints and all of them; None where the gateway resolves a name.
+
+    Counted by address: an endpoint is ready for all ports of a Service or for none.
+    """
     if spec.discovery is Discovery.DNS:
-        return ""
+        return None
     found = exposed_endpoints(spec, service, slices, (IPV4, IPV6))
     endpoints = {e.address: e for each in found.values() for e in each}
-    ready = sum(endpoint.ready for endpoint in endpoints.values())
-    return f"{ready}/{len(endpoints)}"
+    return sum(endpoint.ready for endpoint in endpoints.values()), len(endpoints)
 
 
 def age(timestamp: str, now: datetime | None = None) -> str:

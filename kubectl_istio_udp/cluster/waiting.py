@@ -42,6 +42,8 @@ def wait_until_live(
     expected: Expected,
     timeout: float,
     progress: Callable[[str], None],
+    *,
+    had_pods: bool = True,
 ) -> tuple[str, ...]:
     """Wait until every ready gateway pod has what is expected.
 
@@ -51,9 +53,11 @@ def wait_until_live(
         expected: listeners, clusters and hosts.
         timeout: seconds.
         progress: called with a line whenever what is waited for changes.
+        had_pods: whether the gateway had a ready pod when the command began. If so one must
+            confirm: a gateway whose only pod ends meanwhile is waited for.
 
     Returns:
-        The names of the pods that have it; empty where the gateway has no ready pod.
+        The names of the pods that have it; empty where the gateway had no ready pod.
 
     Raises:
         Rejected: an Envoy refused it; the message is Envoy's own.
@@ -70,7 +74,7 @@ def wait_until_live(
         ours = [found[name] for name in (*expected.listeners, *expected.clusters) if name in found]
         return ours[0] if ours else None
 
-    return _wait(api, namespace, selector, look, refusal, timeout, progress)
+    return _wait(api, namespace, selector, look, refusal, timeout, progress, had_pods)
 
 
 def wait_until_routed(
@@ -80,6 +84,8 @@ def wait_until_routed(
     route: str,
     timeout: float,
     progress: Callable[[str], None],
+    *,
+    had_pods: bool = True,
 ) -> tuple[str, ...]:
     """Wait until every ready gateway pod has a response's HTTP route of this name.
 
@@ -99,7 +105,7 @@ def wait_until_routed(
         return for_each(lack, pods)
 
     refusal = partial(proxies.route_refusal_in_log, api, namespace)
-    return _wait(api, namespace, selector, look, refusal, timeout, progress)
+    return _wait(api, namespace, selector, look, refusal, timeout, progress, had_pods)
 
 
 def _wait(
@@ -110,6 +116,7 @@ def _wait(
     refusal: Callable[[str, int], str | None],
     timeout: float,
     progress: Callable[[str], None],
+    had_pods: bool,
 ) -> tuple[str, ...]:
     """Look until no pod lacks anything; `refusal` reads from a pod's log why it rejected it."""
     begun = time.monotonic()
@@ -117,7 +124,7 @@ def _wait(
     while True:
         pods = [pod.name for pod in ready_pods(api, namespace, selector)]
         missing = {pod: lack for pod, lack in zip(pods, look(pods), strict=True) if lack}
-        if not missing:
+        if not missing and (pods or not had_pods):
             return tuple(pods)
         elapsed = time.monotonic() - begun
         for pod in missing:
@@ -127,8 +134,18 @@ def _wait(
                 raise _rejected(namespace, pod, reason)
         if elapsed >= timeout:
             break
-        progress("; ".join(f"{pod} {lack}" for pod, lack in missing.items()))
+        lacks = "; ".join(f"{pod} {lack}" for pod, lack in missing.items())
+        progress(lacks or "the gateway has no ready pod any more")
         time.sleep(_POLL_SECONDS)
+    if not missing:
+        raise WaitTimeout(
+            f"the gateway in namespace {namespace} has no ready pod any more after {timeout:g}s, "
+            "so that nobody confirmed what was applied; it stays applied",
+            hints=[
+                f"see its pods: kubectl get pods -n {namespace} -l {selector_of(selector)}",
+                "wait longer: the same command with --timeout 2m",
+            ],
+        )
     pod, lack = next(iter(missing.items()))
     others = proxies.refusals_in_log(api, namespace, pod, max(1, math.ceil(timeout)))
     raise WaitTimeout(

@@ -41,6 +41,11 @@ class Kind(str, Enum):
         return "access log" if self is Kind.ACCESS_LOG else self.value
 
     @property
+    def api_kind(self) -> str:
+        """As Kubernetes writes kinds: `AccessLog`."""
+        return "AccessLog" if self is Kind.ACCESS_LOG else self.value.capitalize()
+
+    @property
     def object_prefix(self) -> str:
         """What the names of its objects begin with."""
         return "udp" if self is Kind.EXPOSURE else self.value

@@ -83,7 +83,9 @@ def test_names_as_the_other_commands_take_them(run, things, words, names):
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_the_objects_of_all(run, things, form):
-    found = shown(run("get", "-A", "-o", form), form)
+    items = shown(run("get", "-A", "-o", form), form)
+    assert [item["kind"] for item in items] == ["Exposure", "Response", "AccessLog", "AccessLog"]
+    found = [manifest for item in items for manifest in item["objects"]]
     assert [o["kind"] for o in found] == [
         "ServiceEntry",
         "EnvoyFilter",
@@ -124,7 +126,7 @@ def test_what_cannot_be_read_is_listed(run, things, kind, namespace, name, row):
     things.put(broken)
     rows = {found[0]: found for found in table(run("get").out) if found}
     assert rows[row[0]][: len(row)] == row
-    assert rows[row[0]][-2] == "unreadable"
+    assert rows[row[0]][-2] == "Unreadable"
 
 
 # -- describe -----------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ def test_describes_why_something_cannot_be_read(run, things):
     broken["metadata"]["annotations"] = {}
     things.put(broken)
     lines = run("describe", "response/hello").out.splitlines()
-    assert "Status:      unreadable" in lines
+    assert "Status:      Unreadable" in lines
     assert (
         "Problem:     VirtualService default/response-default-hello has no annotation "
         "kubectl-istio-udp/spec"

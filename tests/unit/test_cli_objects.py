@@ -35,12 +35,12 @@ def test_lists_exposures(run):
     assert done.code == 0
     headers, row = table(done.out)
     assert headers == [
-        "NAME", "SERVICE", "PORTS", "GATEWAY", "ADDRESS", "DISCOVERY", "READY", "STATUS",
-        "AGE",
+        "NAME", "SERVICE", "PORTS", "GATEWAY", "ADDRESS", "DISCOVERY", "READY", "OWNER",
+        "STATUS", "AGE",
     ]  # fmt: skip
     assert row[:-1] == [
         "coredns", "coredns", "5300:53/UDP", "istio-system/istio-ingressgateway", "203.0.113.5",
-        "selector", "2/2", "ok",
+        "selector", "2/2", "command-line", "ok",
     ]  # fmt: skip
     assert done.err == ""
 
@@ -48,10 +48,10 @@ def test_lists_exposures(run):
 @pytest.mark.parametrize(
     ("kind", "namespace", "name", "status", "address"),
     [
-        ("EnvoyFilter", "istio-system", NAME, "no EnvoyFilter", "203.0.113.5"),
-        ("ServiceEntry", "default", NAME, "no ServiceEntry", "203.0.113.5"),
-        ("Service", "istio-system", NAME, "no Service", "<none>"),
-        ("Service", "default", "coredns", "no Service coredns", "203.0.113.5"),
+        ("EnvoyFilter", "istio-system", NAME, "MissingEnvoyFilter", "203.0.113.5"),
+        ("ServiceEntry", "default", NAME, "MissingServiceEntry", "203.0.113.5"),
+        ("Service", "istio-system", NAME, "MissingService,NoAddress", "<none>"),
+        ("Service", "default", "coredns", "NoService", "203.0.113.5"),
     ],
 )
 def test_lists_what_an_exposure_lacks(run, server, kind, namespace, name, status, address):
@@ -110,8 +110,16 @@ def test_names_alone(run):
 def test_the_objects_behind_them(run, form):
     run(*EXPOSE)
     done = run("get", "-o", form)
-    found = json.loads(done.out)["items"] if form == "json" else list(yaml.safe_load_all(done.out))
-    assert [o["kind"] for o in found] == ["ServiceEntry", "EnvoyFilter", "Service"]
+    found = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
+    assert (found["kind"], found["metadata"]["name"]) == ("Exposure", "coredns")
+    assert [o["kind"] for o in found["objects"]] == ["ServiceEntry", "EnvoyFilter", "Service"]
+    assert found["spec"]["ports"][0]["gateway_port"] == 5300
+    status = found["status"]
+    assert (status["owner"], status["address"]) == ("command-line", "203.0.113.5")
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "Ready": "True", "Accepted": "True", "ResolvedRefs": "True", "Programmed": "True",
+        "Addressed": "True",
+    }  # fmt: skip
 
 
 def test_an_exposure_that_is_not_there(run):

@@ -404,7 +404,7 @@ def test_a_refusal_takes_everything_back(run, edge, fakes):
 
 
 def test_an_interruption_while_waiting_keeps_what_was_written(run, edge, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kubectl_istio_udp.cluster.waiting.wait_until_routed", interrupted)

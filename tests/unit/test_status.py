@@ -6,7 +6,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from kubectl_istio_udp.cluster.existing import list_existing, list_exposures
-from kubectl_istio_udp.cluster.status import Status, age, proxy_rows, read_status
+from kubectl_istio_udp.cluster.status import age, proxy_rows, read_status
+from kubectl_istio_udp.model.conditions import ConditionType, Truth
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
@@ -17,6 +18,7 @@ from tests.unit.builders import (
     endpoint,
     endpoint_slice,
     gateway_pod,
+    gateway_service,
     plan_of,
     service,
     udp,
@@ -105,7 +107,7 @@ def test_an_exposure_that_cannot_be_read_has_an_age(api, server):
     server.put(broken)
     (found,) = read_status(api, list_exposures(api))
     assert (found.address, found.ready) == ("", "")
-    assert found == Status("", "", found.age, "unreadable")
+    assert (found.state, found.conditions[0].type) == ("Unreadable", ConditionType.READY)
 
 
 def test_what_is_no_exposure_has_neither_address_nor_endpoints(api, server):
@@ -129,7 +131,7 @@ def test_a_response_that_lacks_an_object_says_so(api, server):
     put(server, response(creates_gateway=True, servers=()))
     server.remove("VirtualService", "default", "response-default-hello")
     (found,) = read_status(api, list_existing(api))
-    assert found.state == "no VirtualService"
+    assert found.state == "MissingVirtualService"
 
 
 # -- what the proxies have ----------------------------------------------------------------------
@@ -177,3 +179,131 @@ def test_what_is_not_at_a_gateway_has_no_rows(api, server, fakes):
     assert len(list_existing(api)) == 3
     assert rows(api) == []
     assert fakes.commands == []
+
+
+# -- what is wrong, by name ---------------------------------------------------------------------
+
+
+def exposed(api, server, *, ask_envoy=False, **options):
+    """Write an exposure of port 5300, let `server` be as it is; its status."""
+    exposure = plan_of(ports=parse_port_requests(["5300:53"]), **options).exposure
+    for write in writes(exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    return lambda: read_status(api, list_exposures(api), ask_envoy=ask_envoy)[0]
+
+
+def condition(status, type_):
+    (found,) = [c for c in status.conditions if c.type is type_]
+    return found.status, found.reason
+
+
+READY = (Truth.TRUE, "Ready")
+
+
+def test_all_is_well(api, server, fakes):
+    status = exposed(api, server, ask_envoy=True)()
+    assert status.state == "ok"
+    assert {c.status for c in status.conditions} == {Truth.TRUE}
+    assert condition(status, ConditionType.READY) == READY
+
+
+def test_no_endpoint_is_ready(api, server):
+    status = exposed(api, server)
+    server.put(endpoint_slice(endpoint("10.0.0.1", ready=False)))
+    assert (status().state, status().ready) == ("NoEndpoints", "0/1")
+    assert condition(status(), ConditionType.READY) == (Truth.FALSE, "NoEndpoints")
+    server.remove("EndpointSlice", "default", "coredns-abc")
+    assert (status().state, status().ready) == ("NoEndpoints", "0/0")
+
+
+def test_the_service_is_gone(api, server):
+    status = exposed(api, server)
+    server.remove("Service", "default", "coredns")
+    assert status().state == "NoService"
+
+
+def test_a_gateway_without_a_ready_pod(api, server):
+    status = exposed(api, server)
+    server.put(gateway_pod(ready=False))
+    assert status().state == "NotProgrammed"
+    assert "has no ready pod" in status().conditions[0].message
+    server.remove("Pod", "istio-system", POD)
+    assert status().state == "NotProgrammed"
+
+
+def test_an_envoy_without_the_listener_is_seen_where_it_is_asked(api, server, fakes):
+    fakes.stuck = True
+    assert exposed(api, server)().state == "ok"
+    assert exposed(api, server, ask_envoy=True)().state == "NotProgrammed"
+    fakes.stuck, fakes.deaf[POD] = False, Exec(error="gone")
+    status = exposed(api, server, ask_envoy=True)()
+    assert condition(status, ConditionType.PROGRAMMED)[0] is Truth.UNKNOWN
+    assert status.state == "ok"
+
+
+def test_a_filter_without_listeners(api, server):
+    status = exposed(api, server)
+    silent = server.get("EnvoyFilter", "istio-system", "udp-default-coredns")
+    silent["spec"]["configPatches"] = silent["spec"]["configPatches"][:1]
+    server.put(silent)
+    assert status().state == "NotProgrammed"
+    assert "delete that was interrupted" in status().conditions[0].message
+
+
+@pytest.mark.parametrize(
+    ("namespace", "selector", "state"),
+    [
+        ("istio-system", {"istio": "ingressgateway"}, "Conflict"),
+        ("istio-system", {"istio": "egressgateway"}, "ok"),
+        ("lab", {"istio": "ingressgateway"}, "ok"),
+    ],
+)
+def test_another_filter_binds_the_same_port(api, server, namespace, selector, state):
+    status = exposed(api, server)
+    theirs = server.get("EnvoyFilter", "istio-system", "udp-default-coredns")
+    theirs["metadata"] = {"name": "by-hand", "namespace": namespace}
+    theirs["spec"]["workloadSelector"] = {"labels": selector}
+    server.put(theirs)
+    assert status().state == state
+    if state == "Conflict":
+        assert "istio-system/by-hand adds port 5300/UDP" in status().conditions[0].message
+
+
+def test_no_address_yet(api, server):
+    server.load_balancer = None
+    status = exposed(api, server)()
+    assert (status.state, status.address) == ("NoAddress", "<pending>")
+
+
+def test_the_port_is_gone_from_the_gateways_own_service(api, server):
+    balanced = {"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}}
+    server.put({**gateway_service(), **balanced})
+    status = exposed(api, server, gateway_service=GatewayServiceMode.PATCH)
+    assert (status().state, status().address) == ("ok", "203.0.113.9")
+    server.put({**gateway_service(), **balanced})  # as a new release of its chart
+    assert (status().state, status().address) == ("NoAddress", "<none>")
+
+
+def test_who_may_not_see_the_gateway_is_told_what_is_known(api, server):
+    status = exposed(api, server)
+    server.fail("GET", "/namespaces/istio-system/pods", 403)
+    assert status().state == "ok"
+    assert condition(status(), ConditionType.PROGRAMMED)[0] is Truth.UNKNOWN
+    assert condition(status(), ConditionType.READY)[0] is Truth.UNKNOWN
+
+
+def test_gateways_are_looked_at_once_for_all(api, server, fakes):
+    for name in ("a", "b", "c"):
+        exposure = plan_of(name=name, ports=parse_port_requests([f"53{ord(name)}:53"])).exposure
+        for write in writes(exposure):
+            api.apply(write.manifest, before=None, manager=write.manager)
+    server.requests.clear()
+    read_status(api, list_exposures(api), ask_envoy=True)
+    assert len([r for r in server.requests if r.path.endswith("/exec")]) == 1
+    assert len([r for r in server.requests if r.path.endswith("/istio-system/pods")]) == 1
+
+
+def test_several_things_are_wrong(api, server):
+    status = exposed(api, server)
+    server.put(endpoint_slice(endpoint("10.0.0.1", ready=False)), gateway_pod(ready=False))
+    assert status().state == "NoEndpoints,NotProgrammed"

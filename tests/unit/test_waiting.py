@@ -37,9 +37,9 @@ def expected(hosts=("10.244.0.20:53",), **options):
     )
 
 
-def wait(api, what=None, timeout=0.05, progress=lambda _: None):
+def wait(api, what=None, timeout=0.05, progress=lambda _: None, **more):
     where = ("istio-system", GATEWAY_LABELS)
-    return wait_until_live(api, *where, what or expected(), timeout, progress)
+    return wait_until_live(api, *where, what or expected(), timeout, progress, **more)
 
 
 def test_all_is_there(api, server, fakes):
@@ -55,8 +55,16 @@ def test_pods_that_are_not_ready_are_not_waited_for(api, server, fakes):
 
 def test_without_a_ready_pod_there_is_nothing_to_wait_for(api, server, fakes):
     server.put(gateway_pod(ready=False))
-    assert wait(api) == ()
+    assert wait(api, had_pods=False) == ()
     assert fakes.commands == []
+
+
+def test_a_gateway_whose_only_pod_ends_meanwhile_confirms_nothing(api, server, fakes):
+    server.put(manifest(), gateway_pod(ready=False))
+    with pytest.raises(WaitTimeout, match="nobody confirmed what was applied") as caught:
+        wait(api)
+    assert "kubectl get pods -n istio-system" in caught.value.hints[0]
+    assert wait(api, timeout=10, progress=lambda _: server.put(gateway_pod())) == (POD,)
 
 
 def test_it_comes_while_we_wait(api, server, fakes):
