@@ -7,10 +7,11 @@ repeated: what is left is in the next run's ChangeSet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
+from kubectl_istio_udp.cluster.leftovers import Leftovers
 from kubectl_istio_udp.cluster.waiting import wait_until_gone
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.envoyfilter import Claims
@@ -34,7 +35,7 @@ _RECONNECTS = (
 def delete_existing(
     api: Api,
     existing: Existing,
-    services: Sequence[Manifest],
+    leftovers: Leftovers,
     *,
     timeout: float,
     dry_run: bool,
@@ -45,7 +46,7 @@ def delete_existing(
     Args:
         api: the cluster.
         existing: what to delete, as found.
-        services: the Services among which its ports are looked for (`services_near`).
+        leftovers: where to look for what runs that stopped half-way left of it.
         timeout, dry_run, report: as for `remove`.
 
     Returns:
@@ -54,15 +55,18 @@ def delete_existing(
     Raises:
         Forbidden, Unreachable, ClusterError: the same command deletes what is left.
     """
-    changes = deletion_of(existing, services)
+    changes = deletion_of(existing, leftovers)
     warnings = [_RECONNECTS] if existing.kind is Kind.ACCESS_LOG else []
     return (*warnings, *remove(api, changes, timeout=timeout, dry_run=dry_run, report=report))
 
 
-def deletion_of(existing: Existing, services: Sequence[Manifest]) -> ChangeSet:
+def deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
     """The ChangeSet that deletes one exposure, response or access log."""
     key = (existing.namespace, existing.name)
-    return change_set(existing.kind, key, existing.objects, services)
+    if existing.kind is not Kind.EXPOSURE:
+        return change_set(existing.kind, key, existing.objects)
+    objects = (*existing.objects, *leftovers.reservations(key))
+    return change_set(existing.kind, key, objects, leftovers.services)
 
 
 def remove(

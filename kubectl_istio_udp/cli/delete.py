@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,7 @@ from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, U
 from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.leftovers import Leftovers
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.state.ownership import Existing
 
@@ -59,7 +60,7 @@ def command(
         )
     api = common.connect()
     namespace = common.namespace_of(api)
-    found, services = _find(api, namespace, names, missing_ok=ignore_not_found)
+    found, leftovers = _find(api, namespace, names, missing_ok=ignore_not_found)
     declared = [existing for existing in found if is_still_declared(api, existing)]
     if declared and not all_names:
         raise _refusal(declared, "nothing was deleted")
@@ -67,14 +68,14 @@ def command(
         if existing in declared:
             continue
         if dry_run == "client":
-            tell_removed(deletion_of(existing, services), dry_run)
+            tell_removed(deletion_of(existing, leftovers), dry_run)
             continue
         again = f"delete the rest: kubectl istio-udp delete -n {namespace} {existing.ref}"
         try:
             warnings = delete_existing(
                 api,
                 existing,
-                services,
+                leftovers,
                 timeout=timeout.seconds if wait else 0,
                 dry_run=dry_run == "server",
                 report=lambda kind, _, name: click.echo(printing.deleted_line(kind, name, dry_run)),
@@ -92,29 +93,26 @@ def command(
 
 def _find(
     api: Api, namespace: str, names: tuple[str, ...], *, missing_ok: bool
-) -> tuple[list[Existing], list[dict[str, Any]]]:
-    """What the names stand for, and the Services among which ports of it are looked for.
+) -> tuple[list[Existing], Leftovers]:
+    """What the names stand for, and where to look for what else is left of it.
 
-    An exposure of which nothing is left but a port on a Service counts too.
+    An exposure of which nothing is left but a port on a Service, or a reservation, counts too.
     """
     from kubectl_istio_udp.cluster.existing import explain_stray, get_state
-    from kubectl_istio_udp.cluster.patched import services_near
+    from kubectl_istio_udp.cluster.leftovers import read_leftovers
     from kubectl_istio_udp.model.kinds import Kind, Ref
-    from kubectl_istio_udp.model.names import service_manager
-    from kubectl_istio_udp.model.ownership import is_managed
     from kubectl_istio_udp.output.printing import warn
     from kubectl_istio_udp.state.ownership import Existing
 
     state = get_state(api, namespace, names, missing_ok=True)
     found = list(state.existing)
-    services = services_near(api, [existing.spec for existing in found])
+    leftovers = read_leftovers(api, [existing.spec for existing in found])
     known = {existing.ref for existing in found}
     missing = []
     for ref in map(Ref.parse, names):
-        manager = service_manager(namespace, ref.name)
         if ref in known:
             continue
-        if ref.kind is Kind.EXPOSURE and any(is_managed(s, manager) for s in services):
+        if ref.kind is Kind.EXPOSURE and leftovers.any_of((namespace, ref.name)):
             found.append(Existing(ref.kind, namespace, ref.name, None, ()))
         else:
             missing.append(str(ref))
@@ -122,7 +120,7 @@ def _find(
         get_state(api, namespace, missing)  # which raises: they do not exist
     for stray in state.strays:
         warn(explain_stray(stray))
-    return found, services
+    return found, leftovers
 
 
 def _refusal(declared: Sequence[Existing], outcome: str) -> Refused:

@@ -281,7 +281,7 @@ def _write(
     api: Api, exposure: Exposure, snapshot: Snapshot, existing: Existing, applying: Applying
 ) -> None:
     from kubectl_istio_udp.apply.changes import change_set
-    from kubectl_istio_udp.cluster.patched import services_near
+    from kubectl_istio_udp.cluster.leftovers import read_leftovers
     from kubectl_istio_udp.render.exposure import writes
 
     todo = writes(exposure, applying.manager)
@@ -289,7 +289,7 @@ def _write(
         exposure.spec.kind,
         exposure.spec.key,
         (*existing.objects, *snapshot.objects),
-        services_near(api, [existing.spec, exposure.spec]),
+        read_leftovers(api, [existing.spec, exposure.spec]).services,
         todo,
     )
 

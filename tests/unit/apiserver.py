@@ -605,7 +605,10 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             fault = server.fault(self.command, self.path)
             match = _PATH.fullmatch(target.path)
             if fault:
-                if fault.done and match and body:
+                if fault.done and match and self.command == "DELETE":
+                    kind = server.kind_of(match["root"], match["plural"]) or ""
+                    server.delete((kind, match["namespace"], match["name"]), False)
+                elif fault.done and match and body:
                     key = (body["kind"], match["namespace"], body["metadata"]["name"])
                     if self.command == "POST":
                         server.create(key, body)

@@ -8,6 +8,7 @@ from kubectl_istio_udp.apply.changes import change_set
 from kubectl_istio_udp.apply.deletion import delete_existing, remove
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.cluster.existing import list_exposures
+from kubectl_istio_udp.cluster.leftovers import read_leftovers
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,
@@ -214,7 +215,7 @@ def delete(api, *, timeout=5.0, dry_run=False):
     warnings = delete_existing(
         api,
         existing,
-        api.list("Service"),
+        read_leftovers(api, [existing.spec]),
         timeout=timeout,
         dry_run=dry_run,
         report=lambda kind, namespace, name: reported.append(f"{kind} {namespace}/{name}"),

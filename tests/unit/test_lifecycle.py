@@ -7,7 +7,7 @@ import io
 import json
 import signal
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -67,7 +67,7 @@ def stop_at(server: ApiServer, how: str, number: int) -> None:
     def seen(_: object) -> None:
         if next(count) != number:
             return
-        for method in ("GET", "PATCH", "DELETE"):
+        for method in ("GET", "PATCH", "DELETE", "POST"):
             if how == "refused":
                 server.fail(method, "", 500, times=1)
                 continue
@@ -208,6 +208,8 @@ def test_whatever_is_left_behind_is_finished(tmp_path):
             max_examples=25,
             stateful_step_count=8,
             deadline=None,
+            # Shrinking takes minutes, and eight steps can be read as they are.
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),
             suppress_health_check=list(HealthCheck),
         ),
     )

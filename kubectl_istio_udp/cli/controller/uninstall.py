@@ -36,7 +36,7 @@ def command(
         wait_no_pods,
     )
     from kubectl_istio_udp.cluster.existing import list_exposures
-    from kubectl_istio_udp.cluster.patched import services_near
+    from kubectl_istio_udp.cluster.leftovers import read_leftovers
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
@@ -50,12 +50,12 @@ def command(
     if not asked:
         wait_no_pods(api, namespace, SELECTOR, timeout.seconds)
     exposures = () if keep_exposures else tuple(filter(is_declared, list_exposures(api)))
-    services = services_near(api, [existing.spec for existing in exposures]) if exposures else []
+    leftovers = read_leftovers(api, [existing.spec for existing in exposures])
     for existing in exposures:
         warnings = delete_existing(
             api,
             existing,
-            services,
+            leftovers,
             timeout=timeout.seconds,
             dry_run=asked,
             report=lambda kind, _, name: report(kind, name),
