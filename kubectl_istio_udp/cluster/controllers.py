@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.existing import list_exposures
+from kubectl_istio_udp.cluster.existing import exposure_of, list_exposures
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.events import newest
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.errors import ClusterError, WaitTimeout
+from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.wish import is_wished
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.model.wish import Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing
 
 # From the inside outwards: who writes goes first, then what it was allowed.
@@ -28,6 +31,8 @@ KINDS = (
     "ClusterRole",
     "ServiceAccount",
 )
+# What is warned of although the request is met.
+_EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
 _POLL_SECONDS = 0.5
 
 
@@ -61,6 +66,22 @@ def api_ports(api: Api) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
+class Unmet:
+    """A Service whose latest request is not met.
+
+    Attributes:
+        namespace, name: the Service.
+        exposed: whether what was asked for before is still exposed.
+        reason: why not, "" where the controller has not said.
+    """
+
+    namespace: str
+    name: str
+    exposed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class ControllerStatus:
     """How a controller does.
 
@@ -68,13 +89,13 @@ class ControllerStatus:
         deployment: its Deployment; None where there is none.
         holder: which replica leads, "" where none does.
         exposures: those that it made.
-        unmet: the Services that wish for one and have none, each with the last Warning about it.
+        unmet: the Services whose latest request is not met, sorted.
     """
 
     deployment: Mapping[str, Any] | None
     holder: str
     exposures: tuple[Existing, ...]
-    unmet: tuple[tuple[str, str, str], ...]
+    unmet: tuple[Unmet, ...]
 
     @property
     def ready(self) -> int:
@@ -95,18 +116,55 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
         ]
     )
     made = tuple(existing for existing in exposures if is_declared(existing))
-    have = {(e.namespace, e.name) for e in made if e.object("EnvoyFilter")}
-    warnings = {
-        (e["involvedObject"].get("namespace"), e["involvedObject"].get("name")): e
-        for e in sorted(events, key=lambda e: e.get("lastTimestamp") or "")
-        if e.get("type") == "Warning" and e["involvedObject"].get("kind") == "Service"
-    }
-    wished = {(s["metadata"]["namespace"], s["metadata"]["name"]) for s in services if is_wished(s)}
-    unmet = tuple(
-        (*key, (warnings.get(key) or {}).get("message", "")) for key in sorted(wished - have)
-    )
+    told = newest(event for event in events if event.get("reportingComponent") == MANAGER)
+    unmet = [
+        found
+        for service in sorted(services, key=_key)
+        if is_wished(service) and (found := _unmet(service, exposures, told.get(_key(service))))
+    ]
     holder = ((found_lease or {}).get("spec") or {}).get("holderIdentity") or ""
-    return ControllerStatus(deployment, holder, made, unmet)
+    return ControllerStatus(deployment, holder, made, tuple(unmet))
+
+
+def _key(service: Mapping[str, Any]) -> tuple[str, str]:
+    return service["metadata"]["namespace"], service["metadata"]["name"]
+
+
+def _unmet(
+    service: Mapping[str, Any], exposures: Sequence[Existing], event: Mapping[str, Any] | None
+) -> Unmet | None:
+    """What is not met of a Service's request; None where all of it is.
+
+    An exposure that is there is what was asked for last only where the controller's newest word
+    says so.
+    """
+    namespace, name = _key(service)
+    mine = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
+    exposed = any(e.object("EnvoyFilter") and is_declared(e) for e in mine)
+    try:
+        intent = service_wish(service)
+    except UsageError as error:
+        return Unmet(namespace, name, exposed, error.message)
+    reason = str((event or {}).get("reason", ""))
+    bad = event is not None and event.get("type") == "Warning" and reason not in _EXPOSED_YET
+    if exposed and not bad:
+        return None
+    message = str((event or {}).get("message", "")) if bad else ""
+    if reason == PORT_TAKEN and (holders := _holders(intent, exposures)):
+        message += f" (by {', '.join(holders)})"
+    return Unmet(namespace, name, exposed, message)
+
+
+def _holders(intent: Wish, exposures: Sequence[Existing]) -> list[str]:
+    """The exposures that have a gateway port which an intent asks for."""
+    wanted = set(intent.gateway_ports)
+    return [
+        f"{existing.namespace}/{existing.name}"
+        for existing in exposures
+        if (existing.namespace, existing.name) != intent.key
+        and (spec := exposure_of(existing))
+        and wanted & {port.gateway_port for port in spec.ports}
+    ]
 
 
 def is_declared(existing: Existing) -> bool:

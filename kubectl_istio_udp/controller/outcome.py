@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.reasons import INVALID, NOT_TAKEN, PORT_TAKEN
 
 # ok: as wished. manual: a person's, of which only listed endpoints are kept true. waiting: for a
 # port, a gateway, or because it changed a moment ago. refused: the wish must change. failed: the
@@ -16,12 +17,6 @@ OK, MANUAL, WAITING, REFUSED = "ok", "manual", "waiting", "refused"
 FAILED, LEAVING, GONE = "failed", "leaving", ""
 STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
 
-# The reasons of Events.
-EXPOSED, FORBIDDEN, INVALID = "Exposed", "ExposeForbidden", "ExposeInvalid"
-PORT_TAKEN, NO_GATEWAY, NOT_TAKEN = "PortTaken", "NoGateway", "ExposeRefused"
-NOT_WRITTEN = "ExposeFailed"
-# Exposed, and yet a Warning.
-HOST_TAKEN, ENDPOINT_REFUSED = "HostTaken", "EndpointRefused"
 # Findings that another exposure's end may put right: a name or a port that is taken, sessions,
 # memory.
 _MAY_PASS = frozenset({"U101", "U102", "U103", "U108", "U109"})

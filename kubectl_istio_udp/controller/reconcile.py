@@ -25,15 +25,9 @@ from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.cluster.gateways import gateway_secret
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
-    ENDPOINT_REFUSED,
-    EXPOSED,
-    FORBIDDEN,
     GONE,
-    HOST_TAKEN,
     LEAVING,
     MANUAL,
-    NO_GATEWAY,
-    NOT_TAKEN,
     OK,
     REFUSED,
     WAITING,
@@ -64,6 +58,14 @@ from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan
+from kubectl_istio_udp.model.reasons import (
+    ENDPOINT_REFUSED,
+    EXPOSED,
+    FORBIDDEN,
+    HOST_TAKEN,
+    NO_GATEWAY,
+    NOT_TAKEN,
+)
 from kubectl_istio_udp.model.service import IPV4, IPV6, Service
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -208,6 +210,9 @@ class Reconciler:
             return replace(self._withdraw(key, own), reason=FORBIDDEN, message=lost)
         if outcome.state != OK:
             self._refresh(own, MANAGER)
+        if outcome.message and outcome.state != OK and own.held:
+            stays = "what was exposed before stays"
+            return replace(outcome, message=f"{outcome.message}; {stays}")
         return outcome
 
     def _asked(self, wished: Wish | UsageError, permission: Permission, own: Own) -> Outcome:

@@ -12,30 +12,24 @@ from operator import itemgetter
 
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
-from kubectl_istio_udp.controller.outcome import (
-    EXPOSED,
-    FAILED,
-    GONE,
-    NOT_TAKEN,
-    NOT_WRITTEN,
-    STATES,
-    WAITING,
-    Outcome,
-)
+from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler
+from kubectl_istio_udp.controller.telling import Teller
 from kubectl_istio_udp.controller.view import View
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.events import tell
 from kubectl_istio_udp.kube.lease import Election
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
+from kubectl_istio_udp.model.reasons import NOT_TAKEN, NOT_WRITTEN
 from kubectl_istio_udp.render.controller import LEASE
 
 # A write that takes longer is given up: it must have ended before another replica may lead.
 REQUEST_SECONDS = 5.0
-# What goes by itself: nobody need be told, it is only tried again.
+# What goes by itself: it is only tried again, and told when that has failed so often in a row.
+_TOLD_FAILURES = 5
+_TELL_AGAIN_SECONDS = 30.0
 _PASSING = (Unreachable, Busy, Conflict, NotLeading)
 _log = logging.getLogger(__name__)
 
@@ -83,7 +77,7 @@ class Controller:
         # Those that wait for a name, sessions or memory, and those that let an older one go first.
         self._short: set[Key] = set()
         self._yielding: dict[Key, set[Key]] = {}
-        self._told: dict[Key, tuple[str, str]] = {}
+        self._teller = Teller(api, settings.identity)
         self._ended = threading.Event()
         self._leading = threading.Event()
         self._changing = threading.Lock()
@@ -169,6 +163,7 @@ class Controller:
             self._short.clear()
             self._yielding.clear()
             self._reconciler.begin()
+            self._teller.begin()
             self._queue.open()
         # What the caches hear of from here on is asked for as it comes.
         everything = self.view.exposures()
@@ -253,11 +248,11 @@ class Controller:
             _log.warning(
                 "not written, tried again: %s", error.message, extra={"key": key, "wait": wait}
             )
-            if isinstance(error, _PASSING):
+            if isinstance(error, _PASSING) and self._queue.failures(key) < _TOLD_FAILURES:
                 self._outcomes[key] = outcome
                 return
         except Exception as error:
-            outcome = Outcome(FAILED)
+            outcome = Outcome(FAILED, NOT_WRITTEN, "internal error; the controller's log has more")
             wait = self._queue.failed(key)
             self.metrics.errors.labels("defect").inc()
             _log.exception("a defect: %r", error, extra={"key": key, "wait": wait})
@@ -280,7 +275,7 @@ class Controller:
             self._queue.add_later(key, outcome.again)
         if outcome.state == GONE:
             self._outcomes.pop(key, None)
-            self._told.pop(key, None)
+            self._teller.forget(key)
         else:
             self._outcomes[key] = outcome
         if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
@@ -299,24 +294,17 @@ class Controller:
         self._tell(key, outcome)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
-        """Write an Event, where there is something new to tell."""
-        said = (outcome.reason, outcome.message)
+        """Tell of an outcome, now or as soon as more may be told."""
         about = self._reconciler.about(key)
-        if not outcome.reason or about is None or self._told.get(key) == said:
+        if not outcome.reason or about is None:
             return
-        self._told[key] = said
         try:
-            tell(
-                self._api,
-                about,
-                reason=outcome.reason,
-                message=outcome.message,
-                warning=outcome.reason != EXPOSED,
-                by=self._settings.identity,
-            )
+            again = self._teller.tell(key, about, outcome)
         except IstioUdpError as error:
-            self._told.pop(key, None)
+            again = _TELL_AGAIN_SECONDS
             _log.warning("an Event was not written: %s", error.message, extra={"key": key})
+        if again is not None:
+            self._queue.add_later(key, again)
 
     # -- what it says of itself ---------------------------------------------------------------
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.errors import Conflict
 from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.wish import About
 
 # The API's own bound on a message (events.k8s.io/v1, note).
@@ -15,11 +17,15 @@ _LONGEST_MESSAGE = 1024
 _LONGEST_NAME = 200
 
 
-def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by: str) -> bool:
-    """Write an Event about an object, unless the same has been said of it already.
+# On an Event: when it was last told, to the microsecond; its own timestamps have seconds.
+TOLD_ANNOTATION = f"{PREFIX}told"
 
-    Its name is made from what it says, so that saying it again (after a restart, or by another
-    replica) finds it there; Events end after an hour by themselves.
+
+def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by: str) -> None:
+    """Write an Event about an object; the same one again where the same has been told before.
+
+    Its name is made from what it says, so that telling it again (after a restart, or by another
+    replica) makes it the newest and adds none. Events end after an hour by themselves.
 
     Args:
         api: the cluster.
@@ -29,20 +35,22 @@ def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by
         warning: whether it is a Warning, not Normal.
         by: who says so: the replica's name.
 
-    Returns:
-        Whether it is new.
+    Raises:
+        ClusterError: it was not written.
     """
     message = (
         message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 3] + "..."
     )
     said = hashlib.sha256(f"{about.uid}\0{reason}\0{message}".encode()).hexdigest()[:16]
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = datetime.now(timezone.utc)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ")
     event = {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
             "name": f"{about.name[:_LONGEST_NAME]}.{said}",
             "namespace": about.namespace,
+            "annotations": {TOLD_ANNOTATION: time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
         },
         "involvedObject": {
             "apiVersion": about.api_version,
@@ -57,12 +65,21 @@ def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by
         "source": {"component": MANAGER},
         "reportingComponent": MANAGER,
         "reportingInstance": by,
-        "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
     }
-    try:
-        api.create(event, manager=MANAGER)
-    except Conflict:
-        return False
-    return True
+    api.apply(event, before=None, manager=MANAGER, force=True)
+
+
+def newest(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """The Event that was told last about each Service, by (namespace, name)."""
+
+    def when(event: Mapping[str, Any]) -> str:
+        notes = event["metadata"].get("annotations") or {}
+        return str(notes.get(TOLD_ANNOTATION) or event.get("lastTimestamp") or "")
+
+    return {
+        (event["involvedObject"].get("namespace") or "", event["involvedObject"]["name"]): event
+        for event in sorted(events, key=when)
+        if event["involvedObject"].get("kind") == "Service"
+    }

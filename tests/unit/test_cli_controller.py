@@ -125,12 +125,17 @@ def test_status(run: Any, server: Any) -> None:
         "metadata": {"name": "e", "namespace": "default"},
         "type": "Warning",
         "involvedObject": {"kind": "Service", "namespace": "default", "name": "coredns"},
+        "reason": "ExposeForbidden",
         "message": "may not expose",
+        "reportingComponent": "kubectl-istio-udp",
     }
-    server.put(event)
+    forged = {**event, "message": "call me", "reportingComponent": "somebody"}
+    forged["metadata"] = {"name": "f", "namespace": "default"}
+    server.put(event, {**forged, "lastTimestamp": "2030-01-01T00:00:00Z"})
     done = run("controller", "status")
     assert done.code == 1
     assert "may not expose" in done.out and "2/2" in done.out and IMAGE in done.out
+    assert "call me" not in done.out
 
 
 def process(server: Any, tmp_path: Any, *words: str) -> subprocess.Popen[bytes]:

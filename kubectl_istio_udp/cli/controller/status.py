@@ -1,4 +1,4 @@
-"""`controller status`: how the controller does, and whose wishes are not met."""
+"""`controller status`: whether the controller runs, and which requests are not met."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from kubectl_istio_udp.render.controller import LEASE, NAME
 @click.command("status")
 @options.controller_options
 def command(*, common: options.Common) -> int:
-    """Say how the controller does, and which wishes are not met, and why.
+    """Show whether the controller runs, and which Services it could not expose and why.
 
-    Exits 1 where no replica leads, or a wish is not met.
+    A Service counts as unmet too where an earlier request is still exposed and the latest one was
+    refused, cannot be read, or fails to be written.
+
+    Exits 1 where no replica leads, or a request is not met.
     """
     from kubectl_istio_udp.cluster.controllers import read_controller
     from kubectl_istio_udp.output import printing
@@ -33,5 +36,9 @@ def command(*, common: options.Common) -> int:
     click.echo(printing.table([row], headers))
     if found.unmet:
         click.echo()
-        click.echo(printing.table(found.unmet, ["namespace", "service", "why not"]))
+        rows = [
+            [unmet.namespace, unmet.name, "as before" if unmet.exposed else "no", unmet.reason]
+            for unmet in found.unmet
+        ]
+        click.echo(printing.table(rows, ["namespace", "service", "exposed", "why not"]))
     return 0 if found.ready and found.holder and not found.unmet else 1

@@ -1,0 +1,89 @@
+"""What is told of each exposure by Events: what is new, again before it is forgotten, not too much.
+
+`controller status` knows from the newest Event of a Service whether its request is met, so an
+outcome that is still bad is told again before the API server forgets it (after an hour, usually).
+Tenants can make outcomes change as fast as they write: a namespace has a budget of Events.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kubectl_istio_udp.controller.outcome import Outcome
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.events import tell
+from kubectl_istio_udp.kube.watch import Key
+from kubectl_istio_udp.model.reasons import EXPOSED
+from kubectl_istio_udp.model.wish import About
+
+AGAIN_SECONDS = 1_800.0
+# Of a namespace: so many at once, and one more in so many seconds.
+_AT_ONCE, _SECONDS_EACH = 100, 2.0
+
+
+@dataclass
+class _Budget:
+    left: float
+    since: float
+
+
+class Teller:
+    """Writes Events; safe to use from several threads, each with another exposure."""
+
+    def __init__(self, api: Api, by: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the cluster, who says it, and what gives seconds."""
+        self._api, self._by, self._clock = api, by, clock
+        self._told: dict[Key, tuple[str, str, float]] = {}
+        self._budgets: dict[str, _Budget] = {}
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Forget what was told: another replica may have told something else since."""
+        self._told.clear()
+
+    def forget(self, key: Key) -> None:
+        """Forget an exposure that there is not any more."""
+        self._told.pop(key, None)
+
+    def tell(self, key: Key, about: About, outcome: Outcome) -> float | None:
+        """Write an Event, where there is something new to tell, or something old to repeat.
+
+        Returns:
+            The seconds after which it is to be called again; None where a change will do.
+
+        Raises:
+            IstioUdpError: it was not written.
+        """
+        now = self._clock()
+        reason, message, when = self._told.get(key, ("", "", 0.0))
+        bad = outcome.reason != EXPOSED
+        if (reason, message) == (outcome.reason, outcome.message):
+            left = when + AGAIN_SECONDS - now
+            if not bad or left > 0:
+                return left if bad else None
+        if not self._spend(key[0], now):
+            return _SECONDS_EACH
+        tell(
+            self._api,
+            about,
+            reason=outcome.reason,
+            message=outcome.message,
+            warning=bad,
+            by=self._by,
+        )
+        self._told[key] = (outcome.reason, outcome.message, now)
+        return AGAIN_SECONDS if bad else None
+
+    def _spend(self, namespace: str, now: float) -> bool:
+        """Take one Event from a namespace's budget; whether there was one."""
+        with self._lock:
+            budget = self._budgets.setdefault(namespace, _Budget(_AT_ONCE, now))
+            budget.left = min(_AT_ONCE, budget.left + (now - budget.since) / _SECONDS_EACH)
+            budget.since = now
+            if budget.left < 1:
+                return False
+            budget.left -= 1
+            return True

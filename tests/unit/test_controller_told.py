@@ -1,0 +1,117 @@
+"""What the controller tells, and what `controller status` makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.cluster.controllers import read_controller
+from kubectl_istio_udp.controller import telling
+from kubectl_istio_udp.controller.outcome import OK, REFUSED, Outcome
+from kubectl_istio_udp.controller.telling import AGAIN_SECONDS, Teller
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN
+from kubectl_istio_udp.model.wish import About
+from tests.unit.apiserver import ApiServer
+from tests.unit.test_controller import NAME, Running, running, space, until, wished
+
+__all__ = ["running"]
+
+KEY = ("default", "coredns")
+ABOUT = About("Service", "v1", *KEY, uid="u1")
+NO, YES = Outcome(REFUSED, FORBIDDEN, "no"), Outcome(OK, EXPOSED, "yes")
+
+
+def unmet(api: Api) -> list[tuple[str, bool, str]]:
+    found = read_controller(api, "istio-udp", "c", "l").unmet
+    return [(each.name, each.exposed, each.reason) for each in found]
+
+
+def says(running: Running, what: str) -> Any:
+    return until(lambda: [u for u in unmet(running.api) if what in u[2]])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"ports": "nonsense"}, "is not a number"),
+        ({"ports": "9999:53"}, "port 9999 is not allowed"),
+        ({"ports": "5300:nothing"}, "has no UDP port nothing"),
+        ({"options": {"nonsense": "1"}}, "nonsense"),
+    ],
+)
+def test_a_request_that_is_refused_over_what_is_exposed_is_unmet(
+    running: Running, asked: dict[str, Any], said: str
+) -> None:
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.tells("Exposed")
+    assert unmet(running.api) == []
+    running.server.put(wished(**asked))
+    ((name, exposed, _),) = says(running, said)
+    assert (name, exposed) == ("coredns", True)
+    running.server.put(wished())
+    until(lambda: unmet(running.api) == [])
+
+
+def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> None:
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.tells("Exposed")
+    running.server.fail("PATCH", f"envoyfilters/{NAME}", 409)
+    running.server.remove("EnvoyFilter", "istio-system", NAME)
+    ((_, exposed, _),) = says(running, "envoyfilter")
+    assert not exposed
+    running.server.heal()
+    until(lambda: unmet(running.api) == [])
+
+
+def test_administrators_are_told_who_has_the_port(running: Running) -> None:
+    running.server.put(space("other", "5300"))
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.server.put(wished("late", namespace="other"))
+    ((name, exposed, _),) = says(running, "(by default/coredns)")
+    assert (name, exposed) == ("late", False)
+    assert "coredns" not in running.tells("PortTaken", "late")
+
+
+def test_what_is_still_bad_is_told_again_before_it_is_forgotten(
+    api: Api, server: ApiServer
+) -> None:
+    now = 0.0
+    teller = Teller(api, "one", lambda: now)
+    assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS
+    now = 100.0
+    assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS - 100
+    assert len(server.all("Event")) == 1
+    (first,) = server.all("Event")
+    now = AGAIN_SECONDS
+    assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS
+    (again,) = server.all("Event")
+    assert again["metadata"]["annotations"] != first["metadata"]["annotations"]
+    assert teller.tell(KEY, ABOUT, YES) is None
+    now = 10 * AGAIN_SECONDS
+    asked = len(server.requests)
+    assert teller.tell(KEY, ABOUT, YES) is None and len(server.requests) == asked
+
+
+def test_a_namespace_has_a_budget_of_events_and_others_have_theirs(
+    api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "_AT_ONCE", 3)
+    now = 0.0
+    teller = Teller(api, "one", lambda: now)
+    for number in range(20):
+        last = teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, f"no {number}"))
+    assert len(server.all("Event")) == 3 and last is not None and last < 60
+    other = ("other", "coredns")
+    teller.tell(other, About("Service", "v1", *other, uid="u2"), NO)
+    assert len(server.all("Event")) == 4
+    now = last
+    teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, "no 19"))
+    assert "no 19" in [event["message"] for event in server.all("Event")]
