@@ -15,6 +15,7 @@ from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.hops import Outer
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model.entries import EntrySummary, same_host
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
@@ -183,14 +184,10 @@ def _service_pods(api: Api, service: Service) -> list[dict[str, Any]] | None:
 
 def _same_host(api: Api, evidence: Evidence) -> str:
     """Another ServiceEntry with a host of this exposure's, as `namespace/name`; "" if none."""
-    hosts = {host for entry in evidence.entries for host in entry["spec"].get("hosts") or ()}
-    own = {_key(entry) for entry in evidence.entries}
-    if not hosts:
-        return ""
-    for entry in _service_entries(api, evidence.spec):
-        if _key(entry) not in own and hosts & set((entry.get("spec") or {}).get("hosts") or ()):
-            return "/".join(_key(entry))
-    return ""
+    spec = evidence.spec
+    everywhere = map(EntrySummary.from_object, _service_entries(api, spec))
+    others = same_host(spec.key, spec.entries, everywhere, spec.gateway.namespace)
+    return f"{others[0].namespace}/{others[0].name}" if others else ""
 
 
 def _service_entries(api: Api, spec: ExposureSpec) -> Iterable[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.controller import reconcile
-from kubectl_istio_udp.controller.objects import marked
+from kubectl_istio_udp.controller.objects import MANAGER, marked
 from kubectl_istio_udp.controller.run import Controller, Settings
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
@@ -21,6 +22,7 @@ from kubectl_istio_udp.render.exposure import writes
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import endpoint, endpoint_slice, udp
+from tests.unit.test_version1 import stored
 
 NAME = "udp-default-coredns"
 EXPOSE = "kubectl-istio-udp/expose"
@@ -1005,3 +1007,107 @@ def test_an_edit_that_an_apply_cannot_undo_is_undone(running: Running) -> None:
     running.server.put(edited)
     until(lambda: "priority" not in running.filter()["spec"])
     until(lambda: controller.states() == {"ok": 1})
+
+
+def test_an_exposure_of_the_version_before_is_mended(running: Running) -> None:
+    """Its ServiceEntry moves to where tenants cannot write, with another host and an address."""
+    for manifest in stored("selector"):
+        manifest["metadata"]["labels"]["kubectl-istio-udp/source"] = "service"
+        key = ("", manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        running.server.apply((manifest["kind"], *key[1:]), manifest, MANAGER, False, False)
+    running.server.put(space("default", "53"), wished(ports="53"))
+    running.start()
+    entry = until(running.entry)
+    assert entry["spec"]["addresses"] and entry["spec"]["exportTo"] == ["."]
+    until(lambda: running.server.get("ServiceEntry", "default", NAME) is None)
+    (host,) = entry["spec"]["hosts"]
+    assert host.endswith(".coredns.default.kubectl-istio-udp.internal")
+    assert running.spec().entries[0].host == host
+    assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
+
+
+def test_only_running_pods_of_the_namespace_become_endpoints(running: Running) -> None:
+    """Whatever EndpointSlices say; and an address counts as soon as its pod is known."""
+    running.server.put(space("default", **{"kubectl-istio-udp/allow-endpoints": ""}))
+    slices = endpoint_slice(*(endpoint(f"10.9.0.{n}") for n in range(1, 6)), endpoint("10.96.0.1"))
+    running.server.put(slices, builders.namespace("other"))
+    running.server.put(
+        pod_at("mine", "10.9.0.1"),
+        pod_at("theirs", "10.9.0.2", namespace="other"),
+        pod_at("ended", "10.9.0.3", phase="Succeeded"),
+        pod_at("node", "10.9.0.4", host_network=True),
+    )
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    assert running.addresses() == ["10.9.0.1"]
+    assert "does not send to 10.9.0.2 (and 4 more)" in running.tells("EndpointRefused")
+    running.server.put(pod_at("late", "10.9.0.5"))
+    until(lambda: running.addresses() == ["10.9.0.1", "10.9.0.5"])
+    running.server.put(pod_at("mine", "10.9.0.1", phase="Failed"))
+    until(lambda: running.addresses() == ["10.9.0.5"])
+    running.server.put(space("default", **{"kubectl-istio-udp/allow-endpoints": "10.0.0.0/8"}))
+    until(lambda: len(running.addresses()) == 6)
+    running.server.put(
+        builders.service("kubernetes", clusterIP="10.96.0.1"),
+        endpoint_slice(endpoint("10.9.0.2"), of="kubernetes", suffix="api"),
+    )
+    running.server.put(endpoint_slice(*slices["endpoints"][:3], endpoint("10.96.0.1")))
+    until(lambda: running.addresses() == ["10.9.0.1", "10.9.0.3"])
+
+
+def pod_at(
+    name: str, address: str, *, host_network: bool = False, phase: str = "Running", **more: Any
+) -> dict[str, Any]:
+    found = builders.pod(name, phase=phase, app="other", **more)
+    found["spec"]["hostNetwork"] = host_network
+    found["status"] |= {"podIP": address, "podIPs": [{"ip": address}]}
+    return found
+
+
+def test_renaming_a_port_keeps_the_endpoints(running: Running) -> None:
+    """Also while the EndpointSlices still have the former name, and for a person's exposure."""
+    expose_by_hand(running.server, "endpoints", "mine")
+    mine = object_name("default", "mine")
+    running.start()
+    running.server.put(wished(ports="5301:53"))
+    running.exposed()
+    both = ["10.244.0.20", "10.244.0.21"]
+    running.quiet()
+    renamed = wished(ports="5301:53")
+    renamed["spec"]["ports"] = [udp(53, "dns")]
+    running.server.put(renamed)
+    until(lambda: running.spec().ports[0].service_port_name == "dns")
+    assert running.addresses() == running.addresses(mine) == both
+    port = [{"name": "dns", "port": 53, "protocol": "UDP"}]
+    running.server.put(endpoint_slice(endpoint("10.244.0.30"), ports=port))
+    until(lambda: running.addresses() == running.addresses(mine) == ["10.244.0.30"])
+
+
+def test_a_second_entry_with_the_host_is_told(running: Running) -> None:
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    running.tells("Exposed")
+    (host,) = running.entry()["spec"]["hosts"]
+    thief = copy.deepcopy(running.entry())
+    thief["metadata"] = {"name": "thief", "namespace": "other"}
+    thief["spec"] |= {"hosts": [host], "exportTo": ["*"]}
+    running.server.put(builders.namespace("other"), thief)
+    told = running.tells("HostTaken")
+    assert "its namespace: other" in told
+    running.server.remove("ServiceEntry", "other", "thief")
+    until(lambda: running.told()[-1].startswith("Exposed") or "Exposed" in running.told()[0])
+
+
+@pytest.mark.parametrize("by", ["person", "controller"])
+def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> None:
+    """Whoever made it; nobody else can find it any more."""
+    for write in writes(builders.plan_of(ports=[PortRequest(5300, 53)]).exposure):
+        made = marked(write) if by == "controller" else write
+        running.server.apply(made.key, dict(made.manifest), made.manager, False, False)
+    for kind, name in (("ServiceEntry", NAME), ("Service", "coredns")):
+        running.server.remove(kind, "default", name)
+    running.server.remove("Namespace", "", "default")
+    running.start()
+    until(lambda: not running.filter() and not running.companion())
