@@ -148,6 +148,8 @@ class Lab:
             self._objects(),
             self.service.namespace,
             self.service.name,
+            # The files are one person's: a gateway is wherever they have one.
+            gateway_namespaces={namespace_of(self._fixed[0])},
             bound=(),
             file_limit=raise_file_limit(),
         )

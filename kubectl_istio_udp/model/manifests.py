@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kubectl_istio_udp.model.gateway import choose_gateway, gateways_from, is_gateway_pod, selects
@@ -118,6 +118,7 @@ def snapshot_from(
     *,
     gateway: str | None = None,
     gateway_selector: Mapping[str, str] | None = None,
+    gateway_namespaces: Collection[str] | None = None,
     **facts: Any,
 ) -> Snapshot:
     """What `expose` would see of a Service in a cluster that holds these manifests.
@@ -126,6 +127,7 @@ def snapshot_from(
         manifests: Services, Pods, EndpointSlices; others are passed over.
         namespace, name: the Service.
         gateway, gateway_selector: as the options of these names.
+        gateway_namespaces: where a gateway may be; None for where Istio's installations have it.
         facts: further fields of a Snapshot.
 
     Raises:
@@ -154,6 +156,7 @@ def snapshot_from(
             ),
             gateway,
             selector_given=bool(gateway_selector),
+            namespaces=gateway_namespaces,
         ),
         **facts,
     )

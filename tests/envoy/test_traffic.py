@@ -11,7 +11,7 @@ import pytest
 from kubectl_istio_udp.envoy.gateway import raise_file_limit
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
-from kubectl_istio_udp.model.sessions import automatic_sessions
+from kubectl_istio_udp.model.sessions import room
 from tests.envoy.traffic import LARGEST, ask, ask_from_many_ports, exposed
 
 # Of the ports that clients bind here the kernel takes none for others: an address apart.
@@ -33,7 +33,7 @@ def test_longer_payloads_than_are_allowed_do_not_pass(envoy):
 
 
 def test_answers_20000_queries_from_20000_fresh_ports(envoy):
-    sessions = min(17_000, automatic_sessions(raise_file_limit(), 0, 1, None) * 2)
+    sessions = min(17_000, room(raise_file_limit(), 0))
     with exposed(envoy, servers=2, idle_timeout=Duration(1), max_sessions=sessions) as (
         gateway,
         target,

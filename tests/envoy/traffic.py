@@ -13,7 +13,7 @@ from kubectl_istio_udp.envoy.gateway import Gateway
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, service, udp
+from tests.unit.builders import cluster, plan_of, pod, service, udp
 
 LARGEST = 65_535
 
@@ -21,10 +21,10 @@ LARGEST = 65_535
 class Echo:
     """Sends every datagram back, and remembers whom each came from."""
 
-    def __init__(self, address="127.0.0.1"):
+    def __init__(self, address="127.0.0.1", port=0):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-        self.socket.bind((address, 0))
+        self.socket.bind((address, port))
         self.address, self.port = self.socket.getsockname()
         self.clients = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -62,27 +62,24 @@ def exposed(envoy, servers=1, **options):
         The Gateway, its (address, port), and the servers.
     """
     with ExitStack() as stack:
-        echoes = [Echo(f"127.0.0.{number}") for number in range(11, 11 + servers)]
-        for echo in echoes:
-            stack.callback(echo.close)
-        slices = [
-            endpoint_slice(
-                endpoint(echo.address),
-                ports=[{"name": "udp-dns", "port": echo.port, "protocol": "UDP"}],
-                suffix=str(echo.port),
-            )
-            for echo in echoes
-        ]
+        echoes = []
+        for number in range(servers):
+            echoes.append(Echo(f"127.0.0.{11 + number}", echoes[0].port if echoes else 0))
+            stack.callback(echoes[-1].close)
+        pods = [pod(f"echo-{echo.address}") for echo in echoes]
+        for echo, each in zip(echoes, pods, strict=True):
+            each["status"]["podIP"] = echo.address
         port = free_port()
+        # Loopback is no place for endpoints that are listed; those of a selector are istiod's.
         planned = plan_of(
-            cluster(service=service(ports=[udp()]), slices=slices),
+            cluster(service=service(ports=[udp(target=echoes[0].port)]), pods=pods, slices=[]),
             ports=[PortRequest(port, 53)],
-            discovery=Discovery.ENDPOINTS,
+            discovery=Discovery.SELECTOR,
             **options,
         )
         rendered = [write.manifest for write in writes(planned.exposure)]
         filters = [manifest for manifest in rendered if manifest["kind"] == "EnvoyFilter"]
-        gateway = stack.enter_context(Gateway(envoy, filters, published(rendered)))
+        gateway = stack.enter_context(Gateway(envoy, filters, published([*rendered, *pods])))
         yield gateway, ("127.0.0.1", port), echoes
 
 
