@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from kubectl_istio_udp.model.errors import Interrupted, IstioUdpError
+from kubectl_istio_udp.output.escape import escaping
 
 # Verb -> one line for the overview. A verb's module is imported only when it is used: start-up
 # is felt at every command.
@@ -79,9 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the words after the plugin's name; None takes the process's own.
     """
-    words = [
-        _BOOLEANS.get(word, word) for word in (sys.argv[1:] if arguments is None else arguments)
-    ]
+    with escaping():
+        _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    words = [_BOOLEANS.get(word, word) for word in arguments]
     meta: dict[str, bool] = {}
     # Being told to end is being interrupted: what is half done is taken back.
     with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
@@ -94,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except IstioUdpError as error:
         if meta.get("verbose"):
             traceback.print_exc()
-        click.echo(error.format(), err=True)
+        from kubectl_istio_udp.output import printing
+
+        printing.error(error)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)

@@ -9,8 +9,12 @@ from typing import Any
 
 import click
 
+from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.output.escape import escape, write_control
 
+# The beginning of the line, which is cleared.
+_LINE_START = "\r\033[K"
 _DRY_RUN = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
 
 
@@ -68,7 +72,7 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
     )
     # As a row, not as headers: those tabulate makes two columns wider than they need be.
     lines = [[header.upper() for header in headers]]
-    lines += [["" if cell is None else str(cell) for cell in row] for row in rows]
+    lines += [["" if cell is None else escape(str(cell)) for cell in row] for row in rows]
     text = tabulate(lines, tablefmt=plain, disable_numparse=True)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
@@ -77,13 +81,26 @@ def warn(text: str) -> None:
     """A warning on stderr, as kubectl writes them."""
     prefix = "Warning: "
     if sys.stderr.isatty():
-        prefix = click.style(prefix, fg="yellow")
-    click.echo(prefix + text, err=True)
+        write_control(click.style(prefix, fg="yellow"))
+        prefix = ""
+    click.echo(prefix + continued(text), err=True)
 
 
 def note(text: str) -> None:
     """Something worth knowing, on stderr."""
-    click.echo(text, err=True)
+    click.echo(continued(text), err=True)
+
+
+def error(problem: IstioUdpError) -> None:
+    """An error on stderr: what is wrong, and a line for each hint."""
+    click.echo(f"error: {continued(problem.message)}", err=True)
+    for hint in problem.hints:
+        click.echo(f"  {continued(hint)}", err=True)
+
+
+def continued(text: str) -> str:
+    """A text with its further lines indented, so that none looks like a message of its own."""
+    return "\n    ".join(escape(line) for line in text.split("\n"))
 
 
 class Progress:
@@ -97,11 +114,13 @@ class Progress:
     def __call__(self, text: str) -> None:
         """Show a line in place of the last one."""
         if self._terminal and text != self._shown:
-            click.echo(f"\r\033[K{text[:150]}", nl=False, err=True)
+            write_control(_LINE_START)
+            click.echo(escape(text[:150]), nl=False, err=True)
             self._shown = text
 
     def clear(self) -> None:
         """Take the line away."""
         if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
+            write_control(_LINE_START)
+            sys.stderr.flush()
             self._shown = ""
