@@ -361,6 +361,7 @@ def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
 def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
     """Where clients reach it, and what to type next."""
     from kubectl_istio_udp.cluster.addresses import client_addresses
+    from kubectl_istio_udp.output import printing
 
     deadline = time.monotonic() + (_ADDRESS_SECONDS if wait else 0)
     addresses = client_addresses(api, exposure.spec, deadline)
@@ -368,7 +369,7 @@ def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
         for address in addresses.of(port):
             click.echo(f"clients reach {exposure.spec.service}:{port.service_port} at {address}")
     if addresses.pending:
-        click.echo(f"the load balancer has no address yet: {addresses.pending}", err=True)
+        printing.warn(addresses.pending)
 
 
 # A load balancer of a local cluster has its address at once; a cloud's takes minutes, for which

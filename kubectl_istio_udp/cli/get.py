@@ -67,13 +67,12 @@ def command(
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
-    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
     from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.output import printing
 
     statuses = read_status(api, found, ask_envoy=wide)
-    reserved = read_reserved(api, found) if wide else {}
     several = len({existing.kind for existing in found}) > 1
+    _warn_of_no_address(found, statuses)
     tables = []
     for kind in Kind:
         headers, wide_headers, row = _COLUMNS[kind]
@@ -87,15 +86,23 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             known = existing.spec is not None
             cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
             extra = cells[len(headers) :]
-            if wide and kind is Kind.EXPOSURE:
-                found_there = reserved.get((existing.namespace, existing.name))
-                extra.append(str(found_there or ""))
             rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])
         if rows:
             first = ["namespace", "name"] if with_namespace else ["name"]
             last = wide_headers if wide else ()
             tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
     return tables
+
+
+def _warn_of_no_address(found: Sequence[Existing], statuses: Sequence[Status]) -> None:
+    """Say why clients have no address to send to: a table has no room for it."""
+    from kubectl_istio_udp.model.conditions import ConditionType, Truth
+    from kubectl_istio_udp.output import printing
+
+    for existing, status in zip(found, statuses, strict=True):
+        for condition in status.conditions:
+            if condition.type is ConditionType.ADDRESSED and condition.status is Truth.FALSE:
+                printing.warn(f"{existing.namespace}/{existing.name}: {condition.message}")
 
 
 def _strays(strays: Sequence[Stray]) -> list[str]:
@@ -186,7 +193,7 @@ def _access_log(spec: AccessLogSpec, status: Status, wide: bool) -> list[object]
 _COLUMNS: Mapping[Kind, tuple[Sequence[str], Sequence[str], Callable[..., list[object]]]] = {
     Kind.EXPOSURE: (
         ("service", "ports", "gateway", "address", "discovery", "ready", "owner"),
-        ("sessions", "idle", "affinity", "via", "reserved"),
+        ("sessions", "idle", "affinity", "via"),
         _exposure,
     ),
     Kind.RESPONSE: (

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_istio_udp.cluster.balancers import why_pending
 from kubectl_istio_udp.cluster.waiting import ready_pods
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.balancer import is_pending, pending_remedy, pending_text
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.names import service_manager
 from kubectl_istio_udp.model.ownership import is_managed
@@ -22,13 +24,13 @@ class Addresses:
     """The ways to an exposure, best first.
 
     Attributes:
-        external: load balancer addresses or names.
+        external: load balancer addresses or names, or the Service's own externalIPs.
         cluster_ip: the Service's address inside the cluster, "" where it has none.
         service: the Service's name, "" where there is none.
         node_ports: node port by port, for NodePort and LoadBalancer Services.
         pods: addresses of the gateway's pods, where no Service leads to them.
-        pending: what to type to see when the load balancer has an address; "" where it has one,
-            or never will.
+        pending: that the load balancer has no address, why, and what to do; "" where it has one,
+            or needs none.
     """
 
     external: tuple[str, ...] = ()
@@ -57,10 +59,13 @@ def socket(address: str, port: int) -> str:
 def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Addresses:
     """The addresses of an exposure; waits for a load balancer's until `deadline` (monotonic)."""
     while True:
-        found = addresses_of(gateway_service(api, spec))
+        service = gateway_service(api, spec)
+        found = addresses_of(service)
         if not found.pending or time.monotonic() >= deadline:
             break
         time.sleep(_POLL_SECONDS)
+    if service and found.pending:
+        return addresses_of(service, why_pending(api, service))
     if found.service:
         return found
     pods = ready_pods(api, spec.gateway.namespace, spec.gateway.selector)
@@ -78,17 +83,16 @@ def gateway_service(api: Api, spec: ExposureSpec) -> Mapping[str, Any] | None:
     return None
 
 
-def addresses_of(service: Mapping[str, Any] | None) -> Addresses:
-    """The addresses that a Service manifest tells."""
+def addresses_of(service: Mapping[str, Any] | None, why: str = "") -> Addresses:
+    """The addresses that a Service manifest tells, and why a load balancer has none."""
     if service is None:
         return Addresses()
     spec, metadata = service["spec"], service["metadata"]
     ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     external = tuple(filter(None, (i.get("ip") or i.get("hostname") for i in ingress)))
-    balanced = spec.get("type") == "LoadBalancer"
     cluster_ip = spec.get("clusterIP") or ""
     return Addresses(
-        external=external,
+        external=external or tuple(spec.get("externalIPs") or ()),
         cluster_ip="" if cluster_ip == "None" else cluster_ip,
         service=metadata["name"],
         node_ports={
@@ -96,7 +100,7 @@ def addresses_of(service: Mapping[str, Any] | None) -> Addresses:
             for port in spec.get("ports") or ()
             if port.get("nodePort") and port.get("protocol") == "UDP"
         },
-        pending=f"kubectl get service -n {metadata['namespace']} {metadata['name']} -w"
-        if balanced and not external
+        pending=f"{pending_text(service, why)}: {pending_remedy(service, why)}"
+        if is_pending(service)
         else "",
     )

@@ -84,7 +84,7 @@ def read_snapshot(
     calls: list[Callable[[], Any]] = [
         lambda: _envoy_filters(api, gateway, mesh),
         lambda: api.list("Pod", namespace, selector) if selector else [],
-        lambda: _service_entries(api, [namespace, gateway.ref.namespace]),
+        lambda: service_entries(api, [namespace, gateway.ref.namespace]),
         lambda: api.find("Service", gateway.ref.namespace, own_name),
         lambda: _ask_proxy(api, gateway, need_proxy),
         lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
@@ -124,8 +124,12 @@ def read_snapshot(
     )
 
 
-def _service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]:
-    """All ServiceEntries; those of some namespaces where we may not look everywhere."""
+def service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]:
+    """All ServiceEntries; those of some namespaces where we may not look everywhere.
+
+    Raises:
+        Forbidden: not even those may be listed.
+    """
     try:
         return api.list("ServiceEntry")
     except Forbidden:

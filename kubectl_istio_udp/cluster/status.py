@@ -25,13 +25,7 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
     exposed_endpoints,
 )
-from kubectl_istio_udp.model.gateway import (
-    PROXY_CONTAINER,
-    Gateway,
-    GatewayPod,
-    GatewayRef,
-    is_gateway_pod,
-)
+from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
 from kubectl_istio_udp.state.ownership import Existing
@@ -256,12 +250,7 @@ def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
     """Whether clients have an address to send to."""
     type_, mode = ConditionType.ADDRESSED, spec.options.gateway_service
     if addresses.pending:
-        return Condition.fails(
-            type_,
-            "NoAddress",
-            f"Service {spec.gateway.namespace}/{addresses.service} has no load balancer address "
-            f"yet: {addresses.pending}",
-        )
+        return Condition.fails(type_, "NoAddress", addresses.pending)
     if mode is GatewayServiceMode.NONE:
         if addresses.pods:
             return Condition.holds(type_)
@@ -307,10 +296,7 @@ def age(timestamp: str, now: datetime | None = None) -> str:
 
 
 def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
-    """What each ready gateway pod's Envoy has of a thing.
-
-    Four columns: the pod, what it has, how many sessions are open of how many there may be, and
-    the cluster's hosts.
+    """What each ready gateway pod's Envoy has of a thing: pod, what, and the cluster's hosts.
 
     Nothing for what is not at a gateway. A pod that cannot be asked says why.
     """
@@ -324,7 +310,6 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
             if isinstance(spec, ExposureSpec):
                 prefix = f"{spec.object_name}-"
                 state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
-                udp = proxies.udp_status(api, gateway.namespace, pod.name, PROXY_CONTAINER)
                 for port in spec.ports:
                     name = spec.proxy_name(port)
                     has = [
@@ -334,14 +319,12 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
                             ("cluster", state.clusters),
                         )
                     ]
-                    hosts = state.hosts.get(name, frozenset())
-                    used = udp.connected_to(hosts) if udp else "?"
-                    sessions = f"{used} of {spec.options.max_sessions}"
-                    rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
+                    hosts = ", ".join(sorted(state.hosts.get(name, ())))
+                    rows.append([pod.name, ", ".join(has), hosts])
             else:
                 routes = proxies.routes(api, gateway.namespace, pod.name, spec.object_name)
                 has = [f"route {route}" for route in sorted(routes)]
-                rows.append([pod.name, ", ".join(has) or "no route", "", ""])
+                rows.append([pod.name, ", ".join(has) or "no route", ""])
         except ClusterError as error:
-            rows.append([pod.name, error.message, "", ""])
+            rows.append([pod.name, error.message, ""])
     return rows

@@ -41,19 +41,31 @@ def _moment(event: Manifest) -> str:
     return str(next(filter(None, (*times, created)), ""))
 
 
-def pending_remedy(service: Manifest) -> str:
-    """What to do about a load balancer without an address."""
+def pending_text(service: Manifest, why: str) -> str:
+    """That a load balancer has no address, with the reason where one is known."""
+    metadata = service["metadata"]
+    return (
+        f"the load balancer of Service {metadata['namespace']}/{metadata['name']} has no address "
+        f"yet{f' ({why})' if why else ''}"
+    )
+
+
+def pending_remedy(service: Manifest, why: str) -> str:
+    """What to do about a load balancer without an address.
+
+    Args:
+        service: its Service.
+        why: the reason, "" where none is known: then it may still come.
+    """
     metadata, spec = service["metadata"], service["spec"]
     node_ports = [
         f"{port['nodePort']}/UDP"
         for port in spec.get("ports") or ()
         if port.get("nodePort") and port.get("protocol") == "UDP"
     ]
-    look = f"kubectl describe service -n {metadata['namespace']} {metadata['name']}"
-    until = (
-        f"; until then clients use any node's port {', '.join(node_ports)}" if node_ports else ""
-    )
-    return (
-        f"does the cluster have a load balancer for UDP? {look}; else give clients another way: "
-        f"expose with --gateway-service none or patch{until}"
-    )
+    which = f"-n {metadata['namespace']} {metadata['name']}"
+    look = f"kubectl describe service {which}" if why else f"kubectl get service {which} -w"
+    steps = [look, "where the cluster has no load balancer for UDP, use --gateway-service patch"]
+    if node_ports:
+        steps.append(f"meanwhile clients can use port {', '.join(node_ports)} of any node")
+    return "; ".join(steps)

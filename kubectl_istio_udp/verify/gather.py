@@ -13,6 +13,7 @@ from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.hops import Outer
+from kubectl_istio_udp.cluster.snapshot import service_entries
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.entries import EntrySummary, same_host
@@ -80,28 +81,16 @@ def with_proxies(api: Api, evidence: Evidence) -> Evidence:
     return replace(evidence, proxies=dict(zip(pods, found, strict=True)))
 
 
-def with_sockets(api: Api, evidence: Evidence) -> Evidence:
-    """The same with the UDP sockets of each gateway pod that was asked."""
-    asked = [pod for pod, proxy in evidence.proxies.items() if not proxy.error]
-    found = for_each(lambda pod: _udp_status(api, evidence.spec.gateway.namespace, pod), asked)
-    seen = {
-        pod: replace(evidence.proxies[pod], sockets=udp.sockets)
-        for pod, udp in zip(asked, found, strict=True)
-        if udp
-    }
-    return replace(evidence, proxies={**evidence.proxies, **seen})
-
-
 def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
     """The same with everything that can explain a failure; what may not be read is left out.
 
     Raises:
         Unreachable: the API server cannot be reached any more.
     """
-    pods, same_host, policies, asked = in_parallel(
+    pods, other_entry, policies, asked = in_parallel(
         [
             lambda: _service_pods(api, evidence.service),
-            lambda: _same_host(api, evidence),
+            lambda: _same_host(api, evidence.spec),
             lambda: _policies(api, evidence),
             lambda: with_proxies(api, evidence),
         ]
@@ -109,7 +98,7 @@ def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
     evidence = replace(
         evidence,
         pods=None if pods is None else tuple(map(PodState.from_object, pods)),
-        same_host=same_host,
+        same_host=other_entry,
         policies=_selecting(policies, evidence, pods or ()),
         proxies=asked.proxies,
         probe_bytes=sent.size,
@@ -182,22 +171,17 @@ def _service_pods(api: Api, service: Service) -> list[dict[str, Any]] | None:
         return None
 
 
-def _same_host(api: Api, evidence: Evidence) -> str:
+def _same_host(api: Api, spec: ExposureSpec) -> str:
     """Another ServiceEntry with a host of this exposure's, as `namespace/name`; "" if none."""
-    spec = evidence.spec
-    everywhere = map(EntrySummary.from_object, _service_entries(api, spec))
-    others = same_host(spec.key, spec.entries, everywhere, spec.gateway.namespace)
-    return f"{others[0].namespace}/{others[0].name}" if others else ""
-
-
-def _service_entries(api: Api, spec: ExposureSpec) -> Iterable[Mapping[str, Any]]:
-    """Those of all namespaces, or of the two that a team may look into."""
+    if not spec.entries:
+        return ""
+    gateway = spec.gateway.namespace
     try:
-        return api.list("ServiceEntry", None)
+        found = service_entries(api, [spec.namespace, gateway])
     except ClusterError:
-        namespaces = sorted({spec.namespace, spec.gateway.namespace})
-        found = for_each(lambda namespace: _list(api, "ServiceEntry", namespace) or [], namespaces)
-        return [entry for each in found for entry in each]
+        return ""
+    others = same_host(spec.key, spec.entries, map(EntrySummary.from_object, found), gateway)
+    return f"{others[0].namespace}/{others[0].name}" if others else ""
 
 
 def _policies(api: Api, evidence: Evidence) -> list[dict[str, Any]] | None:

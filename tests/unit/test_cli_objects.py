@@ -8,7 +8,6 @@ import json
 import pytest
 import yaml
 
-from tests.unit.apiserver import Exec
 from tests.unit.builders import pod, service, udp
 
 NAME = "udp-default-coredns"
@@ -73,18 +72,8 @@ def test_of_many_ports_the_first_is_listed(run, server):
 def test_lists_wide(run):
     run(*EXPOSE, "--max-sessions", "77")
     headers, row = table(run("get", "coredns", "-o", "wide").out)
-    assert headers[-5:] == ["SESSIONS", "IDLE", "AFFINITY", "VIA", "RESERVED"]
-    assert " ".join(row).endswith("77 10s none companion 77 of 1046576")
-
-
-def test_what_is_reserved_counts_all_exposures_of_the_gateway(run, fakes):
-    fakes.file_limit = "20000\n"
-    run(*EXPOSE, "--max-sessions", "77")
-    run("expose", "coredns", "--name", "more", "-p", "5400:53", "--max-sessions", "100")
-    assert run("get", "coredns", "-o", "wide").out.splitlines()[1].endswith("177 of 18000")
-    assert "Gateway:     177 of 18000 sessions reserved" in run("describe", "coredns").out
-    fakes.deaf["istio-ingressgateway-1"] = Exec(error="gone")
-    assert run("get", "coredns", "-o", "wide").out.splitlines()[1].endswith("177 of ?")
+    assert headers[-4:] == ["SESSIONS", "IDLE", "AFFINITY", "VIA"]
+    assert row[-4:] == ["77", "10s", "none", "companion"]
 
 
 def test_lists_all_namespaces(run):
@@ -389,3 +378,26 @@ def test_a_deletion_that_fails_says_how_to_go_on(run, server):
     assert "delete the rest: kubectl istio-udp delete -n default coredns" in done.err
     server.heal()
     assert run("delete", "coredns").code == 0
+
+
+@pytest.mark.parametrize("verb", ["get", "describe"])
+def test_why_a_load_balancer_has_no_address_is_told(run, server, verb):
+    server.load_balancer = None
+    assert run("expose", "coredns", "-p", "5300:53").code == 0
+    about = {"kind": "Service", "name": "udp-default-coredns", "namespace": "istio-system"}
+    server.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "e", "namespace": "istio-system"},
+            "involvedObject": about,
+            "type": "Warning",
+            "reason": "SyncLoadBalancerFailed",
+            "message": "no UDP here",
+        }
+    )
+    done = run(verb, "coredns")
+    assert done.code == 0
+    assert "NoAddress" in done.out
+    text = "has no address yet (SyncLoadBalancerFailed: no UDP here): kubectl describe service -n"
+    assert text in (done.err if verb == "get" else done.out)
