@@ -1,6 +1,9 @@
-"""Write docs/commands.md from the commands' own --help, and README.md's overview with it.
+"""Write the pages that are made from the code.
 
-python docs/generate.py          write both
+docs/commands.md and README.md's overview from the commands' own --help, docs/load-balancers.md from
+the table of load balancers.
+
+python docs/generate.py          write all
 python docs/generate.py --check  exit 1 where either has drifted
 """
 
@@ -12,6 +15,7 @@ from pathlib import Path
 import click
 
 from kubectl_istio_udp.cli.main import cli
+from kubectl_istio_udp.model.loadbalancer import COPIED_FIELDS, LEFT_OUT_FIELDS, PROVIDERS, Why
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100
@@ -57,6 +61,45 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
+def load_balancers_page() -> str:
+    """docs/load-balancers.md."""
+    lines = [
+        "# What the companion Service takes over",
+        "",
+        "Made from `kubectl_istio_udp/model/loadbalancer.py` by `python docs/generate.py`; a test",
+        "keeps it true.",
+        "",
+        "The companion is a load balancer of its own in front of the same gateway pods. What says",
+        "who may reach the gateway is copied. What names one load balancer, address or port is",
+        "not: cloud controllers would take the gateway's own load balancer for the companion's,",
+        "rewrite it, and delete it with the companion. Annotations that are in no table are left",
+        "out, and `expose` says so (U216). `...` stands for any ending.",
+        "",
+        "| reason | what it means |",
+        "|---|---|",
+        *(f"| {word} | {text} |" for word, _, text in (w.value.partition(": ") for w in Why)),
+        "",
+        "## Fields",
+        "",
+        "| field | decision | reason |",
+        "|---|---|---|",
+        "| type | copied | ClusterIP where the gateway has no Service |",
+        *(f"| {name} | copied | {why} |" for name, why in COPIED_FIELDS.items()),
+        *(f"| {name} | left out | {why} |" for name, why in LEFT_OUT_FIELDS.items()),
+        "| labels | copied | pools are chosen by label; not those of the tools that install |",
+    ]
+    for provider in PROVIDERS:
+        lines += ["", f"## {provider.name}", "", f"Source: <{provider.source}>"]
+        if provider.no_udp:
+            lines += ["", f"{provider.no_udp}: `expose` warns (U217)."]
+        lines += ["", "| annotation | decision | reason |", "|---|---|---|"]
+        for rule in sorted(provider.rules, key=lambda rule: rule.prefix):
+            ending = "..." if rule.fits(rule.prefix + "x") else ""
+            reason = rule.why.value.partition(":")[0]
+            lines.append(f"| `{rule.prefix}{ending}` | {rule.decision.value} | {reason} |")
+    return "\n".join(lines) + "\n"
+
+
 def readme_page(current: str) -> str:
     """README.md with its overview made anew."""
     before, _, rest = current.partition(BEGIN)
@@ -69,6 +112,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     pages = {
         ROOT / "docs" / "commands.md": commands_page(),
+        ROOT / "docs" / "load-balancers.md": load_balancers_page(),
         readme: readme_page(readme.read_text()),
     }
     drifted = [

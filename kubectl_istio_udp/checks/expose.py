@@ -20,6 +20,7 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
+from kubectl_istio_udp.model.loadbalancer import Takeover, takeover
 from kubectl_istio_udp.model.memory import udp_budget
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.sessions import (
@@ -485,6 +486,82 @@ def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         )
 
 
+def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U217: the companion's load balancer will not come, or will not send anything."""
+    taken = _companion_takeover(exposure)
+    if taken and (taken.no_udp or taken.health_check):
+        yield Finding(
+            "U217",
+            Severity.WARNING,
+            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}: "
+            + (taken.no_udp or taken.health_check),
+            "put another load balancer in front of the gateway's pods, or of its nodes, and expose "
+            "with --gateway-service none"
+            if taken.no_udp
+            else "let the load balancer send to pods (aws-load-balancer-nlb-target-type: ip)",
+        )
+
+
+def _unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U216: annotations that nothing is known of are not on the companion."""
+    taken = _companion_takeover(exposure)
+    if taken and taken.unknown:
+        name = exposure.spec.object_name
+        yield Finding(
+            "U216",
+            Severity.WARNING,
+            f"Service {exposure.spec.gateway.namespace}/{name} does not take over from "
+            f"{snapshot.gateway.service_name}: {', '.join(taken.unknown)}; nothing here knows "
+            "them, and they may name one load balancer",
+            "if they decide who may reach it, set them on the Service yourself: kubectl annotate "
+            f"service -n {exposure.spec.gateway.namespace} {name} ...",
+        )
+
+
+def _left_out(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U304: annotations of the gateway's load balancer are not for the companion's."""
+    taken = _companion_takeover(exposure)
+    if taken and taken.left_out:
+        listed = ", ".join(
+            f"{key} ({why.value.partition(':')[0]})" for key, why in sorted(taken.left_out.items())
+        )
+        yield Finding(
+            "U304",
+            Severity.INFO,
+            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} does not take "
+            f"over from {snapshot.gateway.service_name}: {listed}",
+        )
+
+
+def _companion_takeover(exposure: Exposure) -> Takeover | None:
+    """What the companion takes over from a Service of type LoadBalancer; None without one."""
+    service = exposure.gateway_service or {}
+    companion = exposure.spec.options.gateway_service is GatewayServiceMode.COMPANION
+    balanced = (service.get("spec") or {}).get("type") == "LoadBalancer"
+    return takeover(service) if companion and balanced else None
+
+
+def _on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U305: the gateway's listeners are on its nodes' own network."""
+    if not snapshot.gateway.host_network:
+        return
+    listened = ", ".join(f"{port.listener_port}/UDP" for port in exposure.spec.ports)
+    translated = [p for p in exposure.spec.ports if p.listener_port != p.gateway_port]
+    yield Finding(
+        "U305",
+        Severity.INFO,
+        f"gateway {snapshot.gateway.ref} uses the network of its nodes: {listened} is open on each "
+        "node that it runs on, beside what else listens there"
+        + (
+            f"; who sends to a node itself uses these ports, and not {translated[0].gateway_port}"
+            if translated
+            else ""
+        ),
+        "make sure that nothing else on these nodes uses the ports, and that a firewall allows "
+        "only whom you want",
+    )
+
+
 def _port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U302: the gateway may not bind the port, so its Service translates it."""
     for port in exposure.spec.ports:
@@ -524,7 +601,11 @@ RULES: tuple[Rule, ...] = (
     _address_refused,
     _goes_stale,
     _no_ready_gateway,
+    _load_balancer_without_udp,
+    _unknown_annotations,
     _own_load_balancer,
+    _left_out,
+    _on_host_network,
     _port_translated,
     _session_rate,
 )

@@ -12,6 +12,7 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.gatewayusage import Reserved
     from kubectl_istio_udp.cluster.status import Status
     from kubectl_istio_udp.state.ownership import Existing
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @options.cluster_options
 def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
     """Show what was asked for, the objects it became, and what each gateway pod has of it."""
+    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
     from kubectl_istio_udp.cluster.status import proxy_rows, read_status
     from kubectl_istio_udp.kube.parallel import for_each
     from kubectl_istio_udp.output import printing
@@ -33,11 +35,20 @@ def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Com
         return
     statuses = read_status(api, found, ask_envoy=True)
     proxies = for_each(lambda existing: proxy_rows(api, existing), found)
-    texts = [_text(*each) for each in zip(found, statuses, proxies, strict=True)]
+    reserved = read_reserved(api, found)
+    texts = [
+        _text(existing, status, rows, reserved.get((existing.namespace, existing.name)))
+        for existing, status, rows in zip(found, statuses, proxies, strict=True)
+    ]
     click.echo("\n\n\n".join(texts))
 
 
-def _text(existing: Existing, status: Status, proxies: Sequence[Sequence[str]]) -> str:
+def _text(
+    existing: Existing,
+    status: Status,
+    proxies: Sequence[Sequence[str]],
+    reserved: Reserved | None,
+) -> str:
     from kubectl_istio_udp.cluster.status import age
     from kubectl_istio_udp.output import printing
 
@@ -53,6 +64,8 @@ def _text(existing: Existing, status: Status, proxies: Sequence[Sequence[str]]) 
         head["Endpoints"] = f"{status.ready} ready"
     if existing.kind is Kind.EXPOSURE:
         head["Owner"] = status.owner
+    if reserved:
+        head["Gateway"] = f"{reserved} sessions reserved"
     lines = [f"{key + ':':<12} {value}" for key, value in head.items()]
     conditions = [[c.type.value, c.status.value, c.reason, c.message] for c in status.conditions]
     table = printing.table(conditions, ["type", "status", "reason", "message"])
@@ -69,7 +82,8 @@ def _text(existing: Existing, status: Status, proxies: Sequence[Sequence[str]]) 
     ]
     lines += ["Objects:", _indented(printing.table(objects, ["kind", "namespace", "name", "age"]))]
     if proxies:
-        table = printing.table(proxies, ["pod", "has", "hosts"])
+        headers = ["pod", "has", "sessions", "hosts"]
+        table = printing.table(proxies, headers)
         lines += ["Gateway pods:", _indented(table)]
     return "\n".join(lines)
 

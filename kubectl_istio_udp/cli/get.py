@@ -67,10 +67,12 @@ def command(
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
+    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
     from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.output import printing
 
     statuses = read_status(api, found, ask_envoy=wide)
+    reserved = read_reserved(api, found) if wide else {}
     several = len({existing.kind for existing in found}) > 1
     _warn_of_no_address(found, statuses)
     tables = []
@@ -86,6 +88,9 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             known = existing.spec is not None
             cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
             extra = cells[len(headers) :]
+            if wide and kind is Kind.EXPOSURE:
+                found_there = reserved.get((existing.namespace, existing.name))
+                extra.append(str(found_there or ""))
             rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])
         if rows:
             first = ["namespace", "name"] if with_namespace else ["name"]
@@ -193,7 +198,7 @@ def _access_log(spec: AccessLogSpec, status: Status, wide: bool) -> list[object]
 _COLUMNS: Mapping[Kind, tuple[Sequence[str], Sequence[str], Callable[..., list[object]]]] = {
     Kind.EXPOSURE: (
         ("service", "ports", "gateway", "address", "discovery", "ready", "owner"),
-        ("sessions", "idle", "affinity", "via"),
+        ("sessions", "idle", "affinity", "via", "reserved"),
         _exposure,
     ),
     Kind.RESPONSE: (

@@ -39,9 +39,11 @@ def prove_exposure(
     from kubectl_istio_udp.cluster.hops import read_outer, read_service
     from kubectl_istio_udp.kube.parallel import in_parallel
     from kubectl_istio_udp.model.errors import NotFound
+    from kubectl_istio_udp.output.printing import warn
     from kubectl_istio_udp.probe.result import PROVED
     from kubectl_istio_udp.probe.verdict import judge, judge_one_way
-    from kubectl_istio_udp.verify.gather import known
+    from kubectl_istio_udp.verify.causes import nearly_full
+    from kubectl_istio_udp.verify.gather import known, with_proxies, with_sockets
 
     try:
         (service, slices), outer = in_parallel(
@@ -72,7 +74,11 @@ def prove_exposure(
             results, verdict = delivered, judge_one_way(delivered)
     causes: dict[Hop, Cause] = {}
     if verdict.good:
+        evidence = with_proxies(api, evidence)
         verdict = _although_good(api, evidence, verdict)
+        if verdict.good:
+            for text in nearly_full(with_sockets(api, evidence)):
+                warn(text)
     else:
         causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
     one_way = asked.one_way or any(r.worst.outcome in PROVED for r in results)
@@ -145,7 +151,6 @@ def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
     from kubectl_istio_udp.cluster.hops import read_service
     from kubectl_istio_udp.verify import causes, gather
 
-    evidence = gather.with_proxies(api, evidence)
     if causes.host_cause(evidence) is None:
         return None
     # Pods may be moving just now: only what lasts is wrong.

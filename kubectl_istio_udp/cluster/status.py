@@ -25,7 +25,13 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
     exposed_endpoints,
 )
-from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
+from kubectl_istio_udp.model.gateway import (
+    PROXY_CONTAINER,
+    Gateway,
+    GatewayPod,
+    GatewayRef,
+    is_gateway_pod,
+)
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
 from kubectl_istio_udp.state.ownership import Existing
@@ -296,7 +302,10 @@ def age(timestamp: str, now: datetime | None = None) -> str:
 
 
 def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
-    """What each ready gateway pod's Envoy has of a thing: pod, what, and the cluster's hosts.
+    """What each ready gateway pod's Envoy has of a thing.
+
+    Four columns: the pod, what it has, how many sessions are open of how many there may be, and
+    the cluster's hosts.
 
     Nothing for what is not at a gateway. A pod that cannot be asked says why.
     """
@@ -310,6 +319,7 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
             if isinstance(spec, ExposureSpec):
                 prefix = f"{spec.object_name}-"
                 state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
+                udp = proxies.udp_status(api, gateway.namespace, pod.name, PROXY_CONTAINER)
                 for port in spec.ports:
                     name = spec.proxy_name(port)
                     has = [
@@ -319,12 +329,14 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
                             ("cluster", state.clusters),
                         )
                     ]
-                    hosts = ", ".join(sorted(state.hosts.get(name, ())))
-                    rows.append([pod.name, ", ".join(has), hosts])
+                    hosts = state.hosts.get(name, frozenset())
+                    used = udp.connected_to(hosts) if udp else "?"
+                    sessions = f"{used} of {spec.options.max_sessions}"
+                    rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
             else:
                 routes = proxies.routes(api, gateway.namespace, pod.name, spec.object_name)
                 has = [f"route {route}" for route in sorted(routes)]
-                rows.append([pod.name, ", ".join(has) or "no route", ""])
+                rows.append([pod.name, ", ".join(has) or "no route", "", ""])
         except ClusterError as error:
-            rows.append([pod.name, error.message, ""])
+            rows.append([pod.name, error.message, "", ""])
     return rows

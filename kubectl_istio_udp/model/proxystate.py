@@ -84,6 +84,14 @@ class UdpStatus:
     refused: int = 0
     dropped: int = 0
 
+    def connected_to(self, hosts: frozenset[str]) -> int:
+        """How many sockets are connected to one of these addresses (`10.0.0.1:53`).
+
+        In a gateway pod each is a session of Envoy's UDP proxy. Those of two exposures with the
+        same endpoints cannot be told apart.
+        """
+        return sum(socket.remote in hosts for socket in self.sockets)
+
 
 def read_udp_status(text: str) -> UdpStatus:
     """Read /proc/net/udp, udp6, snmp and snmp6, one after the other in one text."""

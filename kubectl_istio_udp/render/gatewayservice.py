@@ -5,31 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Exposure
+from kubectl_istio_udp.model.loadbalancer import COPIED_FIELDS, takeover
 from kubectl_istio_udp.render.metadata import metadata
-
-# What the gateway's Service says about who may reach its load balancer, and how; a companion
-# without these could be open to the world where the gateway is not.
-_COPIED_FIELDS = (
-    "loadBalancerClass",
-    "loadBalancerSourceRanges",
-    "externalTrafficPolicy",
-    "internalTrafficPolicy",
-    "allocateLoadBalancerNodePorts",
-    "ipFamilies",
-    "ipFamilyPolicy",
-)
-# Annotations of the same kind, by prefix (cloud providers and load-balancer controllers).
-_COPIED_ANNOTATIONS = (
-    "service.beta.kubernetes.io/",
-    "service.kubernetes.io/",
-    "cloud.google.com/",
-    "networking.gke.io/",
-    "load-balancer.hetzner.cloud/",
-    "loadbalancer.openstack.org/",
-    "oci.oraclecloud.com/",
-    "metallb.io/address-pool",
-    "metallb.universe.tf/address-pool",
-)
 
 
 def companion_service(exposure: Exposure) -> dict[str, Any]:
@@ -48,13 +25,13 @@ def companion_service(exposure: Exposure) -> dict[str, Any]:
             "type": theirs.get("type", "ClusterIP"),
             "selector": dict(spec.gateway.selector),
             "ports": _ports(exposure),
-            **{name: theirs[name] for name in _COPIED_FIELDS if name in theirs},
+            **{name: theirs[name] for name in COPIED_FIELDS if name in theirs},
         },
     }
-    notes = (of_gateway.get("metadata") or {}).get("annotations") or {}
-    manifest["metadata"]["annotations"] |= {
-        key: value for key, value in notes.items() if key.startswith(_COPIED_ANNOTATIONS)
-    }
+    taken = takeover(of_gateway)
+    about = manifest["metadata"]
+    about["labels"] = {**taken.labels, **about["labels"]}
+    about["annotations"] = {**taken.annotations, **about["annotations"]}
     return manifest
 
 

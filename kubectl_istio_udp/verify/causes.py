@@ -15,12 +15,15 @@ from kubectl_istio_udp.model.balancer import is_pending, pending_remedy, pending
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.proxystate import UdpStatus
 from kubectl_istio_udp.model.service import EXPORT_TO_ANNOTATION
 from kubectl_istio_udp.probe.result import LOST, NOT_READ
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
 
 _CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"
 _SHOWN = 3
+# From here on it is only a matter of time until datagrams are lost.
+_NEARLY_FULL = 0.9
 _SILENT = ("timeout", "unreachable", LOST, NOT_READ)
 
 
@@ -360,7 +363,7 @@ def _sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | N
     sockets = evidence.proxy(pod).sockets
     most = evidence.spec.options.max_sessions
     hosts = evidence.hosts(pod, port)
-    used = sum(socket.remote in hosts for socket in sockets or ())
+    used = UdpStatus(sockets or ()).connected_to(hosts)
     if not sockets or used < most:
         return None
     return Cause(
@@ -369,6 +372,24 @@ def _sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | N
         f"{most}: datagrams of further client ports are dropped",
         f"{_again(evidence.spec)} with a higher --max-sessions or a lower --idle-timeout",
     )
+
+
+def nearly_full(evidence: Evidence) -> list[str]:
+    """A warning for each port whose sessions are nearly all open in a gateway pod."""
+    most = evidence.spec.options.max_sessions
+    warnings = []
+    for pod, proxy in evidence.proxies.items():
+        for port in evidence.spec.ports:
+            hosts = evidence.hosts(pod, port)
+            used = UdpStatus(proxy.sockets or ()).connected_to(hosts)
+            if used >= _NEARLY_FULL * most:
+                warnings.append(
+                    f"{pod} has {used} sessions open to the endpoints of port {port}, and this "
+                    f"exposure allows {most}: Envoy drops the datagrams of further clients; if "
+                    f"they are its own, {_again(evidence.spec)} with --expect-rate N, a higher "
+                    "--max-sessions or a lower --idle-timeout"
+                )
+    return warnings
 
 
 def _overrun(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

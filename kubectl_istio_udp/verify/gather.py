@@ -81,6 +81,18 @@ def with_proxies(api: Api, evidence: Evidence) -> Evidence:
     return replace(evidence, proxies=dict(zip(pods, found, strict=True)))
 
 
+def with_sockets(api: Api, evidence: Evidence) -> Evidence:
+    """The same with the UDP sockets of each gateway pod that was asked."""
+    asked = [pod for pod, proxy in evidence.proxies.items() if not proxy.error]
+    found = for_each(lambda pod: _udp_status(api, evidence.spec.gateway.namespace, pod), asked)
+    seen = {
+        pod: replace(evidence.proxies[pod], sockets=udp.sockets)
+        for pod, udp in zip(asked, found, strict=True)
+        if udp
+    }
+    return replace(evidence, proxies={**evidence.proxies, **seen})
+
+
 def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
     """The same with everything that can explain a failure; what may not be read is left out.
 

@@ -31,9 +31,10 @@ from conftest import (
 )
 from controlled import allow, controller, wish, withdraw
 
+from tests.support.rights import rights
+
 __all__ = ["Tenant", "Tenants", "Victim", "controller", "tenants", "victim"]
 
-RBAC = "rbac.authorization.k8s.io"
 QUERIES_PER_SECOND = 100
 PORTS_EACH = 50
 
@@ -81,46 +82,6 @@ class Tenants:
 
     def __iter__(self) -> Iterator[Tenant]:
         return iter((self.a, self.b, self.c))
-
-
-def rights(namespace: str) -> list[dict[str, Any]]:
-    """A ServiceAccount `tenant` with a team's usual rights in its namespace."""
-    account = {"kind": "ServiceAccount", "name": "tenant", "namespace": namespace}
-    made: list[dict[str, Any]] = [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": "tenant", "namespace": namespace},
-        },
-        {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": "Role",
-            "metadata": {"name": "istio", "namespace": namespace},
-            "rules": [
-                {
-                    "apiGroups": ["networking.istio.io", "security.istio.io"],
-                    "resources": ["*"],
-                    "verbs": ["*"],
-                },
-                {
-                    "apiGroups": ["discovery.k8s.io"],
-                    "resources": ["endpointslices"],
-                    "verbs": ["*"],
-                },
-            ],
-        },
-    ]
-    for kind, name in (("ClusterRole", "admin"), ("Role", "istio")):
-        made.append(
-            {
-                "apiVersion": f"{RBAC}/v1",
-                "kind": "RoleBinding",
-                "metadata": {"name": f"tenant-{name}", "namespace": namespace},
-                "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
-                "subjects": [account],
-            }
-        )
-    return made
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Options
@@ -211,6 +212,20 @@ def snapshot_of(
     return snapshot_from(
         manifests, namespace, name, gateway=gateway, gateway_selector=gateway_selector, **more
     )
+
+
+def proc_net(*remotes):
+    """/proc/net/udp of a gateway pod with a listener, and a session to each of these addresses."""
+    lines = ["   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid"]
+    for number, remote in enumerate(("0.0.0.0:0", *remotes)):
+        address, _, port = remote.rpartition(":")
+        host = socket.inet_aton(address)[::-1].hex().upper()
+        state = "07" if port == "0" else "01"
+        lines.append(
+            f"{number:5}: 00000000:{14_000 + number:04X} {host}:{int(port):04X} {state} "
+            "00000000:00000000 00:00000000 00000000  1337        0 12345 2 0000000000000000 0"
+        )
+    return "\n".join(lines)
 
 
 def gateway_of(selector):

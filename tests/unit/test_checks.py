@@ -43,6 +43,23 @@ OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
 NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
 
 
+AWS = "service.beta.kubernetes.io/aws-load-balancer-"
+
+
+def balanced(annotations, kind="LoadBalancer"):
+    """A cluster whose gateway's Service has these annotations."""
+    found = gateway_service(type=kind)
+    found["metadata"]["annotations"] = annotations
+    return cluster(gateway_service=found)
+
+
+def on_host_network():
+    found = gateway_pod()
+    found["spec"]["hostNetwork"] = True
+    return cluster(gateways=[found])
+
+
+ON_HOST = on_host_network()
 PLACE, DOUBT = f"istio-system/{SPEC.object_name}", "nobody knows"
 LAB = {"team": "lab"}
 ONE_NAMESPACE = Mesh(discovery_selectors=({"matchLabels": LAB},))
@@ -178,10 +195,27 @@ FIRES = [
     ("U205", {"options": {"max_sessions": 249}}),
     ("U303", {}),
     ("U303", {"exposures": (SPEC,), "options": {"idle_timeout": Duration(20)}}),
+    ("U217", {"cluster_": balanced({"load-balancer.hetzner.cloud/location": "fsn1"})}),
+    ("U217", {"cluster_": balanced({f"{AWS}type": "external"})}),
+    ("U216", {"cluster_": balanced({"new-cloud.example/load-balancer": "7"})}),
+    ("U304", {"cluster_": balanced({f"{AWS}name": "edge"})}),
+    ("U305", {"cluster_": ON_HOST}),
     ("U301", {}),
     ("U302", {}),
 ]
 SILENT = [
+    ("U217", {"cluster_": balanced({f"{AWS}nlb-target-type": "ip"})}),
+    ("U217", {"cluster_": balanced({"load-balancer.hetzner.cloud/location": "fsn1"}, "NodePort")}),
+    (
+        "U210",
+        {"cluster_": balanced({"load-balancer.hetzner.cloud/location": "x"}), "options": PATCH},
+    ),
+    ("U216", {"cluster_": balanced({f"{AWS}name": "edge", "meta.helm.sh/release-name": "x"})}),
+    (
+        "U304",
+        {"cluster_": balanced({f"{AWS}scheme": "internal", "meta.helm.sh/release-name": "x"})},
+    ),
+    ("U305", {}),
     ("U101", {"objects": OURS}),
     ("U102", {"claims": claimed(listeners=["other"], clusters=["other"])}),
     ("U102", {"claims": (Claims(PLACE, frozenset([NAME]), exposure=KEY),)}),

@@ -64,7 +64,7 @@ def test_the_tables_of_all_namespaces(run, things):
 def test_wide_tables(run, things):
     done = run("get", "-o", "wide")
     heads = [table(text)[0] for text in done.out.strip().split("\n\n")]
-    assert [head[-1] for head in heads] == ["VIA", "SERVERS", "FIELD"]
+    assert [head[-1] for head in heads] == ["RESERVED", "SERVERS", "FIELD"]
 
 
 @pytest.mark.parametrize(

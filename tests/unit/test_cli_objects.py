@@ -8,6 +8,7 @@ import json
 import pytest
 import yaml
 
+from tests.unit.apiserver import Exec
 from tests.unit.builders import pod, service, udp
 
 NAME = "udp-default-coredns"
@@ -72,8 +73,18 @@ def test_of_many_ports_the_first_is_listed(run, server):
 def test_lists_wide(run):
     run(*EXPOSE, "--max-sessions", "77")
     headers, row = table(run("get", "coredns", "-o", "wide").out)
-    assert headers[-4:] == ["SESSIONS", "IDLE", "AFFINITY", "VIA"]
-    assert row[-4:] == ["77", "10s", "none", "companion"]
+    assert headers[-5:] == ["SESSIONS", "IDLE", "AFFINITY", "VIA", "RESERVED"]
+    assert " ".join(row).endswith("77 10s none companion 77 of 1046576")
+
+
+def test_what_is_reserved_counts_all_exposures_of_the_gateway(run, fakes):
+    fakes.file_limit = "20000\n"
+    run(*EXPOSE, "--max-sessions", "77")
+    run("expose", "coredns", "--name", "more", "-p", "5400:53", "--max-sessions", "100")
+    assert run("get", "coredns", "-o", "wide").out.splitlines()[1].endswith("177 of 18000")
+    assert "Gateway:     177 of 18000 sessions reserved" in run("describe", "coredns").out
+    fakes.deaf["istio-ingressgateway-1"] = Exec(error="gone")
+    assert run("get", "coredns", "-o", "wide").out.splitlines()[1].endswith("177 of ?")
 
 
 def test_lists_all_namespaces(run):

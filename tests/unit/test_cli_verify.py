@@ -24,7 +24,7 @@ def exposed(run, server, fakes):
 
 def probes(fakes):
     """The commands that ask a hop; what the gateway's Envoy is asked is left out."""
-    return [command for command in fakes.commands if command[0] != "pilot-agent"]
+    return [command for command in fakes.commands if command[0] not in ("pilot-agent", "cat")]
 
 
 def test_every_hop_answers(run, exposed, fakes):
@@ -453,6 +453,15 @@ def test_as_many_sessions_as_are_allowed(run, server, fakes):
     assert "with a higher --max-sessions" in found["remedy"]
 
 
+@pytest.mark.parametrize(("most", "warned"), [("1", True), ("2", False)])
+def test_nearly_as_many_sessions_as_are_allowed_is_a_warning(run, server, fakes, most, warned):
+    assert run(*EXPOSE, "--max-sessions", most).code == 0
+    fakes.sockets = [proc_net(SESSION)]
+    done = run("verify", "coredns")
+    assert done.code == 0
+    assert ("has 1 sessions open" in done.err and "--expect-rate" in done.err) is warned
+
+
 def test_policies_that_select_the_pods_are_named(run, exposed, server, fakes):
     def policy(name, namespace, **labels):
         spec = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"]}
@@ -575,4 +584,5 @@ def test_a_good_path_asks_nothing_more(run, exposed, server, fakes):
     paths = [request.path for request in server.requests]
     kinds = ("networkpolicies", "events", "log", "deployments")
     assert not [path for path in paths if path.rpartition("/")[2] in kinds]
-    assert not [command for command in fakes.commands if command[0] == "cat"]
+    # How many sessions are open, once for each gateway pod.
+    assert len([command for command in fakes.commands if command[0] == "cat"]) == 1

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import tracemalloc
 from typing import Any
@@ -24,6 +23,7 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.ownership import resolve
+from tests.support.forged import JSON, documents
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import access_log, manifests_of, response
 
@@ -34,81 +34,6 @@ READERS = {
     "accesslog": (AccessLogSpec, access_log()),
 }
 LONGEST_MESSAGE = 400
-
-SPECIAL = st.sampled_from(
-    [
-        *(None, True, False, 0, -1, 1, 53, 65535, 65536, 2**32, 2**63, 10**19, 1.5, 1e308),
-        *("", "x", "../..", "a/b", "a%2fb", "a\x00b", "\x1b[2J", "\u202eevil", "\ud800", "a" * 300),
-        *([], {}, [[]], {"": ""}, "1e999s", "10s", "-1s", "NaN"),
-    ]
-)
-JSON = st.recursive(
-    SPECIAL | st.integers() | st.floats() | st.text(max_size=30),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in decoded JSON, the whole first."""
-    found = [path] if path else []
-    if isinstance(value, (dict, list)):
-        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            found += paths_of(each, (*path, key))
-    return found
-
-
-@st.composite
-def changed_specs(draw: st.DrawFn, kind: str) -> str:
-    """A good annotation with some of its fields replaced, removed, or joined by others."""
-    data = json.loads(READERS[kind][1].to_json())
-    for _ in range(draw(st.integers(1, 3))):
-        paths = paths_of(data)
-        if not paths:
-            break
-        *parents, last = draw(st.sampled_from(paths))
-        place = data
-        for key in parents:
-            place = place[key]
-        action = draw(st.integers(0, 3))
-        if action == 0 and isinstance(place, dict):
-            del place[last]
-        elif action == 1 and isinstance(place, dict):
-            place[draw(st.text(max_size=9))] = copy.deepcopy(draw(JSON))
-        else:
-            place[last] = copy.deepcopy(draw(JSON))
-    return json.dumps(data)
-
-
-@st.composite
-def changed_texts(draw: st.DrawFn, kind: str) -> str:
-    """A good annotation with a part of its text replaced by other text."""
-    text = READERS[kind][1].to_json()
-    begin = draw(st.integers(0, len(text)))
-    end = draw(st.integers(begin, min(len(text), begin + 40)))
-    middle = draw(st.text(max_size=20) | st.sampled_from(["9" * 5000, "NaN", "Infinity", "1e999"]))
-    return text[:begin] + middle + text[end:]
-
-
-def documents(kind: str) -> st.SearchStrategy[str]:
-    """Annotations of every sort: nearly good, JSON, and no JSON at all."""
-    brackets = st.builds(lambda text, times: text * times, st.sampled_from("[{"), st.just(70_000))
-    nested = st.builds(
-        lambda text, times: text * times,
-        st.sampled_from(['{"a":', "[", '[{"":']),
-        st.integers(1, 99),
-    )
-    return st.one_of(
-        changed_specs(kind),
-        changed_specs(kind),
-        changed_texts(kind),
-        JSON.map(json.dumps),
-        st.text(max_size=60),
-        nested,
-        brackets,
-    )
 
 
 def check(kind: str, text: str) -> None:
@@ -144,7 +69,7 @@ def test_any_text_is_a_spec_or_an_error_of_ours(kind: str) -> None:
     read = 0
 
     @FUZZ
-    @given(documents(kind))
+    @given(documents(READERS[kind][1].to_json()))
     def fuzz(text: str) -> None:
         nonlocal read
         read += 1
@@ -208,7 +133,7 @@ def odd_objects(draw: st.DrawFn) -> dict[str, Any]:
         )
     if draw(st.booleans()):
         kind = draw(st.sampled_from(list(READERS)))
-        note = draw(documents(kind))
+        note = draw(documents(READERS[kind][1].to_json()))
         metadata["annotations"] = draw(st.none() | st.just({names.SPEC_ANNOTATION: note}))
     for field in ("name", "namespace"):
         if draw(st.booleans()):

@@ -20,6 +20,7 @@ from tests.unit.builders import (
     gateway_pod,
     gateway_service,
     plan_of,
+    proc_net,
     service,
     udp,
 )
@@ -151,8 +152,18 @@ def test_each_gateway_pods_listener_cluster_and_hosts(api, server, fakes):
     fakes.deaf[SECOND] = Exec(error="gone")
     first, second = rows(api)
     name = "udp-default-coredns-5300"
-    assert first == [POD, f"listener {name}, cluster {name}", "10.244.0.20:53, 10.244.0.21:53"]
-    assert second[0] == SECOND and "could not be asked" in second[1] and second[2] == ""
+    has, hosts = f"listener {name}, cluster {name}", "10.244.0.20:53, 10.244.0.21:53"
+    assert first == [POD, has, "? of 1125", hosts]
+    assert second[0] == SECOND and "could not be asked" in second[1] and second[2:] == ["", ""]
+
+
+def test_the_sessions_that_are_open_are_counted(api, fakes):
+    exposure = plan_of(ports=parse_port_requests(["5300:53"])).exposure
+    for write in writes(exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    fakes.sockets = [Exec(stdout=proc_net("10.244.0.20:53", "10.244.0.21:53", "10.9.9.9:53"))]
+    ((_, _, sessions, _),) = rows(api)
+    assert sessions == "2 of 1125"
 
 
 def test_what_a_gateway_does_not_have_is_said(api, server, fakes):
@@ -160,14 +171,14 @@ def test_what_a_gateway_does_not_have_is_said(api, server, fakes):
     for write in writes(plan_of(cluster_with_free_ports()).exposure):
         api.apply(write.manifest, before=None, manager=write.manager)
     name = "udp-default-coredns-5300"
-    assert rows(api) == [[POD, f"no listener {name}, no cluster {name}", ""]]
+    assert rows(api) == [[POD, f"no listener {name}, no cluster {name}", "? of 1125", ""]]
 
 
 def test_each_gateway_pods_route(api, server, fakes):
     put(server, response())
-    assert rows(api) == [[POD, f"route {route_name(response())}", ""]]
+    assert rows(api) == [[POD, f"route {route_name(response())}", "", ""]]
     fakes.stuck = True
-    assert rows(api) == [[POD, "no route", ""]]
+    assert rows(api) == [[POD, "no route", "", ""]]
 
 
 def test_what_is_not_at_a_gateway_has_no_rows(api, server, fakes):

@@ -1,0 +1,319 @@
+"""Many exposures at one gateway, many at once: none gets what its Envoy has no files for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from conftest import Result, Space, dns_server, eventually, finish, get, kubectl, run
+from test_gateways import gateway_manifests
+
+Load = Callable[..., "subprocess.Popen[str]"]
+# What the gateway's Envoy needs for itself (docs/limits.md).
+RESERVED = 2_000
+
+
+@dataclass
+class Edge:
+    """A gateway of the test's own.
+
+    Attributes:
+        space: where it is.
+        name: its name.
+    """
+
+    space: Space
+    name: str = "edge"
+
+    @property
+    def ref(self) -> str:
+        return f"{self.space.name}/{self.name}"
+
+    def pod(self) -> dict[str, Any]:
+        found = get("pods", "-n", self.space.name, "-l", f"app={self.name}")["items"]
+        (only,) = [p for p in found if "deletionTimestamp" not in p["metadata"]]
+        return dict(only)
+
+    def budget(self) -> int:
+        """The sessions that it has files for."""
+        script = (
+            'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" = envoy ] && cat $p/limits; done; true'
+        )
+        name = self.pod()["metadata"]["name"]
+        limits = kubectl(
+            "exec", "-n", self.space.name, name, "-c", "istio-proxy", "--", "sh", "-c", script
+        )
+        return int(limits.partition("Max open files")[2].split()[0]) - RESERVED
+
+    def restarts(self) -> int:
+        return int(self.pod()["status"]["containerStatuses"][0]["restartCount"])
+
+    def expose(self, name: str, port: int, *more: str) -> Result:
+        words = ("expose", "dns", "--name", name, "-p", f"{port}:53", "--gateway", self.ref)
+        return self.space.plugin(*words, *more)
+
+    def filters(self) -> dict[str, int]:
+        """The sessions of each EnvoyFilter that adds a listener."""
+        found = get("envoyfilters", "-n", self.space.name)["items"]
+        return {f["metadata"]["name"]: n for f in found if (n := granted(f))}
+
+    def address(self, name: str) -> tuple[str, int]:
+        """Cluster address and port of an exposure's companion Service."""
+        labels = f"kubectl-istio-udp/exposure={name}"
+        spec = get("service", "-n", self.space.name, "-l", labels)["items"][0]["spec"]
+        return spec["clusterIP"], spec["ports"][0]["port"]
+
+    def reservations(self) -> list[str]:
+        found = get("envoyfilters", "-n", self.space.name)["items"]
+        names = [item["metadata"]["name"] for item in found]
+        return [name for name in names if name.startswith("reserved-")]
+
+
+def granted(envoy_filter: dict[str, Any]) -> int:
+    """The sessions that an EnvoyFilter lets Envoy open, over all of its clusters."""
+    values = [p["patch"].get("value") or {} for p in envoy_filter["spec"].get("configPatches", ())]
+    breakers = [v["circuit_breakers"]["thresholds"][0] for v in values if "circuit_breakers" in v]
+    return sum(int(each["max_connections"]) for each in breakers)
+
+
+@pytest.fixture
+def edge(space: Space) -> Iterator[Edge]:
+    """A gateway in the test's namespace, which nobody finds who does not name it."""
+    space.apply(*dns_server(), *gateway_manifests("edge", "edge"))
+    yield Edge(space)
+    assert space.plugin("delete", "--all").code == 0
+
+
+@dataclass
+class Watched:
+    """What the EnvoyFilters of a namespace granted, all the while.
+
+    Attributes:
+        most: the most sessions that they granted together.
+        changes: how many changes were seen.
+    """
+
+    most: int = 0
+    changes: int = 0
+    _now: dict[str, int] = field(default_factory=dict)
+
+    def see(self, event: dict[str, Any]) -> None:
+        found = event["object"]
+        sessions = 0 if event["type"] == "DELETED" else granted(found)
+        self._now[found["metadata"]["name"]] = sessions
+        self.most = max(self.most, sum(self._now.values()))
+        self.changes += 1
+
+
+@contextmanager
+def watched(namespace: str) -> Iterator[Watched]:
+    """Watch a namespace's EnvoyFilters for as long as the context lasts."""
+    words = ["kubectl", "get", "envoyfilters", "-n", namespace, "--watch", "-o", "json"]
+    watch = subprocess.Popen(
+        [*words, "--output-watch-events"], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    seen = Watched()
+
+    def read() -> None:
+        assert watch.stdout
+        text, decoder = "", json.JSONDecoder()
+        for line in watch.stdout:
+            text += line
+            try:
+                event, end = decoder.raw_decode(text)
+            except ValueError:
+                continue
+            text = text[end:].lstrip()
+            seen.see(event)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield seen
+    finally:
+        watch.terminate()
+        watch.wait()
+        reader.join()
+
+
+def at_once(commands: list[Callable[[], Result]]) -> list[Result]:
+    """Run commands in parallel, begun together."""
+    results: list[Result] = [Result(-1, "", "")] * len(commands)
+    start = threading.Barrier(len(commands))
+
+    def go(number: int) -> None:
+        start.wait()
+        results[number] = commands[number]()
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(len(commands))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_three_at_once_and_clients_on_all_they_got(edge: Edge, port: int, load_pod: Load) -> None:
+    """Each asks for half of the gateway: two get it. Then clients fill both to the last session."""
+    half = edge.budget() // 2
+    flags = ("--max-sessions", str(half), "--idle-timeout", "60s")
+    with watched(edge.space.name) as seen:
+        results = at_once(
+            [lambda n=n: edge.expose(f"race-{n}", port + n, *flags) for n in range(3)]  # type: ignore[misc]
+        )
+    codes = sorted(result.code for result in results)
+    assert codes == [0, 0, 3], [result.both for result in results]
+    (refused,) = [result for result in results if result.code == 3]
+    assert "U108" in refused.err and "nothing was written" in refused.err
+    assert seen.changes and seen.most <= edge.budget()
+    won = edge.filters()
+    assert sum(won.values()) == 2 * half and edge.reservations() == []
+    # One after the other, from the same clients' ports; each session stays for 60 s.
+    words = ("--queries", str(half), "--rate", "900")
+    names = [f"race-{n}" for n, result in enumerate(results) if result.code == 0]
+    counts = [finish(load_pod(*edge.address(name), *words)) for name in names]
+    print(f"\n{len(names)} exposures of {half} sessions, filled: {counts}")
+    assert edge.restarts() == 0
+    assert all(count["answered"] > 0.9 * half for count in counts), counts
+
+
+def test_twenty_at_once(edge: Edge, port: int) -> None:
+    """Each asks for a ninth of the gateway: nine get it, at no time more; each loser says why."""
+    ninth = edge.budget() // 9
+    with watched(edge.space.name) as seen:
+        results = at_once(
+            [
+                lambda n=n: edge.expose(f"run-{n}", port + n, "--max-sessions", str(ninth))  # type: ignore[misc]
+                for n in range(20)
+            ]
+        )
+    assert sorted(r.code for r in results) == [0] * 9 + [3] * 11, [r.both for r in results]
+    assert all("U108" in r.err and "nothing was written" in r.err for r in results if r.code)
+    assert seen.most <= edge.budget()
+    assert sorted(edge.filters().values()) == [ninth] * 9
+    assert edge.reservations() == []
+    services = get("services", "-n", edge.space.name)["items"]
+    assert sum("udp-" in item["metadata"]["name"] for item in services) == 9
+
+
+def test_twenty_of_one_name(edge: Edge, port: int) -> None:
+    """One writes it; the others say so at once, or find it done; it answers."""
+    begun = time.monotonic()
+    results = at_once([lambda: edge.expose("one", port)] * 20)
+    print(f"\ntwenty of one name: {time.monotonic() - begun:.1f} s")
+    wrote = [
+        r
+        for r in results
+        if r.code == 0
+        and "envoyfilter" in r.out
+        and "udp-" in r.out
+        and "envoyfilter.networking.istio.io" in r.out
+        and "unchanged" not in r.out
+    ]
+    others = [r for r in results if r not in wrote]
+    assert len(wrote) == 1, [r.both for r in results]
+    for result in others:
+        said = "another run" in result.err if result.code else "unchanged" in result.out
+        assert said, result.both
+    assert len(edge.filters()) == 1 and edge.reservations() == []
+    verified = edge.space.verify("one")
+    assert verified.code == 0, verified.both
+
+
+def test_fifty_services_by_default_and_a_busy_one(edge: Edge, port: int, load_pod: Load) -> None:
+    """Fifty exposures fit beside one that expects 200 new clients a second and loses none."""
+    busy = edge.expose("busy", port, "--expect-rate", "200")
+    assert busy.code == 0, busy.both
+    sizes = []
+    for number in range(1, 51):
+        result = edge.expose(f"s{number}", port + number, "--no-wait", "--validate=none")
+        assert result.code == 0, result.both
+    sizes = sorted(edge.filters().values(), reverse=True)
+    print(f"\nof {edge.budget()}: {sizes}")
+    assert len(sizes) == 51 and sum(sizes) <= edge.budget() and sizes[-1] >= 100
+    count = finish(load_pod(*edge.address("busy"), "--queries", "6000", "--rate", "200"))
+    print(f"busy one: {count}")
+    assert count["lost"] == 0, count
+    wide = edge.space.plugin("get", "busy", "-o", "wide")
+    assert f"{sum(sizes)} of {edge.budget()}" in wide.out, wide.both
+
+
+@pytest.fixture
+def declared(edge: Edge) -> Iterator[None]:
+    """A controller beside the cluster, for the edge gateway alone."""
+    words = ["kubectl", "istio-udp", "controller", "run", "-n", edge.space.name, "--allow-all"]
+    words += ["--gateway-namespace", edge.space.name, "--file-limit", str(edge.budget() + RESERVED)]
+    log = open(f"/tmp/controller-{edge.space.name}.log", "w")  # noqa: SIM115
+    process = subprocess.Popen([*words, "--no-leader-elect", "--port", "0"], stderr=log)
+    yield
+    process.terminate()
+    process.wait(20)
+    log.close()
+    os.unlink(log.name)
+
+
+@pytest.mark.alone
+def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: int) -> None:
+    """Ten by annotation and ten by `expose`, a ninth each: nine in all, at no time more."""
+    ninth = edge.budget() // 9
+    for number in range(10):
+        service = f"declared-{number}"
+        kubectl("create", "service", "clusterip", service, "-n", edge.space.name, "--tcp=9:9")
+        patch = {
+            "metadata": {"labels": {"part-of": "race"}},
+            "spec": {"selector": {"app": "dns"}, "ports": [{"port": 53, "protocol": "UDP"}]},
+        }
+        kubectl(
+            "patch",
+            "service",
+            service,
+            "-n",
+            edge.space.name,
+            "--type=merge",
+            "-p",
+            json.dumps(patch),
+        )
+    with watched(edge.space.name) as seen:
+        annotate = [
+            lambda n=n: run(  # type: ignore[misc]
+                "kubectl", "annotate", "service", "-n", edge.space.name, f"declared-{n}",
+                f"kubectl-istio-udp/expose={port + 50 + n}:53",
+                f"kubectl-istio-udp/gateway={edge.ref}",
+                f"kubectl-istio-udp/max-sessions={ninth}",
+            )
+            for n in range(10)
+        ]  # fmt: skip
+        typed = [
+            lambda n=n: edge.expose(
+                f"typed-{n}", port + n, "--max-sessions", str(ninth), "--no-wait"
+            )  # type: ignore[misc]
+            for n in range(10)
+        ]
+        results = at_once([each for pair in zip(annotate, typed, strict=True) for each in pair])
+        eventually("nine are there", lambda: len(edge.filters()) == 9, 60)
+    assert seen.most <= edge.budget()
+    eventually("no reservation is left", lambda: edge.reservations() == [])
+    won = [r for r in results if "serverside-applied" in r.out]
+    names = edge.filters()
+    print(f"\nwon: {sorted(names)}")
+    assert len(won) == sum("typed" in name for name in names)
+    kubectl(
+        "annotate",
+        "services",
+        "-n",
+        edge.space.name,
+        "-l",
+        "part-of=race",
+        "kubectl-istio-udp/expose-",
+    )
+    eventually(
+        "the declared ones are gone", lambda: not any("declared" in n for n in edge.filters()), 60
+    )
