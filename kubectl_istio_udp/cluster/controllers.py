@@ -10,12 +10,12 @@ from typing import Any
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import exposure_of, list_exposures
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.events import newest
+from kubectl_istio_udp.kube.events import is_sealed, newest
+from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
 from kubectl_istio_udp.model.wish import Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing
@@ -116,7 +116,8 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
         ]
     )
     made = tuple(existing for existing in exposures if is_declared(existing))
-    told = newest(event for event in events if event.get("reportingComponent") == MANAGER)
+    secret = lease_secret(found_lease)
+    told = newest(event for event in events if is_sealed(event, secret))
     unmet = [
         found
         for service in sorted(services, key=_key)

@@ -77,7 +77,7 @@ class Controller:
         # Those that wait for a name, sessions or memory, and those that let an older one go first.
         self._short: set[Key] = set()
         self._yielding: dict[Key, set[Key]] = {}
-        self._teller = Teller(api, settings.identity)
+        self._teller = Teller(api, settings.identity, lambda: self._election.secret)
         self._ended = threading.Event()
         self._leading = threading.Event()
         self._changing = threading.Lock()

@@ -33,9 +33,15 @@ class _Budget:
 class Teller:
     """Writes Events; safe to use from several threads, each with another exposure."""
 
-    def __init__(self, api: Api, by: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the cluster, who says it, and what gives seconds."""
-        self._api, self._by, self._clock = api, by, clock
+    def __init__(
+        self,
+        api: Api,
+        by: str,
+        secret: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the cluster, who says it, what gives the secret that seals it, and seconds."""
+        self._api, self._by, self._secret, self._clock = api, by, secret, clock
         self._told: dict[Key, tuple[str, str, float]] = {}
         self._budgets: dict[str, _Budget] = {}
         self._lock = threading.Lock()
@@ -73,6 +79,7 @@ class Teller:
             message=outcome.message,
             warning=bad,
             by=self._by,
+            secret=self._secret(),
         )
         self._told[key] = (outcome.reason, outcome.message, now)
         return AGAIN_SECONDS if bad else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -21,7 +23,14 @@ _LONGEST_NAME = 200
 TOLD_ANNOTATION = f"{PREFIX}told"
 
 
-def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by: str) -> None:
+# On an Event: proves that the controller wrote it. A tenant may write Events in its namespace, with
+# any component's name.
+SEAL_ANNOTATION = f"{PREFIX}seal"
+
+
+def tell(
+    api: Api, about: About, *, reason: str, message: str, warning: bool, by: str, secret: str
+) -> None:
     """Write an Event about an object; the same one again where the same has been told before.
 
     Its name is made from what it says, so that telling it again (after a restart, or by another
@@ -34,6 +43,7 @@ def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by
         message: a sentence; cut to what an Event may hold.
         warning: whether it is a Warning, not Normal.
         by: who says so: the replica's name.
+        secret: what seals it, known to whoever may read the controller's namespace; "" for none.
 
     Raises:
         ClusterError: it was not written.
@@ -44,7 +54,7 @@ def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by
     said = hashlib.sha256(f"{about.uid}\0{reason}\0{message}".encode()).hexdigest()[:16]
     time = datetime.now(timezone.utc)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    event = {
+    event: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
@@ -68,7 +78,25 @@ def tell(api: Api, about: About, *, reason: str, message: str, warning: bool, by
         "lastTimestamp": now,
         "count": 1,
     }
+    if secret:
+        event["metadata"]["annotations"][SEAL_ANNOTATION] = _seal(event, secret)
     api.apply(event, before=None, manager=MANAGER, force=True)
+
+
+def is_sealed(event: Mapping[str, Any], secret: str) -> bool:
+    """Whether a controller that has this secret wrote an Event, and nobody has changed it."""
+    notes = event["metadata"].get("annotations") or {}
+    seal = str(notes.get(SEAL_ANNOTATION, ""))
+    return bool(secret) and hmac.compare_digest(seal.encode(), _seal(event, secret).encode())
+
+
+def _seal(event: Mapping[str, Any], secret: str) -> str:
+    """An HMAC of whom an Event is about, what it says, and when it was told."""
+    about = event["involvedObject"]
+    told = (event["metadata"].get("annotations") or {}).get(TOLD_ANNOTATION)
+    parts = [about.get(key) for key in ("kind", "namespace", "name", "uid")]
+    parts += [event.get("type"), event.get("reason"), event.get("message"), told]
+    return hmac.new(secret.encode(), json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 
 def newest(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:

@@ -101,6 +101,11 @@ class Election:
         """Who holds the Lease, "" where nobody does."""
         return _holder(self._seen)
 
+    @property
+    def secret(self) -> str:
+        """What only those who may read the Lease know: its uid; "" where there is no Lease."""
+        return lease_secret(self._seen)
+
     def holds(self) -> bool:
         """Whether a write may begin now: nobody else can hold the Lease before it has ended."""
         return self._leading and time.monotonic() < self._until
@@ -214,6 +219,11 @@ class Election:
         self._leading = False
         _log.info("leading no more: %s", why, extra={"identity": self.identity})
         self._ended()
+
+
+def lease_secret(lease: Mapping[str, Any] | None) -> str:
+    """The uid of a Lease, which the API server chose at random; "" for no Lease."""
+    return str(((lease or {}).get("metadata") or {}).get("uid") or "")
 
 
 def _holder(lease: Mapping[str, Any] | None) -> str:

@@ -15,6 +15,9 @@ import yaml
 
 from kubectl_istio_udp.cli.controller.run import JsonFormatter
 from kubectl_istio_udp.controller.run import LEASE
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.events import TOLD_ANNOTATION, tell
+from kubectl_istio_udp.model.wish import About
 from kubectl_istio_udp.render.controller import NAME, Installation, controller
 from tests.unit import builders
 from tests.unit.test_controller import space, until, wished
@@ -110,7 +113,7 @@ def test_install_dry_runs_write_nothing(run: Any, server: Any) -> None:
         assert server.writes() == []
 
 
-def test_status(run: Any, server: Any) -> None:
+def test_status(run: Any, server: Any, api: Api) -> None:
     assert run("controller", "status").code == 1
     run("controller", "install", "--image", IMAGE, "--no-wait")
     deployment = server.get("Deployment", "istio-udp", NAME)
@@ -119,19 +122,20 @@ def test_status(run: Any, server: Any) -> None:
     server.put({**lease, "apiVersion": "coordination.k8s.io/v1", "spec": {"holderIdentity": "me"}})
     assert run("controller", "status").code == 0
     server.put(wished())
-    event = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": "e", "namespace": "default"},
-        "type": "Warning",
-        "involvedObject": {"kind": "Service", "namespace": "default", "name": "coredns"},
-        "reason": "ExposeForbidden",
-        "message": "may not expose",
-        "reportingComponent": "kubectl-istio-udp",
-    }
-    forged = {**event, "message": "call me", "reportingComponent": "somebody"}
-    forged["metadata"] = {"name": "f", "namespace": "default"}
-    server.put(event, {**forged, "lastTimestamp": "2030-01-01T00:00:00Z"})
+    about = About.of(server.get("Service", "default", "coredns"))
+    no = {"reason": "ExposeForbidden", "warning": True, "by": "me"}
+    secret = server.get("Lease", "istio-udp", LEASE)["metadata"]["uid"]
+    tell(api, about, message="may not expose", secret=secret, **no)
+    (event,) = server.all("Event")
+    newer = {TOLD_ANNOTATION: "2030-01-01T00:00:00.000000Z"}
+    notes = {**event["metadata"]["annotations"], **newer}
+    for number, change in enumerate(
+        [{"message": "call me"}, {"type": "Normal"}, {"reason": "Exposed"}, {}]
+    ):
+        forged = {**event, **change}
+        metadata = {"name": f"f{number}", "namespace": "default", "annotations": notes}
+        server.put({**forged, "metadata": metadata, "lastTimestamp": "2030-01-01T00:00:00Z"})
+    tell(api, about, message="call me", secret="guessed", **no)
     done = run("controller", "status")
     assert done.code == 1
     assert "may not expose" in done.out and "2/2" in done.out and IMAGE in done.out

@@ -9,6 +9,7 @@ import pytest
 from kubectl_istio_udp.cluster.controllers import read_controller
 from kubectl_istio_udp.controller import telling
 from kubectl_istio_udp.controller.outcome import OK, REFUSED, Outcome
+from kubectl_istio_udp.controller.run import LEASE
 from kubectl_istio_udp.controller.telling import AGAIN_SECONDS, Teller
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN
@@ -24,7 +25,7 @@ NO, YES = Outcome(REFUSED, FORBIDDEN, "no"), Outcome(OK, EXPOSED, "yes")
 
 
 def unmet(api: Api) -> list[tuple[str, bool, str]]:
-    found = read_controller(api, "istio-udp", "c", "l").unmet
+    found = read_controller(api, "istio-system", "c", LEASE).unmet
     return [(each.name, each.exposed, each.reason) for each in found]
 
 
@@ -44,7 +45,7 @@ def says(running: Running, what: str) -> Any:
 def test_a_request_that_is_refused_over_what_is_exposed_is_unmet(
     running: Running, asked: dict[str, Any], said: str
 ) -> None:
-    running.start()
+    running.start(elect=True)
     running.server.put(wished())
     running.exposed()
     running.tells("Exposed")
@@ -57,7 +58,7 @@ def test_a_request_that_is_refused_over_what_is_exposed_is_unmet(
 
 
 def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> None:
-    running.start()
+    running.start(elect=True)
     running.server.put(wished())
     running.exposed()
     running.tells("Exposed")
@@ -71,7 +72,7 @@ def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> Non
 
 def test_administrators_are_told_who_has_the_port(running: Running) -> None:
     running.server.put(space("other", "5300"))
-    running.start()
+    running.start(elect=True)
     running.server.put(wished())
     running.exposed()
     running.server.put(wished("late", namespace="other"))
@@ -84,7 +85,7 @@ def test_what_is_still_bad_is_told_again_before_it_is_forgotten(
     api: Api, server: ApiServer
 ) -> None:
     now = 0.0
-    teller = Teller(api, "one", lambda: now)
+    teller = Teller(api, "one", lambda: "secret", lambda: now)
     assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS
     now = 100.0
     assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS - 100
@@ -105,7 +106,7 @@ def test_a_namespace_has_a_budget_of_events_and_others_have_theirs(
 ) -> None:
     monkeypatch.setattr(telling, "_AT_ONCE", 3)
     now = 0.0
-    teller = Teller(api, "one", lambda: now)
+    teller = Teller(api, "one", lambda: "secret", lambda: now)
     for number in range(20):
         last = teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, f"no {number}"))
     assert len(server.all("Event")) == 3 and last is not None and last < 60
