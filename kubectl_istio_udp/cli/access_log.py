@@ -11,6 +11,7 @@ from kubectl_istio_udp.cli.applying import (
     Applying,
     applying_options,
     refuse_or_tell,
+    tell_changes,
     tell_removed,
     write_all,
 )
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
     from kubectl_istio_udp.model.mesh import Mesh
 
+_EVERY = Duration(5)
+
 
 @click.command("access-log")
 @click.option(
     "--every",
     type=options.DURATION,
-    default="5s",
-    show_default=True,
-    help="Time between two lines of a connection, at least 1ms.",
+    help=f"Time between two lines of a connection, at least 1ms.  [default: {_EVERY}]",
 )
 @click.option("--mesh", is_flag=True, help="Every proxy of the mesh, in place of a namespace's.")
 @options.gateway_options
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--direction",
     type=click.Choice([direction.value for direction in Direction]),
-    default=Direction.ANY.value,
-    show_default=True,
-    help="Connections that a sidecar accepts, those that it makes, or both.",
+    help="Connections that a sidecar accepts, those that it makes, or both.  "
+    f"[default: {Direction.ANY.value}]",
 )
 @click.option("--off", is_flag=True, help="Take the access log of this reach away.")
 @click.option("--name", help="Name of the access log; else made from its reach.")
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
 @options.cluster_options
 def command(
     *,
-    every: Duration,
+    every: Duration | None,
     mesh: bool,
     gateway: GatewayChoice,
     selector: str | None,
-    direction: str,
+    direction: str | None,
     off: bool,
     name: str | None,
     applying: Applying,
@@ -67,7 +67,8 @@ def command(
 ) -> None:
     """Have proxies log long TCP connections periodically, not only when they end.
 
-    Of a namespace's pods (-n), of the whole mesh (--mesh), or of a gateway (--gateway).
+    Of a namespace's pods (-n), of the whole mesh (--mesh), or of a gateway (--gateway). Run it
+    again to change a setting; what is not named stays as it is.
     """
     from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.checks.accesslog import check_access_log
@@ -82,18 +83,21 @@ def command(
     settings = read_mesh(api)
     namespace, chosen, labels = _place(api, reach, gateway, labels, settings, common)
     given = check_dns_label(name, "access log") if name else None
-    ours = given or default_name(reach, labels, chosen, Direction(direction))
+    named = Direction(direction) if direction else None
+    ours = given or default_name(reach, labels, chosen, named or Direction.ANY)
     if off:
         _take_off(api, namespace, ours, applying)
         return
     snapshot = read_access_log_snapshot(api, settings, namespace, ours)
+    # What is not named stays as it is.
+    before = snapshot.present if snapshot.present and snapshot.present.reach is reach else None
     spec = AccessLogSpec(
         namespace=namespace,
         name=ours,
-        every=every,
+        every=every or (before.every if before else _EVERY),
         reach=reach,
-        selector=labels,
-        direction=Direction(direction),
+        selector=before.selector if before and given and not labels else labels,
+        direction=named or (before.direction if before else Direction.ANY),
     )
     _check_name(spec, snapshot.present, given)
     versions = [proxy.istio for proxy in snapshot.reached(spec)]
@@ -101,6 +105,8 @@ def command(
     decided = f"{len(versions)} {'proxy' if len(versions) == 1 else 'proxies'} in reach; "
     refuse_or_tell(check_access_log(spec, snapshot), decided + f"set by {spec.log_field.value}")
     writes = access_log_writes(spec, applying.manager)
+    if snapshot.present:
+        tell_changes(snapshot.present, spec)
     changes = change_set(spec.kind, spec.key, snapshot.objects, writes=writes)
     write_all(api, changes, applying, flags={spec.log_field.value: "--every"})
     if applying.dry_run == "none" and applying.output is None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.checks.findings import Finding
     from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.model.kinds import Spec
     from kubectl_istio_udp.model.write import Write
 
 
@@ -118,6 +119,18 @@ def refuse_or_tell(findings: Sequence[Finding], first: str) -> None:
 
 def _hints(finding: Finding) -> list[str]:
     return [finding.hint] if finding.hint else []
+
+
+def tell_changes(before: Spec, after: Spec) -> None:
+    """Show each setting that changes of what exists, before it is written."""
+    from kubectl_istio_udp.model.settings import differences, settings_of
+    from kubectl_istio_udp.output.printing import note
+
+    changed = differences(settings_of(before), settings_of(after))
+    if changed:
+        note(f"changes of {after.kind.words} {after.name}:")
+    for line in changed:
+        note(f"  {line}")
 
 
 def write_all(

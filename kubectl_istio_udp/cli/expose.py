@@ -14,6 +14,7 @@ from kubectl_istio_udp.cli.applying import (
     applying_options,
     kept_while_waiting,
     refuse_or_tell,
+    tell_changes,
     write_all,
 )
 from kubectl_istio_udp.cli.reserving import decide_until_it_fits, reserve_if_changed
@@ -28,7 +29,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.plan import Plan, plan
 from kubectl_istio_udp.model.ports import parse_port_requests, port_numbers
 from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
-from kubectl_istio_udp.model.settings import Named, differences, settings_of
+from kubectl_istio_udp.model.settings import Named
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.apply.transaction import Transaction
@@ -201,7 +202,7 @@ def _decide_and_write(
     planned = plan(request, snapshot)
     check_plan(planned, snapshot)
     if before:
-        _tell_changes(before, planned.exposure.spec)
+        tell_changes(before, planned.exposure.spec)
     _write(api, planned.exposure, snapshot, existing, applying)
 
 
@@ -250,17 +251,6 @@ def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[st
         ),
         **read,
     )
-
-
-def _tell_changes(before: ExposureSpec, after: ExposureSpec) -> None:
-    """Show each setting of an existing exposure that changes, before it is written."""
-    from kubectl_istio_udp.output.printing import note
-
-    changed = differences(settings_of(before), settings_of(after))
-    if changed:
-        note(f"changes of exposure {after.name}:")
-    for line in changed:
-        note(f"  {line}")
 
 
 def check_plan(planned: Plan, snapshot: Snapshot) -> None:

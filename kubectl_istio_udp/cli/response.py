@@ -14,6 +14,7 @@ from kubectl_istio_udp.cli.applying import (
     applying_options,
     kept_while_waiting,
     refuse_or_tell,
+    tell_changes,
     write_all,
 )
 from kubectl_istio_udp.model.errors import UsageError
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.response import Answer, Response
+    from kubectl_istio_udp.model.response import Answer, Response, ResponseSpec
 
 _LAST_PORT = 65_535
+_HTTP_PORT = 80
 # What decides a field of Envoy's route.
 _FLAGS = {
     "status": "--status",
@@ -37,8 +39,8 @@ _FLAGS = {
 
 @click.command("response")
 @click.argument("path")
-@click.option("--status", type=int, default=200, show_default=True, help="HTTP status, 200 to 599.")
-@click.option("--body", metavar="TEXT", help="Body of the answer.")
+@click.option("--status", type=int, help="HTTP status, 200 to 599.  [default: 200]")
+@click.option("--body", metavar="TEXT", help="Body of the answer; '' for none.")
 @click.option(
     "--body-file",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
@@ -50,9 +52,13 @@ _FLAGS = {
     "headers",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Header of the answer; repeatable.",
+    help="Header of the answer; repeatable. Those that are named replace all former ones.",
 )
-@click.option("--prefix", is_flag=True, help="Answer every path that begins so.")
+@click.option(
+    "--prefix/--no-prefix",
+    default=None,
+    help="Match every path with this prefix.  [default: no]",
+)
 @click.option(
     "--host",
     "hosts",
@@ -69,9 +75,7 @@ _FLAGS = {
 @click.option(
     "--gateway-port",
     type=click.IntRange(1, _LAST_PORT),
-    default=80,
-    show_default=True,
-    help="Port of the gateway's HTTP server.",
+    help="Port of the gateway's HTTP server.  [default: 80]",
 )
 @click.option(
     "--create-gateway",
@@ -81,10 +85,8 @@ _FLAGS = {
 @click.option(
     "--api",
     type=click.Choice(["auto", "virtualservice", "envoyfilter"]),
-    default="auto",
-    show_default=True,
     help="What makes Istio answer. auto: a VirtualService from Istio 1.15 on, an EnvoyFilter "
-    "before. An EnvoyFilter's answer goes before every VirtualService's route.",
+    "before. An EnvoyFilter's answer goes before every VirtualService's route.  [default: auto]",
 )
 @click.option("--name", help="Name of the response; else made from the path.")
 @applying_options(waiting=True)
@@ -92,18 +94,18 @@ _FLAGS = {
 def command(
     *,
     path: str,
-    status: int,
+    status: int | None,
     body: str | None,
     body_file: str | None,
     binary: bool,
     headers: tuple[str, ...],
-    prefix: bool,
+    prefix: bool | None,
     hosts: tuple[str, ...],
     mesh: bool,
     gateway: GatewayChoice,
-    gateway_port: int,
+    gateway_port: int | None,
     create_gateway: bool,
-    api: str,
+    api: str | None,
     name: str | None,
     applying: Applying,
     common: options.Common,
@@ -112,27 +114,39 @@ def command(
 
     Says beforehand whether this response or somebody else's VirtualService would answer, and
     refuses what would take other paths of a host away from it. `direct /PATH` is short for it.
+    Run it again to change a setting; what is not named stays as it is.
     """
     from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.checks.response import check_response
     from kubectl_istio_udp.cluster.responses import read_response_snapshot
-    from kubectl_istio_udp.model.response import ResponseApi
+    from kubectl_istio_udp.model.response import ResponseApi, default_name
     from kubectl_istio_udp.model.responseplan import ResponseRequest, plan_response
     from kubectl_istio_udp.render.response import response_writes
 
     content = _content(body, body_file, binary)
-    answer = _answer(path, status, content, binary, prefix, headers, hosts)
-    if mesh and (create_gateway or gateway.name or gateway.selector):
+    named = (path, status, content, binary, prefix, headers, hosts)
+    _answer(*named, None)  # which refuses what is wrong before anything is sent
+    at_gateway = bool(create_gateway or gateway.name or gateway.selector)
+    if mesh and at_gateway:
         raise UsageError("--mesh answers at sidecars; it does not go with a gateway's options")
+    if name:
+        check_dns_label(name, "response")
     server = common.connect()
+    namespace = common.namespace_of(server)
+    before, kept = _read_existing(server, namespace, name or default_name(path), content)
+    if before and not at_gateway:
+        mesh = mesh or before.mesh
+    if before and before.gateway and not mesh:
+        gateway = gateway.or_known(before.gateway)
+    kept_api = before.api if before else None
     request = ResponseRequest(
-        namespace=common.namespace_of(server),
-        answer=answer,
-        content=content or b"",
-        name=check_dns_label(name, "response") if name else None,
+        namespace=namespace,
+        answer=_answer(*named, before.answer if before else None),
+        content=kept if content is None else content,
+        name=name,
         mesh=mesh,
-        gateway_port=gateway_port,
-        api=None if api == "auto" else ResponseApi(api),
+        gateway_port=gateway_port or (before.gateway_port if before else _HTTP_PORT),
+        api=kept_api if api is None else None if api == "auto" else ResponseApi(api),
         create_gateway=create_gateway,
     )
     snapshot = read_response_snapshot(server, request, gateway)
@@ -141,6 +155,8 @@ def command(
     decided = f"answered by {response.spec.api.value} ({planned.reason})"
     refuse_or_tell(check_response(response, snapshot), decided)
     spec = response.spec
+    if before:
+        tell_changes(before, spec)
     writes = response_writes(response, applying.manager)
     write_all(
         server,
@@ -161,6 +177,31 @@ def command(
         )
 
 
+def _read_existing(
+    api: Api, namespace: str, name: str, content: bytes | None
+) -> tuple[ResponseSpec | None, bytes]:
+    """The response of this name as it is, and its body where the command line names none.
+
+    Raises:
+        UsageError: its body cannot be read back.
+    """
+    from kubectl_istio_udp.cluster.existing import get_existing
+    from kubectl_istio_udp.model.response import ResponseSpec
+    from kubectl_istio_udp.render.response import read_content
+
+    found = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
+    spec = found[0].spec if found else None
+    if not isinstance(spec, ResponseSpec):
+        return None, b""
+    kept = read_content(found[0].objects, spec) if content is None else b""
+    if kept is None:
+        raise UsageError(
+            f"the body of response {name} cannot be read back from its objects",
+            hints=["name it again: --body or --body-file; or none: --body ''"],
+        )
+    return spec, kept
+
+
 def _content(body: str | None, body_file: str | None, binary: bool) -> bytes | None:
     if body is not None and body_file is not None:
         raise UsageError("--body and --body-file do not go together")
@@ -178,26 +219,30 @@ def _content(body: str | None, body_file: str | None, binary: bool) -> bytes | N
 
 def _answer(
     path: str,
-    status: int,
+    status: int | None,
     content: bytes | None,
     binary: bool,
-    prefix: bool,
+    prefix: bool | None,
     headers: tuple[str, ...],
     hosts: tuple[str, ...],
+    before: Answer | None,
 ) -> Answer:
+    """What is named, over what the response has (`before`), or over the defaults."""
     from kubectl_istio_udp.model.response import Answer, Body, parse_header
 
     parsed = tuple(map(parse_header, headers))
     twice = [name for name, _ in parsed if sum(name == other for other, _ in parsed) > 1]
     if twice:
         raise UsageError(f"--header {twice[0]} is given twice")
+    kept = before or Answer(path, 200)
+    named_body = Body.of(content, binary) if content else None
     return Answer(
         path=path,
-        status=status,
-        body=Body.of(content, binary) if content else None,
-        prefix=prefix,
-        headers=parsed,
-        hosts=tuple(dict.fromkeys(hosts)) or ("*",),
+        status=kept.status if status is None else status,
+        body=kept.body if content is None else named_body,
+        prefix=kept.prefix if prefix is None else prefix,
+        headers=parsed or kept.headers,
+        hosts=tuple(dict.fromkeys(hosts)) or kept.hosts,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -16,8 +17,10 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
     Options,
 )
+from kubectl_istio_udp.model.kinds import Spec
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.response import ResponseSpec
 
 Value = TypeVar("Value")
 
@@ -144,11 +147,42 @@ def _first(named: Value | None, kept: Value) -> Value:
     return kept if named is None else named
 
 
-def settings_of(spec: ExposureSpec) -> dict[str, str]:
-    """The settings of an exposure as a person reads them, by the names of options and annotations.
+def settings_of(spec: Spec) -> dict[str, str]:
+    """The settings as a person reads them, by the names of options and annotations.
 
     What follows from them by itself (listener ports, names in Envoy) is left out.
     """
+    if isinstance(spec, AccessLogSpec):
+        return _access_log_settings(spec)
+    if isinstance(spec, ResponseSpec):
+        return _response_settings(spec)
+    return _exposure_settings(spec) if isinstance(spec, ExposureSpec) else {}
+
+
+def _access_log_settings(spec: AccessLogSpec) -> dict[str, str]:
+    return {
+        "every": str(spec.every),
+        "reach": spec.reach.value,
+        "selector": ",".join(f"{key}={value}" for key, value in sorted(spec.selector.items())),
+        "direction": spec.direction.value,
+    }
+
+
+def _response_settings(spec: ResponseSpec) -> dict[str, str]:
+    answer = spec.answer
+    body = answer.body
+    return {
+        "path": answer.path + ("*" if answer.prefix else ""),
+        "status": str(answer.status),
+        "body": f"{body.size} bytes, sha256 {body.sha256[:12]}" if body else "",
+        "headers": ",".join(f"{name}={value}" for name, value in answer.headers),
+        "hosts": ",".join(answer.hosts),
+        "at": f"{spec.gateway}:{spec.gateway_port}" if spec.gateway else "mesh",
+        "api": spec.api.value,
+    }
+
+
+def _exposure_settings(spec: ExposureSpec) -> dict[str, str]:
     options = spec.options
     return {
         "service": spec.service,

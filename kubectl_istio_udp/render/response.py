@@ -7,6 +7,8 @@ Envoy's API documentation of `config.route.v3.Route`.
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_istio_udp.model import names
@@ -44,6 +46,38 @@ def route_name(response: Response) -> str:
     """
     route = _route(response)
     return f"{response.spec.object_name}-{revision(route)}"
+
+
+def read_content(objects: Iterable[Mapping[str, Any]], spec: ResponseSpec) -> bytes | None:
+    """The body of a response that exists, read back from its objects.
+
+    Returns:
+        None where it has a body that is in none of them: somebody changed it.
+    """
+    body = spec.answer.body
+    if body is None:
+        return b""
+    for found in _bodies(list(objects)):
+        text, raw = (found.get(key) for key in ("string", "bytes"))
+        text, raw = text or found.get("inline_string"), raw or found.get("inline_bytes")
+        try:
+            content = base64.b64decode(raw) if isinstance(raw, str) else str(text or "").encode()
+        except ValueError:
+            continue
+        if hashlib.sha256(content).hexdigest() == body.sha256:
+            return content
+    return None
+
+
+def _bodies(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every `body` in manifests, of a VirtualService's directResponse or of Envoy's."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("body"), Mapping):
+            yield value["body"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _bodies(each)
 
 
 def _gateway(response: Response) -> dict[str, Any]:

@@ -395,6 +395,20 @@ class Mesh:
         )
 
 
+def test_what_is_not_named_stays_and_changes_are_shown(run, mesh):
+    words = ("--every", "1s", "--direction", "inbound", "-l", "app=web")
+    assert run("access-log", "--name", "web", *words).code == 0
+    there = mesh.state()
+    done = run("access-log", "--name", "web")
+    assert done.code == 0 and " -> " not in done.err
+    assert mesh.state() == there
+    done = run("access-log", "--name", "web", "--direction", "outbound")
+    assert [line.strip() for line in done.err.splitlines() if " -> " in line] == [
+        "direction: inbound -> outbound"
+    ]
+    assert interval(mesh, name="accesslog-default-web") == ("SIDECAR_OUTBOUND", options("1s"))
+
+
 @pytest.fixture
 def proxies(mesh, fakes, monkeypatch):
     for name in ("_LEAST_LINES_SECONDS", "_LATE_SECONDS"):

@@ -232,11 +232,46 @@ def test_the_same_again_changes_nothing(run, edge):
     assert len(edge.requests) > count
 
 
-def test_a_change_takes_the_place_of_what_was(run, edge):
+def test_what_is_not_named_stays_and_changes_are_shown(run, edge):
     run(*HELLO, "--header", "x-a=1")
-    assert run("direct", "/hello", "--status", "404").code == 0
+    done = run("direct", "/hello", "--status", "404")
+    assert done.code == 0
+    assert route(edge)["directResponse"] == {"status": 404, "body": {"string": "hi"}}
+    assert route(edge)["headers"]["response"]["set"] == {"x-a": "1"}
+    assert [line.strip() for line in done.err.splitlines() if " -> " in line] == [
+        "status: 200 -> 404"
+    ]
+    again = run("direct", "/hello")
+    assert again.code == 0 and " -> " not in again.err
+    assert again.out == f"{VIRTUAL_SERVICE} unchanged\n"
+    bare = run("direct", "/hello", "--body", "", "--header", "x-b=2")
+    assert "-> none" in bare.err and "headers: x-a=1 -> x-b=2" in bare.err
     assert route(edge)["directResponse"] == {"status": 404}
-    assert "headers" not in route(edge)
+
+
+def test_the_api_and_a_binary_body_stay(run, edge, tmp_path):
+    body = tmp_path / "body"
+    body.write_bytes(b"\xff\x00")
+    words = ("direct", "/hello", "--body-file", str(body), "--binary", "--api", "envoyfilter")
+    assert run(*words, "--prefix").code == 0
+    done = run("direct", "/hello", "--status", "201")
+    assert [line.strip() for line in done.err.splitlines() if " -> " in line] == [
+        "status: 200 -> 201"
+    ]
+    patch = written(edge, "EnvoyFilter", "istio-system")["spec"]["configPatches"][0]["patch"]
+    direct = patch["value"]["direct_response"]
+    assert direct == {"status": 201, "body": {"inline_bytes": "/wA="}}
+    assert patch["value"]["match"] == {"prefix": "/hello"}
+
+
+def test_a_body_that_somebody_changed_must_be_named(run, edge):
+    run(*HELLO)
+    changed = written(edge)
+    changed["spec"]["http"][0]["directResponse"]["body"]["string"] = "theirs"
+    edge.put(changed)
+    done = run("direct", "/hello", "--status", "404", "--force-conflicts")
+    assert done.code == 2 and "cannot be read back" in done.err
+    assert run(*HELLO, "--force-conflicts").code == 0
 
 
 # -- showing without writing --------------------------------------------------------------------

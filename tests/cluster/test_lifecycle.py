@@ -1,0 +1,237 @@
+"""What runs leave behind, what they keep, and what `get` says: at a gateway of the test's own."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Space, dns_server, eventually, get, kubectl, own_objects, run
+from test_gateways import gateway_manifests
+
+OWN = "edge"
+HOOK = "kubectl-istio-udp/expose"
+
+
+@pytest.fixture
+def edge(space: Space) -> Iterator[str]:
+    """A gateway in the test's namespace, which no other test takes for its own."""
+    space.apply(*gateway_manifests(OWN, OWN), *dns_server())
+    yield f"{space.name}/{OWN}"
+    space.plugin("delete", "--all")
+    kubectl("delete", "deployment", "-n", space.name, OWN, "--wait=false")
+
+
+def gateway_ports(space: Space) -> list[tuple[int, str]]:
+    """(port, protocol) of the gateway's own Service."""
+    ports = get("service", "-n", space.name, OWN)["spec"]["ports"]
+    return sorted((port["port"], port["protocol"]) for port in ports)
+
+
+def status(space: Space, name: str = "dns") -> dict[str, Any]:
+    """An exposure's status, as `get -o json` has it."""
+    shown = space.plugin("get", name, "-o", "json")
+    assert shown.code == 0, shown.both
+    return dict(json.loads(shown.out)["status"])
+
+
+def reasons(space: Space) -> list[str]:
+    """What fails, by the reasons of the conditions."""
+    return [c["reason"] for c in status(space)["conditions"][1:] if c["status"] == "False"]
+
+
+def killed_after(space: Space, seconds: float, *words: str) -> None:
+    """Start a command and end it by SIGKILL, unless it has ended by then."""
+    command = ["kubectl", "istio-udp", *words, "-n", space.name]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def left_over(space: Space) -> list[str]:
+    """All objects in the test's namespace that a run could leave."""
+    kinds = "envoyfilters,serviceentries,services"
+    items = get(kinds, "-n", space.name)["items"]
+    return sorted(f"{item['kind']} {item['metadata']['name']}" for item in items)
+
+
+# -- leftovers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_runs_leave_nothing_after_a_delete(
+    space: Space, edge: str, port: int, seed: int
+) -> None:
+    """Runs with changing settings, each killed at some moment; then one delete."""
+    chance = random.Random(seed)
+    before, ports = left_over(space), gateway_ports(space)
+    for _ in range(5):
+        flags = ["-p", f"{port + chance.randrange(2)}:53", "--gateway", edge]
+        flags += ["--gateway-service", chance.choice(["patch", "companion", "none"])]
+        flags += ["--discovery", chance.choice(["selector", "static"])]
+        verb = ["delete", "dns"] if chance.random() < 0.25 else ["expose", "dns", *flags]
+        killed_after(space, chance.uniform(0.3, 2.0), *verb)
+    deleted = space.plugin("delete", "dns", "--ignore-not-found")
+    assert deleted.code == 0, deleted.both
+    assert left_over(space) == before
+    assert gateway_ports(space) == ports
+    assert own_objects(space) == []
+
+
+def test_a_way_that_timed_out_is_finished_by_the_next_run(
+    space: Space, edge: str, port: int
+) -> None:
+    ports = gateway_ports(space)
+    words = ("dns", "-p", f"{port}:53", "--gateway", edge)
+    space.expose(*words, "--gateway-service", "patch")
+    # Nobody answers within a millisecond.
+    changed = (*words, "--gateway-service", "companion", "--idle-timeout", "20s")
+    space.expose(*changed, "--timeout", "1ms", code=3)
+    done = space.expose(*changed)
+    assert "(its UDP ports of ours)" in done.out
+    assert gateway_ports(space) == ports
+    assert space.verify("dns").code == 0
+    assert space.plugin("delete", "dns").code == 0
+    assert gateway_ports(space) == ports and own_objects(space) == []
+
+
+# -- the gateway's own Service -------------------------------------------------------------------
+
+
+def test_a_printed_manifest_never_touches_the_gateways_service(
+    space: Space, edge: str, port: int
+) -> None:
+    """Applied, pruned and deleted as a whole; the port is added by the command that is shown."""
+    ports = gateway_ports(space)
+    words = ("expose", "dns", "-p", "80:53", "--gateway", edge, "--gateway-service", "patch")
+    printed = space.plugin(*words, "--dry-run=client", "-o", "yaml")
+    assert printed.code == 0, printed.both
+    assert "[U230]" in printed.err
+    kinds = [manifest["kind"] for manifest in yaml.safe_load_all(printed.out)]
+    assert kinds == ["ServiceEntry", "EnvoyFilter"]
+    kubectl("apply", "-f", "-", stdin=printed.out)
+    assert gateway_ports(space) == ports
+    (line,) = [line for line in printed.err.splitlines() if "kubectl apply --server-side" in line]
+    assert run("sh", "-c", line).code == 0
+    assert gateway_ports(space) == sorted([*ports, (80, "UDP")])
+    eventually("it answers", lambda: space.verify("dns").code == 0)
+    kubectl("delete", "-f", "-", stdin=printed.out)
+    assert gateway_ports(space) == sorted([*ports, (80, "UDP")])
+    assert space.plugin("delete", "dns").code == 0
+    assert gateway_ports(space) == ports
+
+
+# -- settings ------------------------------------------------------------------------------------
+
+
+def test_settings_stay_and_changes_are_shown(space: Space, edge: str, port: int) -> None:
+    words = ("-p", f"{port}:53", "--gateway", edge, "--idle-timeout", "1m")
+    space.expose("dns", *words, "--affinity", "source-ip", "--gateway-service", "none")
+    before = own_objects(space)
+    same = space.plugin("expose", "dns")
+    assert same.code == 0 and " -> " not in same.err, same.both
+    assert own_objects(space) == before
+    more = space.plugin("expose", "dns", "-p", f"{port + 1}:53")
+    assert f"ports: {port}:53/UDP -> {port}" in more.err, more.both
+    assert space.verify("dns").code == 0
+    less = space.plugin("expose", "dns", "--remove-port", str(port))
+    assert less.code == 0 and f"-> {port + 1}:53/UDP" in less.err, less.both
+    changed = space.plugin("expose", "dns", "--idle-timeout", "10s")
+    assert "idle-timeout: 60s -> 10s" in changed.err
+    assert changed.err.count(" -> ") == 1
+    assert space.verify("dns").code == 0
+
+
+# -- whose it is ---------------------------------------------------------------------------------
+
+
+def test_what_an_annotation_declares_is_left_to_it(space: Space, edge: str, port: int) -> None:
+    """As after an uninstalled controller: its marks, and the annotation, are still there."""
+    space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
+    space.expose("dns", "-p", f"{port + 1}:53", "--name", "mine", "--gateway", edge)
+    labels = f"kubectl-istio-udp/exposure=dns,kubectl-istio-udp/namespace={space.name}"
+    for kind in ("envoyfilters", "serviceentries", "services"):
+        mark = "kubectl-istio-udp/source=service"
+        kubectl("label", kind, "-n", space.name, "-l", labels, mark)
+    # Not a port that a controller, if one runs here, would be allowed.
+    kubectl("annotate", "service", "-n", space.name, "dns", f"{HOOK}={port}:53")
+    refused = space.plugin("delete", "dns")
+    assert refused.code == 3
+    assert f"kubectl annotate service -n {space.name} dns {HOOK}-" in refused.err
+    space.expose("dns", "--idle-timeout", "20s", code=3)
+    assert space.plugin("delete", "--all").code == 3
+    owners = {line.split()[0]: line for line in space.plugin("get").out.splitlines()}
+    assert "annotation" in owners["dns"] and "mine" not in owners
+    kubectl("annotate", "service", "-n", space.name, "dns", f"{HOOK}-")
+    assert space.plugin("delete", "dns", "--ignore-not-found").code == 0
+    eventually("it is gone", lambda: not own_objects(space))
+
+
+# -- status --------------------------------------------------------------------------------------
+
+
+def test_status_names_what_is_wrong(space: Space, edge: str, port: int) -> None:
+    space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
+    assert reasons(space) == []
+    described = space.plugin("describe", "dns").out
+    assert "Programmed" in described and "Addressed" in described
+
+    kubectl("scale", "-n", space.name, "deploy/dns", "--replicas=0")
+    eventually("no endpoint", lambda: reasons(space) == ["NoEndpoints"])
+    assert "NoEndpoints" in space.plugin("get").out
+    kubectl("scale", "-n", space.name, "deploy/dns", "--replicas=1")
+    eventually("an endpoint", lambda: reasons(space) == [])
+
+    mine = get("envoyfilter", "-n", space.name)["items"][0]
+    by_hand = {
+        "apiVersion": mine["apiVersion"],
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "by-hand", "namespace": space.name},
+        "spec": mine["spec"],
+    }
+    for patch in by_hand["spec"]["configPatches"]:
+        if "value" in patch["patch"]:
+            patch["patch"]["value"]["name"] += "-too"
+    kubectl("apply", "-f", "-", stdin=json.dumps(by_hand))
+    assert reasons(space) == ["Conflict"]
+    kubectl("delete", "envoyfilter", "-n", space.name, "by-hand")
+    assert reasons(space) == []
+
+    kubectl("patch", "service", "-n", space.name, OWN, "-p", '{"spec":{"type":"LoadBalancer"}}')
+    space.expose("dns")
+    pending = status(space)
+    if pending["address"] == "<pending>":
+        assert reasons(space) == ["NoAddress"]
+
+    kubectl("scale", "-n", space.name, f"deploy/{OWN}", "--replicas=0")
+    eventually("no gateway pod", lambda: "NotProgrammed" in reasons(space), 60)
+    assert "NotProgrammed" in space.plugin("get").out
+
+
+def test_a_gateway_that_ends_meanwhile_confirms_nothing(space: Space, edge: str, port: int) -> None:
+    """Its only pod is deleted while `expose` waits for it; no other comes."""
+    words = ["expose", "dns", "-p", f"{port}:53", "--gateway", edge, "--timeout", "8s"]
+    pods = get("pods", "-n", space.name, "-l", f"app={OWN}")["items"]
+    stop = ["kubectl", "exec", "-n", space.name, pods[0]["metadata"]["name"], "--"]
+    # Its agent hears nothing more from istiod, so that Envoy cannot have the listener.
+    frozen = run(*stop, "sh", "-c", "kill -STOP 1")
+    assert frozen.code == 0, frozen.both
+    process = subprocess.Popen(
+        ["kubectl", "istio-udp", *words, "-n", space.name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    eventually("it is written", lambda: own_objects(space) or process.poll() is not None)
+    kubectl("scale", "-n", space.name, f"deploy/{OWN}", "--replicas=0")
+    kubectl("delete", "pod", "-n", space.name, "-l", f"app={OWN}", "--grace-period=0", "--force")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, out
+    assert "stays applied" in out, out
