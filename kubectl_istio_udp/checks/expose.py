@@ -436,7 +436,7 @@ def _protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
                 Severity.WARNING,
                 f"Service {name} has {port.gateway_port}/TCP, and gets {port.gateway_port}/UDP: "
                 "`kubectl apply` and Helm merge a Service's ports by number alone, so that whoever "
-                "applies this Service next may change or remove one of the two",
+                "changes one of the two there may change the other one instead",
                 "use --gateway-service companion, or another gateway port",
             )
 

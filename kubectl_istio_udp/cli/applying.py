@@ -293,10 +293,12 @@ def _tell_left_out(write: Write, applying: Applying) -> None:
     if applying.dry_run == "none":
         note(f"{service} has the port now; it is not printed, because it belongs to the gateway")
         return
-    manifest = json.dumps(write.manifest, separators=(",", ":"))
+    ports = json.dumps(write.manifest["spec"]["ports"])
     note(
         f"{service} belongs to the gateway and is not printed: `kubectl apply` of it could change "
-        "the gateway's other ports, `kubectl delete` would delete it. To add the port, run this "
-        "command without --dry-run, or:"
+        "the gateway's other ports, `kubectl delete` would delete it"
     )
-    note(f"  echo '{manifest}' | kubectl apply --server-side --field-manager={write.manager} -f -")
+    # Not by `kubectl apply --server-side`: where the Service was applied client-side, that hands
+    # all of its fields to the new field manager, and those that are not named go (measured).
+    note("  to add the port: run the same command without --dry-run and -o")
+    note(f"  or add it where this Service is declared: {ports}")

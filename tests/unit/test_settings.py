@@ -204,17 +204,17 @@ def test_the_gateways_own_service_is_in_no_printed_manifest(run, server, dry_run
     assert "kind: Service\n" not in done.out and '"kind": "Service"\n' not in done.out
     assert "service/istio-ingressgateway" not in done.out
     assert "Service istio-system/istio-ingressgateway" in done.err
-    assert ("kubectl apply --server-side" in done.err) == (dry_run != "none")
+    assert ("without --dry-run and -o" in done.err) == (dry_run != "none")
 
 
-def test_the_command_that_adds_the_port_says_what_expose_would_write(run, server):
+def test_the_port_to_add_is_the_one_that_expose_would_write(run, server):
     done = run(*PATCH, "--dry-run", "client", "-o", "yaml")
-    (line,) = [line for line in done.err.splitlines() if "kubectl apply --server-side" in line]
-    manifest = json.loads(line.partition("'")[2].partition("'")[0])
-    assert "--field-manager=kubectl-istio-udp/udp-default-coredns " in line
+    (line,) = [line for line in done.err.splitlines() if "where this Service is declared" in line]
     run(*PATCH)
     there = server.get(*OWN)["spec"]["ports"]
-    assert manifest["spec"]["ports"] == [port for port in there if port["protocol"] == "UDP"]
+    assert json.loads(line.partition("declared: ")[2]) == [
+        port for port in there if port["protocol"] == "UDP"
+    ]
 
 
 # -- whose exposure it is ------------------------------------------------------------------------
