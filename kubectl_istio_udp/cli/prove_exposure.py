@@ -138,6 +138,7 @@ def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
     cause = (
         causes.missing_cause(evidence)
         or _wrong_hosts(api, evidence)
+        or causes.second_entry(evidence)
         or causes.front_cause(evidence)
         or causes.no_address(evidence, lambda service: why_pending(api, service))
     )

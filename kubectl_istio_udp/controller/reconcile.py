@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_istio_udp.apply.changes import ChangeSet, change_set
+from kubectl_istio_udp.apply.changes import ChangeSet, change_set, key_of
 from kubectl_istio_udp.apply.deletion import close_the_way, silenced
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
@@ -57,7 +57,7 @@ from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
-from kubectl_istio_udp.model.plan import plan
+from kubectl_istio_udp.model.plan import plan, with_new_entries
 from kubectl_istio_udp.model.reasons import (
     ENDPOINT_REFUSED,
     EXPOSED,
@@ -636,13 +636,15 @@ class Reconciler:
             The seconds after which it must be looked at again; 0 where a change will tell.
         """
         spec, entries = own.spec, own.existing.all_of("ServiceEntry")
-        if spec is None or spec.discovery is not Discovery.ENDPOINTS:
+        if spec is None:
             return 0.0
-        if (left := self._emptied_left(spec)) > 0:
-            return left
         rules = self._rules(spec.namespace)
         if manager != MANAGER:
             rules = rules.allowing(listed_addresses(entries))
+        if self._mend(own, rules, manager) or spec.discovery is not Discovery.ENDPOINTS:
+            return 0.0
+        if (left := self._emptied_left(spec)) > 0:
+            return left
         there = {ObjectRef.of(entry) for entry in entries}
         for manifest in service_entries(self._now(spec, rules)):
             write = Write(manifest, manager)
@@ -650,6 +652,40 @@ class Reconciler:
             if ObjectRef.of(manifest) in there and not self._is_so(write):
                 self._apply(write)
         return 0.0
+
+    def _mend(self, own: Own, rules: EndpointRules, manager: str) -> bool:
+        """Give the ServiceEntries of an earlier version hosts and addresses; whether it did.
+
+        Not where an object is missing, or the listeners are: somebody is deleting the exposure.
+        """
+        spec, existing = own.held, own.existing
+        if spec is None or all(e.addresses for e in spec.entries) or existing.missing:
+            return False
+        service = self._view.service((spec.namespace, spec.service))
+        gateway = next((g for g in self._view.gateways() if g.ref.same_pods(spec.gateway)), None)
+        envoy_filter = existing.object("EnvoyFilter")
+        if service is None or gateway is None or envoy_filter is None:
+            return False
+        if silenced(envoy_filter, manager) is None:
+            return False
+        snapshot = Snapshot(
+            service=service,
+            slices=self._view.pieces((spec.namespace, spec.service)),
+            pods=(),
+            gateway=replace(gateway, ref=spec.gateway),
+            before=spec,
+            entries=self._view.summaries(),
+            rules=rules,
+            secret=gateway_secret(gateway),
+        )
+        todo = writes(with_new_entries(spec, snapshot), manager)
+        wanted = [write for write in todo if write.kind in ("ServiceEntry", "EnvoyFilter")]
+        self._apply_all(marked(write) if manager == MANAGER else write for write in wanted)
+        kept = {write.key for write in wanted}
+        for entry in existing.all_of("ServiceEntry"):
+            if key_of(entry) not in kept:
+                self._delete(entry)
+        return True
 
     def _now(self, spec: ExposureSpec, rules: EndpointRules) -> Exposure:
         """An exposure with the endpoints that its Service has now."""

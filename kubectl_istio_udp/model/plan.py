@@ -13,6 +13,7 @@ from kubectl_istio_udp.model.exposure import (
     ExposureSpec,
     GatewayServiceMode,
     Options,
+    exposed_endpoints,
 )
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.ports import (
@@ -142,6 +143,23 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
     return Plan(exposure, reason)
 
 
+def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
+    """An exposure as it is, but for the ServiceEntries: those that a new plan would give it.
+
+    For exposures that an earlier version made, whose ServiceEntries had no addresses.
+    """
+    service = snapshot.service
+    found = exposed_endpoints(spec, service, snapshot.slices, snapshot.gateway.families)
+    endpoints = {number: snapshot.rules.permitted(each) for number, each in found.items()}
+    return Exposure(
+        spec=replace(spec, entries=_entries(spec, snapshot, endpoints)),
+        families=snapshot.gateway.families,
+        selector=service.selector,
+        endpoints=endpoints,
+        gateway_service=snapshot.gateway.service,
+    )
+
+
 def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
     """The endpoints of a port that may be such, ready or not."""
     before = snapshot.before.ports if snapshot.before else ()
@@ -192,11 +210,11 @@ def _groups(
     where all pods have them: those with a numeric target port, behind a selector. A port that once
     had a list of its own keeps it.
     """
-    targets = {port.port: port.target_port for port in service.udp_ports}
+    fixed = {p.port for p in service.udp_ports if isinstance(p.target_port, int)}
     alone = {entry.ports[0] for entry in kept if len(entry.ports) == 1} if len(kept) > 1 else set()
     groups: dict[object, tuple[int, ...]] = {}
     for number in numbers:
-        shares = service.selector and isinstance(targets[number], int) and number not in alone
+        shares = service.selector and number in fixed and number not in alone
         key = _listed(endpoints[number]) if shares else number
         groups[key] = (*groups.get(key, ()), number)
     return list(groups.values())

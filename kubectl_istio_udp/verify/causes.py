@@ -137,6 +137,18 @@ def host_cause(evidence: Evidence) -> Cause | None:
     return None
 
 
+def second_entry(evidence: Evidence) -> Cause | None:
+    """Another ServiceEntry with the exposure's host, which gets its datagrams once it is older."""
+    if not evidence.same_host:
+        return None
+    return Cause(
+        "HostTaken",
+        f"ServiceEntry {evidence.same_host} has the same host as this exposure; istiod gives it to "
+        "the older one, which is this exposure's for now",
+        "delete that ServiceEntry, or its host",
+    )
+
+
 def no_address(evidence: Evidence, why_pending: Callable[[Manifest], str]) -> Cause | None:
     """That clients outside the cluster have no way in, although every hop answers.
 

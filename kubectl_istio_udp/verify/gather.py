@@ -75,10 +75,15 @@ def known(
 
 
 def with_proxies(api: Api, evidence: Evidence) -> Evidence:
-    """The same with the state of each ready gateway pod's Envoy."""
+    """The same with the state of each ready gateway pod's Envoy, and who else has its hosts."""
     pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
-    found = for_each(lambda pod: _proxy(api, evidence.spec, pod), pods)
-    return replace(evidence, proxies=dict(zip(pods, found, strict=True)))
+    found, other = in_parallel(
+        [
+            lambda: for_each(lambda pod: _proxy(api, evidence.spec, pod), pods),
+            lambda: _same_host(api, evidence.spec),
+        ]
+    )
+    return replace(evidence, proxies=dict(zip(pods, found, strict=True)), same_host=other)
 
 
 def with_sockets(api: Api, evidence: Evidence) -> Evidence:
@@ -99,10 +104,9 @@ def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
     Raises:
         Unreachable: the API server cannot be reached any more.
     """
-    pods, other_entry, policies, asked = in_parallel(
+    pods, policies, asked = in_parallel(
         [
             lambda: _service_pods(api, evidence.service),
-            lambda: _same_host(api, evidence.spec),
             lambda: _policies(api, evidence),
             lambda: with_proxies(api, evidence),
         ]
@@ -110,7 +114,7 @@ def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
     evidence = replace(
         evidence,
         pods=None if pods is None else tuple(map(PodState.from_object, pods)),
-        same_host=other_entry,
+        same_host=asked.same_host,
         policies=_selecting(policies, evidence, pods or ()),
         proxies=asked.proxies,
         probe_bytes=sent.size,

@@ -586,3 +586,17 @@ def test_a_good_path_asks_nothing_more(run, exposed, server, fakes):
     assert not [path for path in paths if path.rpartition("/")[2] in kinds]
     # How many sessions are open, once for each gateway pod.
     assert len([command for command in fakes.commands if command[0] == "cat"]) == 1
+
+
+def test_a_second_entry_with_the_host_is_told_although_all_answers(run, exposed, server):
+    """Whoever made it gets the exposure's datagrams as soon as it is the older one."""
+    thief = server.get("ServiceEntry", "default", NAME)
+    thief["metadata"] = {"name": "thief", "namespace": "lab"}
+    thief["spec"]["exportTo"] = ["istio-system"]
+    server.put(thief)
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert "ServiceEntry lab/thief has the same host as this exposure" in done.out
+    thief["spec"]["exportTo"] = ["."]
+    server.put(thief)
+    assert run("verify", "coredns").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,9 @@ from kubectl_istio_udp.render.exposure import writes
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import endpoint, endpoint_slice, udp
+from tests.unit.test_golden import given_in
 from tests.unit.test_version1 import stored
+from tests.unit.test_version1 import write as write_version_1
 
 NAME = "udp-default-coredns"
 EXPOSE = "kubectl-istio-udp/expose"
@@ -1024,6 +1027,30 @@ def test_an_exposure_of_the_version_before_is_mended(running: Running) -> None:
     assert host.endswith(".coredns.default.kubectl-istio-udp.internal")
     assert running.spec().entries[0].host == host
     assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
+
+
+@pytest.mark.parametrize("case", ["selector", "endpoints-selectorless"])
+def test_a_persons_exposure_of_the_version_before_is_mended(running: Running, case: str) -> None:
+    """Nothing but its ServiceEntry and the cluster behind it changes."""
+    running.server.put(*given_in(case)["objects"])
+    write_version_1(running.server, case)
+    before = running.spec()
+    running.start()
+    until(lambda: running.spec().entries[0].addresses)
+    running.quiet()
+    (entry,) = running.server.all("ServiceEntry")
+    after = running.spec()
+    assert entry["spec"]["addresses"] == list(after.entries[0].addresses)
+    assert entry["spec"].get("endpoints") or entry["spec"]["workloadSelector"]
+    assert dataclasses.replace(after, entries=before.entries) == before
+    assert "kubectl-istio-udp/source" not in running.filter()["metadata"]["labels"]
+
+
+def test_what_somebody_is_deleting_is_not_mended(running: Running) -> None:
+    write_version_1(running.server, "selector")
+    running.server.remove("Service", "istio-system", NAME)
+    running.start()
+    assert running.quiet() == []
 
 
 def test_only_running_pods_of_the_namespace_become_endpoints(running: Running) -> None:
