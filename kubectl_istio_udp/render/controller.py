@@ -97,7 +97,8 @@ _RULES = [
         ["ServiceEntry"],
         *("list", "watch", "create", "patch", "delete"),
     ),
-    _rule(["Event"], "create"),
+    # An Event that says the same again is the same object (server-side apply).
+    _rule(["Event"], "create", "patch"),
 ]
 _GATEWAY_RULES = [
     _rule(["Service"], "create", "patch", "delete"),
