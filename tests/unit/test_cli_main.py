@@ -217,7 +217,7 @@ def test_importing_the_entry_point_imports_no_client():
     """Start-up is felt at every command; only a verb that needs the cluster pays for its client."""
     code = (
         "import sys; import kubectl_istio_udp.cli.main; "
-        "print([m for m in ('kubernetes', 'yaml', 'tabulate', 'urllib3') if m in sys.modules])"
+        "print([m for m in ('kubernetes', 'yaml', 'urllib3') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

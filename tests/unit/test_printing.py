@@ -119,5 +119,4 @@ def test_progress_is_silent_elsewhere(capsys):
 
 
 def test_columns_are_three_spaces_apart():
-    """tabulate makes a column whose header is the longest two wider (MIN_PADDING)."""
     assert printing.table([["a", "b"]], ["name", "age"]).splitlines()[0] == "NAME   AGE"
