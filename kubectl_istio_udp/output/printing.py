@@ -58,23 +58,13 @@ def data(value: Any, form: str) -> str:
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
     """A table as kubectl draws it: columns of upper-case headers, three spaces between."""
-    from tabulate import DataRow, TableFormat, tabulate
-
-    plain = TableFormat(
-        None,
-        None,
-        None,
-        None,
-        DataRow("", "   ", ""),
-        DataRow("", "   ", ""),
-        padding=0,
-        with_header_hide=None,
-    )
-    # As a row, not as headers: those tabulate makes two columns wider than they need be.
     lines = [[header.upper() for header in headers]]
     lines += [["" if cell is None else escape(str(cell)) for cell in row] for row in rows]
-    text = tabulate(lines, tablefmt=plain, disable_numparse=True)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def warn(text: str) -> None:
