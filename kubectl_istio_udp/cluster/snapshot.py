@@ -25,7 +25,7 @@ from kubectl_istio_udp.model.endpointrules import (
     api_server_addresses,
 )
 from kubectl_istio_udp.model.entries import EntrySummary
-from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
+from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
 from kubectl_istio_udp.model.gateway import Gateway, selects
@@ -37,7 +37,7 @@ from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, workloa
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.state.ownership import Existing, readable
-from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation
+from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation, taken_at
 
 
 def read_snapshot(
@@ -225,10 +225,14 @@ def _held(
     mine: Reservation | None = None,
 ) -> tuple[tuple[Claims, ...], GatewayUsage]:
     """What others have of a gateway, or have reserved: listeners and clusters, and sessions."""
-    reach = [f for f in filters if attaches(f, gateway, mesh).possible]
-    reservations = counted((r for f in reach if (r := read_reservation(f))), mine)
-    claims = [claims for f in reach for claims in claims_at(f, gateway, mesh)]
-    claims += [r.claims for r in reservations]
+    read = [(f, read_reservation(f)) for f in filters]
+    reservations = counted((r for _, r in read if r), mine)
+    claims = [
+        claims
+        for f, r in read
+        if r is None or r in reservations
+        for claims in taken_at(f, r, gateway, mesh)
+    ]
     specs = [spec for f in filters if (spec := readable(f, ExposureSpec))]
     specs += [r.spec for r in reservations]
     return tuple(claims), GatewayUsage.of(gateway, mesh.root_namespace, specs, key)

@@ -44,7 +44,7 @@ from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import same_host
-from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
+from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -74,7 +74,7 @@ from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
-from kubectl_istio_udp.state.reservations import Reservation, counted
+from kubectl_istio_udp.state.reservations import Reservation, counted, taken_at
 
 Manifest = Mapping[str, Any]
 
@@ -574,7 +574,7 @@ class Reconciler:
             claims
             for f in filters
             if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
-            for claims in claims_at(f.manifest, snapshot.gateway, mesh)
+            for claims in taken_at(f.manifest, f.reservation, snapshot.gateway, mesh)
         ]
         pending = [c for key, (c, _) in self._others_pending(mine).items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Result, Space, dns_server, eventually, finish, get, kubectl, run
+from test_controller_faults import GROUND_RUN, SITTER, overloaded
 from test_gateways import gateway_manifests
 
 Load = Callable[..., "subprocess.Popen[str]"]
@@ -317,3 +318,32 @@ def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: i
     eventually(
         "the declared ones are gone", lambda: not any("declared" in n for n in edge.filters()), 60
     )
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster")
+def test_expose_outlasts_an_overloaded_api_server(edge: Edge, port: int) -> None:
+    """The API server answers 429 with Retry-After for a while: nothing is taken back."""
+    binding = f"overloaded-{edge.space.name}"
+    kubectl(
+        "create", "clusterrolebinding", binding, "--clusterrole=cluster-admin", f"--user={SITTER}"
+    )
+    words = ["kubectl", "istio-udp", "expose", "dns", "-n", edge.space.name, "-p", f"{port}:53"]
+    words += ["--gateway", edge.ref, "--as", SITTER]
+    try:
+        with overloaded(edge.space):
+            expose = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            assert expose.stderr
+            told = [expose.stderr.readline() for _ in range(3)]
+        out, rest = expose.communicate(timeout=60)
+    finally:
+        kubectl("delete", "clusterrolebinding", binding)
+    said = "".join(told) + rest
+    print(f"\n{said.count('trying again')} requests were sent again")
+    assert "too many requests" in said.lower() and "trying again in 1s" in said, said
+    assert expose.returncode == 0, said
+    assert "taken back" not in said and "serverside-applied" in out
+    verified = edge.space.verify("dns")
+    assert verified.code == 0, verified.both

@@ -308,7 +308,7 @@ def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load
 def test_too_many_requests(switch: Switch, load_pod: Load) -> None:
     """The API server, overloaded, answers the controller 429: nobody leads, and traffic goes on."""
     with traffic(load_pod, switch, 75):
-        with _overloaded(switch.space):
+        with overloaded(switch.space):
             switch.point("b")
             eventually("the leader cannot renew", lambda: _lease_age() > 10, 30)
             assert switch.listed() == "a" == switch.answers()
@@ -325,7 +325,7 @@ def _lease_age() -> float:
 
 
 @contextlib.contextmanager
-def _overloaded(space: Space) -> Iterator[None]:
+def overloaded(space: Space) -> Iterator[None]:
     """One seat for all requests of the controller, and somebody on it.
 
     Who sits there waits for two webhooks that say nothing, one after the other, 30 s each. (A level

@@ -1,0 +1,103 @@
+"""The controller beside runs of `expose` that write to the same gateway."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kubectl_istio_udp.apply.reserving import reserved
+from kubectl_istio_udp.controller import reserving as module
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.exposure import ExposureSpec, Options
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.state.reservations import reservation
+from tests.unit import builders
+from tests.unit.apiserver import ApiServer, Request
+from tests.unit.test_controller import NAME, Running, running, until, wished
+
+__all__ = ["running"]
+
+# Room for 1,000 sessions.
+SMALL = {"file_limit": 3_000}
+
+
+def typed(port: int = 5400, sessions: int = 900) -> ExposureSpec:
+    """An exposure that a run of `expose` is about to write."""
+    planned = builders.plan_of(name="typed", ports=[PortRequest(port, 53)], max_sessions=sessions)
+    return planned.exposure.spec
+
+
+def reservations(server: ApiServer) -> list[str]:
+    names = [manifest["metadata"]["name"] for manifest in server.all("EnvoyFilter")]
+    return [name for name in names if name.startswith("reserved-")]
+
+
+def posts(server: ApiServer) -> list[str]:
+    return [w for w in server.writes() if w.startswith("POST") and "envoyfilters" in w]
+
+
+@pytest.mark.parametrize("spec", [typed(), typed(port=5300, sessions=10)])
+def test_what_a_run_has_reserved_is_not_given_away(
+    running: Running, api: Api, spec: ExposureSpec
+) -> None:
+    """Sessions, or a port: it waits, and gets them when the run ends without writing."""
+    with reserved(api, spec):
+        controller = running.start(**SMALL)
+        running.server.put(wished(options={"max-sessions": "200"}))
+        until(lambda: controller.states() == {"waiting": 1})
+        running.quiet()
+        assert running.filter() is None and not reservations(running.server)[1:]
+    running.exposed()
+    until(lambda: controller.states() == {"ok": 1})
+    assert reservations(running.server) == []
+
+
+def test_a_reservation_of_a_run_that_comes_later_does_not_stop_it(running: Running) -> None:
+    """The run reserves right after the controller has: the controller was first."""
+    later = dataclasses.replace(typed(), options=Options(max_sessions=900))
+
+    def come_later(request: Request) -> None:
+        body = request.body or {}
+        if request.method == "PATCH" and body.get("kind") == "ServiceEntry" and not held:
+            held.append(True)
+            running.server.put(reservation(later, "later"))
+
+    held: list[bool] = []
+    running.server.seen = come_later
+    controller = running.start(**SMALL)
+    running.server.put(wished(options={"max-sessions": "200"}))
+    running.exposed()
+    until(lambda: controller.states() == {"ok": 1})
+    assert held
+
+
+def test_it_reserves_what_is_new_and_nothing_else(running: Running) -> None:
+    running.start()
+    running.server.put(wished(options={"max-sessions": "200"}))
+    running.exposed()
+    running.quiet()
+    assert len(posts(running.server)) == 1
+    running.server.put(wished(options={"max-sessions": "200", "idle-timeout": "20s"}))
+    until(lambda: running.spec().options.idle_timeout.seconds == 20)
+    running.server.put(wished(options={"max-sessions": "100", "idle-timeout": "20s"}))
+    until(lambda: running.spec().options.max_sessions == 100)
+    running.quiet()
+    assert len(posts(running.server)) == 1
+    running.server.put(wished(options={"max-sessions": "300", "idle-timeout": "20s"}))
+    until(lambda: running.spec().options.max_sessions == 300)
+    running.quiet()
+    assert len(posts(running.server)) == 2
+    assert reservations(running.server) == []
+
+
+def test_a_watch_that_is_late_is_waited_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written before the watch has brought the reservation."""
+    monkeypatch.setattr(module, "_WATCH_SECONDS", 0.0)
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    until(lambda: not reservations(running.server))
+    assert running.filter(NAME)
