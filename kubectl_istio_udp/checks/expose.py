@@ -16,6 +16,7 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.exposure import (
+    Affinity,
     Discovery,
     Exposure,
     GatewayServiceMode,
@@ -562,6 +563,36 @@ def _on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
     )
 
 
+def _who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U306: servers see the gateway's address; told once, when the exposure is new."""
+    if any(before.key == exposure.spec.key for before in snapshot.exposures):
+        return
+    yield Finding(
+        "U306",
+        Severity.INFO,
+        f"the servers of {snapshot.service} see the addresses of the gateway's pods, not those of "
+        "the clients, and only answers from the port that was asked come back",
+        "what that means for DNS views, RADIUS, syslog, SIP and TFTP: docs/clients.md",
+    )
+
+
+def _affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U307: behind externalTrafficPolicy Cluster source-ip affinity sees nodes, not clients."""
+    if exposure.spec.options.affinity is not Affinity.SOURCE_IP:
+        return
+    service = (exposure.gateway_service or {}).get("spec") or {}
+    outside = service.get("type") in ("LoadBalancer", "NodePort")
+    if outside and service.get("externalTrafficPolicy") != "Local":
+        yield Finding(
+            "U307",
+            Severity.INFO,
+            f"--affinity source-ip keeps together the clients that come in by one node, not each "
+            f"client: {snapshot.gateway.service_name} has externalTrafficPolicy Cluster, so that "
+            "the gateway sees a node's address",
+            "set externalTrafficPolicy: Local on that Service, then expose again",
+        )
+
+
 def _port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U302: the gateway may not bind the port, so its Service translates it."""
     for port in exposure.spec.ports:
@@ -606,6 +637,8 @@ RULES: tuple[Rule, ...] = (
     _own_load_balancer,
     _left_out,
     _on_host_network,
+    _affinity_to_nodes,
+    _who_the_client_is,
     _port_translated,
     _session_rate,
 )

@@ -99,6 +99,31 @@ def test_idle_timeout_ends_a_session_when_it_says(envoy):
         assert len(set(echo.clients)) == 2
 
 
+def test_an_answer_from_another_port_does_not_come_back(envoy):
+    """As a TFTP server answers: the gateway's socket is connected to the port that it asks."""
+    with exposed(envoy) as (_, target, (echo,)):
+        assert ask(target) == b"hello"
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+        ):
+            client.settimeout(5)
+            client.connect(target)
+            client.send(b"hello")
+            assert client.recv(LARGEST) == b"hello"
+            other.bind((echo.address, 0))
+            other.sendto(b"from another port", echo.clients[-1])
+            client.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                client.recv(LARGEST)
+
+
+def test_the_server_sees_the_gateways_address(envoy):
+    with exposed(envoy) as (_, target, (echo,)):
+        ask(target, source="127.0.1.7")
+        assert echo.clients[-1][0] != "127.0.1.7"
+
+
 def sessions(gateway):
     """How many sessions it has."""
     return sum(gateway.statistics("udp.*downstream_sess_active").values())

@@ -13,7 +13,13 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims
-from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    GatewayServiceMode,
+    LoadBalancing,
+    Options,
+)
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
@@ -60,6 +66,8 @@ def on_host_network():
 
 
 ON_HOST = on_host_network()
+BY_SOURCE = {"affinity": Affinity.SOURCE_IP, "load_balancing": LoadBalancing.MAGLEV}
+LOCAL = cluster(gateway_service=gateway_service(externalTrafficPolicy="Local"))
 PLACE, DOUBT = f"istio-system/{SPEC.object_name}", "nobody knows"
 LAB = {"team": "lab"}
 ONE_NAMESPACE = Mesh(discovery_selectors=({"matchLabels": LAB},))
@@ -200,10 +208,16 @@ FIRES = [
     ("U216", {"cluster_": balanced({"new-cloud.example/load-balancer": "7"})}),
     ("U304", {"cluster_": balanced({f"{AWS}name": "edge"})}),
     ("U305", {"cluster_": ON_HOST}),
+    ("U306", {}),
+    ("U307", {"options": BY_SOURCE}),
     ("U301", {}),
     ("U302", {}),
 ]
 SILENT = [
+    ("U306", {"exposures": (SPEC,)}),
+    ("U307", {}),
+    ("U307", {"options": BY_SOURCE, "cluster_": LOCAL}),
+    ("U307", {"options": BY_SOURCE, "cluster_": cluster(gateway_service=None)}),
     ("U217", {"cluster_": balanced({f"{AWS}nlb-target-type": "ip"})}),
     ("U217", {"cluster_": balanced({"load-balancer.hetzner.cloud/location": "fsn1"}, "NodePort")}),
     (
@@ -335,7 +349,7 @@ def test_errors_come_first():
     found = findings(
         cluster_=cluster(slices=[]), claims=claimed(udp_ports=[10053], listeners=[NAME])
     )
-    assert [f.code for f in found] == ["U102", "U103", "U201", "U301", "U302", "U303"]
+    assert [f.code for f in found] == ["U102", "U103", "U201", "U301", "U302", "U303", "U306"]
     assert [f.code for f in errors(found)] == ["U102", "U103"]
 
 
