@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
@@ -21,50 +20,10 @@ from conftest import (
     run,
     wait_answered,
 )
+from gateways import gateway_manifests, listened_ports
 
 # They change what all tests share, or measure what others would disturb.
 pytestmark = pytest.mark.alone
-
-
-def gateway_manifests(name: str, istio: str) -> list[dict[str, Any]]:
-    """A gateway by Istio's injection template, as its Helm chart makes one."""
-    labels = {"app": name, "istio": istio}
-    pod = {
-        "metadata": {
-            "labels": {**labels, "sidecar.istio.io/inject": "true"},
-            "annotations": {"inject.istio.io/templates": "gateway"},
-        },
-        "spec": {
-            "containers": [
-                {
-                    "name": "istio-proxy",
-                    "image": "auto",
-                    "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-                }
-            ]
-        },
-    }
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name},
-            "spec": {
-                "type": "ClusterIP",
-                "selector": labels,
-                "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
-            },
-        },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": pod,
-            },
-        },
-    ]
 
 
 @pytest.fixture
@@ -106,6 +65,75 @@ def test_two_gateways(space: Space, second_gateway: str, port: int) -> None:
     )
     assert "serverside-applied" in by_label.out
     assert space.verify("dns-3").code == 0
+
+
+SHARED = {"app": "istio-ingressgateway"}
+
+
+@pytest.fixture
+def inside_and_outside(space: Space) -> Iterator[None]:
+    """Two gateways whose pods differ by one label of the installation's own."""
+    for name in ("inside", "outside"):
+        space.apply(*gateway_manifests(f"gw-{name}", "ingressgateway", **SHARED, type=name))
+    yield
+    assert space.plugin("delete", "--all").code == 0
+    kubectl("delete", "deployment", "-n", space.name, "gw-inside", "gw-outside", "--wait=false")
+    eventually(
+        "they are gone",
+        lambda: not get("pods", "-n", space.name, "-l", "istio=ingressgateway")["items"],
+        60,
+    )
+
+
+def test_two_gateways_that_share_istios_labels(
+    space: Space, inside_and_outside: None, port: int
+) -> None:
+    """They are two: none chosen is an error, and what is exposed at one is not at the other."""
+    space.apply(*dns_server())
+    asked = space.expose("dns", "-p", f"{port}:53", code=2)
+    assert f"{space.name}/gw-inside (Deployment gw-inside)" in asked.err
+    assert f"{space.name}/gw-outside (Deployment gw-outside)" in asked.err
+    space.expose("dns", "-p", f"{port}:53", "--gateway", "gw-inside")
+    wait_answered(space, "dns")
+    assert port in listened_ports(space.name, "type=inside")
+    assert port not in listened_ports(space.name, "type=outside")
+    (found,) = get("envoyfilter", "-n", space.name)["items"]
+    assert found["spec"]["workloadSelector"]["labels"]["type"] == "inside"
+    again = space.expose("dns", "-p", f"{port}:53")
+    assert "unchanged" in again.out
+    both = space.expose("dns", "-p", f"{port}:53", "--gateway", "istio-ingressgateway", code=2)
+    assert "gw-outside" in both.err
+
+
+@pytest.mark.parametrize("fronted", [False, True])
+def test_a_pod_that_poses_as_a_gateway_is_not_one(space: Space, port: int, fronted: bool) -> None:
+    """Whoever may make a pod in some namespace can give it a gateway's labels."""
+    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+    posing = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "posing", "labels": labels},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "istio-proxy",
+                    "image": "zhaohuabing/network-tool",
+                    "command": ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+                    "args": ["proxy", "router"],
+                }
+            ],
+        },
+    }
+    service = gateway_manifests("istio-ingressgateway", "ingressgateway")[0]
+    space.apply(*dns_server(), posing, *([service] if fronted else []))
+    kubectl("wait", "-n", space.name, "pod/posing", "--for=condition=Ready", "--timeout=60s")
+    for words in ((), ("--gateway", "istio-ingressgateway")):
+        space.expose("dns", "-p", f"{port}:53", *words)
+        assert f"{GATEWAY_NAMESPACE}/istio-ingressgateway" in space.plugin("get").out
+    missing = space.expose("dns", "-p", f"{port}:53", "--gateway", "nowhere", code=3)
+    assert f"--gateway {space.name}" not in missing.err
+    assert not get("envoyfilter", "-n", space.name)["items"]
 
 
 def test_two_replicas_and_a_pod_that_comes_later(space: Space, port: int) -> None:

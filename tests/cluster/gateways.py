@@ -1,0 +1,125 @@
+"""Gateways of a test's own, and what their Envoys listen on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from conftest import get, kubectl
+
+
+def gateway_manifests(name: str, istio: str, **labels: str) -> list[dict[str, Any]]:
+    """A gateway by Istio's injection template, as its Helm chart makes one: Service, Deployment.
+
+    Args:
+        name: the name of both, and the label app unless `labels` has another.
+        istio: the label istio.
+        labels: further labels of its pods, by which both select them.
+    """
+    labels = {"app": name, "istio": istio, **labels}
+    pod = {
+        "metadata": {
+            "labels": {**labels, "sidecar.istio.io/inject": "true"},
+            "annotations": {"inject.istio.io/templates": "gateway"},
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "istio-proxy",
+                    "image": "auto",
+                    "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+                }
+            ]
+        },
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {
+                "type": "ClusterIP",
+                "selector": labels,
+                "ports": [{"name": "http2", "port": 80, "targetPort": 8080}],
+            },
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": labels}, "template": pod},
+        },
+    ]
+
+
+def listened_ports(namespace: str, selector: str) -> set[int]:
+    """The ports of every listener in the Envoys of some gateway pods."""
+    found = set()
+    for pod in get("pods", "-n", namespace, "-l", selector)["items"]:
+        said = kubectl(
+            "exec", "-n", namespace, pod["metadata"]["name"], "-c", "istio-proxy", "--",
+            "pilot-agent", "request", "GET", "/listeners?format=json",
+        )  # fmt: skip
+        for listener in json.loads(said).get("listener_statuses") or ():
+            socket = listener["local_address"].get("socket_address") or {}
+            found.add(socket.get("port_value"))
+    return found
+
+
+def udp_filter(
+    name: str, port: int, *, operation: str = "ADD", match: Any = None, **spec: Any
+) -> dict[str, Any]:
+    """Somebody's EnvoyFilter with a UDP listener that leads nowhere.
+
+    Args:
+        name: its name, and the listener's.
+        port: the UDP port that it binds.
+        operation, match: of the listener's patch.
+        spec: further fields, workloadSelector or targetRefs.
+    """
+    udp = "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3"
+    address = {"socket_address": {"address": "192.0.2.200", "port_value": 9}}
+    cluster = {
+        "name": f"{name}-nobody",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": f"{name}-nobody",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    route = {
+        "name": "route",
+        "typed_config": {"@type": f"{udp}.Route", "cluster": f"{name}-nobody"},
+    }
+    proxy = {
+        "@type": f"{udp}.UdpProxyConfig",
+        "stat_prefix": name,
+        "matcher": {"on_no_match": {"action": route}},
+    }
+    listener = {
+        "name": name,
+        "address": {
+            "socket_address": {"protocol": "UDP", "address": "0.0.0.0", "port_value": port}
+        },
+        "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": 2048}},
+        "listener_filters": [
+            {"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": proxy}
+        ],
+    }
+    patches = (("CLUSTER", "ADD", cluster), ("LISTENER", operation, listener))
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": name},
+        "spec": {
+            **spec,
+            "configPatches": [
+                {
+                    "applyTo": kind,
+                    "match": match or {"context": "GATEWAY"},
+                    "patch": {"operation": how, "value": value},
+                }
+                for kind, how, value in patches
+            ],
+        },
+    }

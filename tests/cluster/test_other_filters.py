@@ -1,0 +1,131 @@
+"""Other people's EnvoyFilters, and meshes that are set up another way than the test cluster's.
+
+Each test has a gateway of its own in its own namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Space, dns_server, eventually, get, kubectl, wait_answered
+from gateways import gateway_manifests, listened_ports, udp_filter
+
+EDGE = {"workloadSelector": {"labels": {"istio": "edge"}}}
+
+
+@pytest.fixture
+def edge(space: Space) -> Iterator[str]:
+    """A gateway, `NAMESPACE/edge`, and a DNS server beside it."""
+    space.apply(*gateway_manifests("edge", "edge"), *dns_server())
+    yield f"{space.name}/edge"
+    assert space.plugin("delete", "--all").code == 0
+
+
+@pytest.mark.parametrize("operation", ["ADD", "INSERT_FIRST", "INSERT_AFTER"])
+def test_a_listener_that_takes_the_port_refuses_the_exposure(
+    space: Space, edge: str, port: int, operation: str
+) -> None:
+    """istiod takes INSERT_... of a listener for ADD; Envoy would reject both."""
+    space.apply(udp_filter("theirs", port, operation=operation, **EDGE))
+    refused = space.expose("dns", "-p", f"{port}:53", "--gateway", edge, code=3)
+    assert "U103" in refused.err and f"EnvoyFilter {space.name}/theirs" in refused.err
+    names = [f["metadata"]["name"] for f in get("envoyfilter", "-n", space.name)["items"]]
+    assert names == ["theirs"]
+    eventually("theirs is live", lambda: port in listened_ports(space.name, "istio=edge"))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"match": {"context": "SIDECAR_OUTBOUND"}, **EDGE},
+        {"match": {"context": "GATEWAY", "proxy": {"proxyVersion": r"^0\.9.*"}}, **EDGE},
+        {"match": {"context": "GATEWAY", "proxy": {"metadata": {"NAMESPACE": "other"}}}, **EDGE},
+        {"workloadSelector": {"labels": {"istio": "another"}}},
+        {"operation": "REMOVE", **EDGE},
+    ],
+    ids=["context", "version", "metadata", "selector", "remove"],
+)
+def test_a_filter_that_never_reaches_the_gateway_is_in_nobodys_way(
+    space: Space, edge: str, port: int, others: dict[str, Any]
+) -> None:
+    space.apply(udp_filter("theirs", port, **others))
+    space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
+    wait_answered(space, "dns")
+
+
+def test_metadata_that_nobody_knows_is_a_warning(space: Space, edge: str, port: int) -> None:
+    match = {"context": "GATEWAY", "proxy": {"metadata": {"COLOUR": "blue"}}}
+    space.apply(udp_filter("theirs", port, match=match, **EDGE))
+    exposed = space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
+    assert "U208" in exposed.err and "COLOUR=blue" in exposed.err
+    wait_answered(space, "dns")
+
+
+@contextlib.contextmanager
+def mesh_config(**fields: Any) -> Iterator[None]:
+    """The mesh's configuration with other fields, put back afterwards."""
+    if os.environ.get("E2E_CLUSTER") == "current":
+        pytest.skip("the mesh's configuration is changed on the project's own cluster only")
+    before = get("configmap", "-n", "istio-system", "istio")
+    config = {**yaml.safe_load(before["data"]["mesh"]), **fields}
+    changed = {**before, "data": {**before["data"], "mesh": yaml.safe_dump(config)}}
+    del changed["metadata"]["resourceVersion"]
+    del before["metadata"]["resourceVersion"]
+    try:
+        kubectl("replace", "-f", "-", stdin=yaml.safe_dump(changed))
+        yield
+    finally:
+        kubectl("replace", "-f", "-", stdin=yaml.safe_dump(before))
+
+
+@pytest.mark.alone
+def test_the_root_namespace_is_where_the_mesh_says(
+    space: Space, edge: str, port: int, tool: str
+) -> None:
+    """Its EnvoyFilters are every gateway's, whatever the namespace is called."""
+    root = tool.partition("/")[0]
+    kubectl("apply", "-n", root, "-f", "-", stdin=yaml.safe_dump(udp_filter("everywhere", port)))
+    try:
+        space.expose("dns", "-p", f"{port}:53", "--gateway", edge, "--dry-run", "server")
+        with mesh_config(rootNamespace=root):
+            refused = space.expose("dns", "-p", f"{port}:53", "--gateway", edge, code=3)
+            assert "U103" in refused.err and f"EnvoyFilter {root}/everywhere" in refused.err
+            eventually(
+                "the listener is live", lambda: port in listened_ports(space.name, "istio=edge"), 60
+            )
+            config = get("configmap", "-n", "istio-system", "istio")
+            del config["metadata"]["resourceVersion"]
+            kubectl("delete", "configmap", "-n", "istio-system", "istio")
+            try:
+                unknown = space.expose("dns", "-p", f"{port}:53", "--gateway", edge, code=3)
+                assert "U103" in unknown.err and "U209" in unknown.err
+            finally:
+                kubectl("create", "-f", "-", stdin=yaml.safe_dump(config))
+    finally:
+        kubectl("delete", "envoyfilter", "-n", root, "everywhere")
+
+
+@pytest.mark.alone
+def test_namespaces_that_istiod_does_not_read(space: Space, edge: str, port: int) -> None:
+    """discoverySelectors that leave out the Service's namespace, and the gateway's."""
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": "istio-system"}}
+    seen = {"matchLabels": {"kubernetes.io/metadata.name": space.name}}
+    with mesh_config(discoverySelectors=[selector]):
+        refused = space.expose("dns", "-p", f"{port}:53", "--gateway", edge, code=3)
+        assert "U131" in refused.err and "discoverySelectors" in refused.err
+        assert not get("envoyfilter", "-n", space.name)["items"]
+        ingress = "istio-system/istio-ingressgateway"
+        asked = ("dns", "-p", f"{port}:53", "--gateway", ingress)
+        no = space.expose(*asked, "--discovery", "selector", code=2)
+        assert f"istiod does not read namespace {space.name}" in no.err
+        space.expose(*asked)
+        wait_answered(space, "dns")
+        assert space.plugin("delete", "dns").code == 0
+    with mesh_config(discoverySelectors=[selector, seen]):
+        space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
+        wait_answered(space, "dns", 60)
