@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kubectl_istio_udp.model.envoyfilter import ADDING, Scope
+
 Path = tuple[str | int, ...]
 
 # Istio's API, networking/v1alpha3/envoy_filter.proto: EnvoyFilter.ApplyTo, Patch.Operation and
@@ -55,7 +57,7 @@ class Patch:
     Attributes:
         manifest: which of the manifests given, from 0.
         path: where its value is in that manifest.
-        gateway: which proxies get it, and with which others: namespace, selector, proxy version.
+        scope: which proxies get it, and with which others.
         context: which of their sides, as the API names it.
         apply_to, operation: as the API names them.
         match: its match, {} where it has none.
@@ -64,7 +66,7 @@ class Patch:
 
     manifest: int
     path: Path
-    gateway: tuple[Any, ...]
+    scope: Scope
     context: str
     apply_to: str
     operation: str
@@ -134,16 +136,13 @@ def _read(index: int, manifest: Mapping[str, Any], version: int) -> Iterator[Pat
         yield Finding(index, ("spec",), "it has no configPatches, and changes nothing")
         return
     assert isinstance(spec, Mapping)
-    selector = field(spec, "workload_selector", "labels") or {}
-    labels = sorted(map(str, selector.items())) if isinstance(selector, Mapping) else []
-    gateway = (field(manifest.get("metadata"), "namespace"), tuple(labels), version)
     base = ("spec", _spelt(spec, "config_patches"))
     for number, entry in enumerate(entries):
-        yield from _read_patch(index, (*base, number), gateway, entry)
+        yield from _read_patch(index, (*base, number), manifest, version, entry)
 
 
 def _read_patch(
-    index: int, path: Path, gateway: tuple[Any, ...], entry: Any
+    index: int, path: Path, manifest: Mapping[str, Any], version: int, entry: Any
 ) -> Iterator[Patch | Finding]:
     if not isinstance(entry, Mapping):
         yield Finding(index, path, "is no patch (applyTo, match, patch)")
@@ -185,10 +184,15 @@ def _read_patch(
     yield Patch(
         manifest=index,
         path=(*path, "patch", "value"),
-        gateway=(*gateway, field(match, "proxy", "proxy_version")),
+        scope=Scope.of(manifest, version, field(match, "proxy")),
         context=_SIDES.get(str(context), str(context or "ANY")),
         apply_to=str(field(entry, "apply_to")),
-        operation=str(operation),
+        operation=_as_istiod_reads(str(field(entry, "apply_to")), str(operation)),
         match=match if isinstance(match, Mapping) else {},
         value=value,
     )
+
+
+def _as_istiod_reads(apply_to: str, operation: str) -> str:
+    """Istiod takes INSERT_... for ADD where there is no order to insert in."""
+    return "ADD" if apply_to in ("LISTENER", "CLUSTER") and operation in ADDING else operation

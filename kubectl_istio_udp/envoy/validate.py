@@ -16,6 +16,7 @@ from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
 from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, Unfit, assemble
 from kubectl_istio_udp.envoy.complaint import Complaint
 from kubectl_istio_udp.envoy.patches import Finding, Patch, Path, field, read_patches
+from kubectl_istio_udp.model.envoyfilter import Scope
 
 # One run takes 0.05 s; a machine that is busy with other things may take long for it.
 _RUN_SECONDS = 60
@@ -131,7 +132,7 @@ class _Runner:
 
 
 def _meeting(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
-    """Patches that may meet in one proxy: same selector, same context (ANY is in each).
+    """Patches that may meet in one proxy: by their scopes, and in one context (ANY is in each).
 
     BOOTSTRAP is read once when a proxy starts, and stands by itself.
     """
@@ -139,11 +140,33 @@ def _meeting(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
         if patch.apply_to == "BOOTSTRAP":
             yield [patch]
     rest = [patch for patch in patches if patch.apply_to != "BOOTSTRAP"]
-    for gateway in dict.fromkeys(patch.gateway for patch in rest):
-        here = [patch for patch in rest if patch.gateway == gateway]
+    for together in _together(list(dict.fromkeys(patch.scope for patch in rest))):
+        here = [patch for patch in rest if patch.scope in together]
         contexts = dict.fromkeys(patch.context for patch in here if patch.context != "ANY")
         for context in contexts or ("ANY",):
             yield [patch for patch in here if patch.context in (context, "ANY")]
+
+
+def _together(scopes: Sequence[Scope]) -> Iterator[frozenset[Scope]]:
+    """Sets of scopes that all meet each other; every two that meet are in one of them."""
+    found: list[frozenset[Scope]] = []
+    for number, one in enumerate(scopes):
+        for other in scopes[number:]:
+            if not one.meets(other) or any({one, other} <= group for group in found):
+                continue
+            group = [one, other]
+            group += [s for s in scopes if s not in group and all(s.meets(g) for g in group)]
+            found.append(_all_meeting(group))
+            yield found[-1]
+
+
+def _all_meeting(scopes: Sequence[Scope]) -> frozenset[Scope]:
+    """Of some scopes as many of the first as all meet each other."""
+    kept: list[Scope] = []
+    for scope in scopes:
+        if all(scope.meets(other) for other in kept):
+            kept.append(scope)
+    return frozenset(kept)
 
 
 def _ask(patches: Sequence[Patch], run: Run) -> Asked:
@@ -285,13 +308,15 @@ def _twice(patches: Sequence[Patch]) -> Iterator[Finding]:
     Envoy takes the second of two static listeners for the first one's next version; from istiod it
     refuses them (a delta response may name a resource once).
     """
+    told = set()
     for group in _meeting(patches):
         seen: set[Any] = set()
         for patch in group:
             key = (patch.apply_to, field(patch.value, "name"))
             if patch.operation != "ADD" or key[0] not in ("LISTENER", "CLUSTER") or not key[1]:
                 continue
-            if key in seen:
+            if key in seen and (patch.manifest, patch.path) not in told:
+                told.add((patch.manifest, patch.path))
                 text = f"{patch.apply_to.lower()} {key[1]!r} is added twice"
                 yield Finding(patch.manifest, (*patch.path, "name"), text)
             seen.add(key)

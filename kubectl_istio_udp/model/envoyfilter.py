@@ -15,9 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_istio_udp.model.gateway import GATEWAY_API_LABEL, Gateway, GatewayPod, selects
+from kubectl_istio_udp.model.gateway import (
+    GATEWAY_API_LABEL,
+    Gateway,
+    GatewayPod,
+    compatible,
+    selects,
+)
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.mesh import Mesh, Version, show_version
+from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE, Mesh, Version, show_version
 from kubectl_istio_udp.model.names import owner_of
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
@@ -31,6 +37,8 @@ _MERGING = ("MERGE", "MERGE_AND_REPLACE_LIST")
 _GATEWAY_CONTEXTS = (None, "", "ANY", "GATEWAY", 0, 3)
 # In proto's JSON an enum may be its name or its number, and a number may be a string.
 _UDP = ("UDP", 1)
+# Some of each release that there is, or may come.
+_SAMPLE_VERSIONS = tuple(f"1.{minor}.{patch}" for minor in range(10, 60) for patch in (0, 1, 5))
 # Go's regular expressions have what Python's lack, or read otherwise.
 _GO_ONLY = re.compile(r"\[\[:|\\[QEzpPC]|\(\?[a-zA-Z]*U")
 # istiod takes a longer expression for one that no version matches (maxProxyVersionLen).
@@ -292,6 +300,68 @@ def version_attaches(expression: str, version: str) -> Attachment:
     except (ValueError, re.error, RecursionError):
         return Attachment(True, f"it is for proxyVersion {expression!r}")
     return ATTACHES if found else IGNORED
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The proxies that a patch is for, as far as its manifest alone tells.
+
+    Attributes:
+        envoy_filter: `namespace/name` of its EnvoyFilter.
+        copy: which of the manifests of that name it is in; each replaces those before it.
+        namespace: the EnvoyFilter's namespace.
+        selectors: the pod labels that it selects by, any of which suffices.
+        proxy_version: its match.proxy.proxyVersion, "" for every version.
+    """
+
+    envoy_filter: str
+    copy: int
+    namespace: str
+    selectors: tuple[tuple[tuple[str, str], ...], ...]
+    proxy_version: str = ""
+
+    @classmethod
+    def of(
+        cls, envoy_filter: Mapping[str, Any], copy: int = 0, proxy: Mapping[str, Any] | None = None
+    ) -> Scope:
+        """The scope of an EnvoyFilter's patch with this match.proxy."""
+        metadata, spec = record(envoy_filter.get("metadata")), record(envoy_filter.get("spec"))
+        namespace = str(metadata.get("namespace") or "")
+        targets = [record(target) for target in items(spec.get("targetRefs"))]
+        selectors = [{GATEWAY_API_LABEL: str(target.get("name"))} for target in targets]
+        if not selectors:
+            selectors = [record(record(spec.get("workloadSelector")).get("labels"))]  # type: ignore[list-item]
+        return cls(
+            f"{namespace}/{metadata.get('name')}",
+            copy,
+            namespace,
+            tuple(tuple(sorted((str(k), str(v)) for k, v in s.items())) for s in selectors),
+            str(record(proxy).get("proxyVersion") or ""),
+        )
+
+    def meets(self, other: Scope, root_namespace: str = DEFAULT_ROOT_NAMESPACE) -> bool:
+        """Whether there may be a proxy that gets both."""
+        if self.envoy_filter == other.envoy_filter and self.copy != other.copy:
+            return False
+        apart = self.namespace != other.namespace and root_namespace not in (
+            self.namespace,
+            other.namespace,
+        )
+        return (
+            not apart
+            and any(compatible(dict(a), dict(b)) for a in self.selectors for b in other.selectors)
+            and _versions_meet(self.proxy_version, other.proxy_version)
+        )
+
+
+def _versions_meet(one: str, other: str) -> bool:
+    """Whether some version of Istio is taken in by both of two expressions."""
+    if one == other or not (one and other):
+        return True
+    return any(
+        version_attaches(one, version).possible and version_attaches(other, version).possible
+        for version in _SAMPLE_VERSIONS
+    )
 
 
 def record(value: object) -> Mapping[str, Any]:

@@ -256,6 +256,41 @@ def test_filters_of_one_name_replace_each_other(run, file):
     assert (done.code, "cluster 'c' is added twice" in done.out) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ({"labels": {"istio": "ingressgateway"}}, {}, True),
+        ({"labels": {"istio": "ingressgateway"}}, {"labels": {"app": "edge"}}, True),
+        ({"labels": {"app": "a"}}, {"labels": {"app": "a", "istio": "b"}}, True),
+        ({"labels": {"app": "a"}}, {"labels": {"app": "b"}}, False),
+        ({"namespace": "istio-system"}, {"namespace": "edge", "labels": {"app": "a"}}, True),
+        ({"namespace": "edge"}, {"namespace": "other"}, False),
+        ({"version": r"^1\.1[5-9].*"}, {"version": r"^1\.1[7-9].*"}, True),
+        ({"version": r"^1\.15.*"}, {"version": r"^1\.16.*"}, False),
+        ({"target": "public"}, {"target": "private"}, False),
+        ({"target": "public"}, {"target": "public"}, True),
+        ({"operation": "INSERT_FIRST"}, {}, True),
+    ],
+)
+def test_what_may_meet_in_one_proxy_is_judged_together(run, file, one, other, meet):
+    """Selectors need not be the same: some pod may have the labels of both."""
+
+    def made(name, labels=None, namespace="istio-system", version="", target="", operation="ADD"):
+        match = {"context": "GATEWAY"} | ({"proxy": {"proxyVersion": version}} if version else {})
+        found = envoy_filter(patch("CLUSTER", cluster(), operation, match=match), name=name)
+        found["metadata"]["namespace"] = namespace
+        found["spec"].pop("workloadSelector", None)
+        if labels:
+            found["spec"]["workloadSelector"] = {"labels": labels}
+        if target:
+            kind = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": target}
+            found["spec"]["targetRefs"] = [kind]
+        return found
+
+    done = run("validate", "-f", file(made("one", **one), made("other", **other)))
+    assert (done.code, "added twice" in done.out) == ((1, True) if meet else (0, False))
+
+
 def test_what_is_added_twice_may_have_another_fault(run, file):
     second = envoy_filter(patch("CLUSTER", cluster(lb_policy="FAIR")), name="other")
     first = envoy_filter(patch("CLUSTER", cluster()))
