@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
@@ -25,6 +27,8 @@ from kubectl_istio_udp.model.snapshot import BoundListener
 _ADMIN_SECONDS = 30.0
 # istiod's names for the UDP listeners that it makes itself, for HTTP/3.
 _ISTIOD_UDP = "udp_"
+# istiod's names for its listeners: udp_0.0.0.0_8443, 0.0.0.0_8080, 10.0.0.1_80.
+_ISTIODS_NAME = re.compile(r"(udp_)?[0-9a-fA-F.:\[\]]+_\d+")
 # Envoy's own soft limit: that of a shell started beside it may differ.
 _FILE_LIMIT = (
     "for p in /proc/[0-9]*; do "
@@ -52,6 +56,36 @@ def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
             protocol = "UDP" if name.startswith(_ISTIOD_UDP) else "TCP"
             found.append(BoundListener(name, address["port_value"], protocol, pod))
     return tuple(found)
+
+
+def with_protocols(
+    api: Api, namespace: str, pod: str, bound: Sequence[BoundListener], known: Set[str]
+) -> tuple[BoundListener, ...]:
+    """The listeners of a gateway pod's Envoy, with the protocols that they really have.
+
+    The short list of listeners does not say them. istiod's names do, and what EnvoyFilters add is
+    known; the configuration of any other one is read.
+
+    Args:
+        api, namespace, pod: where to ask.
+        bound: the listeners, as `listeners` found them.
+        known: the names of those that EnvoyFilters add.
+
+    Raises:
+        ClusterError: it did not answer.
+    """
+    odd = {b.name for b in bound if b.name not in known and not _ISTIODS_NAME.fullmatch(b.name)}
+    if not odd:
+        return tuple(bound)
+    names = quote("|".join(re.escape(name) for name in sorted(odd)), safe="")
+    data = _ask(api, namespace, pod, f"config_dump?resource=dynamic_listeners&name_regex={names}")
+    udp = set()
+    for config in data.get("configs") or ():
+        listener = (config.get("active_state") or {}).get("listener") or {}
+        socket = (listener.get("address") or {}).get("socket_address") or {}
+        if socket.get("protocol") == "UDP":
+            udp.add(listener.get("name"))
+    return tuple(replace(b, protocol="UDP") if b.name in udp else b for b in bound)
 
 
 def file_limit(api: Api, namespace: str, pod: str) -> int | None:

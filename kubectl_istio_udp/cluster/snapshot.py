@@ -95,6 +95,7 @@ def read_snapshot(
     bound, file_limit, size = proxy
     own_filter = _own_filter(filters, gateway, own_name)
     claims, others = _held(filters, gateway, mesh, (namespace, request.exposure_name))
+    bound = _protocols(api, gateway, bound, claims, needed=need_proxy)
     return Snapshot(
         service=service,
         slices=slices,
@@ -302,6 +303,26 @@ def _labels(api: Api, namespaces: Set[str], mesh: Mesh) -> dict[str, Mapping[str
     names_ = sorted(namespaces)
     found = for_each(labels, names_)
     return {name: read for name, read in zip(names_, found, strict=True) if read is not None}
+
+
+def _protocols(
+    api: Api,
+    gateway: Gateway,
+    bound: tuple[BoundListener, ...] | None,
+    claims: Sequence[Claims],
+    *,
+    needed: bool,
+) -> tuple[BoundListener, ...] | None:
+    """The live listeners with their protocols, those of EnvoyFilters left as they are."""
+    if not bound:
+        return bound
+    known = {name for claim in claims for name in claim.listeners}
+    try:
+        return proxies.with_protocols(api, gateway.ref.namespace, bound[0].pod, bound, known)
+    except ClusterError:
+        if needed:
+            raise
+        return bound
 
 
 def _ask_proxy(

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tests.unit.apiserver import ApiServer, Exec
 
@@ -54,6 +55,7 @@ class Fakes:
     deaf: dict[str, Exec] = field(default_factory=dict)
     hosts: bool = True
     bound: list[tuple[str, int]] = field(default_factory=list)
+    live: list[dict[str, Any]] = field(default_factory=list)
     dig: dict[str, str] = field(default_factory=dict)
     default: str = "noerror"
     file_limit: str = "1048576\n"
@@ -87,7 +89,8 @@ class Fakes:
 
     def _admin(self, path: str) -> Any:
         if path.startswith("listeners"):
-            found = [(r["name"], _port(r)) for r in self._resources("LISTENER")] + self.bound
+            resources = [*self._resources("LISTENER"), *self.live]
+            found = [(r["name"], _port(r)) for r in resources] + self.bound
             self.history.append(f"listeners {sorted(name for name, _ in found)}")
             statuses = [
                 {"name": name, "local_address": {"socket_address": {"port_value": port}}}
@@ -98,7 +101,11 @@ class Fakes:
             return {"stats": [{"name": n, "value": v} for n, v in self.stats.items()]}
         if path == "server_info":
             return {"node": {"metadata": {"ISTIO_VERSION": self.istio}}}
-        pattern = re.compile(path.rpartition("=")[2])
+        pattern = re.compile(unquote(path.rpartition("=")[2]))
+        if path.startswith("config_dump?resource=dynamic_listeners&"):
+            listeners = [r for r in self._resources("LISTENER") if pattern.fullmatch(r["name"])]
+            listeners += [r for r in self.live if pattern.fullmatch(r["name"])]
+            return {"configs": [{"active_state": {"listener": r}} for r in listeners]}
         if path == "config_dump?resource=dynamic_route_configs":
             routes = [{"name": name} for name, _ in self._routes()]
             return {"configs": [{"route_config": {"virtual_hosts": [{"routes": routes}]}}, {}]}

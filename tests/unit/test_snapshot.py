@@ -244,3 +244,25 @@ def test_a_missing_namespace_is_told(api, server, fakes):
     server.fail("GET", "^/api/v1/namespaces/[a-z]+$", 403)
     with pytest.raises(NotFound, match="there is no service x in namespace nowhere"):
         snapshot(api, ExposeRequest("nowhere", "x"))
+
+
+def live(name, port, protocol="UDP"):
+    """A listener of the gateway's Envoy that no EnvoyFilter here adds."""
+    socket = {"address": "0.0.0.0", "port_value": port}
+    return {
+        "name": name,
+        "address": {
+            "socket_address": {**socket, **({"protocol": "UDP"} if protocol == "UDP" else {})}
+        },
+    }
+
+
+def test_what_a_live_listener_binds_is_told_by_its_configuration(api, server, fakes):
+    """Its name tells nothing where neither istiod nor a known EnvoyFilter made it."""
+    fakes.live = [
+        live("a.b|c", 5300),
+        live("other", 5301, "TCP"),
+        live("0.0.0.0_8080", 8080, "TCP"),
+    ]
+    found = {b.name: b.protocol for b in snapshot(api, need_proxy=True).bound}
+    assert found == {"a.b|c": "UDP", "other": "TCP", "0.0.0.0_8080": "TCP"}
