@@ -183,7 +183,7 @@ def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: 
             "annotations": {"kubectl-istio-udp/expose": f"7000{CONTROL}\nforged   row"},
         }
         mine.make(wished)
-        eventually("it is refused", lambda: "ExposeRefused" in events(mine, "talker"), 20)
+        eventually("it is refused", lambda: "ExposeInvalid" in events(mine, "talker"), 20)
         mine.make(
             {
                 "apiVersion": "v1",
