@@ -17,7 +17,7 @@ export ISTIO GROUND
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help demo venv lint tools test unit fuzz cluster cluster-down e2e bench campaign try shell dist clean
+.PHONY: help demo venv lint tools test unit fuzz cluster cluster-down e2e bench bench-cli campaign try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,12 @@ bench: venv cluster ## the controller under load, in that cluster
 
 campaign: venv cluster ## tenants attack each other and the controller for an hour, in that cluster
 	$(IN_CLUSTER) $(VENV)/bin/python -m bench.campaign $(ARGS)
+
+# As users have it: compiled, and not editable.
+bench-cli: venv cluster ## how long commands take beside kubectl; ARGS=--write enters it in docs
+	$(PYTHON) -m venv --clear build/bench
+	build/bench/bin/pip install -q --disable-pip-version-check -c requirements-dev.txt .
+	PATH="$(CURDIR)/build/bench/bin:$$PATH" $(GROUND) exec $(VENV)/bin/python bench/cli.py $(ARGS)
 
 try: venv cluster ## the cluster, the sample workloads and one exposed Service, to play with
 	@for words in "samples apply" "expose coredns -p 5300:53 --wait" "verify coredns"; do \
