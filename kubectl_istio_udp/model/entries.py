@@ -208,7 +208,9 @@ def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
 
 
 def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[Entry]) -> Entry:
-    used_names = {entry.name for entry in others}
+    # What it replaces stays until the gateway has the new host: nothing is lost on the way.
+    there = [entry for entry in request.kept if entry.namespace == request.namespace]
+    used_names = {entry.name for entry in (*there, *others)}
     used_hosts = {host for other in request.others() for host in other.hosts}
     used_hosts |= {entry.host for entry in others}
     host = next(h for h in _hosts(request, group[0]) if h not in used_hosts)
