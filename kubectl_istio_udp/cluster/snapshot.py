@@ -332,17 +332,16 @@ def _ask_proxy(
     if not gateway.ready_pods:
         return None, None, None
     namespace, pod = gateway.ref.namespace, gateway.ready_pods[0].name
-    try:
-        bound, limit, size = in_parallel(
-            [
-                lambda: proxies.listeners(api, namespace, pod),
-                lambda: proxies.file_limit(api, namespace, pod),
-                lambda: proxies.size(api, namespace, pod),
-            ]
-        )
-    except ClusterError as error:
-        if needed:
-            error.hints += ("or do not wait for the gateway: --no-wait",)
-            raise
-        return None, None, None
+
+    def known(ask: Callable[[Api, str, str], Any]) -> Any:
+        try:
+            return ask(api, namespace, pod)
+        except ClusterError as error:
+            if needed:
+                error.hints += ("or do not wait for the gateway: --no-wait",)
+                raise
+            # Each by itself: an Envoy whose admin interface is silent still has a file limit.
+            return None
+
+    bound, limit, size = for_each(known, [proxies.listeners, proxies.file_limit, proxies.size])
     return bound, limit, size

@@ -13,6 +13,7 @@ from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.render.exposure import writes
+from tests.unit.apiserver import Exec
 from tests.unit.builders import (
     endpoint,
     endpoint_slice,
@@ -266,3 +267,14 @@ def test_what_a_live_listener_binds_is_told_by_its_configuration(api, server, fa
     ]
     found = {b.name: b.protocol for b in snapshot(api, need_proxy=True).bound}
     assert found == {"a.b|c": "UDP", "other": "TCP", "0.0.0.0_8080": "TCP"}
+
+
+def test_an_envoy_that_does_not_answer_still_has_a_file_limit(api, server, fakes):
+    def silent(namespace, pod, container, command):
+        if command[0] == "pilot-agent":
+            return Exec(stderr="connection refused", code=1)
+        return fakes.run(namespace, pod, container, command)
+
+    server.run = silent
+    found = snapshot(api)
+    assert (found.bound, found.size, found.file_limit) == (None, None, 1_048_576)
