@@ -217,7 +217,8 @@ def test_whatever_is_left_behind_is_finished(tmp_path):
 
 # -- what was found by hand ------------------------------------------------------------------------
 
-EXPOSE = ("expose", "coredns", "-p", "5300:53", "--timeout", "100ms")
+EXPOSE = ("expose", "coredns", "-p", "5300:53")
+COMPANION = ("--gateway-service", "companion")
 OWN = ("Service", "istio-system", "istio-ingressgateway")
 
 
@@ -225,9 +226,9 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
     before = server.state()
     assert run(*EXPOSE, "--gateway-service", "patch").code == 0
     fakes.stuck = True
-    assert run(*EXPOSE, "--gateway-service", "companion", "--idle-timeout", "20s").code == 3
+    assert run(*EXPOSE, *COMPANION, "--idle-timeout", "20s", "--timeout", "100ms").code == 3
     fakes.stuck = False
-    done = run(*EXPOSE, "--gateway-service", "companion")
+    done = run(*EXPOSE, *COMPANION)
     assert done.code == 0
     assert "istio-ingressgateway (its UDP ports of ours)" in done.out
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
