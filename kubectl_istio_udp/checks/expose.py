@@ -465,8 +465,8 @@ def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U110",
             Severity.ERROR,
-            f"ServiceEntry {name} has the same host as exposure {spec.name}; if it is the older "
-            "one, its endpoints get the datagrams",
+            f"ServiceEntry {name} has the same host as exposure {spec.name}; its endpoints may get "
+            "the datagrams",
             f"delete it: kubectl delete serviceentry -n {other.namespace} {other.name}; or get "
             f"another host: kubectl istio-udp delete -n {spec.namespace} {spec.name}, then expose "
             "again",

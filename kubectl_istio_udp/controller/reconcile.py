@@ -300,8 +300,8 @@ class Reconciler:
             return Outcome(
                 OK,
                 HOST_TAKEN,
-                f"another ServiceEntry has the host of this exposure; if it is the older one, its "
-                "endpoints get the datagrams; its namespace: "
+                "another ServiceEntry has the host of this exposure, and its endpoints may get the "
+                "datagrams; its namespace: "
                 f"{', '.join(sorted({other.namespace for other in others}))}",
             )
         refused_addresses = snapshot.rules.objections(snapshot.slices)

@@ -1,9 +1,10 @@
 """An exposure's ServiceEntries: which ports share one, and the host and addresses of each.
 
-istiod publishes the endpoints of a ServiceEntry under its host. It gives the host to the oldest
-ServiceEntry that a gateway can see, whoever made it (measured on Istio 1.31), so the host has a
-part that others cannot guess: a hash of uids. The Service's uid is not enough: its own tenant
-knows it, and could give the host endpoints that the exposure must not have.
+istiod publishes the endpoints of a ServiceEntry under its host. Of several with one host a gateway
+gets the endpoints of one, mostly the oldest, or of all in one namespace, whoever made them
+(measured on Istio 1.31). So the host has a part that others cannot guess: a hash of uids. The
+Service's uid is not enough: its own tenant knows it, and could give the host endpoints that the
+exposure must not have.
 
 Sidecars in the gateway's namespace see the entries too. An entry without an address makes them
 listen on 0.0.0.0 for its port numbers, which takes other people's TCP connections (measured on
@@ -132,8 +133,7 @@ def same_host(
 ) -> tuple[EntrySummary, ...]:
     """Other ServiceEntries that have a host of an exposure's, where its gateway sees them.
 
-    istiod gives a host to the oldest ServiceEntry that a gateway sees, whoever made it, so the
-    exposure's datagrams may go to endpoints of theirs.
+    The exposure's datagrams may go to endpoints of theirs.
 
     Args:
         key: the exposure's (namespace, name).

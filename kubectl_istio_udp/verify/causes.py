@@ -138,13 +138,13 @@ def host_cause(evidence: Evidence) -> Cause | None:
 
 
 def second_entry(evidence: Evidence) -> Cause | None:
-    """Another ServiceEntry with the exposure's host, which gets its datagrams once it is older."""
+    """Another ServiceEntry with the exposure's host, whose endpoints may get its datagrams."""
     if not evidence.same_host:
         return None
     return Cause(
         "HostTaken",
-        f"ServiceEntry {evidence.same_host} has the same host as this exposure; istiod gives it to "
-        "the older one, which is this exposure's for now",
+        f"ServiceEntry {evidence.same_host} has the same host as this exposure, and its endpoints "
+        "may get the datagrams",
         "delete that ServiceEntry, or its host",
     )
 
@@ -452,8 +452,8 @@ def _host_taken(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
         return None
     return Cause(
         "HostTaken",
-        f"ServiceEntry {evidence.same_host} has the same host as this exposure, and istiod gives "
-        f"it to the older one; {_sends(evidence, port, pod)}",
+        f"ServiceEntry {evidence.same_host} has the same host as this exposure, and istiod "
+        f"sends the gateway endpoints of it; {_sends(evidence, port, pod)}",
         f"delete that ServiceEntry, or its host; then {_again(evidence.spec)}",
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from conftest import (
     Space,
     dns_server,
     eventually,
+    gateway_pods,
     get,
     kubectl,
     own_objects,
     run,
+    service,
 )
 from controlled import events, logs, replicas, wish
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
@@ -150,6 +153,66 @@ def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
         late = Victim(tenants.b, "late", "192.0.2.9", victim.load)
         eventually("the younger exposure answers", lambda: late.says() == "192.0.2.9")
         assert victim.says() == victim.answer
+
+
+def gateway_hosts(tenant: Tenant, name: str, port: int) -> set[str]:
+    """The addresses to which the gateways send a port's datagrams."""
+    cluster = re.escape(f"{object_name(tenant, name)}-{port}")
+    found = set()
+    for pod in gateway_pods():
+        words = ("exec", "-n", GATEWAY_NAMESPACE, pod, "-c", "istio-proxy", "--")
+        text = kubectl(*words, "pilot-agent", "request", "GET", "clusters")
+        found |= set(re.findall(rf"^{cluster}::([0-9.]+):\d+::", text, re.MULTILINE))
+    return found
+
+
+def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Victim) -> None:
+    """Neither hand-made EndpointSlices nor WorkloadEntries lead the gateway anywhere else."""
+    mine, port = tenants.b, tenants.b.ports[2]
+    mine.apply(*who_server("own", "192.0.2.7"))
+    address = pod_address(mine, "own")
+    bad = [
+        pod_address(victim.tenant, "dns"),
+        get("service", "-n", "kube-system", "kube-dns")["spec"]["clusterIP"],
+        get("service", "-n", "default", "kubernetes")["spec"]["clusterIP"],
+        get("nodes")["items"][0]["status"]["addresses"][0]["address"],
+        "239.1.2.3",
+        "255.255.255.255",
+        "8.8.8.8",
+    ]
+    by_hand = service("any")
+    del by_hand["spec"]["selector"]
+    slices = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "any-1", "labels": {"kubernetes.io/service-name": "any"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "dns-53", "port": 53, "protocol": "UDP"}],
+        "endpoints": [{"addresses": [each]} for each in [*bad, address]],
+    }
+    loopback = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadEntry",
+        "metadata": {"name": "lo"},
+        "spec": {"address": "127.0.0.1", "labels": {"app": "own"}},
+    }
+    with victim.asked(60):
+        mine.make(by_hand, slices, loopback)
+        exposed(mine, "own", port)
+        exposed(mine, "any", port + 1)
+        eventually("it is told", lambda: "EndpointRefused" in events(mine, "any"))
+        for name, number in (("own", port), ("any", port + 1)):
+            eventually(
+                f"the gateway sends {name} to the own pod alone",
+                lambda n=name, p=number: gateway_hosts(mine, n, p) == {address},
+            )
+        for manifest in get("serviceentries", "-n", mine.name)["items"]:
+            assert "kubectl-istio-udp/source" not in (manifest["metadata"].get("labels") or {})
+
+
+def pod_address(tenant: Space, app: str) -> str:
+    (pod,) = get("pods", "-n", tenant.name, "-l", f"app={app}")["items"]
+    return str(pod["status"]["podIP"])
 
 
 CONTROL = "\x1b[2J\x1b]0;owned\x07\u202e"
