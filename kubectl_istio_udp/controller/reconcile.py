@@ -235,7 +235,7 @@ class Reconciler:
         wished = self._view.wish(key)
         if isinstance(wished, Wish):
             return wished.about
-        service = self._view.services.get(*key)
+        service = self._view.service_manifest(key)
         return About.of(service) if service is not None and wished is not None else None
 
     # -- a wish -------------------------------------------------------------------------------

@@ -44,11 +44,16 @@ class Teller:
         self._api, self._by, self._secret, self._clock = api, by, secret, clock
         self._told: dict[Key, tuple[str, str, float]] = {}
         self._budgets: dict[str, _Budget] = {}
+        # When those may be told that wait.
+        self._turns: dict[Key, float] = {}
         self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Forget what was told: another replica may have told something else since."""
         self._told.clear()
+        with self._lock:
+            self._turns.clear()
+            self._budgets.clear()
 
     def forget(self, key: Key) -> None:
         """Forget an exposure that there is not any more."""
@@ -70,8 +75,8 @@ class Teller:
             left = when + AGAIN_SECONDS - now
             if not bad or left > 0:
                 return left if bad else None
-        if not self._spend(key[0], now):
-            return _SECONDS_EACH
+        if (wait := self._turn(key, now)) > 0:
+            return wait
         tell(
             self._api,
             about,
@@ -84,13 +89,19 @@ class Teller:
         self._told[key] = (outcome.reason, outcome.message, now)
         return AGAIN_SECONDS if bad else None
 
-    def _spend(self, namespace: str, now: float) -> bool:
-        """Take one Event from a namespace's budget; whether there was one."""
+    def _turn(self, key: Key, now: float) -> float:
+        """The seconds until an exposure's Event may be written; 0 for now.
+
+        One that must wait keeps its place in the line of its namespace.
+        """
         with self._lock:
-            budget = self._budgets.setdefault(namespace, _Budget(_AT_ONCE, now))
-            budget.left = min(_AT_ONCE, budget.left + (now - budget.since) / _SECONDS_EACH)
-            budget.since = now
-            if budget.left < 1:
-                return False
-            budget.left -= 1
-            return True
+            if key not in self._turns:
+                budget = self._budgets.setdefault(key[0], _Budget(_AT_ONCE, now))
+                budget.left = min(_AT_ONCE, budget.left + (now - budget.since) / _SECONDS_EACH)
+                budget.since = now
+                budget.left -= 1
+                self._turns[key] = now + max(0.0, -budget.left * _SECONDS_EACH)
+            if self._turns[key] > now:
+                return self._turns[key] - now
+            del self._turns[key]
+            return 0.0

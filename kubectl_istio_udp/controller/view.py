@@ -13,6 +13,13 @@ from typing import Any
 
 from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.controller.intents import Intents
+from kubectl_istio_udp.controller.keeping import (
+    KeptService,
+    KeptSlice,
+    pod_labels,
+    small_entry,
+    small_pod,
+)
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
@@ -28,6 +35,7 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.ownership import exposure_managers
+from kubectl_istio_udp.model.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.wish import About, Wish, is_wished, service_wish
@@ -37,6 +45,7 @@ from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 Manifest = Mapping[str, Any]
 
 SERVICE_LABEL = "kubernetes.io/service-name"
+_SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
 _METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -55,14 +64,6 @@ class Behind:
 
     labels: Mapping[str, str]
     pod: Pod
-
-
-@dataclass(frozen=True)
-class Piece:
-    """An EndpointSlice, and the Service it belongs to."""
-
-    service: str
-    slice: EndpointSlice
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class View:
         self.intents = Intents()
         # Of a namespace in which more Services ask than its permission takes: how many it takes.
         self._most_intents: dict[str, int] = {}
-        self._pieces: dict[Key, dict[str, EndpointSlice]] = {}
+        self._pieces: dict[Key, dict[str, KeptSlice]] = {}
         self._pods: dict[tuple[str, str, str], dict[str, Behind]] = {}
         self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
@@ -169,10 +170,10 @@ class View:
         self._gateway_facts: tuple[Any, ...] = ()
         spaces = sorted(self.gateway_namespaces | {root_namespace})
         self.spaces: Cache[Space] = Cache(api, "Namespace", keep=_space, changed=self._space)
-        self.services: Cache[Manifest] = Cache(
+        self.services: Cache[Manifest | KeptService] = Cache(
             api, "Service", keep=self._kept_service, changed=self._service
         )
-        self.slices: Cache[Piece] = Cache(
+        self.slices: Cache[KeptSlice] = Cache(
             api, "EndpointSlice", keep=_piece, changed=self._piece, label_selector=SERVICE_LABEL
         )
         self.pods: Cache[Manifest | Behind] = Cache(
@@ -180,7 +181,7 @@ class View:
         )
         # Everybody's: none may have a host or an address of ours.
         self.entries: Cache[SeenEntry] = Cache(
-            api, "ServiceEntry", keep=_seen_entry, changed=self._entry
+            api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
         )
         self.filters: dict[str, Cache[Filter]] = {
             space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
@@ -237,19 +238,24 @@ class View:
 
     def service(self, key: Key) -> Service | None:
         """A Service."""
-        found = self.services.get(*key)
+        found = self.service_manifest(key)
         return Service.from_object(found) if found else None
+
+    def service_manifest(self, key: Key) -> Manifest | None:
+        """A Service's manifest, as far as it is kept; None where nothing of it decides."""
+        return _manifest(self.services.get(*key))
 
     def patched_services(self, key: Key) -> tuple[Manifest, ...]:
         """The Services of gateways on which an exposure has ports, as their managedFields tell."""
         with self._lock:
             places = tuple(self._patched.get(names.service_manager(*key), ()))
-        return tuple(found for place in places if (found := self.services.get(*place)))
+        return tuple(found for place in places if (found := self.service_manifest(place)))
 
     def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
         """A Service's EndpointSlices."""
         with self._lock:
-            return tuple(self._pieces.get(key, {}).values())
+            pieces = tuple(self._pieces.get(key, {}).values())
+        return tuple(piece.slice() for piece in pieces)
 
     def summaries(self) -> tuple[EntrySummary, ...]:
         """What matters of all ServiceEntries."""
@@ -263,7 +269,7 @@ class View:
 
     def api_server(self) -> frozenset[str]:
         """The addresses of the API server."""
-        service = self.services.get(*API_SERVER_SERVICE)
+        service = self.service_manifest(API_SERVER_SERVICE)
         return api_server_addresses(service, self.pieces(API_SERVER_SERVICE))
 
     def pod_addresses(self, namespace: str) -> Container[str]:
@@ -309,7 +315,7 @@ class View:
             seen = self.entries.get(namespace, name)
             return seen.manifest if seen else None
         if kind == "Service":
-            return self.services.get(namespace, name)
+            return self.service_manifest((namespace, name))
         cache = self.filters.get(namespace)
         found = cache.get(namespace, name) if cache else None
         return found.manifest if found else None
@@ -332,14 +338,14 @@ class View:
 
     # -- what is kept -------------------------------------------------------------------------
 
-    def _kept_service(self, manifest: Manifest) -> Manifest:
-        # Who owns a port of the gateway's own Service is told by nothing else (patch).
-        more = (
-            ("managedFields",)
-            if manifest["metadata"]["namespace"] in self.gateway_namespaces
-            else ()
-        )
-        return _kept(manifest, *more)
+    def _kept_service(self, manifest: Manifest) -> Manifest | KeptService:
+        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        if key == API_SERVER_SERVICE:
+            return _kept(manifest)
+        if key[0] in self.gateway_namespaces:
+            # Who owns a port of the gateway's own Service is told by nothing else (patch).
+            return _kept(manifest, "managedFields")
+        return KeptService.of(manifest)
 
     def _kept_pod(self, pod: Manifest) -> Manifest | Behind | None:
         if pod["metadata"]["namespace"] in self.gateway_namespaces and is_gateway_pod(pod):
@@ -352,7 +358,14 @@ class View:
                     "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],
                 },
             }
-        return Behind(pod["metadata"].get("labels") or {}, Pod.from_object(pod))
+        return Behind(pod_labels(pod), Pod.from_object(small_pod(pod)))
+
+    def _seen_entry(self, manifest: Manifest) -> SeenEntry:
+        summary = EntrySummary.from_object(manifest)
+        if not _is_ours(manifest):
+            return SeenEntry(summary, None)
+        trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
+        return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)))
 
     # -- what follows from a change -----------------------------------------------------------
 
@@ -363,9 +376,12 @@ class View:
         for found in keys:
             self._ask(found)
 
-    def _service(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+    def _service(
+        self, key: Key, was: Manifest | KeptService | None, is_: Manifest | KeptService | None
+    ) -> None:
+        before, now = _manifest(was), _manifest(is_)
         with self._lock:
-            self.tcp_ports += _tcp_ports(now) - _tcp_ports(before)
+            self.tcp_ports += _tcp_ports(is_) - _tcp_ports(was)
             asked = self._note_intent(key, before, now)
             self._note_patched(key, before, now)
             owners = self._note_own("Service", before, now)
@@ -406,7 +422,8 @@ class View:
         try:
             intent = service_wish(now)
         except UsageError as error:
-            intent = error
+            # Not the error itself, whose traceback holds all that was read.
+            intent = UsageError(error.message, hints=error.hints)
         self.intents.put(key, About.of(now).rank, intent)
         return set()
 
@@ -414,7 +431,7 @@ class View:
         """The exposures of a Service that have another name than it."""
         return self._named_otherwise.get(service, set())
 
-    def _piece(self, key: Key, before: Piece | None, now: Piece | None) -> None:
+    def _piece(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
         touched = set()
         with self._lock:
             for piece, gone in ((before, True), (now, False)):
@@ -426,15 +443,15 @@ class View:
                 if gone:
                     pieces.pop(key[1], None)
                 else:
-                    pieces[key[1]] = piece.slice
+                    pieces[key[1]] = piece
                 if not pieces:
                     del self._pieces[service]
                 touched |= {service, *self._users(service)}
         for each in touched:
             self._ask(each)
 
-    def _note_addresses(self, key: Key, piece: Piece, gone: bool) -> None:
-        for address in canonical(e.address for e in piece.slice.endpoints):
+    def _note_addresses(self, key: Key, piece: KeptSlice, gone: bool) -> None:
+        for address in canonical(e.address for e in piece.slice().endpoints):
             there = self._listing.setdefault((key[0], address), {})
             if gone:
                 there.pop(key[1], None)
@@ -494,7 +511,7 @@ class View:
             key
             for pair in labels.items()
             for key in self._by_selector.get((namespace, *pair), ())
-            if (service := self.services.get(*key))
+            if (service := self.service_manifest(key))
             and selects(service["spec"].get("selector") or {}, labels)
         }
 
@@ -615,8 +632,15 @@ def _one_label(service: Manifest) -> tuple[str, str, str]:
     return (service["metadata"]["namespace"], *(pairs[0] if pairs else ("", "")))
 
 
-def _tcp_ports(service: Manifest | None) -> int:
-    ports = (service or {}).get("spec", {}).get("ports") or ()
+def _manifest(kept: Manifest | KeptService | None) -> Manifest | None:
+    """A Service's manifest, as far as it is kept."""
+    return (kept.packed.unpacked() or None) if isinstance(kept, KeptService) else kept
+
+
+def _tcp_ports(kept: Manifest | KeptService | None) -> int:
+    if isinstance(kept, KeptService):
+        return kept.tcp_ports
+    ports = (kept or {}).get("spec", {}).get("ports") or ()
     return sum(port.get("protocol", "TCP") == "TCP" for port in ports)
 
 
@@ -649,17 +673,13 @@ def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
 
 def _space(manifest: Manifest) -> Space:
     notes = manifest["metadata"].get("annotations") or {}
-    ours = {key: value for key, value in notes.items() if key.startswith(PREFIX)}
+    # One more character than any may have, so that one too long is refused as such.
+    ours = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
     return Space(ours, "deletionTimestamp" in manifest["metadata"])
 
 
-def _piece(manifest: Manifest) -> Piece:
-    return Piece(manifest["metadata"]["labels"][SERVICE_LABEL], EndpointSlice.from_object(manifest))
-
-
-def _seen_entry(manifest: Manifest) -> SeenEntry:
-    kept = _kept(manifest) if _is_ours(manifest) else None
-    return SeenEntry(EntrySummary.from_object(manifest), kept)
+def _piece(manifest: Manifest) -> KeptSlice:
+    return KeptSlice.of(manifest, manifest["metadata"]["labels"][SERVICE_LABEL])
 
 
 def _filter(manifest: Manifest) -> Filter:

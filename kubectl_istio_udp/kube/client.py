@@ -42,6 +42,9 @@ _METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "m
 _CONTENT_TYPES = {"patch": "apply-patch+yaml", "merge": "merge-patch+json"}
 _WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+# Bodies are read in such pieces. An event of a watch is an object, which etcd takes up to 1.5 MB.
+_PIECE_BYTES = 2**16
+_LONGEST_EVENT_PIECES = 256
 # Verbs that may reach the server twice: the second time nothing changes.
 _READS = frozenset({"get", "list", "watch"})
 _HARMLESS = _READS | {"patch"}
@@ -70,11 +73,17 @@ class Page:
         items: manifests.
         continue_: where the next page begins, "" after the last one.
         version: that of the whole list, from which a watch can go on.
+        size: how many bytes it came in.
     """
 
     items: Sequence[dict[str, Any]]
     continue_: str
     version: str
+    size: int = 0
+
+
+class PageTooLong(ClusterError):
+    """A page of a list has more bytes than were to be read at once; ask for fewer objects."""
 
 
 class Api:
@@ -234,6 +243,7 @@ class Api:
         *,
         limit: int,
         continue_: str = "",
+        most_bytes: int | None = None,
         **selectors: str,
     ) -> Page:
         """Some of the objects of a kind, as a list of the API server comes in pages.
@@ -242,18 +252,43 @@ class Api:
             kind, namespace: as for `list`.
             limit: how many at most.
             continue_: where the last page ended, "" for the first one.
+            most_bytes: how long the answer may be, unless it is a single object; None for any.
             selectors: labelSelector, fieldSelector.
 
         Raises:
             Expired: the pages took too long; begin anew.
+            PageTooLong: it has more bytes; no more than that was read.
         """
         query = {"limit": str(limit), **{key: text for key, text in selectors.items() if text}}
         if continue_:
             query["continue"] = continue_
-        answer = self._json("list", kind, namespace, query=query)
+        sent = self._send("list", kind, namespace, query=query, stream=True)
+        body = self._body(sent, most_bytes if limit > 1 else None)
+        answer = self._decoded(body)
         about, version = answer["metadata"], answer.get("apiVersion", "v1")
         items = [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
-        return Page(items, about.get("continue") or "", about.get("resourceVersion") or "")
+        place, found = about.get("continue") or "", about.get("resourceVersion") or ""
+        return Page(items, place, found, len(body))
+
+    def _body(self, answer: urllib3.BaseHTTPResponse, most_bytes: int | None) -> bytes:
+        """The body of an answer that is still to be read.
+
+        Raises:
+            PageTooLong: it has more bytes than it may.
+        """
+        pieces: list[bytes] = []
+        length = 0
+        try:
+            for piece in answer.stream(_PIECE_BYTES, decode_content=True):
+                pieces.append(piece)
+                length += len(piece)
+                if most_bytes is not None and length > most_bytes:
+                    answer.close()
+                    raise PageTooLong(f"a page of a list has more than {most_bytes} bytes")
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            raise self._transport.unreachable(error, None) from error
+        answer.release_conn()
+        return b"".join(pieces)
 
     def watch(
         self,
@@ -514,12 +549,17 @@ class Watch:
             Unreachable: the connection broke, or was silent for too long.
             ClusterError: the server says so.
         """
-        rest = b""
+        begun: list[bytes] = []
         try:
-            for piece in self._answer.stream(2**16, decode_content=False):
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in filter(None, lines):
-                    yield _event(line)
+            for piece in self._answer.stream(_PIECE_BYTES, decode_content=False):
+                *lines, rest = piece.split(b"\n")
+                for line in lines:
+                    if whole := b"".join([*begun, line]):
+                        yield _event(whole)
+                    begun.clear()
+                begun.append(rest)
+                if len(begun) > _LONGEST_EVENT_PIECES:
+                    raise ClusterError("an event of a watch is longer than any object may be")
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             raise self._unreachable(error) from error
         finally:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from kubectl_istio_udp.kube.client import Api, Watch
+from kubectl_istio_udp.kube.client import Api, PageTooLong, Watch
 from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError
 
 Kept = TypeVar("Kept")
@@ -27,7 +27,9 @@ Key = tuple[str, str]
 # is noticed by its keepalive.
 _WATCH_SECONDS = (240.0, 480.0)
 _GRACE_SECONDS = 15.0
-_PAGE = 500
+# Whoever may create objects decides how long they are: pages are bounded in bytes. All kinds are
+# listed at the same time, and a page takes several times its length while it is read.
+_MOST_A_PAGE, _PAGE_BYTES = 500, 2_000_000
 _SHORT_SECONDS = 1.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 _log = logging.getLogger(__name__)
@@ -179,17 +181,29 @@ class Cache(Generic[Kept]):
     def _list(self) -> str:
         """Take the whole list; what it does not have any more is gone. Its version."""
         found: set[Key] = set()
-        continue_ = ""
+        continue_, limit = "", _MOST_A_PAGE
         while True:
-            page = self._api.list_page(
-                self.kind, self.namespace, limit=_PAGE, continue_=continue_, **self._selectors
-            )
+            try:
+                page = self._api.list_page(
+                    self.kind,
+                    self.namespace,
+                    limit=limit,
+                    continue_=continue_,
+                    most_bytes=_PAGE_BYTES,
+                    **self._selectors,
+                )
+            except PageTooLong:
+                limit = max(1, limit // 4)
+                continue
             for manifest in page.items:
                 found.add(_key(manifest))
                 self.learn(manifest)
             continue_ = page.continue_
             if not continue_:
                 break
+            # Three quarters of what would fit, if the next ones are as long.
+            fitting = 3 * _PAGE_BYTES * len(page.items) // (4 * max(1, page.size))
+            limit = max(1, min(_MOST_A_PAGE, 2 * limit, fitting))
         for key in [key for key in tuple(self._objects) if key not in found]:
             self._put(key, None, _number(page.version))
         self._version = page.version

@@ -20,7 +20,7 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION, check_dns_subdomain
 from kubectl_istio_udp.model.plan import ExposeRequest, rate
-from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
+from kubectl_istio_udp.model.ports import MOST_PORTS, PortRequest, parse_port_requests
 from kubectl_istio_udp.model.values import (
     PREFIX,
     bounded,
@@ -36,8 +36,8 @@ EXPOSE_ANNOTATION = f"{PREFIX}expose"
 SOURCE_LABEL = f"{PREFIX}source"
 # In place of ports: every UDP port of the Service under its own number.
 ALL_PORTS = "all"
-# An exposure of 100 ports is a long list already; a value of an option is a word.
-LONGEST_PORTS, MOST_PORTS, LONGEST_VALUE = 2_000, 100, 320
+# A list of 100 ports and ranges is long already; a value of an option is a word.
+LONGEST_PORTS, MOST_PARTS, LONGEST_VALUE = 2_000, 100, 320
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def _ports(text: str) -> tuple[PortRequest, ...]:
     if text == ALL_PORTS:
         return ()
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) > MOST_PORTS:
-        raise UsageError(f"annotation {EXPOSE_ANNOTATION} has more than {MOST_PORTS} ports")
+    if len(parts) > MOST_PARTS:
+        raise UsageError(f"annotation {EXPOSE_ANNOTATION} has more than {MOST_PARTS} ports")
     try:
         return parse_port_requests(parts)
     except UsageError as error:
@@ -181,8 +181,8 @@ def _udp_ports(service: Mapping[str, Any]) -> tuple[int, ...]:
     found = tuple(port["port"] for port in ports if port.get("protocol") == "UDP")
     if len(found) > MOST_PORTS:
         raise UsageError(
-            f"annotation {EXPOSE_ANNOTATION}: the Service has {len(found)} UDP ports; an exposure "
-            f"has at most {MOST_PORTS}",
+            f"annotation {EXPOSE_ANNOTATION}: the Service has more than {MOST_PORTS} UDP ports, "
+            "the most that an exposure has",
             hints=["name those that are to be exposed"],
         )
     return found

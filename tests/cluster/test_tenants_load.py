@@ -199,7 +199,7 @@ def test_04_no_tenant_makes_another_wait(
         print(f"{attack}: p50 {p50:.3f} s, p99 {p99:.3f} s, {touched()} touches of the attacker")
     assert p99 < P99_SECONDS
     if attack == "wide":
-        assert "has 2000 UDP ports" in events(attacker, "wide-0")
+        assert "has more than 500 UDP ports" in events(attacker, "wide-0")
 
 
 def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Victim) -> None:
