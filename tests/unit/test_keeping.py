@@ -1,0 +1,103 @@
+"""How little is kept of objects that tenants make as large as the API server lets them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.controller.keeping import (
+    KeptService,
+    KeptSlice,
+    pod_labels,
+    small_entry,
+    small_pod,
+)
+from kubectl_istio_udp.kube.client import Api, PageTooLong
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.wish import service_wish
+from tests.unit import builders
+from tests.unit.apiserver import ApiServer
+from tests.unit.builders import endpoint, endpoint_slice
+
+LONG = "x" * 260_000
+EXPOSE = "kubectl-istio-udp/expose"
+
+
+def size(kept: Any) -> int:
+    return len(pickle.dumps(kept))
+
+
+@pytest.mark.parametrize("notes", [{}, {EXPOSE: "5300:53", "kubectl-istio-udp/x": LONG}])
+def test_a_service(notes: dict[str, str]) -> None:
+    many = {f"kubectl-istio-udp/{n}": "y" * 1000 for n in range(500)}
+    found = builders.service(annotations={"note": LONG, **notes, **(many if notes else {})})
+    assert size(KeptService.of(found)) < 12_000
+
+
+def test_what_exposing_a_service_needs_is_kept() -> None:
+    ports = [{"name": f"t{n}", "port": n, "protocol": "TCP", "targetPort": n} for n in range(1, 99)]
+    ports.append({"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns", "nodePort": 9})
+    found = builders.service(annotations={EXPOSE: "5300:dns", "note": LONG}, ports=ports)
+    kept = KeptService.of(found)
+    unpacked = kept.packed.unpacked()
+    assert kept.tcp_ports == 98
+    assert service_wish(unpacked).request == service_wish(found).request
+    before, after = Service.from_object(found), Service.from_object(unpacked)
+    assert set(after.ports) == set(before.ports) and after.selector == before.selector
+
+
+def test_a_service_that_does_not_ask_and_has_no_udp_port_is_a_number() -> None:
+    found = builders.service(ports=[{"port": 80, "protocol": "TCP"}])
+    assert KeptService.of(found).packed.unpacked() == {}
+
+
+def test_of_thousands_of_ports_those_that_are_asked_for() -> None:
+    ports = [{"name": f"p{n}", "port": n, "protocol": "UDP"} for n in range(1, 5001)]
+    named = builders.service(annotations={EXPOSE: "5300:p4999,5301:4998"}, ports=ports)
+    kept = Service.from_object(KeptService.of(named).packed.unpacked())
+    assert {4998, 4999} <= {port.port for port in kept.ports} and len(kept.ports) == 1002
+    all_ = builders.service(annotations={EXPOSE: "all"}, ports=ports)
+    with pytest.raises(UsageError, match="more than 500 UDP ports"):
+        service_wish(KeptService.of(all_).packed.unpacked())
+
+
+def test_an_endpoint_slice_is_the_same_and_small() -> None:
+    found = endpoint_slice(*[endpoint(f"10.0.{n // 250}.{n % 250}") for n in range(1000)])
+    found["metadata"]["annotations"] = {"note": LONG}
+    kept = KeptSlice.of(found, "coredns")
+    assert kept.slice() == EndpointSlice.from_object(found)
+    assert size(kept) < 20_000
+
+
+def test_a_pod() -> None:
+    found = builders.pod("p")
+    found["metadata"]["labels"] = {f"label-{n}": "x" * 63 for n in range(5000)}
+    assert pod_labels(found) == {}
+    found["metadata"]["labels"] = {"app": "coredns"}
+    assert pod_labels(found) == {"app": "coredns"}
+    assert Pod.from_object(small_pod(found)) == Pod.from_object(found)
+
+
+def test_a_service_entry() -> None:
+    notes = {"kubectl-istio-udp/spec": LONG, "note": LONG}
+    found = {
+        "metadata": {"name": "e", "namespace": "default", "annotations": notes},
+        "spec": {"hosts": [LONG]},
+    }
+    assert size(small_entry(found)) < 1000
+    small = {"metadata": {"name": "e", "namespace": "d"}, "spec": {"hosts": ["x"]}}
+    assert small_entry(small)["spec"] == {"hosts": ["x"]}
+
+
+def test_a_page_is_no_longer_than_it_may_be(api: Api, server: ApiServer) -> None:
+    for number in range(3):
+        server.put(builders.service(f"s{number}", annotations={"note": LONG}))
+    with pytest.raises(PageTooLong):
+        api.list_page("Service", None, limit=3, most_bytes=100_000)
+    page = api.list_page("Service", None, limit=1, most_bytes=100_000)
+    assert page.size > 260_000
+    # The connection that was given up is not used again.
+    assert api.list_page("Service", None, limit=3, most_bytes=10_000_000).items
