@@ -313,6 +313,10 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
     gateway: GatewayRef | None = getattr(spec, "gateway", None)
     if spec is None or gateway is None:
         return []
+    if isinstance(spec, ExposureSpec) and existing.object("EnvoyFilter") is None:
+        # Nothing in the gateway's namespace names this gateway: no command is run in pods that
+        # only a tenant's ServiceEntry names.
+        return []
     rows = []
     for pod in ready_pods(api, gateway.namespace, gateway.selector):
         try:

@@ -157,6 +157,18 @@ def test_each_gateway_pods_listener_cluster_and_hosts(api, server, fakes):
     assert second[0] == SECOND and "could not be asked" in second[1] and second[2:] == ["", ""]
 
 
+def test_no_pod_is_asked_that_only_a_service_entry_names(api, server, fakes):
+    """Tenants write ServiceEntries; which pods are a gateway's is for the EnvoyFilter to say."""
+    for write in writes(plan_of().exposure):
+        if write.kind == "ServiceEntry":
+            api.apply(write.manifest, before=None, manager=write.manager)
+    server.requests.clear()
+    (existing,) = list_existing(api)
+    assert existing.spec is not None
+    assert proxy_rows(api, existing) == []
+    assert not [request for request in server.requests if "/pods" in request.path]
+
+
 def test_the_sessions_that_are_open_are_counted(api, fakes):
     exposure = plan_of(ports=parse_port_requests(["5300:53"])).exposure
     for write in writes(exposure):
