@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import Any
 
-from conftest import get, kubectl
+import pytest
+from conftest import get, kubectl, run
+
+
+@pytest.fixture(scope="session")
+def gateway_api() -> None:
+    """The Kubernetes Gateway API's CRDs; the project's own cluster can install them."""
+    known = run("kubectl", "get", "crd", "gateways.gateway.networking.k8s.io")
+    if known.code != 0:
+        ground = os.environ.get("GROUND")
+        if not ground or os.environ.get("E2E_CLUSTER") == "current":
+            pytest.skip("this cluster has no Gateway API")
+        subprocess.run([ground, "gateway-api"], check=True, timeout=300)
 
 
 def gateway_manifests(name: str, istio: str, **labels: str) -> list[dict[str, Any]]:

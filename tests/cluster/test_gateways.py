@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +18,9 @@ from conftest import (
     run,
     wait_answered,
 )
-from gateways import gateway_manifests, listened_ports
+from gateways import gateway_api, gateway_manifests, listened_ports
+
+__all__ = ["gateway_api"]
 
 # They change what all tests share, or measure what others would disturb.
 pytestmark = pytest.mark.alone
@@ -180,17 +180,6 @@ def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> N
     kubectl("scale", "-n", space.name, "deploy/dns", "--replicas=1")
     kubectl("rollout", "status", "-n", space.name, "deploy/dns", "--timeout=60s")
     wait_answered(space, "dns")
-
-
-@pytest.fixture(scope="session")
-def gateway_api() -> None:
-    """The Kubernetes Gateway API's CRDs; the project's own cluster can install them."""
-    known = run("kubectl", "get", "crd", "gateways.gateway.networking.k8s.io")
-    if known.code != 0:
-        ground = os.environ.get("GROUND")
-        if not ground or os.environ.get("E2E_CLUSTER") == "current":
-            pytest.skip("this cluster has no Gateway API")
-        subprocess.run([ground, "gateway-api"], check=True, timeout=300)
 
 
 def test_gateway_of_the_gateway_api(space: Space, port: int, gateway_api: None) -> None:

@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Space, dns_server, eventually, get, kubectl, wait_answered
-from gateways import gateway_manifests, listened_ports, udp_filter
+from gateways import gateway_api, gateway_manifests, listened_ports, udp_filter
 
+__all__ = ["gateway_api"]
+
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 EDGE = {"workloadSelector": {"labels": {"istio": "edge"}}}
 
 
@@ -140,3 +143,35 @@ def test_namespaces_that_istiod_does_not_read(space: Space, edge: str, port: int
     with mesh_config(discoverySelectors=[selector, seen]):
         space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
         wait_answered(space, "dns", 60)
+
+
+@pytest.mark.alone
+def test_target_refs_are_for_the_gateway_that_they_name(
+    space: Space, gateway_api: None, port: int
+) -> None:
+    """Two gateways of the Gateway API; somebody's EnvoyFilter is for one of them."""
+    for name in ("public", "private"):
+        listeners = [{"name": "http", "port": 80, "protocol": "HTTP"}]
+        space.apply(
+            {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "metadata": {"name": name},
+                "spec": {"gatewayClassName": "istio", "listeners": listeners},
+            }
+        )
+    target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "private"}
+    space.apply(*dns_server(), udp_filter("private-udp", port, targetRefs=[target]))
+    for name in ("public", "private"):
+        eventually(
+            f"Gateway {name} has pods",
+            lambda name=name: get("deploy", "-n", space.name, "-l", f"{GATEWAY_NAME}={name}")[
+                "items"
+            ],
+        )
+        kubectl("rollout", "status", "-n", space.name, f"deploy/{name}-istio", "--timeout=90s")
+    refused = space.expose("dns", "-p", f"{port}:53", "--gateway", f"{space.name}/private", code=3)
+    assert "U103" in refused.err
+    space.expose("dns", "-p", f"{port}:53", "--gateway", f"{space.name}/public")
+    wait_answered(space, "dns")
+    assert space.plugin("delete", "dns").code == 0
