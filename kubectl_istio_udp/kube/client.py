@@ -22,8 +22,6 @@ from urllib3.connection import HTTPConnection
 from kubectl_istio_udp.kube import exec as execution
 from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, log_in
-from kubectl_istio_udp.kube.parallel import for_each as for_each
-from kubectl_istio_udp.kube.parallel import in_parallel as in_parallel
 from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.kube.retrying import without_conflict
 from kubectl_istio_udp.kube.transport import Transport, plain
