@@ -275,13 +275,10 @@ def _write(
     from kubectl_istio_udp.render.exposure import writes
 
     todo = writes(exposure, applying.manager)
-    changes = change_set(
-        exposure.spec.kind,
-        exposure.spec.key,
-        (*existing.objects, *snapshot.objects),
-        read_leftovers(api, [existing.spec, exposure.spec]).services,
-        todo,
-    )
+    key = exposure.spec.key
+    leftovers = read_leftovers(api, [existing.spec, exposure.spec])
+    there = (*existing.objects, *snapshot.objects, *leftovers.stale_reservations(key))
+    changes = change_set(exposure.spec.kind, key, there, leftovers.services, todo)
 
     def wait(transaction: Transaction) -> None:
         had_pods = bool(snapshot.gateway.ready_pods)

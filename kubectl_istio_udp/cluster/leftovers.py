@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.cluster.existing import USUAL_GATEWAY_NAMESPACE
@@ -15,7 +16,7 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Spec
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, service_manager
 from kubectl_istio_udp.model.ownership import is_managed
-from kubectl_istio_udp.state.reservations import is_reservation_of
+from kubectl_istio_udp.state.reservations import is_reservation_of, read_reservation
 
 Manifest = Mapping[str, Any]
 
@@ -36,6 +37,15 @@ class Leftovers:
     def reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
         """The reservations of an exposure, by its (namespace, name)."""
         return tuple(found for found in self.filters if is_reservation_of(found, key))
+
+    def stale_reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
+        """Those whose run must have ended: the next `expose` deletes them, wherever they are."""
+        now = datetime.now(timezone.utc)
+        return tuple(
+            found
+            for found in self.reservations(key)
+            if (read := read_reservation(found)) and read.stale(now)
+        )
 
     def any_of(self, key: tuple[str, str]) -> bool:
         """Whether anything is left of an exposure, by its (namespace, name)."""
