@@ -88,7 +88,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             known = existing.spec is not None
             cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
             extra = cells[len(headers) :]
-            if wide and kind is Kind.EXPOSURE:
+            if wide and known and kind is Kind.EXPOSURE:
                 found_there = reserved.get((existing.namespace, existing.name))
                 extra.append(str(found_there or ""))
             rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])

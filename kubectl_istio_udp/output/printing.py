@@ -57,9 +57,16 @@ def data(value: Any, form: str) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
-    """A table as kubectl draws it: columns of upper-case headers, three spaces between."""
+    """A table as kubectl draws it: columns of upper-case headers, three spaces between.
+
+    Args:
+        rows: the cells; those that a row lacks at its end are empty.
+        headers: the names of all columns.
+    """
     lines = [[header.upper() for header in headers]]
-    lines += [["" if cell is None else escape(str(cell)) for cell in row] for row in rows]
+    for row in rows:
+        cells = ["" if cell is None else escape(str(cell)) for cell in row]
+        lines.append(cells + [""] * (len(headers) - len(cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

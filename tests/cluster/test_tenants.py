@@ -29,6 +29,9 @@ from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_se
 
 __all__ = ["controller", "tenants", "victim"]
 
+# The controller that is installed here acts on everybody's exposures.
+pytestmark = pytest.mark.alone
+
 SPEC = "kubectl-istio-udp/spec"
 MANAGED = {"app.kubernetes.io/managed-by": "kubectl-istio-udp"}
 

@@ -21,6 +21,9 @@ from kubectl_istio_udp.model.names import object_name
 
 __all__ = ["controller", "tenants", "victim"]
 
+# The controller that is installed here acts on everybody's exposures.
+pytestmark = pytest.mark.alone
+
 PREFIX = "kubectl-istio-udp/"
 CHANGES, SECONDS_APART = 100, 0.2
 P99_SECONDS = 1.0

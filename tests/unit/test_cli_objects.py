@@ -144,6 +144,9 @@ def test_an_exposure_that_cannot_be_read_is_listed(run, server):
     unreadable(server)
     _, row = table(run("get").out)
     assert row[:4] == ["coredns", "?", "?", "?"]
+    wide = run("get", "-o", "wide")
+    assert wide.code == 0
+    assert table(wide.out)[1][:4] == ["coredns", "?", "?", "?"]
 
 
 # -- delete -------------------------------------------------------------------------------------
