@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import (
+    GATEWAY_NAMESPACE,
     Space,
     companion,
     dns_server,
@@ -96,6 +97,12 @@ def events(space: Space, name: str) -> str:
     return "\n".join(f"{e['reason']}: {e['message']}" for e in found["items"])
 
 
+def entries(space: Space, name: str) -> list[dict[str, Any]]:
+    """The ServiceEntries of an exposure whose endpoints are listed: where tenants cannot write."""
+    selector = f"kubectl-istio-udp/namespace={space.name},kubectl-istio-udp/exposure={name}"
+    return list(get("serviceentries", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"])
+
+
 @dataclass(frozen=True)
 class Switch:
     """Two servers that answer differently, and a Service whose list of endpoints names one.
@@ -133,8 +140,7 @@ class Switch:
 
     def listed(self) -> str:
         """Which server the ServiceEntry lists now."""
-        entries = get("serviceentries", "-n", self.space.name)["items"]
-        own = next(e for e in entries if e["metadata"]["name"].endswith(f"-{self.name}"))
+        (own,) = entries(self.space, self.name)
         addresses = [entry["address"] for entry in own["spec"]["endpoints"]]
         return next((n for n, address in self.addresses.items() if addresses == [address]), "")
 

@@ -20,7 +20,18 @@ from conftest import (
     run,
     service,
 )
-from controlled import EXPOSE, Switch, allow, controller, events, switch, tenant, wish, withdraw
+from controlled import (
+    EXPOSE,
+    Switch,
+    allow,
+    controller,
+    entries,
+    events,
+    switch,
+    tenant,
+    wish,
+    withdraw,
+)
 
 __all__ = ["controller", "switch", "tenant"]
 # They have one controller for the whole cluster.
@@ -90,8 +101,9 @@ def test_named_ports_that_differ_between_pods(tenant: Space, port: int, load_pod
     wish(tenant, "dns", f"{port}:53")
     target = exposed(tenant, "dns")
     all_answered(load_pod, target, "both versions")
-    entry = get("serviceentries", "-n", tenant.name)["items"][0]["spec"]
-    assert {e.get("ports", {}).get("port-53", 53) for e in entry["endpoints"]} == {53, 5353}
+    (entry,) = entries(tenant, "dns")
+    numbers = {e.get("ports", {}).get("port-53", 53) for e in entry["spec"]["endpoints"]}
+    assert numbers == {53, 5353}
     kubectl("delete", "deploy", "-n", tenant.name, "old", "--wait=true")
     eventually("one pod", lambda: len(get("pods", "-n", tenant.name)["items"]) == 1, 60)
     all_answered(load_pod, target, "the new version alone")
@@ -102,17 +114,18 @@ def test_endpoints_by_hand_and_drift(switch: Switch) -> None:
     switch.point("b")
     switch.wait("b")
     space = switch.space
-    entry = f"serviceentry/udp-{space.name}-dns"
+    (listing,) = entries(space, "dns")
+    entry = ("-n", GATEWAY_NAMESPACE, f"serviceentry/{listing['metadata']['name']}")
     other = switch.addresses["a"]
     broken = f'[{{"op":"replace","path":"/spec/endpoints/0/address","value":"{other}"}}]'
-    kubectl("patch", "-n", space.name, entry, "--type=json", "-p", broken)
+    kubectl("patch", *entry, "--type=json", "-p", broken)
     switch.wait("b")
     filters = ("envoyfilter", "-n", GATEWAY_NAMESPACE, f"udp-{space.name}-dns")
     kubectl("delete", *filters)
     eventually("the EnvoyFilter is back", lambda: run("kubectl", "get", *filters).code == 0)
     switch.wait("b")
     kubectl("delete", "-n", GATEWAY_NAMESPACE, f"service/udp-{space.name}-dns")
-    kubectl("delete", "-n", space.name, entry)
+    kubectl("delete", *entry)
     eventually("all are back", lambda: len(own_objects(space)) == 3)
     switch.wait("b")
 
@@ -136,14 +149,13 @@ def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_po
 
 
 def test_two_wishes_for_one_port(tenant: Space, port: int, load_pod: Load) -> None:
-    """The older has it, the newer is told whose it is, and takes over."""
+    """The older has it, the newer is told that it is taken, and takes over."""
     tenant.apply(*dns_server("first"))
     wish(tenant, "first", f"{port}:53")
     exposed(tenant, "first")
     tenant.apply(*dns_server("second"))
     wish(tenant, "second", f"{port}:53")
-    winner = f"exposure first of namespace {tenant.name}"
-    eventually("the loser is told", lambda: winner in events(tenant, "second"))
+    eventually("the loser is told", lambda: "PortTaken" in events(tenant, "second"))
     status = run("kubectl", "istio-udp", "controller", "status")
     assert status.code == 1 and "second" in status.out, status.both
     kubectl("delete", "service", "-n", tenant.name, "first")

@@ -286,7 +286,7 @@ def test_a_webhook_that_refuses_writes(switch: Switch, port: int, load_pod: Load
                 "admissionReviewVersions": ["v1"],
                 "timeoutSeconds": 1,
                 "clientConfig": {"service": {"name": "nobody", "namespace": "default"}},
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}},
+                "objectSelector": {"matchLabels": {"kubectl-istio-udp/namespace": space.name}},
                 "rules": [
                     {
                         "apiGroups": ["networking.istio.io"],
