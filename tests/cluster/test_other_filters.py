@@ -175,3 +175,10 @@ def test_target_refs_are_for_the_gateway_that_they_name(
     space.expose("dns", "-p", f"{port}:53", "--gateway", f"{space.name}/public")
     wait_answered(space, "dns")
     assert space.plugin("delete", "dns").code == 0
+    # Whoever exposes after this test has one gateway to choose from again.
+    kubectl("delete", "gateways.gateway.networking.k8s.io", "-n", space.name, "--all")
+    eventually(
+        "their pods are gone",
+        lambda: not get("pods", "-n", space.name, "-l", GATEWAY_NAME)["items"],
+        90,
+    )
