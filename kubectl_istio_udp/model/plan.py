@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kubectl_istio_udp.model.entries import Entry, EntryRequest, plan_entries
@@ -24,6 +24,8 @@ from kubectl_istio_udp.model.ports import (
     listener_port,
 )
 from kubectl_istio_udp.model.service import (
+    IPV4,
+    IPV6,
     Endpoint,
     Pod,
     Service,
@@ -116,6 +118,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
     """
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
+    _check_families(snapshot)
     endpoints = {port.port: _endpoints(port, snapshot) for _, port in pairs}
     discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
     ports = tuple(
@@ -334,12 +337,57 @@ def _obstacle(
     ambient = [pod.name for pod in snapshot.pods if pod.ambient]
     if ambient:
         return f"pod {ambient[0]} is in ambient mode"
+    other_family = _pods_of_other_family(snapshot.pods, endpoints)
+    if other_family:
+        return (
+            f"the Service's address of pod {other_family[0]} is not the pod's primary one, which "
+            "istiod would take"
+        )
     if snapshot.workload_entries:
         return (
             f"its selector also selects WorkloadEntry {snapshot.workload_entries[0]}, which is no "
             "endpoint of the Service"
         )
     return None
+
+
+def _pods_of_other_family(
+    pods: Sequence[Pod], endpoints: Mapping[int, tuple[Endpoint, ...]]
+) -> list[str]:
+    """The pods that the Service has by another address family than istiod.
+
+    For a ServiceEntry's selector istiod takes a pod's status.podIP: in a dual-stack cluster that is
+    the IPv4 address also where the Service has IPv6 only (measured on Istio 1.31).
+    """
+    primary = {pod.name: pod.addresses[0] for pod in pods if pod.addresses}
+    return sorted(
+        {
+            endpoint.pod
+            for each in endpoints.values()
+            for endpoint in each
+            if endpoint.pod in primary
+            and (":" in endpoint.address) != (":" in primary[endpoint.pod])
+        }
+    )
+
+
+def _check_families(snapshot: Snapshot) -> None:
+    """Reject a Service of which the gateway can reach no address.
+
+    Raises:
+        UsageError: its addresses are all of a family that the gateway's pods lack.
+    """
+    theirs = {piece.family for piece in snapshot.slices if piece.endpoints} & {IPV4, IPV6}
+    ours = snapshot.gateway.families
+    if theirs and ours and not theirs & set(ours):
+        raise UsageError(
+            f"Service {snapshot.service} has {'/'.join(sorted(theirs))} addresses only, and the "
+            f"pods of gateway {snapshot.gateway.ref} have {'/'.join(ours)} only",
+            hints=[
+                "give the Service both families (spec.ipFamilyPolicy: PreferDualStack), or use a "
+                "gateway that has its family"
+            ],
+        )
 
 
 def _exposed(

@@ -267,3 +267,25 @@ def test_pods_that_declare_a_port_differently_are_an_obstacle():
         )
     )
     assert plan.exposure.spec.discovery is Discovery.ENDPOINTS
+
+
+IPV6_ONLY = [endpoint_slice(endpoint("fd00::20", "coredns-1"), family="IPv6")]
+
+
+def test_a_service_of_another_family_than_its_pods_primary_one_is_listed():
+    """istiod would take the pods' IPv4 addresses for a selector."""
+    gateway = gateway_pod(ips=("10.244.0.10", "fd00::10"))
+    plan = plan_of(cluster(slices=IPV6_ONLY, gateways=[gateway]))
+    assert plan.exposure.spec.discovery is Discovery.ENDPOINTS
+    assert "not the pod's primary one" in plan.reason
+    assert [e.address for e in plan.exposure.endpoints[53]] == ["fd00::20"]
+
+
+def test_an_ipv4_gateway_says_why_an_ipv6_service_cannot_be_exposed():
+    with pytest.raises(UsageError, match="has IPv6 addresses only, and the pods of gateway"):
+        plan_of(cluster(slices=IPV6_ONLY, gateways=[gateway_pod(ips=("10.244.0.10",))]))
+
+
+def test_an_ipv6_gateway_says_why_an_ipv4_service_cannot_be_exposed():
+    with pytest.raises(UsageError, match="has IPv4 addresses only"):
+        plan_of(cluster(gateways=[gateway_pod(ips=("fd00::10",))]))

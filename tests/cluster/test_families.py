@@ -1,0 +1,32 @@
+"""IPv6 beside IPv4: Services of one family or both, through gateway pods that have both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import Space, dns_server, get, wait_answered
+
+FAMILIES = [["IPv6"], ["IPv4"], ["IPv4", "IPv6"], ["IPv6", "IPv4"]]
+
+
+def families_of(manifests: list[dict[str, Any]], families: list[str]) -> list[dict[str, Any]]:
+    """The manifests with these families for the Service."""
+    for manifest in manifests:
+        if manifest["kind"] == "Service":
+            policy = "SingleStack" if len(families) == 1 else "RequireDualStack"
+            manifest["spec"] |= {"ipFamilies": families, "ipFamilyPolicy": policy}
+    return manifests
+
+
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
+def test_a_service_of_any_family_answers(space: Space, port: int, families: list[str]) -> None:
+    node = get("nodes")["items"][0]["status"]["addresses"]
+    if sum(address["type"] == "InternalIP" for address in node) < 2:
+        pytest.skip("this cluster has one address family")
+    space.apply(*families_of(dns_server(), families))
+    exposed = space.expose("dns", "-p", f"{port}:53")
+    wait_answered(space, "dns")
+    # istiod takes a pod's primary address, which is IPv4 here, for a selector.
+    assert ("primary one" in exposed.err) == (families == ["IPv6"])
