@@ -32,6 +32,7 @@ from kubectl_istio_udp.model.sessions import (
     room,
 )
 from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.state.reservations import reservation_name
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
 
@@ -145,11 +146,15 @@ def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _claims_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Claims]:
-    """What other EnvoyFilters than the exposure's add to the gateway."""
+    """What other EnvoyFilters than the exposure's add to the gateway.
+
+    Nor does a reservation of this very exposure count: another run of it holds that, and only one
+    of them can create it.
+    """
     spec = exposure.spec
+    own = {f"{spec.gateway.namespace}/{n}" for n in (spec.object_name, reservation_name(spec))}
     for claims in snapshot.claims:
-        place = f"{spec.gateway.namespace}/{spec.object_name}"
-        if claims.exposure != spec.key or claims.owner != place:
+        if claims.exposure != spec.key or claims.owner not in own:
             yield claims
 
 

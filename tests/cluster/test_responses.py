@@ -223,7 +223,7 @@ def test_what_is_broken_is_named(space: Space, port: int) -> None:
     eventually("404", lambda: status_of(space, port, "/direct") == "404")
     broken = space.verify("response/direct")
     assert broken.code == 1 and "VirtualService" in broken.out and "is missing" in broken.out
-    assert "no VirtualService" in space.plugin("get", "response/direct").out
+    assert " MissingVirtualService " in space.plugin("get", "response/direct").out
     space.respond(*HELLO, *at)
     proven(space, "direct")
     # Somebody edits the answer: it is no longer what was asked for.

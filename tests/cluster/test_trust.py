@@ -43,7 +43,7 @@ def test_a_missing_object_is_named(space: Space, port: int, kind: str, verdict: 
     said = verdict.format(name=name, gateway=GATEWAY_NAMESPACE, own=space.name)
     assert said in found.out or said.partition(": ")[2] in found.out
     listed = space.plugin("get").out
-    assert "no " in listed and " ok " not in listed
+    assert " Missing" in listed and " ok " not in listed
     space.expose("dns", "-p", f"{port}:53")
     wait_answered(space, "dns")
 
@@ -82,7 +82,7 @@ def test_a_service_that_is_gone(space: Space, port: int) -> None:
     found = space.verify("dns")
     assert found.code == 3
     assert f"kubectl istio-udp delete -n {space.name} dns" in found.err
-    assert "no Service dns" in space.plugin("get").out
+    assert " NoService " in space.plugin("get").out
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from kubectl_istio_udp.apply import reserving
 from kubectl_istio_udp.apply.reserving import fitting, reserved
+from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.cluster.existing import find_exposure
 from kubectl_istio_udp.cluster.gateways import GatewayChoice
 from kubectl_istio_udp.cluster.snapshot import read_snapshot
@@ -25,7 +26,7 @@ from kubectl_istio_udp.state.reservations import (
     reservation,
     reservation_name,
 )
-from tests.unit.builders import plan_of
+from tests.unit.builders import cluster, plan_of, snapshot_of
 
 GATEWAY = "istio-system"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -111,6 +112,18 @@ def test_the_earlier_one_counts_and_a_stale_one_never():
     assert counted(everyone, mine) == [earlier]
     assert counted(everyone, None, NOW) == [earlier, mine, later]
     assert counted(everyone, None, NOW + timedelta(minutes=6)) == []
+
+
+def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port():
+    """Another run of it is told of by the one who may not create a second reservation."""
+    exposure = plan_of().exposure
+    spec = exposure.spec
+    own = read_reservation(made(spec, 7)).claims
+    snapshot = snapshot_of(cluster(), claims=(own,))
+    assert not {f.code for f in check_expose(exposure, snapshot)} & {"U102", "U103"}
+    others = dataclasses.replace(own, exposure=("default", "other"))
+    snapshot = snapshot_of(cluster(), claims=(others,))
+    assert {"U102", "U103"} <= {f.code for f in check_expose(exposure, snapshot)}
 
 
 # -- one exposure, several runs ----------------------------------------------------------------
