@@ -149,6 +149,7 @@ def write_as_version_1(space: Space, name: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.alone
 def test_an_exposure_of_the_version_before_is_mended(
     mixed: Space, foreign: str, port: int, load_pod: Callable[..., Popen[str]]
 ) -> None:
