@@ -255,9 +255,12 @@ def _recorder(made: Recorders, name: str) -> type[BaseHTTPRequestHandler]:
             )
             # A proxy is asked for a whole URL.
             prefix = prefix if prefix.startswith("/") or not prefix else "absolute"
-            made.seen.append(
-                Seen(name, prefix, tuple(headers), _common_name(self.connection), _sni(self))
-            )
+            # Google Cloud's kubectl first asks for the server's version, by itself and with
+            # whatever it has, to choose the kubectl that it runs.
+            if not self.headers.get("User-Agent", "").startswith("kubectl-dispatcher/"):
+                made.seen.append(
+                    Seen(name, prefix, tuple(headers), _common_name(self.connection), _sni(self))
+                )
             body = _VERSION if path.endswith("/version") else _LIST
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
