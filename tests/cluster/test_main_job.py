@@ -273,12 +273,12 @@ def test_affinity_keeps_a_client_on_one_pod(space: Space, port: int) -> None:
     both = service("both")
     both["spec"]["selector"] = {"tier": "both"}
     space.apply(*one[:2], *two[:2], both)
-    words = ("both", "--query", "plain.example", "--count", "12", "-o", "json")
+    words = ("both", "--query", "plain.example", "--count", "40", "-o", "json")
     space.expose("both", "-p", f"{port}:53", "--affinity", "source-ip")
     kept = json.loads(space.verify(*words).out)[0]["probes"]
     gateway = next(p for p in kept if p["via"] == "gateway")
     assert len(set(gateway["answers"])) == 1, gateway
-    space.expose("both", "-p", f"{port}:53")
+    space.expose("both", "-p", f"{port}:53", "--affinity", "none")
     spread = json.loads(space.verify(*words).out)[0]["probes"]
     gateway = next(p for p in spread if p["via"] == "gateway")
     assert len(set(gateway["answers"])) == 2, gateway
