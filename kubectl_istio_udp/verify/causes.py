@@ -315,7 +315,8 @@ def _filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause 
 def _held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Envoy rejects an update as a whole, whoever's part is at fault."""
     state, name = evidence.proxy(pod).state, evidence.spec.proxy_name(port)
-    if name in state.listeners and name in state.clusters:
+    waiting = (("LISTENER", state.listeners), ("CLUSTER", state.clusters))
+    if not any(name not in there and _adds(evidence, kind, name) for kind, there in waiting):
         return None
     others = {other: refusal for other, refusal in state.refusals.items() if other != name}
     if not others:
@@ -326,6 +327,18 @@ def _held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
         f"{pod} does not have port {port.listener_port}; its Envoy rejects {other}, which holds up "
         f"other configuration: {others[other].why}",
         f"find the EnvoyFilter that adds {other}, and correct it",
+    )
+
+
+def _adds(evidence: Evidence, kind: str, name: str) -> bool:
+    """Whether the EnvoyFilter still adds it: what it does not add, nothing holds up."""
+    if evidence.envoy_filter is None:
+        return True
+    patches = (evidence.envoy_filter.get("spec") or {}).get("configPatches") or ()
+    return any(
+        patch.get("applyTo") == kind
+        and ((patch.get("patch") or {}).get("value") or {}).get("name") == name
+        for patch in patches
     )
 
 

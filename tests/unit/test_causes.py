@@ -74,6 +74,13 @@ def proxy(*hosts, **more):
     return ProxyEvidence(state(hosts), **{"sockets": (), **more})
 
 
+def without(kind):
+    """The EnvoyFilter, edited not to add its listeners or clusters."""
+    found = evidence().envoy_filter
+    kept = [p for p in found["spec"]["configPatches"] if p["applyTo"] != kind]
+    return {**found, "spec": {**found["spec"], "configPatches": kept}}
+
+
 def edited(labels):
     found = evidence().envoy_filter
     return {**found, "spec": {**found["spec"], "workloadSelector": {"labels": labels}}}
@@ -115,6 +122,25 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             {"proxy": ProxyEvidence(replace(NOTHING, refusals={"theirs": Refusal("port 75300")}))},
             "UpdateRejected",
             "its Envoy rejects theirs, which holds up other configuration: port 75300",
+        ),
+        # What nobody adds is not held up by somebody else's mistake.
+        (
+            {
+                "proxy": ProxyEvidence(state(clusters={}, refusals={"theirs": Refusal("port")})),
+                "envoy_filter": without("CLUSTER"),
+            },
+            "ClusterMissing",
+            f"no cluster {NAME}",
+        ),
+        (
+            {
+                "proxy": ProxyEvidence(
+                    replace(state(), listeners={}, refusals={"theirs": Refusal("port")})
+                ),
+                "envoy_filter": without("LISTENER"),
+            },
+            "ListenerMissing",
+            f"no listener on 5300 in {GATEWAY}",
         ),
         (
             {"proxy": ProxyEvidence(NOTHING), "envoy_filter": edited({"app": "nobody"})},
