@@ -178,11 +178,11 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     Listeners of the exposure itself are passed over, and those of EnvoyFilters, of which U102 and
     U103 tell more.
     """
-    others = {name for c in _claims_of_others(exposure, snapshot) for name in c.listeners}
+    added = {name for claims in snapshot.claims for name in claims.listeners}
     own = {exposure.spec.proxy_name(port) for port in exposure.spec.ports}
     there = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
     for bound in snapshot.bound or ():
-        if bound.name in others:
+        if bound.name in added:
             continue
         udp = bound.protocol == "UDP"
         # What was exposed and deleted a moment ago may still be there, and goes.
