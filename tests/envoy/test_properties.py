@@ -64,10 +64,7 @@ def options(draw):
     return found
 
 
-@st.composite
-def gateways(draw):
-    ips = draw(st.sampled_from([("10.244.0.7",), ("fd00::7",), ("10.244.0.7", "fd00::7"), ()]))
-    return [gateway_pod(ips=ips)]
+GATEWAY_ADDRESSES = st.sampled_from([("10.244.0.7",), ("fd00::7",), ("10.244.0.7", "fd00::7"), ()])
 
 
 @st.composite
@@ -108,15 +105,18 @@ def of_pods(draw):
         )
         for family, form in addresses.items()
     ]
+    ips = draw(GATEWAY_ADDRESSES)
     container = {"name": "coredns", "ports": [{"name": "dns", "containerPort": 5353}]}
     container["ports"][0]["protocol"] = "UDP"
     objects = cluster(
         service=service(ports=service_ports),
         slices=slices,
         pods=[pod(f"coredns-{n}", containers=[container]) for n in range(count)],
-        gateways=draw(gateways()),
+        gateways=[gateway_pod(ips=ips)],
     )
-    choices = [None, Discovery.SELECTOR, Discovery.ENDPOINTS, Discovery.STATIC]
+    # The pods' primary address is IPv4: a gateway of IPv6 alone cannot have them by selector.
+    by_selector = [] if ips == ("fd00::7",) else [Discovery.SELECTOR]
+    choices = [None, *by_selector, Discovery.ENDPOINTS, Discovery.STATIC]
     discovery = draw(st.sampled_from(choices))
     numbers = [p["port"] for p in service_ports if p["protocol"] == "UDP"]
     return objects, discovery, draw(ports(numbers))
@@ -129,12 +129,15 @@ def without_pods(draw):
     gone = service(type="ExternalName", externalName=f"{draw(NAMES)}.example.com")
     gone["spec"].pop("selector")
     bare = service(selector=None)
-    slices = [endpoint_slice(endpoint("192.0.2.1"), endpoint("192.0.2.2"))]
+    slices = [
+        endpoint_slice(endpoint("192.0.2.1"), endpoint("192.0.2.2")),
+        endpoint_slice(endpoint("2001:db8::1"), family="IPv6", suffix="six"),
+    ]
     objects = cluster(
         service=gone if external else bare,
         slices=[] if external else slices,
         pods=[],
-        gateways=draw(gateways()),
+        gateways=[gateway_pod(ips=draw(GATEWAY_ADDRESSES))],
     )
     choices = [None] if external else [None, Discovery.ENDPOINTS, Discovery.STATIC]
     return objects, draw(st.sampled_from(choices)), draw(ports([53]))

@@ -136,7 +136,8 @@ def added(exposure, kind):
     ],
 )
 def test_the_listener_binds_the_gateways_families(ips, expected):
-    objects = cluster(gateways=[gateway_pod(ips=ips)])
+    six = endpoint_slice(endpoint("fd00::20", "coredns-1"), family="IPv6")
+    objects = cluster(gateways=[gateway_pod(ips=ips)], more=[six])
     (listener,) = added(plan_of(objects).exposure, "LISTENER")
     assert listener["address"]["socket_address"] == {
         "protocol": "UDP", "port_value": 10053, **expected
