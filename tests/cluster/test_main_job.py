@@ -96,7 +96,7 @@ def test_two_services_on_one_gateway(space: Space, port: int) -> None:
     verified = space.verify("--all")
     assert verified.code == 0, verified.both
     listed = space.plugin("get", "-o", "name")
-    assert listed.out.split() == ["one", "two"]
+    assert listed.out.split() == ["one", "two"], listed.both
     assert space.plugin("delete", "one").code == 0
     assert space.verify("two").code == 0
 
