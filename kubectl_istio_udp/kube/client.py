@@ -374,7 +374,9 @@ class Api:
             "tailLines": str(lines),
             "timestamps": "true" if timestamps else "false",
         }
-        text: str = self._request("get", "Pod", namespace, pod, "log", query=query, raw=True)[0]
+        text: str = self._request(
+            "get", "Pod", namespace, pod, raw=True, subresource="log", query=query
+        )[0]
         return text
 
     # -- exec ---------------------------------------------------------------------------------
@@ -419,16 +421,12 @@ class Api:
         kind: str,
         namespace: str | None,
         name: str = "",
-        subresource: str = "",
         *,
-        query: Mapping[str, str] | None = None,
-        body: Object | None = None,
         raw: bool = False,
+        **more: Any,
     ) -> tuple[Any, tuple[str, ...]]:
         """Send one request; the decoded answer (text where raw) and the server's warnings."""
-        answer = self._send(
-            verb, kind, namespace, name, subresource, query=query, body=body, raw=raw
-        )
+        answer = self._send(verb, kind, namespace, name, raw=raw, **more)
         warnings = tuple(_warnings(answer.headers.getlist("Warning")))
         if raw:
             return answer.data.decode(errors="replace"), warnings
