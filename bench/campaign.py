@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.model.names import object_name
-from tests.cluster.conftest import LOAD_IMAGE, dns_server
+from tests.cluster.conftest import dns_server, start_load_pod
 from tests.support.forged import documents
 from tests.support.rights import rights
 
@@ -426,28 +426,6 @@ def allow(namespace: str, first: int, ports: int) -> None:
     kubectl("annotate", "namespace", namespace, *notes)
 
 
-def load_pod(namespace: str) -> None:
-    """The pod that asks: outside the mesh, and its clients' ports are its own."""
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "load", "labels": {"sidecar.istio.io/inject": "false"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [
-                {
-                    "name": "load",
-                    "image": LOAD_IMAGE,
-                    "command": ["sleep", "infinity"],
-                    "securityContext": {"runAsUser": 0},
-                }
-            ],
-        },
-    }
-    kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(pod))
-    kubectl("wait", "-n", namespace, "pod/load", "--for=condition=Ready", "--timeout=120s")
-
-
 def expose_victim(namespace: str) -> tuple[tuple[str, int], str]:
     """Declare the victim's exposure; where its clients send, and its spec annotation."""
     manifests = dns_server()
@@ -547,7 +525,7 @@ def campaign(seconds: int, first_seed: int, log: Path) -> tuple[Findings, dict[s
     """The whole of it; what was seen, and how much was done."""
     findings = Findings()
     with namespaces(secrets.token_hex(3)) as (victim, tenants), controller(log) as process:
-        load_pod(victim)
+        start_load_pod(victim)
         target, spec = expose_victim(victim)
         load = Load(victim, target, findings)
         # Until the gateway's listener and kube-proxy's rules are there.

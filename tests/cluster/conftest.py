@@ -247,29 +247,34 @@ def port(_ports: Iterator[int]) -> int:
     return next(_ports)
 
 
+def start_load_pod(namespace: str) -> None:
+    """Start the pod `load`, in which load.py runs: outside the mesh, with python3."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "load", "labels": {"sidecar.istio.io/inject": "false"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "load",
+                    "image": LOAD_IMAGE,
+                    "command": ["sleep", "infinity"],
+                    # Its clients' ports are its own, below the ephemeral ones.
+                    "securityContext": {"runAsUser": 0},
+                }
+            ],
+        },
+    }
+    kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(pod))
+    kubectl("wait", "-n", namespace, "pod/load", "--for=condition=Ready", "--timeout=120s")
+
+
 @pytest.fixture(scope="session")
 def load_pod() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts load.py in a pod: load_pod(address, port, *flags) gives its running process."""
     with _namespace("load") as namespace:
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "load", "labels": {"sidecar.istio.io/inject": "false"}},
-            "spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [
-                    {
-                        "name": "load",
-                        "image": LOAD_IMAGE,
-                        "command": ["sleep", "infinity"],
-                        # Its clients' ports are its own, below the ephemeral ones.
-                        "securityContext": {"runAsUser": 0},
-                    }
-                ],
-            },
-        }
-        kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(pod))
-        kubectl("wait", "-n", namespace, "pod/load", "--for=condition=Ready", "--timeout=120s")
+        start_load_pod(namespace)
         running: list[subprocess.Popen[str]] = []
 
         def start(address: str, port: int, *flags: str) -> subprocess.Popen[str]:
