@@ -126,6 +126,9 @@ def test_the_documented_rights_suffice(space: Space, port: int) -> None:
     with granted(space, documented_roles(space)[:2]) as user:
         space.apply(*dns_server())
         gateway = ("--gateway", f"{GATEWAY_NAMESPACE}/istio-ingressgateway")
+        unnamed = space.expose("dns", "-p", f"{port}:53", *user, code=3)
+        assert "pods in all namespaces" in unnamed.err
+        assert "--gateway NAMESPACE/NAME" in unnamed.err
         space.expose("dns", "-p", f"{port}:53", *gateway, *user)
         verified = space.plugin("verify", "dns", "--create-tool", *user)
         assert verified.code == 0, verified.both
