@@ -36,6 +36,7 @@ class Load:
         self.waiting: dict[tuple[int, int], float] = {}
         self.answered = 0
         self.latencies: list[float] = []
+        self.overdue: list[float] = []
         self.sticky = [self._socket(FIRST_STICKY_PORT + index) for index in range(clients)]
 
     def _socket(self, port: int) -> socket.socket:
@@ -82,7 +83,7 @@ class Load:
             return
         late = [key for key, sent in self.waiting.items() if time.monotonic() - sent > timeout]
         for key in late:
-            del self.waiting[key]
+            self.overdue.append(self.waiting.pop(key))
             self._close(self.selector.get_map()[key[0]].fileobj)
 
 
@@ -110,10 +111,13 @@ def main() -> None:
     while load.waiting and time.monotonic() < end:
         load.receive(end - time.monotonic())
     latencies = sorted(load.latencies) or [0.0]
+    unanswered = sorted([*load.overdue, *load.waiting.values()])
     result = {
         "sent": wanted.queries,
         "answered": load.answered,
         "lost": wanted.queries - load.answered,
+        # When the first ones were sent, in seconds after the start.
+        "lost_at": [round(sent - begun, 1) for sent in unanswered[:20]],
         "seconds": round(time.monotonic() - begun, 2),
         "p50_ms": round(latencies[len(latencies) // 2] * 1000, 2),
         "p99_ms": round(latencies[len(latencies) * 99 // 100] * 1000, 2),
