@@ -377,7 +377,7 @@ class Load:
         self._findings.p99_ms = max(self._findings.p99_ms, counts["p99_ms"])
         if counts["lost"]:
             self._findings.fault(
-                f"{counts['lost']} of {counts['sent']} answers were lost, the first of queries sent "
+                f"{counts['lost']} of {counts['sent']} answers were lost, those sent "
                 f"{counts['lost_at']} s after the start of their run"
             )
 
