@@ -310,13 +310,52 @@ gateway_namespaces_option = click.option(
     "else.",
 )
 
-root_namespace_option = click.option(
-    "--root-namespace",
-    default="istio-system",
-    show_default=True,
-    metavar="NAMESPACE",
-    help="The mesh's root namespace, whose EnvoyFilters reach every gateway.",
-)
+
+def root_namespaces_option(default: str) -> Decorator:
+    """--root-namespace, with what is used where it is left out."""
+    return click.option(
+        "--root-namespace",
+        "root_namespaces",
+        multiple=True,
+        metavar="NAMESPACE",
+        help="The root namespace of the gateways' mesh, whose EnvoyFilters reach every gateway; "
+        f"repeatable.  [default: {default}]",
+    )
+
+
+class _MeshConfigType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """NAMESPACE/NAME of a ConfigMap."""
+
+    name = "mesh-config"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split it.
+
+        Raises:
+            UsageError: it is not NAMESPACE/NAME.
+        """
+        if isinstance(value, tuple):
+            return value
+        namespace, _, name = value.partition("/")
+        if not namespace or not name or "/" in name:
+            raise UsageError(f"--mesh-config {value}: not NAMESPACE/NAME of a ConfigMap")
+        return namespace, name
+
+
+def mesh_configs_option(default: str) -> Decorator:
+    """--mesh-config, with what is used where it is left out."""
+    return click.option(
+        "--mesh-config",
+        "mesh_configs",
+        type=_MeshConfigType(),
+        multiple=True,
+        metavar="NAMESPACE/NAME",
+        help="The ConfigMap with the mesh's configuration, whose settings decide how endpoints are "
+        f"found and which EnvoyFilters reach a gateway; repeatable.  [default: {default}]",
+    )
+
 
 allow_all_option = click.option(
     "--allow-all",

@@ -9,6 +9,7 @@ from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.existing import exposure_of, list_exposures
+from kubectl_istio_udp.cluster.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import is_sealed, newest
 from kubectl_istio_udp.kube.lease import lease_secret
@@ -16,6 +17,7 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
 from kubectl_istio_udp.model.wish import Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing
@@ -56,6 +58,28 @@ def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
 
     known = [found for found in for_each(limit, gateways) if found is not None]
     return min(known, default=None)
+
+
+def read_meshes(api: Api, namespaces: Sequence[str]) -> tuple[Mesh, ...]:
+    """The meshes of the gateways in some namespaces; the usual one where there is no gateway."""
+    planes = {
+        gateway.control_plane
+        for namespace in namespaces
+        for gateway in gateways_from(api.list("Pod", namespace), ())
+    }
+    wanted = sorted(planes or {DEFAULT_CONTROL_PLANE}, key=str)
+    return tuple(for_each(lambda plane: read_mesh(api, plane), wanted))
+
+
+def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str], ...]:
+    """(namespace, name) of each ConfigMap that decides about one of some meshes."""
+    planes = [mesh.control_plane for mesh in meshes]
+    found = for_each(lambda plane: mesh_config_names(api, plane), planes)
+    return tuple(
+        (plane.namespace, name)
+        for plane, names in zip(planes, found, strict=True)
+        for name in names
+    )
 
 
 def api_ports(api: Api) -> tuple[int, ...]:

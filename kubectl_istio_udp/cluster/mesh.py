@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,10 @@ from kubectl_istio_udp.model.mesh import (
     oldest,
 )
 
+Manifest = Mapping[str, Any]
+Config = Mapping[str, Any]
+
+ISTIOD_LABEL = {"app": "istiod"}
 _ISTIOD = "app=istiod"
 # istiod's variable with the name of a second ConfigMap, over which its own one takes precedence
 # (its pilot/pkg/bootstrap/mesh.go).
@@ -34,66 +38,118 @@ def read_mesh(api: Api, control_plane: ControlPlane = DEFAULT_CONTROL_PLANE) -> 
     What may not be read is as Istio sets it by default, and the version unknown. `Mesh.assumed`
     says so.
     """
+    return mesh_from(control_plane, *_read(api, control_plane))
+
+
+def mesh_config_names(api: Api, control_plane: ControlPlane) -> tuple[str, ...]:
+    """The names of the ConfigMaps that decide about a control plane's mesh, in its namespace.
+
+    The usual name where none can be read, or where it is not clear which one it is.
+    """
     if not control_plane.namespace:
-        return Mesh.from_config(None, control_plane=control_plane)
-    own, istiods = in_parallel(
-        [lambda: _config_maps(api, control_plane), lambda: _istiods(api, control_plane)]
-    )
-    variables = environment(istiods[0]) if istiods else {}
-    config = _mesh_config(own.get(control_plane.config_name) or _only(own))
-    shared = variables.get(_SHARED_CONFIG)
-    if shared:
-        more = _mesh_config(api.find("ConfigMap", control_plane.namespace, shared))
-        config = {**more, **(config or {})} if more is not None else config
-    versions = oldest(map(image_version, istiods))
+        return ()
+    configs, pods = _read(api, control_plane)
+    shared = _shared_name(_istiods(pods, control_plane))
+    own = [name for name in configs if name != shared]
+    names = own if len(own) == 1 else [control_plane.config_name]
+    return tuple(sorted({*names, *filter(None, [shared])}))
+
+
+def mesh_from(
+    control_plane: ControlPlane, configs: Mapping[str, Config], istiods: Iterable[Manifest]
+) -> Mesh:
+    """The settings of a mesh, from what is known of its control plane.
+
+    Args:
+        control_plane: which one.
+        configs: the decoded meshConfig of ConfigMaps in its namespace, by name.
+        istiods: the istiod pods in its namespace.
+    """
+    containers = _istiods(istiods, control_plane)
+    variables = environment(containers[0]) if containers else {}
+    shared = _shared_name(containers)
+    own = {name: config for name, config in configs.items() if name != shared}
+    config = own.get(control_plane.config_name, _only(own))
+    if shared in configs:
+        config = {**configs[shared], **(config or {})}
+    versions = oldest(map(image_version, containers))
     return Mesh.from_config(config, versions, control_plane, variables)
 
 
-def _config_maps(api: Api, control_plane: ControlPlane) -> dict[str, dict[str, Any]]:
+def mesh_config(config_map: Manifest) -> Config:
+    """The decoded meshConfig in a ConfigMap; {}, which is Istio's default, where it has none.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        config = yaml.safe_load((config_map.get("data") or {}).get("mesh") or "")
+    except yaml.YAMLError as error:
+        raise ValueError("the mesh configuration is not YAML") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _read(api: Api, control_plane: ControlPlane) -> tuple[dict[str, Config], list[dict[str, Any]]]:
+    """The meshConfigs of a control plane by their ConfigMaps' names, and its istiod pods."""
+    if not control_plane.namespace:
+        return {}, []
+    found, pods = in_parallel(
+        [lambda: _config_maps(api, control_plane), lambda: _pods(api, control_plane)]
+    )
+    shared = _shared_name(_istiods(pods, control_plane))
+    if shared:
+        with suppress(Forbidden, NotFound):
+            found = [*found, api.get("ConfigMap", control_plane.namespace, shared)]
+    configs = {}
+    for config_map in found:
+        with suppress(ValueError):
+            configs[config_map["metadata"]["name"]] = mesh_config(config_map)
+    return configs, pods
+
+
+def _config_maps(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
     """The ConfigMap of a control plane by its name; where there is none, those beside it."""
     namespace, name = control_plane.namespace, control_plane.config_name
     with suppress(Forbidden, NotFound):
         found = api.find("ConfigMap", namespace, name)
         if found is not None:
-            return {name: found}
-        listed = api.list("ConfigMap", namespace)
-        return {
-            c["metadata"]["name"]: c
-            for c in listed
-            if c["metadata"]["name"].startswith("istio") and "mesh" in (c.get("data") or {})
-        }
-    return {}
-
-
-def _only(config_maps: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The one that there is; None where there are several, any of which may be the one."""
-    return next(iter(config_maps.values())) if len(config_maps) == 1 else None
-
-
-def _mesh_config(config_map: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if config_map is None:
-        return None
-    try:
-        config = yaml.safe_load((config_map.get("data") or {}).get("mesh") or "")
-    except yaml.YAMLError:
-        return None
-    return config if isinstance(config, dict) else {}
-
-
-def _istiods(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
-    """The containers of a control plane's istiod pods; none where they may not be listed."""
-    with suppress(Forbidden, NotFound):
-        pods = api.list("Pod", control_plane.namespace, _ISTIOD)
-        wanted = control_plane.revision or "default"
-        of_revision = [
-            pod
-            for pod in pods
-            if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == wanted
-        ]
+            return [found]
         return [
-            container
-            for pod in of_revision or pods
-            for container in pod["spec"]["containers"]
-            if container["name"] == ISTIOD_CONTAINER
+            c
+            for c in api.list("ConfigMap", namespace)
+            if c["metadata"]["name"].startswith("istio") and "mesh" in (c.get("data") or {})
         ]
     return []
+
+
+def _only(configs: Mapping[str, Config]) -> Config | None:
+    """The one that there is; None where there are several, any of which may be the one."""
+    return next(iter(configs.values())) if len(configs) == 1 else None
+
+
+def _pods(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
+    """The istiod pods of a control plane's namespace; none where they may not be listed."""
+    with suppress(Forbidden, NotFound):
+        return api.list("Pod", control_plane.namespace, _ISTIOD)
+    return []
+
+
+def _istiods(pods: Iterable[Manifest], control_plane: ControlPlane) -> list[Manifest]:
+    """The containers of a control plane's istiod pods, among those of its namespace."""
+    found = list(pods)
+    wanted = control_plane.revision or "default"
+    of_revision = [
+        pod for pod in found if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == wanted
+    ]
+    return [
+        container
+        for pod in of_revision or found
+        for container in pod["spec"]["containers"]
+        if container["name"] == ISTIOD_CONTAINER
+    ]
+
+
+def _shared_name(containers: Iterable[Manifest]) -> str:
+    """The name of the second ConfigMap that istiod reads; "" for none."""
+    first = next(iter(containers), None)
+    return environment(first).get(_SHARED_CONFIG, "") if first else ""

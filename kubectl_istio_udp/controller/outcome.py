@@ -29,6 +29,8 @@ _FOR_TENANTS = {
     "U104": "gateway {gateway}: port {ports} is taken",
     "U105": "the Service of gateway {gateway} cannot take a port that this exposure asks for",
     "U108": "gateway {gateway} has not enough sessions left; ask for fewer (max-sessions)",
+    "U131": "the mesh of gateway {gateway} does not read a namespace that this exposure needs",
+    "U132": "the mesh of gateway {gateway} ignores what an exposure needs there",
 }
 
 

@@ -55,7 +55,6 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
 from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
-from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan, with_new_entries
 from kubectl_istio_udp.model.reasons import (
@@ -348,6 +347,8 @@ class Reconciler:
             # A list of addresses says everything itself.
             pods=() if asked is Discovery.ENDPOINTS else view.pods_of(service),
             gateway=gateway,
+            mesh=view.mesh(gateway.control_plane),
+            namespaces=view.labels_of({service.namespace, gateway.ref.namespace}),
             file_limit=self._file_limit,
             before=own.held,
             entries=view.summaries(),
@@ -496,7 +497,8 @@ class Reconciler:
         found = [f.spec for f in filters if f.spec]
         found += [f.reservation.spec for f in filters if f.reservation]
         found += [pending for _, pending in self._others_pending(mine).values()]
-        return GatewayUsage.of(gateway, self._view.root_namespace, found, spec.key)
+        root = self._view.mesh(gateway.control_plane).root_namespace
+        return GatewayUsage.of(gateway, root, found, spec.key)
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
         """How big the gateway's Envoy is, as far as it can be told without asking it.
@@ -566,7 +568,6 @@ class Reconciler:
         view, spec = self._view, exposure.spec
         filters = self._filters(mine)
         own = view.own(spec.key).held
-        mesh = Mesh(root_namespace=view.root_namespace)
         # Of a thousand filters those that have nothing to do with this one are passed over first.
         ports = {port.listener_port for port in spec.ports}
         taken = {spec.proxy_name(port) for port in spec.ports}
@@ -574,7 +575,7 @@ class Reconciler:
             claims
             for f in filters
             if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
-            for claims in taken_at(f.manifest, f.reservation, snapshot.gateway, mesh)
+            for claims in taken_at(f.manifest, f.reservation, snapshot.gateway, snapshot.mesh)
         ]
         pending = [c for key, (c, _) in self._others_pending(mine).items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
@@ -673,6 +674,8 @@ class Reconciler:
             slices=self._view.pieces((spec.namespace, spec.service)),
             pods=(),
             gateway=replace(gateway, ref=spec.gateway),
+            mesh=self._view.mesh(gateway.control_plane),
+            namespaces=self._view.labels_of({spec.namespace, gateway.ref.namespace}),
             before=spec,
             entries=self._view.summaries(),
             rules=rules,

@@ -42,7 +42,8 @@ class Settings:
         identity: this replica's name, which no other has.
         namespace: where its Lease is.
         gateway_namespaces: where gateways may be.
-        root_namespace: the mesh's, whose EnvoyFilters reach every proxy.
+        root_namespaces: the meshes', whose EnvoyFilters reach every proxy.
+        mesh_configs: (namespace, name) of each ConfigMap with a mesh's configuration.
         file_limit: how many files each gateway's Envoy may open.
         allow_all: whether every namespace may expose every port.
         defaults: what namespaces are allowed, where their annotations say nothing, by name.
@@ -54,10 +55,11 @@ class Settings:
     identity: str
     namespace: str
     gateway_namespaces: tuple[str, ...]
-    root_namespace: str
+    root_namespaces: tuple[str, ...]
     file_limit: int
     allow_all: bool = False
     defaults: Mapping[str, str] = field(default_factory=dict)
+    mesh_configs: tuple[Key, ...] = ()
     elect: bool = True
     workers: int = 16
     port: int | None = 8080
@@ -86,7 +88,8 @@ class Controller:
         self.view = View(
             api,
             settings.gateway_namespaces,
-            settings.root_namespace,
+            settings.root_namespaces,
+            settings.mesh_configs,
             ask=self._ask,
             claimed=self._claimed,
         )

@@ -6,12 +6,14 @@ object only what decides something is kept.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_istio_udp.cluster.existing import exposure_of
+from kubectl_istio_udp.cluster.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
 from kubectl_istio_udp.controller.intents import Intents
 from kubectl_istio_udp.controller.keeping import (
     KeptService,
@@ -34,6 +36,7 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
+from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
 from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
@@ -43,6 +46,7 @@ from kubectl_istio_udp.state.ownership import Existing, readable, resolve
 from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 
 Manifest = Mapping[str, Any]
+_log = logging.getLogger(__name__)
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 _SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
@@ -52,18 +56,23 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @dataclass(frozen=True)
 class Space:
-    """A Namespace: its annotations of ours, and whether it is on its way out."""
+    """A Namespace: its annotations of ours, whether it is on its way out, and its labels."""
 
     annotations: Mapping[str, str]
     leaving: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Behind:
-    """A pod that is no gateway's: its labels, and what exposing it needs to know."""
+    """A pod that is no gateway's: its labels, and what exposing it needs to know.
+
+    An istiod's also has what its manifest says of the mesh.
+    """
 
     labels: Mapping[str, str]
     pod: Pod
+    istiod: Manifest | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,8 @@ class View:
         self,
         api: Api,
         gateway_namespaces: Iterable[str],
-        root_namespace: str,
+        root_namespaces: Iterable[str],
+        mesh_configs: Iterable[Key] = (),
         *,
         ask: Callable[[Key], None],
         claimed: Callable[[Claims | None, Claims | None], None],
@@ -139,12 +149,14 @@ class View:
         Args:
             api: the cluster.
             gateway_namespaces: where gateways may be.
-            root_namespace: the mesh's, whose EnvoyFilters reach every proxy.
+            root_namespaces: the meshes', whose EnvoyFilters reach every proxy.
+            mesh_configs: (namespace, name) of each ConfigMap with a mesh's configuration.
             ask: called with each exposure that must be looked at again.
             claimed: called when what an EnvoyFilter claims was this and is that.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
-        self.root_namespace = root_namespace
+        mesh_configs = frozenset(mesh_configs)
+        self._root_namespaces = tuple(root_namespaces)
         self._ask, self._claimed = ask, claimed
         self._lock = threading.RLock()
         self._filters_changed = threading.Condition()
@@ -164,11 +176,13 @@ class View:
         self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
         self._patched: dict[str, set[Key]] = {}
         self.tcp_ports = 0
+        self._istiods: dict[Key, Manifest] = {}
+        self._meshes: dict[ControlPlane, Mesh] = {}
         self._gateway_pods: dict[Key, Manifest] = {}
         self._gateway_services: dict[Key, Manifest] = {}
         self._gateways: tuple[Gateway, ...] | None = None
         self._gateway_facts: tuple[Any, ...] = ()
-        spaces = sorted(self.gateway_namespaces | {root_namespace})
+        spaces = sorted(self.gateway_namespaces.union(self._root_namespaces))
         self.spaces: Cache[Space] = Cache(api, "Namespace", keep=_space, changed=self._space)
         self.services: Cache[Manifest | KeptService] = Cache(
             api, "Service", keep=self._kept_service, changed=self._service
@@ -187,7 +201,21 @@ class View:
             space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
             for space in spaces
         }
+        self._control_planes = frozenset(space for space, _ in mesh_configs)
+        self.mesh_configs: dict[Key, Cache[Config]] = {
+            (space, name): Cache(
+                api,
+                "ConfigMap",
+                namespace=space,
+                keep=mesh_config,
+                changed=self._mesh_changed,
+                # The rights are for this one only.
+                field_selector=f"metadata.name={name}",
+            )
+            for space, name in sorted(mesh_configs)
+        }
         self.caches: tuple[Cache[Any], ...] = (
+            *self.mesh_configs.values(),
             self.spaces,
             self.services,
             self.slices,
@@ -295,6 +323,37 @@ class View:
                 self._gateways = gateways_from(list(pods), list(services))
             return self._gateways
 
+    def mesh(self, control_plane: ControlPlane) -> Mesh:
+        """The settings of the mesh of a gateway's control plane; Istio's defaults if not known."""
+        with self._lock:
+            if control_plane not in self._meshes:
+                self._meshes[control_plane] = self._mesh(control_plane)
+            return self._meshes[control_plane]
+
+    def _mesh(self, control_plane: ControlPlane) -> Mesh:
+        configs = {
+            name: config
+            for (space, name), cache in self.mesh_configs.items()
+            if space == control_plane.namespace and (config := cache.get(space, name)) is not None
+        }
+        istiods = [m for key, m in self._istiods.items() if key[0] == control_plane.namespace]
+        found = mesh_from(control_plane, configs, istiods)
+        if found.assumed:
+            return replace(found, root_namespace=self._root_namespaces[0])
+        if found.root_namespace not in self.filters:
+            _log.warning(
+                "the root namespace of %s is %s, whose EnvoyFilters are not watched: "
+                "run `controller install` again",
+                control_plane,
+                found.root_namespace,
+            )
+        return found
+
+    def labels_of(self, namespaces: Iterable[str]) -> dict[str, Mapping[str, str]]:
+        """The labels of some namespaces, of those that there are."""
+        found = ((name, self.spaces.get("", name)) for name in namespaces)
+        return {name: space.labels for name, space in found if space is not None}
+
     def all_filters(self) -> list[Filter]:
         """The EnvoyFilters that may reach a gateway, reservations too."""
         return [found for cache in self.filters.values() for found in cache.values()]
@@ -358,7 +417,11 @@ class View:
                     "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],
                 },
             }
-        return Behind(pod_labels(pod), Pod.from_object(small_pod(pod)))
+        kept = Pod.from_object(small_pod(pod))
+        is_istiod = pod["metadata"]["namespace"] in self._control_planes and selects(
+            ISTIOD_LABEL, pod["metadata"].get("labels") or {}
+        )
+        return Behind(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
 
     def _seen_entry(self, manifest: Manifest) -> SeenEntry:
         summary = EntrySummary.from_object(manifest)
@@ -371,10 +434,31 @@ class View:
 
     def _space(self, key: Key, before: Space | None, now: Space | None) -> None:
         name = key[1]
+        if name in self.gateway_namespaces and _labels(before) != _labels(now):
+            self._ask_all()
+            return
         with self._lock:
             keys = {*self.intents.of(name), *self._own_in.get(name, ())}
         for found in keys:
             self._ask(found)
+
+    def _mesh_changed(self, key: Key, before: Config | None, now: Config | None) -> None:
+        with self._lock:
+            self._meshes.clear()
+        self._ask_all()
+
+    def _note_istiod(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+        if before == now:
+            return
+        with self._lock:
+            self._istiods.pop(key, None)
+            if now is not None:
+                self._istiods[key] = now
+            meshes = {plane: self._mesh(plane) for plane in self._meshes}
+            changed = meshes != self._meshes
+            self._meshes = meshes
+        if changed:
+            self._ask_all()
 
     def _service(
         self, key: Key, was: Manifest | KeptService | None, is_: Manifest | KeptService | None
@@ -486,6 +570,7 @@ class View:
                     self._gateway_pods.pop(key, None)
                     if not gone:
                         self._gateway_pods[key] = pod
+        self._note_istiod(key, _istiod_of(before), _istiod_of(now))
         for each in asked:
             self._ask(each)
         self._gateways_changed()
@@ -614,6 +699,7 @@ class View:
                     g.cores,
                     g.domain,
                     g.istio,
+                    g.control_plane,
                     g.api,
                     _content(g.service),
                 )
@@ -622,6 +708,9 @@ class View:
             if facts == self._gateway_facts:
                 return
             self._gateway_facts = facts
+        self._ask_all()
+
+    def _ask_all(self) -> None:
         for key in self.exposures():
             self._ask(key)
 
@@ -675,7 +764,25 @@ def _space(manifest: Manifest) -> Space:
     notes = manifest["metadata"].get("annotations") or {}
     # One more character than any may have, so that one too long is refused as such.
     ours = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
-    return Space(ours, "deletionTimestamp" in manifest["metadata"])
+    labels = manifest["metadata"].get("labels") or {}
+    return Space(ours, "deletionTimestamp" in manifest["metadata"], labels)
+
+
+def _labels(space: Space | None) -> Mapping[str, str] | None:
+    return space.labels if space else None
+
+
+def _istiod(pod: Manifest) -> Manifest:
+    """Of an istiod's pod what says which it is and how it is set."""
+    revision = (pod["metadata"].get("labels") or {}).get(REVISION_LABEL)
+    fields = ("name", "image", "env")
+    containers = [{k: c[k] for k in fields if k in c} for c in pod["spec"]["containers"]]
+    labels = {REVISION_LABEL: revision} if revision else {}
+    return {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+
+
+def _istiod_of(pod: Manifest | Behind | None) -> Manifest | None:
+    return pod.istiod if isinstance(pod, Behind) else None
 
 
 def _piece(manifest: Manifest) -> KeptSlice:

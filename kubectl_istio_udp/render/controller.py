@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,8 @@ class Installation:
         namespace: where it runs.
         image: its image.
         replicas: how many; one leads.
-        gateway_namespaces, root_namespace, file_limit, allow_all: as `controller run` takes them.
+        gateway_namespaces, root_namespaces, file_limit, allow_all: as `controller run` takes them.
+        mesh_configs: (namespace, name) of each `--mesh-config`.
         defaults: name and value of each `--namespace-default`.
         api_ports: where the API server listens.
     """
@@ -41,10 +42,11 @@ class Installation:
     namespace: str
     image: str
     gateway_namespaces: tuple[str, ...]
-    root_namespace: str
+    root_namespaces: tuple[str, ...]
     file_limit: int
     allow_all: bool = False
     defaults: tuple[tuple[str, str], ...] = ()
+    mesh_configs: tuple[tuple[str, str], ...] = ()
     replicas: int = 2
     api_ports: tuple[int, ...] = _API_PORTS
 
@@ -61,6 +63,7 @@ def controller(wanted: Installation) -> tuple[Manifest, ...]:
             for manifest in _rights_in(wanted, namespace, _GATEWAY_RULES, "-gateway")
         ),
         *_rights_in_root(wanted),
+        *_rights_in_control_planes(wanted),
         _network_policy(wanted),
         _disruption_budget(wanted),
         _deployment(wanted),
@@ -134,10 +137,17 @@ def _rights_in(
     return role, {**binding, **_bound("Role", name, wanted)}
 
 
-def _rights_in_root(wanted: Installation) -> tuple[Manifest, ...]:
-    if wanted.root_namespace in wanted.gateway_namespaces:
-        return ()
-    return _rights_in(wanted, wanted.root_namespace, _ROOT_RULES, "-root")
+def _rights_in_root(wanted: Installation) -> Iterator[Manifest]:
+    for namespace in sorted({*wanted.root_namespaces} - {*wanted.gateway_namespaces}):
+        yield from _rights_in(wanted, namespace, _ROOT_RULES, "-root")
+
+
+def _rights_in_control_planes(wanted: Installation) -> Iterator[Manifest]:
+    """To read the ConfigMaps with the meshes' configuration, by name."""
+    for namespace in sorted({namespace for namespace, _ in wanted.mesh_configs}):
+        found = sorted(name for space, name in wanted.mesh_configs if space == namespace)
+        rules = [_rule(["ConfigMap"], "list", "watch", resourceNames=found)]
+        yield from _rights_in(wanted, namespace, rules, "-mesh")
 
 
 def _bound(kind: str, name: str, wanted: Installation) -> Manifest:
@@ -210,7 +220,9 @@ def _deployment(wanted: Installation) -> Manifest:
 def _container(wanted: Installation) -> Manifest:
     arguments = ["controller", "run", f"--namespace={wanted.namespace}"]
     arguments += [f"--gateway-namespace={name}" for name in wanted.gateway_namespaces]
-    arguments += [f"--root-namespace={wanted.root_namespace}", f"--file-limit={wanted.file_limit}"]
+    arguments += [f"--root-namespace={name}" for name in wanted.root_namespaces]
+    arguments += [f"--file-limit={wanted.file_limit}"]
+    arguments += [f"--mesh-config={space}/{name}" for space, name in wanted.mesh_configs]
     arguments += [f"--namespace-default={name}={value}" for name, value in wanted.defaults]
     arguments += [f"--port={_PORT}", *(["--allow-all"] if wanted.allow_all else [])]
     return {

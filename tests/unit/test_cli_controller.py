@@ -20,6 +20,7 @@ from kubectl_istio_udp.kube.events import TOLD_ANNOTATION, tell
 from kubectl_istio_udp.model.wish import About
 from kubectl_istio_udp.render.controller import NAME, Installation, controller
 from tests.unit import builders
+from tests.unit.mesh_builders import mesh_config
 from tests.unit.test_controller import space, until, wished
 
 IMAGE = "registry.example.com/controller:1"
@@ -30,7 +31,7 @@ def manifests(**more: Any) -> dict[tuple[str, str], dict[str, Any]]:
         "namespace": "istio-udp",
         "image": IMAGE,
         "gateway_namespaces": ("istio-system", "edge"),
-        "root_namespace": "istio-system",
+        "root_namespaces": ("istio-system",),
         "file_limit": 1000,
     }
     found = controller(Installation(**{**usual, **more}))
@@ -44,7 +45,8 @@ def rules() -> list[dict[str, Any]]:
 def test_rights_have_no_wildcard_no_secret_and_no_exec() -> None:
     for rule in rules():
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-        assert not {"secrets", "pods/exec", "configmaps"} & set(rule["resources"])
+        assert not {"secrets", "pods/exec"} & set(rule["resources"])
+        assert "configmaps" not in rule["resources"] or rule["resourceNames"]
     everywhere = manifests()["ClusterRole", ""]["rules"]
     writing = {"create", "patch", "update", "delete"}
     written = {r for rule in everywhere if writing & set(rule["verbs"]) for r in rule["resources"]}
@@ -68,8 +70,66 @@ def test_the_pod_may_nothing() -> None:
 
 
 def test_a_root_namespace_of_its_own_is_only_read() -> None:
-    role = manifests(root_namespace="mesh")["Role", "mesh"]
+    role = manifests(root_namespaces=("mesh",))["Role", "mesh"]
     assert [rule["verbs"] for rule in role["rules"]] == [["list", "watch"]]
+
+
+def test_it_reads_the_mesh_configuration_by_name() -> None:
+    found = manifests(mesh_configs=(("istio-system", "istio"), ("plane", "istio-canary")))
+    assert found["Role", "plane"]["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "verbs": ["list", "watch"],
+            "resourceNames": ["istio-canary"],
+        }
+    ]
+    container = found["Deployment", "istio-udp"]["spec"]["template"]["spec"]["containers"][0]
+    assert "--mesh-config=plane/istio-canary" in container["args"]
+
+
+def installed_arguments(server: Any) -> list[str]:
+    deployment = server.get("Deployment", "istio-udp", NAME)
+    return list(deployment["spec"]["template"]["spec"]["containers"][0]["args"])
+
+
+def test_install_finds_the_meshes_of_the_gateways(run: Any, server: Any) -> None:
+    pod = builders.gateway_pod("edge-1", namespace="edge", labels={"app": "e", "istio": "e"})
+    address = "istiod-canary.plane.svc:15012"
+    pod["spec"]["containers"][0]["env"] = [{"name": "CA_ADDR", "value": address}]
+    config = mesh_config("istio-canary", rootNamespace="canary-root")
+    config["metadata"]["namespace"] = "plane"
+    server.put(builders.namespace("edge"), pod, config)
+    words = ["controller", "install", "--no-wait", "--gateway-namespace"]
+    assert run(*words, "edge").code == 0
+    found = installed_arguments(server)
+    assert {"--mesh-config=plane/istio-canary", "--root-namespace=canary-root"} <= set(found)
+    assert run(*words, "edge", "--gateway-namespace", "istio-system").code == 0
+    assert {
+        "--mesh-config=istio-system/istio",
+        "--root-namespace=istio-system",
+        *found,
+    } <= set(installed_arguments(server))
+    named = ("--mesh-config", "a/b", "--root-namespace", "c")
+    assert run(*words, "edge", *named).code == 0
+    found = installed_arguments(server)
+    assert [word for word in found if "mesh" in word or "root" in word] == [
+        "--root-namespace=c",
+        "--mesh-config=a/b",
+    ]
+
+
+def test_install_says_that_a_mesh_cannot_be_read(run: Any, server: Any) -> None:
+    server.remove("ConfigMap", "istio-system", "istio")
+    done = run("controller", "install", "--no-wait")
+    assert "could not read the mesh configuration of istiod.istio-system" in done.err
+    assert "--mesh-config=istio-system/istio" in installed_arguments(server)
+
+
+@pytest.mark.parametrize("text", ["istio", "a/", "/b", "a/b/c"])
+def test_a_mesh_config_has_a_namespace(run: Any, text: str) -> None:
+    done = run("controller", "install", "-o", "yaml", "--mesh-config", text)
+    assert done.code == 2 and "not NAMESPACE/NAME" in done.err
 
 
 def test_install_prints_without_a_cluster(run: Any) -> None:

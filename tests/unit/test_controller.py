@@ -71,7 +71,7 @@ class Running:
         usual = {
             "namespace": "istio-system",
             "gateway_namespaces": ("istio-system",),
-            "root_namespace": "istio-system",
+            "root_namespaces": ("istio-system",),
             "file_limit": 65_536,
             "elect": False,
             "port": 0,

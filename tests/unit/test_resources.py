@@ -10,7 +10,7 @@ from kubectl_istio_udp.output.printing import object_line
 from kubectl_istio_udp.render.controller import Installation, controller
 
 MANIFESTS = controller(
-    Installation("ns", "image", ("istio-system", "edge"), "istio-config", 1000, allow_all=True)
+    Installation("ns", "image", ("istio-system", "edge"), ("istio-config",), 1000, allow_all=True)
 )
 
 

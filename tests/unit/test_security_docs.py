@@ -8,7 +8,9 @@ from pathlib import Path
 from kubectl_istio_udp.render.controller import Installation, controller
 
 DOC = Path(__file__).parents[2] / "docs" / "security.md"
-WANTED = Installation("own", "image", ("gateway",), "root", 1000)
+WANTED = Installation(
+    "own", "image", ("gateway",), ("root",), 1000, mesh_configs=(("plane", "istio"),)
+)
 Right = tuple[str, str, str, str]
 
 

@@ -10,12 +10,14 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import WaitTimeout
+from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.controller import DEFAULT_IMAGE, NAME, Installation, controller
 
 _POLL_SECONDS = 0.5
+_USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
 
 
 @click.command("install")
@@ -28,7 +30,8 @@ _POLL_SECONDS = 0.5
     help="How many run; one leads.",
 )
 @options.gateway_namespaces_option
-@options.root_namespace_option
+@options.root_namespaces_option("what the mesh's configuration says")
+@options.mesh_configs_option("those of the gateways' control planes")
 @click.option(
     "--file-limit",
     type=click.IntRange(min=1),
@@ -51,7 +54,8 @@ def command(
     image: str,
     replicas: int,
     gateway_namespaces: tuple[str, ...],
-    root_namespace: str,
+    root_namespaces: tuple[str, ...],
+    mesh_configs: tuple[tuple[str, str], ...],
     file_limit: int | None,
     allow_all: bool,
     defaults: tuple[tuple[str, str], ...],
@@ -67,17 +71,23 @@ def command(
     what is to be another. The namespace is made where it is missing.
     """
     from kubectl_istio_udp.apply.transaction import Transaction
-    from kubectl_istio_udp.cluster.controllers import api_ports, smallest_file_limit
+    from kubectl_istio_udp.cluster.controllers import (
+        api_ports,
+        mesh_config_places,
+        read_meshes,
+        smallest_file_limit,
+    )
     from kubectl_istio_udp.output import printing
 
     wanted = Installation(
         namespace=common.namespace or options.CONTROLLER_NAMESPACE,
         image=image,
         gateway_namespaces=gateway_namespaces,
-        root_namespace=root_namespace,
+        root_namespaces=root_namespaces or (DEFAULT_ROOT_NAMESPACE,),
         file_limit=file_limit or CAREFUL_FILE_LIMIT,
         allow_all=allow_all,
         defaults=defaults,
+        mesh_configs=mesh_configs or (_USUAL_MESH_CONFIG,),
         replicas=replicas,
     )
     if output:
@@ -94,6 +104,18 @@ def command(
             )
         wanted = replace(wanted, file_limit=measured or CAREFUL_FILE_LIMIT)
     wanted = replace(wanted, api_ports=api_ports(api))
+    meshes = read_meshes(api, gateway_namespaces)
+    for found in meshes:
+        if found.assumed:
+            printing.warn(
+                f"could not read the mesh configuration of {found.control_plane}; assuming Istio's "
+                "defaults (name its ConfigMap with --mesh-config, its root namespace with "
+                "--root-namespace)"
+            )
+    if not root_namespaces:
+        wanted = replace(wanted, root_namespaces=tuple(sorted({m.root_namespace for m in meshes})))
+    if not mesh_configs:
+        wanted = replace(wanted, mesh_configs=mesh_config_places(api, meshes))
     manifests = controller(wanted)
     if dry_run == "none" and api.find("Namespace", None, wanted.namespace) is None:
         name = {"name": wanted.namespace}

@@ -16,12 +16,14 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
 from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
 
 
 @click.command("run")
 @options.gateway_namespaces_option
-@options.root_namespace_option
+@options.root_namespaces_option(DEFAULT_ROOT_NAMESPACE)
+@options.mesh_configs_option("none: Istio's defaults are assumed")
 @click.option(
     "--file-limit",
     type=click.IntRange(min=1),
@@ -56,7 +58,8 @@ from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
 def command(
     *,
     gateway_namespaces: tuple[str, ...],
-    root_namespace: str,
+    root_namespaces: tuple[str, ...],
+    mesh_configs: tuple[tuple[str, str], ...],
     file_limit: int,
     allow_all: bool,
     defaults: tuple[tuple[str, str], ...],
@@ -86,10 +89,11 @@ def command(
         identity=f"{socket.gethostname()}-{secrets.token_hex(3)}",
         namespace=common.namespace_of(api),
         gateway_namespaces=gateway_namespaces,
-        root_namespace=root_namespace,
+        root_namespaces=root_namespaces or (DEFAULT_ROOT_NAMESPACE,),
         file_limit=file_limit,
         allow_all=allow_all,
         defaults=dict(defaults),
+        mesh_configs=mesh_configs,
         elect=leader_elect,
         port=port,
     )
