@@ -118,6 +118,12 @@ def _find(
             missing.append(str(ref))
     if missing and not missing_ok:
         get_state(api, namespace, missing)  # which raises: they do not exist
+    if not names:
+        known_keys = {existing.key for existing in found if existing.kind is Kind.EXPOSURE}
+        found += [
+            Existing(Kind.EXPOSURE, *key, None, ())
+            for key in sorted(leftovers.keys(namespace) - known_keys)
+        ]
     for stray in state.strays:
         warn(explain_stray(stray))
     return found, leftovers

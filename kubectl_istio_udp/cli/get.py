@@ -13,6 +13,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ports_text
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.leftovers import Leftover
     from kubectl_istio_udp.cluster.status import Status
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
     from kubectl_istio_udp.model.exposure import ExposureSpec
@@ -58,12 +59,14 @@ def command(
         items = _items(api, found)
         click.echo(printing.documents(items, output) if items else "", nl=False)
         return
-    if not found and not state.strays:
+    # Not for names: that would be a list of all Services for each.
+    leftovers = () if names else _leftovers(api, found, common.place(api, all_namespaces))
+    if not found and not state.strays and not leftovers:
         where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
         printing.note(f"there is nothing of ours{where}")
         return
     tables = _tables(api, found, all_namespaces, output == "wide")
-    click.echo("\n\n".join([*tables, *_strays(state.strays)]))
+    click.echo("\n\n".join([*tables, *_strays(state.strays), *_left_behind(leftovers)]))
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
@@ -119,6 +122,22 @@ def _strays(strays: Sequence[Stray]) -> list[str]:
     ]
     headers = ["stray", "namespace", "name", "claims to belong to", "ignored because"]
     return [printing.table(rows, headers)] if rows else []
+
+
+def _leftovers(api: Any, found: Sequence[Existing], namespace: str | None) -> tuple[Leftover, ...]:
+    """What runs that stopped half-way left, in all namespaces, of exposures of one or all."""
+    from kubectl_istio_udp.cluster.leftovers import read_leftovers
+
+    leftovers = read_leftovers(api, [existing.spec for existing in found])
+    return leftovers.found(found, namespace)
+
+
+def _left_behind(leftovers: Sequence[Leftover]) -> list[str]:
+    """The table of them, with what removes each."""
+    from kubectl_istio_udp.output import printing
+
+    rows = [[str(each), "/".join(each.key), each.finish] for each in leftovers]
+    return [printing.table(rows, ["left behind", "by exposure", "removed by"])] if rows else []
 
 
 def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:

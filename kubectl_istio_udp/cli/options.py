@@ -104,6 +104,10 @@ class Common:
             warn(explain_stray(stray))
         return state.existing
 
+    def place(self, api: Api, all_namespaces: bool) -> str | None:
+        """The namespace, None for all of them."""
+        return None if all_namespaces else self.namespace_of(api)
+
     def state(self, api: Api, names: Sequence[str], all_namespaces: bool) -> State:
         """What is named on the command line; without names everything in the namespace, or in all.
 

@@ -77,6 +77,23 @@ def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
     return f"{kept}-{digest}"
 
 
+def exposure_of_name(name: str) -> tuple[str, str] | None:
+    """The exposure (namespace, name) whose objects have a name.
+
+    None where no exposure's objects have it, or where the name was too long to be kept whole.
+    """
+    start = f"{Kind.EXPOSURE.object_prefix}-"
+    whole = name.removeprefix(start)
+    if whole == name:
+        return None
+    for text in (whole, _LIKE_A_HASH.sub("", whole)):
+        for dash in (found.start() for found in re.finditer("-", text)):
+            pair = (text[:dash], text[dash + 1 :])
+            if all(map(is_dns_label, pair)) and object_name(*pair) == name:
+                return pair
+    return None
+
+
 def is_object_name(name: str, namespace: str, exposure: str) -> bool:
     """Whether an object's name is one that an exposure's objects may have.
 
@@ -124,6 +141,12 @@ def service_manager(namespace: str, name: str) -> str:
     One for each exposure: ports that one manager applied earlier and leaves out later go away.
     """
     return f"{MANAGER}/{object_name(namespace, name)}"
+
+
+def exposure_of_manager(manager: str) -> tuple[str, str] | None:
+    """The exposure (namespace, name) of a field manager; None as for `exposure_of_name`."""
+    name = manager.removeprefix(f"{MANAGER}/")
+    return exposure_of_name(name) if name != manager else None
 
 
 def label_selector(

@@ -69,6 +69,11 @@ class Existing:
     problem: str = ""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Its namespace and name."""
+        return (self.namespace, self.name)
+
+    @property
     def ref(self) -> Ref:
         """Its kind and name, as a command line names it."""
         return Ref(self.kind, self.name)

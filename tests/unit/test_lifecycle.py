@@ -158,24 +158,29 @@ class Lifecycle(RuleBasedStateMachine):
         if code == 0:
             self._nothing_is_left_over(text)
 
-    @rule(stop=STOPS)
-    def delete(self, stop: tuple[str, int] | None) -> None:
-        code, text = self._run(
-            stop, "delete", "coredns", "--ignore-not-found", "--timeout", "100ms"
-        )
+    @rule(stop=STOPS, what=st.sampled_from(["coredns", "--all"]))
+    def delete(self, stop: tuple[str, int] | None, what: str) -> None:
+        code, text = self._run(stop, "delete", what, "--ignore-not-found", "--timeout", "100ms")
         self._others_are_untouched()
         if code == 0 and stop is None:
             assert self.server.state() == self.before, text
+
+    @rule()
+    def get(self) -> None:
+        """Shows something wherever there is anything."""
+        code, text = self._run(None, "get")
+        assert code == 0, text
+        nothing = "there is nothing of ours" in text
+        assert nothing == (self.server.state() == self.before), text
 
     def teardown(self) -> None:
         if not hasattr(self, "server"):
             return
         try:
-            code, text = command(
-                "delete", "coredns", "--ignore-not-found", "--kubeconfig", str(KUBECONFIG[0])
-            )
+            code, text = command("delete", "--all", "--kubeconfig", str(KUBECONFIG[0]))
             assert code == 0, text
             assert self.server.state() == self.before
+            assert "there is nothing" in command("get", "--kubeconfig", str(KUBECONFIG[0]))[1]
         finally:
             self.server.stop()
 
@@ -239,9 +244,11 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
     fakes.stuck = True
     assert run(*EXPOSE, *COMPANION, "--idle-timeout", "20s", "--timeout", "100ms").code == 3
     fakes.stuck = False
+    assert "the next expose or delete of coredns" in run("get").out
     done = run(*EXPOSE, *COMPANION)
     assert done.code == 0
     assert "istio-ingressgateway (its UDP ports of ours)" in done.out
+    assert "LEFT BEHIND" not in run("get").out
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
     assert run("delete", "coredns").code == 0
     assert server.state() == before
@@ -255,7 +262,12 @@ def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
     assert "could not be taken back and may remain: Service" in done.err
     server.heal()
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
-    assert run("get").out == ""
+    lines = run("get").out.splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "LEFT BEHIND BY EXPOSURE REMOVED BY",
+        "Service istio-system/istio-ingressgateway: port 5300/UDP default/coredns "
+        "kubectl istio-udp delete -n default coredns",
+    ]
     dry = run("delete", "coredns", "--dry-run", "client")
     assert dry.out == 'service "istio-ingressgateway (its UDP ports of ours)" deleted (dry run)\n'
     assert run("delete", "coredns").code == 0
@@ -284,4 +296,18 @@ def test_who_may_not_list_all_services_finishes_at_the_gateway(run, server):
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
     run(*EXPOSE, "--gateway-service", "patch")
     assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+def test_delete_all_finds_a_port_that_is_all_that_is_left(run, server):
+    """Of an exposure that has another name than its Service, too."""
+    before = server.state()
+    assert run(*EXPOSE, "--gateway-service", "patch", "--name", "other").code == 0
+    server.remove("EnvoyFilter", "istio-system", "udp-default-other")
+    server.remove("ServiceEntry", "default", "udp-default-other")
+    assert "kubectl istio-udp delete -n default other" in run("get", "-A").out
+    assert "nothing of ours" in run("get", "-n", "lab").err
+    assert run("delete", "--all", "-n", "lab").code == 0
+    assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
+    assert run("delete", "--all").code == 0
     assert server.state() == before

@@ -59,6 +59,24 @@ def test_two_exposures_never_share_a_host_or_a_manager(one, other):
 
 
 @given(PAIR)
+def test_names_tell_the_exposure_unless_they_were_cut(pair):
+    name = names.object_name(*pair)
+    whole = len(f"udp-{pair[0]}-{pair[1]}") <= 54
+    assert names.exposure_of_name(name) in ([pair] if whole else [pair, None])
+    assert names.exposure_of_manager(names.service_manager(*pair)) == names.exposure_of_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "udp-", "udp-a", "udp--a", "udp-a-", "a-b-c", "udp-a-b-0123"])
+def test_names_of_others_tell_no_exposure(name):
+    assert names.exposure_of_name(name) in (None, ("a", "b-0123"))
+
+
+@pytest.mark.parametrize("manager", ["", "kubectl-istio-udp", "kubectl-istio-udp/x", "helm"])
+def test_managers_of_others_tell_no_exposure(manager):
+    assert names.exposure_of_manager(manager) is None
+
+
+@given(PAIR)
 def test_field_managers_fit_the_api(pair):
     assert len(names.service_manager(*pair)) <= 128
 
