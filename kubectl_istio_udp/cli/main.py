@@ -119,6 +119,6 @@ def _main(arguments: Sequence[str]) -> None:
             raise
         click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
         click.echo(
-            "  this is a defect; show where it comes from: the same command with -v", err=True
+            "  this is a bug; to see where it comes from: the same command with -v", err=True
         )
         sys.exit(IstioUdpError.exit_code)

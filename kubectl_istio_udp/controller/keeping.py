@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_istio_udp.model.endpointrules import canonical
 from kubectl_istio_udp.model.ports import MOST_PORTS
 from kubectl_istio_udp.model.service import EndpointSlice
 from kubectl_istio_udp.model.values import PREFIX
@@ -25,7 +28,8 @@ _MOST_ANNOTATIONS = 24
 # Ports of a Service, UDP first; beyond these only what its annotation names. More than an exposure
 # may have, so that one that asks for all of them is refused.
 _MOST_PORTS = 2 * MOST_PORTS
-_MOST_PAIRS, _LONGEST_LABELS, _MOST_CONTAINER_PORTS = 64, 4_096, 64
+_LONGEST_NAME = 63
+_MOST_PAIRS, _MOST_LABELS, _MOST_CONTAINER_PORTS = 64, 64, 32
 # Of a ServiceEntry outside the gateways' namespaces, where tenants write.
 _LONGEST_ENTRY = 16_384
 # Shorter texts do not get shorter.
@@ -121,10 +125,19 @@ def _longest(key: str) -> int:
 
 @dataclass(frozen=True)
 class KeptSlice:
-    """An EndpointSlice, and the Service it belongs to."""
+    """An EndpointSlice.
+
+    Attributes:
+        service: the Service it belongs to.
+        packed: its content, as far as exposing goes.
+        size: how many endpoints it has.
+        digest: four bytes of each address, sorted; a text for each would take a hundred times that.
+    """
 
     service: str
     packed: Packed
+    size: int
+    digest: bytes
 
     @classmethod
     def of(cls, manifest: Manifest, service: str) -> KeptSlice:
@@ -133,16 +146,32 @@ class KeptSlice:
         Raises:
             KeyError, IndexError: an endpoint has no address.
         """
+        endpoints = [_endpoint(entry) for entry in manifest.get("endpoints") or ()]
         part = {
             "addressType": manifest.get("addressType"),
             "ports": manifest.get("ports") or [],
-            "endpoints": [_endpoint(entry) for entry in manifest.get("endpoints") or ()],
+            "endpoints": endpoints,
         }
-        return cls(service, Packed.of({k: v for k, v in part.items() if v is not None}))
+        addresses = canonical(entry["addresses"][0] for entry in endpoints)
+        return cls(
+            service,
+            Packed.of({k: v for k, v in part.items() if v is not None}),
+            len(endpoints),
+            array("I", sorted(map(_short_hash, addresses))).tobytes(),
+        )
+
+    def may_list(self, address: str) -> bool:
+        """Whether it lists an address (in canonical form); rarely true of one that it does not."""
+        return _holds(memoryview(self.digest).cast("I"), _short_hash(address))
 
     def slice(self) -> EndpointSlice:
         """The EndpointSlice."""
         return EndpointSlice.from_object(self.packed.unpacked())
+
+
+def _short_hash(address: str) -> int:
+    # Python's own hash has a secret of this process: nobody can make addresses that collide.
+    return hash(address) & 0xFFFFFFFF
 
 
 def _endpoint(entry: Manifest) -> dict[str, Any]:
@@ -150,29 +179,55 @@ def _endpoint(entry: Manifest) -> dict[str, Any]:
     if conditions := entry.get("conditions"):
         kept["conditions"] = conditions
     if reference := entry.get("targetRef"):
-        kept["targetRef"] = {key: reference.get(key) for key in ("kind", "name")}
+        # The API server does not check these texts.
+        names = {key: str(reference.get(key) or "") for key in ("kind", "name")}
+        kept["targetRef"] = {key: text[-_LONGEST_NAME:] for key, text in names.items()}
     return kept
 
 
-def pod_labels(pod: Manifest) -> dict[str, str]:
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels of a pod or of a selector, as far as comparing them goes: eight bytes for each."""
+
+    digest: bytes = b""
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> LabelSet:
+        """Keep labels."""
+        hashes = (hash(pair) & 0xFFFFFFFFFFFFFFFF for pair in labels.items())
+        return cls(array("Q", sorted(hashes)).tobytes())
+
+    def has(self, selector: LabelSet) -> bool:
+        """Whether all labels of a selector, at least one, are among these."""
+        if not selector.digest:
+            return False
+        mine = memoryview(self.digest).cast("Q")
+        return all(_holds(mine, each) for each in memoryview(selector.digest).cast("Q"))
+
+
+def _holds(numbers: Sequence[int], wanted: int) -> bool:
+    place = bisect_left(numbers, wanted)
+    return place < len(numbers) and numbers[place] == wanted
+
+
+def pod_labels(pod: Manifest) -> LabelSet:
     """A pod's labels; none where they are more than any should have, and no Service finds it."""
     labels = pod["metadata"].get("labels") or {}
-    length = sum(len(key) + len(value) for key, value in labels.items())
-    return dict(labels) if len(labels) <= _MOST_PAIRS and length <= _LONGEST_LABELS else {}
+    return LabelSet.of(labels) if len(labels) <= _MOST_LABELS else LabelSet()
 
 
 def small_pod(pod: Manifest) -> Manifest:
     """A pod without what could be long of it and decides nothing."""
-    spec, metadata = pod.get("spec") or {}, pod["metadata"]
-    small = {
-        key: [_container(container) for container in spec.get(key) or ()]
-        for key in ("containers", "initContainers")
-    }
-    return {**pod, "metadata": {**metadata, "labels": pod_labels(pod)}, "spec": {**spec, **small}}
-
-
-def _container(container: Manifest) -> Manifest:
-    return {**container, "ports": list(container.get("ports") or ())[:_MOST_CONTAINER_PORTS]}
+    spec = pod.get("spec") or {}
+    small: dict[str, list[Manifest]] = {"containers": [], "initContainers": []}
+    left = _MOST_CONTAINER_PORTS
+    for key, containers in small.items():
+        for container in spec.get(key) or ():
+            ports = container.get("ports") or ()
+            named = [p for p in ports if p.get("protocol") == "UDP" and p.get("name")][:left]
+            left -= len(named)
+            containers.append({"name": container["name"], "ports": named})
+    return {**pod, "spec": {**spec, **small}}
 
 
 def small_entry(manifest: Manifest) -> Manifest:

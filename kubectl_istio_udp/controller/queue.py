@@ -3,7 +3,7 @@
 A key that is being worked on is not given to a second worker; asked for meanwhile, it comes again
 afterwards. A key that failed comes again later, each time after a longer while.
 
-Keys belong to groups (an exposure's namespace), and the groups take turns: one that asks for a
+Keys belong to groups (exposures of one namespace), and the groups take turns: one that asks for a
 thousand keys, or for one key again and again, delays another group's key by one look and no more.
 No group has all workers: some are left for whoever comes next.
 """
@@ -44,13 +44,15 @@ class WorkQueue(Generic[Key]):
 
         Args:
             clock: gives seconds.
-            group: whose turn a key is.
+            group: whose turn a key is, asked when it begins to wait.
             at_once: how many keys of one group may be worked on at the same time; None for any
                 number.
         """
         self._clock, self._group, self._at_once = clock, group, at_once
         # The groups in the order of their turns, each with its keys and since when they wait.
         self._ready: dict[Hashable, dict[Key, float]] = {}
+        # The group of each key that waits or is worked on: `group` may say another one meanwhile.
+        self._groups: dict[Key, Hashable] = {}
         self._working: dict[Key, float | None] = {}
         self._busy: Counter[Hashable] = Counter()
         self._later: list[tuple[float, int, Key]] = []
@@ -69,7 +71,7 @@ class WorkQueue(Generic[Key]):
     def pending(self, key: Key) -> bool:
         """Whether a key waits for a worker, or is being worked on."""
         with self._changed:
-            return key in self._working or key in self._ready.get(self._group(key), ())
+            return key in self._groups
 
     def open(self) -> None:
         """Give keys to workers from now on."""
@@ -86,6 +88,7 @@ class WorkQueue(Generic[Key]):
             self._due.clear()
             self._backoffs.clear()
             self._working = dict.fromkeys(self._working)
+            self._groups = {key: self._groups[key] for key in self._working}
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -104,7 +107,8 @@ class WorkQueue(Generic[Key]):
                 self._working[key] = self._clock()
 
     def _wait(self, key: Key, since: float) -> None:
-        self._ready.setdefault(self._group(key), {}).setdefault(key, since)
+        group = self._groups.setdefault(key, self._group(key))
+        self._ready.setdefault(group, {}).setdefault(key, since)
         self._changed.notify()
 
     def add_later(self, key: Key, seconds: float) -> None:
@@ -170,8 +174,7 @@ class WorkQueue(Generic[Key]):
     def done(self, key: Key) -> None:
         """A worker has finished with a key."""
         with self._changed:
-            again = self._working.pop(key)
-            group = self._group(key)
+            again, group = self._working.pop(key), self._groups.pop(key)
             self._busy[group] -= 1
             if not self._busy[group]:
                 del self._busy[group]

@@ -65,7 +65,7 @@ from kubectl_istio_udp.model.reasons import (
     NO_GATEWAY,
     NOT_TAKEN,
 )
-from kubectl_istio_udp.model.service import IPV4, IPV6, Service
+from kubectl_istio_udp.model.service import IPV4, IPV6, MOST_ENDPOINTS, Service
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage
@@ -240,11 +240,12 @@ class Reconciler:
     # -- a wish -------------------------------------------------------------------------------
 
     def _made_by_hand(self, key: Key, own: Own) -> Outcome:
+        where = f" at gateway {own.spec.gateway}" if own.spec else ""
         return Outcome(
             REFUSED,
             NOT_TAKEN,
-            f"there is an exposure {key[1]} that somebody made with `kubectl istio-udp expose`; "
-            f"it stays as it is. To let the annotation rule: "
+            f"there is an exposure {key[1]}{where} that somebody made with "
+            f"`kubectl istio-udp expose`; it stays as it is. To let the annotation rule: "
             f"kubectl istio-udp delete -n {key[0]} {key[1]}",
         )
 
@@ -258,7 +259,6 @@ class Reconciler:
         Raises:
             Refusal: it is not allowed, or too many Services of the namespace ask.
         """
-        self._permit(permission, Use.of_request(wish.request, wish.udp_ports))
         most = permission.total_ports
         if not permission.everything and not self._view.is_within(wish.key, most):
             raise Refusal(
@@ -269,6 +269,7 @@ class Reconciler:
                     "looked at (annotation kubectl-istio-udp/allow-total-ports on the Namespace)",
                 )
             )
+        self._permit(permission, Use.of_request(wish.request, wish.udp_ports))
 
     def _honour(self, wish: Wish, permission: Permission, own: Own) -> Outcome:
         self._permit_request(wish, permission)
@@ -312,6 +313,13 @@ class Reconciler:
                 OK,
                 ENDPOINT_REFUSED,
                 f"the gateway does not send to {address}{more}: it is {reason}",
+            )
+        if left_out := self._view.endpoints_left_out((spec.namespace, spec.service)):
+            return Outcome(
+                OK,
+                ENDPOINT_REFUSED,
+                f"the Service has more than {MOST_ENDPOINTS} endpoints; the gateway does not send "
+                f"to {left_out} of them",
             )
         ports = ", ".join(map(str, exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
@@ -378,7 +386,7 @@ class Reconciler:
             not service.selector
         )
         listed = spec.discovery is Discovery.ENDPOINTS
-        if by_hand or not listed or self._view.pieces((spec.namespace, spec.service)):
+        if by_hand or not listed or self._view.has_pieces((spec.namespace, spec.service)):
             self._emptied.pop(spec.key, None)
             return 0.0
         return max(0.0, self._left(self._emptied, spec.key, _REPLACE_SECONDS))
@@ -722,6 +730,7 @@ class Reconciler:
             self._silent.pop(key, None)
             self._calm.pop(key, None)
             self._missed.pop(key, None)
+            self._emptied.pop(key, None)
             return Outcome(GONE)
         changes = self._changes(own, ())
         services, others = close_the_way(changes)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
@@ -73,7 +72,7 @@ class Controller:
         self._api, self._settings = api, settings
         self.metrics = Metrics()
         self._queue: WorkQueue[Key] = WorkQueue(
-            group=itemgetter(0), at_once=max(1, settings.workers * 3 // 4)
+            group=self._turn, at_once=max(1, settings.workers * 3 // 4)
         )
         self._outcomes: dict[Key, Outcome] = {}
         # Those that wait for a name, sessions or memory, and those that let an older one go first.
@@ -195,6 +194,15 @@ class Controller:
         if self._leading.is_set():
             self._queue.add(key)
 
+    def _turn(self, key: Key) -> str:
+        """Whose turn a key waits for: its namespace's; "" for all that may expose nothing.
+
+        Whoever has hundreds of namespaces without permission gets the turns of one.
+        """
+        namespace = key[0]
+        everybody = self._settings.allow_all or "allow" in self._settings.defaults
+        return namespace if everybody or self.view.may_expose(namespace) else ""
+
     def _claimed(self, before: Claims | None, now: Claims | None) -> None:
         """An EnvoyFilter is another: whoever waits for what it had may have it now."""
         if not self._leading.is_set():
@@ -257,8 +265,8 @@ class Controller:
         except Exception as error:
             outcome = Outcome(FAILED, NOT_WRITTEN, "internal error; the controller's log has more")
             wait = self._queue.failed(key)
-            self.metrics.errors.labels("defect").inc()
-            _log.exception("a defect: %r", error, extra={"key": key, "wait": wait})
+            self.metrics.errors.labels("InternalError").inc()
+            _log.exception("internal error: %r", error, extra={"key": key, "wait": wait})
         else:
             self._queue.succeeded(key)
         now = time.monotonic()

@@ -58,6 +58,10 @@ class Teller:
     def forget(self, key: Key) -> None:
         """Forget an exposure that there is not any more."""
         self._told.pop(key, None)
+        with self._lock:
+            if self._turns.pop(key, None) is not None and key[0] in self._budgets:
+                # Somebody else may have its place.
+                self._budgets[key[0]].left += 1
 
     def tell(self, key: Key, about: About, outcome: Outcome) -> float | None:
         """Write an Event, where there is something new to tell, or something old to repeat.

@@ -6,11 +6,12 @@ object only what decides something is kept.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
@@ -18,6 +19,7 @@ from kubectl_istio_udp.controller.intents import Intents
 from kubectl_istio_udp.controller.keeping import (
     KeptService,
     KeptSlice,
+    LabelSet,
     pod_labels,
     small_entry,
     small_pod,
@@ -39,7 +41,7 @@ from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
 from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.permission import LONGEST_SETTING, SETTINGS
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.wish import About, Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing, readable, resolve
@@ -47,6 +49,9 @@ from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 
 Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)
+Where = TypeVar("Where", bound=Hashable)
+Name = TypeVar("Name", bound=Hashable)
+What = TypeVar("What")
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 _SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
@@ -70,7 +75,7 @@ class Behind:
     An istiod's also has what its manifest says of the mesh.
     """
 
-    labels: Mapping[str, str]
+    labels: LabelSet
     pod: Pod
     istiod: Manifest | None = None
 
@@ -164,16 +169,19 @@ class View:
         # Of a namespace in which more Services ask than its permission takes: how many it takes.
         self._most_intents: dict[str, int] = {}
         self._pieces: dict[Key, dict[str, KeptSlice]] = {}
-        self._pods: dict[tuple[str, str, str], dict[str, Behind]] = {}
+        self._pods: dict[str, dict[str, Behind]] = {}
         self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
-        # Of each namespace: the running pods by address, and the Services that list an address.
+        # Of each namespace: the running pods by address, and the EndpointSlices.
         self._pods_at: dict[str, dict[str, set[str]]] = {}
-        self._listing: dict[tuple[str, str], dict[str, str]] = {}
+        self._pieces_in: dict[str, dict[str, KeptSlice]] = {}
         self._hosts: dict[str, set[Key]] = {}
-        self._named_otherwise: dict[Key, set[Key]] = {}
-        self._by_selector: dict[tuple[str, str, str], set[Key]] = {}
+        # The Services of exposures that have another name than it; and the same the other way.
+        self._services: dict[Key, str] = {}
+        self._named_otherwise: dict[Key, dict[Key, bool]] = {}
+        # The selectors of Services that ask, by namespace.
+        self._selectors: dict[str, dict[Key, LabelSet]] = {}
         self._patched: dict[str, set[Key]] = {}
         self.tcp_ports = 0
         self._istiods: dict[Key, Manifest] = {}
@@ -252,6 +260,12 @@ class View:
                 self._most_intents[key[0]] = most
             return within
 
+    def may_expose(self, namespace: str) -> bool:
+        """Whether a namespace has a permission of its own, or an exposure, whoever made it."""
+        space = self.spaces.get("", namespace)
+        permitted = space is not None and bool(space.annotations.get(f"{PREFIX}allow"))
+        return permitted or namespace in self._specs_in
+
     def in_namespace(self, namespace: str) -> list[ExposureSpec]:
         """The exposures of a namespace that have an EnvoyFilter, at whatever gateway."""
         with self._lock:
@@ -279,11 +293,30 @@ class View:
             places = tuple(self._patched.get(names.service_manager(*key), ()))
         return tuple(found for place in places if (found := self.service_manifest(place)))
 
-    def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
-        """A Service's EndpointSlices."""
+    def has_pieces(self, key: Key) -> bool:
+        """Whether a Service has any EndpointSlice."""
+        return key in self._pieces
+
+    def endpoints_left_out(self, key: Key) -> int:
+        """How many endpoints of a Service are too many, and not looked at."""
         with self._lock:
-            pieces = tuple(self._pieces.get(key, {}).values())
-        return tuple(piece.slice() for piece in pieces)
+            pieces = list(self._pieces.get(key, {}).values())
+        listed = sum(piece.size for piece in pieces)
+        return listed - sum(piece.size for piece in self._first_pieces(key))
+
+    def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
+        """A Service's EndpointSlices, as many as have no more endpoints than a Service may."""
+        return tuple(piece.slice() for piece in self._first_pieces(key))
+
+    def _first_pieces(self, key: Key) -> Iterator[KeptSlice]:
+        """The first ones by name; always the first, however many endpoints it has."""
+        with self._lock:
+            pieces = sorted(self._pieces.get(key, {}).items())
+        sizes = itertools.accumulate(piece.size for _, piece in pieces)
+        for (_, piece), size in zip(pieces, sizes, strict=True):
+            if size > MOST_ENDPOINTS and size > piece.size:
+                return
+            yield piece
 
     def summaries(self) -> tuple[EntrySummary, ...]:
         """What matters of all ServiceEntries."""
@@ -306,14 +339,10 @@ class View:
 
     def pods_of(self, service: Service) -> tuple[Pod, ...]:
         """A Service's pods."""
+        wanted = LabelSet.of(service.selector)
         with self._lock:
-            candidates = [
-                self._pods.get((service.namespace, *pair), {}) for pair in service.selector.items()
-            ]
-            fewest = min(candidates, key=len, default={})
-            return tuple(
-                behind.pod for behind in fewest.values() if selects(service.selector, behind.labels)
-            )
+            pods = list(self._pods.get(service.namespace, {}).values())
+        return tuple(behind.pod for behind in pods if behind.labels.has(wanted))
 
     def gateways(self) -> tuple[Gateway, ...]:
         """The gateways in the namespaces where gateways may be."""
@@ -424,7 +453,7 @@ class View:
         return Behind(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
 
     def _seen_entry(self, manifest: Manifest) -> SeenEntry:
-        summary = EntrySummary.from_object(manifest)
+        summary = EntrySummary.from_object(manifest).small(self.gateway_namespaces)
         if not _is_ours(manifest):
             return SeenEntry(summary, None)
         trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
@@ -466,7 +495,7 @@ class View:
         before, now = _manifest(was), _manifest(is_)
         with self._lock:
             self.tcp_ports += _tcp_ports(is_) - _tcp_ports(was)
-            asked = self._note_intent(key, before, now)
+            asked = self._note_intent(key, now)
             self._note_patched(key, before, now)
             owners = self._note_own("Service", before, now)
             asked |= {key, *owners, *self._users(key)}
@@ -489,19 +518,16 @@ class View:
         if there is not None:
             self._gateways = None
 
-    def _note_intent(self, key: Key, before: Manifest | None, now: Manifest | None) -> set[Key]:
+    def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
         """Take what a Service asks for now; who may have its place among its namespace's."""
         was = self.intents.get(key)
-        if was is not None and before is not None:
-            label = _one_label(before)
-            self._by_selector[label].discard(key)
-            if not self._by_selector[label]:
-                del self._by_selector[label]
         if now is None or not is_wished(now):
+            _note(self._selectors, key[0], key, None)
             self.intents.drop(key)
             next_in_line = self.intents.at(key[0], self._most_intents.get(key[0], 1) - 1)
             return {next_in_line} if was is not None and next_in_line else set()
-        self._by_selector.setdefault(_one_label(now), set()).add(key)
+        selector = LabelSet.of(now["spec"].get("selector") or {})
+        _note(self._selectors, key[0], key, selector)
         intent: Wish | UsageError
         try:
             intent = service_wish(now)
@@ -513,7 +539,7 @@ class View:
 
     def _users(self, service: Key) -> set[Key]:
         """The exposures of a Service that have another name than it."""
-        return self._named_otherwise.get(service, set())
+        return set(self._named_otherwise.get(service, ()))
 
     def _piece(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
         touched = set()
@@ -521,34 +547,17 @@ class View:
             for piece, gone in ((before, True), (now, False)):
                 if piece is None:
                     continue
-                self._note_addresses(key, piece, gone)
                 service = (key[0], piece.service)
-                pieces = self._pieces.setdefault(service, {})
-                if gone:
-                    pieces.pop(key[1], None)
-                else:
-                    pieces[key[1]] = piece
-                if not pieces:
-                    del self._pieces[service]
+                _note(self._pieces, service, key[1], None if gone else piece)
+                _note(self._pieces_in, key[0], key[1], None if gone else piece)
                 touched |= {service, *self._users(service)}
         for each in touched:
             self._ask(each)
 
-    def _note_addresses(self, key: Key, piece: KeptSlice, gone: bool) -> None:
-        for address in canonical(e.address for e in piece.slice().endpoints):
-            there = self._listing.setdefault((key[0], address), {})
-            if gone:
-                there.pop(key[1], None)
-            else:
-                there[key[1]] = piece.service
-            if not there:
-                del self._listing[key[0], address]
-
     def _listed_by(self, namespace: str, address: str) -> set[Key]:
         """The Services whose EndpointSlices list an address, and their exposures."""
-        services = {
-            (namespace, name) for name in self._listing.get((namespace, address), {}).values()
-        }
+        pieces = self._pieces_in.get(namespace, {}).values()
+        services = {(namespace, piece.service) for piece in pieces if piece.may_list(address)}
         return services.union(*(self._users(service) for service in services))
 
     def _pod(
@@ -559,12 +568,12 @@ class View:
     ) -> None:
         asked = set()
         with self._lock:
+            for address in _addresses(before) ^ _addresses(now):
+                asked |= self._listed_by(key[0], address)
             for pod, gone in ((before, True), (now, False)):
                 if isinstance(pod, Behind):
                     self._note_pod(key, pod, gone)
                     asked |= self._selecting(key[0], pod.labels)
-                    for address in canonical(pod.pod.addresses):
-                        asked |= self._listed_by(key[0], address)
                 elif pod is not None:
                     self._gateways = None
                     self._gateway_pods.pop(key, None)
@@ -576,29 +585,19 @@ class View:
         self._gateways_changed()
 
     def _note_pod(self, key: Key, pod: Behind, gone: bool) -> None:
-        for address in canonical(pod.pod.addresses):
+        for address in _addresses(pod):
             there = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
             (there.discard if gone else there.add)(key[1])
             if not there:
                 del self._pods_at[key[0]][address]
-        for pair in pod.labels.items():
-            place = (key[0], *pair)
-            if not gone:
-                self._pods.setdefault(place, {})[key[1]] = pod
-            elif place in self._pods:
-                self._pods[place].pop(key[1], None)
-                if not self._pods[place]:
-                    del self._pods[place]
+        _note(self._pods, key[0], key[1], None if gone else pod)
 
-    def _selecting(self, namespace: str, labels: Mapping[str, str]) -> set[Key]:
-        """The wished Services that select a pod."""
-        return {
-            key
-            for pair in labels.items()
-            for key in self._by_selector.get((namespace, *pair), ())
-            if (service := self.service_manifest(key))
-            and selects(service["spec"].get("selector") or {}, labels)
-        }
+    def _selecting(self, namespace: str, labels: LabelSet) -> set[Key]:
+        """The Services that ask and select a pod, as far as they are looked at."""
+        selectors = self._selectors.get(namespace, {})
+        found = {key for key, selector in selectors.items() if labels.has(selector)}
+        most = self._most_intents.get(namespace)
+        return found if most is None else found.intersection(self.intents.of(namespace)[:most])
 
     def _entry(self, key: Key, before: SeenEntry | None, now: SeenEntry | None) -> None:
         with self._lock:
@@ -629,10 +628,6 @@ class View:
             owners = self._note_own(
                 "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
             )
-            if before is not None and before.spec is not None:
-                self._specs_in.get(before.spec.namespace, {}).pop(before.spec.name, None)
-            if now is not None and now.spec is not None:
-                self._specs_in.setdefault(now.spec.namespace, {})[now.spec.name] = now.spec
         for owner in owners:
             self._ask(owner)
         self._claimed(before.claims if before else None, now.claims if now else None)
@@ -657,7 +652,6 @@ class View:
             self._own_in.setdefault(owner[0], set()).add(owner)
             if not gone:
                 objects[ObjectRef.of(manifest)] = manifest
-                self._note_name(owner, _spec(manifest))
             else:
                 objects.pop(ObjectRef.of(manifest), None)
             if not objects:
@@ -665,11 +659,22 @@ class View:
                 self._own_in[owner[0]].discard(owner)
                 if not self._own_in[owner[0]]:
                     del self._own_in[owner[0]]
+        for owner in owners:
+            self._note_spec(owner)
         return owners
 
-    def _note_name(self, owner: Key, spec: ExposureSpec | None) -> None:
-        if spec is not None and spec.service != owner[1]:
-            self._named_otherwise.setdefault((owner[0], spec.service), set()).add(owner)
+    def _note_spec(self, owner: Key) -> None:
+        """Keep what a namespace has of gateways, and exposures that have not their Service's name.
+
+        Of several objects that say what an exposure is `own` knows which decides.
+        """
+        own = self.own(owner)
+        _note(self._specs_in, *owner, own.held)
+        if service := self._services.pop(owner, None):
+            _note(self._named_otherwise, (owner[0], service), owner, None)
+        if own.spec is not None and own.spec.service != owner[1]:
+            self._services[owner] = own.spec.service
+            _note(self._named_otherwise, (owner[0], own.spec.service), owner, True)
 
     def _owner(self, kind: str, manifest: Manifest) -> Key | None:
         """The exposure that an object says it belongs to, where it is in a namespace that counts.
@@ -715,10 +720,20 @@ class View:
             self._ask(key)
 
 
-def _one_label(service: Manifest) -> tuple[str, str, str]:
-    """A label that every pod of a Service has; a pair of nothing where it selects none."""
-    pairs = sorted((service["spec"].get("selector") or {}).items())
-    return (service["metadata"]["namespace"], *(pairs[0] if pairs else ("", "")))
+def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: What | None) -> None:
+    """Keep an index of dictionaries without an empty one; None takes an entry out."""
+    found = index.setdefault(where, {})
+    if now is None:
+        found.pop(name, None)
+    else:
+        found[name] = now
+    if not found:
+        del index[where]
+
+
+def _addresses(pod: Manifest | Behind | None) -> set[str]:
+    """The addresses of a running pod that is no gateway's."""
+    return canonical(pod.pod.addresses) if isinstance(pod, Behind) else set()
 
 
 def _manifest(kept: Manifest | KeptService | None) -> Manifest | None:

@@ -32,6 +32,8 @@ from kubectl_istio_udp.model.fields import (
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
 _HASH_LENGTH = 20
+# An entry of ours has one host and two addresses. Of an object with thousands a few are kept.
+_MOST_KEPT = 64
 # IPv4: reserved (RFC 1112, 240.0.0.0/4), without 240.0.0.0/8, from which istiod allocates
 # (240.240.0.0/16), and without 255.0.0.0/8 (broadcast). IPv6: the discard prefix (RFC 6666);
 # istiod allocates from 2001:2::/48.
@@ -112,6 +114,22 @@ class EntrySummary:
             hosts=hosts,
             addresses=tuple(a for a in spec.get("addresses") or () if is_reserved(a)),
             exported_to=tuple(spec.get("exportTo") or ()) if hosts else (),
+        )
+
+    def small(self, namespaces: Iterable[str]) -> EntrySummary:
+        """The same with no more than a cache of all of them should keep.
+
+        Args:
+            namespaces: those of which it is asked whether they see it (`visible_in`).
+        """
+        kept = {"*", ".", self.namespace, *namespaces}
+        exported = tuple(sorted(kept.intersection(self.exported_to)))
+        return replace(
+            self,
+            hosts=self.hosts[:_MOST_KEPT],
+            addresses=self.addresses[:_MOST_KEPT],
+            # `~` is nobody; () would be everybody.
+            exported_to=exported or (("~",) if self.exported_to else ()),
         )
 
     def may_be_of(self, key: tuple[str, str], gateway_namespace: str) -> bool:

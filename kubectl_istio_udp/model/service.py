@@ -9,6 +9,9 @@ from typing import Any
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 
 IPV4, IPV6 = "IPv4", "IPv6"
+# Of one Service the controller looks at no more endpoints. The Endpoints API has the same limit
+# (https://kubernetes.io/docs/concepts/services-networking/service/#over-capacity-endpoints).
+MOST_ENDPOINTS = 1_000
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 # Istio's ztunnel answers for such a pod; istiod then lists HBONE internal addresses, which a UDP
 # cluster cannot use (measured on Istio 1.31).

@@ -1138,3 +1138,105 @@ def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> 
     running.server.remove("Namespace", "", "default")
     running.start()
     until(lambda: not running.filter() and not running.companion())
+
+
+def test_hundreds_of_namespaces_without_permission_take_the_turns_of_one(running: Running) -> None:
+    """Whoever has them makes nobody wait who may expose something."""
+    names = [f"attack{number}" for number in range(300)]
+    running.server.put(*[space(name, None) for name in names], space("victim", "5300"))
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    controller._queue.close()
+    controller._queue.open()
+    for name in names:
+        controller._queue.add((name, "coredns"))
+    controller._queue.add(("victim", "dns"))
+    taken = [controller._queue.take(0)[0] for _ in range(2)]
+    assert taken == [("attack0", "coredns"), ("victim", "dns")]
+
+
+def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
+    """Objects that come and go, each about another Service, leave nothing in any index."""
+    controller = running.start()
+    running.quiet()
+    view = controller.view
+    empty = {name: len(value) for name, value in vars(view).items() if isinstance(value, dict)}
+    for number in range(5):
+        planned = builders.plan_of(ports=[PortRequest(5300, 53)], name=f"x{number}")
+        forged = next(w for w in writes(planned.exposure) if w.kind == "ServiceEntry").manifest
+        metadata = {**forged["metadata"], "namespace": "default"}
+        running.server.put({**forged, "metadata": metadata})
+        running.server.put(wished(f"s{number}", ports="5300:53"))
+        running.server.put(
+            endpoint_slice(endpoint("10.0.0.1"), of=f"s{number}", suffix=f"{number}")
+        )
+        running.server.put(builders.pod(f"p{number}", app=f"a{number}"))
+    until(lambda: view.intents.get(("default", "s4")))
+    for key in running.server.there():
+        if key[1] == "default" and key[0] in ("ServiceEntry", "Service", "EndpointSlice", "Pod"):
+            running.server.remove(*key)
+    running.quiet()
+    until(lambda: controller.states() == {})
+    now = {name: len(value) for name, value in vars(view).items() if isinstance(value, dict)}
+    assert {n: s for n, s in now.items() if s > empty[n]} == {}
+    kept = [vars(controller._reconciler), vars(controller._teller), vars(controller)]
+    left = {n: v for each in kept for n, v in each.items() if isinstance(v, dict) and v}
+    left.pop("_budgets")
+    assert left == {}
+
+
+def test_of_a_service_with_thousands_of_endpoints_a_thousand_are_listed(running: Running) -> None:
+    """Those of the first EndpointSlices by name, and it is told."""
+    running.start()
+    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.exposed()
+    for part in range(4):
+        several = [endpoint(f"10.{part}.{n // 200}.{n % 200 + 1}") for n in range(400)]
+        running.server.put(endpoint_slice(*several, suffix=f"part{part}"))
+    assert "more than 1000 endpoints" in running.tells("EndpointRefused")
+    until(lambda: len(running.addresses()) > 400)
+    assert {address.split(".")[1] for address in running.addresses()} <= {"244", "0", "1"}
+    assert len(running.addresses()) <= 1000
+
+
+def forged_filter(name: str, gateway_namespace: str, port: int, sessions: int) -> dict[str, Any]:
+    """The EnvoyFilter of an exposure of namespace `default`, in another gateway's namespace."""
+    planned = builders.plan_of(ports=[PortRequest(port, 53)], name=name, max_sessions=sessions)
+    spec = planned.exposure.spec
+    gateway = dataclasses.replace(spec.gateway, namespace=gateway_namespace)
+    exposure = dataclasses.replace(
+        planned.exposure, spec=dataclasses.replace(spec, gateway=gateway)
+    )
+    return dict(next(w for w in writes(exposure) if w.kind == "EnvoyFilter").manifest)
+
+
+def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes(
+    running: Running,
+) -> None:
+    """Neither is it taken over, nor do the forged sessions count for its namespace."""
+    controller = running.start(gateway_namespaces=("edge", "istio-system"))
+    running.server.put(wished(options={"max-sessions": "500"}))
+    running.exposed()
+    running.quiet()
+    created = {"creationTimestamp": "2099-01-01T00:00:00Z"}
+    forged = forged_filter("coredns", "edge", 5399, 7_900)
+    running.server.put({**forged, "metadata": {**forged["metadata"], **created}})
+    running.quiet()
+    assert running.spec().gateway.namespace == "istio-system"
+    assert controller.states() == {"ok": 1}
+    running.server.put(wished("second", ports="5301:53", options={"max-sessions": "500"}))
+    running.exposed(object_name("default", "second"))
+
+
+def test_the_name_of_an_exposure_that_is_not_there_yet_may_be_taken_at_another_gateway(
+    running: Running,
+) -> None:
+    """It is that gateway's owner who exposed it; the Service is told at which gateway it is."""
+    running.server.put(forged_filter("coredns", "edge", 5399, 100))
+    running.start(gateway_namespaces=("edge", "istio-system"))
+    running.server.put(wished())
+    told = running.tells("ExposeRefused")
+    assert "at gateway edge/istio-ingressgateway" in told and "kubectl istio-udp delete" in told
+    assert running.filter() is None
+    running.server.remove("EnvoyFilter", "edge", NAME)
+    running.exposed()

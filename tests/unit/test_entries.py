@@ -203,3 +203,22 @@ def test_two_gateway_ports_for_one_service_port_share_its_entry() -> None:
     (entry,) = spec.entries
     assert entry.ports == (53,)
     assert {spec.eds_service(port) for port in spec.ports} == {f"outbound|53||{entry.host}"}
+
+
+def test_of_an_entry_with_thousands_of_hosts_little_is_kept() -> None:
+    hosts = [f"h{n}.kubectl-istio-udp.internal" for n in range(5000)]
+    spaces = [f"ns{n}" for n in range(5000)]
+    found = EntrySummary("lab", "x", tuple(hosts), ("241.0.0.1",) * 5000, tuple(spaces))
+    small = found.small(["istio-system"])
+    assert len(small.hosts) == len(small.addresses) == 64
+    assert not small.visible_in("istio-system")
+    for exported, visible in (
+        ((), True),
+        (("*",), True),
+        ((*spaces, "istio-system"), True),
+        ((".",), False),
+        (("~",), False),
+    ):
+        summary = EntrySummary("lab", "x", ("h",), exported_to=exported)
+        assert summary.small(["istio-system"]).visible_in("istio-system") is visible
+        assert summary.visible_in("istio-system") is visible

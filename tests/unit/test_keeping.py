@@ -10,6 +10,7 @@ import pytest
 from kubectl_istio_udp.controller.keeping import (
     KeptService,
     KeptSlice,
+    LabelSet,
     pod_labels,
     small_entry,
     small_pod,
@@ -69,16 +70,49 @@ def test_an_endpoint_slice_is_the_same_and_small() -> None:
     found["metadata"]["annotations"] = {"note": LONG}
     kept = KeptSlice.of(found, "coredns")
     assert kept.slice() == EndpointSlice.from_object(found)
-    assert size(kept) < 20_000
+    assert size(kept) < 24_000 and kept.size == 1000
+    assert kept.may_list("10.0.3.9") and not kept.may_list("10.0.9.9")
+    listed = KeptSlice.of(endpoint_slice(endpoint("2001:DB8:0::1")), "coredns")
+    assert listed.may_list("2001:db8::1")
+
+
+def test_texts_that_nobody_checks_in_an_endpoint_slice_are_cut() -> None:
+    found = endpoint_slice(endpoint("10.0.0.1", pod="p"))
+    found["endpoints"][0]["targetRef"] |= {"name": LONG, "fieldPath": LONG, "namespace": LONG}
+    assert size(KeptSlice.of(found, "coredns")) < 1000
 
 
 def test_a_pod() -> None:
     found = builders.pod("p")
-    found["metadata"]["labels"] = {f"label-{n}": "x" * 63 for n in range(5000)}
-    assert pod_labels(found) == {}
-    found["metadata"]["labels"] = {"app": "coredns"}
-    assert pod_labels(found) == {"app": "coredns"}
+    app = LabelSet.of({"app": "coredns"})
+    found["metadata"]["labels"] = {"app": "coredns", **{f"l{n}": "x" * 63 for n in range(5000)}}
+    assert not pod_labels(found).has(app)
+    found["metadata"]["labels"] = {"app": "coredns", **{f"l{n}": "x" * 63 for n in range(60)}}
+    assert pod_labels(found).has(app) and size(pod_labels(found)) < 700
     assert Pod.from_object(small_pod(found)) == Pod.from_object(found)
+
+
+def test_a_pod_of_thousands_of_ports() -> None:
+    ports = [{"name": f"p{n}", "containerPort": n, "protocol": "UDP"} for n in range(1, 65)]
+    containers = [
+        {"name": f"c{c}", "ports": [{**p, "name": f"{p['name']}-{c}"} for p in ports]}
+        for c in range(300)
+    ]
+    found = builders.pod("p", containers=[*containers, {"name": "istio-proxy"}])
+    kept = Pod.from_object(small_pod(found))
+    assert size(kept) < 2000 and kept.sidecar and len(kept.ports) == 32
+
+
+def test_labels_select_as_kubernetes_does() -> None:
+    labels = LabelSet.of({"app": "dns", "tier": "a"})
+    for selector, selects in (
+        ({"app": "dns"}, True),
+        ({"app": "dns", "tier": "a"}, True),
+        ({"app": "dns", "tier": "b"}, False),
+        ({"app": "dns", "more": "x"}, False),
+        ({}, False),
+    ):
+        assert labels.has(LabelSet.of(selector)) is selects
 
 
 def test_a_service_entry() -> None:

@@ -134,3 +134,18 @@ def test_one_that_is_asked_for_again_and_again_waits_for_its_turn():
     queue.done(("loud", 0))
     assert queue.pending(("loud", 0)) and not queue.pending(("other", 0))
     assert queue.take(0)[0] == ("quiet", 0)
+
+
+def test_a_key_stays_in_its_group_until_it_is_done():
+    groups = {"a": "one"}
+    queue = WorkQueue(Clock(), group=lambda key: groups[key])
+    queue.open()
+    queue.add("a")
+    groups["a"] = "two"
+    queue.add("a")
+    assert len(queue) == 1 and queue.take(0)[0] == "a"
+    queue.add("a")
+    queue.done("a")
+    assert queue.pending("a") and queue.take(0)[0] == "a"
+    queue.done("a")
+    assert not queue.pending("a") and queue.take(0) is None
