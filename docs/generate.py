@@ -75,6 +75,14 @@ def load_balancers_page() -> str:
         "rewrite it, and delete it with the companion. Annotations that are in no table are left",
         "out, and `expose` says so (U216). `...` stands for any ending.",
         "",
+        "`expose` refuses where a load balancer would never come (U133): the annotations are those",
+        "of one cloud whose load balancers carry no UDP, and no class says that somebody else",
+        "makes it. It warns (U217) where several clouds' annotations leave open who makes it.",
+        "With `--gateway-service patch` it refuses where a UDP port would stop the gateway's own",
+        "load balancer from following changes (U134): where no UDP is carried; beside TCP ports",
+        "with Kubernetes' AWS provider; and with GKE, unless the Service has a class or",
+        "`cloud.google.com/l4-rbs: enabled`.",
+        "",
         "| reason | what it means |",
         "|---|---|",
         *(f"| {word} | {text} |" for word, _, text in (w.value.partition(": ") for w in Why)),
@@ -86,12 +94,13 @@ def load_balancers_page() -> str:
         "| type | copied | ClusterIP where the gateway has no Service |",
         *(f"| {name} | copied | {why} |" for name, why in COPIED_FIELDS.items()),
         *(f"| {name} | left out | {why} |" for name, why in LEFT_OUT_FIELDS.items()),
+        "| type LoadBalancer where no UDP is carried | refused | U133, U134 |",
         "| labels | copied | pools are chosen by label; not those of the tools that install |",
     ]
     for provider in PROVIDERS:
         lines += ["", f"## {provider.name}", "", f"Source: <{provider.source}>"]
         if provider.no_udp:
-            lines += ["", f"{provider.no_udp}: `expose` warns (U217)."]
+            lines += ["", f"{provider.no_udp}: `expose` refuses (U133)."]
         lines += ["", "| annotation | decision | reason |", "|---|---|---|"]
         for rule in sorted(provider.rules, key=lambda rule: rule.prefix):
             ending = "..." if rule.fits(rule.prefix + "x") else ""

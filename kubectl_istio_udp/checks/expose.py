@@ -21,7 +21,7 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
-from kubectl_istio_udp.model.loadbalancer import Takeover, takeover
+from kubectl_istio_udp.model.loadbalancer import Takeover, refuses_udp_beside_tcp, takeover
 from kubectl_istio_udp.model.memory import udp_budget
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.sessions import (
@@ -492,10 +492,39 @@ def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         )
 
 
-def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U217: the companion's load balancer will not come, or will not send anything."""
+def _no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U133: nobody will make the companion's load balancer."""
     taken = _companion_takeover(exposure)
-    if taken and (taken.no_udp or taken.health_check):
+    if taken and taken.no_udp and taken.sure:
+        yield Finding(
+            "U133",
+            Severity.ERROR,
+            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} would never "
+            f"get an address: {taken.no_udp}",
+            "bring the clients to the gateway's pods or nodes another way, and expose with "
+            "--gateway-service none",
+        )
+
+
+def _stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U134: with a UDP port the gateway's own load balancer would not be kept up to date."""
+    if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
+        return
+    reason = refuses_udp_beside_tcp(exposure.gateway_service or {})
+    if reason:
+        yield Finding(
+            "U134",
+            Severity.ERROR,
+            f"a UDP port would stop the load balancer of Service {snapshot.gateway.service_name} "
+            f"from following changes, for its TCP ports too: {reason}",
+            "use --gateway-service companion, or none",
+        )
+
+
+def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U217: the companion's load balancer may not come, or may not send anything."""
+    taken = _companion_takeover(exposure)
+    if taken and not taken.sure and (taken.no_udp or taken.health_check):
         yield Finding(
             "U217",
             Severity.WARNING,
@@ -625,6 +654,8 @@ RULES: tuple[Rule, ...] = (
     _perhaps_taken,
     _port_bound,
     _service_port_taken,
+    _no_load_balancer,
+    _stops_load_balancer,
     _other_exposure,
     _old_gateway,
     _too_many_sessions,

@@ -22,13 +22,14 @@ STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
 _MAY_PASS = frozenset({"U101", "U102", "U103", "U108", "U109"})
 # A finding's text may name other tenants' objects, numbers and addresses. These do not; what is
 # said in place of others is below, and a new finding says no more than its code.
-_NAMES_NOBODY_ELSE = frozenset({"U101", "U106", "U107", "U109"})
+_NAMES_NOBODY_ELSE = frozenset({"U101", "U106", "U107", "U109", "U133"})
 _FOR_TENANTS = {
     "U102": "a name that this exposure needs is taken at gateway {gateway}",
     "U103": "gateway {gateway}: port {ports} is taken",
     "U104": "gateway {gateway}: port {ports} is taken",
     "U105": "the Service of gateway {gateway} cannot take a port that this exposure asks for",
     "U108": "gateway {gateway} has not enough sessions left; ask for fewer (max-sessions)",
+    "U134": "the load balancer of gateway {gateway} takes no UDP port beside its TCP ports",
     "U131": "the mesh of gateway {gateway} does not read a namespace that this exposure needs",
     "U132": "the mesh of gateway {gateway} ignores what an exposure needs there",
 }

@@ -71,12 +71,14 @@ class Provider:
         source: the documentation.
         rules: its annotations.
         no_udp: why its load balancers do not carry UDP; "" where they do.
+        balances: whether an annotation of it means that it makes the load balancer.
     """
 
     name: str
     source: str
     rules: tuple[Rule, ...]
     no_udp: str = ""
+    balances: bool = True
 
 
 def _rules(prefix: str, copied: Mapping[Why, str], left_out: Mapping[Why, str]) -> tuple[Rule, ...]:
@@ -107,6 +109,7 @@ PROVIDERS: tuple[Provider, ...] = (
             },
             {Why.HEALTH: ".beta.kubernetes.io/healthcheck-nodeport"},
         ),
+        balances=False,
     ),
     Provider(
         "AWS",
@@ -476,6 +479,7 @@ PROVIDERS: tuple[Provider, ...] = (
                 Why.HEALTH: "service-healthcheck-",
             },
         ),
+        no_udp="Exoscale's cloud controller makes load balancers for TCP only",
     ),
     Provider(
         "Yandex Cloud",
@@ -599,6 +603,7 @@ PROVIDERS: tuple[Provider, ...] = (
         "external-dns",
         "https://kubernetes-sigs.github.io/external-dns/latest/docs/annotations/annotations/",
         (Rule("external-dns.alpha.kubernetes.io/", Decision.LEAVE_OUT, Why.IDENTITY),),
+        balances=False,
     ),
     Provider(
         "Tools that install",
@@ -626,6 +631,7 @@ PROVIDERS: tuple[Provider, ...] = (
                 "kubectl-istio-udp/",
             )
         ),
+        balances=False,
     ),
 )
 
@@ -682,6 +688,7 @@ class Takeover:
         left_out: the annotations that a load balancer reads and that are left out, and why.
         unknown: the annotations that nothing is known of; they are left out.
         no_udp: why the provider's load balancer will not carry UDP; "" where nothing says so.
+        sure: whether that is certain; otherwise another controller may make the load balancer.
         health_check: what is missing for a health check that can succeed; "" where nothing is.
     """
 
@@ -690,6 +697,7 @@ class Takeover:
     left_out: Mapping[str, Why]
     unknown: tuple[str, ...] = ()
     no_udp: str = ""
+    sure: bool = False
     health_check: str = ""
 
 
@@ -705,14 +713,13 @@ def takeover(service: Mapping[str, Any]) -> Takeover:
     found = metadata.get("annotations") or {}
     annotations: dict[str, str] = {}
     left_out: dict[str, Why] = {}
-    unknown, no_udp = [], ""
+    unknown = []
     for key, value in found.items():
         known = rule_of(key)
         if known is None:
             unknown.append(key)
             continue
-        rule, provider = known
-        no_udp = no_udp or provider.no_udp
+        rule, _ = known
         if rule.decision is Decision.COPY:
             annotations[key] = value
             continue
@@ -722,12 +729,14 @@ def takeover(service: Mapping[str, Any]) -> Takeover:
         elif rule.why is not Why.TOOL:
             left_out[key] = rule.why
     health, missing = _health_check(service, found)
+    no_udp, sure = _no_udp(service)
     return Takeover(
         labels={k: v for k, v in (metadata.get("labels") or {}).items() if not _is_tools(k)},
-        annotations={**annotations, **health},
+        annotations={**annotations, **health, **_aws_over_ipv6(annotations)},
         left_out={key: why for key, why in left_out.items() if key not in health},
         unknown=tuple(sorted(unknown)),
-        no_udp=no_udp or _classic_oci(found),
+        no_udp=no_udp,
+        sure=sure,
         health_check=missing,
     )
 
@@ -736,13 +745,100 @@ def _is_tools(label: str) -> bool:
     return label in _TOOL_LABEL_NAMES or label.startswith(_TOOL_LABELS)
 
 
-def _classic_oci(annotations: Mapping[str, str]) -> str:
+def _makers(service: Mapping[str, Any]) -> list[Provider]:
+    """Those whose annotations a Service has, and who may make its load balancer."""
+    annotations = (service.get("metadata") or {}).get("annotations") or {}
+    known = filter(None, map(rule_of, annotations))
+    found = {provider.name: provider for _, provider in known if provider.balances}
+    return list(found.values())
+
+
+def _no_udp(service: Mapping[str, Any]) -> tuple[str, bool]:
+    """Why a load balancer made as this Service's will not carry UDP, and whether that is sure.
+
+    It is not where annotations of several clouds, or a class, leave open who makes it.
+    """
+    annotations = (service.get("metadata") or {}).get("annotations") or {}
+    load_balancer_class = str((service.get("spec") or {}).get("loadBalancerClass") or "")
+    if load_balancer_class in _CLASSES_WITHOUT_UDP:
+        return _CLASSES_WITHOUT_UDP[load_balancer_class], True
+    makers = _makers(service)
+    reasons = [r for maker in makers if (r := maker.no_udp or _old_kind(maker, annotations))]
+    if reasons:
+        return reasons[0], len(makers) == 1 and not load_balancer_class
+    if any(maker.name == "AWS" for maker in makers) and _aws_cloud_provider(service):
+        type_ = annotations.get(f"{_AWS}type")
+        return ("" if type_ == "nlb" else _CLASSIC), False
+    return "", False
+
+
+# By their documentation (ngrok.com/docs/k8s/guides/using-loadbalancers).
+_CLASSES_WITHOUT_UDP: Mapping[str, str] = {
+    "ngrok": "load balancers of class ngrok carry TCP and TLS only",
+}
+_CLASSIC = (
+    f"without {_AWS}type: external (or nlb) AWS makes a classic load balancer, which carries TCP "
+    "only, unless the AWS Load Balancer Controller takes new Services over"
+)
+
+
+def _old_kind(maker: Provider, annotations: Mapping[str, str]) -> str:
     """Oracle's flexible load balancers carry no UDP; its network load balancers do."""
-    oci = any(key.startswith(("oci.", f"{_BETA}oci-")) for key in annotations)
     network = annotations.get("oci.oraclecloud.com/load-balancer-type") == "nlb"
-    if oci and not network:
-        return "Oracle's load balancers carry UDP only with load-balancer-type: nlb"
+    if maker.name != "Oracle Cloud" or network:
+        return ""
+    return "Oracle's load balancers carry UDP only with load-balancer-type: nlb"
+
+
+def _aws_cloud_provider(service: Mapping[str, Any]) -> bool:
+    """Whether Kubernetes' AWS provider makes a Service's load balancer, not AWS's own controller.
+
+    The latter takes those with its class or type (its documentation, guide/service/nlb).
+    """
+    annotations = (service.get("metadata") or {}).get("annotations") or {}
+    own_type = annotations.get(f"{_AWS}type") in ("external", "nlb-ip")
+    return (
+        not own_type
+        and f"{_AWS}nlb-target-type" not in annotations
+        and not (service.get("spec") or {}).get("loadBalancerClass")
+    )
+
+
+def refuses_udp_beside_tcp(service: Mapping[str, Any]) -> str:
+    """Why a Service of type LoadBalancer with TCP ports must not get a UDP port as well.
+
+    Its load balancer would not be kept up to date any more, for its TCP ports neither. "" where
+    nothing is known against it.
+
+    Sources: Kubernetes' AWS provider ignores such Services (kubernetes/kubernetes#105361); GKE's
+    how-to guide on mixed-protocol load balancers; Hetzner's controller makes TCP of a UDP port
+    (hcloud-cloud-controller-manager#1128).
+    """
+    spec = service.get("spec") or {}
+    if spec.get("type") != "LoadBalancer":
+        return ""
+    reason, sure = _no_udp(service)
+    makers = [maker.name for maker in _makers(service)]
+    if sure:
+        return reason
+    if makers == ["AWS"] and _aws_cloud_provider(service):
+        return "Kubernetes' AWS provider ignores a Service that has TCP and UDP ports"
+    annotations = (service.get("metadata") or {}).get("annotations") or {}
+    by_backend_services = (
+        spec.get("loadBalancerClass") or annotations.get("cloud.google.com/l4-rbs") == "enabled"
+    )
+    if makers == ["Google Cloud"] and not by_backend_services:
+        return (
+            "GKE takes TCP and UDP ports in one Service only with loadBalancerClass "
+            "networking.gke.io/l4-regional-external"
+        )
     return ""
+
+
+def _aws_over_ipv6(annotations: Mapping[str, str]) -> dict[str, str]:
+    """A network load balancer carries UDP in both families only with a prefix for source NAT."""
+    both = annotations.get(f"{_AWS}ip-address-type", "").startswith("dualstack")
+    return {f"{_AWS}enable-prefix-for-ipv6-source-nat": "on"} if both else {}
 
 
 def _pairs(value: str, keep: Callable[[str, str], bool]) -> str:

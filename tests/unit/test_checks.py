@@ -43,6 +43,8 @@ from tests.unit.builders import (
 )
 
 PATCH = {"gateway_service": GatewayServiceMode.PATCH}
+NO_SERVICE = {"gateway_service": GatewayServiceMode.NONE}
+HETZNER = {"load-balancer.hetzner.cloud/location": "fsn1"}
 OURS = tuple(write.manifest for write in writes(plan_of().exposure))
 SPEC = plan_of().exposure.spec
 OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
@@ -203,7 +205,11 @@ FIRES = [
     ("U205", {"options": {"max_sessions": 249}}),
     ("U303", {}),
     ("U303", {"exposures": (SPEC,), "options": {"idle_timeout": Duration(20)}}),
-    ("U217", {"cluster_": balanced({"load-balancer.hetzner.cloud/location": "fsn1"})}),
+    ("U133", {"cluster_": balanced(HETZNER)}),
+    ("U134", {"cluster_": balanced(HETZNER), "options": PATCH}),
+    ("U134", {"cluster_": balanced({f"{AWS}type": "nlb"}), "options": PATCH}),
+    ("U217", {"cluster_": balanced({**HETZNER, f"{AWS}name": "edge"})}),
+    ("U217", {"cluster_": balanced({f"{AWS}scheme": "internal"})}),
     ("U217", {"cluster_": balanced({f"{AWS}type": "external"})}),
     ("U216", {"cluster_": balanced({"new-cloud.example/load-balancer": "7"})}),
     ("U304", {"cluster_": balanced({f"{AWS}name": "edge"})}),
@@ -214,6 +220,20 @@ FIRES = [
     ("U302", {}),
 ]
 SILENT = [
+    ("U133", {"cluster_": balanced({**HETZNER, f"{AWS}name": "edge"})}),
+    ("U133", {"cluster_": balanced(HETZNER), "options": PATCH}),
+    (
+        "U133",
+        {
+            "cluster_": balanced(HETZNER),
+            "options": NO_SERVICE,
+            "request": {"ports": (PortRequest(5300, 53),)},
+        },
+    ),
+    ("U134", {"cluster_": balanced(HETZNER)}),
+    ("U134", {"cluster_": balanced({f"{AWS}type": "external"}), "options": PATCH}),
+    ("U134", {"cluster_": balanced({"metallb.io/address-pool": "x"}), "options": PATCH}),
+    ("U217", {"cluster_": balanced(HETZNER)}),
     ("U306", {"exposures": (SPEC,)}),
     ("U307", {}),
     ("U307", {"options": BY_SOURCE, "cluster_": LOCAL}),

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.model.loadbalancer import PROVIDERS, Decision, rule_of, takeover
+from kubectl_istio_udp.model.loadbalancer import (
+    PROVIDERS,
+    Decision,
+    refuses_udp_beside_tcp,
+    rule_of,
+    takeover,
+)
 from kubectl_istio_udp.render.gatewayservice import companion_service
 from tests.unit.builders import cluster, gateway_service, plan_of
 
 BETA = "service.beta.kubernetes.io/"
 AWS = f"{BETA}aws-load-balancer-"
 LINODE = f"{BETA}linode-loadbalancer-"
+HETZNER = {"load-balancer.hetzner.cloud/location": "fsn1"}
 
 
 def gateway(annotations=None, labels=None, ports=None, **spec):
@@ -338,7 +345,70 @@ def test_what_is_adapted(key, value, expected):
     ],
 )
 def test_clouds_whose_load_balancers_carry_no_udp(annotations, carries):
-    assert (takeover(gateway(annotations)).no_udp == "") is carries
+    found = takeover(gateway(annotations))
+    assert (found.no_udp == "", found.sure) == (carries, not carries)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "spec", "said", "sure"),
+    [
+        # Annotations of several clouds, or a class: somebody else may make it.
+        ({**HETZNER, f"{AWS}name": "x"}, {}, "Hetzner", False),
+        ({**HETZNER, "metallb.io/address-pool": "x"}, {}, "Hetzner", False),
+        (HETZNER, {"loadBalancerClass": "metallb"}, "Hetzner", False),
+        # Those of a tool say nothing about it.
+        ({**HETZNER, "meta.helm.sh/release-name": "x"}, {}, "Hetzner", True),
+        ({**HETZNER, "external-dns.alpha.kubernetes.io/hostname": "x"}, {}, "Hetzner", True),
+        ({f"{BETA}exoscale-loadbalancer-name": "x"}, {}, "Exoscale", True),
+        ({}, {"loadBalancerClass": "ngrok"}, "ngrok", True),
+        ({f"{AWS}scheme": "internal"}, {}, "classic", False),
+        ({f"{AWS}scheme": "internal"}, {"loadBalancerClass": "service.k8s.aws/nlb"}, "", False),
+        ({f"{AWS}type": "nlb"}, {}, "", False),
+        ({f"{AWS}type": "external"}, {}, "", False),
+        ({}, {}, "", False),
+    ],
+)
+def test_whether_that_is_certain(annotations, spec, said, sure):
+    found = takeover(gateway(annotations, **spec))
+    assert found.sure is sure
+    assert said in found.no_udp and bool(said) == bool(found.no_udp)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "spec", "refused"),
+    [
+        ({}, {}, False),
+        (HETZNER, {}, True),
+        (HETZNER, {"type": "NodePort"}, False),
+        ({f"{AWS}name": "x"}, {}, True),
+        ({f"{AWS}type": "nlb"}, {}, True),
+        ({f"{AWS}type": "nlb-ip"}, {}, False),
+        ({f"{AWS}type": "external"}, {}, False),
+        ({f"{AWS}name": "x"}, {"loadBalancerClass": "service.k8s.aws/nlb"}, False),
+        ({f"{AWS}name": "x", **HETZNER}, {}, False),
+        ({"cloud.google.com/neg-status": "{}"}, {}, True),
+        ({"networking.gke.io/load-balancer-type": "Internal"}, {}, True),
+        ({"cloud.google.com/l4-rbs": "enabled"}, {}, False),
+        (
+            {"cloud.google.com/neg-status": "{}"},
+            {"loadBalancerClass": "networking.gke.io/l4-regional-external"},
+            False,
+        ),
+        ({"metallb.io/address-pool": "x"}, {}, False),
+    ],
+)
+def test_where_a_udp_port_stops_the_gateways_own_load_balancer(annotations, spec, refused):
+    assert bool(refuses_udp_beside_tcp(gateway(annotations, **spec))) is refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("dualstack", "on"), ("dualstack-without-public-ipv4", "on"), ("ipv4", None)],
+)
+def test_a_network_load_balancer_in_both_families(kind, expected):
+    found = takeover(gateway({f"{AWS}type": "external", f"{AWS}ip-address-type": kind}))
+    key = f"{AWS}enable-prefix-for-ipv6-source-nat"
+    assert found.annotations.get(key) == expected
 
 
 def test_every_rule_is_the_one_for_its_annotation():
