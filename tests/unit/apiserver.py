@@ -98,6 +98,7 @@ class ApiServer:
         warnings: text of the Warning header by kind, on every apply.
         pods_start: whether new pods run at once.
         admit: called with every object that is to be stored; why it is refused, "" for yes.
+        permits: called with verb, kind, namespace and name of every request; whether it may be.
         installed: kinds that the server knows.
         served: the only apiVersions it has of a kind, where not all that the product can use.
     """
@@ -111,6 +112,7 @@ class ApiServer:
         self.warnings: dict[str, list[str]] = {}
         self.pods_start = True
         self.admit: Callable[[Manifest], str] = lambda _: ""
+        self.permits: Callable[[str, str, str, str], bool] = lambda *_: True
         self.installed = set(RESOURCES)
         self.served: dict[str, set[str]] = {}
         self._objects: dict[Key, Manifest] = {}
@@ -645,6 +647,12 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
         ) -> None:
             namespace, name = match["namespace"], match["name"]
             dry_run = first.get("dryRun") == "All"
+            # A list of one name needs a right to that name only.
+            one = first.get("fieldSelector", "").partition("metadata.name=")[2]
+            for verb in self.verbs(kind, match, first):
+                if not server.permits(verb, kind, namespace or "", name or one):
+                    self.json(403, _status(403, f"cannot {verb} {match['plural']}"))
+                    return
             if match["sub"] == "log":
                 self.text(200, server.logs.get((namespace, name), ""))
             elif match["sub"] == "exec":
@@ -688,6 +696,16 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
                     return
                 code, result = server.apply(key, body, manager, force, dry_run)
                 self.json(code, result, server.warnings.get(kind, ()))
+
+        def verbs(self, kind: str, match: re.Match[str], first: dict[str, str]) -> list[str]:
+            """What authorization is asked for; a server-side apply may create."""
+            key = (kind, match["namespace"] or "", match["name"])
+            if self.command == "PATCH":
+                return ["patch"] if server.get(*key) else ["patch", "create"]
+            if self.command == "GET" and not match["name"]:
+                return ["watch" if "watch" in first else "list"]
+            verbs = {"GET": "get", "POST": "create", "PUT": "update", "DELETE": "delete"}
+            return [verbs[self.command]]
 
         def watch(self, kind: str, namespace: str | None, first: dict[str, str]) -> None:
             """One event a line, in chunks, until the time is over or the connection is cut."""

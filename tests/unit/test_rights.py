@@ -1,0 +1,107 @@
+"""The controller's rights are the least that suffices: each is used, and no other is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_istio_udp.model.names import object_name
+from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.render.controller import Installation, controller
+from tests.unit.builders import endpoint, endpoint_slice
+from tests.unit.test_controller import Running, running, space, until, wished
+
+__all__ = ["running"]
+Right = tuple[str, str, str, str]
+
+EVERYWHERE = ""
+MESH = ("plane", "istio")
+WANTED = Installation("own", "image", ("istio-system",), ("root",), 65_536, mesh_configs=(MESH,))
+
+
+def granted() -> set[Right]:
+    """(namespace or EVERYWHERE, verb, plural, resource name or "") of each right."""
+    found = set()
+    for role in controller(WANTED):
+        if role["kind"] in ("Role", "ClusterRole"):
+            where = role["metadata"].get("namespace", EVERYWHERE)
+            for rule in role["rules"]:
+                found |= {
+                    (where, verb, plural, name)
+                    for verb in rule["verbs"]
+                    for plural in rule["resources"]
+                    for name in rule.get("resourceNames", [""])
+                }
+    return found
+
+
+class Rights:
+    """Rights as the API server knows them: what is not granted is refused.
+
+    Attributes:
+        granted: those that there are.
+        used: those that a request needed.
+        refused: the requests that were refused, as `create leases own`.
+        double: the rights of requests that another right would have sufficed for.
+    """
+
+    def __init__(self, rights: set[Right]) -> None:
+        self.granted, self.used = rights, set[Right]()
+        self.refused: set[str] = set()
+        self.double: set[Right] = set()
+
+    def __call__(self, verb: str, kind: str, namespace: str, name: str) -> bool:
+        plural = RESOURCES[kind].plural
+        found = {
+            (where, verb, plural, only)
+            for where in (EVERYWHERE, namespace)
+            for only in ("", name)
+            if (where, verb, plural, only) in self.granted
+        }
+        self.used |= found
+        self.double |= found if len(found) > 1 else set()
+        if not found:
+            self.refused.add(f"{verb} {plural} {namespace}")
+        return bool(found)
+
+
+def use_everything(running: Running, rights: Rights) -> None:
+    """Let a controller do all that it does, as far as it may."""
+    server, most = running.server, 3.0
+    allowed = {
+        "kubectl-istio-udp/allow-discovery": "endpoints,selector",
+        "kubectl-istio-udp/allow-gateway-service": "companion,patch",
+    }
+    server.put(space("default", **allowed))
+    server.permits = rights
+    # Somebody else makes the Lease at the same moment: it is read again.
+    server.fail("POST", "/leases", 409, times=1)
+
+    def done(check: Any) -> None:
+        """Wait for a step; in vain where the right for it is missing."""
+        until(lambda: check() or rights.refused, most)
+
+    running.start(elect=True, namespace="own", root_namespaces=("root",), mesh_configs=(MESH,))
+    server.put(wished(options={"discovery": "endpoints"}))
+    done(lambda: running.companion() and running.told())
+    server.put(endpoint_slice(endpoint("10.244.0.77")))
+    done(lambda: running.addresses() == ["10.244.0.77"])
+    server.put(wished(ports="5301:53", options={"discovery": "endpoints"}))
+    done(lambda: running.companion() and running.companion()["spec"]["ports"][0]["port"] == 5301)
+    patched = {"discovery": "selector", "gateway-service": "patch"}
+    server.put(wished("other", ports="5302:53", options=patched))
+    server.put(endpoint_slice(endpoint("10.244.0.21"), of="other"))
+    done(lambda: running.entry(object_name("default", "other"), "default"))
+    server.remove("Service", "default", "coredns")
+    server.remove("Service", "default", "other")
+    done(lambda: not running.filter() and not running.entry() and not running.companion())
+    # It gives the Lease up.
+    running.controllers.pop().stop()
+
+
+def test_each_right_is_used_and_no_other(running: Running) -> None:
+    """Take any of them away, and a request is refused that none of the others allows."""
+    rights = Rights(granted())
+    use_everything(running, rights)
+    assert rights.refused == set()
+    assert rights.granted - rights.used == set()
+    assert rights.double == set()
