@@ -17,7 +17,7 @@ export ISTIO GROUND
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help demo venv lint tools test unit fuzz cluster cluster-down e2e bench bench-cli campaign try shell dist clean
+.PHONY: help demo venv lint tools test unit fuzz cluster cluster-down e2e bench bench-cli bench-memory campaign try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -95,6 +95,9 @@ endif
 
 bench: venv cluster ## the controller under load, in that cluster
 	$(IN_CLUSTER) $(VENV)/bin/python bench/controller.py $(ARGS)
+
+bench-memory: venv ## the controller's memory beside 5,000 of each kind of tenants' large objects
+	$(VENV)/bin/python bench/controller_memory.py $(ARGS)
 
 campaign: venv cluster ## tenants attack each other and the controller for an hour, in that cluster
 	$(IN_CLUSTER) $(VENV)/bin/python -m bench.campaign $(ARGS)

@@ -1,17 +1,19 @@
 """The controller's memory beside tenants' large objects, as docs/measurements.md has it.
 
-    .venv/bin/python bench/controller_memory.py --services 5000 --kilobytes 260
+    make bench-memory ARGS='--services 5000 --kilobytes 260'
 
 etcd's usual quota is 2 GB, and a test cluster cannot hold as much beside its own. So this serves
 the lists itself, page by page and made as they are asked for, from a process of its own, and
-measures the controller that lists them: Services with such annotations, Pods with such labels,
-EndpointSlices, ServiceEntries with our labels, and a watch that brings the Services once more.
-Exits 1 where the bound does not hold.
+measures the controller that lists them: Services with such annotations; Pods with such labels, or
+with thousands of named ports; EndpointSlices of a thousand endpoints; ServiceEntries
+with our labels and such annotations, or with thousands of hosts like ours; and a watch that brings
+the Services once more. Exits 1 where the bound does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -70,8 +72,14 @@ class Made:
 
     def pods(self, number: int) -> Manifest:
         labels = {f"label-{number}-{n}": self.text[:63] for n in range(500)}
+        if number % 2:
+            labels = {f"label-{number}-{n}": f"value-{number}-{n}" for n in range(60)}
         about = self._about(number, labels=labels, annotations={"note": self.text})
-        return {"metadata": about, "spec": {"containers": [{"name": "c"}]}}
+        containers = [
+            {"name": f"c{c}", "ports": [_port(f"{number % 99}-{c}-{n}", n + 1) for n in range(60)]}
+            for c in range(40 * (number % 2))
+        ]
+        return {"metadata": about, "spec": {"containers": containers or [{"name": "c"}]}}
 
     def endpointslices(self, number: int) -> Manifest:
         about = self._about(
@@ -79,7 +87,13 @@ class Made:
             labels={"kubernetes.io/service-name": f"big-{number}"},
             annotations={"note": self.text},
         )
-        endpoints = [{"addresses": [f"10.{n // 250}.{number % 250}.{n % 250}"]} for n in range(100)]
+        endpoints = [
+            {
+                "addresses": [f"10.{n // 250}.{number % 250}.{n % 250}"],
+                "targetRef": {"kind": "Pod", "name": 4 * _digest(f"{number} {n}")},
+            }
+            for n in range(1000)
+        ]
         ports = [{"name": "p0", "port": 53, "protocol": "UDP"}]
         return {"metadata": about, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}
 
@@ -92,7 +106,20 @@ class Made:
         notes = {"kubectl-istio-udp/spec": self.text}
         about = self._about(number, labels=labels, annotations=notes)
         about["name"] = f"udp-{NAMESPACE}-big-{number}"
-        return {"metadata": about, "spec": {"hosts": ["x.example"], "location": self.text}}
+        spec = {"hosts": ["x.example"], "location": self.text}
+        if number % 2:
+            hosts = [f"{_digest(f'{number} {n}')}.kubectl-istio-udp.internal" for n in range(2000)]
+            spec = {"hosts": hosts, "exportTo": [f"namespace-{n}" for n in range(2000)]}
+        return {"metadata": about, "spec": spec}
+
+
+def _digest(text: str) -> str:
+    """Text that does not compress, the same for the same text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _port(name: str, number: int) -> Manifest:
+    return {"name": name, "containerPort": number, "protocol": "UDP"}
 
 
 def handler(made: Made) -> type[BaseHTTPRequestHandler]:

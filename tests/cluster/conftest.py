@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ HERE = Path(__file__).parent
 GATEWAY_NAMESPACE = os.environ.get("E2E_GATEWAY_NAMESPACE", "istio-system")
 LOAD_IMAGE = os.environ.get("E2E_LOAD_IMAGE", "python:3-slim")
 COMMAND_SECONDS = 120
+# Each query of a load has a port of its own.
+MOST_QUERIES = 40_000
+PORTS_APART = 10
 
 
 @dataclass(frozen=True)
@@ -236,9 +239,12 @@ def service(
 
 @pytest.fixture(scope="session")
 def _ports() -> Iterator[int]:
-    """Numbers that no other worker of this run gives; a test may add up to 200 to one."""
+    """Numbers that no other worker of this run gives; a test may add up to 200 to one.
+
+    What the test before exposed at the nine that follow one may still be on its way out.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return iter(range(20_000 + worker * 3_000, 22_700 + worker * 3_000))
+    return iter(range(20_000 + worker * 3_000, 22_700 + worker * 3_000, PORTS_APART))
 
 
 @pytest.fixture
@@ -270,25 +276,51 @@ def start_load_pod(namespace: str) -> None:
     kubectl("wait", "-n", namespace, "pod/load", "--for=condition=Ready", "--timeout=120s")
 
 
+@dataclass(frozen=True)
+class LoadPod:
+    """A pod in which load.py runs: load_pod(address, port, *flags) gives its running process."""
+
+    namespace: str
+    running: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __call__(self, address: str, port: int, *flags: str) -> subprocess.Popen[str]:
+        words = ["kubectl", "exec", "-i", "-n", self.namespace, "load", "--"]
+        words += ["python3", "-", address, str(port), "foo.bar.com", *flags]
+        with (HERE / "load.py").open() as program:
+            process = subprocess.Popen(
+                words, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        self.running.append(process)
+        return process
+
+    def shell(self, *words: str, stdin: str | None = None) -> Result:
+        """Run a command in the pod."""
+        pod = ("-n", self.namespace, "load", "--")
+        return run("kubectl", "exec", "-i", *pod, *words, stdin=stdin)
+
+    @contextlib.contextmanager
+    def asking(self, target: tuple[str, int], rate: int) -> Iterator[dict[str, Any]]:
+        """Ask all the while, each time as another client; its counts are there at the end."""
+        counts: dict[str, Any] = {}
+        end = f"/tmp/{secrets.token_hex(4)}"
+        flags = ("--queries", str(MOST_QUERIES), "--rate", str(rate), "--until", end)
+        process = self(*target, *flags)
+        try:
+            yield counts
+            assert process.poll() is None, "the load ended before it was told to"
+        finally:
+            self.shell("touch", end)
+        counts.update(finish(process))
+
+
 @pytest.fixture(scope="session")
-def load_pod() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts load.py in a pod: load_pod(address, port, *flags) gives its running process."""
+def load_pod() -> Iterator[LoadPod]:
+    """A pod that asks DNS servers."""
     with _namespace("load") as namespace:
         start_load_pod(namespace)
-        running: list[subprocess.Popen[str]] = []
-
-        def start(address: str, port: int, *flags: str) -> subprocess.Popen[str]:
-            words = ["kubectl", "exec", "-i", "-n", namespace, "load", "--"]
-            words += ["python3", "-", address, str(port), "foo.bar.com", *flags]
-            with (HERE / "load.py").open() as program:
-                process = subprocess.Popen(
-                    words, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-                )
-            running.append(process)
-            return process
-
-        yield start
-        for process in running:
+        made = LoadPod(namespace)
+        yield made
+        for process in made.running:
             process.kill()
             process.wait()
 

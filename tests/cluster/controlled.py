@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import yaml
 from conftest import (
     GATEWAY_NAMESPACE,
     Space,
+    _namespace,
     companion,
     dns_server,
     eventually,
@@ -27,6 +29,7 @@ NAMESPACE = "istio-udp"
 LABEL = "app.kubernetes.io/name=kubectl-istio-udp-controller"
 LEASE = "kubectl-istio-udp-controller"
 EXPOSE, ALLOW = "kubectl-istio-udp/expose", "kubectl-istio-udp/allow"
+SOURCE = "kubectl-istio-udp/source"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,8 @@ def controller() -> Iterator[None]:
     yield
     done = run("kubectl", "istio-udp", "controller", "uninstall")
     assert done.code == 0, done.both
+    for kind in ("envoyfilters", "serviceentries", "services"):
+        assert get(kind, "-A", "-l", f"{SOURCE}=service")["items"] == []
     for kind in ("clusterroles", "clusterrolebindings", "roles", "rolebindings", "deployments"):
         assert get(kind, "-A", "-l", LABEL)["items"] == []
     # The next one installs into a namespace of this name.
@@ -66,14 +71,22 @@ def logs() -> str:
     return kubectl(*words) + kubectl(*words, "--previous", ok=False)
 
 
+@contextlib.contextmanager
+def permitted(tool: str, port: int) -> Iterator[Space]:
+    """A namespace that may expose a port and the nine after it.
+
+    With its namespace go its exposures, by and by; that they do is one test's matter.
+    """
+    with _namespace("e2e") as name:
+        allow(name, f"{port}-{port + 9}")
+        yield Space(name, tool)
+
+
 @pytest.fixture
-def tenant(controller: None, space: Space, port: int) -> Iterator[Space]:
-    """A namespace that may expose its `port` and the nine after it; at last its wishes end."""
-    allow(space.name, f"{port}-{port + 9}")
-    yield space
-    for found in get("services", "-n", space.name)["items"]:
-        withdraw(space, found["metadata"]["name"])
-    eventually("what was wished for is gone", lambda: not own_objects(space))
+def tenant(controller: None, tool: str, port: int) -> Iterator[Space]:
+    """A namespace that may expose its `port` and the nine after it."""
+    with permitted(tool, port) as space:
+        yield space
 
 
 def allow(namespace: str, ports: str) -> None:
@@ -151,6 +164,11 @@ class Switch:
 @pytest.fixture
 def switch(tenant: Space, port: int) -> Switch:
     """Exposed, and answered by `a`."""
+    return make_switch(tenant, port)
+
+
+def make_switch(tenant: Space, port: int) -> Switch:
+    """Expose a switch at a port of a namespace that may; `a` answers."""
     a, b = dns_server("a"), dns_server("b")
     b[0]["data"]["Corefile"] = b[0]["data"]["Corefile"].replace("192.0.2.1", "192.0.2.2")
     listed = service("dns")

@@ -4,14 +4,17 @@ A program of its own, of the standard library only: it runs inside a pod, where 
 clients are (`kubectl exec -i POD -- python3 - ARGS < load.py`).
 
     load.py ADDRESS PORT NAME --queries N --rate PER_SECOND [--clients N] [--timeout SECONDS]
+            [--until FILE]
 
 Without --clients every query has a source port that no other query of the run has; with it N
-clients keep their ports and take turns.
+clients keep their ports and take turns. With --until it ends when the file is there,
+after N queries at the latest.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import selectors
 import socket
 import struct
@@ -96,10 +99,15 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=3.0)
+    parser.add_argument("--until", default="")
     wanted = parser.parse_args()
     load = Load((wanted.address, wanted.port), wanted.name, wanted.clients)
     begun = time.monotonic()
+    sent = 0
     for number in range(wanted.queries):
+        if wanted.until and number % 10 == 0 and os.path.exists(wanted.until):
+            break
+        sent += 1
         due = begun + number / wanted.rate
         while (left := due - time.monotonic()) > 0:
             load.receive(left)
@@ -113,11 +121,11 @@ def main() -> None:
     latencies = sorted(load.latencies) or [0.0]
     unanswered = sorted([*load.overdue, *load.waiting.values()])
     result = {
-        "sent": wanted.queries,
+        "sent": sent,
         "answered": load.answered,
-        "lost": wanted.queries - load.answered,
+        "lost": sent - load.answered,
         # When the first ones were sent, in seconds after the start.
-        "lost_at": [round(sent - begun, 1) for sent in unanswered[:20]],
+        "lost_at": [round(when - begun, 1) for when in unanswered[:20]],
         "seconds": round(time.monotonic() - begun, 2),
         "p50_ms": round(latencies[len(latencies) // 2] * 1000, 2),
         "p99_ms": round(latencies[len(latencies) * 99 // 100] * 1000, 2),

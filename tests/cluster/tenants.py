@@ -8,28 +8,27 @@ third none. What one tenant does must not cost the victim an answer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from subprocess import Popen
 from typing import Any
 
 import pytest
 import yaml
 from conftest import (
     GATEWAY_NAMESPACE,
+    PORTS_APART,
+    LoadPod,
     Result,
     Space,
     _namespace,
     companion,
     dns_server,
     eventually,
-    finish,
-    get,
     kubectl,
     own_objects,
     run,
 )
-from controlled import allow, controller, wish, withdraw
+from controlled import allow, controller, wish
 
 from tests.support.rights import rights
 
@@ -84,11 +83,12 @@ class Tenants:
         return iter((self.a, self.b, self.c))
 
 
-@pytest.fixture
-def tenants(controller: None, tool: str, port: int) -> Iterator[Tenants]:
-    """Three tenants of the controller's gateway, and at last nothing of theirs."""
+@pytest.fixture(scope="module")
+def tenants(controller: None, tool: str, _ports: Iterator[int]) -> Iterator[Tenants]:
+    """Three tenants of the controller's gateway; with their namespaces go their exposures."""
     with contextlib.ExitStack() as stack:
         made = []
+        port, *_ = [next(_ports) for _ in range(2 * PORTS_EACH // PORTS_APART)]
         for number, letter in enumerate("abc"):
             first = port + number * PORTS_EACH
             ports = range(first, first + PORTS_EACH) if letter != "c" else range(0)
@@ -99,12 +99,7 @@ def tenants(controller: None, tool: str, port: int) -> Iterator[Tenants]:
             made.append(Tenant(name, tool, ports))
         yield Tenants(*made)
         for tenant in made:
-            for found in get("services", "-n", tenant.name)["items"]:
-                withdraw(tenant, found["metadata"]["name"])
-            kubectl("delete", "serviceentries", "-n", tenant.name, "--all")
             run("kubectl", "istio-udp", "delete", "-n", tenant.name, "--all", "--no-wait")
-        for tenant in made:
-            eventually("nothing is exposed any more", lambda t=tenant: not own_objects(t), 60)
 
 
 def who_server(name: str, address: str) -> list[dict[str, Any]]:
@@ -124,7 +119,7 @@ class Victim:
     tenant: Tenant
     name: str
     answer: str
-    load: Callable[..., Popen[str]]
+    load: LoadPod
 
     @property
     def target(self) -> tuple[str, int]:
@@ -132,17 +127,10 @@ class Victim:
         return companion(self.tenant, self.name)
 
     @contextlib.contextmanager
-    def asked(self, seconds: int) -> Iterator[None]:
-        """Ask it 100 times a second, each time as another client; no answer may be lost.
-
-        The test's body must be done before that is over.
-        """
-        queries = str(seconds * QUERIES_PER_SECOND)
-        flags = ("--queries", queries, "--rate", str(QUERIES_PER_SECOND))
-        process = self.load(*self.target, *flags)
-        yield
-        assert process.poll() is None, f"the test took longer than the {seconds}s of queries"
-        counts = finish(process, seconds + 30)
+    def asked(self) -> Iterator[None]:
+        """Ask it 100 times a second, each time as another client; no answer may be lost."""
+        with self.load.asking(self.target, QUERIES_PER_SECOND) as counts:
+            yield
         assert counts["lost"] == 0, counts
         assert self.says() == self.answer
 
@@ -156,10 +144,12 @@ class Victim:
 
 
 @pytest.fixture
-def victim(tenants: Tenants, load_pod: Callable[..., Popen[str]]) -> Victim:
-    """Exposed by an annotation, and answering."""
+def victim(tenants: Tenants, load_pod: LoadPod) -> Victim:
+    """Exposed by an annotation, and answering, whatever the test before did to it."""
     tenant = tenants.a
-    kubectl("annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-sessions=4000")
+    allow(tenant.name, f"{tenant.ports[0]}-{tenant.ports[-1]}")
+    sessions = "kubectl-istio-udp/allow-sessions=4000"
+    kubectl("annotate", "namespace", tenant.name, "--overwrite", sessions)
     tenant.apply(*who_server("dns", "192.0.2.1"))
     wish(tenant, "dns", f"{tenant.ports[0]}:53", max_sessions="4000")
     made = Victim(tenant, "dns", "192.0.2.1", load_pod)
