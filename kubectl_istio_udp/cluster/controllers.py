@@ -43,20 +43,20 @@ def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
 
     None where no gateway pod is ready, or none can be asked (no permission to exec, no shell).
     """
-    gateways = [
-        gateway
+    pods = [
+        (gateway.ref.namespace, pod.name)
         for namespace in namespaces
         for gateway in gateways_from(api.list("Pod", namespace), ())
-        if gateway.ready_pods
+        for pod in gateway.ready_pods
     ]
 
-    def limit(gateway: Any) -> int | None:
+    def limit(pod: tuple[str, str]) -> int | None:
         try:
-            return proxies.file_limit(api, gateway.ref.namespace, gateway.ready_pods[0].name)
+            return proxies.file_limit(api, *pod)
         except ClusterError:
             return None
 
-    known = [found for found in for_each(limit, gateways) if found is not None]
+    known = [found for found in for_each(limit, pods) if found is not None]
     return min(known, default=None)
 
 

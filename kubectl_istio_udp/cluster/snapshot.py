@@ -328,20 +328,27 @@ def _protocols(
 def _ask_proxy(
     api: Api, gateway: Gateway, needed: bool
 ) -> tuple[tuple[BoundListener, ...] | None, int | None, ProxySize | None]:
-    """Listeners, file limit and size of one ready gateway pod's Envoy; None for what is unknown."""
+    """Listeners and size of one ready gateway pod's Envoy, and the smallest file limit of all.
+
+    None for what is unknown. Limits differ where nodes do; the pods' listeners and sizes do not.
+    """
     if not gateway.ready_pods:
         return None, None, None
-    namespace, pod = gateway.ref.namespace, gateway.ready_pods[0].name
+    namespace = gateway.ref.namespace
+    first, *others = [pod.name for pod in gateway.ready_pods]
 
-    def known(ask: Callable[[Api, str, str], Any]) -> Any:
+    def known(question: tuple[Callable[[Api, str, str], Any], str]) -> Any:
+        ask, pod = question
         try:
             return ask(api, namespace, pod)
         except ClusterError as error:
-            if needed:
+            if needed and pod == first:
                 error.hints += ("or do not wait for the gateway: --no-wait",)
                 raise
             # Each by itself: an Envoy whose admin interface is silent still has a file limit.
             return None
 
-    bound, limit, size = for_each(known, [proxies.listeners, proxies.file_limit, proxies.size])
-    return bound, limit, size
+    asked = [(proxies.listeners, first), (proxies.size, first), (proxies.file_limit, first)]
+    asked += [(proxies.file_limit, pod) for pod in others]
+    bound, size, *limits = for_each(known, asked)
+    return bound, min((limit for limit in limits if limit is not None), default=None), size

@@ -41,7 +41,7 @@ class Fakes:
         deaf: pods whose Envoy cannot be asked, and why.
         hosts: whether clusters get their endpoints.
         dig: name of the captured answer by `address:port`; else `default`.
-        file_limit: what Envoys' pods say of it.
+        file_limit: what Envoys' pods say of it; file_limits: of one pod.
         stats: those that Envoys have.
         sockets: what /proc/net has in gateways' pods, one time after the other.
         http: what curl gets by `address:port` or host; else the answer that the server's
@@ -59,6 +59,7 @@ class Fakes:
     dig: dict[str, str] = field(default_factory=dict)
     default: str = "noerror"
     file_limit: str = "1048576\n"
+    file_limits: dict[str, str] = field(default_factory=dict)
     stats: dict[str, int] = field(
         default_factory=lambda: {"server.concurrency": 2, "cluster_manager.active_clusters": 20}
     )
@@ -84,7 +85,7 @@ class Fakes:
                 return self.sockets.pop(0) if self.sockets else Exec(error="no cat")
             if command[:3] == ["pilot-agent", "request", "GET"]:
                 return Exec(stdout=json.dumps(self._admin(command[3])))
-            return Exec(stdout=self.file_limit)
+            return Exec(stdout=self.file_limits.get(pod, self.file_limit))
         return Exec(stdout=" 68 69\n")
 
     def _admin(self, path: str) -> Any:

@@ -415,3 +415,27 @@ def test_why_a_load_balancer_has_no_address_is_told(run, server, verb):
     assert "NoAddress" in done.out
     text = "has no address yet (SyncLoadBalancerFailed: no UDP here): kubectl describe service -n"
     assert text in (done.err if verb == "get" else done.out)
+
+
+@pytest.mark.parametrize("source", [None, "service"])
+def test_an_exposure_whose_namespace_is_gone_is_listed_and_deleted(run, server, source):
+    """What it has at the gateway is all that is left of it, whoever made it."""
+    run(*EXPOSE)
+    for key in [key for key in server.there() if key[1] == "default"]:
+        server.remove(*key)
+    server.remove("Namespace", "", "default")
+    for key in [key for key in server.there() if key[2] == NAME]:
+        found = server.get(*key)
+        if source:
+            found["metadata"]["labels"]["kubectl-istio-udp/source"] = source
+        server.put(found)
+    listed = run("get", "-A")
+    row = table(listed.out)[1]
+    assert listed.code == 0 and row[:3] == ["default", "coredns", "coredns"]
+    assert "MissingServiceEntry,NoService" in row
+    described = run("describe", "-n", "default", "coredns")
+    assert described.code == 0 and "Service default/coredns does not exist" in described.out
+    assert run("delete", "-n", "default", "coredns").code == 0
+    assert not [key for key in server.there() if key[2] == NAME]
+    again = run("delete", "-n", "default", "coredns")
+    assert again.code == 3 and "there is no exposure coredns" in again.err
