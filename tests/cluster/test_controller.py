@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from conftest import (
     GATEWAY_NAMESPACE,
     Space,
@@ -22,16 +24,22 @@ from conftest import (
 )
 from controlled import (
     EXPOSE,
+    NAMESPACE,
     Switch,
     allow,
     controller,
     entries,
     events,
+    replicas,
     switch,
     tenant,
     wish,
     withdraw,
 )
+from meshes import mesh_config
+from test_entries import version_1
+
+from kubectl_istio_udp.controller.objects import MANAGER
 
 __all__ = ["controller", "switch", "tenant"]
 # They have one controller for the whole cluster.
@@ -191,14 +199,77 @@ def test_a_tenant_gets_what_is_allowed_and_nothing_else(tenant: Space, port: int
     eventually("and is told", lambda: "ExposeForbidden" in events(tenant, "dns"))
 
 
-def _patch(kind: str, name: str, namespace: str, patch: dict[str, Any]) -> None:
-    import json
+def write_as_version_1(space: Space, name: str) -> None:
+    """Make what was declared what the version before would have made, its controller being away.
 
+    It listed endpoints beside the Service, under a host that can be guessed.
+    """
+    (entry,) = entries(space, name)
+    labels = f"kubectl-istio-udp/exposure={name},kubectl-istio-udp/namespace={space.name}"
+    (listener,) = get("envoyfilters", "-n", GATEWAY_NAMESPACE, "-l", labels)["items"]
+    host = entry["spec"]["hosts"][0]
+    old_entry, old_listener = (version_1(found, host) for found in (entry, listener))
+    old_entry["metadata"]["namespace"] = space.name
+    old_entry["spec"]["exportTo"] = [GATEWAY_NAMESPACE]
+    kubectl("delete", "serviceentry", "-n", GATEWAY_NAMESPACE, entry["metadata"]["name"])
+    kubectl(
+        "apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER,
+        "-f", "-", stdin=yaml.safe_dump_all([old_entry, old_listener]),
+    )  # fmt: skip
+
+
+def test_what_the_version_before_declared_is_mended(
+    tenant: Space, port: int, load_pod: Load
+) -> None:
+    """It is shown and answers before; afterwards it is where tenants cannot write."""
+    tenant.apply(*dns_server(replicas=2))
+    wish(tenant, "dns", f"{port}:53")
+    target = exposed(tenant, "dns")
+    deployment = ("-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
+    kubectl("scale", *deployment, "--replicas=0")
+    eventually("no controller runs", lambda: not replicas(), 60)
+    try:
+        write_as_version_1(tenant, "dns")
+        all_answered(load_pod, target, "the version before")
+        shown = tenant.plugin("get")
+        assert "annotation" in shown.out and "LEFT BEHIND" not in shown.out, shown.both
+        assert tenant.verify("dns").code == 0
+    finally:
+        kubectl("scale", *deployment, "--replicas=2")
+    (entry,) = eventually("its ServiceEntry is mended", lambda: entries(tenant, "dns"), 60)
+    assert entry["spec"]["addresses"] and len(entry["spec"]["hosts"][0].split(".")) == 5
+    eventually(
+        "the old one is gone",
+        lambda: not get("serviceentries", "-n", tenant.name)["items"],
+    )
+    all_answered(load_pod, target, "mended")
+    withdraw(tenant, "dns")
+    eventually("it goes", lambda: not own_objects(tenant))
+
+
+def _patch(kind: str, name: str, namespace: str, patch: dict[str, Any]) -> None:
     done = run(
         "kubectl", "patch", kind, "-n", namespace, name, "--type=merge",
         "--patch-file=/dev/stdin", stdin=json.dumps(patch),
     )  # fmt: skip
     assert done.code == 0, done.both
+
+
+def test_it_follows_the_meshs_configuration(tenant: Space, port: int, load_pod: Load) -> None:
+    """What istiod does not read any more is listed where it does."""
+    kubectl(
+        "annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-discovery=selector,endpoints"
+    )
+    tenant.apply(*dns_server())
+    wish(tenant, "dns", f"{port}:53")
+    target = exposed(tenant, "dns")
+    assert get("serviceentries", "-n", tenant.name)["items"], "istiod finds the pods"
+    read = {"matchLabels": {"kubernetes.io/metadata.name": GATEWAY_NAMESPACE}}
+    with mesh_config(discoverySelectors=[read]):
+        eventually("the controller lists them", lambda: entries(tenant, "dns"))
+        eventually("in one place", lambda: not get("serviceentries", "-n", tenant.name)["items"])
+        all_answered(load_pod, target, "listed")
+    withdraw(tenant, "dns")
 
 
 def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) -> None:
@@ -209,8 +280,6 @@ def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) ->
         "metadata": {"name": name, "namespace": GATEWAY_NAMESPACE},
         "spec": {"workloadSelector": {"labels": {"nobody": "here"}}, "configPatches": []},
     }
-    import yaml
-
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump(theirs))
     try:
         before = get("envoyfilter", "-n", GATEWAY_NAMESPACE, name)["metadata"]["resourceVersion"]

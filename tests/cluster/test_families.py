@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from tests.cluster.conftest import Space, dns_server, get, wait_answered
+from conftest import (
+    Space,
+    dns_server,
+    eventually,
+    get,
+    kubectl,
+    wait_answered,
+)
+from gateways import gateway_manifests
 
 FAMILIES = [["IPv6"], ["IPv4"], ["IPv4", "IPv6"], ["IPv6", "IPv4"]]
 
@@ -30,3 +37,29 @@ def test_a_service_of_any_family_answers(space: Space, port: int, families: list
     wait_answered(space, "dns")
     # istiod takes a pod's primary address, which is IPv4 here, for a selector.
     assert ("primary one" in exposed.err) == (families == ["IPv6"])
+
+
+@pytest.mark.parametrize("families", [["IPv6"], ["IPv6", "IPv4"]], ids="+".join)
+@pytest.mark.parametrize("way", ["companion", "patch"])
+def test_a_gateway_whose_service_is_ipv6(
+    space: Space, port: int, families: list[str], way: str
+) -> None:
+    """Clients reach the exposure by the families that the gateway's own Service has."""
+    space.apply(*dns_server(), *families_of(gateway_manifests("six", "six"), families))
+    try:
+        space.expose(
+            "dns", "-p", f"{port}:53", "--gateway", f"{space.name}/six", "--gateway-service", way
+        )
+        wait_answered(space, "dns")
+        name = "six" if way == "patch" else f"udp-{space.name}-dns"
+        service = get("service", "-n", space.name, name)["spec"]
+        assert service["ipFamilies"] == families
+        assert ":" in service["clusterIP"]
+    finally:
+        assert space.plugin("delete", "--all").code == 0
+        kubectl("delete", "deployment", "-n", space.name, "six", "--wait=false")
+        eventually(
+            "its pods are gone",
+            lambda: not get("pods", "-n", space.name, "-l", "app=six")["items"],
+            60,
+        )

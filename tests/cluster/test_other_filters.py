@@ -5,8 +5,6 @@ Each test has a gateway of its own in its own namespace.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 import yaml
 from conftest import Space, dns_server, eventually, get, kubectl, wait_answered
 from gateways import gateway_api, gateway_manifests, listened_ports, udp_filter
+from meshes import mesh_config
 
 __all__ = ["gateway_api"]
 
@@ -67,23 +66,6 @@ def test_metadata_that_nobody_knows_is_a_warning(space: Space, edge: str, port: 
     exposed = space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
     assert "U208" in exposed.err and "COLOUR=blue" in exposed.err
     wait_answered(space, "dns")
-
-
-@contextlib.contextmanager
-def mesh_config(**fields: Any) -> Iterator[None]:
-    """The mesh's configuration with other fields, put back afterwards."""
-    if os.environ.get("E2E_CLUSTER") == "current":
-        pytest.skip("the mesh's configuration is changed on the project's own cluster only")
-    before = get("configmap", "-n", "istio-system", "istio")
-    for name in ("resourceVersion", "uid"):
-        del before["metadata"][name]
-    config = {**yaml.safe_load(before["data"]["mesh"]), **fields}
-    changed = {**before, "data": {**before["data"], "mesh": yaml.safe_dump(config)}}
-    try:
-        kubectl("replace", "-f", "-", stdin=yaml.safe_dump(changed))
-        yield
-    finally:
-        kubectl("replace", "-f", "-", stdin=yaml.safe_dump(before))
 
 
 @pytest.mark.alone
