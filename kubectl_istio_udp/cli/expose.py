@@ -122,7 +122,8 @@ def _values(enumeration: Any) -> click.Choice[str]:
     "--affinity",
     type=_values(Affinity),
     help="source-ip keeps a client on one pod, separately for each exposed port: two ports of "
-    f"one client may lead to different pods.  [default: {_DEFAULTS.affinity.value}]",
+    "one client may lead to different pods, unless --discovery is static.  "
+    f"[default: {_DEFAULTS.affinity.value}]",
 )
 @click.option(
     "--load-balancing",

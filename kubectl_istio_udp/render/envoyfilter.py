@@ -222,7 +222,8 @@ def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
     }
     if spec.discovery is Discovery.STATIC:
         addresses = [(e.address, e.port) for e in exposure.ready_endpoints(port)]
-        cluster |= {"type": "STATIC", "load_assignment": _assignment(name, addresses)}
+        hashed = spec.options.affinity is Affinity.SOURCE_IP
+        cluster |= {"type": "STATIC", "load_assignment": _assignment(name, addresses, hashed)}
     elif spec.discovery is Discovery.DNS:
         target = [(exposure.external_name or "", port.service_port)]
         cluster |= {"type": "STRICT_DNS", "load_assignment": _assignment(name, target)}
@@ -240,9 +241,22 @@ def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
     return _marked(spec, cluster)
 
 
-def _assignment(name: str, addresses: list[tuple[str, int]]) -> dict[str, Any]:
-    hosts = [
-        {"endpoint": {"address": {"socket_address": {"address": address, "port_value": number}}}}
-        for address, number in addresses
-    ]
+def _assignment(
+    name: str, addresses: list[tuple[str, int]], by_address: bool = False
+) -> dict[str, Any]:
+    """The hosts of a cluster.
+
+    Args:
+        name: the cluster's.
+        addresses: their addresses and ports.
+        by_address: whether a hash chooses among them by the address alone, so that each port of an
+            exposure leads a client to the same pod; else the port counts too (Envoy's ring hash
+            and Maglev balancers: a host's key is metadata envoy.lb, hash_key).
+    """
+    hosts: list[dict[str, Any]] = []
+    for address, number in addresses:
+        socket_address = {"address": address, "port_value": number}
+        hosts.append({"endpoint": {"address": {"socket_address": socket_address}}})
+        if by_address:
+            hosts[-1]["metadata"] = {"filter_metadata": {"envoy.lb": {"hash_key": address}}}
     return {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}

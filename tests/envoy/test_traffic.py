@@ -12,7 +12,7 @@ from kubectl_istio_udp.envoy.gateway import raise_file_limit
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.model.sessions import room
-from tests.envoy.traffic import LARGEST, ask, ask_from_many_ports, exposed
+from tests.envoy.traffic import LARGEST, ask, ask_from_many_ports, exposed, exposed_twice
 
 # Of the ports that clients bind here the kernel takes none for others: an address apart.
 CLIENT = "127.0.0.99"
@@ -64,6 +64,24 @@ def test_source_ip_affinity_keeps_a_client_on_its_backend(envoy):
             assert len(mine) == 1
             used.add(mine[0])
         assert len(used) == 3
+
+
+@pytest.mark.parametrize("policy", [LoadBalancing.MAGLEV, LoadBalancing.RING_HASH])
+def test_static_hosts_keep_a_client_on_its_backend_at_every_port(envoy, policy):
+    """The servers listen on two ports each, as those of SIP and RTP do."""
+    options = {"affinity": Affinity.SOURCE_IP, "load_balancing": policy}
+    with exposed_twice(envoy, servers=5, **options) as (targets, echoes):
+        used = set()
+        for number in range(1, 21):
+            mine = []
+            for target, servers in zip(targets, echoes, strict=True):
+                for echo in servers:
+                    echo.clients.clear()
+                ask(target, source=f"127.0.1.{number}")
+                mine += [echo.address for echo in servers if echo.clients]
+            assert len(mine) == 2 and len(set(mine)) == 1, mine
+            used.update(mine)
+        assert len(used) > 1
 
 
 def test_without_affinity_a_client_uses_every_backend(envoy):

@@ -7,11 +7,13 @@ import selectors
 import socket
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 from kubectl_istio_udp.envoy.eds import published
 from kubectl_istio_udp.envoy.gateway import Gateway
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.service import Endpoint
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import cluster, plan_of, pod, service, udp
 
@@ -81,6 +83,39 @@ def exposed(envoy, servers=1, **options):
         filters = [manifest for manifest in rendered if manifest["kind"] == "EnvoyFilter"]
         gateway = stack.enter_context(Gateway(envoy, filters, published([*rendered, *pods])))
         yield gateway, ("127.0.0.1", port), echoes
+
+
+@contextmanager
+def exposed_twice(envoy, servers, **options):
+    """A gateway with two ports before servers that listen on two ports each, with static hosts.
+
+    Yields:
+        The gateway's (address, port) of each port, and the servers of each.
+    """
+    with ExitStack() as stack:
+        echoes = ([], [])
+        for number in range(servers):
+            for mine in echoes:
+                mine.append(Echo(f"127.0.0.{11 + number}", mine[0].port if mine else 0))
+                stack.callback(mine[-1].close)
+        ports = [free_port(), free_port()]
+        targets = [udp(53, "one", echoes[0][0].port), udp(54, "two", echoes[1][0].port)]
+        planned = plan_of(
+            cluster(service=service(ports=targets)),
+            ports=[PortRequest(ports[0], 53), PortRequest(ports[1], 54)],
+            discovery=Discovery.STATIC,
+            **options,
+        )
+        # Loopback is no place for endpoints that `expose` would take.
+        hosts = {
+            number: tuple(Endpoint(echo.address, echo.port, ready=True) for echo in mine)
+            for number, mine in zip((53, 54), echoes, strict=True)
+        }
+        exposure = replace(planned.exposure, endpoints=hosts)
+        rendered = [write.manifest for write in writes(exposure)]
+        filters = [manifest for manifest in rendered if manifest["kind"] == "EnvoyFilter"]
+        stack.enter_context(Gateway(envoy, filters, published(rendered)))
+        yield [("127.0.0.1", port) for port in ports], echoes
 
 
 def ask(target, payload=b"hello", source="127.0.0.1", timeout=5.0):
