@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.names import (
 )
 from kubectl_istio_udp.model.ownership import exposure_managers, is_managed, managed_ports
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.reservations import is_reservation_of, read_reservation
+from kubectl_istio_udp.state.reservations import read_reservation
 
 Manifest = Mapping[str, Any]
 
@@ -74,7 +74,11 @@ class Leftovers:
 
     def reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
         """The reservations of an exposure, by its (namespace, name)."""
-        return tuple(found for found in self.filters if is_reservation_of(found, key))
+        return tuple(
+            found
+            for found in self.filters
+            if (read := read_reservation(found)) and read.spec.key == key
+        )
 
     def stale_reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
         """Those whose run must have ended: the next `expose` deletes them, wherever they are."""

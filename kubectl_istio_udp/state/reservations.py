@@ -129,15 +129,6 @@ def read_reservation(envoy_filter: Mapping[str, Any]) -> Reservation | None:
     return found if right else None
 
 
-def is_reservation_of(envoy_filter: Mapping[str, Any], key: tuple[str, str]) -> bool:
-    """Whether an EnvoyFilter is the reservation of an exposure, by its (namespace, name)."""
-    metadata = envoy_filter["metadata"]
-    return bool(
-        ANNOTATION in (metadata.get("annotations") or {})
-        and metadata["name"] == _PREFIX + names.object_name(*key)
-    )
-
-
 def counted(
     reservations: Iterable[Reservation], mine: Reservation | None, now: datetime | None = None
 ) -> list[Reservation]:

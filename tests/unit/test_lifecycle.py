@@ -311,3 +311,25 @@ def test_delete_all_finds_a_port_that_is_all_that_is_left(run, server):
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
     assert run("delete", "--all").code == 0
     assert server.state() == before
+
+
+def test_a_forged_reservation_is_nobodys(run, server):
+    """Somebody else's EnvoyFilter with the name and the mark is left alone."""
+    run(*EXPOSE)
+    spec = server.get("EnvoyFilter", "istio-system", NAME)["metadata"]["annotations"]
+    for number, text in enumerate(["{}", spec["kubectl-istio-udp/spec"]]):
+        forged = {
+            "apiVersion": "networking.istio.io/v1alpha3",
+            "kind": "EnvoyFilter",
+            "metadata": {
+                "name": f"reserved-{NAME}",
+                "namespace": ("lab", "edge")[number],
+                "labels": {"app.kubernetes.io/managed-by": "kubectl-istio-udp"},
+                "annotations": {"kubectl-istio-udp/reservation": text},
+            },
+            "spec": {},
+        }
+        server.put(forged)
+    assert "LEFT BEHIND" not in run("get", "-A").out
+    assert run("delete", "coredns").code == 0
+    assert [f["metadata"]["namespace"] for f in server.all("EnvoyFilter")] == ["edge", "lab"]
