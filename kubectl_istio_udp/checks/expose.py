@@ -495,23 +495,20 @@ def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 def _no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U133: nobody will make the companion's load balancer."""
     taken = _companion_takeover(exposure)
-    if taken and taken.no_udp and taken.sure:
+    if taken and taken.no_udp and taken.sure and not _is_that_way(exposure, snapshot):
         yield Finding(
             "U133",
             Severity.ERROR,
             f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} would never "
             f"get an address: {taken.no_udp}",
-            "bring the clients to the gateway's pods or nodes another way, and expose with "
-            "--gateway-service none",
+            _ANOTHER_WAY_IN,
         )
 
 
 def _stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U134: with a UDP port the gateway's own load balancer would not be kept up to date."""
-    if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
-        return
-    reason = refuses_udp_beside_tcp(exposure.gateway_service or {})
-    if reason:
+    reason = _refused_beside_tcp(exposure)
+    if reason and not _is_that_way(exposure, snapshot):
         yield Finding(
             "U134",
             Severity.ERROR,
@@ -522,19 +519,55 @@ def _stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fin
 
 
 def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U217: the companion's load balancer may not come, or may not send anything."""
+    """U217: a load balancer may not come, not send anything, or not follow changes.
+
+    What is so already is no reason to refuse a change of something else.
+    """
     taken = _companion_takeover(exposure)
-    if taken and not taken.sure and (taken.no_udp or taken.health_check):
+    stays = _is_that_way(exposure, snapshot)
+    name = f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}"
+    if taken and taken.no_udp and (stays or not taken.sure):
+        yield Finding("U217", Severity.WARNING, f"{name}: {taken.no_udp}", _ANOTHER_WAY_IN)
+    elif taken and taken.health_check and not taken.no_udp:
         yield Finding(
             "U217",
             Severity.WARNING,
-            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}: "
-            + (taken.no_udp or taken.health_check),
-            "put another load balancer in front of the gateway's pods, or of its nodes, and expose "
-            "with --gateway-service none"
-            if taken.no_udp
-            else "let the load balancer send to pods (aws-load-balancer-nlb-target-type: ip)",
+            f"{name}: {taken.health_check}",
+            "let the load balancer send to pods (aws-load-balancer-nlb-target-type: ip)",
         )
+    reason = _refused_beside_tcp(exposure)
+    if reason and stays:
+        yield Finding(
+            "U217",
+            Severity.WARNING,
+            f"the load balancer of Service {snapshot.gateway.service_name} may not follow changes: "
+            f"{reason}",
+            "use --gateway-service companion, or none",
+        )
+
+
+_ANOTHER_WAY_IN = (
+    "bring the clients to the gateway's pods or nodes another way, and expose with "
+    "--gateway-service none"
+)
+
+
+def _refused_beside_tcp(exposure: Exposure) -> str:
+    """Why the gateway's own Service, which is to be patched, must not get a UDP port."""
+    if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
+        return ""
+    return refuses_udp_beside_tcp(exposure.gateway_service or {})
+
+
+def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
+    """Whether the exposure exists, and clients reach it the same way."""
+    mine = exposure.spec
+    return any(
+        before.key == mine.key
+        and before.gateway == mine.gateway
+        and before.options.gateway_service is mine.options.gateway_service
+        for before in snapshot.exposures
+    )
 
 
 def _unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:

@@ -47,6 +47,7 @@ NO_SERVICE = {"gateway_service": GatewayServiceMode.NONE}
 HETZNER = {"load-balancer.hetzner.cloud/location": "fsn1"}
 OURS = tuple(write.manifest for write in writes(plan_of().exposure))
 SPEC = plan_of().exposure.spec
+PATCHED = dataclasses.replace(SPEC, options=dataclasses.replace(SPEC.options, **PATCH))
 OTHER_PORT = dataclasses.replace(SPEC.ports[0], gateway_port=99)
 NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
 
@@ -210,6 +211,8 @@ FIRES = [
     ("U134", {"cluster_": balanced({f"{AWS}type": "nlb"}), "options": PATCH}),
     ("U217", {"cluster_": balanced({**HETZNER, f"{AWS}name": "edge"})}),
     ("U217", {"cluster_": balanced({f"{AWS}scheme": "internal"})}),
+    ("U217", {"cluster_": balanced(HETZNER), "exposures": (SPEC,)}),
+    ("U217", {"cluster_": balanced(HETZNER), "options": PATCH, "exposures": (PATCHED,)}),
     ("U217", {"cluster_": balanced({f"{AWS}type": "external"})}),
     ("U216", {"cluster_": balanced({"new-cloud.example/load-balancer": "7"})}),
     ("U304", {"cluster_": balanced({f"{AWS}name": "edge"})}),
@@ -220,6 +223,8 @@ FIRES = [
     ("U302", {}),
 ]
 SILENT = [
+    ("U133", {"cluster_": balanced(HETZNER), "exposures": (SPEC,)}),
+    ("U134", {"cluster_": balanced(HETZNER), "options": PATCH, "exposures": (PATCHED,)}),
     ("U133", {"cluster_": balanced({**HETZNER, f"{AWS}name": "edge"})}),
     ("U133", {"cluster_": balanced(HETZNER), "options": PATCH}),
     (
