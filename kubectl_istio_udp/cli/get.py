@@ -44,8 +44,10 @@ def command(
     NAME is an exposure; response/NAME and accesslog/NAME are the others. STATUS is ok, or names
     what is wrong: NoEndpoints, NotProgrammed, NoAddress, Conflict, Unreadable, NoService, or an
     object that is missing. With -o wide, yaml and json every gateway pod's Envoy is asked too; in
-    yaml and json each has its conditions, and the objects that it consists of.
+    yaml and json each has its conditions, and the objects that it consists of. Without names, what
+    runs that stopped half-way left behind is listed too, with what removes it.
     """
+    from kubectl_istio_udp.kube.parallel import in_parallel
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
@@ -59,13 +61,18 @@ def command(
         items = _items(api, found)
         click.echo(printing.documents(items, output) if items else "", nl=False)
         return
-    # Not for names: that would be a list of all Services for each.
-    leftovers = () if names else _leftovers(api, found, common.place(api, all_namespaces))
-    if not found and not state.strays and not leftovers:
+    place = common.place(api, all_namespaces)
+    tables, leftovers = in_parallel(
+        [
+            lambda: _tables(api, found, all_namespaces, output == "wide"),
+            # Not for names: that would be a list of all Services for each.
+            lambda: () if names else _leftovers(api, found, place),
+        ]
+    )
+    if not tables and not state.strays and not leftovers:
         where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
         printing.note(f"there is nothing of ours{where}")
         return
-    tables = _tables(api, found, all_namespaces, output == "wide")
     click.echo("\n\n".join([*tables, *_strays(state.strays), *_left_behind(leftovers)]))
 
 
