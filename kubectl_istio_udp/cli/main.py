@@ -35,7 +35,7 @@ BROKEN_PIPE = 141
 # kubectl's way to write a flag that is on unless it is turned off.
 _BOOLEANS = {
     f"{flag}={value}": f"--{'' if value == 'true' else 'no-'}{flag[2:]}"
-    for flag in ("--wait", "--insecure-skip-tls-verify")
+    for flag in ("--wait", "--insecure-skip-tls-verify", "--disable-compression")
     for value in ("true", "false")
 }
 

@@ -163,6 +163,19 @@ def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -
     return with_options(collect, command, decorators)
 
 
+def _gather_extra(
+    ctx: click.Context, param: click.Parameter, texts: Sequence[str]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The values of each KEY in several KEY=VALUE, in order."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", ctx, param)
+        found.setdefault(key, []).append(value)
+    return tuple((key, tuple(values)) for key, values in found.items())
+
+
 _CONNECTION = (
     "kubeconfig",
     "context",
@@ -172,12 +185,16 @@ _CONNECTION = (
     "certificate_authority",
     "tls_server_name",
     "insecure_skip_tls_verify",
+    "disable_compression",
     "token",
+    "username",
+    "password",
     "client_certificate",
     "client_key",
     "as_user",
     "as_groups",
     "as_uid",
+    "as_extra",
 )
 _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
     click.option("-n", "--namespace", help="Namespace of the Service; else the context's own."),
@@ -193,15 +210,19 @@ _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
     ),
     # As in kubectl, these are not shown for every command.
     click.option("--as-uid", hidden=True),
+    click.option("--as-user-extra", "as_extra", multiple=True, hidden=True, callback=_gather_extra),
     click.option("--cluster", hidden=True),
     click.option("--user", hidden=True),
     click.option("-s", "--server", hidden=True),
     click.option("--token", hidden=True),
+    click.option("--username", hidden=True),
+    click.option("--password", hidden=True),
     click.option("--certificate-authority", hidden=True),
     click.option("--client-certificate", hidden=True),
     click.option("--client-key", hidden=True),
     click.option("--tls-server-name", hidden=True),
     click.option("--insecure-skip-tls-verify/--no-insecure-skip-tls-verify", hidden=True),
+    click.option("--disable-compression/--no-disable-compression", hidden=True),
     click.option(
         "--request-timeout",
         type=DURATION,

@@ -85,13 +85,17 @@ class TokenFile(Fixed):
         if now >= self._until:
             try:
                 self._token = self._path.read_text(encoding="utf-8").strip() or self._token
+                problem = "is empty"
             except OSError as error:
-                # What was read before may still be good.
-                if not self._token:
-                    raise Unreachable(
-                        f"the token file {self._path} cannot be read: {error.strerror}",
-                        hints=["log in again, or choose another context with --context"],
-                    ) from error
+                problem = f"cannot be read: {error.strerror}"
+            except ValueError:
+                problem = "is not text"
+            # What was read before may still be good.
+            if not self._token and (problem != "is empty" or self._certificate is None):
+                raise Unreachable(
+                    f"the token file {self._path} {problem}",
+                    hints=["log in again, or choose another context with --context"],
+                )
             self._until = now + _READ_AGAIN_SECONDS
         return f"Bearer {self._token}" if self._token else ""
 
@@ -103,9 +107,10 @@ class TokenFile(Fixed):
 class Plugged:
     """What a credential plugin prints, kept until it expires."""
 
-    def __init__(self, login: Login, certificate: Certificate | None) -> None:
-        """Take the user whose plugin it is, and the certificate that the kubeconfig has."""
-        self._login, self._certificate = login, certificate
+    def __init__(self, login: Login) -> None:
+        """Take the user whose plugin it is."""
+        self._login = login
+        self._certificate: Certificate | None = None
         self._lock = threading.Lock()
         self._authorization = ""
         self._until = 0.0
@@ -119,7 +124,7 @@ class Plugged:
                 return
             given = run(self._login)
             self._authorization = f"Bearer {given.token}" if given.token else ""
-            self._certificate = given.certificate or self._certificate
+            self._certificate = given.certificate
             self._until = given.expires
 
     def authorization(self) -> str:
@@ -157,12 +162,13 @@ def credentials_of(login: Login) -> Credentials:
         return TokenFile(Path(user.token_file), user.token, certificate)
     if user.token:
         return Fixed(f"Bearer {user.token}", certificate)
-    if user.username or user.password:
+    if user.username:
         return Fixed(_basic(user.username, user.password), certificate)
-    if user.plugin:
-        return Plugged(login, certificate)
     if user.auth_provider:
         return Fixed(_provided(login), certificate)
+    # client-go does not run a plugin where the kubeconfig has a certificate.
+    if user.plugin and certificate is None:
+        return Plugged(login)
     if certificate is None:
         raise Unreachable(
             f"the kubeconfig has no credentials for {login.cluster.url}"

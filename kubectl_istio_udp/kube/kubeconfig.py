@@ -11,11 +11,12 @@ import base64
 import binascii
 import json
 import os
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import Unreachable
@@ -41,10 +42,10 @@ class ConnectionOptions:
         kubeconfig: path of a kubeconfig; None reads $KUBECONFIG or ~/.kube/config, and inside a
             pod the service account.
         context, cluster, user: entries of the kubeconfig; None takes those of the current context.
-        server, certificate_authority, tls_server_name, insecure_skip_tls_verify: override the
-            cluster's.
-        token, client_certificate, client_key: override the user's.
-        as_user, as_groups, as_uid: whom to impersonate.
+        server, certificate_authority, tls_server_name, insecure_skip_tls_verify,
+            disable_compression: override the cluster's.
+        token, username, password, client_certificate, client_key: override the user's.
+        as_user, as_groups, as_uid, as_extra: whom to impersonate; as_extra as the user's.
         request_timeout: seconds that one request may take; 0 waits forever.
         retries: what to do when the server asks to come later, or the connection breaks.
     """
@@ -57,12 +58,16 @@ class ConnectionOptions:
     certificate_authority: str | None = None
     tls_server_name: str | None = None
     insecure_skip_tls_verify: bool = False
+    disable_compression: bool = False
     token: str | None = None
+    username: str | None = None
+    password: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
     as_user: str | None = None
     as_groups: tuple[str, ...] = ()
     as_uid: str | None = None
+    as_extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     request_timeout: float = 30.0
     retries: Retries = field(default_factory=Retries)
 
@@ -116,11 +121,19 @@ class Cluster:
     @property
     def url(self) -> str:
         """The server's URL without a slash at its end, query, or password."""
-        parts = urlsplit(self.server)
-        if not parts.scheme or not parts.netloc:
-            parts = urlsplit(f"http://{self.server}")
+        parts = _split_url(self.server)
         host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
+        path = unquote(parts.path).rstrip("/")
+        # Go joins paths, and writes each character in one way.
+        path = quote(posixpath.normpath(path), safe="/$&+,:;=@") if path else ""
+        return urlunsplit((parts.scheme.lower(), host, path, "", ""))
+
+    @property
+    def userinfo(self) -> str:
+        """`USER:PASSWORD` of the server's URL, "" for none."""
+        name, at, _ = _split_url(self.server).netloc.rpartition("@")
+        user, _, password = name.partition(":")
+        return f"{unquote(user)}:{unquote(password)}" if at else ""
 
     @property
     def tls(self) -> bool:
@@ -197,24 +210,26 @@ def log_in(options: ConnectionOptions, environment: Mapping[str, str]) -> Login:
     Raises:
         Unreachable: they choose none that can be used, or a file cannot be read.
     """
-    config = load(_files(options, environment), required=options.kubeconfig is not None)
-    in_pod = not config.clusters and not options.server and _pod_server(environment)
-    if in_pod and not options.context and not options.kubeconfig:
-        return _pod_login(in_pod, options)
-    return choose(config, options, environment.get("KUBERNETES_MASTER") or DEFAULT_SERVER)
+    config = load(_files(options, environment), required=bool(options.kubeconfig))
+    pod = _pod_server(environment)
+    namespace = _pod_namespace(environment) if pod else "default"
+    flags = (options.context, options.cluster, options.user, options.server)
+    if pod and not config.current and not any(flags):
+        return _pod_login(pod, namespace, options)
+    server = environment.get("KUBERNETES_MASTER") or DEFAULT_SERVER
+    return choose(config, options, server, namespace)
 
 
 # -- files --------------------------------------------------------------------------------------
 
 
 def _files(options: ConnectionOptions, environment: Mapping[str, str]) -> list[Path]:
-    if options.kubeconfig is not None:
+    if options.kubeconfig:
         return [Path(options.kubeconfig)]
     listed = environment.get("KUBECONFIG", "")
     if listed:
         return [Path(part) for part in dict.fromkeys(listed.split(os.pathsep)) if part]
-    home = environment.get("HOME")
-    return [Path(home) / ".kube" / "config"] if home else []
+    return [Path(environment.get("HOME", "")) / ".kube" / "config"]
 
 
 def load(files: Iterable[Path], *, required: bool = False) -> Kubeconfig:
@@ -254,10 +269,10 @@ def _parse(path: Path, text: str) -> Kubeconfig:
     Raises:
         ValueError: it is no kubeconfig.
     """
-    document = _decoded(text)
+    document = decoded(text)
     if document is None:
         return Kubeconfig()
-    top = _Fields("the file", document)
+    top = Fields("the file", document)
     if top.text("kind") not in ("", "Config") or top.text("apiVersion") not in ("", "v1"):
         raise ValueError(f"it is a {top.text('kind') or top.text('apiVersion')}, not a kubeconfig")
     folder = path.absolute().parent
@@ -272,10 +287,16 @@ def _parse(path: Path, text: str) -> Kubeconfig:
     return Kubeconfig(top.text("current-context"), clusters, users, contexts)
 
 
-def _decoded(text: str) -> Any:
-    if text.lstrip().startswith("{"):
+def decoded(text: str) -> Any:
+    """The first document in JSON or YAML; None where there is none.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    start = text.lstrip()
+    if start.startswith("{"):
         try:
-            return json.loads(text)
+            return json.JSONDecoder().raw_decode(start)[0]
         except ValueError:
             pass  # YAML has flow mappings too.
     # Only this needs a YAML parser, and JSON is quicker to read.
@@ -291,15 +312,19 @@ def _decoded(text: str) -> Any:
         for first, resolvers in base.yaml_implicit_resolvers.items()
     }
     try:
-        return yaml.load(text, Loader)
+        return next(iter(yaml.load_all(text, Loader)), None)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
 
-class _Fields:
-    """A mapping of a kubeconfig whose values have types."""
+class Fields:
+    """A mapping of a kubeconfig, or of what a plugin prints, whose values have types.
+
+    Every method raises ValueError, with `where` in its message, for a value of another type.
+    """
 
     def __init__(self, where: str, mapping: object) -> None:
+        """Take the mapping, and what it is called in messages."""
         self.where = where
         if not isinstance(mapping, dict):
             raise ValueError(f"{where} is not a mapping")
@@ -314,47 +339,56 @@ class _Fields:
         return value
 
     def text(self, key: str) -> str:
+        """A string, "" where it is missing."""
         return self._get(key, str, "")
 
     def flag(self, key: str) -> bool:
+        """A boolean, False where it is missing."""
         return self._get(key, bool, False)
 
     def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
         values = self._get(key, list, [])
         if not all(isinstance(value, str) for value in values):
             raise ValueError(f"{key} of {self.where} is not a list of strings")
         return tuple(values)
 
     def data(self, key: str) -> bytes:
+        """Bytes in base64."""
         try:
             return base64.b64decode("".join(self.text(key).split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{key} of {self.where} is not base64: {error}") from error
 
     def path(self, key: str, folder: Path) -> str:
+        """A path, seen from the folder of the file; "" where it is missing."""
         found = self.text(key)
         return str(folder / found) if found else ""
 
-    def fields(self, key: str) -> _Fields | None:
+    def fields(self, key: str) -> Fields | None:
+        """A mapping, None where it is missing."""
         value = self._mapping.get(key)
-        return None if value is None else _Fields(f"{key} of {self.where}", value)
+        return None if value is None else Fields(f"{key} of {self.where}", value)
 
     def items(self) -> Iterable[tuple[str, Any]]:
+        """All keys and values."""
         return self._mapping.items()
 
-    def entries(self, key: str) -> list[_Fields]:
+    def entries(self, key: str) -> list[Fields]:
+        """A list of mappings; what is null is empty."""
         return [
-            _Fields(f"an entry of {key} of {self.where}", each) for each in self._get(key, list, [])
+            Fields(f"an entry of {key} of {self.where}", {} if each is None else each)
+            for each in self._get(key, list, [])
         ]
 
-    def named(self, key: str, inner: str) -> list[tuple[str, _Fields]]:
+    def named(self, key: str, inner: str) -> list[tuple[str, Fields]]:
         """A list of {name, INNER: fields}; a name that comes twice is an error, as in kubectl."""
-        found: dict[str, _Fields] = {}
+        found: dict[str, Fields] = {}
         for entry in self.entries(key):
             name = entry.text("name")
             if name in found:
                 raise ValueError(f"{key} has two entries named {name!r}")
-            found[name] = entry.fields(inner) or _Fields(inner, {})
+            found[name] = entry.fields(inner) or Fields(inner, {})
             found[name].where = f"{inner} {name!r}"
         return list(found.items())
 
@@ -362,7 +396,7 @@ class _Fields:
 _TYPES: dict[type, str] = {str: "string", bool: "boolean", list: "list"}
 
 
-def _cluster(name: str, entry: _Fields, folder: Path) -> Cluster:
+def _cluster(name: str, entry: Fields, folder: Path) -> Cluster:
     extensions = {each.text("name"): each for each in entry.entries("extensions")}
     extension = extensions.get(_EXEC_EXTENSION)
     return Cluster(
@@ -378,7 +412,7 @@ def _cluster(name: str, entry: _Fields, folder: Path) -> Cluster:
     )
 
 
-def _user(name: str, entry: _Fields, folder: Path) -> User:
+def _user(name: str, entry: Fields, folder: Path) -> User:
     plugin = entry.fields("exec")
     provider = entry.fields("auth-provider")
     extra = entry.fields("as-user-extra")
@@ -402,11 +436,11 @@ def _user(name: str, entry: _Fields, folder: Path) -> User:
     )
 
 
-def _settings(entry: _Fields | None) -> dict[str, str]:
+def _settings(entry: Fields | None) -> dict[str, str]:
     return {key: entry.text(key) for key, _ in entry.items()} if entry else {}
 
 
-def _plugin(entry: _Fields, folder: Path) -> Plugin:
+def _plugin(entry: Fields, folder: Path) -> Plugin:
     command = entry.text("command")
     version = entry.text("apiVersion")
     return Plugin(
@@ -425,13 +459,14 @@ def _plugin(entry: _Fields, folder: Path) -> Plugin:
 # -- choosing -----------------------------------------------------------------------------------
 
 
-def choose(config: Kubeconfig, options: ConnectionOptions, server: str) -> Login:
+def choose(config: Kubeconfig, options: ConnectionOptions, server: str, namespace: str) -> Login:
     """The cluster and user that the flags and the current context choose.
 
     Args:
         config: the kubeconfig.
         options: the flags, which go before it.
         server: the URL where nothing names one.
+        namespace: the same for the namespace.
 
     Raises:
         Unreachable: an entry is missing, or cannot be used.
@@ -448,7 +483,7 @@ def choose(config: Kubeconfig, options: ConnectionOptions, server: str) -> Login
     login = Login(
         _with_cluster_flags(cluster, options, server),
         _with_user_flags(user, options),
-        context.namespace or "default",
+        context.namespace or namespace,
     )
     for problem in [*_cluster_problems(login.cluster), *_user_problems(login.user)]:
         raise Unreachable(f"the kubeconfig cannot be used: {problem}", hints=[_CHECK])
@@ -485,6 +520,8 @@ def _with_cluster_flags(cluster: Cluster, options: ConnectionOptions, server: st
             certificate_authority=options.certificate_authority or "",
             certificate_authority_data=b"",
         )
+    if options.disable_compression:
+        cluster = replace(cluster, compression=False)
     if options.tls_server_name or options.server:
         # A name in the kubeconfig belongs to the server that is written there.
         cluster = replace(cluster, tls_server_name=options.tls_server_name or "")
@@ -492,34 +529,29 @@ def _with_cluster_flags(cluster: Cluster, options: ConnectionOptions, server: st
 
 
 def _with_user_flags(user: User, options: ConnectionOptions) -> User:
-    if options.token:
-        user = replace(user, token=options.token, token_file="", username="", password="")
-    if options.client_certificate:
-        user = replace(
-            user, client_certificate=options.client_certificate, client_certificate_data=b""
-        )
-    if options.client_key:
-        user = replace(user, client_key=options.client_key, client_key_data=b"")
     return replace(
         user,
+        token=options.token or user.token,
+        username=options.username or user.username,
+        password=options.password or user.password,
+        client_certificate=options.client_certificate or user.client_certificate,
+        client_key=options.client_key or user.client_key,
         as_user=options.as_user or user.as_user,
         as_groups=options.as_groups or user.as_groups,
         as_uid=options.as_uid or user.as_uid,
+        as_extra=options.as_extra or user.as_extra,
     )
 
 
 def _cluster_problems(cluster: Cluster) -> Iterable[str]:
-    parts = urlsplit(cluster.server)
-    if not parts.scheme or not parts.netloc:
-        parts = urlsplit(f"http://{cluster.server}")
-        if parts.path not in ("", "/"):
-            yield f"server {cluster.server!r} is neither a URL nor HOST:PORT"
     try:
+        parts = _split_url(cluster.server)
         known = parts.scheme.lower() in ("http", "https") and parts.hostname and parts.port != 0
+        shown = cluster.url
     except ValueError:
-        known = False
+        known, shown = False, cluster.server.rpartition("@")[2]
     if not known:
-        yield f"server {cluster.url!r} is not an http or https URL"
+        yield f"server {shown!r} is neither an http or https URL nor HOST:PORT"
     if cluster.certificate_authority and cluster.certificate_authority_data:
         yield (
             f"cluster {cluster.name!r} has both certificate-authority and "
@@ -534,9 +566,24 @@ def _cluster_problems(cluster: Cluster) -> Iterable[str]:
         yield from _file_problems(cluster.certificate_authority, "certificate-authority")
 
 
+def _split_url(server: str) -> SplitResult:
+    """A server's URL, or HOST:PORT, in its parts.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = urlsplit(server)
+    if parts.scheme and parts.netloc:
+        return parts
+    parts = urlsplit(f"http://{server}")
+    if parts.path not in ("", "/"):
+        raise ValueError(f"{server!r} is neither a URL nor HOST:PORT")
+    return parts
+
+
 def _user_problems(user: User) -> Iterable[str]:
     who = f"user {user.name!r}"
-    if user.token and (user.username or user.password):
+    if (user.token or user.token_file) and (user.username or user.password):
         yield f"{who} has both a token and a username and password"
     for key, path, data in (
         ("client-certificate", user.client_certificate, user.client_certificate_data),
@@ -599,19 +646,28 @@ def _pod_server(environment: Mapping[str, str]) -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
-def _pod_login(server: str, options: ConnectionOptions) -> Login:
+def _pod_namespace(environment: Mapping[str, str]) -> str:
+    """The namespace of the pod in which this process runs."""
+    named = environment.get("POD_NAMESPACE")
+    if named:
+        return named
     try:
-        namespace = (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+        return (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip() or "default"
     except OSError:
-        namespace = ""
+        return "default"
+
+
+def _pod_login(server: str, namespace: str, options: ConnectionOptions) -> Login:
     authority = SERVICE_ACCOUNT / "ca.crt"
     cluster = Cluster(
         server=server, certificate_authority=str(authority) if authority.exists() else ""
     )
     return Login(
         _with_cluster_flags(cluster, options, server),
-        _with_user_flags(User(token_file=str(SERVICE_ACCOUNT / "token")), options),
-        namespace or "default",
+        _with_user_flags(
+            User(token_file="" if options.token else str(SERVICE_ACCOUNT / "token")), options
+        ),
+        namespace,
     )
 
 

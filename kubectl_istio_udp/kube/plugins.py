@@ -12,14 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kubectl_istio_udp.kube.credentials import Certificate
-from kubectl_istio_udp.kube.kubeconfig import Cluster, Login, Plugin
+from kubectl_istio_udp.kube.kubeconfig import Cluster, Fields, Login, Plugin, decoded
 from kubectl_istio_udp.model.errors import Unreachable
 
 
@@ -44,9 +43,9 @@ def find(plugin: Plugin) -> str:
     Raises:
         Unreachable: there is none.
     """
-    path = dict(plugin.environment).get("PATH") or os.environ.get("PATH")
-    found = shutil.which(plugin.command, path=path)
-    if found is None:
+    found = shutil.which(plugin.command)
+    # Nor does Go take what it finds in the current folder.
+    if found is None or not os.path.isabs(found):
         raise _failed(plugin, f"the credential plugin {plugin.command} was not found")
     return found
 
@@ -67,7 +66,7 @@ def run(login: Login) -> Given:
     info = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": spec}
     environment = {
         **os.environ,
-        **dict(plugin.environment),
+        **_environment(plugin),
         "KUBERNETES_EXEC_INFO": json.dumps(info),
     }
     try:
@@ -79,9 +78,10 @@ def run(login: Login) -> Given:
             stdout=subprocess.PIPE,
             check=False,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise _failed(
-            plugin, f"the credential plugin {plugin.command} could not be started: {error.strerror}"
+            plugin, f"the credential plugin {plugin.command} could not be started: {why}"
         ) from error
     if done.returncode:
         raise _failed(
@@ -90,8 +90,14 @@ def run(login: Login) -> Given:
         )
     try:
         return _read(done.stdout, plugin)
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise _failed(plugin, f"the credential plugin {plugin.command} {error}") from error
+
+
+def _environment(plugin: Plugin) -> dict[str, str]:
+    """What a plugin is started with, by name; as in Go, a `=` in a name begins the value."""
+    texts = (f"{name}={value}" for name, value in plugin.environment)
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _interactive(plugin: Plugin) -> bool:
@@ -128,29 +134,41 @@ def _read(output: bytes, plugin: Plugin) -> Given:
         ValueError: it is something else.
     """
     try:
-        answer = json.loads(output)
-    except ValueError as error:
-        raise ValueError("did not print an ExecCredential (JSON)") from error
-    if not isinstance(answer, dict) or answer.get("kind") != "ExecCredential":
-        raise ValueError("did not print an ExecCredential")
-    if answer.get("apiVersion") != plugin.api_version:
+        answer = Fields("the output", _decoded(output.decode()))
+        kind, version = answer.text("kind"), answer.text("apiVersion")
+    except ValueError:
+        kind = ""
+    if kind != "ExecCredential":
+        # What it printed instead is not shown, for it may hold a token.
+        raise ValueError("did not print an ExecCredential (JSON)")
+    if version != plugin.api_version:
         raise ValueError(
-            f"printed apiVersion {answer.get('apiVersion')}; the kubeconfig asks for "
-            f"{plugin.api_version}"
+            f"printed apiVersion {version!r}; the kubeconfig asks for {plugin.api_version}"
         )
-    status: Mapping[str, Any] = answer.get("status") or {}
-    token = status.get("token") or ""
-    certificate = status.get("clientCertificateData") or ""
-    key = status.get("clientKeyData") or ""
+    try:
+        status = answer.fields("status") or Fields("the status", {})
+        token, expires = status.text("token"), status.text("expirationTimestamp")
+        certificate, key = status.text("clientCertificateData"), status.text("clientKeyData")
+    except ValueError as error:
+        raise ValueError(f"printed a malformed ExecCredential: {error}") from error
     if bool(certificate) != bool(key):
         raise ValueError("printed only one of certificate and key")
     if not token and not certificate:
         raise ValueError("printed neither a token nor a certificate")
     pair = Certificate(certificate.encode(), key.encode()) if certificate else None
-    return Given(token, pair, _expires(status.get("expirationTimestamp")))
+    return Given(token, pair, _expires(expires))
 
 
-def _expires(timestamp: str | None) -> float:
+def _decoded(text: str) -> Any:
+    """JSON, or YAML, which kubectl takes too.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return json.loads(text) if text.lstrip().startswith("{") else decoded(text)
+
+
+def _expires(timestamp: str) -> float:
     if not timestamp:
         return math.inf
     try:
@@ -160,7 +178,10 @@ def _expires(timestamp: str | None) -> float:
         if dot:
             digits = rest[: len(rest) - 6]
             plain = f"{head}.{digits[:6]:0<6}{rest[-6:]}"
-        return datetime.fromisoformat(plain).astimezone(timezone.utc).timestamp()
+        found = datetime.fromisoformat(plain)
+        if found.tzinfo is None:
+            raise ValueError("it has no time zone")
+        return found.timestamp()
     except ValueError as error:
         raise ValueError(f"printed expirationTimestamp {timestamp!r}, which is no time") from error
 

@@ -6,13 +6,15 @@ The rules are those of golang.org/x/net/http/httpproxy and client-go's clientcmd
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from kubectl_istio_udp.model.errors import Unreachable
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+# What client-go takes of them in a kubeconfig.
+_IN_KUBECONFIG = ("http", "https", "socks5")
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,26 @@ def proxy_for(server: str, proxy_url: str, environment: Mapping[str, str]) -> Pr
         Unreachable: what names the proxy is no URL, or its scheme is unknown.
     """
     if proxy_url:
-        if urlsplit(proxy_url).scheme not in _PORTS:
-            raise _bad("proxy-url", proxy_url, f"its scheme is not one of {', '.join(_PORTS)}")
-        return _parse("proxy-url", proxy_url)
+        return _parse("proxy-url", proxy_url, _IN_KUBECONFIG)
     target = urlsplit(server)
     name = f"{target.scheme.upper()}_PROXY"
     text = environment.get(name) or environment.get(name.lower()) or ""
     if not text or not _used_for(server, environment):
         return None
-    parts = urlsplit(text)
-    return _parse(name, text if parts.scheme and parts.netloc else f"http://{text}")
+    # One without a scheme is HOST:PORT.
+    return _parse(name, text if "://" in text else f"http://{text}", tuple(_PORTS))
 
 
-def _parse(name: str, text: str) -> Proxy:
+def _parse(name: str, text: str, schemes: Collection[str]) -> Proxy:
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise _bad(name, text, str(error)) from error
+    if parts.scheme not in schemes:
+        raise _bad(name, text, f"its scheme is not one of {', '.join(schemes)}")
     if not parts.hostname:
         raise _bad(name, text, "it names no host")
-    if parts.scheme not in _PORTS:
-        raise _bad(name, text, f"its scheme is not one of {', '.join(_PORTS)}")
     scheme = "socks5" if parts.scheme.startswith("socks5") else parts.scheme
     username = None if parts.username is None else unquote(parts.username)
     return Proxy(
@@ -145,6 +145,7 @@ def _split_port(entry: str) -> tuple[str, str]:
 
 def _address(text: str) -> _Address | None:
     try:
-        return ipaddress.ip_address(text)
+        found = ipaddress.ip_address(text)
     except ValueError:
         return None
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found

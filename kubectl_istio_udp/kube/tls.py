@@ -9,14 +9,17 @@ Both check names, against subjectAltName alone.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from kubectl_istio_udp.kube.credentials import Certificate
 from kubectl_istio_udp.kube.kubeconfig import Cluster
 from kubectl_istio_udp.model.errors import Unreachable
 
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 # Where systems keep their authorities (Go's crypto/x509/root_linux.go), for a Python that was built
 # to look elsewhere.
 _SYSTEM_FILES = (
@@ -49,8 +52,8 @@ def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLCont
     return context
 
 
-def for_proxy() -> ssl.SSLContext:
-    """The TLS settings for the way to an https proxy, which the system's authorities vouch for."""
+def system_context() -> ssl.SSLContext:
+    """The TLS settings where the system's authorities vouch for the other side."""
     return context_of(Cluster(), None)
 
 
@@ -61,17 +64,38 @@ def _trust(context: ssl.SSLContext, cluster: Cluster) -> None:
     if not data:
         _trust_system(context)
         return
-    try:
-        context.load_verify_locations(cadata=data.decode("ascii", errors="replace"))
-    except ssl.SSLError as error:
+    if not _trust_each(context, data):
         raise Unreachable(
             f"the certificate authority of {cluster.url} holds no certificate (PEM)",
             hints=["check it: kubectl config view --raw"],
-        ) from error
+        )
+
+
+def _trust_each(context: ssl.SSLContext, data: bytes) -> bool:
+    """Trust the certificates in some text; whether there is one. As in Go, others are ignored."""
+    blocks = [block.decode("ascii", errors="replace") for block in _CERTIFICATE.findall(data)]
+    try:
+        context.load_verify_locations(cadata="\n".join(blocks))
+    except (ssl.SSLError, ValueError):
+        return any([_trust_one(context, block) for block in blocks])
+    return True
+
+
+def _trust_one(context: ssl.SSLContext, block: str) -> bool:
+    try:
+        context.load_verify_locations(cadata=block)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _trust_system(context: ssl.SSLContext) -> None:
     context.load_default_certs()
+    # OpenSSL finds files there by their names, which are hashes; Go reads all of them.
+    for folder in filter(None, os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)):
+        for file in sorted(Path(folder).glob("*")):
+            with suppress(OSError):
+                _trust_each(context, file.read_bytes())
     if context.cert_store_stats()["x509_ca"] or "SSL_CERT_FILE" in os.environ:
         return
     for path in _SYSTEM_FILES:

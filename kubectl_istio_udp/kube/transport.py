@@ -25,6 +25,7 @@ from kubectl_istio_udp.model.errors import Broken, Unreachable
 _KEPT_CONNECTIONS = 64
 # A connection whose other end has gone is noticed although nothing is sent: after 10 s of silence
 # the kernel asks every 5 s, and gives up after the third.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
@@ -52,21 +53,31 @@ class Transport:
         self._credentials = credentials_of(login)
         self._proxy = proxy_for(self.url, login.cluster.proxy_url, os.environ)
         self._headers = impersonation(login.user)
-        self._userinfo = urlsplit(login.cluster.server).netloc.rpartition("@")[0]
         self._lock = threading.Lock()
         self._made: urllib3.PoolManager | None = None
         self._shown: Certificate | None = None
 
     def headers(self) -> urllib3.HTTPHeaderDict:
-        """The headers that say who asks."""
+        """The headers that say who asks.
+
+        Raises:
+            Unreachable: there should be credentials and they cannot be had, or cannot be sent.
+        """
         headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
-        authorization = self._credentials.authorization()
-        if not authorization and self._userinfo:
-            authorization = _basic(self._userinfo)
+        userinfo = self._login.cluster.userinfo
+        # As in Go, what is written in the URL goes first.
+        authorization = _basic(userinfo) if userinfo else self._credentials.authorization()
         if authorization:
             headers["Authorization"] = authorization
         for name, value in self._headers:
             headers.add(name, value)
+        for name, value in headers.iteritems():
+            if _CONTROL.search(value):
+                raise Unreachable(
+                    f"the header {name} cannot be sent: it would contain a line break or another "
+                    "control character",
+                    hints=["look for one in the user's entry: kubectl config view --raw"],
+                )
         return headers
 
     def send(
@@ -98,7 +109,7 @@ class Transport:
             answer = pool.request(
                 method,
                 self.url + path,
-                headers=whole,
+                headers=_in_utf8(whole),
                 body=body,
                 timeout=urllib3.Timeout(connect=seconds, read=seconds),
                 retries=False,
@@ -156,8 +167,10 @@ class Transport:
         if cluster.insecure:
             # The user has asked for it.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        if cluster.tls:
-            options["ssl_context"] = tls.context_of(cluster, certificate)
+        # As in Go, an https proxy is trusted as the server is.
+        context = tls.context_of(cluster, certificate) if cluster.tls else None
+        if context is not None:
+            options["ssl_context"] = context
             if cluster.tls_server_name:
                 options["server_hostname"] = cluster.tls_server_name
         if proxy is None:
@@ -167,7 +180,8 @@ class Transport:
         return urllib3.ProxyManager(
             proxy.url,
             proxy_headers=self._proxy_headers(),
-            proxy_ssl_context=tls.for_proxy() if proxy.scheme == "https" else None,
+            proxy_ssl_context=context
+            or (tls.system_context() if proxy.scheme == "https" else None),
             **options,
         )
 
@@ -220,6 +234,14 @@ def _socks_pool(proxy: Proxy, options: Mapping[str, Any]) -> urllib3.PoolManager
     # As Go does, let the proxy resolve the server's name.
     url = proxy.url.replace("socks5:", "socks5h:", 1)
     return SOCKSProxyManager(url, username=proxy.username, password=proxy.password, **options)
+
+
+def _in_utf8(headers: urllib3.HTTPHeaderDict) -> urllib3.HTTPHeaderDict:
+    """Headers as Go sends them: http.client writes each character as one byte of Latin-1."""
+    found = urllib3.HTTPHeaderDict()
+    for name, value in headers.iteritems():
+        found.add(name, value.encode().decode("latin-1"))
+    return found
 
 
 def _basic(userinfo: str) -> str:

@@ -124,6 +124,7 @@ class Recorders:
         urls: the recorders' URLs by name.
         seen: requests, in order.
         proxied: what proxies were asked for: `PROXY HOST:PORT as USER:PASSWORD`.
+        posted: bodies of requests that create something; nothing is created.
         files: certificates and keys by name, as paths.
     """
 
@@ -131,6 +132,7 @@ class Recorders:
     ports: dict[str, int] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     proxied: list[str] = field(default_factory=list)
+    posted: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     target: int = 0
@@ -138,6 +140,7 @@ class Recorders:
     def forget(self) -> None:
         self.seen.clear()
         self.proxied.clear()
+        self.posted.clear()
 
     def add_file(self, folder: Path, name: str, content: bytes) -> None:
         path = folder / name
@@ -267,6 +270,13 @@ def _recorder(made: Recorders, name: str) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length", "0"))
+            made.posted.append(self.rfile.read(length).decode(errors="replace"))
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     return Handler
 

@@ -37,6 +37,9 @@ def place(case: Case, found: Recorders, folder: Path) -> tuple[dict[str, str], l
     # KUBECTL_* is that of kubectl's own tests.
     kept = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     environment = {"KUBECONFIG": "$DIR/config", **case.env}
+    if case.pod:
+        kept |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1"}
+        kept |= {"KUBERNETES_SERVICE_PORT": str(found.ports["tls"])}
     values["PATH"] = kept["PATH"]
     return (
         {**kept, **{name: _filled(text, values) for name, text in environment.items()}},

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_istio_udp.kube import kubeconfig
 from tests.unit.conftest import Run
-from tests.unit.kubeconfig_cases import CASES, Case
+from tests.unit.kubeconfig_cases import CASES, NAMESPACES, Case
 from tests.unit.recording import Recorders, recorders
 from tests.unit.situations import expected, observed, place
 
@@ -19,8 +20,20 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorders]:
         yield made
 
 
+def enter(
+    case: Case, recorded: Recorders, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Put this process into a situation; the flags to run a command with."""
+    environment, flags = place(case, recorded, folder)
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", folder / "pod")
+    return flags
+
+
 def test_there_are_enough_of_them() -> None:
-    assert len(CASES) >= 60
+    assert len(CASES) >= 200
     assert len({case.name for case in CASES}) == len(CASES)
 
 
@@ -33,9 +46,7 @@ def test_asks_what_kubectl_asks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recorded.forget()
-    environment, flags = place(case, recorded, tmp_path)
-    for name, text in environment.items():
-        monkeypatch.setenv(name, text)
+    flags = enter(case, recorded, tmp_path, monkeypatch)
     done = Run(capsys)("get", "-A", "--request-timeout=5s", *flags)
     assert observed(recorded) == expected(case), done.err
     if case.server:
@@ -45,5 +56,21 @@ def test_asks_what_kubectl_asks(
         assert done.err.startswith("error: ")
         assert case.says and case.says in done.err
         assert "Traceback" not in done.err
-    secrets = ("p%40ss", "p@ss", "me:pw", "b:c")
+    secrets = ("p%40ss", "p@ss", "me:pw", "b:c", "s3cret")
     assert not any(secret in done.err for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    ("case", "namespace"), NAMESPACES, ids=[case.name for case, _ in NAMESPACES]
+)
+def test_works_in_the_namespace_that_kubectl_works_in(
+    case: Case,
+    namespace: str,
+    recorded: Recorders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = enter(case, recorded, tmp_path, monkeypatch)
+    done = Run(capsys)("get", *flags)
+    assert f"namespace {namespace}" in done.out + done.err
