@@ -33,9 +33,9 @@ _EVERY = Duration(5)
 @click.option(
     "--every",
     type=options.DURATION,
-    help=f"Time between two lines of a connection, at least 1ms.  [default: {_EVERY}]",
+    help=f"Interval between two lines of a connection, at least 1ms.  [default: {_EVERY}]",
 )
-@click.option("--mesh", is_flag=True, help="Every proxy of the mesh, in place of a namespace's.")
+@click.option("--mesh", is_flag=True, help="Apply to the whole mesh instead of to one namespace.")
 @options.gateway_options
 @click.option(
     "-l",
@@ -46,11 +46,11 @@ _EVERY = Duration(5)
 @click.option(
     "--direction",
     type=click.Choice([direction.value for direction in Direction]),
-    help="Connections that a sidecar accepts, those that it makes, or both.  "
+    help="Log connections that sidecars accept (inbound), open (outbound), or both.  "
     f"[default: {Direction.ANY.value}]",
 )
-@click.option("--off", is_flag=True, help="Take the access log of this reach away.")
-@click.option("--name", help="Name of the access log; else made from its reach.")
+@click.option("--off", is_flag=True, help="Delete the access log instead of creating it.")
+@click.option("--name", help="Name of the access log.  [default: made from the other options]")
 @applying_options(waiting=False)
 @options.cluster_options
 def command(
@@ -65,10 +65,10 @@ def command(
     applying: Applying,
     common: options.Common,
 ) -> None:
-    """Have proxies log long TCP connections periodically, not only when they end.
+    """Make proxies log open TCP connections periodically, not only when they end.
 
-    Of a namespace's pods (-n), of the whole mesh (--mesh), or of a gateway (--gateway). Run it
-    again to change a setting; what is not named stays as it is.
+    Applies to the pods of a namespace (-n), to the whole mesh (--mesh), or to a gateway
+    (--gateway). Run it again to change a setting. Settings that you do not name stay as they are.
     """
     from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.checks.accesslog import check_access_log
@@ -102,8 +102,8 @@ def command(
     _check_name(spec, snapshot.present, given)
     versions = [proxy.istio for proxy in snapshot.reached(spec)]
     spec = spec.understood_by(settings.istio, versions)
-    decided = f"{len(versions)} {'proxy' if len(versions) == 1 else 'proxies'} in reach; "
-    refuse_or_tell(check_access_log(spec, snapshot), decided + f"set by {spec.log_field.value}")
+    decided = f"applies to {len(versions)} {'proxy' if len(versions) == 1 else 'proxies'}, by "
+    refuse_or_tell(check_access_log(spec, snapshot), decided + spec.log_field.value)
     writes = access_log_writes(spec, applying.manager)
     if snapshot.present:
         tell_changes(snapshot.present, spec)
@@ -112,7 +112,7 @@ def command(
     if applying.dry_run == "none" and applying.output is None:
         to = " --to SERVICE" if labels else ""
         click.echo(
-            f"prove it: kubectl istio-udp verify -n {namespace} accesslog/{ours}{to}", err=True
+            f"test it: kubectl istio-udp verify -n {namespace} accesslog/{ours}{to}", err=True
         )
 
 
@@ -121,8 +121,8 @@ def _check_name(spec: AccessLogSpec, present: AccessLogSpec | None, given: str |
     if given is None and present is not None and present.selector != spec.selector:
         labels = ",".join(f"{key}={value}" for key, value in present.selector.items())
         raise UsageError(
-            f"access log {spec.name} is there already, of the pods with {labels}",
-            hints=[f"to change it: --name {spec.name}; to make another one: --name NAME"],
+            f"access log {spec.name} already exists, for pods with the labels {labels}",
+            hints=[f"to change it: --name {spec.name}; to create another one: --name NAME"],
         )
 
 
@@ -131,11 +131,11 @@ def _reach(
 ) -> Reach:
     at_gateway = bool(gateway.name or gateway.selector)
     if mesh and at_gateway:
-        raise UsageError("--mesh and --gateway do not go together: the mesh has its gateways in it")
+        raise UsageError("--mesh cannot be combined with --gateway: it already includes gateways")
     if mesh and common.namespace:
-        raise UsageError("--mesh and -n do not go together: the mesh is all namespaces")
+        raise UsageError("--mesh cannot be combined with -n: it already includes all namespaces")
     if at_gateway and labels:
-        raise UsageError("a gateway has its own labels; -l does not go with it")
+        raise UsageError("-l cannot be combined with --gateway: a gateway has its own labels")
     return Reach.MESH if mesh else Reach.GATEWAY if at_gateway else Reach.NAMESPACE
 
 
@@ -158,8 +158,11 @@ def _place(
     namespace = common.namespace_of(api)
     if namespace == mesh.root_namespace:
         raise UsageError(
-            f"an EnvoyFilter in {namespace}, the mesh's root namespace, reaches every proxy",
-            hints=["say so: --mesh", "or name one gateway: --gateway NAMESPACE/NAME"],
+            f"an EnvoyFilter in {namespace}, the mesh's root namespace, applies to every proxy",
+            hints=[
+                "to log in the whole mesh: --mesh",
+                "to log at one gateway: --gateway NAMESPACE/NAME",
+            ],
         )
     return namespace, None, labels
 

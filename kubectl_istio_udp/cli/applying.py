@@ -77,9 +77,16 @@ _OPTIONS: tuple[options.Decorator, ...] = (
     options.validate_option,
     options.dry_run_option,
     options.output_option("yaml", "json", "name"),
-    click.option("--force-conflicts", is_flag=True, help="Take over fields that others changed."),
     click.option(
-        "--field-manager", default=MANAGER, show_default=True, help="Owner of the fields written."
+        "--force-conflicts",
+        is_flag=True,
+        help="Take over fields that other field managers have changed.",
+    ),
+    click.option(
+        "--field-manager",
+        default=MANAGER,
+        show_default=True,
+        help="Name of the field manager that owns the written fields.",
     ),
 )
 
@@ -206,7 +213,7 @@ def _remove(api: Api, changes: ChangeSet, applying: Applying) -> None:
     except ClusterError as error:
         error.hints = (
             *error.hints,
-            "what was applied stays; the same command removes what is left of the former state",
+            "the new state is applied; run the command again to remove the rest of the old one",
         )
         raise
     for text in warnings:
@@ -250,8 +257,8 @@ def kept_while_waiting(
     except KeyboardInterrupt:
         transaction.keep()
         raise Interrupted(
-            "interrupted while waiting for the gateway; what was applied stays",
-            hints=[f"see how it is: {look}"],
+            "interrupted while waiting for the gateway; the objects stay applied",
+            hints=[f"see their state: {look}"],
         ) from None
     except BaseException:
         transaction.keep()
@@ -291,7 +298,7 @@ def _tell_left_out(write: Write, applying: Applying) -> None:
 
     service = f"Service {write.namespace}/{write.name}"
     if applying.dry_run == "none":
-        note(f"{service} has the port now; it is not printed, because it belongs to the gateway")
+        note(f"{service} has the port now; it is not printed because it belongs to the gateway")
         return
     ports = json.dumps(write.manifest["spec"]["ports"])
     note(
@@ -300,5 +307,5 @@ def _tell_left_out(write: Write, applying: Applying) -> None:
     )
     # Not by `kubectl apply --server-side`: where the Service was applied client-side, that hands
     # all of its fields to the new field manager, and those that are not named go (measured).
-    note("  to add the port: run the same command without --dry-run and -o")
-    note(f"  or add it where this Service is declared: {ports}")
+    note("  to add the port: run the command without --dry-run and -o")
+    note(f"  or add it to the manifest of this Service: {ports}")

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 @click.command("delete")
 @click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
-@click.option("--all", "all_names", is_flag=True, help="Everything of ours in the namespace.")
-@click.option("--ignore-not-found", is_flag=True, help="Having nothing to delete is fine.")
+@click.option(
+    "--all",
+    "all_names",
+    is_flag=True,
+    help="Delete all exposures, responses and access logs in the namespace.",
+)
+@click.option("--ignore-not-found", is_flag=True, help="Succeed if there is nothing to delete.")
 @click.option(
     "--wait/--no-wait",
     default=True,
     show_default=True,
-    help="Wait, before the clusters go, until no gateway pod has the listeners any more.",
+    help="Wait until no gateway pod has the listeners any more, before the clusters are deleted.",
 )
 @click.option(
     "--timeout", type=options.DURATION, default="30s", show_default=True, help="How long to wait."
@@ -44,10 +49,11 @@ def command(
     dry_run: str,
     common: options.Common,
 ) -> None:
-    """Take exposures, responses and access logs away, and nothing else.
+    """Delete exposures, responses and access logs.
 
-    NAME is an exposure; response/NAME and accesslog/NAME are the others. Of an exposure the way
-    for clients goes first, then the listener, the cluster and the endpoints.
+    NAME is an exposure; for other kinds use response/NAME or accesslog/NAME. Deletes only objects
+    that belong to them. Of an exposure it deletes the Service for clients first, then listeners,
+    clusters and endpoints.
     """
     from kubectl_istio_udp.apply.deletion import delete_existing, deletion_of
     from kubectl_istio_udp.cluster.controllers import is_still_declared
@@ -56,7 +62,7 @@ def command(
     if bool(names) == all_names:
         raise UsageError(
             "name what to delete, or use --all",
-            hints=["list what exists: kubectl istio-udp get"],
+            hints=["list them: kubectl istio-udp get"],
         )
     api = common.connect()
     namespace = common.namespace_of(api)
@@ -70,7 +76,7 @@ def command(
         if dry_run == "client":
             tell_removed(deletion_of(existing, leftovers), dry_run)
             continue
-        again = f"delete the rest: kubectl istio-udp delete -n {namespace} {existing.ref}"
+        again = f"to delete the rest: kubectl istio-udp delete -n {namespace} {existing.ref}"
         try:
             warnings = delete_existing(
                 api,
@@ -137,11 +143,12 @@ def _refusal(declared: Sequence[Existing], outcome: str) -> Refused:
     annotate = "kubectl annotate service -n"
     return Refused(
         f"annotation {EXPOSE_ANNOTATION} of {names} declares "
-        f"{'this exposure' if one else 'these exposures'}, and the controller would make "
+        f"{'this exposure' if one else 'these exposures'}, so the controller would create "
         f"{'it' if one else 'them'} again; {outcome}",
         hints=[
             *(f"{annotate} {e.namespace} {e.name} {EXPOSE_ANNOTATION}-" for e in declared),
-            "the controller then removes what it made; if none runs any more: kubectl istio-udp "
-            f"delete -n {first.namespace} {' '.join(existing.name for existing in declared)}",
+            "the controller then deletes its objects; if no controller runs any more: kubectl "
+            f"istio-udp delete -n {first.namespace} "
+            f"{' '.join(existing.name for existing in declared)}",
         ],
     )

@@ -38,10 +38,10 @@ _QUERIES_A_STEP = 25
     "ports",
     multiple=True,
     metavar="GATEWAY_PORT[:SERVICE_PORT]",
-    help=f"As expose's.  [default: {_SAMPLES_PORT} for the samples]",
+    help=f"As for expose.  [default: {_SAMPLES_PORT} for the samples]",
 )
 @options.envoy_option
-@click.option("--keep", is_flag=True, help="Go on running until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Keep running until Ctrl-C.")
 @options.verbose_option
 def command(
     *,
@@ -51,16 +51,15 @@ def command(
     envoy: str | None,
     keep: bool,
 ) -> int:
-    """Show the whole job on this machine: a real Envoy, a real DNS server, no cluster.
+    """Expose and verify a Service on this machine, with a real Envoy and no cluster.
 
-    Takes Service, pods and gateway from manifests (-f; else the samples, and a gateway as Istio
-    installs it) and does with them what expose does with a cluster's. Each pod is a DNS server at
-    a loopback address of its own, the gateway an Envoy on 127.0.0.1 that hears of endpoints as
-    from istiod. Queries all of them, then replaces the pods as a rolling restart does, under
-    queries.
+    Reads a Service, its pods and the gateway from manifests (-f), or uses the samples. Plans,
+    checks and renders the exposure as expose does. Runs each pod as a DNS server on a loopback
+    address, and the gateway as an Envoy on 127.0.0.1. Then queries all of them, and replaces the
+    pods under queries as a rolling restart does.
 
-    Ends by itself and leaves nothing behind. Exits 0 only when every query was answered, 3 when
-    there is no Envoy on this machine.
+    Leaves nothing behind. Exits with 0 if every query was answered, else with 1; with 3 if there
+    is no Envoy on this machine.
     """
     from kubectl_istio_udp.envoy import binary
     from kubectl_istio_udp.envoy.gateway import Gateway
@@ -73,7 +72,7 @@ def command(
     with Lab(_manifests(filenames), service) as lab:
         spec, envoy_filter = _expose(lab, ports or ([] if filenames else [_SAMPLES_PORT]), program)
         with Gateway(program, [envoy_filter], lab.endpoints()) as gateway:
-            click.echo(f"\nEnvoy {version} has it\n")
+            click.echo(f"\nEnvoy {version} has the listener\n")
             good = _verify(lab, spec)
             good = _restart(lab, spec, gateway) and good
             if keep:
@@ -195,6 +194,6 @@ def _keep(lab: Lab, spec: ExposureSpec) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         for port in spec.ports:
             words = f"dig @{LOOPBACK} -p {port.listener_port} {probe.name} {probe.type}"
-            click.echo(f"\nit runs until Ctrl-C; ask it: {words}")
+            click.echo(f"\nrunning until Ctrl-C; query it: {words}")
         while True:
             signal.pause()

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @options.all_namespaces_option
 @options.cluster_options
 def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
-    """Show what was asked for, the objects it became, and what each gateway pod has of it."""
+    """Show the details of exposures, responses and access logs.
+
+    NAME is an exposure; for other kinds use response/NAME or accesslog/NAME. Shows settings,
+    conditions, objects, and what the Envoy of each gateway pod has.
+    """
     from kubectl_istio_udp.cluster.gatewayusage import read_reserved
     from kubectl_istio_udp.cluster.status import proxy_rows, read_status
     from kubectl_istio_udp.kube.parallel import for_each
@@ -31,7 +35,7 @@ def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Com
     api = common.connect()
     found = common.things(api, names, all_namespaces)
     if not found:
-        printing.note("there is nothing of ours to describe")
+        printing.note("No exposures, responses or access logs found.")
         return
     statuses = read_status(api, found, ask_envoy=True)
     proxies = for_each(lambda existing: proxy_rows(api, existing), found)
@@ -73,7 +77,7 @@ def _text(
     if existing.spec:
         spec = json.loads(existing.spec.to_json())
         asked = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}
-        lines += ["Asked for:", _indented(printing.data(_plain(asked), "yaml"))]
+        lines += ["Settings:", _indented(printing.data(_plain(asked), "yaml"))]
     else:
         lines.append(f"Problem:     {existing.problem}")
     objects = [

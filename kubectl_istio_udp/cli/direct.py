@@ -67,9 +67,9 @@ _SLASHED_OPTIONS = (
 
 @click.group("direct", cls=_Shorthand)
 def command() -> None:
-    """Query a Service's pods around the gateway, or let the gateway answer HTTP by itself.
+    """Query a Service's pods directly, or have the gateway answer HTTP requests itself.
 
-    `direct SERVICE` is short for `direct query SERVICE`, `direct /PATH` for `direct response
+    `direct SERVICE` is short for `direct query SERVICE`, and `direct /PATH` for `direct response
     /PATH`.
     """
 
@@ -84,9 +84,9 @@ def query_command(
     asked: probing.Asked,
     common: options.Common,
 ) -> int:
-    """Query every ready pod of a Service, straight from the network-tool pod.
+    """Query every ready pod of a Service directly, from the network-tool pod.
 
-    Needs no gateway and no exposure. Exits 0 only when every probe was answered.
+    Needs no gateway and no exposure. Exits with 0 if every probe was answered, else with 1.
     """
     from kubectl_istio_udp.cluster.hops import read_service, service_hops
     from kubectl_istio_udp.model.errors import UsageError

@@ -68,78 +68,79 @@ def _values(enumeration: Any) -> click.Choice[str]:
     "ports",
     multiple=True,
     metavar="GATEWAY_PORT[:SERVICE_PORT]",
-    help="Port at the gateway, and the Service's port (number or name) behind it; repeatable. "
+    help="Gateway port, and the Service port (number or name) that it leads to; repeatable. "
     "Ranges: 20000-20031, 20000-20031:30000-30031, 20000-20031:53. "
-    "A port that the exposure has already, and that is not named, stays. A new exposure without "
-    "-p gets every UDP port of the Service under its own number.",
+    "An existing exposure keeps its other ports. A new exposure without -p gets every UDP port "
+    "of the Service, with the same number.",
 )
 @click.option(
     "--remove-port",
     "remove_ports",
     multiple=True,
     metavar="GATEWAY_PORT",
-    help="Gateway port, or range of ports, to remove from the exposure; repeatable. Clients can "
-    "no longer use it.",
+    help="Gateway port, or range of ports, to remove from the exposure; repeatable.",
 )
-@click.option("--name", help="Name of the exposure; else the Service's.")
+@click.option("--name", help="Name of the exposure.  [default: the name of the Service]")
 @options.gateway_options
 @click.option(
     "--discovery",
     type=click.Choice(["auto", "selector", "endpoints", "static"]),
-    help="How endpoints follow the pods. selector: istiod publishes the Service's ready pods; "
-    "endpoints: a list of addresses, fresh when written again; static: addresses in the "
-    "EnvoyFilter, the last resort. auto takes selector wherever the Service allows it.  "
-    "[default: auto]",
+    help="How the gateway learns the endpoints. selector: istiod follows the Service's ready "
+    "pods; endpoints: a list of addresses in a ServiceEntry, updated by expose or the controller; "
+    "static: addresses in the EnvoyFilter. auto: selector if the Service allows it, else "
+    "endpoints.  [default: auto]",
 )
 @click.option(
     "--max-sessions",
     type=int,
-    help="Client ports that a gateway pod serves at once, for each port; Envoy drops the "
-    "datagrams of further ones.  [default: a sixteenth of what the gateway has left; an exposure "
-    "that exists keeps its number]",
+    help="Maximum number of concurrent client sessions for each port in each gateway pod. Envoy "
+    "drops the datagrams of additional clients.  [default: a sixteenth of what the gateway has "
+    "left]",
 )
 @click.option(
     "--expect-rate",
     type=click.FloatRange(0, MOST_USEFUL_SESSIONS, min_open=True),
     metavar="N",
-    help="New client ports a second at each port, at the busiest time: sets --max-sessions to "
-    "what they need at this --idle-timeout.",
+    help="Expected number of new client ports a second, at each port and at the busiest time. "
+    "Sets --max-sessions accordingly.",
 )
 @click.option(
     "--idle-timeout",
     type=options.DURATION,
-    help="How long a silent client port keeps its session and its pod. Raise it where the "
-    "server speaks first after longer silence (SIP registrations, games, tunnels).  "
+    help="How long a session without datagrams stays open. Raise it if the server sends first "
+    "after a longer silence (SIP registrations, games, tunnels).  "
     f"[default: {_DEFAULTS.idle_timeout}]",
 )
 @click.option(
     "--max-datagram-size",
     type=int,
     metavar="BYTES",
-    help=f"Longest payload that passes, both ways.  [default: {_DEFAULTS.max_datagram_size}]",
+    help="Maximum size of a datagram's payload, in both directions.  "
+    f"[default: {_DEFAULTS.max_datagram_size}]",
 )
 @click.option(
     "--affinity",
     type=_values(Affinity),
-    help="source-ip keeps a client on one pod, separately for each exposed port: two ports of "
-    "one client may lead to different pods, unless --discovery is static.  "
-    f"[default: {_DEFAULTS.affinity.value}]",
+    help="source-ip: send all sessions of a client address to the same pod, separately for each "
+    f"exposed port unless --discovery is static.  [default: {_DEFAULTS.affinity.value}]",
 )
 @click.option(
     "--load-balancing",
     type=_values(LoadBalancing),
-    help="Which pod a new session gets.  [default: round-robin; with --affinity source-ip maglev]",
+    help="How to choose the pod for a new session.  [default: round-robin; maglev with --affinity "
+    "source-ip]",
 )
 @click.option(
     "--session-log/--no-session-log",
     default=None,
-    help="The gateway writes a line to its log for every session that ends.  [default: no]",
+    help="Make the gateway log every session when it ends.  [default: no]",
 )
 @click.option(
     "--gateway-service",
     type=_values(GatewayServiceMode),
-    help="How clients reach the port: a companion Service beside the gateway's own, a port added "
-    f"to the gateway's own (patch), or neither.  [default: {_DEFAULTS.gateway_service.value}]",
+    help="How clients reach the port. companion: a new Service beside the gateway's own; patch: a "
+    f"port added to the gateway's own Service; none: neither.  "
+    f"[default: {_DEFAULTS.gateway_service.value}]",
 )
 @applying_options(waiting=True)
 @options.cluster_options
@@ -156,10 +157,11 @@ def command(
 ) -> None:
     """Make a Service's UDP ports reachable through an Istio gateway.
 
-    Looks at the Service, its pods and the gateway, refuses what would harm the gateway, applies,
-    and waits until every ready gateway pod's own Envoy has it. Run it again to change a setting:
-    what is not named stays as it is, the ports and the gateway too. The defaults are those of a
-    new exposure. Every change is shown as `old -> new` before it is written.
+    Checks the Service, its pods and the gateway, and writes nothing that could harm the gateway.
+    Then writes the objects, and waits until the Envoy of every ready gateway pod has them.
+
+    Run it again to change a setting. Settings that you do not name stay as they are; the defaults
+    below are for new exposures. Each change is shown as `old -> new` before it is written.
     """
     check_dns_label(service, "Service")
     if name:
@@ -222,14 +224,14 @@ def _refuse_declared(existing: Existing) -> None:
     namespace, name = existing.namespace, existing.name
     annotate = f"kubectl annotate service -n {namespace} {name}"
     raise Refused(
-        f"exposure {name} was made by the controller, because annotation {EXPOSE_ANNOTATION} of "
-        f"Service {namespace}/{name} declares it; nothing was written",
+        f"exposure {name} is managed by the controller, because Service {namespace}/{name} has "
+        f"the annotation {EXPOSE_ANNOTATION}; nothing was written",
         hints=[
             f"to change it: {annotate} --overwrite {EXPOSE_ANNOTATION}=PORTS (other settings: "
             "annotations kubectl-istio-udp/OPTION)",
-            f"to manage it by command line: {annotate} {EXPOSE_ANNOTATION}-, then kubectl "
-            f"istio-udp delete -n {namespace} {name} if no controller runs any more, then expose "
-            "it again",
+            f"to manage it by command line: {annotate} {EXPOSE_ANNOTATION}-, then (if no "
+            f"controller runs any more) kubectl istio-udp delete -n {namespace} {name}, then "
+            "expose it again",
         ],
     )
 
@@ -265,7 +267,7 @@ def check_plan(planned: Plan, snapshot: Snapshot) -> None:
     findings = check_expose(planned.exposure, snapshot)
     discovery = planned.exposure.spec.discovery.value
     because = f": {planned.reason}" if planned.reason else ""
-    refuse_or_tell(findings, f"endpoints are found by {discovery}{because}")
+    refuse_or_tell(findings, f"endpoint discovery: {discovery}{because}")
 
 
 def _write(
@@ -341,8 +343,8 @@ def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
     found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
     if found is None or readable(found, ExposureSpec) != spec:
         raise ClusterError(
-            f"exposure {spec.name} was changed by somebody else meanwhile",
-            hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
+            f"exposure {spec.name} was modified concurrently",
+            hints=[f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
         )
 
 

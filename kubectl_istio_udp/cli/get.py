@@ -41,11 +41,12 @@ def command(
 ) -> None:
     """List exposures, responses and access logs.
 
-    NAME is an exposure; response/NAME and accesslog/NAME are the others. STATUS is ok, or names
-    what is wrong: NoEndpoints, NotProgrammed, NoAddress, Conflict, Unreadable, NoService, or an
-    object that is missing. With -o wide, yaml and json every gateway pod's Envoy is asked too; in
-    yaml and json each has its conditions, and the objects that it consists of. Without names, what
-    runs that stopped half-way left behind is listed too, with what removes it.
+    NAME is an exposure; for other kinds use response/NAME or accesslog/NAME.
+
+    STATUS is ok, or one of NoEndpoints, NotProgrammed, NoAddress, Conflict, Unreadable, NoService,
+    or Missing and the kind of the missing object. -o wide, yaml and json also ask the Envoy of
+    every gateway pod. -o yaml and json print conditions and objects. Without names, it also lists
+    what killed runs left behind, and how to remove it.
     """
     from kubectl_istio_udp.kube.parallel import in_parallel
     from kubectl_istio_udp.output import printing
@@ -71,7 +72,7 @@ def command(
     )
     if not tables and not state.strays and not leftovers:
         where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
-        printing.note(f"there is nothing of ours{where}")
+        printing.note(f"No exposures, responses or access logs found{where}.")
         return
     click.echo("\n\n".join([*tables, *_strays(state.strays), *_left_behind(leftovers)]))
 

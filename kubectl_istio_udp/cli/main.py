@@ -19,16 +19,16 @@ from kubectl_istio_udp.output.escape import escaping
 # is felt at every command.
 VERBS = {
     "expose": "Make a Service's UDP ports reachable through an Istio gateway.",
-    "verify": "Prove that things do what they are for, and name what is broken.",
-    "direct": "Query pods around the gateway, or let the gateway answer HTTP itself.",
-    "access-log": "Have proxies log long TCP connections periodically.",
+    "verify": "Test exposures, responses and access logs end to end, and show what is broken.",
+    "direct": "Query pods directly, or have the gateway answer HTTP requests itself.",
+    "access-log": "Make proxies log open TCP connections periodically.",
     "get": "List exposures, responses and access logs.",
-    "describe": "Show everything about them.",
-    "delete": "Take them away.",
-    "controller": "Keep what Services' annotations declare exposed, from within the cluster.",
-    "demo": "Show the whole job on this machine, with a real Envoy and no cluster.",
-    "validate": "Ask a real Envoy whether it accepts EnvoyFilters; needs no cluster.",
-    "samples": "Apply, delete or print a DNS server and a network tool to try this with.",
+    "describe": "Show the details of exposures, responses and access logs.",
+    "delete": "Delete exposures, responses and access logs.",
+    "controller": "Expose Services by annotation, from within the cluster.",
+    "demo": "Expose and verify a Service on this machine, with a real Envoy and no cluster.",
+    "validate": "Check with a real Envoy whether it accepts EnvoyFilters, without a cluster.",
+    "samples": "Apply, delete or print a sample DNS server and network tool.",
     "version": "Print the version.",
 }
 BROKEN_PIPE = 141
@@ -67,10 +67,10 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 def cli() -> None:
-    """Expose UDP Services through an Istio gateway, and prove that they answer.
+    """Expose UDP Services through an Istio gateway, and verify that they answer.
 
-    Exit codes: 0 done; 1 the answer is no (a probe failed); 2 the command line must change;
-    3 the cluster (or Envoy) refused, or cannot be reached.
+    Exit codes: 0 success; 1 a check or probe failed; 2 invalid command line; 3 the cluster or
+    Envoy rejected the request, or could not be reached.
     """
 
 
@@ -118,7 +118,5 @@ def _main(arguments: Sequence[str]) -> None:
         if meta.get("verbose"):
             raise
         click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
-        click.echo(
-            "  this is a bug; to see where it comes from: the same command with -v", err=True
-        )
+        click.echo("  this is a bug; to see where it comes from, run the command with -v", err=True)
         sys.exit(IstioUdpError.exit_code)

@@ -161,15 +161,15 @@ def _documents(file: str, node: yaml.Node, data: Any) -> Iterator[Document | Unr
     twice = _twice(node)
     if twice is not None:
         place = Place(file, twice.start_mark.line + 1, twice.start_mark.column + 1)
-        yield Unreadable(place, f"key {twice.value!r} is there twice")
+        yield Unreadable(place, f"duplicate key {twice.value!r}")
         return
     if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
-        yield Unreadable(document.place(()), "this is no Kubernetes object: it has no kind")
+        yield Unreadable(document.place(()), "this is not a Kubernetes object: it has no kind")
         return
     try:
         json.dumps(data, allow_nan=False)
     except (TypeError, ValueError):
-        yield Unreadable(document.place(()), "it holds what JSON, and so the API, cannot say")
+        yield Unreadable(document.place(()), "it has values that JSON, and so the API, cannot hold")
         return
     items = data.get("items")
     if data["kind"].endswith("List") and isinstance(items, list):

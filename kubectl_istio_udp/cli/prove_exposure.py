@@ -54,7 +54,7 @@ def prove_exposure(
         )
     except NotFound as error:
         error.hints = (
-            "the exposure is left over; take it away: "
+            "the exposure has no Service any more; delete it: "
             f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
         )
         raise

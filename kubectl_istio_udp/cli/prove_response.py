@@ -45,7 +45,7 @@ def prove_response(
     verdict = judge_response(results)
     if existing.missing:
         verdict = Verdict(
-            False, verdict.broken, f"{existing.missing[0]} is missing; run the same command again"
+            False, verdict.broken, f"{existing.missing[0]} is missing; run direct response again"
         )
     elif verdict.broken:
         why = why_not_answered(api, spec, verdict.broken)

@@ -32,7 +32,7 @@ def decide_until_it_fits(decide_and_write: Callable[[], None]) -> None:
             decide_and_write()
             return
         except Overtaken as error:
-            note(f"{error.message}, because another run was quicker; deciding again")
+            note(f"{error.message}, because another run was faster; deciding again")
     decide_and_write()
 
 

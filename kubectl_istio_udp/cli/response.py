@@ -39,20 +39,20 @@ _FLAGS = {
 
 @click.command("response")
 @click.argument("path")
-@click.option("--status", type=int, help="HTTP status, 200 to 599.  [default: 200]")
-@click.option("--body", metavar="TEXT", help="Body of the answer; '' for none.")
+@click.option("--status", type=int, help="HTTP status to answer, 200 to 599.  [default: 200]")
+@click.option("--body", metavar="TEXT", help="Body to answer; '' for none.")
 @click.option(
     "--body-file",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="File with the body; - reads standard input.",
 )
-@click.option("--binary", is_flag=True, help="The body need not be text.")
+@click.option("--binary", is_flag=True, help="Accept a body that is not UTF-8 text.")
 @click.option(
     "--header",
     "headers",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Header of the answer; repeatable. Those that are named replace all former ones.",
+    help="Header to answer; repeatable. Replaces all headers that the response has.",
 )
 @click.option(
     "--prefix/--no-prefix",
@@ -63,13 +63,13 @@ _FLAGS = {
     "--host",
     "hosts",
     multiple=True,
-    help="Host that the requests are for; repeatable.  [default: *]",
+    help="Host of the requests to answer; repeatable.  [default: *]",
 )
 @click.option(
     "--mesh",
     is_flag=True,
-    help="Answer inside the mesh, at the clients' sidecars, in place of a gateway; --host is "
-    "then a Service, such as ratings.prod.svc.cluster.local.",
+    help="Answer at the clients' sidecars instead of at a gateway. --host is then a Service, for "
+    "example ratings.prod.svc.cluster.local.",
 )
 @options.gateway_options
 @click.option(
@@ -80,15 +80,15 @@ _FLAGS = {
 @click.option(
     "--create-gateway",
     is_flag=True,
-    help="Make an Istio Gateway with a server on that port where there is none.",
+    help="Create an Istio Gateway with an HTTP server on that port, if there is none.",
 )
 @click.option(
     "--api",
     type=click.Choice(["auto", "virtualservice", "envoyfilter"]),
-    help="What makes Istio answer. auto: a VirtualService from Istio 1.15 on, an EnvoyFilter "
-    "before. An EnvoyFilter's answer goes before every VirtualService's route.  [default: auto]",
+    help="Istio API to use. auto: VirtualService for Istio 1.15 and newer, else EnvoyFilter. An "
+    "EnvoyFilter takes precedence over the routes of all VirtualServices.  [default: auto]",
 )
-@click.option("--name", help="Name of the response; else made from the path.")
+@click.option("--name", help="Name of the response.  [default: made from the path]")
 @applying_options(waiting=True)
 @options.cluster_options
 def command(
@@ -110,11 +110,13 @@ def command(
     applying: Applying,
     common: options.Common,
 ) -> None:
-    """Have a gateway, or the sidecars of the mesh, answer HTTP requests for PATH themselves.
+    """Have a gateway, or the sidecars of the mesh, answer HTTP requests for PATH.
 
-    Says beforehand whether this response or somebody else's VirtualService would answer, and
-    refuses what would take other paths of a host away from it. `direct /PATH` is short for it.
-    Run it again to change a setting; what is not named stays as it is.
+    Checks first whether this response or an existing VirtualService would answer, and writes
+    nothing that would make other paths of a host unreachable.
+
+    Run it again to change a setting. Settings that you do not name stay as they are. `direct
+    /PATH` is short for `direct response /PATH`.
     """
     from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.checks.response import check_response
@@ -128,7 +130,7 @@ def command(
     _answer(*named, None)  # which refuses what is wrong before anything is sent
     at_gateway = bool(create_gateway or gateway.name or gateway.selector)
     if mesh and at_gateway:
-        raise UsageError("--mesh answers at sidecars; it does not go with a gateway's options")
+        raise UsageError("--mesh answers at sidecars and cannot be combined with gateway options")
     if name:
         check_dns_label(name, "response")
     server = common.connect()
@@ -152,7 +154,7 @@ def command(
     snapshot = read_response_snapshot(server, request, gateway)
     planned = plan_response(request, snapshot)
     response = planned.response
-    decided = f"answered by {response.spec.api.value} ({planned.reason})"
+    decided = f"Istio API: {response.spec.api.value} ({planned.reason})"
     refuse_or_tell(check_response(response, snapshot), decided)
     spec = response.spec
     if before:
@@ -173,7 +175,7 @@ def command(
     )
     if applying.dry_run == "none" and applying.output is None:
         click.echo(
-            f"prove it: kubectl istio-udp verify -n {spec.namespace} response/{spec.name}", err=True
+            f"test it: kubectl istio-udp verify -n {spec.namespace} response/{spec.name}", err=True
         )
 
 
@@ -196,18 +198,18 @@ def _read_existing(
     kept = read_content(found[0].objects, spec) if content is None else b""
     if kept is None:
         raise UsageError(
-            f"the body of response {name} cannot be read back from its objects",
-            hints=["name it again: --body or --body-file; or none: --body ''"],
+            f"the body of response {name} cannot be read from its objects",
+            hints=["name the body again: --body or --body-file; for no body: --body ''"],
         )
     return spec, kept
 
 
 def _content(body: str | None, body_file: str | None, binary: bool) -> bytes | None:
     if body is not None and body_file is not None:
-        raise UsageError("--body and --body-file do not go together")
+        raise UsageError("--body and --body-file cannot be combined")
     if body_file is None:
         if binary and body is None:
-            raise UsageError("--binary is about a body", hints=["give one: --body-file FILE"])
+            raise UsageError("--binary needs a body", hints=["name one: --body-file FILE"])
         return None if body is None else body.encode(errors="surrogateescape")
     try:
         if body_file == "-":

@@ -18,10 +18,10 @@ _image_options = options.options(
 
 @click.group("samples")
 def command() -> None:
-    """Apply, delete or print a DNS server and a network tool to try this with.
+    """Apply, delete or print a sample DNS server and network tool.
 
-    A CoreDNS Deployment that answers foo.bar.com behind Service coredns (53/UDP), and a pod
-    network-tool that has dig.
+    The DNS server is CoreDNS behind the Service coredns (53/UDP), and answers for foo.bar.com. The
+    network tool is a pod with dig, curl and nc.
     """
 
 
@@ -63,7 +63,7 @@ def apply_command(
                 outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
     except ApplyConflict as error:
         error.hints = (
-            "it is not one of our samples; try another namespace: -n NAMESPACE",
+            "it does not belong to the samples; use another namespace: -n NAMESPACE",
             *error.hints[2:],
         )
         raise
@@ -84,7 +84,7 @@ def apply_command(
 @options.dry_run_option
 @options.cluster_options
 def delete_command(*, dry_run: str, common: options.Common) -> None:
-    """Delete the samples; what is not ours stays."""
+    """Delete the samples, and no other objects."""
     from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
     from kubectl_istio_udp.output import printing
 
@@ -96,7 +96,9 @@ def delete_command(*, dry_run: str, common: options.Common) -> None:
         if there is None:
             continue
         if (there["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
-            printing.warn(f"{printing.resource(kind, name)} is not one of our samples; it stays")
+            printing.warn(
+                f"{printing.resource(kind, name)} does not belong to the samples; it stays"
+            )
             continue
         if dry_run != "client":
             api.delete(kind, namespace, name, dry_run=dry_run == "server")
@@ -108,7 +110,7 @@ def delete_command(*, dry_run: str, common: options.Common) -> None:
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace.")
 @options.output_option("yaml", "json", default="yaml")
 def print_command(*, coredns_image: str, tool_image: str, namespace: str, output: str) -> None:
-    """Print the samples' manifests; needs no cluster."""
+    """Print the manifests of the samples, without a cluster."""
     from kubectl_istio_udp.output import printing
 
     found: Sequence[dict[str, Any]] = samples(namespace, coredns_image, tool_image)

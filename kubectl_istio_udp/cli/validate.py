@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 @options.output_option("text", "json", default="text")
 @options.verbose_option
 def command(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> int:
-    """Ask a real Envoy whether it accepts EnvoyFilters, before a gateway gets them.
+    """Check with a real Envoy whether it accepts EnvoyFilters, without a cluster.
 
-    For any EnvoyFilter, whoever wrote it; needs no cluster. Names the line of each field at fault.
-    Exits 0 when every one is accepted, 1 when one is refused, 2 when there is none, 3 when there
-    is no Envoy on this machine.
+    Works for all EnvoyFilters, not only for those of this plugin. Prints the line of each field
+    that Envoy rejects.
+
+    Exits with 0 if Envoy accepts all, 1 if it rejects one, 2 if the files have no EnvoyFilter, 3
+    if there is no Envoy on this machine.
     """
     from kubectl_istio_udp.envoy import binary
     from kubectl_istio_udp.envoy.validate import validate
 
     if not filenames:
         raise UsageError(
-            "which files?",
-            hints=["name them: kubectl istio-udp validate -f FILE; -f - reads stdin"],
+            "missing -f FILE",
+            hints=["name the files: kubectl istio-udp validate -f FILE; -f - reads stdin"],
         )
     program = binary.need_envoy(envoy)
     version = binary.version(program)
@@ -47,8 +49,8 @@ def command(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> in
     filters = [document for document in documents if document.data["kind"] == "EnvoyFilter"]
     if not filters and not broken:
         raise UsageError(
-            f"there is no EnvoyFilter in {', '.join(filenames)}",
-            hints=[f"passed over: {_passed_over(documents)}"] if documents else [],
+            f"no EnvoyFilter found in {', '.join(filenames)}",
+            hints=[f"other objects: {_passed_over(documents)}"] if documents else [],
         )
     report = validate(program, [document.data for document in filters])
     refused = [
@@ -116,9 +118,9 @@ def _print(
     count = f"{len(filters)} EnvoyFilter{'s' if len(filters) != 1 else ''}"
     if refused:
         places = f"{len(refused)} place{'s' if len(refused) != 1 else ''}"
-        printing.note(f"refused at {places}, by Envoy {version} or for its form")
+        printing.note(f"rejected at {places}, by Envoy {version} or because it is malformed")
     elif unchecked:
-        click.echo(f"Envoy {version} accepts what could be checked of {count}")
+        click.echo(f"Envoy {version} accepts {count}, except for what could not be checked")
     else:
         click.echo(f"Envoy {version} accepts {count}")
 

@@ -56,11 +56,11 @@ def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]
 
     first, *others = [_told(finding, flags) for finding in refused]
     return Refused(
-        f"Envoy refuses {first}; nothing was written",
+        f"Envoy rejects {first}; nothing was written",
         hints=[
             *others,
-            f"asked was {program} ({binary.version(program)}); where the gateway's is another "
-            "version that takes it: --validate=none",
+            f"checked with {program} ({binary.version(program)}); if the gateway's Envoy is a "
+            "version that accepts it: --validate=none",
         ],
     )
 

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
-@click.option("--all", "all_names", is_flag=True, help="Everything of ours in the namespace.")
+@click.option(
+    "--all",
+    "all_names",
+    is_flag=True,
+    help="Verify all exposures, responses and access logs in the namespace.",
+)
 @options.all_namespaces_option
 @click.option(
     "--to",
     metavar="SERVICE[:PORT]",
-    help="For access logs: the Service to hold a TCP connection to; else an echo server is made "
-    "for this run.",
+    help="For access logs: Service to hold a TCP connection to.  [default: an echo server that "
+    "runs meanwhile]",
 )
 @probing.probe_options
 @options.cluster_options
@@ -38,26 +43,27 @@ def command(
     asked: probing.Asked,
     common: options.Common,
 ) -> int:
-    """Prove that exposures, responses and access logs do what they are for.
+    """Test exposures, responses and access logs end to end, and show what is broken.
 
-    From the network-tool pod. An exposure is queried hop by hop: each backend pod, then each
-    gateway pod, then the Service in front of the gateway. A response (response/NAME) is requested
-    through each gateway pod and the gateway's Service, and compared with what was asked for. For
-    an access log (accesslog/NAME) a TCP connection is held open until its lines show the
-    interval. Exits 0 only when all is as it should be.
+    Sends from the network-tool pod. An exposure is queried at each pod of the Service, at each
+    gateway pod, and at the Service in front of the gateway. A response (response/NAME) is
+    requested from each gateway pod and from the gateway's Service. For an access log
+    (accesslog/NAME) a TCP connection is held open until its lines show the interval.
+
+    Exits with 0 if every test passes, else with 1.
     """
     from kubectl_istio_udp.output import printing
 
     if bool(names) == (all_names or all_namespaces):
         raise UsageError(
-            "verify what? Give names, or --all, or -A",
-            hints=["see what there is: kubectl istio-udp get"],
+            "name what to verify, or use --all or -A",
+            hints=["list them: kubectl istio-udp get"],
         )
     api = common.connect()
     namespace = common.namespace_of(api)
     found = common.things(api, names, all_namespaces)
     if not found:
-        printing.note("there is nothing of ours to verify")
+        printing.note("No exposures, responses or access logs found.")
         return 0
     with probing.tool(api, namespace, asked, in_mesh=any(map(_in_mesh, found))) as pod:
         if len(found) == 1:

@@ -138,9 +138,9 @@ class Options:
             )
         if (self.affinity is Affinity.SOURCE_IP) != self.load_balancing.hashes:
             raise UsageError(
-                f"--affinity {self.affinity.value} does not go with "
+                f"--affinity {self.affinity.value} cannot be combined with "
                 f"--load-balancing {self.load_balancing.value}",
-                hints=["maglev and ring-hash go with --affinity source-ip, the others without it"],
+                hints=["maglev and ring-hash need --affinity source-ip; the others work without"],
             )
 
     @classmethod

@@ -77,7 +77,7 @@ class Ref:
         if kind_named and name:
             return cls(kind_named, name)
         kinds = ", ".join(f"{kind.value}/NAME" for kind in Kind)
-        raise UsageError(f"{text!r} names nothing of ours", hints=[f"write NAME or {kinds}"])
+        raise UsageError(f"unknown kind in {text!r}", hints=[f"use NAME (an exposure) or {kinds}"])
 
     def __str__(self) -> str:
         """As a user would write it."""

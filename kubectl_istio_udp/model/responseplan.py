@@ -150,8 +150,7 @@ def _check_name(request: ResponseRequest, spec: ResponseSpec, present: ResponseS
     if identity(present) != identity(spec):
         hosts, where = ", ".join(present.answer.hosts), present.gateway or "the mesh"
         raise UsageError(
-            f"response {spec.name} is there already, for {present.answer.path} of {hosts} at "
-            f"{where}",
+            f"response {spec.name} already exists, for {present.answer.path} of {hosts} at {where}",
             hints=[f"to change it: --name {spec.name}; to make another one: --name NAME"],
         )
 

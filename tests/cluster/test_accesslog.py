@@ -56,7 +56,7 @@ def test_a_namespaces_proxies_write_a_line_so_often(
 ) -> None:
     before = inventory(mesh)
     said = access_log(mesh, "--every", f"{seconds}s")
-    assert "3 proxies in reach" in said and "[U223]" in said
+    assert "applies to 3 proxies" in said and "[U223]" in said
     for to in targets:
         found = sides(mesh, "accesslog/namespace", *to)
         for side in ("client", "server"):

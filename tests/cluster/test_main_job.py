@@ -36,7 +36,7 @@ def test_from_nothing_to_the_answers_of_the_first_recipe(
     assert tool in json.loads(direct.out)["probes"][0]["answers"][0]
 
     exposed = space.expose("coredns", "-p", f"{port}:53", "--discovery", discovery)
-    assert f"endpoints are found by {discovery}" in exposed.err
+    assert f"endpoint discovery: {discovery}" in exposed.err
     name = f"udp-{space.name}-coredns"
     assert f"envoyfilter.networking.istio.io/{name} serverside-applied" in exposed.out
     address, _ = companion(space, "coredns")
@@ -129,7 +129,7 @@ def test_headless_selectorless_and_external_name(space: Space, port: int) -> Non
         [("headless", "selector"), ("bare", "endpoints"), ("outside", "dns")]
     ):
         exposed = space.expose(name, "-p", f"{port + 100 * index}:53")
-        assert f"endpoints are found by {found_by}" in exposed.err
+        assert f"endpoint discovery: {found_by}" in exposed.err
     verified = space.verify("--all")
     assert verified.code == 0, verified.both
 

@@ -76,7 +76,7 @@ def test_names_file_line_filter_and_field(run):
         f"{BROKEN}:{LINE}:13: EnvoyFilter istio-system/port-too-high: configPatches[0].patch."
         "value.address.socket_address.port_value: value must be less than or equal to 65535\n"
     )
-    assert done.err == "refused at 1 place, by Envoy 1.40.0 or for its form\n"
+    assert done.err == "rejected at 1 place, by Envoy 1.40.0 or because it is malformed\n"
 
 
 def test_reads_standard_input(run, stdin):
@@ -136,10 +136,10 @@ def test_takes_a_list_as_kubectl_gives_it(run, stdin):
         ("kind: EnvoyFilter\nspec: [\n", 3, "this is not YAML"),
         ("kind: EnvoyFilter\n\tspec: 1\n", 2, "this is not YAML"),
         ("kind: X\n--- \nb: *c\n", 3, "this is not YAML"),
-        ("- 1\n- 2\n", 1, "this is no Kubernetes object"),
-        ("kind: X\na: !!set {x, y}\n", 1, "it holds what JSON, and so the API, cannot say"),
-        ("a: &a [*a]\nkind: X\n", 1, "it holds what JSON, and so the API, cannot say"),
-        ("kind: EnvoyFilter\nspec: 1\nspec: 2\n", 3, "key 'spec' is there twice"),
+        ("- 1\n- 2\n", 1, "this is not a Kubernetes object"),
+        ("kind: X\na: !!set {x, y}\n", 1, "it has values that JSON, and so the API, cannot hold"),
+        ("a: &a [*a]\nkind: X\n", 1, "it has values that JSON, and so the API, cannot hold"),
+        ("kind: EnvoyFilter\nspec: 1\nspec: 2\n", 3, "duplicate key 'spec'"),
         ("kind: EnvoyFilter\n", 1, "it has no configPatches"),
         ("kind: EnvoyFilter\nspec: [1]\n", 2, "it has no configPatches"),
         ("kind: EnvoyFilter\nspec:\n  configPatches: 5\n", 2, "it has no configPatches"),
@@ -159,15 +159,15 @@ def test_says_where_a_file_is_no_envoy_filter(run, stdin, text, line, said):
 def test_nothing_to_validate_is_wrong_usage(run, stdin, text):
     stdin(text)
     done = run("validate", "-f", "-")
-    assert (done.code, "there is no EnvoyFilter in -" in done.err) == (2, True)
+    assert (done.code, "no EnvoyFilter found in -" in done.err) == (2, True)
 
 
 def test_wrong_files_are_wrong_usage(run, tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty").mkdir()
-    assert "which files?" in run("validate").err
+    assert "missing -f FILE" in run("validate").err
     for words, said in (
-        ([], "which files?"),
+        ([], "missing -f FILE"),
         (["-f", str(tmp_path / "none.yaml")], "No such file"),
         (["-f", str(tmp_path / "binary.yaml")], "it is not text in UTF-8"),
         (["-f", str(tmp_path / "empty")], "the directory has no file"),
@@ -229,7 +229,7 @@ def test_says_what_it_could_not_check(run, file, entry, said):
     done = run("validate", "-f", file(envoy_filter(entry, patch("CLUSTER", cluster("good")))))
     assert (done.code, done.out) == (
         0,
-        "Envoy 1.40.0 accepts what could be checked of 1 EnvoyFilter\n",
+        "Envoy 1.40.0 accepts 1 EnvoyFilter, except for what could not be checked\n",
     )
     assert done.err.startswith("Warning: ")
     assert said in done.err

@@ -141,7 +141,7 @@ def test_keep_runs_until_it_is_told_to_end_and_leaves_nothing(temporary, word):
 def test_interrupted_half_way_leaves_nothing(temporary):
     port = free_port()
     with started(temporary, "-p", f"{port}:53") as process:
-        read_until(process.stdout, "has it")
+        read_until(process.stdout, "has the listener")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=SECONDS)
         assert (process.returncode, "Traceback" in err) == (130, False)
@@ -268,7 +268,7 @@ def test_takes_service_pods_and_gateway_from_files(temporary, tmp_path):
         ("", (), "the manifests have no Service with a UDP port"),
         ("kind: Service\nmetadata: {}\n", (), "this Service has no name"),
         ("{", (), "this is not YAML"),
-        ("hello", (), "this is no Kubernetes object"),
+        ("hello", (), "this is not a Kubernetes object"),
         (yaml.safe_dump(service("a")), (), "the manifests have no pod of Service a"),
         (yaml.safe_dump_all([service("a"), service("b")]), (), "which Service? The manifests have"),
         (yaml.safe_dump(service("a")), ("b",), "no Service b with a UDP port"),

@@ -45,7 +45,7 @@ def no_envoy(monkeypatch, tmp_path):
 def test_what_envoy_refuses_is_not_written(server, run, broken, mode, more):
     done = run(*EXPOSE, f"--validate={mode}", *more)
     assert (done.code, done.out) == (3, "")
-    assert "error: Envoy refuses --idle-timeout (" in done.err
+    assert "error: Envoy rejects --idle-timeout (" in done.err
     assert "duration must end with a single 's'); nothing was written" in done.err
     assert "--validate=none" in done.err
     assert server.all("EnvoyFilter") == server.all("ServiceEntry") == []

@@ -65,9 +65,9 @@ def test_of_a_namespace(run, mesh):
     done = run("access-log")
     assert (done.code, done.out) == (0, APPLIED)
     lines = done.err.splitlines()
-    assert lines[0] == "2 proxies in reach; set by access_log_options"
+    assert lines[0] == "applies to 2 proxies, by access_log_options"
     assert "U223" in lines[1] and "2 proxies have open now are closed within 45s" in lines[1]
-    assert lines[-1] == "prove it: kubectl istio-udp verify -n default accesslog/namespace"
+    assert lines[-1] == "test it: kubectl istio-udp verify -n default accesslog/namespace"
     assert interval(mesh) == ("ANY", options("5s"))
     assert "workloadSelector" not in mesh.get("EnvoyFilter", "default", NAME)["spec"]
 
@@ -89,7 +89,7 @@ def test_of_one_direction(run, mesh, words, context):
 def test_of_pods_with_labels(run, mesh):
     done = run("access-log", "-l", "app=web", "--every", "1m")
     assert done.code == 0
-    assert done.err.startswith("1 proxy in reach; ")
+    assert done.err.startswith("applies to 1 proxy, ")
     assert "1 proxy has open now" in done.err
     assert done.err.splitlines()[-1].endswith("accesslog/app-web --to SERVICE")
     found = mesh.get("EnvoyFilter", "default", "accesslog-default-app-web")
@@ -101,7 +101,7 @@ def test_of_the_whole_mesh(run, mesh):
     mesh.put(sidecar_pod("far", namespace="prod"))
     done = run("access-log", "--mesh")
     assert done.code == 0
-    assert done.err.startswith("4 proxies in reach; ")
+    assert done.err.startswith("applies to 4 proxies, ")
     assert "verify -n lab accesslog/mesh" in done.err
     assert filters(mesh) == {("lab", "accesslog-lab-mesh")}
 
@@ -118,7 +118,7 @@ def test_of_the_whole_mesh(run, mesh):
 def test_of_a_gateway(run, mesh, words):
     done = run("access-log", *words, "--name", "gw")
     assert done.code == 0
-    assert done.err.startswith("1 proxy in reach; ")
+    assert done.err.startswith("applies to 1 proxy, ")
     ((namespace, name),) = filters(mesh)
     assert namespace == ROOT
     assert interval(mesh, namespace, name)[0] == "GATEWAY"
@@ -129,7 +129,7 @@ def test_of_a_gateway(run, mesh, words):
 def test_an_old_proxy_gets_the_field_it_knows(run, mesh):
     mesh.put(sidecar_pod("old", version="1.17.8"))
     done = run("access-log")
-    assert "set by access_log_flush_interval" in done.err
+    assert "by access_log_flush_interval" in done.err
     assert interval(mesh) == ("ANY", {"access_log_flush_interval": "5s"})
 
 
@@ -187,7 +187,7 @@ def test_warns_where_no_line_will_appear(run, mesh):
 def test_warns_where_nobody_is_in_reach(run, mesh, words, where):
     done = run("access-log", *words)
     assert done.code == 0
-    assert done.err.startswith("0 proxies in reach; ")
+    assert done.err.startswith("applies to 0 proxies, ")
     assert "U222" in done.err and where in done.err
     assert "U223" not in done.err
 
@@ -195,11 +195,20 @@ def test_warns_where_nobody_is_in_reach(run, mesh, words, where):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mesh", "--gateway", "a"], "--mesh and --gateway do not go together"),
-        (["--mesh", "--gateway-selector", "a=b"], "--mesh and --gateway do not go together"),
-        (["--mesh", "-n", "lab"], "--mesh and -n do not go together: the mesh is all namespaces"),
-        (["--gateway", "a", "-l", "b=c"], "a gateway has its own labels; -l does not go with it"),
-        (["-n", ROOT], f"an EnvoyFilter in {ROOT}, the mesh's root namespace, reaches every proxy"),
+        (["--mesh", "--gateway", "a"], "--mesh cannot be combined with --gateway"),
+        (["--mesh", "--gateway-selector", "a=b"], "--mesh cannot be combined with --gateway"),
+        (
+            ["--mesh", "-n", "lab"],
+            "--mesh cannot be combined with -n: it already includes all namespaces",
+        ),
+        (
+            ["--gateway", "a", "-l", "b=c"],
+            "-l cannot be combined with --gateway: a gateway has its own labels",
+        ),
+        (
+            ["-n", ROOT],
+            f"an EnvoyFilter in {ROOT}, the mesh's root namespace, applies to every proxy",
+        ),
         (["-l", "app"], "--selector 'app' is not KEY=VALUE"),
         (["--every", "500us"], "'--every'"),
         (["--every", "0"], "under 1ms, the least that Envoy takes"),
@@ -453,7 +462,7 @@ def test_verify_with_a_server_for_one_run(run, mesh, proxies):
     run(*EVERY)
     before = mesh.there()
     done = run("verify", "accesslog/namespace")
-    assert (done.code, last(done)) == (0, "accesslog/namespace: lines come every 0.2s")
+    assert (done.code, last(done)) == (0, "accesslog/namespace: a line every 0.2s")
     rows = table(done.out)
     assert rows[0] == ["SIDE", "PROXY", "IN", "REACH", "LINES", "INTERVAL", "LAST", "LINE"]
     assert rows[1][:5] == ["client", "default/network-tool", "yes", "4", "0.20s"]
@@ -494,13 +503,13 @@ def test_verify_with_a_service(run, proxies, database, to):
         (
             "db-1",
             (500, 1000, 1500, 2000),
-            "the server's proxy default/db-1 wrote one every 0.50s, not every 0.2s",
+            "the server's proxy default/db-1 wrote a line every 0.50s, not every 0.2s",
         ),
-        ("db-1", (), "the server's proxy default/db-1 wrote no line of an open connection"),
+        ("db-1", (), "the server's proxy default/db-1 wrote no line for an open connection"),
         (
             "network-tool",
             (200,),
-            "the client's proxy default/network-tool wrote one line of an open connection",
+            "the client's proxy default/network-tool wrote one line for an open connection",
         ),
     ],
 )
@@ -517,7 +526,7 @@ def test_verify_of_one_direction_expects_silence_of_the_other(run, proxies, data
     proxies.ages = {"db-2": ()}
     done = run("verify", "accesslog/namespace-inbound", "--to", "db")
     assert done.code == 1
-    says = "the client's proxy default/network-tool is out of reach and writes all the same"
+    says = "writes lines although the access log does not apply to it"
     assert says in last(done)
     # The one line at a connection's end is everybody's.
     proxies.ages["network-tool"] = (800,)
@@ -530,7 +539,7 @@ def test_verify_of_labels_needs_a_service(run, proxies, database):
     run(*EVERY, "-l", "app=db")
     done = run("verify", "accesslog/app-db")
     assert done.code == 2
-    assert "accesslog/app-db reaches only pods with certain labels" in done.err
+    assert "accesslog/app-db applies only to pods with certain labels" in done.err
     assert "--to [NAMESPACE/]SERVICE[:PORT]" in done.err
     proxies.ages = {"network-tool": (), "db-2": ()}
     done = run("verify", "accesslog/app-db", "--to", "db")
@@ -542,7 +551,7 @@ def test_verify_where_nobody_is_in_reach(run, mesh, proxies, database):
     run(*EVERY, "-l", "app=other")
     done = run("verify", "accesslog/app-other", "--to", "db")
     assert done.code == 1
-    assert "is in reach, so that no line would show" in last(done)
+    assert "nor to the server, so no line would appear" in last(done)
     assert proxies.holds == []
 
 

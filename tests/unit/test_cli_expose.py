@@ -48,7 +48,7 @@ def test_writes_waits_and_says_where_clients_reach_it(run, server, fakes):
         *[f"{line} serverside-applied" for line in LINES],
         "clients reach coredns:53 at 203.0.113.5:5300/UDP",
     ]
-    assert done.err.splitlines()[0] == "endpoints are found by selector"
+    assert done.err.splitlines()[0] == "endpoint discovery: selector"
     assert "[U301]" in done.err
     assert written(server) == KEYS
     assert ["pilot-agent", "request", "GET", f"config_dump?name_regex={NAME}-.*"] in fakes.commands
@@ -151,7 +151,10 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(run, server, fakes):
         ([*EXPOSE, "--max-sessions", "0"], "--max-sessions 0 is not in"),
         ([*EXPOSE, "--idle-timeout", "0"], "--idle-timeout must be at least 1ms"),
         ([*EXPOSE, "--max-datagram-size", "70000"], "--max-datagram-size 70000 is not in"),
-        ([*EXPOSE, "--affinity", "source-ip", "--load-balancing", "random"], "does not go with"),
+        (
+            [*EXPOSE, "--affinity", "source-ip", "--load-balancing", "random"],
+            "cannot be combined with",
+        ),
         ([*EXPOSE, "--remove-port", "5300"], "gateway port 5300 is in -p and in --remove-port"),
         ([*EXPOSE, "--remove-port", "x"], "gateway port 'x' is not a number"),
         ([*EXPOSE, "--gateway-selector", "nonsense"], "--gateway-selector 'nonsense' is not KEY"),
@@ -173,7 +176,7 @@ def test_a_bad_value_is_2_and_sends_nothing(run, server, words, message):
         ([*EXPOSE, "--gateway", "edge"], 3, "no gateway named edge"),
         ([*EXPOSE, "--gateway-selector", "a=b"], 3, "no Istio ingress gateway"),
         (["expose", "coredns", "--gateway-service", "none"], 2, "may not bind port 53"),
-        ([*EXPOSE, "--load-balancing", "maglev"], 2, "does not go with"),
+        ([*EXPOSE, "--load-balancing", "maglev"], 2, "cannot be combined with"),
         ([*EXPOSE, "--name", "x" * 63], 0, ""),
     ],
 )
@@ -222,7 +225,7 @@ def test_warnings_and_reasons_are_on_stderr(run, server):
     del bare["spec"]["selector"]
     server.put(bare, endpoint_slice(endpoint("192.0.2.1", ready=False)))
     done = run(*EXPOSE)
-    assert "endpoints are found by endpoints: the Service has no selector" in done.err
+    assert "endpoint discovery: endpoints: the Service has no selector" in done.err
     assert "Warning: Service default/coredns has no ready endpoint for port 53/UDP" in done.err
     assert "[U202]" in done.err
     assert "Warning" not in done.out
@@ -296,7 +299,7 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(run, server, fake
     monkeypatch.setattr("kubectl_istio_udp.cluster.waiting.time.sleep", interrupt)
     done = run(*EXPOSE, "--validate=none")
     assert done.code == 130
-    assert "what was applied stays" in done.err
+    assert "the objects stay applied" in done.err
     assert "kubectl istio-udp get -n default coredns" in done.err
     assert written(server) == KEYS
 
@@ -395,7 +398,7 @@ def test_who_was_overtaken_hears_of_it(api, server):
     mine = plan_of().exposure.spec
     theirs = plan_of(ports=[PortRequest(5399)]).exposure
     server.put(dict(envoy_filter(theirs)))
-    with pytest.raises(ClusterError, match="changed by somebody else meanwhile"):
+    with pytest.raises(ClusterError, match="modified concurrently"):
         expose._check_not_overtaken(api, mine)
     server.put(dict(envoy_filter(plan_of().exposure)))
     expose._check_not_overtaken(api, mine)

@@ -101,15 +101,15 @@ def test_the_objects_of_all(run, things, form):
 def test_a_name_goes_with_one_namespace(run, things, verb):
     done = run(verb, "-A", "response/hello")
     assert done.code == 2
-    assert "a name and -A do not go together" in done.err
-    assert "say which namespace: -n NAMESPACE" in done.err
+    assert "names cannot be combined with -A" in done.err
+    assert "name the namespace: -n NAMESPACE" in done.err
 
 
 @pytest.mark.parametrize("verb", ["get", "describe", "delete", "verify"])
 def test_a_kind_that_is_none_of_ours(run, things, verb):
     done = run(verb, "pod/x")
     assert done.code == 2
-    assert "'pod/x' names nothing of ours" in done.err
+    assert "unknown kind in 'pod/x'" in done.err
     assert "exposure/NAME, response/NAME, accesslog/NAME" in done.err
 
 
@@ -189,7 +189,7 @@ def test_describes_a_gateway_that_cannot_be_asked(run, things, fakes):
 def test_nothing_to_describe(run, words):
     done = run(*words)
     assert (done.code, done.out) == (0, "")
-    assert done.err == "there is nothing of ours to describe\n"
+    assert done.err == "No exposures, responses or access logs found.\n"
 
 
 # -- verify and delete --------------------------------------------------------------------------
@@ -257,4 +257,4 @@ def test_an_access_log_is_verified_by_a_tool_with_a_sidecar(run, things):
 @pytest.mark.parametrize("word", ["response", "responses", "Responses"])
 def test_a_kind_alone_lists_those_of_the_kind(run, word):
     done = run("get", word)
-    assert done.code == 0 and "there is nothing of ours" in done.err
+    assert done.code == 0 and "No exposures, responses or access logs found" in done.err

@@ -138,8 +138,11 @@ def test_the_context_gives_the_namespace_and_n_overrides_it(run, server, kubecon
     config = yaml.safe_load(kubeconfig.read_text())
     config["contexts"][0]["context"]["namespace"] = "lab"
     kubeconfig.write_text(yaml.safe_dump(config))
-    assert "there is nothing of ours in namespace lab" in run("get").err
-    assert "there is nothing of ours in namespace default" in run("get", "-n", "default").err
+    assert "No exposures, responses or access logs found in namespace lab" in run("get").err
+    assert (
+        "No exposures, responses or access logs found in namespace default"
+        in run("get", "-n", "default").err
+    )
 
 
 def test_who_is_impersonated_goes_with_every_request(run, server):
@@ -159,7 +162,7 @@ def test_an_unexpected_error_is_one_line(run, monkeypatch):
     done = run("get")
     assert done.code == 3
     assert done.err.startswith("error: unexpected ZeroDivisionError: division by zero\n")
-    assert "the same command with -v" in done.err
+    assert "run the command with -v" in done.err
 
 
 @pytest.mark.parametrize(("flags", "shown"), [([], False), (["-v"], True)])

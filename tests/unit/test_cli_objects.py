@@ -96,8 +96,8 @@ def test_lists_all_namespaces(run):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["get"], "there is nothing of ours in namespace default\n"),
-        (["get", "-A"], "there is nothing of ours\n"),
+        (["get"], "No exposures, responses or access logs found in namespace default.\n"),
+        (["get", "-A"], "No exposures, responses or access logs found.\n"),
     ],
 )
 def test_nothing_to_list(run, words, text):
@@ -346,7 +346,7 @@ def test_what_is_not_ours_stays(run, server):
     server.put(pod("network-tool", namespace="lab", app="network-tool"))
     done = run("samples", "delete", "-n", "lab")
     assert done.code == 0
-    assert "pod/network-tool is not one of our samples; it stays" in done.err
+    assert "pod/network-tool does not belong to the samples; it stays" in done.err
     assert ("Pod", "lab", "network-tool") in server.there()
 
 

@@ -71,8 +71,8 @@ def test_writes_a_virtual_service(run, edge):
     done = run(*HELLO, "--status", "201", "--header", "Content-Type=text/plain")
     assert (done.code, done.out) == (0, f"{VIRTUAL_SERVICE} serverside-applied\n")
     assert done.err.splitlines() == [
-        "answered by virtualservice (control plane 1.31, gateway 1.31)",
-        "prove it: kubectl istio-udp verify -n default response/hello",
+        "Istio API: virtualservice (control plane 1.31, gateway 1.31)",
+        "test it: kubectl istio-udp verify -n default response/hello",
     ]
     spec = written(edge)["spec"]
     assert (spec["hosts"], spec["gateways"]) == (["*"], ["istio-system/edge"])
@@ -195,7 +195,7 @@ def test_an_envoy_filter_where_asked(run, edge):
         f"{VIRTUAL_SERVICE} serverside-applied",
         f"{ENVOY_FILTER} serverside-applied",
     ]
-    assert "answered by envoyfilter (as asked)" in done.err
+    assert "Istio API: envoyfilter (as asked)" in done.err
     (patch,) = written(edge, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
     assert patch["patch"]["operation"] == "INSERT_FIRST"
     assert patch["patch"]["value"]["direct_response"] == {
@@ -209,7 +209,7 @@ def test_an_istio_before_direct_responses_gets_an_envoy_filter(run, edge, istiod
     edge.put(istiod_pod(version=istiod), gateway_pod(image=f"istio/proxyv2:{gateway}"))
     done = run(*HELLO)
     assert done.code == 0
-    assert "answered by envoyfilter (control plane 1." in done.err
+    assert "Istio API: envoyfilter (control plane 1." in done.err
     assert written(edge, "EnvoyFilter", "istio-system")
 
 
@@ -270,7 +270,7 @@ def test_a_body_that_somebody_changed_must_be_named(run, edge):
     changed["spec"]["http"][0]["directResponse"]["body"]["string"] = "theirs"
     edge.put(changed)
     done = run("direct", "/hello", "--status", "404", "--force-conflicts")
-    assert done.code == 2 and "cannot be read back" in done.err
+    assert done.code == 2 and "cannot be read from its objects" in done.err
     assert run(*HELLO, "--force-conflicts").code == 0
 
 
@@ -312,9 +312,9 @@ def test_output_for_programs(run, edge, form, more):
         (["/x", "--status", "199"], "--status 199 is not in 200..599"),
         (["/x", "--status", "600"], "--status 600 is not in 200..599"),
         (["/x", "--status", "x"], "'x' is not a valid integer"),
-        (["/x", "--body", "a", "--body-file", "-"], "--body and --body-file do not go together"),
+        (["/x", "--body", "a", "--body-file", "-"], "--body and --body-file cannot be combined"),
         (["/x", "--body-file", "/does/not/exist"], "does not exist"),
-        (["/x", "--binary"], "--binary is about a body"),
+        (["/x", "--binary"], "--binary needs a body"),
         (["/x", "--body", "\udcff"], "the body is not text (UTF-8)"),
         (["/x", "--header", "plain"], "--header 'plain' is not NAME=VALUE"),
         (["/x", "--header", "a b=c"], "--header 'a b=c' is not NAME=VALUE"),
@@ -328,9 +328,9 @@ def test_output_for_programs(run, edge, form, more):
             ["/x", "--mesh", "--host", "a.b", "--host", "c.b"],
             "needs the host of a Service, and one",
         ),
-        (["/x", "--mesh", "--gateway", "a"], "it does not go with a gateway's options"),
-        (["/x", "--mesh", "--gateway-selector", "a=b"], "does not go with a gateway's options"),
-        (["/x", "--mesh", "--create-gateway"], "does not go with a gateway's options"),
+        (["/x", "--mesh", "--gateway", "a"], "cannot be combined with gateway options"),
+        (["/x", "--mesh", "--gateway-selector", "a=b"], "cannot be combined with gateway options"),
+        (["/x", "--mesh", "--create-gateway"], "cannot be combined with gateway options"),
         (["/x", "--name", "A_B"], "response 'A_B' is not a name that Kubernetes takes"),
         (["/x", "-n", "A_B"], "namespace 'A_B' is not a name that Kubernetes takes"),
         (["/x", "--gateway-port", "0"], "0 is not in the range"),
@@ -445,7 +445,7 @@ def test_an_interruption_while_waiting_keeps_what_was_written(run, edge, monkeyp
     monkeypatch.setattr("kubectl_istio_udp.cluster.waiting.wait_until_routed", interrupted)
     done = run(*HELLO)
     assert done.code == INTERRUPTED
-    assert "what was applied stays" in done.err
+    assert "the objects stay applied" in done.err
     assert "kubectl istio-udp get -n default response/hello" in done.err
     assert "Traceback" not in done.err
     assert written(edge)
@@ -594,7 +594,7 @@ def test_verify_tells_a_missing_object(run, edge, fakes):
     done = run("verify", "response/hello")
     assert done.code == 1
     assert done.out.splitlines()[-1] == (
-        f"response/hello: VirtualService default/{NAME} is missing; run the same command again"
+        f"response/hello: VirtualService default/{NAME} is missing; run direct response again"
     )
 
 
@@ -695,7 +695,7 @@ def test_describe(run, edge):
     run(*HELLO, "--api", "envoyfilter", "--host", "a.org")
     done = run("describe", "response/hello")
     assert done.code == 0
-    for line in ("Name:        hello", "Type:        response", "Status:      ok", "Asked for:"):
+    for line in ("Name:        hello", "Type:        response", "Status:      ok", "Settings:"):
         assert line in done.out.splitlines()
     assert ["EnvoyFilter", "istio-system", NAME] in [row[:3] for row in table(done.out)]
     assert f"route {NAME}-" in done.out

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_one_does_not_hide_the_others(run, exposed, server):
     verdicts = dict(line.split(": ", 1) for line in done.out.splitlines()[-3:])
     assert verdicts["coredns"] == "every hop answered"
     assert verdicts["gone"] == "there is no service gone in namespace default"
-    assert verdicts["mute"].startswith("which DNS name")
+    assert verdicts["mute"].startswith("missing the DNS name")
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
@@ -174,12 +174,16 @@ def test_ways_to_say_which(run, exposed, words):
 def test_which_must_be_said_once(run, words):
     done = run("verify", *words)
     assert done.code == 2
-    assert "verify what? Give names, or --all, or -A" in done.err
+    assert "name what to verify, or use --all or -A" in done.err
 
 
 def test_nothing_to_verify(run):
     done = run("verify", "--all")
-    assert (done.code, done.out, done.err) == (0, "", "there is nothing of ours to verify\n")
+    assert (done.code, done.out, done.err) == (
+        0,
+        "",
+        "No exposures, responses or access logs found.\n",
+    )
 
 
 def test_an_exposure_that_is_not_there(run, exposed):
@@ -193,7 +197,7 @@ def test_no_name_to_ask_for(run, exposed, server):
     server.put(service())
     done = run("verify", "coredns")
     assert done.code == 2
-    assert "which DNS name does Service default/coredns answer?" in done.err
+    assert "missing the DNS name to query at Service default/coredns" in done.err
     assert "--query NAME" in done.err
 
 

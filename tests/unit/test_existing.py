@@ -184,7 +184,7 @@ def test_those_of_the_same_kind_are_offered(api, server, name, message, hint):
 
 @pytest.mark.parametrize("name", ["pod/x", "response/", "/x", "a/b/c"])
 def test_a_name_of_no_kind_is_refused(api, name):
-    with pytest.raises(UsageError, match="names nothing of ours"):
+    with pytest.raises(UsageError, match="unknown kind in"):
         get_existing(api, "default", [name])
 
 

@@ -157,9 +157,12 @@ def test_another_version_is_told(version):
         ({"max_datagram_size": 65_508}, "--max-datagram-size 65508"),
         (
             {"affinity": Affinity.SOURCE_IP},
-            "source-ip does not go with --load-balancing round-robin",
+            "source-ip cannot be combined with --load-balancing round-robin",
         ),
-        ({"load_balancing": LoadBalancing.MAGLEV}, "none does not go with --load-balancing maglev"),
+        (
+            {"load_balancing": LoadBalancing.MAGLEV},
+            "none cannot be combined with --load-balancing maglev",
+        ),
     ],
 )
 def test_refuses_what_envoy_would(options, message):

@@ -170,7 +170,7 @@ class Lifecycle(RuleBasedStateMachine):
         """Shows something wherever there is anything."""
         code, text = self._run(None, "get")
         assert code == 0, text
-        nothing = "there is nothing of ours" in text
+        nothing = "No exposures, responses or access logs found" in text
         assert nothing == (self.server.state() == self.before), text
 
     def teardown(self) -> None:
@@ -180,7 +180,7 @@ class Lifecycle(RuleBasedStateMachine):
             code, text = command("delete", "--all", "--kubeconfig", str(KUBECONFIG[0]))
             assert code == 0, text
             assert self.server.state() == self.before
-            assert "there is nothing" in command("get", "--kubeconfig", str(KUBECONFIG[0]))[1]
+            assert "No exposures" in command("get", "--kubeconfig", str(KUBECONFIG[0]))[1]
         finally:
             self.server.stop()
 
@@ -306,7 +306,7 @@ def test_delete_all_finds_a_port_that_is_all_that_is_left(run, server):
     server.remove("EnvoyFilter", "istio-system", "udp-default-other")
     server.remove("ServiceEntry", "default", "udp-default-other")
     assert "kubectl istio-udp delete -n default other" in run("get", "-A").out
-    assert "nothing of ours" in run("get", "-n", "lab").err
+    assert "No exposures" in run("get", "-n", "lab").err
     assert run("delete", "--all", "-n", "lab").code == 0
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
     assert run("delete", "--all").code == 0

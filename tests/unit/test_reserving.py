@@ -310,7 +310,7 @@ def test_a_run_that_was_overtaken_decides_again(run, server, small):
     server.seen = overtake
     done = run("expose", "coredns", "-p", "5300:53", "--max-sessions", "200", "--no-wait")
     assert done.code == 3, done.err
-    assert "because another run was quicker; deciding again" in done.err
+    assert "because another run was faster; deciding again" in done.err
     assert "900 of 1000 sessions are reserved, the most by default/quick 900" in done.err
     assert reservations(server) == []
     server.seen = lambda _: None

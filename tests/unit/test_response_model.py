@@ -240,6 +240,6 @@ def test_names_of_things(text, ref):
 
 @pytest.mark.parametrize("text", ["pod/a", "response/", "/a", "a/b/c"])
 def test_names_of_no_thing(text):
-    with pytest.raises(UsageError, match="names nothing of ours") as caught:
+    with pytest.raises(UsageError, match="unknown kind in") as caught:
         Ref.parse(text)
     assert "accesslog/NAME" in caught.value.hints[0]

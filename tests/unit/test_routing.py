@@ -279,7 +279,7 @@ def test_a_name_made_from_a_path_stands_for_one_response():
     same = ResponseRequest("lab", Answer("/a/b", 404))
     assert plan_response(same, snapshot).response.spec.answer.status == 404
     for other in (Answer("/a-b", 200), Answer("/a/b", 200, hosts=("x",))):
-        with pytest.raises(UsageError, match="is there already, for /a/b") as caught:
+        with pytest.raises(UsageError, match="already exists, for /a/b") as caught:
             plan_response(ResponseRequest("lab", other), snapshot)
         assert "--name a-b" in caught.value.hints[0]
         named = ResponseRequest("lab", other, name="a-b")

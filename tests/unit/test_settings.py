@@ -77,7 +77,7 @@ def test_a_policy_follows_the_affinity_that_is_named(run, server):
         "load-balancing: ring-hash -> round-robin",
     ]
     refused = run("expose", "coredns", "--load-balancing", "maglev")
-    assert refused.code == 2 and "does not go with" in refused.err
+    assert refused.code == 2 and "cannot be combined with" in refused.err
 
 
 def test_changes_are_shown_before_anything_is_written(run, server):
@@ -172,7 +172,10 @@ def test_a_named_port_points_elsewhere():
     [
         ({"max_sessions": 0}, "max-sessions 0"),
         ({"max_sessions": 5, "expect_rate": 2.0}, "expect-rate"),
-        ({"affinity": Affinity.NONE, "load_balancing": LoadBalancing.MAGLEV}, "does not go with"),
+        (
+            {"affinity": Affinity.NONE, "load_balancing": LoadBalancing.MAGLEV},
+            "cannot be combined with",
+        ),
         ({"ports": (PortRequest(53),), "remove_ports": (53,)}, "in -p and in --remove-port"),
     ],
 )
@@ -209,10 +212,10 @@ def test_the_gateways_own_service_is_in_no_printed_manifest(run, server, dry_run
 
 def test_the_port_to_add_is_the_one_that_expose_would_write(run, server):
     done = run(*PATCH, "--dry-run", "client", "-o", "yaml")
-    (line,) = [line for line in done.err.splitlines() if "where this Service is declared" in line]
+    (line,) = [line for line in done.err.splitlines() if "to the manifest of this Service" in line]
     run(*PATCH)
     there = server.get(*OWN)["spec"]["ports"]
-    assert json.loads(line.partition("declared: ")[2]) == [
+    assert json.loads(line.partition("Service: ")[2]) == [
         port for port in there if port["protocol"] == "UDP"
     ]
 

@@ -63,7 +63,7 @@ def test_every_option_of_expose():
     [
         ({"session_log": "yes"}, "neither"),
         ({"affinity": "cookie"}, "none of none, source-ip"),
-        ({"load_balancing": "maglev"}, "does not go with"),
+        ({"load_balancing": "maglev"}, "cannot be combined with"),
         ({"gateway": "a" * 310}, "longer than 253"),
         ({"gateway": "a" * 400}, "longer than 320"),
         ({"max_datagram_size": "70000"}, "not in"),

@@ -9,11 +9,11 @@ from kubectl_istio_udp.cli.controller import install, run, status, uninstall
 
 @click.group("controller")
 def command() -> None:
-    """Keep what Services' annotations declare exposed, from within the cluster.
+    """Expose Services by annotation, from within the cluster.
 
-    Services annotated kubectl-istio-udp/expose: "5300:53" are exposed as `expose` would, kept so
-    whatever happens to pods, gateways and objects, and taken away when the annotation goes. Lists
-    of endpoints that `expose` wrote are kept fresh.
+    The controller exposes Services that have the annotation kubectl-istio-udp/expose, for example
+    "5300:53". It repairs their objects, and deletes them when the annotation is removed. It also
+    updates lists of endpoints that `expose` wrote.
     """
 
 

@@ -21,13 +21,13 @@ _USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
 
 
 @click.command("install")
-@click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="The controller's image.")
+@click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="Image of the controller.")
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="How many run; one leads.",
+    help="Number of replicas; one of them is the leader.",
 )
 @options.gateway_namespaces_option
 @options.root_namespaces_option("what the mesh's configuration says")
@@ -35,8 +35,8 @@ _USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
 @click.option(
     "--file-limit",
     type=click.IntRange(min=1),
-    help="How many files each gateway's Envoy may open.  [default: the least of what the gateways "
-    f"say; {CAREFUL_FILE_LIMIT} where they do not]",
+    help="Open-file limit of each gateway's Envoy.  [default: the lowest that a gateway reports; "
+    f"{CAREFUL_FILE_LIMIT} if none can be read]",
 )
 @options.allow_all_option
 @options.namespace_default_option
@@ -46,7 +46,7 @@ _USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
     "-o",
     "--output",
     type=click.Choice(["yaml", "json"]),
-    help="Print the manifests in place of applying them; asks no cluster.",
+    help="Print the manifests instead of applying them, without a cluster.",
 )
 @options.controller_options
 def command(
@@ -65,10 +65,10 @@ def command(
     output: str | None,
     common: options.Common,
 ) -> None:
-    """Put the controller into the cluster, with the rights it needs and no more.
+    """Install the controller in the cluster, with the rights that it needs.
 
-    ServiceAccount, Roles, Deployment, PodDisruptionBudget, NetworkPolicy. Repeating it changes
-    what is to be another. The namespace is made where it is missing.
+    Applies ServiceAccount, Roles, Deployment, PodDisruptionBudget and NetworkPolicy, and creates
+    the namespace if it does not exist. Run it again to change a setting.
     """
     from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.controllers import (
@@ -99,8 +99,8 @@ def command(
         measured = smallest_file_limit(api, gateway_namespaces)
         if measured is None:
             printing.warn(
-                f"no gateway says how many files its Envoy may open: {CAREFUL_FILE_LIMIT} are "
-                "taken for safe; if you know it, say --file-limit"
+                "could not read the open-file limit of any gateway; assuming "
+                f"{CAREFUL_FILE_LIMIT} (set it with --file-limit)"
             )
         wanted = replace(wanted, file_limit=measured or CAREFUL_FILE_LIMIT)
     wanted = replace(wanted, api_ports=api_ports(api))
@@ -146,8 +146,8 @@ def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
             return
         if time.monotonic() >= deadline:
             raise WaitTimeout(
-                f"{counts[1]} of {wanted.replicas} replicas are ready after {timeout:g}s; it stays "
-                "applied",
+                f"{counts[1]} of {wanted.replicas} replicas are ready after {timeout:g}s; the "
+                "objects stay applied",
                 hints=[
                     f"see why: kubectl describe pods -n {wanted.namespace} "
                     f"-l app.kubernetes.io/name={NAME}"

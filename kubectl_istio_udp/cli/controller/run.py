@@ -29,8 +29,8 @@ from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
     type=click.IntRange(min=1),
     default=CAREFUL_FILE_LIMIT,
     show_default=True,
-    help="How many files each gateway's Envoy may open, which bounds the sessions of all "
-    "exposures together. `install` measures it.",
+    help="Open-file limit of each gateway's Envoy, which limits the sessions of all exposures "
+    "together. `install` measures it.",
 )
 @options.allow_all_option
 @options.namespace_default_option
@@ -38,21 +38,21 @@ from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
     "--leader-elect/--no-leader-elect",
     default=True,
     show_default=True,
-    help="Work only while this process holds the Lease, of several that run.",
+    help="Write only while this replica holds the Lease.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
-    help="Where /healthz, /readyz and /metrics are answered; 0 takes any.",
+    help="Port that serves /healthz, /readyz and /metrics; 0 uses any free one.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="What is logged, as a line of JSON each, to stderr.",
+    help="Lowest level to log. Logs are lines of JSON on stderr.",
 )
 @options.controller_options
 def command(
@@ -68,10 +68,10 @@ def command(
     log_level: str,
     common: options.Common,
 ) -> None:
-    """Run the controller, in or out of the cluster, until SIGTERM or SIGINT.
+    """Run the controller, inside or outside the cluster, until SIGTERM or SIGINT.
 
-    No request takes longer than 5s, whatever --request-timeout says: one that is under way must
-    have ended before another replica leads.
+    No request takes longer than 5s, even with a larger --request-timeout: it must end before
+    another replica becomes the leader.
     """
     try:
         from kubectl_istio_udp.controller.run import REQUEST_SECONDS, Controller, Settings

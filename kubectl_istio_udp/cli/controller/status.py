@@ -13,10 +13,10 @@ from kubectl_istio_udp.render.controller import LEASE, NAME
 def command(*, common: options.Common) -> int:
     """Show whether the controller runs, and which Services it could not expose and why.
 
-    A Service counts as unmet too where an earlier request is still exposed and the latest one was
-    refused, cannot be read, or fails to be written.
+    A Service is unmet too if an earlier request is still exposed, but the latest one was refused,
+    is invalid, or could not be written.
 
-    Exits 1 where no replica leads, or a request is not met.
+    Exits with 1 if no replica is the leader, or a request is not met.
     """
     from kubectl_istio_udp.cluster.controllers import read_controller
     from kubectl_istio_udp.output import printing
@@ -25,8 +25,8 @@ def command(*, common: options.Common) -> int:
     namespace = common.namespace_of(api)
     found = read_controller(api, namespace, NAME, LEASE)
     if found.deployment is None:
-        printing.note(f"there is no controller in namespace {namespace}")
-        printing.note("  put it there: kubectl istio-udp controller install")
+        printing.note(f"No controller found in namespace {namespace}.")
+        printing.note("  install it: kubectl istio-udp controller install")
         return 1
     spec = found.deployment["spec"]
     replicas = f"{found.ready}/{spec['replicas']}"

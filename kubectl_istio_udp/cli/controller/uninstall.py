@@ -13,7 +13,7 @@ from kubectl_istio_udp.render.controller import LEASE, SELECTOR
 @click.option(
     "--keep-exposures",
     is_flag=True,
-    help="Leave what it exposed as it is; a controller that is installed again goes on with it.",
+    help="Keep the exposures; a controller that is installed again manages them.",
 )
 @click.option(
     "--timeout", type=options.DURATION, default="60s", show_default=True, help="How long to wait."
@@ -23,10 +23,10 @@ from kubectl_istio_udp.render.controller import LEASE, SELECTOR
 def command(
     *, keep_exposures: bool, timeout: Duration, dry_run: str, common: options.Common
 ) -> None:
-    """Take the controller and what it exposed out of the cluster.
+    """Remove the controller and its exposures from the cluster.
 
-    The controller ends first, then its exposures go as `delete` takes them, then its rights. The
-    Services' annotations and the namespace stay.
+    Stops the controller first, then deletes its exposures as `delete` does, then its rights. Keeps
+    the annotations of the Services, and the namespace.
     """
     from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.controllers import (
