@@ -33,7 +33,7 @@ from kubectl_istio_udp.model.service import IPV4, IPV6
 
 _HASH_LENGTH = 20
 # An entry of ours has one host and two addresses. Of an object with thousands a few are kept.
-_MOST_KEPT = 64
+_MOST_KEPT = 8
 # IPv4: reserved (RFC 1112, 240.0.0.0/4), without 240.0.0.0/8, from which istiod allocates
 # (240.240.0.0/16), and without 255.0.0.0/8 (broadcast). IPv6: the discard prefix (RFC 6666);
 # istiod allocates from 2001:2::/48.
