@@ -159,6 +159,99 @@ def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
         assert victim.says() == victim.answer
 
 
+def test_02_nor_does_one_who_knows_the_host(tenants: Tenants, victim: Victim) -> None:
+    """A ServiceEntry, a wildcard, and what else Istio lets say something of a host."""
+    mine, own = tenants.c, object_name(victim.tenant, "dns")
+    mine.apply(*who_server("thief", "192.0.2.66"))
+    (listing,) = [e for e in get("serviceentries", "-A")["items"] if e["metadata"]["name"] == own]
+    (host,) = listing["spec"]["hosts"]
+    wildcard = "*.kubectl-istio-udp.internal"
+    forged = []
+    for number, each in enumerate((host, wildcard)):
+        made = entry(f"knows-{number}", {}, "", each)
+        del made["metadata"]["annotations"]
+        made["spec"] |= {
+            "exportTo": ["*"],
+            "ports": [{"name": "port-53", "number": 53, "protocol": "TCP"}],
+            "endpoints": [{"address": pod_address(mine, "thief")}],
+        }
+        forged.append(made)
+    rule = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "knows"},
+        "spec": {
+            "host": host,
+            "exportTo": ["*"],
+            "trafficPolicy": {
+                "tls": {"mode": "SIMPLE"},
+                "connectionPool": {"tcp": {"maxConnections": 1}},
+            },
+        },
+    }
+    with victim.asked():
+        mine.make(*forged, rule)
+        eventually("it is told", lambda: "HostTaken" in events(victim.tenant, "dns"))
+        told = events(victim.tenant, "dns")
+        assert f"its namespace: {mine.name}" in told
+        assert gateway_hosts(victim.tenant, "dns", victim.tenant.ports[0]) == {
+            pod_address(victim.tenant, "dns")
+        }
+    mine.kubectl("delete", "serviceentries,destinationrules", "--all")
+    eventually("it is met again", lambda: "Exposed" in newest(victim.tenant, "dns"))
+
+
+def newest(tenant: Tenant, name: str) -> str:
+    """The newest Event of a Service."""
+    words = ("--field-selector", f"involvedObject.name={name}", "--sort-by=.lastTimestamp")
+    return kubectl("get", "events", "-n", tenant.name, *words).splitlines()[-1]
+
+
+def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """An EnvoyFilter, a reservation and a Service that say that they are the victim's."""
+    mine, theirs = tenants.c, victim.tenant
+    name = object_name(theirs, "dns")
+    selector = ",".join(f"{k}={v}" for k, v in labelled(theirs.name, "dns").items())
+    (real,) = get("envoyfilters", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
+    (front,) = get("services", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
+
+    def copy_of(manifest: dict[str, Any], **more: Any) -> dict[str, Any]:
+        about = {key: manifest["metadata"][key] for key in ("name", "labels", "annotations")}
+        return {**{k: manifest[k] for k in ("apiVersion", "kind")}, "metadata": about, **more}
+
+    reserving = copy_of(real, spec={"workloadSelector": {"labels": {"a": "b"}}})
+    reserving["metadata"] |= {
+        "name": f"reserved-{name}",
+        "annotations": {"kubectl-istio-udp/reservation": real["metadata"]["annotations"][SPEC]},
+    }
+    port = {"name": "x", "port": 53, "protocol": "UDP"}
+    forged = [
+        copy_of(real, spec=real["spec"]),
+        reserving,
+        copy_of(front, spec={"ports": [port], "selector": {"app": "thief"}}),
+    ]
+    before = own_objects(theirs)
+    with victim.asked():
+        mine.make(*forged)
+        listed = run("kubectl", "istio-udp", "get", "-A")
+        assert listed.code == 0 and listed.out.count(f"{mine.name} ") >= 2, listed.both
+        for words in (
+            ("verify", "dns", "--tool-pod", theirs.tool),
+            ("describe", "dns"),
+            ("delete", "dns", "--dry-run", "server"),
+        ):
+            done = theirs.administered.plugin(*words)
+            assert "Traceback" not in done.both
+            # What the annotation declares is not deleted; all else succeeds.
+            assert done.code == (3 if words[0] == "delete" else 0), done.both
+        removed = run("kubectl", "istio-udp", "controller", "uninstall", "--dry-run", "server")
+        assert removed.code == 0 and f"-n {mine.name}" not in removed.out, removed.both
+    still = [line for line in own_objects(theirs) if f" {mine.name}/" not in line]
+    assert still == before
+
+
 def gateway_hosts(tenant: Tenant, name: str, port: int) -> set[str]:
     """The addresses to which the gateways send a port's datagrams."""
     cluster = re.escape(f"{object_name(tenant, name)}-{port}")
@@ -194,6 +287,28 @@ def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Vi
         "ports": [{"name": "dns-53", "port": 53, "protocol": "UDP"}],
         "endpoints": [{"addresses": [each]} for each in [*bad, address]],
     }
+    mapped = copy.deepcopy(slices)
+    mapped["metadata"]["name"] = "any-6"
+    mapped |= {
+        "addressType": "IPv6",
+        "endpoints": [{"addresses": ["64:ff9b::a60:1"]}, {"addresses": ["fd00:ec2::254"]}],
+    }
+    on_the_node = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "on-the-node", "labels": {"app": "own"}},
+        "spec": {
+            "hostNetwork": True,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "c",
+                    "image": "zhaohuabing/network-tool",
+                    "command": ["sleep", "infinity"],
+                }
+            ],
+        },
+    }
     loopback = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadEntry",
@@ -201,7 +316,9 @@ def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Vi
         "spec": {"address": "127.0.0.1", "labels": {"app": "own"}},
     }
     with victim.asked():
-        mine.make(by_hand, slices, loopback)
+        mine.make(by_hand, slices, mapped, on_the_node, loopback)
+        wait = ("wait", "pod/on-the-node", "--for=condition=Ready", "--timeout=60s")
+        mine.kubectl(*wait)
         exposed(mine, "own", port)
         exposed(mine, "any", port + 1)
         eventually("it is told", lambda: "EndpointRefused" in events(mine, "any"))

@@ -233,6 +233,24 @@ def test_04_no_tenant_makes_another_wait(
         assert "has more than 500 UDP ports" in events(attacker, "wide-0")
 
 
+# What a tenant may write by mistake into an annotation of ours, and what it is told.
+MISTAKES = (
+    ("idle-timeout", "1h", "idle timeout 1h"),
+    ("gateway-service", "patch", "gateway-service patch is not allowed"),
+    ("discovery", "selector", "discovery selector is not allowed"),
+    ("session-log", "true", "a session log is not allowed"),
+    ("gateway", "nowhere", "nowhere"),
+    ("affinity", "none\x1b[2J", "affinity"),
+    ("no-such-setting", "1", "no-such-setting"),
+)
+
+
+def annotate(tenant: Tenant, name: str, key: str, value: str | None) -> None:
+    """Give a Service an annotation of ours, or take it away."""
+    note = f"{PREFIX}{key}-" if value is None else f"{PREFIX}{key}={value}"
+    tenant.kubectl("annotate", "service", name, "--overwrite", note)
+
+
 def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Victim) -> None:
     """The victim's own mistake: more sessions, and a port, than it may have."""
     name, port = victim.name, victim.tenant.ports[0]
@@ -246,6 +264,13 @@ def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Vict
         told = kubectl_status()
         assert f"{victim.tenant.name}" in told and "port 1 is not allowed" in told
         wish(victim.tenant, name, f"{port}:53", max_sessions="4000")
+        for key, value, why in MISTAKES:
+            annotate(victim.tenant, name, key, value)
+            eventually(
+                f"{key}={value} is told",
+                lambda w=why: w in events(victim.tenant, name),  # type: ignore[misc]
+            )
+            annotate(victim.tenant, name, key, None)
         eventually("it is met again", lambda: victim.tenant.name not in kubectl_status(), 60)
     kubectl("annotate", "namespace", victim.tenant.name, "--overwrite", f"{PREFIX}allow=1")
     eventually("taken back", lambda: not own_objects(victim.tenant), 30)
