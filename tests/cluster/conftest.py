@@ -89,10 +89,17 @@ def wait_answered(space: Space, name: str, seconds: float = 30) -> str:
 
 @dataclass(frozen=True)
 class Space:
-    """A namespace of one test, and the plugin working in it."""
+    """A namespace of one test, and the plugin working in it.
+
+    Attributes:
+        name: the namespace.
+        tool: the network-tool pod, `NAMESPACE/NAME`.
+        gateway: the namespace of the gateway at which it exposes something.
+    """
 
     name: str
     tool: str
+    gateway: str = GATEWAY_NAMESPACE
 
     def plugin(self, *words: str) -> Result:
         """`kubectl istio-udp ... -n NAMESPACE`."""
@@ -335,7 +342,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> dict[str, An
 def companion(space: Space, name: str) -> tuple[str, int]:
     """Cluster address and port of an exposure's companion Service."""
     labels = f"kubectl-istio-udp/exposure={name},kubectl-istio-udp/namespace={space.name}"
-    found = get("service", "-n", GATEWAY_NAMESPACE, "-l", labels)["items"][0]["spec"]
+    found = get("service", "-n", space.gateway, "-l", labels)["items"][0]["spec"]
     return found["clusterIP"], found["ports"][0]["port"]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 from conftest import (
-    GATEWAY_NAMESPACE,
     Space,
     _namespace,
     companion,
@@ -23,6 +22,7 @@ from conftest import (
     run,
     service,
 )
+from gateways import gateway_manifests
 
 IMAGE = os.environ.get("E2E_CONTROLLER_IMAGE", "")
 NAMESPACE = "istio-udp"
@@ -32,16 +32,25 @@ EXPOSE, ALLOW = "kubectl-istio-udp/expose", "kubectl-istio-udp/allow"
 SOURCE = "kubectl-istio-udp/source"
 
 
-@pytest.fixture(scope="module")
-def controller() -> Iterator[None]:
-    """The controller, installed and, afterwards, taken away without a trace."""
+@pytest.fixture(scope="session")
+def controller() -> Iterator[str]:
+    """The controller, installed and, afterwards, taken away without a trace.
+
+    For a gateway of its own, at which nobody else exposes anything: its namespace. There is one
+    controller in the cluster, so all tests with it are of one group.
+    """
     assert IMAGE, "E2E_CONTROLLER_IMAGE does not name the controller's image"
-    done = run(
-        "kubectl", "istio-udp", "controller", "install", "--image", IMAGE, "--timeout", "90s"
-    )
-    assert done.code == 0, done.both
-    eventually("a replica leads", leader)
-    yield
+    with _namespace("edge") as gateway:
+        Space(gateway, "").apply(*gateway_manifests("edge", "edge"))
+        words = ("--image", IMAGE, "--gateway-namespace", gateway, "--timeout", "90s")
+        done = run("kubectl", "istio-udp", "controller", "install", *words)
+        assert done.code == 0, done.both
+        eventually("a replica leads", leader)
+        yield gateway
+        _uninstall()
+
+
+def _uninstall() -> None:
     done = run("kubectl", "istio-udp", "controller", "uninstall")
     assert done.code == 0, done.both
     for kind in ("envoyfilters", "serviceentries", "services"):
@@ -72,20 +81,20 @@ def logs() -> str:
 
 
 @contextlib.contextmanager
-def permitted(tool: str, port: int) -> Iterator[Space]:
+def permitted(tool: str, port: int, gateway: str) -> Iterator[Space]:
     """A namespace that may expose a port and the nine after it.
 
     With its namespace go its exposures, by and by; that they do is one test's matter.
     """
     with _namespace("e2e") as name:
         allow(name, f"{port}-{port + 9}")
-        yield Space(name, tool)
+        yield Space(name, tool, gateway)
 
 
 @pytest.fixture
-def tenant(controller: None, tool: str, port: int) -> Iterator[Space]:
+def tenant(controller: str, tool: str, port: int) -> Iterator[Space]:
     """A namespace that may expose its `port` and the nine after it."""
-    with permitted(tool, port) as space:
+    with permitted(tool, port, controller) as space:
         yield space
 
 
@@ -113,7 +122,7 @@ def events(space: Space, name: str) -> str:
 def entries(space: Space, name: str) -> list[dict[str, Any]]:
     """The ServiceEntries of an exposure whose endpoints are listed: where tenants cannot write."""
     selector = f"kubectl-istio-udp/namespace={space.name},kubectl-istio-udp/exposure={name}"
-    return list(get("serviceentries", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"])
+    return list(get("serviceentries", "-n", space.gateway, "-l", selector)["items"])
 
 
 @dataclass(frozen=True)

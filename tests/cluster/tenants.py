@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 from conftest import (
-    GATEWAY_NAMESPACE,
     PORTS_APART,
     LoadPod,
     Result,
@@ -64,7 +63,7 @@ class Tenant(Space):
     @property
     def administered(self) -> Space:
         """The same namespace, in the hands of the cluster's administrator."""
-        return Space(self.name, self.tool)
+        return Space(self.name, self.tool, self.gateway)
 
     def plugin(self, *words: str) -> Result:
         """`kubectl istio-udp ...` as the tenant."""
@@ -84,7 +83,7 @@ class Tenants:
 
 
 @pytest.fixture(scope="module")
-def tenants(controller: None, tool: str, _ports: Iterator[int]) -> Iterator[Tenants]:
+def tenants(controller: str, tool: str, _ports: Iterator[int]) -> Iterator[Tenants]:
     """Three tenants of the controller's gateway; with their namespaces go their exposures."""
     with contextlib.ExitStack() as stack:
         made = []
@@ -96,7 +95,7 @@ def tenants(controller: None, tool: str, _ports: Iterator[int]) -> Iterator[Tena
             kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights(name)))
             if ports:
                 allow(name, f"{ports[0]}-{ports[-1]}")
-            made.append(Tenant(name, tool, ports))
+            made.append(Tenant(name, tool, controller, ports))
         yield Tenants(*made)
         for tenant in made:
             run("kubectl", "istio-udp", "delete", "-n", tenant.name, "--all", "--no-wait")
@@ -159,4 +158,4 @@ def victim(tenants: Tenants, load_pod: LoadPod) -> Victim:
 
 
 def _companion(tenant: Tenant, name: str) -> bool:
-    return any(item.startswith(f"services {GATEWAY_NAMESPACE}/") for item in own_objects(tenant))
+    return any(item.startswith(f"services {tenant.gateway}/") for item in own_objects(tenant))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from conftest import (
-    GATEWAY_NAMESPACE,
     Space,
     companion,
     dns_server,
@@ -42,8 +41,7 @@ from test_entries import version_1
 from kubectl_istio_udp.controller.objects import MANAGER
 
 __all__ = ["controller", "switch", "tenant"]
-# They have one controller for the whole cluster.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("controller")
 
 Load = Callable[..., "subprocess.Popen[str]"]
 
@@ -123,21 +121,22 @@ def test_endpoints_by_hand_and_drift(switch: Switch) -> None:
     switch.wait("b")
     space = switch.space
     (listing,) = entries(space, "dns")
-    entry = ("-n", GATEWAY_NAMESPACE, f"serviceentry/{listing['metadata']['name']}")
+    entry = ("-n", space.gateway, f"serviceentry/{listing['metadata']['name']}")
     other = switch.addresses["a"]
     broken = f'[{{"op":"replace","path":"/spec/endpoints/0/address","value":"{other}"}}]'
     kubectl("patch", *entry, "--type=json", "-p", broken)
     switch.wait("b")
-    filters = ("envoyfilter", "-n", GATEWAY_NAMESPACE, f"udp-{space.name}-dns")
+    filters = ("envoyfilter", "-n", space.gateway, f"udp-{space.name}-dns")
     kubectl("delete", *filters)
     eventually("the EnvoyFilter is back", lambda: run("kubectl", "get", *filters).code == 0)
     switch.wait("b")
-    kubectl("delete", "-n", GATEWAY_NAMESPACE, f"service/udp-{space.name}-dns")
+    kubectl("delete", "-n", space.gateway, f"service/udp-{space.name}-dns")
     kubectl("delete", *entry)
     eventually("all are back", lambda: len(own_objects(space)) == 3)
     switch.wait("b")
 
 
+@pytest.mark.alone
 def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_pod: Load) -> None:
     """Three backends restarted under 500 queries/s: at most 5 lost of 12,500, twice."""
     tenant.apply(*dns_server(replicas=3))
@@ -277,19 +276,19 @@ def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) ->
     theirs = {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
-        "metadata": {"name": name, "namespace": GATEWAY_NAMESPACE},
+        "metadata": {"name": name, "namespace": tenant.gateway},
         "spec": {"workloadSelector": {"labels": {"nobody": "here"}}, "configPatches": []},
     }
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump(theirs))
     try:
-        before = get("envoyfilter", "-n", GATEWAY_NAMESPACE, name)["metadata"]["resourceVersion"]
+        before = get("envoyfilter", "-n", tenant.gateway, name)["metadata"]["resourceVersion"]
         tenant.apply(*dns_server())
         wish(tenant, "dns", f"{port}:53")
         eventually("it is told", lambda: "ExposeRefused" in events(tenant, "dns"))
-        after = get("envoyfilter", "-n", GATEWAY_NAMESPACE, name)["metadata"]["resourceVersion"]
+        after = get("envoyfilter", "-n", tenant.gateway, name)["metadata"]["resourceVersion"]
         assert after == before and own_objects(tenant) == []
     finally:
-        kubectl("delete", "envoyfilter", "-n", GATEWAY_NAMESPACE, name)
+        kubectl("delete", "envoyfilter", "-n", tenant.gateway, name)
     exposed(tenant, "dns")
 
 

@@ -60,10 +60,10 @@ ETCD = "http://127.0.0.1:2379"
 
 
 @pytest.fixture(scope="module")
-def standing(controller: None, tool: str, _ports: Iterator[int]) -> Iterator[Switch]:
+def standing(controller: str, tool: str, _ports: Iterator[int]) -> Iterator[Switch]:
     """A switch for all of these tests."""
     port = next(_ports)
-    with permitted(tool, port) as space:
+    with permitted(tool, port, controller) as space:
         yield make_switch(space, port)
 
 
@@ -229,7 +229,8 @@ def test_connections_that_hang(switch: Switch, tmp_path: Path) -> None:
     config = yaml.safe_load(kubectl("config", "view", "--raw", "--flatten"))
     way.lead_to(config["clusters"][0]["cluster"])
     kubeconfig.write_text(yaml.safe_dump(config))
-    with _in_its_place("--kubeconfig", str(kubeconfig)):
+    ours = ("--kubeconfig", str(kubeconfig), "--gateway-namespace", switch.space.gateway)
+    with _in_its_place(*ours):
         switch.point("b")
         switch.wait("b", WITHIN)
         way.hang()
@@ -452,7 +453,7 @@ def _applied(*manifests: dict[str, Any]) -> Iterator[None]:
         kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
 
 
-def test_nothing_of_a_fault_is_left(controller: None) -> None:
+def test_nothing_of_a_fault_is_left(controller: str) -> None:
     """After all of these: no internal error happened, and all replicas are ready."""
     assert "internal error" not in logs()
     statuses = [s for pod in replicas() for s in pod["status"]["containerStatuses"]]

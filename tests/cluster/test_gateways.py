@@ -22,8 +22,8 @@ from gateways import bare_gateway, gateway_api, gateway_manifests, listened_port
 
 __all__ = ["gateway_api"]
 
-# They change what all tests share, or measure what others would disturb.
-pytestmark = pytest.mark.alone
+# Most change what all tests share: how many gateways there are, or how many pods.
+alone = pytest.mark.alone
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def second_gateway(space: Space) -> Iterator[str]:
     )
 
 
+@alone
 def test_two_gateways(space: Space, second_gateway: str, port: int) -> None:
     """None chosen is an error that lists them; each can be chosen, and both at once."""
     space.apply(*dns_server())
@@ -86,6 +87,7 @@ def inside_and_outside(space: Space) -> Iterator[None]:
     )
 
 
+@alone
 def test_two_gateways_that_share_istios_labels(
     space: Space, inside_and_outside: None, port: int
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_pod_that_poses_as_a_gateway_is_not_one(space: Space, port: int, front
     assert not get("envoyfilter", "-n", space.name)["items"]
 
 
+@alone
 def test_two_replicas_and_a_pod_that_comes_later(space: Space, port: int) -> None:
     """Every ready gateway pod is waited for; a new one becomes Ready and answers by itself."""
     space.apply(*dns_server())
@@ -164,6 +167,7 @@ def _gateways_answering(space: Space) -> set[str]:
     return {p["name"] for p in probes if p["via"] == "gateway" and p["answered"]}
 
 
+@alone
 def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> None:
     """An exposure without endpoints never keeps a gateway pod from becoming Ready."""
     space.apply(*dns_server())
@@ -193,6 +197,7 @@ def gone(space: Space, workload: str, name: str) -> None:
     )
 
 
+@alone
 @pytest.mark.parametrize(
     ("user", "listener"),
     # Kubernetes hands the capability to root alone.
@@ -217,6 +222,7 @@ def test_what_net_bind_service_allows(space: Space, user: int, listener: int) ->
         gone(space, "deployment", "capable")
 
 
+@alone
 def test_a_gateway_on_its_nodes_network(space: Space, port: int) -> None:
     """A DaemonSet there opens the node's own ports, and the companion translates as usual."""
     space.apply(
@@ -243,6 +249,7 @@ def test_a_gateway_on_its_nodes_network(space: Space, port: int) -> None:
         gone(space, "daemonset", "host")
 
 
+@alone
 def test_gateway_of_the_gateway_api(space: Space, port: int, gateway_api: None) -> None:
     gateway = {
         "apiVersion": "gateway.networking.k8s.io/v1",

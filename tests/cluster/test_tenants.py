@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 from conftest import (
-    GATEWAY_NAMESPACE,
     Space,
     dns_server,
     eventually,
-    gateway_pods,
     get,
     kubectl,
     own_objects,
@@ -29,8 +27,7 @@ from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_se
 
 __all__ = ["controller", "tenants", "victim"]
 
-# The controller that is installed here acts on everybody's exposures.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("controller")
 
 SPEC = "kubectl-istio-udp/spec"
 MANAGED = {"app.kubernetes.io/managed-by": "kubectl-istio-udp"}
@@ -61,7 +58,7 @@ def entry(name: str, labels: dict[str, str], spec: str, host: str = "") -> dict[
 def exposed(tenant: Tenant, name: str, port: int, seconds: float = 30) -> None:
     """Declare an exposure and wait until it is there."""
     wish(tenant, name, f"{port}:53")
-    made = f"envoyfilters {GATEWAY_NAMESPACE}/{object_name(tenant, name)} "
+    made = f"envoyfilters {tenant.gateway}/{object_name(tenant, name)} "
     eventually(
         f"{name} is exposed",
         lambda: any(o.startswith(made) for o in own_objects(tenant)),
@@ -82,7 +79,7 @@ def restarts() -> dict[str, int]:
 def spec_of(tenant: Tenant, name: str) -> dict[str, Any]:
     """The spec that the objects of a tenant's exposure carry."""
     selector = ",".join(f"{k}={v}" for k, v in labelled(tenant.name, name).items())
-    (found,) = get("envoyfilters", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
+    (found,) = get("envoyfilters", "-n", tenant.gateway, "-l", selector)["items"]
     return dict(json.loads(found["metadata"]["annotations"][SPEC]))
 
 
@@ -147,7 +144,7 @@ def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
             forged = entry(f"hijack-{number}", {}, "", host)
             del forged["metadata"]["annotations"]
             forged["spec"] |= {
-                "exportTo": [GATEWAY_NAMESPACE],
+                "exportTo": [mine.gateway],
                 "ports": [{"name": "port-53", "number": 53, "protocol": "TCP"}],
                 "endpoints": [{"address": pod["status"]["podIP"]}],
             }
@@ -214,8 +211,8 @@ def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
     mine, theirs = tenants.c, victim.tenant
     name = object_name(theirs, "dns")
     selector = ",".join(f"{k}={v}" for k, v in labelled(theirs.name, "dns").items())
-    (real,) = get("envoyfilters", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
-    (front,) = get("services", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
+    (real,) = get("envoyfilters", "-n", theirs.gateway, "-l", selector)["items"]
+    (front,) = get("services", "-n", theirs.gateway, "-l", selector)["items"]
 
     def copy_of(manifest: dict[str, Any], **more: Any) -> dict[str, Any]:
         about = {key: manifest["metadata"][key] for key in ("name", "labels", "annotations")}
@@ -256,8 +253,9 @@ def gateway_hosts(tenant: Tenant, name: str, port: int) -> set[str]:
     """The addresses to which the gateways send a port's datagrams."""
     cluster = re.escape(f"{object_name(tenant, name)}-{port}")
     found = set()
-    for pod in gateway_pods():
-        words = ("exec", "-n", GATEWAY_NAMESPACE, pod, "-c", "istio-proxy", "--")
+    for pod in get("pods", "-n", tenant.gateway, "-l", "app=edge")["items"]:
+        name_ = pod["metadata"]["name"]
+        words = ("exec", "-n", tenant.gateway, name_, "-c", "istio-proxy", "--")
         text = kubectl(*words, "pilot-agent", "request", "GET", "clusters")
         found |= set(re.findall(rf"^{cluster}::([0-9.]+):\d+::", text, re.MULTILINE))
     return found
@@ -404,7 +402,7 @@ def test_10_a_forged_label_makes_no_exposure_the_controllers(
     """`controller uninstall` takes away what the controller made, as the EnvoyFilter says."""
     person = tenants.b
     person.apply(*who_server("mine", "192.0.2.8"))
-    gateway = f"{GATEWAY_NAMESPACE}/istio-ingressgateway"
+    gateway = f"{person.gateway}/edge"
     person.administered.expose("mine", "-p", f"{person.ports[1]}:53", "--gateway", gateway)
     name = object_name(person, "mine")
     with victim.asked():
@@ -420,7 +418,7 @@ def test_10_a_forged_label_makes_no_exposure_the_controllers(
 
 
 @pytest.fixture(autouse=True)
-def _controller_stays(controller: None) -> Any:
+def _controller_stays(controller: str) -> Any:
     """No test may cost the controller a restart."""
     before = restarts()
     yield

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import GATEWAY_NAMESPACE, eventually, get, kubectl, own_objects, service
-from controlled import EXPOSE, events, wish
+from conftest import eventually, get, kubectl, own_objects, service
+from controlled import events, wish
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
 from kubectl_istio_udp.kube.client import Api
@@ -23,8 +23,7 @@ from kubectl_istio_udp.model.names import object_name
 
 __all__ = ["controller", "tenants", "victim"]
 
-# The controller that is installed here acts on everybody's exposures.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("controller")
 
 PREFIX = "kubectl-istio-udp/"
 CHANGES, SECONDS_APART = 100, 0.1
@@ -210,11 +209,13 @@ def changes_of(tenant: Tenant) -> Changes:
     made = Changes(tenant, "dns", addresses)
     made._point(addresses[1])
     wish(tenant, "dns", f"{tenant.ports[0]}:53")
-    name = f"envoyfilters {GATEWAY_NAMESPACE}/{object_name(tenant.name, 'dns')} "
+    name = f"envoyfilters {tenant.gateway}/{object_name(tenant.name, 'dns')} "
     eventually("it is exposed", lambda: name in " ".join(own_objects(tenant)))
     return made
 
 
+# The bound is for a machine that does nothing else.
+@pytest.mark.alone
 @pytest.mark.parametrize("attack", list(ATTACKS))
 def test_04_no_tenant_makes_another_wait(
     tenants: Tenants, attack: str, record_property: Any
@@ -349,4 +350,4 @@ def test_12_events_do_not_name_other_tenants(tenants: Tenants, victim: Victim) -
     eventually("it is told", lambda: "PortTaken" in events(rival, "rival"), 60)
     told = events(rival, "rival")
     assert f"{port}/UDP" in told and victim.tenant.name not in told
-    assert EXPOSE and GATEWAY_NAMESPACE in told
+    assert f"gateway {rival.gateway}/edge" in told
