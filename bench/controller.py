@@ -36,7 +36,8 @@ from kubectl_istio_udp.model.names import label_selector, object_name
 
 Manifest = dict[str, Any]
 
-ENDPOINTS = 10
+ENDPOINTS, SESSIONS = 10, 50
+ADDRESSES = "11.0.0.0/8"
 FIRST_PORT = 20_000
 GATEWAY_NAMESPACE = "istio-system"
 MANAGER = "bench"
@@ -61,7 +62,7 @@ def service(namespace: str, number: int) -> Manifest:
     notes = {
         "expose": f"{FIRST_PORT + number}:53",
         "discovery": "endpoints",
-        "max-sessions": "50",
+        "max-sessions": str(SESSIONS),
         # A Service of its own for each would time kube-proxy and load balancers, not this.
         "gateway-service": "none",
     }
@@ -160,7 +161,7 @@ class Usage:
 class Arrivals:
     """When each changed address was first seen, in a ServiceEntry and in Envoy."""
 
-    def __init__(self, api: Api, namespace: str) -> None:
+    def __init__(self, api: Api) -> None:
         self.sent: dict[str, float] = {}
         self.entry: dict[str, float] = {}
         self.envoy: dict[str, float] = {}
@@ -168,7 +169,11 @@ class Arrivals:
         self.lacking: dict[str, str] = {}
         self.last = 0.0
         self.cache: Cache[tuple[str, ...]] = Cache(
-            api, "ServiceEntry", namespace=namespace, keep=self._addresses, changed=self._changed
+            api,
+            "ServiceEntry",
+            namespace=GATEWAY_NAMESPACE,
+            keep=self._addresses,
+            changed=self._changed,
         )
 
     def _addresses(self, manifest: Any) -> tuple[str, ...]:
@@ -296,14 +301,14 @@ class Quiet:
     It does it by and by: with two requests each, one of them refused.
     """
 
-    def __init__(self, api: Api, namespace: str) -> None:
-        self._api, self._namespace = api, namespace
+    def __init__(self, api: Api) -> None:
+        self._api = api
         self._versions: set[str] = set()
 
     def __call__(self) -> bool:
         time.sleep(QUIET_SECONDS)
         before = self._versions
-        found = self._api.list("ServiceEntry", self._namespace)
+        found = self._api.list("ServiceEntry", GATEWAY_NAMESPACE)
         self._versions = {each["metadata"]["resourceVersion"] for each in found}
         addressed = {bool(each.get("status")) for each in found}
         return before == self._versions and len(addressed) == 1
@@ -346,9 +351,16 @@ def main() -> int:
     wanted = parser.parse_args()
     api = Api.connect(ConnectionOptions(kubeconfig=os.environ.get("KUBECONFIG")))
     namespace = f"bench{secrets.token_hex(3)}"
-    allowed = {"kubectl-istio-udp/allow": f"{FIRST_PORT}-{FIRST_PORT + wanted.services}"}
+    allowed = {
+        "allow": f"{FIRST_PORT}-{FIRST_PORT + wanted.services}",
+        "allow-total-ports": str(wanted.services),
+        "allow-total-sessions": str(wanted.services * SESSIONS),
+        # No pod runs here.
+        "allow-endpoints": ADDRESSES,
+    }
     space = {"apiVersion": "v1", "kind": "Namespace"}
-    metadata = {"name": namespace, "annotations": allowed}
+    notes = {f"kubectl-istio-udp/{key}": value for key, value in allowed.items()}
+    metadata = {"name": namespace, "annotations": notes}
     api.create({**space, "metadata": metadata}, manager=MANAGER)
     try:
         with roomy_gateway(wanted.gateway_megabytes):
@@ -388,17 +400,17 @@ def measure(
     empty = allocated()
     begun = time.monotonic()
     with controller() as process:
-        for kind, place in (("ServiceEntry", namespace), ("EnvoyFilter", GATEWAY_NAMESPACE)):
-            there = lambda k=kind, p=place: count(api, k, p) == wanted.services  # noqa: E731
+        for kind in ("ServiceEntry", "EnvoyFilter"):
+            there = lambda k=kind: count(api, k, GATEWAY_NAMESPACE) == wanted.services  # noqa: E731
             wait_until(f"every {kind}", there, 300)
         startup = time.monotonic() - begun
         started = Usage(process.pid)
-        arrivals = Arrivals(api, namespace)
+        arrivals = Arrivals(api)
         arrivals.cache.start()
         arrivals.cache.wait_synced(30)
         # Until istiod and Envoy have it all, they would be timed and not what follows.
         wait_until("all in Envoy", lambda: listeners() >= wanted.services, 120)
-        wait_until("istiod's own writes", Quiet(api, namespace), 300)
+        wait_until("istiod's own writes", Quiet(api), 300)
         size = proxies.size(api, GATEWAY_NAMESPACE, gateway_pod)
         assert size is not None, "Envoy has no stats"
         most, full = size.udp_bytes(wanted.services), allocated()
