@@ -1,15 +1,28 @@
-"""The controller's own HTTP server: /healthz, /readyz, /metrics."""
+"""The controller's own HTTP server: /healthz, /readyz, /metrics.
+
+Every pod of the cluster may connect to it (render/controller.py). So it keeps few connections at a
+time: a new one ends the oldest, which has had the time that a probe needs.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from kubectl_istio_udp.model.errors import UsageError
 
 # How often the server looks whether it is to end.
 _POLL_SECONDS = 0.05
+_MOST_CONNECTIONS = 32
+# Metrics are counted anew no more often, however many ask.
+_METRICS_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 class HealthServer:
@@ -33,17 +46,16 @@ class HealthServer:
         Raises:
             UsageError: the port cannot be listened at.
         """
-        self._http: ThreadingHTTPServer | None = None
+        self._http: _Server | None = None
         if port is None:
             return
         try:
-            self._http = ThreadingHTTPServer(("", port), _handler(metrics, ailment, ready))
+            self._http = _Server(("", port), _handler(_kept(metrics), ailment, ready))
         except OSError as error:
             raise UsageError(
                 f"health and metrics cannot be served at port {port}: {error.strerror}",
                 hints=["choose another: --port PORT; or any that is free: --port 0"],
             ) from error
-        self._http.daemon_threads = True
 
     @property
     def port(self) -> int:
@@ -62,6 +74,53 @@ class HealthServer:
         if self._http:
             self._http.shutdown()
             self._http.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        # The oldest first.
+        self._connections: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread; beyond the bound the oldest connection ends."""
+        with self._lock:
+            self._connections[request] = None
+            too_many = len(self._connections) > _MOST_CONNECTIONS
+            oldest = next(iter(self._connections)) if too_many else None
+            if oldest is not None:
+                del self._connections[oldest]
+        if oldest is not None:
+            with contextlib.suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever goes away before the answer is no news."""
+        _log.debug("a request for health or metrics failed", exc_info=True)
+
+
+def _kept(metrics: Callable[[], bytes]) -> Callable[[], bytes]:
+    """The same text for a moment."""
+    lock, kept, until = threading.Lock(), b"", 0.0
+
+    def recent() -> bytes:
+        nonlocal kept, until
+        with lock:
+            if time.monotonic() >= until:
+                kept, until = metrics(), time.monotonic() + _METRICS_SECONDS
+            return kept
+
+    return recent
 
 
 def _handler(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from conftest import (
     own_objects,
     run,
     service,
+    start_load_pod,
 )
 from controlled import events, logs, replicas, wish
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
@@ -247,6 +249,52 @@ def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
         assert removed.code == 0 and f"-n {mine.name}" not in removed.out, removed.both
     still = [line for line in own_objects(theirs) if f" {mine.name}/" not in line]
     assert still == before
+
+
+HOLD = """
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+address, held, failed = (sys.argv[1], 8080), [], 0
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    try:
+        held.append(socket.create_connection(address, timeout=1))
+        held[-1].sendall(b"GET /metrics HTTP/1.1\\r\\nX: ")
+    except OSError:
+        failed += 1
+        time.sleep(0.01)
+    if len(held) > 3000:
+        held.pop(0).close()
+print(len(held), failed)
+"""
+
+
+def test_05_connections_to_the_controller_do_not_end_it(tenants: Tenants, victim: Victim) -> None:
+    """Thousands that say nothing, from a pod of a tenant, for longer than three probes."""
+    mine = tenants.c
+    start_load_pod(mine.name)
+    before = restarts()
+    words = ("exec", "-i", "load", "-n", mine.name, "--as", mine.user, "--", "python3", "-")
+    holding = [
+        subprocess.Popen(
+            ["kubectl", *words, pod["status"]["podIP"], "35"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for pod in replicas()
+    ]  # fmt: skip
+    with victim.asked():
+        printed = []
+        for each in holding:
+            assert each.stdin
+            each.stdin.write(HOLD)
+            each.stdin.close()
+            each.stdin = None
+        tenants.b.apply(*who_server("meanwhile", "192.0.2.29"))
+        exposed(tenants.b, "meanwhile", tenants.b.ports[7])
+        printed = [each.communicate(timeout=90)[0] for each in holding]
+    assert all(int(text.split()[0]) > 100 for text in printed), printed
+    assert restarts() == before
+    assert all(s["ready"] for pod in replicas() for s in pod["status"]["containerStatuses"])
 
 
 def gateway_hosts(tenant: Tenant, name: str, port: int) -> set[str]:
