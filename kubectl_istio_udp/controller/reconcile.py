@@ -85,6 +85,9 @@ _LISTENER_SECONDS = 5.0
 # The gateway is everybody's: an exposure changes its part of it no more often, whoever flips an
 # annotation, or edits back and forth against us. Endpoints are no part of the gateway.
 _CALM_SECONDS = 5.0
+# One that goes on changing does so less and less often, down to this. Envoy keeps a listener that
+# was replaced for 45 s, until it has drained: with changes every 5 s there would be nine of each.
+_LONGEST_CALM_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
 
 
@@ -107,6 +110,22 @@ class _Facts:
 
     exposure: Exposure
     snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class _Calm:
+    """A time in which an exposure's part of the gateway stays as it is."""
+
+    until: float
+    seconds: float
+
+    @classmethod
+    def after(cls, before: _Calm | None, now: float) -> _Calm:
+        """The one after a change: twice as long as the one before, if that has just been."""
+        seconds = _CALM_SECONDS
+        if before is not None and now < before.until + _LONGEST_CALM_SECONDS:
+            seconds = min(2 * before.seconds, _LONGEST_CALM_SECONDS)
+        return cls(now + seconds, seconds)
 
 
 class Reconciler:
@@ -148,16 +167,17 @@ class Reconciler:
         self._deciding = threading.Lock()
         self._pending: dict[Key, tuple[Claims, ExposureSpec]] = {}
         self._silent: dict[Key, float] = {}
-        # Until when an exposure's part of the gateway stays as it is.
-        self._calm: dict[Key, float] = {}
+        # Until when an exposure's part of the gateway stays as it is, and since when.
+        self._calm: dict[Key, _Calm] = {}
         # Until when an exposure stays that nobody asks for any more, or whose addresses are gone.
         self._missed: dict[Key, float] = {}
         self._emptied: dict[Key, float] = {}
 
     def begin(self) -> None:
         """Forget what was seen while this replica led before: all waits begin anew."""
-        for until in (self._silent, self._calm, self._missed, self._emptied):
+        for until in (self._silent, self._missed, self._emptied):
             until.clear()
+        self._calm.clear()
 
     def reconcile(self, key: Key) -> Outcome:
         """Look at an exposure and write what is missing.
@@ -283,7 +303,7 @@ class Reconciler:
         if kinds - {"ServiceEntry"}:
             with self._decided(wish, permission, exposure, snapshot, todo):
                 if "EnvoyFilter" in kinds:
-                    self._calm[wish.key] = self._clock() + _CALM_SECONDS
+                    self._calm[wish.key] = _Calm.after(self._calm.get(wish.key), self._clock())
                 self._apply_all(differing)
         else:
             self._apply_all(differing)
@@ -773,7 +793,8 @@ class Reconciler:
 
     def _calm_left(self, key: Key) -> float:
         """Seconds for which an exposure's part of the gateway has to stay as it is."""
-        return self._calm.get(key, 0.0) - self._clock()
+        calm = self._calm.get(key)
+        return calm.until - self._clock() if calm else 0.0
 
     # -- writing ------------------------------------------------------------------------------
 

@@ -1241,3 +1241,14 @@ def test_the_name_of_an_exposure_that_is_not_there_yet_may_be_taken_at_another_g
     assert running.filter() is None
     running.server.remove("EnvoyFilter", "edge", NAME)
     running.exposed()
+
+
+def test_who_goes_on_changing_waits_longer_each_time() -> None:
+    """Envoy keeps replaced listeners for 45 s."""
+    now, calm, waits = 0.0, None, []
+    for _ in range(6):
+        calm = reconcile._Calm.after(calm, now)
+        waits.append(calm.until - now)
+        now = calm.until
+    assert waits == [5, 10, 20, 40, 60, 60]
+    assert reconcile._Calm.after(calm, now + 61).seconds == 5
