@@ -205,12 +205,12 @@ def write_as_version_1(space: Space, name: str) -> None:
     """
     (entry,) = entries(space, name)
     labels = f"kubectl-istio-udp/exposure={name},kubectl-istio-udp/namespace={space.name}"
-    (listener,) = get("envoyfilters", "-n", GATEWAY_NAMESPACE, "-l", labels)["items"]
+    (listener,) = get("envoyfilters", "-n", space.gateway, "-l", labels)["items"]
     host = entry["spec"]["hosts"][0]
     old_entry, old_listener = (version_1(found, host) for found in (entry, listener))
     old_entry["metadata"]["namespace"] = space.name
-    old_entry["spec"]["exportTo"] = [GATEWAY_NAMESPACE]
-    kubectl("delete", "serviceentry", "-n", GATEWAY_NAMESPACE, entry["metadata"]["name"])
+    old_entry["spec"]["exportTo"] = [space.gateway]
+    kubectl("delete", "serviceentry", "-n", space.gateway, entry["metadata"]["name"])
     kubectl(
         "apply", "--server-side", "--force-conflicts", "--field-manager", MANAGER,
         "-f", "-", stdin=yaml.safe_dump_all([old_entry, old_listener]),
@@ -254,6 +254,7 @@ def _patch(kind: str, name: str, namespace: str, patch: dict[str, Any]) -> None:
     assert done.code == 0, done.both
 
 
+@pytest.mark.alone
 def test_it_follows_the_meshs_configuration(tenant: Space, port: int, load_pod: Load) -> None:
     """What istiod does not read any more is listed where it does."""
     kubectl(
@@ -263,7 +264,7 @@ def test_it_follows_the_meshs_configuration(tenant: Space, port: int, load_pod: 
     wish(tenant, "dns", f"{port}:53")
     target = exposed(tenant, "dns")
     assert get("serviceentries", "-n", tenant.name)["items"], "istiod finds the pods"
-    read = {"matchLabels": {"kubernetes.io/metadata.name": GATEWAY_NAMESPACE}}
+    read = {"matchLabels": {"kubernetes.io/metadata.name": tenant.gateway}}
     with mesh_config(discoverySelectors=[read]):
         eventually("the controller lists them", lambda: entries(tenant, "dns"))
         eventually("in one place", lambda: not get("serviceentries", "-n", tenant.name)["items"])
