@@ -6,8 +6,10 @@ As in client-go, nothing that is secret goes over plain HTTP.
 from __future__ import annotations
 
 import base64
+import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -73,18 +75,25 @@ class Fixed:
 class TokenFile(Fixed):
     """A bearer token in a file that somebody else renews: the kubelet, for one."""
 
-    def __init__(self, path: Path, fallback: str, certificate: Certificate | None) -> None:
-        """Take the file, and the token that counts while it cannot be read."""
+    def __init__(
+        self,
+        path: Path,
+        fallback: str,
+        certificate: Certificate | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the file, the token that counts while it cannot be read, and a clock in seconds."""
         super().__init__(certificate=certificate)
-        self._path, self._token = path, fallback
-        self._until = 0.0
+        self._path, self._token, self._clock = path, fallback, clock
+        self._until = -math.inf
 
     def authorization(self) -> str:
         """See Credentials; the file is read again from time to time."""
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._until:
             try:
                 self._token = self._path.read_text(encoding="utf-8").strip() or self._token
+                self._until = now + _READ_AGAIN_SECONDS
                 problem = "is empty"
             except OSError as error:
                 problem = f"cannot be read: {error.strerror}"
@@ -96,12 +105,11 @@ class TokenFile(Fixed):
                     f"the token file {self._path} {problem}",
                     hints=["log in again, or choose another context with --context"],
                 )
-            self._until = now + _READ_AGAIN_SECONDS
         return f"Bearer {self._token}" if self._token else ""
 
     def rejected(self) -> None:
         """See Credentials."""
-        self._until = 0.0
+        self._until = -math.inf
 
 
 class Plugged:

@@ -64,6 +64,8 @@ def run(transport: Transport, path: str, action: Action, timeout: float) -> Exec
         )
         return _read(socket, deadline)
     except websocket.WebSocketBadStatusException as error:
+        if error.status_code == 401:
+            transport.rejected()
         headers = error.resp_headers or {}
         raise _not_upgraded(error.status_code, error.resp_body or b"", action, headers) from error
     except (OSError, websocket.WebSocketException) as error:

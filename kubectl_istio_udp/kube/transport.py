@@ -123,8 +123,12 @@ class Transport:
             pool.clear()
             raise self.unreachable(error, seconds) from error
         if answer.status == 401:
-            self._credentials.rejected()
+            self.rejected()
         return answer
+
+    def rejected(self) -> None:
+        """Note that the server answered 401: credentials are read, or asked for, again."""
+        self._credentials.rejected()
 
     def open_socket(self, seconds: float) -> socket.socket:
         """A connection of its own to the server: through the same proxy, with the same TLS.

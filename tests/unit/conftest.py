@@ -20,6 +20,7 @@ from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes
 from tests.unit.mesh_builders import mesh_config
+from tests.unit.recording import Recorders, recorders
 
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.load_profile("quick")
@@ -52,6 +53,13 @@ def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(expose, "_ADDRESS_SECONDS", 0.05)
     monkeypatch.setattr(probing, "_KUBE_PROXY_SECONDS", 0.05)
     monkeypatch.setattr(probing, "_ASK_AGAIN_SECONDS", 0.01)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorders]:
+    """Servers and proxies that note how they were asked."""
+    with recorders(tmp_path_factory.mktemp("certificates")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -125,6 +125,8 @@ class Recorders:
         seen: requests, in order.
         proxied: what proxies were asked for: `PROXY HOST:PORT as USER:PASSWORD`.
         posted: bodies of requests that create something; nothing is created.
+        shown: common names of the client certificates that a front saw.
+        target: the port that the proxies lead to.
         files: certificates and keys by name, as paths.
     """
 
@@ -133,14 +135,17 @@ class Recorders:
     seen: list[Seen] = field(default_factory=list)
     proxied: list[str] = field(default_factory=list)
     posted: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     target: int = 0
+    folder: Path = Path()
 
     def forget(self) -> None:
         self.seen.clear()
         self.proxied.clear()
         self.posted.clear()
+        self.shown.clear()
 
     def add_file(self, folder: Path, name: str, content: bytes) -> None:
         path = folder / name
@@ -152,7 +157,7 @@ class Recorders:
 @contextlib.contextmanager
 def recorders(folder: Path) -> Iterator[Recorders]:
     """Start them; certificates go to a folder."""
-    made = Recorders()
+    made = Recorders(folder=folder)
     root = issue("root", authority=True)
     plain_root = issue("old root", authority=True, identifiers=False)
     middle = issue("middle", root, authority=True)
@@ -205,6 +210,40 @@ def _server_context(folder: Path, name: str, issued: Issued, root: Issued) -> ss
     return context
 
 
+@contextlib.contextmanager
+def front(made: Recorders, port: int) -> Iterator[int]:
+    """A TLS server that carries everything to a port. The proxies lead to it meanwhile."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.folder / "server-tls.pem")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(made.files["ca.pem"])
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            made.shown.append(_common_name(self.request))
+            with socket.create_connection(("127.0.0.1", port)) as upstream:
+                _pump(self.request, upstream)
+
+    before = made.target
+    with _serving(Handler, context) as made.target:
+        yield made.target
+    made.target = before
+
+
+@contextlib.contextmanager
+def answering(*answers: bytes) -> Iterator[int]:
+    """A server that gives these answers to whatever it is sent, and then closes the connection."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            for answer in answers:
+                self.request.recv(65_536)
+                self.request.sendall(answer)
+
+    with _serving(Handler, None) as port:
+        yield port
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     context: ssl.SSLContext | None = None
@@ -224,7 +263,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def _serving(
-    handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None
+    handler: type[socketserver.BaseRequestHandler], context: ssl.SSLContext | None
 ) -> Iterator[int]:
     server = _Server(("127.0.0.1", 0), handler)
     server.context = context

@@ -16,17 +16,7 @@ from tests.unit.recording import Recorders
 
 def place(case: Case, found: Recorders, folder: Path) -> tuple[dict[str, str], list[str]]:
     """Write a case's files; the environment and flags to run a command with."""
-    values = {"DIR": str(folder), **found.urls}
-    values |= {f"PORT_{name}": str(port) for name, port in found.ports.items()}
-    for name, path in found.files.items():
-        text = path.read_text(encoding="utf-8")
-        values |= {
-            f"FILE_{name}": str(path),
-            f"DATA_{name}": found.data[name],
-            f"PEM_{name}": text,
-            # In a here document, a shell makes a newline of neither.
-            f"JSON_{name}": json.dumps(text)[1:-1].replace("\\", "\\\\"),
-        }
+    values = _values(found, folder)
     for name, content in case.files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +35,27 @@ def place(case: Case, found: Recorders, folder: Path) -> tuple[dict[str, str], l
         {**kept, **{name: _filled(text, values) for name, text in environment.items()}},
         [_filled(flag, values) for flag in case.flags],
     )
+
+
+def _values(found: Recorders, folder: Path) -> dict[str, str]:
+    """What `$NAME` stands for, by name."""
+    values = {"DIR": str(folder), **found.urls}
+    values |= {f"PORT_{name}": str(port) for name, port in found.ports.items()}
+    for name, path in found.files.items():
+        text = path.read_text(encoding="utf-8")
+        values |= {
+            f"FILE_{name}": str(path),
+            f"DATA_{name}": found.data[name],
+            f"PEM_{name}": text,
+            # In a here document, a shell makes a newline of neither.
+            f"JSON_{name}": json.dumps(text)[1:-1].replace("\\", "\\\\"),
+        }
+    return values
+
+
+def filled(text: str, found: Recorders, folder: Path) -> str:
+    """A text of a case with what its `$NAME`s stand for."""
+    return _filled(text, _values(found, folder))
 
 
 def _without_none(content: Any) -> Any:

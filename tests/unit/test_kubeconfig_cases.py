@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,8 @@ import pytest
 from kubectl_istio_udp.kube import kubeconfig
 from tests.unit.conftest import Run
 from tests.unit.kubeconfig_cases import CASES, NAMESPACES, Case
-from tests.unit.recording import Recorders, recorders
+from tests.unit.recording import Recorders
 from tests.unit.situations import expected, observed, place
-
-
-@pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorders]:
-    with recorders(tmp_path_factory.mktemp("certificates")) as made:
-        yield made
 
 
 def enter(

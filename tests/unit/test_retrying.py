@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -121,3 +122,80 @@ def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api, server):
     with pytest.raises(Conflict):
         api.apply(exact, before=None, manager="m")
     assert len(asked(server, "PATCH", "/configmaps")) == 3
+
+
+# -- what is sent twice -------------------------------------------------------------------------
+
+
+def write(api, verb, made):
+    calls = {
+        "create": lambda: api.create(
+            {**MAP, "metadata": {**MAP["metadata"], "name": "n"}}, manager="m"
+        ),
+        "update": lambda: api.update({**made, "data": {}}, manager="m"),
+        "apply": lambda: api.apply({**MAP, "data": {"k": "w"}}, before=made, manager="m"),
+        "merge": lambda: api.merge({**MAP, "data": {"k": "x"}}, manager="m"),
+        "delete": lambda: api.delete("ConfigMap", "default", "m"),
+    }
+    return calls[verb]()
+
+
+METHODS = {
+    "create": "POST",
+    "update": "PUT",
+    "apply": "PATCH",
+    "merge": "PATCH",
+    "delete": "DELETE",
+}
+BROKEN, SILENT = (0, {}), (-1, {})
+LATER = {status: (status, AT_ONCE) for status in (429, 503)}
+
+
+@pytest.mark.parametrize(
+    ("verb", "fault", "sent"),
+    [
+        # Nobody knows whether the server did it: such a write is never sent again.
+        *((verb, fault, 1) for verb in METHODS for fault in (BROKEN, SILENT)),
+        # The server did nothing, and says when to come again.
+        *((verb, LATER[429], 2) for verb in METHODS),
+        # 503 may come from a front after the server did it. Only an apply may be done twice.
+        *((verb, LATER[503], 2 if verb == "apply" else 1) for verb in METHODS),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("done", [False, True])
+def test_a_write_is_never_sent_twice_where_that_could_do_harm(
+    kubeconfig, server, verb, fault, sent, done
+):
+    """Whether the server had done it (`done`) or not, which the client cannot know."""
+    api = Api.connect(ConnectionOptions(str(kubeconfig), request_timeout=0.2))
+    made = api.create(MAP, manager="m")
+    before = len(server.requests)
+    status, headers = fault
+    server.fail(METHODS[verb], "/configmaps", status, times=1, headers=headers, done=done)
+    if sent == 1:
+        with pytest.raises(ClusterError):
+            write(api, verb, made)
+    else:
+        with suppress(ClusterError):  # as a second PUT of what the first has changed
+            write(api, verb, made)
+    assert len(asked(server, METHODS[verb], "/configmaps")) - (verb == "create") == sent
+    assert len(server.requests) - before == sent
+
+
+@pytest.mark.parametrize("what", ["get", "list"])
+def test_a_read_is_sent_again_after_a_broken_connection(patient, server, what):
+    server.fail("GET", "/configmaps", 0, times=3)
+    if what == "get":
+        assert patient.find("ConfigMap", "default", "none") is None
+    else:
+        assert patient.list("ConfigMap", "default") == []
+    assert len(asked(server, "GET", "/configmaps")) == 4
+
+
+def test_exec_is_not_sent_again_after_a_broken_connection(patient, server):
+    """The command may have run."""
+    server.fail("GET", "/exec", 0, times=1)
+    with pytest.raises(ClusterError):
+        patient.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert len(asked(server, "GET", "/exec")) == 1
