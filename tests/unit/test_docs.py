@@ -5,20 +5,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kubectl_istio_udp.checks import accesslog, expose, response
 from kubectl_istio_udp.checks.objects import documented_codes
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_pages_made_from_help_are_as_help_is() -> None:
+@pytest.mark.parametrize("script", ["generate.py", "draw.py"])
+def test_what_is_made_from_the_code_agrees_with_it(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
+        [sys.executable, str(ROOT / "docs" / script), "--check"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_picture_shows_every_room_and_the_files_of_expose() -> None:
+    picture = (ROOT / "docs" / "rooms.svg").read_text()
+    package = ROOT / "kubectl_istio_udp"
+    drawn = set(re.findall(r">(\w+)/</text>", picture))
+    assert drawn == {path.parent.name for path in package.glob("*/__init__.py")}
+    steps = re.findall(r">\d+\. (\S+\.py)</text>", picture)
+    assert steps[0] == "cli/expose.py"
+    assert [step for step in steps if not (package / step).exists()] == []
 
 
 def test_every_check_has_a_paragraph() -> None:
