@@ -62,9 +62,9 @@ def fitting(
         again = read_again(api, snapshot, spec.key, mine)
         if not _same_filter(snapshot, again):
             raise Conflict(
-                f"exposure {spec.name} of namespace {spec.namespace} was changed by another run "
-                "meanwhile; nothing was written",
-                hints=[f"see how it is: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
+                f"exposure {spec.namespace}/{spec.name} was modified concurrently by another run; "
+                "nothing was written",
+                hints=[f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
             )
         if found := errors(check_expose(exposure, again)):
             hints = [found[0].hint] if found[0].hint else []
@@ -135,9 +135,12 @@ def _read(manifest: Mapping[str, Any]) -> Reservation:
     if found is None:
         metadata = manifest["metadata"]
         raise ClusterError(
-            f"EnvoyFilter {metadata['namespace']}/{metadata['name']} is in the way: it is no "
-            "reservation that can be read",
-            hints=[f"kubectl delete envoyfilter -n {metadata['namespace']} {metadata['name']}"],
+            f"EnvoyFilter {metadata['namespace']}/{metadata['name']} has the name of a reservation "
+            "but cannot be read as one",
+            hints=[
+                "delete it: kubectl delete envoyfilter "
+                f"-n {metadata['namespace']} {metadata['name']}"
+            ],
         )
     return found
 
@@ -146,12 +149,12 @@ def _busy(spec: ExposureSpec, there: Reservation | None) -> Conflict:
     since = f" since {there.created:%H:%M:%S} UTC" if there else ""
     minutes = STALE_AFTER.total_seconds() / 60
     return Conflict(
-        f"another run writes exposure {spec.name} of namespace {spec.namespace}{since}; "
-        "nothing was written",
+        f"another run has been writing exposure {spec.namespace}/{spec.name}{since}; nothing was "
+        "written",
         hints=[
-            f"see what it did: kubectl istio-udp get -n {spec.namespace} {spec.name}",
-            f"if that run was killed, it counts for {minutes:.0f} minutes, or until: kubectl "
-            f"delete envoyfilter -n {spec.gateway.namespace} {reservation_name(spec)}",
+            f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}",
+            f"if that run was killed, wait {minutes:.0f} minutes, or delete its reservation: "
+            f"kubectl delete envoyfilter -n {spec.gateway.namespace} {reservation_name(spec)}",
         ],
     )
 
@@ -175,6 +178,6 @@ def _release(
         return  # it is another's by now
     except IstioUdpError as error:
         tell(
-            f"EnvoyFilter {namespace}/{name} could not be deleted ({error.message}); it counts for "
-            f"{STALE_AFTER.total_seconds() / 60:.0f} minutes more"
+            f"could not delete the reservation, EnvoyFilter {namespace}/{name} ({error.message}); "
+            f"it expires in {STALE_AFTER.total_seconds() / 60:.0f} minutes"
         )

@@ -125,9 +125,9 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
 
 def _aftermath(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
     if not remaining:
-        return ["what this run had written was taken back"]
+        return ["everything that this run had written was undone"]
     return [
-        f"could not be taken back and may remain: {write.kind} {write.namespace}/{write.name} "
+        f"could not be undone and may remain: {write.kind} {write.namespace}/{write.name} "
         f"({error.message})"
         for write, error in remaining
     ]

@@ -40,9 +40,9 @@ def _overlap(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findi
             yield Finding(
                 "U121",
                 Severity.ERROR,
-                f"{owner} already sets the interval for proxies that this one would reach; which "
-                "of the two holds is decided by chance",
-                f"narrow the reach with -l or --direction, or take the other away: {take}",
+                f"{owner} already sets the interval for some of the same proxies; it is undefined "
+                "which one wins",
+                f"select fewer proxies with -l or --direction, or delete the other one: {take}",
             )
 
 
@@ -52,8 +52,8 @@ def _no_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findin
         yield Finding(
             "U221",
             Severity.WARNING,
-            "the mesh writes no access log, so that no line will appear: meshConfig has no "
-            "accessLogFile and no Telemetry turns accessLogging on",
+            "the mesh writes no access log, so no lines will appear: meshConfig has no "
+            "accessLogFile, and no Telemetry enables accessLogging",
             "set meshConfig.accessLogFile: /dev/stdout (istioctl install --set "
             "meshConfig.accessLogFile=/dev/stdout)",
         )
@@ -85,8 +85,9 @@ def _reconnects(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Fi
         yield Finding(
             "U223",
             Severity.WARNING,
-            f"the TCP connections that {count} {'proxy has' if count == 1 else 'proxies have'} "
-            "open now are closed within 45s: Envoy drains a listener whose filters change",
+            f"this closes the open TCP connections of {count} "
+            f"{'proxy' if count == 1 else 'proxies'} within 45s: Envoy drains a listener whose "
+            "filters change",
         )
 
 

@@ -56,9 +56,9 @@ def _namespace_not_read(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
         yield Finding(
             "U131",
             Severity.ERROR,
-            f"{snapshot.mesh.control_plane} does not read namespace {namespace}, where {kind} "
-            f"{exposure.spec.object_name} would be: its meshConfig.discoverySelectors leave the "
-            "namespace out",
+            f"{snapshot.mesh.control_plane} does not read namespace {namespace}, so it would "
+            f"ignore {kind} {exposure.spec.object_name}: meshConfig.discoverySelectors do not "
+            "select the namespace",
             "give the namespace the labels of one of the discoverySelectors"
             + (", or use --discovery static" if kind == "ServiceEntry" else ""),
         )
@@ -70,10 +70,9 @@ def _selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         yield Finding(
             "U132",
             Severity.ERROR,
-            f"{snapshot.mesh.control_plane} ignores an EnvoyFilter's workloadSelector for gateways "
-            f"of the Gateway API, as {snapshot.gateway.ref} is",
-            "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or expose at another "
-            "gateway",
+            f"{snapshot.gateway.ref} is a gateway of the Gateway API, and "
+            f"{snapshot.mesh.control_plane} ignores the workloadSelector of EnvoyFilters for these",
+            "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or use another gateway",
         )
 
 
@@ -86,9 +85,9 @@ def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U209",
             Severity.WARNING,
-            f"the mesh configuration of {plane}{where} could not be read: {mesh.root_namespace} is "
-            "taken for the root namespace, and an EnvoyFilter in another one could collide",
-            "check it: istioctl analyze; or ask who runs the control plane",
+            f"could not read the mesh configuration of {plane}{where}; assuming root namespace "
+            f"{mesh.root_namespace}. An EnvoyFilter in another root namespace could conflict",
+            "check it: istioctl analyze; or ask the owner of the control plane",
         )
 
 
@@ -139,8 +138,8 @@ def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U208",
             Severity.WARNING,
-            f"{_owner(claims)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}, whose "
-            f"Envoy would then reject both: {claims.doubt}",
+            f"{_owner(claims)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}; its "
+            f"Envoy would then reject both. Not certain: {claims.doubt}",
             f"check it: kubectl get envoyfilter -n {claims.owner.replace('/', ' ')} -o yaml",
         )
 
@@ -190,7 +189,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(
                 "U104",
                 Severity.ERROR,
-                f"gateway {snapshot.gateway.ref} has a listener {bound.name} already, at "
+                f"gateway {snapshot.gateway.ref} already has a listener {bound.name} on "
                 f"{bound.port}/{bound.protocol}",
                 "give the exposure another name: --name",
             )
@@ -199,7 +198,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
                 yield Finding(
                     "U104",
                     Severity.ERROR,
-                    f"port {bound.port}/UDP of gateway {snapshot.gateway.ref} is bound by its own "
+                    f"port {bound.port}/UDP of gateway {snapshot.gateway.ref} is taken by its "
                     f"listener {bound.name}",
                     _another_port(port.service_port),
                 )
@@ -244,9 +243,9 @@ def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
         yield Finding(
             "U106",
             Severity.ERROR,
-            f"exposure {mine.name} of namespace {mine.namespace} is Service {other.service} at "
+            f"exposure {mine.namespace}/{mine.name} already exists, for Service {other.service} at "
             f"gateway {other.gateway}",
-            f"expose this one under another name: --name {mine.name}-2; or first "
+            f"use another name: --name {mine.name}-2; or first run "
             f"kubectl istio-udp delete -n {mine.namespace} {mine.name}",
         )
 
@@ -258,8 +257,8 @@ def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U107",
             Severity.ERROR,
-            f"gateway {snapshot.gateway.ref} runs Istio {'.'.join(map(str, istio))}; its UDP proxy "
-            f"has no matcher (from {'.'.join(map(str, _FIRST_ISTIO))})",
+            f"gateway {snapshot.gateway.ref} runs Istio {'.'.join(map(str, istio))} and is too "
+            f"old: routing UDP needs Istio {'.'.join(map(str, _FIRST_ISTIO))} or newer",
             "upgrade the gateway",
         )
 
@@ -274,10 +273,10 @@ def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         yield Finding(
             "U108",
             Severity.ERROR,
-            f"{options.max_sessions} sessions on {ports} port(s) are more than gateway "
+            f"{options.max_sessions} sessions on {ports} port(s) exceed what gateway "
             f"{snapshot.gateway.ref} has left: {_reserved(snapshot, snapshot.file_limit)} (its "
-            f"Envoy may open {snapshot.file_limit} files, and crashes when it has none left)",
-            f"at most --max-sessions {free // ports}"
+            f"Envoy may open {snapshot.file_limit} files, and crashes when it needs more)",
+            f"use at most --max-sessions {free // ports}"
             if free >= ports
             else "raise the file limit of the gateway's nodes, or lower another exposure's "
             "--max-sessions",
@@ -305,11 +304,11 @@ def _too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
         yield Finding(
             "U109",
             Severity.ERROR,
-            f"{ports} UDP port(s) may take {_mebibytes(needed)} of gateway {snapshot.gateway.ref}, "
-            f"more than half of the {_mebibytes(limit)} that each of its pods may have: Envoy "
-            f"keeps a record of each of its {size.clusters} clusters for each port in each of "
-            f"its {size.workers} workers, and a pod that takes too much is killed",
-            "raise the memory limit of the gateway's pods, or expose at another gateway",
+            f"{ports} UDP port(s) may use {_mebibytes(needed)} of gateway {snapshot.gateway.ref}, "
+            f"more than half of the memory limit of its pods ({_mebibytes(limit)}): Envoy keeps a "
+            f"record of each of its {size.clusters} clusters for each port in each of its "
+            f"{size.workers} workers",
+            "raise the memory limit of the gateway's pods, or use another gateway",
         )
 
 
@@ -327,8 +326,8 @@ def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
             yield Finding(
                 "U201",
                 Severity.WARNING,
-                f"Service {snapshot.service} has no ready endpoint for port "
-                f"{port.service_port}/UDP ({there} not ready): nothing will answer until it has",
+                f"Service {snapshot.service} has no ready endpoints for {port.service_port}/UDP "
+                f"({there} not ready); clients get no answer until one is ready",
                 f"see them: kubectl get endpointslices -n {snapshot.service.namespace} "
                 f"-l kubernetes.io/service-name={snapshot.service.name}",
             )
@@ -340,10 +339,10 @@ def _goes_stale(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U202",
             Severity.WARNING,
-            f"the pods' addresses are written into the "
+            f"the addresses of the pods are in the "
             f"{'EnvoyFilter' if exposure.spec.discovery is Discovery.STATIC else 'ServiceEntry'}"
-            " and go stale when pods move, unless a controller refreshes them",
-            "run the same expose again after pods have moved",
+            " and become stale when pods are replaced, unless a controller updates them",
+            "run expose again after pods were replaced",
         )
 
 
@@ -364,10 +363,10 @@ def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U204",
             Severity.WARNING,
-            f"the file limit of gateway {snapshot.gateway.ref} could not be read (no permission "
+            f"could not read the open-file limit of gateway {snapshot.gateway.ref} (no permission "
             f"to exec, no shell in its image, or no answer); each port gets "
             f"{exposure.spec.options.max_sessions} sessions",
-            "if its nodes allow more open files, say how many sessions: --max-sessions",
+            "if its nodes allow more open files, set the number: --max-sessions",
         )
 
 
@@ -381,10 +380,10 @@ def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U205",
             Severity.WARNING,
-            f"each port holds {options.max_sessions} client sessions: with --idle-timeout {idle} "
-            f"more than {rate:.3g} new clients a second lose datagrams; at gateway "
+            f"each port has only {options.max_sessions} client sessions: with --idle-timeout "
+            f"{idle}, datagrams are lost above {rate:.3g} new clients a second. At gateway "
             f"{snapshot.gateway.ref} {_reserved(snapshot, limit)}",
-            "if clients come faster, say how fast: --expect-rate N",
+            "if you expect more: --expect-rate N",
         )
 
 
@@ -397,9 +396,9 @@ def _session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "U303",
             Severity.INFO,
-            f"each port holds {options.max_sessions} client sessions, enough for {rate:.3g} new "
+            f"each port has {options.max_sessions} client sessions, enough for {rate:.3g} new "
             f"clients a second (--idle-timeout {options.idle_timeout})",
-            "if clients come faster, say how fast: --expect-rate N",
+            "if you expect more: --expect-rate N",
         )
 
 
@@ -440,9 +439,9 @@ def _protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
             yield Finding(
                 "U230",
                 Severity.WARNING,
-                f"Service {name} has {port.gateway_port}/TCP, and gets {port.gateway_port}/UDP: "
-                "`kubectl apply` and Helm merge a Service's ports by number alone, so that whoever "
-                "changes one of the two there may change the other one instead",
+                f"Service {name} has {port.gateway_port}/TCP and gets {port.gateway_port}/UDP, but "
+                "`kubectl apply` and Helm merge ports by number alone: they may change the wrong "
+                "one of the two",
                 "use --gateway-service companion, or another gateway port",
             )
 
@@ -455,8 +454,8 @@ def _address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
         yield Finding(
             "U210",
             Severity.WARNING,
-            f"the gateway will not send to {address}, an endpoint of Service {snapshot.service}: "
-            f"it is {reason}",
+            f"the gateway will not send to endpoint {address} of Service {snapshot.service}: it is "
+            f"{reason}",
             f"see it: kubectl get endpointslices -n {snapshot.service.namespace} "
             f"-l kubernetes.io/service-name={snapshot.service.name}",
         )
@@ -472,7 +471,7 @@ def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             Severity.ERROR,
             f"ServiceEntry {name} has the same host as exposure {spec.name}; its endpoints may get "
             "the datagrams",
-            f"delete it: kubectl delete serviceentry -n {other.namespace} {other.name}; or get "
+            f"delete it: kubectl delete serviceentry -n {other.namespace} {other.name}; or use "
             f"another host: kubectl istio-udp delete -n {spec.namespace} {spec.name}, then expose "
             "again",
         )
@@ -486,8 +485,8 @@ def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         yield Finding(
             "U301",
             Severity.INFO,
-            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} is a load "
-            "balancer of its own, with an address of its own",
+            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} creates a "
+            "separate load balancer with its own address",
             f"to use the address of {snapshot.gateway.service_name}: --gateway-service patch",
         )
 
@@ -579,9 +578,9 @@ def _unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fin
             "U216",
             Severity.WARNING,
             f"Service {exposure.spec.gateway.namespace}/{name} does not take over from "
-            f"{snapshot.gateway.service_name}: {', '.join(taken.unknown)}; nothing here knows "
-            "them, and they may name one load balancer",
-            "if they decide who may reach it, set them on the Service yourself: kubectl annotate "
+            f"{snapshot.gateway.service_name}: {', '.join(taken.unknown)} (unknown annotations, "
+            "which may name one load balancer)",
+            "if they restrict access, set them on the Service yourself: kubectl annotate "
             f"service -n {exposure.spec.gateway.namespace} {name} ...",
         )
 
@@ -619,14 +618,14 @@ def _on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
         "U305",
         Severity.INFO,
         f"gateway {snapshot.gateway.ref} uses the network of its nodes: {listened} is open on each "
-        "node that it runs on, beside what else listens there"
+        "of them"
         + (
-            f"; who sends to a node itself uses these ports, and not {translated[0].gateway_port}"
+            f"; clients that send to a node use these ports, not {translated[0].gateway_port}"
             if translated
             else ""
         ),
-        "make sure that nothing else on these nodes uses the ports, and that a firewall allows "
-        "only whom you want",
+        "make sure that no other program on these nodes uses the ports, and restrict access by a "
+        "firewall",
     )
 
 
@@ -637,9 +636,9 @@ def _who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     yield Finding(
         "U306",
         Severity.INFO,
-        f"the servers of {snapshot.service} see the addresses of the gateway's pods, not those of "
-        "the clients, and only answers from the port that was asked come back",
-        "what that means for DNS views, RADIUS, syslog, SIP and TFTP: docs/clients.md",
+        f"the pods of {snapshot.service} see the addresses of the gateway's pods instead of those "
+        "of the clients, and must answer from the port that was queried",
+        "what this means for DNS views, RADIUS, syslog, SIP and TFTP: docs/clients.md",
     )
 
 
@@ -653,9 +652,9 @@ def _affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         yield Finding(
             "U307",
             Severity.INFO,
-            f"--affinity source-ip keeps together the clients that come in by one node, not each "
-            f"client: {snapshot.gateway.service_name} has externalTrafficPolicy Cluster, so that "
-            "the gateway sees a node's address",
+            f"--affinity source-ip applies to nodes instead of clients: "
+            f"{snapshot.gateway.service_name} has externalTrafficPolicy Cluster, so the gateway "
+            "sees the address of a node",
             "set externalTrafficPolicy: Local on that Service, then expose again",
         )
 
@@ -667,8 +666,8 @@ def _port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
             yield Finding(
                 "U302",
                 Severity.INFO,
-                f"the gateway's pods may not bind port {port.gateway_port}: they listen on "
-                f"{port.listener_port}/UDP, and the Service in front translates",
+                f"the gateway's pods may not bind port {port.gateway_port}; they listen on "
+                f"{port.listener_port}/UDP, and the Service in front translates the port",
             )
 
 

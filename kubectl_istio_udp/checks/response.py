@@ -30,7 +30,7 @@ _SMALL_BODY_BYTES = 4096
 _LARGE_BODIES_SINCE: Version = (1, 18)
 # Istio's documentation, "Ports used by Istio".
 _ISTIOS_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
-_OTHER_API = "let the answer go before all VirtualServices: --api envoyfilter"
+_OTHER_API = "take precedence over all VirtualServices: --api envoyfilter"
 
 
 def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Finding, ...]:
@@ -53,12 +53,13 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     there = [server for server in standing if server.port == spec.gateway_port]
     if not there:
         ports = sorted({server.port for server in standing})
-        others = f"; there are on {', '.join(map(str, ports))}" if ports else ""
+        others = f"; ports with one: {', '.join(map(str, ports))}" if ports else ""
         yield Finding(
             "U111",
             Severity.ERROR,
             f"no Istio Gateway has an HTTP server on {where}{others}",
-            "make one: --create-gateway" + (", or choose one: --gateway-port" if ports else ""),
+            "create one: --create-gateway"
+            + ("; or use another port: --gateway-port" if ports else ""),
         )
         return
     owners = ", ".join(sorted({server.gateway for server in there}))
@@ -74,8 +75,8 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     yield Finding(
         "U111",
         Severity.ERROR,
-        f"{where} takes {', '.join(taken)}, not {', '.join(spec.answer.hosts)} ({owners})",
-        "answer for one of its hosts: --host",
+        f"{where} accepts {', '.join(taken)}, not {', '.join(spec.answer.hosts)} ({owners})",
+        "use one of its hosts: --host",
     )
 
 
@@ -88,8 +89,8 @@ def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
         yield Finding(
             "U118",
             Severity.ERROR,
-            f"port {spec.gateway_port} is one that Istio's proxies use themselves",
-            "choose another: --gateway-port",
+            f"port {spec.gateway_port} is used by Istio's proxies themselves",
+            "use another port: --gateway-port",
         )
     for server in snapshot.servers:
         if server.port == spec.gateway_port and (server.tls or not server.http):
@@ -98,7 +99,7 @@ def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
                 Severity.ERROR,
                 f"port {spec.gateway_port} of gateway {spec.gateway} has a server of Gateway "
                 f"{server.gateway} that is not plain HTTP",
-                "choose another: --gateway-port",
+                "use another port: --gateway-port",
             )
 
 
@@ -113,8 +114,8 @@ def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[
             yield Finding(
                 "U112",
                 Severity.ERROR,
-                f"port {spec.gateway_port} of gateway {spec.gateway} does not take host {host}",
-                f"add it to Gateway {spec.servers[0]}, or leave it out",
+                f"port {spec.gateway_port} of gateway {spec.gateway} does not accept host {host}",
+                f"add the host to Gateway {spec.servers[0]}, or omit it",
             )
 
 
@@ -138,16 +139,16 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
             yield Finding(
                 "U113",
                 Severity.ERROR,
-                f"VirtualService {rival.owner} is older and answers {spec.answer.path} of host "
-                f"{host} itself; this response never would",
+                f"VirtualService {rival.owner} is older and takes precedence for "
+                f"{spec.answer.path} of host {host}; this response would never be used",
                 _OTHER_API,
             )
         elif takes is Takes.PERHAPS:
             yield Finding(
                 "U212",
                 Severity.WARNING,
-                f"VirtualService {rival.owner} is older and may answer some requests for "
-                f"{spec.answer.path} of host {host} itself, by its conditions",
+                f"VirtualService {rival.owner} is older and, depending on its conditions, takes "
+                f"precedence for some requests for {spec.answer.path} of host {host}",
                 _OTHER_API,
             )
 
@@ -163,7 +164,7 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
                 "U114",
                 Severity.ERROR,
                 f"VirtualService {rival.owner} routes host {host} inside the mesh, where Istio "
-                "takes one VirtualService a host: either would switch the other off",
+                "uses only one VirtualService for each host: one of the two would be ignored",
                 _OTHER_API,
             )
         return
@@ -174,9 +175,9 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
             yield Finding(
                 "U114",
                 Severity.ERROR,
-                f"VirtualService {rival.owner} serves {narrower} by its host {host}; one for "
-                f"{narrower} alone would leave all paths but {spec.answer.path} without answer",
-                f"answer for the same host, so that Istio merges both: --host '{host}'",
+                f"VirtualService {rival.owner} serves {narrower} by its host {host}; a response "
+                f"for {narrower} would make all paths but {spec.answer.path} unreachable",
+                f"use the same host, so that Istio merges both: --host '{host}'",
             )
 
 
@@ -188,9 +189,9 @@ def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
         yield Finding(
             "U115",
             Severity.ERROR,
-            f"Istio {show_version(version)} knows no direct response in a VirtualService "
-            f"({snapshot.versions}); {show_version(DIRECT_RESPONSE_SINCE)} is the first",
-            "use --api envoyfilter, or leave the choice to --api auto",
+            f"Istio {show_version(version)} does not support directResponse in a VirtualService "
+            f"({snapshot.versions}); this needs {show_version(DIRECT_RESPONSE_SINCE)} or newer",
+            "use --api envoyfilter or --api auto",
         )
 
 
@@ -204,7 +205,7 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
         yield Finding(
             "U116",
             Severity.ERROR,
-            f"the body has {body.size} bytes; Istio {show_version(version)} "
+            f"the body has {body.size} bytes, but Istio {show_version(version)} "
             f"({snapshot.versions}) answers at most {_SMALL_BODY_BYTES}",
             f"shorten it, or upgrade to Istio {show_version(_LARGE_BODIES_SINCE)}",
         )
@@ -212,8 +213,8 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
         yield Finding(
             "U211",
             Severity.WARNING,
-            f"the body has {body.size} bytes; every proxy in reach keeps it in memory, and Istio "
-            f"advises against more than {_LARGE_BODY_BYTES}",
+            f"the body has {body.size} bytes, and every proxy that answers keeps it in memory; "
+            f"Istio advises against more than {_LARGE_BODY_BYTES}",
         )
 
 
@@ -226,8 +227,8 @@ def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
         yield Finding(
             "U213",
             Severity.WARNING,
-            f"this response goes before VirtualService {rival.owner}: requests for "
-            f"{spec.answer.path} of {', '.join(rival.hosts)} no longer reach what it routes to",
+            f"this response takes precedence over VirtualService {rival.owner}, which no longer "
+            f"gets requests for {spec.answer.path} of {', '.join(rival.hosts)}",
         )
 
 
@@ -248,9 +249,9 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
         yield Finding(
             "U214",
             Severity.WARNING,
-            f"requests for these hosts go to VirtualServices of their own, not to this response: "
+            f"other VirtualServices, not this response, get the requests for these hosts: "
             f"{shown}{more}",
-            f"make another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
+            f"create another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
         )
 
 
@@ -264,15 +265,14 @@ def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator
         yield Finding(
             "U117",
             Severity.ERROR,
-            f"there is no Service of host {host}, whose ports an EnvoyFilter must name",
+            f"host {host} has no Service; an EnvoyFilter must name the Service's ports",
             "create the Service first, or use --api virtualservice",
         )
     else:
         yield Finding(
             "U215",
             Severity.WARNING,
-            f"there is no Service of host {host}: unless a ServiceEntry defines it, sidecars "
-            "do not route it",
+            f"host {host} has no Service; sidecars route it only if a ServiceEntry defines it",
         )
 
 

@@ -245,6 +245,6 @@ def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> Non
             name = pods[0]["metadata"]["name"]
             raise WaitTimeout(
                 f"pod {namespace}/{name} still runs after {timeout:g}s",
-                hints=["wait longer: the same command with --timeout 2m"],
+                hints=["to wait longer: --timeout 2m"],
             )
         time.sleep(_POLL_SECONDS)

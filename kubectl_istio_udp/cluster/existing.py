@@ -154,11 +154,11 @@ def get_state(
     if missing and not missing_ok:
         same = [str(ref) for ref in there if ref.kind is missing[0].kind]
         raise NotFound(
-            f"there is no {missing[0].kind.words} {missing[0].name} in namespace {namespace}",
+            f"{missing[0].kind.words} {missing[0].name} not found in namespace {namespace}",
             hints=[
-                f"those there are: {', '.join(same)}"
+                f"this namespace has: {', '.join(same)}"
                 if same
-                else "there is none in this namespace; see all: kubectl istio-udp get -A",
+                else "this namespace has none; list all: kubectl istio-udp get -A",
                 *map(explain_stray, strays),
             ],
         )

@@ -171,7 +171,7 @@ def _known_gateway(
     found = gateways_from(pods, services)
     if not found:
         raise NotFound(
-            f"gateway {known}, where this exposure is, has no running pod",
+            f"gateway {known} of this exposure has no running pod",
             hints=[
                 f"see its pods: kubectl get pods -n {known.namespace} "
                 f"-l {selector_of(known.selector)}",

@@ -182,8 +182,8 @@ def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
         return Condition.fails(
             ConditionType.ACCEPTED,
             f"Missing{existing.missing[0].partition(' ')[0]}",
-            f"{', '.join(existing.missing)} does not exist; write it again with the command that "
-            f"made this {existing.kind.words}",
+            f"{', '.join(existing.missing)} does not exist; run the command that created this "
+            f"{existing.kind.words} again",
         )
     envoy_filter = existing.object("EnvoyFilter")
     if envoy_filter is not None and gateway is not None:
@@ -215,7 +215,7 @@ def _resolved(
         return Condition.fails(
             ConditionType.RESOLVED_REFS,
             "NoEndpoints",
-            f"{name} has no ready endpoint ({endpoints[1]} not ready): clients get no answer",
+            f"{name} has no ready endpoints ({endpoints[1]} not ready); clients get no answer",
         )
     return Condition.holds(ConditionType.RESOLVED_REFS)
 
@@ -232,11 +232,11 @@ def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | N
         return Condition.fails(
             type_,
             "NotProgrammed",
-            f"the EnvoyFilter in {ref.namespace} has no listener {min(wanted - written)}, as after "
-            "a delete that was interrupted; delete again, or expose again",
+            f"the EnvoyFilter in {ref.namespace} has no listener {min(wanted - written)}; a delete "
+            "may have been interrupted. Run delete or expose again",
         )
     if gateway.ready is None:
-        return Condition.unknown(type_, f"the pods of gateway {ref} may not be listed")
+        return Condition.unknown(type_, f"no permission to list the pods of gateway {ref}")
     if not gateway.ready:
         return Condition.fails(type_, "NotProgrammed", f"gateway {ref} has no ready pod")
     if gateway.problem:

@@ -100,10 +100,10 @@ def _found(api: Api, namespace: str, name: str | None) -> ToolPod:
             hints=[f"see why: kubectl describe pod -n {where} {which}"],
         )
     raise NotFound(
-        f"there is no network-tool pod in namespace {namespace}",
+        f"no network-tool pod found in namespace {namespace}",
         hints=[
-            "make one for this run: --create-tool",
-            f"or keep one: kubectl istio-udp samples apply -n {namespace}",
+            "create one for this run: --create-tool",
+            f"or a permanent one: kubectl istio-udp samples apply -n {namespace}",
             "or name any running pod that has dig: --tool-pod [NAMESPACE/]NAME",
         ],
     )

@@ -140,23 +140,24 @@ def _wait(
     if not missing:
         raise WaitTimeout(
             f"the gateway in namespace {namespace} has no ready pod any more after {timeout:g}s, "
-            "so that nobody confirmed what was applied; it stays applied",
+            "so nothing confirmed the configuration; the objects stay applied",
             hints=[
                 f"see its pods: kubectl get pods -n {namespace} -l {selector_of(selector)}",
-                "wait longer: the same command with --timeout 2m",
+                "to wait longer: --timeout 2m",
             ],
         )
     pod, lack = next(iter(missing.items()))
     others = proxies.refusals_in_log(api, namespace, pod, max(1, math.ceil(timeout)))
     raise WaitTimeout(
-        f"gateway pod {namespace}/{pod} {lack} after {timeout:g}s; it stays applied",
+        f"gateway pod {namespace}/{pod} {lack} after {timeout:g}s; the objects stay applied",
         hints=[
             *(
-                f"its Envoy rejects {name}, which may hold up other configuration: {why}"
+                f"its Envoy rejects {name}, which may block other configuration: {why}"
                 for name, why in others.items()
             ),
-            "wait longer: the same command with --timeout 2m",
-            f"is istiod well? kubectl logs -n {namespace} {pod} -c istio-proxy --tail 20",
+            "to wait longer: --timeout 2m",
+            "check its connection to istiod: kubectl logs "
+            f"-n {namespace} {pod} -c istio-proxy --tail 20",
         ],
     )
 

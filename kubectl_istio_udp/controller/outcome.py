@@ -27,11 +27,11 @@ _FOR_TENANTS = {
     "U102": "a name that this exposure needs is taken at gateway {gateway}",
     "U103": "gateway {gateway}: port {ports} is taken",
     "U104": "gateway {gateway}: port {ports} is taken",
-    "U105": "the Service of gateway {gateway} cannot take a port that this exposure asks for",
-    "U108": "gateway {gateway} has not enough sessions left; ask for fewer (max-sessions)",
-    "U134": "the load balancer of gateway {gateway} takes no UDP port beside its TCP ports",
-    "U131": "the mesh of gateway {gateway} does not read a namespace that this exposure needs",
-    "U132": "the mesh of gateway {gateway} ignores what an exposure needs there",
+    "U105": "the Service of gateway {gateway} already has a port that this exposure requests",
+    "U108": "gateway {gateway} does not have enough sessions left; request fewer (max-sessions)",
+    "U134": "the load balancer of gateway {gateway} accepts no UDP port beside its TCP ports",
+    "U131": "the control plane of gateway {gateway} does not read a namespace of this exposure",
+    "U132": "the control plane of gateway {gateway} ignores the EnvoyFilters of exposures",
 }
 
 
@@ -83,7 +83,7 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
     reason = PORT_TAKEN if first.code == "U103" else NOT_TAKEN
     if first.code in _NAMES_NOBODY_ELSE:
         return Outcome(state, reason, str(first))
-    said = _FOR_TENANTS.get(first.code, "gateway {gateway} cannot take it")
+    said = _FOR_TENANTS.get(first.code, "gateway {gateway} cannot expose it")
     ports = ", ".join(f"{port.listener_port}/UDP" for port in spec.ports)
     message = f"{said.format(gateway=spec.gateway, ports=ports)} [{first.code}]"
     return Outcome(state, reason, message, str(first))

@@ -230,7 +230,7 @@ class Reconciler:
         if outcome.state != OK:
             self._refresh(own, MANAGER)
         if outcome.message and outcome.state != OK and own.held:
-            stays = "what was exposed before stays"
+            stays = "the exposure stays as it was before"
             return replace(outcome, message=f"{outcome.message}; {stays}")
         return outcome
 
@@ -264,9 +264,9 @@ class Reconciler:
         return Outcome(
             REFUSED,
             NOT_TAKEN,
-            f"there is an exposure {key[1]}{where} that somebody made with "
-            f"`kubectl istio-udp expose`; it stays as it is. To let the annotation rule: "
-            f"kubectl istio-udp delete -n {key[0]} {key[1]}",
+            f"exposure {key[1]}{where} was created with `kubectl istio-udp expose` and stays as it "
+            f"is. To manage it by annotation, first run: kubectl istio-udp delete -n {key[0]} "
+            f"{key[1]}",
         )
 
     def _permit(self, permission: Permission, use: Use) -> None:
@@ -285,8 +285,9 @@ class Reconciler:
                 Outcome(
                     WAITING,
                     NOT_TAKEN,
-                    f"{most} older Services of the namespace ask to be exposed; more are not "
-                    "looked at (annotation kubectl-istio-udp/allow-total-ports on the Namespace)",
+                    f"{most} older Services of the namespace already request to be exposed; more "
+                    "are not allowed (annotation kubectl-istio-udp/allow-total-ports on the "
+                    "Namespace)",
                 )
             )
         self._permit(permission, Use.of_request(wish.request, wish.udp_ports))
@@ -320,8 +321,8 @@ class Reconciler:
             return Outcome(
                 OK,
                 HOST_TAKEN,
-                "another ServiceEntry has the host of this exposure, and its endpoints may get the "
-                "datagrams; its namespace: "
+                "another ServiceEntry has the same host as this exposure; its endpoints may get "
+                "the datagrams. Its namespace: "
                 f"{', '.join(sorted({other.namespace for other in others}))}",
             )
         refused_addresses = snapshot.rules.objections(snapshot.slices)
@@ -354,15 +355,14 @@ class Reconciler:
         request, view = wish.request, self._view
         service = view.service((request.namespace, request.service))
         if service is None:
-            raise UsageError(f"there is no Service {request.namespace}/{request.service}")
+            raise UsageError(f"Service {request.namespace}/{request.service} does not exist")
         if service.external_name is not None and not permission.everything:
             raise Refusal(
                 Outcome(
                     REFUSED,
                     FORBIDDEN,
-                    f"Service {service} is the DNS name {service.external_name}, which may be "
-                    "anything that the gateway reaches; only a controller with --allow-all "
-                    "exposes such",
+                    f"Service {service} is of type ExternalName ({service.external_name}); only a "
+                    "controller with --allow-all exposes those, because the name may lead anywhere",
                 )
             )
         gateway = self._gateway(wish, permission, own)
@@ -499,8 +499,8 @@ class Reconciler:
                     Outcome(
                         WAITING,
                         NOT_TAKEN,
-                        f"with it the namespace's exposures would have {others + now} {what}, more "
-                        f"than the {limit} allowed (annotation "
+                        f"the namespace's exposures would have {others + now} {what} in total; "
+                        f"{limit} are allowed (annotation "
                         f"kubectl-istio-udp/allow-total-{what} on the Namespace)",
                     )
                 )

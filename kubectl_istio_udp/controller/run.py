@@ -257,7 +257,7 @@ class Controller:
             wait = self._queue.failed(key, error)
             self.metrics.errors.labels(type(error).__name__).inc()
             _log.warning(
-                "not written, tried again: %s", error.message, extra={"key": key, "wait": wait}
+                "write failed, will retry: %s", error.message, extra={"key": key, "wait": wait}
             )
             if isinstance(error, _PASSING) and self._queue.failures(key) < _TOLD_FAILURES:
                 self._outcomes[key] = outcome

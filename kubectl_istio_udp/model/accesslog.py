@@ -99,9 +99,9 @@ class AccessLogSpec:
         if not isinstance(self.selector, Mapping):
             raise ValueError("an access log has a selector of labels")
         if self.every < _LEAST:
-            raise UsageError(f"--every {self.every} is under 1ms, the least that Envoy takes")
+            raise UsageError(f"--every {self.every} is too short; Envoy accepts 1ms or more")
         if self.reach is Reach.GATEWAY and self.direction is not Direction.ANY:
-            raise UsageError("--direction is of sidecars; a gateway's connections have none")
+            raise UsageError("--direction only applies to sidecars, not to a gateway")
 
     def understood_by(
         self, control_plane: Version | None, proxies: Sequence[Version | None]

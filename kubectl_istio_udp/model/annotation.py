@@ -69,7 +69,7 @@ def read_spec(
             raise ClusterError(
                 f"this {kind.words} was written in format {shown(version)}; this version reads "
                 f"format {', '.join(map(str, versions))}",
-                hints=["use the kubectl istio-udp that made it, or a newer one"],
+                hints=["use the version of kubectl istio-udp that wrote it, or a newer one"],
             )
         fields.version = version
         made = build(fields)

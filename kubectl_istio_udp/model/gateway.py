@@ -554,7 +554,7 @@ def choose_gateway(
     if matching:
         listed = ", ".join(map(str, matching))
         raise UsageError(
-            f"there are several gateways: {listed}",
+            f"found several gateways: {listed}",
             hints=["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."],
         )
     raise _no_gateway(gateways, name)
@@ -576,11 +576,11 @@ def _told_apart(gateway: Gateway) -> Gateway:
         return gateway
     selector = ",".join(f"{key}={value}" for key, value in sorted(gateway.ref.selector.items()))
     raise UsageError(
-        f"no label tells the pods of gateway {gateway} from {', '.join(gateway.also_selected)}: "
-        "an EnvoyFilter for it would reach both",
+        f"no label distinguishes the pods of gateway {gateway} from "
+        f"{', '.join(gateway.also_selected)}: an EnvoyFilter would apply to both",
         hints=[
             "give the pods of one gateway a label that the other's do not have",
-            f"or choose all of them: --gateway-selector {selector}",
+            f"or use all of them as one gateway: --gateway-selector {selector}",
         ],
     )
 

@@ -38,7 +38,7 @@ def check_dns_label(text: str, what: str) -> str:
     """
     if not is_dns_label(text):
         raise UsageError(
-            f"{what} {text!r} is not a name that Kubernetes takes",
+            f"{what} {text!r} is not a valid Kubernetes name",
             hints=[
                 f"use lower-case letters, digits and '-', at most {LONGEST_LABEL}, "
                 "beginning and ending with a letter or digit"

@@ -267,7 +267,7 @@ def _find(request: PortRequest, service: Service) -> ServicePort:
     listed = ", ".join(map(str, ports))
     if request.service_port is None:
         raise UsageError(
-            f"-p {request.gateway_port} does not say which port of Service {service} is meant",
+            f"-p {request.gateway_port} is ambiguous: Service {service} has several UDP ports",
             hints=[f"its UDP ports: {listed}; write -p {request.gateway_port}:{ports[0].port}"],
         )
     raise UsageError(
@@ -287,15 +287,15 @@ def _discovery(
     if service.external_name is not None:
         if asked not in (None, Discovery.DNS):
             raise UsageError(
-                f"Service {service} is an ExternalName: --discovery {asked.value} does not fit",
-                hints=["leave --discovery out: the gateway resolves the name itself"],
+                f"--discovery {asked.value} does not work for ExternalName Service {service}",
+                hints=["omit --discovery: the gateway then resolves the name"],
             )
         return Discovery.DNS, f"the Service is the DNS name {service.external_name}"
     obstacle = _obstacle(snapshot, pairs, endpoints)
     if asked is Discovery.SELECTOR and obstacle:
         raise UsageError(
-            f"--discovery selector does not fit Service {service}: {obstacle}",
-            hints=["leave --discovery out, or use --discovery endpoints"],
+            f"--discovery selector does not work for Service {service}: {obstacle}",
+            hints=["omit --discovery, or use --discovery endpoints"],
         )
     if asked is None:
         return (Discovery.ENDPOINTS if obstacle else Discovery.SELECTOR), obstacle
@@ -381,8 +381,8 @@ def _check_families(snapshot: Snapshot) -> None:
     ours = snapshot.gateway.families
     if theirs and ours and not theirs & set(ours):
         raise UsageError(
-            f"Service {snapshot.service} has {'/'.join(sorted(theirs))} addresses only, and the "
-            f"pods of gateway {snapshot.gateway.ref} have {'/'.join(ours)} only",
+            f"Service {snapshot.service} has only {'/'.join(sorted(theirs))} addresses, but the "
+            f"pods of gateway {snapshot.gateway.ref} have only {'/'.join(ours)}",
             hints=[
                 "give the Service both families (spec.ipFamilyPolicy: PreferDualStack), or use a "
                 "gateway that has its family"

@@ -82,7 +82,10 @@ class PortRequest:
             )
         if re.search("[a-z]", service):
             if not _PORT_NAME.fullmatch(service):
-                raise UsageError(f"-p {text}: {service!r} is no port number or name", hints=[_FORM])
+                raise UsageError(
+                    f"-p {text}: {service!r} is neither a port number nor a port name",
+                    hints=[_FORM],
+                )
             return cls(gateway_port, service)
         return cls(gateway_port, port_number(service, "Service port"))
 
@@ -109,7 +112,7 @@ def parse_port_requests(texts: Sequence[str]) -> tuple[PortRequest, ...]:
         if request.gateway_port in seen:
             raise UsageError(
                 f"gateway port {request.gateway_port} is given twice",
-                hints=["each -p needs a gateway port of its own"],
+                hints=["use a different gateway port for each -p"],
             )
         seen.add(request.gateway_port)
         requests.append(request)
@@ -125,8 +128,8 @@ def check_port_count(count: int) -> None:
     """
     if count > MOST_PORTS:
         raise UsageError(
-            f"an exposure has at most {MOST_PORTS} ports",
-            hints=["make several exposures of the Service: --name NAME -p FIRST-LAST"],
+            f"an exposure can have at most {MOST_PORTS} ports",
+            hints=["expose the Service several times: --name NAME -p FIRST-LAST"],
         )
 
 
@@ -194,7 +197,7 @@ def listener_port(gateway_port: int, first_bindable: int) -> int:
     translated = gateway_port + PRIVILEGED_PORT_OFFSET
     if not first_bindable <= translated <= 65535:
         raise UsageError(
-            f"the gateway may bind neither port {gateway_port} nor {translated} for it",
+            f"the gateway may bind neither port {gateway_port} nor {translated} in its place",
             hints=[f"its pods may bind ports from {first_bindable} on"],
         )
     return translated

@@ -72,14 +72,14 @@ class Body:
         """
         if len(content) > LARGEST_BODY_BYTES:
             raise UsageError(
-                f"the body has {len(content)} bytes; Istio takes at most {LARGEST_BODY_BYTES}"
+                f"the body has {len(content)} bytes; Istio accepts at most {LARGEST_BODY_BYTES}"
             )
         if not binary:
             try:
                 content.decode()
             except UnicodeDecodeError:
                 raise UsageError(
-                    "the body is not text (UTF-8)", hints=["send it as bytes: --binary"]
+                    "the body is not UTF-8 text", hints=["accept any bytes: --binary"]
                 ) from None
         return cls(len(content), hashlib.sha256(content).hexdigest(), binary)
 
@@ -108,7 +108,7 @@ def check_path(path: str) -> str:
         raise UsageError(f"path {path!r} does not begin with /", hints=[f"write /{path}"])
     if not _PATH.fullmatch(path) or len(path) > _LONGEST_PATH:
         raise UsageError(
-            f"path {path[:80]!r} is none that a request can have",
+            f"path {path[:80]!r} is not a valid path of a request",
             hints=[
                 "write it as it is sent: ASCII, other characters encoded (%20), no query, "
                 f"at most {_LONGEST_PATH} characters"
@@ -118,11 +118,11 @@ def check_path(path: str) -> str:
     if encoded:
         plain = bytes.fromhex(encoded[1]).decode()
         raise UsageError(
-            f"path {path!r}: proxies decode {encoded[0]} before they compare",
-            hints=[f"write {plain} in its place"],
+            f"path {path!r}: proxies decode {encoded[0]} before they compare paths",
+            hints=[f"write {plain} instead"],
         )
     if any(part in (".", "..") for part in path.split("/")):
-        raise UsageError(f"path {path!r}: proxies resolve /./ and /../ before they compare")
+        raise UsageError(f"path {path!r}: proxies resolve /./ and /../ before they compare paths")
     return path
 
 
@@ -141,7 +141,7 @@ def check_host(text: str) -> str:
         names.check_dns_subdomain(plain, "host")
     except UsageError as error:
         raise UsageError(
-            f"--host {text!r} is no host",
+            f"--host {text!r} is not a valid host",
             hints=["write a name without port, such as shop.example.com or *.example.com", "or *"],
         ) from error
     return text
@@ -167,7 +167,7 @@ def parse_header(text: str) -> tuple[str, str]:
             hints=["for example --header content-type=application/json"],
         )
     if name.lower() in _WHOLE_HEADERS:
-        raise UsageError(f"--header {name}: the proxy itself sets it")
+        raise UsageError(f"--header {name}: the proxy sets this header itself")
     return (name.lower(), value)
 
 
@@ -217,21 +217,21 @@ class Answer:
         if self.status not in _STATUSES:
             raise UsageError(
                 f"--status {self.status} is not in {_STATUSES[0]}..{_STATUSES[-1]}",
-                hints=["these are the final answers that HTTP knows"],
+                hints=["HTTP has no other final status codes"],
             )
         check_path(self.path)
         if self.body and self.status in _WITHOUT_BODY:
-            raise UsageError(f"an answer with status {self.status} has no body (RFC 9110)")
+            raise UsageError(f"status {self.status} cannot have a body (RFC 9110)")
         if not self.hosts:
-            raise UsageError("an answer is for at least one host")
+            raise UsageError("a response needs at least one host")
         for host in self.hosts:
             check_host(host)
             wider = [other for other in self.hosts if other != host and covers(other, host)]
             if wider:
                 # Istio's validation refuses a VirtualService with both.
                 raise UsageError(
-                    f"--host {wider[0]} takes in {host}",
-                    hints=[f"leave {host} out, or make a response of its own for it"],
+                    f"--host {wider[0]} already covers {host}",
+                    hints=[f"omit {host}, or create a separate response for it"],
                 )
 
     @classmethod

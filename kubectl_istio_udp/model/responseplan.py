@@ -108,7 +108,7 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     if request.mesh and (len(answer.hosts) > 1 or "*" in answer.hosts[0]):
         raise UsageError(
             "inside the mesh a response needs the host of a Service, and one",
-            hints=["say it: --mesh --host ratings.prod.svc.cluster.local"],
+            hints=["for example: --mesh --host ratings.prod.svc.cluster.local"],
         )
     api, reason = _api(request, snapshot)
     own = (request.namespace, request.response_name)
@@ -151,7 +151,7 @@ def _check_name(request: ResponseRequest, spec: ResponseSpec, present: ResponseS
         hosts, where = ", ".join(present.answer.hosts), present.gateway or "the mesh"
         raise UsageError(
             f"response {spec.name} already exists, for {present.answer.path} of {hosts} at {where}",
-            hints=[f"to change it: --name {spec.name}; to make another one: --name NAME"],
+            hints=[f"to change it: --name {spec.name}; to create another one: --name NAME"],
         )
 
 

@@ -111,7 +111,7 @@ class Named:
         kept = tuple(each for number, each in ports.items() if number not in self.remove_ports)
         if not kept:
             raise UsageError(
-                f"exposure {before.name} would have no port left",
+                f"exposure {before.name} would have no ports left",
                 hints=[
                     f"to delete it: kubectl istio-udp delete -n {before.namespace} {before.name}"
                 ],

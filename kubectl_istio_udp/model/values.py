@@ -72,7 +72,7 @@ def one_of(values: Iterable[Choice]) -> Callable[[str, str], Choice]:
 
     def read(name: str, text: str) -> Choice:
         if text not in known:
-            raise UsageError(f"annotation {name}: {shown(text)} is none of {', '.join(known)}")
+            raise UsageError(f"annotation {name}: {shown(text)} is not one of {', '.join(known)}")
         return known[text]
 
     return read

@@ -126,8 +126,8 @@ def service_wish(service: Mapping[str, Any]) -> Wish:
     unknown = sorted(set(values) - set(_READERS))
     if unknown:
         raise UsageError(
-            f"there is no annotation {PREFIX}{shown(unknown[0])[1:-1]}",
-            hints=[f"those there are: {', '.join(PREFIX + name for name in _READERS)}"],
+            f"unknown annotation {PREFIX}{shown(unknown[0])[1:-1]}",
+            hints=[f"supported: {', '.join(PREFIX + name for name in _READERS)}"],
         )
     read = {name: _READERS[name](PREFIX + name, value) for name, value in values.items()}
     request = ExposeRequest(
@@ -183,7 +183,7 @@ def _udp_ports(service: Mapping[str, Any]) -> tuple[int, ...]:
         raise UsageError(
             f"annotation {EXPOSE_ANNOTATION}: the Service has more than {MOST_PORTS} UDP ports, "
             "the most that an exposure has",
-            hints=["name those that are to be exposed"],
+            hints=["list the ports to expose"],
         )
     return found
 

@@ -128,7 +128,7 @@ def _differs(probe: HttpProbe, status: int, headers: dict[str, str], body: bytes
     """What of an answer is not as wanted, in words; "" where all is."""
     wanted = probe.answer
     if status != wanted.status:
-        return f"in place of {wanted.status}"
+        return f"instead of {wanted.status}"
     if wanted.body and hashlib.sha256(body).hexdigest() != wanted.body.sha256:
         return "with another body"
     for name, value in wanted.headers:

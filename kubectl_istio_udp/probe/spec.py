@@ -102,10 +102,10 @@ def parse_probe(text: str, query: str | None) -> Probe:
             return DatagramProbe(bytes.fromhex(payload))
         except ValueError:
             raise UsageError(
-                f"--probe {text}: {payload!r} is not hexadecimal", hints=["for example hex:00ff"]
+                f"--probe {text}: {payload!r} is not hexadecimal", hints=["for example: hex:00ff"]
             ) from None
     raise UsageError(
-        f"--probe {text!r} is none of dns, text:..., hex:...",
+        f"--probe {text!r} is not one of dns, text:..., hex:...",
         hints=["for example --probe text:HELLO or --probe hex:00ff"],
     )
 

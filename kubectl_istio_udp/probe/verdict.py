@@ -150,7 +150,7 @@ def no_endpoint(ports: Sequence[int]) -> Verdict:
     """The verdict where nothing is there to ask for some Service ports (none named: for any)."""
     listed = f" for port {', '.join(map(str, ports))}" if ports else ""
     port = ports[0] if ports else None
-    return Verdict(False, None, f"there is no endpoint to ask{listed}", NO_ENDPOINT, port)
+    return Verdict(False, None, f"no endpoint to query{listed}", NO_ENDPOINT, port)
 
 
 def judge_response(results: Sequence[HopResult]) -> Verdict:
@@ -193,8 +193,8 @@ def _what(result: HopResult) -> str:
     if not answer.arrived:
         return _SILENCE[answer.outcome]
     if answer.outcome == "garbled":
-        return "sends what is no DNS response"
-    return f"is reached, and answers {answer.outcome}"
+        return "sends something that is not a DNS response"
+    return f"answers {answer.outcome}"
 
 
 _SILENCE = {

@@ -154,7 +154,7 @@ def spec_of(manifest: Manifest) -> Spec:
     spec = _read_annotation(manifest, owner)
     if (spec.kind, *spec.key) != owner:
         raise Disagreement(
-            f"its annotation is that of {spec.kind.words} {spec.namespace}/{spec.name}"
+            f"its annotation belongs to {spec.kind.words} {spec.namespace}/{spec.name}"
         )
     if _place(manifest) not in spec.possible_places:
         raise Disagreement(

@@ -75,13 +75,13 @@ def why_hop_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
 
 def _why_pod_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
     if outcome == "unreachable":
-        return Cause("PortRefused", f"nothing listens on {hop.port}/UDP there")
+        return Cause("PortRefused", f"no process listens on {hop.port}/UDP in the pod")
     if outcome == NOT_READ:
-        return Cause("NotRead", "its server is too busy, or hangs")
+        return Cause("NotRead", "the server is overloaded or hangs")
     if outcome not in ("timeout", LOST):
         return Cause("NameNotResolved" if outcome == "unresolved" else "ErrorAnswer")
     policies = evidence.policies
-    text = f"NetworkPolicies that select such pods: {_some(policies)}" if policies else ""
+    text = f"NetworkPolicies that select these pods: {_some(policies)}" if policies else ""
     if outcome == LOST:
         return Cause("NotDelivered", text)
     datagram = evidence.probe_bytes is not None
@@ -98,7 +98,7 @@ def _why_no_gateway(evidence: Evidence) -> Cause:
         text = f"namespace {namespace} has no gateway pod with the labels {labels}"
         return Cause("GatewayWithoutPods", text, f"kubectl get deployments -n {namespace}")
     remedy = f"kubectl describe pod -n {namespace} {pods[0].name}"
-    return Cause("GatewayNotReady", f"of its {len(pods)} pod(s) {_not_ready(pods)}", remedy)
+    return Cause("GatewayNotReady", f"it has {len(pods)} pod(s), {_not_ready(pods)}", remedy)
 
 
 def _why_front_fails(evidence: Evidence) -> Cause:
@@ -107,15 +107,15 @@ def _why_front_fails(evidence: Evidence) -> Cause:
         return found
     spec = (evidence.front or {}).get("spec") or {}
     if spec.get("internalTrafficPolicy") == "Local":
-        text = f"{_front_name(evidence)} has internalTrafficPolicy Local: it leads to gateway pods "
+        text = f"{_front_name(evidence)} has internalTrafficPolicy Local: it only leads to gateway "
         return Cause(
             "InternalTrafficPolicy",
-            text + "of the client's own node only",
+            text + "pods on the client's node",
             "run a gateway pod on each node, or set internalTrafficPolicy: Cluster",
         )
     return Cause(
         "ServiceNotProgrammed",
-        "the Service is as it should be; kube-proxy (or what takes its place) does not forward it",
+        "the Service is correct, but kube-proxy (or its replacement) does not forward it",
         "kubectl get pods -n kube-system",
     )
 
@@ -162,7 +162,7 @@ def no_address(evidence: Evidence, why_pending: Callable[[Manifest], str]) -> Ca
     why = why_pending(front)
     return Cause(
         "NoAddress",
-        f"clients outside the cluster have no way in: {pending_text(front, why)}",
+        f"clients outside the cluster cannot reach it: {pending_text(front, why)}",
         pending_remedy(front, why),
     )
 
@@ -218,7 +218,7 @@ def _pods_not_ready(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | 
         return None
     return Cause(
         "PodsNotReady",
-        f"of the {len(pods)} pod(s) of Service {service} {_not_ready(pods)}",
+        f"Service {service} has {len(pods)} pod(s), {_not_ready(pods)}",
         f"kubectl describe pod -n {service.namespace} {pods[0].name}",
     )
 
@@ -243,7 +243,7 @@ def _no_endpoints(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | No
     service = evidence.service
     return Cause(
         "NoEndpoints",
-        f"Service {service} has no ready endpoint for {port.service_port}/UDP",
+        f"Service {service} has no ready endpoints for {port.service_port}/UDP",
         f"kubectl get endpointslices -n {service.namespace} "
         f"-l kubernetes.io/service-name={service.name}",
     )
@@ -280,8 +280,8 @@ def _too_long(evidence: Evidence, size: int | None, what: str) -> Cause | None:
         return None
     return Cause(
         "DatagramTooLong",
-        f"{what} has {size} bytes, and this exposure passes at most {most}",
-        f"{_again(evidence.spec)} with --max-datagram-size {size}",
+        f"{what} has {size} bytes, but this exposure forwards at most {most}",
+        _again(evidence.spec, f"--max-datagram-size {size}"),
     )
 
 
@@ -308,7 +308,7 @@ def _filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause 
         "FilterSelectsOtherPods",
         f"no listener on {port.listener_port} in {pod}: EnvoyFilter "
         f"{_name(evidence.envoy_filter)} selects {_labels(labels)}",
-        f"{_again(evidence.spec)} with --force-conflicts",
+        _again(evidence.spec, "--force-conflicts"),
     )
 
 
@@ -324,7 +324,7 @@ def _held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     other = min(others)
     return Cause(
         "UpdateRejected",
-        f"{pod} does not have port {port.listener_port}; its Envoy rejects {other}, which holds up "
+        f"{pod} does not have port {port.listener_port}; its Envoy rejects {other}, which blocks "
         f"other configuration: {others[other].why}",
         f"find the EnvoyFilter that adds {other}, and correct it",
     )
@@ -348,7 +348,7 @@ def _no_listener(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | Non
     return Cause(
         "ListenerMissing",
         f"no listener on {port.listener_port} in {pod}",
-        f"{_again(evidence.spec)}, and {_CHECK_ISTIOD}",
+        f"{_again(evidence.spec)}; {_CHECK_ISTIOD}",
     )
 
 
@@ -360,7 +360,7 @@ def _other_port(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
     return Cause(
         "ListenerOnOtherPort",
         f"listener {name} in {pod} is on port {bound}, not {port.listener_port}",
-        f"{_again(evidence.spec)} with --force-conflicts",
+        _again(evidence.spec, "--force-conflicts"),
     )
 
 
@@ -372,7 +372,7 @@ def _other_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | N
     return Cause(
         "ListenerSendsElsewhere",
         f"listener {name} in {pod} sends to cluster {target}, not {name}",
-        f"{_again(evidence.spec)} with --force-conflicts",
+        _again(evidence.spec, "--force-conflicts"),
     )
 
 
@@ -393,9 +393,9 @@ def _sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | N
         return None
     return Cause(
         "SessionsFull",
-        f"{pod} has {used} sessions open for port {port.service_port}, and this exposure allows "
-        f"{most}: datagrams of further client ports are dropped",
-        f"{_again(evidence.spec)} with a higher --max-sessions or a lower --idle-timeout",
+        f"{pod} has {used} open sessions for port {port.service_port}, and this exposure allows "
+        f"{most}: Envoy drops the datagrams of additional clients",
+        f"allow more: {_command(evidence.spec, '--expect-rate N')}; or lower --idle-timeout",
     )
 
 
@@ -409,10 +409,10 @@ def nearly_full(evidence: Evidence) -> list[str]:
             used = UdpStatus(proxy.sockets or ()).connected_to(hosts)
             if used >= _NEARLY_FULL * most:
                 warnings.append(
-                    f"{pod} has {used} sessions open to the endpoints of port {port}, and this "
-                    f"exposure allows {most}: Envoy drops the datagrams of further clients; if "
-                    f"they are its own, {_again(evidence.spec)} with --expect-rate N, a higher "
-                    "--max-sessions or a lower --idle-timeout"
+                    f"{pod} has {used} open sessions to the endpoints of port {port}, and this "
+                    f"exposure allows {most}: Envoy drops the datagrams of additional clients; to "
+                    f"allow more: {_command(evidence.spec, '--expect-rate N')}; or lower "
+                    "--idle-timeout"
                 )
     return warnings
 
@@ -423,8 +423,8 @@ def _overrun(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
         return None
     return Cause(
         "GatewayOverrun",
-        f"{pod} does not read datagrams as fast as they come: the kernel dropped {dropped} of them "
-        "during this probe",
+        f"{pod} does not read datagrams fast enough: the kernel dropped {dropped} of them during "
+        "this probe",
         "run more gateway pods, or give them more CPU",
     )
 
@@ -434,11 +434,9 @@ def _between(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     hosts = _some(evidence.hosts(pod, port))
     reached = evidence.proxy(pod).reached
     if reached:
-        where = (
-            f"{pod} sends to {hosts} and no answer comes back: datagrams are dropped between them"
-        )
+        where = f"{pod} sends to {hosts}, but gets no answer: datagrams are dropped between them"
     elif reached is False:
-        where = f"datagrams do not reach {pod}: they are dropped between the network tool and it"
+        where = f"datagrams are dropped between the network-tool pod and {pod}"
     else:
         where = f"{pod} has listener and cluster with {hosts}; datagrams are dropped between them"
     reason = "DroppedBeforeGateway" if reached is False else "DroppedBehindGateway"
@@ -448,7 +446,7 @@ def _between(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     if policies is None:
         return Cause(reason, where, "look for NetworkPolicies: kubectl get networkpolicies -A")
     return Cause(
-        reason, where, "no NetworkPolicy selects these pods: look at the CNI's own policies"
+        reason, where, "no NetworkPolicy selects these pods; check the policies of the CNI"
     )
 
 
@@ -483,7 +481,7 @@ def _twin_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     now = f"leads to another target ({tcp.target_port})" if tcp else "is gone"
     return Cause(
         "TwinPortGone",
-        f"the gateway takes its endpoints from port {number}/TCP of Service {service}, which "
+        f"the gateway gets its endpoints from port {number}/TCP of Service {service}, which "
         f"{now}; {_sends(evidence, port, pod)}",
         _again(evidence.spec),
     )
@@ -532,8 +530,8 @@ def _target_changed(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | 
         return None
     return Cause(
         "TargetPortChanged",
-        f"port {port.service_port} of Service {evidence.service} leads to the pods' port "
-        f"{_some(now)} now; {_sends(evidence, port, pod)}",
+        f"port {port.service_port} of Service {evidence.service} now leads to target port "
+        f"{_some(now)}; {_sends(evidence, port, pod)}",
         _again(evidence.spec),
     )
 
@@ -556,7 +554,7 @@ def _foreign(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     namespace = evidence.spec.namespace
     return Cause(
         "ForeignHosts",
-        f"{_sends(evidence, port, pod)}: {_some(foreign)} is no endpoint of the Service",
+        f"{_sends(evidence, port, pod)}: {_some(foreign)} is not an endpoint of the Service",
         "look for what has these addresses: "
         f"kubectl get workloadentries,serviceentries -n {namespace} -o wide",
     )
@@ -570,7 +568,7 @@ def _not_sent(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     if not evidence.hosts(pod, port):
         return Cause(
             "NoHosts",
-            f"no host in cluster {name} of {pod}: istiod sends it no endpoint of Service "
+            f"cluster {name} of {pod} has no hosts: istiod sends no endpoints of Service "
             f"{evidence.service}",
             f"{_CHECK_ISTIOD}, and whether it watches namespace {evidence.spec.namespace}",
         )
@@ -640,7 +638,7 @@ def _front_selector(evidence: Evidence) -> Cause | None:
     return Cause(
         "FrontServiceSelector",
         f"the selector of {_front_name(evidence)}, {_labels(selector)}, is not the gateway's",
-        f"{_again(evidence.spec)} with --force-conflicts",
+        _again(evidence.spec, "--force-conflicts"),
     )
 
 
@@ -652,7 +650,7 @@ def _front_ports(evidence: Evidence) -> Cause | None:
         for entry in evidence.front["spec"].get("ports") or ()
         if entry.get("protocol") == "UDP"
     }
-    name, remedy = _front_name(evidence), f"{_again(evidence.spec)} with --force-conflicts"
+    name, remedy = _front_name(evidence), _again(evidence.spec, "--force-conflicts")
     for port in evidence.spec.ports:
         if port.gateway_port not in leads:
             text = f"{name} has no port {port.gateway_port}/UDP"
@@ -670,13 +668,20 @@ _FRONT = (_front_missing, _front_selector, _front_ports)
 # -- words --------------------------------------------------------------------------------------
 
 
-def _again(spec: ExposureSpec) -> str:
-    return f"run the same expose of {spec.service} again"
+def _again(spec: ExposureSpec, *flags: str) -> str:
+    return f"run again: {_command(spec, *flags)}"
+
+
+def _command(spec: ExposureSpec, *flags: str) -> str:
+    """The `expose` that keeps all settings of an exposure, but for those that flags change."""
+    name = [] if spec.name == spec.service else [f"--name {spec.name}"]
+    start = f"kubectl istio-udp expose -n {spec.namespace} {spec.service}"
+    return " ".join([start, *name, *flags])
 
 
 def _sends(evidence: Evidence, port: ExposedPort, pod: str) -> str:
     hosts, addresses = evidence.hosts(pod, port), evidence.addresses(port)
-    has, should = _listed(hosts) or "nowhere", _listed(addresses) or "no ready endpoint"
+    has, should = _listed(hosts) or "nowhere", _listed(addresses) or "no ready endpoints"
     name = evidence.spec.service
     return f"gateway {pod} sends port {port.service_port} to {has}, but Service {name} has {should}"
 

@@ -180,7 +180,7 @@ def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> N
     )  # fmt: skip
     silent = space.verify("dns")
     assert silent.code == 1
-    assert "there is no endpoint" in silent.out
+    assert "no endpoint to query" in silent.out
     kubectl("scale", "-n", space.name, "deploy/dns", "--replicas=1")
     kubectl("rollout", "status", "-n", space.name, "deploy/dns", "--timeout=60s")
     wait_answered(space, "dns")

@@ -232,7 +232,7 @@ def test_what_is_broken_is_named(space: Space, port: int) -> None:
     kubectl("patch", "vs", "-n", space.name, name, "--type=json", "-p", json.dumps(patch))
     eventually("500", lambda: status_of(space, port, "/direct") == "500")
     broken = space.verify("response/direct")
-    assert broken.code == 1 and "500 in place of 200" in broken.out
+    assert broken.code == 1 and "500 instead of 200" in broken.out
     conflict = space.respond(*HELLO, *at, code=3)
     assert "--force-conflicts" in conflict.err
     space.respond(*HELLO, *at, "--force-conflicts")

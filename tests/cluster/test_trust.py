@@ -28,8 +28,8 @@ DOCS = Path(__file__).parents[2] / "docs"
     ("kind", "verdict"),
     [
         ("envoyfilter", "the gateway does not answer: EnvoyFilter {gateway}/{name} is missing"),
-        ("serviceentry", "ServiceEntry {own}/{name} is missing; run the same expose"),
-        ("service", "Service {gateway}/{name} is missing; run the same expose of dns again"),
+        ("serviceentry", "ServiceEntry {own}/{name} is missing; run again: kubectl istio-udp"),
+        ("service", "Service {gateway}/{name} is missing; run again: kubectl istio-udp expose"),
     ],
 )
 def test_a_missing_object_is_named(space: Space, port: int, kind: str, verdict: str) -> None:
@@ -70,7 +70,7 @@ def test_a_gateway_that_sends_elsewhere_is_found(space: Space, port: int) -> Non
     space.apply(moved)
     found = space.verify("dns")
     assert found.code == 1
-    assert "sends port 53 to" in found.out and "run the same expose of dns again" in found.out
+    assert "sends port 53 to" in found.out and "run again: kubectl istio-udp expose" in found.out
     space.expose("dns", "-p", f"{port}:53")
     wait_answered(space, "dns")
 

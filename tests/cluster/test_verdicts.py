@@ -215,12 +215,12 @@ def rename(case: Case) -> None:
         (nothing, "Answered", "every hop answered"),
         (rename, "Answered", "every hop answered"),
         (renumber, "ServicePortGone", "no longer has port 53/UDP (its port dns-53 is 54 now)"),
-        (retarget, "TargetPortChanged", "leads to the pods' port 1053 now"),
+        (retarget, "TargetPortChanged", "now leads to target port 1053"),
         (select_others, "SelectorChanged", "selects app=other, but ServiceEntry"),
         (select_nobody, "NoPods", "selects app=nobody, and no pod in namespace"),
         (unready, "PodsNotReady", "none is ready (unready: not ready)"),
         (name_no_port, "TargetPortMissing", "declares a UDP container port named nosuch"),
-        (add_foreign_host, "ForeignHosts", "192.0.2.9:53 is no endpoint of the Service"),
+        (add_foreign_host, "ForeignHosts", "192.0.2.9:53 is not an endpoint of the Service"),
         (move_listener, "ListenerOnOtherPort", "is on port"),
         (drop_listener, "ListenerMissing", "no listener on"),
         (drop_cluster, "ClusterMissing", "no cluster"),
@@ -250,7 +250,7 @@ def test_addresses_that_are_written_down_go_stale(space: Space, port: int, disco
     kubectl("rollout", "restart", "-n", space.name, "deploy/dns")
     kubectl("rollout", "status", "-n", space.name, "deploy/dns", "--timeout=90s")
     found = verdict(space, "StaleAddresses", seconds=60)
-    assert "run the same expose of dns again" in found["remedy"]
+    assert "run again: kubectl istio-udp expose" in found["remedy"]
     space.expose("dns", "-p", f"{port}:53", "--discovery", discovery)
     verdict(space, "Answered")
 
@@ -297,7 +297,7 @@ def test_a_datagram_that_is_too_long(space: Space, port: int) -> None:
     space.expose("dns", "-p", f"{port}:53", "--max-datagram-size", "500")
     verdict(space, "Answered", "--probe", "text:" + "x" * 500)
     found = verdict(space, "DatagramTooLong", "--probe", "text:" + "x" * 501)
-    assert "the probe has 501 bytes, and this exposure passes at most 500" in found["verdict"]
+    assert "the probe has 501 bytes, but this exposure forwards at most 500" in found["verdict"]
 
 
 def test_only_what_the_network_loses_is_the_networks_fault(space: Space, port: int) -> None:
@@ -392,7 +392,7 @@ def test_a_load_balancer_that_never_comes(space: Space, port: int) -> None:
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump(event))
     found = verdict(space, "NoAddress")
     why = "SyncLoadBalancerFailed: Only TCP LoadBalancer is supported for"
-    assert "clients outside the cluster have no way in" in found["verdict"]
+    assert "clients outside the cluster cannot reach it" in found["verdict"]
     assert why in found["verdict"]
     # JSON has the escape sequence of the message encoded; a terminal never gets it.
     assert "\x1b" not in space.verify("dns").both

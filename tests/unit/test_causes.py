@@ -121,7 +121,7 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
         (
             {"proxy": ProxyEvidence(replace(NOTHING, refusals={"theirs": Refusal("port 75300")}))},
             "UpdateRejected",
-            "its Envoy rejects theirs, which holds up other configuration: port 75300",
+            "its Envoy rejects theirs, which blocks other configuration: port 75300",
         ),
         # What nobody adds is not held up by somebody else's mistake.
         (
@@ -198,7 +198,7 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
         (
             {"proxy": proxy("10.244.0.20:5353", "10.244.0.21:5353")},
             "TargetPortChanged",
-            "leads to the pods' port 53 now",
+            "now leads to target port 53",
         ),
         (
             {"proxy": proxy(A, FOREIGN), "discovery": Discovery.STATIC},
@@ -210,19 +210,19 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             "StaleAddresses",
             "sends port 53 to nowhere",
         ),
-        ({"proxy": proxy(A, B, FOREIGN)}, "ForeignHosts", f"{FOREIGN} is no endpoint"),
-        ({"proxy": proxy()}, "NoHosts", f"no host in cluster {NAME} of {GATEWAY}"),
+        ({"proxy": proxy(A, B, FOREIGN)}, "ForeignHosts", f"{FOREIGN} is not an endpoint"),
+        ({"proxy": proxy()}, "NoHosts", f"cluster {NAME} of {GATEWAY} has no hosts"),
         ({"proxy": proxy(A)}, "HostsMissing", f"sends port 53 to {A}, but Service coredns has"),
         (
             {"proxy": proxy(A, B, sockets=FULL), "options": {"max_sessions": 5}},
             "SessionsFull",
-            "has 5 sessions open for port 53, and this exposure allows 5",
+            "has 5 open sessions for port 53, and this exposure allows 5",
         ),
         ({"proxy": proxy(A, B, dropped=7)}, "GatewayOverrun", "the kernel dropped 7 of them"),
         (
             {"proxy": proxy(A, B, reached=False)},
             "DroppedBeforeGateway",
-            "dropped between the network tool and it",
+            "dropped between the network-tool pod and",
         ),
         (
             {"proxy": proxy(A, B, reached=True), "policies": ("default/deny",)},
@@ -276,14 +276,14 @@ def test_another_answer_is_explained_by_the_hosts_alone():
         (
             {"pods": (PodState("coredns-1", False, "ImagePullBackOff"),)},
             "PodsNotReady",
-            "of Service default/coredns none is ready (coredns-1: ImagePullBackOff)",
+            "Service default/coredns has 1 pod(s), none is ready (coredns-1: ImagePullBackOff)",
         ),
         (
             {"now": service(ports=[udp(target="dns")])},
             "TargetPortMissing",
             "declares a UDP container port named dns",
         ),
-        ({}, "NoEndpoints", "has no ready endpoint for 53/UDP"),
+        ({}, "NoEndpoints", "has no ready endpoints for 53/UDP"),
         ({"now": service(selector={}), "pods": None}, "NoEndpoints", "no ready endpoint"),
     ],
 )
@@ -304,7 +304,7 @@ def test_why_there_is_no_pod_to_ask(given, reason, text):
         (
             (PodState("gw-1", False, "CrashLoopBackOff"), PodState("gw-2", False, "Pending")),
             "GatewayNotReady",
-            "of its 2 pod(s) none is ready (gw-1: CrashLoopBackOff, gw-2: Pending)",
+            "it has 2 pod(s), none is ready (gw-1: CrashLoopBackOff, gw-2: Pending)",
         ),
     ],
 )
@@ -317,12 +317,12 @@ def test_why_there_is_no_gateway_to_ask(pods, reason, text):
 @pytest.mark.parametrize(
     ("outcome", "policies", "reason", "text"),
     [
-        ("unreachable", (), "PortRefused", "nothing listens on 53/UDP there"),
+        ("unreachable", (), "PortRefused", "no process listens on 53/UDP in the pod"),
         ("timeout", (), "NoAnswer", ""),
-        ("timeout", ("default/deny",), "NoAnswer", "select such pods: default/deny"),
+        ("timeout", ("default/deny",), "NoAnswer", "select these pods: default/deny"),
         ("SERVFAIL", ("default/deny",), "ErrorAnswer", ""),
         ("unresolved", (), "NameNotResolved", ""),
-        ("not read", (), "NotRead", "too busy, or hangs"),
+        ("not read", (), "NotRead", "is overloaded or hangs"),
         ("lost", ("default/deny",), "NotDelivered", "default/deny"),
     ],
 )
@@ -355,7 +355,7 @@ def front(**spec):
         (
             {"front": front(internalTrafficPolicy="Local")},
             "InternalTrafficPolicy",
-            "of the client's own node only",
+            "pods on the client's node",
         ),
         ({}, "ServiceNotProgrammed", "does not forward it"),
     ],
@@ -396,7 +396,7 @@ def test_a_load_balancer_without_an_address_leaves_no_way_in():
     found = causes.no_address(given, lambda manifest: "SyncLoadBalancerFailed: no UDP here")
     assert found.reason == "NoAddress"
     assert found.text == (
-        "clients outside the cluster have no way in: the load balancer of Service "
+        "clients outside the cluster cannot reach it: the load balancer of Service "
         "istio-system/udp-default-coredns has no address yet (SyncLoadBalancerFailed: no UDP here)"
     )
     assert found.remedy.endswith("meanwhile clients can use port 30123/UDP of any node")

@@ -387,7 +387,7 @@ def test_a_port_taken_by_another_exposure_is_named():
 
 def test_too_many_sessions_says_how_many_fit():
     (found,) = errors(findings(options={"max_sessions": 20_000}, file_limit=10_000))
-    assert found.hint == "at most --max-sessions 8000"
+    assert found.hint == "use at most --max-sessions 8000"
     (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
     assert "raise the file limit" in found.hint
 
@@ -401,8 +401,8 @@ def test_too_many_sessions_names_who_holds_the_most():
 def test_few_sessions_say_for_how_many_clients_they_are():
     found = findings(options={"max_sessions": 50, "idle_timeout": Duration(20)}, file_limit=None)
     (few,) = [f for f in found if f.code == "U205"]
-    assert "more than 2.5 new clients a second lose datagrams" in few.message
-    assert few.hint == "if clients come faster, say how fast: --expect-rate N"
+    assert "datagrams are lost above 2.5 new clients a second" in few.message
+    assert few.hint == "if you expect more: --expect-rate N"
 
 
 def test_a_finding_without_a_hint():

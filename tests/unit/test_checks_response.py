@@ -209,67 +209,66 @@ SAID = {
     ),
     "U112": (
         Severity.ERROR,
-        "port 80 of gateway istio-system/istio-ingressgateway does not take host b.x",
-        "add it to Gateway a/b, or leave it out",
+        "port 80 of gateway istio-system/istio-ingressgateway does not accept host b.x",
+        "add the host to Gateway a/b, or omit it",
     ),
     "U113": (
         Severity.ERROR,
-        "VirtualService shop/theirs is older and answers /direct of host a.example itself; this "
-        "response never would",
-        "let the answer go before all VirtualServices: --api envoyfilter",
+        "VirtualService shop/theirs is older and takes precedence for /direct of host a.example; "
+        "this response would never be used",
+        "take precedence over all VirtualServices: --api envoyfilter",
     ),
     "U114": (
         Severity.ERROR,
-        "VirtualService shop/theirs serves a.example by its host *; one for a.example alone would "
-        "leave all paths but /direct without answer",
-        "answer for the same host, so that Istio merges both: --host '*'",
+        "VirtualService shop/theirs serves a.example by its host *; a response for a.example "
+        "would make all paths but /direct unreachable",
+        "use the same host, so that Istio merges both: --host '*'",
     ),
     "U115": (
         Severity.ERROR,
-        "Istio 1.14 knows no direct response in a VirtualService (control plane 1.14, gateway "
-        "1.31); 1.15 is the first",
-        "use --api envoyfilter, or leave the choice to --api auto",
+        "Istio 1.14 does not support directResponse in a VirtualService (control plane 1.14, "
+        "gateway 1.31); this needs 1.15 or newer",
+        "use --api envoyfilter or --api auto",
     ),
     "U116": (
         Severity.ERROR,
-        "the body has 5000 bytes; Istio 1.17 (control plane 1.31, gateway 1.17) answers at most "
-        "4096",
+        "the body has 5000 bytes, but Istio 1.17 (control plane 1.31, gateway 1.17) answers at "
+        "most 4096",
         "shorten it, or upgrade to Istio 1.18",
     ),
     "U117": (
         Severity.ERROR,
-        f"there is no Service of host {RATINGS}, whose ports an EnvoyFilter must name",
+        f"host {RATINGS} has no Service; an EnvoyFilter must name the Service's ports",
         "create the Service first, or use --api virtualservice",
     ),
     "U211": (
         Severity.WARNING,
-        "the body has 100001 bytes; every proxy in reach keeps it in memory, and Istio advises "
+        "the body has 100001 bytes, and every proxy that answers keeps it in memory; Istio advises "
         "against more than 100000",
         "",
     ),
     "U212": (
         Severity.WARNING,
-        "VirtualService shop/theirs is older and may answer some requests for /direct of host "
-        "a.example itself, by its conditions",
-        "let the answer go before all VirtualServices: --api envoyfilter",
+        "VirtualService shop/theirs is older and, depending on its conditions, takes precedence "
+        "for some requests for /direct of host a.example",
+        "take precedence over all VirtualServices: --api envoyfilter",
     ),
     "U213": (
         Severity.WARNING,
-        "this response goes before VirtualService shop/theirs: requests for /direct of a.example "
-        "no longer reach what it routes to",
+        "this response takes precedence over VirtualService shop/theirs, which no longer gets "
+        "requests for /direct of a.example",
         "",
     ),
     "U214": (
         Severity.WARNING,
-        "requests for these hosts go to VirtualServices of their own, not to this response: "
+        "other VirtualServices, not this response, get the requests for these hosts: "
         "a.example (shop/theirs)",
-        "make another response for one: --host a.example --name NAME; or let the answer go before "
+        "create another response for one: --host a.example --name NAME; or take precedence over "
         "all VirtualServices: --api envoyfilter",
     ),
     "U215": (
         Severity.WARNING,
-        f"there is no Service of host {RATINGS}: unless a ServiceEntry defines it, sidecars do "
-        "not route it",
+        f"host {RATINGS} has no Service; sidecars route it only if a ServiceEntry defines it",
         "",
     ),
 }
@@ -289,19 +288,19 @@ def test_says_what_and_what_to_do(code):
             (),
             "no Istio Gateway has an HTTP server on port 80 of gateway "
             "istio-system/istio-ingressgateway",
-            "make one: --create-gateway",
+            "create one: --create-gateway",
         ),
         (
             (Server("a/b", 8080, ("*",)), Server("a/c", 81, ("*",))),
             "no Istio Gateway has an HTTP server on port 80 of gateway "
-            "istio-system/istio-ingressgateway; there are on 81, 8080",
-            "make one: --create-gateway, or choose one: --gateway-port",
+            "istio-system/istio-ingressgateway; ports with one: 81, 8080",
+            "create one: --create-gateway; or use another port: --gateway-port",
         ),
         (
             (Server("a/b", 80, ("c.x", "b.x")),),
-            "port 80 of gateway istio-system/istio-ingressgateway takes b.x, c.x, not a.example "
-            "(a/b)",
-            "answer for one of its hosts: --host",
+            "port 80 of gateway istio-system/istio-ingressgateway accepts b.x, c.x, not "
+            "a.example (a/b)",
+            "use one of its hosts: --host",
         ),
     ],
 )
@@ -313,8 +312,8 @@ def test_says_which_servers_there_are(servers, message, hint):
 def test_inside_the_mesh_either_would_switch_the_other_off():
     (found,) = findings(**MESH, rivals=(in_mesh(),), services=(SERVICE,))
     assert found.message == (
-        f"VirtualService shop/theirs routes host {RATINGS} inside the mesh, where Istio takes one "
-        "VirtualService a host: either would switch the other off"
+        f"VirtualService shop/theirs routes host {RATINGS} inside the mesh, where Istio uses "
+        "only one VirtualService for each host: one of the two would be ignored"
     )
 
 

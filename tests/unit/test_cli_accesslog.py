@@ -66,7 +66,9 @@ def test_of_a_namespace(run, mesh):
     assert (done.code, done.out) == (0, APPLIED)
     lines = done.err.splitlines()
     assert lines[0] == "applies to 2 proxies, by access_log_options"
-    assert "U223" in lines[1] and "2 proxies have open now are closed within 45s" in lines[1]
+    assert (
+        "U223" in lines[1] and "closes the open TCP connections of 2 proxies within 45s" in lines[1]
+    )
     assert lines[-1] == "test it: kubectl istio-udp verify -n default accesslog/namespace"
     assert interval(mesh) == ("ANY", options("5s"))
     assert "workloadSelector" not in mesh.get("EnvoyFilter", "default", NAME)["spec"]
@@ -90,7 +92,7 @@ def test_of_pods_with_labels(run, mesh):
     done = run("access-log", "-l", "app=web", "--every", "1m")
     assert done.code == 0
     assert done.err.startswith("applies to 1 proxy, ")
-    assert "1 proxy has open now" in done.err
+    assert "the open TCP connections of 1 proxy" in done.err
     assert done.err.splitlines()[-1].endswith("accesslog/app-web --to SERVICE")
     found = mesh.get("EnvoyFilter", "default", "accesslog-default-app-web")
     assert found["spec"]["workloadSelector"] == {"labels": {"app": "web"}}
@@ -211,12 +213,15 @@ def test_warns_where_nobody_is_in_reach(run, mesh, words, where):
         ),
         (["-l", "app"], "--selector 'app' is not KEY=VALUE"),
         (["--every", "500us"], "'--every'"),
-        (["--every", "0"], "under 1ms, the least that Envoy takes"),
+        (["--every", "0"], "is too short; Envoy accepts 1ms or more"),
         (["--every", "soon"], "'--every'"),
         (["--direction", "up"], "'up' is not one of"),
-        (["--gateway", "istio-ingressgateway", "--direction", "inbound"], "--direction is of side"),
-        (["--name", "A_B"], "access log 'A_B' is not a name that Kubernetes takes"),
-        (["-n", "A_B"], "namespace 'A_B' is not a name that Kubernetes takes"),
+        (
+            ["--gateway", "istio-ingressgateway", "--direction", "inbound"],
+            "--direction only applies to side",
+        ),
+        (["--name", "A_B"], "access log 'A_B' is not a valid Kubernetes name"),
+        (["-n", "A_B"], "namespace 'A_B' is not a valid Kubernetes name"),
         (["extra"], "unexpected extra argument"),
     ],
 )
@@ -328,7 +333,7 @@ def test_taking_away_can_be_tried(run, mesh, words, dry_run):
 def test_off_where_there_is_none(run, mesh):
     done = run("access-log", "--off")
     assert done.code == 3
-    assert "there is no access log namespace in namespace default" in done.err
+    assert "access log namespace not found in namespace default" in done.err
 
 
 # -- get and describe ---------------------------------------------------------------------------

@@ -144,8 +144,8 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(run, server, fakes):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["expose", "svc/coredns"], "Service 'svc/coredns' is not a name that Kubernetes takes"),
-        (["expose", "coredns", "--name", "A"], "exposure 'A' is not a name"),
+        (["expose", "svc/coredns"], "Service 'svc/coredns' is not a valid Kubernetes name"),
+        (["expose", "coredns", "--name", "A"], "exposure 'A' is not a valid"),
         ([*EXPOSE, "-p", "5300:53"], "gateway port 5300 is given twice"),
         (["expose", "coredns", "-p", "0"], "gateway port 0 is out of range"),
         ([*EXPOSE, "--max-sessions", "0"], "--max-sessions 0 is not in"),
@@ -226,7 +226,7 @@ def test_warnings_and_reasons_are_on_stderr(run, server):
     server.put(bare, endpoint_slice(endpoint("192.0.2.1", ready=False)))
     done = run(*EXPOSE)
     assert "endpoint discovery: endpoints: the Service has no selector" in done.err
-    assert "Warning: Service default/coredns has no ready endpoint for port 53/UDP" in done.err
+    assert "Warning: Service default/coredns has no ready endpoints for 53/UDP" in done.err
     assert "[U202]" in done.err
     assert "Warning" not in done.out
 
@@ -248,7 +248,9 @@ def test_a_refused_write_leaves_nothing(run, server, path, status):
     done = run(*EXPOSE)
     assert done.code == 3
     assert server.state() == before
-    assert ("what this run had written was taken back" in done.err) == (path != "serviceentries")
+    assert ("everything that this run had written was undone" in done.err) == (
+        path != "serviceentries"
+    )
     assert done.out == ""
 
 
@@ -258,7 +260,7 @@ def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(run, server, fakes
     done = run(*EXPOSE)
     assert done.code == 3
     assert f"the Envoy of gateway pod istio-system/{POD} refused it: cannot bind" in done.err
-    assert "what this run had written was taken back" in done.err
+    assert "everything that this run had written was undone" in done.err
     assert server.state() == before
 
 
@@ -275,7 +277,7 @@ def test_what_cannot_be_taken_back_is_named(run, server, fakes):
     server.fail("DELETE", "/envoyfilters/", 403)
     done = run(*EXPOSE)
     assert done.code == 3
-    assert f"could not be taken back and may remain: EnvoyFilter istio-system/{NAME}" in done.err
+    assert f"could not be undone and may remain: EnvoyFilter istio-system/{NAME}" in done.err
 
 
 def test_a_gateway_that_is_slow_is_told_and_all_stays(run, server, fakes):
@@ -283,7 +285,9 @@ def test_a_gateway_that_is_slow_is_told_and_all_stays(run, server, fakes):
     fakes.stuck = True
     done = run(*EXPOSE, "--timeout", "50ms")
     assert done.code == 3
-    assert f"has not yet taken listener {NAME}-5300 after 0.05s; it stays applied" in done.err
+    assert (
+        f"has not yet taken listener {NAME}-5300 after 0.05s; the objects stay applied" in done.err
+    )
     assert "wait longer" in done.err
     assert "taken back" not in done.err
     assert written(server) == KEYS

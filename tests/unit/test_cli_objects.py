@@ -136,7 +136,7 @@ def test_the_objects_behind_them(run, form):
 def test_an_exposure_that_is_not_there(run):
     done = run("get", "x")
     assert done.code == 3
-    assert "there is no exposure x in namespace default" in done.err
+    assert "exposure x not found in namespace default" in done.err
 
 
 def test_an_exposure_that_cannot_be_read_is_listed(run, server):
@@ -262,7 +262,7 @@ def test_get_shows_a_stray_as_what_it_is(run, server):
     ]  # fmt: skip
     assert strays.splitlines()[1].split() == [
         "ServiceEntry", "lab", "udp-lab-evil", "exposure", "lab/evil",
-        *["its", "annotation", "is", "that", "of", "exposure", "default/coredns"],
+        *["its", "annotation", "belongs", "to", "exposure", "default/coredns"],
     ]  # fmt: skip
     assert "udp-lab-evil" not in run("get", "-A", "-o", "yaml").out
     assert run("get", "-A", "-o", "name").out == "coredns\n"
@@ -438,4 +438,4 @@ def test_an_exposure_whose_namespace_is_gone_is_listed_and_deleted(run, server, 
     assert run("delete", "-n", "default", "coredns").code == 0
     assert not [key for key in server.there() if key[2] == NAME]
     again = run("delete", "-n", "default", "coredns")
-    assert again.code == 3 and "there is no exposure coredns" in again.err
+    assert again.code == 3 and "exposure coredns not found" in again.err

@@ -306,8 +306,8 @@ def test_output_for_programs(run, edge, form, more):
     ("words", "message"),
     [
         (["hello"], "path 'hello' does not begin with /"),
-        (["/a b"], "is none that a request can have"),
-        (["/a?b=c"], "is none that a request can have"),
+        (["/a b"], "is not a valid path of a request"),
+        (["/a?b=c"], "is not a valid path of a request"),
         (["/a/../b"], "proxies resolve /./ and /../"),
         (["/x", "--status", "199"], "--status 199 is not in 200..599"),
         (["/x", "--status", "600"], "--status 600 is not in 200..599"),
@@ -315,13 +315,13 @@ def test_output_for_programs(run, edge, form, more):
         (["/x", "--body", "a", "--body-file", "-"], "--body and --body-file cannot be combined"),
         (["/x", "--body-file", "/does/not/exist"], "does not exist"),
         (["/x", "--binary"], "--binary needs a body"),
-        (["/x", "--body", "\udcff"], "the body is not text (UTF-8)"),
+        (["/x", "--body", "\udcff"], "the body is not UTF-8 text"),
         (["/x", "--header", "plain"], "--header 'plain' is not NAME=VALUE"),
         (["/x", "--header", "a b=c"], "--header 'a b=c' is not NAME=VALUE"),
-        (["/x", "--header", "Host=a"], "--header Host: the proxy itself sets it"),
+        (["/x", "--header", "Host=a"], "--header Host: the proxy sets this header itself"),
         (["/x", "--header", "a=1", "--header", "A=2"], "--header a is given twice"),
-        (["/x", "--host", "a:80"], "--host 'a:80' is no host"),
-        (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org takes in b.a.org"),
+        (["/x", "--host", "a:80"], "--host 'a:80' is not a valid host"),
+        (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org already covers b.a.org"),
         (["/x", "--mesh"], "inside the mesh a response needs the host of a Service"),
         (["/x", "--mesh", "--host", "*.a.b"], "needs the host of a Service"),
         (
@@ -331,8 +331,8 @@ def test_output_for_programs(run, edge, form, more):
         (["/x", "--mesh", "--gateway", "a"], "cannot be combined with gateway options"),
         (["/x", "--mesh", "--gateway-selector", "a=b"], "cannot be combined with gateway options"),
         (["/x", "--mesh", "--create-gateway"], "cannot be combined with gateway options"),
-        (["/x", "--name", "A_B"], "response 'A_B' is not a name that Kubernetes takes"),
-        (["/x", "-n", "A_B"], "namespace 'A_B' is not a name that Kubernetes takes"),
+        (["/x", "--name", "A_B"], "response 'A_B' is not a valid Kubernetes name"),
+        (["/x", "-n", "A_B"], "namespace 'A_B' is not a valid Kubernetes name"),
         (["/x", "--gateway-port", "0"], "0 is not in the range"),
         (["/x", "--api", "gateway-api"], "'gateway-api' is not one of"),
         (["/x", "--gateway-selector", "x"], "--gateway-selector 'x' is not KEY=VALUE"),
@@ -434,7 +434,7 @@ def test_a_refusal_takes_everything_back(run, edge, fakes):
     )
     done = run(*HELLO)
     assert done.code == 3
-    assert "refused it: bad" in done.err and "was taken back" in done.err
+    assert "refused it: bad" in done.err and "was undone" in done.err
     assert edge.state() == before
 
 
@@ -535,17 +535,17 @@ def test_verify_over_tls(run, server, fakes):
     [
         (
             page(404, "none"),
-            "the gateway is reached, and answers 404 in place of 200: "
+            "the gateway answers 404 instead of 200: "
             f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
             page(200, "theirs"),
-            "the gateway is reached, and answers 200 with another body: "
+            "the gateway answers 200 with another body: "
             f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
             Exec(stderr="curl: (52) Empty reply from server\ntook 0.01\nexit 52\n"),
-            "the gateway is reached, and answers no HTTP: "
+            "the gateway answers no HTTP: "
             f"{POD} has the response's route, and answers otherwise all the same",
         ),
         (
@@ -725,7 +725,7 @@ def test_delete_leaves_others_of_the_same_name(run, edge):
 def test_delete_of_what_is_not_there(run, edge):
     done = run("delete", "response/nothing")
     assert done.code == 3
-    assert "there is no response nothing in namespace default" in done.err
+    assert "response nothing not found in namespace default" in done.err
     assert run("delete", "response/nothing", "--ignore-not-found").code == 0
 
 

@@ -392,8 +392,12 @@ def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
         (wished(ports="5400:53"), "ExposeForbidden", "5400"),
         (wished(ports="5300:53,9999:53"), "ExposeForbidden", "9999"),
         (wished(ports="all"), "ExposeForbidden", "53"),
-        (wished(ports="5300:other/53"), "ExposeInvalid", "no port number or name"),
-        (wished(ports="5300:kube-system/dns"), "ExposeInvalid", "no port number or name"),
+        (wished(ports="5300:other/53"), "ExposeInvalid", "neither a port number nor a port name"),
+        (
+            wished(ports="5300:kube-system/dns"),
+            "ExposeInvalid",
+            "neither a port number nor a port name",
+        ),
         (wished(ports=""), "ExposeInvalid", "not a number"),
         (wished(ports="x" * 3000), "ExposeInvalid", "longer than 2000"),
         (wished(ports=",".join(f"{p}" for p in range(5300, 5450))), "ExposeInvalid", "more than"),
@@ -401,14 +405,14 @@ def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
         (wished(options={"idle-timeout": "1s\n- applyTo: LISTENER"}), "ExposeInvalid", "duration"),
         (wished(options={"max-sessions": "1e9"}), "ExposeInvalid", "whole number"),
         (wished(options={"max-sessions": "60000"}), "ExposeForbidden", "60000 sessions"),
-        (wished(options={"discovery": "dns"}), "ExposeInvalid", "none of"),
-        (wished(options={"nonsense": "1"}), "ExposeInvalid", "no annotation"),
-        (wished(options={"gateway": "../../kube-system"}), "ExposeInvalid", "not a name"),
+        (wished(options={"discovery": "dns"}), "ExposeInvalid", "not one of"),
+        (wished(options={"nonsense": "1"}), "ExposeInvalid", "unknown annotation"),
+        (wished(options={"gateway": "../../kube-system"}), "ExposeInvalid", "not a valid"),
         (wished(options={"gateway": "elsewhere/gw"}), "NoGateway", "elsewhere/gw"),
         (
             wished(type="ExternalName", externalName="dns.kube-system.svc"),
             "ExposeForbidden",
-            "DNS name",
+            "ExternalName",
         ),
     ],
 )
@@ -572,7 +576,7 @@ def test_a_persons_exposure_is_not_taken_over(running: Running) -> None:
     before = running.filter()
     running.start()
     running.server.put(wished(ports="5301:53"))
-    assert "made with" in running.tells("ExposeRefused")
+    assert "was created with" in running.tells("ExposeRefused")
     running.server.put(builders.service())
     running.quiet()
     assert running.filter() == before
@@ -690,7 +694,7 @@ def test_no_more_ports_than_the_gateway_has_memory_for(running: Running, more: b
         running.server.put(wished(f"s{number}", ports=f"530{number}:53"))
         running.exposed(f"udp-default-s{number}")
     running.server.put(wished("third", ports="5302:53"))
-    assert "3 UDP port(s) may take" in running.tells("ExposeRefused", "third")
+    assert "3 UDP port(s) may use" in running.tells("ExposeRefused", "third")
     running.quiet()
     assert running.filter("udp-default-third") is None
     if more:
@@ -922,7 +926,7 @@ def test_a_namespace_has_so_many_ports_and_sessions_and_no_more(running: Running
     running.server.put(wished("a", ports="5300:53", options={"max-sessions": "500"}))
     running.exposed("udp-default-a")
     running.server.put(wished("b", ports="5301:53,5302:53,5303:53", options={"max-sessions": "1"}))
-    assert "would have 4 ports, more than the 3" in running.tells("ExposeRefused", "b")
+    assert "would have 4 ports in total; 3 are allowed" in running.tells("ExposeRefused", "b")
     running.server.put(wished("c", ports="5304:53", options={"max-sessions": "1501"}))
     assert "would have 2001 sessions" in running.tells("ExposeRefused", "c")
     running.server.remove("Service", "default", "c")
@@ -1122,7 +1126,7 @@ def test_a_second_entry_with_the_host_is_told(running: Running) -> None:
     thief["spec"] |= {"hosts": [host], "exportTo": ["*"]}
     running.server.put(builders.namespace("other"), thief)
     told = running.tells("HostTaken")
-    assert "its namespace: other" in told
+    assert "Its namespace: other" in told
     running.server.remove("ServiceEntry", "other", "thief")
     until(lambda: running.told()[-1].startswith("Exposed") or "Exposed" in running.told()[0])
 

@@ -58,7 +58,7 @@ def test_it_follows_a_change_of_the_mesh(meshed: Running) -> None:
 def test_a_gateway_in_a_namespace_that_istiod_does_not_read_is_refused(meshed: Running) -> None:
     meshed.server.put(mesh_config(**read_namespaces("default")), wished())
     meshed.start(**CONFIG)
-    assert "ExposeRefused" in meshed.tells("does not read a namespace that this exposure needs")
+    assert "ExposeRefused" in meshed.tells("does not read a namespace of this exposure")
     assert meshed.filter() is None
     found = labelled(builders.namespace("istio-system"))
     found["metadata"]["labels"]["kubernetes.io/metadata.name"] = "default"

@@ -89,12 +89,12 @@ def test_gets_those_named_in_their_order(api, server):
 
 @pytest.mark.parametrize(
     ("there", "hint"),
-    [(["a", "b"], "those there are: a, b"), ([], "see all: kubectl istio-udp get -A")],
+    [(["a", "b"], "this namespace has: a, b"), ([], "list all: kubectl istio-udp get -A")],
 )
 def test_a_name_that_is_not_there_is_told(api, server, there, hint):
     for name in there:
         server.put(*objects(name))
-    with pytest.raises(NotFound, match="there is no exposure x in namespace default") as caught:
+    with pytest.raises(NotFound, match="exposure x not found in namespace default") as caught:
         get_existing(api, "default", ["x"])
     assert hint in caught.value.hints[0]
     assert get_existing(api, "default", ["x"], missing_ok=True) == ()
@@ -170,9 +170,9 @@ def test_gets_things_of_several_kinds_in_their_order(api, server):
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("response/x", "there is no response x in namespace default", "response/there"),
-        ("accesslog/x", "there is no access log x in namespace default", "accesslog/there"),
-        ("x", "there is no exposure x in namespace default", "kubectl istio-udp get -A"),
+        ("response/x", "response x not found in namespace default", "response/there"),
+        ("accesslog/x", "access log x not found in namespace default", "accesslog/there"),
+        ("x", "exposure x not found in namespace default", "kubectl istio-udp get -A"),
     ],
 )
 def test_those_of_the_same_kind_are_offered(api, server, name, message, hint):

@@ -271,7 +271,7 @@ def test_several_gateways_are_listed():
     with pytest.raises(UsageError) as caught:
         choose_gateway(found(INGRESS, HELM, services=[HELM_SERVICE]), None)
     assert caught.value.message == (
-        "there are several gateways: istio-ingress/istio-ingress (pods without a workload), "
+        "found several gateways: istio-ingress/istio-ingress (pods without a workload), "
         "istio-system/istio-ingressgateway (pods without a workload)"
     )
     assert "--gateway NAMESPACE/NAME" in caught.value.hints[0]

@@ -115,8 +115,8 @@ def test_an_answer_as_wanted(pages, answer, outcome):
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (wanted("/hello", 201), "200 in place of 201"),
-        (wanted("/gone"), "404 in place of 200"),
+        (wanted("/hello", 201), "200 instead of 201"),
+        (wanted("/gone"), "404 instead of 200"),
         (wanted("/hello", body=b"hello"), "200 with another body"),
         (wanted("/binary", body=BINARY[:-1]), "200 with another body"),
         (wanted("/hello", headers=(("x-one", "2"),)), "200 with x-one: 1"),
@@ -219,7 +219,7 @@ def test_without_curl_it_cannot_be_asked(tmp_path):
 GATEWAY_A, GATEWAY_B = (Hop(Via.GATEWAY, f"gw-{i}", f"10.0.0.{i}", 8080, 80) for i in (1, 2))
 SERVICE = Hop(Via.SERVICE, "gw", "10.96.0.1", 80, 80)
 SIDECAR = Hop(Via.SIDECAR, "tool", "ratings.prod.svc.cluster.local", 9080, 9080)
-YES, OTHER = Answer(True, "200"), Answer(False, "404 in place of 200")
+YES, OTHER = Answer(True, "200"), Answer(False, "404 instead of 200")
 SILENT, CLOSED = Answer(False, "timeout"), Answer(False, "unreachable")
 
 
@@ -231,7 +231,7 @@ SILENT, CLOSED = Answer(False, "timeout"), Answer(False, "unreachable")
         (
             [(GATEWAY_A, OTHER), (GATEWAY_B, OTHER), (SERVICE, OTHER)],
             GATEWAY_A,
-            "the gateway is reached, and answers 404 in place of 200",
+            "the gateway answers 404 instead of 200",
         ),
         (
             [(GATEWAY_A, YES), (GATEWAY_B, SILENT), (SERVICE, YES)],
@@ -246,8 +246,7 @@ SILENT, CLOSED = Answer(False, "timeout"), Answer(False, "unreachable")
         (
             [(SIDECAR, OTHER)],
             SIDECAR,
-            "sidecar tool (ratings.prod.svc.cluster.local:9080) is reached, and answers "
-            "404 in place of 200",
+            "sidecar tool (ratings.prod.svc.cluster.local:9080) answers 404 instead of 200",
         ),
     ],
 )

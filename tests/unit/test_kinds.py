@@ -54,7 +54,9 @@ def test_another_version_is_told(kind, version):
     said = f"this {kind.words} was written in format {version}; this version reads format 1"
     with pytest.raises(ClusterError, match=said) as caught:
         read_spec(json.dumps({"version": version}), kind, dict)
-    assert caught.value.hints == ("use the kubectl istio-udp that made it, or a newer one",)
+    assert caught.value.hints == (
+        "use the version of kubectl istio-udp that wrote it, or a newer one",
+    )
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
     fakes.refuses[f"{NAME}-5300"] = "cannot bind"
     server.fail("PATCH", "/services/istio-ingressgateway", 500, skip=1)
     done = run(*EXPOSE, "--gateway-service", "patch")
-    assert "could not be taken back and may remain: Service" in done.err
+    assert "could not be undone and may remain: Service" in done.err
     server.heal()
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
     lines = run("get").out.splitlines()

@@ -90,7 +90,7 @@ def test_takes_a_dns_label(text):
     "text", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "a b", "é", "a" * 64, "a\n", "../x"]
 )
 def test_refuses_what_is_no_dns_label(text):
-    with pytest.raises(UsageError, match=r"^Service .* is not a name that Kubernetes takes"):
+    with pytest.raises(UsageError, match=r"^Service .* is not a valid Kubernetes name"):
         names.check_dns_label(text, "Service")
 
 

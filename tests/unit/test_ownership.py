@@ -134,7 +134,7 @@ def test_a_stray_says_whose_it_claims_to_be_and_why_it_is_not() -> None:
     (stray,) = resolve([FORGERIES["own labels, spec of another"]]).strays
     assert str(stray) == "ServiceEntry lab/udp-lab-evil"
     assert stray.claims == "exposure lab/evil"
-    assert stray.reason == "its annotation is that of exposure default/coredns"
+    assert stray.reason == "its annotation belongs to exposure default/coredns"
 
 
 @pytest.mark.parametrize("keeps", range(1, 8))

@@ -93,7 +93,7 @@ def test_the_only_udp_port_need_not_be_named():
         (
             [udp(53, "a"), udp(54, "b")],
             ["5300"],
-            "-p 5300 does not say which port",
+            "-p 5300 is ambiguous: Service",
             "its UDP ports: 53/UDP (a), 54/UDP (b); write -p 5300:53",
         ),
         ([udp(53), tcp(80)], ["5300:80"], "has no UDP port 80", "53/UDP"),
@@ -141,7 +141,7 @@ def test_refuses_a_selector_that_cannot_say_it(parts, reason):
         plan_of(cluster(**parts), discovery=Discovery.SELECTOR)
     assert (
         caught.value.message
-        == f"--discovery selector does not fit Service default/coredns: {reason}"
+        == f"--discovery selector does not work for Service default/coredns: {reason}"
     )
     assert "--discovery endpoints" in caught.value.hints[0]
 
@@ -174,7 +174,9 @@ def test_an_external_name_is_resolved_by_the_gateway():
 
 @pytest.mark.parametrize("asked", [Discovery.SELECTOR, Discovery.ENDPOINTS, Discovery.STATIC])
 def test_an_external_name_is_nothing_else(asked):
-    with pytest.raises(UsageError, match=f"ExternalName: --discovery {asked.value} does not fit"):
+    with pytest.raises(
+        UsageError, match=f"--discovery {asked.value} does not work for ExternalName"
+    ):
         plan_of(cluster(service=EXTERNAL), discovery=asked)
 
 
@@ -282,10 +284,10 @@ def test_a_service_of_another_family_than_its_pods_primary_one_is_listed():
 
 
 def test_an_ipv4_gateway_says_why_an_ipv6_service_cannot_be_exposed():
-    with pytest.raises(UsageError, match="has IPv6 addresses only, and the pods of gateway"):
+    with pytest.raises(UsageError, match="has only IPv6 addresses, but the pods of gateway"):
         plan_of(cluster(slices=IPV6_ONLY, gateways=[gateway_pod(ips=("10.244.0.10",))]))
 
 
 def test_an_ipv6_gateway_says_why_an_ipv4_service_cannot_be_exposed():
-    with pytest.raises(UsageError, match="has IPv4 addresses only"):
+    with pytest.raises(UsageError, match="has only IPv4 addresses"):
         plan_of(cluster(gateways=[gateway_pod(ips=("fd00::10",))]))

@@ -55,10 +55,10 @@ def test_reads_a_port_request(text, gateway, service):
         ("5300:٥٣", "Service port '٥٣' is not a number"),
         ("5300:53:53", "Service port '53:53' is not a number"),
         ("5300:DNS", "Service port 'DNS' is not a number"),
-        ("5300:-dns", "'-dns' is no port number or name"),
-        ("5300:dns-", "'dns-' is no port number or name"),
-        ("5300:d_s", "'d_s' is no port number or name"),
-        ("5300:dns:x", "'dns:x' is no port number or name"),
+        ("5300:-dns", "'-dns' is neither a port number nor a port name"),
+        ("5300:dns-", "'dns-' is neither a port number nor a port name"),
+        ("5300:d_s", "'d_s' is neither a port number nor a port name"),
+        ("5300:dns:x", "'dns:x' is neither a port number nor a port name"),
     ],
 )
 def test_refuses_a_bad_port_request(text, message):
@@ -150,7 +150,7 @@ def test_ranges_and_single_ports_keep_their_order():
         (["20000-20001-20002"], "gateway port '20000-20001-20002' is not a number"),
         (["5300:20000-20001"], "Service port '20000-20001' is not a number"),
         (["20000-20003", "20003:53"], "gateway port 20003 is given twice"),
-        ([f"1-{MOST_PORTS + 1}"], f"an exposure has at most {MOST_PORTS} ports"),
+        ([f"1-{MOST_PORTS + 1}"], f"an exposure can have at most {MOST_PORTS} ports"),
         (["1-999999999"], "gateway port 999999999 is out of range"),
     ],
 )

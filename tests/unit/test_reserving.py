@@ -140,7 +140,9 @@ def test_a_reservation_is_there_while_it_is_held_and_gone_afterwards(api, server
 def test_of_several_runs_for_one_name_the_first_wins(api, server):
     with reserved(api, SPEC):
         with (
-            pytest.raises(Conflict, match="another run writes exposure coredns") as caught,
+            pytest.raises(
+                Conflict, match="another run has been writing exposure default/coredns"
+            ) as caught,
             reserved(api, SPEC),
         ):
             pytest.fail("two runs hold one reservation")
@@ -159,7 +161,7 @@ def test_what_a_killed_run_left_is_replaced_after_five_minutes(api, server):
 def test_somebody_elses_object_in_its_place_is_left_alone(api, server):
     theirs = made(SPEC, 1, annotations={})
     server.put(theirs)
-    with pytest.raises(ClusterError, match="is no reservation"), reserved(api, SPEC):
+    with pytest.raises(ClusterError, match="cannot be read as one"), reserved(api, SPEC):
         pytest.fail("it was taken for a reservation")
     assert len(reservations(server)) == 1
 
@@ -184,7 +186,7 @@ def test_no_permission_to_delete_is_told(api, server):
     server.fail("DELETE", "envoyfilters", 403)
     with reserved(api, SPEC, told.append):
         pass
-    assert "could not be deleted" in told[0] and "5 minutes" in told[0]
+    assert "could not delete the reservation" in told[0] and "5 minutes" in told[0]
 
 
 def test_no_permission_to_create_ends_it(api, server):
@@ -258,7 +260,7 @@ def test_one_that_another_run_made_meanwhile_is_not_changed(api, server):
     mine, seen = decided(api, "one", 5301)
     write(api, decided(api, "one", 5302)[0])
     with (
-        pytest.raises(Conflict, match="was changed by another run meanwhile"),
+        pytest.raises(Conflict, match="was modified concurrently by another run"),
         fitting(api, mine, seen, no_tell),
     ):
         pytest.fail("it would be changed")
@@ -334,7 +336,7 @@ def test_an_expose_of_a_name_that_another_run_writes_says_so(run, server, api):
     with reserved(api, dataclasses.replace(SPEC, gateway=SPEC.gateway)):
         done = run("expose", "coredns", "-p", "5300:53", "--no-wait")
         assert done.code == 3
-        assert "another run writes exposure coredns of namespace default" in done.err
+        assert "another run has been writing exposure default/coredns" in done.err
         assert not [m for m in server.all("EnvoyFilter") if "configPatches" in m["spec"]]
 
 

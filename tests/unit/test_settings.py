@@ -102,7 +102,7 @@ def test_the_last_port_cannot_be_removed(run, server):
     run(*EXPOSE)
     done = run("expose", "coredns", "--remove-port", "5300")
     assert done.code == 2
-    assert "exposure coredns would have no port left" in done.err
+    assert "exposure coredns would have no ports left" in done.err
     assert "kubectl istio-udp delete -n default coredns" in done.err
 
 
@@ -140,7 +140,7 @@ def test_a_gateway_that_is_gone_is_named(run, server):
     server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     done = run("expose", "coredns")
     assert done.code == 3
-    assert "where this exposure is, has no running pod" in done.err
+    assert "of this exposure has no running pod" in done.err
     assert "kubectl get pods -n istio-system -l app=istio-ingressgateway" in done.err
 
 

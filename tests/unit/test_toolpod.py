@@ -51,7 +51,7 @@ def test_runs_in_the_container_that_has_the_tools(api, server, containers, expec
 
 
 def test_there_is_none(api):
-    with pytest.raises(NotFound, match="there is no network-tool pod in namespace lab") as caught:
+    with pytest.raises(NotFound, match="no network-tool pod found in namespace lab") as caught:
         found(api, namespace="lab")
     hints = "\n".join(caught.value.hints)
     for way in ("--create-tool", "kubectl istio-udp samples apply -n lab", "--tool-pod"):

@@ -47,12 +47,12 @@ YES, NO = "yes", "silent"
         (
             results(["refused"], ["refused"]),
             POD_A,
-            "pod coredns-0 (10.244.0.20:53) is reached, and answers REFUSED",
+            "pod coredns-0 (10.244.0.20:53) answers REFUSED",
         ),
         (
             results(["garbled"], [YES]),
             POD_A,
-            "pod coredns-0 (10.244.0.20:53) sends what is no DNS response",
+            "pod coredns-0 (10.244.0.20:53) sends something that is not a DNS response",
         ),
         (
             results(["unresolved"], [YES]),
@@ -82,8 +82,8 @@ def test_names_the_first_broken_hop_from_the_pods_outwards(given, broken, text):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ([], "there is no endpoint to ask"),
-        (results([], [YES], YES), "there is no endpoint to ask for port 53"),
+        ([], "no endpoint to query"),
+        (results([], [YES], YES), "no endpoint to query for port 53"),
         (results([YES]), "pods answer, but the gateway has no ready pod"),
     ],
 )
@@ -98,7 +98,7 @@ def test_nothing_to_ask_is_no_success(given, text):
         (results([YES]), True, "1 pod answered"),
         (results([YES, YES]), True, "2 pods answered"),
         (results([YES, NO]), False, "pod coredns-1 (10.244.0.21:53) does not answer"),
-        ([], False, "there is no endpoint to ask"),
+        ([], False, "no endpoint to query"),
     ],
 )
 def test_direct_needs_no_gateway(given, good, text):
@@ -131,4 +131,4 @@ def test_a_port_without_endpoint_is_not_the_gateways_fault():
     verdict = judge(
         [result(Via.POD, 53, True), result(Via.GATEWAY, 53, True), result(Via.GATEWAY, 54, False)]
     )
-    assert "there is no endpoint" in verdict.text
+    assert "no endpoint to query" in verdict.text

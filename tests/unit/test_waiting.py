@@ -61,7 +61,7 @@ def test_without_a_ready_pod_there_is_nothing_to_wait_for(api, server, fakes):
 
 def test_a_gateway_whose_only_pod_ends_meanwhile_confirms_nothing(api, server, fakes):
     server.put(manifest(), gateway_pod(ready=False))
-    with pytest.raises(WaitTimeout, match="nobody confirmed what was applied") as caught:
+    with pytest.raises(WaitTimeout, match="nothing confirmed the configuration") as caught:
         wait(api)
     assert "kubectl get pods -n istio-system" in caught.value.hints[0]
     assert wait(api, timeout=10, progress=lambda _: server.put(gateway_pod())) == (POD,)

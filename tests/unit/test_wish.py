@@ -62,13 +62,13 @@ def test_every_option_of_expose():
     ("options", "said"),
     [
         ({"session_log": "yes"}, "neither"),
-        ({"affinity": "cookie"}, "none of none, source-ip"),
+        ({"affinity": "cookie"}, "not one of none, source-ip"),
         ({"load_balancing": "maglev"}, "cannot be combined with"),
         ({"gateway": "a" * 310}, "longer than 253"),
         ({"gateway": "a" * 400}, "longer than 320"),
         ({"max_datagram_size": "70000"}, "not in"),
         ({"idle_timeout": "0s"}, "at least 1ms"),
-        ({"spec": "{}"}, "there is no annotation"),
+        ({"spec": "{}"}, "unknown annotation"),
     ],
 )
 def test_what_is_refused(options, said):
