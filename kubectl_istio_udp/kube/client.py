@@ -103,6 +103,13 @@ class Api:
             Unreachable: there is no usable configuration, or no such context.
         """
         login = log_in(options, os.environ)
+        if login.user.auth_provider and login.cluster.tls:
+            # Few have it.
+            from kubectl_istio_udp.kube import oidc
+
+            if oidc.must_renew(login.user):
+                oidc.renew(options)
+                login = log_in(options, os.environ)
         return cls(Transport(login, timeout=options.request_timeout), options, login.namespace)
 
     # -- objects ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kubectl_istio_udp.kube.kubeconfig import Login, User
-from kubectl_istio_udp.model.errors import IstioUdpError, Unreachable
+from kubectl_istio_udp.model.errors import Unreachable
 
 # A token in a file is read again after so long (client-go's token_source.go has a minute).
 _READ_AGAIN_SECONDS = 60.0
@@ -173,7 +173,10 @@ def credentials_of(login: Login) -> Credentials:
     if user.username:
         return Fixed(_basic(user.username, user.password), certificate)
     if user.auth_provider:
-        return Fixed(_provided(login), certificate)
+        # Few have it.
+        from kubectl_istio_udp.kube.oidc import id_token
+
+        return Fixed(f"Bearer {id_token(user)}", certificate)
     # client-go does not run a plugin where the kubeconfig has a certificate.
     if user.plugin and certificate is None:
         return Plugged(login)
@@ -218,40 +221,3 @@ def _certificate(user: User) -> Certificate | None:
 
 def _content(path: str) -> bytes:
     return Path(path).read_bytes() if path else b""
-
-
-def _provided(login: Login) -> str:
-    """The Authorization header by the auth provider oidc, which the Kubernetes client knows."""
-    # It takes a quarter of a second to import, and few need it.
-    from kubernetes.client import Configuration
-    from kubernetes.config import load_kube_config_from_dict
-
-    user = {"name": "oidc", "config": dict(login.user.auth_provider_config)}
-    configuration = Configuration()
-    try:
-        load_kube_config_from_dict(
-            {
-                "current-context": "c",
-                "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-                "clusters": [{"name": "k", "cluster": {"server": login.cluster.url}}],
-                "users": [{"name": "u", "user": {"auth-provider": user}}],
-            },
-            client_configuration=configuration,
-            persist_config=False,
-        )
-        token = configuration.get_api_key_with_prefix("authorization") or ""
-    except IstioUdpError:
-        raise
-    except Exception as error:  # It raises whatever its own libraries do.
-        raise _not_logged_in(login.user, error) from error
-    if not token:
-        raise _not_logged_in(login.user, "it has no id-token that is still valid")
-    return str(token)
-
-
-def _not_logged_in(user: User, why: object) -> Unreachable:
-    return Unreachable(
-        f"user {user.name!r} cannot log in by the auth provider oidc: "
-        + " ".join(str(why).split()),
-        hints=["log in again, or choose another context with --context"],
-    )

@@ -5,13 +5,16 @@ It asks servers of this process, and needs no cluster.
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.unit.kubeconfig_cases import CASES, NAMESPACES, Case
+from tests.unit.kubeconfig_cases import CASES, EXPIRED, NAMESPACES, VALID, Case, oidc, secure
 from tests.unit.recording import Recorders, recorders
 from tests.unit.situations import expected, observed, place
 
@@ -73,3 +76,38 @@ def test_kubectl_works_in_the_namespace_that_is_expected(
     # Field 1 of ResourceAttributes, before the verb in field 2; JSON in other versions of kubectl.
     ways = f"\n{chr(len(namespace))}{namespace}\x12", f'"namespace":"{namespace}"'
     assert any(way in recorded.posted[0] for way in ways), done.stderr
+
+
+def test_kubectl_renews_an_id_token_for_the_plugin(recorded: Recorders, tmp_path: Path) -> None:
+    """An identity provider takes a refresh token once, and kubectl writes the next one down."""
+    provider = recorded.urls["tls"]
+    found = {"issuer": provider, "token_endpoint": f"{provider}/token"}
+    given = {"id_token": VALID, "refresh_token": "next", "token_type": "Bearer"}
+    recorded.answers["/.well-known/openid-configuration"] = json.dumps(found).encode()
+    recorded.answers["/token"] = json.dumps({**given, "access_token": "a"}).encode()
+    user = oidc(
+        **{
+            "idp-issuer-url": provider,
+            "idp-certificate-authority": "$FILE_ca.pem",
+            "id-token": EXPIRED,
+            "refresh-token": "first",
+        }
+    )
+    recorded.forget()
+    environment, _ = place(Case("", {"config": secure(user)}), recorded, tmp_path)
+    try:
+        done = subprocess.run(
+            ["kubectl-istio_udp", "get", "-A"],
+            env={**environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        recorded.answers.clear()
+    assert done.returncode == 0, done.stderr
+    assert "refresh_token=first" in recorded.posted[0]
+    assert all(("authorization", f"Bearer {VALID}") in each.headers for each in recorded.seen)
+    settings = yaml.safe_load((tmp_path / "config").read_text())["users"][0]["user"]
+    assert settings["auth-provider"]["config"]["refresh-token"] == "next"

@@ -6,6 +6,8 @@ kubectl beside it, so that they stay true.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +136,23 @@ JSON = (
     '"contexts": [{"name": "c", "context": {"cluster": "k"}}]}'
 )
 ASKS_PROXY = {"server": "tls", "headers": bearer("t"), "sni": "api.example"}
+
+
+def jwt(ends: int) -> str:
+    """An id-token that ends then, in seconds since 1970; nobody checks its signature."""
+    parts = {"alg": "RS256"}, {"iss": "https://idp.example", "exp": ends}
+    coded = [base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts]
+    return ".".join([*coded, "c2ln"])
+
+
+VALID, EXPIRED = jwt(4_102_444_800), jwt(946_684_800)
+
+
+def oidc(**settings: str) -> dict[str, Any]:
+    """A user of the auth provider oidc."""
+    known = {"idp-issuer-url": "https://127.0.0.1:1", "client-id": "me", "client-secret": "s3cret"}
+    return {"auth-provider": {"name": "oidc", "config": {**known, **settings}}}
+
 
 CASES = [
     # -- files ----------------------------------------------------------------------------------
@@ -1415,6 +1434,43 @@ CASES = [
         {"config": config(user={"auth-provider": {"name": "gcp"}})},
         says="gke-gcloud-auth-plugin",
         kubectl="http",
+    ),
+    Case(
+        "oidc", {"config": secure(oidc(**{"id-token": VALID}))}, server="tls", headers=bearer(VALID)
+    ),
+    Case(
+        "oidc and a token",
+        {"config": secure({**oidc(**{"id-token": VALID}), **TOKEN})},
+        server="tls",
+        headers=bearer("t"),
+    ),
+    Case(
+        "oidc and a certificate",
+        {"config": secure({**oidc(**{"id-token": VALID}), **CERT})},
+        server="tls",
+        headers=bearer(VALID),
+        certificate="client",
+    ),
+    Case(
+        "oidc whose token has expired",
+        {"config": secure(oidc(**{"id-token": EXPIRED}))},
+        says="its id-token has expired",
+    ),
+    Case(
+        "oidc whose token cannot be renewed",
+        {"config": secure(oidc(**{"id-token": EXPIRED, "refresh-token": "s3cret"}))},
+        says="its id-token has expired",
+    ),
+    Case("oidc without a token", {"config": secure(oidc())}, says="it has no id-token"),
+    Case(
+        "oidc whose token is none",
+        {"config": secure(oidc(**{"id-token": "s3cret"}))},
+        says="is no JWT",
+    ),
+    Case(
+        "oidc without settings",
+        {"config": secure({"auth-provider": {"name": "oidc"}})},
+        says="it has no idp-issuer-url",
     ),
     # -- odd authorities ------------------------------------------------------------------------
     Case(

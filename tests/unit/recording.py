@@ -126,6 +126,8 @@ class Recorders:
         proxied: what proxies were asked for: `PROXY HOST:PORT as USER:PASSWORD`.
         posted: bodies of requests that create something; nothing is created.
         shown: common names of the client certificates that a front saw.
+        answers: by path, what is answered there and not noted: for an identity provider.
+        stack: what a test has started beside them, and ends.
         target: the port that the proxies lead to.
         files: certificates and keys by name, as paths.
     """
@@ -136,10 +138,12 @@ class Recorders:
     proxied: list[str] = field(default_factory=list)
     posted: list[str] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
+    answers: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     target: int = 0
     folder: Path = Path()
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def forget(self) -> None:
         self.seen.clear()
@@ -295,6 +299,9 @@ def _recorder(made: Recorders, name: str) -> type[BaseHTTPRequestHandler]:
                 for key, value in self.headers.items()
                 if key.lower() in wanted or key.lower().startswith("impersonate-")
             )
+            if path in made.answers:
+                self.answer(200, made.answers[path])
+                return
             # A proxy is asked for a whole URL.
             prefix = prefix if prefix.startswith("/") or not prefix else "absolute"
             # Google Cloud's kubectl first asks for the server's version, by itself and with
@@ -303,19 +310,20 @@ def _recorder(made: Recorders, name: str) -> type[BaseHTTPRequestHandler]:
                 made.seen.append(
                     Seen(name, prefix, tuple(headers), _common_name(self.connection), _sni(self))
                 )
-            body = _VERSION if path.endswith("/version") else _LIST
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200, _VERSION if path.endswith("/version") else _LIST)
 
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", "0"))
             made.posted.append(self.rfile.read(length).decode(errors="replace"))
-            self.send_response(403)
-            self.send_header("Content-Length", "0")
+            found = made.answers.get(self.path)
+            self.answer(403 if found is None else 200, found or b"")
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
     return Handler
 

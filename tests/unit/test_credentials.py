@@ -20,7 +20,7 @@ from kubectl_istio_udp.kube.credentials import Certificate, TokenFile
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.model.errors import Forbidden, Unreachable
 from tests.unit.apiserver import ApiServer, Exec
-from tests.unit.kubeconfig_cases import TLS, V1, config, plugin
+from tests.unit.kubeconfig_cases import EXPIRED, TLS, V1, VALID, config, oidc, plugin
 from tests.unit.recording import Recorders, front
 from tests.unit.situations import filled
 
@@ -265,3 +265,37 @@ def test_a_plugin_may_ask_at_a_terminal(
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("code: ")
     assert set(tokens(server)) == {"Bearer 1234"}
+
+
+# -- the auth provider oidc ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_kubectl_is_asked_to_renew_an_id_token(
+    fronted: str,
+    server: ApiServer,
+    recorded: Recorders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    renewed: bool,
+) -> None:
+    path = tmp_path / "config"
+    user = oidc(**{"id-token": EXPIRED, "refresh-token": "s3cret"})
+    text = yaml.safe_dump(config({**TLS, "server": fronted}, user))
+    path.write_text(filled(text, recorded, tmp_path), encoding="utf-8")
+    change = f"sed -i s/{EXPIRED}/{VALID}/ {path}" if renewed else "exit 1"
+    (tmp_path / "kubectl").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/words\n{change}\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    options = ConnectionOptions(str(path), context="c", insecure_skip_tls_verify=True)
+    if renewed:
+        Api.connect(options).list("Pod")
+        assert tokens(server) == [f"Bearer {VALID}"]
+    else:
+        with pytest.raises(Unreachable, match="id-token has expired") as caught:
+            Api.connect(options)
+        assert "s3cret" not in caught.value.format()
+    assert (tmp_path / "words").read_text().split() == [
+        "get", "--raw", "/version", f"--kubeconfig={path}", "--context=c",
+        "--insecure-skip-tls-verify",
+    ]  # fmt: skip
