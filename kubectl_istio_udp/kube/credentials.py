@@ -92,8 +92,9 @@ class TokenFile(Fixed):
         now = self._clock()
         if now >= self._until:
             try:
-                self._token = self._path.read_text(encoding="utf-8").strip() or self._token
-                self._until = now + _READ_AGAIN_SECONDS
+                found = self._path.read_text(encoding="utf-8").strip()
+                if found:
+                    self._token, self._until = found, now + _READ_AGAIN_SECONDS
                 problem = "is empty"
             except OSError as error:
                 problem = f"cannot be read: {error.strerror}"
