@@ -204,7 +204,7 @@ def _exposure(spec: ExposureSpec, status: Status, wide: bool) -> list[object]:
     ][: None if wide else 7]
 
 
-def _response(spec: ResponseSpec, status: Status, wide: bool) -> list[object]:
+def _response(spec: ResponseSpec, _status: Status, wide: bool) -> list[object]:
     answer = spec.answer
     hosts = ",".join(answer.hosts)
     if not wide and len(answer.hosts) > _HOSTS_SHOWN:
@@ -216,7 +216,7 @@ def _response(spec: ResponseSpec, status: Status, wide: bool) -> list[object]:
     return [hosts, path, answer.status, size, where, spec.api.value, *(extra if wide else ())]
 
 
-def _access_log(spec: AccessLogSpec, status: Status, wide: bool) -> list[object]:
+def _access_log(spec: AccessLogSpec, _status: Status, wide: bool) -> list[object]:
     selector = ",".join(f"{key}={value}" for key, value in spec.selector.items())
     cells: list[object] = [spec.every, spec.reach.value, selector, spec.direction.value]
     return [*cells, spec.log_field.value] if wide else cells

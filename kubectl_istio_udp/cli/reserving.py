@@ -30,9 +30,10 @@ def decide_until_it_fits(decide_and_write: Callable[[], None]) -> None:
     for _ in range(_ATTEMPTS - 1):
         try:
             decide_and_write()
-            return
         except Overtaken as error:
             note(f"{error.message}, because another run was faster; deciding again")
+        else:
+            return
     decide_and_write()
 
 

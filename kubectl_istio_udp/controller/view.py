@@ -471,7 +471,7 @@ class View:
         for found in keys:
             self._ask(found)
 
-    def _mesh_changed(self, key: Key, before: Config | None, now: Config | None) -> None:
+    def _mesh_changed(self, _key: Key, _before: Config | None, _now: Config | None) -> None:
         with self._lock:
             self._meshes.clear()
         self._ask_all()
@@ -619,7 +619,7 @@ class View:
         owners = {names.exposure_of_host(host) for host in hosts}
         return {owner for owner in owners if owner in self._own}
 
-    def _filter(self, key: Key, before: Filter | None, now: Filter | None) -> None:
+    def _filter(self, _key: Key, before: Filter | None, now: Filter | None) -> None:
         with self._filters_changed:
             self._filters_changed.notify_all()
         if not self._frees(before, now):

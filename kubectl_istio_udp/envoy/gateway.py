@@ -279,7 +279,7 @@ class Gateway:
 
 def _directory(usual: str) -> str:
     """Where a directory with a Unix socket can be: the path of one has 104 bytes at most."""
-    return usual if len(usual) < _LONGEST_DIRECTORY else "/tmp"
+    return usual if len(usual) < _LONGEST_DIRECTORY else "/tmp"  # noqa: S108 - the caller makes a directory in it
 
 
 class _Admin(http.client.HTTPConnection):

@@ -111,7 +111,7 @@ class Election:
         return self._leading and time.monotonic() < self._until
 
     def _changed(
-        self, key: Key, before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
+        self, _key: Key, _before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
     ) -> None:
         with self._stirred:
             self._see(now)

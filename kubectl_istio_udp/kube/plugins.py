@@ -179,11 +179,11 @@ def _expires(timestamp: str) -> float:
             digits = rest[: len(rest) - 6]
             plain = f"{head}.{digits[:6]:0<6}{rest[-6:]}"
         found = datetime.fromisoformat(plain)
-        if found.tzinfo is None:
-            raise ValueError("it has no time zone")
-        return found.timestamp()
     except ValueError as error:
         raise ValueError(f"printed expirationTimestamp {timestamp!r}, which is no time") from error
+    if found.tzinfo is None:
+        raise ValueError(f"printed expirationTimestamp {timestamp!r}, which has no time zone")
+    return found.timestamp()
 
 
 def _failed(plugin: Plugin, message: str) -> Unreachable:

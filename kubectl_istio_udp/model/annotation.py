@@ -64,17 +64,9 @@ def read_spec(
     """
     try:
         fields = Fields(_decode(text))
-        version = fields.take("version", lambda value: value)
-        if type(version) is not int or version not in versions:
-            raise ClusterError(
-                f"this {kind.words} was written in format {shown(version)}; this version reads "
-                f"format {', '.join(map(str, versions))}",
-                hints=["use the version of kubectl istio-udp that wrote it, or a newer one"],
-            )
-        fields.version = version
+        fields.version = _version(kind, fields.take("version", lambda value: value), versions)
         made = build(fields)
         fields.end()
-        return made
     except ClusterError:
         raise
     except Exception as error:  # Whatever one object makes us raise is about that object.
@@ -82,6 +74,17 @@ def read_spec(
             f"the annotation {SPEC_ANNOTATION} cannot be read: {_reason(error)}",
             hints=[f"repair it: kubectl istio-udp {_MADE_BY[kind]} ... --force-conflicts"],
         ) from error
+    return made
+
+
+def _version(kind: Kind, version: object, versions: Sequence[int]) -> int:
+    if type(version) is not int or version not in versions:
+        raise ClusterError(
+            f"this {kind.words} was written in format {shown(version)}; this version reads format "
+            f"{', '.join(map(str, versions))}",
+            hints=["use the version of kubectl istio-udp that wrote it, or a newer one"],
+        )
+    return version
 
 
 def _reason(error: Exception) -> str:

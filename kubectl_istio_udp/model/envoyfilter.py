@@ -293,12 +293,13 @@ def version_attaches(expression: str, version: str) -> Attachment:
         return IGNORED
     if not version:
         return Attachment(True, f"it is for proxyVersion {expression!r}; the proxies' is not known")
+    doubt = Attachment(True, f"it is for proxyVersion {expression!r}")
+    if _GO_ONLY.search(expression):
+        return doubt
     try:
-        if _GO_ONLY.search(expression):
-            raise ValueError
         found = re.search(expression, version)
     except (ValueError, re.error, RecursionError):
-        return Attachment(True, f"it is for proxyVersion {expression!r}")
+        return doubt
     return ATTACHES if found else IGNORED
 
 

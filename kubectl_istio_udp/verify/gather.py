@@ -50,7 +50,7 @@ class Sent:
 
 
 # For what is wrong although every hop answered.
-NOTHING_SENT = Sent(None, None, (), lambda hop: None)
+NOTHING_SENT = Sent(None, None, (), lambda _hop: None)
 
 
 def known(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from conftest import GATEWAY_NAMESPACE, Space, eventually, get, inventory, kubec
 
 
 @pytest.fixture
-def mesh(space: Space) -> Iterator[Space]:
+def mesh(space: Space) -> Space:
     """A namespace in the mesh with two TCP servers, one and two, and a network tool."""
     kubectl("label", "namespace", space.name, "istio-injection=enabled")
     serve = "while true; do nc -l -p 9000 || nc -l 9000; done"
@@ -34,7 +33,7 @@ def mesh(space: Space) -> Iterator[Space]:
             },
         )
     kubectl("wait", "-n", space.name, "pod", "--all", "--for=condition=Ready", "--timeout=90s")
-    yield space
+    return space
 
 
 def access_log(space: Space, *words: str, code: int = 0) -> str:

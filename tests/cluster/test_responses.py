@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +248,7 @@ def test_the_recipes_first_response_through_the_gateways_own_service(space: Spac
 
 
 @pytest.fixture
-def ratings(space: Space) -> Iterator[str]:
+def ratings(space: Space) -> str:
     """An HTTP Service in the mesh, and a network tool with a sidecar: the Service's host."""
     kubectl("label", "namespace", space.name, "istio-injection=enabled")
     pods = {"app": "ratings"}
@@ -281,7 +280,7 @@ def ratings(space: Space) -> Iterator[str]:
         ),
     )
     kubectl("wait", "-n", space.name, "pod", "--all", "--for=condition=Ready", "--timeout=90s")
-    yield f"ratings.{space.name}.svc.cluster.local"
+    return f"ratings.{space.name}.svc.cluster.local"
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -568,7 +568,7 @@ def _status(code: int, message: str, **details: Any) -> Manifest:
     }  # fmt: skip
 
 
-def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
+def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class inside
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -642,7 +642,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             self.connection.close()
 
-        def serve(
+        def serve(  # noqa: C901 - every kind of request
             self, kind: str, match: re.Match[str], first: dict[str, str], query: Any, body: Any
         ) -> None:
             namespace, name = match["namespace"], match["name"]
@@ -785,7 +785,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
                 self.object_or_404(None, "pods", pod)
                 return
             key = self.headers["Sec-WebSocket-Key"] + _WEBSOCKET_GUID
-            accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+            digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
+            accept = base64.b64encode(digest).decode()
             self.send_response(101)
             self.send_header("Upgrade", "websocket")
             self.send_header("Connection", "Upgrade")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,8 +34,8 @@ class Kept:
 
 
 @pytest.fixture
-def kept(api: Api) -> Iterator[Kept]:
-    yield Kept(api)
+def kept(api: Api) -> Kept:
+    return Kept(api)
 
 
 def test_the_echo_of_a_write_is_not_read_again(kept: Kept) -> None:
