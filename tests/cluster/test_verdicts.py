@@ -468,7 +468,7 @@ def test_what_envoy_rejects_is_taken_back_in_its_own_words(
         holder.kill()
         holder.wait()
     assert "cannot bind" in refused.err and "{" not in refused.err.partition("hint")[0]
-    assert "was taken back" in refused.err
+    assert "was undone" in refused.err
     assert inventory(space) == before
 
 
