@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-SPECIAL = st.sampled_from(
+SPECIAL: st.SearchStrategy[Any] = st.sampled_from(
     [
         *(None, True, False, 0, -1, 1, 53, 65535, 65536, 2**32, 2**63, 10**19, 1.5, 1e308),
         *("", "x", "../..", "a/b", "a%2fb", "a\x00b", "\x1b[2J", "\u202eevil", "\ud800", "a" * 300),
