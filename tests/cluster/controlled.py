@@ -104,7 +104,8 @@ def allow(namespace: str, ports: str) -> None:
 
 def wish(space: Space, name: str, ports: str, **options: str) -> None:
     """Annotate a Service."""
-    notes = [f"{EXPOSE}={ports}", "kubectl-istio-udp/max-sessions=500"]
+    options = {"max_sessions": "500", "gateway": f"{space.gateway}/edge", **options}
+    notes = [f"{EXPOSE}={ports}"]
     notes += [f"kubectl-istio-udp/{k.replace('_', '-')}={v}" for k, v in options.items()]
     kubectl("annotate", "service", "-n", space.name, name, "--overwrite", *notes)
 

@@ -75,7 +75,11 @@ def many(api: Api, tenant: Tenant) -> Callable[[int], None]:
     port = tenant.ports[-1] if tenant.ports else 7000
 
     def touch(n: int) -> None:
-        notes = {"expose": f"{port}:1000", "idle_timeout": f"{10 + n % 50}s"}
+        notes = {
+            "expose": f"{port}:1000",
+            "gateway": f"{tenant.gateway}/edge",
+            "idle_timeout": f"{10 + n % 50}s",
+        }
         put(api, tenant, headless(f"many-{n % 500}", 1, **notes))
 
     for number in range(500):
