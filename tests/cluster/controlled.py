@@ -47,14 +47,14 @@ def controller() -> Iterator[str]:
         assert done.code == 0, done.both
         eventually("a replica leads", leader)
         yield gateway
-        _uninstall()
+        _uninstall(gateway)
 
 
-def _uninstall() -> None:
+def _uninstall(gateway: str) -> None:
     done = run("kubectl", "istio-udp", "controller", "uninstall")
     assert done.code == 0, done.both
     for kind in ("envoyfilters", "serviceentries", "services"):
-        assert get(kind, "-A", "-l", f"{SOURCE}=service")["items"] == []
+        assert get(kind, "-n", gateway, "-l", f"{SOURCE}=service")["items"] == []
     for kind in ("clusterroles", "clusterrolebindings", "roles", "rolebindings", "deployments"):
         assert get(kind, "-A", "-l", LABEL)["items"] == []
     # The next one installs into a namespace of this name.

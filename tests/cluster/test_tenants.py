@@ -162,8 +162,7 @@ def test_02_nor_does_one_who_knows_the_host(tenants: Tenants, victim: Victim) ->
     """A ServiceEntry, a wildcard, and what else Istio lets say something of a host."""
     mine, own = tenants.c, object_name(victim.tenant, "dns")
     mine.apply(*who_server("thief", "192.0.2.66"))
-    (listing,) = [e for e in get("serviceentries", "-A")["items"] if e["metadata"]["name"] == own]
-    (host,) = listing["spec"]["hosts"]
+    (host,) = get("serviceentry", "-n", mine.gateway, own)["spec"]["hosts"]
     wildcard = "*.kubectl-istio-udp.internal"
     forged = []
     for number, each in enumerate((host, wildcard)):
@@ -231,7 +230,11 @@ def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
         reserving,
         copy_of(front, spec={"ports": [port], "selector": {"app": "thief"}}),
     ]
-    before = own_objects(theirs)
+
+    def at_the_gateway() -> list[str]:
+        return [line for line in own_objects(theirs) if f" {theirs.gateway}/" in line]
+
+    before = at_the_gateway()
     with victim.asked():
         mine.make(*forged)
         listed = run("kubectl", "istio-udp", "get", "-A")
@@ -247,8 +250,7 @@ def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
             assert done.code == (3 if words[0] == "delete" else 0), done.both
         removed = run("kubectl", "istio-udp", "controller", "uninstall", "--dry-run", "server")
         assert removed.code == 0 and f"-n {mine.name}" not in removed.out, removed.both
-    still = [line for line in own_objects(theirs) if f" {mine.name}/" not in line]
-    assert still == before
+    assert at_the_gateway() == before
 
 
 HOLD = """
