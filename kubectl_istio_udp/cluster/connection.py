@@ -136,14 +136,14 @@ def service_target(api: Api, namespace: str, text: str) -> Target:
         )
     if _speaks_http(entry):
         raise UsageError(
-            f"port {entry['port']} of Service {namespace}/{name} speaks HTTP, of which proxies log "
-            "every request by itself",
-            hints=["name a port of plain TCP: --to SERVICE:PORT"],
+            f"port {entry['port']} of Service {namespace}/{name} is an HTTP port; proxies log each "
+            "of its requests, not its connections",
+            hints=["name a plain TCP port: --to SERVICE:PORT"],
         )
     endpoints = endpoints_of(slices, entry.get("name", ""), (IPV4, IPV6), "TCP")
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
     if not ready:
-        raise UsageError(f"no ready pod stands behind Service {namespace}/{name}")
+        raise UsageError(f"Service {namespace}/{name} has no ready pods")
     proxies = {
         endpoint.address: proxy
         for endpoint in ready
@@ -186,7 +186,7 @@ def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Ta
         proxy, server = proxy_of(pod), str(pod["status"]["podIP"])
         if proxy is None:
             raise ClusterError(
-                f"pod {namespace}/{name} got no sidecar: Istio does not inject into {namespace}",
+                f"pod {namespace}/{name} has no sidecar: Istio does not inject into {namespace}",
                 hints=["name a Service whose pods have one: --to SERVICE[:PORT]"],
             )
         port = made["spec"]["ports"][0]["port"]

@@ -63,10 +63,10 @@ def _gateway(api: Api, spec: ResponseSpec) -> Gateway:
 def _sidecar_hop(api: Api, spec: ResponseSpec, tool: ToolPod) -> Hop:
     if proxy_of(api.get("Pod", tool.namespace, tool.name)) is None:
         raise ClusterError(
-            f"pod {tool} has no sidecar, and inside the mesh it is the client's own that answers",
+            f"pod {tool} has no sidecar, but inside the mesh the client's sidecar answers",
             hints=[
-                "make one for this run that has: --create-tool",
-                "or choose another pod: --tool-pod [NAMESPACE/]NAME",
+                "create one with a sidecar for this run: --create-tool",
+                "or use another pod: --tool-pod [NAMESPACE/]NAME",
             ],
         )
     host = spec.answer.hosts[0]
@@ -103,5 +103,5 @@ def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop) -> str:
     except ClusterError as error:
         return error.message
     if routes:
-        return f"{hop.name} has the response's route, and answers otherwise all the same"
+        return f"{hop.name} has the route of this response, but answers differently"
     return f"{hop.name} has no route of this response"

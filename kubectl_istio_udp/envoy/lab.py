@@ -192,7 +192,7 @@ class Lab:
                 raise _failed(address, error) from None
             self._started += 1
             return
-        raise LabFailed("at every loopback address somebody has the ports of a pod")
+        raise LabFailed("other programs use the ports of a pod on every loopback address")
 
 
 def _failed(address: str, error: OSError) -> LabFailed:
@@ -218,7 +218,8 @@ def _choose(services: Sequence[Manifest], name: str | None) -> Manifest:
     listed = ", ".join(str(s["metadata"]["name"]) for s in (udp or services))
     if udp:
         raise UsageError(
-            f"which Service? The manifests have {listed}", hints=["name it: demo SERVICE -f FILE"]
+            f"the manifests have several Services: {listed}",
+            hints=["name one: demo SERVICE -f FILE"],
         )
     wanted = f"no Service {name} with a UDP port" if name else "no Service with a UDP port"
     raise UsageError(f"the manifests have {wanted}", hints=[f"their Services: {listed}"])

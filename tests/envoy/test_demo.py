@@ -209,7 +209,7 @@ def test_an_envoy_that_ends_is_said_with_its_last_words(temporary, tmp_path, env
 
 def test_an_envoy_that_is_none_is_said(temporary, tmp_path):
     code, _, err = ended(temporary, "--envoy", shutil.which("true"))
-    assert (code, "is no Envoy that runs here" in err) == (3, True)
+    assert (code, "does not run as Envoy" in err) == (3, True)
     code, _, err = ended(temporary, "--envoy", str(tmp_path / "nowhere"))
     assert (code, "does not exist" in err) == (2, True)
     (tmp_path / "text").write_text("no program")
@@ -270,7 +270,11 @@ def test_takes_service_pods_and_gateway_from_files(temporary, tmp_path):
         ("{", (), "this is not YAML"),
         ("hello", (), "this is not a Kubernetes object"),
         (yaml.safe_dump(service("a")), (), "the manifests have no pod of Service a"),
-        (yaml.safe_dump_all([service("a"), service("b")]), (), "which Service? The manifests have"),
+        (
+            yaml.safe_dump_all([service("a"), service("b")]),
+            (),
+            "the manifests have several Services",
+        ),
         (yaml.safe_dump(service("a")), ("b",), "no Service b with a UDP port"),
         (yaml.safe_dump(service("a", ports=[tcp()])), (), "no Service with a UDP port"),
     ],

@@ -59,7 +59,7 @@ def test_validate_none_does_not_ask(server, run, broken):
 
 def test_without_an_envoy_auto_goes_on_and_envoy_refuses(server, run, no_envoy):
     done = run(*EXPOSE, "--validate=envoy")
-    assert (done.code, "there is no Envoy on this machine" in done.err) == (3, True)
+    assert (done.code, "no Envoy found on this machine" in done.err) == (3, True)
     assert server.all("EnvoyFilter") == []
     done = run(*EXPOSE)
     assert done.code == 0, done.err

@@ -536,22 +536,22 @@ def test_verify_over_tls(run, server, fakes):
         (
             page(404, "none"),
             "the gateway answers 404 instead of 200: "
-            f"{POD} has the response's route, and answers otherwise all the same",
+            f"{POD} has the route of this response, but answers differently",
         ),
         (
             page(200, "theirs"),
             "the gateway answers 200 with another body: "
-            f"{POD} has the response's route, and answers otherwise all the same",
+            f"{POD} has the route of this response, but answers differently",
         ),
         (
             Exec(stderr="curl: (52) Empty reply from server\ntook 0.01\nexit 52\n"),
             "the gateway answers no HTTP: "
-            f"{POD} has the response's route, and answers otherwise all the same",
+            f"{POD} has the route of this response, but answers differently",
         ),
         (
             Exec(stderr="curl: (7) refused\nexit 7\n"),
-            f"the gateway refuses the port: {POD} has the response's route, "
-            "and answers otherwise all the same",
+            f"the gateway refuses the port: {POD} has the route of this response, "
+            "but answers differently",
         ),
     ],
 )

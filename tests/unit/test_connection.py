@@ -94,8 +94,8 @@ def test_a_headless_service_is_reached_at_its_pod(api, web):
         ("web:53", "has no TCP port 53", "its TCP ports: 80, 9000, 9001"),
         ("web:none", "has no TCP port none", "its TCP ports: 80, 9000, 9001"),
         ("coredns", "Service default/coredns has no TCP port", "its TCP ports: none"),
-        ("web:80", "port 80 of Service default/web speaks HTTP", "--to SERVICE:PORT"),
-        ("web:http", "port 80 of Service default/web speaks HTTP", "--to SERVICE:PORT"),
+        ("web:80", "port 80 of Service default/web is an HTTP port", "--to SERVICE:PORT"),
+        ("web:http", "port 80 of Service default/web is an HTTP port", "--to SERVICE:PORT"),
     ],
 )
 def test_refuses_a_port_whose_connections_are_not_logged(api, web, text, message, hint):
@@ -110,7 +110,7 @@ def test_refuses_a_port_whose_connections_are_not_logged(api, web, text, message
 )
 def test_a_service_of_http_alone_is_refused(api, web, entry):
     web.put(service("web", ports=[entry]))
-    with pytest.raises(UsageError, match="speaks HTTP"):
+    with pytest.raises(UsageError, match="is an HTTP port"):
         service_target(api, "default", "web")
 
 
@@ -126,7 +126,7 @@ def test_nothing_stands_behind_it(api, web):
             endpoint("10.244.0.30", ready=False), of="web", ports=[port("tcp-raw", 9900)]
         )
     )
-    with pytest.raises(UsageError, match="no ready pod stands behind Service default/web"):
+    with pytest.raises(UsageError, match="Service default/web has no ready pods"):
         service_target(api, "default", "web")
 
 
@@ -298,7 +298,7 @@ def test_an_echo_server_is_taken_away_after_a_failure(api, injecting):
 def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(api, server):
     before = server.there()
     with (
-        pytest.raises(ClusterError, match="got no sidecar: Istio does not inject into") as caught,
+        pytest.raises(ClusterError, match="has no sidecar: Istio does not inject into") as caught,
         echo_target(api, one_run_echo("default", None)),
     ):
         pass
@@ -332,7 +332,7 @@ def test_an_echo_server_whose_service_may_not_be_made_is_taken_away(api, injecti
 def test_what_cannot_be_taken_away_does_not_hide_the_failure(api, server):
     server.fail("DELETE", "/", 403)
     with (
-        pytest.raises(ClusterError, match="got no sidecar"),
+        pytest.raises(ClusterError, match="has no sidecar"),
         echo_target(api, one_run_echo("default", None)),
     ):
         pass

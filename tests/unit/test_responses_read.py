@@ -314,7 +314,7 @@ GATEWAY_HOP = Hop(Via.GATEWAY, POD, "10.244.0.7", 8080, 80)
 def test_a_gateway_that_has_the_route_has_another_before_it(api, server, fakes):
     put(server, response())
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
-    assert text == f"{POD} has the response's route, and answers otherwise all the same"
+    assert text == f"{POD} has the route of this response, but answers differently"
 
 
 def test_a_gateway_without_the_route_is_told(api, server, fakes):
