@@ -27,3 +27,20 @@ def mesh_config(**fields: Any) -> Iterator[None]:
         yield
     finally:
         kubectl("replace", "-f", "-", stdin=yaml.safe_dump(before))
+
+
+@contextlib.contextmanager
+def istiod_variables(**variables: str) -> Iterator[None]:
+    """istiod with some environment variables, and without them afterwards."""
+    if os.environ.get("E2E_CLUSTER") == "current":
+        pytest.skip("istiod is changed on the project's own cluster only")
+    _set_variables(*(f"{name}={value}" for name, value in variables.items()))
+    try:
+        yield
+    finally:
+        _set_variables(*(f"{name}-" for name in variables))
+
+
+def _set_variables(*words: str) -> None:
+    kubectl("set", "env", "-n", "istio-system", "deploy/istiod", *words)
+    kubectl("rollout", "status", "-n", "istio-system", "deploy/istiod", "--timeout=120s")

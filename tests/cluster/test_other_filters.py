@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import Space, dns_server, eventually, get, kubectl, wait_answered
 from gateways import gateway_api, gateway_manifests, listened_ports, udp_filter
-from meshes import mesh_config
+from meshes import istiod_variables, mesh_config
 
 __all__ = ["gateway_api"]
 
@@ -164,3 +164,29 @@ def test_target_refs_are_for_the_gateway_that_they_name(
         lambda: not get("pods", "-n", space.name, "-l", GATEWAY_NAME)["items"],
         90,
     )
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("discovery", ["selector", "endpoints"])
+def test_a_gateway_that_hears_of_its_own_clusters_only(
+    space: Space, edge: str, port: int, discovery: str
+) -> None:
+    """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, Istio's option for large meshes.
+
+    A gateway pod that comes later and server pods that move: both must be heard of.
+    """
+    with istiod_variables(PILOT_FILTER_GATEWAY_CLUSTER_CONFIG="true"):
+        words = ("dns", "-p", f"{port}:53", "--gateway", edge, "--discovery", discovery)
+        space.expose(*words)
+        wait_answered(space, "dns")
+        for name in ("edge", "dns"):
+            kubectl("rollout", "restart", "-n", space.name, f"deploy/{name}")
+            kubectl("rollout", "status", "-n", space.name, f"deploy/{name}", "--timeout=90s")
+            eventually(
+                f"one pod of {name}",
+                lambda n=name: len(get("pods", "-n", space.name, "-l", f"app={n}")["items"]) == 1,
+                60,
+            )
+            if discovery == "endpoints":
+                space.expose(*words)
+            wait_answered(space, "dns")
