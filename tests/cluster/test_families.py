@@ -27,12 +27,25 @@ def families_of(manifests: list[dict[str, Any]], families: list[str]) -> list[di
     return manifests
 
 
+def listed(space: Space, name: str) -> set[str]:
+    """The families in which a Service has a ready endpoint."""
+    label = f"kubernetes.io/service-name={name}"
+    return {
+        found["addressType"]
+        for found in get("endpointslices", "-n", space.name, "-l", label)["items"]
+        for endpoint in found.get("endpoints") or ()
+        if endpoint["conditions"].get("ready")
+    }
+
+
 @pytest.mark.parametrize("families", FAMILIES, ids="+".join)
 def test_a_service_of_any_family_answers(space: Space, port: int, families: list[str]) -> None:
     node = get("nodes")["items"][0]["status"]["addresses"]
     if sum(address["type"] == "InternalIP" for address in node) < 2:
         pytest.skip("this cluster has one address family")
     space.apply(*families_of(dns_server(), families))
+    # A list of endpoints is of the moment, and a Deployment is ready before they are listed.
+    eventually("its endpoints are listed", lambda: listed(space, "dns") == set(families))
     exposed = space.expose("dns", "-p", f"{port}:53")
     wait_answered(space, "dns")
     # istiod takes a pod's primary address, which is IPv4 here, for a selector.
