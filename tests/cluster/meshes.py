@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from conftest import get, kubectl
+from conftest import eventually, get, kubectl, run
 
 
 @contextlib.contextmanager
@@ -44,3 +45,17 @@ def istiod_variables(**variables: str) -> Iterator[None]:
 def _set_variables(*words: str) -> None:
     kubectl("set", "env", "-n", "istio-system", "deploy/istiod", *words)
     kubectl("rollout", "status", "-n", "istio-system", "deploy/istiod", "--timeout=120s")
+    eventually("one istiod answers the API server", _is_asked, 60)
+
+
+def _is_asked() -> bool:
+    """Whether istiod's webhook answers several times in a row, the former one being gone."""
+    pods = get("pods", "-n", "istio-system", "-l", "app=istiod")["items"]
+    words = ("kubectl", "apply", "--dry-run=server", "-n", "istio-system", "-f", "-")
+    empty = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "asked"},
+        "spec": {"workloadSelector": {"labels": {"nobody": "here"}}},
+    }
+    return len(pods) == 1 and all(run(*words, stdin=json.dumps(empty)).code == 0 for _ in range(3))
