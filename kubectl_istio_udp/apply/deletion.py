@@ -112,7 +112,7 @@ def close_the_way(changes: ChangeSet) -> tuple[list[Manifest], list[Manifest]]:
 
 def released_name(release: Release) -> str:
     """A Service that loses its ports of ours, in words."""
-    return f"{release.name} (its UDP ports of ours)"
+    return f"{release.name} (UDP ports of the exposure)"
 
 
 def silenced(manifest: Manifest, manager: str) -> Write | None:

@@ -247,8 +247,8 @@ def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
         with contextlib.suppress(Forbidden):
             if api.find("Namespace", None, namespace) is None:
                 raise NotFound(
-                    f"there is no namespace {namespace}",
-                    hints=["see those there are: kubectl get namespaces"],
+                    f"namespace {namespace} not found",
+                    hints=["list namespaces: kubectl get namespaces"],
                 ) from error
         raise
 

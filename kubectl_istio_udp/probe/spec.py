@@ -88,7 +88,7 @@ def parse_probe(text: str, query: str | None) -> Probe:
     kind, _, payload = text.partition(":")
     if text == "dns":
         if query is None:
-            raise UsageError("a DNS probe needs a name", hints=["say it: --query NAME"])
+            raise UsageError("a DNS probe needs a name", hints=["name it: --query NAME"])
         return DnsProbe.parse(query)
     if kind == "text" and payload:
         try:

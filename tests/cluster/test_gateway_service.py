@@ -35,7 +35,7 @@ def test_patch_adds_only_our_ports_and_takes_only_them_away(space: Space, port: 
     assert udp_ports() == [port + 100]
     assert space.verify("two").code == 0
     back = space.expose("two", "-p", f"{port + 100}:53", "--gateway-service", "companion")
-    assert "its UDP ports of ours" in back.out
+    assert "UDP ports of the exposure" in back.out
     assert get("service", "-n", GATEWAY_NAMESPACE, OWN)["spec"]["ports"] == before
     assert space.verify("two").code == 0
 

@@ -100,7 +100,7 @@ def test_a_way_that_timed_out_is_finished_by_the_next_run(
     eventually("a run times out", times_out, 60)
     assert "the next expose or delete of dns" in space.plugin("get").out
     done = space.expose(*changed)
-    assert "(its UDP ports of ours)" in done.out
+    assert "(UDP ports of the exposure)" in done.out
     assert gateway_ports(space) == ports
     assert space.verify("dns").code == 0
     assert space.plugin("delete", "dns").code == 0

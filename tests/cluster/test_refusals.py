@@ -213,7 +213,7 @@ def test_bad_input(space: Space, words: list[str], code: int, said: str) -> None
 def test_unknown_namespace() -> None:
     refused = run("kubectl", "istio-udp", "expose", "dns", "-n", "nosuch")
     assert refused.code == 3
-    assert "there is no namespace nosuch" in refused.err
+    assert "namespace nosuch not found" in refused.err
 
 
 def test_no_permission_names_what_to_check(space: Space) -> None:

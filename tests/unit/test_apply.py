@@ -360,7 +360,7 @@ def changed(api, before, after, dry_run=False):
         (
             {"gateway_service": GatewayServiceMode.PATCH},
             {},
-            (("Service", "istio-ingressgateway (its UDP ports of ours)"),),
+            (("Service", "istio-ingressgateway (UDP ports of the exposure)"),),
         ),
         (
             {"gateway_service": GatewayServiceMode.PATCH},

@@ -171,7 +171,7 @@ def test_a_bad_value_is_2_and_sends_nothing(run, server, words, message):
     ("words", "code", "message"),
     [
         (["expose", "nothing"], 3, "there is no service nothing in namespace default"),
-        (["expose", "x", "-n", "nowhere"], 3, "there is no namespace nowhere"),
+        (["expose", "x", "-n", "nowhere"], 3, "namespace nowhere not found"),
         (["expose", "coredns", "-p", "5300:54"], 2, "has no UDP port 54"),
         ([*EXPOSE, "--gateway", "edge"], 3, "no gateway named edge"),
         ([*EXPOSE, "--gateway-selector", "a=b"], 3, "no Istio ingress gateway"),
@@ -377,7 +377,7 @@ def test_changing_the_way_takes_the_old_one_away(run, server):
     assert f'serviceentry.networking.istio.io "{NAME}" deleted' in done.out
     assert written(server) == {("EnvoyFilter", "istio-system", NAME)}
     back = run(*EXPOSE, "-o", "name", "--gateway-service", "companion", "--discovery", "selector")
-    assert 'service "istio-ingressgateway (its UDP ports of ours)" deleted' in back.err
+    assert 'service "istio-ingressgateway (UDP ports of the exposure)" deleted' in back.err
     assert back.out.splitlines() == LINES
     assert written(server) == KEYS
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]

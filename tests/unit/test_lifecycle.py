@@ -247,7 +247,7 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
     assert "the next expose or delete of coredns" in run("get").out
     done = run(*EXPOSE, *COMPANION)
     assert done.code == 0
-    assert "istio-ingressgateway (its UDP ports of ours)" in done.out
+    assert "istio-ingressgateway (UDP ports of the exposure)" in done.out
     assert "LEFT BEHIND" not in run("get").out
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
     assert run("delete", "coredns").code == 0
@@ -269,7 +269,9 @@ def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
         "kubectl istio-udp delete -n default coredns",
     ]
     dry = run("delete", "coredns", "--dry-run", "client")
-    assert dry.out == 'service "istio-ingressgateway (its UDP ports of ours)" deleted (dry run)\n'
+    assert (
+        dry.out == 'service "istio-ingressgateway (UDP ports of the exposure)" deleted (dry run)\n'
+    )
     assert run("delete", "coredns").code == 0
     assert server.state() == before
     assert run("delete", "coredns").code == 3

@@ -240,7 +240,7 @@ def test_what_istiod_finds_is_read_anew(api, server, discovery, expected):
 
 
 def test_a_missing_namespace_is_told(api, server, fakes):
-    with pytest.raises(NotFound, match="there is no namespace nowhere"):
+    with pytest.raises(NotFound, match="namespace nowhere not found"):
         snapshot(api, ExposeRequest("nowhere", "x"))
     server.fail("GET", "^/api/v1/namespaces/[a-z]+$", 403)
     with pytest.raises(NotFound, match="there is no service x in namespace nowhere"):
