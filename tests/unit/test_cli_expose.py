@@ -410,8 +410,8 @@ def test_who_was_overtaken_hears_of_it(api, server):
 
 def test_the_smallest_file_limit_of_all_gateway_pods_counts(run, server, fakes):
     """Pods of a gateway may be on nodes with other limits."""
-    server.put(gateway_pod("b"), gateway_pod("c"))
-    fakes.file_limits["b"] = "10000\n"
-    fakes.deaf["c"] = Exec(error="gone")
+    server.put(gateway_pod("x"), gateway_pod("y"))
+    fakes.file_limits["x"] = "10000\n"
+    fakes.deaf["y"] = Exec(error="gone")
     refused = run("expose", "coredns", "-p", "5300:53", "--max-sessions", "9000", "--no-wait")
     assert refused.code == 3 and "at most --max-sessions 8000" in refused.err
