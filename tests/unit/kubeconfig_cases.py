@@ -1362,7 +1362,7 @@ CASES = [
             "config": secure(plugin()),
             "plugin": printing('{"token": "a", "expirationTimestamp": "2100-01-01T00:00:00"}'),
         },
-        says="is no time",
+        says="which has no time zone",
     ),
     Case(
         "a plugin with an environment that empties",
