@@ -23,6 +23,7 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.loadbalancer import Takeover, refuses_udp_beside_tcp, takeover
 from kubectl_istio_udp.model.memory import udp_budget
+from kubectl_istio_udp.model.mesh import show_version
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.sessions import (
     CAREFUL_FILE_LIMIT,
@@ -74,6 +75,42 @@ def _selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
             f"{snapshot.mesh.control_plane} ignores the workloadSelector of EnvoyFilters for these",
             "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or use another gateway",
         )
+
+
+def _changes_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U135: the gateway would not hear of the Service's pods when they move."""
+    if _hides_changes(exposure, snapshot) and not _exists(exposure, snapshot):
+        yield Finding("U135", Severity.ERROR, _hidden(snapshot), _SHOW_CHANGES)
+
+
+def _changes_stay_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """U218: the same, which is no reason to refuse a change of what is exposed already."""
+    if _hides_changes(exposure, snapshot) and _exists(exposure, snapshot):
+        yield Finding("U218", Severity.WARNING, _hidden(snapshot), _SHOW_CHANGES)
+
+
+_SHOW_CHANGES = (
+    "set PILOT_FILTER_GATEWAY_CLUSTER_CONFIG=false for istiod, upgrade to Istio 1.31, or use "
+    "--discovery static and expose again when pods move"
+)
+
+
+def _hides_changes(exposure: Exposure, snapshot: Snapshot) -> bool:
+    spec = exposure.spec
+    return snapshot.mesh.hides_changes and any(map(spec.eds_service, spec.ports))
+
+
+def _hidden(snapshot: Snapshot) -> str:
+    mesh = snapshot.mesh
+    return (
+        f"{mesh.control_plane} (Istio {show_version(mesh.istio)}) does not tell gateways of "
+        "endpoints that change, because PILOT_FILTER_GATEWAY_CLUSTER_CONFIG is set: when the pods "
+        f"of {snapshot.service} move, clients get no answer"
+    )
+
+
+def _exists(exposure: Exposure, snapshot: Snapshot) -> bool:
+    return any(before.key == exposure.spec.key for before in snapshot.exposures)
 
 
 def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -678,6 +715,8 @@ def _another_port(service_port: int) -> str:
 RULES: tuple[Rule, ...] = (
     _namespace_not_read,
     _selectors_ignored,
+    _changes_hidden,
+    _changes_stay_hidden,
     _mesh_unknown,
     _foreign_object,
     _host_taken,

@@ -31,6 +31,7 @@ _FOR_TENANTS = {
     "U108": "gateway {gateway} does not have enough sessions left; request fewer (max-sessions)",
     "U134": "the load balancer of gateway {gateway} accepts no UDP port beside its TCP ports",
     "U131": "the control plane of gateway {gateway} does not read a namespace of this exposure",
+    "U135": "the control plane of gateway {gateway} hides it from endpoints that change",
     "U132": "the control plane of gateway {gateway} ignores the EnvoyFilters of exposures",
 }
 

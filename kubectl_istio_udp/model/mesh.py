@@ -20,6 +20,10 @@ _VERSION = re.compile(r"^v?(\d+)\.(\d+)")
 _ISTIOD_HOST = re.compile(r"istiod(?:-(?P<revision>[a-z0-9-]+))?\.(?P<namespace>[a-z0-9-]+)\.svc\b")
 # What goes for a boolean in istiod's environment (Go's strconv.ParseBool).
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+# The first Istio that tells a gateway with filtered clusters of endpoints that change (measured:
+# 1.30.4 does not, 1.31.0 does).
+_FIRST_TO_TELL_CHANGES = (1, 31)
 
 
 def parse_version(text: str) -> Version | None:
@@ -139,6 +143,7 @@ class Mesh:
             defaultServiceExportTo); empty for all.
         selects_pods: whether a ServiceEntry's workloadSelector selects pods.
         selectors_for_gateway_api: whether a workloadSelector selects Gateway API gateways.
+        filters_gateway_clusters: whether gateways are told only of the Services they route to.
     """
 
     root_namespace: str = DEFAULT_ROOT_NAMESPACE
@@ -150,6 +155,7 @@ class Mesh:
     service_export_to: tuple[str, ...] = ()
     selects_pods: bool = True
     selectors_for_gateway_api: bool = True
+    filters_gateway_clusters: bool = False
 
     @classmethod
     def from_config(
@@ -180,10 +186,16 @@ class Mesh:
             discovery_selectors=_mappings(known.get("discoverySelectors")),
             service_export_to=_texts(known.get("defaultServiceExportTo")),
             selects_pods=variables.get("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS") not in _FALSE,
+            filters_gateway_clusters=variables.get("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG") in _TRUE,
             selectors_for_gateway_api=(
                 variables.get("ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY") not in _FALSE
             ),
         )
+
+    @property
+    def hides_changes(self) -> bool:
+        """Whether a gateway is not told of endpoints that change behind an exposure."""
+        return self.filters_gateway_clusters and (self.istio or (0, 0)) < _FIRST_TO_TELL_CHANGES
 
     def reads_namespace(self, labels: Mapping[str, str]) -> bool:
         """Whether istiod reads the objects of a namespace with these labels.

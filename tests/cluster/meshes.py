@@ -30,6 +30,13 @@ def mesh_config(**fields: Any) -> Iterator[None]:
         kubectl("replace", "-f", "-", stdin=yaml.safe_dump(before))
 
 
+def istio_version() -> tuple[int, int]:
+    """The release that the cluster's istiod is of."""
+    spec = get("deploy", "-n", "istio-system", "istiod")["spec"]["template"]["spec"]
+    major, minor, *_ = spec["containers"][0]["image"].rpartition(":")[2].split(".")
+    return int(major), int(minor)
+
+
 @contextlib.contextmanager
 def istiod_variables(**variables: str) -> Iterator[None]:
     """istiod with some environment variables, and without them afterwards."""

@@ -162,6 +162,9 @@ FIRES = [
     ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
     ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": {}}}),
     ("U132", {"mesh": NO_SELECTORS, "cluster_": API_GATEWAY}),
+    ("U135", {"mesh": Mesh(filters_gateway_clusters=True, istio=(1, 30))}),
+    ("U135", {"mesh": Mesh(filters_gateway_clusters=True)}),
+    ("U218", {"mesh": Mesh(filters_gateway_clusters=True), "exposures": (SPEC,)}),
     ("U208", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
     ("U208", {"claims": claimed(clusters=[NAME], doubt=DOUBT)}),
     ("U209", {"mesh": Mesh(assumed=True)}),
@@ -223,6 +226,18 @@ FIRES = [
     ("U302", {}),
 ]
 SILENT = [
+    ("U135", {"mesh": Mesh(filters_gateway_clusters=True, istio=(1, 31))}),
+    ("U135", {"mesh": Mesh(istio=(1, 30))}),
+    ("U135", {"mesh": Mesh(filters_gateway_clusters=True), "exposures": (SPEC,)}),
+    ("U218", {"mesh": Mesh(filters_gateway_clusters=True)}),
+    ("U218", {"exposures": (SPEC,)}),
+    (
+        "U135",
+        {
+            "mesh": Mesh(filters_gateway_clusters=True, istio=(1, 30)),
+            "request": {"discovery": Discovery.STATIC},
+        },
+    ),
     ("U133", {"cluster_": balanced(HETZNER), "exposures": (SPEC,)}),
     ("U134", {"cluster_": balanced(HETZNER), "options": PATCH, "exposures": (PATCHED,)}),
     ("U133", {"cluster_": balanced({**HETZNER, f"{AWS}name": "edge"})}),

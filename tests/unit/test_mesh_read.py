@@ -130,6 +130,18 @@ def test_reads_istiods_environment(api, server, variable, value, selects_pods, s
     assert found.selectors_for_gateway_api is selectors
 
 
+@pytest.mark.parametrize(
+    ("version", "value", "hides"),
+    [("1.30.4", "true", True), ("1.30.4", "false", False), ("1.31.0", "true", False)],
+)
+def test_filtered_clusters_hide_changes_before_1_31(api, server, version, value, hides):
+    istiod = istiod_pod(version=version)
+    variable = {"name": "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", "value": value}
+    istiod["spec"]["containers"][0]["env"] = [variable]
+    server.put(mesh_config(), istiod)
+    assert read_mesh(api).hides_changes is hides
+
+
 LABELS = {"team": "a", "env": "prod"}
 
 
