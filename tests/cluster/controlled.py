@@ -58,7 +58,7 @@ def _uninstall(gateway: str) -> None:
     for kind in ("clusterroles", "clusterrolebindings", "roles", "rolebindings", "deployments"):
         assert get(kind, "-A", "-l", LABEL)["items"] == []
     # The next one installs into a namespace of this name.
-    kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
 
 
 def leader() -> str:

@@ -240,7 +240,7 @@ def test_04_no_tenant_makes_another_wait(
 
 # What a tenant may write by mistake into an annotation of ours, and what it is told.
 MISTAKES = (
-    ("idle-timeout", "1h", "idle timeout 1h"),
+    ("idle-timeout", "1h", "is not between 1s and 300s"),
     ("gateway-service", "patch", "gateway-service patch is not allowed"),
     ("discovery", "selector", "discovery selector is not allowed"),
     ("session-log", "true", "a session log is not allowed"),
