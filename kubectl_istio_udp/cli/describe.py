@@ -28,7 +28,8 @@ def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Com
     conditions, objects, and what the Envoy of each gateway pod has.
     """
     from kubectl_istio_udp.cluster.gatewayusage import read_reserved
-    from kubectl_istio_udp.cluster.status import proxy_rows, read_status
+    from kubectl_istio_udp.cluster.proxyrows import proxy_rows
+    from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.kube.parallel import for_each
     from kubectl_istio_udp.output import printing
 

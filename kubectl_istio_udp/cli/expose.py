@@ -26,16 +26,16 @@ from kubectl_istio_udp.model.exposure import (
     Options,
 )
 from kubectl_istio_udp.model.names import check_dns_label
-from kubectl_istio_udp.model.plan import Plan, plan
 from kubectl_istio_udp.model.ports import parse_port_requests, port_numbers
 from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
-from kubectl_istio_udp.model.settings import Named
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.exposure import ExposureSpec
+    from kubectl_istio_udp.model.plan import Plan
+    from kubectl_istio_udp.model.settings import Named
     from kubectl_istio_udp.model.snapshot import Snapshot
     from kubectl_istio_udp.model.write import Write
     from kubectl_istio_udp.state.ownership import Existing
@@ -192,6 +192,7 @@ def _decide_and_write(
     """
     from kubectl_istio_udp.cluster.existing import exposure_of, find_exposure
     from kubectl_istio_udp.cluster.snapshot import read_snapshot
+    from kubectl_istio_udp.model.plan import plan
 
     namespace, service, name = about
     existing = find_exposure(api, namespace, name or service)
@@ -238,6 +239,8 @@ def _refuse_declared(existing: Existing) -> None:
 
 def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:
     """The settings that the command line names."""
+    from kubectl_istio_udp.model.settings import Named
+
     kinds = {
         "affinity": Affinity,
         "load_balancing": LoadBalancing,

@@ -13,6 +13,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ports_text
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.cluster.gatewayusage import Reserved
     from kubectl_istio_udp.cluster.leftovers import Leftover
     from kubectl_istio_udp.cluster.status import Status
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
@@ -52,12 +53,12 @@ def command(
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
-    state = common.state(api, names, all_namespaces)
-    found = state.existing
     if output == "name":
-        for existing in found:
+        for existing in common.state(api, names, all_namespaces).existing:
             click.echo(existing.ref)
         return
+    state = common.state(api, names, all_namespaces)
+    found = state.existing
     if output in ("yaml", "json"):
         items = _items(api, found)
         click.echo(printing.documents(items, output) if items else "", nl=False)
@@ -78,12 +79,11 @@ def command(
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
-    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
     from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.output import printing
 
     statuses = read_status(api, found, ask_envoy=wide)
-    reserved = read_reserved(api, found) if wide else {}
+    reserved = _reserved(api, found) if wide else {}
     several = len({existing.kind for existing in found}) > 1
     _warn_of_no_address(found, statuses)
     tables = []
@@ -108,6 +108,13 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             last = wide_headers if wide else ()
             tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
     return tables
+
+
+def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
+    """What -o wide shows beside the status: a plain list asks no Envoy, and reads nothing of it."""
+    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
+
+    return read_reserved(api, found)
 
 
 def _warn_of_no_address(found: Sequence[Existing], statuses: Sequence[Status]) -> None:

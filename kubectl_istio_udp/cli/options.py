@@ -15,7 +15,6 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
-from kubectl_istio_udp.model.permission import named_setting
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
@@ -327,97 +326,6 @@ wait_options: tuple[Decorator, ...] = (
     click.option(
         "--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait."
     ),
-)
-
-gateway_namespaces_option = click.option(
-    "--gateway-namespace",
-    "gateway_namespaces",
-    multiple=True,
-    metavar="NAMESPACE",
-    default=("istio-system",),
-    show_default=True,
-    help="Namespace with gateways; repeatable. The controller writes EnvoyFilters only there.",
-)
-
-
-def root_namespaces_option(default: str) -> Decorator:
-    """--root-namespace, with what is used where it is left out."""
-    return click.option(
-        "--root-namespace",
-        "root_namespaces",
-        multiple=True,
-        metavar="NAMESPACE",
-        help="Root namespace of the gateways' mesh, whose EnvoyFilters apply to every gateway; "
-        f"repeatable.  [default: {default}]",
-    )
-
-
-class _MeshConfigType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """NAMESPACE/NAME of a ConfigMap."""
-
-    name = "mesh-config"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Split it.
-
-        Raises:
-            UsageError: it is not NAMESPACE/NAME.
-        """
-        if isinstance(value, tuple):
-            return value
-        namespace, _, name = value.partition("/")
-        if not namespace or not name or "/" in name:
-            raise UsageError(f"--mesh-config {value}: expected NAMESPACE/NAME of a ConfigMap")
-        return namespace, name
-
-
-def mesh_configs_option(default: str) -> Decorator:
-    """--mesh-config, with what is used where it is left out."""
-    return click.option(
-        "--mesh-config",
-        "mesh_configs",
-        type=_MeshConfigType(),
-        multiple=True,
-        metavar="NAMESPACE/NAME",
-        help="ConfigMap with the mesh's configuration, which decides how endpoints are found and "
-        f"which EnvoyFilters apply to a gateway; repeatable.  [default: {default}]",
-    )
-
-
-allow_all_option = click.option(
-    "--allow-all",
-    is_flag=True,
-    help="Allow every namespace to expose every port. Without it, the annotation "
-    "kubectl-istio-udp/allow of a Namespace lists the allowed ports.",
-)
-
-
-class _SettingType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """NAME=VALUE of a setting that Namespaces' annotations override."""
-
-    name = "setting"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Read it.
-
-        Raises:
-            UsageError: there is no such setting, or it takes no such value.
-        """
-        return value if isinstance(value, tuple) else named_setting(value)
-
-
-namespace_default_option = click.option(
-    "--namespace-default",
-    "defaults",
-    multiple=True,
-    type=_SettingType(),
-    metavar="NAME=VALUE",
-    help="Limit for namespaces without the annotation kubectl-istio-udp/NAME; repeatable. "
-    "For example: allow-sessions=2000.",
 )
 
 validate_option = click.option(

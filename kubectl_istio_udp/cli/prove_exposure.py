@@ -43,7 +43,7 @@ def prove_exposure(
     from kubectl_istio_udp.probe.result import PROVED
     from kubectl_istio_udp.probe.verdict import judge, judge_one_way
     from kubectl_istio_udp.verify.causes import nearly_full
-    from kubectl_istio_udp.verify.gather import known, with_proxies, with_sockets
+    from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 
     try:
         (service, slices), outer = in_parallel(
@@ -74,10 +74,10 @@ def prove_exposure(
             results, verdict = delivered, judge_one_way(delivered)
     causes: dict[Hop, Cause] = {}
     if verdict.good:
-        evidence = with_proxies(api, evidence)
+        evidence = with_proxies_and_sockets(api, evidence)
         verdict = _although_good(api, evidence, verdict)
         if verdict.good:
-            for text in nearly_full(with_sockets(api, evidence)):
+            for text in nearly_full(evidence):
                 warn(text)
     else:
         causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)

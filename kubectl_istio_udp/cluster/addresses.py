@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster.balancers import why_pending
-from kubectl_istio_udp.cluster.waiting import ready_pods
+from kubectl_istio_udp.cluster.pods import ready_pods
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.balancer import is_pending, pending_remedy, pending_text
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode

@@ -16,6 +16,7 @@ from kubectl_istio_udp.cluster.gateways import (
     gateway_secret,
 )
 from kubectl_istio_udp.cluster.mesh import read_mesh
+from kubectl_istio_udp.cluster.pods import service_slices
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
@@ -29,7 +30,6 @@ from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
 from kubectl_istio_udp.model.gateway import Gateway, selects
-from kubectl_istio_udp.model.manifests import SERVICE_LABEL
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest
@@ -271,12 +271,6 @@ def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
         )
         for port in spec.ports
     }
-
-
-def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
-    """A Service's EndpointSlices."""
-    found = api.list("EndpointSlice", namespace, f"{SERVICE_LABEL}={service}")
-    return tuple(EndpointSlice.from_object(piece) for piece in found)
 
 
 def _envoy_filters(api: Api, gateway: Gateway, mesh: Mesh) -> list[dict[str, Any]]:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
 from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.mesh import read_mesh
-from kubectl_istio_udp.cluster.snapshot import service_slices
-from kubectl_istio_udp.cluster.waiting import ready_pods
+from kubectl_istio_udp.cluster.pods import service_slices
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
@@ -26,7 +24,6 @@ from kubectl_istio_udp.model.exposure import (
     exposed_endpoints,
 )
 from kubectl_istio_udp.model.gateway import (
-    PROXY_CONTAINER,
     Gateway,
     GatewayPod,
     GatewayRef,
@@ -99,15 +96,24 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
         gateway = _gateway_of(existing)
         if gateway is not None:
             gateways[_key(gateway)] = gateway
-    mesh = read_mesh(api) if gateways else Mesh()
-    facts = for_each(lambda ref: _at_gateway(api, ref, mesh, ask_envoy), gateways.values())
+    read, services, mesh = in_parallel(
+        [
+            lambda: for_each(lambda ref: _read_gateway(api, ref), gateways.values()),
+            lambda: for_each(lambda existing: _read_service(api, exposure_of(existing)), found),
+            # Before a gateway's pods are known, for nearly all have this control plane.
+            lambda: read_mesh(api) if gateways else Mesh(),
+        ]
+    )
+    facts = for_each(
+        lambda each: _at_gateway(api, each[0], each[1], mesh, ask_envoy),
+        zip(gateways.values(), read, strict=True),
+    )
     known = dict(zip(gateways, facts, strict=True))
-
-    def of(existing: Existing) -> Status:
+    statuses = []
+    for existing, service in zip(found, services, strict=True):
         gateway = _gateway_of(existing)
-        return _status(api, existing, known[_key(gateway)] if gateway else None)
-
-    return for_each(of, found)
+        statuses.append(_status(existing, known[_key(gateway)] if gateway else None, service))
+    return statuses
 
 
 def _gateway_of(existing: Existing) -> GatewayRef | None:
@@ -119,17 +125,41 @@ def _key(gateway: GatewayRef) -> _Gateway:
     return (gateway.namespace, tuple(sorted(gateway.selector.items())))
 
 
-def _at_gateway(api: Api, ref: GatewayRef, mesh: Mesh, ask_envoy: bool) -> _AtGateway:
-    """Look at a gateway; `mesh` is that of the usual control plane."""
-    try:
-        pods = api.list("Pod", ref.namespace, selector_of(ref.selector))
-    except Forbidden:
+_ReadGateway = tuple[tuple[GatewayPod, ...] | None, list[dict[str, Any]]]
+
+
+def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
+    """A gateway's pods (None where they may not be listed), its namespace's EnvoyFilters."""
+    pods, filters = in_parallel(
+        [lambda: _pods(api, ref), lambda: _envoy_filters(api, ref.namespace)]
+    )
+    return pods, filters
+
+
+def _at_gateway(
+    api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, ask_envoy: bool
+) -> _AtGateway:
+    """What decides at a gateway, from what was read; `mesh` is that of the usual control plane."""
+    pods, filters = read
+    if pods is None:
         return _AtGateway()
-    found = [GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod)]
-    ready = tuple(sorted(pod.name for pod in found if pod.ready))
-    claims = _claims(api, Gateway(ref, tuple(found)), mesh)
+    gateway = Gateway(ref, pods)
+    if gateway.control_plane != mesh.control_plane:
+        mesh = read_mesh(api, gateway.control_plane)
+    if mesh.root_namespace != ref.namespace:
+        filters = [*filters, *_envoy_filters(api, mesh.root_namespace)]
+    ready = tuple(sorted(pod.name for pod in pods if pod.ready))
+    claims = tuple(
+        claims
+        for manifest in filters
+        for claims in claims_at(manifest, gateway, mesh)
+        if not claims.doubt
+    )
     if not ask_envoy:
         return _AtGateway(ready, claims)
+    # `get` without -o wide does not ask, and need not import what reads Envoy's answers.
+    from kubectl_istio_udp.cluster import proxies
+
     try:
         bound = for_each(lambda pod: proxies.listeners(api, ref.namespace, pod), ready)
     except ClusterError as error:
@@ -138,19 +168,45 @@ def _at_gateway(api: Api, ref: GatewayRef, mesh: Mesh, ask_envoy: bool) -> _AtGa
     return _AtGateway(ready, claims, dict(zip(ready, names, strict=True)))
 
 
-def _claims(api: Api, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
-    """What EnvoyFilters certainly add to a gateway, as far as they may be read."""
-    if gateway.control_plane != mesh.control_plane:
-        mesh = read_mesh(api, gateway.control_plane)
-    found: list[dict[str, Any]] = []
-    for namespace in {gateway.ref.namespace, mesh.root_namespace}:
-        with suppress(Forbidden):
-            found += api.list("EnvoyFilter", namespace)
-    claims = [claims for manifest in found for claims in claims_at(manifest, gateway, mesh)]
-    return tuple(each for each in claims if not each.doubt)
+def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
+    """The pods of a gateway; None where they may not be listed."""
+    try:
+        pods = api.list("Pod", ref.namespace, selector_of(ref.selector))
+    except Forbidden:
+        return None
+    return tuple(GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod))
 
 
-def _status(api: Api, existing: Existing, gateway: _AtGateway | None) -> Status:
+def _envoy_filters(api: Api, namespace: str) -> list[dict[str, Any]]:
+    """The EnvoyFilters of a namespace; none where they may not be read."""
+    with suppress(Forbidden):
+        return api.list("EnvoyFilter", namespace)
+    return []
+
+
+_ReadService = tuple[Addresses, tuple[EndpointSlice, ...], Mapping[str, Any] | None]
+
+
+def _read_service(api: Api, spec: ExposureSpec | None) -> _ReadService | None:
+    """The addresses of an exposure, its Service's EndpointSlices and the Service itself.
+
+    None where there is no exposure, or it cannot be read.
+    """
+    if spec is None:
+        return None
+    addresses, slices, service = in_parallel(
+        [
+            lambda: client_addresses(api, spec),
+            lambda: service_slices(api, spec.namespace, spec.service),
+            lambda: api.find("Service", spec.namespace, spec.service),
+        ]
+    )
+    return addresses, slices, service
+
+
+def _status(
+    existing: Existing, gateway: _AtGateway | None, read_service: _ReadService | None
+) -> Status:
     made = age(min(o["metadata"]["creationTimestamp"] for o in existing.objects))
     owner = BY_ANNOTATION if existing.source else BY_COMMAND
     if existing.spec is None:
@@ -159,15 +215,9 @@ def _status(api: Api, existing: Existing, gateway: _AtGateway | None) -> Status:
     accepted, programmed = _accepted(existing, gateway), _programmed(existing, gateway)
     at_gateway = [accepted, *([programmed] if programmed else [])]
     spec = exposure_of(existing)
-    if spec is None:
+    if spec is None or read_service is None:
         return Status(made, with_ready(at_gateway), owner=owner)
-    addresses, slices, service = in_parallel(
-        [
-            lambda: client_addresses(api, spec),
-            lambda: service_slices(api, spec.namespace, spec.service),
-            lambda: api.find("Service", spec.namespace, spec.service),
-        ]
-    )
+    addresses, slices, service = read_service
     endpoints = _endpoints(spec, Service.from_object(service) if service else None, slices)
     conditions = [accepted, _resolved(spec, service, endpoints)]
     conditions += [programmed] if programmed else []
@@ -299,48 +349,3 @@ def age(timestamp: str, now: datetime | None = None) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
-
-
-def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
-    """What each ready gateway pod's Envoy has of a thing.
-
-    Four columns: the pod, what it has, how many sessions are open of how many there may be, and
-    the cluster's hosts.
-
-    Nothing for what is not at a gateway. A pod that cannot be asked says why.
-    """
-    spec = existing.spec
-    gateway: GatewayRef | None = getattr(spec, "gateway", None)
-    if spec is None or gateway is None:
-        return []
-    if isinstance(spec, ExposureSpec) and existing.object("EnvoyFilter") is None:
-        # Nothing in the gateway's namespace names this gateway: no command is run in pods that
-        # only a tenant's ServiceEntry names.
-        return []
-    rows = []
-    for pod in ready_pods(api, gateway.namespace, gateway.selector):
-        try:
-            if isinstance(spec, ExposureSpec):
-                prefix = f"{spec.object_name}-"
-                state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
-                udp = proxies.udp_status(api, gateway.namespace, pod.name, PROXY_CONTAINER)
-                for port in spec.ports:
-                    name = spec.proxy_name(port)
-                    has = [
-                        f"{kind} {name}" if name in there else f"no {kind} {name}"
-                        for kind, there in (
-                            ("listener", state.listeners),
-                            ("cluster", state.clusters),
-                        )
-                    ]
-                    hosts = state.hosts.get(name, frozenset())
-                    used = udp.connected_to(hosts) if udp else "?"
-                    sessions = f"{used} of {spec.options.max_sessions}"
-                    rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
-            else:
-                routes = proxies.routes(api, gateway.namespace, pod.name, spec.object_name)
-                has = [f"route {route}" for route in sorted(routes)]
-                rows.append([pod.name, ", ".join(has) or "no route", "", ""])
-        except ClusterError as error:
-            rows.append([pod.name, error.message, "", ""])
-    return rows

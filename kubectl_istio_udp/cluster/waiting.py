@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from kubectl_istio_udp.cluster import proxies
+from kubectl_istio_udp.cluster.pods import ready_pods
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
-from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
 
 # istiod pushes after 100 ms of quiet; asking more often than this finds nothing sooner.
 _POLL_SECONDS = 0.25
@@ -224,10 +224,3 @@ def wait_until_gone(
         if time.monotonic() - begun >= timeout:
             return f"gateway pod {namespace}/{having[0]} still listens after {timeout:g}s"
         time.sleep(_POLL_SECONDS)
-
-
-def ready_pods(api: Api, namespace: str, selector: Mapping[str, str]) -> tuple[GatewayPod, ...]:
-    """A gateway's ready pods, by name."""
-    pods = api.list("Pod", namespace, selector_of(selector))
-    found = [GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod)]
-    return tuple(sorted((pod for pod in found if pod.ready), key=lambda pod: pod.name))

@@ -10,9 +10,9 @@ from typing import Any
 
 from kubectl_istio_udp.apply.whole import is_exact
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.names import SOURCE_LABEL
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.values import PREFIX
-from kubectl_istio_udp.model.wish import SOURCE_LABEL
 from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]

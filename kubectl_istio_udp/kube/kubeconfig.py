@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
+import yaml
+
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import Unreachable
 
@@ -299,9 +301,6 @@ def decoded(text: str) -> Any:
             return json.JSONDecoder().raw_decode(start)[0]
         except ValueError:
             pass  # YAML has flow mappings too.
-    # Only this needs a YAML parser, and JSON is quicker to read.
-    import yaml
-
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]

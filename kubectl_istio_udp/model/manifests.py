@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kubectl_istio_udp.model.gateway import choose_gateway, gateways_from, is_gateway_pod, selects
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 Manifest = Mapping[str, Any]
-SERVICE_LABEL = "kubernetes.io/service-name"
 _WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet")
 
 

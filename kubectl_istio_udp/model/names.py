@@ -12,6 +12,8 @@ from kubectl_istio_udp.model.kinds import Kind
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
+# On the objects that the controller makes: what asked for them.
+SOURCE_LABEL = "kubectl-istio-udp/source"
 # What the hosts of our ServiceEntries end with.
 HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"

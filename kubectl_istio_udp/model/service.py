@@ -8,6 +8,8 @@ from typing import Any
 
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 
+# Which Service an EndpointSlice belongs to.
+SERVICE_LABEL = "kubernetes.io/service-name"
 IPV4, IPV6 = "IPv4", "IPv6"
 # Of one Service the controller looks at no more endpoints. The Endpoints API has the same limit
 # (https://kubernetes.io/docs/concepts/services-networking/service/#over-capacity-endpoints).

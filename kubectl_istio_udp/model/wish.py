@@ -32,8 +32,6 @@ from kubectl_istio_udp.model.values import (
 )
 
 EXPOSE_ANNOTATION = f"{PREFIX}expose"
-# On the objects that the controller makes: what asked for them.
-SOURCE_LABEL = f"{PREFIX}source"
 # In place of ports: every UDP port of the Service under its own number.
 ALL_PORTS = "all"
 # A list of 100 ports and ranges is long already; a value of an option is a word.

@@ -22,7 +22,6 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref, Spec
 from kubectl_istio_udp.model.response import ResponseSpec
-from kubectl_istio_udp.model.wish import SOURCE_LABEL
 
 Manifest = Mapping[str, Any]
 Owner = tuple[Kind, str, str]
@@ -91,7 +90,7 @@ class Existing:
         """What declared it, as the label of the deciding object says; None for a person."""
         order = _DECIDES[self.kind]
         deciding = sorted(self.objects, key=lambda manifest: order.index(manifest["kind"]))
-        return _labels(deciding[0]).get(SOURCE_LABEL) if deciding else None
+        return _labels(deciding[0]).get(names.SOURCE_LABEL) if deciding else None
 
     def object(self, kind: str) -> Manifest | None:
         """Its first object of a kind, one of the spec's rather than a leftover; None for none."""

@@ -86,16 +86,23 @@ def with_proxies(api: Api, evidence: Evidence) -> Evidence:
     return replace(evidence, proxies=dict(zip(pods, found, strict=True)), same_host=other)
 
 
-def with_sockets(api: Api, evidence: Evidence) -> Evidence:
-    """The same with the UDP sockets of each gateway pod that was asked."""
-    asked = [pod for pod, proxy in evidence.proxies.items() if not proxy.error]
-    found = for_each(lambda pod: _udp_status(api, evidence.spec.gateway.namespace, pod), asked)
+def with_proxies_and_sockets(api: Api, evidence: Evidence) -> Evidence:
+    """The same with each ready gateway pod's UDP sockets too, all read at the same time."""
+    pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
+    asked, found = in_parallel(
+        [
+            lambda: with_proxies(api, evidence),
+            lambda: for_each(
+                lambda pod: _udp_status(api, evidence.spec.gateway.namespace, pod), pods
+            ),
+        ]
+    )
     seen = {
-        pod: replace(evidence.proxies[pod], sockets=udp.sockets)
-        for pod, udp in zip(asked, found, strict=True)
-        if udp
+        pod: replace(asked.proxies[pod], sockets=udp.sockets)
+        for pod, udp in zip(pods, found, strict=True)
+        if udp and not asked.proxies[pod].error
     }
-    return replace(evidence, proxies={**evidence.proxies, **seen})
+    return replace(evidence, proxies={**asked.proxies, **seen}, same_host=asked.same_host)
 
 
 def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:

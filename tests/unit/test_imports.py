@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.apiserver import ApiServer
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit.builders import plan_of
 from tests.unit.fakes import Fakes
 
 _CODE = """
@@ -21,11 +24,25 @@ try:
 finally:
     print(__import__("json").dumps(sorted(sys.modules)), file=sys.stderr)
 """
-# The Kubernetes client takes a quarter of a second, and is for an old way to log in alone.
+# The Kubernetes client takes a quarter of a second to import, and others are not needed either.
 _NEVER = ("kubernetes", "pydantic", "requests", "tabulate", "certifi", "prometheus_client")
 _CLUSTER = ("urllib3", "yaml", "http", "ssl", "concurrent", "kubectl_istio_udp.kube")
 _EXEC = ("websocket", "kubectl_istio_udp.probe", "kubectl_istio_udp.verify")
 _ELSEWHERE = ("kubectl_istio_udp.controller", "kubectl_istio_udp.envoy")
+# What only a command that decides about an exposure needs.
+_DECIDING = tuple(
+    f"kubectl_istio_udp.{name}"
+    for name in (
+        *("apply", "checks", "render", "cluster.gateways", "cluster.snapshot"),
+        *("model.endpointrules", "model.memory", "model.permission", "model.plan"),
+        *("model.settings", "model.snapshot", "model.usage", "model.values", "model.wish"),
+    )
+)
+# What only a command that asks an Envoy needs.
+_ENVOYS = tuple(
+    f"kubectl_istio_udp.{name}"
+    for name in ("cluster.proxies", "cluster.waiting", "model.proxystate", "model.rejections")
+)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +51,8 @@ _ELSEWHERE = ("kubectl_istio_udp.controller", "kubectl_istio_udp.envoy")
         (["--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
         (["version"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
         (["expose", "--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
-        (["get", "-A"], (*_NEVER, "yaml", "websocket", *_ELSEWHERE)),
-        (["delete", "--all"], (*_NEVER, "yaml", "websocket", *_ELSEWHERE)),
+        (["get", "-A"], (*_NEVER, "websocket", *_ELSEWHERE, *_DECIDING, *_ENVOYS)),
+        (["delete", "--all", "--no-wait"], (*_NEVER, "websocket", *_ELSEWHERE)),
         (
             ["expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none"],
             # The mesh's configuration is YAML in a ConfigMap.
@@ -46,8 +63,10 @@ _ELSEWHERE = ("kubectl_istio_udp.controller", "kubectl_istio_udp.envoy")
     ids=lambda words: " ".join(words[:2]),
 )
 def test_a_command_imports_what_it_needs(
-    words: list[str], needless: tuple[str, ...], server: ApiServer, fakes: Fakes, kubeconfig: Path
+    words: list[str], needless: tuple[str, ...], api: Api, fakes: Fakes, kubeconfig: Path
 ) -> None:
+    for write in writes(plan_of(ports=parse_port_requests(["5300:53"])).exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
     done = subprocess.run(
         [sys.executable, "-c", _CODE, *words],
         env={**os.environ, "KUBECONFIG": str(kubeconfig)},
@@ -59,3 +78,17 @@ def test_a_command_imports_what_it_needs(
     imported = json.loads(done.stderr.splitlines()[-1])
     found = [m for m in imported if any(m == n or m.startswith(f"{n}.") for n in needless)]
     assert found == []
+
+
+def test_completion_imports_what_the_options_need() -> None:
+    code = _CODE.replace("cli.main", "cli.completion")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "expose", "--gatew"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("--gateway")
+    imported = json.loads(done.stderr.splitlines()[-1])
+    needless = (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE, *_DECIDING, *_ENVOYS)
+    assert [m for m in imported if any(m == n or m.startswith(f"{n}.") for n in needless)] == []

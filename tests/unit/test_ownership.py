@@ -12,8 +12,7 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.names import SPEC_ANNOTATION, object_name
-from kubectl_istio_udp.model.wish import SOURCE_LABEL
+from kubectl_istio_udp.model.names import SOURCE_LABEL, SPEC_ANNOTATION, object_name
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.ownership import belongs, readable, resolve, spec_of
 from tests.unit.builders import plan_of

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from kubectl_istio_udp.cluster.existing import list_existing, list_exposures
-from kubectl_istio_udp.cluster.status import age, proxy_rows, read_status
+from kubectl_istio_udp.cluster.proxyrows import proxy_rows
+from kubectl_istio_udp.cluster.status import age, read_status
 from kubectl_istio_udp.model.conditions import ConditionType, Truth
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.ports import parse_port_requests

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from kubectl_istio_udp.cluster.pods import ready_pods
 from kubectl_istio_udp.cluster.waiting import (
     Expected,
-    ready_pods,
     wait_until_gone,
     wait_until_live,
     wait_until_routed,

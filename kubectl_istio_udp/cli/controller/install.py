@@ -8,6 +8,7 @@ from dataclasses import replace
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.controller import settings
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import WaitTimeout
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE
@@ -29,17 +30,17 @@ _USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
     show_default=True,
     help="Number of replicas; one of them is the leader.",
 )
-@options.gateway_namespaces_option
-@options.root_namespaces_option("what the mesh's configuration says")
-@options.mesh_configs_option("those of the gateways' control planes")
+@settings.gateway_namespaces_option
+@settings.root_namespaces_option("what the mesh's configuration says")
+@settings.mesh_configs_option("those of the gateways' control planes")
 @click.option(
     "--file-limit",
     type=click.IntRange(min=1),
     help="Open-file limit of each gateway's Envoy.  [default: the lowest that a gateway reports; "
     f"{CAREFUL_FILE_LIMIT} if none can be read]",
 )
-@options.allow_all_option
-@options.namespace_default_option
+@settings.allow_all_option
+@settings.namespace_default_option
 @options.options(*options.wait_options)
 @options.dry_run_option
 @click.option(

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.controller import settings
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
@@ -21,9 +22,9 @@ from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
 
 
 @click.command("run")
-@options.gateway_namespaces_option
-@options.root_namespaces_option(DEFAULT_ROOT_NAMESPACE)
-@options.mesh_configs_option("none: Istio's defaults are assumed")
+@settings.gateway_namespaces_option
+@settings.root_namespaces_option(DEFAULT_ROOT_NAMESPACE)
+@settings.mesh_configs_option("none: Istio's defaults are assumed")
 @click.option(
     "--file-limit",
     type=click.IntRange(min=1),
@@ -32,8 +33,8 @@ from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
     help="Open-file limit of each gateway's Envoy, which limits the sessions of all exposures "
     "together. `install` measures it.",
 )
-@options.allow_all_option
-@options.namespace_default_option
+@settings.allow_all_option
+@settings.namespace_default_option
 @click.option(
     "--leader-elect/--no-leader-elect",
     default=True,
