@@ -129,7 +129,7 @@ def test_install_says_that_a_mesh_cannot_be_read(run: Any, server: Any) -> None:
 @pytest.mark.parametrize("text", ["istio", "a/", "/b", "a/b/c"])
 def test_a_mesh_config_has_a_namespace(run: Any, text: str) -> None:
     done = run("controller", "install", "-o", "yaml", "--mesh-config", text)
-    assert done.code == 2 and "not NAMESPACE/NAME" in done.err
+    assert done.code == 2 and "expected NAMESPACE/NAME" in done.err
 
 
 def test_install_prints_without_a_cluster(run: Any) -> None:
@@ -163,7 +163,7 @@ def test_install_says_when_nothing_could_be_measured_or_nothing_came_up(
     fakes.file_limit = "\n"
     done = run("controller", "install", "--timeout", "0s")
     assert done.code == 3
-    assert "20000 are taken for safe" in done.err and "0 of 2 replicas" in done.err
+    assert "assuming 20000" in done.err and "0 of 2 replicas" in done.err
 
 
 def test_install_dry_runs_write_nothing(run: Any, server: Any) -> None:

@@ -197,7 +197,7 @@ class Lifecycle(RuleBasedStateMachine):
         """After a run that succeeded there is what `get` shows, and what it said that it left."""
         now = self.server.state()
         filters = [key for key in now if key[0] == "EnvoyFilter"]
-        if "could not be deleted" in text:
+        if "could not delete the reservation" in text:
             filters = [key for key in filters if not key[2].startswith("reserved-")]
         assert len(filters) == 1
         manifest = self.server.get(*filters[0])
