@@ -276,6 +276,7 @@ def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Vict
                 lambda w=why: w in events(victim.tenant, name),  # type: ignore[misc]
             )
             annotate(victim.tenant, name, key, None)
+        wish(victim.tenant, name, f"{port}:53", max_sessions="4000")
         eventually("it is met again", lambda: victim.tenant.name not in kubectl_status(), 60)
     kubectl("annotate", "namespace", victim.tenant.name, "--overwrite", f"{PREFIX}allow=1")
     eventually("taken back", lambda: not own_objects(victim.tenant), 30)
