@@ -7,17 +7,27 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kubectl_istio_udp.cli import probing
+from kubectl_istio_udp.cluster.connection import (
+    Target,
+    client,
+    echo_target,
+    held,
+    proxy_log,
+    service_target,
+)
+from kubectl_istio_udp.cluster.mesh import read_mesh
+from kubectl_istio_udp.cluster.toolpod import ToolPod
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.connection import Target
-    from kubectl_istio_udp.cluster.toolpod import ToolPod
-    from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.reach import Proxy
-    from kubectl_istio_udp.probe.loglines import Line
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gateway import selects
+from kubectl_istio_udp.model.reach import Proxy
+from kubectl_istio_udp.output.printing import Progress, note
+from kubectl_istio_udp.probe.loglines import Line, interval, lines_of
+from kubectl_istio_udp.render.samples import one_run_echo
 
 _LINES = 4
 _LEAST_LINES_SECONDS = 3.0
@@ -62,10 +72,6 @@ def prove_access_log(
         UsageError: nothing says what to connect to.
         NotFound, ClusterError, WaitTimeout, Unreachable, Forbidden: it could not be tried.
     """
-    from kubectl_istio_udp.cluster.connection import client, held, proxy_log
-    from kubectl_istio_udp.cluster.mesh import read_mesh
-    from kubectl_istio_udp.output.printing import Progress, note
-
     progress = Progress()
     mesh = read_mesh(api)
     address, proxy = client(api, pod)
@@ -108,7 +114,6 @@ def _enough(found: Mapping[_Side, tuple[Line, ...]], wanted: int) -> bool:
 
 
 def _lines(log: str, side: _Side) -> tuple[Line, ...]:
-    from kubectl_istio_udp.probe.loglines import lines_of
 
     return lines_of(log, side.client, side.server)
 
@@ -122,9 +127,6 @@ def _target(
     asked: probing.Asked,
     progress: Any,
 ) -> Iterator[Target]:
-    from kubectl_istio_udp.cluster.connection import echo_target, service_target
-    from kubectl_istio_udp.model.errors import UsageError
-    from kubectl_istio_udp.render.samples import one_run_echo
 
     home = pod.namespace if spec.reach is Reach.MESH else spec.namespace
     if to:
@@ -148,7 +150,6 @@ def _target(
 def _sides(
     spec: AccessLogSpec, everywhere: bool, address: str, proxy: Proxy | None, target: Target
 ) -> list[_Side]:
-    from kubectl_istio_udp.model.gateway import selects
 
     def reached(candidate: Proxy, direction: Direction) -> bool:
         near = everywhere or candidate.namespace == spec.namespace
@@ -173,7 +174,6 @@ def _judge(
     *,
     ended_early: bool,
 ) -> probing.Proof:
-    from kubectl_istio_udp.probe.loglines import interval
 
     headers = ("side", "proxy", "in reach", "lines", "interval", "last line")
     rows: list[Sequence[object]] = []

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from kubectl_istio_udp.cli import probing
-from kubectl_istio_udp.model.hop import Via
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.toolpod import ToolPod
-    from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.exposure import ExposureSpec
-    from kubectl_istio_udp.model.hop import Hop
-    from kubectl_istio_udp.model.service import EndpointSlice, Service
-    from kubectl_istio_udp.probe.spec import Probe
-    from kubectl_istio_udp.probe.verdict import HopResult, Verdict
-    from kubectl_istio_udp.state.ownership import Existing
-    from kubectl_istio_udp.verify.causes import Cause
-    from kubectl_istio_udp.verify.evidence import Evidence
-
+from kubectl_istio_udp.cluster.balancers import why_pending
+from kubectl_istio_udp.cluster.hops import read_outer, read_service, service_hops
+from kubectl_istio_udp.cluster.toolpod import ToolPod
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.errors import NotFound
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.service import EndpointSlice, Service
+from kubectl_istio_udp.output.printing import warn
+from kubectl_istio_udp.probe.result import PROVED, REFUSED
+from kubectl_istio_udp.probe.spec import DatagramProbe, Probe, size_of
+from kubectl_istio_udp.probe.verdict import HopResult, Verdict, judge, judge_one_way
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.verify import causes, gather
+from kubectl_istio_udp.verify.causes import Cause, nearly_full
+from kubectl_istio_udp.verify.evidence import Evidence
+from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 
 # istiod and Envoy follow a moving pod within this.
 _SETTLE_SECONDS = 1.5
@@ -36,15 +40,6 @@ def prove_exposure(
         UsageError: nobody says what to ask.
         ClusterError, Unreachable, Forbidden: it could not be asked.
     """
-    from kubectl_istio_udp.cluster.hops import read_outer, read_service
-    from kubectl_istio_udp.kube.parallel import in_parallel
-    from kubectl_istio_udp.model.errors import NotFound
-    from kubectl_istio_udp.output.printing import warn
-    from kubectl_istio_udp.probe.result import PROVED
-    from kubectl_istio_udp.probe.verdict import judge, judge_one_way
-    from kubectl_istio_udp.verify.causes import nearly_full
-    from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
-
     try:
         (service, slices), outer = in_parallel(
             [
@@ -98,9 +93,6 @@ def _delivered(
 
     A protocol that never answers looks so; a server that hangs has not read it.
     """
-    from kubectl_istio_udp.probe.result import PROVED, REFUSED
-    from kubectl_istio_udp.probe.spec import DatagramProbe
-
     pods = [r.worst.outcome for r in results if r.hop.via is Via.POD]
     silent = pods and all(outcome in ("timeout", REFUSED) for outcome in pods)
     if not isinstance(probe, DatagramProbe) or not silent:
@@ -124,17 +116,12 @@ def _send_one_way(
 
 def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
     """The hops behind the gateway: the ready endpoints of the exposed ports."""
-    from kubectl_istio_udp.cluster.hops import service_hops
-
     exposed = {port.service_port for port in spec.ports}
     return [hop for hop in service_hops(service, slices) if hop.service_port in exposed]
 
 
 def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
     """What is wrong although every hop answered: it will not stay so, or not for all clients."""
-    from kubectl_istio_udp.cluster.balancers import why_pending
-    from kubectl_istio_udp.verify import causes
-
     cause = (
         causes.missing_cause(evidence)
         or _wrong_hosts(api, evidence)
@@ -147,11 +134,6 @@ def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
 
 def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
     """Where a gateway sends datagrams to what is no endpoint of the Service."""
-    from dataclasses import replace
-
-    from kubectl_istio_udp.cluster.hops import read_service
-    from kubectl_istio_udp.verify import causes, gather
-
     if causes.host_cause(evidence) is None:
         return None
     # Pods may be moving just now: only what lasts is wrong.
@@ -171,9 +153,6 @@ def _explained(
     asked: probing.Asked,
 ) -> tuple[dict[Hop, Cause], Verdict]:
     """The verdict with its cause, and the cause of each hop that failed like it."""
-    from kubectl_istio_udp.probe.spec import size_of
-    from kubectl_istio_udp.verify import causes, gather
-
     failed = [
         r.hop for r in results if verdict.broken and r.hop.via is verdict.broken.via and not r.good
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kubectl_istio_udp.cli import probing
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.toolpod import ToolPod
-    from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.response import ResponseSpec
-    from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.cluster.responsehops import response_hops, speaks_tls, why_not_answered
+from kubectl_istio_udp.cluster.toolpod import ToolPod
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.probe.spec import HttpProbe
+from kubectl_istio_udp.probe.verdict import HopResult, Verdict, judge_response
+from kubectl_istio_udp.state.ownership import Existing
 
 # Names that nobody has stand for "any host" (RFC 2606).
 _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
@@ -26,14 +25,6 @@ def prove_response(
     Raises:
         NotFound, ClusterError, Unreachable, Forbidden: it could not be asked.
     """
-    from kubectl_istio_udp.cluster.responsehops import (
-        response_hops,
-        speaks_tls,
-        why_not_answered,
-    )
-    from kubectl_istio_udp.probe.spec import HttpProbe
-    from kubectl_istio_udp.probe.verdict import HopResult, Verdict, judge_response
-
     hops = response_hops(api, spec, pod)
     tls = speaks_tls(api, spec)
     results: list[HopResult] = []

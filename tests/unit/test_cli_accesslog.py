@@ -602,7 +602,7 @@ def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, data
         connection.ended.set()
         yield connection
 
-    monkeypatch.setattr("kubectl_istio_udp.cluster.connection.held", ended)
+    monkeypatch.setattr("kubectl_istio_udp.cli.prove_accesslog.held", ended)
     run(*EVERY)
     done = run("verify", "accesslog/namespace", "--to", "db")
     assert done.code == 1
