@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import yaml
-
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, NotFound
@@ -82,6 +80,9 @@ def mesh_config(config_map: Manifest) -> Config:
     Raises:
         ValueError: it is not YAML.
     """
+    # `get` and `delete` reach this module and read no mesh.
+    import yaml
+
     try:
         config = yaml.safe_load((config_map.get("data") or {}).get("mesh") or "")
     except yaml.YAMLError as error:
