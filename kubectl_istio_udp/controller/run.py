@@ -268,7 +268,9 @@ class Controller:
             self.metrics.errors.labels("InternalError").inc()
             _log.exception("internal error: %r", error, extra={"key": key, "wait": wait})
         else:
-            self._queue.succeeded(key)
+            # One that waits for its turn at the gateway may be about to fail again.
+            if outcome.state != WAITING:
+                self._queue.succeeded(key)
         now = time.monotonic()
         self.metrics.duration.observe(now - begun)
         if self._writing.done and outcome.state != FAILED:
