@@ -61,7 +61,7 @@ def command(
     found = state.existing
     if output in ("yaml", "json"):
         items = _items(api, found)
-        click.echo(printing.documents(items, output) if items else "", nl=False)
+        click.echo(printing.data(_one_or_list(items, names), output), nl=False)
         return
     place = common.place(api, all_namespaces)
     tables, leftovers = in_parallel(
@@ -153,6 +153,13 @@ def _left_behind(leftovers: Sequence[Leftover]) -> list[str]:
 
     rows = [[str(each), "/".join(each.key), each.finish] for each in leftovers]
     return [printing.table(rows, ["left behind", "by exposure", "removed by"])] if rows else []
+
+
+def _one_or_list(items: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """As kubectl prints them: one NAME as itself, everything else as a List, an empty one too."""
+    if len(names) == 1 and Kind.of_word(names[0]) is None:
+        return items[0]
+    return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
 def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:

@@ -30,9 +30,8 @@ def table(text):
 
 
 def shown(done, form):
-    if form == "json":
-        return json.loads(done.out)["items"]
-    return list(yaml.safe_load_all(done.out))
+    whole = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
+    return whole["items"]
 
 
 # -- get ----------------------------------------------------------------------------------------

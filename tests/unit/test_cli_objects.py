@@ -105,10 +105,19 @@ def test_nothing_to_list(run, words, text):
     assert (done.code, done.out, done.err) == (0, "", text)
 
 
-@pytest.mark.parametrize("form", ["name", "yaml", "json"])
-def test_nothing_is_nothing_in_every_form(run, form):
-    done = run("get", "-o", form)
+def test_nothing_has_no_names(run):
+    done = run("get", "-o", "name")
     assert (done.code, done.out) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+@pytest.mark.parametrize("names", [(), ("exposures",)])
+def test_a_list_is_a_list_however_many_there_are(run, names, form):
+    empty = yaml.safe_load(run("get", *names, "-o", form).out)
+    assert empty == {"apiVersion": "v1", "kind": "List", "items": []}
+    run(*EXPOSE)
+    one = yaml.safe_load(run("get", *names, "-o", form).out)
+    assert (one["kind"], [i["metadata"]["name"] for i in one["items"]]) == ("List", ["coredns"])
 
 
 def test_names_alone(run):
@@ -120,7 +129,7 @@ def test_names_alone(run):
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_the_objects_behind_them(run, form):
     run(*EXPOSE)
-    done = run("get", "-o", form)
+    done = run("get", "coredns", "-o", form)
     found = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
     assert (found["kind"], found["metadata"]["name"]) == ("Exposure", "coredns")
     assert [o["kind"] for o in found["objects"]] == ["ServiceEntry", "EnvoyFilter", "Service"]
