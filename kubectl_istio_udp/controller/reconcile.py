@@ -303,9 +303,11 @@ class Reconciler:
             return Outcome(WAITING, again=left)
         if kinds - {"ServiceEntry"}:
             with self._decided(wish, permission, exposure, snapshot, todo):
-                self._apply_all(differing)
-                if "EnvoyFilter" in kinds:
-                    self._calm[wish.key] = _Calm.after(self._calm.get(wish.key), self._clock())
+                for write in differing:
+                    self._apply(write)
+                    # Now, since a later write may fail. A failed one has not changed the gateway.
+                    if write.kind == "EnvoyFilter":
+                        self._calm[wish.key] = _Calm.after(self._calm.get(wish.key), self._clock())
         else:
             self._apply_all(differing)
         self._remove(self._changes(own, todo))

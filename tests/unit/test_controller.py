@@ -87,12 +87,13 @@ class Running:
 
     def quiet(self) -> list[str]:
         """Wait until nothing has been asked for a while; the writes so far."""
-        asked = len(self.server.requests)
-        while True:
+        asked, deadline = len(self.server.requests), time.monotonic() + 60
+        while time.monotonic() < deadline:
             time.sleep(0.3)
             if len(self.server.requests) == asked:
                 return self.server.writes()
             asked = len(self.server.requests)
+        raise AssertionError(f"it goes on asking: {self.server.requests[-5:]}")
 
     def entry(self, name: str = NAME, namespace: str = "istio-system") -> Any:
         return self.server.get("ServiceEntry", namespace, name)
