@@ -28,6 +28,16 @@ MOST_QUERIES = 40_000
 PORTS_APART = 10
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to run where pytest-xdist does not keep the tests of a group in one process."""
+    if not config.getoption("loadgroup", False):
+        return
+    loose = [i for i in items if i.get_closest_marker("xdist_group") and "@" not in i.nodeid]
+    if loose:
+        raise pytest.UsageError(f"this pytest-xdist does not keep groups together: {loose[0]}")
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command did."""
