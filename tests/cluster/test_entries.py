@@ -266,5 +266,5 @@ def test_special_addresses_are_never_endpoints(space: Space, port: int) -> None:
     for discovery in ("endpoints", "static"):
         done = space.expose("any", "-p", f"{port}:53", "--discovery", discovery)
         for address in bad:
-            assert f"will not send to {address}" in done.err
+            assert f"will not send to endpoint {address} of" in done.err
     assert "127.0.0.1" not in done.err

@@ -247,4 +247,4 @@ def test_a_gateway_that_ends_meanwhile_confirms_nothing(space: Space, edge: str,
     kubectl("delete", "pod", "-n", space.name, "-l", f"app={OWN}", "--grace-period=0", "--force")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 3, out
-    assert "nobody confirmed" in out, out
+    assert "nothing confirmed" in out, out

@@ -191,7 +191,7 @@ def test_02_nor_does_one_who_knows_the_host(tenants: Tenants, victim: Victim) ->
         mine.make(*forged, rule)
         eventually("it is told", lambda: "HostTaken" in events(victim.tenant, "dns"))
         told = events(victim.tenant, "dns")
-        assert f"its namespace: {mine.name}" in told
+        assert f"Its namespace: {mine.name}" in told
         assert gateway_hosts(victim.tenant, "dns", victim.tenant.ports[0]) == {
             pod_address(victim.tenant, "dns")
         }
