@@ -115,7 +115,7 @@ def test_01_an_annotation_that_is_no_spec_stops_nobody(tenants: Tenants, victim:
         exposed(tenants.b, "late", tenants.b.ports[0])
         listed = run("kubectl", "istio-udp", "get", "-A")
         assert listed.code == 0, listed.both
-        assert f"is that of exposure {other.name}/dns" in listed.out
+        assert f"belongs to exposure {other.name}/dns" in listed.out
         described = run("kubectl", "istio-udp", "describe", "-n", other.name)
         assert described.code == 0, described.both
         verified = run(
