@@ -232,7 +232,7 @@ def test_a_gateway_on_its_nodes_network(space: Space, port: int) -> None:
     kubectl("rollout", "status", "-n", space.name, "ds/host", "--timeout=90s")
     try:
         exposed = space.expose("dns", "-p", "53:53", "-p", f"{port}:53", "--gateway", "host")
-        assert f"{port}/UDP is open on each node" in exposed.err
+        assert f"{port}/UDP is open on each of them" in exposed.err
         assert "use these ports, not 53" in exposed.err
         wait_answered(space, "dns")
         node = next(
