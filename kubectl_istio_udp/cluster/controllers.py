@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
 from kubectl_istio_udp.model.wish import Wish, is_wished, service_wish
 from kubectl_istio_udp.state.ownership import Existing
@@ -144,15 +145,12 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
     told = newest(event for event in events if is_sealed(event, secret))
     unmet = [
         found
-        for service in sorted(services, key=_key)
-        if is_wished(service) and (found := _unmet(service, exposures, told.get(_key(service))))
+        for service in sorted(services, key=namespaced_name)
+        if is_wished(service)
+        and (found := _unmet(service, exposures, told.get(namespaced_name(service))))
     ]
     holder = ((found_lease or {}).get("spec") or {}).get("holderIdentity") or ""
     return ControllerStatus(deployment, holder, made, tuple(unmet))
-
-
-def _key(service: Mapping[str, Any]) -> tuple[str, str]:
-    return service["metadata"]["namespace"], service["metadata"]["name"]
 
 
 def _unmet(
@@ -163,7 +161,7 @@ def _unmet(
     An exposure that is there is what was asked for last only where the controller's newest word
     says so.
     """
-    namespace, name = _key(service)
+    namespace, name = namespaced_name(service)
     mine = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
     exposed = any(e.object("EnvoyFilter") and is_declared(e) for e in mine)
     try:

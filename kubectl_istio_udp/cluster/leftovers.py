@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.names import (
     MANAGED_BY_LABEL,
     MANAGER,
     exposure_of_manager,
+    namespaced_name,
     service_manager,
 )
 from kubectl_istio_udp.model.ownership import exposure_managers, is_managed, managed_ports
@@ -122,7 +123,7 @@ class Leftovers:
     def _patched(self) -> Iterator[tuple[tuple[str, str], Manifest]]:
         """Each exposure that has ports on somebody's Service, with that Service."""
         # Names that are too long are cut, and only known by comparison.
-        by_manager = {service_manager(*_key(service)): _key(service) for service in self.services}
+        by_manager = {service_manager(*key): key for key in map(namespaced_name, self.services)}
         for service in self.services:
             for manager in sorted(exposure_managers(service)):
                 key = exposure_of_manager(manager) or by_manager.get(manager)
@@ -136,15 +137,10 @@ class Leftovers:
         return patched or bool(self.reservations(key))
 
 
-def _key(manifest: Manifest) -> tuple[str, str]:
-    metadata = manifest["metadata"]
-    return metadata["namespace"], metadata["name"]
-
-
 def _is_patched_by(service: Manifest, spec: ExposureSpec) -> bool:
     """Whether an exposure is to have its ports on a Service, as far as it tells."""
     patches = spec.options.gateway_service is GatewayServiceMode.PATCH
-    return patches and _key(service)[0] == spec.gateway.namespace
+    return patches and namespaced_name(service)[0] == spec.gateway.namespace
 
 
 def read_leftovers(api: Api, specs: Iterable[Spec | None]) -> Leftovers:

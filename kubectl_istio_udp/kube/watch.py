@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from kubectl_istio_udp.kube.client import Api, PageTooLong, Watch
 from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError
+from kubectl_istio_udp.model.names import namespaced_name
 
 Kept = TypeVar("Kept")
 Key = tuple[str, str]
@@ -196,7 +197,7 @@ class Cache(Generic[Kept]):
                 limit = max(1, limit // 4)
                 continue
             for manifest in page.items:
-                found.add(_key(manifest))
+                found.add(namespaced_name(manifest))
                 self.learn(manifest)
             continue_ = page.continue_
             if not continue_:
@@ -228,7 +229,7 @@ class Cache(Generic[Kept]):
         for event, manifest in self._watch:
             self._version = manifest["metadata"]["resourceVersion"]
             if event == "DELETED":
-                self._put(_key(manifest), None, _number(self._version))
+                self._put(namespaced_name(manifest), None, _number(self._version))
             elif event != "BOOKMARK":
                 self.learn(manifest)
             backoff.succeeded()
@@ -242,7 +243,10 @@ class Cache(Generic[Kept]):
 
         What is older than what is held, or the same (the echo of a write), is passed over.
         """
-        key, version = _key(manifest), _number(manifest["metadata"].get("resourceVersion"))
+        key, version = (
+            namespaced_name(manifest),
+            _number(manifest["metadata"].get("resourceVersion")),
+        )
         if 0 < version <= self._versions.get(key, 0):
             return
         try:
@@ -282,8 +286,3 @@ class Cache(Generic[Kept]):
 def _number(version: str | None) -> int:
     """A resourceVersion as a number, which it is since Kubernetes 1.35 and was for etcd always."""
     return int(version) if version and version.isdigit() else 0
-
-
-def _key(manifest: Mapping[str, Any]) -> Key:
-    metadata = manifest["metadata"]
-    return metadata.get("namespace") or "", metadata["name"]

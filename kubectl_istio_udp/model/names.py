@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.kinds import MANAGER as MANAGER
@@ -25,6 +26,12 @@ LONGEST_SUBDOMAIN = 253
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _HASH_LENGTH = 8
 _LIKE_A_HASH = re.compile(rf"-[0-9a-f]{{{_HASH_LENGTH}}}$")
+
+
+def namespaced_name(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """The (namespace, name) of an object; the namespace is "" where it has none."""
+    metadata = manifest["metadata"]
+    return metadata.get("namespace") or "", metadata["name"]
 
 
 def is_dns_label(text: object) -> bool:

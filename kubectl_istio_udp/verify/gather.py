@@ -21,6 +21,7 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
 from kubectl_istio_udp.model.hop import Hop
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.state.ownership import Existing
@@ -236,14 +237,10 @@ def _selecting(
     for pod in evidence.gateway_pods:
         labels[evidence.spec.gateway.namespace].append(dict(pod.labels))
     return tuple(
-        "/".join(_key(policy))
+        "/".join(namespaced_name(policy))
         for policy in policies
         if any(
             selects(((policy["spec"].get("podSelector") or {}).get("matchLabels") or {}), each)
             for each in labels[policy["metadata"]["namespace"]]
         )
     )
-
-
-def _key(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    return manifest["metadata"]["namespace"], manifest["metadata"]["name"]
