@@ -23,7 +23,7 @@ from kubectl_istio_udp.model.names import (
 )
 from kubectl_istio_udp.model.ownership import exposure_managers, is_managed, managed_ports
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.reservations import read_reservation
+from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 
 Manifest = Mapping[str, Any]
 
@@ -75,19 +75,15 @@ class Leftovers:
 
     def reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
         """The reservations of an exposure, by its (namespace, name)."""
-        return tuple(
-            found
-            for found in self.filters
-            if (read := read_reservation(found)) and read.spec.key == key
-        )
+        return tuple(found for found, read in self._reserved() if read.spec.key == key)
 
     def stale_reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
         """Those whose run must have ended: the next `expose` deletes them, wherever they are."""
         now = datetime.now(timezone.utc)
         return tuple(
             found
-            for found in self.reservations(key)
-            if (read := read_reservation(found)) and read.stale(now)
+            for found, read in self._reserved()
+            if read.spec.key == key and read.stale(now)
         )
 
     def found(self, existing: Iterable[Existing], namespace: str | None) -> tuple[Leftover, ...]:
@@ -107,18 +103,23 @@ class Leftovers:
             spec = specs.get(key)
             if not (isinstance(spec, ExposureSpec) and _is_patched_by(service, spec)):
                 there.append(Leftover(key, service, key in specs))
-        for envoy_filter in self.filters:
-            read = read_reservation(envoy_filter)
-            if read and read.stale(now):
+        for envoy_filter, read in self._reserved():
+            if read.stale(now):
                 there.append(Leftover(read.spec.key, envoy_filter, read.spec.key in specs))
         wanted = [each for each in there if namespace in (None, each.key[0])]
         return tuple(sorted(wanted, key=lambda each: (each.key, str(each))))
 
     def keys(self, namespace: str) -> frozenset[tuple[str, str]]:
         """The exposures (namespace, name) of a namespace that have anything left."""
-        reserved = {read.spec.key for found in self.filters if (read := read_reservation(found))}
+        reserved = {read.spec.key for _, read in self._reserved()}
         patched = {key for key, _ in self._patched()}
         return frozenset(key for key in reserved | patched if key[0] == namespace)
+
+    def _reserved(self) -> Iterator[tuple[Manifest, Reservation]]:
+        """Each EnvoyFilter that is a reservation, with what it says."""
+        for found in self.filters:
+            if read := read_reservation(found):
+                yield found, read
 
     def _patched(self) -> Iterator[tuple[tuple[str, str], Manifest]]:
         """Each exposure that has ports on somebody's Service, with that Service."""
