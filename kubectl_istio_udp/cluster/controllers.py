@@ -15,7 +15,7 @@ from kubectl_istio_udp.kube.events import is_sealed, newest
 from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
-from kubectl_istio_udp.model.gateway import gateways_from
+from kubectl_istio_udp.model.gateway import Gateway, gateways_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
@@ -46,8 +46,7 @@ def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
     """
     pods = [
         (gateway.ref.namespace, pod.name)
-        for namespace in namespaces
-        for gateway in gateways_from(api.list("Pod", namespace), ())
+        for gateway in _gateways(api, namespaces)
         for pod in gateway.ready_pods
     ]
 
@@ -63,13 +62,17 @@ def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
 
 def read_meshes(api: Api, namespaces: Sequence[str]) -> tuple[Mesh, ...]:
     """The meshes of the gateways in some namespaces; the usual one where there is no gateway."""
-    planes = {
-        gateway.control_plane
-        for namespace in namespaces
-        for gateway in gateways_from(api.list("Pod", namespace), ())
-    }
+    planes = {gateway.control_plane for gateway in _gateways(api, namespaces)}
     wanted = sorted(planes or {DEFAULT_CONTROL_PLANE}, key=str)
     return tuple(for_each(lambda plane: read_mesh(api, plane), wanted))
+
+
+def _gateways(api: Api, namespaces: Sequence[str]) -> list[Gateway]:
+    return [
+        gateway
+        for namespace in namespaces
+        for gateway in gateways_from(api.list("Pod", namespace), ())
+    ]
 
 
 def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str], ...]:

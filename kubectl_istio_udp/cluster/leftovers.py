@@ -81,9 +81,7 @@ class Leftovers:
         """Those whose run must have ended: the next `expose` deletes them, wherever they are."""
         now = datetime.now(timezone.utc)
         return tuple(
-            found
-            for found, read in self._reserved()
-            if read.spec.key == key and read.stale(now)
+            found for found, read in self._reserved() if read.spec.key == key and read.stale(now)
         )
 
     def found(self, existing: Iterable[Existing], namespace: str | None) -> tuple[Leftover, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, NotFound
 from kubectl_istio_udp.model.mesh import (
@@ -24,7 +24,6 @@ Manifest = Mapping[str, Any]
 Config = Mapping[str, Any]
 
 ISTIOD_LABEL = {"app": "istiod"}
-_ISTIOD = "app=istiod"
 # istiod's variable with the name of a second ConfigMap, over which its own one takes precedence
 # (its pilot/pkg/bootstrap/mesh.go).
 _SHARED_CONFIG = "SHARED_MESH_CONFIG"
@@ -131,7 +130,7 @@ def _only(configs: Mapping[str, Config]) -> Config | None:
 def _pods(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
     """The istiod pods of a control plane's namespace; none where they may not be listed."""
     with suppress(Forbidden, NotFound):
-        return api.list("Pod", control_plane.namespace, _ISTIOD)
+        return api.list("Pod", control_plane.namespace, selector_of(ISTIOD_LABEL))
     return []
 
 
