@@ -53,12 +53,12 @@ def command(
     from kubectl_istio_udp.output import printing
 
     api = common.connect()
-    if output == "name":
-        for existing in common.state(api, names, all_namespaces).existing:
-            click.echo(existing.ref)
-        return
     state = common.state(api, names, all_namespaces)
     found = state.existing
+    if output == "name":
+        for existing in found:
+            click.echo(existing.ref)
+        return
     if output in ("yaml", "json"):
         items = _items(api, found)
         click.echo(printing.data(_one_or_list(items, names), output), nl=False)
