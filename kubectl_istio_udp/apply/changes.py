@@ -73,11 +73,6 @@ class ChangeSet:
     release: tuple[Release, ...] = ()
     writes: tuple[Write, ...] = ()
 
-    @property
-    def removes(self) -> bool:
-        """Whether anything is deleted or released."""
-        return bool(self.delete or self.release)
-
 
 def change_set(
     kind: Kind,

@@ -18,8 +18,6 @@ import math
 RESERVED_FILES = 2_000
 # Linux gives a pod 28,232 ephemeral ports (net.ipv4.ip_local_port_range) for all of its sessions.
 MOST_USEFUL_SESSIONS = 28_000
-# The most that the controller gives a port where the Namespace does not say more.
-CAREFUL_SESSIONS = 4_000
 # What a gateway's file limit is taken to be where nobody can read it: the lowest that was met on a
 # cluster.
 CAREFUL_FILE_LIMIT = 20_000
