@@ -305,7 +305,8 @@ class Reconciler:
             with self._decided(wish, permission, exposure, snapshot, todo):
                 for write in differing:
                     self._apply(write)
-                    # Now, since a later write may fail. A failed one has not changed the gateway.
+                    # Now, since a later write may fail. One that failed is tried again when its
+                    # back-off says so.
                     if write.kind == "EnvoyFilter":
                         self._calm[wish.key] = _Calm.after(self._calm.get(wish.key), self._clock())
         else:
