@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from conftest import GATEWAY_NAMESPACE, get, kubectl, run
+from conftest import GATEWAY_NAMESPACE, Space, eventually, get, kubectl, run
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,17 @@ def gateway_api() -> None:
         if not ground or os.environ.get("E2E_CLUSTER") == "current":
             pytest.skip("this cluster has no Gateway API")
         subprocess.run([ground, "gateway-api"], check=True, timeout=300)
+
+
+def gone(space: Space, workload: str, name: str) -> None:
+    """Delete a gateway of a test's own, when nothing is exposed at it any more."""
+    assert space.plugin("delete", "--all").code == 0
+    kubectl("delete", workload, "-n", space.name, name, "--wait=false")
+    eventually(
+        "the gateway's pods are gone",
+        lambda: not get("pods", "-n", space.name, "-l", f"app={name}")["items"],
+        60,
+    )
 
 
 def gateway_manifests(name: str, istio: str, **labels: str) -> list[dict[str, Any]]:

@@ -10,10 +10,9 @@ from conftest import (
     dns_server,
     eventually,
     get,
-    kubectl,
     wait_answered,
 )
-from gateways import gateway_manifests
+from gateways import gateway_manifests, gone
 
 FAMILIES = [["IPv6"], ["IPv4"], ["IPv4", "IPv6"], ["IPv6", "IPv4"]]
 
@@ -69,10 +68,4 @@ def test_a_gateway_whose_service_is_ipv6(
         assert service["ipFamilies"] == families
         assert ":" in service["clusterIP"]
     finally:
-        assert space.plugin("delete", "--all").code == 0
-        kubectl("delete", "deployment", "-n", space.name, "six", "--wait=false")
-        eventually(
-            "its pods are gone",
-            lambda: not get("pods", "-n", space.name, "-l", "app=six")["items"],
-            60,
-        )
+        gone(space, "deployment", "six")

@@ -18,7 +18,7 @@ from conftest import (
     run,
     wait_answered,
 )
-from gateways import bare_gateway, gateway_api, gateway_manifests, listened_ports
+from gateways import bare_gateway, gateway_api, gateway_manifests, gone, listened_ports
 
 __all__ = ["gateway_api"]
 
@@ -31,13 +31,7 @@ def second_gateway(space: Space) -> Iterator[str]:
     """A second ingress gateway, in the test's own namespace: `NAMESPACE/edge`."""
     space.apply(*gateway_manifests("edge", "ingressgateway", test=space.name))
     yield f"{space.name}/edge"
-    assert space.plugin("delete", "--all").code == 0
-    kubectl("delete", "deployment", "-n", space.name, "edge", "--wait=false")
-    eventually(
-        "the second gateway is gone",
-        lambda: not get("pods", "-n", space.name, "-l", "app=edge")["items"],
-        60,
-    )
+    gone(space, "deployment", "edge")
 
 
 @alone
@@ -184,17 +178,6 @@ def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> N
     kubectl("scale", "-n", space.name, "deploy/dns", "--replicas=1")
     kubectl("rollout", "status", "-n", space.name, "deploy/dns", "--timeout=60s")
     wait_answered(space, "dns")
-
-
-def gone(space: Space, workload: str, name: str) -> None:
-    """Delete a gateway of a test's own, when nothing is exposed at it any more."""
-    assert space.plugin("delete", "--all").code == 0
-    kubectl("delete", workload, "-n", space.name, name, "--wait=false")
-    eventually(
-        "the gateway's pods are gone",
-        lambda: not get("pods", "-n", space.name, "-l", f"app={name}")["items"],
-        60,
-    )
 
 
 @alone
