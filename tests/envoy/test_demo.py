@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,9 +49,13 @@ def started(temporary, *words, path=None, **more):
         text=True,
         **more,
     )
+    # Whoever waits for a line that does not come is told so by the end of the output.
+    limit = threading.Timer(SECONDS, process.kill)
+    limit.start()
     try:
         yield process
     finally:
+        limit.cancel()
         process.kill()
         process.wait()
 
@@ -126,7 +131,7 @@ def test_works_without_dig(temporary, tmp_path):
 def test_keep_runs_until_it_is_told_to_end_and_leaves_nothing(temporary, word):
     port = free_port()
     with started(temporary, "--keep", "-p", f"{port}:53") as process:
-        line = read_until(process.stdout, "it runs until Ctrl-C")
+        line = read_until(process.stdout, "running until Ctrl-C")
         assert f"dig @127.0.0.1 -p {port} foo.bar.com A" in line
         (envoy,) = children(process.pid)
         assert len(list(temporary.iterdir())) == 1
@@ -153,7 +158,7 @@ def test_interrupted_half_way_leaves_nothing(temporary):
 def test_killed_leaves_no_envoy(temporary):
     port = free_port()
     with started(temporary, "--keep", "-p", f"{port}:53") as process:
-        read_until(process.stdout, "it runs until Ctrl-C")
+        read_until(process.stdout, "running until Ctrl-C")
         (envoy,) = children(process.pid)
     wait_gone(envoy)
     assert_free(port)
