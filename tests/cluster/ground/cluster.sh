@@ -83,6 +83,7 @@ up() {
   start etcd etcd --data-dir "$RUN/etcd" --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 \
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
   start registry docker-registry serve "$RUN/registry.yaml"
+  pods_get_cpu
   start containerd containerd -c "$RUN/containerd.toml"
   # A third of its time under load was the collection of garbage; memory is what this machine has.
   start kube-apiserver env GOGC=400 "$BIN/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --advertise-address $NODE_IP --secure-port 6443 \
@@ -245,6 +246,17 @@ clusterCIDR: $POD_CIDRS
 hostnameOverride: ground
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 Y
+}
+
+# The daemons run in the root group, where each thread weighs as much as a group: all pods together would get the share of
+# one thread beside a busy API server. A kubelet with groups for its pods weighs them by the node's cores.
+pods_get_cpu() {
+  local v1=/sys/fs/cgroup/cpu
+  if [ -e $v1/cpu.shares ]; then
+    mkdir -p $v1/k8s.io && echo 16384 >$v1/k8s.io/cpu.shares
+  elif [ -e /sys/fs/cgroup/cgroup.subtree_control ]; then
+    mkdir -p /sys/fs/cgroup/k8s.io && echo 1600 >/sys/fs/cgroup/k8s.io/cpu.weight
+  fi || true
 }
 
 # push NAME REFERENCE: from the layout that `build` made into the cluster's registry, under its upstream name
