@@ -9,6 +9,9 @@ clients are (`kubectl exec -i POD -- python3 - ARGS < load.py`).
 Without --clients every query has a source port that no other query of the run has; with it N
 clients keep their ports and take turns. With --until it ends when the file is there,
 after N queries at the latest.
+
+It begins when a first query, which is not counted, is answered: kube-proxy may learn of a Service
+later than the gateway does. After 5 s without an answer it begins all the same.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import time
 
 # Outside the kernel's own ephemeral ports, so that nobody else takes one meanwhile.
 FIRST_FRESH_PORT, FIRST_STICKY_PORT = 10_000, 9_000
+MOST_SECONDS_BEFORE = 5.0
 
 
 def dns_query(number: int, name: str) -> bytes:
@@ -42,13 +46,30 @@ class Load:
         self.overdue: list[float] = []
         self.sticky = [self._socket(FIRST_STICKY_PORT + index) for index in range(clients)]
 
+    def await_first_answer(self, seconds: float) -> None:
+        """Ask every 0.1 s until there is an answer, for as long at most."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.closing(self._connected(0)) as opened:
+                opened.settimeout(0.1)
+                with contextlib.suppress(OSError):
+                    opened.send(dns_query(0, self.name))
+                    opened.recv(65535)
+                    return
+            # Where the port is closed, the answer to that comes at once.
+            time.sleep(0.1)
+
     def _socket(self, port: int) -> socket.socket:
+        opened = self._connected(port)
+        opened.setblocking(False)
+        self.selector.register(opened, selectors.EVENT_READ)
+        return opened
+
+    def _connected(self, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.target[0] else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_DGRAM)
-        opened.setblocking(False)
         opened.bind(("", port))
         opened.connect(self.target)
-        self.selector.register(opened, selectors.EVENT_READ)
         return opened
 
     def send(self, number: int) -> None:
@@ -102,6 +123,7 @@ def main() -> None:
     parser.add_argument("--until", default="")
     wanted = parser.parse_args()
     load = Load((wanted.address, wanted.port), wanted.name, wanted.clients)
+    load.await_first_answer(MOST_SECONDS_BEFORE)
     begun = time.monotonic()
     sent = 0
     for number in range(wanted.queries):
