@@ -11,11 +11,10 @@ from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
 from kubectl_istio_udp.model.sessions import budget
-from kubectl_istio_udp.model.usage import GatewayUsage
-from kubectl_istio_udp.state.ownership import Existing, readable
+from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
+from kubectl_istio_udp.state.ownership import Existing
 
 Place = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -64,12 +63,11 @@ def _reserved(api: Api, ref: GatewayRef) -> Reserved | None:
     except ClusterError:
         return None
     gateway = Gateway(ref, tuple(GatewayPod.from_object(p) for p in pods if is_gateway_pod(p)))
-    specs = [spec for f in filters if (spec := readable(f, ExposureSpec))]
     limit = None
     if gateway.ready_pods:
         with suppress(ClusterError):
             limit = proxies.file_limit(api, ref.namespace, gateway.ready_pods[0].name)
     # An EnvoyFilter of the root namespace that reaches this gateway is not seen here; the checks
     # of `expose` see it.
-    usage = GatewayUsage.of(gateway, ref.namespace, specs)
+    usage = Occupancy(map(GatewayFilter.of, filters)).usage(gateway, ref.namespace)
     return Reserved(usage.sessions, None if limit is None else budget(limit))

@@ -35,9 +35,9 @@ from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, workload_labels
 from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
-from kubectl_istio_udp.model.usage import GatewayUsage
+from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
 from kubectl_istio_udp.state.ownership import Existing, readable
-from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation, taken_at
+from kubectl_istio_udp.state.reservations import Reservation
 
 
 def read_snapshot(
@@ -79,7 +79,8 @@ def read_snapshot(
     if before and same and before.gateway.selector == gateway.ref.selector:
         # Whatever the gateway is called by now, the exposure is at it already.
         gateway = replace(gateway, ref=before.gateway)
-    own_name = names.object_name(namespace, request.exposure_name)
+    key = (namespace, request.exposure_name)
+    own_name = names.object_name(*key)
     selector = selector_of(service.selector)
     calls: list[Callable[[], Any]] = [
         lambda: _envoy_filters(api, gateway, mesh),
@@ -94,7 +95,8 @@ def read_snapshot(
     filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
     bound, file_limit, size = proxy
     own_filter = _own_filter(filters, gateway, own_name)
-    claims, others = _held(filters, gateway, mesh, (namespace, request.exposure_name))
+    occupancy = Occupancy(map(GatewayFilter.of, filters))
+    claims = occupancy.claims_at(gateway, mesh)
     bound = _protocols(api, gateway, bound, claims, needed=need_proxy)
     return Snapshot(
         service=service,
@@ -107,7 +109,7 @@ def read_snapshot(
         bound=bound,
         file_limit=file_limit,
         size=size,
-        others=others,
+        others=occupancy.usage(gateway, mesh.root_namespace, key),
         objects=tuple(
             manifest
             for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
@@ -205,10 +207,15 @@ def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reserva
     """
     gateway, mesh = snapshot.gateway, snapshot.mesh
     filters = _envoy_filters(api, gateway, mesh)
-    claims, others = _held(filters, gateway, mesh, key, mine)
+    occupancy = Occupancy(map(GatewayFilter.of, filters), mine)
     rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
     own_filter = _own_filter(filters, gateway, names.object_name(*key))
-    return replace(snapshot, claims=claims, others=others, objects=(*own_filter, *rest))
+    return replace(
+        snapshot,
+        claims=occupancy.claims_at(gateway, mesh),
+        others=occupancy.usage(gateway, mesh.root_namespace, key),
+        objects=(*own_filter, *rest),
+    )
 
 
 def _own_filter(
@@ -216,27 +223,6 @@ def _own_filter(
 ) -> list[dict[str, Any]]:
     place = (gateway.ref.namespace, name)
     return [f for f in filters if (f["metadata"]["namespace"], f["metadata"]["name"]) == place]
-
-
-def _held(
-    filters: Sequence[dict[str, Any]],
-    gateway: Gateway,
-    mesh: Mesh,
-    key: tuple[str, str],
-    mine: Reservation | None = None,
-) -> tuple[tuple[Claims, ...], GatewayUsage]:
-    """What others have of a gateway, or have reserved: listeners and clusters, and sessions."""
-    read = [(f, read_reservation(f)) for f in filters]
-    reservations = counted((r for _, r in read if r), mine)
-    claims = [
-        claims
-        for f, r in read
-        if r is None or r in reservations
-        for claims in taken_at(f, r, gateway, mesh)
-    ]
-    specs = [spec for f in filters if (spec := readable(f, ExposureSpec))]
-    specs += [r.spec for r in reservations]
-    return tuple(claims), GatewayUsage.of(gateway, mesh.root_namespace, specs, key)
 
 
 def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:

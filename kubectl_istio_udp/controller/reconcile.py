@@ -38,7 +38,7 @@ from kubectl_istio_udp.controller.outcome import (
     taken,
 )
 from kubectl_istio_udp.controller.reserving import reserved_and_seen, takes_more
-from kubectl_istio_udp.controller.view import Filter, Own, Space, View
+from kubectl_istio_udp.controller.view import Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
@@ -68,12 +68,12 @@ from kubectl_istio_udp.model.reasons import (
 from kubectl_istio_udp.model.service import IPV4, IPV6, MOST_ENDPOINTS, Service
 from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.usage import GatewayUsage
 from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
-from kubectl_istio_udp.state.reservations import Reservation, counted, taken_at
+from kubectl_istio_udp.state.occupancy import Occupancy, Pending
+from kubectl_istio_udp.state.reservations import Reservation
 
 Manifest = Mapping[str, Any]
 
@@ -165,7 +165,7 @@ class Reconciler:
         self._may_write, self._wrote, self._freed = may_write, wrote, freed
         self._clock = clock
         self._deciding = threading.Lock()
-        self._pending: dict[Key, tuple[Claims, ExposureSpec]] = {}
+        self._pending: dict[Key, Pending] = {}
         self._silent: dict[Key, float] = {}
         # Until when an exposure's part of the gateway stays as it is, and since when.
         self._calm: dict[Key, _Calm] = {}
@@ -468,7 +468,8 @@ class Reconciler:
         if spec is not None and len(spec.ports) == ports:
             found = spec.options.max_sessions
         else:
-            elsewhere = self._others(exposure.spec, gateway)
+            root = self._view.mesh(gateway.control_plane).root_namespace
+            elsewhere = self._occupancy(exposure.spec).usage(gateway, root, exposure.spec.key)
             found = automatic_sessions(self._file_limit, elsewhere.sessions, ports, None)
             # Half, so that the namespace's next exposure finds some too.
             left = max(left // 2, min(left, FEW_SESSIONS))
@@ -481,7 +482,7 @@ class Reconciler:
         """The ports and the sessions of the namespace's other exposures, at all gateways."""
         found = {each.key: each for each in self._view.in_namespace(spec.namespace)}
         pending = self._pending.copy().items()
-        found |= {key: each for key, (_, each) in pending if key[0] == spec.namespace}
+        found |= {key: each.spec for key, each in pending if key[0] == spec.namespace}
         found.pop(spec.key, None)
         taken = [_taken(each) for each in found.values()]
         return sum(ports for ports, _ in taken), sum(sessions for _, sessions in taken)
@@ -508,28 +509,10 @@ class Reconciler:
                     )
                 )
 
-    def _filters(self, mine: Reservation | None) -> list[Filter]:
-        """The EnvoyFilters that count, and the reservations."""
-        found = self._view.all_filters()
-        reservations = counted((f.reservation for f in found if f.reservation), mine)
-        return [f for f in found if f.reservation is None or f.reservation in reservations]
-
-    def _others_pending(
-        self, mine: Reservation | None
-    ) -> Mapping[Key, tuple[Claims, ExposureSpec]]:
-        """What is decided and not written; with a reservation only reservations count."""
-        return {} if mine else self._pending.copy()
-
-    def _others(
-        self, spec: ExposureSpec, gateway: Gateway, mine: Reservation | None = None
-    ) -> GatewayUsage:
-        """What other exposures hold of a gateway, what is about to be written included."""
-        filters = self._filters(mine)
-        found = [f.spec for f in filters if f.spec]
-        found += [f.reservation.spec for f in filters if f.reservation]
-        found += [pending for _, pending in self._others_pending(mine).values()]
-        root = self._view.mesh(gateway.control_plane).root_namespace
-        return GatewayUsage.of(gateway, root, found, spec.key)
+    def _occupancy(self, spec: ExposureSpec, mine: Reservation | None = None) -> Occupancy:
+        """What others have of gateways, decided exposures that are not written yet included."""
+        pending = [each for key, each in self._pending.copy().items() if key != spec.key]
+        return Occupancy(self._view.all_filters(), mine, pending)
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
         """How big the gateway's Envoy is, as far as it can be told without asking it.
@@ -566,7 +549,7 @@ class Reconciler:
             self._permit_total(permission, spec)
             self._yield_to_older(wish, spec, claims)
             self._check_addresses(spec)
-            self._pending[spec.key] = (claims, spec)
+            self._pending[spec.key] = Pending(claims, spec)
         try:
             if not takes_more(spec, self._view.own(spec.key).held):
                 yield
@@ -597,23 +580,13 @@ class Reconciler:
             mine: its reservation: then earlier ones count, and no decision that has none.
         """
         view, spec = self._view, exposure.spec
-        filters = self._filters(mine)
         own = view.own(spec.key).held
-        # Of a thousand filters those that have nothing to do with this one are passed over first.
-        ports = {port.listener_port for port in spec.ports}
-        taken = {spec.proxy_name(port) for port in spec.ports}
-        reach = [
-            claims
-            for f in filters
-            if (f.claims.udp_ports & ports or (f.claims.listeners | f.claims.clusters) & taken)
-            for claims in taken_at(f.manifest, f.reservation, snapshot.gateway, snapshot.mesh)
-        ]
-        pending = [c for key, (c, _) in self._others_pending(mine).items() if key != spec.key]
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
-        others = self._others(spec, snapshot.gateway, mine)
+        occupancy = self._occupancy(spec, mine)
+        others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
         seen = replace(
             snapshot,
-            claims=(*reach, *pending),
+            claims=occupancy.claims_at(snapshot.gateway, snapshot.mesh, spec),
             size=self._size(snapshot.gateway, others.ports + (len(own.ports) if own else 0)),
             others=others,
             objects=tuple(manifest for manifest in there if manifest),
@@ -623,7 +596,7 @@ class Reconciler:
 
     def _check_addresses(self, spec: ExposureSpec) -> None:
         """Raise Refusal where another exposure, on its way now, has chosen the same address."""
-        pending = [other for key, (_, other) in self._pending.items() if key != spec.key]
+        pending = [each.spec for key, each in self._pending.items() if key != spec.key]
         taken = {a for other in pending for entry in other.entries for a in entry.addresses}
         if any(taken.intersection(entry.addresses) for entry in spec.entries):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))

@@ -44,8 +44,9 @@ from kubectl_istio_udp.model.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.wish import About, Wish, is_wished, service_wish
-from kubectl_istio_udp.state.ownership import Existing, readable, resolve
-from kubectl_istio_udp.state.reservations import Reservation, read_reservation
+from kubectl_istio_udp.state.occupancy import GatewayFilter
+from kubectl_istio_udp.state.ownership import Existing, resolve
+from kubectl_istio_udp.state.reservations import Reservation
 
 Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)
@@ -86,19 +87,6 @@ class SeenEntry:
 
     summary: EntrySummary
     manifest: Manifest | None
-
-
-@dataclass(frozen=True)
-class Filter:
-    """An EnvoyFilter, with what it claims and (one of ours) what exposure it is of.
-
-    Or the reservation of one that is about to be written, with what that will claim.
-    """
-
-    manifest: Manifest
-    claims: Claims = field(compare=False)
-    spec: ExposureSpec | None = field(compare=False)
-    reservation: Reservation | None = field(compare=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -205,7 +193,7 @@ class View:
         self.entries: Cache[SeenEntry] = Cache(
             api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
         )
-        self.filters: dict[str, Cache[Filter]] = {
+        self.filters: dict[str, Cache[GatewayFilter]] = {
             space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
             for space in spaces
         }
@@ -383,7 +371,7 @@ class View:
         found = ((name, self.spaces.get("", name)) for name in namespaces)
         return {name: space.labels for name, space in found if space is not None}
 
-    def all_filters(self) -> list[Filter]:
+    def all_filters(self) -> list[GatewayFilter]:
         """The EnvoyFilters that may reach a gateway, reservations too."""
         return [found for cache in self.filters.values() for found in cache.values()]
 
@@ -619,7 +607,7 @@ class View:
         owners = {names.exposure_of_host(host) for host in hosts}
         return {owner for owner in owners if owner in self._own}
 
-    def _filter(self, _key: Key, before: Filter | None, now: Filter | None) -> None:
+    def _filter(self, _key: Key, before: GatewayFilter | None, now: GatewayFilter | None) -> None:
         with self._filters_changed:
             self._filters_changed.notify_all()
         if not self._frees(before, now):
@@ -632,7 +620,7 @@ class View:
             self._ask(owner)
         self._claimed(before.claims if before else None, now.claims if now else None)
 
-    def _frees(self, before: Filter | None, now: Filter | None) -> bool:
+    def _frees(self, before: GatewayFilter | None, now: GatewayFilter | None) -> bool:
         """Whether a change matters to exposures: a reservation only where it ends in vain."""
         if now is not None and now.reservation is not None:
             return False
@@ -804,13 +792,5 @@ def _piece(manifest: Manifest) -> KeptSlice:
     return KeptSlice.of(manifest, manifest["metadata"]["labels"][SERVICE_LABEL])
 
 
-def _filter(manifest: Manifest) -> Filter:
-    kept = _kept(manifest)
-    reservation = read_reservation(manifest)
-    if reservation is not None:
-        return Filter(kept, reservation.claims, None, reservation)
-    return Filter(kept, Claims.from_object(kept), _spec(kept))
-
-
-def _spec(manifest: Manifest) -> ExposureSpec | None:
-    return readable(manifest, ExposureSpec)
+def _filter(manifest: Manifest) -> GatewayFilter:
+    return replace(GatewayFilter.of(manifest), manifest=_kept(manifest))

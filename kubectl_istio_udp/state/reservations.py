@@ -19,11 +19,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
+from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway
-from kubectl_istio_udp.model.mesh import Mesh
 
 ANNOTATION = "kubectl-istio-udp/reservation"
 _RUN_ANNOTATION = "kubectl-istio-udp/run"
@@ -135,25 +133,6 @@ def counted(
     """Those among some reservations to which a run must leave what they reserve."""
     now = now or datetime.now(timezone.utc)
     return [each for each in reservations if each.counts_for(mine, now)]
-
-
-def taken_at(
-    envoy_filter: Mapping[str, Any],
-    reserved: Reservation | None,
-    gateway: Gateway,
-    mesh: Mesh,
-) -> tuple[Claims, ...]:
-    """What an EnvoyFilter adds to a gateway, or what is reserved of it.
-
-    Args:
-        envoy_filter: the manifest.
-        reserved: the reservation that it is; None where it is none.
-        gateway: at which gateway.
-        mesh: the gateway's mesh.
-    """
-    if reserved is None:
-        return claims_at(envoy_filter, gateway, mesh)
-    return (reserved.claims,) if attaches(envoy_filter, gateway, mesh).possible else ()
 
 
 def _time(text: str) -> datetime:

@@ -1,0 +1,121 @@
+"""What EnvoyFilters and reservations take of a gateway: the one place that adds it up.
+
+`expose`, `get` and the controller all ask here, with what they have read or watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.usage import GatewayUsage
+from kubectl_istio_udp.state.ownership import readable
+from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GatewayFilter:
+    """An EnvoyFilter, as far as gateways are concerned.
+
+    Attributes:
+        manifest: the EnvoyFilter.
+        claims: what it adds to proxies; for a reservation, what the exposure's EnvoyFilter will.
+        spec: the exposure whose EnvoyFilter it is; None for any other, and for a reservation.
+        reservation: the reservation that it is; None for any other.
+    """
+
+    manifest: Manifest
+    claims: Claims = field(compare=False)
+    spec: ExposureSpec | None = field(compare=False)
+    reservation: Reservation | None = field(compare=False, default=None)
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> GatewayFilter:
+        """Read an EnvoyFilter's manifest."""
+        reservation = read_reservation(manifest)
+        if reservation is not None:
+            return cls(manifest, reservation.claims, None, reservation)
+        return cls(manifest, Claims.from_object(manifest), readable(manifest, ExposureSpec))
+
+    def concerns(self, spec: ExposureSpec) -> bool:
+        """Whether it has a port or a name that an exposure would have, at whatever gateway."""
+        claims = self.claims
+        return any(
+            port.listener_port in claims.udp_ports
+            or spec.proxy_name(port) in claims.listeners | claims.clusters
+            for port in spec.ports
+        )
+
+    def claims_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
+        """What it adds to one gateway, or will; empty if it does not apply to that gateway."""
+        if self.reservation is None:
+            return claims_at(self.manifest, gateway, mesh)
+        return (self.claims,) if attaches(self.manifest, gateway, mesh).possible else ()
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What this process has decided to write and has neither reserved nor written yet."""
+
+    claims: Claims
+    spec: ExposureSpec
+
+
+class Occupancy:
+    """Everything that counts against a decision about a gateway."""
+
+    def __init__(
+        self,
+        filters: Iterable[GatewayFilter],
+        mine: Reservation | None = None,
+        pending: Collection[Pending] = (),
+    ) -> None:
+        """Choose what counts.
+
+        Args:
+            filters: the EnvoyFilters that may apply to the gateway, reservations among them.
+            mine: the run's own reservation: later ones do not count, and nothing pending does,
+                because each that is written is reserved first.
+            pending: what this process is about to write for other exposures.
+        """
+        found = list(filters)
+        reservations = counted((f.reservation for f in found if f.reservation), mine)
+        self._filters = [f for f in found if f.reservation is None or f.reservation in reservations]
+        self._pending = () if mine else tuple(pending)
+
+    def claims_at(
+        self, gateway: Gateway, mesh: Mesh, concerning: ExposureSpec | None = None
+    ) -> tuple[Claims, ...]:
+        """The listeners, clusters and ports that are added to a gateway.
+
+        Args:
+            gateway: the gateway.
+            mesh: its mesh.
+            concerning: omit what has nothing in common with this exposure. Of a thousand filters
+                that leaves a few, and looking at each takes long.
+        """
+        found = [f for f in self._filters if concerning is None or f.concerns(concerning)]
+        there = [claims for f in found for claims in f.claims_at(gateway, mesh)]
+        return (*there, *(each.claims for each in self._pending))
+
+    def usage(
+        self, gateway: Gateway, root_namespace: str, without: tuple[str, str] | None = None
+    ) -> GatewayUsage:
+        """The ports and sessions that exposures have at a gateway.
+
+        Args:
+            gateway: the gateway.
+            root_namespace: its mesh's root namespace.
+            without: the exposure that is asked for, which does not count.
+        """
+        specs = [f.spec for f in self._filters if f.spec]
+        specs += [f.reservation.spec for f in self._filters if f.reservation]
+        specs += [each.spec for each in self._pending]
+        return GatewayUsage.of(gateway, root_namespace, specs, without)

@@ -1,0 +1,51 @@
+"""Decisions that the command line and the controller share are made in one place each.
+
+Whoever calls the building blocks of such a decision elsewhere begins a second copy of it, which
+will drift. docs/rooms.md has the table of decisions for people.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kubectl_istio_udp
+
+PACKAGE = Path(kubectl_istio_udp.__file__).parent
+
+# The call that makes a decision, and the only files that may make it.
+ONLY_IN = {
+    # What is taken of a gateway.
+    "counted": {"state/occupancy.py"},
+    "GatewayUsage.of": {"state/occupancy.py"},
+    "read_reservation": {"state/occupancy.py", "apply/reserving.py", "cluster/leftovers.py"},
+}
+
+
+def calls(source: str) -> set[str]:
+    """The names of the functions that a file calls: `f`, and `C.f` where C is capitalized."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        func = node.func if isinstance(node, ast.Call) else None
+        if isinstance(func, ast.Name):
+            found.add(func.id)
+        elif isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
+            found.add(f"{func.value.id}.{func.attr}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def callers() -> dict[str, set[str]]:
+    """The files that call each function, by the function's name."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for name in calls(path.read_text()):
+            found.setdefault(name, set()).add(path.relative_to(PACKAGE).as_posix())
+    return found
+
+
+@pytest.mark.parametrize("function", ONLY_IN)
+def test_a_shared_decision_is_made_in_its_one_place(
+    function: str, callers: dict[str, set[str]]
+) -> None:
+    assert callers[function] == ONLY_IN[function]
