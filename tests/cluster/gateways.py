@@ -184,3 +184,24 @@ def udp_filter(
             ],
         },
     }
+
+
+def posing_pod() -> dict[str, Any]:
+    """A pod with the labels and the container's name and arguments of Istio's ingress gateway."""
+    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "posing", "labels": labels},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "istio-proxy",
+                    "image": "zhaohuabing/network-tool",
+                    "command": ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+                    "args": ["proxy", "router"],
+                }
+            ],
+        },
+    }

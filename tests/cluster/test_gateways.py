@@ -18,7 +18,7 @@ from conftest import (
     run,
     wait_answered,
 )
-from gateways import bare_gateway, gateway_api, gateway_manifests, gone, listened_ports
+from gateways import bare_gateway, gateway_api, gateway_manifests, gone, listened_ports, posing_pod
 
 __all__ = ["gateway_api"]
 
@@ -103,25 +103,8 @@ def test_two_gateways_that_share_istios_labels(
 @pytest.mark.parametrize("fronted", [False, True])
 def test_a_pod_that_poses_as_a_gateway_is_not_one(space: Space, port: int, fronted: bool) -> None:
     """Whoever may make a pod in some namespace can give it a gateway's labels."""
-    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
-    posing = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "posing", "labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [
-                {
-                    "name": "istio-proxy",
-                    "image": "zhaohuabing/network-tool",
-                    "command": ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
-                    "args": ["proxy", "router"],
-                }
-            ],
-        },
-    }
     service = gateway_manifests("istio-ingressgateway", "ingressgateway")[0]
-    space.apply(*dns_server(), posing, *([service] if fronted else []))
+    space.apply(*dns_server(), posing_pod(), *([service] if fronted else []))
     kubectl("wait", "-n", space.name, "pod/posing", "--for=condition=Ready", "--timeout=60s")
     for words in ((), ("--gateway", "istio-ingressgateway")):
         space.expose("dns", "-p", f"{port}:53", *words)

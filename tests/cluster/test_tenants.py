@@ -13,7 +13,9 @@ import subprocess
 from typing import Any
 
 import pytest
+from budgets import Edge, watched
 from conftest import (
+    GATEWAY_NAMESPACE,
     Space,
     dns_server,
     eventually,
@@ -25,6 +27,7 @@ from conftest import (
     start_load_pod,
 )
 from controlled import events, logs, replicas, wish
+from gateways import posing_pod
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
 __all__ = ["controller", "tenants", "victim"]
@@ -32,6 +35,8 @@ __all__ = ["controller", "tenants", "victim"]
 pytestmark = pytest.mark.xdist_group("controller")
 
 SPEC = "kubectl-istio-udp/spec"
+# The bound of bench/controller_memory.py, beside 5,000 such Services.
+MOST_MEGABYTES = 128
 MANAGED = {"app.kubernetes.io/managed-by": "kubectl-istio-udp"}
 
 
@@ -253,6 +258,73 @@ def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
     assert at_the_gateway() == before
 
 
+def test_03_exposures_at_once_get_no_more_than_the_gateway_has(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """Six Services ask at once for a third of the gateway each; the victim has a part of it."""
+    mine = tenants.b
+    edge = Edge(Space(mine.gateway, ""))
+    third = edge.budget() // 3
+    allowed = [
+        f"kubectl-istio-udp/allow-{what}={6 * third}" for what in ("sessions", "total-sessions")
+    ]
+    kubectl("annotate", "namespace", mine.name, "--overwrite", *allowed)
+    asking = [service(f"race-{number}", app="race") for number in range(6)]
+    for number, each in enumerate(asking):
+        each["metadata"]["annotations"] = {
+            "kubectl-istio-udp/expose": f"{mine.ports[10 + number]}:53",
+            "kubectl-istio-udp/gateway": f"{mine.gateway}/edge",
+            "kubectl-istio-udp/max-sessions": str(third),
+        }
+    names = [each["metadata"]["name"] for each in asking]
+
+    def granted() -> int:
+        return sum(object_name(mine, name) in edge.filters() for name in names)
+
+    with victim.asked(), watched(mine.gateway) as seen:
+        mine.make(*who_server("race", "192.0.2.3")[:2], *asking)
+        told = "does not have enough sessions left"
+        eventually(
+            "four are told why not",
+            lambda: sum(told in events(mine, name) for name in names) == 4,
+            60,
+        )
+    assert granted() == 2
+    assert seen.changes and seen.most <= edge.budget()
+    assert edge.restarts() == 0
+    mine.kubectl("delete", "service", *names)
+    eventually("what they got is free again", lambda: not granted(), 60)
+
+
+def test_05_large_objects_do_not_end_the_controller(tenants: Tenants, victim: Victim) -> None:
+    """500 Services with an annotation of 260 kB each: half of the memory that it may have."""
+    mine, words = tenants.c, ("delete", "service", "--wait=false")
+    names = [f"big-{number}" for number in range(500)]
+    with victim.asked():
+        for first in range(0, len(names), 50):
+            mine.make(*(large(name) for name in names[first : first + 50]))
+        tenants.b.apply(*who_server("beside", "192.0.2.30"))
+        exposed(tenants.b, "beside", tenants.b.ports[8])
+    most = [peak_megabytes(pod["metadata"]["name"]) for pod in replicas()]
+    print(f"\nthe most memory of each replica: {most} MB")
+    mine.kubectl(*words, *names)
+    assert max(most) < MOST_MEGABYTES
+
+
+def large(name: str) -> dict[str, Any]:
+    """A Service with as large an annotation as the API server takes."""
+    found = service(name)
+    found["metadata"]["annotations"] = {"note": "x" * 260_000}
+    return found
+
+
+def peak_megabytes(pod: str) -> int:
+    """The most memory that a replica of the controller has had since it started."""
+    read = "print(open('/proc/1/status').read())"
+    status = kubectl("exec", "-n", "istio-udp", pod, "--", "python3", "-c", read)
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
 HOLD = """
 import resource, socket, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
@@ -465,6 +537,26 @@ def test_10_a_forged_label_makes_no_exposure_the_controllers(
         assert would.code == 0, would.both
         assert f'"{name}" deleted' not in would.out
         assert f'"{object_name(victim.tenant, "dns")}" deleted' in would.out
+
+
+def test_11_a_pod_that_poses_as_a_gateway_is_not_one(tenants: Tenants, victim: Victim) -> None:
+    """Another tenant's pod, with all that tells a gateway's, in its own namespace."""
+    mine, other = tenants.c, tenants.b
+    mine.make(posing_pod())
+    mine.kubectl("wait", "pod/posing", "--for=condition=Ready", "--timeout=60s")
+    other.apply(*who_server("posed", "192.0.2.33"))
+    with victim.asked():
+        exposed(other, "posed", other.ports[20])
+        other.administered.expose("posed", "-p", f"{other.ports[21]}:53", "--name", "typed")
+        words = ("-p", f"{other.ports[22]}:53", "--name", "other", "--gateway", "nowhere")
+        missing = other.administered.expose("posed", *words, code=3)
+        listed = other.administered.plugin("get", "typed")
+    assert f"--gateway {mine.name}" not in missing.err
+    assert f"{mine.name}/istio-ingressgateway (pods without a workload)" in missing.err
+    assert f"{GATEWAY_NAMESPACE}/istio-ingressgateway" in listed.out
+    assert not get("envoyfilter", "-n", mine.name)["items"]
+    assert other.administered.plugin("delete", "typed").code == 0
+    mine.kubectl("delete", "pod", "posing", "--wait=false")
 
 
 @pytest.fixture(autouse=True)
