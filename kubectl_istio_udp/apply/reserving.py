@@ -1,22 +1,27 @@
-"""Reserve what an exposure needs of its gateway, until it is written."""
+"""Reserve what an exposure needs of its gateway, and make sure of it, until it is written.
+
+The command line and the controller do both here. What differs they hand in: how to look at the
+gateway again (by requests, or by waiting for a watch), and what to do where others were faster.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.checks.expose import check_expose
-from kubectl_istio_udp.checks.findings import errors
+from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.cluster.snapshot import read_again
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.errors import ClusterError, Conflict, IstioUdpError, Overtaken
+from kubectl_istio_udp.model.errors import ClusterError, Conflict, IstioUdpError
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
 from kubectl_istio_udp.model.names import MANAGER, SPEC_ANNOTATION
 from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.reservations import (
     STALE_AFTER,
     Reservation,
@@ -25,10 +30,12 @@ from kubectl_istio_udp.state.reservations import (
     reservation_name,
 )
 
+Manifest = Mapping[str, Any]
+
 _TRIES = 3
 
 
-def changes_gateway(envoy_filter: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
+def changes_gateway(envoy_filter: Manifest, there: Manifest | None) -> bool:
     """Whether a rendered EnvoyFilter gives a gateway anything that it has not.
 
     Args:
@@ -41,16 +48,100 @@ def changes_gateway(envoy_filter: Mapping[str, Any], there: Mapping[str, Any] | 
     return bool(before.get(SPEC_ANNOTATION) != now.get(SPEC_ANNOTATION))
 
 
+def takes_more(spec: ExposureSpec, before: ExposureSpec | None) -> bool:
+    """Whether an exposure takes anything of its gateway that it has not had before.
+
+    For whoever is the only one to write an exposure, as the controller is, nothing else needs to be
+    reserved. Runs of `expose` also reserve changes (`changes_gateway`): two of them may change the
+    same exposure.
+    """
+    if before is None or before.gateway != spec.gateway or spec.sessions > before.sessions:
+        return True
+    had = {(spec.proxy_name(port), port.listener_port) for port in before.ports}
+    return any((spec.proxy_name(port), port.listener_port) not in had for port in spec.ports)
+
+
+class Overtaken(ClusterError):
+    """Others wrote to the gateway while this run decided; nothing was written: decide again.
+
+    Attributes:
+        findings: the checks' errors that were not there before.
+    """
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        """Word the first finding."""
+        first = findings[0]
+        super().__init__(f"{first}; nothing was written", hints=[first.hint] if first.hint else [])
+        self.findings = tuple(findings)
+
+
+# Each time another run has written what it came for, so that this one gets its turn.
+_ATTEMPTS = 5
+
+
+def decide_until_it_fits(decide_and_write: Callable[[], None], tell: Callable[[str], None]) -> None:
+    """Decide again where another run took what the decision rested on.
+
+    Args:
+        decide_and_write: reads the cluster, decides and writes.
+        tell: told each time that another run was faster.
+
+    Raises:
+        Overtaken: that happened every time.
+        Whatever else `decide_and_write` raises.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            decide_and_write()
+        except Overtaken as error:
+            tell(f"{error.message}, because another run was faster; deciding again")
+        else:
+            return
+    decide_and_write()
+
+
+def reserved_if_changed(
+    api: Api,
+    exposure: Exposure,
+    snapshot: Snapshot,
+    todo: Sequence[Write],
+    tell: Callable[[str], None],
+) -> AbstractContextManager[object]:
+    """What a run of `expose` holds while it writes: a reservation, if the gateway changes.
+
+    Args:
+        api: the cluster.
+        exposure: as it is to be.
+        snapshot: what the decision rests on.
+        todo: what is to be written.
+        tell: told if the reservation could not be deleted afterwards.
+    """
+    wanted = next(write.manifest for write in todo if write.kind == "EnvoyFilter")
+    there = _own_filter(snapshot)
+    if not changes_gateway(wanted, there):
+        return nullcontext()
+
+    def look_again(mine: Reservation) -> Snapshot:
+        return read_again(api, snapshot, exposure.spec.key, mine)
+
+    return fitting(api, exposure, there, look_again, tell)
+
+
 @contextmanager
 def fitting(
-    api: Api, exposure: Exposure, snapshot: Snapshot, tell: Callable[[str], None]
+    api: Api,
+    exposure: Exposure,
+    there: Manifest | None,
+    look_again: Callable[[Reservation], Snapshot],
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
     """Hold a reservation, once it is sure that the gateway still has what the exposure needs.
 
     Args:
         api: the cluster.
         exposure: as it is to be.
-        snapshot: what the decision rests on.
+        there: its EnvoyFilter, as the decision saw it; None where there was none.
+        look_again: gives what the decision rests on as it is now, with the reservation made.
         tell: told if the reservation could not be deleted afterwards.
 
     Raises:
@@ -59,26 +150,27 @@ def fitting(
     """
     spec = exposure.spec
     with reserved(api, spec, tell) as mine:
-        again = read_again(api, snapshot, spec.key, mine)
-        if not _same_filter(snapshot, again):
+        again = look_again(mine)
+        if not _same_filter(there, _own_filter(again)):
             raise Conflict(
                 f"exposure {spec.namespace}/{spec.name} was modified concurrently by another run; "
                 "nothing was written",
                 hints=[f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
             )
         if found := errors(check_expose(exposure, again)):
-            hints = [found[0].hint] if found[0].hint else []
-            raise Overtaken(f"{found[0]}; nothing was written", hints=hints)
+            raise Overtaken(found)
         yield
 
 
-def _same_filter(before: Snapshot, now: Snapshot) -> bool:
+def _own_filter(snapshot: Snapshot) -> Manifest | None:
+    return next((m for m in snapshot.objects if m["kind"] == "EnvoyFilter"), None)
+
+
+def _same_filter(before: Manifest | None, now: Manifest | None) -> bool:
     """Whether the exposure's own EnvoyFilter is still what it was."""
-    was, is_ = (
-        next((m for m in snapshot.objects if m["kind"] == "EnvoyFilter"), None)
-        for snapshot in (before, now)
-    )
-    return is_ is None if was is None else is_ is not None and not changes_gateway(is_, was)
+    if before is None or now is None:
+        return before is now
+    return not changes_gateway(now, before)
 
 
 @contextmanager

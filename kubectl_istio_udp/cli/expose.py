@@ -17,7 +17,6 @@ from kubectl_istio_udp.cli.applying import (
     tell_changes,
     write_all,
 )
-from kubectl_istio_udp.cli.reserving import decide_until_it_fits, reserve_if_changed
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Exposure,
@@ -163,6 +162,9 @@ def command(
     Run it again to change a setting. Settings that you do not name stay as they are; the defaults
     below are for new exposures. Each change is shown as `old -> new` before it is written.
     """
+    from kubectl_istio_udp.apply.reserving import decide_until_it_fits
+    from kubectl_istio_udp.output.printing import note
+
     check_dns_label(service, "Service")
     if name:
         check_dns_label(name, "exposure")
@@ -170,7 +172,8 @@ def command(
     api = common.connect()
     namespace = common.namespace_of(api)
     decide_until_it_fits(
-        lambda: _decide_and_write(api, (namespace, service, name), settings, gateway, applying)
+        lambda: _decide_and_write(api, (namespace, service, name), settings, gateway, applying),
+        note,
     )
 
 
@@ -277,7 +280,9 @@ def _write(
     api: Api, exposure: Exposure, snapshot: Snapshot, existing: Existing, applying: Applying
 ) -> None:
     from kubectl_istio_udp.apply.changes import change_set
+    from kubectl_istio_udp.apply.reserving import reserved_if_changed
     from kubectl_istio_udp.cluster.leftovers import read_leftovers
+    from kubectl_istio_udp.output.printing import warn
     from kubectl_istio_udp.render.exposure import writes
 
     todo = writes(exposure, applying.manager)
@@ -291,7 +296,7 @@ def _write(
         _wait(api, exposure, todo, applying.seconds, transaction, had_pods)
         _check_not_overtaken(api, exposure.spec)
 
-    guard = reserve_if_changed(api, exposure, snapshot, todo)
+    guard = reserved_if_changed(api, exposure, snapshot, todo, warn)
     write_all(api, changes, applying, wait, _FLAGS, guard)
     if applying.dry_run == "none" and applying.output is None:
         _print_addresses(api, exposure, applying.waits)

@@ -19,9 +19,10 @@ from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, change_set, key_of
 from kubectl_istio_udp.apply.deletion import close_the_way, silenced
+from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
-from kubectl_istio_udp.checks.findings import Finding, errors
+from kubectl_istio_udp.checks.findings import errors
 from kubectl_istio_udp.cluster.gateways import gateway_secret
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
@@ -37,7 +38,6 @@ from kubectl_istio_udp.controller.outcome import (
     refused,
     taken,
 )
-from kubectl_istio_udp.controller.reserving import reserved_and_seen, takes_more
 from kubectl_istio_udp.controller.view import Own, Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
@@ -89,6 +89,8 @@ _CALM_SECONDS = 5.0
 # was replaced for 45 s, until it has drained: with changes every 5 s there would be nine of each.
 _LONGEST_CALM_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
+# A watch that is later than this has broken, and lists again.
+_WATCH_SECONDS = 5.0
 
 
 # A Service that is replaced is deleted and made again. Until this has passed, nothing of its
@@ -543,8 +545,7 @@ class Reconciler:
         spec = exposure.spec
         claims = Claims.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
         with self._deciding:
-            found = self._find_errors(exposure, snapshot, todo)
-            if found:
+            if found := errors(check_expose(exposure, self._seen(exposure, snapshot, todo))):
                 raise Refusal(refused(found, spec))
             self._permit_total(permission, spec)
             self._yield_to_older(wish, spec, claims)
@@ -554,10 +555,7 @@ class Reconciler:
             if not takes_more(spec, self._view.own(spec.key).held):
                 yield
             else:
-                self._fence()
-                with reserved_and_seen(self._api, self._view, spec, self._wrote) as mine:
-                    if found := self._find_errors(exposure, snapshot, todo, mine):
-                        raise Refusal(refused(found, spec))
+                with self._reserved(exposure, snapshot, todo):
                     yield
         except IstioUdpError:
             del self._pending[spec.key]
@@ -565,14 +563,40 @@ class Reconciler:
             raise
         del self._pending[spec.key]
 
-    def _find_errors(
+    @contextmanager
+    def _reserved(
+        self, exposure: Exposure, snapshot: Snapshot, todo: Sequence[Write]
+    ) -> Iterator[None]:
+        """Hold a reservation that `expose` runs see, once the gateway still has room beside theirs.
+
+        Raises:
+            Refusal: another run was faster.
+            Conflict, Unreachable: it cannot be reserved now; to be tried again.
+        """
+        spec = exposure.spec
+
+        def look_again(mine: Reservation) -> Snapshot:
+            self._view.wait_reserved(mine, _WATCH_SECONDS)
+            return self._seen(exposure, snapshot, todo, mine)
+
+        there = self._view.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
+        self._fence()
+        self._wrote("create", "EnvoyFilter")
+        try:
+            with fitting(self._api, exposure, there, look_again):
+                yield
+                self._wrote("delete", "EnvoyFilter")
+        except Overtaken as error:
+            raise Refusal(refused(error.findings, spec)) from error
+
+    def _seen(
         self,
         exposure: Exposure,
         snapshot: Snapshot,
         todo: Sequence[Write],
         mine: Reservation | None = None,
-    ) -> tuple[Finding, ...]:
-        """What `expose` would refuse it for, with what is about to be written counted as there.
+    ) -> Snapshot:
+        """What the checks look at, with what is about to be written counted as there.
 
         Args:
             exposure, snapshot: the decision.
@@ -584,7 +608,7 @@ class Reconciler:
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
         occupancy = self._occupancy(spec, mine)
         others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
-        seen = replace(
+        return replace(
             snapshot,
             claims=occupancy.claims_at(snapshot.gateway, snapshot.mesh, spec),
             size=self._size(snapshot.gateway, others.ports + (len(own.ports) if own else 0)),
@@ -592,7 +616,6 @@ class Reconciler:
             objects=tuple(manifest for manifest in there if manifest),
             exposures=(own,) if own else (),
         )
-        return errors(check_expose(exposure, seen))
 
     def _check_addresses(self, spec: ExposureSpec) -> None:
         """Raise Refusal where another exposure, on its way now, has chosen the same address."""

@@ -34,7 +34,7 @@ from kubectl_istio_udp.model.endpointrules import (
 )
 from kubectl_istio_udp.model.entries import Entry, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Claims
-from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.errors import Unreachable, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
@@ -375,15 +375,26 @@ class View:
         """The EnvoyFilters that may reach a gateway, reservations too."""
         return [found for cache in self.filters.values() for found in cache.values()]
 
-    def wait_reserved(self, mine: Reservation, seconds: float) -> bool:
-        """Wait until the watch has brought a reservation; whether it has in that time."""
+    def wait_reserved(self, mine: Reservation, seconds: float) -> None:
+        """Wait until the watch has brought a reservation.
+
+        A watch brings changes in the API server's order: from then on the cache holds everything
+        that was there before the reservation, and nothing need be read.
+
+        Raises:
+            Unreachable: it has not in that time.
+        """
 
         def there() -> bool:
             found = self.filters[mine.namespace].get(mine.namespace, mine.name)
             return bool(found and found.reservation and found.reservation.uid == mine.uid)
 
         with self._filters_changed:
-            return self._filters_changed.wait_for(there, seconds)
+            if not self._filters_changed.wait_for(there, seconds):
+                raise Unreachable(
+                    f"the watch of EnvoyFilters in namespace {mine.namespace} is more than "
+                    f"{seconds:g}s late"
+                )
 
     def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object under a name that we would use, ours or not (of ServiceEntries ours only)."""

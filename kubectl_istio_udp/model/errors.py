@@ -80,10 +80,6 @@ class Conflict(ClusterError):
     """The object is there already, or is not any more what the request says it was."""
 
 
-class Overtaken(ClusterError):
-    """Others wrote to the gateway while this run decided; nothing was written: decide again."""
-
-
 class Expired(ClusterError):
     """The API server no longer keeps the version that a watch or a list was to go on from."""
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from kubectl_istio_udp.apply.reserving import reserved
-from kubectl_istio_udp.controller import reserving as module
+from kubectl_istio_udp.controller import reconcile as module
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import ExposureSpec, Options
 from kubectl_istio_udp.model.ports import PortRequest

@@ -9,13 +9,17 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from kubectl_istio_udp.apply import reserving
-from kubectl_istio_udp.apply.reserving import fitting, reserved
+from kubectl_istio_udp.apply.reserving import (
+    Overtaken,
+    reserved,
+    reserved_if_changed,
+    takes_more,
+)
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.cluster.existing import find_exposure
 from kubectl_istio_udp.cluster.gateways import GatewayChoice
 from kubectl_istio_udp.cluster.snapshot import read_snapshot
-from kubectl_istio_udp.controller.reserving import takes_more
-from kubectl_istio_udp.model.errors import ClusterError, Conflict, Forbidden, Overtaken
+from kubectl_istio_udp.model.errors import ClusterError, Conflict, Forbidden
 from kubectl_istio_udp.model.exposure import Options
 from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
@@ -204,23 +208,24 @@ def small(fakes):
     fakes.file_limit = "3000\n"
 
 
-def no_tell(text):
-    pytest.fail(text)
+def fitting(api, exposure, snapshot):
+    """What `expose` holds while it writes; that it cannot be deleted would be a failure."""
+    return reserved_if_changed(api, exposure, snapshot, writes(exposure), pytest.fail)
 
 
 def test_the_later_of_two_that_do_not_fit_together_is_not_written(api, server, small):
     """Both decided on the same snapshot; 600 + 600 of 1,000."""
     one, seen_by_one = decided(api, "one", 5301, 600)
     two, seen_by_two = decided(api, "two", 5302, 600)
-    with fitting(api, one, seen_by_one, no_tell):
+    with fitting(api, one, seen_by_one):
         with (
             pytest.raises(Overtaken, match=r"600 sessions .*\[U108\]; nothing was written"),
-            fitting(api, two, seen_by_two, no_tell),
+            fitting(api, two, seen_by_two),
         ):
             pytest.fail("it does not fit")
         write(api, one)
     assert reservations(server) == []
-    with pytest.raises(Overtaken, match="U108"), fitting(api, two, seen_by_two, no_tell):
+    with pytest.raises(Overtaken, match="U108"), fitting(api, two, seen_by_two):
         pytest.fail("it does not fit")
 
 
@@ -236,9 +241,9 @@ def test_two_for_one_port(api, server, fakes):
     one, seen_by_one = decided(api, "one", 5301)
     two, seen_by_two = decided(api, "two", 5301)
     with (
-        fitting(api, one, seen_by_one, no_tell),
+        fitting(api, one, seen_by_one),
         pytest.raises(Overtaken, match=r"5301/UDP of gateway .* is taken by .*U103"),
-        fitting(api, two, seen_by_two, no_tell),
+        fitting(api, two, seen_by_two),
     ):
         pytest.fail("the port is taken")
 
@@ -249,9 +254,9 @@ def test_an_exposure_that_grows_counts_with_what_it_is_to_have(api, server, smal
     old, seen_by_old = decided(api, "old", 5301, 700)
     new, seen_by_new = decided(api, "new", 5302, 600)
     with (
-        fitting(api, old, seen_by_old, no_tell),
+        fitting(api, old, seen_by_old),
         pytest.raises(Overtaken, match="700 of 1000 sessions are reserved"),
-        fitting(api, new, seen_by_new, no_tell),
+        fitting(api, new, seen_by_new),
     ):
         pytest.fail("it does not fit")
 
@@ -261,7 +266,7 @@ def test_one_that_another_run_made_meanwhile_is_not_changed(api, server):
     write(api, decided(api, "one", 5302)[0])
     with (
         pytest.raises(Conflict, match="was modified concurrently by another run"),
-        fitting(api, mine, seen, no_tell),
+        fitting(api, mine, seen),
     ):
         pytest.fail("it would be changed")
 
@@ -274,7 +279,7 @@ def test_many_at_once_never_exceed_what_there_is(api, server, small):
     def go(exposure, snapshot):
         start.wait()
         try:
-            with fitting(api, exposure, snapshot, no_tell):
+            with fitting(api, exposure, snapshot):
                 write(api, exposure)
         except Overtaken:
             return
