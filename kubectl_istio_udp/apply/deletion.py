@@ -3,12 +3,14 @@
 First the way for clients goes (the Services), then the listeners, and only when no gateway pod
 listens any more the clusters and the endpoints behind them. A run that is interrupted can be
 repeated: what is left is in the next run's ChangeSet.
+
+`carry_out` has the order; the command line and the controller hand in how each step is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
 from kubectl_istio_udp.cluster.leftovers import Leftovers
@@ -38,7 +40,7 @@ def delete_existing(
     leftovers: Leftovers,
     *,
     timeout: float,
-    dry_run: bool,
+    dry_run: str,
     report: Report,
 ) -> tuple[str, ...]:
     """Delete one exposure, response or access log, with everything that was left of it.
@@ -55,12 +57,12 @@ def delete_existing(
     Raises:
         Forbidden, Unreachable, ClusterError: the same command deletes what is left.
     """
-    changes = deletion_of(existing, leftovers)
+    changes = _deletion_of(existing, leftovers)
     warnings = [_RECONNECTS] if existing.kind is Kind.ACCESS_LOG else []
     return (*warnings, *remove(api, changes, timeout=timeout, dry_run=dry_run, report=report))
 
 
-def deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
+def _deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
     """The ChangeSet that deletes one exposure, response or access log."""
     key = (existing.namespace, existing.name)
     if existing.kind is not Kind.EXPOSURE:
@@ -69,16 +71,57 @@ def deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
     return change_set(existing.kind, key, objects, leftovers.services)
 
 
+class Remover(Protocol):
+    """How a loop carries out the steps of a removal: with requests, or fenced, or only told."""
+
+    def delete(self, manifest: Manifest) -> None:
+        """Delete an object."""
+
+    def release(self, release: Release) -> None:
+        """Take the exposure's ports off a Service that others keep."""
+
+    def drain(self, envoy_filter: Manifest) -> float:
+        """End the listeners of an EnvoyFilter.
+
+        Returns:
+            The seconds until the gateways must have done so; 0 if they have.
+        """
+
+
+def carry_out(changes: ChangeSet, remover: Remover) -> float:
+    """Delete and release what a ChangeSet says, in the one order that is safe.
+
+    Args:
+        changes: what to remove; its writes are not looked at.
+        remover: carries out each step.
+
+    Returns:
+        The seconds after which to call it again with what is left then; 0 when all is removed.
+    """
+    services = [manifest for manifest in changes.delete if manifest["kind"] == "Service"]
+    others = [manifest for manifest in changes.delete if manifest["kind"] != "Service"]
+    for service in services:
+        remover.delete(service)
+    for release in changes.release:
+        remover.release(release)
+    filters = [manifest for manifest in others if manifest["kind"] == "EnvoyFilter"]
+    if left := max(map(remover.drain, filters), default=0.0):
+        return left
+    for manifest in others:
+        remover.delete(manifest)
+    return 0.0
+
+
 def remove(
-    api: Api, changes: ChangeSet, *, timeout: float, dry_run: bool, report: Report
+    api: Api, changes: ChangeSet, *, timeout: float, dry_run: str, report: Report
 ) -> tuple[str, ...]:
-    """Delete and release what a ChangeSet says.
+    """Delete and release what a ChangeSet says, and wait for the gateways in between.
 
     Args:
         api: the cluster.
         changes: what to remove; its writes are not looked at.
         timeout: seconds to wait for the gateways to drop the listeners; 0 does not wait.
-        dry_run: ask the server, change nothing.
+        dry_run: none; client to report only; server to ask the server and change nothing.
         report: called with kind, namespace and name of each object that went.
 
     Returns:
@@ -87,32 +130,38 @@ def remove(
     Raises:
         Forbidden, Unreachable, ClusterError: the same command removes what is left.
     """
-    warnings: list[str] = []
-    services, others = close_the_way(changes)
-    for service in services:
-        _delete(api, service, dry_run=dry_run, report=report)
-    for release in changes.release:
-        api.apply(
-            release.manifest, before=release.service, manager=release.manager, dry_run=dry_run
-        )
-        report("Service", release.namespace, released_name(release))
-    for manifest in others:
-        if timeout and not dry_run:
-            warnings += _silence(api, manifest, timeout)
-    for manifest in others:
-        _delete(api, manifest, dry_run=dry_run, report=report)
-    return tuple(warnings)
+    remover = _AtOnce(api, timeout, dry_run, report)
+    carry_out(changes, remover)
+    return tuple(remover.warnings)
 
 
-def close_the_way(changes: ChangeSet) -> tuple[list[Manifest], list[Manifest]]:
-    """The objects to delete: those by which clients come in, which go first, and the others."""
-    services = [manifest for manifest in changes.delete if manifest["kind"] == "Service"]
-    return services, [manifest for manifest in changes.delete if manifest["kind"] != "Service"]
+class _AtOnce:
+    """Deletes by one request after the other, and waits for the gateways where it must."""
 
+    def __init__(self, api: Api, timeout: float, dry_run: str, report: Report) -> None:
+        self._api, self._timeout, self._dry_run, self._report = api, timeout, dry_run, report
+        self.warnings: list[str] = []
 
-def released_name(release: Release) -> str:
-    """A Service that loses its ports of ours, in words."""
-    return f"{release.name} (UDP ports of the exposure)"
+    def delete(self, manifest: Manifest) -> None:
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        place = (kind, metadata["namespace"], metadata["name"])
+        if self._dry_run == "client" or self._api.delete(*place, dry_run=self._dry_run != "none"):
+            self._report(*place)
+
+    def release(self, release: Release) -> None:
+        if self._dry_run != "client":
+            self._api.apply(
+                release.manifest,
+                before=release.service,
+                manager=release.manager,
+                dry_run=self._dry_run != "none",
+            )
+        self._report("Service", release.namespace, f"{release.name} (UDP ports of the exposure)")
+
+    def drain(self, envoy_filter: Manifest) -> float:
+        if self._timeout and self._dry_run == "none":
+            self.warnings += _silence(self._api, envoy_filter, self._timeout)
+        return 0.0
 
 
 def silenced(manifest: Manifest, manager: str) -> Write | None:
@@ -160,9 +209,3 @@ def _silence(api: Api, manifest: Manifest, timeout: float) -> list[str]:
 
 def _listeners(manifest: Manifest) -> list[str]:
     return sorted(Claims.from_object(manifest).listeners)
-
-
-def _delete(api: Api, manifest: Manifest, *, dry_run: bool, report: Report) -> None:
-    metadata = manifest["metadata"]
-    if api.delete(manifest["kind"], metadata["namespace"], metadata["name"], dry_run=dry_run):
-        report(manifest["kind"], metadata["namespace"], metadata["name"])

@@ -12,7 +12,6 @@ from kubectl_istio_udp.cli.applying import (
     applying_options,
     refuse_or_tell,
     tell_changes,
-    tell_removed,
     write_all,
 )
 from kubectl_istio_udp.model.accesslog import Direction, Reach
@@ -168,21 +167,18 @@ def _place(
 
 
 def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
-    from kubectl_istio_udp.apply.deletion import delete_existing, deletion_of
+    from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.existing import get_existing
     from kubectl_istio_udp.cluster.leftovers import Leftovers
     from kubectl_istio_udp.output import printing
 
     for existing in get_existing(api, namespace, [f"accesslog/{name}"]):
-        if applying.dry_run == "client":
-            tell_removed(deletion_of(existing, Leftovers()), applying.dry_run)
-            continue
         warnings = delete_existing(
             api,
             existing,
             Leftovers(),
             timeout=0,
-            dry_run=applying.dry_run == "server",
+            dry_run=applying.dry_run,
             report=lambda kind, _, name: click.echo(
                 printing.deleted_line(kind, name, applying.dry_run)
             ),

@@ -171,7 +171,7 @@ def write_all(
     ensure_accepted([write.manifest for write in todo], applying.validate, flags)
     if applying.dry_run == "client":
         _show([(write, "serverside-applied") for write in todo], applying, [])
-        tell_removed(changes, applying.dry_run, err=applying.output is not None)
+        _remove(api, changes, applying)
         return
     done: list[tuple[Write, str]] = []
     manifests: list[Mapping[str, Any]] = []
@@ -204,7 +204,7 @@ def _remove(api: Api, changes: ChangeSet, applying: Applying) -> None:
             api,
             changes,
             timeout=applying.seconds,
-            dry_run=applying.dry_run == "server",
+            dry_run=applying.dry_run,
             report=lambda kind, _, name: click.echo(
                 printing.deleted_line(kind, name, applying.dry_run),
                 err=applying.output is not None,
@@ -218,19 +218,6 @@ def _remove(api: Api, changes: ChangeSet, applying: Applying) -> None:
         raise
     for text in warnings:
         printing.warn(text)
-
-
-def tell_removed(changes: ChangeSet, dry_run: str, *, err: bool = False) -> None:
-    """Kubectl's line for each object that a ChangeSet would delete or release."""
-    from kubectl_istio_udp.apply.deletion import released_name
-    from kubectl_istio_udp.output import printing
-
-    gone = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in changes.delete]
-    # As `remove` does it: the ports right after the Services.
-    services = sum(kind == "Service" for kind, _ in gone)
-    released = [("Service", released_name(release)) for release in changes.release]
-    for kind, name in (*gone[:services], *released, *gone[services:]):
-        click.echo(printing.deleted_line(kind, name, dry_run), err=err)
 
 
 def kept_while_waiting(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.applying import tell_removed
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, UsageError
 from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
@@ -55,7 +54,7 @@ def command(
     that belong to them. Of an exposure it deletes the Service for clients first, then listeners,
     clusters and endpoints.
     """
-    from kubectl_istio_udp.apply.deletion import delete_existing, deletion_of
+    from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.controllers import is_still_declared
     from kubectl_istio_udp.output import printing
 
@@ -73,9 +72,6 @@ def command(
     for existing in found:
         if existing in declared:
             continue
-        if dry_run == "client":
-            tell_removed(deletion_of(existing, leftovers), dry_run)
-            continue
         again = f"to delete the rest: kubectl istio-udp delete -n {namespace} {existing.ref}"
         try:
             warnings = delete_existing(
@@ -83,7 +79,7 @@ def command(
                 existing,
                 leftovers,
                 timeout=timeout.seconds if wait else 0,
-                dry_run=dry_run == "server",
+                dry_run=dry_run,
                 report=lambda kind, _, name: click.echo(printing.deleted_line(kind, name, dry_run)),
             )
         except KeyboardInterrupt:

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_istio_udp.apply.changes import ChangeSet, change_set, key_of
-from kubectl_istio_udp.apply.deletion import close_the_way, silenced
+from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set, key_of
+from kubectl_istio_udp.apply.deletion import carry_out, silenced
 from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
@@ -306,15 +306,15 @@ class Reconciler:
         if kinds - {"ServiceEntry"}:
             with self._decided(wish, permission, exposure, snapshot, todo):
                 for write in differing:
-                    self._apply(write)
+                    self.apply(write)
                     # Now, since a later write may fail. One that failed is tried again when its
                     # back-off says so.
                     if write.kind == "EnvoyFilter":
                         self._calm[wish.key] = _Calm.after(self._calm.get(wish.key), self._clock())
         else:
             self._apply_all(differing)
-        self._remove(self._changes(own, todo))
-        return self._exposed(exposure, snapshot)
+        again = self._remove(wish.key, self._changes(own, todo))
+        return replace(self._exposed(exposure, snapshot), again=again)
 
     def _exposed(self, exposure: Exposure, snapshot: Snapshot) -> Outcome:
         """That it is exposed, or what there is to say of it."""
@@ -678,7 +678,7 @@ class Reconciler:
             write = Write(manifest, manager)
             write = marked(write) if manager == MANAGER else write
             if ObjectRef.of(manifest) in there and not self._is_so(write):
-                self._apply(write)
+                self.apply(write)
         return 0.0
 
     def _mend(self, own: Own, rules: EndpointRules, manager: str) -> bool:
@@ -714,7 +714,7 @@ class Reconciler:
         kept = {write.key for write in wanted}
         for entry in existing.all_of("ServiceEntry"):
             if key_of(entry) not in kept:
-                self._delete(entry)
+                self.delete(entry)
         return True
 
     def _now(self, spec: ExposureSpec, rules: EndpointRules) -> Exposure:
@@ -751,14 +751,7 @@ class Reconciler:
             self._missed.pop(key, None)
             self._emptied.pop(key, None)
             return Outcome(GONE)
-        changes = self._changes(own, ())
-        services, others = close_the_way(changes)
-        self._remove(replace(changes, delete=tuple(services)))
-        left = max((self._silence(key, manifest) for manifest in others), default=0.0)
-        if left > 0:
-            return Outcome(LEAVING, again=left)
-        self._remove(ChangeSet(delete=tuple(others)))
-        return Outcome(LEAVING)
+        return Outcome(LEAVING, again=self._remove(key, self._changes(own, ())))
 
     def _changes(self, own: Own, todo: Sequence[Write]) -> ChangeSet:
         """What differs from what is wanted, whoever left it there, and when."""
@@ -768,27 +761,19 @@ class Reconciler:
             existing.kind, key, existing.objects, self._view.patched_services(key), todo
         )
 
-    def _remove(self, changes: ChangeSet) -> None:
-        """Delete and release what a ChangeSet says, the way for clients first."""
-        services, others = close_the_way(changes)
-        for manifest in services:
-            self._delete(manifest)
-        for release in changes.release:
-            self._apply(Write(release.manifest, release.manager, whole=False))
-        for manifest in others:
-            self._delete(manifest)
+    def _remove(self, key: Key, changes: ChangeSet) -> float | None:
+        """Remove what a ChangeSet says; the seconds after which to go on, None when all is gone."""
+        return carry_out(changes, _Remover(self, key)) or None
 
-    def _silence(self, key: Key, envoy_filter: Manifest) -> float:
+    def drain(self, key: Key, envoy_filter: Manifest) -> float:
         """End the listeners; the seconds until the gateways have done so."""
-        if envoy_filter["kind"] != "EnvoyFilter":
-            return 0.0
         write = silenced(envoy_filter, MANAGER)
         if write is not None:
-            self._apply(write)
+            self.apply(write)
             self._silent[key] = self._clock() + _LISTENER_SECONDS
         # Whoever led before may have ended them just now.
         until = self._silent.setdefault(key, self._clock() + _LISTENER_SECONDS)
-        return until - self._clock()
+        return max(0.0, until - self._clock())
 
     def _calm_left(self, key: Key) -> float:
         """Seconds for which an exposure's part of the gateway has to stay as it is."""
@@ -802,9 +787,9 @@ class Reconciler:
 
     def _apply_all(self, todo: Iterable[Write]) -> None:
         for write in todo:
-            self._apply(write)
+            self.apply(write)
 
-    def _apply(self, write: Write) -> None:
+    def apply(self, write: Write) -> None:
         """Server-side apply: of a new object, or of exactly the one that was seen."""
         there = self._view.find(write.kind, write.namespace, write.name)
         manifest = dict(write.manifest)
@@ -820,7 +805,8 @@ class Reconciler:
         )
         self._view.learn(applied.manifest)
 
-    def _delete(self, manifest: Manifest) -> None:
+    def delete(self, manifest: Manifest) -> None:
+        """Delete an object, as the leader."""
         self._fence()
         self._wrote("delete", manifest["kind"])
         metadata = manifest["metadata"]
@@ -830,6 +816,23 @@ class Reconciler:
     def _fence(self) -> None:
         if not self._may_write():
             raise NotLeading("another replica leads")
+
+
+@dataclass(frozen=True)
+class _Remover:
+    """Removes as the leader, and asks to be called again instead of waiting."""
+
+    reconciler: Reconciler
+    key: Key
+
+    def delete(self, manifest: Manifest) -> None:
+        self.reconciler.delete(manifest)
+
+    def release(self, release: Release) -> None:
+        self.reconciler.apply(Write(release.manifest, release.manager, whole=False))
+
+    def drain(self, envoy_filter: Manifest) -> float:
+        return self.reconciler.drain(self.key, envoy_filter)
 
 
 def _taken(spec: ExposureSpec) -> tuple[int, int]:

@@ -177,7 +177,7 @@ def test_what_was_there_already_is_not_taken_back(api, server):
 
 def test_a_dry_run_writes_nothing(api, server):
     before = server.state()
-    assert write_all(api, todo(), dry_run=True) == ["created"] * 3
+    assert write_all(api, todo(), dry_run="server") == ["created"] * 3
     assert server.state() == before
     assert server.writes() == []
 
@@ -207,7 +207,7 @@ def test_the_gateways_service_keeps_all_else(api, server):
 # -- deleting -----------------------------------------------------------------------------------
 
 
-def delete(api, *, timeout=5.0, dry_run=False):
+def delete(api, *, timeout=5.0, dry_run="none"):
     reported = []
     (existing,) = list_exposures(api)
     warnings = delete_existing(
@@ -279,7 +279,7 @@ def test_without_waiting_no_gateway_is_asked(api, server, fakes):
 def test_a_dry_run_deletes_nothing(api, server, fakes):
     write_all(api, todo())
     before = server.state()
-    reported, _ = delete(api, dry_run=True)
+    reported, _ = delete(api, dry_run="server")
     assert len(reported) == 3
     assert server.state() == before
 
@@ -331,7 +331,7 @@ def test_an_interrupted_deletion_leaves_what_can_be_deleted(api, server, fakes):
 # -- what is no longer wanted ---------------------------------------------------------------------
 
 
-def changed(api, before, after, dry_run=False):
+def changed(api, before, after, dry_run="none"):
     """Write one exposure, then another in its place; what was removed."""
     write_all(api, before)
     (existing,) = list_exposures(api)
@@ -379,7 +379,7 @@ def test_takes_away_what_is_no_longer_wanted(api, server, before, after, gone):
 
 
 def test_a_dry_run_removes_nothing(api, server):
-    gone = changed(api, todo(), todo(discovery=Discovery.STATIC), dry_run=True)
+    gone = changed(api, todo(), todo(discovery=Discovery.STATIC), dry_run="server")
     assert gone == (("ServiceEntry", NAME),)
     assert ENTRY in server.there()
 

@@ -21,6 +21,8 @@ ONLY_IN = {
     # Whether a gateway still has what was decided, once that is reserved.
     "reserved": {"apply/reserving.py"},
     "read_again": {"apply/reserving.py"},
+    # The order of a removal; each loop hands in how a step is done.
+    "carry_out": {"apply/deletion.py", "controller/reconcile.py"},
     "read_reservation": {"state/occupancy.py", "apply/reserving.py", "cluster/leftovers.py"},
 }
 

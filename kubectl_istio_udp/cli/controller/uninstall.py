@@ -57,7 +57,7 @@ def command(
             existing,
             leftovers,
             timeout=timeout.seconds,
-            dry_run=asked,
+            dry_run=dry_run,
             report=lambda kind, _, name: report(kind, name),
         )
         for text in warnings:
