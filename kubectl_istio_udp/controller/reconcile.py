@@ -66,7 +66,7 @@ from kubectl_istio_udp.model.reasons import (
     NOT_TAKEN,
 )
 from kubectl_istio_udp.model.service import IPV4, IPV6, MOST_ENDPOINTS, Service
-from kubectl_istio_udp.model.sessions import FEW_SESSIONS, automatic_sessions
+from kubectl_istio_udp.model.sessions import SessionLimit, SessionRoom
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
@@ -383,23 +383,32 @@ class Reconciler:
             mesh=view.mesh(gateway.control_plane),
             namespaces=view.labels_of({service.namespace, gateway.ref.namespace}),
             file_limit=self._file_limit,
+            exposures=(own.held,) if own.held else (),
             before=own.held,
             entries=view.summaries(),
             rules=self._rules(service.namespace),
             secret=gateway_secret(gateway),
         )
-        request = replace(
-            request, discovery=asked, automatic_sessions=request.expect_rate is not None
-        )
-        planned = plan(request, snapshot).exposure
-        self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=True))
+        planned = plan(
+            replace(request, discovery=asked), snapshot, self._room(wish.key, permission, gateway)
+        ).exposure
+        chosen = request.automatic_sessions and request.expect_rate is None
+        self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=chosen))
         exposure = _steady(planned, service)
-        sessions = self._sessions(wish, permission, own, exposure, gateway)
-        options = replace(exposure.spec.options, max_sessions=sessions)
-        spec = replace(exposure.spec, options=options)
-        if own.spec is not None and own.spec == spec:
-            spec = own.spec  # which has its JSON at hand
-        return _Facts(replace(exposure, spec=spec), snapshot)
+        if own.spec is not None and own.spec == exposure.spec:
+            exposure = replace(exposure, spec=own.spec)  # which has its JSON at hand
+        return _Facts(exposure, snapshot)
+
+    def _room(self, key: Key, permission: Permission, gateway: Gateway) -> SessionRoom:
+        """What decides how many sessions an exposure gets when its Service names no number."""
+
+        def elsewhere() -> int:
+            root = self._view.mesh(gateway.control_plane).root_namespace
+            return self._occupancy(key).usage(gateway, root, key).sessions
+
+        left = permission.total_sessions - self._in_namespace(key)[1]
+        limit = None if permission.everything else SessionLimit(permission.sessions, left)
+        return SessionRoom(self._file_limit, elsewhere, stays=True, limit=limit)
 
     def _emptied_left(self, spec: ExposureSpec) -> float:
         """Seconds for which the listed addresses of a Service without any EndpointSlice are kept.
@@ -452,40 +461,12 @@ class Reconciler:
         free = permission.everything or Discovery.SELECTOR in permission.discoveries
         return Discovery.ENDPOINTS if listed or not free else None
 
-    def _sessions(
-        self,
-        wish: Wish,
-        permission: Permission,
-        own: Own,
-        exposure: Exposure,
-        gateway: Gateway,
-    ) -> int:
-        """How many sessions a port gets: as wished for, as before, or what there is room for."""
-        asked = wish.request
-        if not asked.automatic_sessions or asked.expect_rate is not None:
-            self._permit(permission, Use.of_spec(exposure.spec))
-            return exposure.spec.options.max_sessions
-        spec, ports = own.held, len(exposure.spec.ports)
-        left = permission.total_sessions - self._in_namespace(exposure.spec)[1]
-        if spec is not None and len(spec.ports) == ports:
-            found = spec.options.max_sessions
-        else:
-            root = self._view.mesh(gateway.control_plane).root_namespace
-            elsewhere = self._occupancy(exposure.spec).usage(gateway, root, exposure.spec.key)
-            found = automatic_sessions(self._file_limit, elsewhere.sessions, ports, None)
-            # Half, so that the namespace's next exposure finds some too.
-            left = max(left // 2, min(left, FEW_SESSIONS))
-        if permission.everything:
-            return found
-        # Kept numbers too: less may be allowed now.
-        return max(1, min(found, permission.sessions, left // ports))
-
-    def _in_namespace(self, spec: ExposureSpec) -> tuple[int, int]:
+    def _in_namespace(self, key: Key) -> tuple[int, int]:
         """The ports and the sessions of the namespace's other exposures, at all gateways."""
-        found = {each.key: each for each in self._view.in_namespace(spec.namespace)}
+        found = {each.key: each for each in self._view.in_namespace(key[0])}
         pending = self._pending.copy().items()
-        found |= {key: each.spec for key, each in pending if key[0] == spec.namespace}
-        found.pop(spec.key, None)
+        found |= {other: each.spec for other, each in pending if other[0] == key[0]}
+        found.pop(key, None)
         taken = [_taken(each) for each in found.values()]
         return sum(ports for ports, _ in taken), sum(sessions for _, sessions in taken)
 
@@ -497,7 +478,12 @@ class Reconciler:
         before = _taken(there) if there else (0, 0)
         most = (permission.total_ports, permission.total_sessions)
         rows = zip(
-            ("ports", "sessions"), _taken(spec), before, self._in_namespace(spec), most, strict=True
+            ("ports", "sessions"),
+            _taken(spec),
+            before,
+            self._in_namespace(spec.key),
+            most,
+            strict=True,
         )
         for what, now, had, others, limit in rows:
             if now > had and others + now > limit:
@@ -511,9 +497,9 @@ class Reconciler:
                     )
                 )
 
-    def _occupancy(self, spec: ExposureSpec, mine: Reservation | None = None) -> Occupancy:
+    def _occupancy(self, key: Key, mine: Reservation | None = None) -> Occupancy:
         """What others have of gateways, decided exposures that are not written yet included."""
-        pending = [each for key, each in self._pending.copy().items() if key != spec.key]
+        pending = [each for other, each in self._pending.copy().items() if other != key]
         return Occupancy(self._view.all_filters(), mine, pending)
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
@@ -606,7 +592,7 @@ class Reconciler:
         view, spec = self._view, exposure.spec
         own = view.own(spec.key).held
         there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
-        occupancy = self._occupancy(spec, mine)
+        occupancy = self._occupancy(spec.key, mine)
         others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
         return replace(
             snapshot,

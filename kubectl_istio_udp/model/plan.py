@@ -34,7 +34,7 @@ from kubectl_istio_udp.model.service import (
 )
 from kubectl_istio_udp.model.sessions import (
     MOST_USEFUL_SESSIONS,
-    automatic_sessions,
+    SessionRoom,
     sessions_for_rate,
 )
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -109,8 +109,13 @@ class Plan:
     reason: str | None
 
 
-def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
-    """Decide ports and discovery of an exposure.
+def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = None) -> Plan:
+    """Decide ports, discovery and sessions of an exposure.
+
+    Args:
+        request: what is asked for.
+        snapshot: what there is.
+        room: what decides about sessions; None takes the snapshot's.
 
     Raises:
         UsageError: the Service has no UDP port, or lacks the one asked for, or what was asked
@@ -132,7 +137,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot) -> Plan:
         ports=ports,
         gateway=gateway.ref,
         discovery=discovery,
-        options=_with_sessions(request, snapshot, len(ports)),
+        options=_with_sessions(request, snapshot, room, len(ports)),
     )
     spec = replace(spec, entries=_entries(spec, snapshot, endpoints))
     exposure = Exposure(
@@ -228,16 +233,18 @@ def _listed(endpoints: tuple[Endpoint, ...]) -> frozenset[tuple[str, bool, bool]
     return frozenset((e.address, e.ready, e.serving and e.terminating) for e in endpoints)
 
 
-def _with_sessions(request: ExposeRequest, snapshot: Snapshot, ports: int) -> Options:
+def _with_sessions(
+    request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None, ports: int
+) -> Options:
     if request.expect_rate is not None:
         idle = request.options.idle_timeout.seconds
         return replace(request.options, max_sessions=sessions_for_rate(request.expect_rate, idle))
     if not request.automatic_sessions:
         return request.options
+    room = room or SessionRoom(snapshot.file_limit, lambda: snapshot.others.sessions)
     own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
-    kept = own[0].options.max_sessions if own else None
-    sessions = automatic_sessions(snapshot.file_limit, snapshot.others.sessions, ports, kept)
-    return replace(request.options, max_sessions=sessions)
+    before = (len(own[0].ports), own[0].options.max_sessions) if own else None
+    return replace(request.options, max_sessions=room.granted(ports, before))
 
 
 def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int, ServicePort], ...]:

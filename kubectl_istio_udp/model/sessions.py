@@ -13,6 +13,8 @@ docs/limits.md says why a new exposure gets a sixteenth of what is left.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 # What a gateway needs files for beside UDP sessions: TCP connections both ways, listeners, logs.
 RESERVED_FILES = 2_000
@@ -61,6 +63,60 @@ def automatic_sessions(file_limit: int | None, elsewhere: int, ports: int, kept:
         return kept
     useful = max(0, min(budget(limit), MOST_USEFUL_SESSIONS) - elsewhere)
     return max(1, useful // _NEW_PART // ports, min(_LEAST_SESSIONS, free // ports))
+
+
+@dataclass(frozen=True)
+class SessionLimit:
+    """What a namespace allows, beside what the gateway has room for.
+
+    Attributes:
+        per_port: the most that one port may have.
+        left: what all ports of an exposure may have together, beside the namespace's others.
+    """
+
+    per_port: int
+    left: int
+
+
+@dataclass(frozen=True)
+class SessionRoom:
+    """What decides how many sessions an exposure gets when nobody names a number.
+
+    Attributes:
+        file_limit: how many files the gateway's Envoy may open; None where that is not known.
+        elsewhere: gives the sessions of the gateway's other exposures, over all of their ports;
+            called only if the answer depends on it.
+        stays: whether a number stays while the exposure has as many ports, even if the gateway has
+            less room by now. For the controller, which decides whenever anything changes: a number
+            that changes replaces the cluster and ends its sessions.
+        limit: what the namespace allows; None where everything is allowed.
+    """
+
+    file_limit: int | None
+    elsewhere: Callable[[], int]
+    stays: bool = False
+    limit: SessionLimit | None = None
+
+    def granted(self, ports: int, before: tuple[int, int] | None) -> int:
+        """The sessions that each port gets.
+
+        Args:
+            ports: how many ports the exposure is to have.
+            before: how many ports and how many sessions for each it has; None for a new one.
+        """
+        kept = before[1] if before else None
+        if self.stays and before is not None and before[0] == ports:
+            found = before[1]
+        else:
+            found = automatic_sessions(self.file_limit, self.elsewhere(), ports, kept)
+        if self.limit is None:
+            return found
+        left = self.limit.left
+        if found != kept:
+            # Half, so that the namespace's next exposure finds some too.
+            left = max(left // 2, min(left, FEW_SESSIONS))
+        # Kept numbers too: less may be allowed now.
+        return max(1, min(found, self.limit.per_port, left // ports))
 
 
 def sessions_for_rate(rate: float, idle_seconds: float) -> int:

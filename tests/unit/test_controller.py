@@ -227,6 +227,20 @@ def test_drift_is_repaired(running: Running, kind: str) -> None:
     )
 
 
+def test_another_port_leaves_the_sessions_of_the_others(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `expose`: another number would replace the cluster and end its sessions."""
+    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.0)
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    before = running.spec().options.max_sessions
+    running.server.put(wished(ports="5300:53,5301:53"))
+    until(lambda: len(running.spec().ports) == 2)
+    assert running.spec().options.max_sessions == before
+
+
 def test_who_flips_an_annotation_does_not_shake_the_gateway(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

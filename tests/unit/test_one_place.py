@@ -18,6 +18,9 @@ ONLY_IN = {
     # What is taken of a gateway.
     "counted": {"state/occupancy.py"},
     "GatewayUsage.of": {"state/occupancy.py"},
+    # How many sessions an exposure gets.
+    "automatic_sessions": {"model/sessions.py"},
+    "sessions_for_rate": {"model/plan.py"},
     # Whether a gateway still has what was decided, once that is reserved.
     "reserved": {"apply/reserving.py"},
     "read_again": {"apply/reserving.py"},

@@ -12,6 +12,8 @@ from kubectl_istio_udp.model.plan import rate
 from kubectl_istio_udp.model.sessions import (
     MOST_USEFUL_SESSIONS,
     RESERVED_FILES,
+    SessionLimit,
+    SessionRoom,
     automatic_sessions,
     budget,
     room,
@@ -139,3 +141,28 @@ def test_an_exposure_that_is_changing_counts_once_with_the_larger_number():
     for specs in ((small, large), (large, small)):
         found = GatewayUsage.of(gateway, "istio-system", specs)
         assert found.holders == (Holder(small.key, 1, 9),)
+
+
+def fails() -> int:
+    pytest.fail("nothing depends on the gateway's other exposures")
+
+
+@pytest.mark.parametrize(
+    ("room_", "ports", "before", "expected"),
+    [
+        # A number stays as long as it fits: also with another port, whoever asks.
+        (SessionRoom(SMALL, lambda: 0), 2, (1, 500), 500),
+        (SessionRoom(SMALL, lambda: 0, stays=True), 2, (1, 500), 500),
+        # Who decides whenever anything changes keeps it although others took the room since.
+        (SessionRoom(SMALL, lambda: 18_000), 1, (1, 500), 1),
+        (SessionRoom(SMALL, fails, stays=True), 1, (1, 500), 500),
+        (SessionRoom(SMALL, lambda: 18_000, stays=True), 2, (1, 500), 1),
+        # What the namespace is allowed: half of it for a new one, all for what is there.
+        (SessionRoom(SMALL, lambda: 0, limit=SessionLimit(4_000, 1_000)), 1, None, 500),
+        (SessionRoom(SMALL, lambda: 0, limit=SessionLimit(300, 1_000)), 1, None, 300),
+        (SessionRoom(SMALL, lambda: 0, limit=SessionLimit(4_000, 1_000)), 2, (1, 500), 500),
+        (SessionRoom(SMALL, fails, stays=True, limit=SessionLimit(4_000, 600)), 2, (2, 500), 300),
+    ],
+)
+def test_the_sessions_that_are_granted(room_, ports, before, expected):
+    assert room_.granted(ports, before) == expected
