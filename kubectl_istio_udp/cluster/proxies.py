@@ -1,17 +1,14 @@
-"""What a gateway's own Envoy says it has: asked by exec at its admin interface.
-
-`pilot-agent request GET PATH` works in distroless images, where there is no shell.
-"""
+"""What a gateway's own Envoy says it has; and what only a command in its container can tell."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from kubectl_istio_udp.cluster.admin import Admin
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
@@ -22,9 +19,9 @@ from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus, r
 from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
 from kubectl_istio_udp.model.snapshot import BoundListener
 
-# One question to an admin interface on the same host takes milliseconds; the rest is exec, which
-# took more than 10 s on a machine of two cores with twenty runs of `expose` at once (measured).
-_ADMIN_SECONDS = 30.0
+# Exec alone took more than 10 s on a machine of two cores with twenty runs of `expose` at once
+# (measured).
+_EXEC_SECONDS = 30.0
 # istiod's names for the UDP listeners that it makes itself, for HTTP/3.
 _ISTIOD_UDP = "udp_"
 # istiod's names for its listeners: udp_0.0.0.0_8443, 0.0.0.0_8080, 10.0.0.1_80.
@@ -44,18 +41,46 @@ def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
     """The listeners of a gateway pod's Envoy.
 
     Raises:
-        Forbidden: no permission to exec there.
+        Forbidden: no permission to ask it.
         ClusterError: it did not answer.
     """
-    data = _ask(api, namespace, pod, "listeners?format=json")
+    with Admin(api, namespace, pod) as admin:
+        return _listeners(admin, pod)
+
+
+def listeners_and_size(
+    api: Api, namespace: str, pod: str
+) -> tuple[tuple[BoundListener, ...], ProxySize | None]:
+    """The listeners of a gateway pod's Envoy, and its size, over one connection.
+
+    The size is None where its stats leave it out.
+
+    Raises:
+        Forbidden: no permission to ask it.
+        ClusterError: it did not answer.
+    """
+    with Admin(api, namespace, pod) as admin:
+        return _listeners(admin, pod), _size(admin)
+
+
+def _listeners(admin: Admin, pod: str) -> tuple[BoundListener, ...]:
     found = []
-    for status in data.get("listener_statuses") or ():
+    for status in admin.get("listeners?format=json").get("listener_statuses") or ():
         address = (status.get("local_address") or {}).get("socket_address") or {}
         if "port_value" in address:
             name = status["name"]
             protocol = "UDP" if name.startswith(_ISTIOD_UDP) else "TCP"
             found.append(BoundListener(name, address["port_value"], protocol, pod))
     return tuple(found)
+
+
+def _size(admin: Admin) -> ProxySize | None:
+    names = ("server.concurrency", "cluster_manager.active_clusters")
+    pattern = "|".join(name.replace(".", "[.]") for name in names)
+    stats = admin.get(f"stats?format=json&filter=^({pattern})$").get("stats") or ()
+    found = {stat.get("name"): stat.get("value") for stat in stats}
+    workers, clusters = (found.get(name) for name in names)
+    return None if workers is None or clusters is None else ProxySize(int(workers), int(clusters))
 
 
 def with_protocols(
@@ -96,44 +121,40 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
         ClusterError: exec failed.
     """
     command = ["sh", "-c", _FILE_LIMIT]
-    result = api.exec(namespace, pod, PROXY_CONTAINER, command, _ADMIN_SECONDS)
+    result = api.exec(namespace, pod, PROXY_CONTAINER, command, _EXEC_SECONDS)
     word = result.stdout.strip()
     if word == "unlimited":
         return _UNLIMITED
     return int(word) if word.isdigit() else None
 
 
-def size(api: Api, namespace: str, pod: str) -> ProxySize | None:
-    """The workers and clusters of a gateway pod's Envoy; None where its stats leave them out.
-
-    Raises:
-        Forbidden: no permission to exec there.
-        ClusterError: it did not answer.
-    """
-    names = ("server.concurrency", "cluster_manager.active_clusters")
-    pattern = "|".join(name.replace(".", "[.]") for name in names)
-    stats = _ask(api, namespace, pod, f"stats?format=json&filter=^({pattern})$").get("stats") or ()
-    found = {stat.get("name"): stat.get("value") for stat in stats}
-    workers, clusters = (found.get(name) for name in names)
-    return None if workers is None or clusters is None else ProxySize(int(workers), int(clusters))
-
-
-def proxy_state(
-    api: Api, namespace: str, pod: str, prefix: str, *, hosts: bool = True
-) -> ProxyState:
+def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
     """What a gateway pod's Envoy has under a prefix of names.
 
     Args:
         api: the cluster.
         namespace, pod: the gateway pod.
         prefix: what the names of the listeners and clusters begin with.
-        hosts: whether to ask for the clusters' hosts too (a second question).
 
     Raises:
         Forbidden, ClusterError: it could not be asked.
     """
     pattern = f"{prefix}.*"
-    dump = _ask(api, namespace, pod, f"config_dump?name_regex={pattern}")
+    with Admin(api, namespace, pod) as admin:
+        found = _resources(admin.get(f"config_dump?name_regex={pattern}"))
+        addresses = {}
+        if found["clusters"]:
+            answer = admin.get(f"clusters?format=json&filter={pattern}")
+            addresses = {
+                status["name"]: _addresses(status)
+                for status in answer.get("cluster_statuses") or ()
+                if status["name"] in found["clusters"]
+            }
+    return ProxyState(**found, hosts=addresses)
+
+
+def _resources(dump: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a dump of the configuration has, as fields of ProxyState."""
     names = ("listeners", "clusters", "refusals", "ports", "targets")
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for section in dump.get("configs") or ():
@@ -152,15 +173,7 @@ def proxy_state(
                 )
         for entry in section.get("dynamic_active_clusters") or ():
             found["clusters"][entry["cluster"]["name"]] = _revision(entry["cluster"])
-    addresses = {}
-    if hosts and found["clusters"]:
-        answer = _ask(api, namespace, pod, f"clusters?format=json&filter={pattern}")
-        addresses = {
-            status["name"]: _addresses(status)
-            for status in answer.get("cluster_statuses") or ()
-            if status["name"] in found["clusters"]
-        }
-    return ProxyState(**found, hosts=addresses)
+    return found
 
 
 def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus | None:
@@ -170,7 +183,7 @@ def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus 
         Forbidden: no permission to exec there.
         ClusterError: exec failed.
     """
-    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], _ADMIN_SECONDS)
+    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], _EXEC_SECONDS)
     # Without IPv6 some of the files are missing, and `cat` exits with 1.
     return read_udp_status(result.stdout) if "local_address" in result.stdout else None
 
@@ -239,17 +252,9 @@ def _log(api: Api, namespace: str, pod: str, since_seconds: int) -> str:
 
 
 def _ask(api: Api, namespace: str, pod: str, path: str) -> Any:
-    command = ["pilot-agent", "request", "GET", path]
-    result = api.exec(namespace, pod, PROXY_CONTAINER, command, _ADMIN_SECONDS)
-    try:
-        return json.loads(result.stdout)
-    except ValueError as error:
-        said = result.error or result.stderr.strip() or result.stdout.strip() or "nothing"
-        raise ClusterError(
-            f"the Envoy of gateway pod {namespace}/{pod} could not be asked for {path}: "
-            f"{said.splitlines()[-1]}",
-            hints=[f"look at it: kubectl logs -n {namespace} {pod} -c {PROXY_CONTAINER}"],
-        ) from error
+    """One question to a pod's Envoy."""
+    with Admin(api, namespace, pod) as admin:
+        return admin.get(path)
 
 
 def _revision(resource: Mapping[str, Any]) -> str:

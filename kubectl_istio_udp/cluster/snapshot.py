@@ -55,7 +55,7 @@ def read_snapshot(
         request: what is to be exposed.
         choice: at which gateway.
         existing: the exposure as it is; one without objects where there is none.
-        need_proxy: whether it is an error that no gateway pod's Envoy may be asked (by exec).
+        need_proxy: whether it is an error that no gateway pod's Envoy may be asked.
 
     Raises:
         NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
@@ -322,13 +322,17 @@ def _ask_proxy(
         try:
             return ask(api, namespace, pod)
         except ClusterError as error:
-            if needed and pod == first:
+            # Who may port-forward but not exec gets a warning about the file limit instead (U204).
+            unknown = ask is proxies.file_limit and isinstance(error, Forbidden)
+            if needed and pod == first and not unknown:
                 error.hints += ("or do not wait for the gateway: --no-wait",)
                 raise
             # Each by itself: an Envoy whose admin interface is silent still has a file limit.
             return None
 
-    asked = [(proxies.listeners, first), (proxies.size, first), (proxies.file_limit, first)]
+    asked: list[tuple[Callable[[Api, str, str], Any], str]]
+    asked = [(proxies.listeners_and_size, first), (proxies.file_limit, first)]
     asked += [(proxies.file_limit, pod) for pod in others]
-    bound, size, *limits = for_each(known, asked)
+    admin, *limits = for_each(known, asked)
+    bound, size = admin or (None, None)
     return bound, min((limit for limit in limits if limit is not None), default=None), size

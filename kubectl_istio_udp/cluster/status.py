@@ -88,7 +88,7 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
     Args:
         api: the cluster.
         found: of what.
-        ask_envoy: whether each gateway pod's Envoy is asked for its listeners (by exec). Else
+        ask_envoy: whether each gateway pod's Envoy is asked for its listeners. Else
             that a gateway runs is all that is known of it.
     """
     gateways: dict[_Gateway, GatewayRef] = {}

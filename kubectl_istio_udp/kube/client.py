@@ -1,4 +1,4 @@
-"""The API server by its paths: get, list, apply, delete, logs, exec.
+"""The API server by its paths: get, list, apply, delete, logs, exec, port-forward.
 
 The product knows the handful of resources it touches, so it asks for them directly: no
 discovery round trips, no discovery cache, and no generated model classes to import.
@@ -6,6 +6,7 @@ discovery round trips, no discovery cache, and no generated model classes to imp
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -13,26 +14,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import urllib3
 from urllib3.connection import HTTPConnection
 
 from kubectl_istio_udp.kube import exec as execution
+from kubectl_istio_udp.kube import websockets
 from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, log_in
+from kubectl_istio_udp.kube.portforward import PROTOCOLS, PodHttp
 from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.kube.retrying import without_conflict
 from kubectl_istio_udp.kube.transport import Transport, plain
 from kubectl_istio_udp.model.errors import (
     ClusterError,
     Expired,
+    Forbidden,
     NotFound,
     NotInstalled,
     Unreachable,
+    UpgradeUnavailable,
 )
 from kubectl_istio_udp.model.resources import RESOURCES
+
+if TYPE_CHECKING:
+    import websocket
 
 Object = Mapping[str, Any]
 
@@ -93,6 +101,7 @@ class Api:
         """Take the way to the API server; see `connect`."""
         self._transport, self._options = transport, options
         self._served: dict[str, str] = {}
+        self._cannot_forward: dict[str, ClusterError] = {}
         self.namespace = namespace
 
     @classmethod
@@ -414,6 +423,36 @@ class Api:
         path = pods.path(pods.api_version, namespace, pod, "exec") + "?" + urlencode(query)
         action = self._action("create", "Pod", namespace, pod, "exec")
         return execution.run(self._transport, path, action, timeout)
+
+    # -- port-forward -------------------------------------------------------------------------
+
+    def http(self, namespace: str, pod: str, port: int, timeout: float) -> PodHttp:
+        """HTTP requests to a port of a pod, by port-forward; nothing is sent yet.
+
+        Where a namespace allows no port-forward, the API server is not asked again.
+
+        Args:
+            namespace, pod, port: where; the port is one of localhost in the pod.
+            timeout: seconds that each request may take.
+        """
+        forward = partial(self._forward, namespace, pod, port, timeout)
+        return PodHttp(f"{namespace}/{pod}", port, timeout, forward)
+
+    def _forward(self, namespace: str, pod: str, port: int, timeout: float) -> websocket.WebSocket:
+        if namespace in self._cannot_forward:
+            raise copy.copy(self._cannot_forward[namespace])
+        pods = RESOURCES["Pod"]
+        path = pods.path(pods.api_version, namespace, pod, "portforward")
+        path += "?" + urlencode({"ports": port})
+        action = self._action("create", "Pod", namespace, pod, "portforward")
+        try:
+            return self._options.retries.call(
+                lambda: websockets.connect(self._transport, path, action, timeout, PROTOCOLS),
+                harmless=True,
+            )
+        except (Forbidden, UpgradeUnavailable) as error:
+            self._cannot_forward[namespace] = copy.copy(error)
+            raise
 
     # -- requests -----------------------------------------------------------------------------
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.kube.refusals import Action, refusal
+from kubectl_istio_udp.kube import websockets
+from kubectl_istio_udp.kube.refusals import Action
 from kubectl_istio_udp.kube.transport import Transport
-from kubectl_istio_udp.model.errors import ClusterError, ExecUnavailable
 
 # The subprotocol's channels (k8s.io/apimachinery, remotecommand's documentation).
 _STDOUT, _STDERR, _STATUS = 1, 2, 3
@@ -44,53 +42,19 @@ def run(transport: Transport, path: str, action: Action, timeout: float) -> Exec
         timeout: seconds until it is given up (the command itself may go on in the pod).
 
     Raises:
-        ExecUnavailable: something before the API server does not let websockets through.
+        UpgradeUnavailable: something before the API server does not let websockets through.
         NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
     """
-    # A quarter of the time that `get` takes to start, and `get` runs nothing.
     import websocket
 
     deadline = time.monotonic() + timeout
-    socket = websocket.WebSocket()
-    connection = transport.open_socket(timeout)
+    socket = websockets.connect(transport, path, action, timeout, _PROTOCOLS)
     try:
-        socket.connect(
-            re.sub("^http", "ws", transport.url) + path,
-            socket=connection,
-            timeout=timeout,
-            header=[f"{key}: {value}" for key, value in transport.headers().iteritems()],
-            subprotocols=list(_PROTOCOLS),
-            suppress_origin=True,
-        )
         return _read(socket, deadline)
-    except websocket.WebSocketBadStatusException as error:
-        if error.status_code == 401:
-            transport.rejected()
-        headers = error.resp_headers or {}
-        raise _not_upgraded(error.status_code, error.resp_body or b"", action, headers) from error
     except (OSError, websocket.WebSocketException) as error:
         raise transport.unreachable(error, timeout) from error
     finally:
-        connection.close()
-
-
-def _not_upgraded(
-    status: int, body: bytes, action: Action, headers: Mapping[str, str]
-) -> ClusterError:
-    """The error for a handshake that was answered like any other request."""
-    text = body.decode(errors="replace")
-    # The API server's own refusals are Status objects; but one that misses the headers that ask
-    # for the upgrade had a front in between that took them away.
-    if '"Status"' in text and "pgrade" not in text:
-        return refusal(status, body, action, headers)
-    return ExecUnavailable(
-        f"cannot {action.verb} {action.resource}/exec: what is in front of the API server does not "
-        f"let websockets through (it answered {status})",
-        hints=[
-            "without exec work: get, describe, delete, expose --no-wait, direct response --no-wait",
-            "let it pass Upgrade headers, or use a kubeconfig that goes to the API server itself",
-        ],
-    )
+        socket.shutdown()
 
 
 def _read(socket: Any, deadline: float) -> ExecResult:

@@ -52,8 +52,16 @@ class Broken(Unreachable):
     """The connection to the API server ended before its answer did."""
 
 
-class ExecUnavailable(ClusterError):
-    """Something in front of the API server does not let exec's websocket through."""
+class UpgradeUnavailable(ClusterError):
+    """Something on the way to a pod does not let websockets through."""
+
+
+class ForwardFailed(ClusterError):
+    """The node could not connect to a port of a pod, or ended the connection with an error."""
+
+
+class NoAnswer(ClusterError):
+    """A pod answered a request with an error, only in part, or not in time."""
 
 
 class NotFound(ClusterError):

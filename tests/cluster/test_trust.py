@@ -139,6 +139,34 @@ def test_the_documented_rights_suffice(space: Space, port: int) -> None:
         assert "Warning" not in deleted.err
 
 
+@pytest.mark.parametrize("left", ["pods/portforward", "pods/exec"])
+def test_either_right_lets_a_gateway_be_asked(space: Space, port: int, left: str) -> None:
+    """Port-forward or exec, where the other one is not granted in the gateway's namespace."""
+    team, gateway = documented_roles(space)[:2]
+    for rule in gateway["rules"]:
+        if "pods/exec" in rule["resources"]:
+            rule["resources"] = [left]
+    with granted(space, [team, gateway]) as user:
+        space.apply(*dns_server())
+        at = ("--gateway", f"{GATEWAY_NAMESPACE}/istio-ingressgateway")
+        exposed = space.expose("dns", "-p", f"{port}:53", *at, *user)
+        assert ("U204" in exposed.err) == (left == "pods/portforward"), exposed.both
+        verified = space.plugin("verify", "dns", "--create-tool", *user)
+        assert verified.code == 0, verified.both
+
+
+def test_who_may_not_ask_a_gateway_is_told_of_both_rights(space: Space, port: int) -> None:
+    team, gateway = documented_roles(space)[:2]
+    gateway["rules"] = [r for r in gateway["rules"] if "pods/exec" not in r["resources"]]
+    with granted(space, [team, gateway]) as user:
+        space.apply(*dns_server())
+        words = ("-p", f"{port}:53", "--gateway", f"{GATEWAY_NAMESPACE}/istio-ingressgateway")
+        refused = space.expose("dns", *words, *user, code=3)
+        for right in ("portforward", "exec"):
+            assert f"--subresource={right}" in refused.err, refused.both
+        space.expose("dns", *words, "--no-wait", *user)
+
+
 def test_the_documented_rights_suffice_for_responses_and_access_logs(
     space: Space, port: int
 ) -> None:

@@ -1,7 +1,7 @@
 """An API server in this process: enough of Kubernetes for the plugin, and faults on demand.
 
-Reads, lists, watches, server-side apply, creation, updates, deletes, logs, exec. What it is true to
-is listed where it is done; tests/cluster proves the plugin against the real one.
+Reads, lists, watches, server-side apply, creation, updates, deletes, logs, exec, port-forward. What
+it is true to is listed where it is done; tests/cluster proves the plugin against the real one.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +32,8 @@ _PATH = re.compile(
     r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
 )
 _WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# With these bytes a fake port tells its relay that it refuses connections, and why.
+_REFUSES = b"\0refuses\0"
 # Not part of what a field manager owns, nor of what makes an object another version of itself.
 _SERVERS_OWN = ("resourceVersion", "managedFields", "creationTimestamp", "uid", "generation")
 
@@ -91,7 +95,10 @@ class ApiServer:
 
     Attributes:
         requests: all that came, in order.
-        run: called with (namespace, pod, container, command) for every exec.
+        run: called with (namespace, pod, container, command) for every exec. What it answers to
+            `pilot-agent request GET PATH` is what the pod's admin interface answers by
+            port-forward too.
+        forwards: how many forwarded connections there have been.
         seen: called with every request before it is answered.
         logs: log text by (namespace, pod).
         load_balancer: the address that Services of that type get at once; None for none.
@@ -107,6 +114,7 @@ class ApiServer:
         self.requests: list[Request] = []
         self.run: Callable[[str, str, str, list[str]], Exec] = lambda *_: Exec()
         self.seen: Callable[[Request], object] = lambda _: None
+        self.forwards = 0
         self.logs: dict[tuple[str, str], str] = {}
         self.load_balancer: str | None = "203.0.113.5"
         self.warnings: dict[str, list[str]] = {}
@@ -657,6 +665,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
                 self.text(200, server.logs.get((namespace, name), ""))
             elif match["sub"] == "exec":
                 self.exec(namespace, name, first["container"], query["command"])
+            elif match["sub"] == "portforward":
+                self.forward(namespace, name, int(first["ports"]))
             elif self.command == "POST":
                 key = (kind, namespace or "", body["metadata"]["name"])
                 self.json(*server.create(key, body))
@@ -784,16 +794,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             if server.get("Pod", namespace, pod) is None:
                 self.object_or_404(None, "pods", pod)
                 return
-            key = self.headers["Sec-WebSocket-Key"] + _WEBSOCKET_GUID
-            digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
-            accept = base64.b64encode(digest).decode()
-            self.send_response(101)
-            self.send_header("Upgrade", "websocket")
-            self.send_header("Connection", "Upgrade")
-            self.send_header("Sec-WebSocket-Accept", accept)
-            self.send_header("Sec-WebSocket-Protocol", "v5.channel.k8s.io")
-            self.end_headers()
-            self.close_connection = True
+            self.upgrade("v5.channel.k8s.io")
             result = server.run(namespace, pod, container, command)
             if result.hangs:
                 server._stopping.wait()
@@ -808,6 +809,66 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             with contextlib.suppress(OSError):
                 self.rfile.read(2)
 
+        def upgrade(self, protocol: str) -> None:
+            """Take a websocket's handshake."""
+            key = self.headers["Sec-WebSocket-Key"] + _WEBSOCKET_GUID
+            digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
+            accept = base64.b64encode(digest).decode()
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Sec-WebSocket-Accept", accept)
+            self.send_header("Sec-WebSocket-Protocol", protocol)
+            self.end_headers()
+            self.close_connection = True
+
+        def forward(self, namespace: str, pod: str, port: int) -> None:
+            """The server's side of a websocket with subprotocol v4.channel.k8s.io.
+
+            A node that cannot connect says so on the second channel and closes, as containerd does.
+            """
+            if server.get("Pod", namespace, pod) is None:
+                self.object_or_404(None, "pods", pod)
+                return
+            self.upgrade("v4.channel.k8s.io")
+            server.forwards += 1
+            for channel in (0, 1):
+                self.frame(2, bytes([channel]) + port.to_bytes(2, "little"))
+            near, far = socket.socketpair()
+            ask = functools.partial(server.run, namespace, pod, "istio-proxy")
+            threading.Thread(target=_Admin, args=(far, ask), daemon=True).start()
+            back = threading.Thread(target=self.relay, args=(near, port), daemon=True)
+            back.start()
+            with near, contextlib.suppress(OSError):
+                while (message := self.message()) is not None:
+                    near.sendall(message[1:])
+                near.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+        def relay(self, near: socket.socket, port: int) -> None:
+            """What a port sends, as messages, until it closes."""
+            with contextlib.suppress(OSError):
+                while data := near.recv(32_768):
+                    if data.startswith(_REFUSES):
+                        why = data.removeprefix(_REFUSES)
+                        text = f"error forwarding port {port} to pod x, uid : ".encode() + why
+                        self.frame(2, b"\x01" + text)
+                        break
+                    self.frame(2, b"\x00" + data)
+                self.frame(8, (1000).to_bytes(2, "big"))
+                self.connection.shutdown(socket.SHUT_RD)
+
+        def message(self) -> bytes | None:
+            """The next message of a websocket's client; None at its end."""
+            head = self.rfile.read(2)
+            if len(head) < 2 or head[0] & 15 == 8:
+                return None
+            size = head[1] & 127
+            if size > 125:
+                size = int.from_bytes(self.rfile.read(2 if size == 126 else 8), "big")
+            mask, data = self.rfile.read(4), self.rfile.read(size)
+            return bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
+
         def frame(self, opcode: int, data: bytes) -> None:
             size = len(data)
             head = bytes([0x80 | opcode])
@@ -820,6 +881,42 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             self.wfile.write(head + data)
 
     return Handler
+
+
+class _Admin(BaseHTTPRequestHandler):
+    """A pod's admin interface, at the other end of a forwarded port; answers in chunks, as Envoy.
+
+    It answers what `pilot-agent request GET` prints. An error is a port at which nothing listens.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, connection: socket.socket, run: Callable[[list[str]], Exec]) -> None:
+        self.run = run
+        with connection, contextlib.suppress(OSError):
+            super().__init__(connection, ("localhost", 0), None)  # type: ignore[arg-type]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        result = self.run(["pilot-agent", "request", "GET", self.path.removeprefix("/")])
+        if result.error:
+            self.wfile.write(_REFUSES + f"{result.error}: connection refused".encode())
+            self.close_connection = True
+            return
+        if result.hangs:
+            self.rfile.read(1)
+            return
+        self.send_response(404 if result.code else 200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in _pieces((result.stderr if result.code else result.stdout).encode()):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        if result.cut:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

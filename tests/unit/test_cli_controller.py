@@ -45,7 +45,7 @@ def rules() -> list[dict[str, Any]]:
 def test_rights_have_no_wildcard_no_secret_and_no_exec() -> None:
     for rule in rules():
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-        assert not {"secrets", "pods/exec"} & set(rule["resources"])
+        assert not {"secrets", "pods/exec", "pods/portforward"} & set(rule["resources"])
         assert "configmaps" not in rule["resources"] or rule["resourceNames"]
     everywhere = manifests()["ClusterRole", ""]["rules"]
     writing = {"create", "patch", "update", "delete"}

@@ -315,11 +315,13 @@ def test_without_waiting_no_gateway_need_take_it(run, server, fakes, words):
     assert written(server) == KEYS
 
 
-def test_who_may_not_exec_is_told_before_anything_is_written(run, server):
-    server.fail("GET", "/exec", 403)
+def test_who_may_not_ask_envoy_is_told_before_anything_is_written(run, server):
+    server.fail("GET", "/(exec|portforward)", 403)
     done = run(*EXPOSE)
     assert done.code == 3
-    assert "kubectl auth can-i create pods -n istio-system --subresource=exec" in done.err
+    for right in ("portforward", "exec"):
+        check = f"kubectl auth can-i create pods -n istio-system --subresource={right}"
+        assert check in done.err
     assert "--no-wait" in done.err
     assert server.writes() == []
     assert run(*EXPOSE, "--no-wait").code == 0

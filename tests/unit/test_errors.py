@@ -317,7 +317,7 @@ ROWS = [
         QUERY,
         answers(400, '{"kind": "Status", "message": "Upgrade request required"}', "/exec"),
         "does not let websockets through (it answered 400)",
-        "without exec work",
+        "without websockets work",
     ),
 ]
 

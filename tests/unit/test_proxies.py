@@ -5,7 +5,6 @@ import json
 import pytest
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.proxystate import Refusal
 from kubectl_istio_udp.model.snapshot import BoundListener
@@ -82,11 +81,10 @@ def test_reads_what_an_envoy_has(api, server):
     assert asked[0] == ("istio-proxy", question)
 
 
-def test_hosts_are_asked_for_only_where_wanted(api, server):
-    asked = answering(server, DUMP, {"configs": None})
-    assert proxies.proxy_state(api, *WHERE, PREFIX, hosts=False).hosts == {}
+def test_hosts_are_asked_for_only_where_there_are_clusters(api, server):
+    asked = answering(server, {"configs": None})
     assert proxies.proxy_state(api, *WHERE, PREFIX) == proxies.ProxyState()
-    assert len(asked) == 2
+    assert len(asked) == 1
 
 
 def test_reads_the_listeners(api, server):
@@ -105,23 +103,6 @@ def test_reads_the_listeners(api, server):
         BoundListener("udp_0.0.0.0_8443", 8443, "UDP", WHERE[1]),
     )
     assert proxies.listeners(api, *WHERE) == ()
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (Exec("", "first\nError: no such endpoint\n", 1), "Error: no such endpoint"),
-        (Exec("not json"), "not json"),
-        (Exec(error="container not found"), "container not found"),
-        (Exec(""), "nothing"),
-        (Exec('{"half', cut=True), "the connection ended before the command did"),
-    ],
-)
-def test_an_envoy_that_cannot_be_asked(api, server, answer, said):
-    answering(server, answer)
-    with pytest.raises(ClusterError, match=f"could not be asked for listeners.*: {said}") as caught:
-        proxies.listeners(api, *WHERE)
-    assert "kubectl logs -n istio-system istio-ingressgateway-1" in caught.value.hints[0]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +130,9 @@ def test_the_file_limit(api, server, answer, limit):
 )
 def test_the_size(api, server, stats, size):
     found = [{"name": name, "value": value} for name, value in stats.items()]
-    answering(server, Exec(json.dumps({"stats": [*found, {"histograms": {}}]})))
-    assert proxies.size(api, *WHERE) == size
+    answering(server, {}, {"stats": [*found, {"histograms": {}}]})
+    assert proxies.listeners_and_size(api, *WHERE) == ((), size)
+    assert server.forwards == 1
 
 
 def test_a_rejected_cluster_is_in_the_log_only(api, server):

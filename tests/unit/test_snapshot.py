@@ -197,13 +197,20 @@ def test_a_cluster_without_istio_is_told(api, server, fakes):
         snapshot(api)
 
 
-def test_who_may_not_exec_is_told_where_it_is_needed(api, server, fakes):
-    server.fail("GET", "/exec", 403)
+def test_who_may_not_ask_envoy_is_told_where_it_is_needed(api, server, fakes):
+    server.fail("GET", "/(exec|portforward)", 403)
     found = snapshot(api)
     assert found.bound is None and found.file_limit is None
     with pytest.raises(Forbidden) as caught:
         snapshot(api, need_proxy=True)
     assert "--no-wait" in caught.value.hints[-1]
+
+
+def test_who_may_port_forward_but_not_exec_learns_all_but_the_file_limit(api, server, fakes):
+    server.fail("GET", "/exec", 403)
+    found = snapshot(api, need_proxy=True)
+    assert found.bound is not None and found.size is not None
+    assert found.file_limit is None
 
 
 def test_a_gateway_without_a_ready_pod_is_not_asked(api, server, fakes):

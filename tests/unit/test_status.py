@@ -323,7 +323,7 @@ def test_gateways_are_looked_at_once_for_all(api, server, fakes):
             api.apply(write.manifest, before=None, manager=write.manager)
     server.requests.clear()
     read_status(api, list_exposures(api), ask_envoy=True)
-    assert len([r for r in server.requests if r.path.endswith("/exec")]) == 1
+    assert len([r for r in server.requests if r.path.endswith("/portforward")]) == 1
     selected = [r.query.get("labelSelector", [""])[0] for r in server.requests]
     assert len([text for text in selected if "istio=ingressgateway" in text]) == 1
 

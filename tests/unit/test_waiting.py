@@ -143,7 +143,7 @@ def test_a_pod_that_cannot_be_asked_is_asked_again(api, server, fakes):
 
 
 def test_who_may_not_ask_is_told_at_once(api, server, fakes):
-    server.fail("GET", "/exec", 403)
+    server.fail("GET", "/(exec|portforward)", 403)
     with pytest.raises(Forbidden):
         wait(api, timeout=60)
 
@@ -180,7 +180,7 @@ def test_a_listener_that_goes_is_waited_for(api, server, fakes):
 
 
 def test_a_gateway_that_cannot_be_asked_is_told(api, server, fakes):
-    server.fail("GET", "/exec", 403)
+    server.fail("GET", "/(exec|portforward)", 403)
     assert "not confirmed by the gateway: no permission" in gone(api)
 
 
@@ -236,7 +236,7 @@ def test_a_gateway_that_cannot_be_asked_for_routes_is_asked_again(api, server, f
 
 
 def test_who_may_not_ask_for_routes_is_told_at_once(api, server, fakes):
-    server.fail("GET", "/exec", 403)
+    server.fail("GET", "/(exec|portforward)", 403)
     with pytest.raises(Forbidden):
         routed(api, timeout=60)
 

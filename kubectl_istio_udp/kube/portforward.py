@@ -1,0 +1,188 @@
+"""HTTP requests to a port of a pod, through the API server (`v4.channel.k8s.io`).
+
+Every message begins with the number of a channel: 0 has the port's data, 1 the node's errors. The
+first message of each channel has the port's number and nothing else (kubelet,
+pkg/cri/streaming/portforward/websocket.go).
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kubectl_istio_udp.model.errors import ClusterError, ForwardFailed, NoAnswer
+
+if TYPE_CHECKING:
+    import websocket
+
+PROTOCOLS = ("v4.channel.k8s.io",)
+_DATA, _ERROR = 0, 1
+_PORT_BYTES = 2
+
+
+class PodHttp:
+    """HTTP requests to one port of a pod, one after the other over one connection.
+
+    Attributes:
+        where: the pod, `namespace/name`.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        port: int,
+        timeout: float,
+        connect: Callable[[], websocket.WebSocket],
+    ) -> None:
+        """Connects at the first request.
+
+        Args:
+            where: the pod, `namespace/name`, for errors.
+            port: the port of the pod, at localhost.
+            timeout: seconds that each request may take.
+            connect: opens the websocket.
+        """
+        self.where, self._port, self._timeout = where, port, timeout
+        self._http = _Connection(connect)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def get(self, path: str) -> bytes:
+        """The body of the answer to a GET.
+
+        Raises:
+            ForwardFailed: nothing listens at the port, or the node cannot connect to it.
+            UpgradeUnavailable, NotFound, Forbidden, Unreachable: no connection to the pod.
+            NoAnswer: none in time, only a part of one, or one of another status than 200.
+        """
+        self._http.deadline = time.monotonic() + self._timeout
+        try:
+            self._http.request("GET", path)
+            answer = self._http.getresponse()
+            body = answer.read()
+        except (http.client.HTTPException, OSError) as error:
+            self._http.close()
+            raise NoAnswer(self._said(error)) from error
+        except ClusterError:
+            self._http.close()
+            raise
+        if answer.status != 200:
+            text = body.decode(errors="replace").strip()
+            raise NoAnswer(
+                f"port {self._port} of pod {self.where} answered {answer.status}: {text[:300]}"
+            )
+        return body
+
+    def _said(self, error: Exception) -> str:
+        """What became of a request that has no (whole) answer."""
+        at = f"port {self._port} of pod {self.where}"
+        if isinstance(error, TimeoutError):
+            return f"{at} did not answer within {self._timeout:g}s"
+        return f"{at} ended the connection before its answer was complete"
+
+
+class _Connection(http.client.HTTPConnection):
+    """An HTTP connection whose socket is a forwarded port.
+
+    Attributes:
+        deadline: when what goes on now must have ended (monotonic seconds).
+    """
+
+    def __init__(self, connect: Callable[[], websocket.WebSocket]) -> None:
+        super().__init__("localhost")
+        self._connect, self.deadline = connect, 0.0
+
+    def connect(self) -> None:
+        """Forward the port; http.client calls this where there is no connection (any more)."""
+        self.sock: Any = _PodSocket(self._connect(), lambda: self.deadline)
+
+
+class _PodSocket:
+    """What http.client needs of a socket, over a websocket."""
+
+    def __init__(self, socket: websocket.WebSocket, deadline: Callable[[], float]) -> None:
+        self._websocket, self._deadline = socket, deadline
+        # The bytes of each channel that are not data yet.
+        self._heads = {_DATA: _PORT_BYTES, _ERROR: _PORT_BYTES}
+        self._read = b""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._websocket.shutdown()
+
+    def sendall(self, data: bytes) -> None:
+        """Send bytes to the port."""
+        self._websocket.settimeout(self._left())
+        self._websocket.send_binary(bytes([_DATA]) + data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """A file to read one answer from; closing it does not close the connection."""
+        return io.BufferedReader(_Reader(self))
+
+    def recv(self, size: int) -> bytes:
+        """At least one byte of what the port sends, b"" at its end.
+
+        Raises:
+            TimeoutError: the deadline passed.
+            ForwardFailed: the node says so on the other channel.
+        """
+        while not self._read:
+            data = self._message()
+            if data is None:
+                return b""
+            self._read = data
+        piece, self._read = self._read[:size], self._read[size:]
+        return piece
+
+    def _message(self) -> bytes | None:
+        """The next message's data, None at the end."""
+        import websocket
+
+        self._websocket.settimeout(self._left())
+        try:
+            opcode, message = self._websocket.recv_data(control_frame=True)
+        except websocket.WebSocketTimeoutException as error:
+            raise TimeoutError from error
+        except websocket.WebSocketConnectionClosedException:
+            return None
+        except websocket.WebSocketException as error:
+            raise ConnectionError(str(error)) from error
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return None
+        if opcode not in (websocket.ABNF.OPCODE_BINARY, websocket.ABNF.OPCODE_TEXT) or not message:
+            return b""
+        channel, data = message[0], message[1:]
+        head = self._heads.get(channel, 0)
+        self._heads[channel] = max(0, head - len(data))
+        data = data[head:]
+        if channel == _ERROR and data:
+            raise ForwardFailed(data.decode(errors="replace").strip())
+        return bytes(data) if channel == _DATA else b""
+
+    def _left(self) -> float:
+        left = self._deadline() - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _Reader(io.RawIOBase):
+    """A socket as a raw file."""
+
+    def __init__(self, socket: _PodSocket) -> None:
+        self._socket = socket
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read at least one byte; 0 at the end."""
+        piece = self._socket.recv(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)

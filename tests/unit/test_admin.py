@@ -1,0 +1,132 @@
+"""Questions to an Envoy: by port-forward, and by exec where that is not possible."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_istio_udp.cluster import admin
+from kubectl_istio_udp.cluster.admin import Admin
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from tests.unit.apiserver import Exec
+
+WHERE = ("istio-system", "istio-ingressgateway-1")
+HTML = "<html>a login page</html>"
+
+
+def ask(api, *paths):
+    with Admin(api, *WHERE) as asked:
+        return [asked.get(path) for path in paths]
+
+
+def ways(server):
+    """How the pod was asked, in order."""
+    found = [request.path.rpartition("/")[2] for request in server.requests]
+    return [way for way in found if way in ("portforward", "exec")]
+
+
+def test_several_questions_take_one_connection_and_no_process(api, server):
+    server.run = lambda *words: Exec(f'"{words[3][3]}"')
+    assert ask(api, "listeners?format=json", "stats") == ["listeners?format=json", "stats"]
+    assert ways(server) == ["portforward"]
+
+
+def test_a_long_answer_is_read_to_its_end(api, server):
+    server.run = lambda *_: Exec(f'"{"x" * 1_000_000}"')
+    assert [len(found) for found in ask(api, "config_dump", "config_dump")] == [1_000_000] * 2
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"status": 403},
+        {"status": 403, "body": HTML},
+        {"status": 200, "body": HTML},
+        {"status": 400, "body": '{"kind": "Status", "message": "Upgrade request required"}'},
+        {"status": 404, "body": "404 page not found"},
+        {"status": 501, "body": "not implemented"},
+    ],
+    ids=str,
+)
+def test_where_port_forward_is_not_possible_exec_asks(api, server, refusal):
+    server.fail("GET", "/portforward", **refusal)
+    server.run = lambda *_: Exec("1")
+    assert ask(api, "a", "b") == ask(api, "c", "d") == [1, 1]
+    # A way that is closed in this namespace is not tried again.
+    assert ways(server) == ["portforward", "exec", "exec", "exec", "exec"]
+
+
+def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api, server):
+    """In a sandbox (gVisor, Kata) nothing listens where the node looks for the port."""
+    commands = []
+
+    def run(*words):
+        commands.append(words[3])
+        return Exec(error="sandbox") if len(commands) == 1 else Exec("1")
+
+    server.run = run
+    assert ask(api, "a") == [1]
+    assert ways(server) == ["portforward", "exec"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "tried"),
+    [
+        (Exec("", "no such endpoint\nhelp: x\n", 1), "answered 404: no such endpoint", 1),
+        (Exec("not json"), "not json", 1),
+        (Exec(error="container not found"), "container not found", 2),
+        (Exec(""), "it answered nothing", 1),
+        (Exec('{"half', cut=True), "ended the connection before its answer was complete", 1),
+        (Exec(hangs=True), "did not answer within 0.2s", 1),
+    ],
+)
+def test_an_envoy_that_cannot_be_asked(api, server, monkeypatch, answer, said, tried):
+    monkeypatch.setattr(admin, "_SECONDS", 0.2)
+    server.run = lambda *_: answer
+    with pytest.raises(ClusterError, match=f"could not be asked for stats: .*{said}") as caught:
+        ask(api, "stats")
+    assert "/".join(WHERE) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "kubectl logs -n istio-system istio-ingressgateway-1" in caught.value.hints[0]
+    assert len(ways(server)) == tried
+
+
+def test_a_question_after_a_failed_one_takes_a_new_connection(api, server):
+    answers = [Exec('{"half', cut=True), Exec("1")]
+    server.run = lambda *_: answers.pop(0)
+    with Admin(api, *WHERE) as asked:
+        with pytest.raises(ClusterError):
+            asked.get("a")
+        assert asked.get("b") == 1
+    assert ways(server) == ["portforward", "portforward"]
+
+
+def test_a_pod_that_is_gone_is_told(api, server):
+    with pytest.raises(NotFound, match="there is no pod gone in namespace istio-system"):
+        Admin(api, "istio-system", "gone").get("stats")
+    assert ways(server) == ["portforward"]
+
+
+def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(api, server):
+    server.fail("GET", "/(portforward|exec)", 403)
+    with pytest.raises(Forbidden) as caught:
+        ask(api, "stats")
+    text = caught.value.format()
+    assert "istio-system/istio-ingressgateway-1" in text
+    for right in ("portforward", "exec"):
+        assert f"pods/{right} in namespace istio-system" in text
+        assert f"can-i create pods -n istio-system --subresource={right}" in text
+    assert "expose --no-wait" in text
+
+
+def test_a_port_that_does_not_listen_is_told_where_exec_is_forbidden(api, server):
+    server.fail("GET", "/exec", 403)
+    server.run = lambda *_: Exec(error="port 15000")
+    with pytest.raises(ClusterError, match="port 15000: connection refused"):
+        ask(api, "stats")
+
+
+def test_a_busy_server_is_asked_again(api, server):
+    server.fail("GET", "/portforward", 429, times=1, headers={"Retry-After": "0"})
+    server.run = lambda *_: Exec("1")
+    assert ask(api, "stats") == [1]
+    assert ways(server) == ["portforward"] * 2
