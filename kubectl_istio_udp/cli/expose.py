@@ -193,14 +193,14 @@ def _decide_and_write(
         gateway: which gateway it names.
         applying: how to write.
     """
-    from kubectl_istio_udp.cluster.existing import exposure_of, find_exposure
+    from kubectl_istio_udp.cluster.existing import find_exposure
     from kubectl_istio_udp.cluster.snapshot import read_snapshot
     from kubectl_istio_udp.model.plan import plan
 
     namespace, service, name = about
     existing = find_exposure(api, namespace, name or service)
     _refuse_declared(existing)
-    before = exposure_of(existing)
+    before = existing.exposure
     if before and before.service != service:
         before = None  # which the checks refuse
     request = settings.request(namespace, service, name, before)

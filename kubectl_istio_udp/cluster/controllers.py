@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.existing import exposure_of, list_exposures
+from kubectl_istio_udp.cluster.existing import list_exposures
 from kubectl_istio_udp.cluster.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import is_sealed, newest
@@ -188,7 +188,7 @@ def _holders(intent: Wish, exposures: Sequence[Existing]) -> list[str]:
         f"{existing.namespace}/{existing.name}"
         for existing in exposures
         if (existing.namespace, existing.name) != intent.key
-        and (spec := exposure_of(existing))
+        and (spec := existing.exposure)
         and wanted & {port.gateway_port for port in spec.ports}
     ]
 

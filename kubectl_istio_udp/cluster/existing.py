@@ -10,7 +10,6 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind, Ref
 from kubectl_istio_udp.state.ownership import (
     OBJECT_KINDS,
@@ -176,8 +175,3 @@ def find_exposure(api: Api, namespace: str, name: str) -> Existing:
     wanted = (namespace, name)
     there = [e for e in list_exposures(api, namespace) if (e.namespace, e.name) == wanted]
     return there[0] if there else Existing(Kind.EXPOSURE, namespace, name, None, ())
-
-
-def exposure_of(existing: Existing) -> ExposureSpec | None:
-    """The spec of an exposure, None where it cannot be read."""
-    return existing.spec if isinstance(existing.spec, ExposureSpec) else None

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
@@ -41,7 +40,7 @@ def read_reserved(api: Api, found: Sequence[Existing]) -> Mapping[tuple[str, str
 
     What may not be read is left out.
     """
-    specs = [spec for existing in found if (spec := exposure_of(existing))]
+    specs = [spec for existing in found if (spec := existing.exposure)]
     refs = {_place(spec.gateway): spec.gateway for spec in specs}
     read = dict(zip(refs, for_each(lambda ref: _reserved(api, ref), refs.values()), strict=True))
     pairs = [(spec.key, read[_place(spec.gateway)]) for spec in specs]

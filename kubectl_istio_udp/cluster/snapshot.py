@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.gateways import (
     GatewayChoice,
     gateway_among,
@@ -74,11 +73,8 @@ def read_snapshot(
     gateway = gateway_among(api, pods_of_gateways, choice)
     if gateway.control_plane != mesh.control_plane:
         mesh = read_mesh(api, gateway.control_plane)
-    before = exposure_of(existing) if existing.object("EnvoyFilter") else None
-    same = before and before.gateway.same_pods(gateway.ref)
-    if before and same and before.gateway.selector == gateway.ref.selector:
-        # Whatever the gateway is called by now, the exposure is at it already.
-        gateway = replace(gateway, ref=before.gateway)
+    before = existing.held
+    gateway = gateway.kept(before.gateway if before else None)
     key = (namespace, request.exposure_name)
     own_name = names.object_name(*key)
     selector = selector_of(service.selector)

@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
-from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.mesh import read_mesh
 from kubectl_istio_udp.cluster.pods import service_slices
 from kubectl_istio_udp.kube.client import Api, selector_of
@@ -99,7 +98,7 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
     read, services, mesh = in_parallel(
         [
             lambda: for_each(lambda ref: _read_gateway(api, ref), gateways.values()),
-            lambda: for_each(lambda existing: _read_service(api, exposure_of(existing)), found),
+            lambda: for_each(lambda existing: _read_service(api, existing.exposure), found),
             # Before a gateway's pods are known, for nearly all have this control plane.
             lambda: read_mesh(api) if gateways else Mesh(),
         ]
@@ -214,7 +213,7 @@ def _status(
         return Status(made, with_ready([unreadable]), owner=owner)
     accepted, programmed = _accepted(existing, gateway), _programmed(existing, gateway)
     at_gateway = [accepted, *([programmed] if programmed else [])]
-    spec = exposure_of(existing)
+    spec = existing.exposure
     if spec is None or read_service is None:
         return Status(made, with_ready(at_gateway), owner=owner)
     addresses, slices, service = read_service
@@ -275,7 +274,7 @@ def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | N
     ref, type_ = _gateway_of(existing), ConditionType.PROGRAMMED
     if ref is None or gateway is None:
         return None
-    spec, envoy_filter = exposure_of(existing), existing.object("EnvoyFilter")
+    spec, envoy_filter = existing.exposure, existing.object("EnvoyFilter")
     wanted: set[str] = {spec.proxy_name(port) for port in spec.ports} if spec else set()
     written = Claims.from_object(envoy_filter).listeners if envoy_filter else frozenset()
     if envoy_filter and wanted - written:

@@ -38,7 +38,7 @@ from kubectl_istio_udp.controller.outcome import (
     refused,
     taken,
 )
-from kubectl_istio_udp.controller.view import Own, Space, View
+from kubectl_istio_udp.controller.view import Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
@@ -73,6 +73,7 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
 from kubectl_istio_udp.state.occupancy import Occupancy, Pending
+from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.reservations import Reservation
 
 Manifest = Mapping[str, Any]
@@ -215,7 +216,7 @@ class Reconciler:
         return Permission.parse(space.annotations, self._defaults)
 
     def _allowed(
-        self, key: Key, wished: Wish | UsageError, permission: Permission, own: Own
+        self, key: Key, wished: Wish | UsageError, permission: Permission, own: Existing
     ) -> Outcome:
         """What was honoured once stays while it is allowed, whatever is asked for now."""
         lost = permission.withdrawn(Use.of_spec(own.held)) if own.held else ""
@@ -236,7 +237,7 @@ class Reconciler:
             return replace(outcome, message=f"{outcome.message}; {stays}")
         return outcome
 
-    def _asked(self, wished: Wish | UsageError, permission: Permission, own: Own) -> Outcome:
+    def _asked(self, wished: Wish | UsageError, permission: Permission, own: Existing) -> Outcome:
         """Do what is asked for, or say why not."""
         try:
             if isinstance(wished, UsageError):
@@ -261,8 +262,8 @@ class Reconciler:
 
     # -- a wish -------------------------------------------------------------------------------
 
-    def _made_by_hand(self, key: Key, own: Own) -> Outcome:
-        where = f" at gateway {own.spec.gateway}" if own.spec else ""
+    def _made_by_hand(self, key: Key, own: Existing) -> Outcome:
+        where = f" at gateway {own.exposure.gateway}" if own.exposure else ""
         return Outcome(
             REFUSED,
             NOT_TAKEN,
@@ -294,7 +295,7 @@ class Reconciler:
             )
         self._permit(permission, Use.of_request(wish.request, wish.udp_ports))
 
-    def _honour(self, wish: Wish, permission: Permission, own: Own) -> Outcome:
+    def _honour(self, wish: Wish, permission: Permission, own: Existing) -> Outcome:
         self._permit_request(wish, permission)
         facts = self._decide(wish, permission, own)
         exposure, snapshot = facts.exposure, facts.snapshot
@@ -350,7 +351,7 @@ class Reconciler:
         ports = ", ".join(map(str, exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
 
-    def _decide(self, wish: Wish, permission: Permission, own: Own) -> _Facts:
+    def _decide(self, wish: Wish, permission: Permission, own: Existing) -> _Facts:
         """What the exposure is to be.
 
         Raises:
@@ -371,7 +372,7 @@ class Reconciler:
                 )
             )
         gateway = self._gateway(wish, permission, own)
-        if own.spec is not None and (left := self._emptied_left(own.spec)) > 0:
+        if own.exposure is not None and (left := self._emptied_left(own.exposure)) > 0:
             raise Refusal(Outcome(WAITING, again=left))
         asked = self._discovery(request.discovery, permission, service, own)
         snapshot = Snapshot(
@@ -395,8 +396,8 @@ class Reconciler:
         chosen = request.automatic_sessions and request.expect_rate is None
         self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=chosen))
         exposure = _steady(planned, service)
-        if own.spec is not None and own.spec == exposure.spec:
-            exposure = replace(exposure, spec=own.spec)  # which has its JSON at hand
+        if own.exposure is not None and own.exposure == exposure.spec:
+            exposure = replace(exposure, spec=own.exposure)  # which has its JSON at hand
         return _Facts(exposure, snapshot)
 
     def _room(self, key: Key, permission: Permission, gateway: Gateway) -> SessionRoom:
@@ -425,30 +426,26 @@ class Reconciler:
             return 0.0
         return max(0.0, self._left(self._emptied, spec.key, _REPLACE_SECONDS))
 
-    def _gateway(self, wish: Wish, permission: Permission, own: Own) -> Gateway:
+    def _gateway(self, wish: Wish, permission: Permission, own: Existing) -> Gateway:
         allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
+        before = own.exposure.gateway if own.exposure else None
         try:
             gateway = choose_gateway(
-                allowed, wish.gateway, namespaces=self._view.gateway_namespaces
-            )
+                allowed, wish.gateway, namespaces=self._view.gateway_namespaces, before=before
+            ).kept(before)
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
             message = (
                 f"{error.message}; {hints}" if isinstance(error, UsageError) else error.message
             )
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message)) from error
-        before = own.spec.gateway if own.spec else None
-        if before is None or before == gateway.ref:
-            return gateway
-        if before.selector == gateway.ref.selector and before.same_pods(gateway.ref):
-            return replace(gateway, ref=before)
-        if before.same_pods(gateway.ref):
+        if before is None or before.same_pods(gateway.ref):
             return gateway
         # Another gateway: what is at the first one goes, then this is looked at again.
         raise _MovesError(f"it is at gateway {before}")
 
     def _discovery(
-        self, asked: Discovery | None, permission: Permission, service: Service, own: Own
+        self, asked: Discovery | None, permission: Permission, service: Service, own: Existing
     ) -> Discovery | None:
         """How addresses are to be found; None lets the plan choose.
 
@@ -457,7 +454,7 @@ class Reconciler:
         """
         if asked is not None or service.external_name is not None:
             return asked
-        listed = own.spec is not None and own.spec.discovery is Discovery.ENDPOINTS
+        listed = own.exposure is not None and own.exposure.discovery is Discovery.ENDPOINTS
         free = permission.everything or Discovery.SELECTOR in permission.discoveries
         return Discovery.ENDPOINTS if listed or not free else None
 
@@ -641,7 +638,7 @@ class Reconciler:
 
     # -- what was there before ----------------------------------------------------------------
 
-    def _refresh(self, own: Own, manager: str) -> float:
+    def _refresh(self, own: Existing, manager: str) -> float:
         """Write the ServiceEntries of an exposure that lists addresses, where they differ.
 
         What a person listed stays listed, as long as the Service lists it.
@@ -649,7 +646,7 @@ class Reconciler:
         Returns:
             The seconds after which it must be looked at again; 0 where a change will tell.
         """
-        spec, entries = own.spec, own.existing.all_of("ServiceEntry")
+        spec, entries = own.exposure, own.all_of("ServiceEntry")
         if spec is None:
             return 0.0
         rules = self._rules(spec.namespace)
@@ -667,17 +664,17 @@ class Reconciler:
                 self.apply(write)
         return 0.0
 
-    def _mend(self, own: Own, rules: EndpointRules, manager: str) -> bool:
+    def _mend(self, own: Existing, rules: EndpointRules, manager: str) -> bool:
         """Give the ServiceEntries of an earlier version hosts and addresses; whether it did.
 
         Not where an object is missing, or the listeners are: somebody is deleting the exposure.
         """
-        spec, existing = own.held, own.existing
-        if spec is None or all(e.addresses for e in spec.entries) or existing.missing:
+        spec = own.held
+        if spec is None or all(e.addresses for e in spec.entries) or own.missing:
             return False
         service = self._view.service((spec.namespace, spec.service))
         gateway = next((g for g in self._view.gateways() if g.ref.same_pods(spec.gateway)), None)
-        envoy_filter = existing.object("EnvoyFilter")
+        envoy_filter = own.object("EnvoyFilter")
         if service is None or gateway is None or envoy_filter is None:
             return False
         if silenced(envoy_filter, manager) is None:
@@ -698,7 +695,7 @@ class Reconciler:
         wanted = [write for write in todo if write.kind in ("ServiceEntry", "EnvoyFilter")]
         self._apply_all(marked(write) if manager == MANAGER else write for write in wanted)
         kept = {write.key for write in wanted}
-        for entry in existing.all_of("ServiceEntry"):
+        for entry in own.all_of("ServiceEntry"):
             if key_of(entry) not in kept:
                 self.delete(entry)
         return True
@@ -729,7 +726,7 @@ class Reconciler:
                 return gateway.families
         return (IPV4, IPV6)
 
-    def _withdraw(self, key: Key, own: Own) -> Outcome:
+    def _withdraw(self, key: Key, own: Existing) -> Outcome:
         """Take an exposure away: the way for clients, the listener, then the rest."""
         if not own.there:
             self._silent.pop(key, None)
@@ -739,13 +736,10 @@ class Reconciler:
             return Outcome(GONE)
         return Outcome(LEAVING, again=self._remove(key, self._changes(own, ())))
 
-    def _changes(self, own: Own, todo: Sequence[Write]) -> ChangeSet:
+    def _changes(self, own: Existing, todo: Sequence[Write]) -> ChangeSet:
         """What differs from what is wanted, whoever left it there, and when."""
-        existing = own.existing
-        key = (existing.namespace, existing.name)
-        return change_set(
-            existing.kind, key, existing.objects, self._view.patched_services(key), todo
-        )
+        services = self._view.patched_services(own.key)
+        return change_set(own.kind, own.key, own.objects, services, todo)
 
     def _remove(self, key: Key, changes: ChangeSet) -> float | None:
         """Remove what a ChangeSet says; the seconds after which to go on, None when all is gone."""

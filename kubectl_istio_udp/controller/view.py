@@ -13,7 +13,6 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, M
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from kubectl_istio_udp.cluster.existing import exposure_of
 from kubectl_istio_udp.cluster.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
 from kubectl_istio_udp.controller.intents import Intents
 from kubectl_istio_udp.controller.keeping import (
@@ -87,37 +86,6 @@ class SeenEntry:
 
     summary: EntrySummary
     manifest: Manifest | None
-
-
-@dataclass(frozen=True)
-class Own:
-    """What there is of one exposure.
-
-    Attributes:
-        existing: its objects and its spec.
-    """
-
-    existing: Existing
-
-    @property
-    def source(self) -> str | None:
-        """What declared it; None for a person."""
-        return self.existing.source
-
-    @property
-    def there(self) -> bool:
-        """Whether there is anything."""
-        return bool(self.existing.objects)
-
-    @property
-    def spec(self) -> ExposureSpec | None:
-        """What it is; None where there is nothing, or nothing readable."""
-        return exposure_of(self.existing)
-
-    @property
-    def held(self) -> ExposureSpec | None:
-        """What it has of a gateway; None without an EnvoyFilter, which tenants cannot write."""
-        return self.spec if self.existing.object("EnvoyFilter") else None
 
 
 class View:
@@ -259,12 +227,12 @@ class View:
         with self._lock:
             return list(self._specs_in.get(namespace, {}).values())
 
-    def own(self, key: Key) -> Own:
-        """What there is of an exposure."""
+    def own(self, key: Key) -> Existing:
+        """An exposure as it is; one without objects where there is nothing."""
         with self._lock:
             objects = tuple(self._own.get(key, {}).values())
         found = resolve(objects, (Kind.EXPOSURE,)).existing
-        return Own(found[0] if found else Existing(Kind.EXPOSURE, *key, None, ()))
+        return found[0] if found else Existing(Kind.EXPOSURE, *key, None, ())
 
     def service(self, key: Key) -> Service | None:
         """A Service."""
@@ -637,7 +605,7 @@ class View:
             return False
         if before is None or before.reservation is None:
             return True
-        return now is not None or self.own(before.reservation.spec.key).spec is None
+        return now is not None or self.own(before.reservation.spec.key).exposure is None
 
     def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
         """Keep the index of our objects; the exposures that one belonged and belongs to."""
@@ -671,9 +639,9 @@ class View:
         _note(self._specs_in, *owner, own.held)
         if service := self._services.pop(owner, None):
             _note(self._named_otherwise, (owner[0], service), owner, None)
-        if own.spec is not None and own.spec.service != owner[1]:
-            self._services[owner] = own.spec.service
-            _note(self._named_otherwise, (owner[0], own.spec.service), owner, True)
+        if own.exposure is not None and own.exposure.service != owner[1]:
+            self._services[owner] = own.exposure.service
+            _note(self._named_otherwise, (owner[0], own.exposure.service), owner, True)
 
     def _owner(self, kind: str, manifest: Manifest) -> Key | None:
         """The exposure that an object says it belongs to, where it is in a namespace that counts.

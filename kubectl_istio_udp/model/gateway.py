@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_istio_udp.model.errors import NotFound, UsageError
@@ -269,6 +269,16 @@ class Gateway:
         """`namespace/name (Deployment name)`."""
         return f"{self.ref} ({', '.join(self.owners) or 'pods without a workload'})"
 
+    def kept(self, before: GatewayRef | None) -> Gateway:
+        """The same gateway by the name by which an exposure is at it already.
+
+        Args:
+            before: the gateway that the exposure is at; None for a new exposure. A gateway's name
+                may have come from a Service that went.
+        """
+        same = before and before.same_pods(self.ref) and before.selector == self.ref.selector
+        return replace(self, ref=before) if before and same else self
+
     @property
     def owners(self) -> tuple[str, ...]:
         """Its workloads: `Deployment edge`."""
@@ -520,6 +530,7 @@ def choose_gateway(
     *,
     selector_given: bool = False,
     namespaces: Collection[str] | None = None,
+    before: GatewayRef | None = None,
 ) -> Gateway:
     """Pick the gateway a command is about.
 
@@ -532,6 +543,7 @@ def choose_gateway(
         name: the user's `--gateway`, `NAME` or `NAMESPACE/NAME`, or None.
         selector_given: whether `--gateway-selector` found them, so that any kind counts.
         namespaces: the namespaces with gateways, where the administrator has said it.
+        before: the gateway that the exposure is at, which is chosen where several fit.
 
     Raises:
         NotFound: there is none, or none of that name.
@@ -549,6 +561,8 @@ def choose_gateway(
         )
     else:
         matching = [g for g in known if selector_given or _is_ingress(g)]
+    if before and len(matching) > 1:
+        matching = [g for g in matching if g.ref.same_pods(before)] or matching
     if len(matching) == 1:
         return _told_apart(matching[0])
     if matching:

@@ -73,6 +73,24 @@ class Existing:
         return (self.namespace, self.name)
 
     @property
+    def there(self) -> bool:
+        """Whether any of its objects exists."""
+        return bool(self.objects)
+
+    @property
+    def exposure(self) -> ExposureSpec | None:
+        """The spec of an exposure; None for another kind, and where it cannot be read."""
+        return self.spec if isinstance(self.spec, ExposureSpec) else None
+
+    @property
+    def held(self) -> ExposureSpec | None:
+        """What an exposure has of a gateway; None without an EnvoyFilter.
+
+        Tenants cannot write the EnvoyFilter; they may write every other object of an exposure.
+        """
+        return self.exposure if self.object("EnvoyFilter") else None
+
+    @property
     def ref(self) -> Ref:
         """Its kind and name, as a command line names it."""
         return Ref(self.kind, self.name)

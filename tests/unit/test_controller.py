@@ -628,6 +628,25 @@ def test_a_gateway_that_comes_later(running: Running) -> None:
     running.exposed()
 
 
+def test_a_second_gateway_leaves_an_exposure_at_the_first(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
+    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.0)
+    running.start()
+    running.server.put(wished())
+    running.exposed()
+    second = {"app": "second", "istio": "ingressgateway"}
+    running.server.put(
+        builders.gateway_pod("second-1", labels=second, owner=("ReplicaSet", "second-7f5")),
+        builders.gateway_service("second", selector=second),
+    )
+    running.server.put(wished("late", ports="5302:53"))
+    assert "found several gateways" in running.tells("NoGateway", "late")
+    running.server.put(wished(options={"idle-timeout": "20s"}))
+    until(lambda: running.spec().options.idle_timeout.seconds == 20)
+
+
 def test_a_gateway_that_goes_leaves_the_exposure(running: Running) -> None:
     running.start()
     running.server.put(wished(options={"discovery": "endpoints"}))
