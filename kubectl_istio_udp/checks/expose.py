@@ -25,6 +25,7 @@ from kubectl_istio_udp.model.loadbalancer import Takeover, refuses_udp_beside_tc
 from kubectl_istio_udp.model.memory import udp_budget
 from kubectl_istio_udp.model.mesh import show_version
 from kubectl_istio_udp.model.ownership import managed_ports
+from kubectl_istio_udp.model.ports import ports_text
 from kubectl_istio_udp.model.sessions import (
     CAREFUL_FILE_LIMIT,
     FEW_SESSIONS,
@@ -451,8 +452,8 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(
                 "U206",
                 Severity.WARNING,
-                f"this removes port {', '.join(map(str, gone))} from exposure {mine.name}; clients "
-                "can no longer use it",
+                f"this removes port {', '.join(ports_text(gone))} from exposure {mine.name}; "
+                "clients can no longer use it",
             )
         mode, new = before.options.gateway_service.value, mine.options.gateway_service.value
         if mode != new:

@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.responseplan import (
     rival_hosts,
 )
 from kubectl_istio_udp.model.routing import Rival, Takes
+from kubectl_istio_udp.model.values import some
 
 Rule = Callable[[Response, ResponseSnapshot], Iterator[Finding]]
 
@@ -244,13 +245,11 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
         if host not in mine and any(covers(own, host) for own in mine)
     }
     if theirs:
-        shown = ", ".join(f"{host} ({owner})" for host, owner in sorted(theirs.items())[:5])
-        more = f" and {len(theirs) - 5} more" if len(theirs) > 5 else ""
+        shown = some((f"{host} ({owner})" for host, owner in sorted(theirs.items())), 5)
         yield Finding(
             "U214",
             Severity.WARNING,
-            f"other VirtualServices, not this response, get the requests for these hosts: "
-            f"{shown}{more}",
+            f"other VirtualServices, not this response, get the requests for these hosts: {shown}",
             f"create another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
         )
 

@@ -359,13 +359,15 @@ def _check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
 def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
     """Where clients reach it, and what to type next."""
     from kubectl_istio_udp.cluster.addresses import client_addresses
+    from kubectl_istio_udp.model.ports import number_ranges, port_runs
     from kubectl_istio_udp.output import printing
 
     deadline = time.monotonic() + (_ADDRESS_SECONDS if wait else 0)
     addresses = client_addresses(api, exposure.spec, deadline)
-    for port in exposure.spec.ports:
-        for address in addresses.of(port):
-            click.echo(f"clients reach {exposure.spec.service}:{port.service_port} at {address}")
+    for ports in port_runs(exposure.spec.ports):
+        numbers = number_ranges(port.service_port for port in ports)
+        for address in addresses.of(ports):
+            click.echo(f"clients reach {exposure.spec.service}:{numbers} at {address}")
     if addresses.pending:
         printing.warn(addresses.pending)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster.balancers import why_pending
 from kubectl_istio_udp.cluster.pods import ready_pods
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.balancer import is_pending, pending_remedy, pending_text
+from kubectl_istio_udp.model.balancer import (
+    is_pending,
+    pending_remedy,
+    pending_text,
+    port_list,
+)
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.names import service_manager
 from kubectl_istio_udp.model.ownership import is_managed
-from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.ports import ExposedPort, number_ranges
 
 _POLL_SECONDS = 0.2
 
@@ -40,20 +45,25 @@ class Addresses:
     pods: tuple[str, ...] = ()
     pending: str = ""
 
-    def of(self, port: ExposedPort) -> tuple[str, ...]:
-        """`address:port/UDP` of one port, in the way that reaches farthest."""
+    def of(self, ports: Sequence[ExposedPort]) -> tuple[str, ...]:
+        """`address:port/UDP` of one port or several, in the way that reaches farthest."""
+        gateway_ports = [port.gateway_port for port in ports]
         if self.external:
-            return tuple(socket(a, port.gateway_port) for a in self.external)
+            return tuple(socket(a, *gateway_ports) for a in self.external)
         if self.cluster_ip:
-            found = [socket(self.cluster_ip, port.gateway_port)]
-            node_port = (self.node_ports or {}).get(port.gateway_port)
-            return (*found, f"any node, port {node_port}/UDP") if node_port else tuple(found)
-        return tuple(socket(address, port.listener_port) for address in self.pods)
+            found = (socket(self.cluster_ip, *gateway_ports),)
+            node_ports = self.node_ports or {}
+            open_ports = [node_ports[number] for number in gateway_ports if number in node_ports]
+            return (*found, f"any node, {port_list(open_ports)}") if open_ports else found
+        return tuple(
+            socket(address, *(port.listener_port for port in ports)) for address in self.pods
+        )
 
 
-def socket(address: str, port: int) -> str:
-    """`10.0.0.1:53/UDP`, or `[2001:db8::1]:53/UDP`."""
-    return f"[{address}]:{port}/UDP" if ":" in address else f"{address}:{port}/UDP"
+def socket(address: str, *ports: int) -> str:
+    """`10.0.0.1:53/UDP`, or `[2001:db8::1]:20000-20031/UDP`."""
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{number_ranges(ports)}/UDP"
 
 
 def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Addresses:

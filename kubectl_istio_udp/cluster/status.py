@@ -321,7 +321,7 @@ def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
         return "<none>"
     if addresses.pending:
         return "<pending>"
-    first = addresses.of(spec.ports[0])
+    first = addresses.of(spec.ports[:1])
     return first[0].rpartition(":")[0] if first else ""
 
 

@@ -57,6 +57,7 @@ from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
 from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.model.plan import plan, with_new_entries
+from kubectl_istio_udp.model.ports import ports_text
 from kubectl_istio_udp.model.reasons import (
     ENDPOINT_REFUSED,
     EXPOSED,
@@ -348,7 +349,7 @@ class Reconciler:
                 f"the Service has more than {MOST_ENDPOINTS} endpoints; the gateway does not send "
                 f"to {left_out} of them",
             )
-        ports = ", ".join(map(str, exposure.spec.ports))
+        ports = ", ".join(ports_text(exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
 
     def _decide(self, wish: Wish, permission: Permission, own: Existing) -> _Facts:

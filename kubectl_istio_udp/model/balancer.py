@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
+from kubectl_istio_udp.model.values import some
 
 Manifest = Mapping[str, Any]
 
@@ -59,13 +62,28 @@ def pending_remedy(service: Manifest, why: str) -> str:
     """
     metadata, spec = service["metadata"], service["spec"]
     node_ports = [
-        f"{port['nodePort']}/UDP"
+        port["nodePort"]
         for port in spec.get("ports") or ()
         if port.get("nodePort") and port.get("protocol") == "UDP"
     ]
     which = f"-n {metadata['namespace']} {metadata['name']}"
     look = f"kubectl describe service {which}" if why else f"kubectl get service {which} -w"
-    steps = [look, "if the cluster has no load balancer for UDP, use --gateway-service patch"]
+    steps = [look, _another_way(service)]
     if node_ports:
-        steps.append(f"meanwhile clients can use port {', '.join(node_ports)} of any node")
+        steps.append(f"meanwhile clients can use {port_list(node_ports)} of any node")
     return "; ".join(steps)
+
+
+def _another_way(service: Manifest) -> str:
+    """The way to take where this Service never gets an address: it is a companion, or patched."""
+    if (service["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER:
+        return "if the cluster has no load balancer for UDP, use --gateway-service patch"
+    return (
+        "if its load balancer cannot have TCP and UDP ports, use --gateway-service companion; "
+        "if it never had an address, use --gateway-service none"
+    )
+
+
+def port_list(ports: Sequence[int]) -> str:
+    """UDP ports: `port 30053/UDP`, or `ports 30053, 31211, 30009 and 2 more (UDP)`."""
+    return f"port {ports[0]}/UDP" if len(ports) == 1 else f"ports {some(ports)} (UDP)"

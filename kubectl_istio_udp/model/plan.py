@@ -38,6 +38,7 @@ from kubectl_istio_udp.model.sessions import (
     sessions_for_rate,
 )
 from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.values import some
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def _find(request: PortRequest, service: Service) -> ServicePort:
         matching = [port for port in ports if request.service_port in (port.port, port.name)]
     if matching:
         return matching[0]
-    listed = ", ".join(map(str, ports))
+    listed = some(ports, 5)
     if request.service_port is None:
         raise UsageError(
             f"-p {request.gateway_port} is ambiguous: Service {service} has several UDP ports",
@@ -306,7 +307,7 @@ def _discovery(
         )
     if asked is None:
         return (Discovery.ENDPOINTS if obstacle else Discovery.SELECTOR), obstacle
-    return asked, None if asked is Discovery.SELECTOR else "it was asked for"
+    return asked, None if asked is Discovery.SELECTOR else obstacle or "as set for this exposure"
 
 
 def _obstacle(

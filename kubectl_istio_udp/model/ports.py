@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -263,23 +263,38 @@ class ExposedPort:
         return f"{self.gateway_port}:{self.service_port}/UDP"
 
 
-def ports_text(ports: Sequence[ExposedPort]) -> list[str]:
-    """The ports as tables show them, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
+def port_runs(ports: Sequence[ExposedPort]) -> list[list[ExposedPort]]:
+    """Group the ports that one `-p` can name: consecutive, with as many Service ports or one."""
     runs: list[list[ExposedPort]] = []
     for each in ports:
-        last = runs[-1][-1] if runs else None
-        follows = last and (each.gateway_port, each.service_port) == (
-            last.gateway_port + 1,
-            last.service_port + 1,
-        )
-        if follows:
+        if runs and _continues(runs[-1], each):
             runs[-1].append(each)
         else:
             runs.append([each])
-    return [_run_text(run[0], run[-1]) for run in runs]
+    return runs
 
 
-def _run_text(first: ExposedPort, last: ExposedPort) -> str:
-    if first is last:
-        return str(first)
-    return f"{first.gateway_port}-{last.gateway_port}:{first.service_port}-{last.service_port}/UDP"
+def _continues(run: Sequence[ExposedPort], port: ExposedPort) -> bool:
+    step = port.service_port - run[-1].service_port
+    steps = {run[1].service_port - run[0].service_port} if len(run) > 1 else {0, 1}
+    return port.gateway_port == run[-1].gateway_port + 1 and step in steps
+
+
+def ports_text(ports: Sequence[ExposedPort]) -> list[str]:
+    """The ports as tables show them, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
+    return [
+        f"{number_ranges(port.gateway_port for port in run)}:"
+        f"{number_ranges(port.service_port for port in run)}/UDP"
+        for run in port_runs(ports)
+    ]
+
+
+def number_ranges(numbers: Iterable[int]) -> str:
+    """Numbers with consecutive ones as a range: `53,20000-20031`. Each is shown once."""
+    ranges: list[list[int]] = []
+    for number in dict.fromkeys(numbers):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in ranges)

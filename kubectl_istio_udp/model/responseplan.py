@@ -197,7 +197,7 @@ def _taken(
 
 def _api(request: ResponseRequest, snapshot: ResponseSnapshot) -> tuple[ResponseApi, str]:
     if request.api:
-        return request.api, "as asked"
+        return request.api, "as set for this response"
     version = snapshot.istio
     old = version is not None and version < DIRECT_RESPONSE_SINCE
     api = ResponseApi.ENVOY_FILTER if old else ResponseApi.VIRTUAL_SERVICE

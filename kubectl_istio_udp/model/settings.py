@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.kinds import Spec
 from kubectl_istio_udp.model.plan import ExposeRequest
-from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.ports import PortRequest, ports_text
 from kubectl_istio_udp.model.response import ResponseSpec
 
 Value = TypeVar("Value")
@@ -186,7 +186,7 @@ def _exposure_settings(spec: ExposureSpec) -> dict[str, str]:
     options = spec.options
     return {
         "service": spec.service,
-        "ports": ",".join(map(str, spec.ports)),
+        "ports": ",".join(ports_text(spec.ports)),
         "gateway": str(spec.gateway),
         "discovery": spec.discovery.value,
         "max-sessions": str(options.max_sessions),

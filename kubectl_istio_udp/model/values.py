@@ -27,6 +27,13 @@ def bounded(name: str, text: str, longest: int) -> str:
     return text
 
 
+def some(texts: Iterable[object], most: int = 3) -> str:
+    """The first of several, for a message, and how many more there are: `a, b, c and 29 more`."""
+    found = [str(text) for text in texts]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
+
+
 def shown(text: str) -> str:
     """A text that somebody else wrote, for a message: quoted, short, and on one line."""
     return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")

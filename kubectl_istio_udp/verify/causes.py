@@ -17,11 +17,11 @@ from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.proxystate import UdpStatus
 from kubectl_istio_udp.model.service import EXPORT_TO_ANNOTATION
+from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.probe.result import LOST, NOT_READ
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
 
 _CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"
-_SHOWN = 3
 # From here on it is only a matter of time until datagrams are lost.
 _NEARLY_FULL = 0.9
 _SILENT = ("timeout", "unreachable", LOST, NOT_READ)
@@ -189,7 +189,7 @@ def _port_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     if renumbered:
         now = f"its port {renumbered[0].name} is {renumbered[0].port} now"
     elif service.udp_ports:
-        now = f"its UDP ports: {', '.join(map(str, service.udp_ports))}"
+        now = f"its UDP ports: {some(service.udp_ports, 5)}"
     else:
         now = "it has no UDP port"
     to = renumbered[0].port if renumbered else "SERVICE_PORT"
@@ -704,10 +704,7 @@ def _listed(texts: Iterable[str]) -> str:
 
 
 def _some(texts: Iterable[str]) -> str:
-    """The first of them, and how many there are more."""
-    found = sorted(texts)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more
+    return some(sorted(texts))
 
 
 def _name(manifest: Mapping[str, object] | None) -> str:

@@ -63,7 +63,7 @@ TCP53 = {"port": 53, "protocol": "TCP", "nodePort": 30054}
     ],
 )  # fmt: skip
 def test_the_way_that_reaches_farthest(service, expected):
-    assert addresses_of(service).of(PORT) == expected
+    assert addresses_of(service).of([PORT]) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,51 @@ def test_a_load_balancer_without_an_address_is_pending(service, pending):
 
 
 def test_pods_are_reached_at_the_port_they_bind():
-    assert Addresses(pods=("10.0.0.1", "fd00::1")).of(PORT) == (
+    assert Addresses(pods=("10.0.0.1", "fd00::1")).of([PORT]) == (
         "10.0.0.1:10053/UDP", "[fd00::1]:10053/UDP"
     )  # fmt: skip
     assert socket("10.0.0.1", 53) == "10.0.0.1:53/UDP"
 
 
+def test_a_range_of_ports_is_one_way():
+    """A thousand lines of addresses tell nobody anything."""
+    ports = [ExposedPort(number, number + 10_000, number) for number in range(50, 55)]
+    node_ports = [
+        {"port": p.gateway_port, "protocol": "UDP", "nodePort": p.gateway_port * 600} for p in ports
+    ]
+    way = addresses_of(balancer({"ip": "2001:db8::5"})).of(ports)
+    assert way == ("[2001:db8::5]:50-54/UDP",)
+    pending = addresses_of(balancer(ports=node_ports))
+    some = "ports 30000, 30600, 31200 and 2 more (UDP)"
+    assert pending.of(ports) == ("10.96.0.1:50-54/UDP", f"any node, {some}")
+    assert pending.pending.endswith(f"meanwhile clients can use {some} of any node")
+    assert Addresses(pods=("10.0.0.1",)).of(ports) == ("10.0.0.1:10050-10054/UDP",)
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [
+        (GatewayServiceMode.COMPANION, "use --gateway-service patch"),
+        (GatewayServiceMode.PATCH, "use --gateway-service companion"),
+    ],
+)
+def test_the_other_way_is_advised_where_no_address_comes(server, api, mode, advice):
+    server.put(gateway_pod())
+    server.load_balancer = None
+    pending = client_addresses(api, exposed(server, api, mode)).pending
+    assert advice in pending and f"--gateway-service {mode.value}" not in pending
+
+
 def test_a_companion_has_an_address_of_its_own(api, server):
     spec = exposed(server, api)
     assert gateway_service(api, spec)["metadata"]["name"] == "udp-default-coredns"
-    assert client_addresses(api, spec).of(spec.ports[0]) == ("203.0.113.5:5300/UDP",)
+    assert client_addresses(api, spec).of(spec.ports[:1]) == ("203.0.113.5:5300/UDP",)
 
 
 def test_the_patched_service_is_found_by_its_field_manager(api, server):
     spec = exposed(server, api, GatewayServiceMode.PATCH)
     assert gateway_service(api, spec)["metadata"]["name"] == "istio-ingressgateway"
-    assert client_addresses(api, spec).of(spec.ports[0]) == ("10.96.0.80:5300/UDP",)
+    assert client_addresses(api, spec).of(spec.ports[:1]) == ("10.96.0.80:5300/UDP",)
 
 
 def test_a_service_that_nobody_patched_is_not_it(api):
@@ -113,7 +142,7 @@ def test_without_a_service_the_ready_pods_are_told(api, server, mode):
     if mode is GatewayServiceMode.COMPANION:
         server.remove("Service", "istio-system", "udp-default-coredns")
     server.put(gateway_pod("b", ips=("10.244.0.8",)), gateway_pod("c", ready=False))
-    assert client_addresses(api, spec).of(spec.ports[0]) == (
+    assert client_addresses(api, spec).of(spec.ports[:1]) == (
         "10.244.0.8:5300/UDP", "10.244.0.7:5300/UDP"
     )  # fmt: skip
 

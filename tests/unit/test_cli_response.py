@@ -195,7 +195,7 @@ def test_an_envoy_filter_where_asked(run, edge):
         f"{VIRTUAL_SERVICE} serverside-applied",
         f"{ENVOY_FILTER} serverside-applied",
     ]
-    assert "Istio API: envoyfilter (as asked)" in done.err
+    assert "Istio API: envoyfilter (as set for this response)" in done.err
     (patch,) = written(edge, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
     assert patch["patch"]["operation"] == "INSERT_FIRST"
     assert patch["patch"]["value"]["direct_response"] == {

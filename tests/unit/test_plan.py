@@ -150,7 +150,7 @@ def test_refuses_a_selector_that_cannot_say_it(parts, reason):
 def test_does_as_asked(asked):
     plan = plan_of(discovery=asked)
     assert plan.exposure.spec.discovery is asked
-    assert plan.reason == "it was asked for"
+    assert plan.reason == "as set for this exposure"
 
 
 def test_a_selector_that_is_asked_for_needs_no_reason():

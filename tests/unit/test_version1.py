@@ -14,7 +14,7 @@ from tests.unit.test_golden import given_in
 
 HERE = Path(__file__).parent / "version1"
 CASES = sorted(path.stem for path in HERE.glob("*.yaml"))
-WITHOUT_ENTRY = {"static", "tcp-twin"}
+WITHOUT_ENTRY = {"static", "tcp-twin", "external-name"}
 LISTED = {"endpoints-selectorless", "endpoints-named-port"}
 NAME = "udp-default-coredns"
 
@@ -87,6 +87,14 @@ def test_the_next_expose_mends_it(run, server, case):
     if case not in WITHOUT_ENTRY:
         assert {service.split("|")[-1] for service in services} == hosts
     assert run("get", "coredns").code == 0
+    # Settings that were not named stay.
+    [before] = {
+        ExposureSpec.from_json(m["metadata"]["annotations"][SPEC_ANNOTATION]).options
+        for m in stored(case)
+        if m["kind"] == "EnvoyFilter"
+    }
+    written = server.get("EnvoyFilter", "istio-system", NAME)["metadata"]["annotations"]
+    assert ExposureSpec.from_json(written[SPEC_ANNOTATION]).options == before
 
 
 @pytest.mark.parametrize("again", [True, False])
