@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.applying import (
-    Applying,
-    applying_options,
-    refuse_or_tell,
-    tell_changes,
-    write_all,
-)
+from kubectl_istio_udp.cli.applying import Applying, Printed, applying_options
 from kubectl_istio_udp.model.accesslog import Direction, Reach
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
@@ -70,6 +64,7 @@ def command(
     (--gateway). Run it again to change a setting. Settings that you do not name stay as they are.
     """
     from kubectl_istio_udp.apply.changes import change_set
+    from kubectl_istio_udp.apply.pipeline import Decision, carry
     from kubectl_istio_udp.checks.accesslog import check_access_log
     from kubectl_istio_udp.cluster.accesslogs import read_access_log_snapshot
     from kubectl_istio_udp.cluster.mesh import read_mesh
@@ -101,14 +96,17 @@ def command(
     _check_name(spec, snapshot.present, given)
     versions = [proxy.istio for proxy in snapshot.reached(spec)]
     spec = spec.understood_by(settings.istio, versions)
-    decided = f"applies to {len(versions)} {'proxy' if len(versions) == 1 else 'proxies'}, by "
-    refuse_or_tell(check_access_log(spec, snapshot), decided + spec.log_field.value)
     writes = access_log_writes(spec, applying.manager)
-    if snapshot.present:
-        tell_changes(snapshot.present, spec)
-    changes = change_set(spec.kind, spec.key, snapshot.objects, writes=writes)
-    write_all(api, changes, applying, flags={spec.log_field.value: "--every"})
-    if applying.dry_run == "none" and applying.output is None:
+    decision = Decision(
+        spec=spec,
+        before=snapshot.present,
+        said=f"applies to {len(versions)} {'proxy' if len(versions) == 1 else 'proxies'}, by "
+        f"{spec.log_field.value}",
+        findings=check_access_log(spec, snapshot),
+        changes=change_set(spec.kind, spec.key, snapshot.objects, writes=writes),
+    )
+    carry(api, decision, applying, Printed(applying), {spec.log_field.value: "--every"})
+    if applying.in_words:
         to = " --to SERVICE" if labels else ""
         click.echo(
             f"test it: kubectl istio-udp verify -n {namespace} accesslog/{ours}{to}", err=True
@@ -170,8 +168,8 @@ def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
     from kubectl_istio_udp.apply.deletion import delete_existing
     from kubectl_istio_udp.cluster.existing import get_existing
     from kubectl_istio_udp.cluster.leftovers import Leftovers
-    from kubectl_istio_udp.output import printing
 
+    report = Printed(applying)
     for existing in get_existing(api, namespace, [f"accesslog/{name}"]):
         warnings = delete_existing(
             api,
@@ -179,9 +177,7 @@ def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
             Leftovers(),
             timeout=0,
             dry_run=applying.dry_run,
-            report=lambda kind, _, name: click.echo(
-                printing.deleted_line(kind, name, applying.dry_run)
-            ),
+            report=lambda kind, _, name: report.removed(kind, name),
         )
         for text in warnings:
-            printing.warn(text)
+            report.warn(text)

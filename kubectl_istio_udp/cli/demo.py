@@ -120,9 +120,11 @@ def _read(filenames: Sequence[str]) -> Iterator[Manifest]:
 
 def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
     """Plan, check, render and validate as expose does; print and give the EnvoyFilter."""
-    from kubectl_istio_udp.cli.expose import check_plan
-    from kubectl_istio_udp.cli.validating import ensure_accepted
-    from kubectl_istio_udp.model.plan import ExposeRequest, plan
+    from kubectl_istio_udp.apply.exposing import decide
+    from kubectl_istio_udp.apply.pipeline import refuse_errors
+    from kubectl_istio_udp.cli.applying import tell_findings
+    from kubectl_istio_udp.envoy.accepting import ensure_accepted
+    from kubectl_istio_udp.model.plan import ExposeRequest
     from kubectl_istio_udp.model.ports import parse_port_requests
     from kubectl_istio_udp.output import printing
     from kubectl_istio_udp.render.exposure import writes
@@ -133,15 +135,15 @@ def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec
     request = ExposeRequest(
         lab.service.namespace, lab.service.name, ports=parse_port_requests(ports)
     )
-    snapshot = lab.snapshot()
-    planned = plan(request, snapshot)
-    check_plan(planned, snapshot)
-    rendered = [write.manifest for write in writes(planned.exposure)]
+    decided = decide(request, lab.snapshot())
+    refuse_errors(decided.findings)
+    tell_findings(decided.said, decided.findings)
+    rendered = [write.manifest for write in writes(decided.exposure)]
     envoy_filter = next(each for each in rendered if each["kind"] == "EnvoyFilter")
-    ensure_accepted(rendered, "envoy", {"port_value": "-p"}, str(program))
+    ensure_accepted(rendered, "envoy", {"port_value": "-p"}, str(program), warn=printing.warn)
     click.echo(printing.documents([envoy_filter], "yaml"), nl=False)
     lab.apply(rendered)
-    return planned.exposure.spec, envoy_filter
+    return decided.exposure.spec, envoy_filter
 
 
 def _probe(lab: Lab) -> DnsProbe:

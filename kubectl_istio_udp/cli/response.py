@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.applying import (
-    Applying,
-    applying_options,
-    kept_while_waiting,
-    refuse_or_tell,
-    tell_changes,
-    write_all,
-)
+from kubectl_istio_udp.cli.applying import Applying, Printed, applying_options
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.apply.transaction import Transaction
     from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.response import Answer, Response, ResponseSpec
@@ -119,6 +112,7 @@ def command(
     /PATH` is short for `direct response /PATH`.
     """
     from kubectl_istio_udp.apply.changes import change_set
+    from kubectl_istio_udp.apply.pipeline import Decision, carry
     from kubectl_istio_udp.checks.response import check_response
     from kubectl_istio_udp.cluster.responses import read_response_snapshot
     from kubectl_istio_udp.model.response import ResponseApi, default_name
@@ -154,26 +148,18 @@ def command(
     snapshot = read_response_snapshot(server, request, gateway)
     planned = plan_response(request, snapshot)
     response = planned.response
-    decided = f"Istio API: {response.spec.api.value} ({planned.reason})"
-    refuse_or_tell(check_response(response, snapshot), decided)
     spec = response.spec
-    if before:
-        tell_changes(before, spec)
     writes = response_writes(response, applying.manager)
-    write_all(
-        server,
-        change_set(spec.kind, spec.key, snapshot.objects, writes=writes),
-        applying,
-        lambda transaction: _wait(
-            server,
-            response,
-            applying.seconds,
-            transaction,
-            bool(snapshot.gateway and snapshot.gateway.ready_pods),
-        ),
-        _FLAGS,
+    decision = Decision(
+        spec=spec,
+        before=before,
+        said=f"Istio API: {spec.api.value} ({planned.reason})",
+        findings=check_response(response, snapshot),
+        changes=change_set(spec.kind, spec.key, snapshot.objects, writes=writes),
+        wait=_waiter(server, response, bool(snapshot.gateway and snapshot.gateway.ready_pods)),
     )
-    if applying.dry_run == "none" and applying.output is None:
+    carry(server, decision, applying, Printed(applying), _FLAGS)
+    if applying.in_words:
         click.echo(
             f"test it: kubectl istio-udp verify -n {spec.namespace} response/{spec.name}", err=True
         )
@@ -248,26 +234,17 @@ def _answer(
     )
 
 
-def _wait(
-    api: Api, response: Response, seconds: float, transaction: Transaction, had_pods: bool
-) -> None:
-    """Wait for the gateway; the mesh's sidecars are too many to ask."""
+def _waiter(
+    api: Api, response: Response, had_pods: bool
+) -> Callable[[float, Callable[[str], None]], object] | None:
+    """What waits for the gateway; the mesh's sidecars are too many to ask."""
     from kubectl_istio_udp.cluster.waiting import wait_until_routed
     from kubectl_istio_udp.render.response import route_name
 
-    gateway, spec = response.spec.gateway, response.spec
+    gateway = response.spec.gateway
     if gateway is None:
-        return
-    kept_while_waiting(
-        transaction,
-        lambda progress: wait_until_routed(
-            api,
-            gateway.namespace,
-            gateway.selector,
-            route_name(response),
-            seconds,
-            progress,
-            had_pods=had_pods,
-        ),
-        f"kubectl istio-udp get -n {spec.namespace} response/{spec.name}",
+        return None
+    place, route = (gateway.namespace, gateway.selector), route_name(response)
+    return lambda seconds, progress: wait_until_routed(
+        api, *place, route, seconds, progress, had_pods=had_pods
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.cli.validating import ensure_accepted
 from kubectl_istio_udp.envoy import binary
+from kubectl_istio_udp.envoy.accepting import ensure_accepted
 from kubectl_istio_udp.model.errors import Refused
 from kubectl_istio_udp.render import envoyfilter
 from kubectl_istio_udp.render.exposure import writes
@@ -79,7 +79,9 @@ def test_an_envoy_that_does_not_run_is_said_and_auto_goes_on(server, run, no_env
 def test_any_list_of_manifests_can_be_validated(envoy):
     manifests = [write.manifest for write in writes(plan_of().exposure)]
     virtual_service = {"kind": "VirtualService", "metadata": {"name": "x"}, "spec": {}}
-    ensure_accepted([virtual_service, *manifests], "envoy", {})
+    ensure_accepted([virtual_service, *manifests], "envoy", {}, warn=pytest.fail)
     bad = {"apiVersion": "v1", "kind": "EnvoyFilter", "metadata": {"name": "x"}, "spec": {}}
     with pytest.raises(Refused, match="it has no configPatches"):
-        ensure_accepted([virtual_service, bad, *manifests], "envoy", {}, str(envoy))
+        ensure_accepted(
+            [virtual_service, bad, *manifests], "envoy", {}, str(envoy), warn=pytest.fail
+        )

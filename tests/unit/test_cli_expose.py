@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from kubectl_istio_udp.cli import expose
+from kubectl_istio_udp.apply import exposing
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
@@ -405,9 +405,9 @@ def test_who_was_overtaken_hears_of_it(api, server):
     theirs = plan_of(ports=[PortRequest(5399)]).exposure
     server.put(dict(envoy_filter(theirs)))
     with pytest.raises(ClusterError, match="modified concurrently"):
-        expose._check_not_overtaken(api, mine)
+        exposing.check_not_overtaken(api, mine)
     server.put(dict(envoy_filter(plan_of().exposure)))
-    expose._check_not_overtaken(api, mine)
+    exposing.check_not_overtaken(api, mine)
 
 
 def test_the_smallest_file_limit_of_all_gateway_pods_counts(run, server, fakes):

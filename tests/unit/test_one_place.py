@@ -18,6 +18,10 @@ ONLY_IN = {
     # What is taken of a gateway.
     "counted": {"state/occupancy.py"},
     "GatewayUsage.of": {"state/occupancy.py"},
+    # What is wanted, checked and written, for every command that writes.
+    "plan": {"apply/exposing.py", "controller/reconcile.py"},
+    "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reconcile.py"},
+    "Transaction": {"apply/pipeline.py", "cli/samples.py", "cli/controller/install.py"},
     # How many sessions an exposure gets.
     "automatic_sessions": {"model/sessions.py"},
     "sessions_for_rate": {"model/plan.py"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from kubectl_istio_udp.envoy.patches import Finding
+from kubectl_istio_udp.envoy import binary
+from kubectl_istio_udp.envoy.patches import Finding, same
+from kubectl_istio_udp.envoy.validate import validate
+from kubectl_istio_udp.model.errors import Refused
 
 
 def ensure_accepted(
@@ -15,6 +17,8 @@ def ensure_accepted(
     mode: str,
     flags: Mapping[str, str],
     envoy: str | None = None,
+    *,
+    warn: Callable[[str], None],
 ) -> None:
     """Refuse manifests that a real Envoy on this machine refuses.
 
@@ -23,15 +27,12 @@ def ensure_accepted(
         mode: `--validate`: auto, envoy or none.
         flags: which option decides an Envoy field, by the field's name (`idle_timeout`).
         envoy: `--envoy`, where the command has that option.
+        warn: told what could not be checked.
 
     Raises:
         Refused: Envoy refuses something; nothing was written.
         NoEnvoy: there is no Envoy that runs here, and the mode is `envoy`.
     """
-    from kubectl_istio_udp.envoy import binary
-    from kubectl_istio_udp.envoy.validate import validate
-    from kubectl_istio_udp.output.printing import warn
-
     if mode == "none":
         return
     program = binary.need_envoy(envoy) if mode == "envoy" else binary.find_envoy(envoy)
@@ -51,9 +52,6 @@ def ensure_accepted(
 
 
 def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]) -> Exception:
-    from kubectl_istio_udp.envoy import binary
-    from kubectl_istio_udp.model.errors import Refused
-
     first, *others = [_told(finding, flags) for finding in refused]
     return Refused(
         f"Envoy rejects {first}; nothing was written",
@@ -67,8 +65,6 @@ def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]
 
 def _told(finding: Finding, flags: Mapping[str, str]) -> str:
     """A finding with the option that caused it, if one did: the innermost field has its say."""
-    from kubectl_istio_udp.envoy.patches import same
-
     known = {same(field): flag for field, flag in flags.items()}
     parts = [part for part in reversed(finding.path) if isinstance(part, str)]
     flag = next((known[same(part)] for part in parts if same(part) in known), None)

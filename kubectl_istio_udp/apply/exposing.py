@@ -1,0 +1,189 @@
+"""`expose`: read the cluster, decide, and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_istio_udp.apply.changes import change_set
+from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, carry
+from kubectl_istio_udp.apply.reserving import decide_until_it_fits, reserved_if_changed
+from kubectl_istio_udp.checks.expose import check_expose
+from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.cluster.controllers import is_declared
+from kubectl_istio_udp.cluster.existing import find_exposure
+from kubectl_istio_udp.cluster.gateways import GatewayChoice
+from kubectl_istio_udp.cluster.leftovers import read_leftovers
+from kubectl_istio_udp.cluster.snapshot import read_snapshot, ready_addresses
+from kubectl_istio_udp.cluster.waiting import Expected, wait_until_live
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import ClusterError, Refused
+from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
+from kubectl_istio_udp.model.plan import ExposeRequest, plan
+from kubectl_istio_udp.model.settings import Named
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.render.envoyfilter import revisions
+from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.ownership import Existing, readable
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for.
+
+    Attributes:
+        namespace, service: the Service.
+        name: the exposure's name; None takes the Service's.
+        settings: the settings that are named.
+        gateway: which gateway.
+    """
+
+    namespace: str
+    service: str
+    name: str | None
+    settings: Named
+    gateway: GatewayChoice
+
+
+@dataclass(frozen=True)
+class Decided:
+    """An exposure as it is to be, and what there is to say about it.
+
+    Attributes:
+        exposure: the exposure.
+        said: how its endpoints are found, in a line.
+        findings: what the checks found.
+    """
+
+    exposure: Exposure
+    said: str
+    findings: tuple[Finding, ...]
+
+
+def expose(
+    api: Api, asked: Asked, writing: Writing, report: Report, flags: Mapping[str, str]
+) -> Exposure:
+    """Expose a Service as a command line asks for it.
+
+    Args:
+        api: the cluster.
+        asked: what is asked for.
+        writing: how to write.
+        report: told each step.
+        flags: as for `carry`.
+
+    Returns:
+        The exposure as it was written.
+
+    Raises:
+        UsageError: it cannot be done with this Service or gateway.
+        Refused, Rejected and whatever the cluster says; nothing of it is there then.
+    """
+    exposed: list[Exposure] = []
+
+    def decide_and_write() -> None:
+        exposure, decision = _decide(api, asked, writing, report)
+        carry(api, decision, writing, report, flags)
+        exposed.append(exposure)
+
+    decide_until_it_fits(decide_and_write, report.note)
+    return exposed[0]
+
+
+def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
+    """Plan an exposure, and check the plan.
+
+    Raises:
+        UsageError: it cannot be done with this Service or gateway.
+    """
+    planned = plan(request, snapshot)
+    because = f": {planned.reason}" if planned.reason else ""
+    said = f"endpoint discovery: {planned.exposure.spec.discovery.value}{because}"
+    return Decided(planned.exposure, said, check_expose(planned.exposure, snapshot))
+
+
+def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[Exposure, Decision]:
+    """Decide on what there is now."""
+    existing = find_exposure(api, asked.namespace, asked.name or asked.service)
+    _refuse_declared(existing)
+    before = existing.exposure
+    if before and before.service != asked.service:
+        before = None  # which the checks refuse
+    request = asked.settings.request(asked.namespace, asked.service, asked.name, before)
+    choice = asked.gateway.or_known(before.gateway) if before else asked.gateway
+    snapshot = read_snapshot(api, request, choice, existing, need_proxy=writing.waits)
+    decided = decide(request, snapshot)
+    exposure, spec = decided.exposure, decided.exposure.spec
+    todo = writes(exposure, writing.manager)
+    leftovers = read_leftovers(api, [existing.spec, spec])
+    there = (*existing.objects, *snapshot.objects, *leftovers.stale_reservations(spec.key))
+    return exposure, Decision(
+        spec=spec,
+        before=before,
+        said=decided.said,
+        findings=decided.findings,
+        changes=change_set(spec.kind, spec.key, there, leftovers.services, todo),
+        wait=_waiter(api, exposure, todo, had_pods=bool(snapshot.gateway.ready_pods)),
+        confirm=lambda: check_not_overtaken(api, spec),
+        guard=lambda: reserved_if_changed(api, exposure, snapshot, todo, report.warn),
+    )
+
+
+def _waiter(
+    api: Api, exposure: Exposure, todo: Sequence[Write], *, had_pods: bool
+) -> Callable[[float, Progress], object]:
+    """What waits until the gateway's pods have what was written."""
+    spec = exposure.spec
+
+    def wait(seconds: float, progress: Progress) -> None:
+        written = revisions(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
+        expected = Expected(
+            prefix=f"{spec.object_name}-",
+            listeners=written["LISTENER"],
+            clusters=written["CLUSTER"],
+            hosts=lambda: ready_addresses(api, exposure),
+        )
+        place = (spec.gateway.namespace, spec.gateway.selector)
+        wait_until_live(api, *place, expected, seconds, progress, had_pods=had_pods)
+
+    return wait
+
+
+def _refuse_declared(existing: Existing) -> None:
+    """Leave what a controller made to the controller.
+
+    Raises:
+        Refused: it made this exposure; the hints say how to change it.
+    """
+    if not is_declared(existing):
+        return
+    namespace, name = existing.namespace, existing.name
+    annotate = f"kubectl annotate service -n {namespace} {name}"
+    raise Refused(
+        f"exposure {name} is managed by the controller, because Service {namespace}/{name} has "
+        f"the annotation {EXPOSE_ANNOTATION}; nothing was written",
+        hints=[
+            f"to change it: {annotate} --overwrite {EXPOSE_ANNOTATION}=PORTS (other settings: "
+            "annotations kubectl-istio-udp/OPTION)",
+            f"to manage it by command line: {annotate} {EXPOSE_ANNOTATION}-, then (if no "
+            f"controller runs any more) kubectl istio-udp delete -n {namespace} {name}, then "
+            "expose it again",
+        ],
+    )
+
+
+def check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
+    """Make sure that what was written is still what is there.
+
+    Raises:
+        ClusterError: another `expose` of the same exposure, at the same time, came last.
+    """
+    found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
+    if found is None or readable(found, ExposureSpec) != spec:
+        raise ClusterError(
+            f"exposure {spec.name} was modified concurrently",
+            hints=[f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
+        )
