@@ -35,7 +35,7 @@ _DECIDING = tuple(
     for name in (
         *("apply", "checks", "render", "cluster.gateways", "cluster.snapshot"),
         *("model.endpointrules", "model.memory", "model.permission", "model.plan"),
-        *("model.settings", "model.snapshot", "model.usage", "model.values", "model.wish"),
+        *("model.settings", "model.snapshot", "model.usage", "model.wish"),
     )
 )
 # What only a command that asks an Envoy needs.
