@@ -96,6 +96,7 @@ def query_command(
     check_dns_label(service, "Service")
     api = common.connect()
     namespace = common.namespace_of(api)
+    tool = probing.look_for_tool(api, namespace, asked)
     found, slices = read_service(api, namespace, service)
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")
@@ -103,7 +104,7 @@ def query_command(
     hops = service_hops(found, slices)
     results: tuple[HopResult, ...] = ()
     if hops:
-        with probing.tool(api, namespace, asked) as pod:
+        with probing.tool(api, namespace, asked, tool) as pod:
             if asked.one_way:
                 results = probing.send_one_way(api, pod, hops, probe, asked, found)
             else:

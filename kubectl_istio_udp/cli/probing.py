@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -140,20 +140,44 @@ _PROBE_OPTIONS: tuple[options.Decorator, ...] = (
 )
 
 
+# Waits for the pod that is looked for; None where one is to be created.
+Tool: TypeAlias = "Callable[[], ToolPod] | None"
+
+
+def look_for_tool(api: Api, namespace: str, asked: Asked) -> Tool:
+    """Begin to look for the pod to probe from, if the options do not say to create one."""
+    from kubectl_istio_udp.cluster.toolpod import find_tool
+    from kubectl_istio_udp.kube.parallel import begun
+
+    if asked.create_tool:
+        return None
+    return begun(lambda: find_tool(api, namespace, asked.tool_pod))
+
+
 @contextmanager
-def tool(api: Api, namespace: str, asked: Asked, *, in_mesh: bool = False) -> Iterator[ToolPod]:
-    """The pod to probe from, as the options say; one that is made gets a sidecar where `in_mesh`.
+def tool(
+    api: Api, namespace: str, asked: Asked, looked_for: Tool, *, in_mesh: bool = False
+) -> Iterator[ToolPod]:
+    """The pod to probe from: the one that was looked for, or one that is created for this run.
+
+    Args:
+        api, namespace, asked: where, and what the options say.
+        looked_for: what `look_for_tool` returned.
+        in_mesh: whether one that is created gets a sidecar.
 
     Raises:
         NotFound, ClusterError, WaitTimeout: there is none that runs.
     """
-    from kubectl_istio_udp.cluster.toolpod import tool_pod
+    if looked_for is not None:
+        yield looked_for()
+        return
+    from kubectl_istio_udp.cluster.toolpod import made_tool
     from kubectl_istio_udp.output.printing import Progress
     from kubectl_istio_udp.render.samples import one_run_tool
 
     progress = Progress()
-    manifest = one_run_tool(namespace, asked.tool_image, in_mesh) if asked.create_tool else None
-    with tool_pod(api, namespace, asked.tool_pod, manifest, progress) as pod:
+    manifest = one_run_tool(namespace, asked.tool_image, in_mesh)
+    with made_tool(api, namespace, manifest, progress) as pod:
         progress.clear()
         yield pod
 

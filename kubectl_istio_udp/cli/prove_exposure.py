@@ -11,7 +11,7 @@ from kubectl_istio_udp.cluster.balancers import why_pending
 from kubectl_istio_udp.cluster.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.cluster.toolpod import ToolPod
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.kube.parallel import begun, in_parallel
 from kubectl_istio_udp.model.errors import NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.hop import Hop, Via
@@ -57,6 +57,8 @@ def prove_exposure(
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer)
     hops = [*inner, *outer.hops(spec)]
+    # Beside the probes: what a good one is judged by.
+    looked = begun(lambda: with_proxies_and_sockets(api, evidence))
     if asked.one_way:
         results = _send_one_way(api, pod, evidence, hops, probe, asked)
         verdict = judge_one_way(results)
@@ -68,8 +70,8 @@ def prove_exposure(
         if delivered:
             results, verdict = delivered, judge_one_way(delivered)
     causes: dict[Hop, Cause] = {}
+    evidence = looked()
     if verdict.good:
-        evidence = with_proxies_and_sockets(api, evidence)
         verdict = _although_good(api, evidence, verdict)
         if verdict.good:
             for text in nearly_full(evidence):

@@ -61,11 +61,13 @@ def command(
         )
     api = common.connect()
     namespace = common.namespace_of(api)
+    tool = probing.look_for_tool(api, namespace, asked)
     found = common.things(api, names, all_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return 0
-    with probing.tool(api, namespace, asked, in_mesh=any(map(_in_mesh, found))) as pod:
+    in_mesh = any(map(_in_mesh, found))
+    with probing.tool(api, namespace, asked, tool, in_mesh=in_mesh) as pod:
         if len(found) == 1:
             proofs = [_prove(api, pod, found[0], to, asked)]
         else:

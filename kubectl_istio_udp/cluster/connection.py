@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.cluster.pods import service_slices
+from kubectl_istio_udp.cluster.services import service_slices
 from kubectl_istio_udp.cluster.toolpod import ToolPod, wait_running
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel

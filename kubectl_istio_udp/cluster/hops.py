@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.cluster.addresses import gateway_service
-from kubectl_istio_udp.cluster.snapshot import read_service_objects
+from kubectl_istio_udp.cluster.services import read_service_objects
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.exposure import ExposureSpec

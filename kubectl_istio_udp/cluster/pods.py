@@ -1,4 +1,4 @@
-"""The pods of a gateway, and those behind a Service."""
+"""The pods of a gateway."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
-from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice
 
 
 def ready_pods(api: Api, namespace: str, selector: Mapping[str, str]) -> tuple[GatewayPod, ...]:
@@ -14,9 +13,3 @@ def ready_pods(api: Api, namespace: str, selector: Mapping[str, str]) -> tuple[G
     pods = api.list("Pod", namespace, selector_of(selector))
     found = [GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod)]
     return tuple(sorted((pod for pod in found if pod.ready), key=lambda pod: pod.name))
-
-
-def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
-    """A Service's EndpointSlices."""
-    found = api.list("EndpointSlice", namespace, f"{SERVICE_LABEL}={service}")
-    return tuple(EndpointSlice.from_object(piece) for piece in found)

@@ -15,9 +15,14 @@ from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Version, parse_version
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus, read_udp_status
+from kubectl_istio_udp.model.proxystate import (
+    BoundListener,
+    ProxyState,
+    Refusal,
+    UdpStatus,
+    read_udp_status,
+)
 from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
-from kubectl_istio_udp.model.snapshot import BoundListener
 
 # Exec alone took more than 10 s on a machine of two cores with twenty runs of `expose` at once
 # (measured).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.gateways import GatewayChoice, find_gateway
-from kubectl_istio_udp.cluster.pods import service_slices
+from kubectl_istio_udp.cluster.services import service_slices
 from kubectl_istio_udp.cluster.toolpod import ToolPod
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError

@@ -15,7 +15,11 @@ from kubectl_istio_udp.cluster.gateways import (
     gateway_secret,
 )
 from kubectl_istio_udp.cluster.mesh import read_mesh
-from kubectl_istio_udp.cluster.pods import service_slices
+from kubectl_istio_udp.cluster.services import (
+    read_service_objects,
+    service_entries,
+    service_slices,
+)
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
@@ -32,8 +36,9 @@ from kubectl_istio_udp.model.gateway import Gateway, selects
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.plan import ExposeRequest
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, workload_labels
-from kubectl_istio_udp.model.snapshot import BoundListener, Snapshot
+from kubectl_istio_udp.model.proxystate import BoundListener
+from kubectl_istio_udp.model.service import Pod, Service, workload_labels
+from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
 from kubectl_istio_udp.state.ownership import Existing, readable
 from kubectl_istio_udp.state.reservations import Reservation
@@ -123,19 +128,6 @@ def read_snapshot(
     )
 
 
-def service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]:
-    """All ServiceEntries; those of some namespaces where we may not look everywhere.
-
-    Raises:
-        Forbidden: not even those may be listed.
-    """
-    try:
-        return api.list("ServiceEntry")
-    except Forbidden:
-        there = for_each(lambda name: api.list("ServiceEntry", name), sorted({*namespaces}))
-        return [entry for each in there for entry in each]
-
-
 def _under_our_names(
     entries: Iterable[dict[str, Any]], gateway: Gateway, request: ExposeRequest
 ) -> list[dict[str, Any]]:
@@ -158,20 +150,6 @@ def _api_server(api: Api) -> frozenset[str]:
     except (Forbidden, NotFound):
         return frozenset()
     return api_server_addresses(service, slices)
-
-
-def read_service_objects(
-    api: Api, namespace: str, name: str
-) -> tuple[dict[str, Any], tuple[EndpointSlice, ...]]:
-    """A Service's manifest and its EndpointSlices.
-
-    Raises:
-        NotFound, Forbidden, Unreachable: as the server says.
-    """
-    found, slices = in_parallel(
-        [lambda: api.get("Service", namespace, name), lambda: service_slices(api, namespace, name)]
-    )
-    return found, slices
 
 
 def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_istio_udp.cluster.addresses import Addresses, client_addresses
 from kubectl_istio_udp.cluster.mesh import read_mesh
-from kubectl_istio_udp.cluster.pods import service_slices
+from kubectl_istio_udp.cluster.services import service_slices
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready

@@ -43,31 +43,23 @@ class ToolPod:
 
 
 @contextmanager
-def tool_pod(
+def made_tool(
     api: Api,
     namespace: str,
-    name: str | None,
-    manifest: Mapping[str, Any] | None,
+    manifest: Mapping[str, Any],
     progress: Callable[[str], None],
 ) -> Iterator[ToolPod]:
-    """The pod to probe from.
+    """A pod to probe from that is made for one run, and deleted afterwards, whatever happens.
 
     Args:
         api: the cluster.
-        namespace: where to look for it, or to make it.
-        name: `--tool-pod`, `NAME` or `NAMESPACE/NAME`; None takes the one called or labelled
-            (`app`) network-tool.
-        manifest: a Pod to make, and to delete afterwards, whatever happens; None makes none.
+        namespace: where to make it.
+        manifest: the Pod.
         progress: called with what is waited for.
 
     Raises:
-        NotFound: there is none.
-        ClusterError: it is not running.
-        WaitTimeout: the one made did not start.
+        WaitTimeout: it did not start.
     """
-    if manifest is None:
-        yield _found(api, namespace, name)
-        return
     made = manifest["metadata"]["name"]
     try:
         api.apply(manifest, before=None, manager=MANAGER)
@@ -81,7 +73,19 @@ def tool_pod(
     api.delete("Pod", namespace, made)
 
 
-def _found(api: Api, namespace: str, name: str | None) -> ToolPod:
+def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:
+    """The pod to probe from.
+
+    Args:
+        api: the cluster.
+        namespace: where to look for it.
+        name: `--tool-pod`, `NAME` or `NAMESPACE/NAME`; None takes the one called or labelled
+            (`app`) network-tool.
+
+    Raises:
+        NotFound: there is none.
+        ClusterError: it is not running.
+    """
     if name:
         space, _, plain = name.rpartition("/")
         where = check_dns_label(space or namespace, "namespace of --tool-pod")

@@ -12,6 +12,14 @@ Result = TypeVar("Result")
 _MANY_AT_ONCE = 8
 
 
+def begun(call: Callable[[], Result]) -> Callable[[], Result]:
+    """Begin a call; calling what this returns waits for its result, or raises its error."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(call)
+    pool.shutdown(wait=False)
+    return future.result
+
+
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     """Run calls at the same time; their results in order, or the first one's error."""
     return for_each(lambda call: call(), calls)

@@ -11,6 +11,23 @@ _CONNECTED = "01"
 
 
 @dataclass(frozen=True)
+class BoundListener:
+    """A listener that a gateway's Envoy has right now.
+
+    Attributes:
+        name: its name.
+        port: the port it binds.
+        protocol: UDP or TCP.
+        pod: the gateway pod that was asked.
+    """
+
+    name: str
+    port: int
+    protocol: str
+    pod: str
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A listener or cluster that Envoy rejected.
 

@@ -13,25 +13,9 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH, Mesh
+from kubectl_istio_udp.model.proxystate import BoundListener
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.usage import GatewayUsage
-
-
-@dataclass(frozen=True)
-class BoundListener:
-    """A listener that a gateway's Envoy has right now.
-
-    Attributes:
-        name: its name.
-        port: the port it binds.
-        protocol: UDP or TCP.
-        pod: the gateway pod that was asked.
-    """
-
-    name: str
-    port: int
-    protocol: str
-    pod: str
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.cluster.hops import Outer
-from kubectl_istio_udp.cluster.snapshot import service_entries
+from kubectl_istio_udp.cluster.services import service_entries
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.entries import EntrySummary, same_host

@@ -80,7 +80,8 @@ def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api, server):
     ],
 )
 def test_an_envoy_that_cannot_be_asked(api, server, monkeypatch, answer, said, tried):
-    monkeypatch.setattr(admin, "_SECONDS", 0.2)
+    if answer.hangs:
+        monkeypatch.setattr(admin, "_SECONDS", 0.2)
     server.run = lambda *_: answer
     with pytest.raises(ClusterError, match=f"could not be asked for stats: .*{said}") as caught:
         ask(api, "stats")

@@ -439,7 +439,8 @@ def test_the_gateways_sockets_tell_on_which_side_datagrams_are_lost(
     run, exposed, fakes, before, after, reason
 ):
     fakes.dig[GATEWAY] = "timeout"
-    fakes.sockets = [before, after]
+    beside_the_probes = proc_net()
+    fakes.sockets = [beside_the_probes, before, after]
     done = run("verify", "coredns", "-o", "json")
     assert done.code == 1
     found = report(done)

@@ -34,14 +34,17 @@ _DECIDING = tuple(
     f"kubectl_istio_udp.{name}"
     for name in (
         *("apply", "checks", "render", "cluster.gateways", "cluster.snapshot"),
-        *("model.endpointrules", "model.memory", "model.permission", "model.plan"),
+        *("model.endpointrules", "model.permission", "model.plan"),
         *("model.settings", "model.snapshot", "model.usage", "model.wish"),
     )
 )
 # What only a command that asks an Envoy needs.
 _ENVOYS = tuple(
     f"kubectl_istio_udp.{name}"
-    for name in ("cluster.proxies", "cluster.waiting", "model.proxystate", "model.rejections")
+    for name in (
+        *("cluster.admin", "cluster.proxies", "cluster.waiting"),
+        *("model.memory", "model.proxystate", "model.rejections"),
+    )
 )
 
 
@@ -58,6 +61,7 @@ _ENVOYS = tuple(
             # The mesh's configuration is YAML in a ConfigMap.
             (*_NEVER, "kubectl_istio_udp.controller"),
         ),
+        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_DECIDING)),
         (["direct", "coredns"], (*_NEVER, "kubectl_istio_udp.controller")),
     ],
     ids=lambda words: " ".join(words[:2]),

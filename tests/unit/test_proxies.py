@@ -6,8 +6,7 @@ import pytest
 
 from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.model.memory import ProxySize
-from kubectl_istio_udp.model.proxystate import Refusal
-from kubectl_istio_udp.model.snapshot import BoundListener
+from kubectl_istio_udp.model.proxystate import BoundListener, Refusal
 from tests.unit.apiserver import Exec
 
 WHERE = ("istio-system", "istio-ingressgateway-1")

@@ -5,14 +5,18 @@ import copy
 import pytest
 
 from kubectl_istio_udp.cluster import toolpod
-from kubectl_istio_udp.cluster.toolpod import ToolPod, tool_pod, wait_running
+from kubectl_istio_udp.cluster.toolpod import ToolPod, find_tool, made_tool, wait_running
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, WaitTimeout
 from kubectl_istio_udp.render.samples import one_run_tool
 from tests.unit.builders import pod
 
 
-def found(api, name=None, namespace="default", manifest=None, progress=lambda _: None):
-    with tool_pod(api, namespace, name, manifest, progress) as tool:
+def found(api, name=None, namespace="default"):
+    return find_tool(api, namespace, name)
+
+
+def made(api, manifest, progress=lambda _: None):
+    with made_tool(api, "default", manifest, progress) as tool:
         return tool
 
 
@@ -95,7 +99,7 @@ def test_runs_a_command(api, fakes):
 def test_makes_one_and_removes_it(api, server):
     before, lines = pods(server), []
     manifest = one_run_tool("default", "tool:1")
-    with tool_pod(api, "default", None, manifest, lines.append) as tool:
+    with made_tool(api, "default", manifest, lines.append) as tool:
         assert pods(server) == {*before, tool.name}
         assert tool.container == "network-tool"
     assert pods(server) == before
@@ -105,7 +109,7 @@ def test_makes_one_and_removes_it(api, server):
 def test_removes_it_whatever_happens(api, server):
     before = pods(server)
     manifest = one_run_tool("default", None)
-    with pytest.raises(KeyboardInterrupt), tool_pod(api, "default", None, manifest, print):
+    with pytest.raises(KeyboardInterrupt), made_tool(api, "default", manifest, print):
         raise KeyboardInterrupt
     assert pods(server) == before
 
@@ -117,14 +121,14 @@ def test_one_that_does_not_start_is_told_and_removed(api, server, monkeypatch):
     with pytest.raises(
         WaitTimeout, match=r"did not start within 0\.05s: ErrImagePull no such image"
     ):
-        found(api, manifest=one_run_tool("default", None))
+        made(api, one_run_tool("default", None))
     assert pods(server) == before
 
 
 def test_one_that_may_not_be_made_is_told(api, server):
     server.fail("PATCH", "/pods/", 403)
     with pytest.raises(Forbidden, match="no permission to patch pods"):
-        found(api, manifest=one_run_tool("default", None))
+        made(api, one_run_tool("default", None))
 
 
 # -- waiting ------------------------------------------------------------------------------------
@@ -191,11 +195,8 @@ def test_says_that_there_is_no_pod(api, server):
 
 def test_the_pod_to_describe_is_in_its_own_namespace(api, server):
     server.put(pod("dig", namespace="lab", phase="Pending"))
-    with (
-        pytest.raises(ClusterError) as caught,
-        tool_pod(api, "default", "lab/dig", None, print),
-    ):
-        pass
+    with pytest.raises(ClusterError) as caught:
+        found(api, "lab/dig")
     assert "kubectl describe pod -n lab dig" in caught.value.hints[0]
 
 
@@ -204,6 +205,6 @@ def test_the_reason_why_a_tool_pod_cannot_be_made_is_told(api, server):
     server.fail("DELETE", "/pods/", 403)
     with (
         pytest.raises(Forbidden, match="no permission to patch pods"),
-        tool_pod(api, "default", None, one_run_tool("default", None), print),
+        made_tool(api, "default", one_run_tool("default", None), print),
     ):
         pass
