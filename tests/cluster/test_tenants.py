@@ -16,8 +16,8 @@ import pytest
 from budgets import Edge, watched
 from conftest import (
     GATEWAY_NAMESPACE,
+    LOAD_IMAGE,
     Space,
-    dns_server,
     eventually,
     get,
     kubectl,
@@ -459,13 +459,30 @@ def pod_address(tenant: Space, app: str) -> str:
 CONTROL = "\x1b[2J\x1b]0;owned\x07\u202e"
 
 
+def spy_pod() -> dict[str, Any]:
+    """A pod that logs every HTTP request which it gets at port 8080."""
+    container = {
+        "name": "spy",
+        "image": LOAD_IMAGE,
+        "command": ["python3", "-u", "-m", "http.server", "8080", "--directory", "/tmp"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "spy"},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+    }
+
+
 def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: Victim) -> None:
     """No request of a tenant's choosing, no control character on an administrator's terminal."""
     mine = tenants.c
-    server = dns_server("spy")
-    mine.apply(*server)
-    (pod,) = get("pods", "-n", mine.name, "-l", "app=spy")["items"]
-    target = f"../../{mine.name}/pods/{pod['metadata']['name']}:8080/proxy/health"
+    mine.apply(spy_pod())
+    mine.kubectl("wait", "pod/spy", "--for=condition=Ready", "--timeout=60s")
+    target = f"../../{mine.name}/pods/spy:8080/proxy/"
+    logged = ("logs", "-n", mine.name, "spy")
+    kubectl("get", "--raw", f"/api/v1/namespaces/{mine.name}/pods/spy:8080/proxy/?seen")
+    assert "GET /?seen" in kubectl(*logged)
     good = spec_of(victim.tenant, "dns")
     forged = {
         "service": {**good, "namespace": mine.name, "name": "service", "service": target},
@@ -479,13 +496,22 @@ def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: 
     }
     with victim.asked():
         for name, spec in forged.items():
-            text = json.dumps(spec)
-            mine.make(entry(object_name(mine, name), labelled(mine.name, name), text))
-        wished = copy.deepcopy(server[-1])
-        wished["metadata"] |= {
-            "name": "talker",
-            "annotations": {"kubectl-istio-udp/expose": f"7000{CONTROL}\nforged   row"},
-        }
+            forgery = entry(object_name(mine, name), labelled(mine.name, name), json.dumps(spec))
+            mine.make(forgery)
+            # At a gateway of its own a tenant may write the object that decides.
+            at_home = {**spec, "gateway": {**spec["gateway"], "namespace": mine.name}}
+            notes = {SPEC: json.dumps(spec if name == "gateway" else at_home)}
+            mine.make(
+                {
+                    "apiVersion": "networking.istio.io/v1alpha3",
+                    "kind": "EnvoyFilter",
+                    "metadata": {**forgery["metadata"], "annotations": notes},
+                    "spec": {"configPatches": []},
+                }
+            )
+        wished = service("talker")
+        text = f"7000{CONTROL}\nforged   row"
+        wished["metadata"]["annotations"] = {"kubectl-istio-udp/expose": text}
         mine.make(wished)
         eventually("it is refused", lambda: "ExposeInvalid" in events(mine, "talker"), 20)
         mine.make(
@@ -514,8 +540,7 @@ def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: 
             assert done.code in (0, 1), done.both
             assert not [c for c in done.both if not c.isprintable() and c != "\n"], words
             assert "kubectl delete ns" not in done.both
-        said = kubectl("logs", "-n", mine.name, pod["metadata"]["name"])
-        assert "GET" not in said
+        assert kubectl(*logged).count("GET") == 1
 
 
 def test_10_a_forged_label_makes_no_exposure_the_controllers(
