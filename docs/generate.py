@@ -1,7 +1,7 @@
 """Write the pages that are made from the code.
 
 docs/commands.md and README.md's overview from the commands' own --help, docs/load-balancers.md from
-the table of load balancers.
+the table of load balancers, docs/checks.md from the table of checks.
 
 python docs/generate.py          write all
 python docs/generate.py --check  exit 1 where either has drifted
@@ -10,10 +10,14 @@ python docs/generate.py --check  exit 1 where either has drifted
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 import click
 
+from kubectl_istio_udp.checks import accesslog, expose, response
+from kubectl_istio_udp.checks.catalog import CHECKS
+from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.cli.main import cli
 from kubectl_istio_udp.model.loadbalancer import COPIED_FIELDS, LEFT_OUT_FIELDS, PROVIDERS, Why
 
@@ -109,6 +113,38 @@ def load_balancers_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def checks_page() -> str:
+    """docs/checks.md."""
+    ruled = {
+        "expose": expose.RULES,
+        "direct response": response.RULES,
+        "access-log": accesslog.RULES,
+    }
+    lines = [
+        "# Checks",
+        "",
+        "Made from `kubectl_istio_udp/checks/catalog.py` by `python docs/generate.py`; a test",
+        "keeps it true.",
+        "",
+        "What these commands find before they write:",
+        "",
+        *(f"- `{name}`: {', '.join(sorted(documented_codes(r)))}" for name, r in ruled.items()),
+        "",
+        "An *error* stops the command before it writes anything; a *warning* or *info* is printed,",
+        "and the command continues. A code never changes its meaning.",
+        "",
+        "The controller runs the checks of `expose`, and acts on errors only. Where the end of",
+        "another exposure may put an error right, it waits: "
+        f"{', '.join(code for code, check in CHECKS.items() if check.may_pass)}.",
+    ]
+    for check in CHECKS.values():
+        meaning = textwrap.wrap(
+            check.meaning, WIDTH, break_on_hyphens=False, break_long_words=False
+        )
+        lines += ["", f"## {check.title}", *meaning]
+    return "\n".join(lines) + "\n"
+
+
 def readme_page(current: str) -> str:
     """README.md with its overview made anew."""
     before, _, rest = current.partition(BEGIN)
@@ -121,6 +157,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     pages = {
         ROOT / "docs" / "commands.md": commands_page(),
+        ROOT / "docs" / "checks.md": checks_page(),
         ROOT / "docs" / "load-balancers.md": load_balancers_page(),
         readme: readme_page(readme.read_text()),
     }

@@ -135,7 +135,10 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
     if refusing:
         worst, *others = refusing
         hints = [worst.hint] if worst.hint else []
-        raise Refused(f"{worst}; nothing was written", hints=[*hints, *map(str, others)])
+        raise Refused(
+            f"{worst}; nothing was written",
+            hints=[*hints, *map(str, others), f"see {worst.check.link}"],
+        )
 
 
 def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> list[Done]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting
@@ -39,7 +39,7 @@ def _overlap(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findi
                 take = f"kubectl istio-udp delete -n {namespace} accesslog/{name}"
             yield Finding(
                 "U121",
-                Severity.ERROR,
+                f"EnvoyFilter {other.owner}",
                 f"{owner} already sets the interval for some of the same proxies; it is undefined "
                 "which one wins",
                 f"select fewer proxies with -l or --direction, or delete the other one: {take}",
@@ -51,7 +51,7 @@ def _no_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findin
     if not snapshot.mesh.writes_access_log and not snapshot.telemetry_logs:
         yield Finding(
             "U221",
-            Severity.WARNING,
+            _access_log(spec),
             "the mesh writes no access log, so no lines will appear: meshConfig has no "
             "accessLogFile, and no Telemetry enables accessLogging",
             "set meshConfig.accessLogFile: /dev/stdout (istioctl install --set "
@@ -70,7 +70,7 @@ def _nobody(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findin
         )
         yield Finding(
             "U222",
-            Severity.WARNING,
+            _access_log(spec),
             f"no pod {where} has a proxy{f' and the labels {labels}' if labels else ''} yet",
             f"see them: kubectl get pods -n {spec.namespace}" + (f" -l {labels}" if labels else "")
             if "namespace" in where
@@ -84,11 +84,15 @@ def _reconnects(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Fi
     if count and spec != snapshot.present:
         yield Finding(
             "U223",
-            Severity.WARNING,
+            _access_log(spec),
             f"this closes the open TCP connections of {count} "
             f"{'proxy' if count == 1 else 'proxies'} within 45s: Envoy drains a listener whose "
             "filters change",
         )
+
+
+def _access_log(spec: AccessLogSpec) -> str:
+    return f"access log {spec.namespace}/{spec.name}"
 
 
 RULES: tuple[Rule, ...] = (_foreign_object, _overlap, _no_log, _nobody, _reconnects)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.entries import same_host
@@ -57,7 +57,7 @@ def _namespace_not_read(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
             continue
         yield Finding(
             "U131",
-            Severity.ERROR,
+            f"Namespace {namespace}",
             f"{snapshot.mesh.control_plane} does not read namespace {namespace}, so it would "
             f"ignore {kind} {exposure.spec.object_name}: meshConfig.discoverySelectors do not "
             "select the namespace",
@@ -71,7 +71,7 @@ def _selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if snapshot.gateway.api and not snapshot.mesh.selectors_for_gateway_api:
         yield Finding(
             "U132",
-            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref}",
             f"{snapshot.gateway.ref} is a gateway of the Gateway API, and "
             f"{snapshot.mesh.control_plane} ignores the workloadSelector of EnvoyFilters for these",
             "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or use another gateway",
@@ -81,13 +81,13 @@ def _selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 def _changes_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U135: the gateway would not hear of the Service's pods when they move."""
     if _hides_changes(exposure, snapshot) and not _exists(exposure, snapshot):
-        yield Finding("U135", Severity.ERROR, _hidden(snapshot), _SHOW_CHANGES)
+        yield Finding("U135", f"gateway {snapshot.gateway.ref}", _hidden(snapshot), _SHOW_CHANGES)
 
 
 def _changes_stay_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U218: the same, which is no reason to refuse a change of what is exposed already."""
     if _hides_changes(exposure, snapshot) and _exists(exposure, snapshot):
-        yield Finding("U218", Severity.WARNING, _hidden(snapshot), _SHOW_CHANGES)
+        yield Finding("U218", f"gateway {snapshot.gateway.ref}", _hidden(snapshot), _SHOW_CHANGES)
 
 
 _SHOW_CHANGES = (
@@ -122,7 +122,7 @@ def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         where = f" (ConfigMap {plane.namespace}/{plane.config_name})" if plane.namespace else ""
         yield Finding(
             "U209",
-            Severity.WARNING,
+            f"gateway {snapshot.gateway.ref}",
             f"could not read the mesh configuration of {plane}{where}; assuming root namespace "
             f"{mesh.root_namespace}. An EnvoyFilter in another root namespace could conflict",
             "check it: istioctl analyze; or ask the owner of the control plane",
@@ -143,7 +143,7 @@ def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
                 if name in taken and _is_live(claims, snapshot):
                     yield Finding(
                         "U102",
-                        Severity.ERROR,
+                        f"EnvoyFilter {claims.owner}",
                         f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
                         f"gateway {snapshot.gateway.ref}",
                         "give the exposure another name: --name",
@@ -157,7 +157,7 @@ def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             if port.listener_port in claims.udp_ports and _is_live(claims, snapshot):
                 yield Finding(
                     "U103",
-                    Severity.ERROR,
+                    f"EnvoyFilter {claims.owner}",
                     f"port {port.listener_port}/UDP of gateway {snapshot.gateway.ref} is taken by "
                     f"{_owner(claims)}",
                     _another_port(port.service_port),
@@ -175,7 +175,7 @@ def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         what = [f"port {port}/UDP" for port in sorted(ports)] + taken
         yield Finding(
             "U208",
-            Severity.WARNING,
+            f"EnvoyFilter {claims.owner}",
             f"{_owner(claims)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}; its "
             f"Envoy would then reject both. Not certain: {claims.doubt}",
             f"check it: kubectl get envoyfilter -n {claims.owner.replace('/', ' ')} -o yaml",
@@ -226,7 +226,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         if bound.name in own and not udp and not there:
             yield Finding(
                 "U104",
-                Severity.ERROR,
+                f"gateway {snapshot.gateway.ref}",
                 f"gateway {snapshot.gateway.ref} already has a listener {bound.name} on "
                 f"{bound.port}/{bound.protocol}",
                 "give the exposure another name: --name",
@@ -235,7 +235,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             if udp and bound.port == port.listener_port and bound.name not in own:
                 yield Finding(
                     "U104",
-                    Severity.ERROR,
+                    f"gateway {snapshot.gateway.ref}",
                     f"port {bound.port}/UDP of gateway {snapshot.gateway.ref} is taken by its "
                     f"listener {bound.name}",
                     _another_port(port.service_port),
@@ -250,7 +250,7 @@ def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
     if service is None:
         yield Finding(
             "U105",
-            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref}",
             f"gateway {snapshot.gateway.ref} has no Service to patch",
             "use --gateway-service companion",
         )
@@ -265,7 +265,7 @@ def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
             if same_port or entry.get("name") == f"udp-{port.gateway_port}":
                 yield Finding(
                     "U105",
-                    Severity.ERROR,
+                    f"Service {name}",
                     f"Service {name} already has a port {entry['port']}/{entry.get('protocol')} "
                     f"({entry.get('name')})",
                     _another_port(port.service_port),
@@ -280,7 +280,7 @@ def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
             continue
         yield Finding(
             "U106",
-            Severity.ERROR,
+            _exposure(exposure),
             f"exposure {mine.namespace}/{mine.name} already exists, for Service {other.service} at "
             f"gateway {other.gateway}",
             f"use another name: --name {mine.name}-2; or first run "
@@ -294,7 +294,7 @@ def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     if istio is not None and istio < _FIRST_ISTIO:
         yield Finding(
             "U107",
-            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref}",
             f"gateway {snapshot.gateway.ref} runs Istio {'.'.join(map(str, istio))} and is too "
             f"old: routing UDP needs Istio {'.'.join(map(str, _FIRST_ISTIO))} or newer",
             "upgrade the gateway",
@@ -310,7 +310,7 @@ def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if exposure.spec.sessions > free:
         yield Finding(
             "U108",
-            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref}",
             f"{options.max_sessions} sessions on {ports} port(s) exceed what gateway "
             f"{snapshot.gateway.ref} has left: {_reserved(snapshot, snapshot.file_limit)} (its "
             f"Envoy may open {snapshot.file_limit} files, and crashes when it needs more)",
@@ -341,7 +341,7 @@ def _too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
     if needed > udp_budget(limit):
         yield Finding(
             "U109",
-            Severity.ERROR,
+            f"gateway {snapshot.gateway.ref}",
             f"{ports} UDP port(s) may use {_mebibytes(needed)} of gateway {snapshot.gateway.ref}, "
             f"more than half of the memory limit of its pods ({_mebibytes(limit)}): Envoy keeps a "
             f"record of each of its {size.clusters} clusters for each port in each of its "
@@ -363,7 +363,7 @@ def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
             there = len(exposure.endpoints.get(port.service_port, ()))
             yield Finding(
                 "U201",
-                Severity.WARNING,
+                f"Service {snapshot.service}",
                 f"Service {snapshot.service} has no ready endpoints for {port.service_port}/UDP "
                 f"({there} not ready); clients get no answer until one is ready",
                 f"see them: kubectl get endpointslices -n {snapshot.service.namespace} "
@@ -376,7 +376,7 @@ def _goes_stale(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     if exposure.spec.discovery in (Discovery.ENDPOINTS, Discovery.STATIC):
         yield Finding(
             "U202",
-            Severity.WARNING,
+            _exposure(exposure),
             f"the addresses of the pods are in the "
             f"{'EnvoyFilter' if exposure.spec.discovery is Discovery.STATIC else 'ServiceEntry'}"
             " and become stale when pods are replaced, unless a controller updates them",
@@ -389,7 +389,7 @@ def _no_ready_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
     if not snapshot.gateway.ready_pods:
         yield Finding(
             "U203",
-            Severity.WARNING,
+            f"gateway {snapshot.gateway.ref}",
             f"gateway {snapshot.gateway.ref} has no ready pod",
             f"see them: kubectl get pods -n {snapshot.gateway.ref.namespace}",
         )
@@ -400,7 +400,7 @@ def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.file_limit is None and snapshot.gateway.ready_pods:
         yield Finding(
             "U204",
-            Severity.WARNING,
+            f"gateway {snapshot.gateway.ref}",
             f"could not read the open-file limit of gateway {snapshot.gateway.ref} (no permission "
             f"to exec, no shell in its image, or no answer); each port gets "
             f"{exposure.spec.options.max_sessions} sessions",
@@ -417,7 +417,7 @@ def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         limit = CAREFUL_FILE_LIMIT if snapshot.file_limit is None else snapshot.file_limit
         yield Finding(
             "U205",
-            Severity.WARNING,
+            _exposure(exposure),
             f"each port has only {options.max_sessions} client sessions: with --idle-timeout "
             f"{idle}, datagrams are lost above {rate:.3g} new clients a second. At gateway "
             f"{snapshot.gateway.ref} {_reserved(snapshot, limit)}",
@@ -433,7 +433,7 @@ def _session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         rate = rate_for_sessions(options.max_sessions, options.idle_timeout.seconds)
         yield Finding(
             "U303",
-            Severity.INFO,
+            _exposure(exposure),
             f"each port has {options.max_sessions} client sessions, enough for {rate:.3g} new "
             f"clients a second (--idle-timeout {options.idle_timeout})",
             "if you expect more: --expect-rate N",
@@ -451,7 +451,7 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         if gone:
             yield Finding(
                 "U206",
-                Severity.WARNING,
+                _exposure(exposure),
                 f"this removes port {', '.join(ports_text(gone))} from exposure {mine.name}; "
                 "clients can no longer use it",
             )
@@ -459,7 +459,7 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         if mode != new:
             yield Finding(
                 "U206",
-                Severity.WARNING,
+                _exposure(exposure),
                 f"the address of exposure {mine.name} changes: --gateway-service was {mode}, "
                 f"now {new}",
             )
@@ -476,7 +476,7 @@ def _protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
         if port.gateway_port in taken:
             yield Finding(
                 "U230",
-                Severity.WARNING,
+                f"Service {name}",
                 f"Service {name} has {port.gateway_port}/TCP and gets {port.gateway_port}/UDP, but "
                 "`kubectl apply` and Helm merge ports by number alone: they may change the wrong "
                 "one of the two",
@@ -491,7 +491,7 @@ def _address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
     for address, reason in snapshot.rules.objections(snapshot.slices).items():
         yield Finding(
             "U210",
-            Severity.WARNING,
+            f"Service {snapshot.service}",
             f"the gateway will not send to endpoint {address} of Service {snapshot.service}: it is "
             f"{reason}",
             f"see it: kubectl get endpointslices -n {snapshot.service.namespace} "
@@ -506,7 +506,7 @@ def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         name = f"{other.namespace}/{other.name}"
         yield Finding(
             "U110",
-            Severity.ERROR,
+            f"ServiceEntry {name}",
             f"ServiceEntry {name} has the same host as exposure {spec.name}; its endpoints may get "
             "the datagrams",
             f"delete it: kubectl delete serviceentry -n {other.namespace} {other.name}; or use "
@@ -522,7 +522,7 @@ def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if companion and service and service["spec"].get("type") == "LoadBalancer":
         yield Finding(
             "U301",
-            Severity.INFO,
+            _companion(exposure),
             f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} creates a "
             "separate load balancer with its own address",
             f"to use the address of {snapshot.gateway.service_name}: --gateway-service patch",
@@ -535,7 +535,7 @@ def _no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
     if taken and taken.no_udp and taken.sure and not _is_that_way(exposure, snapshot):
         yield Finding(
             "U133",
-            Severity.ERROR,
+            _companion(exposure),
             f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} would never "
             f"get an address: {taken.no_udp}",
             _ANOTHER_WAY_IN,
@@ -548,7 +548,7 @@ def _stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fin
     if reason and not _is_that_way(exposure, snapshot):
         yield Finding(
             "U134",
-            Severity.ERROR,
+            f"Service {snapshot.gateway.service_name}",
             f"a UDP port would stop the load balancer of Service {snapshot.gateway.service_name} "
             f"from following changes, for its TCP ports too: {reason}",
             "use --gateway-service companion, or none",
@@ -564,11 +564,11 @@ def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterat
     stays = _is_that_way(exposure, snapshot)
     name = f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}"
     if taken and taken.no_udp and (stays or not taken.sure):
-        yield Finding("U217", Severity.WARNING, f"{name}: {taken.no_udp}", _ANOTHER_WAY_IN)
+        yield Finding("U217", _companion(exposure), f"{name}: {taken.no_udp}", _ANOTHER_WAY_IN)
     elif taken and taken.health_check and not taken.no_udp:
         yield Finding(
             "U217",
-            Severity.WARNING,
+            _companion(exposure),
             f"{name}: {taken.health_check}",
             "let the load balancer send to pods (aws-load-balancer-nlb-target-type: ip)",
         )
@@ -576,7 +576,7 @@ def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterat
     if reason and stays:
         yield Finding(
             "U217",
-            Severity.WARNING,
+            f"Service {snapshot.gateway.service_name}",
             f"the load balancer of Service {snapshot.gateway.service_name} may not follow changes: "
             f"{reason}",
             "use --gateway-service companion, or none",
@@ -614,7 +614,7 @@ def _unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fin
         name = exposure.spec.object_name
         yield Finding(
             "U216",
-            Severity.WARNING,
+            _companion(exposure),
             f"Service {exposure.spec.gateway.namespace}/{name} does not take over from "
             f"{snapshot.gateway.service_name}: {', '.join(taken.unknown)} (unknown annotations, "
             "which may name one load balancer)",
@@ -632,7 +632,7 @@ def _left_out(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         )
         yield Finding(
             "U304",
-            Severity.INFO,
+            _companion(exposure),
             f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} does not take "
             f"over from {snapshot.gateway.service_name}: {listed}",
         )
@@ -654,7 +654,7 @@ def _on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
     translated = [p for p in exposure.spec.ports if p.listener_port != p.gateway_port]
     yield Finding(
         "U305",
-        Severity.INFO,
+        f"gateway {snapshot.gateway.ref}",
         f"gateway {snapshot.gateway.ref} uses the network of its nodes: {listened} is open on each "
         "of them"
         + (
@@ -673,7 +673,7 @@ def _who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
         return
     yield Finding(
         "U306",
-        Severity.INFO,
+        f"Service {snapshot.service}",
         f"the pods of {snapshot.service} see the addresses of the gateway's pods instead of those "
         "of the clients, and must answer from the port that was queried",
         "what this means for DNS views, RADIUS, syslog, SIP and TFTP: docs/clients.md",
@@ -689,7 +689,7 @@ def _affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if outside and service.get("externalTrafficPolicy") != "Local":
         yield Finding(
             "U307",
-            Severity.INFO,
+            f"Service {snapshot.gateway.service_name}",
             f"--affinity source-ip applies to nodes instead of clients: "
             f"{snapshot.gateway.service_name} has externalTrafficPolicy Cluster, so the gateway "
             "sees the address of a node",
@@ -703,10 +703,18 @@ def _port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
         if port.listener_port != port.gateway_port:
             yield Finding(
                 "U302",
-                Severity.INFO,
+                f"gateway {snapshot.gateway.ref}",
                 f"the gateway's pods may not bind port {port.gateway_port}; they listen on "
                 f"{port.listener_port}/UDP, and the Service in front translates the port",
             )
+
+
+def _exposure(exposure: Exposure) -> str:
+    return f"exposure {exposure.spec.namespace}/{exposure.spec.name}"
+
+
+def _companion(exposure: Exposure) -> str:
+    return f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}"
 
 
 def _another_port(service_port: int) -> str:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 
-
-class Severity(str, Enum):
-    """ERROR refuses the write; WARNING is told and goes on; INFO is worth knowing."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    INFO = "info"
+from kubectl_istio_udp.checks.catalog import CHECKS, Check, Severity
 
 
 @dataclass(frozen=True)
@@ -20,16 +13,26 @@ class Finding:
     """One thing a rule found.
 
     Attributes:
-        code: `U101` and so on.
-        severity: how bad it is.
+        code: `U101` and so on, one of CHECKS.
+        about: the object it was found about: `EnvoyFilter istio-system/http3`.
         message: what, and where: names the object concerned.
         hint: what to type or change next, "" where there is nothing to do.
     """
 
     code: str
-    severity: Severity
+    about: str
     message: str
     hint: str = ""
+
+    @property
+    def check(self) -> Check:
+        """What is always true of findings with this code."""
+        return CHECKS[self.code]
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return self.check.severity
 
     def __str__(self) -> str:
         """`message [U101]`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from kubectl_istio_udp.checks.findings import Finding, Severity
-from kubectl_istio_udp.model.kinds import Spec
+from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.model.kinds import ObjectRef, Spec
 from kubectl_istio_udp.state.ownership import belongs
 
 Thing = TypeVar("Thing")
@@ -16,13 +16,12 @@ Seen = TypeVar("Seen")
 def foreign_objects(spec: Spec, objects: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
     """U101: an object of ours would overwrite one that belongs to something else."""
     for manifest in objects:
-        metadata = manifest["metadata"]
+        ref = ObjectRef.of(manifest)
         if not belongs(manifest, spec):
             yield Finding(
                 "U101",
-                Severity.ERROR,
-                f"{manifest['kind']} {metadata['namespace']}/{metadata['name']} already exists "
-                f"and does not belong to {spec.kind.words} {spec.name}",
+                str(ref),
+                f"{ref} already exists and does not belong to {spec.kind.words} {spec.name}",
                 f"give the {spec.kind.words} another name: --name",
             )
 
@@ -30,10 +29,9 @@ def foreign_objects(spec: Spec, objects: Iterable[Mapping[str, Any]]) -> Iterato
 def run_rules(
     rules: Sequence[Callable[[Thing, Seen], Iterator[Finding]]], thing: Thing, seen: Seen
 ) -> tuple[Finding, ...]:
-    """Every rule's findings, errors first."""
+    """Every rule's findings, errors first: a code's first digit is its severity."""
     found = [finding for rule in rules for finding in rule(thing, seen)]
-    order = list(Severity)
-    return tuple(sorted(found, key=lambda f: (order.index(f.severity), f.code)))
+    return tuple(sorted(found, key=lambda f: f.code))
 
 
 def documented_codes(rules: Iterable[Callable[..., Any]]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kubectl_istio_udp.checks.findings import Finding, Severity
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model.mesh import Version, show_version
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
@@ -57,7 +57,7 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
         others = f"; ports with one: {', '.join(map(str, ports))}" if ports else ""
         yield Finding(
             "U111",
-            Severity.ERROR,
+            f"gateway {spec.gateway}",
             f"no Istio Gateway has an HTTP server on {where}{others}",
             "create one: --create-gateway"
             + ("; or use another port: --gateway-port" if ports else ""),
@@ -67,7 +67,7 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if all(server.redirects for server in there):
         yield Finding(
             "U111",
-            Severity.ERROR,
+            f"gateway {spec.gateway}",
             f"{where} redirects every request to https ({owners})",
             "answer at its https port: --gateway-port 443",
         )
@@ -75,7 +75,7 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     taken = sorted({host for server in there for host in server.hosts})
     yield Finding(
         "U111",
-        Severity.ERROR,
+        f"gateway {spec.gateway}",
         f"{where} accepts {', '.join(taken)}, not {', '.join(spec.answer.hosts)} ({owners})",
         "use one of its hosts: --host",
     )
@@ -89,7 +89,7 @@ def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
     if spec.gateway_port in _ISTIOS_PORTS:
         yield Finding(
             "U118",
-            Severity.ERROR,
+            f"gateway {spec.gateway}",
             f"port {spec.gateway_port} is used by Istio's proxies themselves",
             "use another port: --gateway-port",
         )
@@ -97,7 +97,7 @@ def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
         if server.port == spec.gateway_port and (server.tls or not server.http):
             yield Finding(
                 "U118",
-                Severity.ERROR,
+                f"Gateway {server.gateway}",
                 f"port {spec.gateway_port} of gateway {spec.gateway} has a server of Gateway "
                 f"{server.gateway} that is not plain HTTP",
                 "use another port: --gateway-port",
@@ -114,7 +114,7 @@ def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[
         if not any(s.admits(host, spec.namespace) for s in there if s.port == spec.gateway_port):
             yield Finding(
                 "U112",
-                Severity.ERROR,
+                f"gateway {spec.gateway}",
                 f"port {spec.gateway_port} of gateway {spec.gateway} does not accept host {host}",
                 f"add the host to Gateway {spec.servers[0]}, or omit it",
             )
@@ -139,7 +139,7 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
         if takes is Takes.YES:
             yield Finding(
                 "U113",
-                Severity.ERROR,
+                f"VirtualService {rival.owner}",
                 f"VirtualService {rival.owner} is older and takes precedence for "
                 f"{spec.answer.path} of host {host}; this response would never be used",
                 _OTHER_API,
@@ -147,7 +147,7 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
         elif takes is Takes.PERHAPS:
             yield Finding(
                 "U212",
-                Severity.WARNING,
+                f"VirtualService {rival.owner}",
                 f"VirtualService {rival.owner} is older and, depending on its conditions, takes "
                 f"precedence for some requests for {spec.answer.path} of host {host}",
                 _OTHER_API,
@@ -163,7 +163,7 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
         for rival, host in _sharing(spec, snapshot):
             yield Finding(
                 "U114",
-                Severity.ERROR,
+                f"VirtualService {rival.owner}",
                 f"VirtualService {rival.owner} routes host {host} inside the mesh, where Istio "
                 "uses only one VirtualService for each host: one of the two would be ignored",
                 _OTHER_API,
@@ -175,7 +175,7 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
                 continue
             yield Finding(
                 "U114",
-                Severity.ERROR,
+                f"VirtualService {rival.owner}",
                 f"VirtualService {rival.owner} serves {narrower} by its host {host}; a response "
                 f"for {narrower} would make all paths but {spec.answer.path} unreachable",
                 f"use the same host, so that Istio merges both: --host '{host}'",
@@ -189,7 +189,7 @@ def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
     if asked and version and version < DIRECT_RESPONSE_SINCE:
         yield Finding(
             "U115",
-            Severity.ERROR,
+            _response(response),
             f"Istio {show_version(version)} does not support directResponse in a VirtualService "
             f"({snapshot.versions}); this needs {show_version(DIRECT_RESPONSE_SINCE)} or newer",
             "use --api envoyfilter or --api auto",
@@ -205,7 +205,7 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if body.size > _SMALL_BODY_BYTES and version and version < _LARGE_BODIES_SINCE:
         yield Finding(
             "U116",
-            Severity.ERROR,
+            _response(response),
             f"the body has {body.size} bytes, but Istio {show_version(version)} "
             f"({snapshot.versions}) answers at most {_SMALL_BODY_BYTES}",
             f"shorten it, or upgrade to Istio {show_version(_LARGE_BODIES_SINCE)}",
@@ -213,7 +213,7 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if body.size > _LARGE_BODY_BYTES:
         yield Finding(
             "U211",
-            Severity.WARNING,
+            _response(response),
             f"the body has {body.size} bytes, and every proxy that answers keeps it in memory; "
             f"Istio advises against more than {_LARGE_BODY_BYTES}",
         )
@@ -227,7 +227,7 @@ def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
     for rival in {rival.owner: rival for rival, _ in _sharing(spec, snapshot)}.values():
         yield Finding(
             "U213",
-            Severity.WARNING,
+            f"VirtualService {rival.owner}",
             f"this response takes precedence over VirtualService {rival.owner}, which no longer "
             f"gets requests for {spec.answer.path} of {', '.join(rival.hosts)}",
         )
@@ -248,7 +248,7 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
         shown = some((f"{host} ({owner})" for host, owner in sorted(theirs.items())), 5)
         yield Finding(
             "U214",
-            Severity.WARNING,
+            _response(response),
             f"other VirtualServices, not this response, get the requests for these hosts: {shown}",
             f"create another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
         )
@@ -263,14 +263,14 @@ def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator
     if spec.api is ResponseApi.ENVOY_FILTER:
         yield Finding(
             "U117",
-            Severity.ERROR,
+            _response(response),
             f"host {host} has no Service; an EnvoyFilter must name the Service's ports",
             "create the Service first, or use --api virtualservice",
         )
     else:
         yield Finding(
             "U215",
-            Severity.WARNING,
+            _response(response),
             f"host {host} has no Service; sidecars route it only if a ServiceEntry defines it",
         )
 
@@ -299,6 +299,10 @@ def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
     mine = [o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"]
     theirs = [rival_hosts(rival, spec, snapshot) for rival in snapshot.rivals]
     return any(host in hosts for hosts in (*mine, *theirs))
+
+
+def _response(response: Response) -> str:
+    return f"response {response.spec.namespace}/{response.spec.name}"
 
 
 RULES: tuple[Rule, ...] = (

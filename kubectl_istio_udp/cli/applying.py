@@ -127,7 +127,7 @@ class Printed:
 
 def tell_findings(said: str, findings: Sequence[Finding]) -> None:
     """Print what was decided, and the findings with what to do about each."""
-    from kubectl_istio_udp.checks.findings import Severity
+    from kubectl_istio_udp.checks.catalog import Severity
     from kubectl_istio_udp.output.printing import note, warn
 
     note(said)

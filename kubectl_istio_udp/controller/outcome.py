@@ -17,24 +17,6 @@ OK, MANUAL, WAITING, REFUSED = "ok", "manual", "waiting", "refused"
 FAILED, LEAVING, GONE = "failed", "leaving", ""
 STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
 
-# Findings that another exposure's end may put right: a name or a port that is taken, sessions,
-# memory.
-_MAY_PASS = frozenset({"U101", "U102", "U103", "U108", "U109"})
-# A finding's text may name other tenants' objects, numbers and addresses. These do not; what is
-# said in place of others is below, and a new finding says no more than its code.
-_NAMES_NOBODY_ELSE = frozenset({"U101", "U106", "U107", "U109", "U133"})
-_FOR_TENANTS = {
-    "U102": "a name that this exposure needs is taken at gateway {gateway}",
-    "U103": "gateway {gateway}: port {ports} is taken",
-    "U104": "gateway {gateway}: port {ports} is taken",
-    "U105": "the Service of gateway {gateway} already has a port that this exposure requests",
-    "U108": "gateway {gateway} does not have enough sessions left; request fewer (max-sessions)",
-    "U134": "the load balancer of gateway {gateway} accepts no UDP port beside its TCP ports",
-    "U131": "the control plane of gateway {gateway} does not read a namespace of this exposure",
-    "U135": "the control plane of gateway {gateway} hides it from endpoints that change",
-    "U132": "the control plane of gateway {gateway} ignores the EnvoyFilters of exposures",
-}
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -80,14 +62,12 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
         spec: what they were found about.
     """
     first = findings[0]
-    state = WAITING if all(finding.code in _MAY_PASS for finding in findings) else REFUSED
+    state = WAITING if all(finding.check.may_pass for finding in findings) else REFUSED
     reason = PORT_TAKEN if first.code == "U103" else NOT_TAKEN
-    if first.code in _NAMES_NOBODY_ELSE:
-        return Outcome(state, reason, str(first))
-    said = _FOR_TENANTS.get(first.code, "gateway {gateway} cannot expose it")
     ports = ", ".join(f"{port.listener_port}/UDP" for port in spec.ports)
-    message = f"{said.format(gateway=spec.gateway, ports=ports)} [{first.code}]"
-    return Outcome(state, reason, message, str(first))
+    said = first.check.tenants.format(gateway=spec.gateway, ports=ports, message=first.message)
+    message, full = f"{said} [{first.code}]", str(first)
+    return Outcome(state, reason, message, full if full != message else "")
 
 
 def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:

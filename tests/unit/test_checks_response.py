@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from kubectl_istio_udp.checks.findings import Severity
+from kubectl_istio_udp.checks.catalog import Severity
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.checks.response import RULES, check_response
 from kubectl_istio_udp.model.gateway import gateways_from

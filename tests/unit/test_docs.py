@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_istio_udp.checks import accesslog, expose, response
+from kubectl_istio_udp.checks.catalog import CHECKS, PAGE
 from kubectl_istio_udp.checks.objects import documented_codes
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +35,18 @@ def test_the_picture_shows_every_room_and_the_files_of_expose() -> None:
     assert [step for step in steps if not (package / step).exists()] == []
 
 
-def test_every_check_has_a_paragraph() -> None:
-    page = (ROOT / "docs" / "checks.md").read_text()
-    described = re.findall(r"^## (U\d+) \((?:error|warning|info)\)\n.+$", page, re.MULTILINE)
+def test_every_check_is_in_the_table() -> None:
     rules = (*expose.RULES, *response.RULES, *accesslog.RULES)
-    assert described == sorted(documented_codes(rules))
+    assert list(CHECKS) == sorted(documented_codes(rules))
+    assert len({check.meaning for check in CHECKS.values()}) == len(CHECKS)
+
+
+def test_a_finding_links_to_its_paragraph() -> None:
+    """As GitHub makes anchors of headings: in lower case, without punctuation."""
+    page = (ROOT / "docs" / "checks.md").read_text()
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    anchors = [re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings]
+    assert [check.link for check in CHECKS.values()] == [f"{PAGE}#{anchor}" for anchor in anchors]
 
 
 def test_links_of_every_page_lead_somewhere() -> None:
