@@ -429,6 +429,24 @@ def _overrun(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     )
 
 
+def _port_shared(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+    """Sockets of several addresses at the port: one of them is another listener's.
+
+    Envoy keeps a listener that was removed until it has drained, and the kernel still hands it
+    datagrams (measured; docs/measurements.md).
+    """
+    sockets = evidence.proxy(pod).sockets or ()
+    bound = {s.local for s in sockets if s.port == port.listener_port and not s.remote}
+    if len(bound) < 2:
+        return None
+    return Cause(
+        "PortShared",
+        f"{pod} has another listener on port {port.listener_port}, which gets some of the "
+        f"datagrams ({', '.join(sorted(bound))}); Envoy closes a removed listener after 45 s",
+        "verify again in a minute; if it is still there, look for the EnvoyFilter that adds it",
+    )
+
+
 def _between(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Everything else is excluded; whether a session was opened tells on which side it is."""
     hosts = _some(evidence.hosts(pod, port))
@@ -608,6 +626,7 @@ _GATEWAY: tuple[Rule, ...] = (
     _answer_too_long,
     _sessions_full,
     _overrun,
+    _port_shared,
     _between,
 )
 

@@ -171,8 +171,10 @@ def test_what_an_annotation_declares_is_left_to_it(space: Space, edge: str, port
     assert f"kubectl annotate service -n {space.name} dns {HOOK}-" in refused.err
     space.expose("dns", "--idle-timeout", "20s", code=3)
     assert space.plugin("delete", "--all").code == 3
-    owners = {line.split()[0]: line for line in space.plugin("get").out.splitlines()}
-    assert "annotation" in owners["dns"] and "mine" not in owners
+    shown = space.plugin("get")
+    owners = {line.split()[0]: line for line in shown.out.splitlines()}
+    assert "dns" in owners and "mine" not in owners, shown.both
+    assert "annotation" in owners["dns"]
     kubectl("annotate", "service", "-n", space.name, "dns", f"{HOOK}-")
     assert space.plugin("delete", "dns", "--ignore-not-found").code == 0
     eventually("it is gone", lambda: not own_objects(space))

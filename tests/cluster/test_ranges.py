@@ -15,8 +15,9 @@ def test_a_range_is_exposed_verified_and_deleted(space: Space) -> None:
     space.apply(*dns_server("media", ports=ports))
     begun = time.monotonic()
     wanted = f"{FIRST}-{ports[-1]}"
-    space.expose("media", "-p", wanted, "--max-sessions", "20")
+    told = space.expose("media", "-p", wanted, "--max-sessions", "20").out
     exposed = time.monotonic() - begun
+    assert f"clients reach media:{wanted} at" in told and f"media:{FIRST} " not in told
     assert exposed < 30
     assert f"{wanted}:{wanted}/UDP" in space.plugin("get", "media").out
 

@@ -22,6 +22,7 @@ from conftest import (
     kubectl,
     service,
 )
+from gateways import listened_ports, udp_filter
 
 # Answers each datagram with itself; "deaf" as its argument hears nobody but the named address.
 _ECHO = """
@@ -368,6 +369,25 @@ def test_a_gateway_without_pods(space: Space, port: int) -> None:
     kubectl("scale", "-n", space.name, "deploy/edge", "--replicas=0")
     found = verdict(space, "GatewayWithoutPods", seconds=60)
     assert f"namespace {space.name} has no gateway pod" in found["verdict"]
+
+
+def test_a_listener_that_was_removed_and_still_drains(space: Space, port: int) -> None:
+    """Its sockets are bound to 0.0.0.0, which the kernel prefers to ours, bound to ::."""
+    gateway(space)
+    space.apply(*dns_server())
+    labels = {"workloadSelector": {"labels": {"app": "edge"}}}
+    space.apply(udp_filter("theirs", port, **labels))
+
+    def listens() -> bool:
+        return port in listened_ports(space.name, "app=edge")
+
+    eventually("their listener is live", listens, 60)
+    kubectl("delete", "envoyfilter", "-n", space.name, "theirs")
+    eventually("their listener is removed", lambda: not listens())
+    expose_at_edge(space, port)
+    found = verdict(space, "PortShared")
+    assert f"another listener on port {port}" in found["verdict"]
+    verdict(space, "Answered", seconds=90)
 
 
 def test_a_load_balancer_that_never_comes(space: Space, port: int) -> None:

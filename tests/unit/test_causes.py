@@ -93,6 +93,8 @@ WITH_TWIN = [
     pod("coredns-1"),
     gateway_pod(),
 ]
+# Two workers of ours, and a listener that somebody removed.
+SHARED = (UdpSocket("0.0.0.0:5300"), UdpSocket(":::5300"), UdpSocket(":::5300"))
 FULL = tuple(UdpSocket(f"10.244.0.7:{port}", A) for port in range(4000, 4005))
 NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
 
@@ -220,7 +222,12 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
         ),
         ({"proxy": proxy(A, B, dropped=7)}, "GatewayOverrun", "the kernel dropped 7 of them"),
         (
-            {"proxy": proxy(A, B, reached=False)},
+            {"proxy": proxy(A, B, sockets=SHARED, reached=False)},
+            "PortShared",
+            "another listener on port 5300, which gets some of the datagrams (0.0.0.0:5300, :::",
+        ),
+        (
+            {"proxy": proxy(A, B, sockets=SHARED[1:], reached=False)},
             "DroppedBeforeGateway",
             "dropped between the network-tool pod and",
         ),
