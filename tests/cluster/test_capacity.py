@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -226,7 +227,7 @@ def test_expose_outlasts_an_overloaded_api_server(edge: Edge, port: int) -> None
         kubectl("delete", "clusterrolebinding", binding)
     said = "".join(told) + rest
     print(f"\n{said.count('trying again')} requests were sent again")
-    assert "too many requests" in said.lower() and "trying again in 1s" in said, said
+    assert "too many requests" in said.lower() and re.search(r"trying again in \d+s", said), said
     assert expose.returncode == 0, said
     assert "taken back" not in said and "serverside-applied" in out
     verified = edge.space.verify("dns")

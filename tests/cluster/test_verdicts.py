@@ -131,6 +131,8 @@ def select_nobody(case: Case) -> None:
 
 def unready(case: Case) -> None:
     case.space.apply(server_pod("unready", _ECHO, "all", ready=False))
+    running = "--for=jsonpath={.status.phase}=Running"
+    kubectl("wait", "-n", case.space.name, "pod/unready", running, "--timeout=60s")
     case.patch("service", "dns", replace("/spec/selector", {"app": "unready"}))
 
 
