@@ -633,7 +633,7 @@ def test_a_second_gateway_leaves_an_exposure_at_the_first(
 ) -> None:
     """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
     monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.0)
-    running.start()
+    controller = running.start()
     running.server.put(wished())
     running.exposed()
     second = {"app": "second", "istio": "ingressgateway"}
@@ -641,6 +641,7 @@ def test_a_second_gateway_leaves_an_exposure_at_the_first(
         builders.gateway_pod("second-1", labels=second, owner=("ReplicaSet", "second-7f5")),
         builders.gateway_service("second", selector=second),
     )
+    until(lambda: len(controller.view.gateways()) == 2)
     running.server.put(wished("late", ports="5302:53"))
     assert "found several gateways" in running.tells("NoGateway", "late")
     running.server.put(wished(options={"idle-timeout": "20s"}))

@@ -131,6 +131,17 @@ def test_a_refusal_in_the_log_ends_it_at_once(api, server, fakes):
     assert request.query["sinceSeconds"] == ["1"]
 
 
+def test_somebody_elses_refusal_in_the_log_does_not_end_it(api, server, fakes):
+    """Its name goes on where ours ends."""
+    server.logs["istio-system", POD] = (
+        "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config rejected: "
+        f"Error adding/updating cluster(s) {NAME}0: bad\tthread=1\n"
+    )
+    with pytest.raises(WaitTimeout) as caught:
+        wait(api)
+    assert f"its Envoy rejects {NAME}0" in caught.value.hints[0]
+
+
 def test_a_pod_that_cannot_be_asked_is_asked_again(api, server, fakes):
     server.put(manifest())
     fakes.deaf[POD] = Exec(error="starting")
