@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -115,7 +117,7 @@ def load_balancers_page() -> str:
 
 def checks_page() -> str:
     """docs/checks.md."""
-    ruled = {
+    ruled: dict[str, tuple[Callable[..., Any], ...]] = {
         "expose": expose.RULES,
         "direct response": response.RULES,
         "access-log": accesslog.RULES,
