@@ -8,6 +8,7 @@ third none. What one tenant does must not cost the victim an answer.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,10 +56,10 @@ class Tenant(Space):
         """Apply manifests as the tenant; server-side, which any size of annotation passes."""
         for manifest in manifests:
             manifest["metadata"].setdefault("namespace", self.name)
-        self.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-",
-            stdin=yaml.safe_dump_all(manifests),
-        )  # fmt: skip
+        # JSON: a megabyte of YAML takes a second to write, and kubectl as long to read.
+        listed = {"apiVersion": "v1", "kind": "List", "items": manifests}
+        words = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+        self.kubectl(*words, stdin=json.dumps(listed))
 
     @property
     def administered(self) -> Space:
