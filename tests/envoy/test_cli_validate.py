@@ -211,7 +211,7 @@ CORS = {
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (patch("HTTP_FILTER", ISTIO_STATS, "INSERT_FIRST"), "Istio's build of Envoy"),
+        (patch("HTTP_FILTER", ISTIO_STATS, "INSERT_FIRST"), "Istio's own build of Envoy"),
         (
             patch(
                 "CLUSTER",
