@@ -8,8 +8,9 @@ images, where there is no shell.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import (
@@ -20,12 +21,18 @@ from kubectl_istio_udp.model.errors import (
     UpgradeUnavailable,
 )
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.values import shown
 
 # Where the sidecar injector and gateways put it, and where pilot-agent and istioctl ask.
 _PORT = 15000
 # One question takes milliseconds by port-forward. Exec took more than 10 s on a machine of two
 # cores with twenty runs of `expose` at once (measured).
-_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+# What reading an answer of another shape ends in. A tenant can make a pod that says it is a gateway
+# of its namespace, and such an answer must not end what an administrator asks of all.
+_NOT_ENVOYS = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
+
+Read = TypeVar("Read")
 
 
 class Admin(AbstractContextManager["Admin"]):
@@ -34,31 +41,33 @@ class Admin(AbstractContextManager["Admin"]):
     def __init__(self, api: Api, namespace: str, pod: str) -> None:
         """Take the pod; nothing is sent yet."""
         self._api, self._namespace, self._pod = api, namespace, pod
-        self._http = api.http(namespace, pod, _PORT, _SECONDS)
+        self._http = api.http(namespace, pod, _PORT, ANSWER_SECONDS)
         self._no_forward: ClusterError | None = None
 
     def __exit__(self, *_: object) -> None:
         """Close the connection."""
         self._http.close()
 
-    def get(self, path: str) -> Any:
-        """The answer to a question, from JSON.
+    def read(self, path: str, parse: Callable[[Any], Read]) -> Read:
+        """What the answer to a question says.
 
         Args:
             path: the path without its first slash, e.g. `clusters?format=json`.
+            parse: reads what Envoy answers, from JSON; it need not expect anything else.
 
         Raises:
             Forbidden: no permission for port-forward, and none for exec.
             NotFound, Unreachable: there is no such pod, or no way to the API server.
-            ClusterError: it did not answer.
+            ClusterError: it did not answer, or not as Envoy does.
         """
         text = self._forwarded(path) if self._no_forward is None else None
         if text is None:
             text = self._executed(path)
         try:
-            return json.loads(text)
-        except ValueError as error:
-            raise self._unanswered(path, text) from error
+            return parse(json.loads(text))
+        except _NOT_ENVOYS as error:
+            said = f"it answered {shown(text)}" if text.strip() else ""
+            raise self._unanswered(path, said) from error
 
     def _forwarded(self, path: str) -> str | None:
         """The answer by port-forward; None where that is not possible."""
@@ -75,7 +84,9 @@ class Admin(AbstractContextManager["Admin"]):
         """The answer by exec."""
         command = ["pilot-agent", "request", "GET", path]
         try:
-            result = self._api.exec(self._namespace, self._pod, PROXY_CONTAINER, command, _SECONDS)
+            result = self._api.exec(
+                self._namespace, self._pod, PROXY_CONTAINER, command, ANSWER_SECONDS
+            )
         except (Forbidden, UpgradeUnavailable) as error:
             raise self._neither(path, error) from error
         if result.exit_code == 0 and result.stdout.strip():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from kubectl_istio_udp.cluster.admin import Admin
+from kubectl_istio_udp.cluster.admin import ANSWER_SECONDS, Admin
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
@@ -24,9 +26,6 @@ from kubectl_istio_udp.model.proxystate import (
 )
 from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
 
-# Exec alone took more than 10 s on a machine of two cores with twenty runs of `expose` at once
-# (measured).
-_EXEC_SECONDS = 30.0
 # istiod's names for the UDP listeners that it makes itself, for HTTP/3.
 _ISTIOD_UDP = "udp_"
 # istiod's names for its listeners: udp_0.0.0.0_8443, 0.0.0.0_8080, 10.0.0.1_80.
@@ -37,6 +36,8 @@ _FILE_LIMIT = (
     '[ "$(cat $p/comm 2>/dev/null)" = envoy ] && grep "^Max open files" $p/limits; '
     "done | head -n 1 | awk '{print $4}'"
 )
+# Of the largest number that the kernel writes there, 2**63 - 1.
+_MOST_DIGITS = 19
 _UNLIMITED = 2**30
 _PROC_NET = [f"/proc/net/{name}" for name in ("udp", "udp6", "snmp", "snmp6")]
 _EARLIER_SECONDS = 600
@@ -69,8 +70,12 @@ def listeners_and_size(
 
 
 def _listeners(admin: Admin, pod: str) -> tuple[BoundListener, ...]:
+    return admin.read("listeners?format=json", partial(_bound, pod))
+
+
+def _bound(pod: str, answer: Any) -> tuple[BoundListener, ...]:
     found = []
-    for status in admin.get("listeners?format=json").get("listener_statuses") or ():
+    for status in answer.get("listener_statuses") or ():
         address = (status.get("local_address") or {}).get("socket_address") or {}
         if "port_value" in address:
             name = status["name"]
@@ -82,10 +87,13 @@ def _listeners(admin: Admin, pod: str) -> tuple[BoundListener, ...]:
 def _size(admin: Admin) -> ProxySize | None:
     names = ("server.concurrency", "cluster_manager.active_clusters")
     pattern = "|".join(name.replace(".", "[.]") for name in names)
-    stats = admin.get(f"stats?format=json&filter=^({pattern})$").get("stats") or ()
-    found = {stat.get("name"): stat.get("value") for stat in stats}
-    workers, clusters = (found.get(name) for name in names)
-    return None if workers is None or clusters is None else ProxySize(int(workers), int(clusters))
+
+    def size(answer: Any) -> ProxySize | None:
+        found = {stat.get("name"): stat.get("value") for stat in answer.get("stats") or ()}
+        counts = [found[name] for name in names if found.get(name) is not None]
+        return ProxySize(*map(int, counts)) if len(counts) == len(names) else None
+
+    return admin.read(f"stats?format=json&filter=^({pattern})$", size)
 
 
 def with_protocols(
@@ -108,14 +116,21 @@ def with_protocols(
     if not odd:
         return tuple(bound)
     names = quote("|".join(re.escape(name) for name in sorted(odd)), safe="")
-    data = _ask(api, namespace, pod, f"config_dump?resource=dynamic_listeners&name_regex={names}")
-    udp = set()
-    for config in data.get("configs") or ():
+    path = f"config_dump?resource=dynamic_listeners&name_regex={names}"
+    with Admin(api, namespace, pod) as admin:
+        udp = admin.read(path, _udp_listeners)
+    return tuple(replace(b, protocol="UDP") if b.name in udp else b for b in bound)
+
+
+def _udp_listeners(dump: Any) -> frozenset[str]:
+    """The names of the UDP listeners in a dump of listeners."""
+    found = set()
+    for config in dump.get("configs") or ():
         listener = (config.get("active_state") or {}).get("listener") or {}
         socket = (listener.get("address") or {}).get("socket_address") or {}
         if socket.get("protocol") == "UDP":
-            udp.add(listener.get("name"))
-    return tuple(replace(b, protocol="UDP") if b.name in udp else b for b in bound)
+            found.add(str(listener.get("name")))
+    return frozenset(found)
 
 
 def file_limit(api: Api, namespace: str, pod: str) -> int | None:
@@ -126,11 +141,11 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
         ClusterError: exec failed.
     """
     command = ["sh", "-c", _FILE_LIMIT]
-    result = api.exec(namespace, pod, PROXY_CONTAINER, command, _EXEC_SECONDS)
+    result = api.exec(namespace, pod, PROXY_CONTAINER, command, ANSWER_SECONDS)
     word = result.stdout.strip()
     if word == "unlimited":
         return _UNLIMITED
-    return int(word) if word.isdigit() else None
+    return int(word) if word.isdecimal() and len(word) <= _MOST_DIGITS else None
 
 
 def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
@@ -146,19 +161,20 @@ def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
     """
     pattern = f"{prefix}.*"
     with Admin(api, namespace, pod) as admin:
-        found = _resources(admin.get(f"config_dump?name_regex={pattern}"))
-        addresses = {}
-        if found["clusters"]:
-            answer = admin.get(f"clusters?format=json&filter={pattern}")
-            addresses = {
-                status["name"]: _addresses(status)
-                for status in answer.get("cluster_statuses") or ()
-                if status["name"] in found["clusters"]
-            }
-    return ProxyState(**found, hosts=addresses)
+        found = admin.read(f"config_dump?name_regex={pattern}", _resources)
+        if not found["clusters"]:
+            return ProxyState(**found, hosts={})
+        hosts = admin.read(f"clusters?format=json&filter={pattern}", _hosts)
+    there = {name: hosts[name] for name in found["clusters"] if name in hosts}
+    return ProxyState(**found, hosts=there)
 
 
-def _resources(dump: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _hosts(answer: Any) -> dict[str, frozenset[str]]:
+    """The addresses of each cluster."""
+    return {status["name"]: _addresses(status) for status in answer.get("cluster_statuses") or ()}
+
+
+def _resources(dump: Any) -> dict[str, dict[str, Any]]:
     """What a dump of the configuration has, as fields of ProxyState."""
     names = ("listeners", "clusters", "refusals", "ports", "targets")
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -182,15 +198,20 @@ def _resources(dump: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus | None:
-    """The UDP sockets and counters of a pod; None where its image has no `cat`.
+    """The UDP sockets and counters of a pod; None where its image has no `cat` of Linux's files.
 
     Raises:
         Forbidden: no permission to exec there.
         ClusterError: exec failed.
     """
-    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], _EXEC_SECONDS)
+    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], ANSWER_SECONDS)
     # Without IPv6 some of the files are missing, and `cat` exits with 1.
-    return read_udp_status(result.stdout) if "local_address" in result.stdout else None
+    if "local_address" not in result.stdout:
+        return None
+    # A tenant's image may have a `cat` of its own.
+    with suppress(ValueError, LookupError):
+        return read_udp_status(result.stdout)
+    return None
 
 
 def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[str]:
@@ -204,16 +225,20 @@ def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[st
     Raises:
         Forbidden, ClusterError: it could not be asked.
     """
-    dump = _ask(api, namespace, pod, "config_dump?resource=dynamic_route_configs")
     # `direct` is not to be taken for the beginning of `direct-more`.
     own = re.compile(f"{re.escape(object_name)}-[0-9a-f]+")
-    return frozenset(
-        route["name"]
-        for entry in dump.get("configs") or ()
-        for host in (entry.get("route_config") or {}).get("virtual_hosts") or ()
-        for route in host.get("routes") or ()
-        if own.fullmatch(str(route.get("name", "")))
-    )
+
+    def names(dump: Any) -> frozenset[str]:
+        return frozenset(
+            route["name"]
+            for entry in dump.get("configs") or ()
+            for host in (entry.get("route_config") or {}).get("virtual_hosts") or ()
+            for route in host.get("routes") or ()
+            if own.fullmatch(str(route.get("name", "")))
+        )
+
+    with Admin(api, namespace, pod) as admin:
+        return admin.read("config_dump?resource=dynamic_route_configs", names)
 
 
 def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
@@ -222,8 +247,13 @@ def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
     Raises:
         Forbidden, ClusterError: it could not be asked.
     """
-    node = _ask(api, namespace, pod, "server_info").get("node") or {}
-    return parse_version(str((node.get("metadata") or {}).get("ISTIO_VERSION", "")))
+
+    def version(answer: Any) -> Version | None:
+        metadata = (answer.get("node") or {}).get("metadata") or {}
+        return parse_version(str(metadata.get("ISTIO_VERSION", "")))
+
+    with Admin(api, namespace, pod) as admin:
+        return admin.read("server_info", version)
 
 
 def refusals_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> dict[str, str]:
@@ -254,12 +284,6 @@ def _log(api: Api, namespace: str, pod: str, since_seconds: int) -> str:
         return api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
     except ClusterError:
         return ""
-
-
-def _ask(api: Api, namespace: str, pod: str, path: str) -> Any:
-    """One question to a pod's Envoy."""
-    with Admin(api, namespace, pod) as admin:
-        return admin.get(path)
 
 
 def _revision(resource: Mapping[str, Any]) -> str:

@@ -61,8 +61,9 @@ def _read(socket: Any, deadline: float) -> ExecResult:
     """Collect the channels until the command ends or the deadline (monotonic seconds) passes."""
     import websocket
 
-    channels: dict[int, bytes] = {_STDOUT: b"", _STDERR: b"", _STATUS: b""}
+    channels: dict[int, bytearray] = {name: bytearray() for name in (_STDOUT, _STDERR, _STATUS)}
     cut_off = ""
+    size = 0
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -78,9 +79,13 @@ def _read(socket: Any, deadline: float) -> ExecResult:
             break
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             break
+        size += len(data)
+        if size > websockets.MOST_BYTES:
+            cut_off = f"it wrote more than {websockets.MOST_BYTES // 2**20} MB"
+            break
         if opcode in (websocket.ABNF.OPCODE_BINARY, websocket.ABNF.OPCODE_TEXT) and len(data) > 1:
-            channels[data[0]] = channels.get(data[0], b"") + data[1:]
-    exit_code, error = _exit_status(channels[_STATUS])
+            channels.setdefault(data[0], bytearray()).extend(data[1:])
+    exit_code, error = _exit_status(bytes(channels[_STATUS]))
     return ExecResult(
         channels[_STDOUT].decode(errors="replace"),
         channels[_STDERR].decode(errors="replace"),

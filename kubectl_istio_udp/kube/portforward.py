@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kubectl_istio_udp.kube.websockets import MOST_BYTES
 from kubectl_istio_udp.model.errors import ClusterError, ForwardFailed, NoAnswer
 
 if TYPE_CHECKING:
@@ -58,24 +59,27 @@ class PodHttp:
         Raises:
             ForwardFailed: nothing listens at the port, or the node cannot connect to it.
             UpgradeUnavailable, NotFound, Forbidden, Unreachable: no connection to the pod.
-            NoAnswer: none in time, only a part of one, or one of another status than 200.
+            NoAnswer: none in time, only a part of one, one that is too long, or one of another
+                status than 200.
         """
         self._http.deadline = time.monotonic() + self._timeout
         try:
             self._http.request("GET", path)
             answer = self._http.getresponse()
-            body = answer.read()
+            body = answer.read(MOST_BYTES + 1)
         except (http.client.HTTPException, OSError) as error:
             self._http.close()
             raise NoAnswer(self._said(error)) from error
         except ClusterError:
             self._http.close()
             raise
+        said = f"port {self._port} of pod {self.where} answered"
+        if len(body) > MOST_BYTES:
+            self._http.close()
+            raise NoAnswer(f"{said} more than {MOST_BYTES // 2**20} MB")
         if answer.status != 200:
             text = body.decode(errors="replace").strip()
-            raise NoAnswer(
-                f"port {self._port} of pod {self.where} answered {answer.status}: {text[:300]}"
-            )
+            raise NoAnswer(f"{said} {answer.status}: {text[:300]}")
         return body
 
     def _said(self, error: Exception) -> str:

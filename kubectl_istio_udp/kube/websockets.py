@@ -13,6 +13,10 @@ from kubectl_istio_udp.model.errors import ClusterError, UpgradeUnavailable
 if TYPE_CHECKING:
     import websocket
 
+# The most bytes that are read of one answer of a pod, so that a pod that goes on for ever does not
+# take the reader's memory. The configuration of the test cluster's gateway has 0.2 MB.
+MOST_BYTES = 128 * 2**20
+
 
 def connect(
     transport: Transport, path: str, action: Action, timeout: float, protocols: Sequence[str]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.cluster import admin
+from kubectl_istio_udp.cluster import admin, proxies
 from kubectl_istio_udp.cluster.admin import Admin
+from kubectl_istio_udp.kube import portforward, websockets
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.model.proxystate import BoundListener
 from tests.unit.apiserver import Exec
 
 WHERE = ("istio-system", "istio-ingressgateway-1")
@@ -15,7 +17,11 @@ HTML = "<html>a login page</html>"
 
 def ask(api, *paths):
     with Admin(api, *WHERE) as asked:
-        return [asked.get(path) for path in paths]
+        return [asked.read(path, as_it_is) for path in paths]
+
+
+def as_it_is(answer):
+    return answer
 
 
 def ways(server):
@@ -81,7 +87,7 @@ def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api, server):
 )
 def test_an_envoy_that_cannot_be_asked(api, server, monkeypatch, answer, said, tried):
     if answer.hangs:
-        monkeypatch.setattr(admin, "_SECONDS", 0.2)
+        monkeypatch.setattr(admin, "ANSWER_SECONDS", 0.2)
     server.run = lambda *_: answer
     with pytest.raises(ClusterError, match=f"could not be asked for stats: .*{said}") as caught:
         ask(api, "stats")
@@ -91,19 +97,65 @@ def test_an_envoy_that_cannot_be_asked(api, server, monkeypatch, answer, said, t
     assert len(ways(server)) == tried
 
 
+QUESTIONS = (
+    lambda api: proxies.listeners_and_size(api, *WHERE),
+    lambda api: proxies.proxy_state(api, *WHERE, "udp-a-b-"),
+    lambda api: proxies.routes(api, *WHERE, "direct"),
+    lambda api: proxies.istio_version(api, *WHERE),
+    lambda api: proxies.with_protocols(api, *WHERE, [BoundListener("odd", 1, "TCP", "x")], set()),
+)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[]",
+        "5",
+        '"configs"',
+        '{"listener_statuses": 5, "configs": 5, "node": 5}',
+        '{"listener_statuses": [5], "configs": [5], "node": {"metadata": 5}}',
+        '{"listener_statuses": [{"local_address": {"socket_address": {"port_value": []}}}],'
+        ' "configs": [{"dynamic_listeners": [{"active_state": {"listener": {"name": {}}}}],'
+        ' "active_state": [1], "route_config": {"virtual_hosts": [{"routes": [{}, 5]}]}}],'
+        ' "node": [1]}',
+        "[" * 100_000,
+        "1" * 5_000,
+    ],
+    ids=lambda answer: answer[:40],
+)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_pod_that_poses_as_an_envoy_ends_no_command(api, server, question, answer):
+    """A tenant can make one, in a namespace of its own, which `get -A` then asks."""
+    server.run = lambda *_: Exec(answer)
+    with pytest.raises(ClusterError, match=r"could not be asked for [^ ]*: it answered") as caught:
+        question(api)
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("way", ["portforward", "exec"])
+def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(api, server, monkeypatch, way):
+    for module in (websockets, portforward):
+        monkeypatch.setattr(module, "MOST_BYTES", 3 * 2**20)
+    if way == "exec":
+        server.fail("GET", "/portforward", 403)
+    server.run = lambda *_: Exec("x" * 2**23)
+    with pytest.raises(ClusterError, match=r"could not be asked for stats: .*more than 3 MB$"):
+        ask(api, "stats")
+
+
 def test_a_question_after_a_failed_one_takes_a_new_connection(api, server):
     answers = [Exec('{"half', cut=True), Exec("1")]
     server.run = lambda *_: answers.pop(0)
     with Admin(api, *WHERE) as asked:
         with pytest.raises(ClusterError):
-            asked.get("a")
-        assert asked.get("b") == 1
+            asked.read("a", as_it_is)
+        assert asked.read("b", as_it_is) == 1
     assert ways(server) == ["portforward", "portforward"]
 
 
 def test_a_pod_that_is_gone_is_told(api, server):
     with pytest.raises(NotFound, match="there is no pod gone in namespace istio-system"):
-        Admin(api, "istio-system", "gone").get("stats")
+        Admin(api, "istio-system", "gone").read("stats", as_it_is)
     assert ways(server) == ["portforward"]
 
 

@@ -177,3 +177,29 @@ def test_a_proxy_says_its_version(api, server, answer, version):
     asked = answering(server, answer)
     assert proxies.istio_version(api, *WHERE) == version
     assert asked[0][1][-1] == "server_info"
+
+
+@pytest.mark.parametrize("word", ["9" * 5_000, "²", "-1", "1048576 1048576"])
+def test_a_file_limit_that_is_no_number_is_not_known(api, server, word):
+    server.run = lambda *_: Exec(word)
+    assert proxies.file_limit(api, *WHERE) is None
+
+
+HEAD = "  sl  local_address rem_address   st\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1: zz:0035 00000000:0000 07 0:0 00:0 0 0 0 0 2 0 0",
+        "1: 0100007F 00000000:0000 07 0:0 00:0 0 0 0 0 2 0 0",
+        "1: 01:35 00000000:0000 07 x:x 00:0 0 0 0 0 2 0 0",
+        "²: 0100007F:0035 00000000:0000 07 0:0 00:0 0 0 0 0 2 0 ²",
+        f"1: 0100007F:0035 00000000:0000 07 0:0 00:0 0 0 0 0 2 0 {'9' * 5_000}",
+    ],
+    ids=lambda line: line[:12],
+)
+def test_sockets_that_are_not_as_linux_writes_them_are_not_known(api, server, line):
+    """The `cat` of a tenant's image may print anything."""
+    server.run = lambda *_: Exec(HEAD + line + "\n")
+    assert proxies.udp_status(api, *WHERE, "istio-proxy") is None
