@@ -24,7 +24,8 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.ownership import Existing
 
 Manifest = Mapping[str, Any]
-Report = Callable[[str, str, str], None]
+# Called with the kind, namespace and name of each object that went.
+OnRemoved = Callable[[str, str, str], None]
 
 
 # A listener whose filters change is drained (measured: 47 s until an open connection was closed).
@@ -41,7 +42,7 @@ def delete_existing(
     *,
     timeout: float,
     dry_run: str,
-    report: Report,
+    report: OnRemoved,
 ) -> tuple[str, ...]:
     """Delete one exposure, response or access log, with everything that was left of it.
 
@@ -113,7 +114,7 @@ def carry_out(changes: ChangeSet, remover: Remover) -> float:
 
 
 def remove(
-    api: Api, changes: ChangeSet, *, timeout: float, dry_run: str, report: Report
+    api: Api, changes: ChangeSet, *, timeout: float, dry_run: str, report: OnRemoved
 ) -> tuple[str, ...]:
     """Delete and release what a ChangeSet says, and wait for the gateways in between.
 
@@ -138,7 +139,7 @@ def remove(
 class _AtOnce:
     """Deletes by one request after the other, and waits for the gateways where it must."""
 
-    def __init__(self, api: Api, timeout: float, dry_run: str, report: Report) -> None:
+    def __init__(self, api: Api, timeout: float, dry_run: str, report: OnRemoved) -> None:
         self._api, self._timeout, self._dry_run, self._report = api, timeout, dry_run, report
         self.warnings: list[str] = []
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from kubectl_istio_udp.apply.changes import ChangeSet
@@ -157,30 +158,32 @@ def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> li
                     report.warn(text)
             done.append(Done(write, changed, applied.manifest))
         if decision.wait and writing.waits:
-            _wait(transaction, decision, writing.seconds, report)
+            _wait(transaction, decision.spec, partial(decision.wait, writing.seconds), report)
             decision.confirm()
     return done
 
 
-def _wait(transaction: Transaction, decision: Decision, seconds: float, report: Report) -> None:
+def _wait(
+    transaction: Transaction, spec: Spec, wait: Callable[[Progress], object], report: Report
+) -> None:
     """Wait for the proxies; a rejection takes everything back, a timeout nothing.
 
     Raises:
         Rejected, WaitTimeout, Interrupted: as it ended.
     """
-    if decision.wait is None:
-        return
-    spec, ref = decision.spec, Ref(decision.spec.kind, decision.spec.name)
     try:
         with report.waiting() as progress:
-            decision.wait(seconds, progress)
+            wait(progress)
     except Rejected:
         raise
     except KeyboardInterrupt:
         transaction.keep()
         raise Interrupted(
             "interrupted while waiting for the gateway; the objects stay applied",
-            hints=[f"see their state: kubectl istio-udp get -n {spec.namespace} {ref}"],
+            hints=[
+                "see their state: kubectl istio-udp get "
+                f"-n {spec.namespace} {Ref(spec.kind, spec.name)}"
+            ],
         ) from None
     except BaseException:
         transaction.keep()
