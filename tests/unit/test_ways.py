@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
+from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.kube.proxies import proxy_for
 from kubectl_istio_udp.model.errors import Unreachable
 from tests.unit.apiserver import ApiServer, Exec
@@ -48,6 +50,24 @@ def connect(
         return Api.connect(ConnectionOptions(str(path), **options))
 
     return made
+
+
+def test_no_connection_changes_what_others_connect_with(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL frees what another thread may be reading then."""
+    times = []
+    really = ssl.SSLContext.set_alpn_protocols
+
+    def counted(context: ssl.SSLContext, protocols: Iterable[str]) -> None:
+        times.append(protocols)
+        really(context, protocols)
+
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", counted)
+    api = connect({"certificate-authority": "$FILE_ca.pem"})
+    calls = [lambda: api.exec("default", "coredns-1", "c", ["x"], 5), lambda: api.list("Pod")]
+    in_parallel(calls * 2)
+    assert len(times) == 1
 
 
 WAYS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, str], str]] = [
