@@ -276,26 +276,36 @@ controller() {
 }
 
 # Gives every Service of type LoadBalancer an address for each of its families, as a cloud would; one with a class belongs to
-# another implementation. The API server ends a watch now and then, so what is in use is read from the cluster each time.
+# another implementation. What is in use is read where a watch begins, and again when every address has been given once.
 lb() {
-  local head ns name type ip class families family n used ingress
+  local head ns name type ip class families family n=0 used ingress
+  local -A given
   while sleep 1; do
     kubectl get services -A --watch -o jsonpath='{.metadata.namespace}{" "}{.metadata.name}{" "}{.spec.type}{" "}{.spec.ipFamilies[*]}{";"}{.status.loadBalancer.ingress[0].ip}{";"}{.spec.loadBalancerClass}{"\n"}' |
       while IFS=';' read -r head ip class; do
         read -r ns name type families <<<"$head"
         [ "$type" = LoadBalancer ] && [ -z "$ip" ] && [ -z "$class" ] || continue
-        used=$(kubectl get services -A -o jsonpath='{range .items[*]} {.status.loadBalancer.ingress[*].ip} {end}') || continue
-        n=10
-        while [[ $used == *" 10.200.1.$n "* || $used == *" fd00:10:200:1::$n "* ]]; do n=$((n + 1)); done
+        # A list for each of fifty Services at once would take longer than `expose` waits for an address.
+        if [ $n -eq 0 ] || [ $n -ge 254 ]; then
+          wait
+          used=$(kubectl get services -A -o jsonpath='{range .items[*]} {.status.loadBalancer.ingress[*].ip} {end}') || continue
+          given=() n=9
+        fi
+        if [ -z "${given[$ns/$name]:-}" ]; then
+          n=$((n + 1))
+          while [[ $used == *" 10.200.1.$n "* || $used == *" fd00:10:200:1::$n "* ]]; do n=$((n + 1)); done
+          given[$ns/$name]=$n
+        fi
         ingress=
         for family in $families; do
           case $family in
-            IPv4) ingress+="{\"ip\":\"10.200.1.$n\"}," ;;
-            IPv6) ingress+="{\"ip\":\"fd00:10:200:1::$n\"}," ;;
+            IPv4) ingress+="{\"ip\":\"10.200.1.${given[$ns/$name]}\"}," ;;
+            IPv6) ingress+="{\"ip\":\"fd00:10:200:1::${given[$ns/$name]}\"}," ;;
           esac
         done
+        [ "$(jobs -rp | wc -l)" -lt 4 ] || wait -n || true
         kubectl patch service -n "$ns" "$name" --subresource=status --type=merge \
-          -p "{\"status\":{\"loadBalancer\":{\"ingress\":[${ingress%,}]}}}" || true
+          -p "{\"status\":{\"loadBalancer\":{\"ingress\":[${ingress%,}]}}}" &
       done || true
   done
 }
