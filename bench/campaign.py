@@ -329,10 +329,10 @@ class Watcher(threading.Thread):
         if pods != self._gateway:
             found.fault(f"gateway pods were {self._gateway} and are {pods}")
             self._gateway = pods
-        for pod in listed("pods", "-A"):
-            for entry in pod["status"].get("podIPs") or ():
-                self._pods[pod["metadata"]["namespace"], entry["ip"]] = now
-        owners = {}
+        for each in listed("pods", "-A"):
+            for entry in each["status"].get("podIPs") or ():
+                self._pods[each["metadata"]["namespace"], entry["ip"]] = now
+        owners: dict[str, str] = {}
         for each in listed("envoyfilters", "-n", GATEWAY_NAMESPACE):
             labels = each["metadata"].get("labels") or {}
             owners[each["metadata"]["name"]] = labels.get(f"{PREFIX}namespace", "")
@@ -537,9 +537,12 @@ def campaign(seconds: int, first_seed: int, log: Path) -> tuple[Findings, dict[s
         watcher.start()
         begun = time.monotonic()
         runs = max(1, round(seconds / LOAD_SECONDS))
-        asking = threading.Thread(
-            target=lambda: [load.one(min(seconds, LOAD_SECONDS)) for _ in range(runs)], daemon=True
-        )
+
+        def ask() -> None:
+            for _ in range(runs):
+                load.one(min(seconds, LOAD_SECONDS))
+
+        asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         batches = attack(tenants, prey(victim, spec), begun + seconds, first_seed)
         asking.join()

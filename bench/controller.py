@@ -28,11 +28,11 @@ from typing import Any
 
 import urllib3
 
-from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.watch import Cache
 from kubectl_istio_udp.model.names import label_selector, object_name
+from kubectl_istio_udp.state import proxies
 
 Manifest = dict[str, Any]
 
@@ -411,7 +411,7 @@ def measure(
         # Until istiod and Envoy have it all, they would be timed and not what follows.
         wait_until("all in Envoy", lambda: listeners() >= wanted.services, 120)
         wait_until("istiod's own writes", Quiet(api), 300)
-        size = proxies.size(api, GATEWAY_NAMESPACE, gateway_pod)
+        _, size = proxies.listeners_and_size(api, GATEWAY_NAMESPACE, gateway_pod)
         assert size is not None, "Envoy has no stats"
         most, full = size.udp_bytes(wanted.services), allocated()
         before = Usage(process.pid)

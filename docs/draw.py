@@ -55,12 +55,12 @@ class Rooms:
         layers = tuple(tuple(re.findall(r"\w+", row)) for row in rows if row.strip())
         forbidden = {
             name: _forbidden(config, name)
-            for name in ("cluster", "kube")
+            for name in ("kube",)
             if f"importlinter:contract:{name}" in config
         }
         # A room is above another one that may not import it.
         beside = tuple(sorted(forbidden, key=lambda n: sum(n in f for f in forbidden.values())))
-        pure = _modules(config["importlinter:contract:model"]["source_modules"])
+        pure = _modules(config["importlinter:contract:pure"]["source_modules"])
         return cls(layers, tuple(reversed(beside)), pure)
 
 
@@ -69,7 +69,7 @@ def _forbidden(config: configparser.ConfigParser, name: str) -> frozenset[str]:
 
 
 def _modules(text: str) -> frozenset[str]:
-    return frozenset(re.findall(rf"{PACKAGE}\.(\w+)", text))
+    return frozenset(re.findall(rf"{PACKAGE}\.(\w+)$", text, re.MULTILINE))
 
 
 def purposes(page: str) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ from kubectl_istio_udp.checks import accesslog, expose, response
 from kubectl_istio_udp.checks.catalog import CHECKS
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.cli.main import cli
-from kubectl_istio_udp.model.loadbalancer import COPIED_FIELDS, LEFT_OUT_FIELDS, PROVIDERS, Why
+from kubectl_istio_udp.plan.loadbalancer import COPIED_FIELDS, LEFT_OUT_FIELDS, PROVIDERS, Why
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100
@@ -72,7 +72,7 @@ def load_balancers_page() -> str:
     lines = [
         "# What the companion Service takes over",
         "",
-        "Made from `kubectl_istio_udp/model/loadbalancer.py` by `python docs/generate.py`; a test",
+        "Made from `kubectl_istio_udp/plan/loadbalancer.py` by `python docs/generate.py`; a test",
         "keeps it true.",
         "",
         "The companion creates a separate load balancer in front of the same gateway pods. It gets",

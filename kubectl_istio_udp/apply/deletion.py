@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
-from kubectl_istio_udp.cluster.leftovers import Leftovers
-from kubectl_istio_udp.cluster.waiting import wait_until_gone
+from kubectl_istio_udp.apply.waiting import wait_until_gone
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.ownership import manager_of
 from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.state.leftovers import Leftovers
 from kubectl_istio_udp.state.ownership import Existing
 
 Manifest = Mapping[str, Any]

@@ -8,26 +8,27 @@ from dataclasses import dataclass
 from kubectl_istio_udp.apply.changes import change_set
 from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, carry
 from kubectl_istio_udp.apply.reserving import decide_until_it_fits, reserved_if_changed
+from kubectl_istio_udp.apply.waiting import Expected, wait_until_live
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.cluster.controllers import is_declared
-from kubectl_istio_udp.cluster.existing import find_exposure
-from kubectl_istio_udp.cluster.gateways import GatewayChoice
-from kubectl_istio_udp.cluster.leftovers import read_leftovers
-from kubectl_istio_udp.cluster.snapshot import read_snapshot, ready_addresses
-from kubectl_istio_udp.cluster.waiting import Expected, wait_until_live
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Refused
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
-from kubectl_istio_udp.model.plan import ExposeRequest, plan
-from kubectl_istio_udp.model.settings import Named
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import revisions
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
+from kubectl_istio_udp.sources.settings import Named
+from kubectl_istio_udp.state.controllers import is_declared
+from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.gateways import GatewayChoice
+from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, readable
+from kubectl_istio_udp.state.snapshot import read_snapshot, ready_addresses
 
 
 @dataclass(frozen=True)

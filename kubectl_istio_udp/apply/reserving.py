@@ -15,7 +15,6 @@ from typing import Any
 
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
-from kubectl_istio_udp.cluster.snapshot import read_again
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Conflict, IstioUdpError
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
@@ -29,6 +28,7 @@ from kubectl_istio_udp.state.reservations import (
     reservation,
     reservation_name,
 )
+from kubectl_istio_udp.state.snapshot import read_again
 
 Manifest = Mapping[str, Any]
 

@@ -21,19 +21,19 @@ from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
 )
-from kubectl_istio_udp.model.loadbalancer import Takeover, refuses_udp_beside_tcp, takeover
 from kubectl_istio_udp.model.memory import udp_budget
 from kubectl_istio_udp.model.mesh import show_version
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.ports import ports_text
-from kubectl_istio_udp.model.sessions import (
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.plan.loadbalancer import Takeover, refuses_udp_beside_tcp, takeover
+from kubectl_istio_udp.plan.sessions import (
     CAREFUL_FILE_LIMIT,
     FEW_SESSIONS,
     budget,
     rate_for_sessions,
     room,
 )
-from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.state.reservations import reservation_name
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]

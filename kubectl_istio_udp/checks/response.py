@@ -12,14 +12,14 @@ from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model.mesh import Version, show_version
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
-from kubectl_istio_udp.model.responseplan import (
+from kubectl_istio_udp.model.routing import Rival, Takes
+from kubectl_istio_udp.model.values import some
+from kubectl_istio_udp.plan.response import (
     DIRECT_RESPONSE_SINCE,
     ResponseSnapshot,
     own_hosts,
     rival_hosts,
 )
-from kubectl_istio_udp.model.routing import Rival, Takes
-from kubectl_istio_udp.model.values import some
 
 Rule = Callable[[Response, ResponseSnapshot], Iterator[Finding]]
 

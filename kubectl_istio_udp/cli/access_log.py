@@ -14,10 +14,10 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
     from kubectl_istio_udp.model.mesh import Mesh
+    from kubectl_istio_udp.state.gateways import GatewayChoice
 
 _EVERY = Duration(5)
 
@@ -66,10 +66,10 @@ def command(
     from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.apply.pipeline import Decision, carry
     from kubectl_istio_udp.checks.accesslog import check_access_log
-    from kubectl_istio_udp.cluster.accesslogs import read_access_log_snapshot
-    from kubectl_istio_udp.cluster.mesh import read_mesh
     from kubectl_istio_udp.model.accesslog import AccessLogSpec, default_name
     from kubectl_istio_udp.render.accesslog import access_log_writes
+    from kubectl_istio_udp.state.accesslogs import read_access_log_snapshot
+    from kubectl_istio_udp.state.mesh import read_mesh
 
     labels = dict(options.parse_labels(selector, "--selector"))
     reach = _reach(mesh, gateway, labels, common)
@@ -148,7 +148,7 @@ def _place(
     if reach is Reach.MESH:
         return mesh.root_namespace, None, labels
     if reach is Reach.GATEWAY:
-        from kubectl_istio_udp.cluster.gateways import find_gateway
+        from kubectl_istio_udp.state.gateways import find_gateway
 
         ref = find_gateway(api, choice).ref
         return ref.namespace, ref.name, dict(ref.selector)
@@ -166,8 +166,8 @@ def _place(
 
 def _take_off(api: Api, namespace: str, name: str, applying: Applying) -> None:
     from kubectl_istio_udp.apply.deletion import delete_existing
-    from kubectl_istio_udp.cluster.existing import get_existing
-    from kubectl_istio_udp.cluster.leftovers import Leftovers
+    from kubectl_istio_udp.state.existing import get_existing
+    from kubectl_istio_udp.state.leftovers import Leftovers
 
     report = Printed(applying)
     for existing in get_existing(api, namespace, [f"accesslog/{name}"]):

@@ -88,7 +88,7 @@ class Printed:
 
     def decided(self, decision: Decision) -> None:
         """Print the decision, the findings, and the settings that change."""
-        from kubectl_istio_udp.model.settings import differences, settings_of
+        from kubectl_istio_udp.sources.settings import differences, settings_of
 
         tell_findings(decision.said, decision.findings)
         spec, before = decision.spec, decision.before

@@ -10,11 +10,11 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, UsageError
-from kubectl_istio_udp.model.wish import EXPOSE_ANNOTATION
+from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.leftovers import Leftovers
     from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.state.leftovers import Leftovers
     from kubectl_istio_udp.state.ownership import Existing
 
 
@@ -55,8 +55,8 @@ def command(
     clusters and endpoints.
     """
     from kubectl_istio_udp.apply.deletion import delete_existing
-    from kubectl_istio_udp.cluster.controllers import is_still_declared
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.controllers import is_still_declared
 
     if bool(names) == all_names:
         raise UsageError(
@@ -100,10 +100,10 @@ def _find(
 
     An exposure of which nothing is left but a port on a Service, or a reservation, counts too.
     """
-    from kubectl_istio_udp.cluster.existing import explain_stray, get_state
-    from kubectl_istio_udp.cluster.leftovers import read_leftovers
     from kubectl_istio_udp.model.kinds import Kind, Ref
     from kubectl_istio_udp.output.printing import warn
+    from kubectl_istio_udp.state.existing import explain_stray, get_state
+    from kubectl_istio_udp.state.leftovers import read_leftovers
     from kubectl_istio_udp.state.ownership import Existing
 
     state = get_state(api, namespace, names, missing_ok=True)

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_istio_udp.cli import manifests as files
-from kubectl_istio_udp.cli import options, probing
+from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
+from kubectl_istio_udp.verify import probing
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.envoy.gateway import Gateway
     from kubectl_istio_udp.envoy.lab import Lab
     from kubectl_istio_udp.model.exposure import ExposureSpec
-    from kubectl_istio_udp.model.manifests import Manifest
-    from kubectl_istio_udp.probe.spec import DnsProbe
+    from kubectl_istio_udp.state.manifests import Manifest
+    from kubectl_istio_udp.verify.probes import DnsProbe
 
 # What the README exposes the sample Service at.
 _SAMPLES_PORT = "5300:53"
@@ -124,8 +125,8 @@ def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec
     from kubectl_istio_udp.apply.pipeline import refuse_errors
     from kubectl_istio_udp.cli.applying import tell_findings
     from kubectl_istio_udp.envoy.accepting import ensure_accepted
-    from kubectl_istio_udp.model.plan import ExposeRequest
     from kubectl_istio_udp.model.ports import parse_port_requests
+    from kubectl_istio_udp.model.request import ExposeRequest
     from kubectl_istio_udp.output import printing
     from kubectl_istio_udp.render.exposure import writes
 
@@ -147,8 +148,8 @@ def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec
 
 
 def _probe(lab: Lab) -> DnsProbe:
-    from kubectl_istio_udp.probe.spec import DnsProbe
     from kubectl_istio_udp.render.samples import SAMPLE_QUERY
+    from kubectl_istio_udp.verify.probes import DnsProbe
 
     return DnsProbe.parse(lab.service.query or SAMPLE_QUERY)
 
@@ -156,8 +157,8 @@ def _probe(lab: Lab) -> DnsProbe:
 def _verify(lab: Lab, spec: ExposureSpec) -> bool:
     """Query every hop and print verify's table; True when all answered."""
     from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.probe.local import ask
-    from kubectl_istio_udp.probe.verdict import HopResult, judge
+    from kubectl_istio_udp.verify.local import ask
+    from kubectl_istio_udp.verify.verdict import HopResult, judge
 
     probe = _probe(lab)
     results = [
@@ -174,7 +175,7 @@ def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
     """Replace every pod under queries; True when all were answered and all hops are after it."""
     from kubectl_istio_udp.envoy.gateway import LOOPBACK
     from kubectl_istio_udp.envoy.lab import replace_every_pod
-    from kubectl_istio_udp.probe.local import SteadyClient
+    from kubectl_istio_udp.verify.local import SteadyClient
 
     click.echo()
     port = spec.ports[0].listener_port

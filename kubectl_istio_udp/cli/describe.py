@@ -12,9 +12,9 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.kinds import Kind
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.gatewayusage import Reserved
-    from kubectl_istio_udp.cluster.status import Status
+    from kubectl_istio_udp.state.gatewayusage import Reserved
     from kubectl_istio_udp.state.ownership import Existing
+    from kubectl_istio_udp.state.status import Status
 
 
 @click.command("describe")
@@ -27,11 +27,11 @@ def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Com
     NAME is an exposure; for other kinds use response/NAME or accesslog/NAME. Shows settings,
     conditions, objects, and what the Envoy of each gateway pod has.
     """
-    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
-    from kubectl_istio_udp.cluster.proxyrows import proxy_rows
-    from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.kube.parallel import for_each
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.gatewayusage import read_reserved
+    from kubectl_istio_udp.state.proxyrows import proxy_rows
+    from kubectl_istio_udp.state.status import read_status
 
     api = common.connect()
     found = common.things(api, names, all_namespaces)
@@ -54,8 +54,8 @@ def _text(
     proxies: Sequence[Sequence[str]],
     reserved: Reserved | None,
 ) -> str:
-    from kubectl_istio_udp.cluster.status import age
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.status import age
 
     head = {
         "Name": existing.name,

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_istio_udp.cli import options, probing
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.probe_options import probe_options
 from kubectl_istio_udp.model.names import check_dns_label
+from kubectl_istio_udp.verify import probing
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.probe.verdict import HopResult
+    from kubectl_istio_udp.verify.verdict import HopResult
 
 
 class _Shorthand(click.Group):
@@ -76,7 +78,7 @@ def command() -> None:
 
 @command.command("query")
 @click.argument("service")
-@probing.probe_options
+@probe_options
 @options.cluster_options
 def query_command(
     *,
@@ -88,10 +90,10 @@ def query_command(
 
     Needs no gateway and no exposure. Exits with 0 if every probe was answered, else with 1.
     """
-    from kubectl_istio_udp.cluster.hops import read_service, service_hops
     from kubectl_istio_udp.model.errors import UsageError
     from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.probe.verdict import judge, judge_one_way
+    from kubectl_istio_udp.verify.hops import read_service, service_hops
+    from kubectl_istio_udp.verify.verdict import judge, judge_one_way
 
     check_dns_label(service, "Service")
     api = common.connect()

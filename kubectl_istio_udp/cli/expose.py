@@ -10,6 +10,7 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import Applying, Printed, applying_options
 from kubectl_istio_udp.model.exposure import (
+    MOST_USEFUL_SESSIONS,
     Affinity,
     Exposure,
     GatewayServiceMode,
@@ -18,12 +19,11 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.ports import parse_port_requests, port_numbers
-from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.settings import Named
+    from kubectl_istio_udp.sources.settings import Named
+    from kubectl_istio_udp.state.gateways import GatewayChoice
 
 _DEFAULTS = Options()
 # What decides a field of a listener or cluster.
@@ -163,7 +163,7 @@ def command(
 
 def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:
     """The settings that the command line names."""
-    from kubectl_istio_udp.model.settings import Named
+    from kubectl_istio_udp.sources.settings import Named
 
     kinds = {
         "affinity": Affinity,
@@ -185,9 +185,9 @@ def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[st
 
 def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
     """Where clients reach it, and what to type next."""
-    from kubectl_istio_udp.cluster.addresses import client_addresses
     from kubectl_istio_udp.model.ports import number_ranges, port_runs
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.addresses import client_addresses
 
     deadline = time.monotonic() + (_ADDRESS_SECONDS if wait else 0)
     addresses = client_addresses(api, exposure.spec, deadline)

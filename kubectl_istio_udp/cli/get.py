@@ -13,14 +13,14 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ports_text
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.gatewayusage import Reserved
-    from kubectl_istio_udp.cluster.leftovers import Leftover
-    from kubectl_istio_udp.cluster.status import Status
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
     from kubectl_istio_udp.model.exposure import ExposureSpec
     from kubectl_istio_udp.model.ports import ExposedPort
     from kubectl_istio_udp.model.response import ResponseSpec
+    from kubectl_istio_udp.state.gatewayusage import Reserved
+    from kubectl_istio_udp.state.leftovers import Leftover
     from kubectl_istio_udp.state.ownership import Existing, Stray
+    from kubectl_istio_udp.state.status import Status
 
 
 _API_VERSION = "kubectl-istio-udp/v1"
@@ -79,8 +79,8 @@ def command(
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
-    from kubectl_istio_udp.cluster.status import read_status
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.status import read_status
 
     statuses = read_status(api, found, ask_envoy=wide)
     reserved = _reserved(api, found) if wide else {}
@@ -112,7 +112,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
 
 def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
     """What -o wide shows beside the status: a plain list asks no Envoy, and reads nothing of it."""
-    from kubectl_istio_udp.cluster.gatewayusage import read_reserved
+    from kubectl_istio_udp.state.gatewayusage import read_reserved
 
     return read_reserved(api, found)
 
@@ -141,7 +141,7 @@ def _strays(strays: Sequence[Stray]) -> list[str]:
 
 def _leftovers(api: Any, found: Sequence[Existing], namespace: str | None) -> tuple[Leftover, ...]:
     """What runs that stopped half-way left, in all namespaces, of exposures of one or all."""
-    from kubectl_istio_udp.cluster.leftovers import read_leftovers
+    from kubectl_istio_udp.state.leftovers import read_leftovers
 
     leftovers = read_leftovers(api, [existing.spec for existing in found])
     return leftovers.found(found, namespace)
@@ -167,7 +167,7 @@ def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
 
     The API server knows no such kind: it is for scripts to read, not to apply.
     """
-    from kubectl_istio_udp.cluster.status import read_status
+    from kubectl_istio_udp.state.status import read_status
 
     return [
         {

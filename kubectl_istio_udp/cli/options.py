@@ -17,8 +17,8 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.state.gateways import GatewayChoice
     from kubectl_istio_udp.state.ownership import Existing, State
 
 Decorator = Callable[[Any], Any]
@@ -95,8 +95,8 @@ class Common:
 
     def things(self, api: Api, names: Sequence[str], all_namespaces: bool) -> tuple[Existing, ...]:
         """What `state` finds, without the strays: it warns of them."""
-        from kubectl_istio_udp.cluster.existing import explain_stray
         from kubectl_istio_udp.output.printing import warn
+        from kubectl_istio_udp.state.existing import explain_stray
 
         state = self.state(api, names, all_namespaces)
         for stray in state.strays:
@@ -116,7 +116,7 @@ class Common:
             UsageError: names and -A together, or a name of no kind.
             NotFound, Forbidden, Unreachable: as the server says.
         """
-        from kubectl_istio_udp.cluster.existing import get_state, read_state
+        from kubectl_istio_udp.state.existing import get_state, read_state
 
         if all_namespaces and names:
             raise UsageError(
@@ -253,7 +253,7 @@ def gateway_options(command: Callable[..., Any]) -> Any:
     """--gateway and --gateway-selector, as one `gateway` (a GatewayChoice)."""
 
     def collect(**values: Any) -> Any:
-        from kubectl_istio_udp.cluster.gateways import GatewayChoice
+        from kubectl_istio_udp.state.gateways import GatewayChoice
 
         choice: GatewayChoice = GatewayChoice(
             name=values.pop("gateway"),

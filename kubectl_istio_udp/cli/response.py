@@ -15,9 +15,9 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.gateways import GatewayChoice
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.model.response import Answer, Response, ResponseSpec
+    from kubectl_istio_udp.state.gateways import GatewayChoice
 
 _LAST_PORT = 65_535
 _HTTP_PORT = 80
@@ -114,10 +114,10 @@ def command(
     from kubectl_istio_udp.apply.changes import change_set
     from kubectl_istio_udp.apply.pipeline import Decision, carry
     from kubectl_istio_udp.checks.response import check_response
-    from kubectl_istio_udp.cluster.responses import read_response_snapshot
     from kubectl_istio_udp.model.response import ResponseApi, default_name
-    from kubectl_istio_udp.model.responseplan import ResponseRequest, plan_response
+    from kubectl_istio_udp.plan.response import ResponseRequest, plan_response
     from kubectl_istio_udp.render.response import response_writes
+    from kubectl_istio_udp.state.responses import read_response_snapshot
 
     content = _content(body, body_file, binary)
     named = (path, status, content, binary, prefix, headers, hosts)
@@ -173,9 +173,9 @@ def _read_existing(
     Raises:
         UsageError: its body cannot be read back.
     """
-    from kubectl_istio_udp.cluster.existing import get_existing
     from kubectl_istio_udp.model.response import ResponseSpec
     from kubectl_istio_udp.render.response import read_content
+    from kubectl_istio_udp.state.existing import get_existing
 
     found = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
     spec = found[0].spec if found else None
@@ -238,7 +238,7 @@ def _waiter(
     api: Api, response: Response, had_pods: bool
 ) -> Callable[[float, Callable[[str], None]], object] | None:
     """What waits for the gateway; the mesh's sidecars are too many to ask."""
-    from kubectl_istio_udp.cluster.waiting import wait_until_routed
+    from kubectl_istio_udp.apply.waiting import wait_until_routed
     from kubectl_istio_udp.render.response import route_name
 
     gateway = response.spec.gateway

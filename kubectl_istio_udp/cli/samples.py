@@ -44,11 +44,11 @@ def apply_command(
 ) -> None:
     """Apply the samples, and wait until they run."""
     from kubectl_istio_udp.apply.transaction import Transaction
-    from kubectl_istio_udp.cluster.toolpod import wait_running
     from kubectl_istio_udp.model.errors import ApplyConflict
     from kubectl_istio_udp.model.names import MANAGER
     from kubectl_istio_udp.model.write import Write
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.verify.toolpod import wait_running
 
     api = common.connect()
     namespace = common.namespace_of(api)

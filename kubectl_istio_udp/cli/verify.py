@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_istio_udp.cli import options, probing
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.probe_options import probe_options
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.verify import probing
 
 if TYPE_CHECKING:
-    from kubectl_istio_udp.cluster.toolpod import ToolPod
     from kubectl_istio_udp.kube.client import Api
     from kubectl_istio_udp.state.ownership import Existing
+    from kubectl_istio_udp.verify.toolpod import ToolPod
 
 
 @click.command("verify")
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     help="For access logs: Service to hold a TCP connection to.  [default: an echo server that "
     "runs meanwhile]",
 )
-@probing.probe_options
+@probe_options
 @options.cluster_options
 def command(
     *,
@@ -118,17 +120,17 @@ def _prove(
 
     spec = existing.spec
     if isinstance(spec, ExposureSpec):
-        from kubectl_istio_udp.cli.prove_exposure import prove_exposure
+        from kubectl_istio_udp.verify.exposure import verify_exposure
 
-        return prove_exposure(api, pod, existing, spec, asked)
+        return verify_exposure(api, pod, existing, spec, asked)
     if isinstance(spec, ResponseSpec):
-        from kubectl_istio_udp.cli.prove_response import prove_response
+        from kubectl_istio_udp.verify.response import verify_response
 
-        return prove_response(api, pod, existing, spec, asked)
+        return verify_response(api, pod, existing, spec, asked)
     if isinstance(spec, AccessLogSpec):
-        from kubectl_istio_udp.cli.prove_accesslog import prove_access_log
+        from kubectl_istio_udp.verify.accesslog import verify_access_log
 
-        return prove_access_log(api, pod, spec, to, asked)
+        return verify_access_log(api, pod, spec, to, asked)
     raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
 
 

@@ -23,7 +23,6 @@ from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import errors
-from kubectl_istio_udp.cluster.gateways import gateway_secret
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
 from kubectl_istio_udp.controller.outcome import (
     GONE,
@@ -38,10 +37,10 @@ from kubectl_istio_udp.controller.outcome import (
     refused,
     taken,
 )
-from kubectl_istio_udp.controller.view import Space, View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.envoyfilter import Claims
@@ -52,11 +51,9 @@ from kubectl_istio_udp.model.exposure import (
     ExposureSpec,
     exposed_endpoints,
 )
-from kubectl_istio_udp.model.gateway import Gateway, choose_gateway
+from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
-from kubectl_istio_udp.model.permission import ALLOWED_ALL, Permission, Use
-from kubectl_istio_udp.model.plan import plan, with_new_entries
 from kubectl_istio_udp.model.ports import ports_text
 from kubectl_istio_udp.model.reasons import (
     ENDPOINT_REFUSED,
@@ -67,12 +64,17 @@ from kubectl_istio_udp.model.reasons import (
     NOT_TAKEN,
 )
 from kubectl_istio_udp.model.service import IPV4, IPV6, MOST_ENDPOINTS, Service
-from kubectl_istio_udp.model.sessions import SessionLimit, SessionRoom
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.wish import About, Wish
 from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.plan.exposure import plan, with_new_entries
+from kubectl_istio_udp.plan.gateway import choose_gateway
+from kubectl_istio_udp.plan.sessions import SessionLimit, SessionRoom
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
+from kubectl_istio_udp.sources.annotations import Wish
+from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
+from kubectl_istio_udp.state.caches import Space, View
+from kubectl_istio_udp.state.gateways import gateway_secret
 from kubectl_istio_udp.state.occupancy import Occupancy, Pending
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.reservations import Reservation
@@ -462,8 +464,8 @@ class Reconciler:
     def _in_namespace(self, key: Key) -> tuple[int, int]:
         """The ports and the sessions of the namespace's other exposures, at all gateways."""
         found = {each.key: each for each in self._view.in_namespace(key[0])}
-        pending = self._pending.copy().items()
-        found |= {other: each.spec for other, each in pending if other[0] == key[0]}
+        decided = [each.spec for each in self._pending_beside(key)]
+        found |= {spec.key: spec for spec in decided if spec.key[0] == key[0]}
         found.pop(key, None)
         taken = [_taken(each) for each in found.values()]
         return sum(ports for ports, _ in taken), sum(sessions for _, sessions in taken)
@@ -497,8 +499,14 @@ class Reconciler:
 
     def _occupancy(self, key: Key, mine: Reservation | None = None) -> Occupancy:
         """What others have of gateways, decided exposures that are not written yet included."""
-        pending = [each for other, each in self._pending.copy().items() if other != key]
-        return Occupancy(self._view.all_filters(), mine, pending)
+        return Occupancy(self._view.all_filters(), mine, self._pending_beside(key))
+
+    def _pending_beside(self, key: Key) -> list[Pending]:
+        """What other workers have decided and not yet written.
+
+        They finish without the lock: so a copy, which one operation makes, is looked through.
+        """
+        return [pending for other, pending in self._pending.copy().items() if other != key]
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
         """How big the gateway's Envoy is, as far as it can be told without asking it.
@@ -541,7 +549,7 @@ class Reconciler:
             else:
                 with self._reserved(exposure, snapshot, todo):
                     yield
-        except IstioUdpError:
+        except Exception:
             del self._pending[spec.key]
             self._freed(claims)
             raise
@@ -603,8 +611,8 @@ class Reconciler:
 
     def _check_addresses(self, spec: ExposureSpec) -> None:
         """Raise Refusal where another exposure, on its way now, has chosen the same address."""
-        pending = [each.spec for key, each in self._pending.items() if key != spec.key]
-        taken = {a for other in pending for entry in other.entries for a in entry.addresses}
+        entries = [e for other in self._pending_beside(spec.key) for e in other.spec.entries]
+        taken = {address for entry in entries for address in entry.addresses}
         if any(taken.intersection(entry.addresses) for entry in spec.entries):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
 

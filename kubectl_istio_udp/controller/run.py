@@ -15,7 +15,6 @@ from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, 
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler
 from kubectl_istio_udp.controller.telling import Teller
-from kubectl_istio_udp.controller.view import View
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.lease import Election
 from kubectl_istio_udp.kube.watch import Key
@@ -23,6 +22,7 @@ from kubectl_istio_udp.model.envoyfilter import Claims
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.reasons import NOT_TAKEN, NOT_WRITTEN
 from kubectl_istio_udp.render.controller import LEASE
+from kubectl_istio_udp.state.caches import View
 
 # A write that takes longer is given up: it must have ended before another replica may lead.
 REQUEST_SECONDS = 5.0

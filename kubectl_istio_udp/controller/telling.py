@@ -16,8 +16,8 @@ from kubectl_istio_udp.controller.outcome import Outcome
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import tell
 from kubectl_istio_udp.kube.watch import Key
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.reasons import EXPOSED
-from kubectl_istio_udp.model.wish import About
 
 AGAIN_SECONDS = 1_800.0
 # Of a namespace: so many at once, and one more in so many seconds.

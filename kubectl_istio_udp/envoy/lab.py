@@ -14,7 +14,15 @@ from kubectl_istio_udp.envoy.gateway import LOOPBACK, raise_file_limit
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
 from kubectl_istio_udp.model.gateway import is_gateway_pod
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.model.manifests import (
+from kubectl_istio_udp.model.ports import (
+    FIRST_UNPRIVILEGED_PORT,
+    PRIVILEGED_PORT_OFFSET,
+    ExposedPort,
+)
+from kubectl_istio_udp.model.service import IPV4, EndpointSlice, Service, endpoints_of
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.render.samples import istio_gateway
+from kubectl_istio_udp.state.manifests import (
     Manifest,
     endpoint_slices,
     namespace_of,
@@ -24,14 +32,6 @@ from kubectl_istio_udp.model.manifests import (
     selected,
     snapshot_from,
 )
-from kubectl_istio_udp.model.ports import (
-    FIRST_UNPRIVILEGED_PORT,
-    PRIVILEGED_PORT_OFFSET,
-    ExposedPort,
-)
-from kubectl_istio_udp.model.service import IPV4, EndpointSlice, Service, endpoints_of
-from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.render.samples import istio_gateway
 
 _COUNT = re.compile(r"(-\d+)?$")
 

@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.values import PREFIX
-from kubectl_istio_udp.model.wish import About
 
 # The API's own bound on a message (events.k8s.io/v1, note).
 _LONGEST_MESSAGE = 1024

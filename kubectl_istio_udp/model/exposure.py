@@ -33,8 +33,9 @@ from kubectl_istio_udp.model.service import (
     ServicePort,
     service_port_endpoints,
 )
-from kubectl_istio_udp.model.sessions import MOST_USEFUL_SESSIONS
 
+# Linux gives a pod 28,232 ephemeral ports (net.ipv4.ip_local_port_range) for all of its sessions.
+MOST_USEFUL_SESSIONS = 28_000
 # A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Exposure
-from kubectl_istio_udp.model.loadbalancer import COPIED_FIELDS, takeover
+from kubectl_istio_udp.plan.loadbalancer import COPIED_FIELDS, takeover
 from kubectl_istio_udp.render.metadata import metadata
 
 

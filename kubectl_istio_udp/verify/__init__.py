@@ -1,1 +1,1 @@
-"""Testing an exposure hop by hop: the evidence after a failure, and the cause it shows."""
+"""Testing that datagrams arrive, hop by hop: probes, their verdicts, and the cause of a failure."""

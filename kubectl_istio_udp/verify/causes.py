@@ -18,8 +18,8 @@ from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.proxystate import UdpStatus
 from kubectl_istio_udp.model.service import EXPORT_TO_ANNOTATION
 from kubectl_istio_udp.model.values import some
-from kubectl_istio_udp.probe.result import LOST, NOT_READ
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
+from kubectl_istio_udp.verify.result import LOST, NOT_READ
 
 _CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"
 # From here on it is only a matter of time until datagrams are lost.

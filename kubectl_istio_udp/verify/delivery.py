@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.proxystate import UdpSocket, UdpStatus
-from kubectl_istio_udp.probe.result import (
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.verify.result import (
     DELIVERED,
     FORWARDED,
     LOST,
@@ -28,7 +28,7 @@ from kubectl_istio_udp.probe.result import (
     REFUSED,
     SENT,
 )
-from kubectl_istio_udp.probe.verdict import HopResult
+from kubectl_istio_udp.verify.verdict import HopResult
 
 Statuses = Mapping[str, UdpStatus]
 

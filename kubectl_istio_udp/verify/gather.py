@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_istio_udp.cluster import proxies
-from kubectl_istio_udp.cluster.hops import Outer
-from kubectl_istio_udp.cluster.services import service_entries
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.entries import EntrySummary, same_host
@@ -24,8 +21,11 @@ from kubectl_istio_udp.model.hop import Hop
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus
 from kubectl_istio_udp.model.service import EndpointSlice, Service
+from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.services import service_entries
 from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
+from kubectl_istio_udp.verify.hops import Outer
 
 # A datagram takes microseconds to the gateway; its Envoy opens the session at once.
 _ARRIVAL_SECONDS = 0.2

@@ -11,7 +11,7 @@ import pytest
 from kubectl_istio_udp.envoy.gateway import raise_file_limit
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
-from kubectl_istio_udp.model.sessions import room
+from kubectl_istio_udp.plan.sessions import room
 from tests.envoy.traffic import LARGEST, ask, ask_from_many_ports, exposed, exposed_twice
 
 # Of the ports that clients bind here the kernel takes none for others: an address apart.

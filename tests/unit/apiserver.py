@@ -495,7 +495,7 @@ def _unkeyed(manifest: Manifest) -> Manifest:
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     if not isinstance(value, dict):
         return {path: value}
-    found = {}
+    found: dict[tuple[str, ...], Any] = {}
     for key, inner in value.items():
         if path or key not in ("apiVersion", "kind"):
             found |= _leaves(inner, (*path, key))
@@ -616,8 +616,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             match = _PATH.fullmatch(target.path)
             if fault:
                 if fault.done and match and self.command == "DELETE":
-                    kind = server.kind_of(match["root"], match["plural"]) or ""
-                    server.delete((kind, match["namespace"], match["name"]), False)
+                    of = server.kind_of(match["root"], match["plural"]) or ""
+                    server.delete((of, match["namespace"], match["name"]), False)
                 elif fault.done and match and body:
                     key = (body["kind"], match["namespace"], body["metadata"]["name"])
                     if self.command == "POST":
@@ -627,9 +627,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
                 self.misbehave(fault)
                 return
             if target.path.count("/") == 4 and target.path.startswith("/api/v1/namespaces/"):
-                name = target.path.rpartition("/")[2]
-                found = server.get("Namespace", "", name)
-                self.object_or_404(found, "namespaces", name)
+                space = target.path.rpartition("/")[2]
+                self.object_or_404(server.get("Namespace", "", space), "namespaces", space)
             elif match and (kind := server.kind_of(match["root"], match["plural"])):
                 first = {key: values[0] for key, values in query.items()}
                 self.serve(kind, match, first, query, body)
@@ -681,8 +680,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
                 for item in items:
                     item.pop("kind"), item.pop("apiVersion")
                 version = match["root"].removeprefix("apis/").removeprefix("api/")
-                found = {"kind": f"{kind}List", "apiVersion": version, "items": items}
-                self.json(200, {**found, "metadata": {"resourceVersion": now}})
+                listed = {"kind": f"{kind}List", "apiVersion": version, "items": items}
+                self.json(200, {**listed, "metadata": {"resourceVersion": now}})
             elif self.command == "GET":
                 self.object_or_404(server.get(kind, namespace or "", name), match["plural"], name)
             elif self.command == "DELETE":

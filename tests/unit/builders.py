@@ -7,10 +7,11 @@ from typing import Any
 
 from kubectl_istio_udp.model.exposure import Options
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef
-from kubectl_istio_udp.model.manifests import snapshot_from
-from kubectl_istio_udp.model.plan import ExposeRequest, Plan, plan
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from kubectl_istio_udp.plan.exposure import Plan, plan
+from kubectl_istio_udp.state.manifests import snapshot_from
 
 Manifest = dict[str, Any]
 GATEWAY_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
@@ -214,7 +215,7 @@ def snapshot_of(
     )
 
 
-def proc_net(*remotes):
+def proc_net(*remotes: str) -> str:
     """/proc/net/udp of a gateway pod with a listener, and a session to each of these addresses."""
     lines = ["   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid"]
     for number, remote in enumerate(("0.0.0.0:0", *remotes)):
@@ -228,13 +229,13 @@ def proc_net(*remotes):
     return "\n".join(lines)
 
 
-def gateway_of(selector):
+def gateway_of(selector: dict[str, str]) -> Gateway:
     """A gateway in istio-system with one pod, whose labels are its selector."""
     pod = GatewayPod("pod", labels=selector)
     return Gateway(GatewayRef("istio-system", "gateway", selector), (pod,))
 
 
-def usage(ports=0, sessions=0):
+def usage(ports: int = 0, sessions: int = 0) -> GatewayUsage:
     """What one other exposure holds of a gateway."""
     return GatewayUsage((Holder(("other", "holder"), ports, sessions),))
 

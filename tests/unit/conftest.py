@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from kubectl_istio_udp.cli import expose, probing
+from kubectl_istio_udp.apply import waiting
+from kubectl_istio_udp.cli import expose
 from kubectl_istio_udp.cli.main import main
-from kubectl_istio_udp.cluster import addresses, toolpod, waiting
 from kubectl_istio_udp.envoy import binary
 from kubectl_istio_udp.kube import retrying
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
+from kubectl_istio_udp.state import addresses
+from kubectl_istio_udp.verify import probing, toolpod
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.cluster.accesslogs import read_access_log_snapshot
 from kubectl_istio_udp.model.accesslog import Reach
 from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.state.accesslogs import read_access_log_snapshot
 from tests.unit.builders import metadata
 from tests.unit.mesh_builders import access_log, envoy_filter, put, sidecar_pod
 

@@ -4,16 +4,16 @@ import time
 
 import pytest
 
-from kubectl_istio_udp.cluster.addresses import (
+from kubectl_istio_udp.model.exposure import GatewayServiceMode
+from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.addresses import (
     Addresses,
     addresses_of,
     client_addresses,
     gateway_service,
     socket,
 )
-from kubectl_istio_udp.model.exposure import GatewayServiceMode
-from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
-from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import gateway_pod, plan_of
 
 PORT = ExposedPort(53, 10053, 53)

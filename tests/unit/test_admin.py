@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.cluster import admin, proxies
-from kubectl_istio_udp.cluster.admin import Admin
 from kubectl_istio_udp.kube import portforward, websockets
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.proxystate import BoundListener
+from kubectl_istio_udp.state import admin, proxies
+from kubectl_istio_udp.state.admin import Admin
 from tests.unit.apiserver import Exec
 
 WHERE = ("istio-system", "istio-ingressgateway-1")

@@ -7,8 +7,6 @@ import pytest
 from kubectl_istio_udp.apply.changes import change_set
 from kubectl_istio_udp.apply.deletion import delete_existing, remove
 from kubectl_istio_udp.apply.transaction import Transaction
-from kubectl_istio_udp.cluster.existing import list_exposures
-from kubectl_istio_udp.cluster.leftovers import read_leftovers
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,
@@ -20,6 +18,8 @@ from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.existing import list_exposures
+from kubectl_istio_udp.state.leftovers import read_leftovers
 from tests.unit.apiserver import Exec
 from tests.unit.builders import plan_of, tcp
 

@@ -24,10 +24,11 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
-from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.proxystate import BoundListener
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import (

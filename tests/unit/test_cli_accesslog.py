@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
-from kubectl_istio_udp.cli import prove_accesslog
-from kubectl_istio_udp.cluster.connection import Held
+from kubectl_istio_udp.verify import accesslog as verify_accesslog
+from kubectl_istio_udp.verify.connection import Held
 from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice, gateway_service, service, tcp
 from tests.unit.mesh_builders import (
@@ -426,8 +426,8 @@ def test_what_is_not_named_stays_and_changes_are_shown(run, mesh):
 @pytest.fixture
 def proxies(mesh, fakes, monkeypatch):
     for name in ("_LEAST_LINES_SECONDS", "_LATE_SECONDS"):
-        monkeypatch.setattr(prove_accesslog, name, 0.2)
-    monkeypatch.setattr(prove_accesslog, "_POLL_SECONDS", 0.02)
+        monkeypatch.setattr(verify_accesslog, name, 0.2)
+    monkeypatch.setattr(verify_accesslog, "_POLL_SECONDS", 0.02)
     return Mesh(mesh, fakes)
 
 
@@ -485,7 +485,7 @@ def test_verify_takes_the_server_away_when_it_fails(run, mesh, proxies, monkeypa
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prove_accesslog, "_lines", interrupted)
+    monkeypatch.setattr(verify_accesslog, "_lines", interrupted)
     assert run("verify", "accesslog/namespace").code == 130
     assert mesh.there() == before
 
@@ -602,7 +602,7 @@ def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, data
         connection.ended.set()
         yield connection
 
-    monkeypatch.setattr("kubectl_istio_udp.cli.prove_accesslog.held", ended)
+    monkeypatch.setattr("kubectl_istio_udp.verify.accesslog.held", ended)
     run(*EVERY)
     done = run("verify", "accesslog/namespace", "--to", "db")
     assert done.code == 1

@@ -17,7 +17,7 @@ from kubectl_istio_udp.cli.controller.run import JsonFormatter
 from kubectl_istio_udp.controller.run import LEASE
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import TOLD_ANNOTATION, tell
-from kubectl_istio_udp.model.wish import About
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.render.controller import NAME, Installation, controller
 from tests.unit import builders
 from tests.unit.mesh_builders import mesh_config

@@ -300,7 +300,7 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(run, server, fake
     fakes.run("istio-system", POD, "istio-proxy", ["pilot-agent", "request", "GET", "listeners"])
     fakes.stuck = True
     # Everybody's sleep, the wait for a validating Envoy too.
-    monkeypatch.setattr("kubectl_istio_udp.cluster.waiting.time.sleep", interrupt)
+    monkeypatch.setattr("kubectl_istio_udp.apply.waiting.time.sleep", interrupt)
     done = run(*EXPOSE, "--validate=none")
     assert done.code == 130
     assert "the objects stay applied" in done.err

@@ -158,7 +158,7 @@ def test_a_403_for_somebody_else_says_so(run, server):
 
 
 def test_an_unexpected_error_is_one_line(run, monkeypatch):
-    monkeypatch.setattr("kubectl_istio_udp.cluster.existing.read_state", lambda *_: 1 / 0)
+    monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", lambda *_: 1 / 0)
     done = run("get")
     assert done.code == 3
     assert done.err.startswith("error: unexpected ZeroDivisionError: division by zero\n")
@@ -181,7 +181,7 @@ def test_an_interruption_is_told(run, monkeypatch, error):
     def interrupted(*_):
         raise error
 
-    monkeypatch.setattr("kubectl_istio_udp.cluster.existing.read_state", interrupted)
+    monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", interrupted)
     done = run("get")
     assert (done.code, done.err) == (130, "error: interrupted\n")
 

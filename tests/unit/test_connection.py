@@ -13,16 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_istio_udp.cluster import connection
-from kubectl_istio_udp.cluster.connection import (
-    Target,
-    client,
-    echo_target,
-    held,
-    proxy_log,
-    service_target,
-)
-from kubectl_istio_udp.cluster.toolpod import ToolPod
 from kubectl_istio_udp.model.errors import (
     ClusterError,
     Forbidden,
@@ -32,6 +22,16 @@ from kubectl_istio_udp.model.errors import (
 )
 from kubectl_istio_udp.model.reach import Proxy
 from kubectl_istio_udp.render.samples import one_run_echo
+from kubectl_istio_udp.verify import connection
+from kubectl_istio_udp.verify.connection import (
+    Target,
+    client,
+    echo_target,
+    held,
+    proxy_log,
+    service_target,
+)
+from kubectl_istio_udp.verify.toolpod import ToolPod
 from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice, pod, service, tcp, udp
 from tests.unit.mesh_builders import sidecar_pod

@@ -11,9 +11,9 @@ from kubectl_istio_udp.model.endpointrules import (
     canonical,
 )
 from kubectl_istio_udp.model.exposure import Discovery
-from kubectl_istio_udp.model.permission import Permission
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, ServicePort
 from kubectl_istio_udp.model.service import service_port_endpoints as found_for
+from kubectl_istio_udp.sources.permission import Permission
 from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, pod, service, udp
 
 

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 
-from kubectl_istio_udp.cluster.existing import get_existing, list_existing, list_exposures
 from kubectl_istio_udp.model.accesslog import Reach
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.response import ResponseApi
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.existing import get_existing, list_existing, list_exposures
 from kubectl_istio_udp.state.ownership import spec_of
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import RATINGS, access_log, put, response

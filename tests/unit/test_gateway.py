@@ -7,11 +7,11 @@ from kubectl_istio_udp.model.gateway import (
     Gateway,
     GatewayPod,
     GatewayRef,
-    choose_gateway,
     gateways_from,
     is_gateway_pod,
     selects,
 )
+from kubectl_istio_udp.plan.gateway import choose_gateway
 from tests.unit.builders import GATEWAY_LABELS, gateway_pod, gateway_service, pod
 
 EGRESS = {"app": "istio-egressgateway", "istio": "egressgateway"}

@@ -23,9 +23,10 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
     Options,
 )
-from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.response import Body, Response, ResponseSpec
+from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import response_writes

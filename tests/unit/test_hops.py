@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.cluster.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.model.errors import NotFound
 from kubectl_istio_udp.model.exposure import GatewayServiceMode
 from kubectl_istio_udp.model.hop import Via
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
 from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, plan_of, service, tcp, udp
 
 

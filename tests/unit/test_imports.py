@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import kubectl_istio_udp
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
@@ -27,22 +29,30 @@ finally:
 # The Kubernetes client takes a quarter of a second to import, and others are not needed either.
 _NEVER = ("kubernetes", "pydantic", "requests", "tabulate", "certifi", "prometheus_client")
 _CLUSTER = ("urllib3", "yaml", "http", "ssl", "concurrent", "kubectl_istio_udp.kube")
-_EXEC = ("websocket", "kubectl_istio_udp.probe", "kubectl_istio_udp.verify")
+# The options of `verify` are described with a class of `probing`; the rest sends probes.
+_EXEC = (
+    "websocket",
+    *(
+        f"kubectl_istio_udp.verify.{path.stem}"
+        for path in (Path(kubectl_istio_udp.__file__).parent / "verify").glob("*.py")
+        if path.stem not in ("__init__", "probing")
+    ),
+)
 _ELSEWHERE = ("kubectl_istio_udp.controller", "kubectl_istio_udp.envoy")
 # What only a command that decides about an exposure needs.
 _DECIDING = tuple(
     f"kubectl_istio_udp.{name}"
     for name in (
-        *("apply", "checks", "render", "cluster.gateways", "cluster.snapshot"),
-        *("model.endpointrules", "model.permission", "model.plan"),
-        *("model.settings", "model.snapshot", "model.usage", "model.wish"),
+        *("apply", "checks", "render", "state.gateways", "state.snapshot"),
+        *("model.endpointrules", "model.request", "model.snapshot", "model.usage"),
+        *("plan", "sources"),
     )
 )
 # What only a command that asks an Envoy needs.
 _ENVOYS = tuple(
     f"kubectl_istio_udp.{name}"
     for name in (
-        *("cluster.admin", "cluster.proxies", "cluster.waiting"),
+        *("apply.waiting", "state.admin", "state.proxies"),
         *("model.memory", "model.proxystate", "model.rejections"),
     )
 )
@@ -82,6 +92,15 @@ def test_a_command_imports_what_it_needs(
     imported = json.loads(done.stderr.splitlines()[-1])
     found = [m for m in imported if any(m == n or m.startswith(f"{n}.") for n in needless)]
     assert found == []
+
+
+def test_every_module_that_may_not_be_imported_exists() -> None:
+    ours = [
+        name
+        for name in (*_CLUSTER, *_EXEC, *_ELSEWHERE, *_DECIDING, *_ENVOYS)
+        if name.startswith("kubectl_istio_udp.")
+    ]
+    assert [name for name in ours if importlib.util.find_spec(name) is None] == []
 
 
 def test_completion_imports_what_the_options_need() -> None:

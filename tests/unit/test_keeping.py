@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.controller.keeping import (
+from kubectl_istio_udp.kube.client import Api, PageTooLong
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
+from kubectl_istio_udp.sources.annotations import service_wish
+from kubectl_istio_udp.state.keeping import (
     KeptService,
     KeptSlice,
     LabelSet,
@@ -15,10 +19,6 @@ from kubectl_istio_udp.controller.keeping import (
     small_entry,
     small_pod,
 )
-from kubectl_istio_udp.kube.client import Api, PageTooLong
-from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
-from kubectl_istio_udp.model.wish import service_wish
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import endpoint, endpoint_slice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.model.loadbalancer import (
+from kubectl_istio_udp.plan.loadbalancer import (
     PROVIDERS,
     Decision,
     refuses_udp_beside_tcp,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kubectl_istio_udp.probe.loglines import Line, interval, lines_of
+from kubectl_istio_udp.verify.loglines import Line, interval, lines_of
 
 CLIENT, SERVER = "10.244.0.8", "10.244.0.11:9000"
 

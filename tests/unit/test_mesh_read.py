@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from kubectl_istio_udp.cluster.mesh import read_mesh
 from kubectl_istio_udp.model.gateway import GatewayPod
 from kubectl_istio_udp.model.mesh import ControlPlane, Mesh, selector_matches
+from kubectl_istio_udp.state.mesh import read_mesh
 from tests.unit.builders import gateway_pod
 from tests.unit.mesh_builders import istiod_pod, mesh_config
 

@@ -23,14 +23,14 @@ ONLY_IN = {
     "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reconcile.py"},
     "Transaction": {"apply/pipeline.py", "cli/samples.py", "cli/controller/install.py"},
     # How many sessions an exposure gets.
-    "automatic_sessions": {"model/sessions.py"},
-    "sessions_for_rate": {"model/plan.py"},
+    "automatic_sessions": {"plan/sessions.py"},
+    "sessions_for_rate": {"plan/exposure.py"},
     # Whether a gateway still has what was decided, once that is reserved.
     "reserved": {"apply/reserving.py"},
     "read_again": {"apply/reserving.py"},
     # The order of a removal; each loop hands in how a step is done.
     "carry_out": {"apply/deletion.py", "controller/reconcile.py"},
-    "read_reservation": {"state/occupancy.py", "apply/reserving.py", "cluster/leftovers.py"},
+    "read_reservation": {"state/occupancy.py", "apply/reserving.py", "state/leftovers.py"},
 }
 
 

@@ -12,7 +12,7 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.permission import (
+from kubectl_istio_udp.sources.permission import (
     ALLOWED_ALL,
     SETTINGS,
     Permission,

@@ -4,8 +4,8 @@ import pytest
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
-from kubectl_istio_udp.model.plan import ExposeRequest
 from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
+from kubectl_istio_udp.model.request import ExposeRequest
 from tests.unit.builders import (
     cluster,
     endpoint,

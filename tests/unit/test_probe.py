@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
-from kubectl_istio_udp.probe.result import Answer, read_answer
-from kubectl_istio_udp.probe.spec import DatagramProbe, DnsProbe, argv, parse_probe
+from kubectl_istio_udp.verify.probes import DatagramProbe, DnsProbe, argv, parse_probe
+from kubectl_istio_udp.verify.result import Answer, read_answer
 
 ANSWERS = Path(__file__).parent / "answers"
 DNS, DATAGRAM = DnsProbe("foo.bar.com"), DatagramProbe(b"HELLO")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from kubectl_istio_udp.cluster import proxies
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.proxystate import BoundListener, Refusal
+from kubectl_istio_udp.state import proxies
 from tests.unit.apiserver import Exec
 
 WHERE = ("istio-system", "istio-ingressgateway-1")

@@ -16,20 +16,21 @@ from kubectl_istio_udp.apply.reserving import (
     takes_more,
 )
 from kubectl_istio_udp.checks.expose import check_expose
-from kubectl_istio_udp.cluster.existing import find_exposure
-from kubectl_istio_udp.cluster.gateways import GatewayChoice
-from kubectl_istio_udp.cluster.snapshot import read_snapshot
 from kubectl_istio_udp.model.errors import ClusterError, Conflict, Forbidden
 from kubectl_istio_udp.model.exposure import Options
-from kubectl_istio_udp.model.plan import ExposeRequest, plan
 from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.gateways import GatewayChoice
 from kubectl_istio_udp.state.reservations import (
     counted,
     read_reservation,
     reservation,
     reservation_name,
 )
+from kubectl_istio_udp.state.snapshot import read_snapshot
 from tests.unit.builders import cluster, plan_of, snapshot_of
 
 GATEWAY = "istio-system"

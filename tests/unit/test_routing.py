@@ -10,14 +10,14 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.model.response import Answer, ResponseApi
-from kubectl_istio_udp.model.responseplan import (
+from kubectl_istio_udp.model.routing import Rival, Server, Takes, servers_from
+from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.plan.response import (
     ResponseRequest,
     ResponseSnapshot,
     plan_response,
     rival_hosts,
 )
-from kubectl_istio_udp.model.routing import Rival, Server, Takes, servers_from
-from kubectl_istio_udp.model.service import Service
 from tests.unit.builders import gateway_pod, gateway_service, metadata, service, tcp, udp
 
 (GATEWAY,) = gateways_from([gateway_pod()], [gateway_service()])

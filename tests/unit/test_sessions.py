@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import MOST_USEFUL_SESSIONS
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.plan import rate
-from kubectl_istio_udp.model.sessions import (
-    MOST_USEFUL_SESSIONS,
+from kubectl_istio_udp.model.request import rate
+from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from kubectl_istio_udp.plan.sessions import (
     RESERVED_FILES,
     SessionLimit,
     SessionRoom,
@@ -19,7 +20,6 @@ from kubectl_istio_udp.model.sessions import (
     room,
     sessions_for_rate,
 )
-from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from tests.unit.builders import cluster, gateway_of, plan_of, usage
 
 SMALL, USUAL = 20_000, 2**20

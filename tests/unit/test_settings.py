@@ -9,7 +9,7 @@ import pytest
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.model.settings import Named, differences
+from kubectl_istio_udp.sources.settings import Named, differences
 from tests.unit.builders import gateway_pod, gateway_service, plan_of, service, udp
 
 NAME = "udp-default-coredns"

@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
-from kubectl_istio_udp.cluster.existing import find_exposure
-from kubectl_istio_udp.cluster.mesh import read_mesh
-from kubectl_istio_udp.cluster.snapshot import GatewayChoice, read_snapshot, ready_addresses
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.memory import ProxySize
-from kubectl_istio_udp.model.plan import ExposeRequest
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.mesh import read_mesh
+from kubectl_istio_udp.state.snapshot import GatewayChoice, read_snapshot, ready_addresses
 from tests.unit.apiserver import Exec
 from tests.unit.builders import (
     endpoint,

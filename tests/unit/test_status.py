@@ -5,14 +5,14 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from kubectl_istio_udp.cluster.existing import list_existing, list_exposures
-from kubectl_istio_udp.cluster.proxyrows import proxy_rows
-from kubectl_istio_udp.cluster.status import age, read_status
 from kubectl_istio_udp.model.conditions import ConditionType, Truth
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import route_name
+from kubectl_istio_udp.state.existing import list_existing, list_exposures
+from kubectl_istio_udp.state.proxyrows import proxy_rows
+from kubectl_istio_udp.state.status import age, read_status
 from tests.unit.apiserver import Exec
 from tests.unit.builders import (
     cluster,

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 
-from kubectl_istio_udp.cluster import toolpod
-from kubectl_istio_udp.cluster.toolpod import ToolPod, find_tool, made_tool, wait_running
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, WaitTimeout
 from kubectl_istio_udp.render.samples import one_run_tool
+from kubectl_istio_udp.verify import toolpod
+from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool, wait_running
 from tests.unit.builders import pod
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.probe.result import Answer
-from kubectl_istio_udp.probe.verdict import HopResult, judge
+from kubectl_istio_udp.verify.result import Answer
+from kubectl_istio_udp.verify.verdict import HopResult, judge
 
 POD_A, POD_B = (Hop(Via.POD, f"coredns-{i}", f"10.244.0.2{i}", 53, 53) for i in (0, 1))
 GATEWAY_A, GATEWAY_B = (Hop(Via.GATEWAY, f"gw-{i}", f"10.244.0.{i}", 5300, 53) for i in (7, 8))

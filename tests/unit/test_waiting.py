@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from kubectl_istio_udp.cluster.pods import ready_pods
-from kubectl_istio_udp.cluster.waiting import (
+from kubectl_istio_udp.apply.waiting import (
     Expected,
     wait_until_gone,
     wait_until_live,
@@ -15,6 +14,7 @@ from kubectl_istio_udp.model.errors import Forbidden, Rejected, WaitTimeout
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
 from kubectl_istio_udp.render.response import route_name
+from kubectl_istio_udp.state.pods import ready_pods
 from tests.unit.apiserver import Exec
 from tests.unit.builders import GATEWAY_LABELS, gateway_pod, plan_of
 from tests.unit.mesh_builders import put, response

@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
 )
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.model.wish import is_wished, service_wish
+from kubectl_istio_udp.sources.annotations import is_wished, service_wish
 from tests.unit import builders
 
 PREFIX = "kubectl-istio-udp/"

@@ -13,8 +13,8 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import WaitTimeout
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.render.controller import DEFAULT_IMAGE, NAME, Installation, controller
 
 _POLL_SECONDS = 0.5
@@ -72,13 +72,13 @@ def command(
     the namespace if it does not exist. Run it again to change a setting.
     """
     from kubectl_istio_udp.apply.transaction import Transaction
-    from kubectl_istio_udp.cluster.controllers import (
+    from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.controllers import (
         api_ports,
         mesh_config_places,
         read_meshes,
         smallest_file_limit,
     )
-    from kubectl_istio_udp.output import printing
 
     wanted = Installation(
         namespace=common.namespace or options.CONTROLLER_NAMESPACE,

@@ -18,7 +18,7 @@ from kubectl_istio_udp.cli.controller import settings
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
-from kubectl_istio_udp.model.sessions import CAREFUL_FILE_LIMIT
+from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 
 
 @click.command("run")

@@ -8,7 +8,7 @@ import click
 
 from kubectl_istio_udp.cli.options import Decorator
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.permission import named_setting
+from kubectl_istio_udp.sources.permission import named_setting
 
 gateway_namespaces_option = click.option(
     "--gateway-namespace",

@@ -18,8 +18,8 @@ def command(*, common: options.Common) -> int:
 
     Exits with 1 if no replica is the leader, or a request is not met.
     """
-    from kubectl_istio_udp.cluster.controllers import read_controller
     from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.controllers import read_controller
 
     api = common.connect()
     namespace = common.namespace_of(api)

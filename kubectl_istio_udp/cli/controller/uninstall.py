@@ -29,15 +29,15 @@ def command(
     the annotations of the Services, and the namespace.
     """
     from kubectl_istio_udp.apply.deletion import delete_existing
-    from kubectl_istio_udp.cluster.controllers import (
+    from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.controllers import (
         KINDS,
         is_declared,
         remove_controller,
         wait_no_pods,
     )
-    from kubectl_istio_udp.cluster.existing import list_exposures
-    from kubectl_istio_udp.cluster.leftovers import read_leftovers
-    from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.state.existing import list_exposures
+    from kubectl_istio_udp.state.leftovers import read_leftovers
 
     api = common.connect()
     namespace = common.namespace_of(api)

@@ -16,7 +16,7 @@ import dns.opcode
 import dns.rcode
 import dns.rrset
 
-from kubectl_istio_udp.probe.spec import DnsProbe, argv
+from kubectl_istio_udp.verify.probes import DnsProbe, argv
 
 HERE = pathlib.Path(__file__).parent
 

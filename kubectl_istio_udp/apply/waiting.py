@@ -1,0 +1,226 @@
+"""Waiting until every ready gateway pod's own Envoy has, or no longer has, what was written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.pods import ready_pods
+
+# istiod pushes after 100 ms of quiet; asking more often than this finds nothing sooner.
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a gateway's Envoy must have.
+
+    Attributes:
+        prefix: what the names of its listeners and clusters begin with.
+        listeners, clusters: revision by name.
+        hosts: gives the addresses (`10.0.0.1:53`) by cluster that must be among its hosts; asked
+            at every look, since pods may move meanwhile.
+    """
+
+    prefix: str
+    listeners: Mapping[str, str]
+    clusters: Mapping[str, str]
+    hosts: Callable[[], Mapping[str, frozenset[str]]]
+
+
+def wait_until_live(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    expected: Expected,
+    timeout: float,
+    progress: Callable[[str], None],
+    *,
+    had_pods: bool = True,
+) -> tuple[str, ...]:
+    """Wait until every ready gateway pod has what is expected.
+
+    Args:
+        api: the cluster.
+        namespace, selector: the gateway's pods.
+        expected: listeners, clusters and hosts.
+        timeout: seconds.
+        progress: called with a line whenever what is waited for changes.
+        had_pods: whether the gateway had a ready pod when the command began. If so one must
+            confirm: a gateway whose only pod ends meanwhile is waited for.
+
+    Returns:
+        The names of the pods that have it; empty where the gateway had no ready pod.
+
+    Raises:
+        Rejected: an Envoy refused it; the message is Envoy's own.
+        WaitTimeout: not all had it in time; the message says which lacked what.
+        Forbidden: no permission to ask.
+    """
+
+    def look(pods: Sequence[str]) -> list[str]:
+        hosts = expected.hosts() if pods else {}
+        return for_each(partial(_lack, api, namespace, expected, hosts), pods)
+
+    def refusal(pod: str, since: int) -> str | None:
+        found = proxies.refusals_in_log(api, namespace, pod, since)
+        ours = [found[name] for name in (*expected.listeners, *expected.clusters) if name in found]
+        return ours[0] if ours else None
+
+    return _wait(api, namespace, selector, look, refusal, timeout, progress, had_pods)
+
+
+def wait_until_routed(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    route: str,
+    timeout: float,
+    progress: Callable[[str], None],
+    *,
+    had_pods: bool = True,
+) -> tuple[str, ...]:
+    """Wait until every ready gateway pod has a response's HTTP route of this name.
+
+    Arguments, result and errors are those of wait_until_live.
+    """
+
+    def lack(pod: str) -> str:
+        try:
+            found = proxies.routes(api, namespace, pod, route.rpartition("-")[0])
+        except Forbidden:
+            raise
+        except ClusterError as error:
+            return f"could not be asked ({error.message})"
+        return "" if route in found else f"has not yet taken route {route}"
+
+    def look(pods: Sequence[str]) -> list[str]:
+        return for_each(lack, pods)
+
+    refusal = partial(proxies.route_refusal_in_log, api, namespace)
+    return _wait(api, namespace, selector, look, refusal, timeout, progress, had_pods)
+
+
+def _wait(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    look: Callable[[Sequence[str]], list[str]],
+    refusal: Callable[[str, int], str | None],
+    timeout: float,
+    progress: Callable[[str], None],
+    had_pods: bool,
+) -> tuple[str, ...]:
+    """Look until no pod lacks anything; `refusal` reads from a pod's log why it rejected it."""
+    begun = time.monotonic()
+    missing: dict[str, str] = {}
+    while True:
+        pods = [pod.name for pod in ready_pods(api, namespace, selector)]
+        missing = {pod: lack for pod, lack in zip(pods, look(pods), strict=True) if lack}
+        if not missing and (pods or not had_pods):
+            return tuple(pods)
+        elapsed = time.monotonic() - begun
+        for pod in missing:
+            since = max(1, math.ceil(elapsed))
+            reason = refusal(pod, since)
+            if reason:
+                raise _rejected(namespace, pod, reason)
+        if elapsed >= timeout:
+            break
+        lacks = "; ".join(f"{pod} {lack}" for pod, lack in missing.items())
+        progress(lacks or "the gateway has no ready pod any more")
+        time.sleep(_POLL_SECONDS)
+    if not missing:
+        raise WaitTimeout(
+            f"the gateway in namespace {namespace} has no ready pod any more after {timeout:g}s, "
+            "so nothing confirmed the configuration; the objects stay applied",
+            hints=[
+                f"see its pods: kubectl get pods -n {namespace} -l {selector_of(selector)}",
+                "to wait longer: --timeout 2m",
+            ],
+        )
+    pod, lack = next(iter(missing.items()))
+    others = proxies.refusals_in_log(api, namespace, pod, max(1, math.ceil(timeout)))
+    raise WaitTimeout(
+        f"gateway pod {namespace}/{pod} {lack} after {timeout:g}s; the objects stay applied",
+        hints=[
+            *(
+                f"its Envoy rejects {name}, which may block other configuration: {why}"
+                for name, why in others.items()
+            ),
+            "to wait longer: --timeout 2m",
+            "check its connection to istiod: kubectl logs "
+            f"-n {namespace} {pod} -c istio-proxy --tail 20",
+        ],
+    )
+
+
+def _lack(
+    api: Api,
+    namespace: str,
+    expected: Expected,
+    hosts: Mapping[str, frozenset[str]],
+    pod: str,
+) -> str:
+    """What a pod's Envoy lacks, in words; "" when it has all."""
+    try:
+        state = proxies.proxy_state(api, namespace, pod, expected.prefix)
+    except Forbidden:
+        raise
+    except ClusterError as error:
+        return f"could not be asked ({error.message})"
+    for name, revision in expected.listeners.items():
+        refusal = state.refusals.get(name)
+        # One of another revision is of what was written before.
+        if refusal and refusal.revision in ("", revision):
+            raise _rejected(namespace, pod, refusal.why)
+        if state.listeners.get(name) != revision:
+            return f"has not yet taken listener {name}"
+    for name, revision in expected.clusters.items():
+        if state.clusters.get(name) != revision:
+            return f"has not yet taken cluster {name}"
+    for name, wanted in hosts.items():
+        lacking = wanted - state.hosts.get(name, frozenset())
+        if lacking:
+            return f"does not yet have host {min(lacking)} in cluster {name}"
+    return ""
+
+
+def _rejected(namespace: str, pod: str, reason: str) -> Rejected:
+    return Rejected(f"the Envoy of gateway pod {namespace}/{pod} refused it: {reason}")
+
+
+def wait_until_gone(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    listeners: Iterable[str],
+    timeout: float,
+) -> str | None:
+    """Wait until no ready gateway pod has any of these listeners.
+
+    Returns:
+        None when it is so; else, after `timeout` seconds or where a pod cannot be asked, what
+        is worth a warning.
+    """
+    begun = time.monotonic()
+    names = tuple(listeners)
+    while True:
+        pods = [pod.name for pod in ready_pods(api, namespace, selector)]
+        try:
+            states = for_each(lambda pod: proxies.listeners(api, namespace, pod), pods)
+        except ClusterError as error:
+            return f"not confirmed by the gateway: {error.message}"
+        having = [bound.pod for state in states for bound in state if bound.name in names]
+        if not having:
+            return None
+        if time.monotonic() - begun >= timeout:
+            return f"gateway pod {namespace}/{having[0]} still listens after {timeout:g}s"
+        time.sleep(_POLL_SECONDS)

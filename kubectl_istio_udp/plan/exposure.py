@@ -1,0 +1,417 @@
+"""From what is wanted and what there is to a complete exposure: the decisions of `expose`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kubectl_istio_udp.model.entries import Entry, EntryRequest, plan_entries
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import (
+    Discovery,
+    Exposure,
+    ExposureSpec,
+    GatewayServiceMode,
+    Options,
+    exposed_endpoints,
+)
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.ports import (
+    FIRST_UNPRIVILEGED_PORT,
+    ExposedPort,
+    PortRequest,
+    check_port_count,
+    listener_port,
+)
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.service import (
+    IPV4,
+    IPV6,
+    Endpoint,
+    Pod,
+    Service,
+    ServicePort,
+    service_port_endpoints,
+)
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.values import some
+from kubectl_istio_udp.plan.sessions import SessionRoom, sessions_for_rate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decided exposure, and why its addresses are not found by selector (None if they are)."""
+
+    exposure: Exposure
+    reason: str | None
+
+
+def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = None) -> Plan:
+    """Decide ports, discovery and sessions of an exposure.
+
+    Args:
+        request: what is asked for.
+        snapshot: what there is.
+        room: what decides about sessions; None takes the snapshot's.
+
+    Raises:
+        UsageError: the Service has no UDP port, or lacks the one asked for, or what was asked
+            for cannot be done with this Service or gateway; the message says what can.
+    """
+    service, gateway = snapshot.service, snapshot.gateway
+    pairs = _pair(request.ports, service)
+    _check_families(snapshot)
+    endpoints = {port.port: _endpoints(port, snapshot) for _, port in pairs}
+    discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
+    ports = tuple(
+        _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
+    )
+    _check_listener_ports(ports, gateway, request.options.gateway_service)
+    spec = ExposureSpec(
+        namespace=service.namespace,
+        name=request.exposure_name,
+        service=service.name,
+        ports=ports,
+        gateway=gateway.ref,
+        discovery=discovery,
+        options=_with_sessions(request, snapshot, room, len(ports)),
+    )
+    spec = replace(spec, entries=_entries(spec, snapshot, endpoints))
+    exposure = Exposure(
+        spec=spec,
+        families=gateway.families,
+        selector=service.selector,
+        external_name=service.external_name,
+        endpoints=endpoints,
+        gateway_service=gateway.service,
+    )
+    return Plan(exposure, reason)
+
+
+def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
+    """An exposure as it is, but for the ServiceEntries: those that a new plan would give it.
+
+    For exposures that an earlier version made, whose ServiceEntries had no addresses.
+    """
+    service = snapshot.service
+    found = exposed_endpoints(spec, service, snapshot.slices, snapshot.gateway.families)
+    endpoints = {number: snapshot.rules.permitted(each) for number, each in found.items()}
+    return Exposure(
+        spec=replace(spec, entries=_entries(spec, snapshot, endpoints)),
+        families=snapshot.gateway.families,
+        selector=service.selector,
+        endpoints=endpoints,
+        gateway_service=snapshot.gateway.service,
+    )
+
+
+def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
+    """The endpoints of a port that may be such, ready or not."""
+    before = snapshot.before.ports if snapshot.before else ()
+    former = {p.service_port: p.service_port_name for p in before}
+    found = service_port_endpoints(
+        snapshot.service,
+        snapshot.slices,
+        replace(port, name=former.get(port.port, port.name)),
+        snapshot.gateway.families,
+    )
+    return snapshot.rules.permitted(found)
+
+
+def _entries(
+    spec: ExposureSpec, snapshot: Snapshot, endpoints: dict[int, tuple[Endpoint, ...]]
+) -> tuple[Entry, ...]:
+    """The ServiceEntries: in the Service's namespace where they select pods by label.
+
+    A list of addresses belongs where tenants cannot write: in the gateway's namespace.
+    """
+    numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
+    if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not numbers:
+        return ()
+    listed = spec.discovery is Discovery.ENDPOINTS
+    kept = snapshot.before.entries if snapshot.before else ()
+    request = EntryRequest(
+        key=spec.key,
+        namespace=spec.gateway.namespace if listed else spec.namespace,
+        groups=_groups(numbers, snapshot.service, endpoints, kept) if listed else [numbers],
+        gateway_namespace=spec.gateway.namespace,
+        families=snapshot.gateway.families,
+        secret=f"{snapshot.service.uid}/{snapshot.secret}",
+        kept=kept,
+        everywhere=snapshot.entries,
+    )
+    return plan_entries(request)
+
+
+def _groups(
+    numbers: tuple[int, ...],
+    service: Service,
+    endpoints: dict[int, tuple[Endpoint, ...]],
+    kept: tuple[Entry, ...],
+) -> list[tuple[int, ...]]:
+    """The ports that share a list of addresses, the others each by itself.
+
+    istiod gives each port of a ServiceEntry to each of its addresses. So ports share one only
+    where all pods have them: those with a numeric target port, behind a selector. A port that once
+    had a list of its own keeps it.
+    """
+    fixed = {p.port for p in service.udp_ports if isinstance(p.target_port, int)}
+    alone = {entry.ports[0] for entry in kept if len(entry.ports) == 1} if len(kept) > 1 else set()
+    groups: dict[object, tuple[int, ...]] = {}
+    for number in numbers:
+        shares = service.selector and number in fixed and number not in alone
+        key = _listed(endpoints[number]) if shares else number
+        groups[key] = (*groups.get(key, ()), number)
+    return list(groups.values())
+
+
+def _listed(endpoints: tuple[Endpoint, ...]) -> frozenset[tuple[str, bool, bool]]:
+    """What decides which addresses a list of endpoints has."""
+    return frozenset((e.address, e.ready, e.serving and e.terminating) for e in endpoints)
+
+
+def _with_sessions(
+    request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None, ports: int
+) -> Options:
+    if request.expect_rate is not None:
+        idle = request.options.idle_timeout.seconds
+        return replace(request.options, max_sessions=sessions_for_rate(request.expect_rate, idle))
+    if not request.automatic_sessions:
+        return request.options
+    room = room or SessionRoom(snapshot.file_limit, lambda: snapshot.others.sessions)
+    own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
+    before = (len(own[0].ports), own[0].options.max_sessions) if own else None
+    return replace(request.options, max_sessions=room.granted(ports, before))
+
+
+def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int, ServicePort], ...]:
+    """Each gateway port with the Service's UDP port behind it."""
+    if not service.udp_ports:
+        had = ", ".join(map(str, service.ports)) or "none"
+        raise UsageError(
+            f"Service {service} has no UDP port (its ports: {had})",
+            hints=[f"see it: kubectl get service -n {service.namespace} {service.name} -o yaml"],
+        )
+    if not requests:
+        check_port_count(len(service.udp_ports))
+        return tuple((port.port, port) for port in service.udp_ports)
+    return tuple((request.gateway_port, _find(request, service)) for request in requests)
+
+
+def _find(request: PortRequest, service: Service) -> ServicePort:
+    ports = service.udp_ports
+    if request.service_port is None:
+        if len(ports) == 1:
+            return ports[0]
+        matching = [port for port in ports if port.port == request.gateway_port]
+    else:
+        matching = [port for port in ports if request.service_port in (port.port, port.name)]
+    if matching:
+        return matching[0]
+    listed = some(ports, 5)
+    if request.service_port is None:
+        raise UsageError(
+            f"-p {request.gateway_port} is ambiguous: Service {service} has several UDP ports",
+            hints=[f"its UDP ports: {listed}; write -p {request.gateway_port}:{ports[0].port}"],
+        )
+    raise UsageError(
+        f"Service {service} has no UDP port {request.service_port}",
+        hints=[f"its UDP ports: {listed}"],
+    )
+
+
+def _discovery(
+    asked: Discovery | None,
+    snapshot: Snapshot,
+    pairs: Sequence[tuple[int, ServicePort]],
+    endpoints: dict[int, tuple[Endpoint, ...]],
+) -> tuple[Discovery, str | None]:
+    """How addresses are found, and why not by selector."""
+    service = snapshot.service
+    if service.external_name is not None:
+        if asked not in (None, Discovery.DNS):
+            raise UsageError(
+                f"--discovery {asked.value} does not work for ExternalName Service {service}",
+                hints=["omit --discovery: the gateway then resolves the name"],
+            )
+        return Discovery.DNS, f"the Service is the DNS name {service.external_name}"
+    obstacle = _obstacle(snapshot, pairs, endpoints)
+    if asked is Discovery.SELECTOR and obstacle:
+        raise UsageError(
+            f"--discovery selector does not work for Service {service}: {obstacle}",
+            hints=["omit --discovery, or use --discovery endpoints"],
+        )
+    if asked is None:
+        return (Discovery.ENDPOINTS if obstacle else Discovery.SELECTOR), obstacle
+    return asked, None if asked is Discovery.SELECTOR else obstacle or "as set for this exposure"
+
+
+def _obstacle(
+    snapshot: Snapshot,
+    pairs: Sequence[tuple[int, ServicePort]],
+    endpoints: dict[int, tuple[Endpoint, ...]],
+) -> str | None:
+    """What a ServiceEntry's workloadSelector cannot say about this Service, if anything.
+
+    ServiceEntry ports carry one number for all pods, and istiod lists ready pods only
+    (Istio's reference, ServiceEntry.workloadSelector; ambient: measured on Istio 1.31).
+    """
+    service = snapshot.service
+    if not service.selector:
+        return "the Service has no selector"
+    if service.publish_not_ready:
+        return "the Service publishes unready addresses (publishNotReadyAddresses)"
+    if not snapshot.reads_namespace(service.namespace):
+        return f"istiod does not read namespace {service.namespace} (meshConfig.discoverySelectors)"
+    if not snapshot.mesh.selects_pods:
+        return "istiod does not select pods (PILOT_ENABLE_SERVICEENTRY_SELECT_PODS=false)"
+    hidden = not service.is_exported_to(
+        snapshot.gateway.ref.namespace, snapshot.mesh.service_export_to
+    )
+    if hidden and any(service.tcp_twin(port) for _, port in pairs):
+        return f"the Service is not exported to namespace {snapshot.gateway.ref.namespace}"
+    for _, port in pairs:
+        numbers = _target_numbers(port, snapshot.pods, endpoints[port.port])
+        if len(numbers) > 1:
+            listed = ", ".join(map(str, sorted(numbers)))
+            return f"target port {port.target_port} is not the same in every pod ({listed})"
+        without = _pods_without(port, snapshot.pods)
+        if without and len(without) < len(snapshot.pods):
+            return f"pod {without[0]} does not declare target port {port.target_port}"
+    ambient = [pod.name for pod in snapshot.pods if pod.ambient]
+    if ambient:
+        return f"pod {ambient[0]} is in ambient mode"
+    other_family = _pods_of_other_family(snapshot.pods, endpoints)
+    if other_family:
+        return (
+            f"the Service uses an address of pod {other_family[0]} that is not its primary one, "
+            "but istiod would publish the primary one"
+        )
+    if snapshot.workload_entries:
+        return (
+            f"its selector also selects WorkloadEntry {snapshot.workload_entries[0]}, which is not "
+            "an endpoint of the Service"
+        )
+    return None
+
+
+def _pods_of_other_family(
+    pods: Sequence[Pod], endpoints: Mapping[int, tuple[Endpoint, ...]]
+) -> list[str]:
+    """The pods that the Service has by another address family than istiod.
+
+    For a ServiceEntry's selector istiod takes a pod's status.podIP: in a dual-stack cluster that is
+    the IPv4 address also where the Service has IPv6 only (measured on Istio 1.31).
+    """
+    primary = {pod.name: pod.addresses[0] for pod in pods if pod.addresses}
+    return sorted(
+        {
+            endpoint.pod
+            for each in endpoints.values()
+            for endpoint in each
+            if endpoint.pod in primary
+            and (":" in endpoint.address) != (":" in primary[endpoint.pod])
+        }
+    )
+
+
+def _check_families(snapshot: Snapshot) -> None:
+    """Reject a Service of which the gateway can reach no address.
+
+    Raises:
+        UsageError: its addresses are all of a family that the gateway's pods lack.
+    """
+    theirs = {piece.family for piece in snapshot.slices if piece.endpoints} & {IPV4, IPV6}
+    ours = snapshot.gateway.families
+    if theirs and ours and not theirs & set(ours):
+        raise UsageError(
+            f"Service {snapshot.service} has only {'/'.join(sorted(theirs))} addresses, but the "
+            f"pods of gateway {snapshot.gateway.ref} have only {'/'.join(ours)}",
+            hints=[
+                "give the Service both families (spec.ipFamilyPolicy: PreferDualStack), or use a "
+                "gateway that has its family"
+            ],
+        )
+
+
+def _exposed(
+    number: int,
+    port: ServicePort,
+    discovery: Discovery,
+    snapshot: Snapshot,
+    endpoints: Sequence[Endpoint],
+) -> ExposedPort:
+    service, gateway = snapshot.service, snapshot.gateway
+    twin = None
+    if discovery is Discovery.SELECTOR and service.tcp_twin(port):
+        # A ServiceEntry for the same number would meet the Service's own inbound TCP chain in
+        # the pods' sidecars; istiod already publishes these very endpoints for the TCP port.
+        host = f"{service.name}.{service.namespace}.svc.{gateway.domain}"
+        twin = f"outbound|{port.port}||{host}"
+    return ExposedPort(
+        gateway_port=number,
+        listener_port=listener_port(number, gateway.first_bindable),
+        service_port=port.port,
+        service_port_name=port.name,
+        target_port=_target_port(port, service, snapshot.pods, endpoints, discovery),
+        eds_service=twin,
+    )
+
+
+def _target_port(
+    port: ServicePort,
+    service: Service,
+    pods: Sequence[Pod],
+    endpoints: Sequence[Endpoint],
+    discovery: Discovery,
+) -> int | None:
+    """The pods' port number; None where it differs between pods."""
+    if isinstance(port.target_port, int):
+        return port.target_port
+    numbers = _target_numbers(port, pods, endpoints)
+    if len(numbers) == 1:
+        return numbers.pop()
+    if not numbers and discovery is Discovery.SELECTOR:
+        raise UsageError(
+            f"port {port.target_port!r} of Service {service} cannot be resolved to a number: "
+            "it has no pod that declares it",
+            hints=["start a pod first, or give the Service a numeric targetPort"],
+        )
+    return None
+
+
+def _target_numbers(
+    port: ServicePort, pods: Sequence[Pod], endpoints: Sequence[Endpoint]
+) -> set[int]:
+    """The numbers that a port has in pods: those with an address, and those still without."""
+    numbers = {endpoint.port for endpoint in endpoints}
+    if isinstance(port.target_port, str):
+        numbers |= {pod.ports[port.target_port] for pod in pods if port.target_port in pod.ports}
+    return numbers
+
+
+def _pods_without(port: ServicePort, pods: Sequence[Pod]) -> list[str]:
+    """The names of the pods that do not declare a named target port."""
+    if isinstance(port.target_port, int):
+        return []
+    return [pod.name for pod in pods if port.target_port not in pod.ports and not pod.ended]
+
+
+def _check_listener_ports(
+    ports: Sequence[ExposedPort], gateway: Gateway, mode: GatewayServiceMode
+) -> None:
+    seen: dict[int, ExposedPort] = {}
+    for port in ports:
+        if port.listener_port in seen:
+            raise UsageError(
+                f"ports {seen[port.listener_port]} and {port} would both bind "
+                f"{port.listener_port}/UDP in the gateway",
+                hints=["choose another gateway port for one of them"],
+            )
+        seen[port.listener_port] = port
+        if port.listener_port != port.gateway_port and mode is GatewayServiceMode.NONE:
+            raise UsageError(
+                f"gateway {gateway.ref} may not bind port {port.gateway_port} "
+                f"(below {FIRST_UNPRIVILEGED_PORT})",
+                hints=["use a higher port, or let a Service translate it (--gateway-service)"],
+            )

@@ -1,0 +1,117 @@
+"""Which gateway a command or an intent is about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from kubectl_istio_udp.model.errors import NotFound, UsageError
+from kubectl_istio_udp.model.gateway import ISTIO_LABEL, Gateway, GatewayRef
+from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
+
+# In the labels `istio` and `app` of an ingress gateway, whoever installs it (istioctl:
+# ingressgateway; `helm install istio-ingress istio/gateway`: ingress; Azure:
+# aks-istio-ingressgateway-external).
+_INGRESS = "ingress"
+
+
+def choose_gateway(
+    gateways: Sequence[Gateway],
+    name: str | None,
+    *,
+    selector_given: bool = False,
+    namespaces: Collection[str] | None = None,
+    before: GatewayRef | None = None,
+) -> Gateway:
+    """Pick the gateway a command is about.
+
+    Where the user names no namespace, only gateways count that are where gateways belong: in the
+    namespaces that the administrator says, or else in istio-system, and wherever istiod made the
+    proxies and a Service is in front of them.
+
+    Args:
+        gateways: all that were found.
+        name: the user's `--gateway`, `NAME` or `NAMESPACE/NAME`, or None.
+        selector_given: whether `--gateway-selector` found them, so that any kind counts.
+        namespaces: the namespaces with gateways, where the administrator has said it.
+        before: the gateway that the exposure is at, which is chosen where several fit.
+
+    Raises:
+        NotFound: there is none, or none of that name.
+        UsageError: there are several and nothing chooses one, the message lists them; or nothing
+            tells its pods from another gateway's.
+    """
+    namespace, _, plain = (name or "").rpartition("/")
+    known = [g for g in gateways if namespace or selector_given or _belongs(g, namespaces)]
+    if name:
+        here = [g for g in known if namespace in ("", g.ref.namespace)]
+        matching = (
+            [g for g in here if g.ref.name == plain]
+            or [g for g in here if g.answers_to(plain)]
+            or [g for g in here if g.is_labelled(plain)]
+        )
+    else:
+        matching = [g for g in known if selector_given or _is_ingress(g)]
+    if before and len(matching) > 1:
+        matching = [g for g in matching if g.ref.same_pods(before)] or matching
+    if len(matching) == 1:
+        return _told_apart(matching[0])
+    if matching:
+        listed = ", ".join(map(str, matching))
+        raise UsageError(
+            f"found several gateways: {listed}",
+            hints=["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."],
+        )
+    raise _no_gateway(gateways, name)
+
+
+def _belongs(gateway: Gateway, namespaces: Collection[str] | None) -> bool:
+    if namespaces:
+        return gateway.ref.namespace in (*namespaces, DEFAULT_ROOT_NAMESPACE)
+    return gateway.ref.namespace == DEFAULT_ROOT_NAMESPACE or gateway.by_istiod
+
+
+def _told_apart(gateway: Gateway) -> Gateway:
+    """A gateway whose pods something selects that selects no other's.
+
+    Raises:
+        UsageError: an EnvoyFilter for it would reach other gateways' pods too.
+    """
+    if not gateway.also_selected:
+        return gateway
+    selector = ",".join(f"{key}={value}" for key, value in sorted(gateway.ref.selector.items()))
+    raise UsageError(
+        f"no label distinguishes the pods of gateway {gateway} from "
+        f"{', '.join(gateway.also_selected)}: an EnvoyFilter would apply to both",
+        hints=[
+            "give the pods of one gateway a label that the other's do not have",
+            f"or use all of them as one gateway: --gateway-selector {selector}",
+        ],
+    )
+
+
+def _no_gateway(gateways: Sequence[Gateway], name: str | None) -> NotFound:
+    wanted = (
+        f"no gateway named {name} has a running pod"
+        if name
+        else "no Istio ingress gateway has a running pod"
+    )
+    if not gateways:
+        return NotFound(
+            wanted,
+            hints=[
+                "look for gateway pods: kubectl get pods -A -l istio; "
+                "name them with --gateway-selector KEY=VALUE"
+            ],
+        )
+    return NotFound(
+        wanted,
+        hints=[
+            f"pods that look like a gateway: {', '.join(map(str, gateways))}; "
+            "choose with --gateway NAMESPACE/NAME"
+        ],
+    )
+
+
+def _is_ingress(gateway: Gateway) -> bool:
+    labels = gateway.pods[0].labels if gateway.pods else {}
+    return gateway.api or any(_INGRESS in labels.get(key, "") for key in (ISTIO_LABEL, "app"))

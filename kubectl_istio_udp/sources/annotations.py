@@ -1,0 +1,180 @@
+"""What a Service's annotations ask for.
+
+Whoever may edit a Service writes these; nothing of them goes on but through the types here, which
+refuse what is too long, malformed or unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    GatewayServiceMode,
+    LoadBalancing,
+    Options,
+)
+from kubectl_istio_udp.model.names import QUERY_ANNOTATION, check_dns_subdomain
+from kubectl_istio_udp.model.ports import MOST_PORTS, PortRequest, parse_port_requests
+from kubectl_istio_udp.model.request import ExposeRequest, rate
+from kubectl_istio_udp.model.values import (
+    PREFIX,
+    bounded,
+    duration,
+    one_of,
+    shown,
+    truth,
+    whole,
+)
+
+EXPOSE_ANNOTATION = f"{PREFIX}expose"
+# In place of ports: every UDP port of the Service under its own number.
+ALL_PORTS = "all"
+# A list of 100 ports and ranges is long already; a value of an option is a word.
+LONGEST_PORTS, MOST_PARTS, LONGEST_VALUE = 2_000, 100, 320
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An exposure that somebody declared.
+
+    Attributes:
+        request: as `expose` would be asked for it.
+        about: what declared it.
+        gateway: `[NAMESPACE/]NAME`, None for the only one.
+        udp_ports: the numbers of the Service's UDP ports, where all of them are asked for.
+    """
+
+    request: ExposeRequest
+    about: About
+    gateway: str | None = None
+    udp_ports: tuple[int, ...] = ()
+
+    @property
+    def gateway_ports(self) -> tuple[int, ...]:
+        """The gateway ports that it asks for."""
+        return tuple(port.gateway_port for port in self.request.ports) or self.udp_ports
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The exposure's (namespace, name)."""
+        return (self.request.namespace, self.request.exposure_name)
+
+
+def is_wished(service: Mapping[str, Any]) -> bool:
+    """Whether a Service asks to be exposed."""
+    return EXPOSE_ANNOTATION in (service["metadata"].get("annotations") or {})
+
+
+def service_wish(service: Mapping[str, Any]) -> Wish:
+    """What a Service's annotations wish for.
+
+    Raises:
+        UsageError: one is malformed, too long, or not known.
+    """
+    metadata = service["metadata"]
+    notes = dict(metadata.get("annotations") or {})
+    ports = _ports(notes.pop(EXPOSE_ANNOTATION))
+    udp_ports = () if ports else _udp_ports(service)
+    notes.pop(QUERY_ANNOTATION, None)
+    values = {
+        key.removeprefix(PREFIX): bounded(key, value, LONGEST_VALUE)
+        for key, value in notes.items()
+        if key.startswith(PREFIX)
+    }
+    unknown = sorted(set(values) - set(_READERS))
+    if unknown:
+        raise UsageError(
+            f"unknown annotation {PREFIX}{shown(unknown[0])[1:-1]}",
+            hints=[f"supported: {', '.join(PREFIX + name for name in _READERS)}"],
+        )
+    read = {name: _READERS[name](PREFIX + name, value) for name, value in values.items()}
+    request = ExposeRequest(
+        namespace=metadata["namespace"],
+        service=metadata["name"],
+        ports=ports,
+        discovery=read.pop("discovery", None),
+        automatic_sessions="max-sessions" not in read,
+        expect_rate=read.pop("expect-rate", None),
+        options=_options(read),
+    )
+    return Wish(request, About.of(service), read.get("gateway"), udp_ports)
+
+
+def _options(read: Mapping[str, Any]) -> Options:
+    given = {
+        name.replace("-", "_"): value
+        for name, value in read.items()
+        if name not in ("gateway", "discovery")
+    }
+    affinity = given.get("affinity", Affinity.NONE)
+    return Options(**{"load_balancing": affinity.usual_load_balancing, **given})
+
+
+def _ports(text: str) -> tuple[PortRequest, ...]:
+    text = bounded(EXPOSE_ANNOTATION, text, LONGEST_PORTS).strip()
+    if text == ALL_PORTS:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > MOST_PARTS:
+        raise UsageError(f"annotation {EXPOSE_ANNOTATION} has more than {MOST_PARTS} ports")
+    try:
+        return parse_port_requests(parts)
+    except UsageError as error:
+        raise UsageError(
+            f"annotation {EXPOSE_ANNOTATION}: {error.message}",
+            hints=['write it like "5300:53" or "5300:53,5301:dns", or "all"'],
+        ) from error
+
+
+def _rate(name: str, text: str) -> float:
+    try:
+        return rate(text)
+    except UsageError as error:
+        raise UsageError(f"annotation {name}: {error.message}") from error
+
+
+def _udp_ports(service: Mapping[str, Any]) -> tuple[int, ...]:
+    """The Service's UDP ports: counted before anything else is done with them."""
+    ports = (service.get("spec") or {}).get("ports") or ()
+    found = tuple(port["port"] for port in ports if port.get("protocol") == "UDP")
+    if len(found) > MOST_PORTS:
+        raise UsageError(
+            f"annotation {EXPOSE_ANNOTATION}: the Service has more than {MOST_PORTS} UDP ports, "
+            "the most that an exposure has",
+            hints=["list the ports to expose"],
+        )
+    return found
+
+
+def _discovery(name: str, text: str) -> Discovery | None:
+    if text == "auto":
+        return None
+    return one_of([each for each in Discovery if each is not Discovery.DNS])(name, text)
+
+
+def _gateway(name: str, text: str) -> str:
+    namespace, slash, plain = text.rpartition("/")
+    for part in (namespace, plain) if slash else (plain,):
+        check_dns_subdomain(part, f"annotation {name}:")
+    return text
+
+
+# One annotation for each option of `expose`, of the same name.
+_READERS: Mapping[str, Callable[[str, str], Any]] = {
+    "gateway": _gateway,
+    "discovery": _discovery,
+    "max-sessions": whole,
+    "expect-rate": _rate,
+    "idle-timeout": duration,
+    "max-datagram-size": whole,
+    "affinity": one_of(Affinity),
+    "load-balancing": one_of(LoadBalancing),
+    "session-log": truth,
+    "gateway-service": one_of(GatewayServiceMode),
+}

@@ -1,0 +1,116 @@
+"""Where clients reach an exposure: the addresses of the Service in front of its gateway."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.balancer import (
+    is_pending,
+    pending_remedy,
+    pending_text,
+    port_list,
+)
+from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.names import service_manager
+from kubectl_istio_udp.model.ownership import is_managed
+from kubectl_istio_udp.model.ports import ExposedPort, number_ranges
+from kubectl_istio_udp.state.balancers import why_pending
+from kubectl_istio_udp.state.pods import ready_pods
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The ways to an exposure, best first.
+
+    Attributes:
+        external: load balancer addresses or names, or the Service's own externalIPs.
+        cluster_ip: the Service's address inside the cluster, "" where it has none.
+        service: the Service's name, "" where there is none.
+        node_ports: node port by port, for NodePort and LoadBalancer Services.
+        pods: addresses of the gateway's pods, where no Service leads to them.
+        pending: that the load balancer has no address, why, and what to do; "" where it has one,
+            or needs none.
+    """
+
+    external: tuple[str, ...] = ()
+    cluster_ip: str = ""
+    service: str = ""
+    node_ports: Mapping[int, int] | None = None
+    pods: tuple[str, ...] = ()
+    pending: str = ""
+
+    def of(self, ports: Sequence[ExposedPort]) -> tuple[str, ...]:
+        """`address:port/UDP` of one port or several, in the way that reaches farthest."""
+        gateway_ports = [port.gateway_port for port in ports]
+        if self.external:
+            return tuple(socket(a, *gateway_ports) for a in self.external)
+        if self.cluster_ip:
+            found = (socket(self.cluster_ip, *gateway_ports),)
+            node_ports = self.node_ports or {}
+            open_ports = [node_ports[number] for number in gateway_ports if number in node_ports]
+            return (*found, f"any node, {port_list(open_ports)}") if open_ports else found
+        return tuple(
+            socket(address, *(port.listener_port for port in ports)) for address in self.pods
+        )
+
+
+def socket(address: str, *ports: int) -> str:
+    """`10.0.0.1:53/UDP`, or `[2001:db8::1]:20000-20031/UDP`."""
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{number_ranges(ports)}/UDP"
+
+
+def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Addresses:
+    """The addresses of an exposure; waits for a load balancer's until `deadline` (monotonic)."""
+    while True:
+        service = gateway_service(api, spec)
+        found = addresses_of(service)
+        if not found.pending or time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    if service and found.pending:
+        return addresses_of(service, why_pending(api, service))
+    if found.service:
+        return found
+    pods = ready_pods(api, spec.gateway.namespace, spec.gateway.selector)
+    return Addresses(pods=tuple(pod.ips[0] for pod in pods))
+
+
+def gateway_service(api: Api, spec: ExposureSpec) -> Mapping[str, Any] | None:
+    """The Service through which clients reach an exposure, None where there is none."""
+    mode, namespace = spec.options.gateway_service, spec.gateway.namespace
+    if mode is GatewayServiceMode.COMPANION:
+        return api.find("Service", namespace, spec.object_name)
+    if mode is GatewayServiceMode.PATCH:
+        manager = service_manager(*spec.key)
+        return next((s for s in api.list("Service", namespace) if is_managed(s, manager)), None)
+    return None
+
+
+def addresses_of(service: Mapping[str, Any] | None, why: str = "") -> Addresses:
+    """The addresses that a Service manifest tells, and why a load balancer has none."""
+    if service is None:
+        return Addresses()
+    spec, metadata = service["spec"], service["metadata"]
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    external = tuple(filter(None, (i.get("ip") or i.get("hostname") for i in ingress)))
+    cluster_ip = spec.get("clusterIP") or ""
+    return Addresses(
+        external=external or tuple(spec.get("externalIPs") or ()),
+        cluster_ip="" if cluster_ip == "None" else cluster_ip,
+        service=metadata["name"],
+        node_ports={
+            port["port"]: port["nodePort"]
+            for port in spec.get("ports") or ()
+            if port.get("nodePort") and port.get("protocol") == "UDP"
+        },
+        pending=f"{pending_text(service, why)}: {pending_remedy(service, why)}"
+        if is_pending(service)
+        else "",
+    )

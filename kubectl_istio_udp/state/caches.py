@@ -1,0 +1,776 @@
+"""The cluster as the controller sees it: caches of what is watched, and the indexes over them.
+
+Nothing here asks the API server; every question is answered from what the watches brought. Of each
+object only what decides something is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.endpointrules import (
+    API_SERVER_SERVICE,
+    api_server_addresses,
+    canonical,
+)
+from kubectl_istio_udp.model.entries import Entry, EntrySummary
+from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.errors import Unreachable, UsageError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
+from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
+from kubectl_istio_udp.model.ownership import exposure_managers
+from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.values import PREFIX
+from kubectl_istio_udp.sources.annotations import Wish, is_wished, service_wish
+from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
+from kubectl_istio_udp.state.intents import Intents
+from kubectl_istio_udp.state.keeping import (
+    KeptService,
+    KeptSlice,
+    LabelSet,
+    pod_labels,
+    small_entry,
+    small_pod,
+)
+from kubectl_istio_udp.state.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
+from kubectl_istio_udp.state.occupancy import GatewayFilter
+from kubectl_istio_udp.state.ownership import Existing, resolve
+from kubectl_istio_udp.state.reservations import Reservation
+
+Manifest = Mapping[str, Any]
+_log = logging.getLogger(__name__)
+Where = TypeVar("Where", bound=Hashable)
+Name = TypeVar("Name", bound=Hashable)
+What = TypeVar("What")
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+_SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
+_METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A Namespace: its annotations of ours, whether it is on its way out, and its labels."""
+
+    annotations: Mapping[str, str]
+    leaving: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A pod that is no gateway's: its labels, and what exposing it needs to know.
+
+    An istiod's also has what its manifest says of the mesh.
+    """
+
+    labels: LabelSet
+    pod: Pod
+    istiod: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class SeenEntry:
+    """A ServiceEntry: what matters of any, and the manifest of one with our labels."""
+
+    summary: EntrySummary
+    manifest: Manifest | None
+
+
+class View:
+    """Everything that is watched, and what follows from it.
+
+    Attributes:
+        tcp_ports: how many TCP ports all Services have together.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        gateway_namespaces: Iterable[str],
+        root_namespaces: Iterable[str],
+        mesh_configs: Iterable[Key] = (),
+        *,
+        ask: Callable[[Key], None],
+        claimed: Callable[[Claims | None, Claims | None], None],
+    ) -> None:
+        """Say what to watch, and whom to tell.
+
+        Args:
+            api: the cluster.
+            gateway_namespaces: where gateways may be.
+            root_namespaces: the meshes', whose EnvoyFilters reach every proxy.
+            mesh_configs: (namespace, name) of each ConfigMap with a mesh's configuration.
+            ask: called with each exposure that must be looked at again.
+            claimed: called when what an EnvoyFilter claims was this and is that.
+        """
+        self.gateway_namespaces = frozenset(gateway_namespaces)
+        mesh_configs = frozenset(mesh_configs)
+        self._root_namespaces = tuple(root_namespaces)
+        self._ask, self._claimed = ask, claimed
+        self._lock = threading.RLock()
+        self._filters_changed = threading.Condition()
+        self.intents = Intents()
+        # Of a namespace in which more Services ask than its permission takes: how many it takes.
+        self._most_intents: dict[str, int] = {}
+        self._pieces: dict[Key, dict[str, KeptSlice]] = {}
+        self._pods: dict[str, dict[str, Behind]] = {}
+        self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
+        self._own_in: dict[str, set[Key]] = {}
+        self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
+        # Of each namespace: the running pods by address, and the EndpointSlices.
+        self._pods_at: dict[str, dict[str, set[str]]] = {}
+        self._pieces_in: dict[str, dict[str, KeptSlice]] = {}
+        self._hosts: dict[str, set[Key]] = {}
+        # The Services of exposures that have another name than it; and the same the other way.
+        self._services: dict[Key, str] = {}
+        self._named_otherwise: dict[Key, dict[Key, bool]] = {}
+        # The selectors of Services that ask, by namespace.
+        self._selectors: dict[str, dict[Key, LabelSet]] = {}
+        self._patched: dict[str, set[Key]] = {}
+        self.tcp_ports = 0
+        self._istiods: dict[Key, Manifest] = {}
+        self._meshes: dict[ControlPlane, Mesh] = {}
+        self._gateway_pods: dict[Key, Manifest] = {}
+        self._gateway_services: dict[Key, Manifest] = {}
+        self._gateways: tuple[Gateway, ...] | None = None
+        self._gateway_facts: tuple[Any, ...] = ()
+        spaces = sorted(self.gateway_namespaces.union(self._root_namespaces))
+        self.spaces: Cache[Space] = Cache(api, "Namespace", keep=_space, changed=self._space)
+        self.services: Cache[Manifest | KeptService] = Cache(
+            api, "Service", keep=self._kept_service, changed=self._service
+        )
+        self.slices: Cache[KeptSlice] = Cache(
+            api, "EndpointSlice", keep=_piece, changed=self._piece, label_selector=SERVICE_LABEL
+        )
+        self.pods: Cache[Manifest | Behind] = Cache(
+            api, "Pod", keep=self._kept_pod, changed=self._pod
+        )
+        # Everybody's: none may have a host or an address of ours.
+        self.entries: Cache[SeenEntry] = Cache(
+            api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
+        )
+        self.filters: dict[str, Cache[GatewayFilter]] = {
+            space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
+            for space in spaces
+        }
+        self._control_planes = frozenset(space for space, _ in mesh_configs)
+        self.mesh_configs: dict[Key, Cache[Config]] = {
+            (space, name): Cache(
+                api,
+                "ConfigMap",
+                namespace=space,
+                keep=mesh_config,
+                changed=self._mesh_changed,
+                # The rights are for this one only.
+                field_selector=f"metadata.name={name}",
+            )
+            for space, name in sorted(mesh_configs)
+        }
+        self.caches: tuple[Cache[Any], ...] = (
+            *self.mesh_configs.values(),
+            self.spaces,
+            self.services,
+            self.slices,
+            self.pods,
+            self.entries,
+            *self.filters.values(),
+        )
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def exposures(self) -> list[Key]:
+        """Every exposure that is wished for or there, the oldest wish first."""
+        with self._lock:
+            wanted = list(self.intents)
+            return wanted + [key for key in self._own if key not in self.intents]
+
+    def wish(self, key: Key) -> Wish | UsageError | None:
+        """What is wished for under a name: as read, or why it cannot be; None where nothing is."""
+        return self.intents.get(key)
+
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
+        """The wishes for any of these ports, translated or not; the oldest first."""
+        with self._lock:
+            return self.intents.rivals(gateway_ports)
+
+    def is_within(self, key: Key, most: int) -> bool:
+        """Whether an intent is among the oldest `most` of its namespace.
+
+        One that is not is asked for again when it has become one of them.
+        """
+        with self._lock:
+            within = self.intents.older(key) < most
+            if not within:
+                self._most_intents[key[0]] = most
+            return within
+
+    def may_expose(self, namespace: str) -> bool:
+        """Whether a namespace has a permission of its own, or an exposure, whoever made it."""
+        space = self.spaces.get("", namespace)
+        permitted = space is not None and bool(space.annotations.get(f"{PREFIX}allow"))
+        return permitted or namespace in self._specs_in
+
+    def in_namespace(self, namespace: str) -> list[ExposureSpec]:
+        """The exposures of a namespace that have an EnvoyFilter, at whatever gateway."""
+        with self._lock:
+            return list(self._specs_in.get(namespace, {}).values())
+
+    def own(self, key: Key) -> Existing:
+        """An exposure as it is; one without objects where there is nothing."""
+        with self._lock:
+            objects = tuple(self._own.get(key, {}).values())
+        found = resolve(objects, (Kind.EXPOSURE,)).existing
+        return found[0] if found else Existing(Kind.EXPOSURE, *key, None, ())
+
+    def service(self, key: Key) -> Service | None:
+        """A Service."""
+        found = self.service_manifest(key)
+        return Service.from_object(found) if found else None
+
+    def service_manifest(self, key: Key) -> Manifest | None:
+        """A Service's manifest, as far as it is kept; None where nothing of it decides."""
+        return _manifest(self.services.get(*key))
+
+    def patched_services(self, key: Key) -> tuple[Manifest, ...]:
+        """The Services of gateways on which an exposure has ports, as their managedFields tell."""
+        with self._lock:
+            places = tuple(self._patched.get(names.service_manager(*key), ()))
+        return tuple(found for place in places if (found := self.service_manifest(place)))
+
+    def has_pieces(self, key: Key) -> bool:
+        """Whether a Service has any EndpointSlice."""
+        return key in self._pieces
+
+    def endpoints_left_out(self, key: Key) -> int:
+        """How many endpoints of a Service are too many, and not looked at."""
+        with self._lock:
+            pieces = list(self._pieces.get(key, {}).values())
+        listed = sum(piece.size for piece in pieces)
+        return listed - sum(piece.size for piece in self._first_pieces(key))
+
+    def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
+        """A Service's EndpointSlices, as many as have no more endpoints than a Service may."""
+        return tuple(piece.slice() for piece in self._first_pieces(key))
+
+    def _first_pieces(self, key: Key) -> Iterator[KeptSlice]:
+        """The first ones by name; always the first, however many endpoints it has."""
+        with self._lock:
+            pieces = sorted(self._pieces.get(key, {}).items())
+        sizes = itertools.accumulate(piece.size for _, piece in pieces)
+        for (_, piece), size in zip(pieces, sizes, strict=True):
+            if size > MOST_ENDPOINTS and size > piece.size:
+                return
+            yield piece
+
+    def summaries(self) -> tuple[EntrySummary, ...]:
+        """What matters of all ServiceEntries."""
+        return tuple(seen.summary for seen in self.entries.values())
+
+    def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
+        """The ServiceEntries that have a host of some entries', these among them."""
+        with self._lock:
+            keys = {key for entry in entries for key in self._hosts.get(entry.host, ())}
+        return tuple(seen.summary for key in sorted(keys) if (seen := self.entries.get(*key)))
+
+    def api_server(self) -> frozenset[str]:
+        """The addresses of the API server."""
+        service = self.service_manifest(API_SERVER_SERVICE)
+        return api_server_addresses(service, self.pieces(API_SERVER_SERVICE))
+
+    def pod_addresses(self, namespace: str) -> Container[str]:
+        """The addresses of the running pods of a namespace that are no gateways."""
+        return self._pods_at.get(namespace, {})
+
+    def pods_of(self, service: Service) -> tuple[Pod, ...]:
+        """A Service's pods."""
+        wanted = LabelSet.of(service.selector)
+        with self._lock:
+            pods = list(self._pods.get(service.namespace, {}).values())
+        return tuple(behind.pod for behind in pods if behind.labels.has(wanted))
+
+    def gateways(self) -> tuple[Gateway, ...]:
+        """The gateways in the namespaces where gateways may be."""
+        with self._lock:
+            if self._gateways is None:
+                pods, services = self._gateway_pods.values(), self._gateway_services.values()
+                self._gateways = gateways_from(list(pods), list(services))
+            return self._gateways
+
+    def mesh(self, control_plane: ControlPlane) -> Mesh:
+        """The settings of the mesh of a gateway's control plane; Istio's defaults if not known."""
+        with self._lock:
+            if control_plane not in self._meshes:
+                self._meshes[control_plane] = self._mesh(control_plane)
+            return self._meshes[control_plane]
+
+    def _mesh(self, control_plane: ControlPlane) -> Mesh:
+        configs = {
+            name: config
+            for (space, name), cache in self.mesh_configs.items()
+            if space == control_plane.namespace and (config := cache.get(space, name)) is not None
+        }
+        istiods = [m for key, m in self._istiods.items() if key[0] == control_plane.namespace]
+        found = mesh_from(control_plane, configs, istiods)
+        if found.assumed:
+            return replace(found, root_namespace=self._root_namespaces[0])
+        if found.root_namespace not in self.filters:
+            _log.warning(
+                "the root namespace of %s is %s, whose EnvoyFilters are not watched: "
+                "run `controller install` again",
+                control_plane,
+                found.root_namespace,
+            )
+        return found
+
+    def labels_of(self, namespaces: Iterable[str]) -> dict[str, Mapping[str, str]]:
+        """The labels of some namespaces, of those that there are."""
+        found = ((name, self.spaces.get("", name)) for name in namespaces)
+        return {name: space.labels for name, space in found if space is not None}
+
+    def all_filters(self) -> list[GatewayFilter]:
+        """The EnvoyFilters that may reach a gateway, reservations too."""
+        return [found for cache in self.filters.values() for found in cache.values()]
+
+    def wait_reserved(self, mine: Reservation, seconds: float) -> None:
+        """Wait until the watch has brought a reservation.
+
+        A watch brings changes in the API server's order: from then on the cache holds everything
+        that was there before the reservation, and nothing need be read.
+
+        Raises:
+            Unreachable: it has not in that time.
+        """
+
+        def there() -> bool:
+            found = self.filters[mine.namespace].get(mine.namespace, mine.name)
+            return bool(found and found.reservation and found.reservation.uid == mine.uid)
+
+        with self._filters_changed:
+            if not self._filters_changed.wait_for(there, seconds):
+                raise Unreachable(
+                    f"the watch of EnvoyFilters in namespace {mine.namespace} is more than "
+                    f"{seconds:g}s late"
+                )
+
+    def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """An object under a name that we would use, ours or not (of ServiceEntries ours only)."""
+        if kind == "ServiceEntry":
+            seen = self.entries.get(namespace, name)
+            return seen.manifest if seen else None
+        if kind == "Service":
+            return self.service_manifest((namespace, name))
+        cache = self.filters.get(namespace)
+        found = cache.get(namespace, name) if cache else None
+        return found.manifest if found else None
+
+    def learn(self, manifest: Manifest) -> None:
+        """Take what a write answered, before the watch brings it."""
+        self._cache(manifest).learn(manifest)
+
+    def forget(self, manifest: Manifest) -> None:
+        """Take what was deleted as gone, before the watch says so."""
+        metadata = manifest["metadata"]
+        self._cache(manifest).forget(metadata["namespace"], metadata["name"])
+
+    def _cache(self, manifest: Manifest) -> Cache[Any]:
+        caches: dict[str, Cache[Any]] = {"ServiceEntry": self.entries, "Service": self.services}
+        kind = manifest["kind"]
+        if kind == "EnvoyFilter":
+            return self.filters[manifest["metadata"]["namespace"]]
+        return caches[kind]
+
+    # -- what is kept -------------------------------------------------------------------------
+
+    def _kept_service(self, manifest: Manifest) -> Manifest | KeptService:
+        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        if key == API_SERVER_SERVICE:
+            return _kept(manifest)
+        if key[0] in self.gateway_namespaces:
+            # Who owns a port of the gateway's own Service is told by nothing else (patch).
+            return _kept(manifest, "managedFields")
+        return KeptService.of(manifest)
+
+    def _kept_pod(self, pod: Manifest) -> Manifest | Behind | None:
+        if pod["metadata"]["namespace"] in self.gateway_namespaces and is_gateway_pod(pod):
+            status = pod.get("status") or {}
+            ready = [c for c in status.get("conditions") or () if c["type"] == "Ready"]
+            return {
+                **_kept(pod, "ownerReferences"),
+                "status": {
+                    **{k: status[k] for k in ("phase", "podIP", "podIPs") if k in status},
+                    "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],
+                },
+            }
+        kept = Pod.from_object(small_pod(pod))
+        is_istiod = pod["metadata"]["namespace"] in self._control_planes and selects(
+            ISTIOD_LABEL, pod["metadata"].get("labels") or {}
+        )
+        return Behind(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
+
+    def _seen_entry(self, manifest: Manifest) -> SeenEntry:
+        summary = EntrySummary.from_object(manifest).small(self.gateway_namespaces)
+        if not _is_ours(manifest):
+            return SeenEntry(summary, None)
+        trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
+        return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)))
+
+    # -- what follows from a change -----------------------------------------------------------
+
+    def _space(self, key: Key, before: Space | None, now: Space | None) -> None:
+        name = key[1]
+        if name in self.gateway_namespaces and _labels(before) != _labels(now):
+            self._ask_all()
+            return
+        with self._lock:
+            keys = {*self.intents.of(name), *self._own_in.get(name, ())}
+        for found in keys:
+            self._ask(found)
+
+    def _mesh_changed(self, _key: Key, _before: Config | None, _now: Config | None) -> None:
+        with self._lock:
+            self._meshes.clear()
+        self._ask_all()
+
+    def _note_istiod(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+        if before == now:
+            return
+        with self._lock:
+            self._istiods.pop(key, None)
+            if now is not None:
+                self._istiods[key] = now
+            meshes = {plane: self._mesh(plane) for plane in self._meshes}
+            changed = meshes != self._meshes
+            self._meshes = meshes
+        if changed:
+            self._ask_all()
+
+    def _service(
+        self, key: Key, was: Manifest | KeptService | None, is_: Manifest | KeptService | None
+    ) -> None:
+        before, now = _manifest(was), _manifest(is_)
+        with self._lock:
+            self.tcp_ports += _tcp_ports(is_) - _tcp_ports(was)
+            asked = self._note_intent(key, now)
+            self._note_patched(key, before, now)
+            owners = self._note_own("Service", before, now)
+            asked |= {key, *owners, *self._users(key)}
+            if key[0] in self.gateway_namespaces:
+                self._note_gateway_service(key, now)
+        for each in asked:
+            self._ask(each)
+        self._gateways_changed()
+
+    def _note_patched(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
+        for manager in exposure_managers(before or {}):
+            self._patched.get(manager, set()).discard(key)
+        for manager in exposure_managers(now or {}):
+            self._patched.setdefault(manager, set()).add(key)
+
+    def _note_gateway_service(self, key: Key, now: Manifest | None) -> None:
+        there = self._gateway_services.pop(key, None)
+        if now is not None and not _is_ours(now):
+            there = self._gateway_services[key] = now
+        if there is not None:
+            self._gateways = None
+
+    def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
+        """Take what a Service asks for now; who may have its place among its namespace's."""
+        was = self.intents.get(key)
+        if now is None or not is_wished(now):
+            _note(self._selectors, key[0], key, None)
+            self.intents.drop(key)
+            next_in_line = self.intents.at(key[0], self._most_intents.get(key[0], 1) - 1)
+            return {next_in_line} if was is not None and next_in_line else set()
+        selector = LabelSet.of(now["spec"].get("selector") or {})
+        _note(self._selectors, key[0], key, selector)
+        intent: Wish | UsageError
+        try:
+            intent = service_wish(now)
+        except UsageError as error:
+            # Not the error itself, whose traceback holds all that was read.
+            intent = UsageError(error.message, hints=error.hints)
+        self.intents.put(key, About.of(now).rank, intent)
+        return set()
+
+    def _users(self, service: Key) -> set[Key]:
+        """The exposures of a Service that have another name than it."""
+        return set(self._named_otherwise.get(service, ()))
+
+    def _piece(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
+        touched = set()
+        with self._lock:
+            for piece, gone in ((before, True), (now, False)):
+                if piece is None:
+                    continue
+                service = (key[0], piece.service)
+                _note(self._pieces, service, key[1], None if gone else piece)
+                _note(self._pieces_in, key[0], key[1], None if gone else piece)
+                touched |= {service, *self._users(service)}
+        for each in touched:
+            self._ask(each)
+
+    def _listed_by(self, namespace: str, address: str) -> set[Key]:
+        """The Services whose EndpointSlices list an address, and their exposures."""
+        pieces = self._pieces_in.get(namespace, {}).values()
+        services = {(namespace, piece.service) for piece in pieces if piece.may_list(address)}
+        return services.union(*(self._users(service) for service in services))
+
+    def _pod(
+        self,
+        key: Key,
+        before: Manifest | Behind | None,
+        now: Manifest | Behind | None,
+    ) -> None:
+        asked = set()
+        with self._lock:
+            for address in _addresses(before) ^ _addresses(now):
+                asked |= self._listed_by(key[0], address)
+            for pod, gone in ((before, True), (now, False)):
+                if isinstance(pod, Behind):
+                    self._note_pod(key, pod, gone)
+                    asked |= self._selecting(key[0], pod.labels)
+                elif pod is not None:
+                    self._gateways = None
+                    self._gateway_pods.pop(key, None)
+                    if not gone:
+                        self._gateway_pods[key] = pod
+        self._note_istiod(key, _istiod_of(before), _istiod_of(now))
+        for each in asked:
+            self._ask(each)
+        self._gateways_changed()
+
+    def _note_pod(self, key: Key, pod: Behind, gone: bool) -> None:
+        for address in _addresses(pod):
+            there = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
+            (there.discard if gone else there.add)(key[1])
+            if not there:
+                del self._pods_at[key[0]][address]
+        _note(self._pods, key[0], key[1], None if gone else pod)
+
+    def _selecting(self, namespace: str, labels: LabelSet) -> set[Key]:
+        """The Services that ask and select a pod, as far as they are looked at."""
+        selectors = self._selectors.get(namespace, {})
+        found = {key for key, selector in selectors.items() if labels.has(selector)}
+        most = self._most_intents.get(namespace)
+        return found if most is None else found.intersection(self.intents.of(namespace)[:most])
+
+    def _entry(self, key: Key, before: SeenEntry | None, now: SeenEntry | None) -> None:
+        with self._lock:
+            owners = self._note_own(
+                "ServiceEntry", before.manifest if before else None, now.manifest if now else None
+            )
+            for seen, gone in ((before, True), (now, False)):
+                owners |= self._note_hosts(key, seen.summary.hosts if seen else (), gone)
+        for owner in owners:
+            self._ask(owner)
+
+    def _note_hosts(self, key: Key, hosts: Iterable[str], gone: bool) -> set[Key]:
+        """Keep the index of hosts; the exposures that hosts were made for."""
+        for host in hosts:
+            there = self._hosts.setdefault(host, set())
+            (there.discard if gone else there.add)(key)
+            if not there:
+                del self._hosts[host]
+        owners = {names.exposure_of_host(host) for host in hosts}
+        return {owner for owner in owners if owner in self._own}
+
+    def _filter(self, _key: Key, before: GatewayFilter | None, now: GatewayFilter | None) -> None:
+        with self._filters_changed:
+            self._filters_changed.notify_all()
+        if not self._frees(before, now):
+            return
+        with self._lock:
+            owners = self._note_own(
+                "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
+            )
+        for owner in owners:
+            self._ask(owner)
+        self._claimed(before.claims if before else None, now.claims if now else None)
+
+    def _frees(self, before: GatewayFilter | None, now: GatewayFilter | None) -> bool:
+        """Whether a change matters to exposures: a reservation only where it ends in vain."""
+        if now is not None and now.reservation is not None:
+            return False
+        if before is None or before.reservation is None:
+            return True
+        return now is not None or self.own(before.reservation.spec.key).exposure is None
+
+    def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
+        """Keep the index of our objects; the exposures that one belonged and belongs to."""
+        owners = set()
+        for manifest, gone in ((before, True), (now, False)):
+            owner = self._owner(kind, manifest) if manifest else None
+            if manifest is None or owner is None:
+                continue
+            owners.add(owner)
+            objects = self._own.setdefault(owner, {})
+            self._own_in.setdefault(owner[0], set()).add(owner)
+            if not gone:
+                objects[ObjectRef.of(manifest)] = manifest
+            else:
+                objects.pop(ObjectRef.of(manifest), None)
+            if not objects:
+                del self._own[owner]
+                self._own_in[owner[0]].discard(owner)
+                if not self._own_in[owner[0]]:
+                    del self._own_in[owner[0]]
+        for owner in owners:
+            self._note_spec(owner)
+        return owners
+
+    def _note_spec(self, owner: Key) -> None:
+        """Keep what a namespace has of gateways, and exposures that have not their Service's name.
+
+        Of several objects that say what an exposure is `own` knows which decides.
+        """
+        own = self.own(owner)
+        _note(self._specs_in, *owner, own.held)
+        if service := self._services.pop(owner, None):
+            _note(self._named_otherwise, (owner[0], service), owner, None)
+        if own.exposure is not None and own.exposure.service != owner[1]:
+            self._services[owner] = own.exposure.service
+            _note(self._named_otherwise, (owner[0], own.exposure.service), owner, True)
+
+    def _owner(self, kind: str, manifest: Manifest) -> Key | None:
+        """The exposure that an object says it belongs to, where it is in a namespace that counts.
+
+        Whether it does belong to it is decided over all of these objects (state/ownership.py).
+        """
+        metadata = manifest["metadata"]
+        owner = names.owner_of(metadata.get("labels") or {})
+        if owner is None or owner[0] is not Kind.EXPOSURE:
+            return None
+        key = owner[1:]
+        place = metadata["namespace"]
+        right = place in self.gateway_namespaces or (kind, place) == ("ServiceEntry", key[0])
+        return key if right and names.is_object_name(metadata["name"], *key) else None
+
+    def _gateways_changed(self) -> None:
+        """Ask for everything, where what exposures are made from has changed of a gateway."""
+        with self._lock:
+            if self._gateways is not None:
+                return
+            facts = tuple(
+                (
+                    g.ref,
+                    g.families,
+                    g.first_bindable,
+                    g.memory_limit,
+                    g.cores,
+                    g.domain,
+                    g.istio,
+                    g.control_plane,
+                    g.api,
+                    _content(g.service),
+                )
+                for g in self.gateways()
+            )
+            if facts == self._gateway_facts:
+                return
+            self._gateway_facts = facts
+        self._ask_all()
+
+    def _ask_all(self) -> None:
+        for key in self.exposures():
+            self._ask(key)
+
+
+def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: What | None) -> None:
+    """Keep an index of dictionaries without an empty one; None takes an entry out."""
+    found = index.setdefault(where, {})
+    if now is None:
+        found.pop(name, None)
+    else:
+        found[name] = now
+    if not found:
+        del index[where]
+
+
+def _addresses(pod: Manifest | Behind | None) -> set[str]:
+    """The addresses of a running pod that is no gateway's."""
+    return canonical(pod.pod.addresses) if isinstance(pod, Behind) else set()
+
+
+def _manifest(kept: Manifest | KeptService | None) -> Manifest | None:
+    """A Service's manifest, as far as it is kept."""
+    return (kept.packed.unpacked() or None) if isinstance(kept, KeptService) else kept
+
+
+def _tcp_ports(kept: Manifest | KeptService | None) -> int:
+    if isinstance(kept, KeptService):
+        return kept.tcp_ports
+    ports = (kept or {}).get("spec", {}).get("ports") or ()
+    return sum(port.get("protocol", "TCP") == "TCP" for port in ports)
+
+
+def _is_ours(manifest: Manifest) -> bool:
+    labels = manifest["metadata"].get("labels") or {}
+    return bool(labels.get(names.MANAGED_BY_LABEL) == names.MANAGER)
+
+
+def _content(service: Manifest | None) -> Any:
+    """A Service without who owns its fields."""
+    if service is None:
+        return None
+    metadata = {k: v for k, v in service["metadata"].items() if k != "managedFields"}
+    return {**service, "metadata": metadata}
+
+
+def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
+    """Of an object what somebody may have meant: no status, no bookkeeping."""
+    metadata = {k: v for k, v in manifest["metadata"].items() if k in (*_METADATA, *more)}
+    notes = metadata.get("annotations")
+    if notes and _LAST_APPLIED in notes:
+        metadata["annotations"] = {k: v for k, v in notes.items() if k != _LAST_APPLIED}
+    return {
+        "apiVersion": manifest["apiVersion"],
+        "kind": manifest["kind"],
+        "metadata": metadata,
+        "spec": manifest.get("spec") or {},
+    }
+
+
+def _space(manifest: Manifest) -> Space:
+    notes = manifest["metadata"].get("annotations") or {}
+    # One more character than any may have, so that one too long is refused as such.
+    ours = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
+    labels = manifest["metadata"].get("labels") or {}
+    return Space(ours, "deletionTimestamp" in manifest["metadata"], labels)
+
+
+def _labels(space: Space | None) -> Mapping[str, str] | None:
+    return space.labels if space else None
+
+
+def _istiod(pod: Manifest) -> Manifest:
+    """Of an istiod's pod what says which it is and how it is set."""
+    revision = (pod["metadata"].get("labels") or {}).get(REVISION_LABEL)
+    fields = ("name", "image", "env")
+    containers = [{k: c[k] for k in fields if k in c} for c in pod["spec"]["containers"]]
+    labels = {REVISION_LABEL: revision} if revision else {}
+    return {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+
+
+def _istiod_of(pod: Manifest | Behind | None) -> Manifest | None:
+    return pod.istiod if isinstance(pod, Behind) else None
+
+
+def _piece(manifest: Manifest) -> KeptSlice:
+    return KeptSlice.of(manifest, manifest["metadata"]["labels"][SERVICE_LABEL])
+
+
+def _filter(manifest: Manifest) -> GatewayFilter:
+    return replace(GatewayFilter.of(manifest), manifest=_kept(manifest))

@@ -1,0 +1,251 @@
+"""The controller in a cluster: what an installation must know, how it does, taking it away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.events import is_sealed, newest
+from kubectl_istio_udp.kube.lease import lease_secret
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
+from kubectl_istio_udp.model.gateway import Gateway, gateways_from
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
+from kubectl_istio_udp.model.names import namespaced_name
+from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.sources.annotations import Wish, is_wished, service_wish
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.existing import list_exposures
+from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
+from kubectl_istio_udp.state.ownership import Existing
+
+# From the inside outwards: who writes goes first, then what it was allowed.
+KINDS = (
+    "Deployment",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+    "RoleBinding",
+    "Role",
+    "ClusterRoleBinding",
+    "ClusterRole",
+    "ServiceAccount",
+)
+# What is warned of although the request is met.
+_EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
+_POLL_SECONDS = 0.5
+
+
+def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
+    """How many files the Envoy of every gateway in these namespaces may open.
+
+    None where no gateway pod is ready, or none can be asked (no permission to exec, no shell).
+    """
+    pods = [
+        (gateway.ref.namespace, pod.name)
+        for gateway in _gateways(api, namespaces)
+        for pod in gateway.ready_pods
+    ]
+
+    def limit(pod: tuple[str, str]) -> int | None:
+        try:
+            return proxies.file_limit(api, *pod)
+        except ClusterError:
+            return None
+
+    known = [found for found in for_each(limit, pods) if found is not None]
+    return min(known, default=None)
+
+
+def read_meshes(api: Api, namespaces: Sequence[str]) -> tuple[Mesh, ...]:
+    """The meshes of the gateways in some namespaces; the usual one where there is no gateway."""
+    planes = {gateway.control_plane for gateway in _gateways(api, namespaces)}
+    wanted = sorted(planes or {DEFAULT_CONTROL_PLANE}, key=str)
+    return tuple(for_each(lambda plane: read_mesh(api, plane), wanted))
+
+
+def _gateways(api: Api, namespaces: Sequence[str]) -> list[Gateway]:
+    return [
+        gateway
+        for namespace in namespaces
+        for gateway in gateways_from(api.list("Pod", namespace), ())
+    ]
+
+
+def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str], ...]:
+    """(namespace, name) of each ConfigMap that decides about one of some meshes."""
+    planes = [mesh.control_plane for mesh in meshes]
+    found = for_each(lambda plane: mesh_config_names(api, plane), planes)
+    return tuple(
+        (plane.namespace, name)
+        for plane, names in zip(planes, found, strict=True)
+        for name in names
+    )
+
+
+def api_ports(api: Api) -> tuple[int, ...]:
+    """The ports at which the API server itself is reached, beside its Service's."""
+    slices = api.list("EndpointSlice", "default", "kubernetes.io/service-name=kubernetes")
+    found = {port["port"] for piece in slices for port in piece.get("ports") or ()}
+    return tuple(sorted({443, *found}))
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """A Service whose latest request is not met.
+
+    Attributes:
+        namespace, name: the Service.
+        exposed: whether what was asked for before is still exposed.
+        reason: why not, "" where the controller has not said.
+    """
+
+    namespace: str
+    name: str
+    exposed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ControllerStatus:
+    """How a controller does.
+
+    Attributes:
+        deployment: its Deployment; None where there is none.
+        holder: which replica leads, "" where none does.
+        exposures: those that it made.
+        unmet: the Services whose latest request is not met, sorted.
+    """
+
+    deployment: Mapping[str, Any] | None
+    holder: str
+    exposures: tuple[Existing, ...]
+    unmet: tuple[Unmet, ...]
+
+    @property
+    def ready(self) -> int:
+        """How many of its replicas are ready."""
+        status = (self.deployment or {}).get("status") or {}
+        return int(status.get("readyReplicas") or 0)
+
+
+def read_controller(api: Api, namespace: str, name: str, lease: str) -> ControllerStatus:
+    """How the controller of a namespace does."""
+    deployment, found_lease, exposures, services, events = in_parallel(
+        [
+            lambda: api.find("Deployment", namespace, name),
+            lambda: api.find("Lease", namespace, lease),
+            lambda: list_exposures(api),
+            lambda: api.list("Service"),
+            lambda: api.list("Event"),
+        ]
+    )
+    made = tuple(existing for existing in exposures if is_declared(existing))
+    secret = lease_secret(found_lease)
+    told = newest(event for event in events if is_sealed(event, secret))
+    unmet = [
+        found
+        for service in sorted(services, key=namespaced_name)
+        if is_wished(service)
+        and (found := _unmet(service, exposures, told.get(namespaced_name(service))))
+    ]
+    holder = ((found_lease or {}).get("spec") or {}).get("holderIdentity") or ""
+    return ControllerStatus(deployment, holder, made, tuple(unmet))
+
+
+def _unmet(
+    service: Mapping[str, Any], exposures: Sequence[Existing], event: Mapping[str, Any] | None
+) -> Unmet | None:
+    """What is not met of a Service's request; None where all of it is.
+
+    An exposure that is there is what was asked for last only where the controller's newest word
+    says so.
+    """
+    namespace, name = namespaced_name(service)
+    mine = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
+    exposed = any(e.object("EnvoyFilter") and is_declared(e) for e in mine)
+    try:
+        intent = service_wish(service)
+    except UsageError as error:
+        return Unmet(namespace, name, exposed, error.message)
+    reason = str((event or {}).get("reason", ""))
+    bad = event is not None and event.get("type") == "Warning" and reason not in _EXPOSED_YET
+    if exposed and not bad:
+        return None
+    message = str((event or {}).get("message", "")) if bad else ""
+    if reason == PORT_TAKEN and (holders := _holders(intent, exposures)):
+        message += f" (by {', '.join(holders)})"
+    return Unmet(namespace, name, exposed, message)
+
+
+def _holders(intent: Wish, exposures: Sequence[Existing]) -> list[str]:
+    """The exposures that have a gateway port which an intent asks for."""
+    wanted = set(intent.gateway_ports)
+    return [
+        f"{existing.namespace}/{existing.name}"
+        for existing in exposures
+        if (existing.namespace, existing.name) != intent.key
+        and (spec := existing.exposure)
+        and wanted & {port.gateway_port for port in spec.ports}
+    ]
+
+
+def is_declared(existing: Existing) -> bool:
+    """Whether a controller made an exposure, as the object that decides says (its EnvoyFilter)."""
+    return existing.source is not None
+
+
+def is_still_declared(api: Api, existing: Existing) -> bool:
+    """Whether a controller made an exposure, and its Service's annotation still asks for it.
+
+    A running controller makes such an exposure again as soon as somebody deletes it. An exposure
+    that a controller declares is named after its Service.
+    """
+    if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
+        return False
+    service = api.find("Service", existing.namespace, existing.name)
+    return service is not None and is_wished(service)
+
+
+def remove_controller(
+    api: Api,
+    selector: str,
+    kinds: Sequence[str],
+    *,
+    dry_run: bool,
+    report: Callable[[str, str], None],
+) -> None:
+    """Delete the controller's objects of these kinds, wherever they are.
+
+    Args:
+        api: the cluster.
+        selector: the labels that all of them bear.
+        kinds: in this order.
+        dry_run: ask the server, delete nothing.
+        report: called with kind and name of each that went.
+    """
+    for kind in kinds:
+        for manifest in api.list(kind, None, selector):
+            metadata = manifest["metadata"]
+            if api.delete(kind, metadata.get("namespace"), metadata["name"], dry_run=dry_run):
+                report(kind, metadata["name"])
+
+
+def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> None:
+    """Wait until the controller's pods have ended, so that none of them writes any more.
+
+    Raises:
+        WaitTimeout: one still runs.
+    """
+    deadline = time.monotonic() + timeout
+    while pods := api.list("Pod", namespace, selector):
+        if time.monotonic() >= deadline:
+            name = pods[0]["metadata"]["name"]
+            raise WaitTimeout(
+                f"pod {namespace}/{name} still runs after {timeout:g}s",
+                hints=["to wait longer: --timeout 2m"],
+            )
+        time.sleep(_POLL_SECONDS)

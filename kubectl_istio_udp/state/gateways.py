@@ -1,0 +1,203 @@
+"""Finding the gateway that a command is about."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model.errors import Forbidden, NotFound
+from kubectl_istio_udp.model.gateway import (
+    GATEWAY_API_LABEL,
+    GATEWAYS_LABEL,
+    ISTIO_LABEL,
+    Gateway,
+    GatewayRef,
+    gateways_from,
+)
+from kubectl_istio_udp.plan.gateway import choose_gateway
+
+# The kinds that a user may name a gateway by.
+_NAMED_KINDS = ("Service", "Deployment", "DaemonSet")
+_MOST_OF_A_NAME = 100
+
+
+@dataclass(frozen=True)
+class GatewayChoice:
+    """How the user says which gateway.
+
+    Attributes:
+        name: `--gateway`: `NAME` or `NAMESPACE/NAME`, None to find the only one.
+        selector: `--gateway-selector`: pod labels, empty to find gateways by Istio's labels.
+        known: the gateway that an exposure is at, where the user names none.
+    """
+
+    name: str | None = None
+    selector: tuple[tuple[str, str], ...] = ()
+    known: GatewayRef | None = None
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace it names, None where pods of every namespace must be looked at."""
+        if self.known:
+            return self.known.namespace
+        return (self.name or "").rpartition("/")[0] or None
+
+    def or_known(self, gateway: GatewayRef) -> GatewayChoice:
+        """The same choice; where it chooses nothing, the gateway that an exposure is at."""
+        return self if self.name or self.selector else replace(self, known=gateway)
+
+
+def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
+    """The pods among which a gateway is looked for.
+
+    Raises:
+        Forbidden: they may not be listed; says what can be done about it.
+    """
+    if choice.known:
+        selectors = [selector_of(choice.known.selector)]
+    elif choice.selector:
+        selectors = [selector_of(dict(choice.selector))]
+    elif choice.namespace:
+        # Whatever labels its pods have: another gateway's may be told from them by any.
+        selectors = [""]
+    else:
+        selectors = [ISTIO_LABEL, GATEWAY_API_LABEL]
+    try:
+        lists = for_each(lambda text: api.list("Pod", choice.namespace, text), selectors)
+    except Forbidden as error:
+        if choice.namespace is None:
+            error.hints += ("or say where the gateway is: --gateway NAMESPACE/NAME",)
+        raise
+    return _each_once([pod for found in lists for pod in found])
+
+
+def _each_once(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    unique = {(pod["metadata"]["namespace"], pod["metadata"]["name"]): pod for pod in pods}
+    return list(unique.values())
+
+
+def gateway_among(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> Gateway:
+    """The gateway chosen, of those whose pods were found.
+
+    A gateway whose pods have no label of Istio's is found by the name of its Service, Deployment
+    or DaemonSet.
+
+    Raises:
+        NotFound, UsageError: there is none, or nothing chooses one of several.
+    """
+    try:
+        return _choose(api, pods, choice)
+    except NotFound:
+        named = choice.name and not (choice.selector or choice.namespace or choice.known)
+        more = _pods_named(api, choice.name) if named and choice.name else []
+        if not more:
+            raise
+    return _choose(api, _each_once([*pods, *more]), choice)
+
+
+def _choose(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> Gateway:
+    namespaces = sorted({pod["metadata"]["namespace"] for pod in pods})
+    services, labelled = in_parallel(
+        [
+            lambda: for_each(lambda namespace: api.list("Service", namespace), namespaces),
+            lambda: (
+                []
+                if choice.namespace or choice.selector or choice.known
+                else _gateway_namespaces(api)
+            ),
+        ]
+    )
+    in_front = [service for found in services for service in found]
+    if choice.known:
+        return _known_gateway(choice.known, pods, in_front)
+    gateways = gateways_from(pods, in_front, dict(choice.selector) or None)
+    return choose_gateway(
+        gateways, choice.name, selector_given=bool(choice.selector), namespaces=labelled
+    )
+
+
+def _gateway_namespaces(api: Api) -> list[str]:
+    """The namespaces that the administrator's label says have gateways."""
+    with suppress(Forbidden):
+        return [
+            n["metadata"]["name"] for n in api.list("Namespace", None, f"{GATEWAYS_LABEL}=true")
+        ]
+    return []
+
+
+def _pods_named(api: Api, name: str) -> list[dict[str, Any]]:
+    """The pods of every Service, Deployment and DaemonSet of a name."""
+    owners = [
+        owner for found in for_each(lambda k: _named(api, k, name), _NAMED_KINDS) for owner in found
+    ]
+    lists = for_each(lambda owner: _pods_of(api, owner), owners)
+    return [pod for found in lists for pod in found]
+
+
+def _named(api: Api, kind: str, name: str) -> list[Mapping[str, Any]]:
+    """The objects of a name in all namespaces; none where they may not be listed."""
+    with suppress(Forbidden):
+        page = api.list_page(
+            kind, None, limit=_MOST_OF_A_NAME, fieldSelector=f"metadata.name={name}"
+        )
+        return list(page.items)
+    return []
+
+
+def _pods_of(api: Api, owner: Mapping[str, Any]) -> list[dict[str, Any]]:
+    selector = (owner.get("spec") or {}).get("selector") or {}
+    if owner["kind"] != "Service":
+        selector = selector.get("matchLabels") or {}
+    if not selector:
+        return []
+    return api.list("Pod", owner["metadata"]["namespace"], selector_of(selector))
+
+
+def _known_gateway(
+    known: GatewayRef, pods: Sequence[Mapping[str, Any]], services: Sequence[Mapping[str, Any]]
+) -> Gateway:
+    """The gateway that an exposure is at, whatever other gateways there are by now.
+
+    Where its selector has come to select another gateway's pods too, it gets further labels.
+
+    Raises:
+        NotFound: none of its pods runs.
+    """
+    found = gateways_from(pods, services)
+    if not found:
+        raise NotFound(
+            f"gateway {known} of this exposure has no running pod",
+            hints=[
+                f"see its pods: kubectl get pods -n {known.namespace} "
+                f"-l {selector_of(known.selector)}",
+                "to use another gateway, delete the exposure first",
+            ],
+        )
+    named = [gateway for gateway in found if gateway.ref.name == known.name]
+    if len(found) > 1 and len(named) == 1 and not named[0].also_selected:
+        more = {**known.selector, **named[0].ref.selector}
+        return replace(named[0], ref=replace(known, selector=more))
+    return replace(gateways_from(pods, services, known.selector)[0], ref=known)
+
+
+def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:
+    """The gateway chosen.
+
+    Raises:
+        NotFound, UsageError, Forbidden: as gateway_pods and gateway_among.
+    """
+    return gateway_among(api, gateway_pods(api, choice), choice)
+
+
+def gateway_secret(gateway: Gateway) -> str:
+    """What only those know who may read the gateway's namespace: the uid of its Service.
+
+    A gateway without a Service has nothing of the kind; there it is another one each time.
+    """
+    metadata = (gateway.service or {}).get("metadata") or {}
+    return metadata.get("uid") or secrets.token_hex(16)

@@ -1,0 +1,72 @@
+"""Reading how much of each gateway is reserved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
+from kubectl_istio_udp.plan.sessions import budget
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
+from kubectl_istio_udp.state.ownership import Existing
+
+Place = tuple[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """How many sessions of a gateway are reserved.
+
+    Attributes:
+        sessions: those of all exposures, over all of their ports.
+        most: those that its Envoy has files for; None where nobody could ask.
+    """
+
+    sessions: int
+    most: int | None
+
+    def __str__(self) -> str:
+        """`9000 of 18000`."""
+        return f"{self.sessions} of {'?' if self.most is None else self.most}"
+
+
+def read_reserved(api: Api, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
+    """How much is reserved of the gateway of each exposure, by (namespace, name).
+
+    What may not be read is left out.
+    """
+    specs = [spec for existing in found if (spec := existing.exposure)]
+    refs = {_place(spec.gateway): spec.gateway for spec in specs}
+    read = dict(zip(refs, for_each(lambda ref: _reserved(api, ref), refs.values()), strict=True))
+    pairs = [(spec.key, read[_place(spec.gateway)]) for spec in specs]
+    return {key: reserved for key, reserved in pairs if reserved}
+
+
+def _place(ref: GatewayRef) -> Place:
+    return (ref.namespace, tuple(sorted(ref.selector.items())))
+
+
+def _reserved(api: Api, ref: GatewayRef) -> Reserved | None:
+    try:
+        filters, pods = in_parallel(
+            [
+                lambda: api.list("EnvoyFilter", ref.namespace),
+                lambda: api.list("Pod", ref.namespace, selector_of(ref.selector)),
+            ]
+        )
+    except ClusterError:
+        return None
+    gateway = Gateway(ref, tuple(GatewayPod.from_object(p) for p in pods if is_gateway_pod(p)))
+    limit = None
+    if gateway.ready_pods:
+        with suppress(ClusterError):
+            limit = proxies.file_limit(api, ref.namespace, gateway.ready_pods[0].name)
+    # An EnvoyFilter of the root namespace that reaches this gateway is not seen here; the checks
+    # of `expose` see it.
+    usage = Occupancy(map(GatewayFilter.of, filters)).usage(gateway, ref.namespace)
+    return Reserved(usage.sessions, None if limit is None else budget(limit))

@@ -1,0 +1,112 @@
+"""What Services ask for, with the indexes that keep every decision short.
+
+An object that a tenant touches must cost no more than its own size: so intents are found by port
+and by namespace, oldest first, without looking at the others.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from kubectl_istio_udp.kube.watch import Key
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
+from kubectl_istio_udp.sources.annotations import Wish
+
+Rank = tuple[str, str, str]
+_Row = tuple[Rank, Key]
+Name = TypeVar("Name", int, str)
+
+
+class Intents:
+    """Intents by exposure. The caller sees to it that one thread at a time changes them."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._found: dict[Key, Wish | UsageError] = {}
+        self._ranks: dict[Key, Rank] = {}
+        self._by_port: dict[int, list[_Row]] = {}
+        self._by_namespace: dict[str, list[_Row]] = {}
+
+    def __contains__(self, key: object) -> bool:
+        """Whether anything is asked for under a name."""
+        return key in self._found
+
+    def __iter__(self) -> Iterator[Key]:
+        """Every exposure that is asked for, the oldest intent first."""
+        return iter(sorted(self._found, key=lambda key: self._ranks[key]))
+
+    def get(self, key: Key) -> Wish | UsageError | None:
+        """What is asked for: as read, or why it cannot be read; None where nothing is."""
+        return self._found.get(key)
+
+    def put(self, key: Key, rank: Rank, intent: Wish | UsageError) -> None:
+        """Take an intent, in place of the one before.
+
+        Args:
+            key: the exposure's.
+            rank: what intents are ordered by, the older first.
+            intent: as read, or why it cannot be read.
+        """
+        self.drop(key)
+        self._found[key], self._ranks[key] = intent, rank
+        insort(self._by_namespace.setdefault(key[0], []), (rank, key))
+        for port in _ports(intent):
+            insort(self._by_port.setdefault(port, []), (rank, key))
+
+    def drop(self, key: Key) -> None:
+        """Forget an intent, if there is one."""
+        intent = self._found.pop(key, None)
+        if intent is None:
+            return
+        row = (self._ranks.pop(key), key)
+        _remove(self._by_namespace, key[0], row)
+        for port in _ports(intent):
+            _remove(self._by_port, port, row)
+
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
+        """The intents for any of these ports, translated or not; the oldest first, each once."""
+        numbers = {
+            number
+            for port in gateway_ports
+            for number in (port, port - PRIVILEGED_PORT_OFFSET, port + PRIVILEGED_PORT_OFFSET)
+        }
+        # Copies, so that another thread may change the indexes meanwhile.
+        rows = [list(self._by_port[number]) for number in numbers if number in self._by_port]
+        return self._each_once(heapq.merge(*rows))
+
+    def _each_once(self, rows: Iterable[_Row]) -> Iterator[Wish]:
+        before = None
+        for row in rows:
+            intent = self._found.get(row[1])
+            if row != before and isinstance(intent, Wish):
+                yield intent
+            before = row
+
+    def of(self, namespace: str) -> list[Key]:
+        """The exposures of a namespace that are asked for, the oldest intent first."""
+        return [key for _, key in self._by_namespace.get(namespace, ())]
+
+    def older(self, key: Key) -> int:
+        """How many intents of the same namespace are older."""
+        rows, rank = self._by_namespace.get(key[0]), self._ranks.get(key)
+        return bisect_left(rows, (rank, key)) if rows and rank else 0
+
+    def at(self, namespace: str, place: int) -> Key | None:
+        """The intent of a namespace that has so many older ones; None where there is none."""
+        rows = self._by_namespace.get(namespace, [])
+        return rows[place][1] if place < len(rows) else None
+
+
+def _ports(intent: Wish | UsageError) -> frozenset[int]:
+    return frozenset(intent.gateway_ports) if isinstance(intent, Wish) else frozenset()
+
+
+def _remove(index: dict[Name, list[_Row]], name: Name, row: _Row) -> None:
+    rows = index[name]
+    del rows[bisect_left(rows, row)]
+    if not rows:
+        del index[name]

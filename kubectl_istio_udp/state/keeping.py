@@ -1,0 +1,252 @@
+"""What is kept of each object that tenants write: only what decides something, and little of it.
+
+The API server lets a tenant's object be 1.5 MB. What is kept of one is a few kilobytes at most,
+whatever it says: the caches of a controller must hold thousands of them in the memory of its pod.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.model.endpointrules import canonical
+from kubectl_istio_udp.model.ports import MOST_PORTS
+from kubectl_istio_udp.model.service import EndpointSlice
+from kubectl_istio_udp.model.values import PREFIX
+from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION, LONGEST_PORTS, LONGEST_VALUE
+
+Manifest = Mapping[str, Any]
+
+# More annotations of ours than there are: an unknown one is among those that are kept.
+_MOST_ANNOTATIONS = 24
+# Ports of a Service, UDP first; beyond these only what its annotation names. More than an exposure
+# may have, so that one that asks for all of them is refused.
+_MOST_PORTS = 2 * MOST_PORTS
+_LONGEST_NAME = 63
+_MOST_PAIRS, _MOST_LABELS, _MOST_CONTAINER_PORTS = 64, 64, 32
+# Of a ServiceEntry outside the gateways' namespaces, where tenants write.
+_LONGEST_ENTRY = 16_384
+# Shorter texts do not get shorter.
+_WORTH_COMPRESSING = 512
+_NOTHING = b""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A part of a manifest, as compressed JSON; nothing where nothing of it decides."""
+
+    content: bytes = _NOTHING
+
+    @classmethod
+    def of(cls, part: Manifest) -> Packed:
+        """Pack what is to be kept."""
+        text = json.dumps(part, separators=(",", ":"), sort_keys=True).encode()
+        return cls(zlib.compress(text, 1) if len(text) > _WORTH_COMPRESSING else text)
+
+    def unpacked(self) -> dict[str, Any]:
+        """What was packed, {} for nothing."""
+        if self.content == _NOTHING:
+            return {}
+        plain = self.content[:1] == b"{"
+        found: dict[str, Any] = json.loads(self.content if plain else zlib.decompress(self.content))
+        return found
+
+
+@dataclass(frozen=True)
+class KeptService:
+    """A tenant's Service.
+
+    Attributes:
+        tcp_ports: how many TCP ports it has.
+        packed: its manifest, as far as exposing it goes; nothing where it has no UDP port and does
+            not ask.
+    """
+
+    tcp_ports: int
+    packed: Packed
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> KeptService:
+        """Keep what decides of a Service.
+
+        Raises:
+            ValueError: it selects pods by more labels than any should.
+        """
+        spec = manifest.get("spec") or {}
+        ports = spec.get("ports") or ()
+        tcp = sum(port.get("protocol", "TCP") == "TCP" for port in ports)
+        notes = our_annotations(manifest)
+        if EXPOSE_ANNOTATION not in notes and tcp == len(ports):
+            return cls(tcp, Packed())
+        selector = spec.get("selector") or {}
+        if len(selector) > _MOST_PAIRS:
+            raise ValueError(f"it selects by {len(selector)} labels")
+        fields = ("type", "externalName", "publishNotReadyAddresses", "selector")
+        kept = {key: spec[key] for key in fields if key in spec}
+        about = ("name", "namespace", "uid", "creationTimestamp")
+        metadata = {key: text for key, text in manifest["metadata"].items() if key in about}
+        part = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": {**metadata, "annotations": notes},
+            "spec": {**kept, "ports": _ports(ports, notes.get(EXPOSE_ANNOTATION, ""))},
+        }
+        return cls(tcp, Packed.of(part))
+
+
+def _ports(ports: Any, asked: str) -> list[Manifest]:
+    words = {*re.split("[^a-z0-9]+", asked), *re.split("[^a-z0-9-]+", asked)}
+    fields = ("name", "port", "protocol", "targetPort")
+    udp_first = sorted(ports, key=lambda port: port.get("protocol") != "UDP")
+    return [
+        {key: port[key] for key in fields if key in port}
+        for number, port in enumerate(udp_first)
+        if number < _MOST_PORTS or words & {str(port["port"]), port.get("name")}
+    ]
+
+
+def our_annotations(manifest: Manifest) -> dict[str, str]:
+    """An object's annotations of ours, each no longer than shows that it is too long."""
+    notes = manifest["metadata"].get("annotations") or {}
+    ours = sorted(key for key in notes if key.startswith(PREFIX))
+    kept = [*ours[:_MOST_ANNOTATIONS], *(key for key in ours if key == EXPOSE_ANNOTATION)]
+    return {key: notes[key][: _longest(key) + 1] for key in kept}
+
+
+def _longest(key: str) -> int:
+    return LONGEST_PORTS if key == EXPOSE_ANNOTATION else LONGEST_VALUE
+
+
+@dataclass(frozen=True)
+class KeptSlice:
+    """An EndpointSlice.
+
+    Attributes:
+        service: the Service it belongs to.
+        packed: its content, as far as exposing goes.
+        size: how many endpoints it has.
+        digest: four bytes of each address, sorted; a text for each would take a hundred times that.
+    """
+
+    service: str
+    packed: Packed
+    size: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, manifest: Manifest, service: str) -> KeptSlice:
+        """Keep what decides of an EndpointSlice.
+
+        Raises:
+            KeyError, IndexError: an endpoint has no address.
+        """
+        endpoints = [_endpoint(entry) for entry in manifest.get("endpoints") or ()]
+        part = {
+            "addressType": manifest.get("addressType"),
+            "ports": manifest.get("ports") or [],
+            "endpoints": endpoints,
+        }
+        addresses = canonical(entry["addresses"][0] for entry in endpoints)
+        return cls(
+            service,
+            Packed.of({k: v for k, v in part.items() if v is not None}),
+            len(endpoints),
+            array("I", sorted(map(_short_hash, addresses))).tobytes(),
+        )
+
+    def may_list(self, address: str) -> bool:
+        """Whether it lists an address (in canonical form); rarely true of one that it does not."""
+        return _holds(memoryview(self.digest).cast("I"), _short_hash(address))
+
+    def slice(self) -> EndpointSlice:
+        """The EndpointSlice."""
+        return EndpointSlice.from_object(self.packed.unpacked())
+
+
+def _short_hash(address: str) -> int:
+    # Python's own hash has a secret of this process: nobody can make addresses that collide.
+    return hash(address) & 0xFFFFFFFF
+
+
+def _endpoint(entry: Manifest) -> dict[str, Any]:
+    kept: dict[str, Any] = {"addresses": [entry["addresses"][0]]}
+    if conditions := entry.get("conditions"):
+        kept["conditions"] = conditions
+    if reference := entry.get("targetRef"):
+        # The API server does not check these texts.
+        names = {key: str(reference.get(key) or "") for key in ("kind", "name")}
+        kept["targetRef"] = {key: text[-_LONGEST_NAME:] for key, text in names.items()}
+    return kept
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels of a pod or of a selector, as far as comparing them goes: eight bytes for each."""
+
+    digest: bytes = b""
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> LabelSet:
+        """Keep labels."""
+        hashes = (hash(pair) & 0xFFFFFFFFFFFFFFFF for pair in labels.items())
+        return cls(array("Q", sorted(hashes)).tobytes())
+
+    def has(self, selector: LabelSet) -> bool:
+        """Whether all labels of a selector, at least one, are among these."""
+        if not selector.digest:
+            return False
+        mine = memoryview(self.digest).cast("Q")
+        return all(_holds(mine, each) for each in memoryview(selector.digest).cast("Q"))
+
+
+def _holds(numbers: Sequence[int], wanted: int) -> bool:
+    place = bisect_left(numbers, wanted)
+    return place < len(numbers) and numbers[place] == wanted
+
+
+def pod_labels(pod: Manifest) -> LabelSet:
+    """A pod's labels; none where they are more than any should have, and no Service finds it."""
+    labels = pod["metadata"].get("labels") or {}
+    return LabelSet.of(labels) if len(labels) <= _MOST_LABELS else LabelSet()
+
+
+def small_pod(pod: Manifest) -> Manifest:
+    """A pod without what could be long of it and decides nothing."""
+    spec = pod.get("spec") or {}
+    small: dict[str, list[Manifest]] = {"containers": [], "initContainers": []}
+    left = _MOST_CONTAINER_PORTS
+    for key, containers in small.items():
+        for container in spec.get(key) or ():
+            ports = container.get("ports") or ()
+            named = [p for p in ports if p.get("protocol") == "UDP" and p.get("name")][:left]
+            left -= len(named)
+            containers.append({"name": container["name"], "ports": named})
+    return {**pod, "spec": {**spec, **small}}
+
+
+def small_entry(manifest: Manifest) -> Manifest:
+    """A tenant's ServiceEntry with our labels: without what is longer than ours would be.
+
+    One without its spec differs from every one that could be wanted, and is written anew.
+    """
+    notes = our_long_annotations(manifest)
+    spec = manifest.get("spec") or {}
+    fits = len(json.dumps(spec)) <= _LONGEST_ENTRY
+    return {
+        **manifest,
+        "metadata": {**manifest["metadata"], "annotations": notes},
+        "spec": spec if fits else {},
+    }
+
+
+def our_long_annotations(manifest: Manifest) -> dict[str, str]:
+    """The annotations of ours of an object that we may have made, without those too long for it."""
+    notes = manifest["metadata"].get("annotations") or {}
+    ours = sorted(key for key in notes if key.startswith(PREFIX))[:_MOST_ANNOTATIONS]
+    return {key: notes[key] for key in ours if len(notes[key]) <= _LONGEST_ENTRY}

@@ -1,0 +1,316 @@
+"""What a gateway's own Envoy says it has; and what only a command in its container can tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import Version, parse_version
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.proxystate import (
+    BoundListener,
+    ProxyState,
+    Refusal,
+    UdpStatus,
+    read_udp_status,
+)
+from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
+from kubectl_istio_udp.state.admin import ANSWER_SECONDS, Admin
+
+# istiod's names for the UDP listeners that it makes itself, for HTTP/3.
+_ISTIOD_UDP = "udp_"
+# istiod's names for its listeners: udp_0.0.0.0_8443, 0.0.0.0_8080, 10.0.0.1_80.
+_ISTIODS_NAME = re.compile(r"(udp_)?[0-9a-fA-F.:\[\]]+_\d+")
+# Envoy's own soft limit: that of a shell started beside it may differ.
+_FILE_LIMIT = (
+    "for p in /proc/[0-9]*; do "
+    '[ "$(cat $p/comm 2>/dev/null)" = envoy ] && grep "^Max open files" $p/limits; '
+    "done | head -n 1 | awk '{print $4}'"
+)
+# Of the largest number that the kernel writes there, 2**63 - 1.
+_MOST_DIGITS = 19
+_UNLIMITED = 2**30
+_PROC_NET = [f"/proc/net/{name}" for name in ("udp", "udp6", "snmp", "snmp6")]
+_EARLIER_SECONDS = 600
+
+
+def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
+    """The listeners of a gateway pod's Envoy.
+
+    Raises:
+        Forbidden: no permission to ask it.
+        ClusterError: it did not answer.
+    """
+    with Admin(api, namespace, pod) as admin:
+        return _listeners(admin, pod)
+
+
+def listeners_and_size(
+    api: Api, namespace: str, pod: str
+) -> tuple[tuple[BoundListener, ...], ProxySize | None]:
+    """The listeners of a gateway pod's Envoy, and its size, over one connection.
+
+    The size is None where its stats leave it out.
+
+    Raises:
+        Forbidden: no permission to ask it.
+        ClusterError: it did not answer.
+    """
+    with Admin(api, namespace, pod) as admin:
+        return _listeners(admin, pod), _size(admin)
+
+
+def _listeners(admin: Admin, pod: str) -> tuple[BoundListener, ...]:
+    return admin.read("listeners?format=json", partial(_bound, pod))
+
+
+def _bound(pod: str, answer: Any) -> tuple[BoundListener, ...]:
+    found = []
+    for status in answer.get("listener_statuses") or ():
+        address = (status.get("local_address") or {}).get("socket_address") or {}
+        if "port_value" in address:
+            name = status["name"]
+            protocol = "UDP" if name.startswith(_ISTIOD_UDP) else "TCP"
+            found.append(BoundListener(name, address["port_value"], protocol, pod))
+    return tuple(found)
+
+
+def _size(admin: Admin) -> ProxySize | None:
+    names = ("server.concurrency", "cluster_manager.active_clusters")
+    pattern = "|".join(name.replace(".", "[.]") for name in names)
+
+    def size(answer: Any) -> ProxySize | None:
+        found = {stat.get("name"): stat.get("value") for stat in answer.get("stats") or ()}
+        counts = [found[name] for name in names if found.get(name) is not None]
+        return ProxySize(*map(int, counts)) if len(counts) == len(names) else None
+
+    return admin.read(f"stats?format=json&filter=^({pattern})$", size)
+
+
+def with_protocols(
+    api: Api, namespace: str, pod: str, bound: Sequence[BoundListener], known: Set[str]
+) -> tuple[BoundListener, ...]:
+    """The listeners of a gateway pod's Envoy, with the protocols that they really have.
+
+    The short list of listeners does not say them. istiod's names do, and what EnvoyFilters add is
+    known; the configuration of any other one is read.
+
+    Args:
+        api, namespace, pod: where to ask.
+        bound: the listeners, as `listeners` found them.
+        known: the names of those that EnvoyFilters add.
+
+    Raises:
+        ClusterError: it did not answer.
+    """
+    odd = {b.name for b in bound if b.name not in known and not _ISTIODS_NAME.fullmatch(b.name)}
+    if not odd:
+        return tuple(bound)
+    names = quote("|".join(re.escape(name) for name in sorted(odd)), safe="")
+    path = f"config_dump?resource=dynamic_listeners&name_regex={names}"
+    with Admin(api, namespace, pod) as admin:
+        udp = admin.read(path, _udp_listeners)
+    return tuple(replace(b, protocol="UDP") if b.name in udp else b for b in bound)
+
+
+def _udp_listeners(dump: Any) -> frozenset[str]:
+    """The names of the UDP listeners in a dump of listeners."""
+    found = set()
+    for config in dump.get("configs") or ():
+        listener = (config.get("active_state") or {}).get("listener") or {}
+        socket = (listener.get("address") or {}).get("socket_address") or {}
+        if socket.get("protocol") == "UDP":
+            found.add(str(listener.get("name")))
+    return frozenset(found)
+
+
+def file_limit(api: Api, namespace: str, pod: str) -> int | None:
+    """How many files a gateway pod's Envoy may open; None where its image has no shell to ask.
+
+    Raises:
+        Forbidden: no permission to exec there.
+        ClusterError: exec failed.
+    """
+    command = ["sh", "-c", _FILE_LIMIT]
+    result = api.exec(namespace, pod, PROXY_CONTAINER, command, ANSWER_SECONDS)
+    word = result.stdout.strip()
+    if word == "unlimited":
+        return _UNLIMITED
+    return int(word) if word.isdecimal() and len(word) <= _MOST_DIGITS else None
+
+
+def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
+    """What a gateway pod's Envoy has under a prefix of names.
+
+    Args:
+        api: the cluster.
+        namespace, pod: the gateway pod.
+        prefix: what the names of the listeners and clusters begin with.
+
+    Raises:
+        Forbidden, ClusterError: it could not be asked.
+    """
+    pattern = f"{prefix}.*"
+    with Admin(api, namespace, pod) as admin:
+        found = admin.read(f"config_dump?name_regex={pattern}", _resources)
+        if not found["clusters"]:
+            return ProxyState(**found, hosts={})
+        hosts = admin.read(f"clusters?format=json&filter={pattern}", _hosts)
+    there = {name: hosts[name] for name in found["clusters"] if name in hosts}
+    return ProxyState(**found, hosts=there)
+
+
+def _hosts(answer: Any) -> dict[str, frozenset[str]]:
+    """The addresses of each cluster."""
+    return {status["name"]: _addresses(status) for status in answer.get("cluster_statuses") or ()}
+
+
+def _resources(dump: Any) -> dict[str, dict[str, Any]]:
+    """What a dump of the configuration has, as fields of ProxyState."""
+    names = ("listeners", "clusters", "refusals", "ports", "targets")
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for section in dump.get("configs") or ():
+        for entry in section.get("dynamic_listeners") or ():
+            active = (entry.get("active_state") or {}).get("listener")
+            if active:
+                found["listeners"][active["name"]] = _revision(active)
+                found["ports"][active["name"]] = _bound_port(active)
+                found["targets"][active["name"]] = _routed_to(active)
+            error = entry.get("error_state") or {}
+            failed = error.get("failed_configuration") or {}
+            name = entry.get("name") or failed.get("name")
+            if error and name:
+                found["refusals"][name] = Refusal(
+                    reason(error.get("details", "")), _revision(failed)
+                )
+        for entry in section.get("dynamic_active_clusters") or ():
+            found["clusters"][entry["cluster"]["name"]] = _revision(entry["cluster"])
+    return found
+
+
+def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus | None:
+    """The UDP sockets and counters of a pod; None where its image has no `cat` of Linux's files.
+
+    Raises:
+        Forbidden: no permission to exec there.
+        ClusterError: exec failed.
+    """
+    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], ANSWER_SECONDS)
+    # Without IPv6 some of the files are missing, and `cat` exits with 1.
+    if "local_address" not in result.stdout:
+        return None
+    # A tenant's image may have a `cat` of its own.
+    with suppress(ValueError, LookupError):
+        return read_udp_status(result.stdout)
+    return None
+
+
+def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[str]:
+    """The names of the HTTP routes that a pod's Envoy got by RDS for one response.
+
+    Args:
+        api: the cluster.
+        namespace, pod: the gateway pod.
+        object_name: the name of the response's objects, which a revision follows in the routes'.
+
+    Raises:
+        Forbidden, ClusterError: it could not be asked.
+    """
+    # `direct` is not to be taken for the beginning of `direct-more`.
+    own = re.compile(f"{re.escape(object_name)}-[0-9a-f]+")
+
+    def names(dump: Any) -> frozenset[str]:
+        return frozenset(
+            route["name"]
+            for entry in dump.get("configs") or ()
+            for host in (entry.get("route_config") or {}).get("virtual_hosts") or ()
+            for route in host.get("routes") or ()
+            if own.fullmatch(str(route.get("name", "")))
+        )
+
+    with Admin(api, namespace, pod) as admin:
+        return admin.read("config_dump?resource=dynamic_route_configs", names)
+
+
+def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
+    """The Istio version that a pod's proxy says of itself.
+
+    Raises:
+        Forbidden, ClusterError: it could not be asked.
+    """
+
+    def version(answer: Any) -> Version | None:
+        metadata = (answer.get("node") or {}).get("metadata") or {}
+        return parse_version(str(metadata.get("ISTIO_VERSION", "")))
+
+    with Admin(api, namespace, pod) as admin:
+        return admin.read("server_info", version)
+
+
+def refusals_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> dict[str, str]:
+    """Why Envoy rejected listeners or clusters lately, by their names, from its log.
+
+    Envoy's admin interface does not tell why it rejected a cluster, nor anything of an update that
+    it rejected as a whole (measured, Envoy 1.40).
+    """
+    return resource_rejections(_log(api, namespace, pod, since_seconds))
+
+
+def route_refusal_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> str | None:
+    """Why Envoy rejected a route configuration lately; None if it did not.
+
+    The log does not name the configuration. What Envoy had already written before, it does not
+    write because of what is new.
+    """
+    new = route_rejections(_log(api, namespace, pod, since_seconds))
+    if not new:
+        return None
+    before = route_rejections(_log(api, namespace, pod, since_seconds + _EARLIER_SECONDS))
+    return None if before.count(new[-1]) > new.count(new[-1]) else new[-1]
+
+
+def _log(api: Api, namespace: str, pod: str, since_seconds: int) -> str:
+    """A proxy's log; "" where it may not be read."""
+    try:
+        return api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
+    except ClusterError:
+        return ""
+
+
+def _revision(resource: Mapping[str, Any]) -> str:
+    marks = (resource.get("metadata") or {}).get("filter_metadata") or {}
+    return str((marks.get(MANAGER) or {}).get("revision", ""))
+
+
+def _bound_port(listener: Mapping[str, Any]) -> int:
+    """The port that a listener binds; 0 where it binds none."""
+    address = (listener.get("address") or {}).get("socket_address") or {}
+    return int(address.get("port_value", 0))
+
+
+def _routed_to(listener: Mapping[str, Any]) -> str:
+    """The cluster that a UDP listener of an exposure sends to; "" where it names none."""
+    for each in listener.get("listener_filters") or ():
+        config = each.get("typed_config") or {}
+        action = ((config.get("matcher") or {}).get("on_no_match") or {}).get("action") or {}
+        cluster = (action.get("typed_config") or {}).get("cluster") or config.get("cluster")
+        if cluster:
+            return str(cluster)
+    return ""
+
+
+def _addresses(status: Mapping[str, Any]) -> frozenset[str]:
+    sockets = [
+        (host.get("address") or {}).get("socket_address") or {}
+        for host in status.get("host_statuses") or ()
+    ]
+    return frozenset(f"{s['address']}:{s['port_value']}" for s in sockets if "port_value" in s)

@@ -1,0 +1,56 @@
+"""What the Envoys of a gateway have of an exposure, response or access log, as table rows."""
+
+from __future__ import annotations
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, GatewayRef
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.pods import ready_pods
+
+
+def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
+    """What each ready gateway pod's Envoy has of a thing.
+
+    Four columns: the pod, what it has, how many sessions are open of how many there may be, and
+    the cluster's hosts.
+
+    Nothing for what is not at a gateway. A pod that cannot be asked says why.
+    """
+    spec = existing.spec
+    gateway: GatewayRef | None = getattr(spec, "gateway", None)
+    if spec is None or gateway is None:
+        return []
+    if isinstance(spec, ExposureSpec) and existing.object("EnvoyFilter") is None:
+        # Nothing in the gateway's namespace names this gateway: no command is run in pods that
+        # only a tenant's ServiceEntry names.
+        return []
+    rows = []
+    for pod in ready_pods(api, gateway.namespace, gateway.selector):
+        try:
+            if isinstance(spec, ExposureSpec):
+                prefix = f"{spec.object_name}-"
+                state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
+                udp = proxies.udp_status(api, gateway.namespace, pod.name, PROXY_CONTAINER)
+                for port in spec.ports:
+                    name = spec.proxy_name(port)
+                    has = [
+                        f"{kind} {name}" if name in there else f"no {kind} {name}"
+                        for kind, there in (
+                            ("listener", state.listeners),
+                            ("cluster", state.clusters),
+                        )
+                    ]
+                    hosts = state.hosts.get(name, frozenset())
+                    used = udp.connected_to(hosts) if udp else "?"
+                    sessions = f"{used} of {spec.options.max_sessions}"
+                    rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
+            else:
+                routes = proxies.routes(api, gateway.namespace, pod.name, spec.object_name)
+                has = [f"route {route}" for route in sorted(routes)]
+                rows.append([pod.name, ", ".join(has) or "no route", "", ""])
+        except ClusterError as error:
+            rows.append([pod.name, error.message, "", ""])
+    return rows

@@ -1,0 +1,118 @@
+"""Reading the state that `direct response` decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.mesh import Version
+from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.model.routing import Rival, servers_from
+from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.plan.response import ResponseRequest, ResponseSnapshot
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.existing import list_existing
+from kubectl_istio_udp.state.gateways import GatewayChoice, find_gateway
+from kubectl_istio_udp.state.mesh import read_mesh
+from kubectl_istio_udp.state.ownership import readable
+
+
+def read_response_snapshot(
+    api: Api, request: ResponseRequest, choice: GatewayChoice
+) -> ResponseSnapshot:
+    """Read everything that decides about a response.
+
+    Args:
+        api: the cluster.
+        request: what is to be answered.
+        choice: at which gateway; not looked at inside the mesh.
+
+    Raises:
+        NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
+    """
+    spaces = sorted(filter(None, {request.namespace, choice.namespace}))
+    mesh, gateway, services, virtual_services, gateways, existing = in_parallel(
+        [
+            lambda: read_mesh(api),
+            lambda: None if request.mesh else find_gateway(api, choice),
+            lambda: _services(api, request) if request.mesh else (),
+            lambda: _everywhere(api, "VirtualService", spaces),
+            lambda: [] if request.mesh else _everywhere(api, "Gateway", spaces),
+            lambda: list_existing(api, request.namespace, (Kind.RESPONSE,)),
+        ]
+    )
+    own_name = names.object_name(request.namespace, request.response_name, Kind.RESPONSE)
+    proxies_space = gateway.ref.namespace if gateway else mesh.root_namespace
+    calls: list[Callable[[], Any]] = [
+        lambda: api.find("EnvoyFilter", proxies_space, own_name),
+        lambda: _proxy_version(api, gateway) if gateway else None,
+    ]
+    envoy_filter, version = in_parallel(calls)
+    mine = [o for e in existing if e.name == request.response_name for o in e.objects]
+    same_named = [
+        manifest
+        for manifest in (*virtual_services, *gateways, *([envoy_filter] if envoy_filter else ()))
+        if manifest["metadata"]["name"] == own_name
+        and manifest["metadata"]["namespace"]
+        == (request.namespace if manifest["kind"] == "VirtualService" else proxies_space)
+    ]
+    own_keys = {_key(manifest) for manifest in mine}
+    return ResponseSnapshot(
+        mesh=mesh,
+        gateway=gateway,
+        proxies=version,
+        servers=servers_from(gateways, gateway) if gateway else (),
+        rivals=tuple(
+            Rival.from_object(manifest)
+            for manifest in virtual_services
+            if _key(manifest) not in own_keys
+        ),
+        services=services,
+        present=next((spec for o in mine if (spec := readable(o, ResponseSpec))), None),
+        objects=(*mine, *(m for m in same_named if _key(m) not in own_keys)),
+    )
+
+
+def _key(manifest: Any) -> tuple[str, str, str]:
+    metadata = manifest["metadata"]
+    return (manifest["kind"], metadata["namespace"], metadata["name"])
+
+
+def _everywhere(api: Api, kind: str, spaces: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of all namespaces; of these where no others may be listed."""
+    try:
+        return api.list(kind)
+    except Forbidden:
+        lists = for_each(lambda namespace: api.list(kind, namespace), spaces)
+        return [manifest for found in lists for manifest in found]
+
+
+def _services(api: Api, request: ResponseRequest) -> tuple[Service, ...]:
+    """The Services there are of hosts like `ratings.prod.svc.cluster.local`."""
+    found = for_each(lambda host: _service(api, host.split(".")), request.answer.hosts)
+    return tuple(Service.from_object(service) for service in found if service)
+
+
+def _service(api: Api, labels: Sequence[str]) -> dict[str, Any] | None:
+    if len(labels) > 2 and labels[2] == "svc":
+        try:
+            return api.find("Service", labels[1], labels[0])
+        except (Forbidden, NotFound):
+            return None
+    return None
+
+
+def _proxy_version(api: Api, gateway: Gateway) -> Version | None:
+    """The oldest version among the gateway's pods; where no image tag tells, one is asked."""
+    if gateway.istio or not gateway.ready_pods:
+        return gateway.istio
+    try:
+        return proxies.istio_version(api, gateway.ref.namespace, gateway.ready_pods[0].name)
+    except ClusterError:
+        return None

@@ -1,0 +1,308 @@
+"""Reading the state that `expose` decides on, in two rounds of parallel requests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.endpointrules import (
+    API_SERVER_SERVICE,
+    EndpointRules,
+    api_server_addresses,
+)
+from kubectl_istio_udp.model.entries import EntrySummary
+from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
+from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
+from kubectl_istio_udp.model.gateway import Gateway, selects
+from kubectl_istio_udp.model.memory import ProxySize
+from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.proxystate import BoundListener
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.service import Pod, Service, workload_labels
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.gateways import (
+    GatewayChoice,
+    gateway_among,
+    gateway_pods,
+    gateway_secret,
+)
+from kubectl_istio_udp.state.mesh import read_mesh
+from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
+from kubectl_istio_udp.state.ownership import Existing, readable
+from kubectl_istio_udp.state.reservations import Reservation
+from kubectl_istio_udp.state.services import read_service_objects, service_entries, service_slices
+
+
+def read_snapshot(
+    api: Api,
+    request: ExposeRequest,
+    choice: GatewayChoice,
+    existing: Existing,
+    *,
+    need_proxy: bool,
+) -> Snapshot:
+    """Read everything that decides about an exposure.
+
+    Args:
+        api: the cluster.
+        request: what is to be exposed.
+        choice: at which gateway.
+        existing: the exposure as it is; one without objects where there is none.
+        need_proxy: whether it is an error that no gateway pod's Envoy may be asked.
+
+    Raises:
+        NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
+    """
+    namespace, name = request.namespace, request.service
+    service_object, slices, pods_of_gateways, mesh = in_parallel(
+        [
+            lambda: _service(api, namespace, name),
+            lambda: service_slices(api, namespace, name),
+            lambda: gateway_pods(api, choice),
+            # Before the gateway is known, for nearly every one has this control plane.
+            lambda: read_mesh(api),
+        ]
+    )
+    service = Service.from_object(service_object)
+    gateway = gateway_among(api, pods_of_gateways, choice)
+    if gateway.control_plane != mesh.control_plane:
+        mesh = read_mesh(api, gateway.control_plane)
+    before = existing.held
+    gateway = gateway.kept(before.gateway if before else None)
+    key = (namespace, request.exposure_name)
+    own_name = names.object_name(*key)
+    selector = selector_of(service.selector)
+    calls: list[Callable[[], Any]] = [
+        lambda: _envoy_filters(api, gateway, mesh),
+        lambda: api.list("Pod", namespace, selector) if selector else [],
+        lambda: service_entries(api, [namespace, gateway.ref.namespace]),
+        lambda: api.find("Service", gateway.ref.namespace, own_name),
+        lambda: _ask_proxy(api, gateway, need_proxy),
+        lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
+        lambda: _api_server(api),
+        lambda: _workload_entries(api, service),
+    ]
+    filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
+    bound, file_limit, size = proxy
+    own_filter = _own_filter(filters, gateway, own_name)
+    occupancy = Occupancy(map(GatewayFilter.of, filters))
+    claims = occupancy.claims_at(gateway, mesh)
+    bound = _protocols(api, gateway, bound, claims, needed=need_proxy)
+    return Snapshot(
+        service=service,
+        slices=slices,
+        pods=tuple(Pod.from_object(pod) for pod in pods),
+        gateway=gateway,
+        mesh=mesh,
+        namespaces=labels,
+        claims=claims,
+        bound=bound,
+        file_limit=file_limit,
+        size=size,
+        others=occupancy.usage(gateway, mesh.root_namespace, key),
+        objects=tuple(
+            manifest
+            for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
+            if manifest
+        ),
+        # Where we may not look everywhere, the one in the gateway's own namespace is known.
+        exposures=(before,)
+        if before
+        else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
+        before=before,
+        entries=tuple(EntrySummary.from_object(entry) for entry in entries),
+        rules=EndpointRules(api_server=api_server),
+        workload_entries=workloads,
+        secret=gateway_secret(gateway),
+    )
+
+
+def _under_our_names(
+    entries: Iterable[dict[str, Any]], gateway: Gateway, request: ExposeRequest
+) -> list[dict[str, Any]]:
+    """The ServiceEntries that have, where we would have one, a name that we would give it."""
+    places = (request.namespace, gateway.ref.namespace)
+    return [
+        entry
+        for entry in entries
+        if entry["metadata"]["namespace"] in places
+        and names.is_object_name(
+            entry["metadata"]["name"], request.namespace, request.exposure_name
+        )
+    ]
+
+
+def _api_server(api: Api) -> frozenset[str]:
+    """The addresses of the API server, its Service's too; none where they may not be read."""
+    try:
+        service, slices = read_service_objects(api, *API_SERVER_SERVICE)
+    except (Forbidden, NotFound):
+        return frozenset()
+    return api_server_addresses(service, slices)
+
+
+def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:
+    """The names of the WorkloadEntries that a Service's selector selects.
+
+    None where they may not be read, or where this Istio has none.
+    """
+    if not service.selector:
+        return ()
+    try:
+        found = api.list("WorkloadEntry", service.namespace)
+    except (Forbidden, NotInstalled):
+        return ()
+    return tuple(
+        entry["metadata"]["name"]
+        for entry in found
+        if selects(service.selector, workload_labels(entry))
+    )
+
+
+def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reservation) -> Snapshot:
+    """The same snapshot with what the gateway's EnvoyFilters are now.
+
+    Args:
+        api: the cluster.
+        snapshot: as it was read before.
+        key: the exposure's (namespace, name).
+        mine: its reservation: later ones do not count.
+    """
+    gateway, mesh = snapshot.gateway, snapshot.mesh
+    filters = _envoy_filters(api, gateway, mesh)
+    occupancy = Occupancy(map(GatewayFilter.of, filters), mine)
+    rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
+    own_filter = _own_filter(filters, gateway, names.object_name(*key))
+    return replace(
+        snapshot,
+        claims=occupancy.claims_at(gateway, mesh),
+        others=occupancy.usage(gateway, mesh.root_namespace, key),
+        objects=(*own_filter, *rest),
+    )
+
+
+def _own_filter(
+    filters: Sequence[dict[str, Any]], gateway: Gateway, name: str
+) -> list[dict[str, Any]]:
+    place = (gateway.ref.namespace, name)
+    return [f for f in filters if (f["metadata"]["namespace"], f["metadata"]["name"]) == place]
+
+
+def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
+    """The Service's manifest; where it is missing for want of its namespace, the error says so."""
+    try:
+        return api.get("Service", namespace, name)
+    except NotFound as error:
+        with contextlib.suppress(Forbidden):
+            if api.find("Namespace", None, namespace) is None:
+                raise NotFound(
+                    f"namespace {namespace} not found",
+                    hints=["list namespaces: kubectl get namespaces"],
+                ) from error
+        raise
+
+
+def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
+    """The addresses (`10.0.0.1:53`) that each of an exposure's clusters should have by now.
+
+    What is written down (static, endpoints) is what was written; what istiod finds is read anew.
+    """
+    spec = exposure.spec
+    if spec.discovery is Discovery.SELECTOR:
+        slices = service_slices(api, spec.namespace, spec.service)
+        found = api.find("Service", spec.namespace, spec.service)
+        service = Service.from_object(found) if found else None
+        endpoints = exposed_endpoints(spec, service, slices, exposure.families)
+        exposure = replace(exposure, endpoints=endpoints)
+    return {
+        spec.proxy_name(port): frozenset(
+            f"{endpoint.address}:{endpoint.port}" for endpoint in exposure.ready_endpoints(port)
+        )
+        for port in spec.ports
+    }
+
+
+def _envoy_filters(api: Api, gateway: Gateway, mesh: Mesh) -> list[dict[str, Any]]:
+    """The EnvoyFilters that may be for a gateway."""
+    if mesh.assumed:
+        # Any namespace may be the root namespace.
+        with contextlib.suppress(Forbidden):
+            return api.list("EnvoyFilter")
+    namespaces = sorted({gateway.ref.namespace, mesh.root_namespace})
+    lists = for_each(lambda namespace: api.list("EnvoyFilter", namespace), namespaces)
+    return [found for each in lists for found in each]
+
+
+def _labels(api: Api, namespaces: Set[str], mesh: Mesh) -> dict[str, Mapping[str, str]]:
+    """The labels of namespaces, where istiod reads only those with certain ones."""
+    if not mesh.discovery_selectors:
+        return {}
+
+    def labels(name: str) -> Mapping[str, str] | None:
+        with contextlib.suppress(Forbidden, NotFound):
+            return api.get("Namespace", None, name)["metadata"].get("labels") or {}
+        return None
+
+    names_ = sorted(namespaces)
+    found = for_each(labels, names_)
+    return {name: read for name, read in zip(names_, found, strict=True) if read is not None}
+
+
+def _protocols(
+    api: Api,
+    gateway: Gateway,
+    bound: tuple[BoundListener, ...] | None,
+    claims: Sequence[Claims],
+    *,
+    needed: bool,
+) -> tuple[BoundListener, ...] | None:
+    """The live listeners with their protocols, those of EnvoyFilters left as they are."""
+    if not bound:
+        return bound
+    known = {name for claim in claims for name in claim.listeners}
+    try:
+        return proxies.with_protocols(api, gateway.ref.namespace, bound[0].pod, bound, known)
+    except ClusterError:
+        if needed:
+            raise
+        return bound
+
+
+def _ask_proxy(
+    api: Api, gateway: Gateway, needed: bool
+) -> tuple[tuple[BoundListener, ...] | None, int | None, ProxySize | None]:
+    """Listeners and size of one ready gateway pod's Envoy, and the smallest file limit of all.
+
+    None for what is unknown. Limits differ where nodes do; the pods' listeners and sizes do not.
+    """
+    if not gateway.ready_pods:
+        return None, None, None
+    namespace = gateway.ref.namespace
+    first, *others = [pod.name for pod in gateway.ready_pods]
+
+    def known(question: tuple[Callable[[Api, str, str], Any], str]) -> Any:
+        ask, pod = question
+        try:
+            return ask(api, namespace, pod)
+        except ClusterError as error:
+            # Who may port-forward but not exec gets a warning about the file limit instead (U204).
+            unknown = ask is proxies.file_limit and isinstance(error, Forbidden)
+            if needed and pod == first and not unknown:
+                error.hints += ("or do not wait for the gateway: --no-wait",)
+                raise
+            # Each by itself: an Envoy whose admin interface is silent still has a file limit.
+            return None
+
+    asked: list[tuple[Callable[[Api, str, str], Any], str]]
+    asked = [(proxies.listeners_and_size, first), (proxies.file_limit, first)]
+    asked += [(proxies.file_limit, pod) for pod in others]
+    admin, *limits = for_each(known, asked)
+    bound, size = admin or (None, None)
+    return bound, min((limit for limit in limits if limit is not None), default=None), size

@@ -1,0 +1,350 @@
+"""How exposures, responses and access logs do: conditions, address, endpoints, age."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
+from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden
+from kubectl_istio_udp.model.exposure import (
+    Discovery,
+    ExposureSpec,
+    GatewayServiceMode,
+    exposed_endpoints,
+)
+from kubectl_istio_udp.model.gateway import (
+    Gateway,
+    GatewayPod,
+    GatewayRef,
+    is_gateway_pod,
+)
+from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
+from kubectl_istio_udp.state.addresses import Addresses, client_addresses
+from kubectl_istio_udp.state.mesh import read_mesh
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.services import service_slices
+
+BY_COMMAND, BY_ANNOTATION = "command-line", "annotation"
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a list shows of an exposure, response or access log beside its spec.
+
+    Attributes:
+        age: time since its oldest object was made, as kubectl writes it.
+        conditions: how it does, Ready first.
+        address: where clients reach an exposure, "" where that is not known (yet).
+        ready: ready endpoints of all there are, `2/3`; "" where the gateway resolves a name.
+        owner: who manages it: `command-line`, or `annotation` (a Service's, by the controller).
+    """
+
+    age: str
+    conditions: tuple[Condition, ...]
+    address: str = ""
+    ready: str = ""
+    owner: str = BY_COMMAND
+
+    @property
+    def state(self) -> str:
+        """The reasons of what fails, `NoEndpoints,NoAddress`; `ok` where nothing does."""
+        return summary(self.conditions)
+
+
+@dataclass(frozen=True)
+class _AtGateway:
+    """What decides about everything at one gateway.
+
+    Attributes:
+        ready: the names of its ready pods; None where they may not be listed.
+        claims: what the EnvoyFilters that reach it add to it.
+        listeners: the listeners of each ready pod's Envoy by the pod's name; None where nobody
+            asked.
+        problem: why an Envoy could not be asked.
+    """
+
+    ready: tuple[str, ...] | None = None
+    claims: tuple[Claims, ...] = ()
+    listeners: Mapping[str, frozenset[str]] | None = None
+    problem: str = ""
+
+
+_Gateway = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False) -> list[Status]:
+    """The status of each exposure, response and access log, read in parallel.
+
+    Args:
+        api: the cluster.
+        found: of what.
+        ask_envoy: whether each gateway pod's Envoy is asked for its listeners. Else
+            that a gateway runs is all that is known of it.
+    """
+    gateways: dict[_Gateway, GatewayRef] = {}
+    for existing in found:
+        gateway = _gateway_of(existing)
+        if gateway is not None:
+            gateways[_key(gateway)] = gateway
+    read, services, mesh = in_parallel(
+        [
+            lambda: for_each(lambda ref: _read_gateway(api, ref), gateways.values()),
+            lambda: for_each(lambda existing: _read_service(api, existing.exposure), found),
+            # Before a gateway's pods are known, for nearly all have this control plane.
+            lambda: read_mesh(api) if gateways else Mesh(),
+        ]
+    )
+    facts = for_each(
+        lambda each: _at_gateway(api, each[0], each[1], mesh, ask_envoy),
+        zip(gateways.values(), read, strict=True),
+    )
+    known = dict(zip(gateways, facts, strict=True))
+    statuses = []
+    for existing, service in zip(found, services, strict=True):
+        gateway = _gateway_of(existing)
+        statuses.append(_status(existing, known[_key(gateway)] if gateway else None, service))
+    return statuses
+
+
+def _gateway_of(existing: Existing) -> GatewayRef | None:
+    gateway: GatewayRef | None = getattr(existing.spec, "gateway", None)
+    return gateway
+
+
+def _key(gateway: GatewayRef) -> _Gateway:
+    return (gateway.namespace, tuple(sorted(gateway.selector.items())))
+
+
+_ReadGateway = tuple[tuple[GatewayPod, ...] | None, list[dict[str, Any]]]
+
+
+def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
+    """A gateway's pods (None where they may not be listed), its namespace's EnvoyFilters."""
+    pods, filters = in_parallel(
+        [lambda: _pods(api, ref), lambda: _envoy_filters(api, ref.namespace)]
+    )
+    return pods, filters
+
+
+def _at_gateway(
+    api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, ask_envoy: bool
+) -> _AtGateway:
+    """What decides at a gateway, from what was read; `mesh` is that of the usual control plane."""
+    pods, filters = read
+    if pods is None:
+        return _AtGateway()
+    gateway = Gateway(ref, pods)
+    if gateway.control_plane != mesh.control_plane:
+        mesh = read_mesh(api, gateway.control_plane)
+    if mesh.root_namespace != ref.namespace:
+        filters = [*filters, *_envoy_filters(api, mesh.root_namespace)]
+    ready = tuple(sorted(pod.name for pod in pods if pod.ready))
+    claims = tuple(
+        claims
+        for manifest in filters
+        for claims in claims_at(manifest, gateway, mesh)
+        if not claims.doubt
+    )
+    if not ask_envoy:
+        return _AtGateway(ready, claims)
+    # `get` without -o wide does not ask, and need not import what reads Envoy's answers.
+    from kubectl_istio_udp.state import proxies
+
+    try:
+        bound = for_each(lambda pod: proxies.listeners(api, ref.namespace, pod), ready)
+    except ClusterError as error:
+        return _AtGateway(ready, claims, problem=error.message)
+    names = [frozenset(listener.name for listener in each) for each in bound]
+    return _AtGateway(ready, claims, dict(zip(ready, names, strict=True)))
+
+
+def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
+    """The pods of a gateway; None where they may not be listed."""
+    try:
+        pods = api.list("Pod", ref.namespace, selector_of(ref.selector))
+    except Forbidden:
+        return None
+    return tuple(GatewayPod.from_object(pod) for pod in pods if is_gateway_pod(pod))
+
+
+def _envoy_filters(api: Api, namespace: str) -> list[dict[str, Any]]:
+    """The EnvoyFilters of a namespace; none where they may not be read."""
+    with suppress(Forbidden):
+        return api.list("EnvoyFilter", namespace)
+    return []
+
+
+_ReadService = tuple[Addresses, tuple[EndpointSlice, ...], Mapping[str, Any] | None]
+
+
+def _read_service(api: Api, spec: ExposureSpec | None) -> _ReadService | None:
+    """The addresses of an exposure, its Service's EndpointSlices and the Service itself.
+
+    None where there is no exposure, or it cannot be read.
+    """
+    if spec is None:
+        return None
+    addresses, slices, service = in_parallel(
+        [
+            lambda: client_addresses(api, spec),
+            lambda: service_slices(api, spec.namespace, spec.service),
+            lambda: api.find("Service", spec.namespace, spec.service),
+        ]
+    )
+    return addresses, slices, service
+
+
+def _status(
+    existing: Existing, gateway: _AtGateway | None, read_service: _ReadService | None
+) -> Status:
+    made = age(min(o["metadata"]["creationTimestamp"] for o in existing.objects))
+    owner = BY_ANNOTATION if existing.source else BY_COMMAND
+    if existing.spec is None:
+        unreadable = Condition.fails(ConditionType.ACCEPTED, "Unreadable", existing.problem)
+        return Status(made, with_ready([unreadable]), owner=owner)
+    accepted, programmed = _accepted(existing, gateway), _programmed(existing, gateway)
+    at_gateway = [accepted, *([programmed] if programmed else [])]
+    spec = existing.exposure
+    if spec is None or read_service is None:
+        return Status(made, with_ready(at_gateway), owner=owner)
+    addresses, slices, service = read_service
+    endpoints = _endpoints(spec, Service.from_object(service) if service else None, slices)
+    conditions = [accepted, _resolved(spec, service, endpoints)]
+    conditions += [programmed] if programmed else []
+    conditions.append(_addressed(spec, addresses))
+    ready = f"{endpoints[0]}/{endpoints[1]}" if endpoints else ""
+    return Status(made, with_ready(conditions), _shown(addresses, spec), ready, owner)
+
+
+def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
+    """Whether its objects are complete, and alone with what they claim."""
+    if existing.missing:
+        return Condition.fails(
+            ConditionType.ACCEPTED,
+            f"Missing{existing.missing[0].partition(' ')[0]}",
+            f"{', '.join(existing.missing)} does not exist; run the command that created this "
+            f"{existing.kind.words} again",
+        )
+    envoy_filter = existing.object("EnvoyFilter")
+    if envoy_filter is not None and gateway is not None:
+        mine = Claims.from_object(envoy_filter)
+        for other in gateway.claims:
+            if other.owner == mine.owner:
+                continue
+            ports = other.udp_ports & mine.udp_ports
+            same = (other.listeners & mine.listeners) | (other.clusters & mine.clusters)
+            if ports or same:
+                what = f"port {min(ports)}/UDP" if ports else min(same)
+                return Condition.fails(
+                    ConditionType.ACCEPTED,
+                    "Conflict",
+                    f"EnvoyFilter {other.owner} adds {what} to the same gateway; Envoy rejects "
+                    "one of the two, and new gateway pods may not become ready",
+                )
+    return Condition.holds(ConditionType.ACCEPTED)
+
+
+def _resolved(
+    spec: ExposureSpec, service: Mapping[str, Any] | None, endpoints: tuple[int, int] | None
+) -> Condition:
+    """Whether the Service exists and has ready endpoints."""
+    name = f"Service {spec.namespace}/{spec.service}"
+    if service is None:
+        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", f"{name} does not exist")
+    if endpoints is not None and not endpoints[0]:
+        return Condition.fails(
+            ConditionType.RESOLVED_REFS,
+            "NoEndpoints",
+            f"{name} has no ready endpoints ({endpoints[1]} not ready); clients get no answer",
+        )
+    return Condition.holds(ConditionType.RESOLVED_REFS)
+
+
+def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | None:
+    """Whether the gateway has it; None for what is not at a gateway."""
+    ref, type_ = _gateway_of(existing), ConditionType.PROGRAMMED
+    if ref is None or gateway is None:
+        return None
+    spec, envoy_filter = existing.exposure, existing.object("EnvoyFilter")
+    wanted: set[str] = {spec.proxy_name(port) for port in spec.ports} if spec else set()
+    written = Claims.from_object(envoy_filter).listeners if envoy_filter else frozenset()
+    if envoy_filter and wanted - written:
+        return Condition.fails(
+            type_,
+            "NotProgrammed",
+            f"the EnvoyFilter in {ref.namespace} has no listener {min(wanted - written)}; a delete "
+            "may have been interrupted. Run delete or expose again",
+        )
+    if gateway.ready is None:
+        return Condition.unknown(type_, f"no permission to list the pods of gateway {ref}")
+    if not gateway.ready:
+        return Condition.fails(type_, "NotProgrammed", f"gateway {ref} has no ready pod")
+    if gateway.problem:
+        return Condition.unknown(type_, gateway.problem)
+    for pod, listeners in (gateway.listeners or {}).items():
+        if wanted - listeners:
+            return Condition.fails(
+                type_,
+                "NotProgrammed",
+                f"the Envoy of gateway pod {ref.namespace}/{pod} has no listener "
+                f"{min(wanted - listeners)}",
+            )
+    return Condition.holds(type_)
+
+
+def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
+    """Whether clients have an address to send to."""
+    type_, mode = ConditionType.ADDRESSED, spec.options.gateway_service
+    if addresses.pending:
+        return Condition.fails(type_, "NoAddress", addresses.pending)
+    if mode is GatewayServiceMode.NONE:
+        if addresses.pods:
+            return Condition.holds(type_)
+        return Condition.fails(type_, "NoAddress", f"gateway {spec.gateway} has no pod")
+    if not addresses.service:
+        where = f"no Service of gateway {spec.gateway} has the port"
+        return Condition.fails(type_, "NoAddress", f"{where}; expose again to add it")
+    return Condition.holds(type_)
+
+
+def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
+    if not addresses.service and spec.options.gateway_service is not GatewayServiceMode.NONE:
+        return "<none>"
+    if addresses.pending:
+        return "<pending>"
+    first = addresses.of(spec.ports[:1])
+    return first[0].rpartition(":")[0] if first else ""
+
+
+def _endpoints(
+    spec: ExposureSpec, service: Service | None, slices: tuple[EndpointSlice, ...]
+) -> tuple[int, int] | None:
+    """Ready endpoints and all of them; None where the gateway resolves a name.
+
+    Counted by address: an endpoint is ready for all ports of a Service or for none.
+    """
+    if spec.discovery is Discovery.DNS:
+        return None
+    found = exposed_endpoints(spec, service, slices, (IPV4, IPV6))
+    endpoints = {e.address: e for each in found.values() for e in each}
+    return sum(endpoint.ready for endpoint in endpoints.values()), len(endpoints)
+
+
+def age(timestamp: str, now: datetime | None = None) -> str:
+    """The time since an API timestamp, in its largest unit: `12s`, `5m`, `3h`, `9d`."""
+    made = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    seconds = max(0, int(((now or datetime.now(timezone.utc)) - made).total_seconds()))
+    for size, unit in _UNITS:
+        # kubectl changes to the larger unit at two of them.
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

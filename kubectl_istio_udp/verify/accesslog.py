@@ -1,0 +1,221 @@
+"""`verify` of an access log: hold a connection open, and time the lines that it makes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gateway import selects
+from kubectl_istio_udp.model.reach import Proxy
+from kubectl_istio_udp.output.printing import Progress, note
+from kubectl_istio_udp.render.samples import one_run_echo
+from kubectl_istio_udp.state.mesh import read_mesh
+from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify.connection import (
+    Target,
+    client,
+    echo_target,
+    held,
+    proxy_log,
+    service_target,
+)
+from kubectl_istio_udp.verify.loglines import Line, interval, lines_of
+from kubectl_istio_udp.verify.toolpod import ToolPod
+
+_LINES = 4
+_LEAST_LINES_SECONDS = 3.0
+# Proxies write their log out once a second, and the kubelet takes it from there.
+_LATE_SECONDS = 4.0
+_POLL_SECONDS = 0.5
+_LONG_SECONDS = 60.0
+_TOLERANCE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """One proxy that sees the connection.
+
+    Attributes:
+        name: client or server.
+        proxy: whose log.
+        client: the client's address.
+        server: the `address:port` that it connects to, as this proxy sees it.
+        expected: whether it is in reach, so that lines must appear; else none may.
+    """
+
+    name: str
+    proxy: Proxy
+    client: str
+    server: str
+    expected: bool
+
+
+def verify_access_log(
+    api: Api,
+    pod: ToolPod,
+    spec: AccessLogSpec,
+    to: str | None,
+    asked: probing.Asked,
+) -> probing.Proof:
+    """Hold a TCP connection open and time its lines, at the client's proxy and the server's.
+
+    Lasts about four intervals, or three seconds where they are shorter; ends by itself.
+
+    Raises:
+        UsageError: nothing says what to connect to.
+        NotFound, ClusterError, WaitTimeout, Unreachable, Forbidden: it could not be tried.
+    """
+    progress = Progress()
+    mesh = read_mesh(api)
+    address, proxy = client(api, pod)
+    everywhere = spec.namespace == mesh.root_namespace
+    with _target(api, pod, spec, to, asked, progress) as target:
+        sides = _sides(spec, everywhere, address, proxy, target)
+        if not any(side.expected for side in sides):
+            return probing.Proof(
+                False,
+                f"the access log applies neither to {pod} nor to the server, so no line would "
+                "appear; connect to a Service whose pods it applies to: --to SERVICE[:PORT]",
+            )
+        wanted = max(_LINES, math.ceil(_LEAST_LINES_SECONDS / spec.every.seconds))
+        seconds = spec.every.seconds * wanted + _LATE_SECONDS
+        if seconds > _LONG_SECONDS:
+            note(f"this takes {seconds:g}s: {wanted} lines, one every {spec.every}")
+        progress(f"holding a connection to {target.address}:{target.port} for {seconds:g}s")
+        begun = time.monotonic()
+        found: dict[_Side, tuple[Line, ...]] = {side: () for side in sides}
+        with held(api, pod, target, seconds) as connection:
+            while not connection.ended.is_set():
+                since = math.ceil(time.monotonic() - begun) + 1
+                found = {s: _lines(proxy_log(api, s.proxy, since), s) for s in sides}
+                if _enough(found, wanted):
+                    break
+                if time.monotonic() - begun > seconds:
+                    break
+                connection.ended.wait(_POLL_SECONDS)
+        if connection.problem:
+            raise connection.problem
+    progress.clear()
+    return _judge(spec, found, ended_early=time.monotonic() - begun < spec.every.seconds)
+
+
+def _enough(found: Mapping[_Side, tuple[Line, ...]], wanted: int) -> bool:
+    """Whether each side in reach has its lines; of several servers one has the connection."""
+    expected = {side.name for side in found if side.expected}
+    having = {side.name for side, lines in found.items() if side.expected and len(lines) >= wanted}
+    return expected == having
+
+
+def _lines(log: str, side: _Side) -> tuple[Line, ...]:
+
+    return lines_of(log, side.client, side.server)
+
+
+@contextmanager
+def _target(
+    api: Api,
+    pod: ToolPod,
+    spec: AccessLogSpec,
+    to: str | None,
+    asked: probing.Asked,
+    progress: Any,
+) -> Iterator[Target]:
+
+    home = pod.namespace if spec.reach is Reach.MESH else spec.namespace
+    if to:
+        namespace, _, service = to.rpartition("/")
+        yield service_target(api, namespace or home, service)
+        return
+    if spec.selector:
+        # An echo server with the labels that Services and ReplicaSets look for would get their
+        # traffic, or be adopted.
+        raise UsageError(
+            f"{spec.kind.value}/{spec.name} applies only to pods with certain labels, which an "
+            "echo server for this run must not have",
+            hints=["name a Service whose pods have them: --to [NAMESPACE/]SERVICE[:PORT]"],
+        )
+    manifests = one_run_echo(home, asked.tool_image)
+    progress(f"starting pod {manifests[0]['metadata']['name']}")
+    with echo_target(api, manifests) as target:
+        yield target
+
+
+def _sides(
+    spec: AccessLogSpec, everywhere: bool, address: str, proxy: Proxy | None, target: Target
+) -> list[_Side]:
+
+    def reached(candidate: Proxy, direction: Direction) -> bool:
+        near = everywhere or candidate.namespace == spec.namespace
+        way = spec.direction in (Direction.ANY, direction)
+        return near and way and selects(spec.selector, candidate.labels)
+
+    sides = []
+    if proxy:
+        to = f"{target.address}:{target.port}"
+        sides.append(_Side("client", proxy, address, to, reached(proxy, Direction.OUTBOUND)))
+    for server, port in target.servers:
+        if server in target.proxies:
+            theirs = target.proxies[server]
+            reaches = reached(theirs, Direction.INBOUND)
+            sides.append(_Side("server", theirs, address, f"{server}:{port}", reaches))
+    return sides
+
+
+def _judge(
+    spec: AccessLogSpec,
+    found: dict[_Side, tuple[Line, ...]],
+    *,
+    ended_early: bool,
+) -> probing.Proof:
+
+    headers = ("side", "proxy", "in reach", "lines", "interval", "last line")
+    rows: list[Sequence[object]] = []
+    data = []
+    wrong = []
+    # Of several servers one has the connection: those that have no line say nothing.
+    servers = [side for side in found if side.name == "server" and side.expected]
+    silent = [side for side in servers if not found[side]]
+    for side, lines in found.items():
+        measured = interval(lines)
+        if side in silent and len(silent) < len(servers):
+            continue
+        last = lines[-1].text if lines else ""
+        shown = "" if measured is None else f"{measured:.2f}s"
+        name = f"{side.proxy.namespace}/{side.proxy.name}"
+        in_reach = "yes" if side.expected else "no"
+        rows.append([side.name, name, in_reach, len(lines), shown, last[:100]])
+        data.append(
+            {
+                "side": side.name,
+                "proxy": name,
+                "inReach": side.expected,
+                "intervalSeconds": measured,
+                "lines": [line.text for line in lines],
+            }
+        )
+        wrong += _wrong(spec, side, lines, measured)
+    if ended_early and wrong:
+        wrong.append("the connection ended at once")
+    text = "; ".join(wrong) or f"a line every {spec.every}"
+    return probing.Proof(not wrong, text, headers, rows, {"sides": data})
+
+
+def _wrong(
+    spec: AccessLogSpec, side: _Side, lines: Sequence[Line], measured: float | None
+) -> list[str]:
+    name = f"the {side.name}'s proxy {side.proxy.namespace}/{side.proxy.name}"
+    if not side.expected:
+        out = f"{name} writes lines although the access log does not apply to it"
+        return [out] if len(lines) > 1 else []
+    if measured is None:
+        return [f"{name} wrote {'one line' if lines else 'no line'} for an open connection"]
+    if abs(measured - spec.every.seconds) > _TOLERANCE * spec.every.seconds:
+        return [f"{name} wrote a line every {measured:.2f}s, not every {spec.every}"]
+    return []

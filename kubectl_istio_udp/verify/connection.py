@@ -1,0 +1,197 @@
+"""A TCP connection held open from the network-tool pod, and the proxies that see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, UsageError
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.reach import Proxy, proxy_of
+from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
+from kubectl_istio_udp.state.services import service_slices
+from kubectl_istio_udp.verify.toolpod import ToolPod, wait_running
+
+_START_SECONDS = 60.0
+_NOT_FOUND = 127
+# The first bytes let a proxy that sniffs the protocol go on. A Service that was made just now may
+# refuse at first, and a proxy that does not know its pods yet accepts and closes: so again. The
+# shell waits for both ends of the pipe; the empty lines let the first one notice that nc is gone.
+_HOLD = """
+command -v nc >/dev/null || exit 127
+export HOST="$1" PORT="$2" SECONDS_LONG="$3"
+timeout "$3" sh -c '
+  while {
+    echo verify
+    for second in $(seq "$SECONDS_LONG"); do sleep 1; echo 2>/dev/null || break; done
+  } | nc "$HOST" "$PORT" >/dev/null || :
+  do sleep 0.5; done'
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a connection is made to.
+
+    Attributes:
+        address, port: where it is made to.
+        servers: (address, port) of each pod that may get it.
+        proxies: the proxies of those pods, by the pod's address.
+    """
+
+    address: str
+    port: int
+    servers: tuple[tuple[str, int], ...]
+    proxies: Mapping[str, Proxy]
+
+
+class Held:
+    """A connection that is held open.
+
+    Attributes:
+        ended: set when it is no longer held.
+        problem: why it never was; None where it was tried.
+    """
+
+    def __init__(self) -> None:
+        """Begin unended."""
+        self.ended = threading.Event()
+        self.problem: IstioUdpError | None = None
+
+
+@contextmanager
+def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[Held]:
+    """Hold a connection open, at most for so many seconds.
+
+    It is not cut off on leaving, but ends by itself; what made the target is to be taken away.
+    """
+    connection = Held()
+    command = ["sh", "-c", _HOLD, "sh", target.address, str(target.port), str(round(seconds))]
+
+    def hold() -> None:
+        try:
+            result = tool.run(api, command, seconds)
+            if result.exit_code == _NOT_FOUND:
+                connection.problem = ClusterError(
+                    f"pod {tool} cannot run nc: {result.stderr.strip() or 'not found'}",
+                    hints=["use a pod that has it: --tool-pod NAME, or --create-tool"],
+                )
+        except IstioUdpError as error:
+            connection.problem = error
+        connection.ended.set()
+
+    threading.Thread(target=hold, daemon=True).start()
+    yield connection
+
+
+def proxy_log(api: Api, proxy: Proxy, since_seconds: int) -> str:
+    """The log of a pod's proxy with timestamps; "" where it may not be read."""
+    try:
+        return api.log(
+            proxy.namespace,
+            proxy.name,
+            PROXY_CONTAINER,
+            since_seconds,
+            lines=20_000,
+            timestamps=True,
+        )
+    except ClusterError:
+        return ""
+
+
+def client(api: Api, tool: ToolPod) -> tuple[str, Proxy | None]:
+    """The network tool's address, and its proxy if it has one."""
+    pod = api.get("Pod", tool.namespace, tool.name)
+    return str(pod["status"]["podIP"]), proxy_of(pod)
+
+
+def service_target(api: Api, namespace: str, text: str) -> Target:
+    """The target that `--to SERVICE[:PORT]` names.
+
+    Raises:
+        UsageError: the Service has no such TCP port, or nothing stands behind it.
+        NotFound, Forbidden, Unreachable: as the server says.
+    """
+    name, _, port = text.partition(":")
+    service, slices = in_parallel(
+        [
+            lambda: api.get("Service", namespace, name),
+            lambda: service_slices(api, namespace, name),
+        ]
+    )
+    ports = [p for p in service["spec"].get("ports") or () if p.get("protocol", "TCP") == "TCP"]
+    plain = [p for p in ports if not _speaks_http(p)]
+    entry = next((p for p in plain + ports if port in ("", str(p["port"]), p.get("name"))), None)
+    if entry is None:
+        listed = ", ".join(str(p["port"]) for p in ports) or "none"
+        raise UsageError(
+            f"Service {namespace}/{name} has no TCP port {port}".rstrip(),
+            hints=[f"its TCP ports: {listed}"],
+        )
+    if _speaks_http(entry):
+        raise UsageError(
+            f"port {entry['port']} of Service {namespace}/{name} is an HTTP port; proxies log each "
+            "of its requests, not its connections",
+            hints=["name a plain TCP port: --to SERVICE:PORT"],
+        )
+    endpoints = endpoints_of(slices, entry.get("name", ""), (IPV4, IPV6), "TCP")
+    ready = [endpoint for endpoint in endpoints if endpoint.ready]
+    if not ready:
+        raise UsageError(f"Service {namespace}/{name} has no ready pods")
+    proxies = {
+        endpoint.address: proxy
+        for endpoint in ready
+        if endpoint.pod and (proxy := proxy_of(api.get("Pod", namespace, endpoint.pod)))
+    }
+    address = service["spec"].get("clusterIP") or ""
+    headless = address in ("", "None")
+    return Target(
+        ready[0].address if headless else address,
+        ready[0].port if headless else entry["port"],
+        tuple((endpoint.address, endpoint.port) for endpoint in ready),
+        proxies,
+    )
+
+
+def _speaks_http(port: Mapping[str, Any]) -> bool:
+    """Whether Istio takes a Service port for HTTP, by its appProtocol or the name's beginning."""
+    return str(port.get("appProtocol") or port.get("name") or "").startswith(("http", "grpc"))
+
+
+@contextmanager
+def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
+    """A server made for this run, and deleted afterwards, whatever happens.
+
+    Args:
+        api: the cluster.
+        manifests: its Pod and its Service.
+
+    Raises:
+        WaitTimeout: it did not start.
+        ClusterError: it started without a sidecar: there is none to read a log of.
+    """
+    metadata = manifests[0]["metadata"]
+    namespace, name = metadata["namespace"], metadata["name"]
+    try:
+        for manifest in manifests:
+            made = api.apply(manifest, before=None, manager=MANAGER).manifest
+        selector = f"app={metadata['labels']['app']}"
+        (pod,) = wait_running(api, namespace, selector, _START_SECONDS, name)
+        proxy, server = proxy_of(pod), str(pod["status"]["podIP"])
+        if proxy is None:
+            raise ClusterError(
+                f"pod {namespace}/{name} has no sidecar: Istio does not inject into {namespace}",
+                hints=["name a Service whose pods have one: --to SERVICE[:PORT]"],
+            )
+        port = made["spec"]["ports"][0]["port"]
+        yield Target(made["spec"]["clusterIP"], port, ((server, port),), {server: proxy})
+    finally:
+        for manifest in manifests:
+            with suppress(IstioUdpError):
+                api.delete(manifest["kind"], namespace, manifest["metadata"]["name"])

@@ -1,0 +1,173 @@
+"""`verify` of an exposure: probe every hop, and say which is broken and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import begun, in_parallel
+from kubectl_istio_udp.model.errors import NotFound
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.service import EndpointSlice, Service
+from kubectl_istio_udp.output.printing import warn
+from kubectl_istio_udp.state.balancers import why_pending
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.verify import causes, gather, probing
+from kubectl_istio_udp.verify.causes import Cause, nearly_full
+from kubectl_istio_udp.verify.evidence import Evidence
+from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
+from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
+from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
+from kubectl_istio_udp.verify.result import PROVED, REFUSED
+from kubectl_istio_udp.verify.toolpod import ToolPod
+from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
+
+# istiod and Envoy follow a moving pod within this.
+_SETTLE_SECONDS = 1.5
+
+
+def verify_exposure(
+    api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, asked: probing.Asked
+) -> probing.Proof:
+    """Query an exposure hop by hop.
+
+    Raises:
+        NotFound: its Service is gone.
+        UsageError: nobody says what to ask.
+        ClusterError, Unreachable, Forbidden: it could not be asked.
+    """
+    try:
+        (service, slices), outer = in_parallel(
+            [
+                lambda: read_service(api, spec.namespace, spec.service),
+                lambda: read_outer(api, spec),
+            ]
+        )
+    except NotFound as error:
+        error.hints = (
+            "the exposure has no Service any more; delete it: "
+            f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
+        )
+        raise
+    probe = asked.probe_of(service)
+    inner = _inner(spec, service, slices)
+    evidence = known(existing, spec, service, slices, outer)
+    hops = [*inner, *outer.hops(spec)]
+    # Beside the probes: what a good one is judged by.
+    looked = begun(lambda: with_proxies_and_sockets(api, evidence))
+    if asked.one_way:
+        results = _send_one_way(api, pod, evidence, hops, probe, asked)
+        verdict = judge_one_way(results)
+    else:
+        results = probing.send(api, pod, hops, probe, asked)
+        results = probing.ask_again(api, pod, results, probe, asked)
+        verdict = judge(results)
+        delivered = _delivered(api, pod, evidence, results, probe, asked)
+        if delivered:
+            results, verdict = delivered, judge_one_way(delivered)
+    causes: dict[Hop, Cause] = {}
+    evidence = looked()
+    if verdict.good:
+        verdict = _although_good(api, evidence, verdict)
+        if verdict.good:
+            for text in nearly_full(evidence):
+                warn(text)
+    else:
+        causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
+    one_way = asked.one_way or any(r.worst.outcome in PROVED for r in results)
+    answered = "delivered" if one_way else "answered"
+    return probing.hops_proof(results, verdict, causes=causes, answered=answered)
+
+
+def _delivered(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    results: Sequence[HopResult],
+    probe: Probe,
+    asked: probing.Asked,
+) -> tuple[HopResult, ...]:
+    """The results by delivery, where no pod answers the probe and all of them have read it.
+
+    A protocol that never answers looks so; a server that hangs has not read it.
+    """
+    pods = [r.worst.outcome for r in results if r.hop.via is Via.POD]
+    silent = pods and all(outcome in ("timeout", REFUSED) for outcome in pods)
+    if not isinstance(probe, DatagramProbe) or not silent:
+        return ()
+    found = _send_one_way(api, pod, evidence, [r.hop for r in results], probe, asked)
+    return found if all(r.worst.outcome in PROVED for r in found) else ()
+
+
+def _send_one_way(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    hops: Sequence[Hop],
+    probe: Probe,
+    asked: probing.Asked,
+) -> tuple[HopResult, ...]:
+    gateways = [each.name for each in evidence.gateway_pods if each.ready]
+    gateway = (evidence.spec.gateway.namespace, gateways)
+    return probing.send_one_way(api, pod, hops, probe, asked, evidence.service, gateway)
+
+
+def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
+    """The hops behind the gateway: the ready endpoints of the exposed ports."""
+    exposed = {port.service_port for port in spec.ports}
+    return [hop for hop in service_hops(service, slices) if hop.service_port in exposed]
+
+
+def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
+    """What is wrong although every hop answered: it will not stay so, or not for all clients."""
+    cause = (
+        causes.missing_cause(evidence)
+        or _wrong_hosts(api, evidence)
+        or causes.second_entry(evidence)
+        or causes.front_cause(evidence)
+        or causes.no_address(evidence, lambda service: why_pending(api, service))
+    )
+    return verdict.because(cause.reason, cause.text, cause.remedy) if cause else verdict
+
+
+def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
+    """Where a gateway sends datagrams to what is no endpoint of the Service."""
+    if causes.host_cause(evidence) is None:
+        return None
+    # Pods may be moving just now: only what lasts is wrong.
+    time.sleep(_SETTLE_SECONDS)
+    service, slices = read_service(api, evidence.spec.namespace, evidence.spec.service)
+    evidence = replace(evidence, service=service, slices=slices)
+    return causes.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))
+
+
+def _explained(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    results: Sequence[HopResult],
+    verdict: Verdict,
+    probe: Probe,
+    asked: probing.Asked,
+) -> tuple[dict[Hop, Cause], Verdict]:
+    """The verdict with its cause, and the cause of each hop that failed like it."""
+    failed = [
+        r.hop for r in results if verdict.broken and r.hop.via is verdict.broken.via and not r.good
+    ]
+    sizes = [a.size for r in results if r.hop.via is Via.POD for a in r.answers if a.size]
+    sent = gather.Sent(
+        size=size_of(probe),
+        longest_answer=max(sizes, default=None),
+        silent=[hop for hop in failed if hop.via is Via.GATEWAY],
+        again=lambda hop: probing.send(api, pod, [hop], probe, asked),
+    )
+    evidence = gather.gather(api, evidence, sent)
+    answers = {r.hop: r.worst for r in results}
+    found = {hop: causes.why_hop_fails(evidence, hop, answers[hop].outcome) for hop in failed}
+    cause = found[failed[0]] if failed else causes.why_nothing_to_ask(evidence, verdict.port)
+    if cause.text or cause.remedy or cause.reason:
+        verdict = verdict.because(cause.reason, cause.text, cause.remedy)
+    return found, verdict

@@ -1,0 +1,102 @@
+"""Probes that are sent from this machine: by dig, or by dnspython where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+
+from kubectl_istio_udp.verify.probes import DnsProbe, argv
+from kubectl_istio_udp.verify.result import Answer, read_answer
+
+_EVERY_SECONDS = 0.01
+
+
+def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
+    """Ask one address once.
+
+    Args:
+        probe: what to ask.
+        address, port: whom.
+        timeout: seconds to wait for an answer.
+    """
+    if shutil.which("dig") is None:
+        return ask_without_dig(probe, address, port, timeout)
+    command = argv(probe, address, port, timeout)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout + 10
+    )
+    return read_answer(probe, done.stdout, done.stderr, done.returncode, "", "of this machine")
+
+
+def ask_without_dig(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
+    """The same by dnspython, from a port of its own."""
+    import dns.exception
+    import dns.message
+    import dns.query
+    import dns.rcode
+
+    query = dns.message.make_query(probe.name, probe.type)
+    began = time.monotonic()
+    try:
+        answer = dns.query.udp(query, address, timeout=timeout, port=port)
+    except dns.exception.Timeout:
+        return Answer(False, "timeout")
+    except ConnectionRefusedError:
+        return Answer(False, "unreachable")
+    except (dns.exception.DNSException, OSError) as error:
+        return Answer(False, "garbled", text=str(error)[:200])
+    spent = round((time.monotonic() - began) * 1000)
+    rcode = dns.rcode.to_text(answer.rcode())
+    records = [
+        f"{rrset.rdtype.name} {record}"
+        for rrset in (answer.answer or answer.additional)
+        for record in rrset
+    ]
+    return Answer(rcode in ("NOERROR", "NXDOMAIN"), rcode, False, spent, ", ".join(records))
+
+
+class SteadyClient:
+    """Asks one address over and over, each time from a port of its own; ended by `with`.
+
+    As every resolver does, it asks a second time where no answer comes. One that is on its way
+    just when its pod leaves the gateway's endpoints is lost: Envoy ends a session with its host.
+
+    Attributes:
+        asked: how many queries it has had.
+        answered: how many of them were answered.
+        again: how many of those at the second attempt.
+    """
+
+    def __init__(self, probe: DnsProbe, address: str, port: int, timeout: float) -> None:
+        """Take what ask_without_dig takes."""
+        self.asked = self.answered = self.again = 0
+        self._where = (probe, address, port, timeout)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="steady client", daemon=True)
+
+    def __enter__(self) -> SteadyClient:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, when the last query is answered or in vain."""
+        self._ended.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._ended.wait(_EVERY_SECONDS):
+            answered = ask_without_dig(*self._where).answered
+            if not answered:
+                answered = ask_without_dig(*self._where).answered
+                self.again += answered
+            self.answered += answered
+            self.asked += 1
+
+    def go_on(self, more: int) -> None:
+        """Wait until it has asked some times more."""
+        wanted = self.asked + more
+        while self.asked < wanted:
+            time.sleep(_EVERY_SECONDS)

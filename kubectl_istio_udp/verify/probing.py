@@ -1,0 +1,292 @@
+"""What `verify` and `direct query` share: sending probes from the network-tool pod."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.names import QUERY_ANNOTATION
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.model.service import Service
+    from kubectl_istio_udp.verify.causes import Cause
+    from kubectl_istio_udp.verify.probes import Probe
+    from kubectl_istio_udp.verify.toolpod import ToolPod
+    from kubectl_istio_udp.verify.verdict import HopResult, Verdict
+
+_KUBE_PROXY_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 0.5
+# A datagram is read long before; only a closed port is waited for.
+_ONE_WAY_TIMEOUT = Duration(1)
+_NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The values of the flags that say what to ask, from where, and how to show it.
+
+    Attributes:
+        query: `--query`, None for what the Service's annotation says.
+        probe: `--probe`, as typed.
+        one_way: whether no answer is expected.
+        count: probes to each hop.
+        timeout: how long to wait for each answer.
+        tool_pod: `--tool-pod`, None to look for one.
+        create_tool: whether to make one for this run.
+        tool_image: the image of that one.
+        output: table, json or yaml.
+    """
+
+    query: str | None
+    probe: str
+    one_way: bool
+    count: int
+    timeout: Duration
+    tool_pod: str | None
+    create_tool: bool
+    tool_image: str | None
+    output: str
+
+    def probe_of(self, service: Service) -> Probe:
+        """What to send to a Service.
+
+        Raises:
+            UsageError: it is malformed, or nobody says which DNS name.
+        """
+        from kubectl_istio_udp.model.errors import UsageError
+        from kubectl_istio_udp.verify.probes import parse_probe
+
+        if self.probe == "dns" and self.one_way:
+            raise UsageError(
+                "--one-way is for protocols that do not answer, but DNS does",
+                hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
+            )
+        if self.probe == "dns" and not (self.query or service.query):
+            where = f"-n {service.namespace} {service.name}"
+            raise UsageError(
+                f"missing the DNS name to query at Service {service}",
+                hints=[
+                    "name it: --query NAME",
+                    f"or for every run: kubectl annotate service {where} {QUERY_ANNOTATION}=NAME",
+                    "if it is not a DNS server: --probe text:HELLO or --probe hex:00ff",
+                ],
+            )
+        return parse_probe(self.probe, self.query or service.query)
+
+
+# Waits for the pod that is looked for; None where one is to be created.
+Tool: TypeAlias = "Callable[[], ToolPod] | None"
+
+
+def look_for_tool(api: Api, namespace: str, asked: Asked) -> Tool:
+    """Begin to look for the pod to probe from, if the options do not say to create one."""
+    from kubectl_istio_udp.kube.parallel import begun
+    from kubectl_istio_udp.verify.toolpod import find_tool
+
+    if asked.create_tool:
+        return None
+    return begun(lambda: find_tool(api, namespace, asked.tool_pod))
+
+
+@contextmanager
+def tool(
+    api: Api, namespace: str, asked: Asked, looked_for: Tool, *, in_mesh: bool = False
+) -> Iterator[ToolPod]:
+    """The pod to probe from: the one that was looked for, or one that is created for this run.
+
+    Args:
+        api, namespace, asked: where, and what the options say.
+        looked_for: what `look_for_tool` returned.
+        in_mesh: whether one that is created gets a sidecar.
+
+    Raises:
+        NotFound, ClusterError, WaitTimeout: there is none that runs.
+    """
+    if looked_for is not None:
+        yield looked_for()
+        return
+    from kubectl_istio_udp.output.printing import Progress
+    from kubectl_istio_udp.render.samples import one_run_tool
+    from kubectl_istio_udp.verify.toolpod import made_tool
+
+    progress = Progress()
+    manifest = one_run_tool(namespace, asked.tool_image, in_mesh)
+    with made_tool(api, namespace, manifest, progress) as pod:
+        progress.clear()
+        yield pod
+
+
+def send(
+    api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, asked: Asked
+) -> tuple[HopResult, ...]:
+    """Send as many probes to every hop as is asked, many at a time.
+
+    Raises:
+        ClusterError: the pod lacks the tool, or exec is not possible.
+    """
+    from kubectl_istio_udp.kube.parallel import for_each
+    from kubectl_istio_udp.verify.probes import argv
+    from kubectl_istio_udp.verify.result import Answer, read_answer
+    from kubectl_istio_udp.verify.verdict import HopResult
+
+    def one(hop: Hop) -> Answer:
+        command = argv(probe, hop.address, hop.port, asked.timeout.seconds)
+        result = pod.run(api, command, asked.timeout.seconds)
+        return read_answer(
+            probe, result.stdout, result.stderr, result.exit_code, result.error, str(pod)
+        )
+
+    answers = for_each(one, [hop for hop in hops for _ in range(asked.count)])
+    return tuple(
+        HopResult(hop, tuple(answers[index * asked.count : (index + 1) * asked.count]))
+        for index, hop in enumerate(hops)
+    )
+
+
+def send_one_way(
+    api: Api,
+    pod: ToolPod,
+    hops: Sequence[Hop],
+    probe: Probe,
+    asked: Asked,
+    service: Service,
+    gateway: tuple[str, Sequence[str]] = ("", ()),
+) -> tuple[HopResult, ...]:
+    """Send probes that nobody answers to every hop, one after the other, and see what arrives.
+
+    Args:
+        api, pod, hops, probe, asked: as for `send`.
+        service: whose pods show it.
+        gateway: the namespace and the names of the gateway's pods.
+
+    Raises:
+        ClusterError: as `send`.
+    """
+    from kubectl_istio_udp.kube.client import selector_of
+    from kubectl_istio_udp.model.errors import ClusterError
+    from kubectl_istio_udp.verify.delivery import Watched, deliver
+
+    quick = replace(asked, timeout=min(asked.timeout, _ONE_WAY_TIMEOUT))
+    names = {hop.name for hop in hops if hop.via is Via.POD}
+    try:
+        selector = selector_of(service.selector)
+        found = api.list("Pod", service.namespace, selector) if selector else []
+    except ClusterError:
+        found = []
+    servers = [each for each in found if each["metadata"]["name"] in names]
+    watched = Watched.of(service.namespace, servers, *gateway)
+    return deliver(api, hops, watched, lambda hop: send(api, pod, [hop], probe, quick)[0])
+
+
+def ask_again(
+    api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, asked: Asked
+) -> tuple[HopResult, ...]:
+    """Ask wholly silent Services again for a few seconds, when the gateway behind them answers.
+
+    kube-proxy programs a Service that has just been made or changed about once a second, and
+    nothing in the API tells when it has.
+    """
+    deadline = time.monotonic() + _KUBE_PROXY_SECONDS
+    found = list(results)
+    gateway_answers = any(r.hop.via is Via.GATEWAY and r.good for r in found)
+    while gateway_answers and time.monotonic() < deadline:
+        silent = [r.hop for r in found if r.hop.via is Via.SERVICE and not r.answered]
+        if not silent:
+            break
+        time.sleep(_ASK_AGAIN_SECONDS)
+        again = {r.hop: r for r in send(api, pod, silent, probe, asked)}
+        found = [again.get(r.hop, r) for r in found]
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What `verify` found out about one thing.
+
+    Attributes:
+        good: whether all is as it should be.
+        text: the sentence for people.
+        headers, rows: the table.
+        data: the same for programs.
+    """
+
+    good: bool
+    text: str
+    headers: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def hops_proof(
+    results: Sequence[HopResult],
+    verdict: Verdict,
+    code: str = "rcode",
+    causes: Mapping[Hop, Cause] = _NO_CAUSES,
+    answered: str = "answered",
+) -> Proof:
+    """The proof that the answers of hops are.
+
+    Args:
+        results: the answers.
+        verdict: what they prove.
+        code: the name of the column of their outcome.
+        causes: why hops failed, where that is known.
+        answered: the name of the column that says whether they are good.
+    """
+    headers = ["target", "via", answered, code, "time", "answer"]
+    data = as_data(results, verdict, causes)
+    text = f"{verdict.text}; {verdict.remedy}" if verdict.remedy else verdict.text
+    return Proof(verdict.good, text, headers, rows(results), data)
+
+
+def rows(results: Sequence[HopResult]) -> list[list[str]]:
+    """The rows of the table."""
+    from kubectl_istio_udp.verify.result import UNCERTAIN
+
+    found = []
+    for result in results:
+        answer, hop = result.worst, result.hop
+        outcome = answer.outcome + (" (truncated)" if answer.truncated else "")
+        answered = "no" if not result.good else "?" if answer.outcome in UNCERTAIN else "yes"
+        if len(result.answers) > 1:
+            answered = f"{result.answered}/{len(result.answers)}"
+        time = "" if answer.milliseconds is None else f"{answer.milliseconds}ms"
+        found.append(
+            [hop.target, f"{hop.via.value} {hop.name}", answered, outcome, time, answer.text[:80]]
+        )
+    return found
+
+
+def as_data(
+    results: Sequence[HopResult], verdict: Verdict, causes: Mapping[Hop, Cause] = _NO_CAUSES
+) -> dict[str, Any]:
+    """The same for programs; times in milliseconds."""
+    return {
+        "good": verdict.good,
+        "reason": verdict.reason,
+        "verdict": verdict.text,
+        "remedy": verdict.remedy,
+        "probes": [
+            {
+                "target": result.hop.target,
+                "via": result.hop.via.value,
+                "name": result.hop.name,
+                "servicePort": result.hop.service_port,
+                "sent": len(result.answers),
+                "answered": result.answered,
+                "reason": causes[result.hop].reason if result.hop in causes else result.reason,
+                "rcode": result.worst.outcome,
+                "truncated": result.worst.truncated,
+                "milliseconds": result.worst.milliseconds,
+                "answers": [answer.text for answer in result.answers],
+            }
+            for result in results
+        ],
+    }

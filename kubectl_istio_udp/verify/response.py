@@ -1,0 +1,52 @@
+"""`verify` of a response: request it at every hop, and compare."""
+
+from __future__ import annotations
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify.probes import HttpProbe
+from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
+from kubectl_istio_udp.verify.toolpod import ToolPod
+from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge_response
+
+# Names that nobody has stand for "any host" (RFC 2606).
+_ANY_LABEL, _ANY_HOST = "any", "any.invalid"
+
+
+def verify_response(
+    api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: probing.Asked
+) -> probing.Proof:
+    """Request a response through each gateway pod and the gateway's Service, for each host.
+
+    Inside the mesh: through the sidecar beside the network tool.
+
+    Raises:
+        NotFound, ClusterError, Unreachable, Forbidden: it could not be asked.
+    """
+    hops = response_hops(api, spec, pod)
+    tls = speaks_tls(api, spec)
+    results: list[HopResult] = []
+    for host in spec.answer.hosts:
+        port = hops[0].service_port if hops else spec.gateway_port
+        probe = HttpProbe(_concrete(host), port, spec.answer, tls)
+        sent = probing.send(api, pod, hops, probe, asked)
+        results += probing.ask_again(api, pod, sent, probe, asked)
+    verdict = judge_response(results)
+    if existing.missing:
+        verdict = Verdict(
+            False, verdict.broken, f"{existing.missing[0]} is missing; run direct response again"
+        )
+    elif verdict.broken:
+        why = why_not_answered(api, spec, verdict.broken)
+        if why:
+            verdict = Verdict(False, verdict.broken, f"{verdict.text}: {why}")
+    return probing.hops_proof(results, verdict, "code")
+
+
+def _concrete(host: str) -> str:
+    """A host of a pattern: of `*.example.com` one that nobody has."""
+    if host == "*":
+        return _ANY_HOST
+    return host.replace("*", _ANY_LABEL, 1)
