@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.apply.reserving import reserved
 from kubectl_istio_udp.controller import reconcile as module
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.exposure import ExposureSpec, Options
+from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.state.reservations import reservation
 from tests.unit import builders
@@ -101,3 +102,21 @@ def test_a_watch_that_is_late_is_waited_for(
     running.exposed()
     until(lambda: not reservations(running.server))
     assert running.filter(NAME)
+
+
+def test_an_internal_error_while_an_exposure_is_written_leaves_its_port_free(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting = module.fitting
+
+    def broken(api: Api, exposure: Exposure, *rest: Any) -> Any:
+        if exposure.spec.name == "coredns":
+            raise RuntimeError("broken by the test")
+        return fitting(api, exposure, *rest)
+
+    monkeypatch.setattr(module, "fitting", broken)
+    controller = running.start()
+    running.server.put(wished(created="2026-01-02T00:00:00Z"))
+    until(lambda: controller.states() == {"failed": 1})
+    running.server.put(wished("older", created="2026-01-01T00:00:00Z"))
+    running.exposed("udp-default-older")
