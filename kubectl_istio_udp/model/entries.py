@@ -116,6 +116,11 @@ class EntrySummary:
             exported_to=tuple(spec.get("exportTo") or ()) if hosts else (),
         )
 
+    @property
+    def has_many_hosts(self) -> bool:
+        """Whether it has more of our hosts than a cache keeps as text (`small`)."""
+        return len(self.hosts) > _MOST_KEPT
+
     def small(self, namespaces: Iterable[str]) -> EntrySummary:
         """The same with no more than a cache of all of them should keep.
 
@@ -126,7 +131,7 @@ class EntrySummary:
         exported = tuple(sorted(kept.intersection(self.exported_to)))
         return replace(
             self,
-            hosts=self.hosts[:_MOST_KEPT],
+            hosts=() if self.has_many_hosts else self.hosts,
             addresses=self.addresses[:_MOST_KEPT],
             # `~` is nobody; () would be everybody.
             exported_to=exported or (("~",) if self.exported_to else ()),

@@ -36,6 +36,7 @@ from kubectl_istio_udp.sources.annotations import Wish, is_wished, service_wish
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.state.intents import Intents
 from kubectl_istio_udp.state.keeping import (
+    HostSet,
     KeptService,
     KeptSlice,
     LabelSet,
@@ -83,10 +84,23 @@ class Behind:
 
 @dataclass(frozen=True)
 class SeenEntry:
-    """A ServiceEntry: what matters of any, and the manifest of one with our labels."""
+    """A ServiceEntry: what matters of any, and the manifest of one with our labels.
+
+    Attributes:
+        summary: what matters of any; without the hosts that `many` has.
+        manifest: of one with our labels.
+        many: its hosts that end as ours do, where they are many.
+    """
 
     summary: EntrySummary
     manifest: Manifest | None
+    many: HostSet | None = None
+
+    def with_any(self, hosts: Iterable[str]) -> EntrySummary | None:
+        """The summary with those of some hosts that it has; None where it has none of them."""
+        there = self.summary.hosts if self.many is None else self.many
+        found = tuple(host for host in hosts if host in there)
+        return replace(self.summary, hosts=found) if found else None
 
 
 class View:
@@ -134,6 +148,8 @@ class View:
         self._pods_at: dict[str, dict[str, set[str]]] = {}
         self._pieces_in: dict[str, dict[str, KeptSlice]] = {}
         self._hosts: dict[str, set[Key]] = {}
+        # The ServiceEntries that have too many hosts for the index.
+        self._many_hosts: set[Key] = set()
         # The Services of exposures that have another name than it; and the same the other way.
         self._services: dict[Key, str] = {}
         self._named_otherwise: dict[Key, dict[Key, bool]] = {}
@@ -280,10 +296,16 @@ class View:
         return tuple(seen.summary for seen in self.entries.values())
 
     def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
-        """The ServiceEntries that have a host of some entries', these among them."""
+        """The ServiceEntries that have a host of some entries', these among them.
+
+        Each summary has those hosts alone.
+        """
+        hosts = [entry.host for entry in entries]
         with self._lock:
-            keys = {key for entry in entries for key in self._hosts.get(entry.host, ())}
-        return tuple(seen.summary for key in sorted(keys) if (seen := self.entries.get(*key)))
+            keys = {key for host in hosts for key in self._hosts.get(host, ())} | self._many_hosts
+        seen = [self.entries.get(*key) for key in sorted(keys)]
+        found = [each.with_any(hosts) for each in seen if each]
+        return tuple(summary for summary in found if summary)
 
     def api_server(self) -> frozenset[str]:
         """The addresses of the API server."""
@@ -421,11 +443,13 @@ class View:
         return Behind(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
 
     def _seen_entry(self, manifest: Manifest) -> SeenEntry:
-        summary = EntrySummary.from_object(manifest).small(self.gateway_namespaces)
+        whole = EntrySummary.from_object(manifest)
+        summary = whole.small(self.gateway_namespaces)
+        many = HostSet.of(whole.hosts) if whole.has_many_hosts else None
         if not _is_ours(manifest):
-            return SeenEntry(summary, None)
+            return SeenEntry(summary, None, many)
         trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
-        return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)))
+        return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)
 
     # -- what follows from a change -----------------------------------------------------------
 
@@ -573,12 +597,18 @@ class View:
                 "ServiceEntry", before.manifest if before else None, now.manifest if now else None
             )
             for seen, gone in ((before, True), (now, False)):
-                owners |= self._note_hosts(key, seen.summary.hosts if seen else (), gone)
+                if seen:
+                    owners |= self._note_hosts(key, seen, gone)
         for owner in owners:
             self._ask(owner)
 
-    def _note_hosts(self, key: Key, hosts: Iterable[str], gone: bool) -> set[Key]:
-        """Keep the index of hosts; the exposures that hosts were made for."""
+    def _note_hosts(self, key: Key, seen: SeenEntry, gone: bool) -> set[Key]:
+        """Keep the index of hosts; the exposures that a ServiceEntry's hosts were made for."""
+        if seen.many is not None:
+            (self._many_hosts.discard if gone else self._many_hosts.add)(key)
+            held = [spec for specs in self._specs_in.values() for spec in specs.values()]
+            return {spec.key for spec in held if seen.with_any(e.host for e in spec.entries)}
+        hosts = seen.summary.hosts
         for host in hosts:
             there = self._hosts.setdefault(host, set())
             (there.discard if gone else there.add)(key)

@@ -11,8 +11,9 @@ import re
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from kubectl_istio_udp.model.endpointrules import canonical
@@ -30,6 +31,8 @@ _MOST_ANNOTATIONS = 24
 _MOST_PORTS = 2 * MOST_PORTS
 _LONGEST_NAME = 63
 _MOST_PAIRS, _MOST_LABELS, _MOST_CONTAINER_PORTS = 64, 64, 32
+# `maxItems` of a ServiceEntry's hosts, in the CRDs of Istio 1.30 and 1.31.
+_MOST_HOSTS = 256
 # Of a ServiceEntry outside the gateways' namespaces, where tenants write.
 _LONGEST_ENTRY = 16_384
 # Shorter texts do not get shorter.
@@ -194,8 +197,7 @@ class LabelSet:
     @classmethod
     def of(cls, labels: Mapping[str, str]) -> LabelSet:
         """Keep labels."""
-        hashes = (hash(pair) & 0xFFFFFFFFFFFFFFFF for pair in labels.items())
-        return cls(array("Q", sorted(hashes)).tobytes())
+        return cls(_digest(labels.items()))
 
     def has(self, selector: LabelSet) -> bool:
         """Whether all labels of a selector, at least one, are among these."""
@@ -203,6 +205,31 @@ class LabelSet:
             return False
         mine = memoryview(self.digest).cast("Q")
         return all(_holds(mine, each) for each in memoryview(selector.digest).cast("Q"))
+
+
+@dataclass(frozen=True)
+class HostSet:
+    """The hosts of a ServiceEntry, as far as looking for one goes: eight bytes for each."""
+
+    digest: bytes = b""
+
+    @classmethod
+    def of(cls, hosts: Iterable[str]) -> HostSet:
+        """Keep hosts, at most as many as Istio lets a ServiceEntry have."""
+        return cls(_digest(islice(hosts, _MOST_HOSTS)))
+
+    def __contains__(self, host: object) -> bool:
+        """Whether a host is among them."""
+        return _holds(memoryview(self.digest).cast("Q"), _hash(host))
+
+
+def _hash(value: object) -> int:
+    """64 bits that nobody outside this process can foresee: str's hash is salted."""
+    return hash(value) & 0xFFFFFFFFFFFFFFFF
+
+
+def _digest(values: Iterable[object]) -> bytes:
+    return array("Q", sorted(map(_hash, values))).tobytes()
 
 
 def _holds(numbers: Sequence[int], wanted: int) -> bool:

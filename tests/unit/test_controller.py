@@ -1150,20 +1150,31 @@ def test_renaming_a_port_keeps_the_endpoints(running: Running) -> None:
     until(lambda: running.addresses() == running.addresses(mine) == ["10.244.0.30"])
 
 
-def test_a_second_entry_with_the_host_is_told(running: Running) -> None:
-    running.start()
+@pytest.mark.parametrize("hosts_before", [0, 8, 255])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_second_entry_with_the_host_is_told(
+    running: Running, hosts_before: int, restarted: bool
+) -> None:
+    """Also behind as many other hosts as a ServiceEntry may have, and when it was there before."""
+    controller = running.start()
     running.server.put(wished())
     running.exposed()
     running.tells("Exposed")
+    if restarted:
+        controller.stop()
+        running.controllers.remove(controller)
     (host,) = running.entry()["spec"]["hosts"]
+    decoys = [f"d{n}.coredns.default.kubectl-istio-udp.internal" for n in range(hosts_before)]
     thief = copy.deepcopy(running.entry())
     thief["metadata"] = {"name": "thief", "namespace": "other"}
-    thief["spec"] |= {"hosts": [host], "exportTo": ["*"]}
+    thief["spec"] |= {"hosts": [*decoys, host], "exportTo": ["*"]}
     running.server.put(builders.namespace("other"), thief)
+    if restarted:
+        controller = running.start()
     told = running.tells("HostTaken")
     assert "Its namespace: other" in told
     running.server.remove("ServiceEntry", "other", "thief")
-    until(lambda: running.told()[-1].startswith("Exposed") or "Exposed" in running.told()[0])
+    until(lambda: [outcome.reason for _, outcome in controller.outcomes()] == ["Exposed"])
 
 
 @pytest.mark.parametrize("by", ["person", "controller"])

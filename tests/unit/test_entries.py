@@ -210,7 +210,7 @@ def test_of_an_entry_with_thousands_of_hosts_little_is_kept() -> None:
     spaces = [f"ns{n}" for n in range(5000)]
     found = EntrySummary("lab", "x", tuple(hosts), ("241.0.0.1",) * 5000, tuple(spaces))
     small = found.small(["istio-system"])
-    assert len(small.hosts) == len(small.addresses) == 8
+    assert small.hosts == () and len(small.addresses) == 8
     assert not small.visible_in("istio-system")
     for exported, visible in (
         ((), True),
