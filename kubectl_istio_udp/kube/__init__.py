@@ -1,4 +1,4 @@
-"""The API server: requests, watches, the Lease, Events; the only room that imports `kubernetes`.
+"""The client of the API server: requests, watches, leader election, Events.
 
-It speaks manifests (dicts); every failure leaves it as one of `model.errors`.
+Objects are manifests (dicts). Every failure is raised as one of `model.errors`.
 """

@@ -1,7 +1,7 @@
-"""The API server by its paths: get, list, apply, delete, logs, exec, port-forward.
+"""The API client: get, list, apply, delete, logs, exec, port-forward.
 
-The product knows the handful of resources it touches, so it asks for them directly: no
-discovery round trips, no discovery cache, and no generated model classes to import.
+Paths come from a table of the kinds that the plugin uses (model/resources.py). So there are no
+discovery requests, no discovery cache, and no generated model classes to import.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ _METHODS = {"list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "m
 _CONTENT_TYPES = {"patch": "apply-patch+yaml", "merge": "merge-patch+json"}
 _WARNING = re.compile(r'^\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-# Bodies are read in such pieces. An event of a watch is an object, which etcd takes up to 1.5 MB.
-_PIECE_BYTES = 2**16
-_LONGEST_EVENT_PIECES = 256
-# Verbs that may reach the server twice: the second time nothing changes.
+# Bodies are read in chunks of this size. A watch event is one object; etcd's limit is 1.5 MB.
+_CHUNK_BYTES = 2**16
+_LONGEST_EVENT_CHUNKS = 256
+# Verbs that may be sent twice: the second request changes nothing.
 _READS = frozenset({"get", "list", "watch"})
 _HARMLESS = _READS | {"patch"}
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The outcome of one server-side apply.
+    """The result of one server-side apply.
 
     Attributes:
-        manifest: the object as it is now.
+        manifest: the object after the apply.
         verb: `created`, `changed` or `unchanged`.
-        warnings: what the API server and its webhooks warn of.
+        warnings: warnings of the API server and its webhooks.
     """
 
     manifest: dict[str, Any]
@@ -73,13 +73,13 @@ class Applied:
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a list.
+    """One page of a list.
 
     Attributes:
         items: manifests.
-        continue_: where the next page begins, "" after the last one.
-        version: that of the whole list, from which a watch can go on.
-        size: how many bytes it came in.
+        continue_: the continue token of the next page, "" after the last page.
+        version: the resourceVersion of the list; a watch can start from it.
+        size: the length of the response in bytes.
     """
 
     items: Sequence[dict[str, Any]]
@@ -89,16 +89,16 @@ class Page:
 
 
 class PageTooLong(ClusterError):
-    """A page of a list has more bytes than were to be read at once; ask for fewer objects."""
+    """A page of a list is longer than the caller's limit; request fewer objects per page."""
 
 
 class Api:
-    """One cluster, as one user. Safe to use from several threads."""
+    """A client of one cluster, as one user. Safe to use from several threads."""
 
     def __init__(
         self, transport: Transport, options: ConnectionOptions, namespace: str = "default"
     ) -> None:
-        """Take the way to the API server; see `connect`."""
+        """Use `connect` to make one from flags and a kubeconfig."""
         self._transport, self._options = transport, options
         self._served: dict[str, str] = {}
         self._cannot_forward: dict[str, ClusterError] = {}
@@ -106,14 +106,14 @@ class Api:
 
     @classmethod
     def connect(cls, options: ConnectionOptions) -> Api:
-        """Read the kubeconfig (or the pod's service account); sends nothing yet.
+        """Read the kubeconfig, or the pod's service account; send no request yet.
 
         Raises:
-            Unreachable: there is no usable configuration, or no such context.
+            Unreachable: there is no valid configuration, or the context does not exist.
         """
         login = log_in(options, os.environ)
         if login.user.auth_provider and login.cluster.tls:
-            # Few have it.
+            # Imported here because few users have the auth provider `oidc`.
             from kubectl_istio_udp.kube import oidc
 
             if oidc.must_renew(login.user):
@@ -124,16 +124,17 @@ class Api:
     # -- objects ------------------------------------------------------------------------------
 
     def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
-        """One object; `namespace` is None for a kind that has none.
+        """Read one object; `namespace` is None for a cluster-scoped kind.
 
         Raises:
-            NotFound, Forbidden, Unreachable, ClusterError: as the server says.
+            NotFound: the object or its namespace does not exist.
+            Forbidden, Unreachable, ClusterError: the request failed.
         """
         answer: dict[str, Any] = self._json("get", kind, namespace, name)
         return answer
 
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        """One object, or None where there is none (or its namespace is missing)."""
+        """Read one object; None if it or its namespace does not exist."""
         try:
             return self.get(kind, namespace, name)
         except NotFound:
@@ -142,7 +143,7 @@ class Api:
     def list(
         self, kind: str, namespace: str | None = None, selector: str = ""
     ) -> list[dict[str, Any]]:
-        """The objects of a kind.
+        """List the objects of a kind.
 
         Args:
             kind: e.g. `Pod`.
@@ -150,7 +151,7 @@ class Api:
             selector: a label selector.
 
         Returns:
-            Manifests with apiVersion and kind filled in, as a single read has them.
+            Manifests with apiVersion and kind, which the API server omits in lists.
         """
         query = {"labelSelector": selector} if selector else {}
         answer = self._json("list", kind, namespace, query=query)
@@ -166,17 +167,17 @@ class Api:
         force: bool = False,
         dry_run: bool = False,
     ) -> Applied:
-        """Server-side apply of one object.
+        """Apply one object by server-side apply.
 
         Args:
-            manifest: the fields that are to be ours.
-            before: the object as last read, None where there was none: tells what changed.
+            manifest: the fields to set.
+            before: the object as last read, None if it did not exist; used to find `verb`.
             manager: the field manager.
             force: take fields over from other managers.
-            dry_run: let the server (and its webhooks) decide, write nothing.
+            dry_run: the server and its webhooks check the request, but nothing is written.
 
         Raises:
-            ApplyConflict: another manager owns a field and has it otherwise.
+            ApplyConflict: another manager owns a field and has another value.
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
         namespace, name = metadata.get("namespace"), metadata["name"]
@@ -193,21 +194,21 @@ class Api:
         after, warnings = patch() if exact else without_conflict(patch)
         if before is None:
             return Applied(after, "created", warnings)
-        # A dry run answers with the old resourceVersion, whatever it would change.
+        # A dry run returns the old resourceVersion, so compare the content too.
         same = _same_content(before, after) if dry_run else _same_version(before, after)
         return Applied(after, "unchanged" if same else "changed", warnings)
 
     def merge(self, patch: Object, *, manager: str, dry_run: bool = False) -> dict[str, Any]:
-        """Change one object by a JSON merge patch (RFC 7396); it as it is now.
+        """Change one object by a JSON merge patch (RFC 7396); return the changed object.
 
         Args:
-            patch: the fields, null for those that are to go, with apiVersion, kind, name and
-                namespace; uid and resourceVersion say which object, and as of when.
+            patch: the fields to set, null to remove a field, with apiVersion, kind, name and
+                namespace. With uid and resourceVersion the patch only applies to that version.
             manager: the field manager.
-            dry_run: let the server decide, write nothing.
+            dry_run: the server checks the request, but nothing is written.
 
         Raises:
-            Conflict: it is another object, or was changed meanwhile.
+            Conflict: the uid or the resourceVersion is no longer current.
         """
         metadata = patch["metadata"]
         query = {"fieldManager": manager, **({"dryRun": "All"} if dry_run else {})}
@@ -218,10 +219,10 @@ class Api:
         return answer
 
     def create(self, manifest: Object, *, manager: str) -> dict[str, Any]:
-        """Create one object that must not be there yet; it as it is now.
+        """Create one object; return it as stored.
 
         Raises:
-            Conflict: there is one of that name.
+            Conflict: an object with this name exists.
         """
         metadata = manifest["metadata"]
         answer: dict[str, Any] = self._json(
@@ -234,10 +235,10 @@ class Api:
         return answer
 
     def update(self, manifest: Object, *, manager: str) -> dict[str, Any]:
-        """Replace one object, if it still has the manifest's resourceVersion; it as it is now.
+        """Replace one object that still has the manifest's resourceVersion; return it as stored.
 
         Raises:
-            Conflict: somebody else changed it meanwhile.
+            Conflict: it was modified concurrently.
         """
         metadata = manifest["metadata"]
         answer: dict[str, Any] = self._json(
@@ -260,18 +261,19 @@ class Api:
         most_bytes: int | None = None,
         **selectors: str,
     ) -> Page:
-        """Some of the objects of a kind, as a list of the API server comes in pages.
+        """Read one page of the list of a kind.
 
         Args:
             kind, namespace: as for `list`.
-            limit: how many at most.
-            continue_: where the last page ended, "" for the first one.
-            most_bytes: how long the answer may be, unless it is a single object; None for any.
+            limit: the maximum number of objects.
+            continue_: the continue token of the previous page, "" for the first page.
+            most_bytes: the maximum length of the response; None for no limit. A page of one
+                object may always be longer.
             selectors: labelSelector, fieldSelector.
 
         Raises:
-            Expired: the pages took too long; begin anew.
-            PageTooLong: it has more bytes; no more than that was read.
+            Expired: the continue token is too old; start again with the first page.
+            PageTooLong: the response is longer than `most_bytes`; the rest was not read.
         """
         query = {"limit": str(limit), **{key: text for key, text in selectors.items() if text}}
         if continue_:
@@ -285,24 +287,24 @@ class Api:
         return Page(items, place, found, len(body))
 
     def _body(self, answer: urllib3.BaseHTTPResponse, most_bytes: int | None) -> bytes:
-        """The body of an answer that is still to be read.
+        """Read the body of a streamed response.
 
         Raises:
-            PageTooLong: it has more bytes than it may.
+            PageTooLong: it is longer than `most_bytes`.
         """
-        pieces: list[bytes] = []
+        chunks: list[bytes] = []
         length = 0
         try:
-            for piece in answer.stream(_PIECE_BYTES, decode_content=True):
-                pieces.append(piece)
-                length += len(piece)
+            for chunk in answer.stream(_CHUNK_BYTES, decode_content=True):
+                chunks.append(chunk)
+                length += len(chunk)
                 if most_bytes is not None and length > most_bytes:
                     answer.close()
                     raise PageTooLong(f"a page of a list has more than {most_bytes} bytes")
         except (OSError, urllib3.exceptions.HTTPError) as error:
             raise self._transport.unreachable(error, None) from error
         answer.release_conn()
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     def watch(
         self,
@@ -314,17 +316,17 @@ class Api:
         silence: float,
         **selectors: str,
     ) -> Watch:
-        """Begin to watch the objects of a kind from a version of their list.
+        """Watch the objects of a kind.
 
         Args:
             kind, namespace: as for `list`.
-            version: what came before it is known.
-            seconds: how long; the server ends it then.
-            silence: seconds without anything, bookmarks too, after which it is broken.
+            version: the resourceVersion to start from.
+            seconds: the server ends the watch after this time.
+            silence: the watch fails after this many seconds without an event or bookmark.
             selectors: labelSelector, fieldSelector.
 
         Raises:
-            Expired: the version is too old: list again.
+            Expired: the version is too old; list again.
         """
         query = {
             "watch": "true",
@@ -334,7 +336,7 @@ class Api:
             **{key: text for key, text in selectors.items() if text},
         }
         answer = self._send("watch", kind, namespace, query=query, stream=True)
-        # The answer begins at once, and only then may be silent for long.
+        # The headers must arrive within the request timeout; only events may take longer.
         if isinstance(answer.connection, HTTPConnection) and answer.connection.sock is not None:
             answer.connection.sock.settimeout(silence)
         return Watch(answer, lambda error: self._transport.unreachable(error, silence))
@@ -348,15 +350,15 @@ class Api:
         dry_run: bool = False,
         uid: str = "",
     ) -> bool:
-        """Delete one object; whether it was there.
+        """Delete one object; return whether it existed.
 
         Args:
-            kind, namespace, name: which.
-            dry_run: let the server decide, delete nothing.
-            uid: delete the object only if it is still this very one.
+            kind, namespace, name: the object.
+            dry_run: the server checks the request, but nothing is deleted.
+            uid: delete the object only if it has this uid; "" for any.
 
         Raises:
-            Conflict: there is another one of that name by now.
+            Conflict: the object with this name has another uid.
         """
         query = {"dryRun": "All"} if dry_run else {}
         exact = {"preconditions": {"uid": uid}}
@@ -376,13 +378,13 @@ class Api:
         lines: int = 1000,
         timestamps: bool = False,
     ) -> str:
-        """The last lines of a container's log.
+        """Read the last lines of a container's log.
 
         Args:
-            namespace, pod, container: whose.
-            since_seconds: how far back.
-            lines: how many at most.
-            timestamps: whether each begins with when the kubelet got it (RFC 3339).
+            namespace, pod, container: the container.
+            since_seconds: the maximum age of a line.
+            lines: the maximum number of lines.
+            timestamps: whether each line begins with the kubelet's timestamp (RFC 3339).
         """
         query = {
             "container": container,
@@ -400,15 +402,15 @@ class Api:
     def exec(
         self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float
     ) -> ExecResult:
-        """Run a command in a container and wait for its end.
+        """Run a command in a container and wait until it exits.
 
         Args:
-            namespace, pod, container: where.
-            command: executable and arguments; no shell is involved.
-            timeout: seconds until it is given up (the command itself may go on in the pod).
+            namespace, pod, container: the container.
+            command: executable and arguments; no shell is used.
+            timeout: seconds to wait for its exit. It may keep running in the pod afterwards.
 
         Raises:
-            NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
+            NotFound, Forbidden, Unreachable, ClusterError: the command was not started.
         """
         return self._options.retries.call(
             lambda: self._exec_once(namespace, pod, container, command, timeout), harmless=True
@@ -427,13 +429,14 @@ class Api:
     # -- port-forward -------------------------------------------------------------------------
 
     def http(self, namespace: str, pod: str, port: int, timeout: float) -> PodHttp:
-        """HTTP requests to a port of a pod, by port-forward; nothing is sent yet.
+        """A client for HTTP requests to a port of a pod, by port-forward; send no request yet.
 
-        Where a namespace allows no port-forward, the API server is not asked again.
+        After a port-forward in a namespace was forbidden or not supported, later ones in the same
+        namespace raise the same error without a request.
 
         Args:
-            namespace, pod, port: where; the port is one of localhost in the pod.
-            timeout: seconds that each request may take.
+            namespace, pod, port: the pod, and a port of its localhost.
+            timeout: seconds for each request.
         """
         forward = partial(self._forward, namespace, pod, port, timeout)
         return PodHttp(f"{namespace}/{pod}", port, timeout, forward)
@@ -471,7 +474,7 @@ class Api:
         raw: bool = False,
         **more: Any,
     ) -> tuple[Any, tuple[str, ...]]:
-        """Send one request; the decoded answer (text where raw) and the server's warnings."""
+        """Send one request; return the decoded body (text if raw) and the server's warnings."""
         answer = self._send(verb, kind, namespace, name, raw=raw, **more)
         warnings = tuple(_warnings(answer.headers.getlist("Warning")))
         if raw:
@@ -491,7 +494,12 @@ class Api:
         raw: bool = False,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request, in the first version that the server has; its answer if it accepts."""
+        """Send one request, in the first API version that the server serves.
+
+        Raises:
+            NotInstalled: the server serves none of the kind's versions.
+            ClusterError: the server rejected the request.
+        """
         known = self._served.get(kind)
         missing: NotInstalled | None = None
         for api_version in (known,) if known else RESOURCES[kind].api_versions:
@@ -555,9 +563,9 @@ class Api:
             answer = None
         if not isinstance(answer, dict):
             raise Unreachable(
-                f"what answers at {self._transport.url} is no Kubernetes API server: "
+                f"{self._transport.url} does not answer like a Kubernetes API server: "
                 f"{plain(body.decode(errors='replace'))[:100]}",
-                hints=["is a proxy or a login page in between? kubectl version"],
+                hints=["look for a proxy or a login page in between: kubectl version"],
             )
         return answer
 
@@ -569,9 +577,9 @@ class Api:
 
 
 class Watch:
-    """A watch that has begun: iterate over (type, manifest) until the server ends it.
+    """A running watch: iterate over (type, manifest) until the server ends it.
 
-    Types are the API's: ADDED, MODIFIED, DELETED, and BOOKMARK, whose manifest has nothing but a
+    Types are those of the API: ADDED, MODIFIED, DELETED, and BOOKMARK, whose manifest only has a
     resourceVersion.
     """
 
@@ -580,36 +588,36 @@ class Watch:
         answer: urllib3.BaseHTTPResponse,
         unreachable: Callable[[BaseException], Unreachable],
     ) -> None:
-        """Take the answer, whose body is still to come, and what to say when it does not."""
+        """Take the streamed response, and a function that makes errors of broken connections."""
         self._answer, self._unreachable = answer, unreachable
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each event as it comes.
+        """Yield each event when it arrives.
 
         Raises:
-            Expired: the server no longer has what comes next.
-            Unreachable: the connection broke, or was silent for too long.
-            ClusterError: the server says so.
+            Expired: the server no longer has the version that follows; list again.
+            Unreachable: the connection broke, or no event arrived in time.
+            ClusterError: the server sent an error.
         """
-        begun: list[bytes] = []
+        partial_line: list[bytes] = []
         try:
-            for piece in self._answer.stream(_PIECE_BYTES, decode_content=False):
-                *lines, rest = piece.split(b"\n")
+            for chunk in self._answer.stream(_CHUNK_BYTES, decode_content=False):
+                *lines, rest = chunk.split(b"\n")
                 for line in lines:
-                    if whole := b"".join([*begun, line]):
+                    if whole := b"".join([*partial_line, line]):
                         yield _event(whole)
-                    begun.clear()
-                begun.append(rest)
-                if len(begun) > _LONGEST_EVENT_PIECES:
-                    raise ClusterError("an event of a watch is longer than any object may be")
+                    partial_line.clear()
+                partial_line.append(rest)
+                if len(partial_line) > _LONGEST_EVENT_CHUNKS:
+                    raise ClusterError("a watch event is longer than the largest possible object")
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             raise self._unreachable(error) from error
         finally:
             self._answer.close()
 
     def stop(self) -> None:
-        """End it, from another thread too."""
-        # One that has ended already has nothing to shut down.
+        """End the watch. May be called from another thread."""
+        # Shutting down a watch that has already ended raises an error.
         with suppress(Exception):
             self._answer.shutdown()
 
@@ -624,7 +632,7 @@ def _event(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def selector_of(labels: Mapping[str, str]) -> str:
-    """The label selector that asks for all of these labels: `app=dns,tier=front`."""
+    """The label selector that requires all of these labels: `app=dns,tier=front`."""
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
@@ -635,9 +643,9 @@ def _warnings(headers: Iterable[str]) -> list[str]:
 
 
 def _encoded(body: Object) -> bytes:
-    """JSON that a YAML parser takes too, as which the server reads an apply.
+    """JSON that is also valid YAML, because the server parses the body of an apply as YAML.
 
-    YAML knows no surrogate pairs, and wants what is not printable escaped.
+    YAML has no surrogate pairs, and requires unprintable characters to be escaped.
     """
     text = json.dumps(body, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda char: f"\\u{ord(char[0]):04x}", text).encode()
@@ -649,11 +657,11 @@ def _same_version(before: Object, after: Object) -> bool:
 
 
 def _same_content(before: Object, after: Object) -> bool:
-    """Whether two states of an object differ in nothing but the server's own bookkeeping."""
-    own = ("resourceVersion", "generation", "managedFields", "creationTimestamp", "uid")
+    """Whether two versions of an object only differ in fields that the server sets."""
+    server_fields = ("resourceVersion", "generation", "managedFields", "creationTimestamp", "uid")
 
     def content(manifest: Object) -> dict[str, Any]:
-        metadata = {k: v for k, v in manifest["metadata"].items() if k not in own}
+        metadata = {k: v for k, v in manifest["metadata"].items() if k not in server_fields}
         return {**manifest, "metadata": metadata}
 
     return content(before) == content(after)

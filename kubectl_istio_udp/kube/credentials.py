@@ -1,6 +1,6 @@
-"""What tells the API server who asks: headers, and a client certificate.
+"""The user's credentials: the Authorization header, impersonation headers, a client certificate.
 
-As in client-go, nothing that is secret goes over plain HTTP.
+As in client-go, credentials are never sent over plain HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 from kubectl_istio_udp.kube.kubeconfig import Login, User
 from kubectl_istio_udp.model.errors import Unreachable
 
-# A token in a file is read again after so long (client-go's token_source.go has a minute).
+# Seconds until a token file is read again; the same as client-go's token_source.go.
 _READ_AGAIN_SECONDS = 60.0
 _LEGAL_IN_HEADERS = frozenset(
     "!#$&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -33,31 +33,31 @@ class Certificate:
 
 
 class Credentials(Protocol):
-    """Where a user's credentials come from. Safe to use from several threads."""
+    """A source of a user's credentials. Safe to use from several threads."""
 
     def authorization(self) -> str:
         """The Authorization header, "" for none.
 
         Raises:
-            Unreachable: there should be one and it cannot be had.
+            Unreachable: the token file cannot be read, or the credential plugin failed.
         """
 
     def certificate(self) -> Certificate | None:
         """The client certificate, None for none.
 
         Raises:
-            Unreachable: there should be one and it cannot be had.
+            Unreachable: the credential plugin failed.
         """
 
     def rejected(self) -> None:
-        """Note that the server answered 401: what is cached may have been withdrawn."""
+        """Drop cached credentials, because the server answered 401."""
 
 
 class Fixed:
     """Credentials that do not change."""
 
     def __init__(self, authorization: str = "", certificate: Certificate | None = None) -> None:
-        """Take them."""
+        """Take the value of the Authorization header, and the client certificate."""
         self._authorization, self._certificate = authorization, certificate
 
     def authorization(self) -> str:
@@ -73,7 +73,7 @@ class Fixed:
 
 
 class TokenFile(Fixed):
-    """A bearer token in a file that somebody else renews: the kubelet, for one."""
+    """A bearer token in a file that another process renews, for example the kubelet."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class TokenFile(Fixed):
         certificate: Certificate | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the file, the token that counts while it cannot be read, and a clock in seconds."""
+        """Take the file, a token to use while it cannot be read, and a clock in seconds."""
         super().__init__(certificate=certificate)
         self._path, self._token, self._clock = path, fallback, clock
         self._until = -math.inf
 
     def authorization(self) -> str:
-        """See Credentials; the file is read again from time to time."""
+        """See Credentials; the file is read again every minute."""
         now = self._clock()
         if now >= self._until:
             try:
@@ -100,7 +100,7 @@ class TokenFile(Fixed):
                 problem = f"cannot be read: {error.strerror}"
             except ValueError:
                 problem = "is not text"
-            # What was read before may still be good.
+            # The token that was read before may still be valid.
             if not self._token and (problem != "is empty" or self._certificate is None):
                 raise Unreachable(
                     f"the token file {self._path} {problem}",
@@ -114,10 +114,10 @@ class TokenFile(Fixed):
 
 
 class Plugged:
-    """What a credential plugin prints, kept until it expires."""
+    """The credentials that a credential plugin prints, cached until they expire."""
 
     def __init__(self, login: Login) -> None:
-        """Take the user whose plugin it is."""
+        """Take the user that has the plugin."""
         self._login = login
         self._certificate: Certificate | None = None
         self._lock = threading.Lock()
@@ -125,7 +125,7 @@ class Plugged:
         self._until = 0.0
 
     def _renew(self) -> None:
-        # Most users have no plugin, and pay nothing for it.
+        # Imported here because most users have no plugin.
         from kubectl_istio_udp.kube.plugins import run
 
         with self._lock:
@@ -153,17 +153,18 @@ class Plugged:
 
 
 def credentials_of(login: Login) -> Credentials:
-    """Where the credentials of a user come from.
+    """The source of a user's credentials.
 
     Raises:
-        Unreachable: there are none, or a file cannot be read.
+        Unreachable: the user has no credentials, or a file cannot be read.
     """
     user = login.user
     if not login.cluster.tls:
         if user.plugin:
             from kubectl_istio_udp.kube.plugins import find
 
-            # It is not run, for what it gives is not sent; that it is missing is told all the same.
+            # Do not run the plugin, since credentials are not sent over plain HTTP. But report a
+            # missing plugin.
             find(user.plugin)
         return Fixed()
     certificate = _certificate(user)
@@ -174,24 +175,24 @@ def credentials_of(login: Login) -> Credentials:
     if user.username:
         return Fixed(_basic(user.username, user.password), certificate)
     if user.auth_provider:
-        # Few have it.
+        # Imported here because few users have the auth provider `oidc`.
         from kubectl_istio_udp.kube.oidc import id_token
 
         return Fixed(f"Bearer {id_token(user)}", certificate)
-    # client-go does not run a plugin where the kubeconfig has a certificate.
+    # client-go does not run the plugin if the user also has a certificate.
     if user.plugin and certificate is None:
         return Plugged(login)
     if certificate is None:
         raise Unreachable(
             f"the kubeconfig has no credentials for {login.cluster.url}"
             + (f": user {user.name!r} is empty" if user.name else ""),
-            hints=["log in, or choose another context with --context", "or name a --token"],
+            hints=["log in, choose another context with --context, or set --token"],
         )
     return Fixed(certificate=certificate)
 
 
 def impersonation(user: User) -> list[tuple[str, str]]:
-    """The headers that ask to be treated as somebody else."""
+    """The impersonation headers of a user."""
     headers = [("Impersonate-User", user.as_user)] if user.as_user else []
     headers += [("Impersonate-Group", group) for group in user.as_groups]
     headers += [("Impersonate-Uid", user.as_uid)] if user.as_uid else []
@@ -204,7 +205,7 @@ def impersonation(user: User) -> list[tuple[str, str]]:
 
 
 def _escaped(key: str) -> str:
-    """A key of as-user-extra in a header's name (client-go's headerKeyEscape)."""
+    """A key of as-user-extra, escaped for a header's name (client-go's headerKeyEscape)."""
     return "".join(
         chr(byte) if chr(byte) in _LEGAL_IN_HEADERS else f"%{byte:02X}" for byte in key.encode()
     )

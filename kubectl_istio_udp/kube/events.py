@@ -1,4 +1,4 @@
-"""Kubernetes Events: what happened to an object, for whoever runs `kubectl describe`."""
+"""Kubernetes Events: write them, sign them, and check their signature."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.values import PREFIX
 
-# The API's own bound on a message (events.k8s.io/v1, note).
+# The maximum length of a message (events.k8s.io/v1, field note).
 _LONGEST_MESSAGE = 1024
 _LONGEST_NAME = 200
 
 
-# On an Event: when it was last told, to the microsecond; its own timestamps have seconds.
+# Annotation of an Event: when it was last written, in microseconds. The Event's own timestamps
+# only have seconds.
 TOLD_ANNOTATION = f"{PREFIX}told"
 
 
-# On an Event: proves that the controller wrote it. A tenant may write Events in its namespace, with
-# any component's name.
+# Annotation of an Event: the controller's signature. A tenant may write Events in its namespace
+# with any component's name.
 SEAL_ANNOTATION = f"{PREFIX}seal"
 
 
 def tell(
     api: Api, about: About, *, reason: str, message: str, warning: bool, by: str, secret: str
 ) -> None:
-    """Write an Event about an object; the same one again where the same has been told before.
+    """Write an Event about an object, or update the one with the same content.
 
-    Its name is made from what it says, so that telling it again (after a restart, or by another
-    replica) makes it the newest and adds none. Events end after an hour by themselves.
+    Its name is a hash of its content. So writing it again, after a restart or from another
+    replica, updates its time and adds no second Event. The API server deletes Events after an hour.
 
     Args:
         api: the cluster.
-        about: whom it is about.
+        about: the object.
         reason: one word.
-        message: a sentence; cut to what an Event may hold.
-        warning: whether it is a Warning, not Normal.
-        by: who says so: the replica's name.
-        secret: what seals it, known to whoever may read the controller's namespace; "" for none.
+        message: a sentence; cut to the maximum length of an Event's message.
+        warning: whether its type is Warning instead of Normal.
+        by: the name of the replica.
+        secret: the key of the signature, which can only be read in the controller's namespace;
+            "" for no signature.
 
     Raises:
         ClusterError: it was not written.
@@ -84,14 +86,14 @@ def tell(
 
 
 def is_sealed(event: Mapping[str, Any], secret: str) -> bool:
-    """Whether a controller that has this secret wrote an Event, and nobody has changed it."""
+    """Whether an Event has a valid signature with this secret."""
     notes = event["metadata"].get("annotations") or {}
     seal = str(notes.get(SEAL_ANNOTATION, ""))
     return bool(secret) and hmac.compare_digest(seal.encode(), _seal(event, secret).encode())
 
 
 def _seal(event: Mapping[str, Any], secret: str) -> str:
-    """An HMAC of whom an Event is about, what it says, and when it was told."""
+    """An HMAC over an Event's object, message and time."""
     about = event["involvedObject"]
     told = (event["metadata"].get("annotations") or {}).get(TOLD_ANNOTATION)
     parts = [about.get(key) for key in ("kind", "namespace", "name", "uid")]
@@ -100,7 +102,7 @@ def _seal(event: Mapping[str, Any], secret: str) -> str:
 
 
 def newest(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """The Event that was told last about each Service, by (namespace, name)."""
+    """The last Event about each Service, by (namespace, name)."""
 
     def when(event: Mapping[str, Any]) -> str:
         notes = event["metadata"].get("annotations") or {}

@@ -1,8 +1,8 @@
-"""Which cluster to use, and as which user: kubeconfig files, flags and environment.
+"""Read kubeconfig files, flags and environment, and choose the cluster and the user.
 
-They are read as kubectl reads them. The rules are those of client-go's `tools/clientcmd` (its
-loader.go, client_config.go, validation.go), checked against kubectl by
-tests/cluster/test_kubectl.py. Nothing is sent here, and no credential plugin is run.
+The rules are those of client-go's `tools/clientcmd` (loader.go, client_config.go, validation.go).
+tests/cluster/test_kubectl.py compares them with kubectl. This module sends no request and runs no
+credential plugin.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import yaml
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import Unreachable
 
-# What kubectl asks where nothing names a server.
+# kubectl's default if no server is configured.
 DEFAULT_SERVER = "http://localhost:8080"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-# The extension of a cluster that is handed to credential plugins (client-go's exec.go).
+# The extension of a cluster that is passed to credential plugins (client-go's exec.go).
 _EXEC_EXTENSION = "client.authentication.k8s.io/exec"
 _EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _EXEC_MODES = ("Never", "IfAvailable", "Always")
-# What replaces them (client-go's plugin/pkg/client/auth).
+# Removed auth providers and the plugins that replace them (client-go's plugin/pkg/client/auth).
 _REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
 _CHECK = "check it: kubectl config view"
 Entry = TypeVar("Entry")
@@ -38,7 +38,7 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class ConnectionOptions:
-    """kubectl's flags that say which cluster to use, and as whom.
+    """kubectl's flags that choose the cluster and the user.
 
     Attributes:
         kubeconfig: path of a kubeconfig; None reads $KUBECONFIG or ~/.kube/config, and inside a
@@ -47,9 +47,9 @@ class ConnectionOptions:
         server, certificate_authority, tls_server_name, insecure_skip_tls_verify,
             disable_compression: override the cluster's.
         token, username, password, client_certificate, client_key: override the user's.
-        as_user, as_groups, as_uid, as_extra: whom to impersonate; as_extra as the user's.
-        request_timeout: seconds that one request may take; 0 waits forever.
-        retries: what to do when the server asks to come later, or the connection breaks.
+        as_user, as_groups, as_uid, as_extra: the user to impersonate; as_extra as in `User`.
+        request_timeout: seconds for one request; 0 for no timeout.
+        retries: how often requests are retried.
     """
 
     kubeconfig: str | None = None
@@ -79,12 +79,12 @@ class Plugin:
     """A command that prints credentials (`exec` of a user).
 
     Attributes:
-        api_version: the version of ExecCredential that it speaks.
+        api_version: the version of ExecCredential that it prints.
         command: its path, or a name to find on PATH.
-        arguments, environment: what it is started with, beside this process's environment.
-        install_hint: how to get it.
+        arguments, environment: its arguments, and variables added to this process's environment.
+        install_hint: how to install it.
         interactive: `Never`, `IfAvailable` or `Always`: whether it gets stdin.
-        cluster_info: whether it is told about the cluster.
+        cluster_info: whether it gets the cluster in KUBERNETES_EXEC_INFO.
     """
 
     api_version: str
@@ -101,13 +101,13 @@ class Cluster:
     """How to reach an API server.
 
     Attributes:
-        server: its URL as written; "" where none is.
+        server: its URL as written in the kubeconfig; "" if it is missing.
         certificate_authority: a file; `certificate_authority_data` is its content.
         insecure: whether any certificate is accepted.
         tls_server_name: the name in the certificate, "" for the URL's host.
-        proxy_url: "" for what the environment says.
-        compression: whether answers may be compressed.
-        exec_config: what a credential plugin gets to know of this cluster beside the above.
+        proxy_url: "" for the proxy of the environment.
+        compression: whether responses may be compressed.
+        exec_config: additional data for credential plugins.
     """
 
     name: str = ""
@@ -122,11 +122,11 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The server's URL without a slash at its end, query, or password."""
+        """The server's URL without trailing slash, query and password."""
         parts = _split_url(self.server)
         host = parts.netloc.rpartition("@")[2]
         path = unquote(parts.path).rstrip("/")
-        # Go joins paths, and writes each character in one way.
+        # Go joins and normalizes paths.
         path = quote(posixpath.normpath(path), safe="/$&+,:;=@") if path else ""
         return urlunsplit((parts.scheme.lower(), host, path, "", ""))
 
@@ -139,21 +139,21 @@ class Cluster:
 
     @property
     def tls(self) -> bool:
-        """Whether requests go over TLS."""
+        """Whether the server's URL is https."""
         return self.url.startswith("https://")
 
 
 @dataclass(frozen=True)
 class User:
-    """Who asks.
+    """The credentials of a user, as in the kubeconfig.
 
     Attributes:
-        token, token_file: a bearer token; the file's goes first, and is read again.
+        token, token_file: a bearer token; the file takes precedence, and is read again.
         username, password: for HTTP basic authentication.
         client_certificate, client_key: files; `..._data` are their contents (PEM).
         plugin: a command that prints a token or a certificate.
-        auth_provider: name of an old built-in way to log in; `auth_provider_config` its settings.
-        as_user, as_groups, as_uid, as_extra: whom to impersonate.
+        auth_provider, auth_provider_config: name and settings of a legacy auth provider.
+        as_user, as_groups, as_uid, as_extra: the user to impersonate.
     """
 
     name: str = ""
@@ -185,7 +185,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Kubeconfig:
-    """What the kubeconfig files say together."""
+    """The merged content of the kubeconfig files."""
 
     current: str = ""
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
@@ -195,10 +195,10 @@ class Kubeconfig:
 
 @dataclass(frozen=True)
 class Login:
-    """A cluster, as a user.
+    """The chosen cluster and user.
 
     Attributes:
-        namespace: where commands work without `-n`.
+        namespace: the default of `-n`.
     """
 
     cluster: Cluster
@@ -210,7 +210,7 @@ def log_in(options: ConnectionOptions, environment: Mapping[str, str]) -> Login:
     """The cluster and user that flags, environment and files choose.
 
     Raises:
-        Unreachable: they choose none that can be used, or a file cannot be read.
+        Unreachable: a file cannot be read, or the chosen entries are missing or invalid.
     """
     config = load(_files(options, environment), required=bool(options.kubeconfig))
     pod = _pod_server(environment)
@@ -235,14 +235,14 @@ def _files(options: ConnectionOptions, environment: Mapping[str, str]) -> list[P
 
 
 def load(files: Iterable[Path], *, required: bool = False) -> Kubeconfig:
-    """Read kubeconfig files as one: of each entry and setting the first one counts.
+    """Read and merge kubeconfig files: if several have an entry or a setting, the first one wins.
 
     Args:
-        files: where they are; one that does not exist is passed over.
-        required: whether it must exist.
+        files: paths; files that do not exist are skipped.
+        required: raise an error if a file does not exist.
 
     Raises:
-        Unreachable: a file cannot be read, or is no kubeconfig.
+        Unreachable: a file cannot be read, or is not a kubeconfig.
     """
     merged = Kubeconfig()
     for path in files:
@@ -266,10 +266,10 @@ def load(files: Iterable[Path], *, required: bool = False) -> Kubeconfig:
 
 
 def _parse(path: Path, text: str) -> Kubeconfig:
-    """One file's content.
+    """Parse one file.
 
     Raises:
-        ValueError: it is no kubeconfig.
+        ValueError: it is not a kubeconfig.
     """
     document = decoded(text)
     if document is None:
@@ -290,21 +290,21 @@ def _parse(path: Path, text: str) -> Kubeconfig:
 
 
 def decoded(text: str) -> Any:
-    """The first document in JSON or YAML; None where there is none.
+    """Parse the first document of JSON or YAML text; None if there is none.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither JSON nor YAML.
     """
     start = text.lstrip()
     if start.startswith("{"):
         try:
             return json.JSONDecoder().raw_decode(start)[0]
         except ValueError:
-            pass  # YAML has flow mappings too.
+            pass  # It may be YAML that begins with a flow mapping.
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
-        """YAML whose dates stay text, as they do in kubectl."""
+        """A YAML loader that leaves dates as text, as kubectl does."""
 
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -317,13 +317,13 @@ def decoded(text: str) -> Any:
 
 
 class Fields:
-    """A mapping of a kubeconfig, or of what a plugin prints, whose values have types.
+    """Typed access to a mapping of a kubeconfig, or of a credential plugin's output.
 
-    Every method raises ValueError, with `where` in its message, for a value of another type.
+    Every method raises ValueError, with `where` in the message, if the value has another type.
     """
 
     def __init__(self, where: str, mapping: object) -> None:
-        """Take the mapping, and what it is called in messages."""
+        """Take the mapping, and its name for messages."""
         self.where = where
         if not isinstance(mapping, dict):
             raise ValueError(f"{where} is not a mapping")
@@ -338,11 +338,11 @@ class Fields:
         return value
 
     def text(self, key: str) -> str:
-        """A string, "" where it is missing."""
+        """A string, "" if it is missing."""
         return self._get(key, str, "")
 
     def flag(self, key: str) -> bool:
-        """A boolean, False where it is missing."""
+        """A boolean, False if it is missing."""
         return self._get(key, bool, False)
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -353,19 +353,19 @@ class Fields:
         return tuple(values)
 
     def data(self, key: str) -> bytes:
-        """Bytes in base64."""
+        """The decoded bytes of a base64 string."""
         try:
             return base64.b64decode("".join(self.text(key).split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{key} of {self.where} is not base64: {error}") from error
 
     def path(self, key: str, folder: Path) -> str:
-        """A path, seen from the folder of the file; "" where it is missing."""
+        """A path, relative to the folder of the file; "" if it is missing."""
         found = self.text(key)
         return str(folder / found) if found else ""
 
     def fields(self, key: str) -> Fields | None:
-        """A mapping, None where it is missing."""
+        """A mapping, None if it is missing."""
         value = self._mapping.get(key)
         return None if value is None else Fields(f"{key} of {self.where}", value)
 
@@ -374,14 +374,14 @@ class Fields:
         return self._mapping.items()
 
     def entries(self, key: str) -> list[Fields]:
-        """A list of mappings; what is null is empty."""
+        """A list of mappings; null entries become empty mappings."""
         return [
             Fields(f"an entry of {key} of {self.where}", {} if each is None else each)
             for each in self._get(key, list, [])
         ]
 
     def named(self, key: str, inner: str) -> list[tuple[str, Fields]]:
-        """A list of {name, INNER: fields}; a name that comes twice is an error, as in kubectl."""
+        """A list of {name, INNER: fields}; a duplicate name is an error, as in kubectl."""
         found: dict[str, Fields] = {}
         for entry in self.entries(key):
             name = entry.text("name")
@@ -444,7 +444,7 @@ def _plugin(entry: Fields, folder: Path) -> Plugin:
     version = entry.text("apiVersion")
     return Plugin(
         api_version=version,
-        # A name without a slash is found on PATH.
+        # A name without a slash is searched on PATH.
         command=str(folder / command) if os.sep in command else command,
         arguments=entry.texts("args"),
         environment=tuple((each.text("name"), each.text("value")) for each in entry.entries("env")),
@@ -463,19 +463,19 @@ def choose(config: Kubeconfig, options: ConnectionOptions, server: str, namespac
 
     Args:
         config: the kubeconfig.
-        options: the flags, which go before it.
-        server: the URL where nothing names one.
-        namespace: the same for the namespace.
+        options: the flags; they override the kubeconfig.
+        server: the default URL.
+        namespace: the default namespace.
 
     Raises:
-        Unreachable: an entry is missing, or cannot be used.
+        Unreachable: an entry is missing or invalid.
     """
     name = options.context or config.current
     context = config.contexts.get(name, Context())
     if name and name not in config.contexts:
         raise Unreachable(
             f"the kubeconfig has no context {name!r}",
-            hints=["see those it has: kubectl config get-contexts"],
+            hints=["list the contexts: kubectl config get-contexts"],
         )
     cluster = _chosen(config.clusters, options.cluster, context.cluster, name, "cluster", Cluster())
     user = _chosen(config.users, options.user, context.user, name, "user", User())
@@ -506,7 +506,7 @@ def _chosen(
     known = ", ".join(sorted(entries)) or "none"
     raise Unreachable(
         f"the kubeconfig has no {kind} {name!r} ({where})",
-        hints=[f"{kind}s that it has: {known}", _CHECK],
+        hints=[f"existing {kind}s: {known}", _CHECK],
     )
 
 
@@ -522,7 +522,7 @@ def _with_cluster_flags(cluster: Cluster, options: ConnectionOptions, server: st
     if options.disable_compression:
         cluster = replace(cluster, compression=False)
     if options.tls_server_name or options.server:
-        # A name in the kubeconfig belongs to the server that is written there.
+        # The kubeconfig's tls-server-name belongs to the kubeconfig's server.
         cluster = replace(cluster, tls_server_name=options.tls_server_name or "")
     return cluster
 
@@ -566,7 +566,7 @@ def _cluster_problems(cluster: Cluster) -> Iterable[str]:
 
 
 def _split_url(server: str) -> SplitResult:
-    """A server's URL, or HOST:PORT, in its parts.
+    """Split a server's URL, or HOST:PORT.
 
     Raises:
         ValueError: it is neither.
@@ -594,9 +594,9 @@ def _user_problems(user: User) -> Iterable[str]:
             yield from _file_problems(path, key)
     certificate = user.client_certificate or user.client_certificate_data
     if certificate and not (user.client_key or user.client_key_data):
-        yield f"{who} has a client-certificate and no client-key"
+        yield f"{who} has a client-certificate but no client-key"
     if (user.as_groups or user.as_uid or user.as_extra) and not user.as_user:
-        yield f"{who} impersonates groups, a uid or extra fields, and no user (--as)"
+        yield f"{who} impersonates groups, a uid or extra fields, but no user (--as)"
     if user.plugin:
         yield from _plugin_problems(user, user.plugin)
     if user.auth_provider in _REMOVED_PROVIDERS:
@@ -613,9 +613,7 @@ def _plugin_problems(user: User, plugin: Plugin) -> Iterable[str]:
     if not plugin.command:
         yield f"{who} has no command"
     if plugin.api_version not in _EXEC_VERSIONS:
-        yield (
-            f"{who} has apiVersion {plugin.api_version!r}; known are {' and '.join(_EXEC_VERSIONS)}"
-        )
+        yield (f"{who} has apiVersion {plugin.api_version!r}; use {' or '.join(_EXEC_VERSIONS)}")
     if not all(name for name, _ in plugin.environment):
         yield f"{who} has an env entry without a name"
     if plugin.interactive not in _EXEC_MODES:
@@ -637,7 +635,7 @@ def _file_problems(path: str, key: str) -> Iterable[str]:
 
 
 def _pod_server(environment: Mapping[str, str]) -> str:
-    """The API server's URL where this process runs in a pod with a service account, else ""."""
+    """The API server's URL if this process runs in a pod with a service account, otherwise ""."""
     host = environment.get("KUBERNETES_SERVICE_HOST")
     port = environment.get("KUBERNETES_SERVICE_PORT")
     if not host or not port or not (SERVICE_ACCOUNT / "token").exists():

@@ -1,10 +1,9 @@
-"""Leader election on a Lease, as Kubernetes' own components do it.
+"""Leader election with a Lease, as in Kubernetes' own components.
 
-Whoever holds the Lease renews it; whoever waits watches it, and takes it when it has been given
-up, or not been renewed for its duration by the waiter's own clock. A write with the resourceVersion
-that was read decides between two who try at once. The holder stops before the others may begin: it
-must renew within `_RENEW_WITHIN`, and no request of its may last longer than what is left till the
-end.
+The holder renews the Lease. The other candidates watch it. A candidate takes it when the holder
+has released it, or has not renewed it for its duration by the candidate's clock. If two candidates
+write at the same time, the resourceVersion decides. The holder stops before another one can begin:
+it must renew within `_RENEW_WITHIN`, and no request may take longer than the time that is left.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.errors import Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.names import MANAGER
 
-# client-go's usual figures (leaderelection's documentation).
+# Seconds; the defaults of client-go's leaderelection.
 DURATION_SECONDS = 15
 _RENEW_WITHIN = 10.0
 _RENEW_EVERY = 5.0
@@ -31,11 +30,11 @@ _log = logging.getLogger(__name__)
 
 
 class Election:
-    """One candidate for a Lease, in a thread of its own.
+    """One candidate for a Lease, in a thread.
 
     Attributes:
         identity: this candidate's name.
-        holder: who holds the Lease, as last heard of.
+        holder: the Lease's current holder, as last seen.
     """
 
     def __init__(
@@ -49,15 +48,16 @@ class Election:
         ended: Callable[[], None],
         doubted: Callable[[], None],
     ) -> None:
-        """Say for which Lease, and what to call.
+        """Prepare the election; `start` begins it.
 
         Args:
             api: the cluster; its requests must time out within five seconds.
-            namespace, name: the Lease, made where it is missing.
-            identity: this candidate's name, which no other has.
-            began, ended: called, in the election's thread, when it begins and ends to hold it.
-            doubted: called there when the server did not answer, or knew of a Lease that its watch
-                had not told of: other watches may have gone silent too.
+            namespace, name: the Lease; it is created if it is missing.
+            identity: this candidate's unique name.
+            began, ended: called in the election's thread when this candidate starts and stops
+                holding the Lease.
+            doubted: called in the election's thread when the server did not answer, or returned a
+                newer Lease than the watch: other watches may have stalled too.
         """
         self.identity = identity
         self._api, self._namespace, self._name = api, namespace, name
@@ -79,12 +79,12 @@ class Election:
         self._thread = threading.Thread(target=self._run, name="election", daemon=True)
 
     def start(self) -> None:
-        """Stand for election from now on."""
+        """Start the election's thread."""
         self._cache.start()
         self._thread.start()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Give the Lease up, if it is held, so that another takes it at once; and end."""
+        """Release the Lease, so that another candidate can take it immediately; end the thread."""
         with self._stirred:
             self._stopping = True
             self._stirred.notify()
@@ -93,21 +93,21 @@ class Election:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the election's thread runs."""
         return self._thread.is_alive() and self._cache.alive
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease, "" where nobody does."""
+        """The Lease's holder, "" for none."""
         return _holder(self._seen)
 
     @property
     def secret(self) -> str:
-        """What only those who may read the Lease know: its uid; "" where there is no Lease."""
+        """The Lease's uid, known only to those who may read the Lease; "" if there is no Lease."""
         return lease_secret(self._seen)
 
     def holds(self) -> bool:
-        """Whether a write may begin now: nobody else can hold the Lease before it has ended."""
+        """Whether a write may begin: it will end before another candidate can take the Lease."""
         return self._leading and time.monotonic() < self._until
 
     def _changed(
@@ -138,11 +138,11 @@ class Election:
                 if not self._stopping and wait > 0:
                     self._stirred.wait(wait)
         if self._leading:
-            self._end("told to end")
+            self._end("stopped")
             self._give_up()
 
     def _turn(self) -> float:
-        """Renew, take, or wait; the seconds until it is to be done again."""
+        """Renew or take the Lease if it is time; return the seconds until the next turn."""
         if self._leading:
             left = self._until - _RENEW_WITHIN + _RENEW_EVERY - time.monotonic()
             if left > 0:
@@ -161,7 +161,7 @@ class Election:
         return _RENEW_EVERY
 
     def _free_in(self) -> float:
-        """Seconds until the Lease may be taken, by this process's own clock."""
+        """Seconds until this candidate may take the Lease, by this process's monotonic clock."""
         holder = _holder(self._seen)
         if not holder or holder == self.identity:
             return 0.0
@@ -170,7 +170,7 @@ class Election:
         return self._seen_at + duration - time.monotonic()
 
     def _write(self, seen: Mapping[str, Any] | None) -> None:
-        """Hold it from now on, if it is still as seen."""
+        """Take or renew the Lease, if it is still the version that was seen."""
         begun = time.monotonic()
         former = (seen or {}).get("spec") or {}
         mine = former.get("holderIdentity") == self.identity
@@ -196,7 +196,7 @@ class Election:
             self._see(written)
 
     def _read_again(self) -> None:
-        """After a refused write: what was seen may be old."""
+        """Read the Lease after a failed write, because the watch may be behind."""
         try:
             found = self._api.find("Lease", self._namespace, self._name)
         except IstioUdpError:
@@ -206,18 +206,18 @@ class Election:
                 self._see(found)
 
     def _give_up(self) -> None:
-        """Let others take it without waiting."""
+        """Release the Lease, so that others do not have to wait."""
         spec = dict((self._seen or {}).get("spec") or {})
         if spec.get("holderIdentity") != self.identity:
             return
         try:
             self._store(self._seen, {**spec, "holderIdentity": "", "leaseDurationSeconds": 1})
         except IstioUdpError as error:
-            _log.warning("the lease could not be given up: %s", error.message)
+            _log.warning("the lease could not be released: %s", error.message)
 
     def _end(self, why: str) -> None:
         self._leading = False
-        _log.info("leading no more: %s", why, extra={"identity": self.identity})
+        _log.info("no longer leading: %s", why, extra={"identity": self.identity})
         self._ended()
 
 

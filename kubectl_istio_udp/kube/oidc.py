@@ -1,8 +1,8 @@
 """The auth provider `oidc`: an id-token in the kubeconfig, which kubectl renews.
 
-Most identity providers take a refresh token once and give the next one with the answer. Whoever
-renews must therefore write to the kubeconfig, or the user has to log in again. kubectl does that,
-so it is asked to (client-go's plugin/pkg/client/auth/oidc).
+Most identity providers accept a refresh token once and return the next one. It must be written to
+the kubeconfig, or the user has to log in again. kubectl does that, so this module runs kubectl to
+renew the token (client-go's plugin/pkg/client/auth/oidc).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, User
 from kubectl_istio_udp.model.errors import Unreachable
 
-# client-go counts a token that ends within ten seconds as expired.
+# client-go treats a token as expired ten seconds before its end.
 _LEEWAY_SECONDS = 10.0
 _LONGEST_SECONDS = 60.0
 _FLAGS = (
@@ -31,10 +31,10 @@ _FLAGS = (
 
 
 def id_token(user: User) -> str:
-    """The id-token of a user, to be sent as a bearer token.
+    """The id-token of a user, to send as a bearer token.
 
     Raises:
-        Unreachable: there is none that is still valid.
+        Unreachable: the user has no valid id-token.
     """
     settings = user.auth_provider_config
     for name in ("idp-issuer-url", "client-id"):
@@ -49,7 +49,7 @@ def id_token(user: User) -> str:
 
 
 def must_renew(user: User) -> bool:
-    """Whether a user has a refresh token, and no id-token that is still valid."""
+    """Whether a user has a refresh token, and no valid id-token."""
     settings = user.auth_provider_config
     if user.auth_provider != "oidc" or user.token or user.token_file:
         return False
@@ -60,7 +60,7 @@ def must_renew(user: User) -> bool:
 
 
 def renew(options: ConnectionOptions) -> None:
-    """Have kubectl renew the tokens of the user that these flags choose, in the kubeconfig."""
+    """Run kubectl, so that it renews the user's tokens in the kubeconfig."""
     flags = [
         f"--{name.replace('_', '-')}={value}"
         for name in _FLAGS
@@ -69,7 +69,7 @@ def renew(options: ConnectionOptions) -> None:
     if options.insecure_skip_tls_verify:
         flags.append("--insecure-skip-tls-verify")
     with suppress(OSError, subprocess.TimeoutExpired):
-        # What it says is not shown: whether the token is valid now tells whether it succeeded.
+        # kubectl's output is ignored: the caller checks whether the token is valid now.
         subprocess.run(
             ["kubectl", "get", "--raw", "/version", *flags],
             stdin=subprocess.DEVNULL,
@@ -83,7 +83,7 @@ def _ends(user: User, token: str) -> float:
     """When a token (JWT) expires, in seconds since 1970.
 
     Raises:
-        Unreachable: it is no JWT.
+        Unreachable: it is not a JWT, or has no expiry time.
     """
     parts = token.split(".")
     try:
@@ -92,11 +92,11 @@ def _ends(user: User, token: str) -> float:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return float(claims["exp"])
     except (ValueError, KeyError, TypeError) as error:
-        raise _cannot(user, "its id-token is no JWT that says when it expires") from error
+        raise _cannot(user, "its id-token is not a JWT with an expiry time") from error
 
 
 def _cannot(user: User, why: str) -> Unreachable:
     return Unreachable(
-        f"user {user.name!r} cannot log in by the auth provider oidc: {why}",
+        f"user {user.name!r} cannot log in with the auth provider oidc: {why}",
         hints=["log in again, or choose another context with --context"],
     )

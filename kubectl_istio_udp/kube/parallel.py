@@ -1,4 +1,4 @@
-"""Calls at the same time."""
+"""Run calls in parallel, in threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MANY_AT_ONCE = 8
 
 
 def begun(call: Callable[[], Result]) -> Callable[[], Result]:
-    """Begin a call; calling what this returns waits for its result, or raises its error."""
+    """Start a call; the returned function waits for its result, or raises its error."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(call)
     pool.shutdown(wait=False)
@@ -21,12 +21,12 @@ def begun(call: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Run calls at the same time; their results in order, or the first one's error."""
+    """Run calls in parallel; return their results in order, or raise the first one's error."""
     return for_each(lambda call: call(), calls)
 
 
 def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply a function to items at the same time; results in order, or the first one's error."""
+    """Call a function for all items in parallel; return the results, or raise the first error."""
     with ThreadPoolExecutor(max_workers=_MANY_AT_ONCE) as pool:
         futures = [pool.submit(function, item) for item in items]
         return [future.result() for future in futures]

@@ -1,6 +1,6 @@
 """Credential plugins: commands that print a token or a client certificate.
 
-The protocol is client-go's, `client.authentication.k8s.io/v1` and `v1beta1` (its exec.go).
+The protocol is `client.authentication.k8s.io/v1` and `v1beta1` (client-go's exec.go).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from kubectl_istio_udp.model.errors import Unreachable
 
 @dataclass(frozen=True)
 class Given:
-    """What a plugin printed.
+    """The credentials that a plugin printed.
 
     Attributes:
         token: a bearer token, "" for none.
         certificate: a client certificate, None for none.
-        expires: until when it is good, in seconds since 1970; infinite where it does not say.
+        expires: the expiry time, in seconds since 1970; infinite if the plugin printed none.
     """
 
     token: str
@@ -41,20 +41,20 @@ def find(plugin: Plugin) -> str:
     """The path of a plugin's executable.
 
     Raises:
-        Unreachable: there is none.
+        Unreachable: it does not exist.
     """
     found = shutil.which(plugin.command)
-    # Nor does Go take what it finds in the current folder.
+    # Like Go, do not run a program from the current folder.
     if found is None or not os.path.isabs(found):
         raise _failed(plugin, f"the credential plugin {plugin.command} was not found")
     return found
 
 
 def run(login: Login) -> Given:
-    """Run a user's plugin. It may ask on stdin and print to stderr, as under kubectl.
+    """Run a user's plugin. It may read stdin and write to stderr, as with kubectl.
 
     Raises:
-        Unreachable: it is missing, failed, or printed something else.
+        Unreachable: it is missing, failed, or printed no valid credentials.
     """
     plugin = login.user.plugin
     if plugin is None:
@@ -95,7 +95,7 @@ def run(login: Login) -> Given:
 
 
 def _environment(plugin: Plugin) -> dict[str, str]:
-    """What a plugin is started with, by name; as in Go, a `=` in a name begins the value."""
+    """A plugin's environment variables; as in Go, the first `=` in a name begins the value."""
     texts = (f"{name}={value}" for name, value in plugin.environment)
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
@@ -105,14 +105,14 @@ def _interactive(plugin: Plugin) -> bool:
     if plugin.interactive == "Always" and not terminal:
         raise _failed(
             plugin,
-            f"the credential plugin {plugin.command} must ask something, and standard input is "
-            "no terminal",
+            f"the credential plugin {plugin.command} needs input, but standard input is not a "
+            "terminal",
         )
     return terminal and plugin.interactive != "Never"
 
 
 def _told(cluster: Cluster) -> dict[str, Any]:
-    """A cluster as a plugin gets to know it."""
+    """A cluster in the format of ExecCredential (spec.cluster)."""
     data = cluster.certificate_authority_data
     if not data and cluster.certificate_authority:
         data = Path(cluster.certificate_authority).read_bytes()
@@ -128,10 +128,10 @@ def _told(cluster: Cluster) -> dict[str, Any]:
 
 
 def _read(output: bytes, plugin: Plugin) -> Given:
-    """The credentials that a plugin printed.
+    """Parse a plugin's output.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not a valid ExecCredential.
     """
     try:
         answer = Fields("the output", _decoded(output.decode()))
@@ -139,12 +139,10 @@ def _read(output: bytes, plugin: Plugin) -> Given:
     except ValueError:
         kind = ""
     if kind != "ExecCredential":
-        # What it printed instead is not shown, for it may hold a token.
+        # The output is not shown, because it may contain a token.
         raise ValueError("did not print an ExecCredential (JSON)")
     if version != plugin.api_version:
-        raise ValueError(
-            f"printed apiVersion {version!r}; the kubeconfig asks for {plugin.api_version}"
-        )
+        raise ValueError(f"printed apiVersion {version!r}; the kubeconfig has {plugin.api_version}")
     try:
         status = answer.fields("status") or Fields("the status", {})
         token, expires = status.text("token"), status.text("expirationTimestamp")
@@ -160,7 +158,7 @@ def _read(output: bytes, plugin: Plugin) -> Given:
 
 
 def _decoded(text: str) -> Any:
-    """JSON, or YAML, which kubectl takes too.
+    """Parse JSON or YAML; kubectl accepts both.
 
     Raises:
         ValueError: it is neither.
@@ -172,7 +170,7 @@ def _expires(timestamp: str) -> float:
     if not timestamp:
         return math.inf
     try:
-        # Python 3.10 reads neither `Z` nor fractions of other than three or six digits.
+        # Python 3.10 does not parse `Z`, and only parses fractions of three or six digits.
         plain = timestamp.replace("Z", "+00:00").replace("z", "+00:00")
         head, dot, rest = plain.partition(".")
         if dot:
@@ -180,9 +178,9 @@ def _expires(timestamp: str) -> float:
             plain = f"{head}.{digits[:6]:0<6}{rest[-6:]}"
         found = datetime.fromisoformat(plain)
     except ValueError as error:
-        raise ValueError(f"printed expirationTimestamp {timestamp!r}, which is no time") from error
+        raise ValueError(f"printed an invalid expirationTimestamp: {timestamp!r}") from error
     if found.tzinfo is None:
-        raise ValueError(f"printed expirationTimestamp {timestamp!r}, which has no time zone")
+        raise ValueError(f"printed an expirationTimestamp without time zone: {timestamp!r}")
     return found.timestamp()
 
 

@@ -1,4 +1,4 @@
-"""Which proxy leads to an API server, as Go reads `proxy-url` and the environment.
+"""Choose the proxy for an API server, from `proxy-url` and the environment.
 
 The rules are those of golang.org/x/net/http/httpproxy and client-go's clientcmd.
 """
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from kubectl_istio_udp.model.errors import Unreachable
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-# What client-go takes of them in a kubeconfig.
+# The schemes that client-go accepts in a kubeconfig.
 _IN_KUBECONFIG = ("http", "https", "socks5")
 
 
@@ -22,9 +22,9 @@ class Proxy:
     """A proxy.
 
     Attributes:
-        scheme: http, https or socks5 (which resolves names itself).
-        host, port: where it listens.
-        username, password: who uses it; None for nobody.
+        scheme: http, https or socks5 (the proxy resolves names).
+        host, port: its address.
+        username, password: its credentials; None for none.
     """
 
     scheme: str
@@ -35,21 +35,21 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Its URL, without the password."""
+        """The proxy's URL without username and password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
 
 def proxy_for(server: str, proxy_url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy that leads to a server; None where it is asked directly.
+    """The proxy for a server; None for a direct connection.
 
     Args:
         server: the server's URL.
-        proxy_url: the cluster's own setting, which goes before the environment.
-        environment: HTTPS_PROXY, HTTP_PROXY and NO_PROXY, in capitals or not.
+        proxy_url: the cluster's `proxy-url`; it overrides the environment.
+        environment: HTTPS_PROXY, HTTP_PROXY and NO_PROXY, in upper or lower case.
 
     Raises:
-        Unreachable: what names the proxy is no URL, or its scheme is unknown.
+        Unreachable: the proxy's URL is invalid, or its scheme is unknown.
     """
     if proxy_url:
         return _parse("proxy-url", proxy_url, _IN_KUBECONFIG)
@@ -58,7 +58,7 @@ def proxy_for(server: str, proxy_url: str, environment: Mapping[str, str]) -> Pr
     text = environment.get(name) or environment.get(name.lower()) or ""
     if not text or not _used_for(server, environment):
         return None
-    # One without a scheme is HOST:PORT.
+    # A proxy without a scheme is HOST:PORT.
     return _parse(name, text if "://" in text else f"http://{text}", tuple(_PORTS))
 
 
@@ -106,7 +106,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _excludes(entry: str, host: str, port: str, address: _Address | None) -> bool:
-    """Whether an entry of NO_PROXY is about a host."""
+    """Whether an entry of NO_PROXY matches a host."""
     if not entry:
         return False
     if entry == "*":
@@ -134,7 +134,7 @@ def _excludes(entry: str, host: str, port: str, address: _Address | None) -> boo
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """HOST:PORT or [HOST]:PORT in its parts, any other text with no port."""
+    """Split HOST:PORT or [HOST]:PORT; for other text the port is ""."""
     name, colon, port = entry.rpartition(":")
     if name.startswith("[") and name.endswith("]"):
         return name[1:-1], port

@@ -1,4 +1,4 @@
-"""What an HTTP error of the API server means to the user, and what to type next."""
+"""Errors for HTTP error responses of the API server: what is wrong, and what to type next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kubectl_istio_udp.model.resources import Resource
 
 @dataclass(frozen=True)
 class Action:
-    """What was asked of the API server.
+    """A request to the API server, for its error.
 
     Attributes:
         verb: as RBAC names it: get, list, patch, delete, create.
@@ -31,7 +31,7 @@ class Action:
         namespace: None for all namespaces.
         name: "" for a list.
         subresource: e.g. `exec`, "" for the object itself.
-        user: whom the request impersonates, None for nobody.
+        user: the impersonated user, None for none.
     """
 
     verb: str
@@ -48,17 +48,17 @@ class Action:
 
     @property
     def resource(self) -> str:
-        """As kubectl takes it: `envoyfilters.networking.istio.io`."""
+        """The resource's full name: `envoyfilters.networking.istio.io`."""
         return self.of.qualified
 
     @property
     def scope(self) -> str:
-        """Kubectl's flag for where."""
+        """Kubectl's flag for the namespace."""
         return f"-n {self.namespace}" if self.namespace else "--all-namespaces"
 
     @property
     def where(self) -> str:
-        """The same in words."""
+        """The namespace in words."""
         return f"in namespace {self.namespace}" if self.namespace else "in all namespaces"
 
     @property
@@ -76,21 +76,21 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
 
     Args:
         status: the HTTP status.
-        body: what came with it: a metav1.Status as JSON, or anything.
-        action: what was asked.
-        headers: those of the answer; Retry-After counts.
+        body: the response's body: a metav1.Status as JSON, or any text.
+        action: the request.
+        headers: the response's headers; Retry-After is used.
     """
     answer = _status(body)
     message = answer.get("message") or body.decode(errors="replace").strip()[:300] or f"{status}"
     if status == 401:
         return Forbidden(
-            "the API server does not know these credentials",
+            "the API server rejected the credentials (401 Unauthorized)",
             hints=["log in again, or choose another context with --context"],
         )
     if status == 403:
         return _forbidden(message, action)
     if status == 404:
-        # The server names the object that it misses; a path that it does not know it cannot name.
+        # For a missing object the Status names the object; for an unknown path it does not.
         known = (answer.get("details") or {}).get("name")
         return _not_found(action) if known else _not_installed(action)
     if status == 409 and action.verb == "patch" and "conflict" in message.lower():
@@ -102,7 +102,7 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
                 "take the fields over: --force-conflicts",
             ],
         )
-    text = f"the API server refused to {action.verb} {action.target}: {message}"
+    text = f"the API server rejected the request to {action.verb} {action.target}: {message}"
     if status in (429, 503):
         return _busy(status, text, headers)
     return {409: Conflict, 410: Expired}.get(status, ClusterError)(text)
@@ -110,7 +110,7 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
 
 def _busy(status: int, message: str, headers: Mapping[str, str]) -> Busy:
     error = Busy(message)
-    # The API server answers 429 before it does anything; 503 may be a front's, after it did.
+    # With 429 the API server has done nothing. 503 may come from a proxy after it has.
     error.untouched = status == 429
     seconds = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
     error.retry_after = float(seconds) if seconds.isdigit() else None
@@ -118,7 +118,7 @@ def _busy(status: int, message: str, headers: Mapping[str, str]) -> Busy:
 
 
 def _forbidden(message: str, action: Action) -> Forbidden:
-    # The verb that the server missed may be another: `create` for an apply, `get` for an exec.
+    # The missing right may have another verb: `create` for an apply, `get` for an exec.
     refused = _CANNOT.search(message)
     verb = refused[1] if refused else action.verb
     parts = [action.of.plural, action.subresource]
@@ -137,17 +137,17 @@ def _forbidden(message: str, action: Action) -> Forbidden:
 
 def _not_found(action: Action) -> NotFound:
     return NotFound(
-        f"there is no {action.kind.lower()} {action.name} {action.where}",
-        hints=[f"see what there is: kubectl get {action.resource} {action.scope}"],
+        f"{action.kind.lower()} {action.name} not found {action.where}",
+        hints=[f"list them: kubectl get {action.resource} {action.scope}"],
     )
 
 
 def _not_installed(action: Action) -> NotInstalled:
     istio = action.of.group.endswith("istio.io")
-    why = ": Istio's CRDs are not installed there" if istio else ""
+    why = ": Istio's CRDs are not installed" if istio else ""
     return NotInstalled(
-        f"the cluster does not know {action.resource}{why}",
-        hints=["is this the right cluster? kubectl config current-context"],
+        f"the API server does not serve {action.resource}{why}",
+        hints=["check that this is the right cluster: kubectl config current-context"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Send a request again where the API server asks for that, as kubectl does."""
+"""Retry requests when the API server asks for that, as kubectl does."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from kubectl_istio_udp.model.errors import Broken, Busy, Conflict
 
 Result = TypeVar("Result")
 
-# client-go retries up to 10 times (rest.Request's default), and waits as long as Retry-After says.
+# client-go retries up to 10 times (rest.Request's default), after the time in Retry-After.
 MOST_RETRIES = 10
-# client-go waits for as long as its caller does; who sits at a terminal wants an answer.
+# Seconds. client-go has no limit, but a user at a terminal wants an answer.
 _LONGEST_WAIT_SECONDS = 60.0
-# client-go waits a second after each broken connection; the first waits are shorter here.
+# client-go waits one second after each broken connection; here the first waits are shorter.
 _FIRST_WAIT_SECONDS, _BROKEN_WAIT_SECONDS = 0.1, 1.0
-# A server-side apply that met another write of the same object: it reads the object again itself.
+# Retries of a server-side apply that conflicted with a concurrent write of the same object.
 _CONFLICTS, _CONFLICT_SECONDS = 5, 0.05
 
 
 def tell_nobody(text: str) -> None:
-    """Show a retry to nobody."""
+    """Ignore the text about a retry; the default of `tell` and `detail`."""
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a request is sent again, and whom to tell.
+    """How often requests are retried, and who is informed.
 
     Attributes:
-        most: how many times; 0 for a caller that has a queue of its own to try again from.
-        tell: called with a line of text before each wait that the server asks for.
-        detail: the same before the short waits after broken connections.
+        most: the maximum number of retries; 0 for a caller that retries from its own queue.
+        tell: called with a line of text before each wait that the server asked for.
+        detail: called with a line of text before each wait after a broken connection.
     """
 
     most: int = MOST_RETRIES
@@ -42,20 +42,21 @@ class Retries:
     def call(
         self, request: Callable[[], Result], *, read: bool = False, harmless: bool = False
     ) -> Result:
-        """Make a request, and again where the server asks for that or the connection broke.
+        """Send a request, and retry it if the server asks for that or the connection broke.
 
-        After 429 with a Retry-After the server has done nothing, so that any request may be
-        repeated. After 503 with a Retry-After only what is harmless is repeated, and after a broken
-        connection only what reads (client-go's rules; it repeats writes after 503 too).
+        After 429 with Retry-After every request is retried, because the server has done nothing.
+        After 503 with Retry-After only harmless requests are retried, and after a broken connection
+        only reads. (These are client-go's rules, but client-go also retries writes after 503.)
 
         Args:
-            request: the request.
-            read: whether it changes nothing.
-            harmless: whether the server may act on it twice.
+            request: sends the request.
+            read: whether the request changes nothing.
+            harmless: whether the server may execute the request twice.
 
         Raises:
-            Busy: the server goes on refusing, names no time to wait, or asks for too long.
-            Whatever else the request raises.
+            Busy: the server still rejects the request after all retries, sent no Retry-After, or
+                asked for a longer wait than the limit.
+            Any other error that the request raises.
         """
         waited = 0.0
         for number in range(1, self.most + 1):
@@ -79,9 +80,9 @@ class Retries:
 
 
 def without_conflict(request: Callable[[], Result]) -> Result:
-    """Make a request, and again where another write of the same object came in between.
+    """Send a request, and retry it if it conflicts with a concurrent write of the same object.
 
-    Only for a request that does not say which version of the object it is about.
+    Only for requests without a resourceVersion.
     """
     for number in range(1, _CONFLICTS):
         try:

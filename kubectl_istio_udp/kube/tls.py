@@ -1,9 +1,9 @@
-"""TLS as Go judges it, so that a server that kubectl trusts is trusted here too.
+"""TLS with Go's rules, so that a server that kubectl trusts is trusted here too.
 
-Python 3.13 asks more of certificates than Go does (VERIFY_X509_STRICT: an authority must have key
-identifiers, and those of older EKS, GKE and MicroK8s clusters have none). OpenSSL wants a chain to
-end at a self-signed certificate, where Go trusts any certificate that it is given as authority.
-Both check names, against subjectAltName alone.
+Python 3.13 is stricter than Go (VERIFY_X509_STRICT: an authority must have key identifiers; the
+authorities of older EKS, GKE and MicroK8s clusters have none). OpenSSL requires that a chain ends
+at a self-signed certificate, but Go trusts every certificate in the list of authorities. Both check
+the server's name only against subjectAltName.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kubectl_istio_udp.kube.kubeconfig import Cluster
 from kubectl_istio_udp.model.errors import Unreachable
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# Where systems keep their authorities (Go's crypto/x509/root_linux.go), for a Python that was built
-# to look elsewhere.
+# Files with the system's authorities (Go's crypto/x509/root_linux.go), for a Python that was built
+# with other paths.
 _SYSTEM_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -52,7 +52,7 @@ class _Context(ssl.SSLContext):
 
 
 def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLContext:
-    """The TLS settings for requests and exec alike.
+    """The TLS settings for requests and websockets.
 
     Raises:
         Unreachable: a certificate or key cannot be read.
@@ -73,7 +73,7 @@ def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLCont
 
 
 def system_context() -> ssl.SSLContext:
-    """The TLS settings where the system's authorities vouch for the other side."""
+    """TLS settings that trust the system's authorities."""
     return context_of(Cluster(), None)
 
 
@@ -86,13 +86,16 @@ def _trust(context: ssl.SSLContext, cluster: Cluster) -> None:
         return
     if not _trust_each(context, data):
         raise Unreachable(
-            f"the certificate authority of {cluster.url} holds no certificate (PEM)",
+            f"the certificate authority of {cluster.url} contains no certificate (PEM)",
             hints=["check it: kubectl config view --raw"],
         )
 
 
 def _trust_each(context: ssl.SSLContext, data: bytes) -> bool:
-    """Trust the certificates in some text; whether there is one. As in Go, others are ignored."""
+    """Trust the valid certificates in PEM text; return whether there was one.
+
+    As in Go, invalid certificates are ignored.
+    """
     blocks = [block.decode("ascii", errors="replace") for block in _CERTIFICATE.findall(data)]
     try:
         context.load_verify_locations(cadata="\n".join(blocks))
@@ -111,7 +114,7 @@ def _trust_one(context: ssl.SSLContext, block: str) -> bool:
 
 def _trust_system(context: ssl.SSLContext) -> None:
     context.load_default_certs()
-    # OpenSSL finds files there by their names, which are hashes; Go reads all of them.
+    # OpenSSL only finds files there that are named by their hash; Go reads all of them.
     for folder in filter(None, os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)):
         for file in sorted(Path(folder).glob("*")):
             with suppress(OSError):
@@ -122,21 +125,21 @@ def _trust_system(context: ssl.SSLContext) -> None:
         if os.path.exists(path):
             context.load_verify_locations(path)
             return
-    # A system without authorities of its own; elsewhere nobody pays for this import.
+    # Imported here because it is only needed on a system without authorities.
     import certifi
 
     context.load_verify_locations(certifi.where())
 
 
 def _present(context: ssl.SSLContext, certificate: Certificate) -> None:
-    """Let the context show a client certificate; OpenSSL takes it from files alone."""
+    """Add a client certificate to the context, through a file, because OpenSSL only reads files."""
     with tempfile.TemporaryDirectory(prefix="kubectl-istio-udp-") as folder:
         paths = [os.path.join(folder, name) for name in ("certificate", "key")]
         for path, content in zip(paths, (certificate.certificate, certificate.key), strict=True):
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
         try:
-            # An encrypted key must not make OpenSSL ask for its password on the terminal.
+            # The password stops OpenSSL from prompting for one on the terminal.
             context.load_cert_chain(paths[0], paths[1], password=lambda: "")
         except (ssl.SSLError, ValueError) as error:
             raise Unreachable(

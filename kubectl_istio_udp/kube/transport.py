@@ -20,32 +20,32 @@ from kubectl_istio_udp.kube.kubeconfig import DEFAULT_SERVER, Login
 from kubectl_istio_udp.kube.proxies import Proxy, proxy_for
 from kubectl_istio_udp.model.errors import Broken, Unreachable
 
-# More than a controller's workers and watches hold: what finds no room is closed, and the next
-# request begins with a TLS handshake.
+# More connections than the controller's workers and watches use. Connections beyond the pool's size
+# are closed, and the next request needs a new TLS handshake.
 _KEPT_CONNECTIONS = 64
-# A connection whose other end has gone is noticed although nothing is sent: after 10 s of silence
-# the kernel asks every 5 s, and gives up after the third.
+# TCP keepalive finds a dead connection on which nothing is sent: after 10 s of silence the kernel
+# sends a probe every 5 s, and closes the connection after the third without an answer.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class Transport:
-    """The way to an API server. Safe to use from several threads.
+    """Connections to an API server. Safe to use from several threads.
 
     Attributes:
-        url: the server's URL, without a slash at its end.
-        user: whom requests impersonate, None for nobody.
+        url: the server's URL without trailing slash.
+        user: the impersonated user, None for none.
     """
 
     def __init__(self, login: Login, *, timeout: float) -> None:
-        """Find the proxy and the credentials; sends nothing yet.
+        """Find the proxy and the credentials; send no request yet.
 
         Args:
             login: the cluster and the user.
-            timeout: seconds that one request may take; 0 waits forever.
+            timeout: seconds for one request; 0 for no timeout.
 
         Raises:
-            Unreachable: the proxy or the credentials cannot be used.
+            Unreachable: the proxy or the credentials are invalid.
         """
         self.url = login.cluster.url
         self.user = login.user.as_user or None
@@ -58,14 +58,14 @@ class Transport:
         self._shown: Certificate | None = None
 
     def headers(self) -> urllib3.HTTPHeaderDict:
-        """The headers that say who asks.
+        """The headers with the user's credentials.
 
         Raises:
-            Unreachable: there should be credentials and they cannot be had, or cannot be sent.
+            Unreachable: the credentials cannot be read, or contain a control character.
         """
         headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
         userinfo = self._login.cluster.userinfo
-        # As in Go, what is written in the URL goes first.
+        # As in Go, credentials in the URL take precedence.
         authorization = _basic(userinfo) if userinfo else self._credentials.authorization()
         if authorization:
             headers["Authorization"] = authorization
@@ -89,15 +89,15 @@ class Transport:
         body: bytes | None = None,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request; the answer, whatever its status.
+        """Send a request; return the response with any status.
 
         Args:
-            method, path, headers, body: the request; path with query.
-            stream: whether the body is left to be read.
+            method, path, headers, body: the request; path includes the query.
+            stream: do not read the response's body yet.
 
         Raises:
-            Broken: the connection ended before the answer did.
-            Unreachable: no answer came, or not in time.
+            Broken: the connection ended before the response was complete.
+            Unreachable: there was no response, or not in time.
         """
         seconds = self._timeout or None
         whole = self.headers()
@@ -119,7 +119,7 @@ class Transport:
             if answer.status >= 300 and stream:
                 answer.read(cache_content=True)
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            # Whatever ended this connection, those that wait in the pool may have met with too.
+            # The pool's idle connections may be broken for the same reason.
             pool.clear()
             raise self.unreachable(error, seconds) from error
         if answer.status == 401:
@@ -127,17 +127,20 @@ class Transport:
         return answer
 
     def rejected(self) -> None:
-        """Note that the server answered 401: credentials are read, or asked for, again."""
+        """Read the credentials again before the next request, because the server answered 401."""
         self._credentials.rejected()
 
     def open_socket(self, seconds: float) -> socket.socket:
-        """A connection of its own to the server: through the same proxy, with the same TLS.
+        """Open a connection for a websocket, through the same proxy and with the same TLS settings.
+
+        Args:
+            seconds: the timeout for connecting.
 
         Raises:
-            Unreachable: it cannot be made.
+            Unreachable: the server cannot be reached.
         """
         target = urlsplit(self.url)
-        # urllib3 has no public way to a connection without a request on it.
+        # urllib3 has no public API for a connection without a request.
         pool = self._pool().connection_from_url(self.url)
         connection: Any = pool._new_conn()
         connection.timeout = seconds
@@ -155,7 +158,7 @@ class Transport:
         return found
 
     def _pool(self) -> urllib3.PoolManager:
-        """The connections; new ones where a plugin gave another client certificate."""
+        """The connection pool; a new one if a plugin printed another client certificate."""
         certificate = self._credentials.certificate()
         with self._lock:
             if self._made is None or certificate != self._shown:
@@ -169,9 +172,9 @@ class Transport:
             "socket_options": _socket_options(),
         }
         if cluster.insecure:
-            # The user has asked for it.
+            # The user set insecure-skip-tls-verify.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        # As in Go, an https proxy is trusted as the server is.
+        # As in Go, the TLS settings of the server apply to an https proxy too.
         context = tls.context_of(cluster, certificate) if cluster.tls else None
         if context is not None:
             options["ssl_context"] = context
@@ -196,17 +199,17 @@ class Transport:
         return {"Proxy-Authorization": _basic(f"{proxy.username}:{proxy.password}")}
 
     def unreachable(self, error: BaseException, seconds: float | None) -> Unreachable:
-        """The error for a request that got no answer within so many seconds."""
+        """The error for a request without a response; seconds is its timeout, None for none."""
         through = f" through the proxy {self._proxy.url}" if self._proxy else ""
         if "timed out" in str(error).lower():
             return Unreachable(
                 f"the API server {self.url} did not answer within {seconds or 0:g}s{through}",
-                hints=["give it longer: --request-timeout 60s", "check it: kubectl version"],
+                hints=["wait longer: --request-timeout 60s", "check it: kubectl version"],
             )
         cause = _cause(error)
         hints = ["check it: kubectl version", "another cluster: --context or --kubeconfig"]
         if self.url == DEFAULT_SERVER:
-            hints.insert(0, "no kubeconfig names a server, so the usual one was tried")
+            hints.insert(0, "no kubeconfig names a server, so the default was used")
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted: {cause.verify_message}"
         else:
@@ -216,7 +219,7 @@ class Transport:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is at the bottom of urllib3's exceptions."""
+    """The original error inside urllib3's exceptions."""
     while True:
         below = error.__cause__ or getattr(error, "reason", None)
         if below is None and error.args and isinstance(error.args[-1], BaseException):
@@ -228,12 +231,12 @@ def _cause(error: BaseException) -> BaseException:
 
 def _socks_pool(proxy: Proxy, options: Mapping[str, Any]) -> urllib3.PoolManager:
     try:
-        # Few have such a proxy, and the package that it needs is optional.
+        # Imported here because few users have a SOCKS proxy, and PySocks is optional.
         from urllib3.contrib.socks import SOCKSProxyManager
     except ImportError as error:
         raise Unreachable(
             f"the proxy {proxy.url} needs a Python package that is not installed: PySocks",
-            hints=["install it beside this plugin: pip install 'kubectl-istio-udp[socks]'"],
+            hints=["install it: pip install 'kubectl-istio-udp[socks]'"],
         ) from error
     # As Go does, let the proxy resolve the server's name.
     url = proxy.url.replace("socks5:", "socks5h:", 1)
@@ -241,7 +244,7 @@ def _socks_pool(proxy: Proxy, options: Mapping[str, Any]) -> urllib3.PoolManager
 
 
 def _in_utf8(headers: urllib3.HTTPHeaderDict) -> urllib3.HTTPHeaderDict:
-    """Headers as Go sends them: http.client writes each character as one byte of Latin-1."""
+    """Encode headers as UTF-8, as Go does; http.client would write Latin-1."""
     found = urllib3.HTTPHeaderDict()
     for name, value in headers.iteritems():
         found.add(name, value.encode().decode("latin-1"))
@@ -253,7 +256,7 @@ def _basic(userinfo: str) -> str:
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
-    """urllib3's own, and keepalive as far as the platform has it."""
+    """urllib3's default socket options, and the keepalive options that the platform supports."""
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
     options += [
@@ -265,6 +268,6 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 
 def plain(error: object) -> str:
-    """One line about an exception, without urllib3's object addresses."""
+    """An exception's text as one line, without urllib3's object addresses."""
     text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(error)).strip()
     return " ".join(text.split()) or type(error).__name__

@@ -1,9 +1,9 @@
-"""A kind's objects, kept as they are in the cluster: listed once, then watched.
+"""A cache of a kind's objects: listed once, then updated by a watch.
 
-The list gives a version, the watch goes on from there. A version that is too old (410) means list
-again; silence and broken connections mean watch again from the last version seen; every failure
-waits longer than the one before, by chance, so that many clients of a server that comes back do not
-come at once.
+The watch starts from the list's resourceVersion. If the version is too old (410), the cache lists
+again. After silence or a broken connection, it watches again from the last version that it saw.
+The wait after each failure is longer than the last one and has jitter, so that clients of a
+restarted server do not all reconnect at the same time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from kubectl_istio_udp.model.names import namespaced_name
 Kept = TypeVar("Kept")
 Key = tuple[str, str]
 
-# The server ends each watch by itself after so long; by chance, so that not all come back at once.
-# One that does not do so has hung; who asks it something else knows sooner (`reconnect`). Bookmarks
-# are no sign of life: none came in 90 s of quiet (measured). A connection whose other end has gone
-# is noticed by its keepalive.
+# The server ends each watch after a random time in this range (seconds), so that not all watches
+# reconnect at the same time. A server that does not end it has hung; a failed request may show that
+# sooner (`reconnect`). Bookmarks do not show that a watch is alive: none came in 90 s without
+# changes (measured). TCP keepalive finds dead connections.
 _WATCH_SECONDS = (240.0, 480.0)
 _GRACE_SECONDS = 15.0
-# Whoever may create objects decides how long they are: pages are bounded in bytes. All kinds are
-# listed at the same time, and a page takes several times its length while it is read.
+# Tenants decide how long their objects are, so pages have a limit in bytes. All kinds are listed at
+# the same time, and parsing a page needs several times its length in memory.
 _MOST_A_PAGE, _PAGE_BYTES = 500, 2_000_000
 _SHORT_SECONDS = 1.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
@@ -37,24 +37,24 @@ _log = logging.getLogger(__name__)
 
 
 class Backoff:
-    """How long to wait after each failure: longer each time, by chance, until one succeeds.
+    """The wait after a failure: exponential, with jitter.
 
     Attributes:
-        failures: how many there were since the last success.
+        failures: the number of failures since the last success.
     """
 
     def __init__(self, first: float = _FIRST_WAIT, longest: float = _LONGEST_WAIT) -> None:
-        """Take the bounds of the waits, in seconds."""
+        """Take the first and the longest wait, in seconds."""
         self._first, self._longest = first, longest
         self.failures = 0
 
     def succeeded(self) -> None:
-        """Begin anew."""
+        """Reset the wait."""
         self.failures = 0
 
     def seconds(self, error: BaseException | None = None) -> float:
-        """How long to wait now; at least what the server asks for, within bounds."""
-        # A power beyond 2**30 would be no float in the end, and is far over any bound.
+        """The next wait in seconds; at least the error's Retry-After, at most the longest wait."""
+        # Limit the exponent: a power of many thousands does not fit in a float.
         ceiling = min(self._longest, self._first * 2 ** min(self.failures, 30))
         self.failures += 1
         asked = (error.retry_after or 0.0) if isinstance(error, Busy) else 0.0
@@ -62,11 +62,11 @@ class Backoff:
 
 
 class Cache(Generic[Kept]):
-    """The objects of a kind, as last heard of. Readable from every thread.
+    """A cache of the objects of a kind. May be read from every thread.
 
     Attributes:
-        kind, namespace: what it holds; None holds those of all namespaces.
-        failures: how often watching failed.
+        kind, namespace: the objects; namespace is None for all namespaces.
+        failures: how often the watch failed.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class Cache(Generic[Kept]):
         label_selector: str = "",
         field_selector: str = "",
     ) -> None:
-        """Say what to hold.
+        """Prepare the cache; `start` begins to list and watch.
 
         Args:
             api: the cluster.
             kind: e.g. `Pod`.
-            keep: what of a manifest is kept; None where nothing of it is.
-            changed: called with name, what was kept and what is now (None for nothing), where these
-                differ; by one thread at a time.
-            namespace, label_selector, field_selector: which objects.
+            keep: makes the cached value from a manifest; None to cache nothing of it.
+            changed: called with the object's key, the old and the new value (None for none) when
+                they differ; never by two threads at the same time.
+            namespace, label_selector, field_selector: the objects to cache.
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
@@ -109,11 +109,11 @@ class Cache(Generic[Kept]):
     # -- reading ------------------------------------------------------------------------------
 
     def get(self, namespace: str, name: str) -> Kept | None:
-        """One object; None where there is none."""
+        """The value of one object; None if it is not in the cache."""
         return self._objects.get((namespace, name))
 
     def values(self) -> tuple[Kept, ...]:
-        """All of them."""
+        """The values of all objects."""
         return tuple(self._objects.values())
 
     @property
@@ -123,28 +123,28 @@ class Cache(Generic[Kept]):
 
     @property
     def alive(self) -> bool:
-        """Whether somebody still watches."""
+        """Whether the cache's thread runs."""
         return self._thread.is_alive()
 
     def wait_synced(self, seconds: float) -> bool:
-        """Wait for the first list; whether it came."""
+        """Wait up to this many seconds for the first list; return whether it is complete."""
         return self._synced.wait(seconds)
 
     # -- being kept up to date ----------------------------------------------------------------
 
     def start(self) -> None:
-        """List and watch from now on, in a thread."""
+        """Start a thread that lists and watches."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, soon."""
+        """End the thread, without waiting for its end."""
         self._stopping.set()
         self.reconnect()
 
     def reconnect(self) -> None:
-        """Watch anew, from the last version seen: a connection that says nothing may be dead.
+        """Watch again from the last version, because the silent connection may be dead.
 
-        A server that has hung answers the kernel's keepalive, and looks as if all were quiet.
+        A server that hangs still answers TCP keepalive, and looks as if nothing changed.
         """
         if self._watch is not None:
             self._watch.stop()
@@ -159,7 +159,7 @@ class Cache(Generic[Kept]):
                     backoff.succeeded()
                 version = self._follow(version, backoff)
             except Expired:
-                _log.info("a version is no longer kept: listing again", extra={"kind": self.kind})
+                _log.info("the version has expired: listing again", extra={"kind": self.kind})
                 version = ""
                 self._stopping.wait(backoff.seconds())
             except IstioUdpError as error:
@@ -173,14 +173,14 @@ class Cache(Generic[Kept]):
                 )
                 self._stopping.wait(wait)
             except Exception:
-                # The thread goes on, whatever it met: without it every change is missed.
+                # The thread must survive every error: without it the cache gets no changes.
                 self.failures += 1
                 version = ""
                 _log.exception("watching failed", extra={"kind": self.kind})
                 self._stopping.wait(backoff.seconds())
 
     def _list(self) -> str:
-        """Take the whole list; what it does not have any more is gone. Its version."""
+        """Replace the cache's content by a new list; return the list's version."""
         found: set[Key] = set()
         continue_, limit = "", _MOST_A_PAGE
         while True:
@@ -202,7 +202,7 @@ class Cache(Generic[Kept]):
             continue_ = page.continue_
             if not continue_:
                 break
-            # Three quarters of what would fit, if the next ones are as long.
+            # Three quarters of the objects that would fit if the next ones have the same length.
             fitting = 3 * _PAGE_BYTES * len(page.items) // (4 * max(1, page.size))
             limit = max(1, min(_MOST_A_PAGE, 2 * limit, fitting))
         for key in [key for key in tuple(self._objects) if key not in found]:
@@ -212,7 +212,7 @@ class Cache(Generic[Kept]):
         return page.version
 
     def _follow(self, version: str, backoff: Backoff) -> str:
-        """Watch until the server ends it; the last version seen."""
+        """Watch until the server ends the watch; return the last version seen."""
         self._version = version
         seconds = random.uniform(*_WATCH_SECONDS)
         self._watch = self._api.watch(
@@ -234,14 +234,14 @@ class Cache(Generic[Kept]):
                 self.learn(manifest)
             backoff.succeeded()
         if time.monotonic() - begun < _SHORT_SECONDS:
-            # Something in between that ends every watch at once must not be asked without pause.
+            # A proxy that ends every watch immediately must not cause a busy loop.
             self._stopping.wait(backoff.seconds())
         return self._version
 
     def learn(self, manifest: Mapping[str, Any]) -> None:
-        """Take an object as it is now: from a watch, or as the answer to a write of our own.
+        """Update the cache with an object from a watch event or from the response to a write.
 
-        What is older than what is held, or the same (the echo of a write), is passed over.
+        A version that is not newer than the cached one is ignored.
         """
         key, version = (
             namespaced_name(manifest),
@@ -251,13 +251,13 @@ class Cache(Generic[Kept]):
             return
         try:
             kept = self._keep(manifest)
-        except Exception as error:  # One odd object must not hide all others, whatever it raises.
-            self._odd("an object cannot be read", key, error)
+        except Exception as error:  # An error in one object must not stop the cache of the others.
+            self._warn("an object cannot be read", key, error)
             kept = None
         self._put(key, kept, version)
 
     def forget(self, namespace: str, name: str) -> None:
-        """Take an object as gone: what a deletion of our own says, before the watch does."""
+        """Remove an object that this process has deleted, before the watch event arrives."""
         with self._lock:
             self._put((namespace, name), None, self._versions.get((namespace, name), 0))
 
@@ -276,13 +276,13 @@ class Cache(Generic[Kept]):
                 return
             try:
                 self._changed(key, before, now)
-            except Exception as error:  # Nor may it end the watch of all others.
-                self._odd("what follows from an object failed", key, error)
+            except Exception as error:  # An error in one object must not end the watch.
+                self._warn("handling a change failed", key, error)
 
-    def _odd(self, what: str, key: Key, error: Exception) -> None:
+    def _warn(self, what: str, key: Key, error: Exception) -> None:
         _log.warning("%s: %.200r", what, error, extra={"kind": self.kind, "object": "/".join(key)})
 
 
 def _number(version: str | None) -> int:
-    """A resourceVersion as a number, which it is since Kubernetes 1.35 and was for etcd always."""
+    """A resourceVersion as a number; Kubernetes 1.35 defines it so, and with etcd it always was."""
     return int(version) if version and version.isdigit() else 0

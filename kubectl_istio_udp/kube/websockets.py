@@ -1,4 +1,4 @@
-"""Websockets to the API server, for subresources of pods that upgrade the connection."""
+"""Websockets to the API server, for exec and port-forward."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def connect(
     """Open a websocket; `shutdown()` closes it.
 
     Args:
-        transport: the way to the API server.
+        transport: connections to the API server.
         path: path and query.
-        action: what is asked for, for errors.
-        timeout: seconds for the connection, and for each read until the caller sets it anew.
+        action: the request, for errors.
+        timeout: seconds to connect, and for each read until the caller changes it.
         protocols: the subprotocols to offer, best first.
 
     Raises:
-        UpgradeUnavailable: something on the way does not let websockets through.
-        NotFound, Forbidden, Unreachable, ClusterError: the server refused it, or was not reached.
+        UpgradeUnavailable: a proxy on the way blocks websockets.
+        NotFound, Forbidden, Unreachable, ClusterError: the server rejected the request, or could
+            not be reached.
     """
-    # A quarter of the time that `get` takes to start, and `get` needs no websocket.
+    # Imported here because it takes a quarter of the start time of `get`, which needs no websocket.
     import websocket
 
     socket = websocket.WebSocket()
@@ -61,19 +62,20 @@ def connect(
 
 
 def _not_upgraded(error: websocket.WebSocketBadStatusException, action: Action) -> ClusterError:
-    """The error for a handshake that was answered like any other request."""
+    """The error for a websocket handshake that was answered without an upgrade."""
     status, body = error.status_code, error.resp_body or b""
     text = body.decode(errors="replace")
-    # The API server's own refusals are Status objects; but one that misses the headers that ask
-    # for the upgrade had a front in between that took them away.
+    # The API server's errors are Status objects. If its error is that the upgrade headers are
+    # missing, then a proxy removed them.
     if '"Status"' in text and "pgrade" not in text:
         return refusal(status, body, action, error.resp_headers or {})
     return UpgradeUnavailable(
-        f"cannot {action.verb} {action.resource}/{action.subresource}: what is in front of the API "
-        f"server does not let websockets through (it answered {status})",
+        f"cannot {action.verb} {action.resource}/{action.subresource}: a proxy or load balancer in "
+        f"front of the API server blocks websockets (it answered {status})",
         hints=[
-            "without websockets work: get, describe, delete, expose --no-wait, "
+            "these commands work without websockets: get, describe, delete, expose --no-wait, "
             "direct response --no-wait",
-            "let it pass Upgrade headers, or use a kubeconfig that goes to the API server itself",
+            "let it pass Upgrade headers, or use a kubeconfig that connects to the API server "
+            "directly",
         ],
     )

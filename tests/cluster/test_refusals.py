@@ -183,7 +183,7 @@ def test_edited_by_hand(space: Space, port: int) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["nosuch"], 3, "there is no service nosuch in namespace"),
+        (["nosuch"], 3, "service nosuch not found in namespace"),
         (["dns", "-p", "0"], 2, "out of range"),
         (["dns", "-p", "65536"], 2, "out of range"),
         (["dns", "-p", "abc"], 2, "is not a number"),

@@ -594,7 +594,7 @@ CASES = [
     Case(
         "a plugin of another version",
         {"config": secure(plugin()), "plugin": printing('{"token": "t"}', BETA)},
-        says="the kubeconfig asks for",
+        says="the kubeconfig has",
     ),
     Case(
         "a plugin that gives nothing",
@@ -604,7 +604,7 @@ CASES = [
     Case(
         "a plugin that must ask",
         {"config": secure(plugin(interactiveMode="Always")), "plugin": TOKEN_SCRIPT},
-        says="standard input is no terminal",
+        says="standard input is not a terminal",
     ),
     Case(
         "a plugin of v1 without interactiveMode",
@@ -703,7 +703,7 @@ CASES = [
     Case(
         "an authority that is no certificate",
         {"config": secure(**{"certificate-authority": "text"}), "text": "hello"},
-        says="holds no certificate",
+        says="contains no certificate",
     ),
     Case("the name of another server", {"config": secure(server="$elsewhere")}, says="not trusted"),
     Case(
@@ -1362,7 +1362,7 @@ CASES = [
             "config": secure(plugin()),
             "plugin": printing('{"token": "a", "expirationTimestamp": "2100-01-01T00:00:00"}'),
         },
-        says="which has no time zone",
+        says="without time zone",
     ),
     Case(
         "a plugin with an environment that empties",
@@ -1465,7 +1465,7 @@ CASES = [
     Case(
         "oidc whose token is none",
         {"config": secure(oidc(**{"id-token": "s3cret"}))},
-        says="is no JWT",
+        says="is not a JWT",
     ),
     Case(
         "oidc without settings",

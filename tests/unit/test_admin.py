@@ -154,7 +154,7 @@ def test_a_question_after_a_failed_one_takes_a_new_connection(api, server):
 
 
 def test_a_pod_that_is_gone_is_told(api, server):
-    with pytest.raises(NotFound, match="there is no pod gone in namespace istio-system"):
+    with pytest.raises(NotFound, match="pod gone not found in namespace istio-system"):
         Admin(api, "istio-system", "gone").read("stats", as_it_is)
     assert ways(server) == ["portforward"]
 

@@ -612,7 +612,7 @@ def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, data
 @pytest.mark.parametrize(
     ("to", "code", "message"),
     [
-        ("nothing", 3, "there is no service nothing in namespace default"),
+        ("nothing", 3, "service nothing not found in namespace default"),
         ("db:80", 2, "Service default/db has no TCP port 80"),
         ("coredns", 2, "Service default/coredns has no TCP port"),
     ],

@@ -170,7 +170,7 @@ def test_a_bad_value_is_2_and_sends_nothing(run, server, words, message):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["expose", "nothing"], 3, "there is no service nothing in namespace default"),
+        (["expose", "nothing"], 3, "service nothing not found in namespace default"),
         (["expose", "x", "-n", "nowhere"], 3, "namespace nowhere not found"),
         (["expose", "coredns", "-p", "5300:54"], 2, "has no UDP port 54"),
         ([*EXPOSE, "--gateway", "edge"], 3, "no gateway named edge"),

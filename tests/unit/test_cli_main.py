@@ -79,7 +79,7 @@ def test_a_wrong_command_line_is_2_and_sends_nothing(run, server, words, message
     ("status", "message", "hint"),
     [
         (403, "error: no permission to ", "  check it: kubectl auth can-i "),
-        (401, "does not know these credentials", "  log in again"),
+        (401, "rejected the credentials", "  log in again"),
         (500, "told to answer 500", ""),
         (0, "cannot be reached", "  check it: kubectl version"),
     ],
@@ -113,7 +113,7 @@ def test_a_cluster_without_istio_is_told(run, server, words):
         assert done.code == 0
     else:
         assert done.code == 3
-        assert "Istio's CRDs are not installed there" in done.err
+        assert "Istio's CRDs are not installed" in done.err
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
@@ -130,7 +130,7 @@ def test_a_context_that_is_not_there_is_3(run, words):
     assert done.code == 3
     assert done.err == (
         "error: the kubeconfig has no context 'nowhere'\n"
-        "  see those it has: kubectl config get-contexts\n"
+        "  list the contexts: kubectl config get-contexts\n"
     )
 
 
@@ -243,7 +243,7 @@ def test_verbose_shows_the_traceback_and_keeps_the_exit_code(run):
     done = run("get", "--context", "nowhere", "-v")
     assert done.code == 3
     assert "Traceback" in done.err
-    assert done.err.rstrip().splitlines()[-1].startswith("  see those it has")
+    assert done.err.rstrip().splitlines()[-1].startswith("  list the contexts")
 
 
 def test_no_words_are_not_the_processs(run, monkeypatch):

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_one_does_not_hide_the_others(run, exposed, server):
     assert done.code == 1
     verdicts = dict(line.split(": ", 1) for line in done.out.splitlines()[-3:])
     assert verdicts["coredns"] == "every hop answered"
-    assert verdicts["gone"] == "there is no service gone in namespace default"
+    assert verdicts["gone"] == "service gone not found in namespace default"
     assert verdicts["mute"].startswith("missing the DNS name")
 
 
@@ -320,7 +320,7 @@ def test_direct_without_an_endpoint(run, server, fakes):
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("nothing", 3, "there is no service nothing in namespace default"),
+        ("nothing", 3, "service nothing not found in namespace default"),
         ("web", 2, "Service default/web has no UDP port"),
         ("svc/coredns", 2, "Service 'svc/coredns' is not a valid"),
     ],

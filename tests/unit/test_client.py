@@ -224,27 +224,25 @@ def test_a_403_names_whom_it_asked_for(kubeconfig, server):
 @pytest.mark.parametrize("what", ["get", "list", "patch", "delete", "log", "exec"])
 def test_a_401_says_to_log_in(api, server, what):
     server.fail(METHODS.get(what, "GET"), ".", 401)
-    with pytest.raises(Forbidden, match="does not know these credentials") as caught:
+    with pytest.raises(Forbidden, match="rejected the credentials") as caught:
         asked(api, what)
     assert "log in again" in caught.value.hints[0]
 
 
 def test_a_missing_object_is_named(api):
-    with pytest.raises(
-        NotFound, match="there is no service nothing in namespace default"
-    ) as caught:
+    with pytest.raises(NotFound, match="service nothing not found in namespace default") as caught:
         api.get("Service", "default", "nothing")
-    assert caught.value.hints == ("see what there is: kubectl get services -n default",)
+    assert caught.value.hints == ("list them: kubectl get services -n default",)
 
 
 def test_a_missing_pod_is_named_by_exec(api):
-    with pytest.raises(NotFound, match="there is no pod nothing in namespace default"):
+    with pytest.raises(NotFound, match="pod nothing not found in namespace default"):
         api.exec("default", "nothing", "c", ["true"], 5)
 
 
 def test_a_cluster_without_istio_is_told(api, server):
     server.installed -= {"EnvoyFilter"}
-    with pytest.raises(NotInstalled, match="Istio's CRDs are not installed there") as caught:
+    with pytest.raises(NotInstalled, match="Istio's CRDs are not installed") as caught:
         api.list("EnvoyFilter")
     assert "right cluster" in caught.value.hints[0]
 
@@ -261,7 +259,9 @@ def test_a_cluster_without_istio_is_told(api, server):
 )
 def test_other_refusals_are_quoted(api, server, status, body, message):
     server.fail("GET", "/services/", status, body)
-    with pytest.raises(ClusterError, match="refused to get service default/coredns: ") as caught:
+    with pytest.raises(
+        ClusterError, match="rejected the request to get service default/coredns: "
+    ) as caught:
         api.get("Service", "default", "coredns")
     assert message in caught.value.message
     assert caught.value.exit_code == 3
@@ -427,5 +427,5 @@ def test_a_version_that_goes_away_later_is_no_longer_used(api, server):
 
 def test_no_version_of_a_kind_is_told_once(api, server):
     server.installed -= {"ServiceEntry"}
-    with pytest.raises(NotInstalled, match=r"does not know serviceentries\.networking\.istio\.io"):
+    with pytest.raises(NotInstalled, match=r"does not serve serviceentries\.networking\.istio\.io"):
         api.list("ServiceEntry")

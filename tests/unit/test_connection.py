@@ -131,7 +131,7 @@ def test_nothing_stands_behind_it(api, web):
 
 
 def test_a_service_that_is_not_there(api, server):
-    with pytest.raises(NotFound, match="there is no service web in namespace default"):
+    with pytest.raises(NotFound, match="service web not found in namespace default"):
         service_target(api, "default", "web")
 
 

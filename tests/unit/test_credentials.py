@@ -189,7 +189,7 @@ def test_a_plugin_runs_again_after_a_401(
     api.list("Pod")
     answer(tmp_path, token="two")
     server.fail("GET", "/", 401, times=1)
-    with pytest.raises(Forbidden, match="does not know these credentials"):
+    with pytest.raises(Forbidden, match="rejected the credentials"):
         if exec_first:
             api.exec("default", "coredns-1", "coredns", ["true"], 5)
         else:

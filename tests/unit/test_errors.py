@@ -89,12 +89,18 @@ SECRET = {"token": PASSWORD}
 TOLD = printing(f'{{"token": "{PASSWORD}"}}')
 HTML = "<html>Please log in</html>"
 ROWS = [
-    ("unknown credentials", LIST, answers(401), "does not know these credentials", "log in again"),
+    ("unknown credentials", LIST, answers(401), "rejected the credentials", "log in again"),
     ("no permission", LIST, answers(403), "no permission to list", "kubectl auth can-i list"),
-    ("no such path", LIST, answers(404, HTML), "CRDs are not installed", "right cluster?"),
-    ("a login page", LIST, answers(200, HTML), "is no Kubernetes API server", "a login page"),
-    ("a redirect", LIST, answers(302, HTML), "refused to list", ""),
-    ("too many requests", LIST, answers(429), "refused to list", ""),
+    ("no such path", LIST, answers(404, HTML), "CRDs are not installed", "right cluster"),
+    (
+        "a login page",
+        LIST,
+        answers(200, HTML),
+        "does not answer like a Kubernetes API server",
+        "a login page",
+    ),
+    ("a redirect", LIST, answers(302, HTML), "rejected the request to list", ""),
+    ("too many requests", LIST, answers(429), "rejected the request to list", ""),
     ("an internal error", LIST, answers(500), "told to answer 500", ""),
     ("a proxy's error", LIST, answers(502, HTML), "Please log in", ""),
     ("a closed connection", LIST, answers(0), "cannot be reached", "kubectl version"),
@@ -146,7 +152,7 @@ ROWS = [
         "a front without websockets",
         QUERY,
         answers(200, HTML, "/exec"),
-        "does not let websockets through (it answered 200)",
+        "blocks websockets (it answered 200)",
         "expose --no-wait",
     ),
     ("busy", LIST, answers(429, Retry_After="0"), "told to answer 429", ""),
@@ -239,21 +245,21 @@ ROWS = [
         "a plugin of another version",
         LIST,
         configured(secure(plugin()), printing(f'{{"token": "{PASSWORD}"}}', BETA)),
-        "the kubeconfig asks for client.authentication.k8s.io/v1",
+        "the kubeconfig has client.authentication.k8s.io/v1",
         "",
     ),
     (
         "a plugin that must ask, without a terminal",
         LIST,
         configured(secure(plugin(interactiveMode="Always")), TOLD),
-        "standard input is no terminal",
+        "standard input is not a terminal",
         "",
     ),
     (
         "a plugin of an old version",
         LIST,
         configured(secure(plugin("client.authentication.k8s.io/v1alpha1")), TOLD),
-        "known are client.authentication.k8s.io/v1 and",
+        "use client.authentication.k8s.io/v1 or",
         "",
     ),
     (
@@ -316,8 +322,8 @@ ROWS = [
         "a front that takes the upgrade away",
         QUERY,
         answers(400, '{"kind": "Status", "message": "Upgrade request required"}', "/exec"),
-        "does not let websockets through (it answered 400)",
-        "without websockets work",
+        "blocks websockets (it answered 400)",
+        "commands work without websockets",
     ),
 ]
 

@@ -187,7 +187,7 @@ def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(api, serve
 
 
 def test_a_missing_service_is_told(api, fakes):
-    with pytest.raises(NotFound, match="there is no service x in namespace default"):
+    with pytest.raises(NotFound, match="service x not found in namespace default"):
         snapshot(api, ExposeRequest("default", "x"))
 
 
@@ -250,7 +250,7 @@ def test_a_missing_namespace_is_told(api, server, fakes):
     with pytest.raises(NotFound, match="namespace nowhere not found"):
         snapshot(api, ExposeRequest("nowhere", "x"))
     server.fail("GET", "^/api/v1/namespaces/[a-z]+$", 403)
-    with pytest.raises(NotFound, match="there is no service x in namespace nowhere"):
+    with pytest.raises(NotFound, match="service x not found in namespace nowhere"):
         snapshot(api, ExposeRequest("nowhere", "x"))
 
 

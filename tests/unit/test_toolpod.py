@@ -63,7 +63,7 @@ def test_there_is_none(api):
 
 
 def test_the_one_named_is_missing(api):
-    with pytest.raises(NotFound, match="there is no pod nothing in namespace default"):
+    with pytest.raises(NotFound, match="pod nothing not found in namespace default"):
         found(api, "nothing")
 
 
