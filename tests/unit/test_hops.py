@@ -51,7 +51,7 @@ def test_an_external_name_is_asked_itself(api, server):
 
 
 def test_a_missing_service_is_told(api):
-    with pytest.raises(NotFound, match="there is no service x"):
+    with pytest.raises(NotFound, match="service x not found"):
         hops_of(api, "x")
 
 

@@ -226,7 +226,7 @@ def test_a_missing_package_for_socks_is_named(
     with pytest.raises(Unreachable, match="is not installed: PySocks") as caught:
         api.list("Pod")
     assert caught.value.hints == (
-        "install it beside this plugin: pip install 'kubectl-istio-udp[socks]'",
+        "install it: pip install 'kubectl-istio-udp[socks]'",
     )
     assert "s3cret" not in caught.value.message
 
