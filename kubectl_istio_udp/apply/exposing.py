@@ -37,7 +37,7 @@ class Asked:
 
     Attributes:
         namespace, service: the Service.
-        name: the exposure's name; None takes the Service's.
+        name: the exposure's name; None for the Service's name.
         settings: the settings that are named.
         gateway: which gateway.
     """

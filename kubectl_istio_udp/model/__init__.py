@@ -1,5 +1,5 @@
-"""What the product speaks about: Services, gateways, exposures, ports, durations. No I/O.
+"""The types of the domain: Services, gateways, exposures, ports, durations. No I/O.
 
-Every type is a frozen dataclass that refuses bad values when it is made, so that no later
-layer has to ask again whether a port is a port.
+Every type is a frozen dataclass that rejects invalid values in its constructor, so that later
+code need not validate them again.
 """

@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class About:
-    """The object that a wish stands on; what is told of the wish is told of it.
+    """The object that requests an exposure; Events about the request refer to it.
 
     Attributes:
-        kind, api_version, namespace, name, uid: as Events refer to it.
-        since: when it was created, as the API writes it: of two wishes the older wins.
+        kind, api_version, namespace, name, uid: as in an Event's reference.
+        since: its creationTimestamp; the older of two conflicting requests wins.
     """
 
     kind: str
@@ -38,5 +38,5 @@ class About:
 
     @property
     def rank(self) -> tuple[str, str, str]:
-        """What wishes are ordered by, the older first."""
+        """The sort key of requests: the older first."""
         return (self.since, self.namespace, self.name)

@@ -1,4 +1,4 @@
-"""An access log: lines that proxies write periodically of long TCP connections."""
+"""An access log: log lines that proxies write periodically for open TCP connections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kubectl_istio_udp.model.fields import Fields, dns_label, duration, labels, 
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import Version
 
-# Envoy 1.26 (its release notes; Istio 1.18) moved the setting into access_log_options and
-# deprecated the field before it, which every Envoy until today still takes (measured with 1.40).
+# Envoy 1.26 (Istio 1.18; its release notes) moved the setting to access_log_options. It deprecated
+# the former field, but Envoy still accepts it (measured with 1.40).
 OPTIONS_SINCE: Version = (1, 18)
 # The network filter that writes the lines.
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
@@ -24,7 +24,7 @@ _LEAST = Duration(0.001)
 
 
 class Reach(str, Enum):
-    """Whose connections are logged: every proxy's, a namespace's, or a gateway's."""
+    """Which proxies write the log: all of the mesh, a namespace's, or a gateway's."""
 
     MESH = "mesh"
     NAMESPACE = "namespace"
@@ -32,7 +32,7 @@ class Reach(str, Enum):
 
 
 class Direction(str, Enum):
-    """Which connections of a sidecar: those it accepts, those it makes, or both."""
+    """Which connections of a sidecar are logged: inbound, outbound, or both."""
 
     ANY = "any"
     INBOUND = "inbound"
@@ -40,7 +40,7 @@ class Direction(str, Enum):
 
 
 class LogField(str, Enum):
-    """Under which name Envoy's tcp_proxy knows the interval."""
+    """The field of Envoy's tcp_proxy that holds the interval."""
 
     OPTIONS = "access_log_options"
     FLUSH_INTERVAL = "access_log_flush_interval"
@@ -52,10 +52,10 @@ def default_name(
     gateway: str | None,
     direction: Direction = Direction.ANY,
 ) -> str:
-    """The name of an access log that is given none, the same for the same reach.
+    """The default name of an access log; the same arguments give the same name.
 
-    `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`); with the
-    direction at its end where it is one (`namespace-inbound`).
+    `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`), followed by the
+    direction if one is set (`namespace-inbound`).
     """
     if reach is Reach.GATEWAY and gateway:
         return gateway
@@ -69,15 +69,15 @@ def default_name(
 
 @dataclass(frozen=True)
 class AccessLogSpec:
-    """What an access log is, as its object's annotation keeps it.
+    """The settings of an access log, as stored in the annotation of its EnvoyFilter.
 
     Attributes:
-        namespace, name: its own name; the namespace is the one its EnvoyFilter is in.
-        every: the time between two lines of a connection, at least 1 ms.
-        reach: whose connections.
-        selector: the labels of the pods in reach, empty for all.
-        direction: which connections.
-        log_field: how the proxies know the interval.
+        namespace, name: the access log's name, and the namespace of its EnvoyFilter.
+        every: the time between two log lines of a connection, at least 1 ms.
+        reach: which proxies write the log.
+        selector: the pod labels that select the proxies; empty for all.
+        direction: which connections are logged.
+        log_field: the tcp_proxy field that holds the interval.
     """
 
     namespace: str
@@ -89,12 +89,12 @@ class AccessLogSpec:
     log_field: LogField = LogField.OPTIONS
 
     def __post_init__(self) -> None:
-        """Refuse what Envoy would refuse.
+        """Reject what Envoy would reject.
 
         Raises:
-            ValueError: the selector is none.
-            UsageError: the interval is under 1 ms (the field's documentation), or a gateway
-                is to have a sidecar's direction.
+            ValueError: the selector is not a map of labels.
+            UsageError: the interval is under 1 ms (the minimum in the field's documentation), or
+                a direction is set for a gateway.
         """
         if not isinstance(self.selector, Mapping):
             raise ValueError("an access log has a selector of labels")
@@ -106,12 +106,12 @@ class AccessLogSpec:
     def understood_by(
         self, control_plane: Version | None, proxies: Sequence[Version | None]
     ) -> AccessLogSpec:
-        """The same with the field that istiod and every proxy in reach understand.
+        """The same spec with the field that istiod and every selected proxy support.
 
         Args:
-            control_plane: the oldest istiod, which must be able to decode the field.
-            proxies: the version of each proxy; None counts as old, since the old field is always
-                understood.
+            control_plane: the version of the oldest istiod, which must be able to decode the field.
+            proxies: the version of each proxy. None counts as old, because every version supports
+                the old field.
         """
         everyone = [control_plane, *proxies]
         new = all(version is not None and version >= OPTIONS_SINCE for version in everyone)
@@ -129,7 +129,7 @@ class AccessLogSpec:
 
     @property
     def key(self) -> tuple[str, str]:
-        """(namespace, name), which no other access log has."""
+        """(namespace, name), unique among access logs."""
         return (self.namespace, self.name)
 
     @property
@@ -139,11 +139,11 @@ class AccessLogSpec:
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:
-        """(kind, namespace) of every object that it may have: its one object."""
+        """(kind, namespace) of every object that it may have: only the EnvoyFilter."""
         return frozenset((ref.kind, ref.namespace) for ref in self.objects)
 
     def to_json(self) -> str:
-        """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        """The annotation's value: versioned JSON with sorted keys; equal specs give equal text."""
         return write_spec({**asdict(self), "every": self.every.envoy()})
 
     @classmethod
@@ -151,7 +151,7 @@ class AccessLogSpec:
         """Read the annotation.
 
         Raises:
-            ClusterError: another version wrote it, or someone edited it.
+            ClusterError: another version wrote it, or it was edited by hand.
         """
         return read_spec(text, Kind.ACCESS_LOG, cls._from_fields)
 

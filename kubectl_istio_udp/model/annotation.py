@@ -1,8 +1,8 @@
-"""The annotation in which every object keeps its spec: versioned JSON.
+"""The annotation that stores the spec in each object: versioned JSON.
 
-Whoever may write the object can write the annotation, so it is read here and nowhere else: its
-length and depth are bounded before it is decoded, every field is checked (model/fields.py), and
-whatever goes wrong is an error about this one object.
+Anyone who may write the object can write the annotation, so only this module reads it. It limits
+length and depth before decoding, checks every field (model/fields.py), and reports every problem
+as an error about this one object.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import SPEC_ANNOTATION
 
 SPEC_VERSION = 1
-# 500 ports are 75 kB. The API server allows 256 KiB for all annotations of an object.
+# 500 ports take 75 kB. The API server allows 256 KiB for all annotations of an object.
 LONGEST_SPEC_BYTES = 131_072
-# A spec has JSON objects and lists in one another up to 4 deep.
+# The JSON of a spec is nested up to 4 levels.
 _DEEPEST = 8
-# A number of more digits is none of ours; Python takes a long time for very many.
+# No field needs more digits, and Python parses very long numbers slowly.
 _MOST_DIGITS = 20
 _LONGEST_REASON = 200
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -35,11 +35,11 @@ Made = TypeVar("Made")
 
 
 def write_spec(data: Mapping[str, Any], version: int = SPEC_VERSION) -> str:
-    """The annotation's text, sorted, so that the same spec is the same text.
+    """Serialize a spec: JSON with sorted keys, so equal specs give equal text.
 
     Args:
         data: the spec's fields.
-        version: of the format.
+        version: the version of the format.
     """
     return json.dumps({"version": version, **data}, sort_keys=True, separators=(",", ":"))
 
@@ -50,17 +50,17 @@ def read_spec(
     build: Callable[[Fields], Made],
     versions: Sequence[int] = (SPEC_VERSION,),
 ) -> Made:
-    """Read the annotation.
+    """Decode the annotation and build the spec.
 
     Args:
-        text: its value.
-        kind: whose it is.
-        build: makes the spec from the decoded fields; fields that it leaves are an error.
-        versions: those that `build` understands.
+        text: the annotation's value.
+        kind: the kind of the spec, for messages.
+        build: makes the spec from the decoded fields; fields that it does not read are an error.
+        versions: the format versions that `build` supports.
 
     Raises:
-        ClusterError: another version wrote it.
-        Unreadable: it is no such spec, in whatever way.
+        ClusterError: the format version is not supported.
+        Unreadable: the value is not a valid spec.
     """
     try:
         fields = Fields(_decode(text))
@@ -69,7 +69,7 @@ def read_spec(
         fields.end()
     except ClusterError:
         raise
-    except Exception as error:  # Whatever one object makes us raise is about that object.
+    except Exception as error:  # One bad object must not break a list.
         raise Unreadable(
             f"the annotation {SPEC_ANNOTATION} cannot be read: {_reason(error)}",
             hints=[f"repair it: kubectl istio-udp {_MADE_BY[kind]} ... --force-conflicts"],
@@ -109,7 +109,7 @@ def _decode(text: object) -> object:
 
 
 def _depth(text: str) -> int:
-    """How deep JSON objects and lists are in one another; strings are passed over."""
+    """The maximum nesting depth of JSON objects and lists, ignoring brackets in strings."""
     depth = deepest = 0
     for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1
@@ -120,7 +120,7 @@ def _depth(text: str) -> int:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field is there twice")
+        raise ValueError("duplicate field")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A Service of type LoadBalancer that has no address yet, or never gets one."""
+"""Services of type LoadBalancer without an address."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Manifest = Mapping[str, Any]
 
 
 def is_pending(service: Manifest) -> bool:
-    """Whether a Service asks for a load balancer and clients outside cannot reach it yet.
+    """Whether a Service waits for a load balancer and clients outside have no other address.
 
-    `externalIPs` are a way in that needs no load balancer.
+    `externalIPs` work without a load balancer.
     """
     spec = service.get("spec") or {}
     ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
@@ -33,10 +33,10 @@ def newest_warning(events: Iterable[Manifest]) -> str:
 
 
 def _moment(event: Manifest) -> str:
-    """When an Event was last seen (RFC 3339, so that texts compare as times do).
+    """When an Event was last seen, in RFC 3339 (so the texts sort by time).
 
-    Of a repeated Event `series` or `lastTimestamp` tells; of one written through events.k8s.io
-    only `eventTime`.
+    A repeated Event has `series` or `lastTimestamp`; one written through events.k8s.io has only
+    `eventTime`.
     """
     series = event.get("series") or {}
     times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
@@ -45,7 +45,7 @@ def _moment(event: Manifest) -> str:
 
 
 def pending_text(service: Manifest, why: str) -> str:
-    """That a load balancer has no address, with the reason where one is known."""
+    """The message that a load balancer has no address, with the reason if it is known."""
     metadata = service["metadata"]
     return (
         f"the load balancer of Service {metadata['namespace']}/{metadata['name']} has no address "
@@ -54,11 +54,11 @@ def pending_text(service: Manifest, why: str) -> str:
 
 
 def pending_remedy(service: Manifest, why: str) -> str:
-    """What to do about a load balancer without an address.
+    """What the user can do about a load balancer without an address.
 
     Args:
-        service: its Service.
-        why: the reason, "" where none is known: then it may still come.
+        service: the Service.
+        why: the reason; "" if none is known, so that the address may still be assigned.
     """
     metadata, spec = service["metadata"], service["spec"]
     node_ports = [
@@ -75,7 +75,7 @@ def pending_remedy(service: Manifest, why: str) -> str:
 
 
 def _another_way(service: Manifest) -> str:
-    """The way to take where this Service never gets an address: it is a companion, or patched."""
+    """The alternative if this Service never gets an address: a companion or a patched Service."""
     if (service["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER:
         return "if the cluster has no load balancer for UDP, use --gateway-service patch"
     return (
@@ -85,5 +85,5 @@ def _another_way(service: Manifest) -> str:
 
 
 def port_list(ports: Sequence[int]) -> str:
-    """UDP ports: `port 30053/UDP`, or `ports 30053, 31211, 30009 and 2 more (UDP)`."""
+    """UDP ports as text: `port 30053/UDP`, or `ports 30053, 31211, 30009 and 2 more (UDP)`."""
     return f"port {ports[0]}/UDP" if len(ports) == 1 else f"ports {some(ports)} (UDP)"

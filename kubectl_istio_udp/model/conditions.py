@@ -1,4 +1,4 @@
-"""How an exposure, response or access log does, in the words of Kubernetes' conditions."""
+"""The status of an exposure, response or access log, as Kubernetes conditions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import Enum
 
 
 class ConditionType(str, Enum):
-    """What a condition is about; the names that the Gateway API has are its own.
+    """The type of a condition; ACCEPTED, RESOLVED_REFS and PROGRAMMED are Gateway API types.
 
-    ACCEPTED: its objects are readable, complete, and nothing else claims the same of the gateway.
+    ACCEPTED: its objects are readable and complete, and nothing conflicts on the gateway.
     RESOLVED_REFS: the Service exists and has ready endpoints.
     PROGRAMMED: the gateway runs and has the listeners.
-    ADDRESSED: clients have an address to send to.
-    READY: all of these.
+    ADDRESSED: clients have an address.
+    READY: all of the above.
     """
 
     ACCEPTED = "Accepted"
@@ -25,7 +25,7 @@ class ConditionType(str, Enum):
 
 
 class Truth(str, Enum):
-    """Whether a condition holds; UNKNOWN where nobody could be asked."""
+    """The status of a condition; UNKNOWN if it could not be determined."""
 
     TRUE = "True"
     FALSE = "False"
@@ -37,9 +37,9 @@ class Condition:
     """One condition.
 
     Attributes:
-        type, status: which, and whether it holds.
-        reason: why, in one word that scripts may compare, such as `NoEndpoints`.
-        message: why, in a sentence; "" where there is nothing to add.
+        type, status: as in Kubernetes.
+        reason: the cause in one CamelCase word that scripts may compare, such as `NoEndpoints`.
+        message: the cause in a sentence; "" if the reason says it all.
     """
 
     type: ConditionType
@@ -49,27 +49,27 @@ class Condition:
 
     @classmethod
     def holds(cls, type_: ConditionType) -> Condition:
-        """A condition that is met; its reason is its type, as in the Gateway API."""
+        """A condition with status True; its reason is its type, as in the Gateway API."""
         return cls(type_, Truth.TRUE, type_.value)
 
     @classmethod
     def fails(cls, type_: ConditionType, reason: str, message: str) -> Condition:
-        """A condition that is not met."""
+        """A condition with status False."""
         return cls(type_, Truth.FALSE, reason, message)
 
     @classmethod
     def unknown(cls, type_: ConditionType, message: str) -> Condition:
-        """A condition about which nobody could be asked."""
+        """A condition with status Unknown."""
         return cls(type_, Truth.UNKNOWN, "Unknown", message)
 
     def to_data(self) -> dict[str, str]:
-        """As Kubernetes' JSON has it."""
+        """The condition as Kubernetes' JSON."""
         found = {"type": self.type.value, "status": self.status.value, "reason": self.reason}
         return {**found, "message": self.message}
 
 
 def with_ready(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
-    """The conditions, with READY in front: false for the first that fails, unknown likewise."""
+    """Prepend READY: False if any condition is False, else Unknown if any is Unknown."""
     found = tuple(conditions)
     for truth in (Truth.FALSE, Truth.UNKNOWN):
         for condition in found:
@@ -80,7 +80,7 @@ def with_ready(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
 
 
 def summary(conditions: Iterable[Condition]) -> str:
-    """The reasons of the conditions that fail, as a table shows them; `ok` where none does."""
+    """The reasons of the conditions that are False, for a table; `ok` if none is."""
     reasons = [
         condition.reason
         for condition in conditions

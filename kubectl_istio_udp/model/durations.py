@@ -1,4 +1,4 @@
-"""Durations as kubectl's flags write them (`30s`, `1m30s`, `500ms`) and as Envoy reads them."""
+"""Durations, written as kubectl's flags (`30s`, `1m30s`, `500ms`) or as Envoy's JSON."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-# Envoy counts nanoseconds in 64 bits, and refuses what lies beyond (292 years; measured).
+# Envoy stores nanoseconds in 64 bits and rejects longer durations (292 years; measured).
 _LONGEST_SECONDS = 9_223_372_035.0
 
 
 @dataclass(frozen=True, order=True)
 class Duration:
-    """A span of time, zero or longer.
+    """A duration, zero or longer.
 
     Attributes:
-        seconds: its length in seconds; millisecond resolution.
+        seconds: the length in seconds, with millisecond resolution.
     """
 
     seconds: float
 
     def __post_init__(self) -> None:
-        """Refuse what Envoy cannot hold.
+        """Reject durations that Envoy cannot store.
 
         Raises:
             UsageError: below zero or over 292 years.
@@ -59,5 +59,5 @@ class Duration:
         return f"{self.seconds:.3f}".rstrip("0").rstrip(".") + "s"
 
     def __str__(self) -> str:
-        """The same text as Envoy's: seconds with an `s`."""
+        """The same text as `envoy`."""
         return self.envoy()

@@ -1,8 +1,8 @@
 """Which addresses may become endpoints of an exposure.
 
-A gateway may reach what a tenant may not: the node, the cloud's metadata service, the API server,
-other tenants' pods. Whoever can write a Service and its EndpointSlices chooses their addresses, so
-the addresses are checked here.
+A gateway can connect to addresses that a tenant must not: nodes, the cloud's metadata service, the
+API server, other tenants' pods. Whoever can write a Service and its EndpointSlices chooses their
+addresses, so this module checks them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from kubectl_istio_udp.model.service import Endpoint, EndpointSlice
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# The metadata services of clouds that are not link-local: AWS, Google Cloud and Alibaba Cloud
+# The clouds' metadata services outside the link-local range: AWS, Google Cloud and Alibaba Cloud
 # (their documentation of instance metadata).
 _METADATA = frozenset(
     ipaddress.ip_address(text) for text in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")
 )
-# IPv6 addresses whose last 32 bits are an IPv4 address that a translator or the kernel sends to:
+# IPv6 prefixes whose last 32 bits are an IPv4 address that a translator or the kernel sends to:
 # IPv4-compatible (RFC 4291) and NAT64 (RFC 6052, RFC 8215).
 _WITH_IPV4 = tuple(
     ipaddress.IPv6Network(text) for text in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")
@@ -37,9 +37,9 @@ class EndpointRules:
 
     Attributes:
         api_server: the addresses of the API server.
-        pods: the addresses of the namespace's running pods, where only these may be endpoints;
-            None where any address may be.
-        ranges: further ranges that the administrator allowed.
+        pods: the addresses of the namespace's running pods; other addresses are not allowed.
+            None allows any address.
+        ranges: additional ranges that the administrator allowed.
     """
 
     api_server: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ class EndpointRules:
     ranges: tuple[Network, ...] = field(default=())
 
     def objection(self, address: str) -> str | None:
-        """Why an address may not be an endpoint, as `a loopback address`; None where it may."""
+        """Why an address may not be an endpoint, e.g. `a loopback address`; None if it may."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
@@ -63,16 +63,16 @@ class EndpointRules:
         return "not the address of a running pod of the namespace"
 
     def allowing(self, addresses: Iterable[str]) -> EndpointRules:
-        """The same rules, and these addresses may be endpoints, except special ones."""
+        """The same rules, with these addresses allowed in addition, except special ones."""
         more = tuple(ipaddress.ip_network(text) for text in canonical(addresses))
         return replace(self, ranges=(*self.ranges, *more))
 
     def permitted(self, endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-        """The endpoints that may be."""
+        """The endpoints whose addresses are allowed."""
         return tuple(e for e in endpoints if self.objection(e.address) is None)
 
     def objections(self, slices: Iterable[EndpointSlice]) -> dict[str, str]:
-        """The addresses in EndpointSlices that may not be endpoints, each with the reason."""
+        """The addresses in EndpointSlices that are not allowed, each with the reason."""
         addresses = {endpoint.address for each in slices for endpoint in each.endpoints}
         found = {address: self.objection(address) for address in sorted(addresses)}
         return {address: reason for address, reason in found.items() if reason}
@@ -94,7 +94,7 @@ def api_server_addresses(
 
 
 def canonical(addresses: Iterable[str]) -> set[str]:
-    """Addresses in the form in which equal ones are equal texts; what is none is left out."""
+    """Addresses in canonical form, so that equal ones compare equal; invalid ones are dropped."""
     found = set()
     for text in addresses:
         with suppress(ValueError):
@@ -103,7 +103,7 @@ def canonical(addresses: Iterable[str]) -> set[str]:
 
 
 def _inside(address: Address) -> Iterator[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for."""
+    """The IPv4 addresses embedded in an IPv6 address."""
     if address.version == 4:
         return
     if address.ipv4_mapped:

@@ -1,14 +1,15 @@
 """An exposure's ServiceEntries: which ports share one, and the host and addresses of each.
 
-istiod publishes the endpoints of a ServiceEntry under its host. Of several with one host a gateway
-gets the endpoints of one, mostly the oldest, or of all in one namespace, whoever made them
-(measured on Istio 1.31). So the host has a part that others cannot guess: a hash of uids. The
-Service's uid is not enough: its own tenant knows it, and could give the host endpoints that the
+istiod publishes the endpoints of a ServiceEntry under its host. If several entries have the same
+host, a gateway gets the endpoints of one of them, usually the oldest, or of all in one namespace,
+whoever created them (measured on Istio 1.31). So the host has a part that others cannot guess: a
+hash of uids. The Service's uid alone is not enough: its tenant knows it and could give the host
+endpoints that the exposure must not have.
 exposure must not have.
 
-Sidecars in the gateway's namespace see the entries too. An entry without an address makes them
-listen on 0.0.0.0 for its port numbers, which takes other people's TCP connections (measured on
-Istio 1.31). So each entry has addresses that nothing else uses.
+Sidecars in the gateway's namespace see the entries too. For an entry without an address they
+listen on 0.0.0.0 with its port numbers, which captures unrelated TCP connections (measured on
+Istio 1.31). So each entry has unique addresses.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from kubectl_istio_udp.model.fields import (
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
 _HASH_LENGTH = 20
-# An entry of ours has one host and two addresses. Of an object with thousands a few are kept.
+# Our entries have one host and two addresses. Of a foreign entry with thousands, keep a few.
 _MOST_KEPT = 8
 # IPv4: reserved (RFC 1112, 240.0.0.0/4), without 240.0.0.0/8, from which istiod allocates
 # (240.240.0.0/16), and without 255.0.0.0/8 (broadcast). IPv6: the discard prefix (RFC 6666);
@@ -48,11 +49,11 @@ class Entry:
     """One ServiceEntry of an exposure.
 
     Attributes:
-        namespace, name: of the object.
-        host: the key of its list of endpoints in istiod; nobody resolves it.
-        addresses: what sidecars in the gateway's namespace listen on for it, one per address
-            family; () in what versions before 0.2 wrote.
-        ports: the Service's port numbers whose endpoints it lists.
+        namespace, name: of the ServiceEntry.
+        host: the key of its endpoints in istiod; it is never resolved.
+        addresses: where sidecars in the gateway's namespace listen for it, one per address
+            family; () in entries that versions before 0.2 wrote.
+        ports: the Service port numbers whose endpoints it lists.
     """
 
     namespace: str
@@ -62,17 +63,17 @@ class Entry:
     ports: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an entry without a port.
+        """Reject an entry without a port.
 
         Raises:
-            ValueError: it has none.
+            ValueError: there is no port.
         """
         if not self.ports:
             raise ValueError("a ServiceEntry has at least one port")
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Entry:
-        """Read an entry of a spec annotation.
+        """Read an entry from the spec annotation.
 
         Raises:
             ValueError: a field is missing or wrong.
@@ -88,13 +89,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class EntrySummary:
-    """What matters of any ServiceEntry in the cluster, whoever made it.
+    """The parts of any ServiceEntry in the cluster that conflicts are computed from.
 
     Attributes:
-        namespace, name: of the object.
-        hosts: its hosts that end as ours do.
-        addresses: its addresses from the ranges that ours are from.
-        exported_to: the namespaces that see it, as its exportTo says; () for the mesh's default.
+        namespace, name: of the ServiceEntry.
+        hosts: its hosts with our suffix.
+        addresses: its addresses within the ranges that our entries use.
+        exported_to: the namespaces that see it, from its exportTo; () for the mesh's default.
     """
 
     namespace: str
@@ -122,10 +123,10 @@ class EntrySummary:
         return len(self.hosts) > _MOST_KEPT
 
     def small(self, namespaces: Iterable[str]) -> EntrySummary:
-        """The same with no more than a cache of all of them should keep.
+        """The same summary, reduced to what a cache of all ServiceEntries should keep.
 
         Args:
-            namespaces: those of which it is asked whether they see it (`visible_in`).
+            namespaces: the namespaces that `visible_in` will be called with.
         """
         kept = {"*", ".", self.namespace, *namespaces}
         exported = tuple(sorted(kept.intersection(self.exported_to)))
@@ -133,17 +134,17 @@ class EntrySummary:
             self,
             hosts=() if self.has_many_hosts else self.hosts,
             addresses=self.addresses[:_MOST_KEPT],
-            # `~` is nobody; () would be everybody.
+            # `~` means no namespace; () would mean all.
             exported_to=exported or (("~",) if self.exported_to else ()),
         )
 
     def may_be_of(self, key: tuple[str, str], gateway_namespace: str) -> bool:
-        """Whether it has, by its name and namespace, a place among the objects of an exposure."""
+        """Whether its name and namespace are ones that an exposure's entries may have."""
         there = self.namespace in (key[0], gateway_namespace)
         return there and names.is_object_name(self.name, *key)
 
     def visible_in(self, namespace: str) -> bool:
-        """Whether the proxies of a namespace may see it; the mesh's default is taken for `*`."""
+        """Whether proxies of a namespace may see it; the mesh's default counts as `*`."""
         seen_by = {self.namespace if where == "." else where for where in self.exported_to}
         return not seen_by or bool({"*", namespace} & seen_by)
 
@@ -154,14 +155,14 @@ def same_host(
     everywhere: Iterable[EntrySummary],
     gateway_namespace: str,
 ) -> tuple[EntrySummary, ...]:
-    """Other ServiceEntries that have a host of an exposure's, where its gateway sees them.
+    """Other ServiceEntries with a host of the exposure that its gateway sees.
 
-    The exposure's datagrams may go to endpoints of theirs.
+    The gateway may send the exposure's datagrams to their endpoints.
 
     Args:
         key: the exposure's (namespace, name).
-        entries: its entries.
-        everywhere: the ServiceEntries of the cluster.
+        entries: the exposure's entries.
+        everywhere: all ServiceEntries of the cluster.
         gateway_namespace: the gateway's namespace.
     """
     hosts = {entry.host for entry in entries}
@@ -176,17 +177,17 @@ def same_host(
 
 @dataclass(frozen=True)
 class EntryRequest:
-    """What an exposure's entries are planned from.
+    """The input for planning an exposure's entries.
 
     Attributes:
         key: the exposure's (namespace, name).
-        namespace: where the entries are to be.
-        groups: the Service's port numbers, those that share an entry together.
+        namespace: the namespace for the entries.
+        groups: the Service's port numbers, grouped by entry.
         gateway_namespace: the gateway's namespace.
         families: the gateway's address families.
-        secret: what hosts are derived from: nobody who may not see both Service and gateway
-            knows it.
-        kept: the entries that the exposure has.
+        secret: what the hosts are derived from, known only to those who can read both the
+            Service and the gateway.
+        kept: the exposure's current entries.
         everywhere: all ServiceEntries of the cluster.
     """
 
@@ -200,17 +201,17 @@ class EntryRequest:
     everywhere: Iterable[EntrySummary] = ()
 
     def others(self) -> Iterator[EntrySummary]:
-        """The ServiceEntries that are not this exposure's."""
+        """The ServiceEntries that do not belong to this exposure."""
         return (e for e in self.everywhere if not e.may_be_of(self.key, self.gateway_namespace))
 
 
 def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
-    """The entries of an exposure.
+    """Plan the entries of an exposure.
 
-    A group of ports keeps the host and the addresses of the entry that has one of its ports, so
-    that the gateway's cluster stays the same. Ports get a new host where others may know the
-    former one: that of spec version 1 could be guessed, and whoever may read one namespace must
-    not know the hosts of another.
+    A group of ports keeps the host and addresses of the current entry that has one of its ports,
+    so that the gateway's cluster stays the same. It gets a new host if others may know the current
+    one: hosts of spec version 1 can be guessed, and users who can read one namespace must not know
+    hosts of another.
     """
     guessable = names.guessable_host(*request.key)
     kept = [
@@ -231,7 +232,7 @@ def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
 
 
 def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[Entry]) -> Entry:
-    # What it replaces stays until the gateway has the new host: nothing is lost on the way.
+    # The former entry stays until the gateway has the new host, so no datagram is lost.
     there = [entry for entry in request.kept if entry.namespace == request.namespace]
     used_names = {entry.name for entry in (*there, *others)}
     used_hosts = {host for other in request.others() for host in other.hosts}
@@ -242,7 +243,7 @@ def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[E
 
 
 def _names(key: tuple[str, str], port: int) -> Iterator[str]:
-    """Names for an entry; the dot keeps them apart from other exposures' names."""
+    """Candidate names for an entry; the dot avoids clashes with other exposures' names."""
     name = names.object_name(*key)
     yield name
     yield f"{name}.{port}"
@@ -258,7 +259,7 @@ def _hosts(request: EntryRequest, port: int) -> Iterator[str]:
 
 
 def _addresses(request: EntryRequest, entry: Entry, others: Iterable[Entry]) -> tuple[str, ...]:
-    """The addresses that the entry has, and one for each family that it lacks."""
+    """The entry's current addresses, and a new one for each family without one."""
     has = {IPV6 if ":" in address else IPV4 for address in entry.addresses}
     lacking = [family for family in sorted(request.families or (IPV4,)) if family not in has]
     if not lacking:
@@ -269,7 +270,7 @@ def _addresses(request: EntryRequest, entry: Entry, others: Iterable[Entry]) -> 
 
 
 def _free_address(family: str, host: str, used: set[str]) -> str:
-    """An address that a host's hash chooses, or the next free one after it."""
+    """The address that the host's hash selects, or the next free one after it."""
     first, size = _RANGES[family]
     start = int.from_bytes(hashlib.sha256(host.encode()).digest()[:16], "big")
     for step in itertools.count():
@@ -293,7 +294,7 @@ def _address(value: object) -> str:
 
 
 def is_reserved(address: str) -> bool:
-    """Whether an address is from the ranges that entries get theirs from."""
+    """Whether an address is in the ranges reserved for our entries."""
     try:
         number = ipaddress.ip_address(address)
     except ValueError:

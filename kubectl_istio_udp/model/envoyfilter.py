@@ -1,9 +1,9 @@
-"""What EnvoyFilters of other people add to a gateway, by istiod's own rules.
+"""What other EnvoyFilters add to a gateway, by istiod's own rules.
 
-The rules were read in istiod's sources, release 1.31: which filters a proxy gets and in which
-form in pilot/pkg/model/envoyfilter.go (convertToEnvoyFilterWrapper, proxyMatch), push_context.go
-(EnvoyFilters, getMatchedEnvoyFilters) and policyattachment.go (ShouldAttachPolicy); what a patch
-does in pilot/pkg/networking/core/envoyfilter/listener_patch.go (patchListeners) and
+The rules come from istiod's sources, release 1.31. Which filters a proxy gets, and in which form:
+pilot/pkg/model/envoyfilter.go (convertToEnvoyFilterWrapper, proxyMatch), push_context.go
+(EnvoyFilters, getMatchedEnvoyFilters) and policyattachment.go (ShouldAttachPolicy). What a patch
+does: pilot/pkg/networking/core/envoyfilter/listener_patch.go (patchListeners) and
 cluster_patch.go (InsertedClusters).
 """
 
@@ -27,31 +27,31 @@ from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE, Mesh, Version, 
 from kubectl_istio_udp.model.names import owner_of
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
-# The first Istio whose EnvoyFilters have targetRefs (its release notes); older ones ignore them.
+# The first Istio that supports targetRefs in EnvoyFilters (its release notes).
 FIRST_TARGET_REFS: Version = (1, 27)
 GATEWAY_API_GROUP = "gateway.networking.k8s.io"
-# Of a LISTENER or a CLUSTER istiod takes each of these for ADD (convertToEnvoyFilterWrapper).
+# For LISTENER and CLUSTER istiod treats all of these as ADD (convertToEnvoyFilterWrapper).
 ADDING = ("ADD", "INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
 _MERGING = ("MERGE", "MERGE_AND_REPLACE_LIST")
-# An ADD without a context is for gateways and for the outbound side of sidecars.
+# An ADD without a context applies to gateways and to the outbound side of sidecars.
 _GATEWAY_CONTEXTS = (None, "", "ANY", "GATEWAY", 0, 3)
-# In proto's JSON an enum may be its name or its number, and a number may be a string.
+# In protobuf's JSON an enum is a name or a number, and a number may be a string.
 _UDP = ("UDP", 1)
-# Some of each release that there is, or may come.
+# Sample versions of all existing releases and some future ones.
 _SAMPLE_VERSIONS = tuple(f"1.{minor}.{patch}" for minor in range(10, 60) for patch in (0, 1, 5))
-# Go's regular expressions have what Python's lack, or read otherwise.
+# Syntax of Go's regular expressions that Python lacks or interprets differently.
 _GO_ONLY = re.compile(r"\[\[:|\\[QEzpPC]|\(\?[a-zA-Z]*U")
-# istiod takes a longer expression for one that no version matches (maxProxyVersionLen).
+# istiod treats longer expressions as matching no version (maxProxyVersionLen).
 _LONGEST_VERSION_MATCH = 1024
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """Whether istiod attaches something to a proxy.
+    """Whether istiod attaches an EnvoyFilter or a patch to a proxy.
 
     Attributes:
-        possible: whether it may.
-        doubt: why that is not certain; "" where it is.
+        possible: whether it may attach.
+        doubt: why that is uncertain; "" if it is certain.
     """
 
     possible: bool
@@ -59,11 +59,11 @@ class Attachment:
 
     @property
     def certain(self) -> bool:
-        """Whether it does, as far as anybody can know."""
+        """Whether it attaches for certain."""
         return self.possible and not self.doubt
 
     def __and__(self, other: Attachment) -> Attachment:
-        """Whether both conditions hold."""
+        """The conjunction of two conditions."""
         if not (self.possible and other.possible):
             return Attachment(False)
         return Attachment(True, self.doubt or other.doubt)
@@ -73,7 +73,7 @@ ATTACHES, IGNORED = Attachment(True), Attachment(False)
 
 
 def _any(several: Iterable[Attachment]) -> Attachment:
-    """The surest of several; IGNORED where there are none."""
+    """The disjunction: the most certain of several; IGNORED if there are none."""
     return max(several, key=lambda a: (a.possible, not a.doubt), default=IGNORED)
 
 
@@ -82,12 +82,12 @@ class Claims:
     """The listeners and clusters that one EnvoyFilter adds.
 
     Attributes:
-        owner: the EnvoyFilter, `namespace/name`.
+        owner: the EnvoyFilter, as `namespace/name`.
         listeners: names of the listeners it adds.
         clusters: names of the clusters it adds.
-        udp_ports: UDP ports its listeners bind.
-        exposure: (namespace, name) of the exposure it belongs to, None for other people's.
-        doubt: why it is not certain that the gateway gets these; "" where it is.
+        udp_ports: the UDP ports that its listeners bind.
+        exposure: (namespace, name) of the exposure it belongs to; None if it belongs to none.
+        doubt: why it is uncertain that the gateway gets these; "" if it is certain.
     """
 
     owner: str
@@ -103,23 +103,23 @@ class Claims:
 
     @classmethod
     def from_object(cls, envoy_filter: Mapping[str, Any]) -> Claims:
-        """What an EnvoyFilter manifest may add to a gateway, whichever gateway it is.
+        """What an EnvoyFilter manifest may add to any gateway.
 
-        Parts that are not understood claim nothing.
+        Parts with an unknown format are ignored.
         """
         return _claims(envoy_filter, _additions(envoy_filter), (IPV4, IPV6))
 
 
 @dataclass(frozen=True)
 class _Addition:
-    """A patch that adds a listener or a cluster, or gives a listener another address.
+    """A patch that adds a listener or a cluster, or changes a listener's address.
 
     Attributes:
         kind: LISTENER or CLUSTER.
-        name: the name that it adds; "" for a patch that changes what is there.
+        name: the name of the added resource; "" for a patch that changes an existing one.
         sockets: the (family, port) pairs that it binds for UDP.
-        proxy: its match.proxy.
-        merges: whether it changes a listener of istiod's.
+        proxy: the patch's match.proxy.
+        merges: whether it changes a listener that istiod generates.
     """
 
     kind: str
@@ -130,10 +130,10 @@ class _Addition:
 
 
 def _additions(envoy_filter: Mapping[str, Any]) -> Iterator[_Addition]:
-    """The patches for gateways that add something.
+    """The patches that add something to gateways.
 
-    istiod drops an added listener without a name. REMOVE and MERGE are for what istiod itself has
-    made: it adds what filters add afterwards (patchListeners).
+    istiod drops added listeners without a name. REMOVE and MERGE only affect what istiod itself
+    generates, because it applies ADD patches afterwards (patchListeners).
     """
     for entry in items(record(envoy_filter.get("spec")).get("configPatches")):
         kind, match = record(entry).get("applyTo"), record(record(entry).get("match"))
@@ -178,8 +178,8 @@ def claims_at(envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh) -> 
     """What an EnvoyFilter adds to a gateway.
 
     Returns:
-        What it certainly adds, and what it may add for all that can be known, each apart; neither
-        where that is nothing.
+        The certain additions and the uncertain additions, as separate elements; empty ones are
+        left out.
     """
     certain, possible, doubt = [], [], ""
     attached = [(pod, _filter_attaches(envoy_filter, pod, gateway, mesh)) for pod in _pods(gateway)]
@@ -200,22 +200,22 @@ def claims_at(envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh) -> 
 
 
 def attaches(envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh) -> Attachment:
-    """Whether istiod attaches an EnvoyFilter to a gateway, whatever each of its patches is for."""
+    """Whether istiod attaches an EnvoyFilter to a gateway, regardless of its patches' matches."""
     return _any(_filter_attaches(envoy_filter, pod, gateway, mesh) for pod in _pods(gateway))
 
 
 def _pods(gateway: Gateway) -> tuple[GatewayPod, ...]:
-    """The pods of a gateway; where it has none, one as its selector says."""
+    """The gateway's pods; if it has none, a placeholder with the labels of its selector."""
     return gateway.pods or (GatewayPod("", labels=gateway.ref.selector),)
 
 
 def _filter_attaches(
     envoy_filter: Mapping[str, Any], pod: GatewayPod, gateway: Gateway, mesh: Mesh
 ) -> Attachment:
-    """Whether istiod attaches an EnvoyFilter to a gateway's pod (ShouldAttachPolicy).
+    """Whether istiod attaches an EnvoyFilter to a gateway pod (ShouldAttachPolicy).
 
-    One in the pod's namespace or in the root namespace; by targetRefs where it has some, else by
-    workloadSelector (none selects all).
+    It must be in the pod's namespace or the root namespace. targetRefs select the pod if there are
+    any, otherwise workloadSelector does (none selects all).
     """
     namespace = envoy_filter["metadata"]["namespace"]
     if namespace in (gateway.ref.namespace, mesh.root_namespace):
@@ -241,12 +241,12 @@ def _filter_attaches(
 
 
 def _at_least(proxy: Version | None) -> Version | None:
-    """The control plane's version as the proxy's tells: it is never older than its proxies."""
+    """The oldest version istiod can have, from a proxy's: it is never older than its proxies."""
     return proxy if proxy and proxy >= FIRST_TARGET_REFS else None
 
 
 def _by_version(istio: Version | None, since: Attachment, before: Attachment) -> Attachment:
-    """What holds from the first Istio with targetRefs on, or before it."""
+    """The result for an Istio with or without targetRefs support; uncertain if unknown."""
     if istio is not None:
         return since if istio >= FIRST_TARGET_REFS else before
     if since == before:
@@ -256,9 +256,9 @@ def _by_version(istio: Version | None, since: Attachment, before: Attachment) ->
 
 
 def _targets(target: Mapping[str, Any], labels: Mapping[str, str], namespace: str) -> bool:
-    """Whether a targetRef is a gateway's own: a Gateway of the Gateway API, by its name.
+    """Whether a targetRef names this gateway: a Gateway of the Gateway API, by its name.
 
-    Service, ServiceEntry and GatewayClass are for waypoints.
+    Service, ServiceEntry and GatewayClass targets only apply to waypoints.
     """
     return (
         target.get("group") == GATEWAY_API_GROUP
@@ -269,7 +269,7 @@ def _targets(target: Mapping[str, Any], labels: Mapping[str, str], namespace: st
 
 
 def _proxy_attaches(proxy: Mapping[str, Any], pod: GatewayPod) -> Attachment:
-    """Whether a patch's match.proxy takes a pod's proxy in (proxyMatch)."""
+    """Whether a patch's match.proxy matches a pod's proxy (proxyMatch)."""
     attachment = version_attaches(str(proxy.get("proxyVersion") or ""), pod.version)
     for key, value in record(proxy.get("metadata")).items():
         known = pod.metadata.get(key)
@@ -283,9 +283,9 @@ def _proxy_attaches(proxy: Mapping[str, Any], pod: GatewayPod) -> Attachment:
 
 
 def version_attaches(expression: str, version: str) -> Attachment:
-    """Whether a proxyVersion takes in a version of Istio's proxy, "" for an unknown one.
+    """Whether a proxyVersion expression matches an Istio proxy version ("" if unknown).
 
-    istiod's expressions are Go's; one that Python reads otherwise is left in doubt.
+    istiod uses Go's regular expressions; the result is uncertain for syntax that Python differs in.
     """
     if not expression:
         return ATTACHES
@@ -305,14 +305,14 @@ def version_attaches(expression: str, version: str) -> Attachment:
 
 @dataclass(frozen=True)
 class Scope:
-    """The proxies that a patch is for, as far as its manifest alone tells.
+    """The proxies that a patch applies to, as far as its manifest shows.
 
     Attributes:
-        envoy_filter: `namespace/name` of its EnvoyFilter.
-        copy: which of the manifests of that name it is in; each replaces those before it.
+        envoy_filter: the EnvoyFilter, as `namespace/name`.
+        copy: the index among manifests with the same name; each replaces the one before it.
         namespace: the EnvoyFilter's namespace.
-        selectors: the pod labels that it selects by, any of which suffices.
-        proxy_version: its match.proxy.proxyVersion, "" for every version.
+        selectors: alternative sets of pod labels; a pod needs to match one.
+        proxy_version: the patch's match.proxy.proxyVersion; "" for every version.
     """
 
     envoy_filter: str
@@ -325,7 +325,7 @@ class Scope:
     def of(
         cls, envoy_filter: Mapping[str, Any], copy: int = 0, proxy: Mapping[str, Any] | None = None
     ) -> Scope:
-        """The scope of an EnvoyFilter's patch with this match.proxy."""
+        """The scope of a patch with this match.proxy."""
         metadata, spec = record(envoy_filter.get("metadata")), record(envoy_filter.get("spec"))
         namespace = str(metadata.get("namespace") or "")
         targets = [record(target) for target in items(spec.get("targetRefs"))]
@@ -341,7 +341,7 @@ class Scope:
         )
 
     def meets(self, other: Scope, root_namespace: str = DEFAULT_ROOT_NAMESPACE) -> bool:
-        """Whether there may be a proxy that gets both."""
+        """Whether some proxy may get both patches."""
         if self.envoy_filter == other.envoy_filter and self.copy != other.copy:
             return False
         apart = self.namespace != other.namespace and root_namespace not in (
@@ -356,7 +356,7 @@ class Scope:
 
 
 def _versions_meet(one: str, other: str) -> bool:
-    """Whether some version of Istio is taken in by both of two expressions."""
+    """Whether some Istio version matches both expressions."""
     if one == other or not (one and other):
         return True
     return any(
@@ -366,19 +366,19 @@ def _versions_meet(one: str, other: str) -> bool:
 
 
 def record(value: object) -> Mapping[str, Any]:
-    """A JSON object as it is, anything else as an empty one: what it says is not understood."""
+    """The value if it is a JSON object, else {}: unknown formats are ignored."""
     return value if isinstance(value, Mapping) else {}
 
 
 def items(value: object) -> list[Any]:
-    """A JSON array as it is, anything else as an empty one."""
+    """The value if it is a JSON array, else []."""
     return value if isinstance(value, list) else []
 
 
 def _udp_sockets(listener: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """The (family, port) pairs that a listener binds for UDP, in either spelling of a field.
+    """The (family, port) pairs that a listener binds for UDP; accepts both spellings of fields.
 
-    Not those on loopback, where no client's datagram arrives.
+    Loopback addresses are left out, because no client can send to them.
     """
     more = listener.get("additional_addresses", listener.get("additionalAddresses"))
     addresses = [listener.get("address"), *(record(each).get("address") for each in items(more))]
@@ -392,7 +392,7 @@ def _udp_sockets(listener: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def _families(address: str, *, both: bool) -> tuple[str, ...]:
-    """The families of the datagrams that come to an address; both where it is not understood."""
+    """The address families a socket receives; both if the address has an unknown format."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The one error hierarchy: what was wrong, where, and what to type next."""
+"""The error hierarchy. Each error says what is wrong, where, and what to type next."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 
 class IstioUdpError(Exception):
-    """Anything the user is told about instead of a traceback.
+    """Base class of all errors shown to the user as text, without a traceback.
 
     Attributes:
-        exit_code: what the process exits with: 2 wrong usage, 3 the cluster refused or cannot
-            be reached, 130 interrupted. (0 is done, 1 is "the answer is no"; neither is an
-            exception.)
-        hints: lines that say what to type next, in the order to try them.
+        exit_code: the exit code of the process: 2 invalid command line, 3 the cluster rejected
+            the request or could not be reached, 130 interrupted. (0 success and 1 a check or probe
+            failed are not exceptions.)
+        hints: lines that say what to type next, the best first.
     """
 
     exit_code = 3
 
     def __init__(self, message: str, *, hints: Sequence[str] = ()) -> None:
-        """Take the message (what was wrong, and where) and the hints."""
+        """Take the message (what is wrong, and where) and the hints."""
         super().__init__(message)
         self.message = message
         self.hints = tuple(hints)
@@ -29,75 +29,75 @@ class IstioUdpError(Exception):
 
 
 class Interrupted(IstioUdpError):
-    """SIGINT or SIGTERM ended the command; the hints say what became of it."""
+    """SIGINT or SIGTERM ended the command; the hints say what it left in the cluster."""
 
     exit_code = 130
 
 
 class UsageError(IstioUdpError):
-    """The command line must change: a value is malformed or does not fit the Service."""
+    """Invalid command line: a value is malformed or does not fit the Service."""
 
     exit_code = 2
 
 
 class ClusterError(IstioUdpError):
-    """The cluster refused the request, or its state does not allow it."""
+    """The cluster rejected the request, or its state does not allow it."""
 
 
 class Unreachable(ClusterError):
-    """The API server (or the kubeconfig that leads to it) cannot be used, or timed out."""
+    """The API server could not be reached (or the kubeconfig cannot be used), or timed out."""
 
 
 class Broken(Unreachable):
-    """The connection to the API server ended before its answer did."""
+    """The connection to the API server broke before the response was complete."""
 
 
 class UpgradeUnavailable(ClusterError):
-    """Something on the way to a pod does not let websockets through."""
+    """A proxy or load balancer between here and the pod does not support websockets."""
 
 
 class ForwardFailed(ClusterError):
-    """The node could not connect to a port of a pod, or ended the connection with an error."""
+    """The node could not connect to the pod's port, or closed the connection with an error."""
 
 
 class NoAnswer(ClusterError):
-    """A pod answered a request with an error, only in part, or not in time."""
+    """A pod's response was an error or incomplete, or it timed out."""
 
 
 class NotFound(ClusterError):
-    """An object that was named does not exist."""
+    """A named object does not exist."""
 
 
 class Unreadable(ClusterError):
-    """An object cannot be read: somebody edited it, or it was never one of ours."""
+    """An object cannot be read: it was edited by hand, or the plugin did not create it."""
 
 
 class NotInstalled(ClusterError):
-    """The API server does not know such a kind of object: a CRD is not installed."""
+    """The API server does not serve this kind of object: a CRD is not installed."""
 
 
 class Forbidden(ClusterError):
-    """The API server answered 403; carries the `kubectl auth can-i` line to check."""
+    """The API server responded 403; the hints have the `kubectl auth can-i` command to check."""
 
 
 class ApplyConflict(ClusterError):
-    """A server-side apply met fields that another field manager owns."""
+    """A server-side apply conflicts with fields that another field manager owns."""
 
 
 class Conflict(ClusterError):
-    """The object is there already, or is not any more what the request says it was."""
+    """The object already exists, or was modified concurrently."""
 
 
 class Expired(ClusterError):
-    """The API server no longer keeps the version that a watch or a list was to go on from."""
+    """The resourceVersion of a watch or list is too old for the API server."""
 
 
 class Busy(ClusterError):
-    """The API server asks to come later (429, 503).
+    """The API server asks the client to retry later (429, 503).
 
     Attributes:
-        retry_after: seconds it asks to wait; None where it names none.
-        untouched: whether the request has certainly not been acted on.
+        retry_after: how many seconds to wait; None if the server sent no Retry-After.
+        untouched: whether the server has certainly not executed the request.
     """
 
     retry_after: float | None = None
@@ -105,12 +105,12 @@ class Busy(ClusterError):
 
 
 class Refused(ClusterError):
-    """A check found that writing would harm the gateway; nothing was written."""
+    """A check found that writing would do damage; nothing was written."""
 
 
 class Rejected(ClusterError):
-    """A gateway's Envoy refused the configuration; what this run wrote was taken back."""
+    """A gateway's Envoy rejected the configuration; the objects of this run were rolled back."""
 
 
 class WaitTimeout(ClusterError):
-    """What was applied was not seen in every gateway's Envoy in time; it stays applied."""
+    """Not every gateway Envoy had the configuration in time; the objects stay applied."""

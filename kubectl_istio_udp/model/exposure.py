@@ -1,4 +1,4 @@
-"""An exposure: a Service's UDP ports on a gateway, and every choice that goes with it."""
+"""An exposure: a Service's UDP ports on a gateway, with its settings."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from kubectl_istio_udp.model.service import (
 
 # Linux gives a pod 28,232 ephemeral ports (net.ipv4.ip_local_port_range) for all of its sessions.
 MOST_USEFUL_SESSIONS = 28_000
-# A UDP payload over IPv4 cannot be longer (65,535 less the IP and UDP headers).
+# The longest UDP payload over IPv4 (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1
-# The versions of the annotation. 2: each ServiceEntry with its host and addresses.
+# Versions of the annotation. Version 2 stores each ServiceEntry with its host and addresses.
 _VERSIONS = (1, 2)
-# Read specs are kept: more than a gateway has memory for, and no longer ones than people make.
+# Cache of parsed specs: more entries than a gateway can have, and only specs of usual length.
 _SPECS_KEPT, _LONGEST_KEPT = 2048, 8192
 
 
 class Discovery(str, Enum):
-    """How the gateway's Envoy learns the pods' addresses.
+    """How the gateway's Envoy gets the endpoint addresses.
 
     SELECTOR: a ServiceEntry with the Service's selector; istiod publishes the ready pods (EDS).
-    ENDPOINTS: a ServiceEntry that lists the addresses; fresh when it is rewritten (EDS).
-    STATIC: the addresses are in the EnvoyFilter itself; rewriting them ends every session.
-    DNS: the name of an ExternalName Service, resolved by Envoy.
+    ENDPOINTS: a ServiceEntry lists the addresses and must be rewritten when they change (EDS).
+    STATIC: the EnvoyFilter lists the addresses; rewriting it ends every session.
+    DNS: Envoy resolves the name of an ExternalName Service.
     """
 
     SELECTOR = "selector"
@@ -61,19 +61,19 @@ class Discovery(str, Enum):
 
 
 class Affinity(str, Enum):
-    """What keeps a client on one pod: nothing beyond its session, or its source address."""
+    """What ties a client to one pod: only its session (none), or its source address."""
 
     NONE = "none"
     SOURCE_IP = "source-ip"
 
     @property
     def usual_load_balancing(self) -> LoadBalancing:
-        """What goes with it where nothing else is said."""
+        """The default load balancing for this affinity."""
         return LoadBalancing.MAGLEV if self is Affinity.SOURCE_IP else LoadBalancing.ROUND_ROBIN
 
 
 class LoadBalancing(str, Enum):
-    """Which pod a new session gets; the value is what the flag is given."""
+    """How Envoy selects the pod of a new session; the value is the flag's value."""
 
     ROUND_ROBIN = "round-robin"
     LEAST_REQUEST = "least-request"
@@ -83,16 +83,16 @@ class LoadBalancing(str, Enum):
 
     @property
     def hashes(self) -> bool:
-        """Whether it chooses by a hash of the client, as source-ip affinity needs."""
+        """Whether it hashes the client's address, as source-ip affinity requires."""
         return self in (LoadBalancing.MAGLEV, LoadBalancing.RING_HASH)
 
 
 class GatewayServiceMode(str, Enum):
-    """How clients reach the gateway's new port.
+    """How clients reach the gateway port.
 
-    COMPANION: a Service of our own that selects the gateway's pods.
+    COMPANION: a new Service that selects the gateway's pods.
     PATCH: the port is added to the gateway's own Service.
-    NONE: not our business; clients use the pods' addresses, or a Service someone else made.
+    NONE: nothing is created; clients use the pods' addresses, or another Service.
     """
 
     COMPANION = "companion"
@@ -102,16 +102,16 @@ class GatewayServiceMode(str, Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """Every limit and choice of an exposure that has a default.
+    """The settings of an exposure that have defaults.
 
     Attributes:
-        max_sessions: client ports that one gateway pod serves at once, for each port; Envoy's
-            circuit breaker drops the datagrams of further ones.
-        idle_timeout: how long a client port without datagrams keeps its session, longer than 0.
-        max_datagram_size: the longest payload that passes, in bytes, both ways.
-        affinity, load_balancing: which pod a client gets.
-        session_log: whether the gateway writes a line for every session that ends.
-        gateway_service: how clients reach the port.
+        max_sessions: the maximum concurrent client sessions per port and gateway pod; Envoy's
+            circuit breaker drops datagrams of additional clients.
+        idle_timeout: how long a session lives without datagrams; at least 1 ms.
+        max_datagram_size: the longest payload that passes, in bytes, in both directions.
+        affinity, load_balancing: how the pod of a client is selected.
+        session_log: whether the gateway logs every session when it ends.
+        gateway_service: how clients reach the gateway port.
     """
 
     max_sessions: int = MOST_USEFUL_SESSIONS
@@ -123,10 +123,10 @@ class Options:
     gateway_service: GatewayServiceMode = GatewayServiceMode.COMPANION
 
     def __post_init__(self) -> None:
-        """Refuse what Envoy would refuse, or what could never pass a datagram.
+        """Reject what Envoy would reject, and settings that would pass no datagram.
 
         Raises:
-            UsageError: a value is out of range, or two do not go together.
+            UsageError: a value is out of range, or two values conflict.
         """
         if not 1 <= self.max_sessions <= _LARGEST_UINT32:
             raise UsageError(f"--max-sessions {self.max_sessions} is not in 1..{_LARGEST_UINT32}")
@@ -146,10 +146,10 @@ class Options:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Options:
-        """Read the options of a spec annotation.
+        """Read the options from the spec annotation.
 
         Raises:
-            ValueError, UsageError: a field is missing or wrong, or two do not go together.
+            ValueError, UsageError: a field is missing or invalid, or two values conflict.
         """
         usual = cls()
         return cls(
@@ -171,15 +171,15 @@ class Options:
 
 @dataclass(frozen=True)
 class ExposureSpec:
-    """What an exposure is, as its objects' annotation keeps it; everything else is derived.
+    """The settings of an exposure, as stored in its objects' annotation.
 
     Attributes:
-        namespace, name: the exposure's own name, in the Service's namespace.
+        namespace, name: the exposure's name, and the namespace of its Service.
         service: the Service's name.
-        ports: its ports at the gateway, at least one.
-        gateway: which gateway.
-        discovery: how addresses are found, decided.
-        options: the limits and choices.
+        ports: the exposed ports, at least one.
+        gateway: the gateway.
+        discovery: how the gateway gets the endpoint addresses.
+        options: the settings that have defaults.
         entries: its ServiceEntries; none for static and DNS discovery.
     """
 
@@ -193,10 +193,10 @@ class ExposureSpec:
     entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is not an exposure.
+        """Reject a spec without ports, or with entries that may belong to another exposure.
 
         Raises:
-            ValueError: it has no port, or an entry that another exposure could have.
+            ValueError: there is no port, or an entry's namespace or name is wrong.
         """
         if not self.ports:
             raise ValueError("an exposure has at least one port")
@@ -216,12 +216,12 @@ class ExposureSpec:
         return f"{self.object_name}-{port.gateway_port}"
 
     def entry_ports(self, entry: Entry) -> tuple[ExposedPort, ...]:
-        """The ports whose endpoints an entry lists; of several for one Service port the last."""
+        """The ports whose endpoints an entry lists; per Service port only the last of them."""
         there = {port.service_port: port for port in self.ports if port.eds_service is None}
         return tuple(there[number] for number in entry.ports if number in there)
 
     def eds_service(self, port: ExposedPort) -> str | None:
-        """The name under which istiod publishes a port's endpoints (EDS), if it does."""
+        """The name under which istiod publishes a port's endpoints (EDS); None without EDS."""
         if port.eds_service:
             return port.eds_service
         hosts = [entry.host for entry in self.entries if port.service_port in entry.ports]
@@ -229,12 +229,12 @@ class ExposureSpec:
 
     @property
     def key(self) -> tuple[str, str]:
-        """(namespace, name), which no other exposure has."""
+        """(namespace, name), unique among exposures."""
         return (self.namespace, self.name)
 
     @property
     def sessions(self) -> int:
-        """The sessions that it may hold in one gateway pod, over all of its ports."""
+        """The maximum sessions of all its ports together in one gateway pod."""
         return len(self.ports) * self.options.max_sessions
 
     @property
@@ -253,7 +253,7 @@ class ExposureSpec:
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:
-        """(kind, namespace) of every object that it may have, whatever its options are or were.
+        """(kind, namespace) of every object that it may have, with any current or former options.
 
         Its ServiceEntry may be in its own namespace or in the gateway's.
         """
@@ -262,12 +262,12 @@ class ExposureSpec:
         return frozenset([*found, ("ServiceEntry", self.namespace)])
 
     def to_json(self) -> str:
-        """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        """The annotation's value: versioned JSON with sorted keys; equal specs give equal text."""
         return self._json
 
     @cached_property
     def _json(self) -> str:
-        # Each of an exposure's objects carries it, and a controller renders them at every change.
+        # Cached: every object of the exposure has it, and the controller renders on every change.
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
         return write_spec(data, _VERSIONS[-1])
@@ -277,7 +277,7 @@ class ExposureSpec:
         """Read the annotation.
 
         Raises:
-            ClusterError: another version wrote it, or someone edited it.
+            ClusterError: another version wrote it, or it was edited by hand.
         """
         if isinstance(text, str) and len(text) <= _LONGEST_KEPT:
             return cls._read(text)
@@ -307,7 +307,7 @@ class ExposureSpec:
 
 
 def _with_entry_of_version_1(spec: ExposureSpec) -> ExposureSpec:
-    """With the ServiceEntry that version 1 implied: in the Service's namespace, without address."""
+    """Add the entry that version 1 implied: in the Service's namespace, without addresses."""
     numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
     if not numbers or spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS):
         return spec
@@ -322,13 +322,13 @@ def exposed_endpoints(
     slices: Iterable[EndpointSlice],
     families: Sequence[str],
 ) -> dict[int, tuple[Endpoint, ...]]:
-    """The endpoints of an exposure's ports as they are now, by Service port number.
+    """The current endpoints of an exposure's ports, by Service port number.
 
     Args:
         spec: the exposure.
-        service: its Service; None where it is gone.
+        service: its Service; None if it does not exist.
         slices: the Service's EndpointSlices.
-        families: what the gateway can reach, the preferred one first.
+        families: the gateway's address families, the preferred one first.
     """
     slices = tuple(slices)
     former = {
@@ -343,15 +343,15 @@ def exposed_endpoints(
 
 @dataclass(frozen=True)
 class Exposure:
-    """An exposure with the facts of the moment: all that rendering needs.
+    """An exposure and the current facts that rendering needs.
 
     Attributes:
-        spec: what is wanted.
+        spec: the settings.
         families: the gateway's address families, the primary one first.
         selector: the Service's selector.
-        external_name: the name of an ExternalName Service.
+        external_name: the DNS name of an ExternalName Service.
         endpoints: the endpoints by Service port number, ready or not.
-        gateway_service: the manifest of the Service in front of the gateway, if any.
+        gateway_service: the manifest of the gateway's Service; None if there is none.
     """
 
     spec: ExposureSpec
@@ -362,11 +362,11 @@ class Exposure:
     gateway_service: Mapping[str, Any] | None = None
 
     def ready_endpoints(self, port: ExposedPort) -> tuple[Endpoint, ...]:
-        """The endpoints of a port that take new sessions.
+        """The endpoints of a port that get new sessions.
 
-        Where none is ready, those that are on their way out and still answer: kube-proxy does the
-        same (KEP-1669), and an answer from a leaving pod is better than none. istiod, which finds
-        them by selector, does not.
+        If none is ready, these are the terminating ones that still serve, as in kube-proxy
+        (KEP-1669): an answer from a terminating pod is better than none. With discovery by selector
+        istiod does not do this.
         """
         there = self.endpoints.get(port.service_port, ())
         ready = tuple(e for e in there if e.ready)

@@ -1,7 +1,7 @@
-"""Reading decoded JSON that anybody may have written: every field by name, type and range.
+"""Strict readers for decoded JSON from untrusted sources: each field by name, type and range.
 
-A check is a function that takes a decoded value and returns what it means, or raises ValueError
-saying what is wrong with it.
+A check is a function that takes a decoded value and returns the parsed value, or raises
+ValueError with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Read = TypeVar("Read")
 Choice = TypeVar("Choice", bound=Enum)
 Check = Callable[[object], Read]
 
-# A list of ports or labels is long before it has so many entries.
+# Maximum number of entries in a list of ports or labels.
 _MOST_ITEMS = 4096
 _MOST_LABELS = 64
 _LONGEST_DURATION = 64
@@ -31,12 +31,12 @@ _REQUIRED: Any = object()
 
 
 class Fields:
-    """The fields of one JSON object, each taken once.
+    """The fields of one JSON object; each is read once.
 
-    Used through `record` for an object within another one.
+    Use `record` for a nested object.
 
     Attributes:
-        version: of the format, for the outermost object; 0 for others.
+        version: the format version of the outermost object; 0 for nested ones.
     """
 
     def __init__(self, data: object) -> None:
@@ -51,15 +51,15 @@ class Fields:
         self.version = 0
 
     def take(self, name: str, check: Check[Read], default: Read = _REQUIRED) -> Read:
-        """The value of a field.
+        """Read a field and remove it from the unread ones.
 
         Args:
-            name: the field.
-            check: reads its value.
-            default: what it is where it is missing; without one it must be there.
+            name: the name of the field.
+            check: parses its value.
+            default: the value if the field is missing; without a default the field is required.
 
         Raises:
-            ValueError: it is missing or wrong; the message begins with the field's name.
+            ValueError: the field is missing or invalid; the message begins with the field's name.
         """
         if name not in self._left:
             if default is _REQUIRED:
@@ -73,17 +73,17 @@ class Fields:
             raise ValueError(f"{name}: {error}") from error
 
     def end(self) -> None:
-        """Nothing may be left.
+        """Check that every field was read.
 
         Raises:
-            ValueError: a field is there that was not taken.
+            ValueError: there is an unknown field.
         """
         if self._left:
             raise ValueError(f"unknown field {shown(next(iter(self._left)))}")
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: its repr, cut where it is long."""
+    """A value for an error message: its repr, truncated if it is long."""
     if isinstance(value, (dict, list)):
         return "a JSON object" if isinstance(value, dict) else "a list"
     text = repr(value)
@@ -91,7 +91,7 @@ def shown(value: object) -> str:
 
 
 def record(build: Callable[[Fields], Read]) -> Check[Read]:
-    """A JSON object with the fields that `build` takes, and no others."""
+    """A check for a JSON object that has exactly the fields that `build` reads."""
 
     def check(value: object) -> Read:
         fields = Fields(value)
@@ -103,7 +103,7 @@ def record(build: Callable[[Fields], Read]) -> Check[Read]:
 
 
 def items(check: Check[Read]) -> Check[tuple[Read, ...]]:
-    """A list whose entries all pass a check."""
+    """A check for a list in which every entry passes a check."""
 
     def read(value: object) -> tuple[Read, ...]:
         if not isinstance(value, list):
@@ -116,12 +116,12 @@ def items(check: Check[Read]) -> Check[tuple[Read, ...]]:
 
 
 def optional(check: Check[Read]) -> Check[Read | None]:
-    """What passes a check, or null."""
+    """A check that also accepts null."""
     return lambda value: None if value is None else check(value)
 
 
 def whole_number(least: int, most: int) -> Check[int]:
-    """A whole number in a range; true and false are none."""
+    """A check for a whole number in a range; booleans are rejected."""
 
     def check(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -135,14 +135,14 @@ port = whole_number(1, 65535)
 
 
 def flag(value: object) -> bool:
-    """True or false, and nothing that Python would take for one of them."""
+    """A check for true or false; nothing else counts, not even 0 and 1."""
     if not isinstance(value, bool):
         raise ValueError(f"{shown(value)} is neither true nor false")
     return value
 
 
 def one_of(choices: type[Choice]) -> Check[Choice]:
-    """The value of an Enum's member."""
+    """A check for a value of an Enum."""
 
     def check(value: object) -> Choice:
         if not isinstance(value, str):
@@ -156,7 +156,7 @@ def one_of(choices: type[Choice]) -> Check[Choice]:
 
 
 def text(pattern: re.Pattern[str], what: str, longest: int = LONGEST_SUBDOMAIN) -> Check[str]:
-    """A string of bounded length that a pattern matches from beginning to end."""
+    """A check for a string of limited length that matches a pattern completely."""
 
     def check(value: object) -> str:
         if isinstance(value, str) and len(value) <= longest and pattern.fullmatch(value):
@@ -174,7 +174,7 @@ def dns_label(value: object) -> str:
 
 
 def dns_subdomain(value: object) -> str:
-    """DNS labels with dots between, as most objects are named."""
+    """DNS labels separated by dots, as in most object names."""
     short = isinstance(value, str) and len(value) <= LONGEST_SUBDOMAIN
     if isinstance(value, str) and short and all(map(is_dns_label, value.split("."))):
         return value
@@ -203,7 +203,7 @@ def duration(value: object) -> Duration:
     return Duration.parse(value)
 
 
-# A gateway is named after its Service, its pods' labels, or a pod.
+# A gateway's name is that of its Service or a pod, or a value of its pods' labels.
 object_or_label = text(
     re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?"), "the name of an object"
 )

@@ -25,12 +25,12 @@ from kubectl_istio_udp.model.service import IPV4, IPV6
 GATEWAY_API_LABEL = "gateway.networking.k8s.io/gateway-name"
 ISTIO_LABEL = "istio"
 PROXY_CONTAINER = "istio-proxy"
-# An administrator's label on a Namespace: gateways are there. Where one has it, only these count.
+# Administrators set this label on Namespaces with gateways; if one has it, only these count.
 GATEWAYS_LABEL = "kubectl-istio-udp/gateways"
 _UNPRIVILEGED_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
 _META_PREFIX = "ISTIO_META_"
 _VARIANTS = ("-distroless", "-debug")
-# istiod's injection and its template for Gateway API gateways leave one of these on a pod.
+# istiod's injection and its template for Gateway API gateways add one of these to a pod.
 _ISTIOD_ANNOTATIONS = ("sidecar.istio.io/status", "istio.io/rev")
 # Labels that differ between pods of one workload, or change with every upgrade.
 _VOLATILE_LABELS = frozenset(
@@ -50,12 +50,12 @@ _UPGRADED_LABELS = ("version", "app.kubernetes.io/version", "helm.sh/chart", "ch
 
 @dataclass(frozen=True)
 class GatewayRef:
-    """Which gateway, as an exposure's annotation keeps it.
+    """The identity of a gateway, as stored in an exposure's annotation.
 
     Attributes:
-        namespace: the namespace of its pods; EnvoyFilters for it live there.
-        name: its Service's name, or the Gateway API's name for it.
-        selector: the pod labels that select it and nothing else.
+        namespace: the namespace of its pods, and of the EnvoyFilters for it.
+        name: the name of its Service, or of its Gateway (Gateway API).
+        selector: the pod labels that select only this gateway.
     """
 
     namespace: str
@@ -63,10 +63,10 @@ class GatewayRef:
     selector: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse what could select every pod, or nothing.
+        """Reject a selector that would select every pod, and empty names.
 
         Raises:
-            ValueError: a name is missing, or the selector has no label.
+            ValueError: a name is empty, or the selector has no label.
         """
         if not (isinstance(self.name, str) and isinstance(self.namespace, str)):
             raise ValueError("a gateway has a namespace and a name")
@@ -75,10 +75,10 @@ class GatewayRef:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> GatewayRef:
-        """Read the gateway of a spec annotation.
+        """Read the gateway from the spec annotation.
 
         Raises:
-            ValueError: a field is missing or wrong.
+            ValueError: a field is missing or invalid.
         """
         return cls(
             namespace=fields.take("namespace", dns_label),
@@ -91,10 +91,10 @@ class GatewayRef:
         return f"{self.namespace}/{self.name}"
 
     def same_pods(self, other: GatewayRef) -> bool:
-        """Whether it is the same gateway.
+        """Whether both refer to the same gateway.
 
-        Its name may have come from a Service that went. Labels are added to its selector when
-        another gateway appears from which it must be told.
+        Names may differ if a Service was deleted. Selectors may differ, because labels are added
+        when another gateway with the same labels appears.
         """
         if self.namespace != other.namespace:
             return False
@@ -107,20 +107,20 @@ class GatewayPod:
     """One pod of a gateway.
 
     Attributes:
-        name: its name.
-        ips: its addresses, one a family; empty before it has any.
+        name: the pod's name.
+        ips: its addresses, one per family; empty until it has one.
         ready: whether its Ready condition is true.
-        labels: its labels.
+        labels: the pod's labels.
         first_bindable: the lowest port that its Envoy may bind.
-        domain: the cluster's DNS domain as the proxy was told.
-        version: the version that its proxy tells istiod, from the image's tag; "" where unknown.
-        metadata: what its proxy tells istiod besides (ISTIO_META_...), as far as it is known.
+        domain: the cluster's DNS domain, from the proxy's arguments.
+        version: the version that its proxy reports to istiod, from the image's tag; "" if unknown.
+        metadata: other metadata that its proxy reports to istiod (ISTIO_META_...), if known.
         control_plane: the istiod that configures it.
-        host_network: whether it uses its node's network: the ports that it binds are the node's.
-        owner: the workload that it belongs to: `Deployment edge`; "" where it has none.
-        by_istiod: whether istiod made its proxy, as far as its annotations tell.
-        memory_limit: the bytes that its proxy may take; None for no limit.
-        cpu_limit: the cores that its proxy may take; None for no limit.
+        host_network: whether it uses its node's network, so that it binds the node's ports.
+        owner: its workload, e.g. `Deployment edge`; "" if it has none.
+        by_istiod: whether its annotations show that istiod injected its proxy.
+        memory_limit: the proxy's memory limit in bytes; None for no limit.
+        cpu_limit: the proxy's CPU limit in cores; None for no limit.
     """
 
     name: str
@@ -140,7 +140,7 @@ class GatewayPod:
 
     @property
     def istio(self) -> Version | None:
-        """The Istio version (major, minor) of its proxy, None where it is not known."""
+        """The Istio version (major, minor) of its proxy; None if unknown."""
         return parse_version(self.version)
 
     @classmethod
@@ -165,7 +165,7 @@ class GatewayPod:
             host_network=bool(spec.get("hostNetwork")),
             owner=_owner(metadata),
             by_istiod=_is_by_istiod(metadata, proxy),
-            # Kubernetes takes a limit of 0 for none.
+            # In Kubernetes a limit of 0 means no limit.
             memory_limit=quantity(limits.get("memory")) or None,
             cpu_limit=quantity(limits.get("cpu")) or None,
         )
@@ -174,8 +174,8 @@ class GatewayPod:
 def _first_bindable(spec: Mapping[str, Any], proxy: Mapping[str, Any]) -> int:
     """The lowest port that a pod's proxy may bind.
 
-    Linux lets a process with NET_BIND_SERVICE bind any port. Container runtimes give the
-    capability to root alone: one that is added for another user does not reach the process
+    Linux lets a process with NET_BIND_SERVICE bind any port. Container runtimes only give the
+    capability to root: if it is added for another user, the process does not get it
     (capabilities(7); Kubernetes sets no ambient capabilities).
     """
     of_pod, own = spec.get("securityContext") or {}, proxy.get("securityContext") or {}
@@ -195,7 +195,7 @@ def _first_bindable(spec: Mapping[str, Any], proxy: Mapping[str, Any]) -> int:
 
 
 def _version(proxy: Mapping[str, Any]) -> str:
-    """`1.31.0` of an image tagged `1.31.0-distroless`; "" where the tag is no version."""
+    """`1.31.0` for an image tagged `1.31.0-distroless`; "" if the tag is not a version."""
     tag = image_tag(proxy)
     for variant in _VARIANTS:
         tag = tag.removesuffix(variant)
@@ -203,7 +203,7 @@ def _version(proxy: Mapping[str, Any]) -> str:
 
 
 def _proxy_metadata(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> dict[str, str]:
-    """What a proxy tells istiod of itself: ISTIO_META_X as X (pkg/bootstrap/config.go)."""
+    """What a proxy reports to istiod about itself: ISTIO_META_X as X (pkg/bootstrap/config.go)."""
     said = {
         name.removeprefix(_META_PREFIX): value
         for name, value in environment(proxy).items()
@@ -213,13 +213,13 @@ def _proxy_metadata(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> di
 
 
 def _is_by_istiod(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> bool:
-    """Whether a pod's proxy has what istiod's templates, and Istio's charts, leave on each."""
+    """Whether a pod has the marks that istiod's templates and Istio's charts leave."""
     notes = metadata.get("annotations") or {}
     return "CA_ADDR" in environment(proxy) or any(key in notes for key in _ISTIOD_ANNOTATIONS)
 
 
 def _owner(metadata: Mapping[str, Any]) -> str:
-    """The workload of a pod, `Deployment edge`; a Deployment's ReplicaSets go by its name."""
+    """The workload of a pod: `Deployment edge` (for a ReplicaSet the name of its Deployment)."""
     for reference in metadata.get("ownerReferences") or ():
         if not reference.get("controller"):
             continue
@@ -241,15 +241,15 @@ def _domain(arguments: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway as it is in the cluster.
+    """A gateway in the cluster.
 
     Attributes:
         ref: its namespace, name and selector.
         pods: its pods, by name.
-        service: the manifest of the Service in front of it; None where there is none.
-        api: whether the Kubernetes Gateway API made it (so that istiod owns its Service).
+        service: the manifest of its Service; None if it has none.
+        api: whether the Kubernetes Gateway API created it, so that istiod owns its Service.
         service_names: the names of all Services that select its pods.
-        also_selected: pods of other gateways that no label tells from its own, `POD (WORKLOAD)`.
+        also_selected: other gateways' pods that its selector also matches, as `POD (WORKLOAD)`.
     """
 
     ref: GatewayRef
@@ -264,23 +264,23 @@ class Gateway:
         return f"{self.ref} ({', '.join(self.owners) or 'pods without a workload'})"
 
     def kept(self, before: GatewayRef | None) -> Gateway:
-        """The same gateway by the name by which an exposure is at it already.
+        """The same gateway under the name that an exposure already uses.
 
         Args:
-            before: the gateway that the exposure is at; None for a new exposure. A gateway's name
-                may have come from a Service that went.
+            before: the exposure's current gateway; None for a new exposure. Its name may be that
+                of a deleted Service.
         """
         same = before and before.same_pods(self.ref) and before.selector == self.ref.selector
         return replace(self, ref=before) if before and same else self
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """Its workloads: `Deployment edge`."""
+        """Its workloads, e.g. `Deployment edge`."""
         return tuple(sorted({pod.owner for pod in self.pods if pod.owner}))
 
     @property
     def by_istiod(self) -> bool:
-        """Whether istiod made its proxies and a Service is in front of them."""
+        """Whether istiod injected its proxies and it has a Service."""
         return self.service is not None and all(pod.by_istiod for pod in self.pods)
 
     @property
@@ -295,12 +295,12 @@ class Gateway:
 
     @property
     def ready_pods(self) -> tuple[GatewayPod, ...]:
-        """The pods that take traffic."""
+        """The pods that receive traffic."""
         return tuple(pod for pod in self.pods if pod.ready)
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The address families that all of its pods have, the primary one first."""
+        """The address families common to all of its pods, the primary one first."""
         having = [[IPV6 if ":" in ip else IPV4 for ip in pod.ips] for pod in self.pods if pod.ips]
         if not having:
             return (IPV4,)
@@ -308,7 +308,7 @@ class Gateway:
 
     @property
     def first_bindable(self) -> int:
-        """The lowest port that every one of its pods may bind."""
+        """The lowest port that all of its pods may bind."""
         return max((pod.first_bindable for pod in self.pods), default=FIRST_UNPRIVILEGED_PORT)
 
     @property
@@ -318,46 +318,46 @@ class Gateway:
 
     @property
     def istio(self) -> Version | None:
-        """The oldest Istio version (major, minor) among its pods, None where no tag tells."""
+        """The oldest Istio version (major, minor) of its pods; None if unknown."""
         return oldest(pod.istio for pod in self.pods)
 
     @property
     def memory_limit(self) -> int | None:
-        """The bytes that every one of its proxies may take; None where none has a limit."""
+        """The lowest memory limit of its proxies, in bytes; None if none has a limit."""
         limits = [pod.memory_limit for pod in self.pods if pod.memory_limit is not None]
         return int(min(limits)) if limits else None
 
     @property
     def cores(self) -> float | None:
-        """The cores that each of its proxies may take; None where one has no limit."""
+        """The highest CPU limit of its proxies, in cores; None if one has no limit."""
         limits = [pod.cpu_limit for pod in self.pods]
         known = [limit for limit in limits if limit is not None]
         return max(known) if known and len(known) == len(limits) else None
 
     @property
     def service_name(self) -> str | None:
-        """The name of the Service in front of it, None where there is none."""
+        """The name of its Service; None if it has none."""
         return self.service["metadata"]["name"] if self.service else None
 
     def answers_to(self, name: str) -> bool:
-        """Whether a user's `--gateway NAME` means this one: by its name, a Service or a workload.
+        """Whether `--gateway NAME` matches: its own name, or that of a Service or workload of it.
 
-        A Service in front of several gateways means each of them.
+        A Service that selects several gateways matches each of them.
         """
         workloads = {owner.partition(" ")[2] for owner in self.owners}
         return name in {self.ref.name, *self.service_names, *workloads}
 
     def is_labelled(self, name: str) -> bool:
-        """Whether its pods have this value in a label that Istio's installations give them."""
+        """Whether its pods have this value in one of the labels that Istio's installations set."""
         labels = self.pods[0].labels if self.pods else {}
         return name in (labels.get(ISTIO_LABEL), labels.get("app"))
 
 
 def is_gateway_pod(pod: Mapping[str, Any]) -> bool:
-    """Whether a Pod manifest is a gateway's: Istio's proxy in it, run as a router, to stay.
+    """Whether a Pod manifest is of a gateway: it runs Istio's proxy as a router and does not end.
 
-    istiod (label `istio: pilot`) has no such container; an injected workload runs `proxy sidecar`,
-    ambient mode's own `proxy waypoint` and `proxy ztunnel`.
+    istiod (label `istio: pilot`) has no such container. Injected workloads run `proxy sidecar`,
+    ambient mode runs `proxy waypoint` and `proxy ztunnel`.
     """
     if pod["metadata"].get("deletionTimestamp"):
         return False
@@ -370,12 +370,12 @@ def is_gateway_pod(pod: Mapping[str, Any]) -> bool:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether an equality selector (all pairs must match, empty matches all) selects labels."""
+    """Whether a selector (all labels must match; an empty one matches all) selects labels."""
     return all(labels.get(key) == value for key, value in selector.items())
 
 
 def compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether a set of labels may be selected by both of two selectors."""
+    """Whether some set of labels matches both selectors."""
     return all(other.get(key, value) == value for key, value in one.items())
 
 
@@ -386,14 +386,14 @@ def gateways_from(
 ) -> tuple[Gateway, ...]:
     """Group gateway pods into gateways.
 
-    Pods are one gateway that the same Services select, or that are of one workload where no
-    Service selects them; those of the Gateway API are by its name for them.
+    Pods belong to one gateway if the same Services select them. Without a Service, pods of one
+    workload do. For the Gateway API the Gateway's name decides.
 
     Args:
-        pods: Pod manifests; those that are no gateway's are passed over.
+        pods: Pod manifests; pods that are not gateways are ignored.
         services: Service manifests of the gateways' namespaces.
-        selector: the user's `--gateway-selector`: then every pod it selects belongs to one
-            gateway a namespace.
+        selector: the user's `--gateway-selector`; all pods that it selects in a namespace are
+            one gateway.
     """
     by_namespace: dict[str, list[GatewayPod]] = {}
     for pod in pods:
@@ -412,9 +412,9 @@ def gateways_from(
 
 
 def _in_front(services: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The Services that may be gateways', by namespace, the oldest first.
+    """The Services that may be in front of gateways, by namespace, the oldest first.
 
-    The oldest is the installation's; what was put beside it later is somebody's extra.
+    The oldest one comes from the installation; later ones are additions.
     """
     found: dict[str, list[Mapping[str, Any]]] = {}
     for service in services:
@@ -430,14 +430,14 @@ def _in_front(services: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[s
 def _selecting(
     pods: Sequence[GatewayPod], services: Iterable[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """The Services that select every one of some pods."""
+    """The Services that select all of these pods."""
     return [s for s in services if all(selects(s["spec"]["selector"], p.labels) for p in pods)]
 
 
 def _grouped(
     pods: Sequence[GatewayPod], services: Sequence[Mapping[str, Any]]
 ) -> list[list[GatewayPod]]:
-    """The pods of a namespace by gateway."""
+    """Group the gateway pods of a namespace by gateway."""
     workloads: dict[Any, list[GatewayPod]] = {}
     for pod in pods:
         api = pod.labels.get(GATEWAY_API_LABEL)
@@ -453,14 +453,14 @@ def _grouped(
 
 
 def _usual_selector(labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels by which Istio's installations select a gateway."""
+    """The labels that Istio's installations use to select a gateway."""
     if GATEWAY_API_LABEL in labels:
         return {GATEWAY_API_LABEL: labels[GATEWAY_API_LABEL]}
     return {key: labels[key] for key in ("app", ISTIO_LABEL) if key in labels}
 
 
 def _stable(pods: Sequence[GatewayPod]) -> tuple[tuple[str, str], ...]:
-    """The labels that all of some pods have and keep."""
+    """The labels that all of these pods share, without volatile ones."""
     first, *others = (set(pod.labels.items()) for pod in pods)
     return tuple(sorted(p for p in first.intersection(*others) if p[0] not in _VOLATILE_LABELS))
 
@@ -470,10 +470,10 @@ def _selector_of(
     others: Sequence[GatewayPod],
     service: Mapping[str, Any] | None,
 ) -> dict[str, str]:
-    """The labels that select a gateway's pods, and as few of the others as labels can.
+    """The labels that select a gateway's pods and as few other pods as possible.
 
-    To the usual ones those are added that tell it from another gateway: first what its Service
-    selects by, last what changes with an upgrade.
+    Starts with the usual labels and adds those that distinguish it from other gateways: first
+    those in its Service's selector, last those that change with an upgrade.
     """
     stable = dict(_stable(pods))
     by_service = (service or {}).get("spec", {}).get("selector") or {}
@@ -494,7 +494,7 @@ def _gateway(
     services: Sequence[Mapping[str, Any]],
     selector: Mapping[str, str] | None = None,
 ) -> Gateway:
-    """The gateway that some of a namespace's gateway pods are."""
+    """Make a Gateway of some of a namespace's gateway pods."""
     names = {pod.name for pod in pods}
     others = [pod for pod in everyone if pod.name not in names]
     in_front = _selecting(pods, services)

@@ -1,4 +1,4 @@
-"""The hops that a datagram or a request takes, as places to send probes to."""
+"""Hops: the places between client and server that probes are sent to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Via(str, Enum):
-    """By what hop a probe goes, nearest to the server first."""
+    """The kind of a hop, the nearest to the server first."""
 
     POD = "pod"
     SIDECAR = "sidecar"
@@ -20,11 +20,11 @@ class Hop:
     """One place to send probes to.
 
     Attributes:
-        via: which kind of hop.
-        name: its pod or Service.
-        address, port: where the probes go.
-        service_port: the exposed Service's port that this leads to; of an HTTP response the port
-            that requests are for.
+        via: the kind of hop.
+        name: the name of its pod or Service.
+        address, port: where probes are sent.
+        service_port: the port of the exposed Service that this leads to; for an HTTP response
+            the port of the requests.
     """
 
     via: Via

@@ -1,4 +1,4 @@
-"""The kinds of thing that the product makes, and what every thing says of itself."""
+"""The kinds that the plugin manages (exposure, response, access log), and what they share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MANAGER = "kubectl-istio-udp"
 
 
 class Kind(str, Enum):
-    """The value is what users write before the slash: `response/hello`.
+    """A kind; the value is the part before the slash in `response/hello`.
 
     EXPOSURE: a Service's UDP ports on a gateway.
-    RESPONSE: an HTTP answer that a gateway or sidecar gives by itself.
-    ACCESS_LOG: periodic log lines of long TCP connections.
+    RESPONSE: an HTTP answer that a gateway or sidecar sends itself.
+    ACCESS_LOG: periodic log lines for open TCP connections.
     """
 
     EXPOSURE = "exposure"
@@ -26,37 +26,37 @@ class Kind(str, Enum):
 
     @classmethod
     def of_word(cls, word: str) -> Kind | None:
-        """The kind that a word names, `response` or `responses`; None where it names none."""
+        """The kind for a word, e.g. `response` or `responses`; None for an unknown word."""
         plain = word.lower()
         return next((kind for kind in cls if plain in (kind.value, f"{kind.value}s")), None)
 
     @property
     def label(self) -> str:
-        """The label of an object that keeps the name of the thing it belongs to."""
+        """The label on its objects with the name of the exposure, response or access log."""
         return f"{MANAGER}/{self.value}"
 
     @property
     def words(self) -> str:
-        """For people: `access log`."""
+        """The kind in messages: `access log`."""
         return "access log" if self is Kind.ACCESS_LOG else self.value
 
     @property
     def api_kind(self) -> str:
-        """As Kubernetes writes kinds: `AccessLog`."""
+        """The kind in Kubernetes' spelling: `AccessLog`."""
         return "AccessLog" if self is Kind.ACCESS_LOG else self.value.capitalize()
 
     @property
     def object_prefix(self) -> str:
-        """What the names of its objects begin with."""
+        """The prefix of its objects' names."""
         return "udp" if self is Kind.EXPOSURE else self.value
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A thing by kind and name, as a command line names it.
+    """An exposure, response or access log by kind and name, as on the command line.
 
     Attributes:
-        kind: which kind.
+        kind: the kind.
         name: its name in its namespace.
     """
 
@@ -68,7 +68,7 @@ class Ref:
         """Read `coredns`, `response/hello` or, as kubectl allows, `responses/hello`.
 
         Raises:
-            UsageError: there is no such kind, or no name.
+            UsageError: the kind is unknown, or the name is missing.
         """
         word, slash, name = text.rpartition("/")
         if not slash:
@@ -80,7 +80,7 @@ class Ref:
         raise UsageError(f"unknown kind in {text!r}", hints=[f"use NAME (an exposure) or {kinds}"])
 
     def __str__(self) -> str:
-        """As a user would write it."""
+        """As on the command line."""
         return self.name if self.kind is Kind.EXPOSURE else f"{self.kind.value}/{self.name}"
 
 
@@ -110,39 +110,39 @@ class ObjectRef:
 
 
 class Spec(Protocol):
-    """What a thing is, as the annotation of its objects keeps it."""
+    """The settings of an exposure, response or access log, as stored in its objects' annotation."""
 
     @property
     def kind(self) -> Kind:
-        """Which kind it is."""
+        """The kind."""
 
     @property
     def namespace(self) -> str:
-        """The namespace that its name belongs to."""
+        """The namespace."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """(namespace, name), which no other of its kind has."""
+        """(namespace, name), unique within the kind."""
 
     @property
     def object_name(self) -> str:
-        """The name of its objects; where it has several of a kind, what their names begin with."""
+        """The name of its objects, or their common prefix if there are several of one kind."""
 
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
-        """The objects it consists of, in writing order."""
+        """The objects that it consists of, in writing order."""
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:
-        """(kind, namespace) of every object that it may have, left over from before included.
+        """(kind, namespace) of every object that it may have, including leftovers.
 
-        What another choice of options or an earlier version put there belongs to it as well, and
-        is deleted by the next write.
+        Objects that other options or an earlier version created belong to it too; the next write
+        deletes them.
         """
 
     def to_json(self) -> str:
-        """The annotation: versioned JSON, the same text for the same spec."""
+        """The annotation's value: versioned JSON; equal specs give equal text."""

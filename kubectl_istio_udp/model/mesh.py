@@ -1,4 +1,4 @@
-"""What a mesh is set to: its root namespace, its access log, what its control plane reads."""
+"""The settings of a mesh: root namespace, access log, and what its control plane reads."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _STATUS_ANNOTATION = "sidecar.istio.io/status"
 _VERSION = re.compile(r"^v?(\d+)\.(\d+)")
 # istiod's Service is istiod, or istiod-REVISION (its Helm chart, templates/service.yaml).
 _ISTIOD_HOST = re.compile(r"istiod(?:-(?P<revision>[a-z0-9-]+))?\.(?P<namespace>[a-z0-9-]+)\.svc\b")
-# What goes for a boolean in istiod's environment (Go's strconv.ParseBool).
+# Booleans in istiod's environment (Go's strconv.ParseBool).
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-# The first Istio that tells a gateway with filtered clusters of endpoints that change (measured:
+# The first Istio that informs gateways with filtered clusters about changed endpoints (measured:
 # 1.30.4 does not, 1.31.0 does).
 _FIRST_TO_TELL_CHANGES = (1, 31)
 
 
 def parse_version(text: str) -> Version | None:
-    """(1, 31) of `1.31.0-distroless`, `v1.31` and the like; None of anything else."""
+    """(1, 31) for `1.31.0-distroless`, `v1.31` and similar; None for other text."""
     found = _VERSION.match(text)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def image_tag(container: Mapping[str, Any]) -> str:
-    """The tag of a container's image; "" where it has none."""
+    """The tag of a container's image; "" if it has none."""
     tagged = str(container.get("image", "")).partition("@")[0]
     return tagged.rpartition(":")[2] if ":" in tagged.rpartition("/")[2] else ""
 
 
 def image_version(container: Mapping[str, Any]) -> Version | None:
-    """The Istio version that a container's image tag tells; None where it has none."""
+    """The Istio version in a container's image tag; None if the tag is not a version."""
     return parse_version(image_tag(container))
 
 
 def oldest(versions: Iterable[Version | None]) -> Version | None:
-    """The oldest of the versions that are known, None where none is."""
+    """The oldest of the known versions; None if none is known."""
     return min((version for version in versions if version), default=None)
 
 
@@ -54,7 +54,7 @@ def show_version(version: Version | None) -> str:
 
 
 def environment(container: Mapping[str, Any]) -> dict[str, str]:
-    """The environment variables of a container whose values its manifest says."""
+    """The environment variables of a container that have literal values in its manifest."""
     pairs = ((v["name"], v.get("value")) for v in container.get("env") or ())
     return {name: value for name, value in pairs if isinstance(value, str) and "$(" not in value}
 
@@ -64,9 +64,9 @@ class ControlPlane:
     """The istiod that configures a gateway.
 
     Attributes:
-        namespace: where it runs; "" where it is outside of the cluster.
-        revision: its revision, "" for the default one.
-        address: where its proxies find it, as far as they tell.
+        namespace: its namespace; "" if it runs outside the cluster.
+        revision: its revision; "" for the default one.
+        address: the address that its proxies connect to, if known.
     """
 
     namespace: str = DEFAULT_ROOT_NAMESPACE
@@ -75,19 +75,19 @@ class ControlPlane:
 
     @property
     def config_name(self) -> str:
-        """The ConfigMap with its mesh configuration (istiod's getMeshConfigMapName)."""
+        """The ConfigMap with the mesh configuration (istiod's getMeshConfigMapName)."""
         return f"istio-{self.revision}" if self.revision else "istio"
 
     @classmethod
     def of_proxy(cls, metadata: Mapping[str, Any], container: Mapping[str, Any]) -> ControlPlane:
         """The control plane of a pod's proxy.
 
-        The addresses that istiod's injection templates give a proxy say where its istiod is and
-        of which revision; the annotations and labels of older ones say the revision alone.
+        istiod's injection templates give a proxy addresses with istiod's namespace and revision;
+        older pods only have the revision, in annotations and labels.
 
         Args:
             metadata: the pod's metadata.
-            container: its container istio-proxy.
+            container: its container `istio-proxy`.
         """
         variables = environment(container)
         config = _decoded(variables.get("PROXY_CONFIG", ""))
@@ -106,7 +106,7 @@ class ControlPlane:
         return cls(revision=_revision(found_revision))
 
     def __str__(self) -> str:
-        """How messages name it."""
+        """The text for messages."""
         if not self.namespace:
             return self.address or "outside of the cluster"
         return f"istiod{'-' + self.revision if self.revision else ''}.{self.namespace}"
@@ -129,21 +129,21 @@ def _decoded(text: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Mesh:
-    """The mesh's own settings (meshConfig) and its control plane.
+    """The settings of the mesh (meshConfig) and of its control plane.
 
     Attributes:
-        root_namespace: where an EnvoyFilter reaches every proxy.
-        writes_access_log: whether meshConfig makes proxies write a log (accessLogFile, or a
-            default provider for it).
-        istio: the version of the oldest istiod, None where no image tag tells.
-        control_plane: which istiod it is about.
-        assumed: whether the settings could not be read, so that these are Istio's defaults.
+        root_namespace: the namespace whose EnvoyFilters apply to every proxy.
+        writes_access_log: whether meshConfig enables an access log (accessLogFile, or a default
+            provider).
+        istio: the version of the oldest istiod; None if unknown.
+        control_plane: the istiod.
+        assumed: whether the settings could not be read, so these are Istio's defaults.
         discovery_selectors: the label selectors of the namespaces that istiod reads; empty for all.
-        service_export_to: the namespaces that see a Service that does not say (meshConfig's
+        service_export_to: the namespaces that see a Service without its own setting (meshConfig's
             defaultServiceExportTo); empty for all.
         selects_pods: whether a ServiceEntry's workloadSelector selects pods.
         selectors_for_gateway_api: whether a workloadSelector selects Gateway API gateways.
-        filters_gateway_clusters: whether gateways are told only of the Services they route to.
+        filters_gateway_clusters: whether gateways only get clusters of Services they route to.
     """
 
     root_namespace: str = DEFAULT_ROOT_NAMESPACE
@@ -168,14 +168,14 @@ class Mesh:
         """Read a decoded meshConfig.
 
         Args:
-            config: the meshConfig; None where it could not be read.
+            config: the meshConfig; None if it could not be read.
             istio: the version of the oldest istiod.
-            control_plane: which istiod it is.
-            variables: istiod's environment, as far as it is known.
+            control_plane: the istiod.
+            variables: istiod's environment variables, if known.
         """
         known, variables = config or {}, variables or {}
         providers = (known.get("defaultProviders") or {}).get("accessLogging")
-        # Istio's Helm chart writes istiod's own namespace where its values name none.
+        # Istio's Helm chart uses istiod's own namespace if its values set no root namespace.
         usual = control_plane.namespace or DEFAULT_ROOT_NAMESPACE
         return cls(
             root_namespace=str(known.get("rootNamespace") or usual),
@@ -194,14 +194,14 @@ class Mesh:
 
     @property
     def hides_changes(self) -> bool:
-        """Whether a gateway is not told of endpoints that change behind an exposure."""
+        """Whether gateways are not informed when an exposure's endpoints change."""
         return self.filters_gateway_clusters and (self.istio or (0, 0)) < _FIRST_TO_TELL_CHANGES
 
     def reads_namespace(self, labels: Mapping[str, str]) -> bool:
         """Whether istiod reads the objects of a namespace with these labels.
 
-        Any one selector suffices (istiod's pkg/kube/namespace/filter.go); the label
-        kubernetes.io/metadata.name is the API server's own.
+        One matching selector suffices (istiod's pkg/kube/namespace/filter.go). The API server sets
+        the label kubernetes.io/metadata.name.
         """
         return not self.discovery_selectors or any(
             selector_matches(selector, labels) for selector in self.discovery_selectors
@@ -212,7 +212,7 @@ DEFAULT_MESH = Mesh()
 
 
 def selector_matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a label selector (matchLabels and matchExpressions) selects labels."""
+    """Whether a label selector (matchLabels and matchExpressions) matches labels."""
     pairs = (selector.get("matchLabels") or {}).items()
     return all(labels.get(key) == value for key, value in pairs) and all(
         _expression_matches(expression, labels)

@@ -1,4 +1,4 @@
-"""Names of the objects that things become, and the labels that say whose they are."""
+"""Names of the objects that the plugin creates, and labels that name their owner."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kubectl_istio_udp.model.kinds import Kind
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
-# On the objects that the controller makes: what asked for them.
+# On objects that the controller creates: what requested them.
 SOURCE_LABEL = "kubectl-istio-udp/source"
-# What the hosts of our ServiceEntries end with.
+# The suffix of our ServiceEntries' hosts.
 HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"
 QUERY_ANNOTATION = "kubectl-istio-udp/query"
 
-# A Service's name is a DNS label (RFC 1123), and the companion Service bears the longest name.
+# A Service's name must be a DNS label (RFC 1123); the companion Service has the longest name.
 LONGEST_LABEL = 63
 LONGEST_SUBDOMAIN = 253
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -29,7 +29,7 @@ _LIKE_A_HASH = re.compile(rf"-[0-9a-f]{{{_HASH_LENGTH}}}$")
 
 
 def namespaced_name(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    """The (namespace, name) of an object; the namespace is "" where it has none."""
+    """The (namespace, name) of an object; the namespace is "" if it has none."""
     metadata = manifest["metadata"]
     return metadata.get("namespace") or "", metadata["name"]
 
@@ -40,10 +40,10 @@ def is_dns_label(text: object) -> bool:
 
 
 def check_dns_label(text: str, what: str) -> str:
-    """Return a text that is a DNS label of at most 63 characters, as it is.
+    """Return the text if it is a DNS label of at most 63 characters.
 
     Raises:
-        UsageError: it is not; `what` names it in the message.
+        UsageError: it is not; the message begins with `what`.
     """
     if not is_dns_label(text):
         raise UsageError(
@@ -57,10 +57,10 @@ def check_dns_label(text: str, what: str) -> str:
 
 
 def check_dns_subdomain(text: str, what: str) -> str:
-    """Return a text that is DNS labels with dots between, at most 253 characters, as it is.
+    """Return the text if it consists of DNS labels separated by dots, at most 253 characters.
 
     Raises:
-        UsageError: it is not; `what` names it in the message.
+        UsageError: it is not; the message begins with `what`.
     """
     if len(text) > LONGEST_SUBDOMAIN:
         raise UsageError(f"{what} {text!r} is longer than {LONGEST_SUBDOMAIN} characters")
@@ -70,12 +70,11 @@ def check_dns_subdomain(text: str, what: str) -> str:
 
 
 def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
-    """The name of a thing's objects in a namespace where things of several may meet.
+    """The name of the objects of an exposure, response or access log.
 
-    `udp-default-coredns` for exposure coredns of namespace default. Two different things
-    never share a name: where the parts could be read in two ways (a dash in the namespace, an
-    end like a hash) or the whole is longer than a Service's name may be, a hash of both parts ends
-    it. The same thing always gets the same name.
+    `udp-default-coredns` for exposure coredns in namespace default. The name is deterministic and
+    unique: if it is ambiguous (a dash in the namespace, or a suffix like a hash) or too long for a
+    Service, a hash of namespace and name is appended.
     """
     plain = f"{kind.object_prefix}-{namespace}-{name}"
     plainly = "-" not in namespace and not _LIKE_A_HASH.search(plain)
@@ -87,9 +86,9 @@ def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
 
 
 def exposure_of_name(name: str) -> tuple[str, str] | None:
-    """The exposure (namespace, name) whose objects have a name.
+    """The exposure (namespace, name) whose objects have this name.
 
-    None where no exposure's objects have it, or where the name was too long to be kept whole.
+    None if no exposure's objects can have it, or if the name was too long and was truncated.
     """
     start = f"{Kind.EXPOSURE.object_prefix}-"
     whole = name.removeprefix(start)
@@ -104,7 +103,7 @@ def exposure_of_name(name: str) -> tuple[str, str] | None:
 
 
 def is_object_name(name: str, namespace: str, exposure: str) -> bool:
-    """Whether an object's name is one that an exposure's objects may have.
+    """Whether an object's name is one that the exposure's objects may have.
 
     Args:
         name: the object's name.
@@ -115,25 +114,25 @@ def is_object_name(name: str, namespace: str, exposure: str) -> bool:
 
 
 def guessable_host(namespace: str, name: str) -> str:
-    """The host of an exposure's ServiceEntry in spec version 1, and the end of later hosts."""
+    """The host of an exposure's ServiceEntry in spec version 1; later hosts end with it."""
     return f"{name}.{namespace}{HOST_SUFFIX}"
 
 
 def exposure_of_host(host: str) -> tuple[str, str] | None:
-    """The exposure (namespace, name) that a ServiceEntry's host was made for; None for others."""
+    """The exposure (namespace, name) that a ServiceEntry's host belongs to; None for others."""
     parts = host.removesuffix(HOST_SUFFIX).split(".")
     return (parts[-1], parts[-2]) if host.endswith(HOST_SUFFIX) and len(parts) >= 2 else None
 
 
 def labels(kind: Kind, namespace: str, name: str) -> dict[str, str]:
-    """The labels that every object of a thing carries."""
+    """The labels on every object of an exposure, response or access log."""
     return {MANAGED_BY_LABEL: MANAGER, kind.label: name, NAMESPACE_LABEL: namespace}
 
 
 def owner_of(labels: Mapping[str, str]) -> tuple[Kind, str, str] | None:
-    """What an object's labels name: (kind, namespace, name); None for other people's objects.
+    """The owner that an object's labels name: (kind, namespace, name); None without our labels.
 
-    They can be forged; whether they are true is decided in state/ownership.py.
+    Labels can be forged; state/ownership.py decides whether to trust them.
     """
     named = [kind for kind in Kind if kind.label in labels]
     if labels.get(MANAGED_BY_LABEL) != MANAGER or len(named) != 1:
@@ -147,13 +146,13 @@ def owner_of(labels: Mapping[str, str]) -> tuple[Kind, str, str] | None:
 def service_manager(namespace: str, name: str) -> str:
     """The field manager of an exposure's ports on the gateway's own Service.
 
-    One for each exposure: ports that one manager applied earlier and leaves out later go away.
+    One per exposure: the API server removes ports that a manager applied and then leaves out.
     """
     return f"{MANAGER}/{object_name(namespace, name)}"
 
 
 def exposure_of_manager(manager: str) -> tuple[str, str] | None:
-    """The exposure (namespace, name) of a field manager; None as for `exposure_of_name`."""
+    """The exposure (namespace, name) of a field manager; None as in `exposure_of_name`."""
     name = manager.removeprefix(f"{MANAGER}/")
     return exposure_of_name(name) if name != manager else None
 
@@ -161,9 +160,9 @@ def exposure_of_manager(manager: str) -> tuple[str, str] | None:
 def label_selector(
     namespace: str | None = None, name: str | None = None, kind: Kind | None = None
 ) -> str:
-    """The label selector that finds the objects of all things, a namespace's, a kind's, or one's.
+    """The label selector for all our objects, or those of a namespace, a kind or a name.
 
-    A name needs its kind.
+    A name requires its kind.
     """
     parts = [f"{MANAGED_BY_LABEL}={MANAGER}"]
     parts.append(f"{NAMESPACE_LABEL}={namespace}" if namespace else NAMESPACE_LABEL)

@@ -1,7 +1,7 @@
-"""Which field manager owns what of an object, read from its managedFields.
+"""Read from managedFields which field manager owns which fields.
 
-Their form is that of server-side apply (structured-merge-diff's FieldsV1): an entry of spec.ports
-is known by `k:{"port":53,"protocol":"UDP"}`.
+The format is that of server-side apply (structured-merge-diff's FieldsV1): an entry of spec.ports
+has the key `k:{"port":53,"protocol":"UDP"}`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from kubectl_istio_udp.model.kinds import MANAGER
 
 
 def is_managed(service: Mapping[str, Any], manager: str) -> bool:
-    """Whether a field manager owns anything of a Service manifest."""
+    """Whether a field manager owns any field of a Service manifest."""
     return any(
         owner.get("manager") == manager for owner in service["metadata"].get("managedFields") or ()
     )
 
 
 def exposure_managers(service: Mapping[str, Any]) -> frozenset[str]:
-    """The field managers of exposures that own something of a Service manifest."""
+    """The field managers of exposures that own fields of a Service manifest."""
     owners = (service.get("metadata") or {}).get("managedFields") or ()
     managers = (str(owner.get("manager") or "") for owner in owners)
     return frozenset(name for name in managers if name.startswith(f"{MANAGER}/"))
 
 
 def manager_of(manifest: Mapping[str, Any]) -> str | None:
-    """The field manager that applied an object's spec; None where nobody applied it."""
+    """The field manager that applied an object's spec; None if it was not applied."""
     for owner in manifest["metadata"].get("managedFields") or ():
         if owner.get("operation") == "Apply" and "f:spec" in (owner.get("fieldsV1") or {}):
             return str(owner["manager"])

@@ -1,4 +1,4 @@
-"""Ports: what `-p GATEWAY_PORT[:SERVICE_PORT]` says and what it becomes on a gateway."""
+"""Ports: parsing `-p GATEWAY_PORT[:SERVICE_PORT]`, and the ports of an exposure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from itertools import chain
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.fields import Fields, optional, port, text
 
-# A gateway container has no NET_BIND_SERVICE; Linux lets it bind ports from here on
-# (net.ipv4.ip_unprivileged_port_start's default).
+# Gateway containers lack NET_BIND_SERVICE; Linux lets them bind ports from here on
+# (the default of net.ipv4.ip_unprivileged_port_start).
 FIRST_UNPRIVILEGED_PORT = 1024
-# Added to a port that the gateway's Envoy may not bind: clients still use the low port, on the
-# gateway's Service, as Istio itself does with 80 -> 8080.
+# Added to a port that the gateway's Envoy may not bind. Clients still use the low port on the
+# gateway's Service, as with Istio's own 80 -> 8080.
 PRIVILEGED_PORT_OFFSET = 10_000
 
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-# A Service's port may have no name; istiod's names are those of its clusters.
+# A Service's port may be unnamed. For eds_service the name is that of an istiod cluster.
 _port_name = text(re.compile(rf"(?:{_PORT_NAME.pattern})?"), "the name of a port", 63)
 _eds_service = text(
     re.compile(r"outbound\|[0-9]{1,5}\|[-A-Za-z0-9_.]*\|[-A-Za-z0-9.]+"),
-    "the name of a cluster of Istio's",
+    "the name of an istiod cluster",
     400,
 )
 _RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
-# An EnvoyFilter of 500 ports has 941 kB (measured); etcd takes objects of up to 1.5 MB.
+# An EnvoyFilter with 500 ports has 941 kB (measured); etcd accepts objects of up to 1.5 MB.
 MOST_PORTS = 500
 _FORM = (
     "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53; "
@@ -39,10 +39,10 @@ def port_number(text: str, what: str = "port") -> int:
 
     Args:
         text: what the user typed.
-        what: what to call it in the error.
+        what: the name of the value in error messages.
 
     Raises:
-        UsageError: not a whole number from 1 to 65535.
+        UsageError: it is not a whole number from 1 to 65535.
     """
     if not re.fullmatch("[0-9]{1,9}", text):
         raise UsageError(f"{what} {text!r} is not a number", hints=[_FORM])
@@ -54,12 +54,11 @@ def port_number(text: str, what: str = "port") -> int:
 
 @dataclass(frozen=True)
 class PortRequest:
-    """One `-p`: a port that clients use at the gateway, and the Service's port behind it.
+    """One `-p`: a gateway port and the Service's port.
 
     Attributes:
         gateway_port: 1 to 65535.
-        service_port: the Service's port by number (int) or name (str); None where the user
-            named none.
+        service_port: the Service's port by number (int) or name (str); None for the default.
     """
 
     gateway_port: int
@@ -70,7 +69,7 @@ class PortRequest:
         """Read `5300`, `5300:53` or `5300:dns`.
 
         Raises:
-            UsageError: a part is missing, no port, or out of range.
+            UsageError: a part is missing, not a port, or out of range.
         """
         gateway, colon, service = text.partition(":")
         gateway_port = port_number(gateway, "gateway port")
@@ -91,19 +90,19 @@ class PortRequest:
 
 
 def parse_port_requests(texts: Sequence[str]) -> tuple[PortRequest, ...]:
-    """Read every `-p` of a command line: `5300`, `5300:53`, `5300:dns`, or a range of ports.
+    """Parse all `-p` values of a command line: `5300`, `5300:53`, `5300:dns`, or a range of ports.
 
-    `20000-20031` means the Service's ports of the same numbers, `20000-20031:30000-30031` as many
-    others in the same order, `20000-20031:53` one port behind all of them.
+    `20000-20031` uses the same Service port numbers, `20000-20031:30000-30031` uses as many others
+    in the same order, and `20000-20031:53` sends all gateway ports to one Service port.
 
     Args:
-        texts: the values, one for each `-p`.
+        texts: the value of each `-p`.
 
     Returns:
-        One request for each gateway port, in the order given.
+        One request per gateway port, in the order given.
 
     Raises:
-        UsageError: one is malformed, two name the same gateway port, or there are more than
+        UsageError: a value is malformed, a gateway port is repeated, or there are more than
             MOST_PORTS.
     """
     requests: list[PortRequest] = []
@@ -121,7 +120,7 @@ def parse_port_requests(texts: Sequence[str]) -> tuple[PortRequest, ...]:
 
 
 def check_port_count(count: int) -> None:
-    """Reject an exposure of more ports than its EnvoyFilter can hold.
+    """Reject more ports than an EnvoyFilter can hold.
 
     Raises:
         UsageError: there are more than MOST_PORTS.
@@ -134,7 +133,7 @@ def check_port_count(count: int) -> None:
 
 
 def _expand(text: str) -> Iterator[PortRequest]:
-    """The requests of one `-p`."""
+    """The requests from one `-p`."""
     gateway, colon, service = text.partition(":")
     if not _RANGE.fullmatch(gateway):
         yield PortRequest.parse(text)
@@ -156,10 +155,10 @@ def _expand(text: str) -> Iterator[PortRequest]:
 
 
 def port_numbers(text: str, what: str) -> range:
-    """Read `5300` or `20000-20031`.
+    """Parse `5300` or `20000-20031`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither a port nor a range.
     """
     if _RANGE.fullmatch(text):
         return port_range(text, what)
@@ -168,10 +167,10 @@ def port_numbers(text: str, what: str) -> range:
 
 
 def port_range(text: str, what: str) -> range:
-    """Read `20000-20031`: all numbers from the first to the last.
+    """Parse `20000-20031`: all numbers from the first to the last.
 
     Raises:
-        UsageError: it is no range, a number is no port, or the last comes before the first.
+        UsageError: it is not a range, a number is not a port, or the range is reversed.
     """
     found = _RANGE.fullmatch(text)
     if not found:
@@ -183,21 +182,21 @@ def port_range(text: str, what: str) -> range:
 
 
 def listener_port(gateway_port: int, first_bindable: int) -> int:
-    """The port that the gateway's Envoy binds for a port that clients use.
+    """The port that the gateway's Envoy binds for a gateway port.
 
     Args:
-        gateway_port: the port at the gateway's Service.
-        first_bindable: the lowest port the gateway's pods may bind.
+        gateway_port: the port that clients use.
+        first_bindable: the lowest port that the gateway's pods may bind.
 
     Raises:
-        UsageError: it may bind neither that port nor the one it would be translated to.
+        UsageError: neither the port nor its replacement may be bound.
     """
     if gateway_port >= first_bindable:
         return gateway_port
     translated = gateway_port + PRIVILEGED_PORT_OFFSET
     if not first_bindable <= translated <= 65535:
         raise UsageError(
-            f"the gateway may bind neither port {gateway_port} nor {translated} in its place",
+            f"the gateway may bind neither port {gateway_port} nor its replacement {translated}",
             hints=[f"its pods may bind ports from {first_bindable} on"],
         )
     return translated
@@ -205,19 +204,19 @@ def listener_port(gateway_port: int, first_bindable: int) -> int:
 
 @dataclass(frozen=True)
 class ExposedPort:
-    """One UDP port of a Service, on its way through a gateway.
+    """One exposed UDP port of a Service.
 
     Attributes:
-        gateway_port: where clients send to, on the Service in front of the gateway.
-        listener_port: what the gateway's Envoy binds; differs from gateway_port only for
+        gateway_port: the port that clients use, on the gateway's Service.
+        listener_port: the port that the gateway's Envoy binds; differs from gateway_port only for
             ports that the gateway may not bind.
         service_port: the Service's port number.
-        service_port_name: the Service's name for it ("" where it has none); EndpointSlices
-            carry it.
-        target_port: the pods' port; None where pods differ, so that every endpoint says its own.
-        eds_service: istiod's name of an endpoint list that already follows the Service's pods
-            (`outbound|53||coredns.default.svc.cluster.local`), where the Service has a TCP port
-            of the same number; None where the exposure's own ServiceEntry gives it.
+        service_port_name: the name of the Service's port, which EndpointSlices contain; "" if it
+            has none.
+        target_port: the port in the pods; None if it differs between pods (endpoints have it).
+        eds_service: the name of an existing endpoint list in istiod, that of the Service's TCP
+            port with the same number (`outbound|53||coredns.default.svc.cluster.local`). None if
+            the exposure's ServiceEntry provides the endpoints.
     """
 
     gateway_port: int
@@ -228,21 +227,21 @@ class ExposedPort:
     eds_service: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no port; an annotation that someone edited may hold anything.
+        """Reject invalid ports, which an edited annotation may contain.
 
         Raises:
             ValueError: a number is missing or out of range.
         """
         for number in (self.gateway_port, self.listener_port, self.service_port):
             if not isinstance(number, int) or not 1 <= number <= 65535:
-                raise ValueError(f"{number!r} is no port")
+                raise ValueError(f"{number!r} is not a port")
 
     @classmethod
     def from_fields(cls, fields: Fields) -> ExposedPort:
-        """Read a port of a spec annotation.
+        """Read a port from the spec annotation.
 
         Raises:
-            ValueError: a field is missing or wrong.
+            ValueError: a field is missing or invalid.
         """
         return cls(
             gateway_port=fields.take("gateway_port", port),
@@ -255,16 +254,16 @@ class ExposedPort:
 
     @property
     def entry_port_name(self) -> str:
-        """The port's name in the ServiceEntry."""
+        """The name of the port in the ServiceEntry."""
         return f"port-{self.service_port}"
 
     def __str__(self) -> str:
-        """As kubectl prints ports: `5300:53/UDP`."""
+        """The ports in kubectl's format: `5300:53/UDP`."""
         return f"{self.gateway_port}:{self.service_port}/UDP"
 
 
 def port_runs(ports: Sequence[ExposedPort]) -> list[list[ExposedPort]]:
-    """Group the ports that one `-p` can name: consecutive, with as many Service ports or one."""
+    """Group ports that one `-p` can describe: a range, with a range or one as Service ports."""
     runs: list[list[ExposedPort]] = []
     for each in ports:
         if runs and _continues(runs[-1], each):
@@ -281,7 +280,7 @@ def _continues(run: Sequence[ExposedPort], port: ExposedPort) -> bool:
 
 
 def ports_text(ports: Sequence[ExposedPort]) -> list[str]:
-    """The ports as tables show them, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
+    """The ports for tables, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
     return [
         f"{number_ranges(port.gateway_port for port in run)}:"
         f"{number_ranges(port.service_port for port in run)}/UDP"
@@ -290,7 +289,7 @@ def ports_text(ports: Sequence[ExposedPort]) -> list[str]:
 
 
 def number_ranges(numbers: Iterable[int]) -> str:
-    """Numbers with consecutive ones as a range: `53,20000-20031`. Each is shown once."""
+    """Distinct numbers as text, consecutive ones as a range: `53,20000-20031`."""
     ranges: list[list[int]] = []
     for number in dict.fromkeys(numbers):
         if ranges and number == ranges[-1][-1] + 1:

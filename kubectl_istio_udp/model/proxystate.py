@@ -1,4 +1,4 @@
-"""What one gateway pod's Envoy has: its listeners, clusters and hosts, and its UDP sockets."""
+"""The state of one gateway pod's Envoy (listeners, clusters, hosts) and its UDP sockets."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-# The column of /proc/net/udp that says whether a socket is connected (include/net/tcp_states.h).
+# The state of a connected socket in /proc/net/udp (include/net/tcp_states.h).
 _CONNECTED = "01"
 
 
 @dataclass(frozen=True)
 class BoundListener:
-    """A listener that a gateway's Envoy has right now.
+    """An active listener in a gateway's Envoy.
 
     Attributes:
         name: its name.
-        port: the port it binds.
+        port: the port that it binds.
         protocol: UDP or TCP.
-        pod: the gateway pod that was asked.
+        pod: the gateway pod.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Refusal:
     """A listener or cluster that Envoy rejected.
 
     Attributes:
-        why: Envoy's own words, on one line.
-        revision: that of the rejected configuration; "" where Envoy does not tell.
+        why: Envoy's error on one line.
+        revision: the revision of the rejected configuration; "" if Envoy does not report it.
     """
 
     why: str
@@ -42,16 +42,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class ProxyState:
-    """What one Envoy has of an exposure's listeners and clusters.
+    """What one Envoy reports about listeners and clusters.
 
     Attributes:
-        listeners: revision by name, of those that are active; a listener that is not ours, or
-            has none, counts with revision "".
-        clusters: likewise, of the clusters that are active (not still warming).
-        hosts: addresses (`10.0.0.1:53`) by cluster.
-        refusals: configuration that it rejected, by the resource's name.
-        ports: the port that each active listener binds, by the listener's name.
-        targets: the cluster that each active UDP listener sends to, by the listener's name.
+        listeners: the revision of each active listener by name; "" for listeners that the
+            plugin did not create or that have no revision.
+        clusters: the revision of each active cluster (not those still warming) by name.
+        hosts: the addresses (`10.0.0.1:53`) by cluster.
+        refusals: the rejected configuration by name of the listener or cluster.
+        ports: the port of each active listener, by name.
+        targets: the cluster that each active UDP listener sends to, by name of the listener.
     """
 
     listeners: Mapping[str, str] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class UdpSocket:
 
     Attributes:
         local: the address and port it is bound to, `10.0.0.1:53`.
-        remote: the address and port it is connected to; "" where it is not.
-        queued: bytes that it received and that nobody has read.
+        remote: the address and port it is connected to; "" if it is not connected.
+        queued: received bytes that no process has read.
         drops: datagrams that the kernel dropped because its buffer was full.
     """
 
@@ -86,14 +86,14 @@ class UdpSocket:
 
 @dataclass(frozen=True)
 class UdpStatus:
-    """The UDP side of one pod's network, from its own /proc/net.
+    """The UDP sockets and counters of a pod, from its /proc/net.
 
     Attributes:
         sockets: its UDP sockets.
         read: datagrams that processes have read. Linux counts `InDatagrams` when a process reads
             (udp_recvmsg in net/ipv4/udp.c), not when a datagram arrives.
-        refused: datagrams for ports that nothing listens on (`NoPorts`).
-        dropped: datagrams that found a full buffer (`RcvbufErrors`).
+        refused: datagrams for ports without a listener (`NoPorts`).
+        dropped: datagrams dropped because the receive buffer was full (`RcvbufErrors`).
     """
 
     sockets: tuple[UdpSocket, ...] = ()
@@ -104,14 +104,14 @@ class UdpStatus:
     def connected_to(self, hosts: frozenset[str]) -> int:
         """How many sockets are connected to one of these addresses (`10.0.0.1:53`).
 
-        In a gateway pod each is a session of Envoy's UDP proxy. Those of two exposures with the
-        same endpoints cannot be told apart.
+        In a gateway pod each is a session of Envoy's UDP proxy. Sessions of two exposures with the
+        same endpoints cannot be distinguished.
         """
         return sum(socket.remote in hosts for socket in self.sockets)
 
 
 def read_udp_status(text: str) -> UdpStatus:
-    """Read /proc/net/udp, udp6, snmp and snmp6, one after the other in one text."""
+    """Parse the concatenated /proc/net/udp, udp6, snmp and snmp6."""
     counts = _counts(text)
     return UdpStatus(
         tuple(_sockets(text)),
@@ -137,7 +137,7 @@ def _sockets(text: str) -> Iterator[UdpSocket]:
 
 
 def _socket_address(text: str) -> str:
-    """`0100007F:0035` as `127.0.0.1:53`; the kernel writes 32-bit words in its own byte order."""
+    """`127.0.0.1:53` for `0100007F:0035`; the kernel writes 32-bit words in host byte order."""
     words, _, port = text.partition(":")
     raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
     address = ipaddress.ip_address(raw)
@@ -147,7 +147,7 @@ def _socket_address(text: str) -> str:
 
 
 def _counts(text: str) -> dict[str, int]:
-    """The counters of snmp (a line of names, then one of values) and snmp6 (one a line)."""
+    """The counters of snmp (a line of names, then one of values) and snmp6 (one per line)."""
     found: dict[str, int] = {}
     names: list[str] = []
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Quantities as Kubernetes writes them in a container's resources."""
+"""Kubernetes quantities, as in a container's resources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([kKMGTm]?i?)"
 
 
 def quantity(text: str | int | float | None) -> float | None:
-    """A Kubernetes quantity (`1Gi`, `2000m`, 2) as a number; None for none, or no such thing."""
+    """A Kubernetes quantity (`1Gi`, `2000m`, 2) as a number; None if missing or malformed."""
     match = _QUANTITY.fullmatch(str(text))
     if match is None or match[2] not in _SUFFIXES:
         return None

@@ -1,4 +1,4 @@
-"""Which proxies an access log reaches, and the EnvoyFilters that already set its interval."""
+"""Which proxies an access log applies to, and the EnvoyFilters that already set its interval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIDES = {
     "GATEWAY": frozenset({"gateway"}),
 }
 _ALL_SIDES = frozenset({"inbound", "outbound", "gateway"})
-# Both spellings that proto's JSON takes.
+# Both spellings that protobuf's JSON accepts.
 _FIELDS = frozenset(
     {
         LogField.OPTIONS.value,
@@ -31,12 +31,12 @@ _FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class Proxy:
-    """A pod with Istio's proxy in it.
+    """A pod with an Istio proxy.
 
     Attributes:
-        namespace, name: which pod.
-        labels: its labels.
-        istio: its version, None where no image tag tells.
+        namespace, name: of the pod.
+        labels: the pod's labels.
+        istio: the proxy's Istio version; None if unknown.
     """
 
     namespace: str
@@ -46,9 +46,9 @@ class Proxy:
 
 
 def proxy_of(pod: Mapping[str, Any]) -> Proxy | None:
-    """The proxy of a Pod manifest; None where it has none, or has ended.
+    """The proxy of a Pod manifest; None if the pod has no proxy or has ended.
 
-    A sidecar may be an init container that stays (Kubernetes' native sidecars).
+    A sidecar may be a restartable init container (Kubernetes' native sidecars).
     """
     spec, metadata = pod.get("spec") or {}, pod["metadata"]
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -64,14 +64,14 @@ def proxy_of(pod: Mapping[str, Any]) -> Proxy | None:
 
 @dataclass(frozen=True)
 class Setting:
-    """An EnvoyFilter that sets the interval of TCP access logs.
+    """An EnvoyFilter that sets the interval of periodic TCP access logs.
 
     Attributes:
-        owner: `namespace/name`.
-        namespace: where it is.
-        selector: its workloadSelector's labels, empty for all.
-        sides: of inbound, outbound and gateway, those that it reaches.
-        access_log: (namespace, name) of the access log it belongs to, None for other people's.
+        owner: the EnvoyFilter, as `namespace/name`.
+        namespace: the EnvoyFilter's namespace.
+        selector: the labels of its workloadSelector; empty for all pods.
+        sides: the ones of inbound, outbound and gateway that it applies to.
+        access_log: (namespace, name) of the access log it belongs to; None if it belongs to none.
     """
 
     owner: str
@@ -82,7 +82,7 @@ class Setting:
 
     @classmethod
     def from_object(cls, envoy_filter: Mapping[str, Any]) -> Setting | None:
-        """Read an EnvoyFilter manifest; None where it sets no such interval."""
+        """Read an EnvoyFilter manifest; None if it does not set the interval."""
         metadata, spec = envoy_filter["metadata"], envoy_filter.get("spec") or {}
         sides: frozenset[str] = frozenset()
         for patch in spec.get("configPatches") or ():
@@ -101,7 +101,7 @@ class Setting:
         )
 
     def overlaps(self, other: Setting, root_namespace: str) -> bool:
-        """Whether a proxy there may be, now or later, is in reach of both."""
+        """Whether both may apply to some proxy, now or later."""
         places = {self.namespace, other.namespace}
         apart = len(places) == 2 and root_namespace not in places
         shared = set(self.selector) & set(other.selector)
@@ -117,15 +117,15 @@ def _sets_interval(patch: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class AccessLogSnapshot:
-    """The state that a decision about one access log rests on.
+    """The state of the cluster for planning one access log.
 
     Attributes:
         mesh: the mesh's settings and version.
-        telemetry_logs: whether a Telemetry that may reach it turns access logging on.
-        settings: the EnvoyFilters that set such an interval, wherever they are.
-        proxies: the pods with a proxy in the namespaces in reach.
-        objects: manifests of the objects there are under the name this access log would use.
-        present: the access log there is of this name, None where there is none.
+        telemetry_logs: whether a Telemetry that may apply enables access logging.
+        settings: the EnvoyFilters in any namespace that set the interval.
+        proxies: the pods with a proxy in the selected namespaces.
+        objects: manifests of existing objects with the names that this access log would use.
+        present: the existing access log with this name; None if there is none.
     """
 
     mesh: Mesh
@@ -136,7 +136,7 @@ class AccessLogSnapshot:
     present: AccessLogSpec | None = None
 
     def reached(self, spec: AccessLogSpec) -> tuple[Proxy, ...]:
-        """The proxies in reach of an access log."""
+        """The proxies that an access log applies to."""
         everywhere = spec.namespace == self.mesh.root_namespace
         return tuple(
             proxy

@@ -1,7 +1,7 @@
-"""What Envoy writes to its log about configuration that it rejects. Pure.
+"""Parse Envoy's log messages about rejected configuration. Pure.
 
-Two formats: lines of text that begin with a time, some of which go on over several lines, and one
-JSON object a line (Istio's values.global.logAsJson, Envoy's --log-format).
+There are two formats: lines of text that begin with a time, some with continuation lines, and one
+JSON object per line (Istio's values.global.logAsJson, Envoy's --log-format).
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from collections.abc import Iterator
 
 _TEXT_ENTRY = re.compile(r"^(?=\d{4}-\d\d-\d\dT\S+\t|\[\d{4}-\d\d-\d\d |\{)", re.MULTILINE)
 _TEXT_END = re.compile(r"\tthread=\d+")
-# One line for each resource (cds_api_helper.cc, lds_api.cc).
+# One message per resource (cds_api_helper.cc, lds_api.cc).
 _ONE = re.compile(
     r"\b[cl]ds: (?:cluster|listener) '(?P<name>[^']+)' config rejected: (?P<why>.*)", re.S
 )
-# One line for the whole update, for Envoys that do not write the former.
+# One message for the whole update, from Envoys that do not write the former.
 _ALL = re.compile(r" rejected: Error adding/updating (?:cluster|listener)\(s\) (?P<list>.*)", re.S)
 _NEXT = re.compile(r"(?:^|, |\n)(?P<name>[^\s,:|]\S*?): ", re.M)
-# Of a resource that breaks a constraint Envoy rejects the whole update, and prints the resource.
+# If a resource violates a constraint, Envoy rejects the whole update and prints the resource.
 _PRINTED = re.compile(r" rejected: .*?^name: \"(?P<name>[^\"]+)\"$(?P<why>.*)", re.S | re.M)
 _DUPLICATE = re.compile(r" rejected: .*\b(?P<why>duplicate \w+ (?P<name>\S+) found)", re.S)
 _ROUTES = re.compile(r"\.RouteConfiguration rejected: (?P<why>.*)", re.S)
 
 
 def resource_rejections(log: str) -> dict[str, str]:
-    """The newest reason for each listener and cluster that Envoy rejected, by its name.
+    """The newest error for each listener and cluster that Envoy rejected, by name.
 
     Args:
-        log: lines of an Envoy's log, oldest first, in either format.
+        log: the lines of an Envoy's log, oldest first, in either format.
     """
     rejected = (pair for message in _messages(log) for pair in _rejected(message))
     return {name: reason(why) for name, why in rejected}
 
 
 def route_rejections(log: str) -> list[str]:
-    """The reasons for which Envoy rejected route configurations; they do not say whose."""
+    """The errors of rejected route configurations; they do not name the route configuration."""
     matches = (_ROUTES.search(message) for message in _messages(log))
     return [reason(match["why"]) for match in matches if match]
 
@@ -80,5 +80,5 @@ def _rejected(message: str) -> Iterator[tuple[str, str]]:
 
 
 def reason(text: str) -> str:
-    """Envoy's reason on one line, without the configuration that may precede it."""
+    """Envoy's error on one line, without the printed configuration that may precede it."""
     return " ".join(text.rpartition("\n: ")[2].split())

@@ -11,18 +11,18 @@ from kubectl_istio_udp.model.ports import PortRequest
 
 @dataclass(frozen=True)
 class ExposeRequest:
-    """What the user asked `expose` for.
+    """A request to expose a Service.
 
     Attributes:
         namespace, service: the Service.
-        name: the exposure's name; None takes the Service's.
-        ports: the `-p`s; empty means all UDP ports of the Service under their own numbers.
-        discovery: None lets the facts decide.
-        options: the limits and choices.
-        automatic_sessions: whether the number of sessions is to be chosen from what the
-            gateway's Envoy can hold, in place of the one in options.
-        expect_rate: new client ports a second, at each port, that the number of sessions is to
-            suffice for; it goes before both.
+        name: the exposure's name; None for the Service's name.
+        ports: the values of `-p`; empty for all UDP ports of the Service, under the same numbers.
+        discovery: None to choose automatically.
+        options: the settings.
+        automatic_sessions: whether to choose the number of sessions by what the gateway's
+            Envoy can hold, instead of options.max_sessions.
+        expect_rate: expected new clients per second and port, from which the number of
+            sessions is computed; it takes precedence over both.
     """
 
     namespace: str
@@ -35,10 +35,10 @@ class ExposeRequest:
     expect_rate: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two answers to one question.
+        """Reject conflicting settings.
 
         Raises:
-            UsageError: it names a number of sessions and a rate.
+            UsageError: both a number of sessions and a rate are set.
         """
         if self.expect_rate is not None and not self.automatic_sessions:
             raise UsageError(
@@ -48,15 +48,15 @@ class ExposeRequest:
 
     @property
     def exposure_name(self) -> str:
-        """The exposure's name."""
+        """The name of the exposure."""
         return self.name or self.service
 
 
 def rate(text: str) -> float:
-    """Read how many new clients are expected a second: `200`, `0.5`.
+    """Read the expected number of new clients per second: `200`, `0.5`.
 
     Raises:
-        UsageError: it is no number above 0, or one that no gateway could hold sessions for.
+        UsageError: it is not above 0, or no gateway could hold the sessions.
     """
     try:
         value = float(text)

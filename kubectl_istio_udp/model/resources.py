@@ -1,7 +1,7 @@
-"""The kinds of object that this product reads or writes, and where the API server has them.
+"""The kinds of objects that the plugin reads or writes, and their paths in the API.
 
-Everything that must agree on this uses one table: requests, manifests, output, RBAC rules, and the
-API server in the tests. A new kind is a new line here.
+This is the one table for requests, manifests, output, RBAC rules and the API server of the tests.
+A new kind needs one new line here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Resource:
     Attributes:
         kind: e.g. `EnvoyFilter`.
         plural: its name in paths and RBAC rules, e.g. `envoyfilters`.
-        group: the API group, "" for the core group.
-        versions: the API versions that this product can use, best first. A cluster may serve only
-            a later one: an older Istio has no `networking.istio.io/v1`.
-        namespaced: False for a kind whose objects are in no namespace.
+        group: the API group; "" for the core group.
+        versions: the API versions that the plugin supports, best first. A cluster may serve only a
+            later one: older Istio versions have no `networking.istio.io/v1`.
+        namespaced: False for cluster-scoped kinds.
     """
 
     kind: str
@@ -33,22 +33,22 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """The apiVersion that manifests are written in: `networking.istio.io/v1`."""
+        """The apiVersion in manifests: `networking.istio.io/v1`."""
         return self.api_versions[0]
 
     @property
     def api_versions(self) -> tuple[str, ...]:
-        """The apiVersions that this product can use, best first."""
+        """The apiVersions that the plugin supports, best first."""
         return tuple("/".join(filter(None, [self.group, version])) for version in self.versions)
 
     @property
     def type_meta(self) -> dict[str, str]:
-        """What a manifest of this kind begins with: apiVersion and kind."""
+        """The apiVersion and kind of a manifest."""
         return {"apiVersion": self.api_version, "kind": self.kind}
 
     @property
     def qualified(self) -> str:
-        """The plural with its group, as kubectl takes it: `envoyfilters.networking.istio.io`."""
+        """The plural with its group, in kubectl's format: `envoyfilters.networking.istio.io`."""
         return ".".join(filter(None, [self.plural, self.group]))
 
     @property
@@ -59,16 +59,16 @@ class Resource:
     def path(
         self, api_version: str, namespace: str | None, name: str = "", subresource: str = ""
     ) -> str:
-        """The path of an object, or of the whole list.
+        """The path of an object or of a list.
 
         Args:
             api_version: one of `api_versions`.
-            namespace: None for all namespaces, and for a kind that is in none.
+            namespace: None for all namespaces and for cluster-scoped kinds.
             name: "" for a list.
-            subresource: e.g. `log`, "" for the object itself.
+            subresource: e.g. `log`; "" for the object itself.
 
         Raises:
-            UsageError: a name would lead to another path (`.`, `..`).
+            UsageError: a name would lead to another path (`.` or `..`).
         """
         root = f"apis/{api_version}" if self.group else f"api/{api_version}"
         where = ["namespaces", _segment(namespace)] if namespace else []
@@ -77,9 +77,9 @@ class Resource:
 
 
 def _segment(text: str) -> str:
-    """One segment of a path, whatever characters a name from elsewhere has.
+    """Escape one segment of a path; names may contain any characters.
 
-    Dots alone stay dots when they are quoted, and clients and servers resolve them.
+    `.` and `..` are rejected: escaping does not change them, and clients and servers resolve them.
     """
     if text in (".", ".."):
         raise UsageError(f"{text!r} is not a valid Kubernetes name")

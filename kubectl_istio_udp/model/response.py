@@ -1,4 +1,4 @@
-"""A response: an HTTP answer that a gateway or a sidecar gives by itself."""
+"""A response: an HTTP answer that a gateway or sidecar sends itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kubectl_istio_udp.model.fields import (
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 
-# Istio's validation of HTTPDirectResponse (its API reference): status, and 1 MB as the hard limit.
+# Limits of Istio's HTTPDirectResponse (its API reference): status, and a maximum body of 1 MB.
 _STATUSES = range(200, 600)
 LARGEST_BODY_BYTES = 1_000_000
 # RFC 3986, section 3.3.
@@ -43,7 +43,7 @@ _server = text(re.compile(r"[-a-z0-9]{1,63}/[-a-z0-9.]{1,253}"), "a Gateway's NA
 
 
 class ResponseApi(str, Enum):
-    """What makes Istio answer: its own API (from 1.15 on), or a patch of Envoy's routes."""
+    """The Istio API: directResponse in a VirtualService (from 1.15), or a patch of routes."""
 
     VIRTUAL_SERVICE = "virtualservice"
     ENVOY_FILTER = "envoyfilter"
@@ -51,12 +51,12 @@ class ResponseApi(str, Enum):
 
 @dataclass(frozen=True)
 class Body:
-    """What is answered with, as the annotation keeps it; the bytes are in the object itself.
+    """The response's body, as stored in the annotation; the bytes are in the object itself.
 
     Attributes:
         size: its length in bytes.
-        sha256: its hash, hexadecimal.
-        binary: whether it is written in the bytes form, so that it need not be text.
+        sha256: its SHA-256 in hexadecimal.
+        binary: whether the object stores it as bytes, so that it may be any data.
     """
 
     size: int
@@ -68,7 +68,7 @@ class Body:
         """Describe a body.
 
         Raises:
-            UsageError: it is longer than Istio takes, or no text without the bytes form.
+            UsageError: it is longer than Istio accepts, or it is not text and not binary.
         """
         if len(content) > LARGEST_BODY_BYTES:
             raise UsageError(
@@ -85,10 +85,10 @@ class Body:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Body:
-        """Read the body of a spec annotation.
+        """Read the body from the spec annotation.
 
         Raises:
-            ValueError: a field is missing or wrong.
+            ValueError: a field is missing or invalid.
         """
         return cls(
             size=fields.take("size", whole_number(0, LARGEST_BODY_BYTES)),
@@ -98,11 +98,11 @@ class Body:
 
 
 def check_path(path: str) -> str:
-    """Return a path that a request can have, as it is.
+    """Return the path if a request can have it.
 
     Raises:
-        UsageError: it does not begin with /, holds what a path cannot hold, or would be
-            normalised away by Istio (pathNormalization BASE, its default, resolves dots).
+        UsageError: it does not begin with /, has invalid characters, or Istio would normalize it
+            (pathNormalization BASE, its default, resolves dots).
     """
     if not path.startswith("/"):
         raise UsageError(f"path {path!r} does not begin with /", hints=[f"write /{path}"])
@@ -127,10 +127,10 @@ def check_path(path: str) -> str:
 
 
 def check_host(text: str) -> str:
-    """Return a host that a request can be for (`*`, `*.example.com`, a name, an IPv4 address).
+    """Return the host if a request can have it (`*`, `*.example.com`, a name, an IPv4 address).
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a valid host.
     """
     if text == "*":
         return text
@@ -148,16 +148,16 @@ def check_host(text: str) -> str:
 
 
 def covers(pattern: str, host: str) -> bool:
-    """Whether a host pattern (`*`, `*.example.com`, a name) takes in another one, or equals it."""
+    """Whether a host pattern (`*`, `*.example.com`, a name) covers or equals another one."""
     pattern, host = pattern.lower(), host.lower()
     return pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """Read `NAME=VALUE`.
+    """Parse `NAME=VALUE`.
 
     Raises:
-        UsageError: it is no header, or one that HTTP itself sets.
+        UsageError: it is not a header, or HTTP itself sets this header.
     """
     name, equals, value = text.partition("=")
     printable = bool(value) and all(" " <= char <= "~" for char in value)
@@ -183,22 +183,22 @@ def _namespace_or_none(value: object) -> str:
 
 
 def default_name(path: str) -> str:
-    """The name of a response that is given none: its path in letters that Kubernetes takes."""
+    """The default name of a response: its path, in characters that Kubernetes allows in names."""
     plain = re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-")
     return plain[:_NAME_LENGTH].rstrip("-") or "root"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered to which requests.
+    """An HTTP answer and the requests that get it.
 
     Attributes:
-        path: of the request, without query.
+        path: the request's path, without query.
         status: 200 to 599.
-        body: None answers without one.
-        prefix: whether every path that begins with `path` counts.
-        headers: (name, value) of the response's headers.
-        hosts: of the request; at least one.
+        body: the body; None for no body.
+        prefix: whether all paths with the prefix `path` match.
+        headers: the response's headers as (name, value).
+        hosts: the request's hosts, at least one.
     """
 
     path: str
@@ -209,10 +209,10 @@ class Answer:
     hosts: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        """Refuse what Istio or Envoy would refuse.
+        """Reject what Istio or Envoy would reject.
 
         Raises:
-            UsageError: the status, the path or a host is none.
+            UsageError: the status, the path or a host is invalid.
         """
         if self.status not in _STATUSES:
             raise UsageError(
@@ -228,7 +228,7 @@ class Answer:
             check_host(host)
             wider = [other for other in self.hosts if other != host and covers(other, host)]
             if wider:
-                # Istio's validation refuses a VirtualService with both.
+                # Istio's validation rejects a VirtualService with both.
                 raise UsageError(
                     f"--host {wider[0]} already covers {host}",
                     hints=[f"omit {host}, or create a separate response for it"],
@@ -236,10 +236,10 @@ class Answer:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Answer:
-        """Read the answer of a spec annotation.
+        """Read the answer from the spec annotation.
 
         Raises:
-            ValueError, UsageError: a field is missing or wrong.
+            ValueError, UsageError: a field is missing or invalid.
         """
         return cls(
             path=fields.take("path", text(_PATH, "a path", _LONGEST_PATH)),
@@ -252,28 +252,28 @@ class Answer:
 
     @property
     def catches_all(self) -> bool:
-        """Whether it is for every path: istiod puts such routes behind all others."""
+        """Whether it matches every path: istiod puts such routes after all others."""
         return self.prefix and self.path == "/"
 
     def covers(self, path: str) -> bool:
-        """Whether a request of this path is meant."""
+        """Whether a request with this path matches."""
         return path.startswith(self.path) if self.prefix else path == self.path
 
 
 @dataclass(frozen=True)
 class ResponseSpec:
-    """What a response is, as its objects' annotation keeps it.
+    """The settings of a response, as stored in its objects' annotation.
 
     Attributes:
-        namespace, name: its own name.
-        answer: to what, with what.
-        api: what makes Istio answer so.
-        gateway: which gateway; None inside the mesh.
-        gateway_port: the port at the gateway.
-        servers: the Istio Gateways (`namespace/name`) whose server on that port takes it.
-        creates_gateway: whether one of them is the response's own.
-        root_namespace: where an EnvoyFilter for every sidecar goes; "" at a gateway.
-        mesh_ports: the HTTP ports of the hosts, which an EnvoyFilter must name, inside the mesh.
+        namespace, name: of the response.
+        answer: the answer and which requests get it.
+        api: how Istio is configured.
+        gateway: the gateway; None inside the mesh.
+        gateway_port: the port on the gateway.
+        servers: the Istio Gateways (`namespace/name`) with the server on that port.
+        creates_gateway: whether the response creates one of them.
+        root_namespace: the namespace of an EnvoyFilter for all sidecars; "" for a gateway.
+        mesh_ports: the HTTP ports of the hosts, which an EnvoyFilter inside the mesh must name.
     """
 
     namespace: str
@@ -299,12 +299,12 @@ class ResponseSpec:
 
     @property
     def key(self) -> tuple[str, str]:
-        """(namespace, name), which no other response has."""
+        """(namespace, name), unique among responses."""
         return (self.namespace, self.name)
 
     @property
     def mesh(self) -> bool:
-        """Whether sidecars answer, not a gateway."""
+        """Whether sidecars answer instead of a gateway."""
         return self.gateway is None
 
     @property
@@ -321,14 +321,14 @@ class ResponseSpec:
 
     @property
     def possible_places(self) -> frozenset[tuple[str, str]]:
-        """(kind, namespace) of every object that it may have, whatever its options are or were."""
+        """(kind, namespace) of every object that it may have, with current or former options."""
         proxies = self.gateway.namespace if self.gateway else self.root_namespace
         at_gateway = [("Gateway", proxies)] if self.gateway else []
         home = ("VirtualService", self.namespace)
         return frozenset([*at_gateway, home, ("EnvoyFilter", proxies)])
 
     def to_json(self) -> str:
-        """The annotation: versioned JSON, sorted, so that the same spec is the same text."""
+        """The annotation's value: versioned JSON with sorted keys; equal specs give equal text."""
         return write_spec(asdict(self))
 
     @classmethod
@@ -336,7 +336,7 @@ class ResponseSpec:
         """Read the annotation.
 
         Raises:
-            ClusterError: another version wrote it, or someone edited it.
+            ClusterError: another version wrote it, or it was edited by hand.
         """
         return read_spec(text, Kind.RESPONSE, cls._from_fields)
 
@@ -358,13 +358,13 @@ class ResponseSpec:
 
 @dataclass(frozen=True)
 class Response:
-    """A response with its body: all that rendering needs.
+    """A response with the body's bytes and the facts that rendering needs.
 
     Attributes:
-        spec: what is wanted.
-        content: the body's bytes, empty where there is no body.
-        virtual_hosts: its hosts as the gateway has them: the narrower ones of these and those of
-            the Gateways' servers; empty inside the mesh.
+        spec: the settings.
+        content: the body's bytes; empty without a body.
+        virtual_hosts: its hosts on the gateway, narrowed to those of the Gateways' servers; empty
+            inside the mesh.
     """
 
     spec: ResponseSpec

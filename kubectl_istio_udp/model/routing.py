@@ -1,7 +1,7 @@
-"""How Istio routes HTTP: the servers of its Gateways, and other people's VirtualServices.
+"""How Istio routes HTTP: the servers of Gateways, and other VirtualServices.
 
-What is said here of precedence was read in istiod's sources (pilot/pkg/networking/core, release
-1.31: buildGatewayHTTPRouteConfig, SortVHostRoutes, BuildSidecarVirtualHostWrapper).
+The rules for precedence are from istiod's sources (pilot/pkg/networking/core, release 1.31:
+buildGatewayHTTPRouteConfig, SortVHostRoutes, BuildSidecarVirtualHostWrapper).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kubectl_istio_udp.model.response import Answer, covers
 MESH = "mesh"
 _HTTP = frozenset({"HTTP", "HTTP2", "HTTPS", "GRPC", "GRPC-WEB"})
 _NOT_TERMINATED = frozenset({"PASSTHROUGH", "AUTO_PASSTHROUGH"})
-# Parts of a match that restrict nothing that a path alone does not say.
+# Fields of a match that do not narrow it beyond the path.
 _NO_CONDITIONS = frozenset({"uri", "name", "ignoreUriCase", "statPrefix"})
 
 
@@ -27,13 +27,13 @@ class Server:
     """One server of an Istio Gateway.
 
     Attributes:
-        gateway: the Gateway, `namespace/name`.
-        port: its number.
-        hosts: as written there, `host` or `namespace/host`.
+        gateway: the Gateway, as `namespace/name`.
+        port: the port number.
+        hosts: as in the manifest, `host` or `namespace/host`.
         tls: whether it terminates TLS.
-        http: whether it speaks HTTP that it can answer: not TCP, nor TLS that it passes through.
-        redirects: whether it answers everything with a redirect to https.
-        response: (namespace, name) of the response that made it, None for other people's.
+        http: whether it can answer HTTP: not for TCP or TLS passthrough.
+        redirects: whether it redirects all requests to https.
+        response: (namespace, name) of the response that created it; None for other Gateways.
     """
 
     gateway: str
@@ -45,11 +45,11 @@ class Server:
     response: tuple[str, str] | None = None
 
     def admits(self, host: str, namespace: str) -> bool:
-        """Whether a VirtualService of this namespace may answer for a host here."""
+        """Whether it accepts a host from a VirtualService in this namespace."""
         return bool(self.taken(host, namespace))
 
     def taken(self, host: str, namespace: str) -> frozenset[str]:
-        """The virtual hosts that a VirtualService's host becomes here: what both take in."""
+        """The virtual hosts that a VirtualService's host becomes here: the intersection."""
         found = set()
         for text in self.hosts:
             space, slash, pattern = text.rpartition("/")
@@ -64,7 +64,7 @@ class Server:
 
 
 def servers_from(gateways: Iterable[Mapping[str, Any]], gateway: Gateway) -> tuple[Server, ...]:
-    """The servers that Gateway manifests (networking.istio.io) give a gateway's pods."""
+    """The servers that Gateway manifests (networking.istio.io) configure on a gateway's pods."""
     found = []
     for manifest in gateways:
         metadata, spec = manifest["metadata"], manifest.get("spec") or {}
@@ -90,7 +90,7 @@ def servers_from(gateways: Iterable[Mapping[str, Any]], gateway: Gateway) -> tup
 
 
 class Takes(Enum):
-    """Whether a VirtualService takes a request before those after it do."""
+    """Whether a VirtualService matches a request, so that later routes do not get it."""
 
     NO = 0
     PERHAPS = 1
@@ -99,15 +99,15 @@ class Takes(Enum):
 
 @dataclass(frozen=True)
 class Rival:
-    """Somebody else's VirtualService.
+    """A VirtualService that the plugin did not create.
 
     Attributes:
-        owner: `namespace/name`.
+        owner: the VirtualService, as `namespace/name`.
         hosts: its hosts.
-        gateways: those it is bound to, `namespace/name`, or `mesh`.
-        routes: its HTTP routes, as written.
+        gateways: the Gateways it is bound to, as `namespace/name`, or `mesh`.
+        routes: its HTTP routes, as in the manifest.
         exported: the namespaces that see it (exportTo); empty for all.
-        created: its creationTimestamp, by which istiod orders those of one host.
+        created: its creationTimestamp; istiod orders VirtualServices with the same host by it.
     """
 
     owner: str
@@ -119,7 +119,7 @@ class Rival:
 
     @classmethod
     def from_object(cls, manifest: Mapping[str, Any]) -> Rival:
-        """Read a VirtualService manifest; a short host is completed as istiod does."""
+        """Read a VirtualService manifest; short hosts are completed as istiod does."""
         metadata, spec = manifest["metadata"], manifest.get("spec") or {}
         namespace = metadata["namespace"]
         bound = spec.get("gateways") or [MESH]
@@ -134,15 +134,15 @@ class Rival:
 
     @property
     def catches_all(self) -> bool:
-        """Whether one of its routes is for every request."""
+        """Whether one of its routes matches every request."""
         return any(
             not route.get("match") or any(map(_for_all, route["match"])) for route in self.routes
         )
 
     def takes(self, answer: Answer) -> Takes:
-        """Whether it takes the requests that an answer is for, standing before it.
+        """Whether it matches an answer's requests if it has precedence.
 
-        A route for everything does not count: istiod puts those behind all others.
+        A route for all requests is ignored, because istiod puts it after all others.
         """
         if answer.catches_all:
             return Takes.YES if self.catches_all else Takes.PERHAPS if self.routes else Takes.NO
@@ -194,6 +194,6 @@ def _uri(uri: Mapping[str, str], answer: Answer) -> Takes:
         if answer.path.startswith(uri["prefix"]):
             return Takes.YES
         return Takes.PERHAPS if answer.covers(uri["prefix"]) else Takes.NO
-    # Istio's regular expressions (RE2) are not Python's, and somebody else wrote them: Python's
-    # may take for ever over one.
+    # Istio's regular expressions (RE2) differ from Python's, and a foreign expression may take
+    # Python forever.
     return Takes.PERHAPS if "regex" in uri else Takes.YES

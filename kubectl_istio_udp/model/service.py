@@ -1,4 +1,4 @@
-"""A Kubernetes Service, its endpoints and its pods, as far as exposing it goes."""
+"""A Kubernetes Service with its endpoints and pods."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 
-# Which Service an EndpointSlice belongs to.
+# The label of an EndpointSlice that names its Service.
 SERVICE_LABEL = "kubernetes.io/service-name"
 IPV4, IPV6 = "IPv4", "IPv6"
-# Of one Service the controller looks at no more endpoints. The Endpoints API has the same limit
+# The controller ignores further endpoints of a Service. The Endpoints API has the same limit
 # (https://kubernetes.io/docs/concepts/services-networking/service/#over-capacity-endpoints).
 MOST_ENDPOINTS = 1_000
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
-# Istio's ztunnel answers for such a pod; istiod then lists HBONE internal addresses, which a UDP
+# The label of pods in ambient mode. For them istiod lists internal HBONE addresses, which a UDP
 # cluster cannot use (measured on Istio 1.31).
 _AMBIENT_LABEL = "ambient.istio.io/redirection"
 
@@ -26,9 +26,9 @@ class ServicePort:
 
     Attributes:
         port: the Service's port number.
-        name: its name, "" where there is none.
+        name: its name; "" if it has none.
         protocol: UDP, TCP or SCTP.
-        target_port: number (int) or container port name (str) at the pods.
+        target_port: the number (int) or container port name (str) in the pods.
     """
 
     port: int
@@ -38,7 +38,7 @@ class ServicePort:
 
     @classmethod
     def from_object(cls, entry: Mapping[str, Any]) -> ServicePort:
-        """Read an entry of spec.ports, with the API's defaults filled in."""
+        """Read an entry of spec.ports and fill in the API's defaults."""
         return cls(
             port=entry["port"],
             name=entry.get("name") or "",
@@ -47,25 +47,25 @@ class ServicePort:
         )
 
     def __str__(self) -> str:
-        """`53/UDP`, with the name where there is one: `53/UDP (dns)`."""
+        """`53/UDP`, with a name: `53/UDP (dns)`."""
         text = f"{self.port}/{self.protocol}"
         return f"{text} ({self.name})" if self.name else text
 
 
 @dataclass(frozen=True)
 class Service:
-    """A Service that is to be exposed.
+    """A Service to expose.
 
     Attributes:
-        namespace, name: where it is.
-        ports: all of its ports, every protocol.
-        selector: the pod labels it selects; empty where its endpoints are made by hand.
+        namespace, name: of the Service.
+        ports: its ports with any protocol.
+        selector: its pod labels; empty if its endpoints are managed by hand.
         external_name: the DNS name of an ExternalName Service, else None.
-        publish_not_ready: whether unready pods get traffic too.
-        query: the annotation `kubectl-istio-udp/query`: the DNS name that proves it answers.
-        export_to: the namespaces whose proxies istiod tells of it (Istio's annotation
-            networking.istio.io/exportTo); empty where it does not say.
-        uid: its uid; "" where it is not in a cluster.
+        publish_not_ready: whether it also sends traffic to unready pods.
+        query: the DNS name in the annotation `kubectl-istio-udp/query`, which `verify` queries.
+        export_to: the namespaces whose proxies see it (Istio's annotation
+            networking.istio.io/exportTo); empty if the annotation is missing.
+        uid: its uid; "" if it is not in a cluster.
     """
 
     namespace: str
@@ -97,11 +97,11 @@ class Service:
 
     @property
     def udp_ports(self) -> tuple[ServicePort, ...]:
-        """The ports that datagrams go to."""
+        """Its UDP ports."""
         return tuple(port for port in self.ports if port.protocol == "UDP")
 
     def tcp_twin(self, port: ServicePort) -> ServicePort | None:
-        """The Service's TCP port of the same number and the same target, if it has one."""
+        """The Service's TCP port with the same number and target; None if there is none."""
         for other in self.ports:
             same = (other.port, other.target_port) == (port.port, port.target_port)
             if other.protocol == "TCP" and same:
@@ -111,10 +111,11 @@ class Service:
     def is_exported_to(self, namespace: str, default: Sequence[str]) -> bool:
         """Whether proxies of a namespace see it.
 
-        Istio's reference, ServiceEntry.exportTo: `*` is every namespace, `.` the Service's own.
+        In exportTo, `*` means every namespace and `.` the Service's own (Istio's reference,
+        ServiceEntry.exportTo).
 
         Args:
-            namespace: where the proxies are.
+            namespace: the proxies' namespace.
             default: meshConfig's defaultServiceExportTo.
         """
         visible = self.export_to or tuple(default) or ("*",)
@@ -131,15 +132,15 @@ class Service:
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """One address that a Service's port leads to.
+    """One endpoint of a Service's port.
 
     Attributes:
         address: an IP address.
-        port: the port there.
-        pod: the pod's name; "" for an address that is no pod's.
-        ready: whether new sessions may go there (the EndpointSlice's `ready` condition).
+        port: the port number.
+        pod: the pod's name; "" if it is not a pod's address.
+        ready: whether it gets new sessions (the EndpointSlice's condition `ready`).
         terminating: whether its pod is being deleted.
-        serving: whether it answers, being deleted or not.
+        serving: the EndpointSlice's condition `serving`: it answers, even if it is terminating.
     """
 
     address: str
@@ -151,7 +152,7 @@ class Endpoint:
 
     @property
     def target(self) -> str:
-        """What to call it in a table: its pod, or its address where there is no pod."""
+        """The name for tables: the pod, or the address if there is no pod."""
         return self.pod or self.address
 
 
@@ -161,8 +162,8 @@ class EndpointSlice:
 
     Attributes:
         family: IPv4, IPv6 or FQDN.
-        ports: port number by (name, protocol).
-        endpoints: the endpoints, each with port 0 (the slice's ports apply to all of them).
+        ports: the port number by (name, protocol).
+        endpoints: the endpoints with port 0 (the slice's ports apply to all of them).
     """
 
     family: str
@@ -171,9 +172,9 @@ class EndpointSlice:
 
     @classmethod
     def from_object(cls, manifest: Mapping[str, Any]) -> EndpointSlice:
-        """Read an EndpointSlice manifest; an absent condition counts as the API says it does.
+        """Read an EndpointSlice manifest; missing conditions get the API's defaults.
 
-        An endpoint with several addresses stands for one pod: clients use the first (the API's
+        An endpoint with several addresses is one pod; clients use the first address (the API's
         documentation of `addresses`).
         """
         endpoints = []
@@ -211,17 +212,16 @@ def endpoints_of(
 ) -> tuple[Endpoint, ...]:
     """The endpoints of one port, in the first address family that has any.
 
-    A dual-stack Service lists each pod once a family; taking one family only keeps every pod
-    from counting twice.
+    A dual-stack Service lists each pod once per family; using one family counts each pod once.
 
     Args:
         slices: all of the Service's EndpointSlices.
-        port_name: the Service's name for the port ("" where it has none).
-        families: what the gateway can reach (IPv4, IPv6), the preferred one first.
+        port_name: the name of the Service's port; "" if it has none.
+        families: the gateway's families (IPv4, IPv6), the preferred one first.
         protocol: UDP or TCP.
 
     Returns:
-        Sorted by address, ready or not.
+        The endpoints sorted by address, ready or not.
     """
     slices = tuple(slices)
     for family in families:
@@ -238,16 +238,16 @@ def endpoints_of(
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod behind a Service.
+    """A pod of a Service.
 
     Attributes:
-        name: its name.
+        name: the pod's name.
         ambient: whether it is in Istio's ambient mode.
-        sidecar: whether Istio's proxy runs in it.
+        sidecar: whether it has an Istio proxy.
         ports: container port number by name.
-        addresses: its own addresses while it runs; none of a pod that has ended, whose address
-            another pod may have by now, nor of one on the host's network.
-        ended: whether it has run to its end.
+        addresses: its own addresses while it runs; empty for a pod that has ended (another pod may
+            have its address now) or uses the host's network.
+        ended: whether it has ended (Succeeded or Failed).
     """
 
     name: str
@@ -279,7 +279,7 @@ class Pod:
 
 
 def workload_labels(entry: Mapping[str, Any]) -> Mapping[str, str]:
-    """The labels by which istiod selects a WorkloadEntry: those in its spec, and its own before.
+    """The labels that istiod matches selectors of WorkloadEntries with: spec.labels, else metadata.
 
     Source: convertWorkloadEntry in istiod (pilot/pkg/serviceregistry/serviceentry).
     """
@@ -301,27 +301,27 @@ def service_port_endpoints(
     port: ServicePort,
     families: Iterable[str],
 ) -> tuple[Endpoint, ...]:
-    """The endpoints of one UDP port of a Service, whatever its name is now.
+    """The current endpoints of one UDP port of a Service, even if the port was renamed.
 
-    EndpointSlices know a port by its name, and the name may change while the number stays: first
-    on the Service, a moment later in its EndpointSlices.
+    EndpointSlices identify a port by its name. When the name changes, it changes first in the
+    Service and a moment later in the EndpointSlices.
 
     Args:
-        service: the Service as it is now; None where it is gone.
+        service: the current Service; None if it does not exist.
         slices: its EndpointSlices.
-        port: the port as the Service had it before: its number, its former name, and its target
-            port (0 where that differs between pods).
-        families: what the gateway can reach, the preferred one first.
+        port: the port as the Service had it before: its number, former name and target port (0 if
+            that differs between pods).
+        families: the gateway's families, the preferred one first.
 
     Returns:
-        Sorted by address, ready or not.
+        The endpoints sorted by address, ready or not.
     """
     slices, families = tuple(slices), tuple(families)
     all_ports = service.udp_ports if service else ()
     now = [p for p in all_ports if p.port == port.port]
     others = {p.name for p in all_ports if p.port != port.port}
     names = [p.name for p in now]
-    # A Service without the number may have given the port another one.
+    # If the Service lacks the number, its port may have a new number.
     if not now or port.name not in others:
         names.append(port.name)
     for name in names:

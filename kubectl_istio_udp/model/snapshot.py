@@ -1,4 +1,4 @@
-"""What one look at the cluster saw, before anything is decided."""
+"""The state of the cluster that `expose` decides from."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from kubectl_istio_udp.model.usage import GatewayUsage
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state that a decision about one exposure rests on.
+    """The state of the cluster for planning one exposure.
 
     Attributes:
         service: the Service to expose.
         slices: its EndpointSlices.
         pods: its pods.
-        gateway: the gateway chosen.
+        gateway: the chosen gateway.
         mesh: the settings of the gateway's mesh.
-        namespaces: the labels of the namespaces concerned, as far as they could be read.
-        claims: what the EnvoyFilters that may reach this gateway add to it.
-        bound: the listeners in the gateway's own Envoy; None where it could not be asked.
-        file_limit: how many files that Envoy may open; None where that is not known.
-        size: what decides about the memory that a UDP port takes there; None where not known.
-        others: what the gateway's other exposures hold of it.
-        objects: manifests of the objects there are under the names this exposure would use.
-        exposures: the exposures of the same name, wherever they are.
-        before: the exposure as its EnvoyFilter at this gateway says; None where there is none.
-        entries: all ServiceEntries that could be seen.
+        namespaces: the labels of the relevant namespaces that could be read.
+        claims: what the EnvoyFilters that may apply to this gateway add to it.
+        bound: the active listeners in the gateway's Envoy; None if it could not be queried.
+        file_limit: the open-file limit of that Envoy; None if unknown.
+        size: the size of that Envoy, for the memory estimate; None if unknown.
+        others: what the gateway's other exposures use of it.
+        objects: manifests of existing objects with the names that this exposure would use.
+        exposures: the exposures with the same name, at any gateway.
+        before: the current exposure, from its EnvoyFilter at this gateway; None if there is none.
+        entries: all ServiceEntries that could be read.
         rules: which addresses may be endpoints.
-        secret: what only those know who may see the gateway; the same at every look, where that
-            is possible.
-        workload_entries: the names of the WorkloadEntries that the Service's selector selects.
+        secret: a value known only to users who can read the gateway; stable between runs if
+            possible.
+        workload_entries: the names of WorkloadEntries that the Service's selector matches.
     """
 
     service: Service
@@ -64,6 +64,6 @@ class Snapshot:
     secret: str = ""
 
     def reads_namespace(self, namespace: str) -> bool:
-        """Whether istiod reads the objects of a namespace, as far as its labels are known."""
+        """Whether istiod reads the objects of a namespace; True if its labels are unknown."""
         labels = self.namespaces.get(namespace)
         return labels is None or self.mesh.reads_namespace(labels)

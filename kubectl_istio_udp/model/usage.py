@@ -1,4 +1,4 @@
-"""What exposures hold of a gateway, all of those whose listeners its pods get."""
+"""How many ports and sessions exposures use of a gateway."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Holder:
-    """What one exposure holds.
+    """What one exposure uses.
 
     Attributes:
         key: its (namespace, name).
-        ports: how many ports.
-        sessions: how many sessions, over all of its ports.
+        ports: the number of ports.
+        sessions: the number of sessions, over all its ports.
     """
 
     key: Key
@@ -32,22 +32,22 @@ class Holder:
 
 @dataclass(frozen=True)
 class GatewayUsage:
-    """What exposures hold of a gateway together.
+    """What exposures use of a gateway together.
 
     Attributes:
-        holders: each exposure, the one with the most sessions first.
+        holders: the exposures, the one with the most sessions first.
     """
 
     holders: tuple[Holder, ...] = ()
 
     @property
     def ports(self) -> int:
-        """The ports of all of them."""
+        """The total number of ports."""
         return sum(holder.ports for holder in self.holders)
 
     @property
     def sessions(self) -> int:
-        """The sessions that they may hold, over all of their ports."""
+        """The total number of sessions, over all ports."""
         return sum(holder.sessions for holder in self.holders)
 
     @classmethod
@@ -58,14 +58,14 @@ class GatewayUsage:
         specs: Iterable[ExposureSpec],
         without: Key | None = None,
     ) -> GatewayUsage:
-        """Add up what exposures hold of a gateway.
+        """Add up what exposures use of a gateway.
 
         Args:
             gateway: the gateway.
-            root_namespace: the mesh's, whose EnvoyFilters reach pods of every namespace.
-            specs: the exposures, at whatever gateway. One may come twice, as it is and as it is
-                to be: then the larger counts.
-            without: the (namespace, name) of the exposure that is asked for, which does not count.
+            root_namespace: the mesh's root namespace, whose EnvoyFilters apply to all namespaces.
+            specs: the exposures, at any gateway. One may appear twice, as it is and as planned:
+                the larger counts.
+            without: (namespace, name) of the exposure to leave out.
         """
         labels = {frozenset(pod.labels.items()) for pod in gateway.pods}
         pods = [dict(pairs) for pairs in labels] or [dict(gateway.ref.selector)]
@@ -83,9 +83,9 @@ class GatewayUsage:
 def _reaches(
     ref: GatewayRef, gateway: Gateway, root_namespace: str, pods: Iterable[dict[str, str]]
 ) -> bool:
-    """Whether an exposure's EnvoyFilter reaches one of a gateway's pods.
+    """Whether an exposure's EnvoyFilter applies to one of a gateway's pods.
 
-    Two gateways may be told apart by name and still share pods: what selects decides.
+    Gateways with different names may share pods: the selectors decide.
     """
     if ref.namespace not in (gateway.ref.namespace, root_namespace):
         return False

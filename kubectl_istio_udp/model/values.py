@@ -1,4 +1,4 @@
-"""Values of annotations that people write: read into types, bounded, refused where malformed."""
+"""Readers for annotation values: they parse, limit length and reject malformed values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Choice = TypeVar("Choice", bound=Enum)
 
 
 def bounded(name: str, text: str, longest: int) -> str:
-    """The text, if it is not too long.
+    """Return the text if it is not too long.
 
     Raises:
         UsageError: it has more than `longest` characters.
@@ -28,22 +28,22 @@ def bounded(name: str, text: str, longest: int) -> str:
 
 
 def some(texts: Iterable[object], most: int = 3) -> str:
-    """The first of several, for a message, and how many more there are: `a, b, c and 29 more`."""
+    """The first of several items for a message, and the number of others: `a, b, c and 29 more`."""
     found = [str(text) for text in texts]
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(found[:most]) + more
 
 
 def shown(text: str) -> str:
-    """A text that somebody else wrote, for a message: quoted, short, and on one line."""
+    """Untrusted text for a message: quoted, truncated, and on one line."""
     return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
 
 
 def whole(name: str, text: str) -> int:
-    """A whole number, zero or more.
+    """Read a whole number, zero or more.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a whole number.
     """
     if not re.fullmatch("[0-9]{1,10}", text.strip()):
         raise UsageError(f"annotation {name}: {shown(text)} is not a whole number")
@@ -51,7 +51,7 @@ def whole(name: str, text: str) -> int:
 
 
 def truth(name: str, text: str) -> bool:
-    """`true` or `false`.
+    """Read `true` or `false`.
 
     Raises:
         UsageError: it is neither.
@@ -62,10 +62,10 @@ def truth(name: str, text: str) -> bool:
 
 
 def duration(name: str, text: str) -> Duration:
-    """A duration such as `10s`.
+    """Read a duration such as `10s`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a duration.
     """
     try:
         return Duration.parse(text)
@@ -74,7 +74,7 @@ def duration(name: str, text: str) -> Duration:
 
 
 def one_of(values: Iterable[Choice]) -> Callable[[str, str], Choice]:
-    """A reader for one of these members, by its value; it raises UsageError for other texts."""
+    """A reader that accepts these enum members by value and raises UsageError for other text."""
     known = {member.value: member for member in values}
 
     def read(name: str, text: str) -> Choice:
@@ -86,5 +86,5 @@ def one_of(values: Iterable[Choice]) -> Callable[[str, str], Choice]:
 
 
 def parts(text: str) -> list[str]:
-    """The parts of a list with commas, without blanks around them and without empty ones."""
+    """The items of a comma-separated list, stripped and without empty ones."""
     return [part for each in text.split(",") if (part := each.strip())]

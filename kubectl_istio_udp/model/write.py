@@ -1,4 +1,4 @@
-"""Intended writes: what rendering hands to the cluster room."""
+"""Planned writes: what render/ returns and apply/ executes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Write:
     """One server-side apply.
 
     Attributes:
-        manifest: the fields that are to be ours.
-        manager: the field manager that is to own them.
-        whole: whether the object is all ours, so that taking the write back may delete it;
-            False for fields on an object that somebody else keeps.
+        manifest: the fields to apply.
+        manager: the field manager.
+        whole: whether the plugin creates the whole object, so that a rollback may delete it; False
+            for fields of an object that belongs to someone else.
     """
 
     manifest: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Write:
 
     @property
     def namespace(self) -> str:
-        """The object's namespace; "" for a kind that has none."""
+        """The object's namespace; "" for cluster-scoped kinds."""
         return str(self.manifest["metadata"].get("namespace", ""))
 
     @property

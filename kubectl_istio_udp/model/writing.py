@@ -1,4 +1,4 @@
-"""How a run writes."""
+"""Options for writing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Writing:
-    """How a run writes, and how long it waits.
+    """How a command writes, and how long it waits.
 
     Attributes:
-        seconds: how long to wait for the proxies; 0 does not wait.
+        seconds: how long to wait for the proxies, in seconds; 0 to not wait.
         dry_run: none, client or server.
-        force: whether to take over fields that others changed.
+        force: whether to take over fields that other field managers own.
         manager: the field manager.
-        validate: whether a real Envoy is asked first: auto, envoy or none.
+        validate: whether to check with a real Envoy first: auto, envoy or none.
     """
 
     seconds: float
@@ -25,5 +25,5 @@ class Writing:
 
     @property
     def waits(self) -> bool:
-        """Whether the proxies are to be asked afterwards."""
+        """Whether to wait for the proxies after writing."""
         return bool(self.seconds) and self.dry_run == "none"

@@ -1,4 +1,4 @@
-"""From what is wanted and what there is to a complete exposure: the decisions of `expose`."""
+"""Decide everything about an exposure from a request and a snapshot of the cluster."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from kubectl_istio_udp.plan.sessions import SessionRoom, sessions_for_rate
 
 @dataclass(frozen=True)
 class Plan:
-    """A decided exposure, and why its addresses are not found by selector (None if they are)."""
+    """A planned exposure, and why its endpoints are not found by selector (None if they are)."""
 
     exposure: Exposure
     reason: str | None
@@ -50,13 +50,13 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
     """Decide ports, discovery and sessions of an exposure.
 
     Args:
-        request: what is asked for.
-        snapshot: what there is.
-        room: what decides about sessions; None takes the snapshot's.
+        request: the request.
+        snapshot: the state of the cluster.
+        room: the limits on sessions; None for the snapshot's.
 
     Raises:
-        UsageError: the Service has no UDP port, or lacks the one asked for, or what was asked
-            for cannot be done with this Service or gateway; the message says what can.
+        UsageError: the Service has no UDP port, or not the requested one, or the request is not
+            possible with this Service or gateway; the message says what is.
     """
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
@@ -89,9 +89,9 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
 
 
 def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
-    """An exposure as it is, but for the ServiceEntries: those that a new plan would give it.
+    """An existing exposure with newly planned ServiceEntries and otherwise unchanged.
 
-    For exposures that an earlier version made, whose ServiceEntries had no addresses.
+    For exposures of earlier versions, whose ServiceEntries have no addresses.
     """
     service = snapshot.service
     found = exposed_endpoints(spec, service, snapshot.slices, snapshot.gateway.families)
@@ -106,7 +106,7 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
 
 
 def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
-    """The endpoints of a port that may be such, ready or not."""
+    """The allowed endpoints of a port, ready or not."""
     before = snapshot.before.ports if snapshot.before else ()
     former = {p.service_port: p.service_port_name for p in before}
     found = service_port_endpoints(
@@ -121,9 +121,10 @@ def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
 def _entries(
     spec: ExposureSpec, snapshot: Snapshot, endpoints: dict[int, tuple[Endpoint, ...]]
 ) -> tuple[Entry, ...]:
-    """The ServiceEntries: in the Service's namespace where they select pods by label.
+    """Plan the ServiceEntries.
 
-    A list of addresses belongs where tenants cannot write: in the gateway's namespace.
+    Entries with a selector are in the Service's namespace. Entries that list addresses are in the
+    gateway's namespace, where tenants cannot write.
     """
     numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
     if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not numbers:
@@ -149,11 +150,11 @@ def _groups(
     endpoints: dict[int, tuple[Endpoint, ...]],
     kept: tuple[Entry, ...],
 ) -> list[tuple[int, ...]]:
-    """The ports that share a list of addresses, the others each by itself.
+    """Group the ports that share one ServiceEntry.
 
-    istiod gives each port of a ServiceEntry to each of its addresses. So ports share one only
-    where all pods have them: those with a numeric target port, behind a selector. A port that once
-    had a list of its own keeps it.
+    istiod combines each port of a ServiceEntry with each of its addresses. So ports only share an
+    entry if all pods serve all of them: behind a selector, those with a numeric target port. A port
+    that has an entry of its own keeps it.
     """
     fixed = {p.port for p in service.udp_ports if isinstance(p.target_port, int)}
     alone = {entry.ports[0] for entry in kept if len(entry.ports) == 1} if len(kept) > 1 else set()
@@ -166,7 +167,7 @@ def _groups(
 
 
 def _listed(endpoints: tuple[Endpoint, ...]) -> frozenset[tuple[str, bool, bool]]:
-    """What decides which addresses a list of endpoints has."""
+    """A key that is equal for lists of endpoints with the same addresses and states."""
     return frozenset((e.address, e.ready, e.serving and e.terminating) for e in endpoints)
 
 
@@ -185,7 +186,7 @@ def _with_sessions(
 
 
 def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int, ServicePort], ...]:
-    """Each gateway port with the Service's UDP port behind it."""
+    """Match each gateway port with a UDP port of the Service."""
     if not service.udp_ports:
         had = ", ".join(map(str, service.ports)) or "none"
         raise UsageError(
@@ -226,7 +227,7 @@ def _discovery(
     pairs: Sequence[tuple[int, ServicePort]],
     endpoints: dict[int, tuple[Endpoint, ...]],
 ) -> tuple[Discovery, str | None]:
-    """How addresses are found, and why not by selector."""
+    """Choose the discovery, and return why it is not by selector."""
     service = snapshot.service
     if service.external_name is not None:
         if asked not in (None, Discovery.DNS):
@@ -251,9 +252,9 @@ def _obstacle(
     pairs: Sequence[tuple[int, ServicePort]],
     endpoints: dict[int, tuple[Endpoint, ...]],
 ) -> str | None:
-    """What a ServiceEntry's workloadSelector cannot say about this Service, if anything.
+    """Why a ServiceEntry's workloadSelector cannot describe this Service; None if it can.
 
-    ServiceEntry ports carry one number for all pods, and istiod lists ready pods only
+    ServiceEntry ports have the same number in all pods, and istiod only lists ready pods
     (Istio's reference, ServiceEntry.workloadSelector; ambient: measured on Istio 1.31).
     """
     service = snapshot.service
@@ -298,10 +299,10 @@ def _obstacle(
 def _pods_of_other_family(
     pods: Sequence[Pod], endpoints: Mapping[int, tuple[Endpoint, ...]]
 ) -> list[str]:
-    """The pods that the Service has by another address family than istiod.
+    """The pods for which the Service uses another address family than istiod.
 
-    For a ServiceEntry's selector istiod takes a pod's status.podIP: in a dual-stack cluster that is
-    the IPv4 address also where the Service has IPv6 only (measured on Istio 1.31).
+    istiod uses a pod's status.podIP for a ServiceEntry's selector. In a dual-stack cluster that is
+    the IPv4 address, even if the Service is IPv6 only (measured on Istio 1.31).
     """
     primary = {pod.name: pod.addresses[0] for pod in pods if pod.addresses}
     return sorted(
@@ -316,10 +317,10 @@ def _pods_of_other_family(
 
 
 def _check_families(snapshot: Snapshot) -> None:
-    """Reject a Service of which the gateway can reach no address.
+    """Reject a Service if the gateway's pods have none of its address families.
 
     Raises:
-        UsageError: its addresses are all of a family that the gateway's pods lack.
+        UsageError: there is no common address family.
     """
     theirs = {piece.family for piece in snapshot.slices if piece.endpoints} & {IPV4, IPV6}
     ours = snapshot.gateway.families
@@ -344,8 +345,8 @@ def _exposed(
     service, gateway = snapshot.service, snapshot.gateway
     twin = None
     if discovery is Discovery.SELECTOR and service.tcp_twin(port):
-        # A ServiceEntry for the same number would meet the Service's own inbound TCP chain in
-        # the pods' sidecars; istiod already publishes these very endpoints for the TCP port.
+        # A ServiceEntry for the same number would conflict with the Service's inbound TCP chain in
+        # the pods' sidecars; istiod already publishes the same endpoints for the TCP port.
         host = f"{service.name}.{service.namespace}.svc.{gateway.domain}"
         twin = f"outbound|{port.port}||{host}"
     return ExposedPort(
@@ -365,7 +366,7 @@ def _target_port(
     endpoints: Sequence[Endpoint],
     discovery: Discovery,
 ) -> int | None:
-    """The pods' port number; None where it differs between pods."""
+    """The port number in the pods; None if it differs between pods."""
     if isinstance(port.target_port, int):
         return port.target_port
     numbers = _target_numbers(port, pods, endpoints)
@@ -383,7 +384,7 @@ def _target_port(
 def _target_numbers(
     port: ServicePort, pods: Sequence[Pod], endpoints: Sequence[Endpoint]
 ) -> set[int]:
-    """The numbers that a port has in pods: those with an address, and those still without."""
+    """The numbers that a port has in pods, including pods without an address yet."""
     numbers = {endpoint.port for endpoint in endpoints}
     if isinstance(port.target_port, str):
         numbers |= {pod.ports[port.target_port] for pod in pods if port.target_port in pod.ports}

@@ -8,9 +8,8 @@ from kubectl_istio_udp.model.errors import NotFound, UsageError
 from kubectl_istio_udp.model.gateway import ISTIO_LABEL, Gateway, GatewayRef
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
 
-# In the labels `istio` and `app` of an ingress gateway, whoever installs it (istioctl:
-# ingressgateway; `helm install istio-ingress istio/gateway`: ingress; Azure:
-# aks-istio-ingressgateway-external).
+# Part of the labels `istio` and `app` of ingress gateways (istioctl: ingressgateway;
+# `helm install istio-ingress istio/gateway`: ingress; Azure: aks-istio-ingressgateway-external).
 _INGRESS = "ingress"
 
 
@@ -22,23 +21,23 @@ def choose_gateway(
     namespaces: Collection[str] | None = None,
     before: GatewayRef | None = None,
 ) -> Gateway:
-    """Pick the gateway a command is about.
+    """Select the gateway for a command.
 
-    Where the user names no namespace, only gateways count that are where gateways belong: in the
-    namespaces that the administrator says, or else in istio-system, and wherever istiod made the
-    proxies and a Service is in front of them.
+    Without a namespace in `name` only gateways in expected places count: in the namespaces that
+    the administrator labelled. Without such labels: in istio-system, and wherever istiod injected
+    the proxies and there is a Service.
 
     Args:
-        gateways: all that were found.
+        gateways: all gateways found.
         name: the user's `--gateway`, `NAME` or `NAMESPACE/NAME`, or None.
-        selector_given: whether `--gateway-selector` found them, so that any kind counts.
-        namespaces: the namespaces with gateways, where the administrator has said it.
-        before: the gateway that the exposure is at, which is chosen where several fit.
+        selector_given: whether `--gateway-selector` found them; then any gateway counts.
+        namespaces: the namespaces that the administrator labelled; None if there are none.
+        before: the exposure's current gateway, which wins if several match.
 
     Raises:
-        NotFound: there is none, or none of that name.
-        UsageError: there are several and nothing chooses one, the message lists them; or nothing
-            tells its pods from another gateway's.
+        NotFound: there is no gateway, or none with that name.
+        UsageError: several gateways match (the message lists them), or no label distinguishes
+            its pods from another gateway's.
     """
     namespace, _, plain = (name or "").rpartition("/")
     known = [g for g in gateways if namespace or selector_given or _belongs(g, namespaces)]
@@ -71,10 +70,10 @@ def _belongs(gateway: Gateway, namespaces: Collection[str] | None) -> bool:
 
 
 def _told_apart(gateway: Gateway) -> Gateway:
-    """A gateway whose pods something selects that selects no other's.
+    """Return the gateway if its selector selects no other gateway's pods.
 
     Raises:
-        UsageError: an EnvoyFilter for it would reach other gateways' pods too.
+        UsageError: an EnvoyFilter for it would also apply to other gateways' pods.
     """
     if not gateway.also_selected:
         return gateway

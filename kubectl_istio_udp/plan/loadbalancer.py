@@ -1,9 +1,9 @@
-"""What the companion Service takes over from the gateway's Service: one decision for everything.
+"""What the companion Service copies from the gateway's Service, by annotation, label and field.
 
-A cloud controller makes the companion a load balancer of its own. So what says who may reach the
-gateway is copied, and what names one load balancer, one address or a port is not: a second Service
-with it would rewrite the gateway's own load balancer, and delete it with the companion.
-`docs/load-balancers.md` is made from this table.
+The companion gets its own load balancer from the cloud controller. So everything that restricts
+access to the gateway is copied. What identifies one load balancer, address or port is not copied: a
+second Service with it would reconfigure the gateway's own load balancer, and deleting the companion
+would delete it. `docs/load-balancers.md` is generated from this table.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-# The port of a gateway's readiness check, which Istio's agent serves over HTTP in every gateway.
+# The port of a gateway's readiness check; Istio's agent serves it over HTTP in every gateway.
 STATUS_PORT, STATUS_PATH = 15021, "/healthz/ready"
 
 
 class Decision(str, Enum):
-    """What becomes of an annotation or a field in the companion."""
+    """What happens to an annotation or a field in the companion."""
 
     COPY = "copied"
     LEAVE_OUT = "left out"
@@ -26,7 +26,7 @@ class Decision(str, Enum):
 
 
 class Why(str, Enum):
-    """Why; the first word of its documentation."""
+    """The reason; its first word is the one in the documentation."""
 
     ACCESS = "access: who may reach the gateway, and from where"
     PLACE = "place: the network, pool or kind of load balancer"
@@ -42,13 +42,13 @@ class Why(str, Enum):
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the annotations that begin with a text.
+    """What happens to annotations with a prefix.
 
     Attributes:
-        prefix: the annotation, or its beginning; the longest one that fits decides. One that is
-            copied is meant as it is, unless it ends with a separator: what a cloud may call
-            `...-type-something` one day is not known.
-        decision: what becomes of it.
+        prefix: the annotation, or its prefix; the longest matching one decides. A copied annotation
+            must match exactly unless the prefix ends with a separator, because future annotations
+            like `...-type-something` are unknown.
+        decision: what happens to it.
         why: the reason.
     """
 
@@ -57,21 +57,21 @@ class Rule:
     why: Why
 
     def fits(self, annotation: str) -> bool:
-        """Whether it is for an annotation."""
+        """Whether the rule applies to an annotation."""
         open_end = self.decision is not Decision.COPY or self.prefix.endswith(("-", ".", "/"))
         return annotation.startswith(self.prefix) if open_end else annotation == self.prefix
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A cloud, or a load-balancer controller, and the annotations that it reads.
+    """A cloud or load-balancer controller, and the annotations that it reads.
 
     Attributes:
-        name: as its documentation has it.
+        name: the name in its documentation.
         source: the documentation.
         rules: its annotations.
-        no_udp: why its load balancers do not carry UDP; "" where they do.
-        balances: whether an annotation of it means that it makes the load balancer.
+        no_udp: why its load balancers do not carry UDP; "" if they do.
+        balances: whether its annotations mean that it creates the load balancer.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Provider:
 
 
 def _rules(prefix: str, copied: Mapping[Why, str], left_out: Mapping[Why, str]) -> tuple[Rule, ...]:
-    """Rules for annotations under one prefix, each reason with its names."""
+    """Rules for annotations with a common prefix; the names are listed by reason."""
     decisions = ((Decision.COPY, copied), (Decision.LEAVE_OUT, left_out))
     return tuple(
         Rule(prefix + name, decision, why)
@@ -683,13 +683,13 @@ class Takeover:
     """What the companion takes over from the gateway's Service.
 
     Attributes:
-        labels: the labels.
-        annotations: the annotations, adapted where that is needed.
-        left_out: the annotations that a load balancer reads and that are left out, and why.
-        unknown: the annotations that nothing is known of; they are left out.
-        no_udp: why the provider's load balancer will not carry UDP; "" where nothing says so.
-        sure: whether that is certain; otherwise another controller may make the load balancer.
-        health_check: what is missing for a health check that can succeed; "" where nothing is.
+        labels: the labels to copy.
+        annotations: the annotations to copy, adapted where necessary.
+        left_out: annotations for load balancers that are not copied, with the reason.
+        unknown: unknown annotations; they are not copied.
+        no_udp: why the provider's load balancer does not carry UDP; "" if nothing says so.
+        sure: whether that is certain; if not, another controller may create the load balancer.
+        health_check: what is missing for a working health check; "" if nothing is.
     """
 
     labels: Mapping[str, str]
@@ -702,13 +702,13 @@ class Takeover:
 
 
 def rule_of(annotation: str) -> tuple[Rule, Provider] | None:
-    """The rule for an annotation: that of the longest prefix; None where there is none."""
+    """The rule with the longest matching prefix, and its provider; None if no rule matches."""
     fitting = [(len(p), p) for p, (rule, _) in _BY_PREFIX.items() if rule.fits(annotation)]
     return _BY_PREFIX[max(fitting)[1]] if fitting else None
 
 
 def takeover(service: Mapping[str, Any]) -> Takeover:
-    """What the companion takes over from the gateway's Service, of its labels and annotations."""
+    """What the companion takes over from the labels and annotations of the gateway's Service."""
     metadata = service.get("metadata") or {}
     found = metadata.get("annotations") or {}
     annotations: dict[str, str] = {}
@@ -746,7 +746,7 @@ def _is_tools(label: str) -> bool:
 
 
 def _makers(service: Mapping[str, Any]) -> list[Provider]:
-    """Those whose annotations a Service has, and who may make its load balancer."""
+    """The providers that may create a Service's load balancer, by its annotations."""
     annotations = (service.get("metadata") or {}).get("annotations") or {}
     known = filter(None, map(rule_of, annotations))
     found = {provider.name: provider for _, provider in known if provider.balances}
@@ -754,9 +754,9 @@ def _makers(service: Mapping[str, Any]) -> list[Provider]:
 
 
 def _no_udp(service: Mapping[str, Any]) -> tuple[str, bool]:
-    """Why a load balancer made as this Service's will not carry UDP, and whether that is sure.
+    """Why the load balancer of such a Service does not carry UDP, and whether that is certain.
 
-    It is not where annotations of several clouds, or a class, leave open who makes it.
+    It is uncertain if annotations of several clouds, or a class, leave open which one creates it.
     """
     annotations = (service.get("metadata") or {}).get("annotations") or {}
     load_balancer_class = str((service.get("spec") or {}).get("loadBalancerClass") or "")
@@ -772,18 +772,18 @@ def _no_udp(service: Mapping[str, Any]) -> tuple[str, bool]:
     return "", False
 
 
-# By their documentation (ngrok.com/docs/k8s/guides/using-loadbalancers).
+# From their documentation (ngrok.com/docs/k8s/guides/using-loadbalancers).
 _CLASSES_WITHOUT_UDP: Mapping[str, str] = {
     "ngrok": "load balancers of class ngrok carry TCP and TLS only",
 }
 _CLASSIC = (
-    f"without {_AWS}type: external (or nlb) AWS makes a classic load balancer, which carries TCP "
-    "only, unless the AWS Load Balancer Controller takes new Services over"
+    f"without {_AWS}type: external (or nlb) AWS creates a classic load balancer, which carries TCP "
+    "only, unless the AWS Load Balancer Controller manages new Services"
 )
 
 
 def _old_kind(maker: Provider, annotations: Mapping[str, str]) -> str:
-    """Oracle's flexible load balancers carry no UDP; its network load balancers do."""
+    """Oracle's flexible load balancers do not carry UDP; its network load balancers do."""
     network = annotations.get("oci.oraclecloud.com/load-balancer-type") == "nlb"
     if maker.name != "Oracle Cloud" or network:
         return ""
@@ -791,9 +791,10 @@ def _old_kind(maker: Provider, annotations: Mapping[str, str]) -> str:
 
 
 def _aws_cloud_provider(service: Mapping[str, Any]) -> bool:
-    """Whether Kubernetes' AWS provider makes a Service's load balancer, not AWS's own controller.
+    """Whether Kubernetes' AWS provider creates the load balancer, not the AWS controller.
 
-    The latter takes those with its class or type (its documentation, guide/service/nlb).
+    The AWS Load Balancer Controller handles Services with its class or type (its documentation,
+    guide/service/nlb).
     """
     annotations = (service.get("metadata") or {}).get("annotations") or {}
     own_type = annotations.get(f"{_AWS}type") in ("external", "nlb-ip")
@@ -805,13 +806,12 @@ def _aws_cloud_provider(service: Mapping[str, Any]) -> bool:
 
 
 def refuses_udp_beside_tcp(service: Mapping[str, Any]) -> str:
-    """Why a Service of type LoadBalancer with TCP ports must not get a UDP port as well.
+    """Why a Service of type LoadBalancer with TCP ports must not get a UDP port; "" if it may.
 
-    Its load balancer would not be kept up to date any more, for its TCP ports neither. "" where
-    nothing is known against it.
+    Its load balancer would no longer be updated, not even for its TCP ports.
 
     Sources: Kubernetes' AWS provider ignores such Services (kubernetes/kubernetes#105361); GKE's
-    how-to guide on mixed-protocol load balancers; Hetzner's controller makes TCP of a UDP port
+    how-to guide on mixed-protocol load balancers; Hetzner's controller makes UDP ports TCP ports
     (hcloud-cloud-controller-manager#1128).
     """
     spec = service.get("spec") or {}
@@ -836,19 +836,19 @@ def refuses_udp_beside_tcp(service: Mapping[str, Any]) -> str:
 
 
 def _aws_over_ipv6(annotations: Mapping[str, str]) -> dict[str, str]:
-    """A network load balancer carries UDP in both families only with a prefix for source NAT."""
+    """For UDP over both families, a network load balancer needs a prefix for source NAT."""
     both = annotations.get(f"{_AWS}ip-address-type", "").startswith("dualstack")
     return {f"{_AWS}enable-prefix-for-ipv6-source-nat": "on"} if both else {}
 
 
 def _pairs(value: str, keep: Callable[[str, str], bool]) -> str:
-    """Of `a=b,c=d` the pairs that are kept."""
+    """The pairs of `a=b,c=d` for which `keep` returns True."""
     pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
     return ",".join(f"{name}={text}" for name, _, text in pairs if keep(name, text))
 
 
-# What a target group for UDP can have (Elastic Load Balancing's documentation, target group
-# attributes): it keeps the client's address whether it is asked to or not.
+# The attributes of a target group for UDP (Elastic Load Balancing's documentation, target group
+# attributes). It always preserves the client's address.
 _UDP_ATTRIBUTES = (
     "deregistration_delay.",
     "stickiness.",
@@ -861,7 +861,7 @@ _ADAPTED: Mapping[str, Callable[[str], str]] = {
     f"{_AWS}target-group-attributes": lambda value: _pairs(
         value, lambda name, _: name.startswith(_UDP_ATTRIBUTES) and "connection_term" not in name
     ),
-    # A companion under protection could not be deleted.
+    # A companion with deletion protection could not be deleted.
     f"{_AWS}attributes": lambda value: _pairs(
         value, lambda name, _: not name.startswith("deletion_protection")
     ),
@@ -877,9 +877,9 @@ def _health_check(
 ) -> tuple[dict[str, str], str]:
     """Annotations for a health check of a TCP port of the gateway, and what is missing for it.
 
-    A load balancer checks a UDP target over TCP or HTTP, at a port that must be said: a port of the
-    pods where it sends to pods, else a node's port for one of the gateway's TCP ports. With
-    externalTrafficPolicy Local each of these controllers uses the companion's healthCheckNodePort.
+    A load balancer checks a UDP target over TCP or HTTP, at a port that an annotation must set: a
+    port of the pods if it sends to pods, otherwise a node port of one of the gateway's TCP ports.
+    With externalTrafficPolicy Local all these controllers use the companion's healthCheckNodePort.
     """
     spec = service.get("spec") or {}
     if spec.get("type") != "LoadBalancer":
@@ -912,7 +912,7 @@ def _aws_health_check(
     port = _node_port(spec)
     if port:
         return _aws_check("tcp", port), ""
-    return {}, "the gateway's Service has no TCP port on the nodes that could be checked"
+    return {}, "the gateway's Service has no TCP port on the nodes for a health check"
 
 
 def _aws_check(protocol: str, port: int) -> dict[str, str]:
@@ -924,7 +924,7 @@ def _aws_check(protocol: str, port: int) -> dict[str, str]:
 
 
 def _node_port(spec: Mapping[str, Any], *, only_status: bool = False) -> int | None:
-    """The nodes' port for a TCP port of the gateway, that of its readiness check if possible."""
+    """A node port of a TCP port of the gateway, preferably that of its readiness check."""
     ports = [
         port
         for port in spec.get("ports") or ()

@@ -1,4 +1,4 @@
-"""From what is wanted and what there is to a complete response: decisions of `direct response`."""
+"""Decide everything about a response from a request and a snapshot of the cluster."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ DIRECT_RESPONSE_SINCE: Version = (1, 15)
 
 @dataclass(frozen=True)
 class ResponseRequest:
-    """What the user asked `direct response` for.
+    """A request for a response.
 
     Attributes:
-        namespace: where the response belongs.
-        answer: to what, with what.
+        namespace: the response's namespace.
+        answer: the answer and which requests get it.
         content: the body's bytes.
-        name: None derives it from the path.
-        mesh: whether sidecars are to answer, not a gateway.
-        gateway_port: the port at the gateway.
-        api: None lets the versions decide.
-        create_gateway: whether to make an Istio Gateway where no server is on that port.
+        name: the name; None to derive it from the path.
+        mesh: whether sidecars answer instead of a gateway.
+        gateway_port: the port on the gateway.
+        api: the API to use; None to choose by version.
+        create_gateway: whether to create an Istio Gateway if no server is on that port.
     """
 
     namespace: str
@@ -49,23 +49,23 @@ class ResponseRequest:
 
     @property
     def response_name(self) -> str:
-        """The response's name."""
+        """The name of the response."""
         return self.name or default_name(self.answer.path)
 
 
 @dataclass(frozen=True)
 class ResponseSnapshot:
-    """The state that a decision about one response rests on.
+    """The state of the cluster for planning one response.
 
     Attributes:
         mesh: the mesh's settings and version.
-        gateway: the gateway chosen; None inside the mesh.
-        proxies: the version of the gateway's own proxies; None where it is not known.
+        gateway: the gateway; None inside the mesh.
+        proxies: the version of the gateway's proxies; None if unknown.
         servers: the gateway's HTTP servers, on any port.
-        rivals: other people's VirtualServices, wherever they are bound.
-        services: the Services there are of the hosts, inside the mesh.
-        objects: manifests of the objects there are under the names this response would use.
-        present: the response there is of this name, None where there is none.
+        rivals: VirtualServices that the plugin did not create.
+        services: inside the mesh, the existing Services of the hosts.
+        objects: manifests of existing objects with the names that this response would use.
+        present: the existing response with this name; None if there is none.
     """
 
     mesh: Mesh
@@ -79,7 +79,7 @@ class ResponseSnapshot:
 
     @property
     def istio(self) -> Version | None:
-        """The older of control plane and proxies."""
+        """The older of the control plane's and the proxies' versions."""
         return oldest([self.mesh.istio, self.proxies])
 
     @property
@@ -91,7 +91,7 @@ class ResponseSnapshot:
 
 @dataclass(frozen=True)
 class ResponsePlan:
-    """A decided response, and why it is made by this API."""
+    """A planned response, and why it uses this API."""
 
     response: Response
     reason: str
@@ -101,13 +101,13 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     """Decide API, servers and ports of a response.
 
     Raises:
-        UsageError: inside the mesh a host is no single one; or nobody named the response, and the
-            name made from its path is another one's.
+        UsageError: inside the mesh there is not exactly one host; or the name was derived from the
+            path and belongs to a response with other settings.
     """
     answer = request.answer
     if request.mesh and (len(answer.hosts) > 1 or "*" in answer.hosts[0]):
         raise UsageError(
-            "inside the mesh a response needs the host of a Service, and one",
+            "inside the mesh a response needs exactly one host, that of a Service",
             hints=["for example: --mesh --host ratings.prod.svc.cluster.local"],
         )
     api, reason = _api(request, snapshot)
@@ -120,7 +120,7 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
         and not server.redirects
         and any(server.admits(host, request.namespace) for host in answer.hosts)
     ]
-    # What another response made goes with it, so that nothing may rest on it.
+    # A Gateway of another response is deleted with it, so nothing may depend on it.
     others = sorted({server.gateway for server in admitting if server.response is None})
     made = any(server.response == own for server in on_port)
     spec = ResponseSpec(
@@ -156,17 +156,17 @@ def _check_name(request: ResponseRequest, spec: ResponseSpec, present: ResponseS
 
 
 def own_hosts(spec: ResponseSpec, snapshot: ResponseSnapshot) -> frozenset[str]:
-    """The virtual hosts that a response has, or puts its route into."""
+    """The virtual hosts that a response creates or adds a route to."""
     if spec.mesh or spec.creates_gateway:
         return frozenset(spec.answer.hosts)
     return _taken(spec.answer.hosts, spec.namespace, spec.servers, snapshot)
 
 
 def rival_hosts(rival: Rival, spec: ResponseSpec, snapshot: ResponseSnapshot) -> frozenset[str]:
-    """The virtual hosts of somebody's VirtualService where a response is bound, and is seen.
+    """The virtual hosts that a VirtualService shares with a response.
 
-    A gateway merges what all Istio Gateways with a server on one port bring; and a VirtualService
-    has its hosts on every port of the Gateways that it is bound to.
+    A gateway merges the servers of all Istio Gateways on one port; and a VirtualService has its
+    hosts on every port of its Gateways.
     """
     if spec.gateway is None:
         return frozenset(rival.hosts) if MESH in rival.gateways else frozenset()
@@ -205,6 +205,6 @@ def _api(request: ResponseRequest, snapshot: ResponseSnapshot) -> tuple[Response
 
 
 def _mesh_ports(snapshot: ResponseSnapshot) -> tuple[int, ...]:
-    """Any TCP port may carry HTTP (Istio sniffs); naming one that does not is harmless."""
+    """The TCP ports of the hosts' Services: any may carry HTTP (Istio detects it)."""
     ports = {p.port for service in snapshot.services for p in service.ports if p.protocol == "TCP"}
     return tuple(sorted(ports))

@@ -1,7 +1,7 @@
-"""What a Service's annotations ask for.
+"""Read the requests in Services' annotations.
 
-Whoever may edit a Service writes these; nothing of them goes on but through the types here, which
-refuse what is too long, malformed or unknown.
+Anyone who may edit a Service can write these. The types here reject what is too long, malformed
+or unknown.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from kubectl_istio_udp.model.values import (
 )
 
 EXPOSE_ANNOTATION = f"{PREFIX}expose"
-# In place of ports: every UDP port of the Service under its own number.
+# Instead of a list of ports: every UDP port of the Service, under its own number.
 ALL_PORTS = "all"
-# A list of 100 ports and ranges is long already; a value of an option is a word.
+# Generous limits: 100 ports and ranges make a long list, and the value of an option is a word.
 LONGEST_PORTS, MOST_PARTS, LONGEST_VALUE = 2_000, 100, 320
 
 
 @dataclass(frozen=True)
 class Wish:
-    """An exposure that somebody declared.
+    """A declared exposure.
 
     Attributes:
-        request: as `expose` would be asked for it.
-        about: what declared it.
-        gateway: `[NAMESPACE/]NAME`, None for the only one.
-        udp_ports: the numbers of the Service's UDP ports, where all of them are asked for.
+        request: the equivalent request to `expose`.
+        about: the object that declares it.
+        gateway: `[NAMESPACE/]NAME`; None for the only gateway.
+        udp_ports: the Service's UDP port numbers, if all of them are requested.
     """
 
     request: ExposeRequest
@@ -57,7 +57,7 @@ class Wish:
 
     @property
     def gateway_ports(self) -> tuple[int, ...]:
-        """The gateway ports that it asks for."""
+        """The requested gateway ports."""
         return tuple(port.gateway_port for port in self.request.ports) or self.udp_ports
 
     @property
@@ -67,15 +67,15 @@ class Wish:
 
 
 def is_wished(service: Mapping[str, Any]) -> bool:
-    """Whether a Service asks to be exposed."""
+    """Whether a Service requests an exposure."""
     return EXPOSE_ANNOTATION in (service["metadata"].get("annotations") or {})
 
 
 def service_wish(service: Mapping[str, Any]) -> Wish:
-    """What a Service's annotations wish for.
+    """Read the request in a Service's annotations.
 
     Raises:
-        UsageError: one is malformed, too long, or not known.
+        UsageError: an annotation is malformed, too long or unknown.
     """
     metadata = service["metadata"]
     notes = dict(metadata.get("annotations") or {})
@@ -140,13 +140,13 @@ def _rate(name: str, text: str) -> float:
 
 
 def _udp_ports(service: Mapping[str, Any]) -> tuple[int, ...]:
-    """The Service's UDP ports: counted before anything else is done with them."""
+    """The Service's UDP ports; their number is checked before anything else uses them."""
     ports = (service.get("spec") or {}).get("ports") or ()
     found = tuple(port["port"] for port in ports if port.get("protocol") == "UDP")
     if len(found) > MOST_PORTS:
         raise UsageError(
             f"annotation {EXPOSE_ANNOTATION}: the Service has more than {MOST_PORTS} UDP ports, "
-            "the most that an exposure has",
+            "the maximum of an exposure",
             hints=["list the ports to expose"],
         )
     return found
@@ -165,7 +165,7 @@ def _gateway(name: str, text: str) -> str:
     return text
 
 
-# One annotation for each option of `expose`, of the same name.
+# One annotation for each option of `expose`, with the same name.
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "gateway": _gateway,
     "discovery": _discovery,

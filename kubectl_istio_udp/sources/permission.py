@@ -1,7 +1,7 @@
-"""What the exposures of a namespace may take of a gateway, as its administrator says.
+"""What the exposures of a namespace may use of a gateway, as set by its administrator.
 
-Annotations of the Namespace decide; where one is missing, the default that the controller was
-started with (`--namespace-default`), else the one in SETTINGS.
+Annotations of the Namespace set this; the default is the controller's (`--namespace-default`) or
+the one in SETTINGS.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 @dataclass(frozen=True)
 class Use:
-    """What an exposure takes of a gateway, or asks for.
+    """What an exposure uses of a gateway, or requests.
 
     Attributes:
         ports: its gateway ports.
-        options: its limits and choices.
+        options: its settings.
         automatic_sessions: whether the controller chooses the number of sessions.
-        discovery: how addresses are found; None where the controller chooses.
-        gateway: which gateway; None where that is not decided.
+        discovery: how the gateway gets the endpoint addresses; None if the controller chooses.
+        gateway: the gateway; None if it is not chosen yet.
     """
 
     ports: tuple[int, ...]
@@ -59,35 +59,35 @@ class Use:
 
     @classmethod
     def of_request(cls, request: ExposeRequest, udp_ports: tuple[int, ...]) -> Use:
-        """What is asked for; `udp_ports` are the Service's, which count where none is named."""
+        """What a request asks for; `udp_ports` are the Service's, used if the request has none."""
         ports = tuple(port.gateway_port for port in request.ports) or udp_ports
         return cls(ports, request.options, request.automatic_sessions, request.discovery)
 
     @classmethod
     def of_spec(cls, spec: ExposureSpec) -> Use:
-        """What an exposure has."""
+        """What an existing exposure uses."""
         ports = tuple(port.gateway_port for port in spec.ports)
         return cls(ports, spec.options, False, spec.discovery, spec.gateway)
 
 
 @dataclass(frozen=True)
 class Permission:
-    """What the exposures of a namespace may take of a gateway.
+    """What the exposures of a namespace may use of a gateway.
 
     Attributes:
         ports: the first and the last of each range of gateway ports.
-        sessions: the most client ports that one port may have.
-        total_ports: the most ports that all exposures may have together; of more Services that
-            ask, the oldest are looked at.
-        total_sessions: the most client ports that all exposures may have together.
-        gateways: `[NAMESPACE/]NAME` of each gateway; empty for every one.
-        gateway_services: the ways for clients that may be chosen.
-        discoveries: the ways to find addresses that may be chosen.
-        endpoints: the ranges of addresses that may be endpoints beside the namespace's own pods.
-        session_log: whether the gateway may write a line for every session.
-        idle_timeouts: the shortest and the longest, in seconds.
-        everything: whether nothing is forbidden (a cluster of one tenant).
-        decided: the names of the settings that an administrator has set.
+        sessions: the maximum of `max-sessions` per port.
+        total_ports: the maximum number of ports of all exposures together; the oldest Services
+            get theirs first.
+        total_sessions: the maximum number of sessions of all exposures together.
+        gateways: `[NAMESPACE/]NAME` of each allowed gateway; empty for all.
+        gateway_services: the allowed values of gateway-service.
+        discoveries: the allowed values of discovery.
+        endpoints: address ranges allowed as endpoints, in addition to the namespace's own pods.
+        session_log: whether the gateway may log every session.
+        idle_timeouts: the shortest and the longest idle timeout, in seconds.
+        everything: whether everything is allowed (a cluster with one tenant).
+        decided: the names of the settings that an administrator set.
     """
 
     ports: tuple[tuple[int, int], ...]
@@ -110,11 +110,11 @@ class Permission:
         """Read a Namespace's annotations.
 
         Args:
-            annotations: of the Namespace; other tools' are passed over.
-            defaults: the controller's, by the setting's name (`allow-sessions`).
+            annotations: of the Namespace; annotations of other tools are ignored.
+            defaults: the controller's defaults by setting name (`allow-sessions`).
 
         Raises:
-            UsageError: one cannot be read.
+            UsageError: a value is malformed.
         """
         given = {**(defaults or {})}
         for setting in SETTINGS:
@@ -124,32 +124,32 @@ class Permission:
         return cls(**values, decided=frozenset(given))
 
     def forbids(self, gateway_port: int) -> bool:
-        """Whether a gateway port is not the namespace's to take."""
+        """Whether the namespace may not use a gateway port."""
         return not self.everything and not any(
             first <= gateway_port <= last for first, last in self.ports
         )
 
     def allows_gateway(self, ref: GatewayRef) -> bool:
-        """Whether a gateway may be used."""
+        """Whether the namespace may use a gateway."""
         named = {ref.name, f"{ref.namespace}/{ref.name}"}
         return self.everything or not self.gateways or bool(named & set(self.gateways))
 
     def objection(self, use: Use) -> str:
-        """Why a request is not allowed; "" where it is."""
+        """Why a request is not allowed; "" if it is."""
         return next((_said(*found) for found in self._objections(use)), "")
 
     def withdrawn(self, use: Use) -> str:
-        """Why what is there is not allowed any more; "" where it is.
+        """Why an existing exposure is no longer allowed; "" if it still is.
 
-        A default of this program takes nothing away: only ports, which nobody has unless they are
-        given, and what an administrator has set.
+        The program's defaults do not withdraw anything. Only settings of an administrator do, and
+        ports, which no namespace has by default.
         """
         counting = {"allow", *self.decided}
         found = (each for each in self._objections(use) if each[0] in counting)
         return next((_said(*each) for each in found), "")
 
     def _objections(self, use: Use) -> Iterator[tuple[str, str]]:
-        """The settings that a use is against, with what is to be said."""
+        """The settings that a use violates, with the message for each."""
         if self.everything:
             return
         for port in filter(self.forbids, use.ports):
@@ -184,10 +184,10 @@ def _said(name: str, text: str) -> str:
 
 
 def named_setting(text: str) -> tuple[str, str]:
-    """Read `NAME=VALUE`, a default for all Namespaces: `allow-sessions=2000`.
+    """Read `NAME=VALUE`, a default for all Namespaces, e.g. `allow-sessions=2000`.
 
     Raises:
-        UsageError: there is no such setting, or the value cannot be read.
+        UsageError: the setting is unknown, or the value is malformed.
     """
     name, equals, value = text.partition("=")
     setting = next((each for each in SETTINGS if each.name == name), None)
@@ -205,14 +205,14 @@ def named_setting(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that an administrator decides.
+    """One setting for administrators.
 
     Attributes:
-        name: the annotation's, without its prefix.
-        field: the field of Permission.
-        default: the value where nobody has set it, as the annotation would have it.
-        read: from the annotation's name and value to the field's; raises UsageError.
-        meaning: for the documentation.
+        name: the annotation's name without the prefix.
+        field: the field of Permission that it sets.
+        default: the default value, in the annotation's format.
+        read: parses a value, given the annotation's name; raises UsageError.
+        meaning: the description for the docs.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The settings of an exposure: what is named changes, what is not named stays."""
+"""The settings of an exposure: named settings change, others keep their values."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from kubectl_istio_udp.model.response import ResponseSpec
 
 Value = TypeVar("Value")
 
-# Never chosen for a Service that the selector fits, so that who has them asked for them, or needs
-# them.
+# Discoveries that are never chosen automatically if the selector works: they were requested, or
+# the Service needs them.
 _KEPT_DISCOVERIES = (Discovery.STATIC, Discovery.ENDPOINTS)
 
 
 @dataclass(frozen=True)
 class Named:
-    """The settings that a command line names; None and () stand for those that it does not.
+    """The settings named on a command line; None or () for those not named.
 
     Attributes:
-        ports: gateway ports to add, or to point to another port of the Service.
-        remove_ports: gateway ports to take away.
-        discovery: one of Discovery's values, or `auto` to decide anew.
+        ports: gateway ports to add, or to map to another port of the Service.
+        remove_ports: gateway ports to remove.
+        discovery: a value of Discovery, or `auto` to choose again.
         expect_rate: as in ExposeRequest.
         max_sessions, idle_timeout, max_datagram_size, affinity, load_balancing, session_log,
             gateway_service: as in Options.
@@ -55,10 +55,10 @@ class Named:
     gateway_service: GatewayServiceMode | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the exposure has now.
+        """Reject what is invalid for every exposure.
 
         Raises:
-            UsageError: a value is out of range, or two do not go together.
+            UsageError: a value is out of range, or two values conflict.
         """
         both = {request.gateway_port for request in self.ports} & set(self.remove_ports)
         if both:
@@ -72,14 +72,14 @@ class Named:
     def request(
         self, namespace: str, service: str, name: str | None, before: ExposureSpec | None
     ) -> ExposeRequest:
-        """The whole request: what is named over what the exposure has, or over the defaults.
+        """The complete request: named settings, then the exposure's current ones, then defaults.
 
         Args:
-            namespace, service, name: as for ExposeRequest.
-            before: the exposure as it is; None for a new one.
+            namespace, service, name: as in ExposeRequest.
+            before: the current exposure; None for a new one.
 
         Raises:
-            UsageError: no port would be left, or two settings do not go together.
+            UsageError: no port would be left, or two settings conflict.
         """
         options = before.options if before else Options()
         return self._request(namespace, service, name, before, options)
@@ -126,7 +126,7 @@ class Named:
 
     def _over(self, options: Options) -> Options:
         affinity = options.affinity if self.affinity is None else self.affinity
-        # A policy that hashes goes with affinity only: one that is not named follows it.
+        # Hash policies require affinity: unless it is named, the policy follows the affinity.
         usual = (
             options.load_balancing
             if affinity is options.affinity
@@ -148,9 +148,9 @@ def _first(named: Value | None, kept: Value) -> Value:
 
 
 def settings_of(spec: Spec) -> dict[str, str]:
-    """The settings as a person reads them, by the names of options and annotations.
+    """The settings for display, by the names of options and annotations.
 
-    What follows from them by itself (listener ports, names in Envoy) is left out.
+    Derived values (listener ports, names in Envoy) are left out.
     """
     if isinstance(spec, AccessLogSpec):
         return _access_log_settings(spec)
@@ -200,10 +200,10 @@ def _exposure_settings(spec: ExposureSpec) -> dict[str, str]:
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """The settings that change, each as `idle-timeout: 60s -> 10s`.
+    """The settings that differ, each as `idle-timeout: 60s -> 10s`.
 
     Args:
-        before, after: text by setting; "" and a setting that is missing are shown as `none`.
+        before, after: text by setting; "" and missing settings are shown as `none`.
     """
     return tuple(
         f"{name}: {before.get(name) or 'none'} -> {after.get(name) or 'none'}"

@@ -1,4 +1,4 @@
-"""What a cluster would make of a list of manifests. Pure."""
+"""The state of a cluster that holds given manifests. Pure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def of_kind(manifests: Iterable[Manifest], *kinds: str) -> list[Manifest]:
 
 
 def namespace_of(manifest: Manifest) -> str:
-    """The namespace of an object, `default` where it names none."""
+    """The namespace of an object; `default` if its manifest has none."""
     return str(manifest["metadata"].get("namespace") or "default")
 
 
 def pods_from(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """The Pods among manifests, and those that their Deployments and the like would make.
+    """The Pods in the manifests, and the pods that their Deployments and similar would create.
 
-    A workload's pods are named after it and counted: `coredns-1`.
+    Pods of a workload are named after it with a number: `coredns-1`.
     """
     found: list[Manifest] = []
     for manifest in of_kind(manifests, "Pod", *_WORKLOADS):
@@ -49,7 +49,7 @@ def pods_from(manifests: Iterable[Manifest]) -> list[Manifest]:
 
 
 def running(pod: Manifest, address: str, *, ready: bool = True) -> Manifest:
-    """A Pod that runs and has an address."""
+    """A running Pod with an address."""
     status = {
         "phase": "Running",
         "podIP": address,
@@ -60,7 +60,7 @@ def running(pod: Manifest, address: str, *, ready: bool = True) -> Manifest:
 
 
 def selected(manifest: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
-    """The Pods that a Service's selector selects; none where it has no selector."""
+    """The Pods that a Service selects; none if it has no selector."""
     selector = (manifest.get("spec") or {}).get("selector")
     return [
         pod
@@ -72,7 +72,7 @@ def selected(manifest: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
 
 
 def endpoint_slices(manifest: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
-    """The EndpointSlices of a Service, one for each pod with an address that it selects."""
+    """The EndpointSlices of a Service: one for each selected pod with an address."""
     service = Service.from_object(manifest)
     return [
         _endpoint_slice(service, pod, str(pod["status"]["podIP"]))
@@ -121,17 +121,17 @@ def snapshot_from(
     gateway_namespaces: Collection[str] | None = None,
     **facts: Any,
 ) -> Snapshot:
-    """What `expose` would see of a Service in a cluster that holds these manifests.
+    """The snapshot that `expose` would read from a cluster with these manifests.
 
     Args:
-        manifests: Services, Pods, EndpointSlices; others are passed over.
+        manifests: Services, Pods and EndpointSlices; others are ignored.
         namespace, name: the Service.
-        gateway, gateway_selector: as the options of these names.
-        gateway_namespaces: where a gateway may be; None for where Istio's installations have it.
-        facts: further fields of a Snapshot.
+        gateway, gateway_selector: the options --gateway and --gateway-selector.
+        gateway_namespaces: the namespaces with gateways; None for Istio's defaults.
+        facts: more fields of the Snapshot.
 
     Raises:
-        NotFound, UsageError: there is no gateway, or more than one.
+        NotFound, UsageError: there is no gateway, or several.
     """
     found = next(
         manifest

@@ -225,9 +225,7 @@ def test_a_missing_package_for_socks_is_named(
     api = connect({**PROXIED, "proxy-url": f"socks5://me:s3cret@{SOCKS}"})
     with pytest.raises(Unreachable, match="is not installed: PySocks") as caught:
         api.list("Pod")
-    assert caught.value.hints == (
-        "install it: pip install 'kubectl-istio-udp[socks]'",
-    )
+    assert caught.value.hints == ("install it: pip install 'kubectl-istio-udp[socks]'",)
     assert "s3cret" not in caught.value.message
 
 
