@@ -1,0 +1,377 @@
+"""The Gateway API's objects for UDP, as far as exposing Services through them goes.
+
+Field reference: https://gateway-api.sigs.k8s.io/reference/spec/. The API server checks the types by
+the CRDs' schemas, so that what is malformed here is of another version: it is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP, items, record
+from kubectl_istio_udp.model.mesh import selector_matches
+from kubectl_istio_udp.model.values import PREFIX
+
+Manifest = Mapping[str, Any]
+Key = tuple[str, str]
+
+GROUP = GATEWAY_API_GROUP
+# GatewayClasses with this controllerName are ours, and so are their Gateways.
+CONTROLLER_NAME = "kubectl-istio-udp.dev/gateway-controller"
+UDP = "UDP"
+# The kinds of route that a listener takes, by its protocol; listeners of others are not accepted.
+_ROUTE_KINDS = {UDP: ((GROUP, "UDPRoute"),)}
+
+
+@dataclass(frozen=True)
+class GatewayClass:
+    """A GatewayClass.
+
+    Attributes:
+        name: its name.
+        controller: spec.controllerName: who serves its Gateways.
+        generation: of its spec.
+        parameters: whether it has a parametersRef.
+    """
+
+    name: str
+    controller: str
+    generation: int = 0
+    parameters: bool = False
+
+    @classmethod
+    def from_object(cls, manifest: Manifest) -> GatewayClass:
+        """Read a GatewayClass manifest."""
+        spec = record(manifest.get("spec"))
+        return cls(
+            name=manifest["metadata"]["name"],
+            controller=str(spec.get("controllerName") or ""),
+            generation=_generation(manifest),
+            parameters=bool(spec.get("parametersRef")),
+        )
+
+    @property
+    def ours(self) -> bool:
+        """Whether this controller serves its Gateways."""
+        return self.controller == CONTROLLER_NAME
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listener of a Gateway.
+
+    Attributes:
+        name: unique within its Gateway.
+        port: what clients send to.
+        protocol: HTTP, HTTPS, TLS, TCP, UDP, or another controller's.
+        namespaces: allowedRoutes.namespaces.from: Same, All, Selector or None.
+        selector: the label selector of the namespaces, for Selector.
+        kinds: allowedRoutes.kinds as (group, kind); None where the protocol decides.
+    """
+
+    name: str
+    port: int
+    protocol: str = UDP
+    namespaces: str = "Same"
+    selector: Mapping[str, Any] = field(default_factory=dict)
+    kinds: tuple[tuple[str, str], ...] | None = None
+
+    @classmethod
+    def from_object(cls, entry: Manifest) -> Listener:
+        """Read an entry of spec.listeners, with the API's defaults filled in."""
+        allowed = record(entry.get("allowedRoutes"))
+        namespaces = record(allowed.get("namespaces"))
+        kinds = [record(kind) for kind in items(allowed.get("kinds"))]
+        return cls(
+            name=str(entry.get("name") or ""),
+            port=int(entry["port"]),
+            protocol=str(entry.get("protocol") or ""),
+            namespaces=str(namespaces.get("from") or "Same"),
+            selector=record(namespaces.get("selector")),
+            kinds=tuple((_group(kind), str(kind.get("kind"))) for kind in kinds) or None,
+        )
+
+    @property
+    def supported_kinds(self) -> tuple[tuple[str, str], ...]:
+        """The kinds of route that it takes, as (group, kind)."""
+        by_protocol = _ROUTE_KINDS.get(self.protocol, ())
+        if self.kinds is None:
+            return by_protocol
+        return tuple(dict.fromkeys(kind for kind in self.kinds if kind in by_protocol))
+
+    @property
+    def invalid_kinds(self) -> tuple[str, ...]:
+        """The kinds in allowedRoutes.kinds that it cannot take."""
+        supported = self.supported_kinds
+        return tuple(kind for group, kind in self.kinds or () if (group, kind) not in supported)
+
+    def allows_namespace(self, namespace: str, own: str, labels: Mapping[str, str] | None) -> bool:
+        """Whether routes of a namespace may attach.
+
+        Args:
+            namespace: the route's namespace.
+            own: the Gateway's namespace.
+            labels: the labels of the route's namespace; None where they are not known.
+        """
+        if self.namespaces == "All":
+            return True
+        if self.namespaces == "Same":
+            return namespace == own
+        if self.namespaces == "Selector":
+            return labels is not None and selector_matches(self.selector, labels)
+        return False
+
+
+@dataclass(frozen=True)
+class ParametersRef:
+    """What spec.infrastructure.parametersRef names: an object in the Gateway's namespace."""
+
+    group: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ApiGateway:
+    """A Gateway of the Gateway API.
+
+    Attributes:
+        about: which.
+        generation: of its spec.
+        class_name: its GatewayClass.
+        listeners: its listeners, in its order.
+        annotations: its annotations with our prefix.
+        parameters: spec.infrastructure.parametersRef; None for none.
+        addresses: whether it asks for addresses (spec.addresses).
+        leaving: whether it is being deleted.
+    """
+
+    about: About
+    generation: int
+    class_name: str
+    listeners: tuple[Listener, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    parameters: ParametersRef | None = None
+    addresses: bool = False
+    leaving: bool = False
+
+    @classmethod
+    def from_object(cls, manifest: Manifest) -> ApiGateway:
+        """Read a Gateway manifest."""
+        spec = record(manifest.get("spec"))
+        parameters = record(record(spec.get("infrastructure")).get("parametersRef"))
+        return cls(
+            about=About.of(manifest),
+            generation=_generation(manifest),
+            class_name=str(spec.get("gatewayClassName") or ""),
+            listeners=tuple(Listener.from_object(each) for each in items(spec.get("listeners"))),
+            annotations=_our_annotations(manifest),
+            parameters=ParametersRef(
+                str(parameters.get("group") or ""),
+                str(parameters.get("kind") or ""),
+                str(parameters.get("name") or ""),
+            )
+            if parameters
+            else None,
+            addresses=bool(spec.get("addresses")),
+            leaving="deletionTimestamp" in manifest["metadata"],
+        )
+
+    @property
+    def key(self) -> Key:
+        """(namespace, name)."""
+        return (self.about.namespace, self.about.name)
+
+    def __str__(self) -> str:
+        """`namespace/name`."""
+        return f"{self.about.namespace}/{self.about.name}"
+
+
+@dataclass(frozen=True)
+class ParentRef:
+    """What a route wants to attach to.
+
+    Attributes:
+        group, kind: of the parent.
+        namespace, name: the parent.
+        section_name: the listener; "" for any.
+        port: the listener's port; None for any.
+        raw: as the route has it, for its status.
+    """
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+    section_name: str = ""
+    port: int | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_object(cls, entry: Manifest, namespace: str) -> ParentRef:
+        """Read an entry of spec.parentRefs; `namespace` is the route's."""
+        port = entry.get("port")
+        return cls(
+            group=_group(entry),
+            kind=str(entry.get("kind") or "Gateway"),
+            namespace=str(entry.get("namespace") or namespace),
+            name=str(entry.get("name") or ""),
+            section_name=str(entry.get("sectionName") or ""),
+            port=int(port) if port is not None else None,
+            raw=entry,
+        )
+
+    def is_gateway(self, key: Key) -> bool:
+        """Whether it names this Gateway."""
+        return (self.group, self.kind) == (GROUP, "Gateway") and (self.namespace, self.name) == key
+
+    def selects(self, listener: Listener) -> bool:
+        """Whether it names a listener of its Gateway: sectionName and port must both fit."""
+        return self.section_name in ("", listener.name) and self.port in (None, listener.port)
+
+
+@dataclass(frozen=True)
+class BackendRef:
+    """A backend of a route.
+
+    Attributes:
+        group, kind: `""` and `Service`, or what we cannot send to.
+        namespace, name: the Service.
+        port: its port; None where the route names none.
+        weight: its share, 0 for nothing.
+    """
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+    port: int | None = None
+    weight: int = 1
+
+    @classmethod
+    def from_object(cls, entry: Manifest, namespace: str) -> BackendRef:
+        """Read an entry of backendRefs; `namespace` is the route's."""
+        port, weight = entry.get("port"), entry.get("weight")
+        kind = entry.get("kind")
+        return cls(
+            group=str(entry.get("group") or ""),
+            kind="Service" if kind is None else str(kind),
+            namespace=str(entry.get("namespace") or namespace),
+            name=str(entry.get("name") or ""),
+            port=int(port) if port is not None else None,
+            weight=1 if weight is None else int(weight),
+        )
+
+
+@dataclass(frozen=True)
+class UdpRoute:
+    """A UDPRoute.
+
+    Attributes:
+        about: which.
+        generation: of its spec.
+        parents: what it wants to attach to.
+        backends: where its datagrams go.
+        annotations: its annotations with our prefix.
+    """
+
+    about: About
+    generation: int
+    parents: tuple[ParentRef, ...] = ()
+    backends: tuple[BackendRef, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_object(cls, manifest: Manifest) -> UdpRoute:
+        """Read a UDPRoute manifest."""
+        spec, namespace = record(manifest.get("spec")), manifest["metadata"]["namespace"]
+        backends = [
+            BackendRef.from_object(record(entry), namespace)
+            for rule in items(spec.get("rules"))
+            for entry in items(record(rule).get("backendRefs"))
+        ]
+        parents = [
+            ParentRef.from_object(record(entry), namespace)
+            for entry in items(spec.get("parentRefs"))
+        ]
+        return cls(
+            about=About.of(manifest),
+            generation=_generation(manifest),
+            parents=tuple(parents),
+            backends=tuple(backends),
+            annotations=_our_annotations(manifest),
+        )
+
+    @property
+    def key(self) -> Key:
+        """(namespace, name)."""
+        return (self.about.namespace, self.about.name)
+
+    def __str__(self) -> str:
+        """`namespace/name`."""
+        return f"{self.about.namespace}/{self.about.name}"
+
+
+@dataclass(frozen=True)
+class ReferenceGrant:
+    """A ReferenceGrant: who may refer to objects of its namespace.
+
+    Attributes:
+        namespace: where it is.
+        origins: (group, kind, namespace) of each `from`.
+        targets: (group, kind, name) of each `to`; the name is "" for all objects of the kind.
+    """
+
+    namespace: str
+    origins: tuple[tuple[str, str, str], ...] = ()
+    targets: tuple[tuple[str, str, str], ...] = ()
+
+    @classmethod
+    def from_object(cls, manifest: Manifest) -> ReferenceGrant:
+        """Read a ReferenceGrant manifest."""
+        spec = record(manifest.get("spec"))
+        return cls(
+            namespace=manifest["metadata"]["namespace"],
+            origins=tuple(_texts(spec.get("from"), "group", "kind", "namespace")),
+            targets=tuple(_texts(spec.get("to"), "group", "kind", "name")),
+        )
+
+    def permits(self, origin: tuple[str, str, str], backend: BackendRef) -> bool:
+        """Whether routes of a kind and namespace may send to a backend.
+
+        Args:
+            origin: (group, kind, namespace) of the route.
+            backend: what it refers to.
+        """
+        wanted = (backend.group, backend.kind)
+        return (
+            self.namespace == backend.namespace
+            and origin in self.origins
+            and any(
+                target[:2] == wanted and target[2] in ("", backend.name) for target in self.targets
+            )
+        )
+
+
+def _texts(value: object, *names: str) -> Iterable[tuple[str, str, str]]:
+    for entry in map(record, items(value)):
+        first, second, third = (str(entry.get(name) or "") for name in names)
+        yield (first, second, third)
+
+
+def _group(entry: Manifest) -> str:
+    """The group of a reference; the core group is said as an empty text."""
+    group = entry.get("group")
+    return GROUP if group is None else str(group)
+
+
+def _generation(manifest: Manifest) -> int:
+    return int(manifest["metadata"].get("generation") or 0)
+
+
+def _our_annotations(manifest: Manifest) -> dict[str, str]:
+    notes = record(manifest["metadata"].get("annotations"))
+    return {key: str(text) for key, text in notes.items() if str(key).startswith(PREFIX)}

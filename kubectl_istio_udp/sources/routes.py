@@ -1,0 +1,184 @@
+"""What UDPRoutes ask of Gateways: which listeners they attach to, and which Services they lead to.
+
+The rules are the Gateway API's (its reference, and GEP-2645 for UDPRoute). Of several routes at one
+listener all are accepted, and the oldest gets the datagrams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_istio_udp.model.gatewayapi import (
+    GROUP,
+    ApiGateway,
+    BackendRef,
+    Listener,
+    ParentRef,
+    ReferenceGrant,
+    UdpRoute,
+)
+from kubectl_istio_udp.model.service import Service
+
+KIND = "UDPRoute"
+ACCEPTED, NO_PARENT, NOT_ALLOWED = "Accepted", "NoMatchingParent", "NotAllowedByListeners"
+RESOLVED, NOT_FOUND, INVALID_KIND = "ResolvedRefs", "BackendNotFound", "InvalidKind"
+NOT_PERMITTED, UNSUPPORTED = "RefNotPermitted", "UnsupportedProtocol"
+
+Labels = Callable[[str], Mapping[str, str] | None]
+FindService = Callable[[str, str], Service | None]
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Whether a route attaches to a parent.
+
+    Attributes:
+        listeners: the names of the listeners that take it.
+        reason: in one word, as its condition Accepted has it.
+        message: why, in a sentence.
+    """
+
+    listeners: tuple[str, ...]
+    reason: str
+    message: str
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a listener takes it."""
+        return bool(self.listeners)
+
+
+def attach(route: UdpRoute, parent: ParentRef, gateway: ApiGateway, labels: Labels) -> Attachment:
+    """Decide whether a route attaches to a Gateway.
+
+    Args:
+        route: the route.
+        parent: its reference to the Gateway.
+        gateway: the Gateway.
+        labels: gives a namespace's labels; None for one that is not known.
+    """
+    named = [listener for listener in gateway.listeners if parent.selects(listener)]
+    if not named:
+        return Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")
+    taking = [each for each in named if _takes(each, route, gateway, labels)]
+    if taking:
+        return Attachment(tuple(each.name for each in taking), ACCEPTED, "")
+    why = "kind" if not any(_takes_kind(each) for each in named) else "namespace"
+    listed = ", ".join(each.name for each in named)
+    return Attachment(
+        (), NOT_ALLOWED, f"Gateway {gateway} allows no UDPRoute of this {why} at listener {listed}"
+    )
+
+
+def _takes(listener: Listener, route: UdpRoute, gateway: ApiGateway, labels: Labels) -> bool:
+    namespace = route.about.namespace
+    return _takes_kind(listener) and listener.allows_namespace(
+        namespace, gateway.about.namespace, labels(namespace)
+    )
+
+
+def _takes_kind(listener: Listener) -> bool:
+    return (GROUP, KIND) in listener.supported_kinds
+
+
+def attached(
+    gateway: ApiGateway, routes: Iterable[UdpRoute], labels: Labels
+) -> dict[str, tuple[UdpRoute, ...]]:
+    """The routes at each listener of a Gateway by the listener's name, the oldest route first."""
+    found: dict[str, dict[tuple[str, str], UdpRoute]] = {
+        listener.name: {} for listener in gateway.listeners
+    }
+    for route in sorted(routes, key=lambda each: each.about.rank):
+        for parent in route.parents:
+            if parent.is_gateway(gateway.key):
+                for name in attach(route, parent, gateway, labels).listeners:
+                    found[name][route.key] = route
+    return {name: tuple(each.values()) for name, each in found.items()}
+
+
+@dataclass(frozen=True)
+class WeightedBackend:
+    """A Service's UDP port, and how many of the clients it gets.
+
+    Attributes:
+        namespace, service, port: the Service and its port.
+        weight: its share, in proportion to the others'; at least 1.
+    """
+
+    namespace: str
+    service: str
+    port: int
+    weight: int
+
+
+@dataclass(frozen=True)
+class Backends:
+    """Where the datagrams of a route go.
+
+    Attributes:
+        backends: the Services that they may go to, each once.
+        dropped: the weight of the references that cannot be followed: their share is dropped.
+        reason: in one word, as the condition ResolvedRefs has it.
+        message: what is wrong, in a sentence; "" where nothing is.
+    """
+
+    backends: tuple[WeightedBackend, ...]
+    dropped: int = 0
+    reason: str = RESOLVED
+    message: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether every reference can be followed."""
+        return self.reason == RESOLVED
+
+
+def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]) -> Backends:
+    """Follow the references of a route.
+
+    Args:
+        route: the route.
+        find: gives a Service; None where there is none.
+        grants: the ReferenceGrants of the cluster.
+    """
+    weights: dict[tuple[str, str, int], int] = {}
+    dropped, problem = 0, (RESOLVED, "")
+    for ref in route.backends:
+        reason, message = _objection(route, ref, find, grants)
+        if reason:
+            dropped += ref.weight
+            problem = (reason, message) if problem[0] == RESOLVED else problem
+        elif ref.weight:
+            key = (ref.namespace, ref.name, ref.port or 0)
+            weights[key] = weights.get(key, 0) + ref.weight
+    backends = tuple(WeightedBackend(*key, weight) for key, weight in weights.items())
+    return Backends(backends, dropped, *problem)
+
+
+def _objection(
+    route: UdpRoute, ref: BackendRef, find: FindService, grants: Sequence[ReferenceGrant]
+) -> tuple[str, str]:
+    """Why a reference cannot be followed: a reason and a message; ("", "") where it can."""
+    if (ref.group, ref.kind) != ("", "Service"):
+        kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
+        return INVALID_KIND, f"{kind} {ref.name} is not a Service"
+    name, origin = f"Service {ref.namespace}/{ref.name}", (GROUP, KIND, route.about.namespace)
+    foreign = ref.namespace != route.about.namespace
+    if foreign and not any(grant.permits(origin, ref) for grant in grants):
+        return (
+            NOT_PERMITTED,
+            f"no ReferenceGrant in namespace {ref.namespace} permits UDPRoutes of namespace "
+            f"{route.about.namespace} to refer to {name}",
+        )
+    service = find(ref.namespace, ref.name)
+    if service is None:
+        return NOT_FOUND, f"{name} does not exist"
+    if service.external_name is not None:
+        return UNSUPPORTED, f"{name} is of type ExternalName"
+    ports = [port for port in service.ports if port.port == ref.port]
+    if not ports:
+        return NOT_FOUND, f"{name} has no port {ref.port}"
+    if not any(port.protocol == "UDP" for port in ports):
+        return UNSUPPORTED, f"port {ref.port} of {name} is not a UDP port"
+    return "", ""
