@@ -57,8 +57,10 @@ def takes_more(spec: ExposureSpec, before: ExposureSpec | None) -> bool:
     """
     if before is None or before.gateway != spec.gateway or spec.sessions > before.sessions:
         return True
-    had = {(spec.proxy_name(port), port.listener_port) for port in before.ports}
-    return any((spec.proxy_name(port), port.listener_port) not in had for port in spec.ports)
+    had = {port.listener_port for port in before.ports}
+    more_ports = any(port.listener_port not in had for port in spec.ports)
+    names = (spec.listener_names - before.listener_names, spec.cluster_names - before.cluster_names)
+    return more_ports or any(names)
 
 
 class Overtaken(ClusterError):

@@ -98,7 +98,7 @@ _SHOW_CHANGES = (
 
 def _hides_changes(exposure: Exposure, snapshot: Snapshot) -> bool:
     spec = exposure.spec
-    return snapshot.mesh.hides_changes and any(map(spec.eds_service, spec.ports))
+    return snapshot.mesh.hides_changes and any(map(spec.eds_service, spec.backends))
 
 
 def _hidden(snapshot: Snapshot) -> str:
@@ -137,17 +137,18 @@ def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U102: another EnvoyFilter adds a listener or a cluster of the same name."""
     for claims in _claims_of_others(exposure, snapshot):
-        for port in exposure.spec.ports:
-            name = exposure.spec.proxy_name(port)
-            for kind, taken in (("listener", claims.listeners), ("cluster", claims.clusters)):
-                if name in taken and _is_live(claims, snapshot):
-                    yield Finding(
-                        "U102",
-                        f"EnvoyFilter {claims.owner}",
-                        f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
-                        f"gateway {snapshot.gateway.ref}",
-                        "give the exposure another name: --name",
-                    )
+        for kind, wanted, taken in (
+            ("listener", exposure.spec.listener_names, claims.listeners),
+            ("cluster", exposure.spec.cluster_names, claims.clusters),
+        ):
+            for name in sorted(wanted & taken) if _is_live(claims, snapshot) else ():
+                yield Finding(
+                    "U102",
+                    f"EnvoyFilter {claims.owner}",
+                    f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
+                    f"gateway {snapshot.gateway.ref}",
+                    "give the exposure another name: --name",
+                )
 
 
 def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -167,8 +168,9 @@ def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U208: an EnvoyFilter would collide, and nothing tells whether the gateway gets it."""
     for claims in _claims_of_others(exposure, snapshot):
-        wanted = {exposure.spec.proxy_name(port) for port in exposure.spec.ports}
-        ports = {port.listener_port for port in exposure.spec.ports} & claims.udp_ports
+        spec = exposure.spec
+        ports = {port.listener_port for port in spec.ports} & claims.udp_ports
+        wanted = spec.listener_names | spec.cluster_names
         taken = sorted((claims.listeners | claims.clusters) & wanted)
         if _is_live(claims, snapshot) or not (taken or ports):
             continue
@@ -216,7 +218,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     U103 tell more.
     """
     added = {name for claims in snapshot.claims for name in claims.listeners}
-    own = {exposure.spec.proxy_name(port) for port in exposure.spec.ports}
+    own = exposure.spec.listener_names
     there = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
     for bound in snapshot.bound or ():
         if bound.name in added:
@@ -358,13 +360,13 @@ def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     """U201: nothing would answer, for now."""
     if exposure.spec.discovery is Discovery.DNS:
         return
-    for port in exposure.spec.ports:
-        if not exposure.ready_endpoints(port):
-            there = len(exposure.endpoints.get(port.service_port, ()))
+    for backend in exposure.spec.backends:
+        if not exposure.ready_endpoints(backend):
+            there = len(exposure.endpoints.get(backend.key, ()))
             yield Finding(
                 "U201",
                 f"Service {snapshot.service}",
-                f"Service {snapshot.service} has no ready endpoints for {port.service_port}/UDP "
+                f"Service {snapshot.service} has no ready endpoints for {backend.port}/UDP "
                 f"({there} not ready); clients get no answer until one is ready",
                 f"see them: kubectl get endpointslices -n {snapshot.service.namespace} "
                 f"-l kubernetes.io/service-name={snapshot.service.name}",

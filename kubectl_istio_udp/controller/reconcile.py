@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +54,7 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
-from kubectl_istio_udp.model.ports import ports_text
+from kubectl_istio_udp.model.ports import Backend, ports_text
 from kubectl_istio_udp.model.reasons import (
     ENDPOINT_REFUSED,
     EXPOSED,
@@ -841,7 +841,11 @@ def _steady(exposure: Exposure, service: Service) -> Exposure:
         return exposure
     named = {p.port for p in service.udp_ports if isinstance(p.target_port, str)}
     ports = tuple(
-        replace(port, target_port=None) if port.service_port in named else port
+        replace(port, backends=tuple(_steady_backend(each, named) for each in port.backends))
         for port in spec.ports
     )
     return replace(exposure, spec=replace(spec, ports=ports))
+
+
+def _steady_backend(backend: Backend, named: Collection[int]) -> Backend:
+    return replace(backend, target_port=None) if backend.port in named else backend

@@ -28,6 +28,7 @@ from kubectl_istio_udp.model.fields import (
     dns_subdomain,
     items,
     port,
+    service_key,
     shown,
 )
 from kubectl_istio_udp.model.service import IPV4, IPV6
@@ -54,6 +55,7 @@ class Entry:
         addresses: where sidecars in the gateway's namespace listen for it, one per address
             family; () in entries that versions before 0.2 wrote.
         ports: the Service port numbers whose endpoints it lists.
+        service: (namespace, name) of the Service; None for the exposure's own Service.
     """
 
     namespace: str
@@ -61,6 +63,7 @@ class Entry:
     host: str
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
+    service: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Reject an entry without a port.
@@ -85,6 +88,16 @@ class Entry:
             addresses=fields.take("addresses", items(_address)),
             ports=fields.take("ports", items(port)),
         )
+
+    @classmethod
+    def from_routed_fields(cls, fields: Fields) -> Entry:
+        """Read an entry of a spec annotation of version 3, where each names its Service.
+
+        Raises:
+            ValueError: a field is missing or wrong.
+        """
+        service = fields.take("service", service_key)
+        return replace(cls.from_fields(fields), service=service)
 
 
 @dataclass(frozen=True)
@@ -187,8 +200,10 @@ class EntryRequest:
         families: the gateway's address families.
         secret: what the hosts are derived from, known only to those who can read both the
             Service and the gateway.
-        kept: the exposure's current entries.
+        kept: the exposure's current entries for the Service.
         everywhere: all ServiceEntries of the cluster.
+        service: the Service, as in `Entry.service`.
+        beside: the exposure's current and planned entries for other Services.
     """
 
     key: tuple[str, str]
@@ -199,6 +214,8 @@ class EntryRequest:
     secret: str
     kept: tuple[Entry, ...]
     everywhere: Iterable[EntrySummary] = ()
+    service: tuple[str, str] | None = None
+    beside: tuple[Entry, ...] = ()
 
     def others(self) -> Iterator[EntrySummary]:
         """The ServiceEntries that do not belong to this exposure."""
@@ -225,8 +242,8 @@ def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
         if former is not None:
             kept.remove(former)
         else:
-            former = _new_entry(request, group, [*kept, *found])
-        addresses = _addresses(request, former, [*kept, *found])
+            former = _new_entry(request, group, [*request.beside, *kept, *found])
+        addresses = _addresses(request, former, [*request.beside, *kept, *found])
         found.append(replace(former, addresses=addresses, ports=group))
     return tuple(found)
 
@@ -239,7 +256,7 @@ def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[E
     used_hosts |= {entry.host for entry in others}
     host = next(h for h in _hosts(request, group[0]) if h not in used_hosts)
     name = next(n for n in _names(request.key, group[0]) if n not in used_names)
-    return Entry(request.namespace, name, host, (), group)
+    return Entry(request.namespace, name, host, (), group, request.service)
 
 
 def _names(key: tuple[str, str], port: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -20,12 +21,13 @@ from kubectl_istio_udp.model.fields import (
     flag,
     items,
     one_of,
+    one_text,
     record,
     whole_number,
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
-from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.service import (
     Endpoint,
     EndpointSlice,
@@ -39,8 +41,11 @@ MOST_USEFUL_SESSIONS = 28_000
 # The longest UDP payload over IPv4 (65,535 less the IP and UDP headers).
 LARGEST_DATAGRAM_BYTES = 65_507
 _LARGEST_UINT32 = 2**32 - 1
-# Versions of the annotation. Version 2 stores each ServiceEntry with its host and addresses.
-_VERSIONS = (1, 2)
+# Versions of the annotation. Version 2 stores each ServiceEntry with its host and addresses; it
+# remains the format for exposures of one Service. Version 3 has ports with several backends.
+_OF_ONE_SERVICE, _ROUTED = 2, 3
+_VERSIONS = (1, _OF_ONE_SERVICE, _ROUTED)
+_HASH_LENGTH = 8
 # Cache of parsed specs: more entries than a gateway can have, and only specs of usual length.
 _SPECS_KEPT, _LONGEST_KEPT = 2048, 8192
 
@@ -175,7 +180,7 @@ class ExposureSpec:
 
     Attributes:
         namespace, name: the exposure's name, and the namespace of its Service.
-        service: the Service's name.
+        service: the Service's name; "" if each backend names its own Service, as for a Gateway.
         ports: the exposed ports, at least one.
         gateway: the gateway.
         discovery: how the gateway gets the endpoint addresses.
@@ -196,10 +201,15 @@ class ExposureSpec:
         """Reject a spec without ports, or with entries that may belong to another exposure.
 
         Raises:
-            ValueError: there is no port, or an entry's namespace or name is wrong.
+            ValueError: there is no port, a backend without a Service, or an entry's namespace or
+                name is wrong.
         """
         if not self.ports:
             raise ValueError("an exposure has at least one port")
+        if any((backend.service is None) != bool(self.service) for backend in self.backends):
+            raise ValueError("a backend is of the exposure's Service, or of one that it names")
+        if self.service and any(len(port.backends) != 1 for port in self.ports):
+            raise ValueError("a port of an exposure of one Service has one backend")
         for entry in self.entries:
             if entry.namespace not in (self.namespace, self.gateway.namespace):
                 raise ValueError(f"a ServiceEntry in namespace {entry.namespace!r}")
@@ -211,21 +221,58 @@ class ExposureSpec:
         """The name of its objects; further ServiceEntries have a suffix after a dot."""
         return names.object_name(self.namespace, self.name)
 
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends of all ports."""
+        return tuple(backend for port in self.ports for backend in port.backends)
+
     def proxy_name(self, port: ExposedPort) -> str:
-        """The name of a port's listener and of its cluster in Envoy, and its stat prefix."""
+        """The name of a port's listener in Envoy, and its stat prefix."""
         return f"{self.object_name}-{port.gateway_port}"
 
-    def entry_ports(self, entry: Entry) -> tuple[ExposedPort, ...]:
-        """The ports whose endpoints an entry lists; per Service port only the last of them."""
-        there = {port.service_port: port for port in self.ports if port.eds_service is None}
+    def cluster_name(self, port: ExposedPort, backend: Backend) -> str:
+        """The name of a backend's cluster in Envoy.
+
+        In an exposure of one Service it is the listener's name. It does not depend on weights or
+        on other backends, so that these can change without ending the backend's sessions.
+        """
+        if backend.service is None:
+            return self.proxy_name(port)
+        text = "/".join([*backend.service, str(backend.port)])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+        return f"{self.proxy_name(port)}.{digest}"
+
+    @property
+    def listener_names(self) -> frozenset[str]:
+        """The names of its listeners in Envoy."""
+        return frozenset(self.proxy_name(port) for port in self.ports)
+
+    @property
+    def cluster_names(self) -> frozenset[str]:
+        """The names of its clusters in Envoy."""
+        return frozenset(
+            self.cluster_name(port, backend) for port in self.ports for backend in port.backends
+        )
+
+    def entry_backends(self, entry: Entry) -> tuple[Backend, ...]:
+        """The backends whose endpoints an entry lists; per Service port only the last of them."""
+        there = {
+            backend.port: backend
+            for backend in self.backends
+            if backend.eds_service is None and backend.service == entry.service
+        }
         return tuple(there[number] for number in entry.ports if number in there)
 
-    def eds_service(self, port: ExposedPort) -> str | None:
-        """The name under which istiod publishes a port's endpoints (EDS); None without EDS."""
-        if port.eds_service:
-            return port.eds_service
-        hosts = [entry.host for entry in self.entries if port.service_port in entry.ports]
-        return f"outbound|{port.service_port}||{hosts[0]}" if hosts else None
+    def eds_service(self, backend: Backend) -> str | None:
+        """The name under which istiod publishes a backend's endpoints (EDS); None without EDS."""
+        if backend.eds_service:
+            return backend.eds_service
+        hosts = [
+            entry.host
+            for entry in self.entries
+            if backend.port in entry.ports and backend.service == entry.service
+        ]
+        return f"outbound|{backend.port}||{hosts[0]}" if hosts else None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -234,8 +281,8 @@ class ExposureSpec:
 
     @property
     def sessions(self) -> int:
-        """The maximum sessions of all its ports together in one gateway pod."""
-        return len(self.ports) * self.options.max_sessions
+        """The maximum sessions of all its clusters together in one gateway pod."""
+        return len(self.backends) * self.options.max_sessions
 
     @property
     def kind(self) -> Kind:
@@ -270,7 +317,12 @@ class ExposureSpec:
         # Cached: every object of the exposure has it, and the controller renders on every change.
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
-        return write_spec(data, _VERSIONS[-1])
+        if not self.service:
+            return write_spec(data, _ROUTED)
+        data["ports"] = [port.to_data() for port in self.ports]
+        for entry in data["entries"]:
+            del entry["service"]
+        return write_spec(data, _OF_ONE_SERVICE)
 
     @classmethod
     def from_json(cls, text: object) -> ExposureSpec:
@@ -290,14 +342,15 @@ class ExposureSpec:
 
     @classmethod
     def _from_fields(cls, fields: Fields) -> ExposureSpec:
-        listed = (
-            fields.take("entries", items(record(Entry.from_fields))) if fields.version > 1 else ()
-        )
+        routed = fields.version == _ROUTED
+        entry = record(Entry.from_routed_fields if routed else Entry.from_fields)
+        port = record(ExposedPort.from_routed_fields if routed else ExposedPort.from_fields)
+        listed = fields.take("entries", items(entry)) if fields.version > 1 else ()
         found = cls(
             namespace=fields.take("namespace", dns_label),
             name=fields.take("name", dns_label),
-            service=fields.take("service", dns_label),
-            ports=fields.take("ports", items(record(ExposedPort.from_fields))),
+            service=fields.take("service", one_text("") if routed else dns_label),
+            ports=fields.take("ports", items(port)),
             gateway=fields.take("gateway", record(GatewayRef.from_fields)),
             discovery=fields.take("discovery", one_of(Discovery)),
             options=fields.take("options", record(Options.from_fields)),
@@ -308,7 +361,7 @@ class ExposureSpec:
 
 def _with_entry_of_version_1(spec: ExposureSpec) -> ExposureSpec:
     """Add the entry that version 1 implied: in the Service's namespace, without addresses."""
-    numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
+    numbers = tuple(dict.fromkeys(b.port for b in spec.backends if b.eds_service is None))
     if not numbers or spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS):
         return spec
     host = names.guessable_host(*spec.key)
@@ -316,29 +369,36 @@ def _with_entry_of_version_1(spec: ExposureSpec) -> ExposureSpec:
     return replace(spec, entries=(entry,))
 
 
+Endpoints = Mapping[tuple[tuple[str, str] | None, int], tuple[Endpoint, ...]]
+
+
 def exposed_endpoints(
     spec: ExposureSpec,
     service: Service | None,
     slices: Iterable[EndpointSlice],
     families: Sequence[str],
-) -> dict[int, tuple[Endpoint, ...]]:
-    """The current endpoints of an exposure's ports, by Service port number.
+    of: tuple[str, str] | None = None,
+) -> dict[tuple[tuple[str, str] | None, int], tuple[Endpoint, ...]]:
+    """The current endpoints of a Service's backends, by `Backend.key`.
 
     Args:
         spec: the exposure.
-        service: its Service; None if it does not exist.
+        service: the Service; None if it does not exist.
         slices: the Service's EndpointSlices.
         families: the gateway's address families, the preferred one first.
+        of: the Service, as in `Backend.service`.
     """
     slices = tuple(slices)
-    former = {
-        p.service_port: ServicePort(p.service_port, p.service_port_name, "UDP", p.target_port or 0)
-        for p in spec.ports
-    }
     return {
-        number: service_port_endpoints(service, slices, port, families)
-        for number, port in former.items()
+        backend.key: service_port_endpoints(service, slices, former_port(backend), families)
+        for backend in spec.backends
+        if backend.service == of
     }
+
+
+def former_port(backend: Backend) -> ServicePort:
+    """The Service port of a backend, as it was when the exposure was written."""
+    return ServicePort(backend.port, backend.port_name, "UDP", backend.target_port or 0)
 
 
 @dataclass(frozen=True)
@@ -350,7 +410,7 @@ class Exposure:
         families: the gateway's address families, the primary one first.
         selector: the Service's selector.
         external_name: the DNS name of an ExternalName Service.
-        endpoints: the endpoints by Service port number, ready or not.
+        endpoints: the endpoints by `Backend.key`, ready or not.
         gateway_service: the manifest of the gateway's Service; None if there is none.
     """
 
@@ -358,17 +418,17 @@ class Exposure:
     families: tuple[str, ...] = ()
     selector: Mapping[str, str] = field(default_factory=dict)
     external_name: str | None = None
-    endpoints: Mapping[int, tuple[Endpoint, ...]] = field(default_factory=dict)
+    endpoints: Endpoints = field(default_factory=dict)
     gateway_service: Mapping[str, Any] | None = None
 
-    def ready_endpoints(self, port: ExposedPort) -> tuple[Endpoint, ...]:
-        """The endpoints of a port that get new sessions.
+    def ready_endpoints(self, backend: Backend) -> tuple[Endpoint, ...]:
+        """The endpoints of a backend that get new sessions.
 
         If none is ready, these are the terminating ones that still serve, as in kube-proxy
         (KEP-1669): an answer from a terminating pod is better than none. With discovery by selector
         istiod does not do this.
         """
-        there = self.endpoints.get(port.service_port, ())
+        there = self.endpoints.get(backend.key, ())
         ready = tuple(e for e in there if e.ready)
         if ready or self.spec.discovery is Discovery.SELECTOR:
             return ready

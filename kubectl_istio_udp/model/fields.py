@@ -196,6 +196,25 @@ def labels(value: object) -> dict[str, str]:
     return dict(value)
 
 
+def service_key(value: object) -> tuple[str, str]:
+    """A list of two names: a Service's namespace and its name."""
+    parts = items(dns_label)(value)
+    if len(parts) != 2:
+        raise ValueError(f"{shown(value)} is not a namespace and a name")
+    return (parts[0], parts[1])
+
+
+def one_text(text: str) -> Check[str]:
+    """This very text."""
+
+    def check(value: object) -> str:
+        if value != text:
+            raise ValueError(f"{shown(value)} is not {text!r}")
+        return text
+
+    return check
+
+
 def duration(value: object) -> Duration:
     """A duration as `Duration.parse` reads it."""
     if not isinstance(value, str) or len(value) > _LONGEST_DURATION:

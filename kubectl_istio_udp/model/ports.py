@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from itertools import chain
 
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.fields import Fields, optional, port, text
+from kubectl_istio_udp.model.fields import (
+    Fields,
+    items,
+    optional,
+    port,
+    record,
+    service_key,
+    text,
+    whole_number,
+)
 
 # Gateway containers lack NET_BIND_SERVICE; Linux lets them bind ports from here on
 # (the default of net.ipv4.ip_unprivileged_port_start).
@@ -28,6 +37,8 @@ _eds_service = text(
 _RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 # An EnvoyFilter with 500 ports has 941 kB (measured); etcd accepts objects of up to 1.5 MB.
 MOST_PORTS = 500
+# The Gateway API allows 16 backends of a weight up to 1,000,000 each; Envoy takes a 32-bit sum.
+MOST_WEIGHT = 16_000_000
 _FORM = (
     "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53; "
     "a range is written -p 20000-20031 or -p 20000-20031:30000-30031"
@@ -203,47 +214,106 @@ def listener_port(gateway_port: int, first_bindable: int) -> int:
 
 
 @dataclass(frozen=True)
-class ExposedPort:
-    """One exposed UDP port of a Service.
+class Backend:
+    """A UDP port of a Service that gets a share of the clients of an exposed port.
 
     Attributes:
-        gateway_port: the port that clients use, on the gateway's Service.
-        listener_port: the port that the gateway's Envoy binds; differs from gateway_port only for
-            ports that the gateway may not bind.
-        service_port: the Service's port number.
-        service_port_name: the name of the Service's port, which EndpointSlices contain; "" if it
-            has none.
+        port: the Service's port number.
+        port_name: the name of the Service's port, which EndpointSlices contain; "" if it has none.
         target_port: the port in the pods; None if it differs between pods (endpoints have it).
         eds_service: the name of an existing endpoint list in istiod, that of the Service's TCP
             port with the same number (`outbound|53||coredns.default.svc.cluster.local`). None if
             the exposure's ServiceEntry provides the endpoints.
+        weight: its share, relative to the other backends of the port; at least 1.
+        service: (namespace, name) of the Service; None for the exposure's own Service.
     """
 
-    gateway_port: int
-    listener_port: int
-    service_port: int
-    service_port_name: str = ""
+    port: int
+    port_name: str = ""
     target_port: int | None = None
     eds_service: str | None = None
-
-    def __post_init__(self) -> None:
-        """Reject invalid ports, which an edited annotation may contain.
-
-        Raises:
-            ValueError: a number is missing or out of range.
-        """
-        for number in (self.gateway_port, self.listener_port, self.service_port):
-            if not isinstance(number, int) or not 1 <= number <= 65535:
-                raise ValueError(f"{number!r} is not a port")
+    weight: int = 1
+    service: tuple[str, str] | None = None
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> ExposedPort:
-        """Read a port from the spec annotation.
+    def from_fields(cls, fields: Fields) -> Backend:
+        """Read a backend from a spec annotation of version 3.
 
         Raises:
             ValueError: a field is missing or invalid.
         """
         return cls(
+            port=fields.take("port", port),
+            port_name=fields.take("port_name", _port_name),
+            target_port=fields.take("target_port", optional(port)),
+            eds_service=fields.take("eds_service", optional(_eds_service)),
+            weight=fields.take("weight", whole_number(1, MOST_WEIGHT)),
+            service=fields.take("service", service_key),
+        )
+
+    @property
+    def key(self) -> tuple[tuple[str, str] | None, int]:
+        """Its Service and port, unique among the backends of an exposed port."""
+        return (self.service, self.port)
+
+    @property
+    def entry_port_name(self) -> str:
+        """The name of the port in the ServiceEntry."""
+        return f"port-{self.port}"
+
+
+@dataclass(frozen=True)
+class ExposedPort:
+    """One exposed UDP port.
+
+    Attributes:
+        gateway_port: the port that clients use, on the gateway's Service.
+        listener_port: the port that the gateway's Envoy binds; differs from gateway_port only for
+            ports that the gateway may not bind.
+        backends: the backends that share the clients; in an exposure of one Service exactly one.
+        dropped: the weight of the clients whose datagrams are dropped, relative to the backends'.
+    """
+
+    gateway_port: int
+    listener_port: int
+    backends: tuple[Backend, ...]
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject invalid ports, which an edited annotation may contain.
+
+        Raises:
+            ValueError: a number is missing or out of range, or two backends are the same.
+        """
+        numbers = [self.gateway_port, self.listener_port, *(b.port for b in self.backends)]
+        for number in numbers:
+            if not isinstance(number, int) or not 1 <= number <= 65535:
+                raise ValueError(f"{number!r} is not a port")
+        if len({backend.key for backend in self.backends}) < len(self.backends):
+            raise ValueError("two backends are the same")
+
+    @classmethod
+    def of(
+        cls,
+        gateway_port: int,
+        listener_port: int,
+        service_port: int,
+        service_port_name: str = "",
+        target_port: int | None = None,
+        eds_service: str | None = None,
+    ) -> ExposedPort:
+        """A port of an exposure of one Service; see Backend."""
+        backend = Backend(service_port, service_port_name, target_port, eds_service)
+        return cls(gateway_port, listener_port, (backend,))
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> ExposedPort:
+        """Read a port from a spec annotation of version 1 or 2.
+
+        Raises:
+            ValueError: a field is missing or invalid.
+        """
+        return cls.of(
             gateway_port=fields.take("gateway_port", port),
             listener_port=fields.take("listener_port", port),
             service_port=fields.take("service_port", port),
@@ -252,14 +322,51 @@ class ExposedPort:
             eds_service=fields.take("eds_service", optional(_eds_service), None),
         )
 
+    @classmethod
+    def from_routed_fields(cls, fields: Fields) -> ExposedPort:
+        """Read a port from a spec annotation of version 3.
+
+        Raises:
+            ValueError: a field is missing or invalid.
+        """
+        return cls(
+            gateway_port=fields.take("gateway_port", port),
+            listener_port=fields.take("listener_port", port),
+            backends=fields.take("backends", items(record(Backend.from_fields))),
+            dropped=fields.take("dropped", whole_number(0, MOST_WEIGHT)),
+        )
+
+    def to_data(self) -> dict[str, object]:
+        """The port in a spec annotation of version 2."""
+        backend = self.backends[0]
+        return {
+            "gateway_port": self.gateway_port,
+            "listener_port": self.listener_port,
+            "service_port": backend.port,
+            "service_port_name": backend.port_name,
+            "target_port": backend.target_port,
+            "eds_service": backend.eds_service,
+        }
+
     @property
-    def entry_port_name(self) -> str:
-        """The name of the port in the ServiceEntry."""
-        return f"port-{self.service_port}"
+    def service_port(self) -> int:
+        """The port number of its only backend; 0 if it has none or several."""
+        return self.backends[0].port if len(self.backends) == 1 else 0
+
+    @property
+    def service_port_name(self) -> str:
+        """The port name of its only backend; "" if it has none."""
+        return self.backends[0].port_name if len(self.backends) == 1 else ""
+
+    @property
+    def eds_service(self) -> str | None:
+        """The endpoint list of its only backend; see Backend."""
+        return self.backends[0].eds_service if len(self.backends) == 1 else None
 
     def __str__(self) -> str:
-        """The ports in kubectl's format: `5300:53/UDP`."""
-        return f"{self.gateway_port}:{self.service_port}/UDP"
+        """The ports in kubectl's format: `5300:53/UDP`, or `5300/UDP` without a single backend."""
+        target = f":{self.service_port}" if self.service_port else ""
+        return f"{self.gateway_port}{target}/UDP"
 
 
 def port_runs(ports: Sequence[ExposedPort]) -> list[list[ExposedPort]]:
@@ -274,18 +381,21 @@ def port_runs(ports: Sequence[ExposedPort]) -> list[list[ExposedPort]]:
 
 
 def _continues(run: Sequence[ExposedPort], port: ExposedPort) -> bool:
+    if not (port.service_port and run[-1].service_port):
+        return False
     step = port.service_port - run[-1].service_port
     steps = {run[1].service_port - run[0].service_port} if len(run) > 1 else {0, 1}
     return port.gateway_port == run[-1].gateway_port + 1 and step in steps
 
 
 def ports_text(ports: Sequence[ExposedPort]) -> list[str]:
-    """The ports for tables, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
-    return [
-        f"{number_ranges(port.gateway_port for port in run)}:"
-        f"{number_ranges(port.service_port for port in run)}/UDP"
-        for run in port_runs(ports)
-    ]
+    """The ports as tables show them, consecutive ones as a range: `20000-20031:20000-20031/UDP`."""
+    return [str(run[0]) if len(run) == 1 else _run_text(run) for run in port_runs(ports)]
+
+
+def _run_text(run: Sequence[ExposedPort]) -> str:
+    targets = number_ranges(port.service_port for port in run)
+    return f"{number_ranges(port.gateway_port for port in run)}:{targets}/UDP"
 
 
 def number_ranges(numbers: Iterable[int]) -> str:

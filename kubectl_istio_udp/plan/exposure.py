@@ -82,7 +82,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
         families=gateway.families,
         selector=service.selector,
         external_name=service.external_name,
-        endpoints=endpoints,
+        endpoints={(None, number): each for number, each in endpoints.items()},
         gateway_service=gateway.service,
     )
     return Plan(exposure, reason)
@@ -95,9 +95,10 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
     """
     service = snapshot.service
     found = exposed_endpoints(spec, service, snapshot.slices, snapshot.gateway.families)
-    endpoints = {number: snapshot.rules.permitted(each) for number, each in found.items()}
+    endpoints = {key: snapshot.rules.permitted(each) for key, each in found.items()}
+    by_number = {number: each for (_, number), each in endpoints.items()}
     return Exposure(
-        spec=replace(spec, entries=_entries(spec, snapshot, endpoints)),
+        spec=replace(spec, entries=_entries(spec, snapshot, by_number)),
         families=snapshot.gateway.families,
         selector=service.selector,
         endpoints=endpoints,
@@ -107,8 +108,8 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
 
 def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
     """The allowed endpoints of a port, ready or not."""
-    before = snapshot.before.ports if snapshot.before else ()
-    former = {p.service_port: p.service_port_name for p in before}
+    before = snapshot.before.backends if snapshot.before else ()
+    former = {backend.port: backend.port_name for backend in before}
     found = service_port_endpoints(
         snapshot.service,
         snapshot.slices,
@@ -126,7 +127,7 @@ def _entries(
     Entries with a selector are in the Service's namespace. Entries that list addresses are in the
     gateway's namespace, where tenants cannot write.
     """
-    numbers = tuple(dict.fromkeys(p.service_port for p in spec.ports if p.eds_service is None))
+    numbers = tuple(dict.fromkeys(b.port for b in spec.backends if b.eds_service is None))
     if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not numbers:
         return ()
     listed = spec.discovery is Discovery.ENDPOINTS
@@ -349,7 +350,7 @@ def _exposed(
         # the pods' sidecars; istiod already publishes the same endpoints for the TCP port.
         host = f"{service.name}.{service.namespace}.svc.{gateway.domain}"
         twin = f"outbound|{port.port}||{host}"
-    return ExposedPort(
+    return ExposedPort.of(
         gateway_port=number,
         listener_port=listener_port(number, gateway.first_bindable),
         service_port=port.port,

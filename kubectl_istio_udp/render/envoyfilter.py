@@ -17,10 +17,11 @@ from kubectl_istio_udp.model.exposure import (
     ExposureSpec,
     LoadBalancing,
 )
-from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.service import IPV4, IPV6
 from kubectl_istio_udp.render.metadata import metadata, revision
+from kubectl_istio_udp.render.shares import matcher
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _LB_POLICIES = {
@@ -53,7 +54,8 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
     spec = exposure.spec
     patches = []
     for port in spec.ports:
-        patches.append(_add("CLUSTER", _cluster(exposure, port)))
+        clusters = (_cluster(exposure, port, backend) for backend in port.backends)
+        patches += [_add("CLUSTER", cluster) for cluster in clusters]
         patches.append(_add("LISTENER", _listener(exposure, port)))
     # istiod makes a cluster of its own from our ServiceEntry, of which only the endpoint list is
     # needed; and each cluster costs memory for every UDP listener (model/memory.py).
@@ -62,7 +64,7 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
     }
     patches += [_remove_cluster(name) for name in sorted(needless)]
     about = metadata(spec, spec.gateway.namespace)
-    services = filter(None, map(spec.eds_service, spec.ports))
+    services = filter(None, map(spec.eds_service, spec.backends))
     if hosts := {service.split("|")[3] for service in services}:
         about["annotations"][_REFERENCED] = ",".join(sorted(hosts))
     return {
@@ -100,17 +102,7 @@ def _listener(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
         "stat_prefix": name,
         "idle_timeout": spec.options.idle_timeout.envoy(),
         "upstream_socket_config": {"max_rx_datagram_size": size},
-        "matcher": {
-            "on_no_match": {
-                "action": {
-                    "name": "route",
-                    "typed_config": {
-                        "@type": f"{_TYPES}.filters.udp.udp_proxy.v3.Route",
-                        "cluster": name,
-                    },
-                }
-            }
-        },
+        "matcher": matcher(spec, port),
     }
     if spec.options.affinity is Affinity.SOURCE_IP:
         proxy["hash_policies"] = [{"source_ip": True}]
@@ -211,9 +203,9 @@ def _session_log(name: str) -> dict[str, Any]:
     }
 
 
-def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
+def _cluster(exposure: Exposure, port: ExposedPort, backend: Backend) -> dict[str, Any]:
     spec = exposure.spec
-    name = spec.proxy_name(port)
+    name = spec.cluster_name(port, backend)
     cluster: dict[str, Any] = {
         "name": name,
         "lb_policy": _LB_POLICIES[spec.options.load_balancing],
@@ -221,11 +213,11 @@ def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
         "circuit_breakers": {"thresholds": [{"max_connections": spec.options.max_sessions}]},
     }
     if spec.discovery is Discovery.STATIC:
-        addresses = [(e.address, e.port) for e in exposure.ready_endpoints(port)]
+        addresses = [(e.address, e.port) for e in exposure.ready_endpoints(backend)]
         hashed = spec.options.affinity is Affinity.SOURCE_IP
         cluster |= {"type": "STATIC", "load_assignment": _assignment(name, addresses, hashed)}
     elif spec.discovery is Discovery.DNS:
-        target = [(exposure.external_name or "", port.service_port)]
+        target = [(exposure.external_name or "", backend.port)]
         cluster |= {"type": "STRICT_DNS", "load_assignment": _assignment(name, target)}
         # Envoy's own choice prefers IPv6 addresses, which not every gateway can reach.
         if len(exposure.families) == 1:
@@ -235,7 +227,7 @@ def _cluster(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
             "type": "EDS",
             "eds_cluster_config": {
                 "eds_config": {"ads": {}, "resource_api_version": "V3"},
-                "service_name": spec.eds_service(port),
+                "service_name": spec.eds_service(backend),
             },
         }
     return _marked(spec, cluster)

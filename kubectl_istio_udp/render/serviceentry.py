@@ -11,7 +11,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.entries import Entry
 from kubectl_istio_udp.model.exposure import Discovery, Exposure
-from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.ports import Backend
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.render.metadata import metadata
 
@@ -22,21 +22,21 @@ def service_entries(exposure: Exposure) -> tuple[dict[str, Any], ...]:
 
 
 def _service_entry(exposure: Exposure, entry: Entry) -> dict[str, Any]:
-    spec, ports = exposure.spec, exposure.spec.entry_ports(entry)
+    spec, backends = exposure.spec, exposure.spec.entry_backends(entry)
     same_namespace = entry.namespace == spec.gateway.namespace
     body: dict[str, Any] = {
         "hosts": [entry.host],
         "exportTo": ["." if same_namespace else spec.gateway.namespace],
         "location": "MESH_INTERNAL",
         "resolution": "STATIC",
-        "ports": [_port(port) for port in ports],
+        "ports": [_port(backend) for backend in backends],
     }
     if entry.addresses:
         body["addresses"] = list(entry.addresses)
     if spec.discovery is Discovery.SELECTOR:
         body["workloadSelector"] = {"labels": dict(exposure.selector)}
     else:
-        body["endpoints"] = _endpoints(exposure, ports)
+        body["endpoints"] = _endpoints(exposure, backends)
     return {
         **RESOURCES["ServiceEntry"].type_meta,
         "metadata": {**metadata(spec, entry.namespace), "name": entry.name},
@@ -44,29 +44,29 @@ def _service_entry(exposure: Exposure, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _port(port: ExposedPort) -> dict[str, Any]:
+def _port(backend: Backend) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "name": port.entry_port_name,
-        "number": port.service_port,
+        "name": backend.entry_port_name,
+        "number": backend.port,
         "protocol": "TCP",
     }
-    if port.target_port is not None:
-        entry["targetPort"] = port.target_port
+    if backend.target_port is not None:
+        entry["targetPort"] = backend.target_port
     return entry
 
 
-def _endpoints(exposure: Exposure, ports: tuple[ExposedPort, ...]) -> list[dict[str, Any]]:
+def _endpoints(exposure: Exposure, backends: tuple[Backend, ...]) -> list[dict[str, Any]]:
     """One entry an address; one more for each further number that a port has there.
 
     A number is said where it is not the one that the entry gives the port anyway: a list of ten
     addresses alone costs the API server a fifth less to take (docs/measurements.md).
     """
-    usual = {port.entry_port_name: port.target_port or port.service_port for port in ports}
+    usual = {backend.entry_port_name: backend.target_port or backend.port for backend in backends}
     by_address: dict[str, dict[str, list[int]]] = {}
-    for port in ports:
-        for endpoint in exposure.ready_endpoints(port):
+    for backend in backends:
+        for endpoint in exposure.ready_endpoints(backend):
             numbers = by_address.setdefault(endpoint.address, {})
-            numbers.setdefault(port.entry_port_name, []).append(endpoint.port)
+            numbers.setdefault(backend.entry_port_name, []).append(endpoint.port)
     found = []
     for address, numbers in sorted(by_address.items()):
         for row in range(max(map(len, numbers.values()))):

@@ -47,10 +47,10 @@ class GatewayFilter:
     def concerns(self, spec: ExposureSpec) -> bool:
         """Whether it has a port or a name that an exposure would have, at whatever gateway."""
         claims = self.claims
-        return any(
-            port.listener_port in claims.udp_ports
-            or spec.proxy_name(port) in claims.listeners | claims.clusters
-            for port in spec.ports
+        return (
+            not spec.listener_names.isdisjoint(claims.listeners)
+            or not spec.cluster_names.isdisjoint(claims.clusters)
+            or any(port.listener_port in claims.udp_ports for port in spec.ports)
         )
 
     def claims_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:

@@ -62,11 +62,10 @@ class Reservation:
     @property
     def claims(self) -> Claims:
         """What the exposure's EnvoyFilter will add to the gateway."""
-        added = frozenset(self.spec.proxy_name(port) for port in self.spec.ports)
         return Claims(
             owner=f"{self.namespace}/{self.name}",
-            listeners=added,
-            clusters=added,
+            listeners=self.spec.listener_names,
+            clusters=self.spec.cluster_names,
             udp_ports=frozenset(port.listener_port for port in self.spec.ports),
             exposure=self.spec.key,
         )

@@ -222,10 +222,11 @@ def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
         endpoints = exposed_endpoints(spec, service, slices, exposure.families)
         exposure = replace(exposure, endpoints=endpoints)
     return {
-        spec.proxy_name(port): frozenset(
-            f"{endpoint.address}:{endpoint.port}" for endpoint in exposure.ready_endpoints(port)
+        spec.cluster_name(port, backend): frozenset(
+            f"{endpoint.address}:{endpoint.port}" for endpoint in exposure.ready_endpoints(backend)
         )
         for port in spec.ports
+        for backend in port.backends
     }
 
 

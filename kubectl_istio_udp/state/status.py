@@ -275,7 +275,7 @@ def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | N
     if ref is None or gateway is None:
         return None
     spec, envoy_filter = existing.exposure, existing.object("EnvoyFilter")
-    wanted: set[str] = {spec.proxy_name(port) for port in spec.ports} if spec else set()
+    wanted = spec.listener_names if spec else frozenset()
     written = Claims.from_object(envoy_filter).listeners if envoy_filter else frozenset()
     if envoy_filter and wanted - written:
         return Condition.fails(

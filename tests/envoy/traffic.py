@@ -108,7 +108,7 @@ def exposed_twice(envoy, servers, **options):
         )
         # Loopback is no place for endpoints that `expose` would take.
         hosts = {
-            number: tuple(Endpoint(echo.address, echo.port, ready=True) for echo in mine)
+            (None, number): tuple(Endpoint(echo.address, echo.port, ready=True) for echo in mine)
             for number, mine in zip((53, 54), echoes, strict=True)
         }
         exposure = replace(planned.exposure, endpoints=hosts)

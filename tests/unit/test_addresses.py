@@ -16,7 +16,7 @@ from kubectl_istio_udp.state.addresses import (
 )
 from tests.unit.builders import gateway_pod, plan_of
 
-PORT = ExposedPort(53, 10053, 53)
+PORT = ExposedPort.of(53, 10053, 53)
 
 
 def exposed(server, api, mode=GatewayServiceMode.COMPANION):
@@ -92,7 +92,7 @@ def test_pods_are_reached_at_the_port_they_bind():
 
 def test_a_range_of_ports_is_one_way():
     """A thousand lines of addresses tell nobody anything."""
-    ports = [ExposedPort(number, number + 10_000, number) for number in range(50, 55)]
+    ports = [ExposedPort.of(number, number + 10_000, number) for number in range(50, 55)]
     node_ports = [
         {"port": p.gateway_port, "protocol": "UDP", "nodePort": p.gateway_port * 600} for p in ports
     ]

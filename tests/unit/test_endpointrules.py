@@ -102,7 +102,7 @@ def test_the_api_server_has_several_addresses() -> None:
 def test_a_plan_leaves_out_what_may_not_be(discovery: Discovery) -> None:
     slices = [endpoint_slice(endpoint("10.0.0.1"), endpoint("169.254.169.254"))]
     exposure = plan_of(cluster(slices=slices), discovery=discovery).exposure
-    assert [e.address for e in exposure.endpoints[53]] == ["10.0.0.1"]
+    assert [e.address for e in exposure.endpoints[None, 53]] == ["10.0.0.1"]
 
 
 def test_a_workload_entry_and_an_undeclared_port_are_obstacles_for_selector() -> None:

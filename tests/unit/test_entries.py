@@ -202,7 +202,9 @@ def test_two_gateway_ports_for_one_service_port_share_its_entry() -> None:
     spec = plan_of(ports=[PortRequest(5300, 53), PortRequest(5301, 53)]).exposure.spec
     (entry,) = spec.entries
     assert entry.ports == (53,)
-    assert {spec.eds_service(port) for port in spec.ports} == {f"outbound|53||{entry.host}"}
+    assert {spec.eds_service(backend) for backend in spec.backends} == {
+        f"outbound|53||{entry.host}"
+    }
 
 
 def test_of_an_entry_with_thousands_of_hosts_little_is_kept() -> None:

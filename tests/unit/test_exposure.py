@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.entries import Entry
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.exposure import (
     Affinity,
@@ -18,11 +19,13 @@ from kubectl_istio_udp.model.exposure import (
     Options,
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
-from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.names import HOST_SUFFIX
+from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of
 
 PORT = st.integers(1, 65535)
 LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?", fullmatch=True)
+HOST = f"x.a.b{HOST_SUFFIX}"
 KEY = st.from_regex(
     r"([a-z0-9]{1,9}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,9}[A-Za-z0-9])?", fullmatch=True
 )
@@ -47,7 +50,7 @@ SPECS = st.builds(
     service=LABEL,
     ports=st.lists(
         st.builds(
-            ExposedPort,
+            ExposedPort.of,
             PORT,
             PORT,
             PORT,
@@ -65,9 +68,32 @@ SPECS = st.builds(
     options=OPTIONS,
 )
 SPEC = plan_of().exposure.spec
+SERVICES = st.tuples(LABEL, LABEL)
+BACKENDS = st.lists(
+    st.builds(
+        Backend, PORT, st.just("") | LABEL, st.none() | PORT, st.none(), PORT, service=SERVICES
+    ),
+    max_size=3,
+    unique_by=lambda backend: backend.key,
+).map(tuple)
+ROUTED = st.builds(
+    lambda spec, backends, dropped, number: dataclasses.replace(
+        spec,
+        service="",
+        ports=(ExposedPort(number, number, backends, dropped),),
+        entries=tuple(
+            Entry(spec.namespace, f"{spec.object_name}.{n}", HOST, (), (each.port,), each.service)
+            for n, each in enumerate(backends)
+        ),
+    ),
+    SPECS,
+    BACKENDS,
+    st.integers(0, 1000),
+    PORT,
+)
 
 
-@given(SPECS)
+@given(SPECS | ROUTED)
 def test_a_spec_survives_its_annotation(spec):
     read = ExposureSpec.from_json(spec.to_json())
     assert read == dataclasses.replace(
@@ -76,9 +102,76 @@ def test_a_spec_survives_its_annotation(spec):
     assert read.options.idle_timeout.envoy() == spec.options.idle_timeout.envoy()
 
 
-@given(SPECS)
+@given(SPECS | ROUTED)
 def test_the_same_spec_is_the_same_text(spec):
     assert ExposureSpec.from_json(spec.to_json()).to_json() == spec.to_json()
+
+
+def test_an_exposure_of_one_service_is_written_as_before():
+    """Older controllers and commands read it."""
+    data = json.loads(SPEC.to_json())
+    assert data["version"] == 2 and data["service"] == "coredns"
+    assert "service" not in data["entries"][0]
+    assert "backends" not in data["ports"][0]
+
+
+TWO = (
+    Backend(53, weight=7, service=("team", "a")),
+    Backend(53, weight=3, service=("apps", "b")),
+)
+SPLIT = dataclasses.replace(SPEC, service="", ports=(ExposedPort(5300, 5300, TWO, 5),), entries=())
+
+
+def test_a_cluster_has_its_name_whatever_its_weight_and_its_neighbours():
+    (port,) = SPLIT.ports
+    names = [SPLIT.cluster_name(port, backend) for backend in TWO]
+    assert len(set(names)) == 2 and SPLIT.cluster_names == set(names)
+    assert all(name.startswith("udp-default-coredns-5300.") for name in names)
+    alone = dataclasses.replace(TWO[1], weight=9)
+    assert SPLIT.cluster_name(dataclasses.replace(port, backends=(alone,)), alone) == names[1]
+
+
+def test_sessions_are_counted_for_each_cluster():
+    assert SPLIT.sessions == 2 * SPLIT.options.max_sessions
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"service": "coredns"},
+        {"ports": (ExposedPort(1, 1, (Backend(53),)),)},
+        {"service": "coredns", "ports": (ExposedPort(1, 1, ()),)},
+        {"service": "coredns", "ports": (ExposedPort(1, 1, (Backend(53), Backend(54))),)},
+    ],
+)
+def test_backends_are_of_one_service_or_name_theirs(changes):
+    with pytest.raises(ValueError, match="backend"):
+        dataclasses.replace(SPLIT, **changes)
+
+
+def test_a_backend_is_there_once():
+    with pytest.raises(ValueError, match="the same"):
+        ExposedPort(1, 1, (TWO[0], dataclasses.replace(TWO[0], weight=1)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda port: port.pop("dropped"),
+        lambda port: port.update(dropped=-1),
+        lambda port: port["backends"][0].update(weight=0),
+        lambda port: port["backends"][0].update(weight=16_000_001),
+        lambda port: port["backends"][0].update(service=None),
+        lambda port: port["backends"][0].update(service=["a"]),
+        lambda port: port["backends"][0].update(service=["a", "b/c"]),
+        lambda port: port["backends"][0].update(more=1),
+    ],
+)
+def test_a_bad_annotation_with_backends_is_told(change):
+    data = json.loads(SPLIT.to_json())
+    change(data["ports"][0])
+    with pytest.raises(ClusterError, match="cannot be read: ports:"):
+        ExposureSpec.from_json(json.dumps(data))
 
 
 def changed(path, value):
@@ -138,10 +231,10 @@ def test_a_bad_annotation_is_told(text):
         ExposureSpec.from_json(text)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", None, True])
+@pytest.mark.parametrize("version", [0, 4, "1", None, True])
 def test_another_version_is_told(version):
     with pytest.raises(
-        ClusterError, match=f"in format {version!r}; this version reads format 1, 2"
+        ClusterError, match=f"in format {version!r}; this version reads format 1, 2, 3"
     ) as e:
         ExposureSpec.from_json(changed(["version"], version))
     assert "a newer one" in e.value.hints[0]
@@ -175,15 +268,15 @@ def test_names_in_envoy():
     assert SPEC.object_name == "udp-default-coredns"
     assert SPEC.proxy_name(port) == "udp-default-coredns-53"
     assert SPEC.key == ("default", "coredns")
-    assert SPEC.eds_service(port) == f"outbound|53||{SPEC.entries[0].host}"
+    assert SPEC.eds_service(port.backends[0]) == f"outbound|53||{SPEC.entries[0].host}"
     assert SPEC.entries[0].host.endswith(".coredns.default.kubectl-istio-udp.internal")
 
 
 def test_only_ready_endpoints_count():
     slices = [endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False))]
     exposure = plan_of(cluster(slices=slices)).exposure
-    port = exposure.spec.ports[0]
-    assert len(exposure.endpoints[53]) == 2
-    assert [e.address for e in exposure.ready_endpoints(port)] == ["10.0.0.1"]
-    nowhere = dataclasses.replace(port, service_port=99)
+    (backend,) = exposure.spec.backends
+    assert len(exposure.endpoints[None, 53]) == 2
+    assert [e.address for e in exposure.ready_endpoints(backend)] == ["10.0.0.1"]
+    nowhere = dataclasses.replace(backend, port=99)
     assert exposure.ready_endpoints(nowhere) == ()

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH
+from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy, Pending
 from kubectl_istio_udp.state.reservations import read_reservation, reservation
@@ -57,9 +58,7 @@ def test_the_exposure_that_is_asked_for_does_not_count():
 def test_what_concerns_another_exposure_is_omitted():
     (port,) = SPEC.ports
     same_port = plan_of(name="other").exposure.spec
-    elsewhere = dataclasses.replace(
-        same_port, ports=(dataclasses.replace(port, listener_port=1, service_port=1),)
-    )
+    elsewhere = dataclasses.replace(same_port, ports=(ExposedPort.of(port.gateway_port, 1, 1),))
     occupancy = Occupancy([written()])
     assert len(occupancy.claims_at(GATEWAY, DEFAULT_MESH, same_port)) == 1
     assert not occupancy.claims_at(GATEWAY, DEFAULT_MESH, elsewhere)

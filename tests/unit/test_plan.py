@@ -40,10 +40,10 @@ def test_the_usual_case_follows_the_selector():
     spec = plan.exposure.spec
     assert plan.reason is None
     assert spec.discovery is Discovery.SELECTOR
-    assert spec.ports == (ExposedPort(5300, 5300, 53, "udp-dns", 53),)
+    assert spec.ports == (ExposedPort.of(5300, 5300, 53, "udp-dns", 53),)
     assert str(spec.gateway) == "istio-system/istio-ingressgateway"
     assert plan.exposure.selector == {"app": "coredns"}
-    assert [e.address for e in plan.exposure.endpoints[53]] == ["10.244.0.20", "10.244.0.21"]
+    assert [e.address for e in plan.exposure.endpoints[None, 53]] == ["10.244.0.20", "10.244.0.21"]
 
 
 def test_an_exposure_is_called_as_its_service_or_as_told():
@@ -191,7 +191,7 @@ def test_an_external_name_is_nothing_else(asked):
 )
 def test_a_named_target_port_is_looked_up_at_the_pods(parts, expected):
     plan = plan_of(cluster(**{**parts, "service": NAMED}))
-    assert ports_of(plan)[0].target_port == expected
+    assert ports_of(plan)[0].backends[0].target_port == expected
 
 
 def test_a_named_target_port_that_no_pod_declares_is_refused():
@@ -203,7 +203,7 @@ def test_a_named_target_port_that_no_pod_declares_is_refused():
 
 def test_listed_endpoints_need_no_declared_port():
     plan = plan_of(cluster(service=NAMED, slices=[], pods=[]), discovery=Discovery.ENDPOINTS)
-    assert ports_of(plan)[0].target_port is None
+    assert ports_of(plan)[0].backends[0].target_port is None
 
 
 TWIN = service(ports=[udp(53), tcp(53)])
@@ -214,14 +214,17 @@ def test_a_tcp_twin_lends_its_endpoints():
     plan = plan_of(cluster(service=TWIN, gateways=[gateway_pod(args=args)]))
     port = ports_of(plan)[0]
     assert port.eds_service == "outbound|53||coredns.default.svc.corp.example"
-    assert plan.exposure.spec.eds_service(port) == port.eds_service
+    assert plan.exposure.spec.eds_service(port.backends[0]) == port.eds_service
 
 
 def test_a_twin_is_not_used_where_endpoints_are_listed():
     plan = plan_of(cluster(service=TWIN), discovery=Discovery.ENDPOINTS)
     assert ports_of(plan)[0].eds_service is None
     (entry,) = plan.exposure.spec.entries
-    assert plan.exposure.spec.eds_service(ports_of(plan)[0]) == f"outbound|53||{entry.host}"
+    assert (
+        plan.exposure.spec.eds_service(ports_of(plan)[0].backends[0])
+        == f"outbound|53||{entry.host}"
+    )
 
 
 def test_privileged_ports_are_translated():
@@ -251,7 +254,7 @@ def test_an_ipv6_gateway_takes_the_ipv6_endpoints():
     ]
     plan = plan_of(cluster(slices=slices, gateways=[gateway_pod(ips=("fd00::7",))]))
     assert plan.exposure.families == ("IPv6",)
-    assert [e.address for e in plan.exposure.endpoints[53]] == ["fd00::20"]
+    assert [e.address for e in plan.exposure.endpoints[None, 53]] == ["fd00::20"]
 
 
 def test_pods_that_declare_a_port_differently_are_an_obstacle():
@@ -280,7 +283,7 @@ def test_a_service_of_another_family_than_its_pods_primary_one_is_listed():
     plan = plan_of(cluster(slices=IPV6_ONLY, gateways=[gateway]))
     assert plan.exposure.spec.discovery is Discovery.ENDPOINTS
     assert "that is not its primary one" in plan.reason
-    assert [e.address for e in plan.exposure.endpoints[53]] == ["fd00::20"]
+    assert [e.address for e in plan.exposure.endpoints[None, 53]] == ["fd00::20"]
 
 
 def test_an_ipv4_gateway_says_why_an_ipv6_service_cannot_be_exposed():

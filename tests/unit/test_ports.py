@@ -106,9 +106,9 @@ def test_translates_only_ports_that_the_gateway_may_not_bind(gateway_port, first
 
 
 def test_an_exposed_port_prints_as_kubectl_does():
-    port = ExposedPort(5300, 5300, 53, "dns", 53)
+    port = ExposedPort.of(5300, 5300, 53, "dns", 53)
     assert str(port) == "5300:53/UDP"
-    assert port.entry_port_name == "port-53"
+    assert port.backends[0].entry_port_name == "port-53"
 
 
 @pytest.mark.parametrize(("first_bindable", "port"), [(20_000, 53), (60_000, 59_000)])
@@ -175,7 +175,7 @@ def test_refuses_what_is_no_range(texts, message):
     ],
 )
 def test_consecutive_ports_are_shown_as_a_range(pairs, text):
-    ports = [ExposedPort(gateway, gateway, service) for gateway, service in pairs]
+    ports = [ExposedPort.of(gateway, gateway, service) for gateway, service in pairs]
     assert ports_text(ports) == text
 
 

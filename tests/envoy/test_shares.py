@@ -1,0 +1,139 @@
+"""Ports with several backends: each client's share of the real Envoy's clusters."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pytest
+
+from kubectl_istio_udp.envoy.gateway import Gateway
+from kubectl_istio_udp.model.exposure import Affinity, Discovery, LoadBalancing
+from kubectl_istio_udp.model.ports import Backend, ExposedPort
+from kubectl_istio_udp.model.service import Endpoint
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
+from tests.envoy.traffic import Echo, ask, free_port
+from tests.unit.builders import plan_of
+
+CLIENT = "127.0.0.98"
+PORTS = range(12_001, 13_001)
+STICKY = {"affinity": Affinity.SOURCE_IP, "load_balancing": LoadBalancing.MAGLEV}
+
+
+@contextmanager
+def servers(count):
+    with ExitStack() as stack:
+        found = [Echo(f"127.0.0.{11 + number}") for number in range(count)]
+        for echo in found:
+            stack.callback(echo.close)
+        yield found
+
+
+def routed(port, weights, dropped, echoes, **options):
+    """An EnvoyFilter with a port that leads to one Service for each weight; 0 leaves it out."""
+    exposure = plan_of(discovery=Discovery.STATIC, **options).exposure
+    backends = {
+        Backend(53, weight=weight, service=("apps", f"server-{number}")): echo
+        for number, (weight, echo) in enumerate(zip(weights, echoes, strict=True))
+        if weight
+    }
+    spec = replace(
+        exposure.spec, service="", ports=(ExposedPort(port, port, tuple(backends), dropped),)
+    )
+    hosts = {b.key: (Endpoint(echo.address, echo.port),) for b, echo in backends.items()}
+    return envoy_filter(replace(exposure, spec=spec, endpoints=hosts))
+
+
+def spread(envoy, weights, dropped, echoes):
+    """The client ports that each server hears from, after one datagram from each of PORTS."""
+    for echo in echoes:
+        echo.clients.clear()
+    port = free_port()
+    with Gateway(envoy, [routed(port, weights, dropped, echoes, max_sessions=2000)], {}) as gateway:
+        for number in PORTS:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.bind((CLIENT, number))
+                client.sendto(b"x", ("127.0.0.1", port))
+        deadline = time.monotonic() + 20
+        while True:
+            lost = sum(gateway.statistics("downstream_sess_no_route").values())
+            if lost + sum(len(echo.clients) for echo in echoes) >= len(PORTS):
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        sessions = sum(gateway.statistics("udp.*downstream_sess_total").values())
+    assert sessions + lost == len(PORTS)
+    assert lost == pytest.approx(len(PORTS) * dropped / (sum(weights) + dropped), abs=50)
+    return [len(echo.clients) for echo in echoes]
+
+
+@pytest.mark.parametrize(
+    ("weights", "dropped"),
+    [
+        ((70, 30, 0), 0),
+        ((1, 1, 1), 1),
+        ((50, 20, 0), 30),
+        ((1_000_000, 1, 0), 0),
+        ((0, 0, 0), 5),
+        ((1, 0, 0), 999_999),
+    ],
+)
+def test_clients_are_spread_by_weight_and_the_rest_is_dropped(envoy, weights, dropped):
+    with servers(3) as echoes:
+        found = spread(envoy, weights, dropped, echoes)
+    for weight, count in zip(weights, found, strict=True):
+        expected = len(PORTS) * weight / (sum(weights) + dropped)
+        assert count == pytest.approx(expected, abs=50) and (weight or not count)
+
+
+def test_a_port_without_backends_drops_everything(envoy):
+    port = free_port()
+    with Gateway(envoy, [routed(port, (), 0, ())], {}) as gateway:
+        with pytest.raises(TimeoutError):
+            ask(("127.0.0.1", port), timeout=0.5)
+        assert sum(gateway.statistics("downstream_sess_no_route").values()) == 1
+        assert sum(gateway.statistics("downstream_sess_total").values()) == 0
+
+
+def test_with_affinity_a_client_s_address_decides(envoy):
+    with servers(2) as echoes:
+        port = free_port()
+        envoy_filters = [routed(port, (50, 50), 0, echoes, **STICKY)]
+        with Gateway(envoy, envoy_filters, {}):
+            used = set()
+            for number in range(1, 31):
+                for echo in echoes:
+                    echo.clients.clear()
+                for _ in range(10):
+                    ask(("127.0.0.1", port), source=f"127.0.1.{number}")
+                mine = [echo.address for echo in echoes if echo.clients]
+                assert len(mine) == 1
+                used.update(mine)
+        assert len(used) == 2
+
+
+def test_a_change_of_weights_moves_only_the_share_that_moves(envoy):
+    """From 50:50 to 70:50 the first gets 8% more of the clients, and keeps those it has."""
+
+    def heard(weights):
+        found = []
+        with servers(2) as echoes:
+            port = free_port()
+            with Gateway(envoy, [routed(port, weights, 0, echoes, max_sessions=2000)], {}):
+                for number in PORTS:
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                        client.bind((CLIENT, number))
+                        client.settimeout(5)
+                        client.connect(("127.0.0.1", port))
+                        before = len(echoes[0].clients)
+                        client.send(b"x")
+                        client.recv(10)
+                        found.append(len(echoes[0].clients) > before)
+        return found
+
+    before, after = heard((50, 50)), heard((70, 50))
+    pairs = list(zip(before, after, strict=True))
+    assert pairs.count((True, False)) == 0
+    assert pairs.count((False, True)) == pytest.approx(len(PORTS) / 12, abs=30)
