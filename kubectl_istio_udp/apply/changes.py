@@ -1,8 +1,8 @@
-"""What one run changes, computed before it writes anything.
+"""ChangeSet: all changes of a run, computed before anything is written.
 
-`expose`, `direct response`, `access-log`, `delete` and the controller all compare what exists with
-what is rendered, and get a ChangeSet. Deleting is the same with nothing rendered. So whatever an
-earlier run left behind, wherever it stopped, is in the next run's ChangeSet.
+`expose`, `direct response`, `access-log`, `delete` and the controller compare the existing objects
+with the rendered ones to get a ChangeSet. A deletion renders nothing. So leftovers of an earlier
+run, wherever it stopped, are in the next run's ChangeSet.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Release:
-    """The ports that an exposure has on a Service which others keep (`--gateway-service patch`).
+    """The ports of an exposure on the gateway's own Service (`--gateway-service patch`).
 
     Attributes:
-        service: the Service's manifest, as it was read.
-        manager: the field manager of the exposure's ports; who applies nothing under this name
-            takes exactly those ports off.
+        service: the Service's manifest, as read.
+        manager: the field manager of the exposure's ports; an apply by it without ports removes
+            exactly these.
     """
 
     service: Manifest
@@ -46,7 +46,7 @@ class Release:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The apply configuration that names no port."""
+        """The apply configuration without ports."""
         return {
             "apiVersion": "v1",
             "kind": "Service",
@@ -56,15 +56,15 @@ class Release:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """Everything that one run changes for one exposure, response or access log.
+    """All changes of a run for one exposure, response or access log.
 
     Attributes:
-        create: objects that do not exist yet, in the order of writing.
-        change: objects that exist and are applied again; the API server says which of them
-            really differ.
-        delete: objects that exist and are not wanted, in the order of deletion.
-        release: Services of others on which ports are no longer wanted.
-        writes: `create` and `change` together, in the order of writing.
+        create: objects that do not exist yet, in writing order.
+        change: existing objects that are applied again; the API server reports which of them
+            change.
+        delete: existing objects that are no longer wanted, in deletion order.
+        release: Services on which ports are no longer wanted.
+        writes: `create` and `change` together, in writing order.
     """
 
     create: tuple[Write, ...] = ()
@@ -81,22 +81,22 @@ def change_set(
     services: Sequence[Manifest] = (),
     writes: Sequence[Write] = (),
 ) -> ChangeSet:
-    """Compare what exists with what is wanted.
+    """Compare the existing objects with the wanted ones.
 
     Args:
-        kind: of what.
+        kind: the kind.
         key: its (namespace, name).
-        objects: its objects, as they exist; one may come twice.
-        services: Services of others, among which those are found that have its ports. Their
-            managedFields tell, not what an earlier spec said.
-        writes: what is wanted, in the order of writing; nothing deletes it.
+        objects: its existing objects; duplicates are allowed.
+        services: Services that may have its ports. Their managedFields decide, not an earlier
+            spec.
+        writes: the wanted objects, in writing order; empty for a deletion.
     """
     wanted = {write.key for write in writes}
     mine = {key_of(manifest): manifest for manifest in objects}
     exists = {*mine, *map(key_of, services)}
     order = OBJECT_KINDS[kind]
     unwanted = [manifest for place, manifest in mine.items() if place not in wanted]
-    # Written last is deleted first: the way for clients, then what Envoy has, then the endpoints.
+    # In reverse writing order: the Service for clients, Envoy's configuration, the endpoints.
     unwanted.sort(key=lambda manifest: order.index(manifest["kind"]), reverse=True)
     return ChangeSet(
         create=tuple(write for write in writes if write.key not in exists),

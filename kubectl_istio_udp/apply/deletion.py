@@ -1,10 +1,10 @@
 """Carry out the deletions of a ChangeSet, in the one order that is safe for clients.
 
-First the way for clients goes (the Services), then the listeners, and only when no gateway pod
-listens any more the clusters and the endpoints behind them. A run that is interrupted can be
-repeated: what is left is in the next run's ChangeSet.
+First the Services for clients, then the listeners, and when no gateway pod has the listeners any
+more, the clusters and endpoints. An interrupted run can be repeated: the rest is in the next run's
+ChangeSet.
 
-`carry_out` has the order; the command line and the controller hand in how each step is done.
+`carry_out` has the order; the command line and the controller supply each step.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from kubectl_istio_udp.state.leftovers import Leftovers
 from kubectl_istio_udp.state.ownership import Existing
 
 Manifest = Mapping[str, Any]
-# Called with the kind, namespace and name of each object that went.
+# Called with the kind, namespace and name of each deleted object.
 OnRemoved = Callable[[str, str, str], None]
 
 
-# A listener whose filters change is drained (measured: 47 s until an open connection was closed).
+# A listener with changed filters is drained (measured: an open connection was closed after 47 s).
 _RECONNECTS = (
     "the TCP connections that the proxies in reach have open now are closed within 45s: Envoy "
     "drains a listener whose filters change"
@@ -44,19 +44,19 @@ def delete_existing(
     dry_run: str,
     report: OnRemoved,
 ) -> tuple[str, ...]:
-    """Delete one exposure, response or access log, with everything that was left of it.
+    """Delete one exposure, response or access log, with all its leftovers.
 
     Args:
         api: the cluster.
-        existing: what to delete, as found.
-        leftovers: where to look for what runs that stopped half-way left of it.
+        existing: what to delete.
+        leftovers: finds what interrupted runs left behind.
         timeout, dry_run, report: as for `remove`.
 
     Returns:
-        What is worth a warning, one text each.
+        A text for each warning.
 
     Raises:
-        Forbidden, Unreachable, ClusterError: the same command deletes what is left.
+        Forbidden, Unreachable, ClusterError: run the command again to delete the rest.
     """
     changes = _deletion_of(existing, leftovers)
     warnings = [_RECONNECTS] if existing.kind is Kind.ACCESS_LOG else []
@@ -73,31 +73,31 @@ def _deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
 
 
 class Remover(Protocol):
-    """How a loop carries out the steps of a removal: with requests, or fenced, or only told."""
+    """The steps of a removal: by requests, with fencing, or only reported."""
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object."""
 
     def release(self, release: Release) -> None:
-        """Take the exposure's ports off a Service that others keep."""
+        """Remove the exposure's ports from the gateway's own Service."""
 
     def drain(self, envoy_filter: Manifest) -> float:
-        """End the listeners of an EnvoyFilter.
+        """Remove the listeners of an EnvoyFilter.
 
         Returns:
-            The seconds until the gateways must have done so; 0 if they have.
+            The seconds until the gateways have drained them; 0 if they have.
         """
 
 
 def carry_out(changes: ChangeSet, remover: Remover) -> float:
-    """Delete and release what a ChangeSet says, in the one order that is safe.
+    """Delete and release everything in a ChangeSet, in the one order that is safe.
 
     Args:
-        changes: what to remove; its writes are not looked at.
+        changes: what to remove; its writes are ignored.
         remover: carries out each step.
 
     Returns:
-        The seconds after which to call it again with what is left then; 0 when all is removed.
+        The seconds after which to call it again for the rest; 0 if everything is removed.
     """
     services = [manifest for manifest in changes.delete if manifest["kind"] == "Service"]
     others = [manifest for manifest in changes.delete if manifest["kind"] != "Service"]
@@ -116,20 +116,20 @@ def carry_out(changes: ChangeSet, remover: Remover) -> float:
 def remove(
     api: Api, changes: ChangeSet, *, timeout: float, dry_run: str, report: OnRemoved
 ) -> tuple[str, ...]:
-    """Delete and release what a ChangeSet says, and wait for the gateways in between.
+    """Delete and release everything in a ChangeSet, waiting for the gateways in between.
 
     Args:
         api: the cluster.
-        changes: what to remove; its writes are not looked at.
-        timeout: seconds to wait for the gateways to drop the listeners; 0 does not wait.
-        dry_run: none; client to report only; server to ask the server and change nothing.
-        report: called with kind, namespace and name of each object that went.
+        changes: what to remove; its writes are ignored.
+        timeout: seconds to wait for the gateways to drop the listeners; 0 to not wait.
+        dry_run: none; client to only report; server to send requests as a server-side dry run.
+        report: called with the kind, namespace and name of each deleted object.
 
     Returns:
-        What is worth a warning, one text each.
+        A text for each warning.
 
     Raises:
-        Forbidden, Unreachable, ClusterError: the same command removes what is left.
+        Forbidden, Unreachable, ClusterError: run the command again to remove the rest.
     """
     remover = _AtOnce(api, timeout, dry_run, report)
     carry_out(changes, remover)
@@ -137,7 +137,7 @@ def remove(
 
 
 class _AtOnce:
-    """Deletes by one request after the other, and waits for the gateways where it must."""
+    """Removes by one request after the other, and waits for the gateways where necessary."""
 
     def __init__(self, api: Api, timeout: float, dry_run: str, report: OnRemoved) -> None:
         self._api, self._timeout, self._dry_run, self._report = api, timeout, dry_run, report
@@ -166,15 +166,15 @@ class _AtOnce:
 
 
 def silenced(manifest: Manifest, manager: str) -> Write | None:
-    """The write that takes the listeners out of an EnvoyFilter; None where it has none.
+    """The write that removes the listeners of an EnvoyFilter; None if it has none.
 
     Args:
-        manifest: the object as it is; of another kind it has no listeners.
-        manager: the field manager that wrote it. Under another one, whoever writes the EnvoyFilter
-            again would meet a conflict.
+        manifest: the object; only EnvoyFilters have listeners.
+        manager: the field manager that wrote it; another one would conflict with the next write
+            of the EnvoyFilter.
 
     The clusters stay until no gateway has the listeners any more: a listener without its cluster
-    would drop what clients send.
+    would drop clients' datagrams.
     """
     if manifest["kind"] != "EnvoyFilter" or not _listeners(manifest):
         return None
@@ -196,7 +196,7 @@ def silenced(manifest: Manifest, manager: str) -> Write | None:
 
 
 def _silence(api: Api, manifest: Manifest, timeout: float) -> list[str]:
-    """Take the listeners out of an EnvoyFilter and wait until no gateway has them."""
+    """Remove the listeners of an EnvoyFilter and wait until no gateway has them."""
     write = silenced(manifest, manager_of(manifest) or MANAGER)
     if write is None:
         return []

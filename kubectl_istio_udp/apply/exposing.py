@@ -33,13 +33,13 @@ from kubectl_istio_udp.state.snapshot import read_snapshot, ready_addresses
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line asks for.
+    """The request on a command line.
 
     Attributes:
         namespace, service: the Service.
         name: the exposure's name; None for the Service's name.
-        settings: the settings that are named.
-        gateway: which gateway.
+        settings: the named settings.
+        gateway: how the gateway is chosen.
     """
 
     namespace: str
@@ -51,12 +51,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Decided:
-    """An exposure as it is to be, and what there is to say about it.
+    """A planned exposure, with its description and findings.
 
     Attributes:
         exposure: the exposure.
-        said: how its endpoints are found, in a line.
-        findings: what the checks found.
+        said: how its endpoints are found, as one line of text.
+        findings: the findings of the checks.
     """
 
     exposure: Exposure
@@ -67,21 +67,21 @@ class Decided:
 def expose(
     api: Api, asked: Asked, writing: Writing, report: Report, flags: Mapping[str, str]
 ) -> Exposure:
-    """Expose a Service as a command line asks for it.
+    """Expose a Service as requested on a command line.
 
     Args:
         api: the cluster.
-        asked: what is asked for.
+        asked: the request.
         writing: how to write.
-        report: told each step.
+        report: informed about each step.
         flags: as for `carry`.
 
     Returns:
-        The exposure as it was written.
+        The exposure as written.
 
     Raises:
-        UsageError: it cannot be done with this Service or gateway.
-        Refused, Rejected and whatever the cluster says; nothing of it is there then.
+        UsageError: it is not possible with this Service or gateway.
+        Refused, Rejected or an error of the cluster; everything was rolled back then.
     """
     exposed: list[Exposure] = []
 
@@ -98,7 +98,7 @@ def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
     """Plan an exposure, and check the plan.
 
     Raises:
-        UsageError: it cannot be done with this Service or gateway.
+        UsageError: it is not possible with this Service or gateway.
     """
     planned = plan(request, snapshot)
     because = f": {planned.reason}" if planned.reason else ""
@@ -107,12 +107,12 @@ def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
 
 
 def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[Exposure, Decision]:
-    """Decide on what there is now."""
+    """Decide from the current state of the cluster."""
     existing = find_exposure(api, asked.namespace, asked.name or asked.service)
     _refuse_declared(existing)
     before = existing.exposure
     if before and before.service != asked.service:
-        before = None  # which the checks refuse
+        before = None  # the checks refuse this
     request = asked.settings.request(asked.namespace, asked.service, asked.name, before)
     choice = asked.gateway.or_known(before.gateway) if before else asked.gateway
     snapshot = read_snapshot(api, request, choice, existing, need_proxy=writing.waits)
@@ -136,7 +136,7 @@ def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[E
 def _waiter(
     api: Api, exposure: Exposure, todo: Sequence[Write], *, had_pods: bool
 ) -> Callable[[float, Progress], object]:
-    """What waits until the gateway's pods have what was written."""
+    """Return a function that waits until the gateway's pods have the written configuration."""
     spec = exposure.spec
 
     def wait(seconds: float, progress: Progress) -> None:
@@ -154,10 +154,10 @@ def _waiter(
 
 
 def _refuse_declared(existing: Existing) -> None:
-    """Leave what a controller made to the controller.
+    """Refuse to change an exposure that the controller manages.
 
     Raises:
-        Refused: it made this exposure; the hints say how to change it.
+        Refused: the controller manages it; the hints say how to change it.
     """
     if not is_declared(existing):
         return
@@ -177,10 +177,10 @@ def _refuse_declared(existing: Existing) -> None:
 
 
 def check_not_overtaken(api: Api, spec: ExposureSpec) -> None:
-    """Make sure that what was written is still what is there.
+    """Check that the written spec is still the current one.
 
     Raises:
-        ClusterError: another `expose` of the same exposure, at the same time, came last.
+        ClusterError: another `expose` of the same exposure wrote after this one.
     """
     found = api.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
     if found is None or readable(found, ExposureSpec) != spec:

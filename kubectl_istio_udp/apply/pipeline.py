@@ -1,8 +1,8 @@
-"""The one way from a decision to the cluster, for every kind and every command that writes.
+"""The one path from a decision to the cluster, for all kinds and all commands that write.
 
-    refuse -> tell -> ask Envoy -> write -> wait -> remove
+    refuse -> report -> ask Envoy -> write -> wait -> remove
 
-Nothing is printed here: a Report is told, and the commands hand in theirs.
+Nothing is printed here: the commands hand in a Report.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Progress = Callable[[str], None]
 
 
 def _nothing() -> None:
-    """Confirm what needs no confirmation."""
+    """Do nothing; the default of Decision.confirm."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a run is going to do: decided and checked, and nothing written yet.
+    """What a run will do: decided and checked, but not written yet.
 
     Attributes:
-        spec: the exposure, response or access log as it is to be.
-        before: as it is; None for a new one.
-        said: what was decided, in a line.
-        findings: what the checks found.
-        changes: what to write and to remove.
-        wait: waits for the proxies; gets the seconds, and where to show progress. None where no
-            proxy is asked.
-        confirm: called after the wait; what it raises takes everything back.
-        guard: makes what is held while it is written and waited for; what that raises comes
-            before any write.
+        spec: the planned exposure, response or access log.
+        before: the current one; None for a new one.
+        said: the decision as one line of text.
+        findings: the findings of the checks.
+        changes: what to write and remove.
+        wait: waits for the proxies; called with the timeout in seconds and a progress function.
+            None to not wait.
+        confirm: called after the wait; an error from it rolls everything back.
+        guard: returns a context that is held during writing and waiting; an error on entering it
+            prevents all writes.
     """
 
     spec: Spec
@@ -60,12 +60,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Done:
-    """A write that was made, or would be.
+    """A write that was made, or would be in a dry run.
 
     Attributes:
         write: the write.
-        changed: whether it changed anything, as far as is known.
-        manifest: what the object is now; with a client-side dry run what would be sent.
+        changed: whether it changed anything, if known.
+        manifest: the resulting object; with a client-side dry run, the one that would be sent.
     """
 
     write: Write
@@ -74,25 +74,25 @@ class Done:
 
 
 class Report(Protocol):
-    """Whom a run tells what it does."""
+    """Receives the progress of a run."""
 
     def decided(self, decision: Decision) -> None:
-        """Tell the decision, the findings, and what changes."""
+        """Report the decision, the findings and the changes."""
 
     def note(self, text: str) -> None:
-        """Tell something worth knowing."""
+        """Report information."""
 
     def warn(self, text: str) -> None:
-        """Tell something that is worth a warning."""
+        """Report a warning."""
 
     def waiting(self) -> AbstractContextManager[Progress]:
         """Show progress while the context is open."""
 
     def written(self, done: Sequence[Done]) -> None:
-        """Tell what was written."""
+        """Report the written objects."""
 
     def removed(self, kind: str, name: str) -> None:
-        """Tell that an object was deleted, or lost its ports of ours."""
+        """Report that an object was deleted, or lost the exposure's ports."""
 
 
 def carry(
@@ -102,18 +102,18 @@ def carry(
     report: Report,
     flags: Mapping[str, str],
 ) -> None:
-    """Do what was decided: write all or none, wait, remove what is not wanted.
+    """Carry out a decision: write all objects or none, wait, remove what is no longer wanted.
 
     Args:
         api: the cluster.
         decision: what to do.
-        writing: how.
-        report: told each step.
-        flags: the option that decides a field of Envoy's, for the message where Envoy rejects it.
+        writing: how to write.
+        report: informed about each step.
+        flags: the option for each Envoy field, for the message if Envoy rejects it.
 
     Raises:
-        Refused, Rejected and whatever the cluster says; nothing of it is there then. An error
-            while removing leaves what was written; the same command removes the rest.
+        Refused, Rejected or an error of the cluster; everything was rolled back then. After an
+            error while removing the writes stay; the same command removes the rest.
     """
     refuse_errors(decision.findings)
     report.decided(decision)
@@ -127,7 +127,7 @@ def carry(
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:
-    """Refuse where a finding says that writing would harm.
+    """Raise an error if a finding prevents the write.
 
     Raises:
         Refused: nothing was written.
@@ -153,7 +153,7 @@ def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> li
             applied = transaction.apply(write)
             changed = applied.verb != "unchanged"
             for text in applied.warnings if changed else ():
-                # Istio says this of every EnvoyFilter; keeping it sound is what we are for.
+                # Istio shows this for every EnvoyFilter; the plugin keeps them valid.
                 if not text.startswith("EnvoyFilter exposes internal implementation details"):
                     report.warn(text)
             done.append(Done(write, changed, applied.manifest))
@@ -166,10 +166,10 @@ def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> li
 def _wait(
     transaction: Transaction, spec: Spec, wait: Callable[[Progress], object], report: Report
 ) -> None:
-    """Wait for the proxies; a rejection takes everything back, a timeout nothing.
+    """Wait for the proxies; a rejection rolls everything back, a timeout does not.
 
     Raises:
-        Rejected, WaitTimeout, Interrupted: as it ended.
+        Rejected, WaitTimeout, Interrupted: how the wait ended.
     """
     try:
         with report.waiting() as progress:

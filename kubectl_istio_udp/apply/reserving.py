@@ -1,7 +1,7 @@
-"""Reserve what an exposure needs of its gateway, and make sure of it, until it is written.
+"""Reserve what an exposure needs of its gateway, and check that it is still available.
 
-The command line and the controller do both here. What differs they hand in: how to look at the
-gateway again (by requests, or by waiting for a watch), and what to do where others were faster.
+The command line and the controller both use this. They supply how to read the gateway again (by
+requests, or by waiting for a watch), and what to do if other runs were faster.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _TRIES = 3
 
 
 def changes_gateway(envoy_filter: Manifest, there: Manifest | None) -> bool:
-    """Whether a rendered EnvoyFilter gives a gateway anything that it has not.
+    """Whether a rendered EnvoyFilter changes a gateway's configuration.
 
     Args:
-        envoy_filter: as it is to be written.
-        there: as it is; None where there is none.
+        envoy_filter: the EnvoyFilter to be written.
+        there: the existing one; None if there is none.
     """
     if there is None or there["spec"] != envoy_filter["spec"]:
         return True
@@ -49,11 +49,11 @@ def changes_gateway(envoy_filter: Manifest, there: Manifest | None) -> bool:
 
 
 def takes_more(spec: ExposureSpec, before: ExposureSpec | None) -> bool:
-    """Whether an exposure takes anything of its gateway that it has not had before.
+    """Whether an exposure uses more of its gateway than before.
 
-    For whoever is the only one to write an exposure, as the controller is, nothing else needs to be
-    reserved. Runs of `expose` also reserve changes (`changes_gateway`): two of them may change the
-    same exposure.
+    If only one process writes the exposure, as the controller does, nothing else needs a
+    reservation. Runs of `expose` reserve all changes (`changes_gateway`): two of them may change
+    the same exposure.
     """
     if before is None or before.gateway != spec.gateway or spec.sessions > before.sessions:
         return True
@@ -64,33 +64,33 @@ def takes_more(spec: ExposureSpec, before: ExposureSpec | None) -> bool:
 
 
 class Overtaken(ClusterError):
-    """Others wrote to the gateway while this run decided; nothing was written: decide again.
+    """Others wrote to the gateway while this run decided. Nothing was written; decide again.
 
     Attributes:
-        findings: the checks' errors that were not there before.
+        findings: the new errors of the checks.
     """
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        """Word the first finding."""
+        """Use the first finding as the message."""
         first = findings[0]
         super().__init__(f"{first}; nothing was written", hints=[first.hint] if first.hint else [])
         self.findings = tuple(findings)
 
 
-# Each time another run has written what it came for, so that this one gets its turn.
+# Each attempt fails because another run has finished, so a few attempts suffice.
 _ATTEMPTS = 5
 
 
 def decide_until_it_fits(decide_and_write: Callable[[], None], tell: Callable[[str], None]) -> None:
-    """Decide again where another run took what the decision rested on.
+    """Decide again each time another run invalidated the decision.
 
     Args:
         decide_and_write: reads the cluster, decides and writes.
-        tell: told each time that another run was faster.
+        tell: called with a text each time another run was faster.
 
     Raises:
-        Overtaken: that happened every time.
-        Whatever else `decide_and_write` raises.
+        Overtaken: every attempt failed.
+        Any other error that `decide_and_write` raises.
     """
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -109,14 +109,14 @@ def reserved_if_changed(
     todo: Sequence[Write],
     tell: Callable[[str], None],
 ) -> AbstractContextManager[object]:
-    """What a run of `expose` holds while it writes: a reservation, if the gateway changes.
+    """What a run of `expose` holds during its writes: a reservation, if the gateway changes.
 
     Args:
         api: the cluster.
-        exposure: as it is to be.
-        snapshot: what the decision rests on.
-        todo: what is to be written.
-        tell: told if the reservation could not be deleted afterwards.
+        exposure: the planned exposure.
+        snapshot: the state that it was decided from.
+        todo: the planned writes.
+        tell: called with a text if the reservation could not be deleted afterwards.
     """
     wanted = next(write.manifest for write in todo if write.kind == "EnvoyFilter")
     there = _own_filter(snapshot)
@@ -137,18 +137,18 @@ def fitting(
     look_again: Callable[[Reservation], Snapshot],
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Hold a reservation, once it is sure that the gateway still has what the exposure needs.
+    """Hold a reservation after checking that the gateway still has what the exposure needs.
 
     Args:
         api: the cluster.
-        exposure: as it is to be.
-        there: its EnvoyFilter, as the decision saw it; None where there was none.
-        look_again: gives what the decision rests on as it is now, with the reservation made.
-        tell: told if the reservation could not be deleted afterwards.
+        exposure: the planned exposure.
+        there: its EnvoyFilter in the state that was decided from; None if there was none.
+        look_again: reads the state again, given the reservation.
+        tell: called with a text if the reservation could not be deleted afterwards.
 
     Raises:
-        Overtaken: what the exposure needs went to others meanwhile; nothing was written.
-        Conflict: another run writes, or has written, this very exposure; nothing was written.
+        Overtaken: others used what the exposure needs; nothing was written.
+        Conflict: another run writes, or has written, the same exposure; nothing was written.
     """
     spec = exposure.spec
     with reserved(api, spec, tell) as mine:
@@ -169,7 +169,7 @@ def _own_filter(snapshot: Snapshot) -> Manifest | None:
 
 
 def _same_filter(before: Manifest | None, now: Manifest | None) -> bool:
-    """Whether the exposure's own EnvoyFilter is still what it was."""
+    """Whether the exposure's own EnvoyFilter is unchanged."""
     if before is None or now is None:
         return before is now
     return not changes_gateway(now, before)
@@ -183,17 +183,17 @@ def reserved(
 
     Args:
         api: the cluster.
-        spec: the exposure as it is to be.
-        tell: told if the reservation could not be deleted afterwards.
+        spec: the planned exposure.
+        tell: called with a text if the reservation could not be deleted afterwards.
 
     Raises:
-        Conflict: another run writes this very exposure now; nothing was reserved.
-        Forbidden, Unreachable: as the server says.
+        Conflict: another run is writing the same exposure; nothing was reserved.
+        Forbidden, Unreachable: errors of the API server.
     """
     run = secrets.token_hex(8)
     made: Reservation | None = None
     try:
-        # Who interrupts waits for this one answer, and the reservation is then found and deleted.
+        # An interruption waits for this response, so that the reservation is found and deleted.
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(_create, api, spec, run).result()
         yield made
@@ -202,10 +202,10 @@ def reserved(
 
 
 def _create(api: Api, spec: ExposureSpec, run: str) -> Reservation:
-    """Create the reservation, in place of one that a run has left behind.
+    """Create the reservation, replacing a stale one of a killed run.
 
     Raises:
-        Conflict: another run has one.
+        Conflict: another run holds one.
     """
     manifest = reservation(spec, run)
     for _ in range(_TRIES):
@@ -217,7 +217,7 @@ def _create(api: Api, spec: ExposureSpec, run: str) -> Reservation:
                 continue  # that run has just ended
             there = _read(found)
             if there.run == run:
-                return there  # the answer to this run's own request was lost on its way
+                return there  # this run created it, but the response was lost
             if not there.stale(datetime.now(timezone.utc)):
                 raise _busy(spec, there) from error
             api.delete("EnvoyFilter", there.namespace, there.name, uid=there.uid)
@@ -260,7 +260,7 @@ def _release(
     made: Reservation | None,
     tell: Callable[[str], None],
 ) -> None:
-    """Delete this run's reservation, and no other's."""
+    """Delete this run's reservation, but not another run's."""
     namespace, name = spec.gateway.namespace, reservation_name(spec)
     try:
         if made is None:
@@ -269,7 +269,7 @@ def _release(
         if made is not None and made.run == run:
             api.delete("EnvoyFilter", namespace, name, uid=made.uid)
     except Conflict:
-        return  # it is another's by now
+        return  # it belongs to another run now
     except IstioUdpError as error:
         tell(
             f"could not delete the reservation, EnvoyFilter {namespace}/{name} ({error.message}); "

@@ -13,20 +13,20 @@ from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.write import Write
 
 _IDENTITY = ("name", "namespace")
-# What we apply of a port; the server adds more (nodePort).
+# The fields of a port that we apply; the server adds more (nodePort).
 _APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
 
 class Transaction:
-    """Writes that can be taken back together.
+    """Writes that can be rolled back together.
 
-    Used as a context: leaving it by an exception (an interruption too) takes back, in reverse
-    order, what it wrote: created objects are deleted, changed ones get their former content.
-    `keep` ends that: what is written by then stays.
+    As a context manager: if an exception (or an interruption) leaves it, the writes are undone in
+    reverse order: created objects are deleted, changed ones get their former content. After `keep`
+    the writes so far stay.
     """
 
     def __init__(self, api: Api, *, force: bool = False, dry_run: bool = False) -> None:
-        """Take the cluster, whether to take fields over, and whether only to ask the server."""
+        """Take the client, whether to take fields over, and whether to only do a dry run."""
         self._api, self._force, self._dry_run = api, force, dry_run
         self._undo: list[tuple[Write, Mapping[str, Any] | None]] = []
 
@@ -35,7 +35,7 @@ class Transaction:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Take back on any exception; the message of one of ours says what became of it."""
+        """Roll back on any exception; our errors get a hint that says what was undone."""
         if error is None or not self._undo:
             return
         aftermath = _aftermath(self._take_back())
@@ -45,23 +45,23 @@ class Transaction:
             error.hints = (*error.hints, *aftermath)
 
     def keep(self) -> None:
-        """What has been written stays, whatever happens next."""
+        """Keep what has been written, whatever happens next."""
         self._undo.clear()
 
     def apply(self, write: Write) -> Applied:
-        """Server-side apply one write.
+        """Apply one write (server-side apply).
 
         Raises:
-            ApplyConflict, Forbidden, Unreachable, ClusterError: as the server says; nothing of
-                this write is there then.
+            ApplyConflict, Forbidden, Unreachable, ClusterError: errors of the API server; this
+                write has no effect then.
         """
         before = self._api.find(write.kind, write.namespace, write.name)
-        # Beforehand: an answer that never comes may be to a write that was done.
+        # Before the request: if the response is lost, the write may still have been executed.
         if not self._dry_run:
             self._undo.append((write, before))
         try:
-            # Who interrupts waits for this one answer: a request under way that is only forgotten
-            # could be carried out after it has been taken back.
+            # An interruption waits for this response: a request that is abandoned could be
+            # executed after the rollback.
             with ThreadPoolExecutor(1) as pool:
                 applied = pool.submit(
                     apply_write,
@@ -81,7 +81,7 @@ class Transaction:
         return applied
 
     def _take_back(self) -> list[tuple[Write, IstioUdpError]]:
-        """Undo in reverse order; what could not be undone, and why."""
+        """Undo in reverse order; return the writes that could not be undone, with the errors."""
         remaining = []
         for write, before in reversed(self._undo):
             try:
@@ -97,7 +97,7 @@ class Transaction:
 
 
 def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that gives an object its former content, as far as it was ours."""
+    """The apply configuration that restores the fields that we owned."""
     manifest = write.manifest
     former: dict[str, Any] = {
         "apiVersion": manifest["apiVersion"],
@@ -116,7 +116,7 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
         mine = manifest["metadata"].get(part) or {}
         theirs = before["metadata"].get(part) or {}
         former["metadata"][part] = {key: theirs[key] for key in mine if key in theirs}
-    # Its spec, or what such a kind has in place of one (data, rules).
+    # Its spec, or the equivalent fields of such a kind (data, rules).
     former |= {key: before[key] for key in manifest if key not in former and key in before}
     if manifest["kind"] == "Service":
         former["spec"] = {k: v for k, v in before["spec"].items() if k in manifest["spec"]}
@@ -125,7 +125,7 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
 
 def _aftermath(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
     if not remaining:
-        return ["everything that this run had written was undone"]
+        return ["everything that this run wrote was undone"]
     return [
         f"could not be undone and may remain: {write.kind} {write.namespace}/{write.name} "
         f"({error.message})"

@@ -1,11 +1,10 @@
-"""Write one object so that it ends as it was asked for, whatever somebody has made of it.
+"""Write one object so that it has exactly the wanted content, whatever others changed in it.
 
-A server-side apply changes the fields that it names and leaves those of other managers. So some
-edits cannot be undone by it: a field added beside ours stays (a label of a workloadSelector, which
-then selects no pod), and where both cannot be together (`endpoints` in place of
-`workloadSelector`) the merged object is refused, at every attempt. What is left over is then
-removed by a JSON merge patch, which is exact about the object that was seen (its uid) and needs no
-more rights than an apply.
+Server-side apply changes the named fields and leaves those of other managers. So it cannot undo
+some edits: an added field stays (such as a label in a workloadSelector, which then selects no pod),
+and if two fields exclude each other (`endpoints` and `workloadSelector`), every apply is rejected.
+A JSON merge patch then removes what is left. The patch only applies to the object that was read
+(its uid), and needs no more rights than an apply.
 """
 
 from __future__ import annotations
@@ -28,29 +27,29 @@ from kubectl_istio_udp.model.errors import (
 from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]
-# What another attempt, or another manifest, does not put right.
+# Errors that another attempt or another manifest does not fix.
 _OTHER_CAUSES = (ApplyConflict, Busy, Conflict, Forbidden, NotFound, NotInstalled, Unreachable)
-# Kinds to whose spec the API server adds nothing: whatever is there beside ours is somebody's.
+# Kinds with specs that the API server does not default: any additional field is someone's edit.
 _EXACT = ("EnvoyFilter", "ServiceEntry")
 
 
 def apply_write(
     api: Api, write: Write, *, before: Manifest | None, force: bool, dry_run: bool = False
 ) -> Applied:
-    """Server-side apply; where forced, others' fields that are in its way are removed.
+    """Server-side apply; if forced, also remove fields of others that prevent it.
 
     Args:
         api: the cluster.
         write: what to write.
-        before: the object as last seen; None where there was none.
+        before: the object as last read; None if there was none.
         force: take fields over from other managers.
-        dry_run: let the server decide, write nothing.
+        dry_run: only do a server-side dry run.
 
     Raises:
-        ApplyConflict: not forced, and another manager has a field otherwise.
-        ClusterError: the server refused.
+        ApplyConflict: not forced, and another manager owns a field with another value.
+        ClusterError: the API server rejected it.
     """
-    # A cache does not keep the version, by which `api.apply` tells whether anything changed.
+    # Cached objects have no resourceVersion, which `api.apply` needs to detect a change.
     read = before if before is not None and "resourceVersion" in before["metadata"] else None
 
     def apply() -> Applied:
@@ -64,7 +63,7 @@ def apply_write(
     except ClusterError as error:
         if not may_remove or isinstance(error, _OTHER_CAUSES):
             raise
-        # Refused together with what others have put there, perhaps.
+        # Rejected, possibly because of fields that others added.
         there = before or {}
     else:
         if not may_remove or is_exact(write, applied.manifest):
@@ -79,7 +78,7 @@ def apply_write(
 
 
 def is_exact(write: Write, there: Manifest) -> bool:
-    """Whether an object has nothing beside what a write says, as far as that can be known."""
+    """Whether an object has no fields besides those of a write, as far as can be determined."""
     spec, wanted = there.get("spec") or {}, write.manifest.get("spec") or {}
     if write.kind == "Service":
         return len(spec.get("ports") or ()) == len(wanted.get("ports") or ())
@@ -87,11 +86,11 @@ def is_exact(write: Write, there: Manifest) -> bool:
 
 
 def _removal(write: Write, there: Manifest) -> dict[str, Any]:
-    """The merge patch that makes an object's spec what a write says, and nothing else of it."""
+    """The merge patch that reduces an object's spec to a write's and changes nothing else."""
     manifest = write.manifest
     wanted, spec = manifest["spec"], there.get("spec") or {}
     if write.kind == "Service":
-        # What the server has added to the ports that stay (nodePort) stays too.
+        # Fields that the server added to remaining ports (nodePort) stay.
         patch = {"ports": _with_server_fields(wanted.get("ports") or (), spec.get("ports") or ())}
     else:
         patch = _merge_patch(spec, wanted)
@@ -107,7 +106,7 @@ def _removal(write: Write, there: Manifest) -> dict[str, Any]:
 
 
 def _merge_patch(have: Manifest, wanted: Manifest) -> dict[str, Any]:
-    """From one mapping to another by RFC 7396: null removes, mappings are merged."""
+    """The RFC 7396 merge patch from one mapping to another: null removes, mappings are merged."""
     patch: dict[str, Any] = {key: None for key in have if key not in wanted}
     for key, value in wanted.items():
         there = have.get(key)
@@ -124,7 +123,7 @@ def _with_server_fields(wanted: Sequence[Manifest], have: Sequence[Manifest]) ->
 
 
 def _own_by_apply(api: Api, manifest: Manifest, manager: str) -> None:
-    """Leave the fields to the apply alone: the merge patch counts as another manager's."""
+    """Give the fields back to the apply's manager: the merge patch counts as another manager."""
     metadata = manifest["metadata"]
     managed = metadata.get("managedFields") or ()
     kept = [m for m in managed if (m.get("manager"), m.get("operation")) != (manager, "Update")]
@@ -136,6 +135,6 @@ def _own_by_apply(api: Api, manifest: Manifest, manager: str) -> None:
         "kind": manifest["kind"],
         "metadata": {**about, "managedFields": kept},
     }
-    # Somebody else may have written meanwhile; the object is right all the same.
+    # A concurrent write may win; the object is correct anyway.
     with suppress(ClusterError):
         api.merge(patch, manager=manager)

@@ -1,4 +1,4 @@
-"""Coded findings over a snapshot. Pure: each rule looks, none writes.
+"""Rules that report coded findings about a snapshot. Pure.
 
 A code never changes its meaning; docs/checks.md has a paragraph for each.
 """

@@ -1,4 +1,4 @@
-"""The rules that `access-log` asks before it writes: would lines appear, and only as asked?"""
+"""The checks of `access-log` before it writes: will lines appear, and only the requested ones?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Rule = Callable[[AccessLogSpec, AccessLogSnapshot], Iterator[Finding]]
 
 
 def check_access_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> tuple[Finding, ...]:
-    """Every rule's findings about writing this access log now, errors first."""
+    """The findings of all rules about writing this access log, errors first."""
     return run_rules(RULES, spec, snapshot)
 
 
 def _foreign_object(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
-    """U101: the EnvoyFilter would overwrite one that is not this access log's."""
+    """U101: the EnvoyFilter would overwrite an existing one that does not belong to it."""
     return foreign_objects(spec, snapshot.objects)
 
 
@@ -47,7 +47,7 @@ def _overlap(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findi
 
 
 def _no_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
-    """U221: the proxies write no access log at all."""
+    """U221: the proxies write no access log."""
     if not snapshot.mesh.writes_access_log and not snapshot.telemetry_logs:
         yield Finding(
             "U221",
@@ -60,7 +60,7 @@ def _no_log(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findin
 
 
 def _nobody(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
-    """U222: there is no proxy in reach."""
+    """U222: no proxy is selected."""
     if not snapshot.reached(spec):
         labels = ",".join(f"{key}={value}" for key, value in spec.selector.items())
         where = (
@@ -79,7 +79,7 @@ def _nobody(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Findin
 
 
 def _reconnects(spec: AccessLogSpec, snapshot: AccessLogSnapshot) -> Iterator[Finding]:
-    """U223: changing a listener's filters makes Envoy close the connections it has."""
+    """U223: changing a listener's filters makes Envoy close its open connections."""
     count = len(snapshot.reached(spec))
     if count and spec != snapshot.present:
         yield Finding(

@@ -1,7 +1,7 @@
-"""The table of checks: one entry for each code.
+"""The table of checks: one entry per code.
 
-`python docs/generate.py` makes docs/checks.md from it, and the controller words its Events by it.
-A code never changes its meaning.
+`python docs/generate.py` generates docs/checks.md from it, and the controller takes its Events'
+texts from it. A code never changes its meaning.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 PAGE = "https://github.com/kubectl-istio-udp/kubectl-istio-udp/blob/main/docs/checks.md"
-# For `Check.tenants`: the finding's own message, which names nobody else's objects.
+# For `Check.tenants`: use the finding's own message, which names no other tenant's objects.
 AS_IS = "{message}"
 
 
 class Severity(str, Enum):
-    """ERROR refuses the write; WARNING is told and goes on; INFO is worth knowing."""
+    """ERROR prevents the write; WARNING and INFO do not."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -28,15 +28,15 @@ _SEVERITIES = {"1": Severity.ERROR, "2": Severity.WARNING, "3": Severity.INFO}
 
 @dataclass(frozen=True)
 class Check:
-    """What is always true of a finding with one code.
+    """What all findings with one code have in common.
 
     Attributes:
         code: `U101`; its first digit is the severity.
         meaning: the paragraph in docs/checks.md, in Markdown.
-        tenants: what an Event says instead of the finding's message, which may name other tenants'
+        tenants: the Event's text instead of the finding's message, which may contain other tenants'
             objects, numbers and addresses. {gateway}, {ports} and {message} are filled in.
-        may_pass: whether the end of another exposure may put it right (a name or a port that is
-            taken, sessions, memory), so that the controller waits for it.
+        may_pass: whether the removal of another exposure may fix it (a taken name or port,
+            sessions, memory), so that the controller waits for that.
     """
 
     code: str
@@ -46,7 +46,7 @@ class Check:
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """The severity, from the first digit of the code."""
         return _SEVERITIES[self.code[1]]
 
     @property
@@ -56,7 +56,7 @@ class Check:
 
     @property
     def link(self) -> str:
-        """Where its paragraph is."""
+        """The URL of its paragraph in docs/checks.md."""
         return f"{PAGE}#{self.code.lower()}-{self.severity.value}"
 
 

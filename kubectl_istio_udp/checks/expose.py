@@ -1,8 +1,8 @@
-"""The rules that `expose` asks before it writes: would this harm the gateway, or be in vain?
+"""The checks of `expose` before it writes: would it harm the gateway, or have no effect?
 
-Two additions of one listener or cluster name, or of one bind port, make Envoy refuse the whole
-update: running gateway pods keep their old configuration, new ones never become Ready. So what
-would collide is refused here.
+If two EnvoyFilters add a listener or cluster with the same name, or bind the same port, Envoy
+rejects the whole update: running gateway pods keep their old configuration, new ones never become
+Ready. So conflicts are errors here.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from kubectl_istio_udp.state.reservations import reservation_name
 
 Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
 
-# Istio 1.15 has the first Envoy (1.23, its release notes) whose UDP proxy has a matcher and a log.
+# The first Istio with Envoy 1.23, whose UDP proxy has a matcher and a log (its release notes).
 _FIRST_ISTIO = (1, 15)
-# As many exposures as a message names of those that hold the most sessions.
+# How many of the exposures with the most sessions a message names.
 _HOLDERS_SHOWN = 3
 
 
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
-    """Every rule's findings about writing this exposure now, errors first."""
+    """The findings of all rules about writing this exposure, errors first."""
     return run_rules(RULES, exposure, snapshot)
 
 
 def _namespace_not_read(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U131: istiod does not read a namespace that an object of the exposure would be in."""
+    """U131: istiod does not read the namespace of one of the exposure's objects."""
     places = {ref.namespace: ref.kind for ref in exposure.spec.objects if ref.kind != "Service"}
     for namespace, kind in sorted(places.items()):
         if snapshot.reads_namespace(namespace):
@@ -79,13 +79,13 @@ def _selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 
 
 def _changes_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U135: the gateway would not hear of the Service's pods when they move."""
+    """U135: the gateway would not be informed when the Service's pods change."""
     if _hides_changes(exposure, snapshot) and not _exists(exposure, snapshot):
         yield Finding("U135", f"gateway {snapshot.gateway.ref}", _hidden(snapshot), _SHOW_CHANGES)
 
 
 def _changes_stay_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U218: the same, which is no reason to refuse a change of what is exposed already."""
+    """U218: like U135, but only a warning because the exposure already exists."""
     if _hides_changes(exposure, snapshot) and _exists(exposure, snapshot):
         yield Finding("U218", f"gateway {snapshot.gateway.ref}", _hidden(snapshot), _SHOW_CHANGES)
 
@@ -104,7 +104,8 @@ def _hides_changes(exposure: Exposure, snapshot: Snapshot) -> bool:
 def _hidden(snapshot: Snapshot) -> str:
     mesh = snapshot.mesh
     return (
-        f"{mesh.control_plane} (Istio {show_version(mesh.istio)}) does not tell gateways of "
+        f"{mesh.control_plane} (Istio {show_version(mesh.istio)}) does not inform gateways about "
+        "changed endpoints, because PILOT_FILTER_GATEWAY_CLUSTER_CONFIG is set: when the pods "
         "endpoints that change, because PILOT_FILTER_GATEWAY_CLUSTER_CONFIG is set: when the pods "
         f"of {snapshot.service} move, clients get no answer"
     )
@@ -115,7 +116,7 @@ def _exists(exposure: Exposure, snapshot: Snapshot) -> bool:
 
 
 def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U209: nobody can say which namespace's EnvoyFilters are for every gateway."""
+    """U209: the mesh's root namespace is unknown."""
     mesh = snapshot.mesh
     if mesh.assumed:
         plane = mesh.control_plane
@@ -130,12 +131,12 @@ def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U101: an object of ours would overwrite one that is not this exposure's."""
+    """U101: one of our objects would overwrite an existing one that does not belong to it."""
     return foreign_objects(exposure.spec, snapshot.objects)
 
 
 def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U102: another EnvoyFilter adds a listener or a cluster of the same name."""
+    """U102: another EnvoyFilter adds a listener or cluster with the same name."""
     for claims in _claims_of_others(exposure, snapshot):
         for kind, wanted, taken in (
             ("listener", exposure.spec.listener_names, claims.listeners),
@@ -166,7 +167,7 @@ def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U208: an EnvoyFilter would collide, and nothing tells whether the gateway gets it."""
+    """U208: an EnvoyFilter would conflict, but it is not certain that the gateway gets it."""
     for claims in _claims_of_others(exposure, snapshot):
         spec = exposure.spec
         ports = {port.listener_port for port in spec.ports} & claims.udp_ports
@@ -187,8 +188,7 @@ def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 def _claims_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Claims]:
     """What other EnvoyFilters than the exposure's add to the gateway.
 
-    Nor does a reservation of this very exposure count: another run of it holds that, and only one
-    of them can create it.
+    Reservations of the same exposure are left out: only one run can hold one.
     """
     spec = exposure.spec
     own = {f"{spec.gateway.namespace}/{n}" for n in (spec.object_name, reservation_name(spec))}
@@ -198,13 +198,13 @@ def _claims_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Claims
 
 
 def _is_live(claims: Claims, snapshot: Snapshot) -> bool:
-    """Whether a gateway certainly has what an EnvoyFilter adds: by the rules, or to be seen."""
+    """Whether the gateway certainly has what an EnvoyFilter adds, by the rules or by its Envoy."""
     bound = {listener.name for listener in snapshot.bound or ()}
     return not claims.doubt or bool(claims.listeners & bound)
 
 
 def _owner(claims: Claims) -> str:
-    """How messages name an EnvoyFilter."""
+    """An EnvoyFilter in messages."""
     if not claims.exposure:
         return f"EnvoyFilter {claims.owner}"
     namespace, name = claims.exposure
@@ -212,10 +212,10 @@ def _owner(claims: Claims) -> str:
 
 
 def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U104: a live listener of the gateway has the UDP port (HTTP/3, for example), or the name.
+    """U104: an active listener of the gateway has the UDP port (e.g. HTTP/3) or the name.
 
-    Listeners of the exposure itself are passed over, and those of EnvoyFilters, of which U102 and
-    U103 tell more.
+    Ignores listeners of the exposure itself, and those of EnvoyFilters: U102 and U103 describe
+    them better.
     """
     added = {name for claims in snapshot.claims for name in claims.listeners}
     own = exposure.spec.listener_names
@@ -224,7 +224,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         if bound.name in added:
             continue
         udp = bound.protocol == "UDP"
-        # What was exposed and deleted a moment ago may still be there, and goes.
+        # A listener that was just deleted may still be active; it goes away.
         if bound.name in own and not udp and not there:
             yield Finding(
                 "U104",
@@ -245,7 +245,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U105: the gateway's Service, which is to be patched, has such a UDP port already."""
+    """U105: the gateway's Service, which would be patched, already has such a UDP port."""
     if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
         return
     service = exposure.gateway_service
@@ -275,7 +275,7 @@ def _service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
 
 
 def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U106: the exposure's name stands for another Service or another gateway."""
+    """U106: the exposure's name is used for another Service or gateway."""
     mine = exposure.spec
     for other in snapshot.exposures:
         if other.gateway.same_pods(mine.gateway) and other.service == mine.service:
@@ -291,7 +291,7 @@ def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 
 
 def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U107: the gateway's Envoy is too old for what is written."""
+    """U107: the gateway's Envoy is too old for the rendered configuration."""
     istio = snapshot.gateway.istio
     if istio is not None and istio < _FIRST_ISTIO:
         yield Finding(
@@ -304,7 +304,7 @@ def _old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U108: clients could make the gateway's Envoy run out of files, of which it dies."""
+    """U108: clients could make the gateway's Envoy run out of files, and crash."""
     if snapshot.file_limit is None:
         return
     options, ports = exposure.spec.options, len(exposure.spec.ports)
@@ -332,7 +332,7 @@ def _reserved(snapshot: Snapshot, file_limit: int) -> str:
 
 
 def _too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U109: UDP ports could take so much of the gateway's memory that its Envoy is killed."""
+    """U109: the UDP ports could use so much memory that the gateway's Envoy is killed."""
     limit, size = snapshot.gateway.memory_limit, snapshot.size
     own = [spec for spec in snapshot.exposures if spec.key == exposure.spec.key]
     new = len(exposure.spec.ports) - sum(len(spec.ports) for spec in own)
@@ -357,7 +357,7 @@ def _mebibytes(count: int) -> str:
 
 
 def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U201: nothing would answer, for now."""
+    """U201: no endpoint would answer yet."""
     if exposure.spec.discovery is Discovery.DNS:
         return
     for backend in exposure.spec.backends:
@@ -374,7 +374,7 @@ def _no_ready_endpoint(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 
 
 def _goes_stale(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U202: addresses are written down and nobody here rewrites them."""
+    """U202: the addresses are listed, and no controller updates them."""
     if exposure.spec.discovery in (Discovery.ENDPOINTS, Discovery.STATIC):
         yield Finding(
             "U202",
@@ -387,7 +387,7 @@ def _goes_stale(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _no_ready_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U203: no gateway pod is ready, so nobody can confirm the configuration."""
+    """U203: no gateway pod is ready, so the configuration cannot be confirmed."""
     if not snapshot.gateway.ready_pods:
         yield Finding(
             "U203",
@@ -398,7 +398,7 @@ def _no_ready_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
 
 
 def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U204: nobody can say how many sessions the gateway's Envoy can hold."""
+    """U204: the open-file limit of the gateway's Envoy is unknown."""
     if snapshot.file_limit is None and snapshot.gateway.ready_pods:
         yield Finding(
             "U204",
@@ -411,7 +411,7 @@ def _unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U205: the exposure gets so few sessions that clients may notice."""
+    """U205: the exposure gets so few sessions that clients may lose datagrams."""
     options = exposure.spec.options
     if options.max_sessions < FEW_SESSIONS:
         idle = options.idle_timeout
@@ -428,7 +428,7 @@ def _few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U303: how many clients the number of sessions suffices for."""
+    """U303: for how many clients the number of sessions is enough."""
     options = exposure.spec.options
     there = any(spec.options == options for spec in snapshot.exposures)
     if options.max_sessions >= FEW_SESSIONS and not there:
@@ -443,7 +443,7 @@ def _session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U206: clients of the exposure as it is would find nobody at the port or address they use."""
+    """U206: the port or address that clients use would change."""
     mine = exposure.spec
     for before in snapshot.exposures:
         if before.gateway != mine.gateway or before.service != mine.service:
@@ -468,7 +468,7 @@ def _way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U230: on a Service that others apply, a TCP and a UDP port get the same number."""
+    """U230: a TCP and a UDP port of the gateway's own Service would have the same number."""
     service = exposure.gateway_service
     if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH or service is None:
         return
@@ -487,7 +487,7 @@ def _protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 
 
 def _address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U210: the Service lists an address that never becomes an endpoint."""
+    """U210: the Service has an address that is not allowed as an endpoint."""
     if exposure.spec.discovery not in (Discovery.ENDPOINTS, Discovery.STATIC):
         return
     for address, reason in snapshot.rules.objections(snapshot.slices).items():
@@ -502,7 +502,7 @@ def _address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
 
 
 def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U110: another ServiceEntry has the host of this exposure's."""
+    """U110: another ServiceEntry has the same host as this exposure's."""
     spec = exposure.spec
     for other in same_host(spec.key, spec.entries, snapshot.entries, spec.gateway.namespace):
         name = f"{other.namespace}/{other.name}"
@@ -518,7 +518,7 @@ def _host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U301: the companion Service is a load balancer of its own."""
+    """U301: the companion Service creates a separate load balancer."""
     service = snapshot.gateway.service
     companion = exposure.spec.options.gateway_service is GatewayServiceMode.COMPANION
     if companion and service and service["spec"].get("type") == "LoadBalancer":
@@ -532,7 +532,7 @@ def _own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 
 
 def _no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U133: nobody will make the companion's load balancer."""
+    """U133: no controller will create the companion's load balancer."""
     taken = _companion_takeover(exposure)
     if taken and taken.no_udp and taken.sure and not _is_that_way(exposure, snapshot):
         yield Finding(
@@ -545,7 +545,7 @@ def _no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
 
 
 def _stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U134: with a UDP port the gateway's own load balancer would not be kept up to date."""
+    """U134: with a UDP port, the gateway's own load balancer would no longer be updated."""
     reason = _refused_beside_tcp(exposure)
     if reason and not _is_that_way(exposure, snapshot):
         yield Finding(
@@ -558,9 +558,9 @@ def _stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fin
 
 
 def _load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U217: a load balancer may not come, not send anything, or not follow changes.
+    """U217: a load balancer may not be created, not forward, or not be updated.
 
-    What is so already is no reason to refuse a change of something else.
+    If it is already so, this is no reason to refuse other changes.
     """
     taken = _companion_takeover(exposure)
     stays = _is_that_way(exposure, snapshot)
@@ -592,14 +592,14 @@ _ANOTHER_WAY_IN = (
 
 
 def _refused_beside_tcp(exposure: Exposure) -> str:
-    """Why the gateway's own Service, which is to be patched, must not get a UDP port."""
+    """Why the gateway's own Service, which would be patched, must not get a UDP port."""
     if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
         return ""
     return refuses_udp_beside_tcp(exposure.gateway_service or {})
 
 
 def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
-    """Whether the exposure exists, and clients reach it the same way."""
+    """Whether the exposure exists with the same gateway-service mode."""
     mine = exposure.spec
     return any(
         before.key == mine.key
@@ -610,7 +610,7 @@ def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
 
 
 def _unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U216: annotations that nothing is known of are not on the companion."""
+    """U216: the companion does not get unknown annotations."""
     taken = _companion_takeover(exposure)
     if taken and taken.unknown:
         name = exposure.spec.object_name
@@ -626,7 +626,7 @@ def _unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fin
 
 
 def _left_out(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U304: annotations of the gateway's load balancer are not for the companion's."""
+    """U304: annotations that only apply to the gateway's own load balancer."""
     taken = _companion_takeover(exposure)
     if taken and taken.left_out:
         listed = ", ".join(
@@ -641,7 +641,7 @@ def _left_out(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _companion_takeover(exposure: Exposure) -> Takeover | None:
-    """What the companion takes over from a Service of type LoadBalancer; None without one."""
+    """What the companion copies from a Service of type LoadBalancer; None without one."""
     service = exposure.gateway_service or {}
     companion = exposure.spec.options.gateway_service is GatewayServiceMode.COMPANION
     balanced = (service.get("spec") or {}).get("type") == "LoadBalancer"
@@ -649,7 +649,7 @@ def _companion_takeover(exposure: Exposure) -> Takeover | None:
 
 
 def _on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U305: the gateway's listeners are on its nodes' own network."""
+    """U305: the gateway's listeners use the network of its nodes."""
     if not snapshot.gateway.host_network:
         return
     listened = ", ".join(f"{port.listener_port}/UDP" for port in exposure.spec.ports)
@@ -670,7 +670,7 @@ def _on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
 
 
 def _who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U306: servers see the gateway's address; told once, when the exposure is new."""
+    """U306: servers see the gateway's address; printed once, when the exposure is new."""
     if any(before.key == exposure.spec.key for before in snapshot.exposures):
         return
     yield Finding(
@@ -683,7 +683,7 @@ def _who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 
 
 def _affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U307: behind externalTrafficPolicy Cluster source-ip affinity sees nodes, not clients."""
+    """U307: with externalTrafficPolicy Cluster source-ip affinity applies to nodes, not clients."""
     if exposure.spec.options.affinity is not Affinity.SOURCE_IP:
         return
     service = (exposure.gateway_service or {}).get("spec") or {}
@@ -700,7 +700,7 @@ def _affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
 
 
 def _port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U302: the gateway may not bind the port, so its Service translates it."""
+    """U302: the gateway may not bind the port, so the Service translates it."""
     for port in exposure.spec.ports:
         if port.listener_port != port.gateway_port:
             yield Finding(

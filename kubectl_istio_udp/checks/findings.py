@@ -1,4 +1,4 @@
-"""What a check reports."""
+"""Findings: what checks report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from kubectl_istio_udp.checks.catalog import CHECKS, Check, Severity
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a rule found.
+    """One finding of a rule.
 
     Attributes:
-        code: `U101` and so on, one of CHECKS.
-        about: the object it was found about: `EnvoyFilter istio-system/http3`.
-        message: what, and where: names the object concerned.
-        hint: what to type or change next, "" where there is nothing to do.
+        code: e.g. `U101`, one of CHECKS.
+        about: the object that has the problem, e.g. `EnvoyFilter istio-system/http3`.
+        message: the problem and the objects concerned.
+        hint: what to type or change next; "" if there is nothing to do.
     """
 
     code: str
@@ -26,12 +26,12 @@ class Finding:
 
     @property
     def check(self) -> Check:
-        """What is always true of findings with this code."""
+        """The entry of the code in CHECKS."""
         return CHECKS[self.code]
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """The severity."""
         return self.check.severity
 
     def __str__(self) -> str:
@@ -40,5 +40,5 @@ class Finding:
 
 
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Those that refuse the write."""
+    """The findings that prevent the write."""
     return tuple(f for f in findings if f.severity is Severity.ERROR)

@@ -1,4 +1,4 @@
-"""The rule that every kind shares: other people's objects are not overwritten."""
+"""The rule that all kinds share: existing objects of others are not overwritten."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Seen = TypeVar("Seen")
 
 
 def foreign_objects(spec: Spec, objects: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """U101: an object of ours would overwrite one that belongs to something else."""
+    """U101: one of our objects would overwrite an existing one that does not belong to it."""
     for manifest in objects:
         ref = ObjectRef.of(manifest)
         if not belongs(manifest, spec):
@@ -29,12 +29,12 @@ def foreign_objects(spec: Spec, objects: Iterable[Mapping[str, Any]]) -> Iterato
 def run_rules(
     rules: Sequence[Callable[[Thing, Seen], Iterator[Finding]]], thing: Thing, seen: Seen
 ) -> tuple[Finding, ...]:
-    """Every rule's findings, errors first: a code's first digit is its severity."""
+    """The findings of all rules, errors first: a code's first digit is its severity."""
     found = [finding for rule in rules for finding in rule(thing, seen)]
     return tuple(sorted(found, key=lambda f: f.code))
 
 
 def documented_codes(rules: Iterable[Callable[..., Any]]) -> frozenset[str]:
-    """The codes that rules name in their docstrings (`U113, U212: ...`); the docs have each."""
+    """The codes in the rules' docstrings (`U113, U212: ...`), which docs/checks.md must have."""
     lines = [(rule.__doc__ or "").partition(":")[0] for rule in rules]
     return frozenset(code.strip() for line in lines for code in line.split(","))

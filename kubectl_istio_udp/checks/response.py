@@ -1,7 +1,7 @@
-"""The rules that `direct response` asks before it writes: who will answer, and at whose cost?
+"""The checks of `direct response` before it writes: who will answer, and which requests change?
 
-A VirtualService for a host takes all of that host's requests, so that one with a single path can
-leave every other path without an answer. What would do so is refused here.
+A VirtualService gets all requests for its hosts, so one with a single path may leave all other
+paths of a host without an answer. Such cases are errors here.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from kubectl_istio_udp.plan.response import (
 
 Rule = Callable[[Response, ResponseSnapshot], Iterator[Finding]]
 
-# Istio's validation warns from here on (HTTPBody, its API reference).
+# Istio's validation warns above this size (HTTPBody, its API reference).
 _LARGE_BODY_BYTES = 100_000
-# Envoy's own limit (RouteConfiguration.max_direct_response_body_size_bytes), which istiod raises
-# from 1.18 on.
+# Envoy's own limit (RouteConfiguration.max_direct_response_body_size_bytes); istiod raises it from
+# 1.18 on.
 _SMALL_BODY_BYTES = 4096
 _LARGE_BODIES_SINCE: Version = (1, 18)
 # Istio's documentation, "Ports used by Istio".
@@ -35,17 +35,17 @@ _OTHER_API = "take precedence over all VirtualServices: --api envoyfilter"
 
 
 def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Finding, ...]:
-    """Every rule's findings about writing this response now, errors first."""
+    """The findings of all rules about writing this response, errors first."""
     return run_rules(RULES, response, snapshot)
 
 
 def _foreign_object(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U101: an object of ours would overwrite one that is not this response's."""
+    """U101: one of our objects would overwrite an existing one that does not belong to it."""
     return foreign_objects(response.spec, snapshot.objects)
 
 
 def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U111: no Istio Gateway has an HTTP server on the port that takes the hosts."""
+    """U111: no Istio Gateway has an HTTP server on the port that accepts the hosts."""
     spec = response.spec
     if spec.mesh or spec.servers or spec.creates_gateway:
         return
@@ -82,7 +82,7 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
 
 
 def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U118: the port that a Gateway is to be made for is Istio's own, or not free for HTTP."""
+    """U118: the port for a new Gateway is used by Istio itself, or by a server without HTTP."""
     spec = response.spec
     if not spec.creates_gateway:
         return
@@ -105,7 +105,7 @@ def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
 
 
 def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U112: the port's servers take some of the hosts, but not all."""
+    """U112: the port's servers accept only some of the hosts."""
     spec = response.spec
     if not spec.servers:
         return
@@ -121,15 +121,14 @@ def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[
 
 
 def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U113, U212: an older VirtualService of the same host takes the requests first."""
+    """U113, U212: an older VirtualService for the same host takes precedence."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
     made = _made(snapshot)
     own = own_hosts(spec, snapshot)
     for rival, host in _sharing(spec, snapshot):
-        # istiod merges the routes of one host in the order in which they were created, and those
-        # for every path behind all others.
+        # istiod merges the routes of one host by creation time, and puts routes for all paths last.
         older = bool(made) and made < rival.created
         if host not in own or (older and not spec.answer.catches_all):
             continue
@@ -155,7 +154,7 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
 
 
 def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U114: a VirtualService of ours would take a host's other paths from somebody else's."""
+    """U114: our VirtualService would leave other paths of a host without their routes."""
     spec = response.spec
     if spec.mesh:
         if spec.api is ResponseApi.ENVOY_FILTER:
@@ -183,7 +182,7 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
 
 
 def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U115: this Istio's VirtualService knows no directResponse."""
+    """U115: this Istio does not support directResponse in a VirtualService."""
     version = snapshot.istio
     asked = response.spec.api is ResponseApi.VIRTUAL_SERVICE
     if asked and version and version < DIRECT_RESPONSE_SINCE:
@@ -197,7 +196,7 @@ def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
 
 
 def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U116, U211: the body is longer than old gateways answer, or than Istio likes."""
+    """U116, U211: the body is longer than old gateways support, or than Istio recommends."""
     body = response.spec.answer.body
     if body is None:
         return
@@ -220,7 +219,7 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
 
 
 def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U213: an EnvoyFilter's route goes before what a VirtualService answers now."""
+    """U213: an EnvoyFilter's route takes precedence over a VirtualService that answers now."""
     spec = response.spec
     if spec.api is not ResponseApi.ENVOY_FILTER:
         return
@@ -234,7 +233,7 @@ def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
 
 
 def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U214: hosts within a wildcard of ours that VirtualServices of their own answer."""
+    """U214: other VirtualServices answer for hosts that our wildcard covers."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
@@ -255,7 +254,7 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
 
 
 def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U117, U215: no Service of that host, so that sidecars have no route to answer at."""
+    """U117, U215: the host has no Service, so sidecars have no route to add an answer to."""
     spec = response.spec
     if not spec.mesh or snapshot.services:
         return
@@ -276,7 +275,7 @@ def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator
 
 
 def _made(snapshot: ResponseSnapshot) -> str:
-    """When our own VirtualService was created, "" where there is none."""
+    """When our VirtualService was created; "" if it does not exist."""
     stamps = [
         str(manifest["metadata"].get("creationTimestamp", ""))
         for manifest in snapshot.objects
@@ -286,7 +285,7 @@ def _made(snapshot: ResponseSnapshot) -> str:
 
 
 def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[Rival, str]]:
-    """The VirtualServices bound where ours is, with each host that ours has to do with."""
+    """The VirtualServices bound to the same Gateways, with each host they share with ours."""
     mine = own_hosts(spec, snapshot)
     for rival in snapshot.rivals:
         for host in sorted(rival_hosts(rival, spec, snapshot)):
@@ -295,7 +294,7 @@ def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[R
 
 
 def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
-    """Whether a VirtualService, ours or somebody's, is for exactly this host already."""
+    """Whether a VirtualService for exactly this host exists already."""
     mine = [o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"]
     theirs = [rival_hosts(rival, spec, snapshot) for rival in snapshot.rivals]
     return any(host in hosts for hosts in (*mine, *theirs))

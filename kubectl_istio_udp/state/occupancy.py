@@ -1,6 +1,6 @@
-"""What EnvoyFilters and reservations take of a gateway: the one place that adds it up.
+"""What EnvoyFilters and reservations use of a gateway: the only place that computes it.
 
-`expose`, `get` and the controller all ask here, with what they have read or watched.
+`expose`, `get` and the controller all call it, with objects that they read or watch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GatewayFilter:
-    """An EnvoyFilter, as far as gateways are concerned.
+    """An EnvoyFilter or reservation, as it concerns gateways.
 
     Attributes:
         manifest: the EnvoyFilter.
-        claims: what it adds to proxies; for a reservation, what the exposure's EnvoyFilter will.
-        spec: the exposure whose EnvoyFilter it is; None for any other, and for a reservation.
-        reservation: the reservation that it is; None for any other.
+        claims: what it adds to proxies; for a reservation, what its exposure's EnvoyFilter will.
+        spec: the exposure, if it is an exposure's EnvoyFilter; otherwise None.
+        reservation: the reservation, if it is one; otherwise None.
     """
 
     manifest: Manifest
@@ -45,7 +45,7 @@ class GatewayFilter:
         return cls(manifest, Claims.from_object(manifest), readable(manifest, ExposureSpec))
 
     def concerns(self, spec: ExposureSpec) -> bool:
-        """Whether it has a port or a name that an exposure would have, at whatever gateway."""
+        """Whether it has a port or name that an exposure would use, at any gateway."""
         claims = self.claims
         return (
             not spec.listener_names.isdisjoint(claims.listeners)
@@ -54,7 +54,7 @@ class GatewayFilter:
         )
 
     def claims_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
-        """What it adds to one gateway, or will; empty if it does not apply to that gateway."""
+        """What it adds, or will add, to a gateway; empty if it does not apply to the gateway."""
         if self.reservation is None:
             return claims_at(self.manifest, gateway, mesh)
         return (self.claims,) if attaches(self.manifest, gateway, mesh).possible else ()
@@ -62,14 +62,14 @@ class GatewayFilter:
 
 @dataclass(frozen=True)
 class Pending:
-    """What this process has decided to write and has neither reserved nor written yet."""
+    """What this process decided to write but has not reserved or written yet."""
 
     claims: Claims
     spec: ExposureSpec
 
 
 class Occupancy:
-    """Everything that counts against a decision about a gateway."""
+    """Everything that a decision about a gateway must take into account."""
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class Occupancy:
         mine: Reservation | None = None,
         pending: Collection[Pending] = (),
     ) -> None:
-        """Choose what counts.
+        """Select what counts.
 
         Args:
-            filters: the EnvoyFilters that may apply to the gateway, reservations among them.
-            mine: the run's own reservation: later ones do not count, and nothing pending does,
-                because each that is written is reserved first.
-            pending: what this process is about to write for other exposures.
+            filters: the EnvoyFilters that may apply to the gateway, including reservations.
+            mine: this run's reservation. Later reservations and pending writes do not count,
+                because each pending write is reserved before it is written.
+            pending: what this process will write for other exposures.
         """
         found = list(filters)
         reservations = counted((f.reservation for f in found if f.reservation), mine)
@@ -93,13 +93,13 @@ class Occupancy:
     def claims_at(
         self, gateway: Gateway, mesh: Mesh, concerning: ExposureSpec | None = None
     ) -> tuple[Claims, ...]:
-        """The listeners, clusters and ports that are added to a gateway.
+        """The listeners, clusters and ports that EnvoyFilters add to a gateway.
 
         Args:
             gateway: the gateway.
             mesh: its mesh.
-            concerning: omit what has nothing in common with this exposure. Of a thousand filters
-                that leaves a few, and looking at each takes long.
+            concerning: skip EnvoyFilters that have nothing in common with this exposure. Of a
+                thousand filters a few remain, and computing each takes long.
         """
         found = [f for f in self._filters if concerning is None or f.concerns(concerning)]
         there = [claims for f in found for claims in f.claims_at(gateway, mesh)]
@@ -108,12 +108,12 @@ class Occupancy:
     def usage(
         self, gateway: Gateway, root_namespace: str, without: tuple[str, str] | None = None
     ) -> GatewayUsage:
-        """The ports and sessions that exposures have at a gateway.
+        """The ports and sessions that exposures use of a gateway.
 
         Args:
             gateway: the gateway.
             root_namespace: its mesh's root namespace.
-            without: the exposure that is asked for, which does not count.
+            without: the exposure to leave out.
         """
         specs = [f.spec for f in self._filters if f.spec]
         specs += [f.reservation.spec for f in self._filters if f.reservation]

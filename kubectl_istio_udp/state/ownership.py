@@ -1,13 +1,14 @@
-"""The one rule that says to which exposure, response or access log an object belongs.
+"""The one rule that decides which exposure, response or access log an object belongs to.
 
-Whoever may write in a namespace can write any label and any annotation there, also those of
-somebody else's exposure. So no single mark decides. An object *agrees with itself* where its
-labels, its name, its namespace and the spec in its annotation all name the same exposure. Among
-those that do, one object decides what the exposure is (for an exposure its EnvoyFilter, which only
-the gateway's owner can write). The other objects belong to it where they have its labels, its
-name, and are in a namespace where its objects may be; their own annotations no longer matter, so
-that one that somebody spoiled can be repaired. Everything else with our labels is a stray: it is
-shown, and nothing is ever done with it, nor with what its annotation says.
+Anyone who may write in a namespace can write any label and annotation there, including those of
+another user's exposure. So no single mark decides. An object *agrees with itself* if its labels,
+name, namespace and the spec in its annotation all name the same exposure. One of the objects that
+agree decides what the exposure is (for an exposure its EnvoyFilter, which only the gateway's owner
+can write). The other objects belong to it if they have its labels, its name, and a namespace that
+its objects may be in. Their own annotations do not matter, so that an edited one can be repaired.
+
+All other objects with our labels are strays: they are shown but never acted on, and their
+annotations are ignored.
 """
 
 from __future__ import annotations
@@ -27,21 +28,20 @@ Manifest = Mapping[str, Any]
 Owner = tuple[Kind, str, str]
 Wanted = TypeVar("Wanted")
 
-# The kinds of object that each kind may consist of, in the order in which they are written.
+# The object kinds of each kind, in writing order.
 OBJECT_KINDS: Mapping[Kind, Sequence[str]] = {
     Kind.EXPOSURE: ("ServiceEntry", "EnvoyFilter", "Service"),
     Kind.RESPONSE: ("Gateway", "VirtualService", "EnvoyFilter"),
     Kind.ACCESS_LOG: ("EnvoyFilter",),
 }
-# Which object decides, the first of these that there is. An exposure is a part of a gateway, so
-# what is in the gateway's namespace comes first; a response belongs to the namespace of its
-# VirtualService.
+# Which object decides: the first of these that exists. An exposure is part of a gateway, so objects
+# in the gateway's namespace come first. A response belongs to the namespace of its VirtualService.
 _DECIDES: Mapping[Kind, Sequence[str]] = {
     Kind.EXPOSURE: ("EnvoyFilter", "Service", "ServiceEntry"),
     Kind.RESPONSE: ("VirtualService", "EnvoyFilter", "Gateway"),
     Kind.ACCESS_LOG: ("EnvoyFilter",),
 }
-# Objects that are in the namespace of the exposure or response itself, not of a gateway.
+# Object kinds in the namespace of the exposure or response itself, not in that of a gateway.
 _AT_HOME = ("ServiceEntry", "VirtualService")
 
 
@@ -54,9 +54,9 @@ class Existing:
     """An exposure, response or access log that exists.
 
     Attributes:
-        kind, namespace, name: which.
-        spec: what it is; None where no object's annotation can be read.
-        objects: its manifests, the one that decides first, then in the order of writing.
+        kind, namespace, name: its kind, namespace and name.
+        spec: its settings; None if no object's annotation can be read.
+        objects: its manifests, the deciding one first, then in writing order.
         problem: why spec is None.
     """
 
@@ -69,7 +69,7 @@ class Existing:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Its namespace and name."""
+        """(namespace, name)."""
         return (self.namespace, self.name)
 
     @property
@@ -79,25 +79,25 @@ class Existing:
 
     @property
     def exposure(self) -> ExposureSpec | None:
-        """The spec of an exposure; None for another kind, and where it cannot be read."""
+        """The spec of an exposure; None for other kinds, or if it cannot be read."""
         return self.spec if isinstance(self.spec, ExposureSpec) else None
 
     @property
     def held(self) -> ExposureSpec | None:
-        """What an exposure has of a gateway; None without an EnvoyFilter.
+        """The spec in an exposure's EnvoyFilter, i.e. what it uses of a gateway; None without one.
 
-        Tenants cannot write the EnvoyFilter; they may write every other object of an exposure.
+        Tenants cannot write the EnvoyFilter. They may write all other objects of an exposure.
         """
         return self.exposure if self.object("EnvoyFilter") else None
 
     @property
     def ref(self) -> Ref:
-        """Its kind and name, as a command line names it."""
+        """Its kind and name, as on the command line."""
         return Ref(self.kind, self.name)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The objects that it should have and has not, as `EnvoyFilter istio-system/udp-a-b`."""
+        """Its missing objects, e.g. `EnvoyFilter istio-system/udp-a-b`."""
         if self.spec is None:
             return ()
         there = {ObjectRef.of(manifest) for manifest in self.objects}
@@ -105,19 +105,19 @@ class Existing:
 
     @property
     def source(self) -> str | None:
-        """What declared it, as the label of the deciding object says; None for a person."""
+        """What requested it, from the deciding object's label; None for the command line."""
         order = _DECIDES[self.kind]
         deciding = sorted(self.objects, key=lambda manifest: order.index(manifest["kind"]))
         return _labels(deciding[0]).get(names.SOURCE_LABEL) if deciding else None
 
     def object(self, kind: str) -> Manifest | None:
-        """Its first object of a kind, one of the spec's rather than a leftover; None for none."""
+        """Its first object of a kind, preferably not a leftover; None if there is none."""
         found = self.all_of(kind)
         wanted = self.spec.objects if self.spec else ()
         return next((o for o in found if ObjectRef.of(o) in wanted), found[0] if found else None)
 
     def all_of(self, kind: str) -> list[Manifest]:
-        """Its objects of a kind: several ServiceEntries, and what an earlier version left."""
+        """All its objects of a kind: several ServiceEntries, and leftovers of earlier versions."""
         return [manifest for manifest in self.objects if manifest["kind"] == kind]
 
 
@@ -127,7 +127,7 @@ class Stray:
 
     Attributes:
         kind, namespace, name: the object.
-        owner: whose it says it is; None where its labels name nobody.
+        owner: the owner that it claims; None if its labels name none.
         reason: what does not agree.
     """
 
@@ -139,7 +139,7 @@ class Stray:
 
     @property
     def claims(self) -> str:
-        """Whose it says it is, `exposure default/coredns`; "" where its labels name nobody."""
+        """The owner that it claims, e.g. `exposure default/coredns`; "" if its labels name none."""
         return _words(self.owner) if self.owner else ""
 
     def __str__(self) -> str:
@@ -149,11 +149,11 @@ class Stray:
 
 @dataclass(frozen=True)
 class State:
-    """What objects with our labels amount to.
+    """The exposures, responses, access logs and strays among some objects.
 
     Attributes:
         existing: the exposures, responses and access logs, sorted by kind, namespace and name.
-        strays: the objects that belong to none of them, sorted likewise.
+        strays: the objects that belong to none of them, sorted the same way.
     """
 
     existing: tuple[Existing, ...] = ()
@@ -165,7 +165,7 @@ def spec_of(manifest: Manifest) -> Spec:
 
     Raises:
         Disagreement: its labels, name, namespace and annotation do not name the same owner.
-        ClusterError: it has no annotation, or one that cannot be read.
+        ClusterError: it has no annotation, or the annotation cannot be read.
     """
     owner = _claimed_owner(manifest)
     spec = _read_annotation(manifest, owner)
@@ -181,7 +181,7 @@ def spec_of(manifest: Manifest) -> Spec:
 
 
 def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
-    """The spec of an object that agrees with itself and is of this kind; None for any other."""
+    """The spec of an object that agrees with itself and has this kind; otherwise None."""
     try:
         spec = spec_of(manifest)
     except ClusterError:
@@ -190,9 +190,9 @@ def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
 
 
 def belongs(manifest: Manifest, spec: Spec) -> bool:
-    """Whether an object is one of a spec's: by its labels and name, and by its namespace.
+    """Whether an object belongs to a spec: by its labels, name and namespace.
 
-    An object in another namespace (of a gateway that it was at before) must agree with itself.
+    An object in another namespace (that of a former gateway) must agree with itself.
     """
     try:
         if _claimed_owner(manifest) != (spec.kind, *spec.key):
@@ -203,11 +203,11 @@ def belongs(manifest: Manifest, spec: Spec) -> bool:
 
 
 def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) -> State:
-    """Sort objects with our labels into what exists, and strays.
+    """Sort objects with our labels into owners and strays.
 
     Args:
         manifests: objects with our labels, of any kind and namespace.
-        kinds: what is of interest; objects that name another kind are passed over.
+        kinds: the kinds to return; objects that name other kinds are ignored.
     """
     groups: dict[Owner, list[Manifest]] = {}
     strays: list[Stray] = []
@@ -233,7 +233,7 @@ def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) 
 def _resolve_one(
     owner: Owner, claimants: Sequence[Manifest]
 ) -> tuple[Existing | None, list[Stray]]:
-    """Whatever says that it belongs to one owner: what does, and what does not."""
+    """Sort the objects that claim one owner into those that belong to it and strays."""
     specs: list[tuple[Manifest, Spec]] = []
     problems: dict[int, ClusterError] = {}
     for manifest in claimants:
@@ -270,11 +270,11 @@ def _reason(manifest: Manifest, owner: Owner, problem: ClusterError | None) -> s
 
 
 def _deciding(owner: Owner, specs: Sequence[tuple[Manifest, Spec]]) -> Spec | None:
-    """The spec of the object that decides; None where none agrees with itself.
+    """The spec of the deciding object; None if no object agrees with itself.
 
-    Of several of a kind in different namespaces (one may be forged by whoever writes in another
-    gateway's namespace) that one which an object in the owner's own namespace confirms, then the
-    oldest: the API server writes creationTimestamp.
+    There may be several of a kind in different namespaces, if someone forged one in another
+    gateway's namespace. Then the one that an object in the owner's namespace confirms decides,
+    otherwise the oldest (the API server sets creationTimestamp).
     """
     kind, namespace, _ = owner
     at_home = [spec for manifest, spec in specs if _place(manifest)[1] == namespace]
@@ -290,10 +290,10 @@ def _deciding(owner: Owner, specs: Sequence[tuple[Manifest, Spec]]) -> Spec | No
 
 
 def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifest]:
-    """The objects of an owner none of whose annotations can be read.
+    """The objects of an owner if none of their annotations can be read.
 
-    They stay visible, so that they can be repaired or deleted: those in the owner's namespace, and
-    those in one other namespace, where the oldest of them is.
+    They are shown, so that they can be repaired or deleted: those in the owner's namespace, and
+    those in one other namespace, that of the oldest.
     """
     kind, home, _ = owner
     away = [m for m in claimants if kind is not Kind.ACCESS_LOG and m["kind"] not in _AT_HOME]
@@ -308,10 +308,10 @@ def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifes
 
 
 def _claimed_owner(manifest: Manifest) -> Owner:
-    """Whose an object says that it is, by labels and name.
+    """The owner that an object's labels and name claim.
 
     Raises:
-        Disagreement: the labels name nobody, or somebody whose objects have another kind or name.
+        Disagreement: the labels name no owner, or one whose objects have another kind or name.
     """
     owner = names.owner_of(_labels(manifest))
     if owner is None:

@@ -1,14 +1,14 @@
-"""Reservations: what a run is about to write to a gateway, for others to count meanwhile.
+"""Reservations: announce what a run is about to write to a gateway, so that other runs count it.
 
-Two runs that decide at the same time see the same gateway, and each may grant what only one of
-them can have. So a run first creates a *reservation*, then reads the gateway again, and writes only
-if it still has what it needs beside everything that was there before its own reservation. It
-deletes the reservation afterwards. The API server puts all writes in one order (resourceVersion),
-so of two runs the later one always sees the earlier one, and Envoy hears only of the one that may.
+Two runs that decide at the same time see the same gateway state, and both might use what is only
+enough for one. So a run first creates a *reservation*, then reads the gateway again. It only writes
+if there is still enough besides everything that existed before its reservation. Afterwards it
+deletes the reservation. The API server orders all writes (resourceVersion), so the later of two
+runs always sees the earlier one, and Envoy only gets configuration that fits.
 
-A reservation is an EnvoyFilter without patches: whoever exposes may write it and reads it anyway,
-with the exposures themselves in one list of one moment. Its name follows from the exposure's, so
-that of several runs for one exposure only the first can create it.
+A reservation is an EnvoyFilter without patches. Everyone who exposes may write it, and reads it
+together with the exposures in one consistent list. Its name is derived from the exposure's, so of
+several runs for one exposure only the first can create it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 ANNOTATION = "kubectl-istio-udp/reservation"
 _RUN_ANNOTATION = "kubectl-istio-udp/run"
 _PREFIX = "reserved-"
-# A run that was killed leaves its reservation. No write of a run takes so long: a request ends
-# after 30 s unless told otherwise, and the API server itself gives one up after 60 s.
+# A killed run leaves its reservation behind. No run writes for so long: a request ends after 30 s
+# by default, and the API server itself ends requests after 60 s.
 STALE_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What one run is about to write.
+    """The reservation of one run.
 
     Attributes:
-        spec: the exposure as it is to be.
-        run: the run's own name, which no other has.
-        version: the resourceVersion that its creation got: a lower one was earlier.
-        created: when, by the API server's clock.
-        uid: of this very object.
+        spec: the exposure to be written.
+        run: the unique name of the run.
+        version: the resourceVersion of its creation; lower ones are earlier.
+        created: its creation time, by the API server's clock.
+        uid: the object's uid.
     """
 
     spec: ExposureSpec
@@ -71,15 +71,15 @@ class Reservation:
         )
 
     def stale(self, now: datetime) -> bool:
-        """Whether the run that made it must have ended."""
+        """Whether the run that created it must have ended."""
         return now - self.created > STALE_AFTER
 
     def counts_for(self, mine: Reservation | None, now: datetime) -> bool:
-        """Whether a run must leave to it what it reserves.
+        """Whether another run must leave to it what it reserves.
 
         Args:
-            mine: the run's own reservation; None before it has one, when every one counts.
-            now: the time, where mine does not tell the API server's own.
+            mine: that run's reservation; None if it has none yet, so that every reservation counts.
+            now: the current time, used if `mine` does not provide the API server's.
         """
         if self.stale(mine.created if mine else now):
             return False
@@ -87,12 +87,12 @@ class Reservation:
 
 
 def reservation_name(spec: ExposureSpec) -> str:
-    """The name of an exposure's reservation: one for each exposure."""
+    """The name of an exposure's reservation; there is one per exposure."""
     return _PREFIX + spec.object_name
 
 
 def reservation(spec: ExposureSpec, run: str) -> dict[str, Any]:
-    """The manifest of a reservation; istiod makes nothing of it."""
+    """The manifest of a reservation; istiod generates nothing from it."""
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
@@ -107,7 +107,7 @@ def reservation(spec: ExposureSpec, run: str) -> dict[str, Any]:
 
 
 def read_reservation(envoy_filter: Mapping[str, Any]) -> Reservation | None:
-    """The reservation that an EnvoyFilter is; None where it is none, or none that can be read."""
+    """The reservation in an EnvoyFilter; None if it is not one or cannot be read."""
     metadata = envoy_filter["metadata"]
     notes = metadata.get("annotations") or {}
     if ANNOTATION not in notes:
@@ -129,7 +129,7 @@ def read_reservation(envoy_filter: Mapping[str, Any]) -> Reservation | None:
 def counted(
     reservations: Iterable[Reservation], mine: Reservation | None, now: datetime | None = None
 ) -> list[Reservation]:
-    """Those among some reservations to which a run must leave what they reserve."""
+    """The reservations that a run must respect."""
     now = now or datetime.now(timezone.utc)
     return [each for each in reservations if each.counts_for(mine, now)]
 

@@ -75,7 +75,7 @@ def test_what_fails_at_any_step_leaves_nothing(api, server, step, wanted, status
     with pytest.raises(ClusterError) as caught:
         write_all(api, wanted())
     assert server.state() == before
-    taken_back = "everything that this run had written was undone"
+    taken_back = "everything that this run wrote was undone"
     assert (taken_back in caught.value.hints) == (step > 0)
 
 
@@ -97,7 +97,7 @@ def test_a_refusal_after_the_last_write_takes_all_back(api, server, wanted):
     before = server.state()
     error = fail_after(api, wanted())
     assert server.state() == before
-    assert error.hints == ("everything that this run had written was undone",)
+    assert error.hints == ("everything that this run wrote was undone",)
 
 
 def test_a_refused_change_gives_a_service_its_former_ports(api, server):
@@ -140,7 +140,7 @@ def test_an_interruption_takes_all_back(api, server):
         transaction.apply(todo()[0])
         raise KeyboardInterrupt
     assert server.state() == before
-    assert caught.value.hints == ("everything that this run had written was undone",)
+    assert caught.value.hints == ("everything that this run wrote was undone",)
 
 
 @pytest.mark.parametrize("step", range(3))

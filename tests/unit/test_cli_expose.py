@@ -248,9 +248,7 @@ def test_a_refused_write_leaves_nothing(run, server, path, status):
     done = run(*EXPOSE)
     assert done.code == 3
     assert server.state() == before
-    assert ("everything that this run had written was undone" in done.err) == (
-        path != "serviceentries"
-    )
+    assert ("everything that this run wrote was undone" in done.err) == (path != "serviceentries")
     assert done.out == ""
 
 
@@ -260,7 +258,7 @@ def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(run, server, fakes
     done = run(*EXPOSE)
     assert done.code == 3
     assert f"the Envoy of gateway pod istio-system/{POD} refused it: cannot bind" in done.err
-    assert "everything that this run had written was undone" in done.err
+    assert "everything that this run wrote was undone" in done.err
     assert server.state() == before
 
 

@@ -197,7 +197,7 @@ def test_being_told_to_end_is_being_interrupted(run, server):
     server.seen = terminate
     done = run("expose", "coredns", "-p", "5300:53")
     assert done.code == 130
-    assert "everything that this run had written was undone" in done.err
+    assert "everything that this run wrote was undone" in done.err
     assert server.state() == before
 
 

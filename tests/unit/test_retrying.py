@@ -103,7 +103,7 @@ def test_expose_and_its_rollback_outlast_a_busy_server(run, server):
     server.fail("DELETE", "", 429, times=2, headers=AT_ONCE)
     run("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate=none")
     assert run.code == 3
-    assert "everything that this run had written was undone" in run.err
+    assert "everything that this run wrote was undone" in run.err
     assert server.state() == before
 
 
