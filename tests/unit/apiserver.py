@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import copy
 import functools
 import hashlib
 import json
@@ -170,7 +169,7 @@ class ApiServer:
             for manifest in manifests:
                 key = _key(manifest)
                 self._owned[key] = {"helm": _leaves(_keyed(_content(manifest)))}
-                self._store(key, copy.deepcopy(manifest))
+                self._store(key, _copied(manifest))
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
         with self._lock:
@@ -197,7 +196,7 @@ class ApiServer:
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         with self._lock:
-            return copy.deepcopy(self._objects.get((kind, namespace, name)))
+            return _copied(self._objects.get((kind, namespace, name)))
 
     def there(self) -> set[Key]:
         """(kind, namespace, name) of every object."""
@@ -206,7 +205,7 @@ class ApiServer:
 
     def all(self, kind: str) -> list[Manifest]:
         with self._lock:
-            return [copy.deepcopy(o) for (k, _, _), o in sorted(self._objects.items()) if k == kind]
+            return [_copied(o) for (k, _, _), o in sorted(self._objects.items()) if k == kind]
 
     def state(self) -> dict[Key, Manifest]:
         """The content of every object, without the server's own bookkeeping."""
@@ -258,7 +257,7 @@ class ApiServer:
     def listed(self, kind: str, namespace: str | None, selector: str) -> list[Manifest]:
         with self._lock:
             return [
-                copy.deepcopy(o)
+                _copied(o)
                 for (k, space, _), o in sorted(self._objects.items())
                 if k == kind
                 and namespace in (None, space)
@@ -281,7 +280,7 @@ class ApiServer:
             version = manifest["metadata"].get("resourceVersion")
             if version and there and version != there["metadata"]["resourceVersion"]:
                 return 409, _status(409, "Operation cannot be fulfilled: object modified")
-            owned = copy.deepcopy(self._owned.get(key, {})) if there else {}
+            owned = {n: dict(v) for n, v in self._owned.get(key, {}).items()} if there else {}
             mine = _leaves(_keyed(_content(manifest)))
             for other, theirs in owned.items():
                 if other == manager:
@@ -297,7 +296,7 @@ class ApiServer:
             gone = set(owned.get(manager, {})) - set(mine)
             owned[manager] = mine
             others = {path for leaves in owned.values() for path in leaves}
-            new = _keyed(copy.deepcopy(there) if there else _skeleton(manifest))
+            new = _keyed(_copied(there) if there else _skeleton(manifest))
             for path in gone - others:
                 _drop(new, path)
             for path, value in mine.items():
@@ -313,7 +312,7 @@ class ApiServer:
                 self._owned[key] = owned
                 self._store(key, result)
                 self._consequences(result, created=there is None)
-            return (200 if there else 201), copy.deepcopy(self._objects[key])
+            return (200 if there else 201), _copied(self._objects[key])
 
     def merge(self, key: Key, patch: Manifest, manager: str) -> tuple[int, Manifest]:
         """A JSON merge patch: the fields that it changes are the manager's, as an update's are."""
@@ -326,9 +325,9 @@ class ApiServer:
                     return 409, _status(409, f"{name} is another")
             if "managedFields" in patch["metadata"]:
                 self._owned[key].pop(f"{manager}:Update", None)
-                self._store(key, copy.deepcopy(there))
-                return 200, copy.deepcopy(self._objects[key])
-            result = _merged(copy.deepcopy(there), patch)
+                self._store(key, _copied(there))
+                return 200, _copied(self._objects[key])
+            result = _merged(_copied(there), patch)
             if refused := self.admit(result):
                 return 400, _status(400, refused)
             old, new = (_leaves(_keyed(_content(each))) for each in (there, result))
@@ -339,7 +338,7 @@ class ApiServer:
             changed = {path: value for path, value in new.items() if old.get(path) != value}
             owned.setdefault(f"{manager}:Update", {}).update(changed)
             self._store(key, result)
-            return 200, copy.deepcopy(self._objects[key])
+            return 200, _copied(self._objects[key])
 
     def delete(self, key: Key, dry_run: bool) -> bool:
         with self._lock:
@@ -354,11 +353,11 @@ class ApiServer:
                 return 409, _status(409, f'"{key[2]}" already exists')
             # Its fields are the creator's, by `Update`: no apply takes them away again.
             self._owned[key] = {"create": _leaves(_keyed(_content(manifest)))}
-            made = copy.deepcopy(manifest)
+            made = _copied(manifest)
             now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             made["metadata"].setdefault("creationTimestamp", now)
             self._store(key, made)
-            return 201, copy.deepcopy(self._objects[key])
+            return 201, _copied(self._objects[key])
 
     def update(self, key: Key, manifest: Manifest) -> tuple[int, Manifest]:
         with self._lock:
@@ -368,8 +367,8 @@ class ApiServer:
             version = manifest["metadata"].get("resourceVersion")
             if version and version != there["metadata"]["resourceVersion"]:
                 return 409, _status(409, "the object has been modified")
-            self._store(key, copy.deepcopy(manifest))
-            return 200, copy.deepcopy(self._objects[key])
+            self._store(key, _copied(manifest))
+            return 200, _copied(self._objects[key])
 
     @property
     def version(self) -> int:
@@ -403,7 +402,7 @@ class ApiServer:
         self._note("DELETED", gone)
 
     def _note(self, event: str, manifest: Manifest) -> None:
-        self._history.append((self._version, event, copy.deepcopy(manifest)))
+        self._history.append((self._version, event, _copied(manifest)))
         self._news.notify_all()
 
     def _store(self, key: Key, manifest: Manifest) -> None:
@@ -456,6 +455,11 @@ def _pod_status(pod: Manifest, *, running: bool) -> Manifest:
     }
 
 
+def _copied(value: Any) -> Any:
+    """A copy of JSON; several times as fast as copy.deepcopy."""
+    return json.loads(json.dumps(value))
+
+
 def _key(manifest: Manifest) -> Key:
     metadata = manifest["metadata"]
     return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
@@ -469,7 +473,7 @@ def _skeleton(manifest: Manifest) -> Manifest:
 def _content(manifest: Manifest) -> Manifest:
     metadata = {k: v for k, v in manifest["metadata"].items() if k not in _SERVERS_OWN}
     found = {k: v for k, v in manifest.items() if k != "status"}
-    return copy.deepcopy({**found, "metadata": metadata})
+    return _copied({**found, "metadata": metadata})
 
 
 def _keyed(manifest: Manifest) -> Manifest:
@@ -542,7 +546,7 @@ def _with_managers(manifest: Manifest, owned: dict[str, dict[tuple[str, ...], An
                 place = place.setdefault(key if key.startswith("k:") else f"f:{key}", {})
         name, _, operation = manager.partition(":")
         entries.append({"manager": name, "operation": operation or "Apply", "fieldsV1": fields})
-    result = copy.deepcopy(manifest)
+    result = _copied(manifest)
     result["metadata"]["managedFields"] = entries
     return result
 

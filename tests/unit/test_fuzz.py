@@ -1,12 +1,11 @@
 """Whatever somebody writes into an object's annotation is about that one object.
 
-`make fuzz` reads 100,000 documents; `make test` the first few thousand kinds of them.
+`make fuzz` reads 100,000 documents; `make test` reads a thousand.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import tracemalloc
 from typing import Any
 
@@ -23,11 +22,11 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.ownership import resolve
+from tests.support.effort import examples
 from tests.support.forged import JSON, documents
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import access_log, manifests_of, response
 
-DOCUMENTS = int(os.environ.get("FUZZ_DOCUMENTS", "3000"))
 READERS = {
     "exposure": (ExposureSpec, plan_of().exposure.spec),
     "response": (ResponseSpec, response().spec),
@@ -58,7 +57,7 @@ def check(kind: str, text: str) -> None:
 
 
 FUZZ = settings(
-    max_examples=max(1, DOCUMENTS // len(READERS)),
+    max_examples=examples(340),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

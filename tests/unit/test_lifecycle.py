@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from kubectl_istio_udp.cli.main import main
+from tests.support.effort import examples
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import (
     cluster,
@@ -221,7 +222,7 @@ def test_whatever_is_left_behind_is_finished(tmp_path):
     run_state_machine_as_test(
         Lifecycle,
         settings=settings(
-            max_examples=25,
+            max_examples=examples(15),
             stateful_step_count=8,
             deadline=None,
             # Shrinking takes minutes, and eight steps can be read as they are.
