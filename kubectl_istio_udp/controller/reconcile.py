@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -81,25 +80,32 @@ from kubectl_istio_udp.state.reservations import Reservation
 
 Manifest = Mapping[str, Any]
 
-# From the listener's end until the cluster behind it goes. istiod hands a change to the gateways
-# within a second, and nobody here may ask them (no exec).
-_LISTENER_SECONDS = 5.0
-
-
-# The gateway is everybody's: an exposure changes its part of it no more often, whoever flips an
-# annotation, or edits back and forth against us. Endpoints are no part of the gateway.
-_CALM_SECONDS = 5.0
-# One that goes on changing does so less and less often, down to this. Envoy keeps a listener that
-# was replaced for 45 s, until it has drained: with changes every 5 s there would be nine of each.
-_LONGEST_CALM_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
-# A watch that is later than this has broken, and lists again.
-_WATCH_SECONDS = 5.0
 
 
-# A Service that is replaced is deleted and made again. Until this has passed, nothing of its
-# exposure is taken away: not the load balancer's address, nor the listener, nor the endpoints.
-_REPLACE_SECONDS = 10.0
+@dataclass(frozen=True)
+class Timing:
+    """How many seconds the controller waits, and for what.
+
+    Attributes:
+        listener: from the listener's end until the cluster behind it goes. istiod hands a change
+            to the gateways within a second, and the controller may not ask them (no exec).
+        calm: the gateway is everybody's: an exposure changes its part of it no more often, whoever
+            flips an annotation, or edits back and forth. Endpoints are no part of the gateway.
+        longest_calm: an exposure that goes on changing does so less and less often, down to this.
+            Envoy keeps a listener that was replaced for 45 s, until it has drained: with changes
+            every 5 s there would be nine of each.
+        watch: a watch that is later than this has broken, and lists again.
+        replace: a Service that is replaced is deleted and made again. Until this has passed,
+            nothing of its exposure is removed: neither the load balancer's address, nor the
+            listener, nor the endpoints.
+    """
+
+    listener: float = 5.0
+    calm: float = 5.0
+    longest_calm: float = 60.0
+    watch: float = 5.0
+    replace: float = 10.0
 
 
 class NotLeading(IstioUdpError):
@@ -119,18 +125,18 @@ class _Facts:
 
 
 @dataclass(frozen=True)
-class _Calm:
+class Calm:
     """A time in which an exposure's part of the gateway stays as it is."""
 
     until: float
     seconds: float
 
     @classmethod
-    def after(cls, before: _Calm | None, now: float) -> _Calm:
+    def after(cls, before: Calm | None, now: float, timing: Timing) -> Calm:
         """The one after a change: twice as long as the one before, if that has just been."""
-        seconds = _CALM_SECONDS
-        if before is not None and now < before.until + _LONGEST_CALM_SECONDS:
-            seconds = min(2 * before.seconds, _LONGEST_CALM_SECONDS)
+        seconds = timing.calm
+        if before is not None and now < before.until + timing.longest_calm:
+            seconds = min(2 * before.seconds, timing.longest_calm)
         return cls(now + seconds, seconds)
 
 
@@ -149,7 +155,8 @@ class Reconciler:
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
         freed: Callable[[Claims], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
+        timing: Timing,
     ) -> None:
         """Say with what.
 
@@ -164,17 +171,18 @@ class Reconciler:
             wrote: called with verb and kind of each request that writes.
             freed: called with what was to be claimed, when it could not be written.
             clock: gives seconds.
+            timing: how long to wait, and for what.
         """
         self._api, self._view = api, view
         self._file_limit, self._allow_all, self._defaults = file_limit, allow_all, defaults
         self._may_take = may_take
         self._may_write, self._wrote, self._freed = may_write, wrote, freed
-        self._clock = clock
+        self._clock, self._timing = clock, timing
         self._deciding = threading.Lock()
         self._pending: dict[Key, Pending] = {}
         self._silent: dict[Key, float] = {}
         # Until when an exposure's part of the gateway stays as it is, and since when.
-        self._calm: dict[Key, _Calm] = {}
+        self._calm: dict[Key, Calm] = {}
         # Until when an exposure stays that nobody asks for any more, or whose addresses are gone.
         self._missed: dict[Key, float] = {}
         self._emptied: dict[Key, float] = {}
@@ -203,7 +211,7 @@ class Reconciler:
         if space.leaving:
             return self._withdraw(key, own)
         if wished is None:
-            left = self._left(self._missed, key, _REPLACE_SECONDS) if own.there else 0
+            left = self._left(self._missed, key, self._timing.replace) if own.there else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, own)
         self._missed.pop(key, None)
         try:
@@ -314,7 +322,8 @@ class Reconciler:
                     # Now, since a later write may fail. One that failed is tried again when its
                     # back-off says so.
                     if write.kind == "EnvoyFilter":
-                        self._calm[wish.key] = _Calm.after(self._calm.get(wish.key), self._clock())
+                        before = self._calm.get(wish.key)
+                        self._calm[wish.key] = Calm.after(before, self._clock(), self._timing)
         else:
             self._apply_all(differing)
         again = self._remove(wish.key, self._changes(own, todo))
@@ -427,7 +436,7 @@ class Reconciler:
         if by_hand or not listed or self._view.has_pieces((spec.namespace, spec.service)):
             self._emptied.pop(spec.key, None)
             return 0.0
-        return max(0.0, self._left(self._emptied, spec.key, _REPLACE_SECONDS))
+        return max(0.0, self._left(self._emptied, spec.key, self._timing.replace))
 
     def _gateway(self, wish: Wish, permission: Permission, own: Existing) -> Gateway:
         allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
@@ -568,7 +577,7 @@ class Reconciler:
         spec = exposure.spec
 
         def look_again(mine: Reservation) -> Snapshot:
-            self._view.wait_reserved(mine, _WATCH_SECONDS)
+            self._view.wait_reserved(mine, self._timing.watch)
             return self._seen(exposure, snapshot, todo, mine)
 
         there = self._view.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
@@ -759,9 +768,9 @@ class Reconciler:
         write = silenced(envoy_filter, MANAGER)
         if write is not None:
             self.apply(write)
-            self._silent[key] = self._clock() + _LISTENER_SECONDS
+            self._silent[key] = self._clock() + self._timing.listener
         # Whoever led before may have ended them just now.
-        until = self._silent.setdefault(key, self._clock() + _LISTENER_SECONDS)
+        until = self._silent.setdefault(key, self._clock() + self._timing.listener)
         return max(0.0, until - self._clock())
 
     def _calm_left(self, key: Key) -> float:

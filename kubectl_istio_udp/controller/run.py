@@ -13,9 +13,10 @@ from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
-from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler
+from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler, Timing
 from kubectl_istio_udp.controller.telling import Teller
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.lease import Election
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import Claims
@@ -49,6 +50,7 @@ class Settings:
         elect: whether to stand for election; False where there is only one replica.
         workers: how many exposures are looked at at the same time.
         port: of health and metrics; 0 takes any, None none.
+        timing: how long to wait, and for what.
     """
 
     identity: str
@@ -62,23 +64,31 @@ class Settings:
     elect: bool = True
     workers: int = 16
     port: int | None = 8080
+    timing: Timing = field(default_factory=Timing)
 
 
 class Controller:
     """One replica. `start`, then `wait` until something ends it, then `stop`."""
 
-    def __init__(self, api: Api, settings: Settings) -> None:
-        """Put the parts together; nothing is asked yet."""
+    def __init__(self, api: Api, settings: Settings, clock: Clock | None = None) -> None:
+        """Put the parts together; nothing is asked yet.
+
+        Args:
+            api: the cluster.
+            settings: how to run.
+            clock: the time; this machine's where None.
+        """
+        clock = clock or Clock()
         self._api, self._settings = api, settings
         self.metrics = Metrics()
         self._queue: WorkQueue[Key] = WorkQueue(
-            group=self._turn, at_once=max(1, settings.workers * 3 // 4)
+            clock, group=self._turn, at_once=max(1, settings.workers * 3 // 4)
         )
         self._outcomes: dict[Key, Outcome] = {}
         # Those that wait for a name, sessions or memory, and those that let an older one go first.
         self._short: set[Key] = set()
         self._yielding: dict[Key, set[Key]] = {}
-        self._teller = Teller(api, settings.identity, lambda: self._election.secret)
+        self._teller = Teller(api, settings.identity, lambda: self._election.secret, clock)
         self._ended = threading.Event()
         self._leading = threading.Event()
         self._changing = threading.Lock()
@@ -102,6 +112,8 @@ class Controller:
             may_write=self._may_write,
             wrote=self._wrote,
             freed=lambda claims: self._claimed(claims, None),
+            clock=clock,
+            timing=settings.timing,
         )
         self._election = Election(
             api,
@@ -111,6 +123,7 @@ class Controller:
             began=self._elect,
             ended=self._pause,
             doubted=self._watch_anew,
+            clock=clock,
         )
         self._workers = [
             threading.Thread(target=self._work, name=f"worker {number}", daemon=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.errors import Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.names import MANAGER
@@ -47,6 +47,7 @@ class Election:
         began: Callable[[], None],
         ended: Callable[[], None],
         doubted: Callable[[], None],
+        clock: Clock,
     ) -> None:
         """Prepare the election; `start` begins it.
 
@@ -58,15 +59,17 @@ class Election:
                 holding the Lease.
             doubted: called in the election's thread when the server did not answer, or returned a
                 newer Lease than the watch: other watches may have stalled too.
+            clock: the time.
         """
         self.identity = identity
         self._api, self._namespace, self._name = api, namespace, name
         self._began, self._ended, self._doubted = began, ended, doubted
+        self._clock = clock
         self._until = 0.0
         self._leading = False
         self._stopping = False
         self._seen: Mapping[str, Any] | None = None
-        self._seen_at = time.monotonic()
+        self._seen_at = self._clock()
         self._stirred = threading.Condition()
         self._cache: Cache[Mapping[str, Any]] = Cache(
             api,
@@ -108,7 +111,7 @@ class Election:
 
     def holds(self) -> bool:
         """Whether a write may begin: it will end before another candidate can take the Lease."""
-        return self._leading and time.monotonic() < self._until
+        return self._leading and self._clock() < self._until
 
     def _changed(
         self, _key: Key, _before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
@@ -118,7 +121,7 @@ class Election:
             self._stirred.notify()
 
     def _see(self, lease: Mapping[str, Any] | None) -> None:
-        self._seen, self._seen_at = lease, time.monotonic()
+        self._seen, self._seen_at = lease, self._clock()
 
     def _run(self) -> None:
         self._cache.wait_synced(DURATION_SECONDS)
@@ -136,7 +139,7 @@ class Election:
                 self._end("the lease could not be renewed in time")
             with self._stirred:
                 if not self._stopping and wait > 0:
-                    self._stirred.wait(wait)
+                    self._clock.wait(self._stirred, wait)
         if self._leading:
             self._end("stopped")
             self._give_up()
@@ -144,7 +147,7 @@ class Election:
     def _turn(self) -> float:
         """Renew or take the Lease if it is time; return the seconds until the next turn."""
         if self._leading:
-            left = self._until - _RENEW_WITHIN + _RENEW_EVERY - time.monotonic()
+            left = self._until - _RENEW_WITHIN + _RENEW_EVERY - self._clock()
             if left > 0:
                 return left
             self._write(self._seen)
@@ -167,11 +170,11 @@ class Election:
             return 0.0
         spec = (self._seen or {}).get("spec") or {}
         duration = float(spec.get("leaseDurationSeconds") or DURATION_SECONDS)
-        return self._seen_at + duration - time.monotonic()
+        return self._seen_at + duration - self._clock()
 
     def _write(self, seen: Mapping[str, Any] | None) -> None:
         """Take or renew the Lease, if it is still the version that was seen."""
-        begun = time.monotonic()
+        begun = self._clock()
         former = (seen or {}).get("spec") or {}
         mine = former.get("holderIdentity") == self.identity
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from kubectl_istio_udp.controller import reconcile
 from kubectl_istio_udp.controller.objects import MANAGER, marked
+from kubectl_istio_udp.controller.reconcile import Calm, Timing
 from kubectl_istio_udp.controller.run import Controller, Settings
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
@@ -20,6 +22,7 @@ from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
+from tests.support.clock import MovedClock
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import endpoint, endpoint_slice, udp
@@ -61,11 +64,22 @@ def until(check: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 
 class Running:
-    """Controllers at work, and what to ask of the cluster."""
+    """Controllers at work, and what to ask of the cluster.
+
+    Attributes:
+        clock: the controllers' time.
+        timing: what controllers wait for that start from now on.
+    """
 
     def __init__(self, api: Api, server: ApiServer) -> None:
         self.api, self.server = api, server
         self.controllers: list[Controller] = []
+        self.clock = MovedClock()
+        self.timing = Timing(listener=0.05, calm=0.05, replace=0.05)
+
+    def wait_for(self, **seconds: float) -> None:
+        """Let controllers that start from now on wait for other times."""
+        self.timing = dataclasses.replace(self.timing, **seconds)
 
     def start(self, identity: str = "one", **settings: Any) -> Controller:
         usual = {
@@ -75,8 +89,10 @@ class Running:
             "file_limit": 65_536,
             "elect": False,
             "port": 0,
+            "timing": self.timing,
         }
-        controller = Controller(self.api, Settings(identity, **{**usual, **settings}))
+        asked = Settings(identity, **{**usual, **settings})
+        controller = Controller(self.api, asked, self.clock)
         self.controllers.append(controller)
         controller.start()
         return controller
@@ -128,10 +144,7 @@ class Running:
 
 
 @pytest.fixture
-def running(api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(reconcile, "_LISTENER_SECONDS", 0.05)
-    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.05)
-    monkeypatch.setattr(reconcile, "_REPLACE_SECONDS", 0.05)
+def running(api: Api, server: ApiServer) -> Iterator[Running]:
     server.put(space("default"))
     found = Running(api, server)
     yield found
@@ -227,11 +240,9 @@ def test_drift_is_repaired(running: Running, kind: str) -> None:
     )
 
 
-def test_another_port_leaves_the_sessions_of_the_others(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_port_leaves_the_sessions_of_the_others(running: Running) -> None:
     """As with `expose`: another number would replace the cluster and end its sessions."""
-    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.0)
+    running.wait_for(calm=0.0)
     running.start()
     running.server.put(wished())
     running.exposed()
@@ -241,14 +252,11 @@ def test_another_port_leaves_the_sessions_of_the_others(
     assert running.spec().options.max_sessions == before
 
 
-def test_who_flips_an_annotation_does_not_shake_the_gateway(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 3.0)
+def test_who_flips_an_annotation_does_not_shake_the_gateway(running: Running) -> None:
+    running.wait_for(calm=60.0)
     controller = running.start()
     running.server.put(wished(options={"discovery": "endpoints"}))
     running.exposed()
-    begun = time.monotonic()
     for number in range(50):
         running.server.put(
             wished(options={"discovery": "endpoints", "idle-timeout": f"{number + 1}s"}),
@@ -258,11 +266,15 @@ def test_who_flips_an_annotation_does_not_shake_the_gateway(
     # Endpoints are no part of the gateway, and do not wait.
     until(lambda: running.addresses() == ["10.244.1.49"])
     assert controller.states() == {"waiting": 1}
-    assert time.monotonic() < begun + 3.0
+    assert len(filter_changes(running)) == 1
+    running.clock.move(60.0)
     until(lambda: running.spec().options.idle_timeout.seconds == 50)
     until(lambda: controller.states() == {"ok": 1})
-    changes = [w for w in running.server.writes() if "PATCH" in w and "envoyfilters" in w]
-    assert len(changes) == 2
+    assert len(filter_changes(running)) == 2
+
+
+def filter_changes(running: Running) -> list[str]:
+    return [w for w in running.server.writes() if "PATCH" in w and "envoyfilters" in w]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -628,11 +640,9 @@ def test_a_gateway_that_comes_later(running: Running) -> None:
     running.exposed()
 
 
-def test_a_second_gateway_leaves_an_exposure_at_the_first(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_gateway_leaves_an_exposure_at_the_first(running: Running) -> None:
     """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
-    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 0.0)
+    running.wait_for(calm=0.0)
     controller = running.start()
     running.server.put(wished())
     running.exposed()
@@ -705,10 +715,8 @@ def test_a_refused_write_is_told_tried_again_and_delays_nobody(running: Running)
     running.exposed()
 
 
-def test_a_companion_that_is_refused_does_not_let_the_gateway_be_shaken(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "_CALM_SECONDS", 30.0)
+def test_a_companion_that_is_refused_does_not_let_the_gateway_be_shaken(running: Running) -> None:
+    running.wait_for(calm=30.0)
     running.server.fail("PATCH", "services/udp-default-coredns", 403)
     running.start()
     for number in range(20):
@@ -716,7 +724,7 @@ def test_a_companion_that_is_refused_does_not_let_the_gateway_be_shaken(
         time.sleep(0.02)
     running.tells("ExposeFailed")
     running.quiet()
-    assert len([w for w in running.server.writes() if "PATCH" in w and "envoyfilters" in w]) == 1
+    assert len(filter_changes(running)) == 1
 
 
 @pytest.mark.parametrize("more", [True, False])
@@ -836,7 +844,10 @@ def test_who_cannot_renew_stops_before_another_begins(running: Running) -> None:
     first = running.start("one", elect=True)
     until(lambda: first._may_write())
     running.server.fail("PUT", "leases", 500)
-    until(lambda: not first._may_write(), 14)
+    running.clock.move(9.0)
+    assert first._may_write()
+    running.clock.move(2.0)
+    until(lambda: not first._may_write())
     lease = running.server.get("Lease", "istio-system", "kubectl-istio-udp-controller")
     assert lease["spec"]["holderIdentity"] == "one"
     running.server.put(wished())
@@ -846,18 +857,27 @@ def test_who_cannot_renew_stops_before_another_begins(running: Running) -> None:
     running.exposed()
 
 
-def test_a_renewal_that_is_late_loses_nothing(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    only = running.start()
+def test_a_renewal_that_is_late_loses_nothing(running: Running) -> None:
+    only = running.start(elect=True)
     running.server.put(wished(options={"discovery": "endpoints"}))
     running.exposed()
     running.quiet()
-    monkeypatch.setattr(only, "_elected", lambda: False)
+    comes, goes_on = threading.Event(), threading.Event()
+
+    def seen(request: Any) -> None:
+        if request.method == "PUT" and "/leases/" in request.path:
+            comes.set()
+            assert goes_on.wait(5)
+
+    running.server.seen = seen
+    running.clock.move(6.0)
+    assert comes.wait(5)
+    running.clock.move(5.0)
+    assert not only._may_write()
     running.server.put(endpoint_slice(endpoint("10.244.0.30")))
     running.quiet()
     assert running.addresses() != ["10.244.0.30"]
-    monkeypatch.undo()
+    goes_on.set()
     until(lambda: running.addresses() == ["10.244.0.30"])
 
 
@@ -871,7 +891,8 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
 
     before = watches()
     running.server.fail("PUT", "leases", 409)
-    until(lambda: watches() >= before + len(first.view.caches) + 1, 14)
+    running.clock.move(6.0)
+    until(lambda: watches() >= before + len(first.view.caches) + 1)
     running.server.heal()
     running.server.put(wished())
     running.exposed()
@@ -907,10 +928,8 @@ def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
     until(lambda: not running.filter() and not running.companion() and not running.entry())
 
 
-def test_a_service_that_is_replaced_keeps_everything(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "_REPLACE_SECONDS", 1.5)
+def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
+    running.wait_for(replace=600.0)
     controller = running.start()
     running.server.put(wished())
     running.exposed()
@@ -931,10 +950,15 @@ def test_a_service_that_is_replaced_keeps_everything(
     until(lambda: controller.states() == {"ok": 1})
     assert state() == before
     # One that does not come back goes; the wait begins anew.
-    begun = time.monotonic()
+    running.clock.move(500.0)
     running.server.remove("Service", "default", "coredns")
+    del before["Service", "default", "coredns"]
+    until(lambda: controller.states() == {"leaving": 1})
+    running.clock.move(500.0)
+    running.quiet()
+    assert state() == before
+    running.clock.move(100.0)
     until(lambda: not running.filter() and not running.entry())
-    assert time.monotonic() - begun > 1.4
 
 
 def test_another_leader_waits_anew_before_it_takes_anything_away(running: Running) -> None:
@@ -1297,8 +1321,8 @@ def test_who_goes_on_changing_waits_longer_each_time() -> None:
     """Envoy keeps replaced listeners for 45 s."""
     now, calm, waits = 0.0, None, []
     for _ in range(6):
-        calm = reconcile._Calm.after(calm, now)
+        calm = Calm.after(calm, now, Timing())
         waits.append(calm.until - now)
         now = calm.until
     assert waits == [5, 10, 20, 40, 60, 60]
-    assert reconcile._Calm.after(calm, now + 61).seconds == 5
+    assert Calm.after(calm, now + 61, Timing()).seconds == 5

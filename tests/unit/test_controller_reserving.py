@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.apply.reserving import reserved
-from kubectl_istio_udp.controller import reconcile as module
+from kubectl_istio_udp.controller import reconcile
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
 from kubectl_istio_udp.model.ports import PortRequest
@@ -92,11 +92,9 @@ def test_it_reserves_what_is_new_and_nothing_else(running: Running) -> None:
     assert reservations(running.server) == []
 
 
-def test_a_watch_that_is_late_is_waited_for(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_watch_that_is_late_is_waited_for(running: Running) -> None:
     """Nothing is written before the watch has brought the reservation."""
-    monkeypatch.setattr(module, "_WATCH_SECONDS", 0.0)
+    running.wait_for(watch=0.0)
     running.start()
     running.server.put(wished())
     running.exposed()
@@ -107,14 +105,14 @@ def test_a_watch_that_is_late_is_waited_for(
 def test_an_internal_error_while_an_exposure_is_written_leaves_its_port_free(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitting = module.fitting
+    fitting = reconcile.fitting
 
     def broken(api: Api, exposure: Exposure, *rest: Any) -> Any:
         if exposure.spec.name == "coredns":
             raise RuntimeError("broken by the test")
         return fitting(api, exposure, *rest)
 
-    monkeypatch.setattr(module, "fitting", broken)
+    monkeypatch.setattr(reconcile, "fitting", broken)
     controller = running.start()
     running.server.put(wished(created="2026-01-02T00:00:00Z"))
     until(lambda: controller.states() == {"failed": 1})

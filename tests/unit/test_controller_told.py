@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.controller import telling
 from kubectl_istio_udp.controller.outcome import OK, REFUSED, Outcome
 from kubectl_istio_udp.controller.run import LEASE
 from kubectl_istio_udp.controller.telling import AGAIN_SECONDS, Teller
@@ -104,17 +103,16 @@ def test_what_is_still_bad_is_told_again_before_it_is_forgotten(
 
 
 def test_a_namespace_has_a_budget_of_events_and_others_have_theirs(
-    api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: ApiServer
 ) -> None:
-    monkeypatch.setattr(telling, "_AT_ONCE", 3)
     now = 0.0
     teller = Teller(api, "one", lambda: "secret", lambda: now)
-    for number in range(20):
+    for number in range(120):
         last = teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, f"no {number}"))
-    assert len(server.all("Event")) == 3 and last is not None and last < 60
+    assert len(server.all("Event")) == 100 and last is not None and last < 60
     other = ("other", "coredns")
     teller.tell(other, About("Service", "v1", *other, uid="u2"), NO)
-    assert len(server.all("Event")) == 4
+    assert len(server.all("Event")) == 101
     now = last
-    teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, "no 19"))
-    assert "no 19" in [event["message"] for event in server.all("Event")]
+    teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, "no 119"))
+    assert "no 119" in [event["message"] for event in server.all("Event")]
