@@ -284,13 +284,14 @@ def test_takes_service_pods_and_gateway_from_files(temporary, tmp_path):
         (yaml.safe_dump(service("a", ports=[tcp()])), (), "no Service with a UDP port"),
     ],
 )
-def test_manifests_that_do_not_do(temporary, tmp_path, text, words, said):
+def test_manifests_that_do_not_do(run, temporary, monkeypatch, tmp_path, text, words, said):
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     path = tmp_path / "manifests.yaml"
     path.write_text(text)
-    code, out, err = ended(temporary, *words, "-f", str(path))
-    assert (code, out) == (2, "")
-    assert said in err
-    assert "Traceback" not in err
+    done = run("demo", *words, "-f", str(path))
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert list(temporary.iterdir()) == []
 
 
 def test_server_answers_queries_and_nothing_else():

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from kubectl_istio_udp.model.resources import RESOURCES
 
 Manifest = dict[str, Any]
+Json = TypeVar("Json")
 Key = tuple[str, str, str]
 _PATH = re.compile(
     r"/(?P<root>api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
@@ -134,7 +135,7 @@ class ApiServer:
         self._stopping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.004,), daemon=True)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
     @property
@@ -144,9 +145,15 @@ class ApiServer:
     def stop(self) -> None:
         self._stopping.set()
         self.cut_watches()
-        self._http.shutdown()
-        self._http.server_close()
+        # One that waits for a connection looks up when there is one.
+        socket.create_connection(("127.0.0.1", self._http.server_port)).close()
         self._thread.join()
+        self._http.server_close()
+
+    def _accept(self) -> None:
+        """Answer until told to stop; serve_forever would look many times a second whether it is."""
+        while not self._stopping.is_set():
+            self._http.handle_request()
 
     def kubeconfig(self, path: Path, **context: Any) -> Path:
         """Write a kubeconfig whose context `here` leads to this server."""
@@ -455,9 +462,10 @@ def _pod_status(pod: Manifest, *, running: bool) -> Manifest:
     }
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Json) -> Json:
     """A copy of JSON; several times as fast as copy.deepcopy."""
-    return json.loads(json.dumps(value))
+    copy: Json = json.loads(json.dumps(value))
+    return copy
 
 
 def _key(manifest: Manifest) -> Key:

@@ -106,12 +106,13 @@ class Run:
         self.out = self.err = ""
 
     def __call__(self, *words: str) -> Run:
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGHUP)}
         try:
             with pytest.raises(SystemExit) as ended:
                 main(list(words))
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for which, handler in handlers.items():
+                signal.signal(which, handler)
         self.out, self.err = self._capsys.readouterr()
         code: Any = ended.value.code
         self.code = code or 0

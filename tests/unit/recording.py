@@ -271,7 +271,7 @@ def _serving(
 ) -> Iterator[int]:
     server = _Server(("127.0.0.1", 0), handler)
     server.context = context
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
         yield server.server_address[1]
@@ -418,7 +418,7 @@ def _socks(made: Recorders) -> Iterator[int]:
 
     socketserver.ThreadingTCPServer.daemon_threads = True
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
         yield server.server_address[1]

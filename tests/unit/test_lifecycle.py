@@ -132,9 +132,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _minutes_pass(self) -> None:
         """What a killed run has reserved counts no more."""
-        for key in self.server.state():
-            manifest = self.server.get(*key)
-            if key[2].startswith("reserved-") and manifest:
+        for key in sorted(self.server.there()):
+            if key[2].startswith("reserved-") and (manifest := self.server.get(*key)):
                 manifest["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05Z"
                 self.server.put(manifest)
 

@@ -46,7 +46,7 @@ def calls(source: str) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def callers() -> dict[str, set[str]]:
     """The files that call each function, by the function's name."""
     found: dict[str, set[str]] = {}
