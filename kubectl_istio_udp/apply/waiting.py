@@ -14,9 +14,6 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, Wa
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.pods import ready_pods
 
-# istiod pushes after 100 ms of quiet; asking more often than this finds nothing sooner.
-_POLL_SECONDS = 0.25
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -136,7 +133,7 @@ def _wait(
             break
         lacks = "; ".join(f"{pod} {lack}" for pod, lack in missing.items())
         progress(lacks or "the gateway has no ready pod any more")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(api.waits.poll)
     if not missing:
         raise WaitTimeout(
             f"the gateway in namespace {namespace} has no ready pod any more after {timeout:g}s, "
@@ -223,4 +220,4 @@ def wait_until_gone(
             return None
         if time.monotonic() - begun >= timeout:
             return f"gateway pod {namespace}/{having[0]} still listens after {timeout:g}s"
-        time.sleep(_POLL_SECONDS)
+        time.sleep(api.waits.poll)

@@ -189,7 +189,7 @@ def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
     from kubectl_istio_udp.output import printing
     from kubectl_istio_udp.state.addresses import client_addresses
 
-    deadline = time.monotonic() + (_ADDRESS_SECONDS if wait else 0)
+    deadline = time.monotonic() + (api.waits.balancer_address if wait else 0)
     addresses = client_addresses(api, exposure.spec, deadline)
     for ports in port_runs(exposure.spec.ports):
         numbers = number_ranges(port.service_port for port in ports)
@@ -197,8 +197,3 @@ def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
             click.echo(f"clients reach {exposure.spec.service}:{numbers} at {address}")
     if addresses.pending:
         printing.warn(addresses.pending)
-
-
-# A load balancer of a local cluster has its address at once; a cloud's takes minutes, for which
-# `get` is the better place to look.
-_ADDRESS_SECONDS = 3.0

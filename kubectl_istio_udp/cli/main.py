@@ -9,11 +9,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from kubectl_istio_udp.model.errors import Interrupted, IstioUdpError
 from kubectl_istio_udp.output.escape import escaping
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.model.waits import Waits
 
 # Verb -> one line for the overview. A verb's module is imported only when it is used: start-up
 # is felt at every command.
@@ -74,24 +78,25 @@ def cli() -> None:
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, waits: Waits | None = None) -> None:
     """Run the command line and exit with its code.
 
     Args:
         arguments: the words after the plugin's name; None takes the process's own.
+        waits: how long to wait, and for what; None as users wait.
     """
     with escaping():
-        _main(sys.argv[1:] if arguments is None else arguments)
+        _main(sys.argv[1:] if arguments is None else arguments, waits)
 
 
-def _main(arguments: Sequence[str]) -> None:
+def _main(arguments: Sequence[str], waits: Waits | None) -> None:
     words = [_BOOLEANS.get(word, word) for word in arguments]
     meta: dict[str, bool] = {}
     # Being told to end is being interrupted: what is half done is taken back.
     with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with cli.make_context("kubectl istio-udp", words) as context:
+        with cli.make_context("kubectl istio-udp", words, obj=waits) as context:
             meta = context.meta
             code = cli.invoke(context)
         sys.exit(code if isinstance(code, int) else 0)

@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.kube.client import Api
+    from kubectl_istio_udp.model.waits import Waits
     from kubectl_istio_udp.state.gateways import GatewayChoice
     from kubectl_istio_udp.state.ownership import Existing, State
 
@@ -56,6 +57,7 @@ class Common:
         request_timeout: how long one request may take.
         verbose: whether errors show their traceback.
         retry: whether a request is sent again when the API server asks to come later.
+        waits: how long to wait, and for what; None as users wait.
     """
 
     namespace: str | None
@@ -63,6 +65,7 @@ class Common:
     request_timeout: Duration
     verbose: bool
     retry: bool = True
+    waits: Waits | None = None
 
     def connect(self) -> Api:
         """The cluster these flags name; sends nothing yet.
@@ -73,15 +76,22 @@ class Common:
         from kubectl_istio_udp.kube.client import Api
         from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
         from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries, tell_nobody
+        from kubectl_istio_udp.model.waits import Waits
         from kubectl_istio_udp.output.printing import warn
 
+        waits = self.waits or Waits()
         return Api.connect(
             ConnectionOptions(
                 **self.connection,
                 request_timeout=self.request_timeout.seconds,
                 retries=Retries(
-                    MOST_RETRIES if self.retry else 0, warn, warn if self.verbose else tell_nobody
+                    MOST_RETRIES if self.retry else 0,
+                    warn,
+                    warn if self.verbose else tell_nobody,
+                    waits.first_retry,
+                    waits.longest_retry,
                 ),
+                waits=waits,
             )
         )
 
@@ -150,13 +160,15 @@ def controller_options(command: Callable[..., Any]) -> Any:
 def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -> Any:
 
     def collect(**values: Any) -> Any:
+        root = click.get_current_context().find_root()
         common = Common(
             namespace=values.pop("namespace"),
             connection={name: values.pop(name) for name in _CONNECTION},
             request_timeout=values.pop("request_timeout"),
             verbose=values.pop("verbose"),
+            waits=root.obj,
         )
-        click.get_current_context().find_root().meta["verbose"] = common.verbose
+        root.meta["verbose"] = common.verbose
         return command(common=common, **values)
 
     return with_options(collect, command, decorators)

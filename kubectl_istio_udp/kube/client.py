@@ -93,7 +93,12 @@ class PageTooLong(ClusterError):
 
 
 class Api:
-    """A client of one cluster, as one user. Safe to use from several threads."""
+    """A client of one cluster, as one user. Safe to use from several threads.
+
+    Attributes:
+        namespace: the namespace of the context.
+        waits: how long commands wait that use it.
+    """
 
     def __init__(
         self, transport: Transport, options: ConnectionOptions, namespace: str = "default"
@@ -103,6 +108,7 @@ class Api:
         self._served: dict[str, str] = {}
         self._cannot_forward: dict[str, ClusterError] = {}
         self.namespace = namespace
+        self.waits = options.waits
 
     @classmethod
     def connect(cls, options: ConnectionOptions) -> Api:

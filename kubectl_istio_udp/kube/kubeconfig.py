@@ -22,6 +22,7 @@ import yaml
 
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import Unreachable
+from kubectl_istio_udp.model.waits import Waits
 
 # kubectl's default if no server is configured.
 DEFAULT_SERVER = "http://localhost:8080"
@@ -50,6 +51,7 @@ class ConnectionOptions:
         as_user, as_groups, as_uid, as_extra: the user to impersonate; as_extra as in `User`.
         request_timeout: seconds for one request; 0 for no timeout.
         retries: how often requests are retried.
+        waits: how long commands wait.
     """
 
     kubeconfig: str | None = None
@@ -72,6 +74,7 @@ class ConnectionOptions:
     as_extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     request_timeout: float = 30.0
     retries: Retries = field(default_factory=Retries)
+    waits: Waits = field(default_factory=Waits)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kubectl_istio_udp.model.errors import Broken, Busy, Conflict
+from kubectl_istio_udp.model.waits import Waits
 
 Result = TypeVar("Result")
 
@@ -15,8 +16,6 @@ Result = TypeVar("Result")
 MOST_RETRIES = 10
 # Seconds. client-go has no limit, but a user at a terminal wants an answer.
 _LONGEST_WAIT_SECONDS = 60.0
-# client-go waits one second after each broken connection; here the first waits are shorter.
-_FIRST_WAIT_SECONDS, _BROKEN_WAIT_SECONDS = 0.1, 1.0
 # Retries of a server-side apply that conflicted with a concurrent write of the same object.
 _CONFLICTS, _CONFLICT_SECONDS = 5, 0.05
 
@@ -33,11 +32,15 @@ class Retries:
         most: the maximum number of retries; 0 for a caller that retries from its own queue.
         tell: called with a line of text before each wait that the server asked for.
         detail: called with a line of text before each wait after a broken connection.
+        first_wait, longest_wait: seconds after a broken connection; each wait is twice as long as
+            the one before. client-go always waits one second.
     """
 
     most: int = MOST_RETRIES
     tell: Callable[[str], None] = tell_nobody
     detail: Callable[[str], None] = tell_nobody
+    first_wait: float = Waits.first_retry
+    longest_wait: float = Waits.longest_retry
 
     def call(
         self, request: Callable[[], Result], *, read: bool = False, harmless: bool = False
@@ -72,7 +75,7 @@ class Retries:
             except Broken as error:
                 if not read:
                     raise
-                wait = min(_FIRST_WAIT_SECONDS * 2 ** (number - 1), _BROKEN_WAIT_SECONDS)
+                wait = min(self.first_wait * 2 ** (number - 1), self.longest_wait)
                 why, tell = error.message, self.detail
             tell(f"{why}; trying again in {wait:g}s ({number} of {self.most})")
             time.sleep(wait)

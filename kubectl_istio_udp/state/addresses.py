@@ -21,8 +21,6 @@ from kubectl_istio_udp.model.ports import ExposedPort, number_ranges
 from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.pods import ready_pods
 
-_POLL_SECONDS = 0.2
-
 
 @dataclass(frozen=True)
 class Addresses:
@@ -73,7 +71,7 @@ def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Add
         found = addresses_of(service)
         if not found.pending or time.monotonic() >= deadline:
             break
-        time.sleep(_POLL_SECONDS)
+        time.sleep(api.waits.poll)
     if service and found.pending:
         return addresses_of(service, why_pending(api, service))
     if found.service:

@@ -25,9 +25,6 @@ from kubectl_istio_udp.model.values import shown
 
 # Where the sidecar injector and gateways put it, and where pilot-agent and istioctl ask.
 _PORT = 15000
-# One question takes milliseconds by port-forward. Exec took more than 10 s on a machine of two
-# cores with twenty runs of `expose` at once (measured).
-ANSWER_SECONDS = 30.0
 # What reading an answer of another shape ends in. A tenant can make a pod that says it is a gateway
 # of its namespace, and such an answer must not end what an administrator asks of all.
 _NOT_ENVOYS = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
@@ -41,7 +38,7 @@ class Admin(AbstractContextManager["Admin"]):
     def __init__(self, api: Api, namespace: str, pod: str) -> None:
         """Take the pod; nothing is sent yet."""
         self._api, self._namespace, self._pod = api, namespace, pod
-        self._http = api.http(namespace, pod, _PORT, ANSWER_SECONDS)
+        self._http = api.http(namespace, pod, _PORT, api.waits.envoy_answer)
         self._no_forward: ClusterError | None = None
 
     def __exit__(self, *_: object) -> None:
@@ -84,9 +81,8 @@ class Admin(AbstractContextManager["Admin"]):
         """The answer by exec."""
         command = ["pilot-agent", "request", "GET", path]
         try:
-            result = self._api.exec(
-                self._namespace, self._pod, PROXY_CONTAINER, command, ANSWER_SECONDS
-            )
+            seconds = self._api.waits.envoy_answer
+            result = self._api.exec(self._namespace, self._pod, PROXY_CONTAINER, command, seconds)
         except (Forbidden, UpgradeUnavailable) as error:
             raise self._neither(path, error) from error
         if result.exit_code == 0 and result.stdout.strip():

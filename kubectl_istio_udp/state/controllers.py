@@ -36,7 +36,6 @@ KINDS = (
 )
 # What is warned of although the request is met.
 _EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
-_POLL_SECONDS = 0.5
 
 
 def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
@@ -248,4 +247,4 @@ def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> Non
                 f"pod {namespace}/{name} still runs after {timeout:g}s",
                 hints=["to wait longer: --timeout 2m"],
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(api.waits.poll)

@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.proxystate import (
     read_udp_status,
 )
 from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
-from kubectl_istio_udp.state.admin import ANSWER_SECONDS, Admin
+from kubectl_istio_udp.state.admin import Admin
 
 # istiod's names for the UDP listeners that it makes itself, for HTTP/3.
 _ISTIOD_UDP = "udp_"
@@ -141,7 +141,7 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
         ClusterError: exec failed.
     """
     command = ["sh", "-c", _FILE_LIMIT]
-    result = api.exec(namespace, pod, PROXY_CONTAINER, command, ANSWER_SECONDS)
+    result = api.exec(namespace, pod, PROXY_CONTAINER, command, api.waits.envoy_answer)
     word = result.stdout.strip()
     if word == "unlimited":
         return _UNLIMITED
@@ -204,7 +204,7 @@ def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus 
         Forbidden: no permission to exec there.
         ClusterError: exec failed.
     """
-    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], ANSWER_SECONDS)
+    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], api.waits.envoy_answer)
     # Without IPv6 some of the files are missing, and `cat` exits with 1.
     if "local_address" not in result.stdout:
         return None

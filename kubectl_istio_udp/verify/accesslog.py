@@ -30,10 +30,6 @@ from kubectl_istio_udp.verify.loglines import Line, interval, lines_of
 from kubectl_istio_udp.verify.toolpod import ToolPod
 
 _LINES = 4
-_LEAST_LINES_SECONDS = 3.0
-# Proxies write their log out once a second, and the kubelet takes it from there.
-_LATE_SECONDS = 4.0
-_POLL_SECONDS = 0.5
 _LONG_SECONDS = 60.0
 _TOLERANCE = 0.2
 
@@ -84,8 +80,8 @@ def verify_access_log(
                 f"the access log applies neither to {pod} nor to the server, so no line would "
                 "appear; connect to a Service whose pods it applies to: --to SERVICE[:PORT]",
             )
-        wanted = max(_LINES, math.ceil(_LEAST_LINES_SECONDS / spec.every.seconds))
-        seconds = spec.every.seconds * wanted + _LATE_SECONDS
+        wanted = max(_LINES, math.ceil(api.waits.log_lines / spec.every.seconds))
+        seconds = spec.every.seconds * wanted + api.waits.log_late
         if seconds > _LONG_SECONDS:
             note(f"this takes {seconds:g}s: {wanted} lines, one every {spec.every}")
         progress(f"holding a connection to {target.address}:{target.port} for {seconds:g}s")
@@ -99,7 +95,7 @@ def verify_access_log(
                     break
                 if time.monotonic() - begun > seconds:
                     break
-                connection.ended.wait(_POLL_SECONDS)
+                connection.ended.wait(api.waits.log_poll)
         if connection.problem:
             raise connection.problem
     progress.clear()

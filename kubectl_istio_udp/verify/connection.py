@@ -18,7 +18,6 @@ from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 from kubectl_istio_udp.state.services import service_slices
 from kubectl_istio_udp.verify.toolpod import ToolPod, wait_running
 
-_START_SECONDS = 60.0
 _NOT_FOUND = 127
 # The first bytes let a proxy that sniffs the protocol go on. A Service that was made just now may
 # refuse at first, and a proxy that does not know its pods yet accepts and closes: so again. The
@@ -182,7 +181,7 @@ def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Ta
         for manifest in manifests:
             made = api.apply(manifest, before=None, manager=MANAGER).manifest
         selector = f"app={metadata['labels']['app']}"
-        (pod,) = wait_running(api, namespace, selector, _START_SECONDS, name)
+        (pod,) = wait_running(api, namespace, selector, api.waits.pod_start, name)
         proxy, server = proxy_of(pod), str(pod["status"]["podIP"])
         if proxy is None:
             raise ClusterError(

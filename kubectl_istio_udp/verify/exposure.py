@@ -26,7 +26,6 @@ from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
 
 # istiod and Envoy follow a moving pod within this.
-_SETTLE_SECONDS = 1.5
 
 
 def verify_exposure(
@@ -138,7 +137,7 @@ def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
     if causes.host_cause(evidence) is None:
         return None
     # Pods may be moving just now: only what lasts is wrong.
-    time.sleep(_SETTLE_SECONDS)
+    time.sleep(api.waits.endpoints_settle)
     service, slices = read_service(api, evidence.spec.namespace, evidence.spec.service)
     evidence = replace(evidence, service=service, slices=slices)
     return causes.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.verify.toolpod import ToolPod
     from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 
-_KUBE_PROXY_SECONDS = 5.0
-_ASK_AGAIN_SECONDS = 0.5
 # A datagram is read long before; only a closed port is waited for.
 _ONE_WAY_TIMEOUT = Duration(1)
 _NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
@@ -193,14 +191,14 @@ def ask_again(
     kube-proxy programs a Service that has just been made or changed about once a second, and
     nothing in the API tells when it has.
     """
-    deadline = time.monotonic() + _KUBE_PROXY_SECONDS
+    deadline = time.monotonic() + api.waits.kube_proxy
     found = list(results)
     gateway_answers = any(r.hop.via is Via.GATEWAY and r.good for r in found)
     while gateway_answers and time.monotonic() < deadline:
         silent = [r.hop for r in found if r.hop.via is Via.SERVICE and not r.answered]
         if not silent:
             break
-        time.sleep(_ASK_AGAIN_SECONDS)
+        time.sleep(api.waits.kube_proxy_poll)
         again = {r.hop: r for r in send(api, pod, silent, probe, asked)}
         found = [again.get(r.hop, r) for r in found]
     return tuple(found)

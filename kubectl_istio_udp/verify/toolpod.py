@@ -14,8 +14,6 @@ from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound
 from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
 
 TOOL_NAME = "network-tool"
-_START_SECONDS = 60.0
-_POLL_SECONDS = 0.3
 # What exec itself may add to a command's own time.
 _EXEC_SECONDS = 10.0
 
@@ -64,7 +62,7 @@ def made_tool(
     try:
         api.apply(manifest, before=None, manager=MANAGER)
         progress(f"starting pod {made}")
-        yield _tool(wait_running(api, namespace, f"app={TOOL_NAME}", _START_SECONDS, made)[0])
+        yield _tool(wait_running(api, namespace, f"app={TOOL_NAME}", api.waits.pod_start, made)[0])
     except BaseException:
         # What went wrong first is what the user must hear of.
         with suppress(IstioUdpError):
@@ -148,7 +146,7 @@ def wait_running(
                 f"pod {namespace}/{what} did not start within {timeout:g}s: {why}",
                 hints=[f"look at it: kubectl describe pods -n {namespace} -l {selector}"],
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(api.waits.poll)
 
 
 def _phase(pod: Mapping[str, Any]) -> str:

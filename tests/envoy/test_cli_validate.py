@@ -177,7 +177,7 @@ def test_wrong_files_are_wrong_usage(run, tmp_path):
 
 
 def test_needs_an_envoy(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(binary, "_packaged", lambda: None)
+    monkeypatch.setattr(binary, "packaged_envoy", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run("validate", "-f", str(GOOD))
     assert (done.code, done.out) == (3, "")
@@ -187,7 +187,7 @@ def test_needs_an_envoy(run, monkeypatch, tmp_path):
 
 
 def test_takes_an_envoy_from_path_and_by_name(run, monkeypatch, tmp_path, envoy):
-    monkeypatch.setattr(binary, "_packaged", lambda: None)
+    monkeypatch.setattr(binary, "packaged_envoy", lambda: None)
     (tmp_path / "envoy").symlink_to(envoy)
     (tmp_path / "other").symlink_to(envoy)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 from kubectl_istio_udp.envoy import binary
 from kubectl_istio_udp.envoy.accepting import ensure_accepted
 from kubectl_istio_udp.model.errors import Refused
-from kubectl_istio_udp.render import envoyfilter
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from tests.unit.builders import plan_of
 from tests.unit.conftest import api, fakes, kubeconfig, run, server  # noqa: F401
@@ -19,24 +19,21 @@ EXPOSE = ("expose", "coredns", "-p", "5300:53")
 @pytest.fixture
 def broken(monkeypatch):
     """A renderer with a defect: it writes a limit that Envoy refuses."""
-    listener = envoyfilter._listener
 
-    def wrong(exposure, port):
-        found = listener(exposure, port)
-        proxy = found["listener_filters"][0]["typed_config"]
-        return {
-            **found,
-            "listener_filters": [
-                {**found["listener_filters"][0], "typed_config": {**proxy, "idle_timeout": "10"}}
-            ],
-        }
+    def wrong(exposure):
+        found = envoy_filter(exposure)
+        for patch in found["spec"]["configPatches"]:
+            if patch["applyTo"] == "LISTENER":
+                proxy = patch["patch"]["value"]["listener_filters"][0]["typed_config"]
+                proxy["idle_timeout"] = "10"
+        return found
 
-    monkeypatch.setattr(envoyfilter, "_listener", wrong)
+    monkeypatch.setattr("kubectl_istio_udp.render.exposure.envoy_filter", wrong)
 
 
 @pytest.fixture
 def no_envoy(monkeypatch, tmp_path):
-    monkeypatch.setattr(binary, "_packaged", lambda: None)
+    monkeypatch.setattr(binary, "packaged_envoy", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
 
 

@@ -3,21 +3,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from kubectl_istio_udp.apply import waiting
-from kubectl_istio_udp.cli import expose
 from kubectl_istio_udp.cli.main import main
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.kube import retrying
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
-from kubectl_istio_udp.state import addresses
-from kubectl_istio_udp.verify import probing, toolpod
+from tests.support.connection import connected
+from tests.support.waits import QUICK
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import cluster, namespace, pod, service
 from tests.unit.fakes import Fakes
@@ -42,19 +39,12 @@ def _no_envoy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reaches a cluster that the machine may have, and none waits longer than it must."""
+    """No test reaches a cluster that the machine may have."""
     for name in [n for n in os.environ if n.startswith("KUBE")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(retrying, "_FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(retrying, "_BROKEN_WAIT_SECONDS", 0.001)
-    for module in (addresses, toolpod, waiting):
-        monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(expose, "_ADDRESS_SECONDS", 0.05)
-    monkeypatch.setattr(probing, "_KUBE_PROXY_SECONDS", 0.05)
-    monkeypatch.setattr(probing, "_ASK_AGAIN_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="session")
@@ -94,14 +84,20 @@ def kubeconfig(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def api(kubeconfig: Path) -> Api:
-    return Api.connect(ConnectionOptions(kubeconfig=str(kubeconfig)))
+    return connected(kubeconfig)
 
 
 class Run:
-    """The command line, in this process."""
+    """The command line, in this process.
+
+    Attributes:
+        waits: how long commands wait that are run from now on.
+        code, out, err: how the last one ended, and what it printed.
+    """
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
+        self.waits = QUICK
         self.code = 0
         self.out = self.err = ""
 
@@ -109,7 +105,7 @@ class Run:
         handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGHUP)}
         try:
             with pytest.raises(SystemExit) as ended:
-                main(list(words))
+                main(list(words), self.waits)
         finally:
             for which, handler in handlers.items():
                 signal.signal(which, handler)
@@ -117,6 +113,10 @@ class Run:
         code: Any = ended.value.code
         self.code = code or 0
         return self
+
+    def wait_for(self, **seconds: float) -> None:
+        """Let commands wait for other times from now on."""
+        self.waits = replace(self.waits, **seconds)
 
 
 @pytest.fixture

@@ -424,10 +424,7 @@ def test_what_is_not_named_stays_and_changes_are_shown(run, mesh):
 
 
 @pytest.fixture
-def proxies(mesh, fakes, monkeypatch):
-    for name in ("_LEAST_LINES_SECONDS", "_LATE_SECONDS"):
-        monkeypatch.setattr(verify_accesslog, name, 0.2)
-    monkeypatch.setattr(verify_accesslog, "_POLL_SECONDS", 0.02)
+def proxies(mesh, fakes):
     return Mesh(mesh, fakes)
 
 
@@ -485,7 +482,7 @@ def test_verify_takes_the_server_away_when_it_fails(run, mesh, proxies, monkeypa
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify_accesslog, "_lines", interrupted)
+    monkeypatch.setattr(verify_accesslog, "proxy_log", interrupted)
     assert run("verify", "accesslog/namespace").code == 130
     assert mesh.there() == before
 

@@ -75,8 +75,8 @@ def test_says_what_the_gateway_lacks(run, exposed, fakes, server):
     )
 
 
-def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(run, exposed, fakes, monkeypatch):
-    monkeypatch.setattr("kubectl_istio_udp.verify.probing._KUBE_PROXY_SECONDS", 30)
+def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(run, exposed, fakes):
+    run.wait_for(kube_proxy=30)
     fakes.dig[exposed] = "timeout"
     asked = []
     run_fake = fakes.run
@@ -343,9 +343,8 @@ def test_endpoints_of_other_ports_are_not_asked(run, exposed, server, fakes):
     assert "10.244.0.20:54" in run("direct", "coredns").out
 
 
-def test_asking_again_leaves_the_cluster_some_time(run, server, fakes, monkeypatch):
-    monkeypatch.setattr("kubectl_istio_udp.verify.probing._KUBE_PROXY_SECONDS", 0.3)
-    monkeypatch.setattr("kubectl_istio_udp.verify.probing._ASK_AGAIN_SECONDS", 0.1)
+def test_asking_again_leaves_the_cluster_some_time(run, server, fakes):
+    run.wait_for(kube_proxy=0.3, kube_proxy_poll=0.1)
     run(*EXPOSE)
     address = server.get("Service", "istio-system", "udp-default-coredns")["spec"]["clusterIP"]
     fakes.dig[f"{address}:5300"] = "closed"
@@ -383,9 +382,8 @@ def test_a_changed_companion_is_found(run, exposed, server, fakes, spec, wrong, 
     assert "--force-conflicts" in done.out
 
 
-def test_a_gateway_that_sends_elsewhere_is_found(run, exposed, server, monkeypatch):
+def test_a_gateway_that_sends_elsewhere_is_found(run, exposed, server):
     """One of two pods is gone from the Service; the gateway still has both."""
-    monkeypatch.setattr("kubectl_istio_udp.verify.exposure._SETTLE_SECONDS", 0.01)
     assert run(*EXPOSE, "--discovery", "static").code == 0
     server.put(endpoint_slice(endpoint("10.244.0.20", "coredns-1")))
     done = run("verify", "coredns")

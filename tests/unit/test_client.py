@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.errors import (
     NotInstalled,
     Unreachable,
 )
+from tests.support.connection import connected
 from tests.unit.apiserver import Exec
 
 MAP = {
@@ -27,10 +28,6 @@ MAP = {
     "metadata": {"name": "m", "namespace": "default", "labels": {"a": "b"}},
     "data": {"k": "v"},
 }
-
-
-def connected(path, **options):
-    return Api.connect(ConnectionOptions(kubeconfig=str(path), **options))
 
 
 # -- reading and writing ------------------------------------------------------------------------

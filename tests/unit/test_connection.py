@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from kubectl_istio_udp.verify.connection import (
     service_target,
 )
 from kubectl_istio_udp.verify.toolpod import ToolPod
+from tests.support.connection import connected
+from tests.support.waits import QUICK
 from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice, pod, service, tcp, udp
 from tests.unit.mesh_builders import sidecar_pod
@@ -306,8 +309,8 @@ def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(api, server):
     assert server.there() == before
 
 
-def test_an_echo_server_that_does_not_start_is_told_and_taken_away(api, server, monkeypatch):
-    monkeypatch.setattr(connection, "_START_SECONDS", 0.05)
+def test_an_echo_server_that_does_not_start_is_told_and_taken_away(kubeconfig, server):
+    api = connected(kubeconfig, replace(QUICK, pod_start=0.05))
     server.pods_start = False
     before = server.there()
     with (

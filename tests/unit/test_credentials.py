@@ -19,6 +19,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.credentials import Certificate, TokenFile
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.model.errors import Forbidden, Unreachable
+from tests.support.connection import connected
 from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.kubeconfig_cases import EXPIRED, TLS, V1, VALID, config, oidc, plugin
 from tests.unit.recording import Recorders, front
@@ -54,7 +55,7 @@ def connect(fronted: str, recorded: Recorders, tmp_path: Path) -> Callable[..., 
         path = tmp_path / "config"
         text = yaml.safe_dump(config({**TLS, "server": fronted}, user))
         path.write_text(filled(text, recorded, tmp_path), encoding="utf-8")
-        return Api.connect(ConnectionOptions(str(path)))
+        return connected(path)
 
     return made
 

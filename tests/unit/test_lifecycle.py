@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from kubectl_istio_udp.cli.main import main
 from tests.support.effort import examples
+from tests.support.waits import QUICK
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import (
     cluster,
@@ -46,7 +47,7 @@ def command(*words: str) -> tuple[int, str]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            main(list(words))
+            main(list(words), QUICK)
     except SystemExit as ended:
         return int(ended.code or 0), out.getvalue()
     finally:

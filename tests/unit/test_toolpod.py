@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, WaitTimeout
 from kubectl_istio_udp.render.samples import one_run_tool
-from kubectl_istio_udp.verify import toolpod
 from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool, wait_running
+from tests.support.connection import connected
+from tests.support.waits import QUICK
 from tests.unit.builders import pod
 
 
@@ -114,8 +116,8 @@ def test_removes_it_whatever_happens(api, server):
     assert pods(server) == before
 
 
-def test_one_that_does_not_start_is_told_and_removed(api, server, monkeypatch):
-    monkeypatch.setattr(toolpod, "_START_SECONDS", 0.05)
+def test_one_that_does_not_start_is_told_and_removed(kubeconfig, server):
+    api = connected(kubeconfig, replace(QUICK, pod_start=0.05))
     server.pods_start = False
     before = pods(server)
     with pytest.raises(

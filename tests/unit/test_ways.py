@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.kube.proxies import proxy_for
 from kubectl_istio_udp.model.errors import Unreachable
+from tests.support.connection import connected
 from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.kubeconfig_cases import CERT, NAMED, PROXIED, TLS, TOKEN, config
 from tests.unit.recording import Recorders, answering, front
@@ -47,7 +47,7 @@ def connect(
         path = tmp_path / "config"
         text = yaml.safe_dump(config({"server": f"https://127.0.0.1:{fronted}", **cluster}, user))
         path.write_text(filled(text, recorded, tmp_path), encoding="utf-8")
-        return Api.connect(ConnectionOptions(str(path), **options))
+        return connected(path, **options)
 
     return made
 

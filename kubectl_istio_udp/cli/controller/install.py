@@ -17,7 +17,6 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.render.controller import DEFAULT_IMAGE, NAME, Installation, controller
 
-_POLL_SECONDS = 0.5
 _USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
 
 
@@ -154,4 +153,4 @@ def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
                     f"-l app.kubernetes.io/name={NAME}"
                 ],
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(api.waits.poll)
