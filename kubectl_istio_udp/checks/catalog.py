@@ -72,7 +72,7 @@ _CHECKS = (
         "U102",
         "Another EnvoyFilter for the gateway adds a listener or cluster with the same name. Envoy "
         "would reject the whole update: running gateway pods keep their old configuration, and "
-        "new ones never become Ready.",
+        "new ones never become Ready. See U103 for a mesh whose root namespace is not known.",
         tenants="a name that this exposure needs is taken at gateway {gateway}",
         may_pass=True,
     ),
@@ -80,7 +80,10 @@ _CHECKS = (
         "U103",
         "The listener of another EnvoyFilter binds the same UDP port of the gateway. Envoy would "
         "reject the update, as for U102. The message names the EnvoyFilter, and the exposure that "
-        "it belongs to.",
+        "it belongs to. If the mesh configuration cannot be read (U209), the root namespace is not "
+        "known, and an EnvoyFilter of any namespace that selects the gateway counts, except "
+        "those of exposures, and except for ports that the exposure has already. If the root "
+        "namespace is another, name it with `--root-namespace`.",
         tenants="gateway {gateway}: port {ports} is taken",
         may_pass=True,
     ),
@@ -257,15 +260,16 @@ _CHECKS = (
         "An EnvoyFilter would conflict with the exposure (U102, U103), but it is not certain that "
         "it applies to the gateway: it selects proxies by a version or by metadata that the "
         "gateway's pods do not show, it has targetRefs and the version of istiod is unknown, or "
-        "the mesh's root namespace is unknown. If the gateway's Envoy has its listener, the "
-        "finding is U102 or U103.",
+        "the mesh's root namespace is unknown and the port is exposed already. If the gateway's "
+        "Envoy has its listener, the finding is U102 or U103.",
     ),
     Check(
         "U209",
         "The mesh configuration of the gateway's control plane could not be read: there is no "
         "permission to read its ConfigMap, or the control plane runs elsewhere. The plugin "
         "assumes Istio's defaults. An EnvoyFilter in another root namespace could conflict with "
-        "the exposure; those that the plugin can read are U208.",
+        "the exposure; those that the plugin can read are U103. `--root-namespace` names the root "
+        "namespace.",
     ),
     Check(
         "U210",

@@ -7,22 +7,23 @@ Ready. So conflicts are errors here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.entries import same_host
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Claims
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
     Exposure,
+    ExposureSpec,
     GatewayServiceMode,
 )
 from kubectl_istio_udp.model.memory import udp_budget
-from kubectl_istio_udp.model.mesh import show_version
+from kubectl_istio_udp.model.mesh import Mesh, show_version
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.ports import ports_text
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -119,15 +120,20 @@ def _mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U209: the mesh's root namespace is unknown."""
     mesh = snapshot.mesh
     if mesh.assumed:
-        plane = mesh.control_plane
-        where = f" (ConfigMap {plane.namespace}/{plane.config_name})" if plane.namespace else ""
         yield Finding(
             "U209",
             f"gateway {snapshot.gateway.ref}",
-            f"could not read the mesh configuration of {plane}{where}; assuming root namespace "
+            f"could not read the mesh configuration of {_mesh_name(mesh)}; assuming root namespace "
             f"{mesh.root_namespace}. An EnvoyFilter in another root namespace could conflict",
-            "check it: istioctl analyze; or ask the owner of the control plane",
+            "name the root namespace: --root-namespace NAMESPACE",
         )
+
+
+def _mesh_name(mesh: Mesh) -> str:
+    """How messages name a mesh whose configuration could not be read, and where that would be."""
+    plane = mesh.control_plane
+    where = f" (ConfigMap {plane.namespace}/{plane.config_name})" if plane.namespace else ""
+    return f"{plane}{where}"
 
 
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -142,27 +148,30 @@ def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             ("listener", exposure.spec.listener_names, claims.listeners),
             ("cluster", exposure.spec.cluster_names, claims.clusters),
         ):
-            for name in sorted(wanted & taken) if _is_live(claims, snapshot) else ():
-                yield Finding(
-                    "U102",
-                    f"EnvoyFilter {claims.owner}",
-                    f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
-                    f"gateway {snapshot.gateway.ref}",
-                    "give the exposure another name: --name",
-                )
+            for name in sorted(wanted & taken):
+                if _blocks(claims, name, snapshot):
+                    yield Finding(
+                        "U102",
+                        f"EnvoyFilter {claims.owner}",
+                        f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
+                        f"gateway {snapshot.gateway.ref}{_if_root(claims, snapshot)}",
+                        f"give the exposure another name: --name{_or_root(claims, snapshot)}",
+                    )
 
 
 def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U103: another EnvoyFilter's listener binds the same UDP port."""
     for claims in _claims_of_others(exposure, snapshot):
         for port in exposure.spec.ports:
-            if port.listener_port in claims.udp_ports and _is_live(claims, snapshot):
+            if port.listener_port in claims.udp_ports and _blocks(
+                claims, port.listener_port, snapshot
+            ):
                 yield Finding(
                     "U103",
                     f"EnvoyFilter {claims.owner}",
                     f"port {port.listener_port}/UDP of gateway {snapshot.gateway.ref} is taken by "
-                    f"{_owner(claims)}",
-                    _another_port(port.service_port),
+                    f"{_owner(claims)}{_if_root(claims, snapshot)}",
+                    _another_port(port.service_port) + _or_root(claims, snapshot),
                 )
 
 
@@ -170,10 +179,15 @@ def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U208: an EnvoyFilter would conflict, but it is not certain that the gateway gets it."""
     for claims in _claims_of_others(exposure, snapshot):
         spec = exposure.spec
-        ports = {port.listener_port for port in spec.ports} & claims.udp_ports
         wanted = spec.listener_names | spec.cluster_names
-        taken = sorted((claims.listeners | claims.clusters) & wanted)
-        if _is_live(claims, snapshot) or not (taken or ports):
+        ports = {port.listener_port for port in spec.ports} & claims.udp_ports
+        ports = {port for port in ports if not _blocks(claims, port, snapshot)}
+        taken = sorted(
+            name
+            for name in (claims.listeners | claims.clusters) & wanted
+            if not _blocks(claims, name, snapshot)
+        )
+        if not (taken or ports):
             continue
         what = [f"port {port}/UDP" for port in sorted(ports)] + taken
         yield Finding(
@@ -201,6 +215,50 @@ def _is_live(claims: Claims, snapshot: Snapshot) -> bool:
     """Whether the gateway certainly has what an EnvoyFilter adds, by the rules or by its Envoy."""
     bound = {listener.name for listener in snapshot.bound or ()}
     return not claims.doubt or bool(claims.listeners & bound)
+
+
+def _blocks(claims: Claims, taken: str | int, snapshot: Snapshot) -> bool:
+    """Whether an EnvoyFilter that takes a port, or a name, keeps an exposure from taking it too.
+
+    If only the mesh's root namespace is unknown, it does: the gateway gets both if the EnvoyFilter
+    is in it. What the exposure has already is no reason to refuse a change.
+    """
+    unknown = _only_root_unknown(claims) and taken not in _held(snapshot.before)
+    return _is_live(claims, snapshot) or unknown
+
+
+def _held(before: ExposureSpec | None) -> Set[str | int]:
+    """The listener ports, and the names of listeners and clusters, that an exposure has."""
+    if before is None:
+        return frozenset()
+    ports = {port.listener_port for port in before.ports}
+    return before.listener_names | before.cluster_names | ports
+
+
+def _only_root_unknown(claims: Claims) -> bool:
+    """Whether another EnvoyFilter reaches the gateway if its namespace is the root namespace.
+
+    Those of exposures are for the gateways of their own namespace, wherever that is.
+    """
+    return claims.doubt == ROOT_UNKNOWN and claims.exposure is None
+
+
+def _if_root(claims: Claims, snapshot: Snapshot) -> str:
+    """What a message adds where the root namespace is not known."""
+    if _is_live(claims, snapshot):
+        return ""
+    namespace = claims.owner.partition("/")[0]
+    return (
+        f", if {namespace} is the root namespace of the mesh; could not read the configuration of "
+        f"{_mesh_name(snapshot.mesh)}"
+    )
+
+
+def _or_root(claims: Claims, snapshot: Snapshot) -> str:
+    """What the remedy adds there."""
+    if _is_live(claims, snapshot):
+        return ""
+    return ", or name the root namespace: --root-namespace NAMESPACE"
 
 
 def _owner(claims: Claims) -> str:

@@ -262,7 +262,7 @@ def with_options(
 
 
 def gateway_options(command: Callable[..., Any]) -> Any:
-    """--gateway and --gateway-selector, as one `gateway` (a GatewayChoice)."""
+    """--gateway, --gateway-selector and --root-namespace, as one `gateway` (a GatewayChoice)."""
 
     def collect(**values: Any) -> Any:
         from kubectl_istio_udp.state.gateways import GatewayChoice
@@ -270,6 +270,7 @@ def gateway_options(command: Callable[..., Any]) -> Any:
         choice: GatewayChoice = GatewayChoice(
             name=values.pop("gateway"),
             selector=parse_labels(values.pop("gateway_selector"), "--gateway-selector"),
+            root_namespace=values.pop("root_namespace"),
         )
         return command(gateway=choice, **values)
 
@@ -287,6 +288,11 @@ _GATEWAY_OPTIONS: tuple[Decorator, ...] = (
         "--gateway-selector",
         metavar="KEY=VALUE,...",
         help="Labels of the gateway's pods, if they do not have Istio's usual labels.",
+    ),
+    click.option(
+        "--root-namespace",
+        metavar="NAMESPACE",
+        help="Root namespace of the gateway's mesh, if the mesh configuration cannot be read.",
     ),
 )
 

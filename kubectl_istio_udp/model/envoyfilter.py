@@ -66,10 +66,12 @@ class Attachment:
         """The conjunction of two conditions."""
         if not (self.possible and other.possible):
             return Attachment(False)
-        return Attachment(True, self.doubt or other.doubt)
+        return Attachment(True, " and ".join(filter(None, (self.doubt, other.doubt))))
 
 
 ATTACHES, IGNORED = Attachment(True), Attachment(False)
+# The doubt about an EnvoyFilter of another namespace, which may be the root namespace.
+ROOT_UNKNOWN = "the mesh's root namespace is not known"
 
 
 def _any(several: Iterable[Attachment]) -> Attachment:
@@ -221,7 +223,7 @@ def _filter_attaches(
     if namespace in (gateway.ref.namespace, mesh.root_namespace):
         near = ATTACHES
     elif mesh.assumed:
-        near = Attachment(True, "the mesh's root namespace is not known")
+        near = Attachment(True, ROOT_UNKNOWN)
     else:
         return IGNORED
     spec = record(envoy_filter.get("spec"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Version = tuple[int, int]
@@ -191,6 +191,12 @@ class Mesh:
                 variables.get("ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY") not in _FALSE
             ),
         )
+
+    def told(self, root_namespace: str | None) -> Mesh:
+        """The settings, where the user names the root namespace because they cannot be read."""
+        if not self.assumed or not root_namespace:
+            return self
+        return replace(self, root_namespace=root_namespace, assumed=False)
 
     @property
     def hides_changes(self) -> bool:

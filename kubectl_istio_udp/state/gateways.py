@@ -34,11 +34,13 @@ class GatewayChoice:
         name: `--gateway`: `NAME` or `NAMESPACE/NAME`, None to find the only one.
         selector: `--gateway-selector`: pod labels, empty to find gateways by Istio's labels.
         known: the gateway that an exposure is at, where the user names none.
+        root_namespace: `--root-namespace`, for a mesh whose configuration cannot be read.
     """
 
     name: str | None = None
     selector: tuple[tuple[str, str], ...] = ()
     known: GatewayRef | None = None
+    root_namespace: str | None = None
 
     @property
     def namespace(self) -> str | None:

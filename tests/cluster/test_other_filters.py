@@ -91,16 +91,23 @@ def test_the_root_namespace_is_where_the_mesh_says(
 def test_a_mesh_that_nobody_may_read_is_said_to_be_unknown(
     space: Space, edge: str, port: int, tool: str
 ) -> None:
-    """Any namespace may be the root namespace then; its filters are a warning."""
+    """Any namespace may be the root namespace then: its EnvoyFilters may take the port."""
     other = tool.partition("/")[0]
     config = get("configmap", "-n", "istio-system", "istio")
     del config["metadata"]["resourceVersion"]
     kubectl("apply", "-n", other, "-f", "-", stdin=yaml.safe_dump(udp_filter("everywhere", port)))
     kubectl("delete", "configmap", "-n", "istio-system", "istio")
     try:
-        told = space.expose("dns", "-p", f"{port}:53", "--gateway", edge, "--dry-run", "server")
-        assert "U209" in told.err and "U208" in told.err
-        assert f"EnvoyFilter {other}/everywhere" in told.err
+        refused = space.expose("dns", "-p", f"{port}:53", "--gateway", edge, code=3)
+        assert "U103" in refused.err and "could not read the configuration" in refused.err
+        assert f"EnvoyFilter {other}/everywhere, if {other} is the root namespace" in refused.err
+        assert not get("envoyfilter", "-n", space.name)["items"]
+        space.expose(
+            "dns", "-p", f"{port}:53", "--gateway", edge, "--root-namespace", "istio-system"
+        )  # fmt: skip
+        wait_answered(space, "dns")
+        again = space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
+        assert "U208" in again.err
     finally:
         kubectl("create", "-f", "-", stdin=yaml.safe_dump(config))
         kubectl("delete", "envoyfilter", "-n", other, "everywhere")

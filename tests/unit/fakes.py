@@ -47,6 +47,7 @@ class Fakes:
         http: what curl gets by `address:port` or host; else the answer that the server's
             VirtualServices and EnvoyFilters say.
         istio: the version that proxies say of themselves.
+        ignored: namespaces whose EnvoyFilters Envoys do not get.
     """
 
     server: ApiServer
@@ -66,6 +67,7 @@ class Fakes:
     sockets: list[Exec] = field(default_factory=list)
     http: dict[str, Exec] = field(default_factory=dict)
     istio: str = "1.31.0"
+    ignored: frozenset[str] = frozenset()
     commands: list[list[str]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
     _kept: list[dict[str, Any]] = field(default_factory=list)
@@ -133,6 +135,7 @@ class Fakes:
         return [
             patch["patch"]["value"]
             for each in self._kept
+            if each["metadata"]["namespace"] not in self.ignored
             for patch in each["spec"].get("configPatches") or ()
             if patch["applyTo"] == kind and "value" in patch["patch"]
         ]

@@ -13,7 +13,7 @@ from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import EntrySummary
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Claims
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
@@ -169,6 +169,20 @@ FIRES = [
     ("U218", {"mesh": Mesh(filters_gateway_clusters=True), "exposures": (SPEC,)}),
     ("U208", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
     ("U208", {"claims": claimed(clusters=[NAME], doubt=DOUBT)}),
+    ("U102", {"claims": claimed(clusters=[NAME], doubt=ROOT_UNKNOWN)}),
+    ("U103", {"claims": claimed(udp_ports=[10053], doubt=ROOT_UNKNOWN)}),
+    ("U208", {"claims": claimed(udp_ports=[10053], doubt=f"{ROOT_UNKNOWN} and {DOUBT}")}),
+    ("U208", {"claims": claimed(udp_ports=[10053], doubt=ROOT_UNKNOWN), "before": SPEC}),
+    (
+        "U208",
+        {
+            "claims": (
+                Claims(
+                    "lab/x", udp_ports=frozenset([10053]), exposure=("lab", "x"), doubt=ROOT_UNKNOWN
+                ),
+            )
+        },
+    ),
     ("U209", {"mesh": Mesh(assumed=True)}),
     ("U105", {"cluster_": cluster(gateway_service=None), "options": PATCH}),
     ("U105", {"cluster_": with_udp(), "options": PATCH}),

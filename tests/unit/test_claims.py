@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.model.envoyfilter import Claims, claims_at, version_attaches
+from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Claims, claims_at, version_attaches
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH, Mesh
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
@@ -155,6 +155,22 @@ def test_any_namespace_may_be_a_root_namespace_that_is_not_known():
     assert found_at(everywhere, mesh=Mesh(assumed=True)) == "possible"
     elsewhere = envoyfilter(patch("LISTENER", listener()), namespace="x", selector={"app": "y"})
     assert found_at(elsewhere, mesh=Mesh(assumed=True)) == "nothing"
+    told = Mesh(assumed=True).told("mesh-config")
+    assert found_at(everywhere, mesh=told) == "certain"
+    assert found_at(everywhere, mesh=Mesh(assumed=True).told("istio-system")) == "nothing"
+    assert Mesh("read").told("mesh-config") == Mesh("read")
+
+
+def test_every_doubt_is_told():
+    """Nobody knows whether its namespace is the root namespace, nor what the proxies' COLOUR is."""
+    found = envoyfilter(
+        {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"COLOUR": "blue"}}}},
+        namespace="mesh-config",
+    )
+    (claims,) = claims_at(found, GATEWAY, Mesh(assumed=True))
+    assert claims.doubt == (
+        f"{ROOT_UNKNOWN} and it is for proxies with COLOUR=blue, which is not known"
+    )
 
 
 @pytest.mark.parametrize(("value", "expected"), [("x", "certain"), ("y", "nothing")])

@@ -415,3 +415,57 @@ def test_the_smallest_file_limit_of_all_gateway_pods_counts(run, server, fakes):
     fakes.deaf["y"] = Exec(error="gone")
     refused = run("expose", "coredns", "-p", "5300:53", "--max-sessions", "9000", "--no-wait")
     assert refused.code == 3 and "at most --max-sessions 8000" in refused.err
+
+
+def everywhere(namespace, port=5300):
+    """An EnvoyFilter that takes a port of every gateway, if its namespace is the root namespace."""
+    socket = {"protocol": "UDP", "address": "0.0.0.0", "port_value": port}
+    value = {"name": "everywhere", "address": {"socket_address": socket}}
+    patch = {"operation": "ADD", "value": value}
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "everywhere", "namespace": namespace},
+        "spec": {"configPatches": [{"applyTo": "LISTENER", "patch": patch}]},
+    }
+
+
+def test_a_port_that_is_taken_if_an_unknown_root_namespace_is_another_is_refused(
+    run, server, fakes
+):
+    server.remove("ConfigMap", "istio-system", "istio")
+    server.put(everywhere("mesh-config"))
+    fakes.ignored = frozenset(["mesh-config"])
+    refused = run(*EXPOSE)
+    assert refused.code == 3
+    assert "[U103]" in refused.err
+    assert (
+        "is taken by EnvoyFilter mesh-config/everywhere, if mesh-config is the root namespace of "
+        "the mesh; could not read the configuration of istiod.istio-system (ConfigMap "
+        "istio-system/istio)"
+    ) in " ".join(refused.err.split())
+    assert "--root-namespace NAMESPACE" in refused.err
+    assert not written(server)
+    assert run(*EXPOSE, "--root-namespace", "mesh-config").code == 3
+    told = run(*EXPOSE, "--root-namespace", "istio-system")
+    assert told.code == 0
+    assert "U209" not in told.err and "U208" not in told.err
+
+
+def test_what_is_exposed_already_is_not_refused_for_an_unknown_root_namespace(run, server, fakes):
+    assert run(*EXPOSE).code == 0
+    server.remove("ConfigMap", "istio-system", "istio")
+    server.put(everywhere("mesh-config"))
+    fakes.ignored = frozenset(["mesh-config"])
+    again = run(*EXPOSE, "--idle-timeout", "20s")
+    assert again.code == 0
+    assert "[U208]" in again.err
+    server.put(everywhere("mesh-config", 5301))
+    assert "[U103]" in run(*EXPOSE, "-p", "5301:53").err
+
+
+def test_a_root_namespace_that_can_be_read_is_what_it_is(run, server, fakes):
+    server.put(everywhere("mesh-config"))
+    fakes.ignored = frozenset(["mesh-config"])
+    done = run(*EXPOSE, "--root-namespace", "mesh-config")
+    assert done.code == 0, done.err
