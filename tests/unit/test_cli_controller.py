@@ -219,7 +219,7 @@ def test_a_process_runs_and_hands_over_when_told_to_end(
     server.put(space("default"), wished())
     running = process(server, tmp_path, "--port", "18099", "-n", "default")
     try:
-        until(lambda: server.get("Service", "istio-system", "udp-default-coredns"), 15)
+        until(lambda: server.get("Service", "istio-system", "udp-default-coredns"))
         url = "http://127.0.0.1:18099/healthz"
         assert urllib.request.urlopen(url, timeout=5).read() == b"ok"
         until(lambda: server.all("Event"))

@@ -31,7 +31,7 @@ def unmet(api: Api) -> list[tuple[str, bool, str]]:
 def says(running: Running, what: str) -> Any:
     # An EnvoyFilter that has just been written is repaired 5 s later, and a write that meets
     # another one is tried again some times before it counts as failed: 4 to 16 s, measured.
-    return until(lambda: [u for u in unmet(running.api) if what in u[2]], 40)
+    return until(lambda: [u for u in unmet(running.api) if what in u[2]])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> Non
     ((_, exposed, _),) = says(running, "envoyfilter")
     assert not exposed
     running.server.heal()
-    until(lambda: unmet(running.api) == [], 40)
+    until(lambda: unmet(running.api) == [])
 
 
 def test_administrators_are_told_who_has_the_port(running: Running) -> None:

@@ -46,7 +46,7 @@ def test_connections_that_are_held_open_keep_no_probe_waiting(health: HealthServ
             held[-1].sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         if number % 40 == 0:
             assert ask(health, "/healthz") == b"ok"
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while threading.active_count() - before > 40 and time.monotonic() < end:
         time.sleep(0.01)
     assert threading.active_count() - before <= 40

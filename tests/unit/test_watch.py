@@ -100,7 +100,7 @@ def test_what_follows_from_an_object_may_fail_and_the_watch_goes_on(
     assert cache.wait_synced(5)
     server.put(config_map("odd-2"))
     server.put(config_map("even-2"))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while "even-2" not in told and time.monotonic() < deadline:
         time.sleep(0.01)
     assert {"odd-1", "even-1", "odd-2", "even-2"} <= set(told)
