@@ -662,6 +662,23 @@ def test_a_second_gateway_leaves_an_exposure_at_the_first(running: Running) -> N
     until(lambda: running.spec().options.idle_timeout.seconds == 20)
 
 
+def test_a_gateway_whose_service_gets_another_name_is_the_same_gateway(running: Running) -> None:
+    """The exposure stays at it, under the name that it had, and can be changed."""
+    running.wait_for(calm=0.0)
+    controller = running.start()
+    running.server.put(wished())
+    running.exposed()
+    before = running.spec().gateway
+    running.server.put(builders.gateway_service("front"))
+    running.server.remove("Service", "istio-system", "istio-ingressgateway")
+    until(lambda: [g.ref.name for g in controller.view.gateways()] == ["front"])
+    running.server.put(wished(options={"idle-timeout": "20s"}))
+    until(lambda: running.spec().options.idle_timeout.seconds == 20)
+    assert running.spec().gateway == before
+    running.quiet()
+    assert controller.states() == {"ok": 1}
+
+
 def test_a_gateway_that_goes_leaves_the_exposure(running: Running) -> None:
     running.start()
     running.server.put(wished(options={"discovery": "endpoints"}))
