@@ -385,7 +385,7 @@ def _reserved(snapshot: Snapshot, file_limit: int) -> str:
     """`9000 of 18000 sessions are reserved, the most by a/b 5000, c/d 4000`."""
     others = snapshot.others
     text = f"{others.sessions} of {budget(file_limit)} sessions are reserved"
-    largest = ", ".join(map(str, others.holders[:_HOLDERS_SHOWN]))
+    largest = ", ".join(map(str, others.largest(_HOLDERS_SHOWN)))
     return f"{text}, the most by {largest}" if largest else text
 
 

@@ -419,9 +419,12 @@ class Reconciler:
             root = self._view.mesh(gateway.control_plane).root_namespace
             return self._occupancy(key).usage(gateway, root, key).sessions
 
-        left = permission.total_sessions - self._in_namespace(key)[1]
-        limit = None if permission.everything else SessionLimit(permission.sessions, left)
-        return SessionRoom(self._file_limit, elsewhere, stays=True, limit=limit)
+        def limit() -> SessionLimit:
+            left = permission.total_sessions - self._in_namespace(key)[1]
+            return SessionLimit(permission.sessions, left)
+
+        limited = None if permission.everything else limit
+        return SessionRoom(self._file_limit, elsewhere, stays=True, limit=limited)
 
     def _emptied_left(self, spec: ExposureSpec) -> float:
         """Seconds for which the listed addresses of a Service without any EndpointSlice are kept.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from kubectl_istio_udp.model.errors import UsageError
@@ -69,6 +70,7 @@ def check_dns_subdomain(text: str, what: str) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)
 def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
     """The name of the objects of an exposure, response or access log.
 

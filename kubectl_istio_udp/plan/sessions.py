@@ -88,13 +88,13 @@ class SessionRoom:
         stays: whether an exposure keeps its number while its number of ports is unchanged, even if
             the gateway has less room now. Set by the controller, which decides on every change: a
             new number replaces the cluster and ends its sessions.
-        limit: the namespace's limit; None for no limit.
+        limit: returns the namespace's limit; None for no limit.
     """
 
     file_limit: int | None
     elsewhere: Callable[[], int]
     stays: bool = False
-    limit: SessionLimit | None = None
+    limit: Callable[[], SessionLimit] | None = None
 
     def granted(self, ports: int, before: tuple[int, int] | None) -> int:
         """The number of sessions for each port.
@@ -110,12 +110,13 @@ class SessionRoom:
             found = automatic_sessions(self.file_limit, self.elsewhere(), ports, kept)
         if self.limit is None:
             return found
-        left = self.limit.left
+        limit = self.limit()
+        left = limit.left
         if found != kept:
             # Half, so that some are left for the namespace's next exposure.
             left = max(left // 2, min(left, FEW_SESSIONS))
         # This applies to kept numbers too: the limit may be lower now.
-        return max(1, min(found, self.limit.per_port, left // ports))
+        return max(1, min(found, limit.per_port, left // ports))
 
 
 def sessions_for_rate(rate: float, idle_seconds: float) -> int:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,13 +44,19 @@ class GatewayFilter:
             return cls(manifest, reservation.claims, None, reservation)
         return cls(manifest, Claims.from_object(manifest), readable(manifest, ExposureSpec))
 
-    def concerns(self, spec: ExposureSpec) -> bool:
-        """Whether it has a port or name that an exposure would use, at any gateway."""
+    def concerns(self, ports: Set[int], listeners: Set[str], clusters: Set[str]) -> bool:
+        """Whether it has one of some UDP ports, or a name, at any gateway.
+
+        Args:
+            ports: the ports of UDP listeners.
+            listeners: names of listeners.
+            clusters: names of clusters.
+        """
         claims = self.claims
-        return (
-            not spec.listener_names.isdisjoint(claims.listeners)
-            or not spec.cluster_names.isdisjoint(claims.clusters)
-            or any(port.listener_port in claims.udp_ports for port in spec.ports)
+        return not (
+            claims.udp_ports.isdisjoint(ports)
+            and claims.listeners.isdisjoint(listeners)
+            and claims.clusters.isdisjoint(clusters)
         )
 
     def claims_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
@@ -101,7 +107,11 @@ class Occupancy:
             concerning: skip EnvoyFilters that have nothing in common with this exposure. Of a
                 thousand filters a few remain, and computing each takes long.
         """
-        found = [f for f in self._filters if concerning is None or f.concerns(concerning)]
+        found = self._filters
+        if concerning is not None:
+            ports = frozenset(port.listener_port for port in concerning.ports)
+            names = (concerning.listener_names, concerning.cluster_names)
+            found = [each for each in found if each.concerns(ports, *names)]
         there = [claims for f in found for claims in f.claims_at(gateway, mesh)]
         return (*there, *(each.claims for each in self._pending))
 

@@ -158,10 +158,15 @@ def fails() -> int:
         (SessionRoom(SMALL, fails, stays=True), 1, (1, 500), 500),
         (SessionRoom(SMALL, lambda: 18_000, stays=True), 2, (1, 500), 1),
         # What the namespace is allowed: half of it for a new one, all for what is there.
-        (SessionRoom(SMALL, lambda: 0, limit=SessionLimit(4_000, 1_000)), 1, None, 500),
-        (SessionRoom(SMALL, lambda: 0, limit=SessionLimit(300, 1_000)), 1, None, 300),
-        (SessionRoom(SMALL, lambda: 0, limit=SessionLimit(4_000, 1_000)), 2, (1, 500), 500),
-        (SessionRoom(SMALL, fails, stays=True, limit=SessionLimit(4_000, 600)), 2, (2, 500), 300),
+        (SessionRoom(SMALL, lambda: 0, limit=lambda: SessionLimit(4_000, 1_000)), 1, None, 500),
+        (SessionRoom(SMALL, lambda: 0, limit=lambda: SessionLimit(300, 1_000)), 1, None, 300),
+        (SessionRoom(SMALL, lambda: 0, limit=lambda: SessionLimit(4_000, 1_000)), 2, (1, 500), 500),
+        (
+            SessionRoom(SMALL, fails, stays=True, limit=lambda: SessionLimit(4_000, 600)),
+            2,
+            (2, 500),
+            300,
+        ),
     ],
 )
 def test_the_sessions_that_are_granted(room_, ports, before, expected):
