@@ -1,4 +1,4 @@
-"""Waiting until every ready gateway pod's own Envoy has, or no longer has, what was written."""
+"""Wait until every ready gateway pod's Envoy has, or no longer has, the configuration."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kubectl_istio_udp.state.pods import ready_pods
 
 @dataclass(frozen=True)
 class Expected:
-    """What a gateway's Envoy must have.
+    """The configuration that a gateway's Envoy must have.
 
     Attributes:
-        prefix: what the names of its listeners and clusters begin with.
-        listeners, clusters: revision by name.
-        hosts: gives the addresses (`10.0.0.1:53`) by cluster that must be among its hosts; asked
-            at every look, since pods may move meanwhile.
+        prefix: the name prefix of its listeners and clusters.
+        listeners, clusters: the revision by name.
+        hosts: returns the required hosts (`10.0.0.1:53`) by cluster; called for every poll,
+            because pods may change meanwhile.
     """
 
     prefix: str
@@ -42,24 +42,24 @@ def wait_until_live(
     *,
     had_pods: bool = True,
 ) -> tuple[str, ...]:
-    """Wait until every ready gateway pod has what is expected.
+    """Wait until every ready gateway pod has the expected configuration.
 
     Args:
         api: the cluster.
         namespace, selector: the gateway's pods.
-        expected: listeners, clusters and hosts.
-        timeout: seconds.
-        progress: called with a line whenever what is waited for changes.
-        had_pods: whether the gateway had a ready pod when the command began. If so one must
-            confirm: a gateway whose only pod ends meanwhile is waited for.
+        expected: the listeners, clusters and hosts.
+        timeout: in seconds.
+        progress: called with a line of text whenever it changes.
+        had_pods: whether the gateway had a ready pod when the command began. If so, at least one
+            must confirm: this also waits for the replacement of a pod that ends meanwhile.
 
     Returns:
-        The names of the pods that have it; empty where the gateway had no ready pod.
+        The names of the pods that have it; empty if the gateway had no ready pod.
 
     Raises:
-        Rejected: an Envoy refused it; the message is Envoy's own.
-        WaitTimeout: not all had it in time; the message says which lacked what.
-        Forbidden: no permission to ask.
+        Rejected: an Envoy rejected it; the message is Envoy's error.
+        WaitTimeout: not all pods had it in time; the message says what is missing in which.
+        Forbidden: no permission to query Envoy.
     """
 
     def look(pods: Sequence[str]) -> list[str]:
@@ -84,9 +84,9 @@ def wait_until_routed(
     *,
     had_pods: bool = True,
 ) -> tuple[str, ...]:
-    """Wait until every ready gateway pod has a response's HTTP route of this name.
+    """Wait until every ready gateway pod has the HTTP route with this name.
 
-    Arguments, result and errors are those of wait_until_live.
+    The other arguments, the result and the errors are those of wait_until_live.
     """
 
     def lack(pod: str) -> str:
@@ -95,8 +95,8 @@ def wait_until_routed(
         except Forbidden:
             raise
         except ClusterError as error:
-            return f"could not be asked ({error.message})"
-        return "" if route in found else f"has not yet taken route {route}"
+            return f"could not be queried ({error.message})"
+        return "" if route in found else f"does not yet have route {route}"
 
     def look(pods: Sequence[str]) -> list[str]:
         return for_each(lack, pods)
@@ -115,7 +115,7 @@ def _wait(
     progress: Callable[[str], None],
     had_pods: bool,
 ) -> tuple[str, ...]:
-    """Look until no pod lacks anything; `refusal` reads from a pod's log why it rejected it."""
+    """Poll until no pod lacks anything; `refusal` reads a rejection's error from a pod's log."""
     begun = time.monotonic()
     missing: dict[str, str] = {}
     while True:
@@ -132,11 +132,11 @@ def _wait(
         if elapsed >= timeout:
             break
         lacks = "; ".join(f"{pod} {lack}" for pod, lack in missing.items())
-        progress(lacks or "the gateway has no ready pod any more")
+        progress(lacks or "the gateway no longer has a ready pod")
         time.sleep(api.waits.poll)
     if not missing:
         raise WaitTimeout(
-            f"the gateway in namespace {namespace} has no ready pod any more after {timeout:g}s, "
+            f"the gateway in namespace {namespace} no longer has a ready pod after {timeout:g}s, "
             "so nothing confirmed the configuration; the objects stay applied",
             hints=[
                 f"see its pods: kubectl get pods -n {namespace} -l {selector_of(selector)}",
@@ -166,23 +166,23 @@ def _lack(
     hosts: Mapping[str, frozenset[str]],
     pod: str,
 ) -> str:
-    """What a pod's Envoy lacks, in words; "" when it has all."""
+    """What a pod's Envoy lacks, as text; "" if it has everything."""
     try:
         state = proxies.proxy_state(api, namespace, pod, expected.prefix)
     except Forbidden:
         raise
     except ClusterError as error:
-        return f"could not be asked ({error.message})"
+        return f"could not be queried ({error.message})"
     for name, revision in expected.listeners.items():
         refusal = state.refusals.get(name)
-        # One of another revision is of what was written before.
+        # Another revision is from an earlier write.
         if refusal and refusal.revision in ("", revision):
             raise _rejected(namespace, pod, refusal.why)
         if state.listeners.get(name) != revision:
-            return f"has not yet taken listener {name}"
+            return f"does not yet have listener {name}"
     for name, revision in expected.clusters.items():
         if state.clusters.get(name) != revision:
-            return f"has not yet taken cluster {name}"
+            return f"does not yet have cluster {name}"
     for name, wanted in hosts.items():
         lacking = wanted - state.hosts.get(name, frozenset())
         if lacking:
@@ -191,7 +191,7 @@ def _lack(
 
 
 def _rejected(namespace: str, pod: str, reason: str) -> Rejected:
-    return Rejected(f"the Envoy of gateway pod {namespace}/{pod} refused it: {reason}")
+    return Rejected(f"the Envoy of gateway pod {namespace}/{pod} rejected it: {reason}")
 
 
 def wait_until_gone(
@@ -204,8 +204,8 @@ def wait_until_gone(
     """Wait until no ready gateway pod has any of these listeners.
 
     Returns:
-        None when it is so; else, after `timeout` seconds or where a pod cannot be asked, what
-        is worth a warning.
+        None if that is so; otherwise, after `timeout` seconds or if a pod cannot be queried,
+            the text of a warning.
     """
     begun = time.monotonic()
     names = tuple(listeners)

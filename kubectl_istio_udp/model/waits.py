@@ -1,4 +1,4 @@
-"""How long commands wait, in one place, so that a caller (as a test) can hand in other times."""
+"""How long commands wait, as one object, so that callers (such as tests) can set other times."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Waits:
-    """How many seconds a command waits, and for what.
+    """The waits and timeouts of commands, in seconds.
 
     Attributes:
-        poll: between two looks at what is to change in the cluster. istiod hands a change to the
-            gateways after 100 ms of quiet, so that looking more often finds nothing sooner.
+        poll: between two polls for a change in the cluster. istiod pushes a change to the
+            gateways after 100 ms without further ones, so shorter polls are useless.
         pod_start: until a pod that was created for one run is ready.
-        balancer_address: until a load balancer has an address. A local cluster's has it at once; a
-            cloud's takes minutes, for which `get` is the better place to look.
-        envoy_answer: for an answer of a gateway pod's Envoy. By port-forward it takes milliseconds;
-            by exec it took more than 10 s on two cores with twenty runs of `expose` (measured).
+        balancer_address: until a load balancer has an address. In a local cluster it has one at
+            once; in a cloud it takes minutes, and users should run `get` later.
+        envoy_answer: for a response of a gateway pod's Envoy. By port-forward it takes
+            milliseconds. By exec it took more than 10 s on two cores with twenty runs of `expose`
+            (measured).
         kube_proxy: until a Service that does not answer, although the gateway does, counts as
             broken: kube-proxy may not have it yet.
         kube_proxy_poll: between two probes of such a Service.
         endpoints_settle: until endpoints that a gateway lacks count as missing: pods may be moving.
-        log_lines: during which an access log of short intervals is watched.
-        log_late: for lines that are late. Proxies write their log out once a second, and the
-            kubelet takes it from there.
-        log_poll: between two looks at a log.
-        first_retry, longest_retry: after a connection that broke; each wait is twice as long as
-            the one before. client-go always waits a second.
+        log_lines: how long an access log with short intervals is watched.
+        log_late: additional time for late lines. Proxies flush their log once a second, and then
+            the kubelet reads it.
+        log_poll: between two reads of a log.
+        first_retry, longest_retry: after a broken connection; each wait doubles the one before.
+            client-go always waits one second.
     """
 
     poll: float = 0.25

@@ -1,4 +1,4 @@
-"""Reading the state that `access-log` decides on."""
+"""Read the cluster's state for `access-log`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kubectl_istio_udp.state.ownership import readable
 
 
 def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) -> AccessLogSnapshot:
-    """Read everything that decides about an access log.
+    """Read everything that a decision about an access log needs.
 
     Args:
         api: the cluster.
-        mesh: its settings, read before, since they say where the access log belongs.
-        namespace: the namespace that its EnvoyFilter is to be in.
-        name: its name.
+        mesh: the mesh's settings; they determine the namespace.
+        namespace: the namespace of its EnvoyFilter.
+        name: the access log's name.
 
     Raises:
-        Forbidden, Unreachable, ClusterError: something needed may not be read.
+        Forbidden, Unreachable, ClusterError: something required could not be read.
     """
     everywhere = namespace == mesh.root_namespace
     own_name = names.object_name(namespace, name, Kind.ACCESS_LOG)
@@ -54,9 +54,9 @@ def _place(manifest: Mapping[str, Any]) -> tuple[str, str]:
 def _in_reach(
     api: Api, kind: str, namespace: str, mesh: Mesh, everywhere: bool
 ) -> list[dict[str, Any]]:
-    """The objects that may reach the same proxies: a namespace's and the root namespace's.
+    """The objects that may apply to the same proxies: the namespace's and the root namespace's.
 
-    The root namespace's count for nothing where they may not be read.
+    Those of the root namespace are skipped if they may not be read.
     """
     try:
         if everywhere:
@@ -71,6 +71,6 @@ def _in_reach(
 
 
 def _turns_logging_on(telemetry: Mapping[str, Any]) -> bool:
-    """Whether a Telemetry has an accessLogging entry that is not disabled (its API reference)."""
+    """Whether a Telemetry has an enabled accessLogging entry (its API reference)."""
     entries = (telemetry.get("spec") or {}).get("accessLogging") or ()
     return any(not entry.get("disabled") for entry in entries)

@@ -1,4 +1,4 @@
-"""Where clients reach an exposure: the addresses of the Service in front of its gateway."""
+"""The addresses for clients of an exposure: those of the Service in front of its gateway."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from kubectl_istio_udp.state.pods import ready_pods
 
 @dataclass(frozen=True)
 class Addresses:
-    """The ways to an exposure, best first.
+    """The addresses of an exposure, the best first.
 
     Attributes:
-        external: load balancer addresses or names, or the Service's own externalIPs.
-        cluster_ip: the Service's address inside the cluster, "" where it has none.
-        service: the Service's name, "" where there is none.
-        node_ports: node port by port, for NodePort and LoadBalancer Services.
-        pods: addresses of the gateway's pods, where no Service leads to them.
-        pending: that the load balancer has no address, why, and what to do; "" where it has one,
-            or needs none.
+        external: addresses or names of the load balancer, or the Service's externalIPs.
+        cluster_ip: the Service's cluster IP; "" if it has none.
+        service: the Service's name; "" if there is none.
+        node_ports: the node port by port, for NodePort and LoadBalancer Services.
+        pods: the addresses of the gateway's pods, if there is no Service.
+        pending: a message if the load balancer has no address yet: why, and what to do; "" if it
+            has one or needs none.
     """
 
     external: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Addresses:
     pending: str = ""
 
     def of(self, ports: Sequence[ExposedPort]) -> tuple[str, ...]:
-        """`address:port/UDP` of one port or several, in the way that reaches farthest."""
+        """`address:port/UDP` of one or more ports, by the most widely reachable address."""
         gateway_ports = [port.gateway_port for port in ports]
         if self.external:
             return tuple(socket(a, *gateway_ports) for a in self.external)
@@ -65,7 +65,7 @@ def socket(address: str, *ports: int) -> str:
 
 
 def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Addresses:
-    """The addresses of an exposure; waits for a load balancer's until `deadline` (monotonic)."""
+    """The addresses of an exposure; waits for a load balancer until `deadline` (monotonic)."""
     while True:
         service = gateway_service(api, spec)
         found = addresses_of(service)
@@ -81,7 +81,7 @@ def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Add
 
 
 def gateway_service(api: Api, spec: ExposureSpec) -> Mapping[str, Any] | None:
-    """The Service through which clients reach an exposure, None where there is none."""
+    """The Service that clients of an exposure use; None if there is none."""
     mode, namespace = spec.options.gateway_service, spec.gateway.namespace
     if mode is GatewayServiceMode.COMPANION:
         return api.find("Service", namespace, spec.object_name)
@@ -92,7 +92,7 @@ def gateway_service(api: Api, spec: ExposureSpec) -> Mapping[str, Any] | None:
 
 
 def addresses_of(service: Mapping[str, Any] | None, why: str = "") -> Addresses:
-    """The addresses that a Service manifest tells, and why a load balancer has none."""
+    """The addresses in a Service manifest; `why` is the reason why a load balancer has none."""
     if service is None:
         return Addresses()
     spec, metadata = service["spec"], service["metadata"]

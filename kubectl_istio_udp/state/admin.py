@@ -1,8 +1,8 @@
-"""Questions to the admin interface of a gateway pod's Envoy.
+"""Query the admin interface of a gateway pod's Envoy.
 
-They go by port-forward, as istioctl's: it starts no process in the pod, and a node answers many at
-once. Where that is not possible, `pilot-agent request GET` asks by exec; it works in distroless
-images, where there is no shell.
+Queries use port-forward, as istioctl does: it starts no process in the pod, and a node handles many
+at once. If port-forward is not possible, they run `pilot-agent request GET` by exec, which also
+works in distroless images without a shell.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from kubectl_istio_udp.model.errors import (
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.values import shown
 
-# Where the sidecar injector and gateways put it, and where pilot-agent and istioctl ask.
+# The sidecar injector and gateways set this port; pilot-agent and istioctl use it.
 _PORT = 15000
-# What reading an answer of another shape ends in. A tenant can make a pod that says it is a gateway
-# of its namespace, and such an answer must not end what an administrator asks of all.
+# Errors from parsing an unexpected response. A tenant can create a pod that poses as a gateway of
+# its namespace; its responses must not break an administrator's command about all gateways.
 _NOT_ENVOYS = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 Read = TypeVar("Read")
 
 
 class Admin(AbstractContextManager["Admin"]):
-    """The admin interface of one pod's Envoy; several questions go over one connection."""
+    """The admin interface of one pod's Envoy; all queries share one connection."""
 
     def __init__(self, api: Api, namespace: str, pod: str) -> None:
-        """Take the pod; nothing is sent yet."""
+        """Take the pod; no request is sent yet."""
         self._api, self._namespace, self._pod = api, namespace, pod
         self._http = api.http(namespace, pod, _PORT, api.waits.envoy_answer)
         self._no_forward: ClusterError | None = None
@@ -46,16 +46,16 @@ class Admin(AbstractContextManager["Admin"]):
         self._http.close()
 
     def read(self, path: str, parse: Callable[[Any], Read]) -> Read:
-        """What the answer to a question says.
+        """Query the admin interface and parse the response.
 
         Args:
             path: the path without its first slash, e.g. `clusters?format=json`.
-            parse: reads what Envoy answers, from JSON; it need not expect anything else.
+            parse: parses Envoy's JSON; errors on unexpected data are handled here.
 
         Raises:
-            Forbidden: no permission for port-forward, and none for exec.
-            NotFound, Unreachable: there is no such pod, or no way to the API server.
-            ClusterError: it did not answer, or not as Envoy does.
+            Forbidden: no permission for port-forward or exec.
+            NotFound, Unreachable: the pod does not exist, or the API server cannot be reached.
+            ClusterError: there was no response, or not one of Envoy.
         """
         text = self._forwarded(path) if self._no_forward is None else None
         if text is None:
@@ -63,22 +63,22 @@ class Admin(AbstractContextManager["Admin"]):
         try:
             return parse(json.loads(text))
         except _NOT_ENVOYS as error:
-            said = f"it answered {shown(text)}" if text.strip() else ""
+            said = f"the response was {shown(text)}" if text.strip() else ""
             raise self._unanswered(path, said) from error
 
     def _forwarded(self, path: str) -> str | None:
-        """The answer by port-forward; None where that is not possible."""
+        """The response by port-forward; None if that is not possible."""
         try:
             return self._http.get(f"/{path}").decode(errors="replace")
         except (Forbidden, ForwardFailed, UpgradeUnavailable) as error:
-            # A node that cannot connect may still run commands: sandboxed pods (gVisor, Kata).
+            # Exec may work if port-forward does not: sandboxed pods (gVisor, Kata).
             self._no_forward = error
             return None
         except NoAnswer as error:
             raise self._unanswered(path, error.message) from error
 
     def _executed(self, path: str) -> str:
-        """The answer by exec."""
+        """The response by exec."""
         command = ["pilot-agent", "request", "GET", path]
         try:
             seconds = self._api.waits.envoy_answer
@@ -91,15 +91,15 @@ class Admin(AbstractContextManager["Admin"]):
         raise self._unanswered(path, said.rpartition("\n")[2])
 
     def _neither(self, path: str, no_exec: ClusterError) -> ClusterError:
-        """The error where neither port-forward nor exec is possible."""
+        """The error if neither port-forward nor exec is possible."""
         no_forward = self._no_forward
         if isinstance(no_forward, ForwardFailed):
             return self._unanswered(path, no_forward.message)
         if not isinstance(no_forward, Forbidden) or not isinstance(no_exec, Forbidden):
             return no_exec
         return Forbidden(
-            f"no permission to ask the Envoy of gateway pod {self._namespace}/{self._pod}: it "
-            f"takes port-forward or exec ({no_forward.message}; {no_exec.message})",
+            f"no permission to query the Envoy of gateway pod {self._namespace}/{self._pod}: this "
+            f"needs port-forward or exec ({no_forward.message}; {no_exec.message})",
             hints=[
                 *no_forward.hints,
                 *no_exec.hints,
@@ -110,8 +110,8 @@ class Admin(AbstractContextManager["Admin"]):
 
     def _unanswered(self, path: str, said: str) -> ClusterError:
         namespace, pod = self._namespace, self._pod
-        line = said.strip().partition("\n")[0] or "it answered nothing"
+        line = said.strip().partition("\n")[0] or "empty response"
         return ClusterError(
-            f"the Envoy of gateway pod {namespace}/{pod} could not be asked for {path}: {line}",
-            hints=[f"look at it: kubectl logs -n {namespace} {pod} -c {PROXY_CONTAINER}"],
+            f"could not query {path} from the Envoy of gateway pod {namespace}/{pod}: {line}",
+            hints=[f"see its log: kubectl logs -n {namespace} {pod} -c {PROXY_CONTAINER}"],
         )

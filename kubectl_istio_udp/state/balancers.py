@@ -1,4 +1,4 @@
-"""Why a load balancer has no address: the newest warning Event about its Service."""
+"""Find out why a load balancer has no address: from the newest warning Event of its Service."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MOST_EVENTS = 500
 
 
 def why_pending(api: Api, service: Mapping[str, Any]) -> str:
-    """The newest warning Event about a Service; "" where there is none, or it may not be read.
+    """The newest warning Event about a Service; "" if there is none or Events may not be read.
 
-    Events of an earlier Service of that name do not count.
+    Events of an earlier Service with the same name are ignored.
     """
     metadata = service["metadata"]
     about = f"involvedObject.kind=Service,involvedObject.name={metadata['name']}"

@@ -1,4 +1,4 @@
-"""The controller in a cluster: what an installation must know, how it does, taking it away."""
+"""The controller in a cluster: facts for its installation, its status, its removal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing
 
-# From the inside outwards: who writes goes first, then what it was allowed.
+# In deletion order: first the writer, then its permissions.
 KINDS = (
     "Deployment",
     "PodDisruptionBudget",
@@ -34,14 +34,14 @@ KINDS = (
     "ClusterRole",
     "ServiceAccount",
 )
-# What is warned of although the request is met.
+# Reasons of warnings about requests that are met.
 _EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
 
 
 def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
-    """How many files the Envoy of every gateway in these namespaces may open.
+    """The lowest open-file limit of the gateways' Envoys in these namespaces.
 
-    None where no gateway pod is ready, or none can be asked (no permission to exec, no shell).
+    None if no gateway pod is ready, or none can be queried (no permission to exec, no shell).
     """
     pods = [
         (gateway.ref.namespace, pod.name)
@@ -60,7 +60,7 @@ def smallest_file_limit(api: Api, namespaces: Sequence[str]) -> int | None:
 
 
 def read_meshes(api: Api, namespaces: Sequence[str]) -> tuple[Mesh, ...]:
-    """The meshes of the gateways in some namespaces; the usual one where there is no gateway."""
+    """The meshes of the gateways in these namespaces; the default mesh if there is no gateway."""
     planes = {gateway.control_plane for gateway in _gateways(api, namespaces)}
     wanted = sorted(planes or {DEFAULT_CONTROL_PLANE}, key=str)
     return tuple(for_each(lambda plane: read_mesh(api, plane), wanted))
@@ -75,7 +75,7 @@ def _gateways(api: Api, namespaces: Sequence[str]) -> list[Gateway]:
 
 
 def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str], ...]:
-    """(namespace, name) of each ConfigMap that decides about one of some meshes."""
+    """(namespace, name) of each ConfigMap with settings of one of these meshes."""
     planes = [mesh.control_plane for mesh in meshes]
     found = for_each(lambda plane: mesh_config_names(api, plane), planes)
     return tuple(
@@ -86,7 +86,7 @@ def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str
 
 
 def api_ports(api: Api) -> tuple[int, ...]:
-    """The ports at which the API server itself is reached, beside its Service's."""
+    """The ports of the API server's endpoints, in addition to its Service's ports."""
     slices = api.list("EndpointSlice", "default", "kubernetes.io/service-name=kubernetes")
     found = {port["port"] for piece in slices for port in piece.get("ports") or ()}
     return tuple(sorted({443, *found}))
@@ -94,12 +94,12 @@ def api_ports(api: Api) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Unmet:
-    """A Service whose latest request is not met.
+    """A Service with a latest request that is not met.
 
     Attributes:
         namespace, name: the Service.
-        exposed: whether what was asked for before is still exposed.
-        reason: why not, "" where the controller has not said.
+        exposed: whether an earlier request is still exposed.
+        reason: why it is not met; "" if the controller has not reported it.
     """
 
     namespace: str
@@ -110,13 +110,13 @@ class Unmet:
 
 @dataclass(frozen=True)
 class ControllerStatus:
-    """How a controller does.
+    """The status of a controller.
 
     Attributes:
-        deployment: its Deployment; None where there is none.
-        holder: which replica leads, "" where none does.
-        exposures: those that it made.
-        unmet: the Services whose latest request is not met, sorted.
+        deployment: its Deployment; None if there is none.
+        holder: the leading replica; "" if there is none.
+        exposures: the exposures that it manages.
+        unmet: the Services with requests that are not met, sorted.
     """
 
     deployment: Mapping[str, Any] | None
@@ -126,13 +126,13 @@ class ControllerStatus:
 
     @property
     def ready(self) -> int:
-        """How many of its replicas are ready."""
+        """The number of ready replicas."""
         status = (self.deployment or {}).get("status") or {}
         return int(status.get("readyReplicas") or 0)
 
 
 def read_controller(api: Api, namespace: str, name: str, lease: str) -> ControllerStatus:
-    """How the controller of a namespace does."""
+    """Read the status of the controller in a namespace."""
     deployment, found_lease, exposures, services, events = in_parallel(
         [
             lambda: api.find("Deployment", namespace, name),
@@ -158,10 +158,10 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
 def _unmet(
     service: Mapping[str, Any], exposures: Sequence[Existing], event: Mapping[str, Any] | None
 ) -> Unmet | None:
-    """What is not met of a Service's request; None where all of it is.
+    """The unmet part of a Service's request; None if it is met.
 
-    An exposure that is there is what was asked for last only where the controller's newest word
-    says so.
+    The existing exposure only counts as the result of the latest request if the controller's
+    newest Event says so.
     """
     namespace, name = namespaced_name(service)
     mine = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
@@ -181,7 +181,7 @@ def _unmet(
 
 
 def _holders(intent: Wish, exposures: Sequence[Existing]) -> list[str]:
-    """The exposures that have a gateway port which an intent asks for."""
+    """The exposures that use a gateway port which an intent requests."""
     wanted = set(intent.gateway_ports)
     return [
         f"{existing.namespace}/{existing.name}"
@@ -193,15 +193,15 @@ def _holders(intent: Wish, exposures: Sequence[Existing]) -> list[str]:
 
 
 def is_declared(existing: Existing) -> bool:
-    """Whether a controller made an exposure, as the object that decides says (its EnvoyFilter)."""
+    """Whether a controller manages an exposure, according to its EnvoyFilter."""
     return existing.source is not None
 
 
 def is_still_declared(api: Api, existing: Existing) -> bool:
-    """Whether a controller made an exposure, and its Service's annotation still asks for it.
+    """Whether a controller manages an exposure that its Service's annotation still requests.
 
-    A running controller makes such an exposure again as soon as somebody deletes it. An exposure
-    that a controller declares is named after its Service.
+    A running controller would recreate such an exposure right after its deletion. Exposures from
+    annotations are named after their Service.
     """
     if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
         return False
@@ -217,14 +217,14 @@ def remove_controller(
     dry_run: bool,
     report: Callable[[str, str], None],
 ) -> None:
-    """Delete the controller's objects of these kinds, wherever they are.
+    """Delete the controller's objects of these kinds, in all namespaces.
 
     Args:
         api: the cluster.
-        selector: the labels that all of them bear.
-        kinds: in this order.
-        dry_run: ask the server, delete nothing.
-        report: called with kind and name of each that went.
+        selector: the label selector of its objects.
+        kinds: the kinds, in deletion order.
+        dry_run: only do a server-side dry run.
+        report: called with the kind and name of each deleted object.
     """
     for kind in kinds:
         for manifest in api.list(kind, None, selector):
@@ -234,10 +234,10 @@ def remove_controller(
 
 
 def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> None:
-    """Wait until the controller's pods have ended, so that none of them writes any more.
+    """Wait until the controller's pods have ended, so that none of them writes.
 
     Raises:
-        WaitTimeout: one still runs.
+        WaitTimeout: a pod is still running.
     """
     deadline = time.monotonic() + timeout
     while pods := api.list("Pod", namespace, selector):

@@ -1,4 +1,4 @@
-"""The things there are, rebuilt from their own objects."""
+"""Find existing exposures, responses and access logs by their objects."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from kubectl_istio_udp.state.ownership import (
     spec_of,
 )
 
-# Of these no exposure has one.
+# Kinds that no exposure consists of.
 _NO_EXPOSURES = ("Gateway", "VirtualService")
-# Where things without an object in their own namespace can be looked for by a user who may not
-# look everywhere.
+# Where to look for objects of a gateway if the user may not list all namespaces.
 USUAL_GATEWAY_NAMESPACE = "istio-system"
 
 
@@ -32,12 +31,12 @@ def read_state(
 ) -> State:
     """The exposures, responses and access logs of a namespace (None: of all), and the strays.
 
-    An object left over from a half-done deletion counts too, so that it can be seen and deleted.
-    Where exposures are among the kinds, what only the other kinds need may be hidden: a team may
-    have the rights for exposures alone.
+    Leftovers of an interrupted deletion are included, so that they can be seen and deleted. If
+    exposures are requested, forbidden kinds that only responses or access logs need are skipped:
+    a team may only have the rights for exposures.
 
     Raises:
-        Forbidden: not even those may be listed.
+        Forbidden: the kinds of exposures may not be listed either.
     """
     object_kinds = tuple(dict.fromkeys(o for kind in kinds for o in OBJECT_KINDS[kind]))
     selector = names.label_selector(namespace)
@@ -74,20 +73,20 @@ def _list_in(
 def _list_near(
     api: Api, namespace: str, object_kinds: Sequence[str], selector: str, *, lenient: bool
 ) -> list[list[dict[str, Any]]]:
-    """The objects that a user finds who may not look into all namespaces.
+    """The objects that a user without access to all namespaces can find.
 
-    Those in the things' own namespace, and in those of the gateways that they name. Access logs
-    have none elsewhere.
+    Those in the exposures' own namespace, and in the namespaces of their gateways. Access logs only
+    have objects in their own namespace.
 
     Args:
         api: the cluster.
-        namespace: that of the things.
-        object_kinds: which objects.
-        selector: their labels.
-        lenient: whether what exposures do not need may be hidden.
+        namespace: the exposures' namespace.
+        object_kinds: the kinds of objects.
+        selector: the label selector.
+        lenient: whether to skip forbidden kinds that exposures do not need.
 
     Raises:
-        Forbidden: not even there.
+        Forbidden: listing is not permitted there either.
     """
     own = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
     others = [kind for kind in object_kinds if kind not in own]
@@ -104,15 +103,15 @@ def _list_near(
         for kind in others
     ]
     if "ServiceEntry" in own:
-        # Those with a list of addresses.
+        # ServiceEntries that list addresses.
         places += [("ServiceEntry", space, True) for space in sorted(spaces - {namespace})]
-    # Access logs of the namespace itself, and things of a gateway in it.
+    # Access logs of the namespace, and objects of a gateway in it.
     places += [(kind, namespace, lenient) for kind in others if namespace not in spaces]
     return found + for_each(lambda place: _list_in(api, selector, *place), places)
 
 
 def list_exposures(api: Api, namespace: str | None = None) -> tuple[Existing, ...]:
-    """The exposures of a namespace, or of all."""
+    """The exposures of a namespace, or of all namespaces."""
     return list_existing(api, namespace, (Kind.EXPOSURE,))
 
 
@@ -126,20 +125,20 @@ def get_existing(
 def get_state(
     api: Api, namespace: str, wanted: Iterable[str], *, missing_ok: bool = False
 ) -> State:
-    """What there is of these names, in the order given; everything in the namespace for no names.
+    """The objects with these names, in the given order; all in the namespace without names.
 
     Args:
         api: the cluster.
-        namespace: where.
-        wanted: names as on a command line (`coredns`, `response/hello`).
-        missing_ok: pass over those that do not exist.
+        namespace: the namespace.
+        wanted: names as on the command line (`coredns`, `response/hello`).
+        missing_ok: ignore names that do not exist.
 
     Returns:
-        Of strays those that claim to belong to one of them.
+        The existing ones, and the strays that claim to belong to them.
 
     Raises:
-        UsageError: a name is of no kind.
-        NotFound: one does not exist; the message lists those that do.
+        UsageError: a name has an unknown kind.
+        NotFound: one does not exist; the message lists those that exist.
     """
     refs = [Ref.parse(text) for text in wanted]
     if not refs:
@@ -165,13 +164,13 @@ def get_state(
 
 
 def explain_stray(stray: Stray) -> str:
-    """The sentence about an object that is left alone, and why."""
+    """The message about a stray: that it is ignored, and why."""
     claims = stray.claims or "an exposure, response or access log"
     return f"{stray} is labelled as part of {claims} but is not; ignoring it: {stray.reason}"
 
 
 def find_exposure(api: Api, namespace: str, name: str) -> Existing:
-    """The exposure of this name, with whatever exists of it; without objects where nothing does."""
+    """The exposure with this name and its existing objects, if any."""
     wanted = (namespace, name)
     there = [e for e in list_exposures(api, namespace) if (e.namespace, e.name) == wanted]
     return there[0] if there else Existing(Kind.EXPOSURE, namespace, name, None, ())

@@ -1,4 +1,4 @@
-"""Finding the gateway that a command is about."""
+"""Find the gateway for a command."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from kubectl_istio_udp.model.gateway import (
 )
 from kubectl_istio_udp.plan.gateway import choose_gateway
 
-# The kinds that a user may name a gateway by.
+# The kinds whose names `--gateway` accepts.
 _NAMED_KINDS = ("Service", "Deployment", "DaemonSet")
 _MOST_OF_A_NAME = 100
 
 
 @dataclass(frozen=True)
 class GatewayChoice:
-    """How the user says which gateway.
+    """How a gateway is chosen on the command line.
 
     Attributes:
-        name: `--gateway`: `NAME` or `NAMESPACE/NAME`, None to find the only one.
-        selector: `--gateway-selector`: pod labels, empty to find gateways by Istio's labels.
-        known: the gateway that an exposure is at, where the user names none.
+        name: `--gateway`: `NAME` or `NAMESPACE/NAME`; None for the only gateway.
+        selector: `--gateway-selector`: pod labels; empty to find gateways by Istio's labels.
+        known: the exposure's current gateway, used if the command line names none.
         root_namespace: `--root-namespace`, for a mesh whose configuration cannot be read.
     """
 
@@ -44,28 +44,28 @@ class GatewayChoice:
 
     @property
     def namespace(self) -> str | None:
-        """The namespace it names, None where pods of every namespace must be looked at."""
+        """The namespace in the choice; None to search all namespaces."""
         if self.known:
             return self.known.namespace
         return (self.name or "").rpartition("/")[0] or None
 
     def or_known(self, gateway: GatewayRef) -> GatewayChoice:
-        """The same choice; where it chooses nothing, the gateway that an exposure is at."""
+        """The same choice, with the exposure's current gateway as default."""
         return self if self.name or self.selector else replace(self, known=gateway)
 
 
 def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
-    """The pods among which a gateway is looked for.
+    """The pods to search for a gateway.
 
     Raises:
-        Forbidden: they may not be listed; says what can be done about it.
+        Forbidden: they may not be listed; the hints say what to do.
     """
     if choice.known:
         selectors = [selector_of(choice.known.selector)]
     elif choice.selector:
         selectors = [selector_of(dict(choice.selector))]
     elif choice.namespace:
-        # Whatever labels its pods have: another gateway's may be told from them by any.
+        # All pods, with any labels: any label may distinguish another gateway's pods.
         selectors = [""]
     else:
         selectors = [ISTIO_LABEL, GATEWAY_API_LABEL]
@@ -84,13 +84,13 @@ def _each_once(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def gateway_among(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> Gateway:
-    """The gateway chosen, of those whose pods were found.
+    """The chosen one of the gateways with these pods.
 
-    A gateway whose pods have no label of Istio's is found by the name of its Service, Deployment
-    or DaemonSet.
+    A gateway whose pods have none of Istio's labels is found by the name of its Service,
+    Deployment or DaemonSet.
 
     Raises:
-        NotFound, UsageError: there is none, or nothing chooses one of several.
+        NotFound, UsageError: there is none, or there are several and none is chosen.
     """
     try:
         return _choose(api, pods, choice)
@@ -124,7 +124,7 @@ def _choose(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> Gate
 
 
 def _gateway_namespaces(api: Api) -> list[str]:
-    """The namespaces that the administrator's label says have gateways."""
+    """The namespaces that an administrator has labelled as having gateways."""
     with suppress(Forbidden):
         return [
             n["metadata"]["name"] for n in api.list("Namespace", None, f"{GATEWAYS_LABEL}=true")
@@ -133,7 +133,7 @@ def _gateway_namespaces(api: Api) -> list[str]:
 
 
 def _pods_named(api: Api, name: str) -> list[dict[str, Any]]:
-    """The pods of every Service, Deployment and DaemonSet of a name."""
+    """The pods of all Services, Deployments and DaemonSets with this name."""
     owners = [
         owner for found in for_each(lambda k: _named(api, k, name), _NAMED_KINDS) for owner in found
     ]
@@ -142,7 +142,7 @@ def _pods_named(api: Api, name: str) -> list[dict[str, Any]]:
 
 
 def _named(api: Api, kind: str, name: str) -> list[Mapping[str, Any]]:
-    """The objects of a name in all namespaces; none where they may not be listed."""
+    """The objects with this name in all namespaces; none if they may not be listed."""
     with suppress(Forbidden):
         page = api.list_page(
             kind, None, limit=_MOST_OF_A_NAME, fieldSelector=f"metadata.name={name}"
@@ -163,12 +163,12 @@ def _pods_of(api: Api, owner: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _known_gateway(
     known: GatewayRef, pods: Sequence[Mapping[str, Any]], services: Sequence[Mapping[str, Any]]
 ) -> Gateway:
-    """The gateway that an exposure is at, whatever other gateways there are by now.
+    """The exposure's current gateway, whatever other gateways exist now.
 
-    Where its selector has come to select another gateway's pods too, it gets further labels.
+    If its selector now matches another gateway's pods too, labels are added to it.
 
     Raises:
-        NotFound: none of its pods runs.
+        NotFound: none of its pods is running.
     """
     found = gateways_from(pods, services)
     if not found:
@@ -188,18 +188,18 @@ def _known_gateway(
 
 
 def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:
-    """The gateway chosen.
+    """Find the chosen gateway.
 
     Raises:
-        NotFound, UsageError, Forbidden: as gateway_pods and gateway_among.
+        NotFound, UsageError, Forbidden: as in gateway_pods and gateway_among.
     """
     return gateway_among(api, gateway_pods(api, choice), choice)
 
 
 def gateway_secret(gateway: Gateway) -> str:
-    """What only those know who may read the gateway's namespace: the uid of its Service.
+    """A value known only to readers of the gateway's namespace: the uid of its Service.
 
-    A gateway without a Service has nothing of the kind; there it is another one each time.
+    For a gateway without a Service it is random and differs each time.
     """
     metadata = (gateway.service or {}).get("metadata") or {}
     return metadata.get("uid") or secrets.token_hex(16)

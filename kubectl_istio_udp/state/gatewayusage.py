@@ -1,4 +1,4 @@
-"""Reading how much of each gateway is reserved."""
+"""Read how many sessions of each gateway are reserved."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Reserved:
     """How many sessions of a gateway are reserved.
 
     Attributes:
-        sessions: those of all exposures, over all of their ports.
-        most: those that its Envoy has files for; None where nobody could ask.
+        sessions: the sessions of all exposures, over all their ports.
+        most: the maximum by its open-file limit; None if unknown.
     """
 
     sessions: int
@@ -36,9 +36,9 @@ class Reserved:
 
 
 def read_reserved(api: Api, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
-    """How much is reserved of the gateway of each exposure, by (namespace, name).
+    """The reserved sessions of each exposure's gateway, by the exposure's (namespace, name).
 
-    What may not be read is left out.
+    Gateways that may not be read are left out.
     """
     specs = [spec for existing in found if (spec := existing.exposure)]
     refs = {_place(spec.gateway): spec.gateway for spec in specs}
@@ -66,7 +66,7 @@ def _reserved(api: Api, ref: GatewayRef) -> Reserved | None:
     if gateway.ready_pods:
         with suppress(ClusterError):
             limit = proxies.file_limit(api, ref.namespace, gateway.ready_pods[0].name)
-    # An EnvoyFilter of the root namespace that reaches this gateway is not seen here; the checks
-    # of `expose` see it.
+    # An EnvoyFilter in the root namespace that applies to this gateway is missing here; the checks
+    # of `expose` include it.
     usage = Occupancy(map(GatewayFilter.of, filters)).usage(gateway, ref.namespace)
     return Reserved(usage.sessions, None if limit is None else budget(limit))

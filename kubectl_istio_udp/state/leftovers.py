@@ -1,4 +1,4 @@
-"""What runs that stopped half-way may have left of an exposure, where no label leads to it."""
+"""Find leftovers of interrupted runs that labels do not lead to."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Leftover:
-    """One object, or a part of one, that a run left behind.
+    """An object, or part of one, that an interrupted run left behind.
 
     Attributes:
-        key: the (namespace, name) of the exposure.
-        manifest: a Service with ports of it, or a reservation.
+        key: (namespace, name) of the exposure.
+        manifest: a Service with ports of the exposure, or a reservation.
         exists: whether the exposure itself exists.
     """
 
@@ -44,7 +44,7 @@ class Leftover:
 
     @property
     def finish(self) -> str:
-        """What removes it."""
+        """The command that removes it."""
         namespace, name = self.key
         if self.exists:
             return f"the next expose or delete of {name}"
@@ -62,37 +62,37 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """The objects among which leftovers are looked for.
+    """The objects that may be leftovers.
 
     Attributes:
-        services: Services of others; the managedFields of some say that an exposure has ports
-            there.
-        filters: our EnvoyFilters, reservations among them.
+        services: Services that the plugin did not create; their managedFields show whether an
+            exposure has ports on them.
+        filters: our EnvoyFilters, including reservations.
     """
 
     services: tuple[Manifest, ...] = ()
     filters: tuple[Manifest, ...] = ()
 
     def reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
-        """The reservations of an exposure, by its (namespace, name)."""
+        """The reservations of an exposure."""
         return tuple(found for found, read in self._reserved() if read.spec.key == key)
 
     def stale_reservations(self, key: tuple[str, str]) -> tuple[Manifest, ...]:
-        """Those whose run must have ended: the next `expose` deletes them, wherever they are."""
+        """Reservations of runs that must have ended; the next `expose` deletes them."""
         now = datetime.now(timezone.utc)
         return tuple(
             found for found, read in self._reserved() if read.spec.key == key and read.stale(now)
         )
 
     def found(self, existing: Iterable[Existing], namespace: str | None) -> tuple[Leftover, ...]:
-        """What is left of the exposures of a namespace (None: of all), sorted by exposure.
+        """The leftovers of the exposures of a namespace (None: of all), sorted by exposure.
 
-        Ports on a gateway's Service that the exposure does not have there, or that no exposure has,
-        and reservations of runs that must have ended.
+        These are ports on a gateway's Service that the exposure does not use or that has no
+        exposure, and reservations of runs that must have ended.
 
         Args:
-            existing: the exposures, responses and access logs of that namespace.
-            namespace: that of the exposures.
+            existing: the exposures, responses and access logs of the namespace.
+            namespace: the exposures' namespace.
         """
         now = datetime.now(timezone.utc)
         specs = {e.key: e.spec for e in existing if e.kind is Kind.EXPOSURE}
@@ -108,20 +108,20 @@ class Leftovers:
         return tuple(sorted(wanted, key=lambda each: (each.key, str(each))))
 
     def keys(self, namespace: str) -> frozenset[tuple[str, str]]:
-        """The exposures (namespace, name) of a namespace that have anything left."""
+        """The exposures (namespace, name) of a namespace that have leftovers."""
         reserved = {read.spec.key for _, read in self._reserved()}
         patched = {key for key, _ in self._patched()}
         return frozenset(key for key in reserved | patched if key[0] == namespace)
 
     def _reserved(self) -> Iterator[tuple[Manifest, Reservation]]:
-        """Each EnvoyFilter that is a reservation, with what it says."""
+        """The EnvoyFilters that are reservations, each with its content."""
         for found in self.filters:
             if read := read_reservation(found):
                 yield found, read
 
     def _patched(self) -> Iterator[tuple[tuple[str, str], Manifest]]:
-        """Each exposure that has ports on somebody's Service, with that Service."""
-        # Names that are too long are cut, and only known by comparison.
+        """The exposures with ports on a Service, each with the Service."""
+        # Long names are truncated, and can only be compared.
         by_manager = {service_manager(*key): key for key in map(namespaced_name, self.services)}
         for service in self.services:
             for manager in sorted(exposure_managers(service)):
@@ -130,28 +130,28 @@ class Leftovers:
                     yield key, service
 
     def any_of(self, key: tuple[str, str]) -> bool:
-        """Whether anything is left of an exposure, by its (namespace, name)."""
+        """Whether an exposure has leftovers."""
         manager = service_manager(*key)
         patched = any(is_managed(service, manager) for service in self.services)
         return patched or bool(self.reservations(key))
 
 
 def _is_patched_by(service: Manifest, spec: ExposureSpec) -> bool:
-    """Whether an exposure is to have its ports on a Service, as far as it tells."""
+    """Whether an exposure should have its ports on a Service."""
     patches = spec.options.gateway_service is GatewayServiceMode.PATCH
     return patches and namespaced_name(service)[0] == spec.gateway.namespace
 
 
 def read_leftovers(api: Api, specs: Iterable[Spec | None]) -> Leftovers:
-    """Look for leftovers in all namespaces.
+    """Read possible leftovers in all namespaces.
 
-    No object names them reliably: a run that stopped half-way may have left a port on the Service
-    of a gateway that nothing else points to any more. A user who may not look everywhere finds
-    those in the namespaces where the exposures' gateways are, as far as allowed.
+    No object names them reliably: an interrupted run may have left a port on the Service of a
+    gateway that nothing else refers to. For users who may not list all namespaces, this only
+    includes the namespaces of the exposures' gateways, as far as permitted.
 
     Args:
         api: the cluster.
-        specs: the exposures; None for one that cannot be read.
+        specs: the exposures; None for unreadable ones.
     """
     gateways = {s.gateway.namespace for s in specs if isinstance(s, ExposureSpec)}
     namespaces = sorted({USUAL_GATEWAY_NAMESPACE, *gateways})

@@ -1,4 +1,4 @@
-"""Reading the settings of a mesh and the version of its control plane."""
+"""Read the settings of a mesh and the version of its control plane."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Manifest = Mapping[str, Any]
 Config = Mapping[str, Any]
 
 ISTIOD_LABEL = {"app": "istiod"}
-# istiod's variable with the name of a second ConfigMap, over which its own one takes precedence
+# istiod's variable with the name of a second ConfigMap; istiod's own ConfigMap takes precedence
 # (its pilot/pkg/bootstrap/mesh.go).
 _SHARED_CONFIG = "SHARED_MESH_CONFIG"
 
@@ -32,16 +32,16 @@ _SHARED_CONFIG = "SHARED_MESH_CONFIG"
 def read_mesh(api: Api, control_plane: ControlPlane = DEFAULT_CONTROL_PLANE) -> Mesh:
     """The settings of a control plane's mesh and the version of its oldest istiod.
 
-    What may not be read is as Istio sets it by default, and the version unknown. `Mesh.assumed`
-    says so.
+    If something may not be read, Istio's defaults are assumed, the version is unknown, and
+    `Mesh.assumed` is set.
     """
     return mesh_from(control_plane, *_read(api, control_plane))
 
 
 def mesh_config_names(api: Api, control_plane: ControlPlane) -> tuple[str, ...]:
-    """The names of the ConfigMaps that decide about a control plane's mesh, in its namespace.
+    """The names of the ConfigMaps with a control plane's mesh settings, in its namespace.
 
-    The usual name where none can be read, or where it is not clear which one it is.
+    The default name if none can be read, or if it is ambiguous.
     """
     if not control_plane.namespace:
         return ()
@@ -55,10 +55,10 @@ def mesh_config_names(api: Api, control_plane: ControlPlane) -> tuple[str, ...]:
 def mesh_from(
     control_plane: ControlPlane, configs: Mapping[str, Config], istiods: Iterable[Manifest]
 ) -> Mesh:
-    """The settings of a mesh, from what is known of its control plane.
+    """The settings of a mesh, from objects of its control plane.
 
     Args:
-        control_plane: which one.
+        control_plane: the control plane.
         configs: the decoded meshConfig of ConfigMaps in its namespace, by name.
         istiods: the istiod pods in its namespace.
     """
@@ -74,12 +74,12 @@ def mesh_from(
 
 
 def mesh_config(config_map: Manifest) -> Config:
-    """The decoded meshConfig in a ConfigMap; {}, which is Istio's default, where it has none.
+    """The decoded meshConfig in a ConfigMap; {} (Istio's defaults) if it has none.
 
     Raises:
-        ValueError: it is not YAML.
+        ValueError: it is not valid YAML.
     """
-    # `get` and `delete` reach this module and read no mesh.
+    # Imported here because `get` and `delete` import this module but read no mesh.
     import yaml
 
     try:
@@ -90,7 +90,7 @@ def mesh_config(config_map: Manifest) -> Config:
 
 
 def _read(api: Api, control_plane: ControlPlane) -> tuple[dict[str, Config], list[dict[str, Any]]]:
-    """The meshConfigs of a control plane by their ConfigMaps' names, and its istiod pods."""
+    """The meshConfigs of a control plane by ConfigMap name, and its istiod pods."""
     if not control_plane.namespace:
         return {}, []
     found, pods = in_parallel(
@@ -108,7 +108,7 @@ def _read(api: Api, control_plane: ControlPlane) -> tuple[dict[str, Config], lis
 
 
 def _config_maps(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
-    """The ConfigMap of a control plane by its name; where there is none, those beside it."""
+    """The control plane's ConfigMap by its default name; if missing, the other candidates."""
     namespace, name = control_plane.namespace, control_plane.config_name
     with suppress(Forbidden, NotFound):
         found = api.find("ConfigMap", namespace, name)
@@ -123,19 +123,19 @@ def _config_maps(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
 
 
 def _only(configs: Mapping[str, Config]) -> Config | None:
-    """The one that there is; None where there are several, any of which may be the one."""
+    """The only one; None if there are several candidates."""
     return next(iter(configs.values())) if len(configs) == 1 else None
 
 
 def _pods(api: Api, control_plane: ControlPlane) -> list[dict[str, Any]]:
-    """The istiod pods of a control plane's namespace; none where they may not be listed."""
+    """The istiod pods in a control plane's namespace; none if they may not be listed."""
     with suppress(Forbidden, NotFound):
         return api.list("Pod", control_plane.namespace, selector_of(ISTIOD_LABEL))
     return []
 
 
 def _istiods(pods: Iterable[Manifest], control_plane: ControlPlane) -> list[Manifest]:
-    """The containers of a control plane's istiod pods, among those of its namespace."""
+    """The istiod containers of a control plane, from the pods of its namespace."""
     found = list(pods)
     wanted = control_plane.revision or "default"
     of_revision = [
@@ -150,6 +150,6 @@ def _istiods(pods: Iterable[Manifest], control_plane: ControlPlane) -> list[Mani
 
 
 def _shared_name(containers: Iterable[Manifest]) -> str:
-    """The name of the second ConfigMap that istiod reads; "" for none."""
+    """The name of istiod's second ConfigMap; "" if it has none."""
     first = next(iter(containers), None)
     return environment(first).get(_SHARED_CONFIG, "") if first else ""

@@ -1,4 +1,4 @@
-"""What a gateway's own Envoy says it has; and what only a command in its container can tell."""
+"""Read the state of a gateway's Envoy, from its admin interface or by commands in its container."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from kubectl_istio_udp.model.proxystate import (
 from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
 from kubectl_istio_udp.state.admin import Admin
 
-# istiod's names for the UDP listeners that it makes itself, for HTTP/3.
+# The prefix of istiod's own UDP listeners (HTTP/3).
 _ISTIOD_UDP = "udp_"
-# istiod's names for its listeners: udp_0.0.0.0_8443, 0.0.0.0_8080, 10.0.0.1_80.
+# istiod's listener names: udp_0.0.0.0_8443, 0.0.0.0_8080, 10.0.0.1_80.
 _ISTIODS_NAME = re.compile(r"(udp_)?[0-9a-fA-F.:\[\]]+_\d+")
-# Envoy's own soft limit: that of a shell started beside it may differ.
+# Read Envoy's own soft limit, because a shell in the container may have another one.
 _FILE_LIMIT = (
     "for p in /proc/[0-9]*; do "
     '[ "$(cat $p/comm 2>/dev/null)" = envoy ] && grep "^Max open files" $p/limits; '
     "done | head -n 1 | awk '{print $4}'"
 )
-# Of the largest number that the kernel writes there, 2**63 - 1.
+# The length of the largest number that the kernel prints there, 2**63 - 1.
 _MOST_DIGITS = 19
 _UNLIMITED = 2**30
 _PROC_NET = [f"/proc/net/{name}" for name in ("udp", "udp6", "snmp", "snmp6")]
@@ -47,8 +47,8 @@ def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
     """The listeners of a gateway pod's Envoy.
 
     Raises:
-        Forbidden: no permission to ask it.
-        ClusterError: it did not answer.
+        Forbidden: no permission to query it.
+        ClusterError: the query failed.
     """
     with Admin(api, namespace, pod) as admin:
         return _listeners(admin, pod)
@@ -57,13 +57,13 @@ def listeners(api: Api, namespace: str, pod: str) -> tuple[BoundListener, ...]:
 def listeners_and_size(
     api: Api, namespace: str, pod: str
 ) -> tuple[tuple[BoundListener, ...], ProxySize | None]:
-    """The listeners of a gateway pod's Envoy, and its size, over one connection.
+    """The listeners of a gateway pod's Envoy and its size, over one connection.
 
-    The size is None where its stats leave it out.
+    The size is None if the stats do not contain it.
 
     Raises:
-        Forbidden: no permission to ask it.
-        ClusterError: it did not answer.
+        Forbidden: no permission to query it.
+        ClusterError: the query failed.
     """
     with Admin(api, namespace, pod) as admin:
         return _listeners(admin, pod), _size(admin)
@@ -99,18 +99,18 @@ def _size(admin: Admin) -> ProxySize | None:
 def with_protocols(
     api: Api, namespace: str, pod: str, bound: Sequence[BoundListener], known: Set[str]
 ) -> tuple[BoundListener, ...]:
-    """The listeners of a gateway pod's Envoy, with the protocols that they really have.
+    """The listeners of a gateway pod's Envoy with their real protocols.
 
-    The short list of listeners does not say them. istiod's names do, and what EnvoyFilters add is
-    known; the configuration of any other one is read.
+    The short list of listeners does not contain protocols. They follow from istiod's names and from
+    EnvoyFilters; for other listeners this reads their configuration.
 
     Args:
-        api, namespace, pod: where to ask.
-        bound: the listeners, as `listeners` found them.
-        known: the names of those that EnvoyFilters add.
+        api, namespace, pod: the gateway pod.
+        bound: the listeners, from `listeners`.
+        known: the names of listeners that EnvoyFilters add.
 
     Raises:
-        ClusterError: it did not answer.
+        ClusterError: the query failed.
     """
     odd = {b.name for b in bound if b.name not in known and not _ISTIODS_NAME.fullmatch(b.name)}
     if not odd:
@@ -123,7 +123,7 @@ def with_protocols(
 
 
 def _udp_listeners(dump: Any) -> frozenset[str]:
-    """The names of the UDP listeners in a dump of listeners."""
+    """The names of the UDP listeners in a config dump."""
     found = set()
     for config in dump.get("configs") or ():
         listener = (config.get("active_state") or {}).get("listener") or {}
@@ -134,10 +134,10 @@ def _udp_listeners(dump: Any) -> frozenset[str]:
 
 
 def file_limit(api: Api, namespace: str, pod: str) -> int | None:
-    """How many files a gateway pod's Envoy may open; None where its image has no shell to ask.
+    """The open-file limit of a gateway pod's Envoy; None if its image has no shell.
 
     Raises:
-        Forbidden: no permission to exec there.
+        Forbidden: no permission for exec.
         ClusterError: exec failed.
     """
     command = ["sh", "-c", _FILE_LIMIT]
@@ -149,15 +149,15 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
 
 
 def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
-    """What a gateway pod's Envoy has under a prefix of names.
+    """The listeners, clusters and hosts with a name prefix in a gateway pod's Envoy.
 
     Args:
         api: the cluster.
         namespace, pod: the gateway pod.
-        prefix: what the names of the listeners and clusters begin with.
+        prefix: the prefix of the names.
 
     Raises:
-        Forbidden, ClusterError: it could not be asked.
+        Forbidden, ClusterError: the query failed.
     """
     pattern = f"{prefix}.*"
     with Admin(api, namespace, pod) as admin:
@@ -170,12 +170,12 @@ def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
 
 
 def _hosts(answer: Any) -> dict[str, frozenset[str]]:
-    """The addresses of each cluster."""
+    """The addresses by cluster."""
     return {status["name"]: _addresses(status) for status in answer.get("cluster_statuses") or ()}
 
 
 def _resources(dump: Any) -> dict[str, dict[str, Any]]:
-    """What a dump of the configuration has, as fields of ProxyState."""
+    """The contents of a config dump, as fields of ProxyState."""
     names = ("listeners", "clusters", "refusals", "ports", "targets")
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for section in dump.get("configs") or ():
@@ -198,34 +198,34 @@ def _resources(dump: Any) -> dict[str, dict[str, Any]]:
 
 
 def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus | None:
-    """The UDP sockets and counters of a pod; None where its image has no `cat` of Linux's files.
+    """The UDP sockets and counters of a pod; None if its image has no `cat`, or not on Linux.
 
     Raises:
-        Forbidden: no permission to exec there.
+        Forbidden: no permission for exec.
         ClusterError: exec failed.
     """
     result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], api.waits.envoy_answer)
-    # Without IPv6 some of the files are missing, and `cat` exits with 1.
+    # Without IPv6 some of the files do not exist, and `cat` exits with 1.
     if "local_address" not in result.stdout:
         return None
-    # A tenant's image may have a `cat` of its own.
+    # The `cat` of a tenant's image may print anything.
     with suppress(ValueError, LookupError):
         return read_udp_status(result.stdout)
     return None
 
 
 def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[str]:
-    """The names of the HTTP routes that a pod's Envoy got by RDS for one response.
+    """The names of a response's HTTP routes that a pod's Envoy received by RDS.
 
     Args:
         api: the cluster.
         namespace, pod: the gateway pod.
-        object_name: the name of the response's objects, which a revision follows in the routes'.
+        object_name: the name of the response's objects; routes add a revision to it.
 
     Raises:
-        Forbidden, ClusterError: it could not be asked.
+        Forbidden, ClusterError: the query failed.
     """
-    # `direct` is not to be taken for the beginning of `direct-more`.
+    # `direct` must not match the routes of `direct-more`.
     own = re.compile(f"{re.escape(object_name)}-[0-9a-f]+")
 
     def names(dump: Any) -> frozenset[str]:
@@ -242,10 +242,10 @@ def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[st
 
 
 def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
-    """The Istio version that a pod's proxy says of itself.
+    """The Istio version that a pod's proxy reports.
 
     Raises:
-        Forbidden, ClusterError: it could not be asked.
+        Forbidden, ClusterError: the query failed.
     """
 
     def version(answer: Any) -> Version | None:
@@ -257,19 +257,19 @@ def istio_version(api: Api, namespace: str, pod: str) -> Version | None:
 
 
 def refusals_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> dict[str, str]:
-    """Why Envoy rejected listeners or clusters lately, by their names, from its log.
+    """Recent errors from Envoy's log about rejected listeners or clusters, by name.
 
-    Envoy's admin interface does not tell why it rejected a cluster, nor anything of an update that
-    it rejected as a whole (measured, Envoy 1.40).
+    Envoy's admin interface does not report why it rejected a cluster, or anything about an update
+    that it rejected as a whole (measured, Envoy 1.40).
     """
     return resource_rejections(_log(api, namespace, pod, since_seconds))
 
 
 def route_refusal_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> str | None:
-    """Why Envoy rejected a route configuration lately; None if it did not.
+    """The error of a recently rejected route configuration from Envoy's log; None without one.
 
-    The log does not name the configuration. What Envoy had already written before, it does not
-    write because of what is new.
+    The log does not name the configuration. An error that Envoy logged earlier is not caused by the
+    new configuration.
     """
     new = route_rejections(_log(api, namespace, pod, since_seconds))
     if not new:
@@ -279,7 +279,7 @@ def route_refusal_in_log(api: Api, namespace: str, pod: str, since_seconds: int)
 
 
 def _log(api: Api, namespace: str, pod: str, since_seconds: int) -> str:
-    """A proxy's log; "" where it may not be read."""
+    """A proxy's log; "" if it may not be read."""
     try:
         return api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
     except ClusterError:
@@ -292,13 +292,13 @@ def _revision(resource: Mapping[str, Any]) -> str:
 
 
 def _bound_port(listener: Mapping[str, Any]) -> int:
-    """The port that a listener binds; 0 where it binds none."""
+    """The port that a listener binds; 0 if it binds none."""
     address = (listener.get("address") or {}).get("socket_address") or {}
     return int(address.get("port_value", 0))
 
 
 def _routed_to(listener: Mapping[str, Any]) -> str:
-    """The cluster that a UDP listener of an exposure sends to; "" where it names none."""
+    """The cluster that an exposure's UDP listener sends to; "" if it names none."""
     for each in listener.get("listener_filters") or ():
         config = each.get("typed_config") or {}
         action = ((config.get("matcher") or {}).get("on_no_match") or {}).get("action") or {}

@@ -1,4 +1,4 @@
-"""What the Envoys of a gateway have of an exposure, response or access log, as table rows."""
+"""Table rows about an exposure, response or access log in a gateway's Envoys."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from kubectl_istio_udp.state.pods import ready_pods
 
 
 def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
-    """What each ready gateway pod's Envoy has of a thing.
+    """One row for each ready gateway pod.
 
-    Four columns: the pod, what it has, how many sessions are open of how many there may be, and
-    the cluster's hosts.
-
-    Nothing for what is not at a gateway. A pod that cannot be asked says why.
+    Four columns: the pod, what its Envoy has, the open sessions and their maximum, and the
+    cluster's hosts. If a pod cannot be queried, its row shows the error. Empty for what is not at a
+    gateway.
     """
     spec = existing.spec
     gateway: GatewayRef | None = getattr(spec, "gateway", None)
     if spec is None or gateway is None:
         return []
     if isinstance(spec, ExposureSpec) and existing.object("EnvoyFilter") is None:
-        # Nothing in the gateway's namespace names this gateway: no command is run in pods that
-        # only a tenant's ServiceEntry names.
+        # Nothing in the gateway's namespace names this gateway. Do not exec into pods that only a
+        # tenant's ServiceEntry names.
         return []
     rows = []
     for pod in ready_pods(api, gateway.namespace, gateway.selector):

@@ -1,4 +1,4 @@
-"""Reading the state that `direct response` decides on."""
+"""Read the cluster's state for `direct response`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from kubectl_istio_udp.state.ownership import readable
 def read_response_snapshot(
     api: Api, request: ResponseRequest, choice: GatewayChoice
 ) -> ResponseSnapshot:
-    """Read everything that decides about a response.
+    """Read everything that a decision about a response needs.
 
     Args:
         api: the cluster.
-        request: what is to be answered.
-        choice: at which gateway; not looked at inside the mesh.
+        request: the request.
+        choice: the gateway; ignored inside the mesh.
 
     Raises:
-        NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
+        NotFound, Forbidden, Unreachable, UsageError: something required is missing or ambiguous.
     """
     spaces = sorted(filter(None, {request.namespace, choice.namespace}))
     mesh, gateway, services, virtual_services, gateways, existing = in_parallel(
@@ -85,7 +85,7 @@ def _key(manifest: Any) -> tuple[str, str, str]:
 
 
 def _everywhere(api: Api, kind: str, spaces: Sequence[str]) -> list[dict[str, Any]]:
-    """The objects of all namespaces; of these where no others may be listed."""
+    """The objects of all namespaces, or of these if the others may not be listed."""
     try:
         return api.list(kind)
     except Forbidden:
@@ -94,7 +94,7 @@ def _everywhere(api: Api, kind: str, spaces: Sequence[str]) -> list[dict[str, An
 
 
 def _services(api: Api, request: ResponseRequest) -> tuple[Service, ...]:
-    """The Services there are of hosts like `ratings.prod.svc.cluster.local`."""
+    """The existing Services of hosts like `ratings.prod.svc.cluster.local`."""
     found = for_each(lambda host: _service(api, host.split(".")), request.answer.hosts)
     return tuple(Service.from_object(service) for service in found if service)
 
@@ -109,7 +109,7 @@ def _service(api: Api, labels: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _proxy_version(api: Api, gateway: Gateway) -> Version | None:
-    """The oldest version among the gateway's pods; where no image tag tells, one is asked."""
+    """The oldest proxy version of the gateway; queries one proxy if no image tag has it."""
     if gateway.istio or not gateway.ready_pods:
         return gateway.istio
     try:

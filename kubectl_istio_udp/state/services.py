@@ -1,4 +1,4 @@
-"""A Service and what belongs to it: its EndpointSlices, and ServiceEntries."""
+"""Read a Service, its EndpointSlices, and ServiceEntries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_service_objects(
     """A Service's manifest and its EndpointSlices.
 
     Raises:
-        NotFound, Forbidden, Unreachable: as the server says.
+        NotFound, Forbidden, Unreachable: errors of the API server.
     """
     found, slices = in_parallel(
         [lambda: api.get("Service", namespace, name), lambda: service_slices(api, namespace, name)]
@@ -32,10 +32,10 @@ def read_service_objects(
 
 
 def service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]:
-    """All ServiceEntries; those of some namespaces where we may not look everywhere.
+    """All ServiceEntries, or those of some namespaces if the others may not be listed.
 
     Raises:
-        Forbidden: not even those may be listed.
+        Forbidden: these may not be listed either.
     """
     try:
         return api.list("ServiceEntry")

@@ -1,4 +1,4 @@
-"""Reading the state that `expose` decides on, in two rounds of parallel requests."""
+"""Read the cluster's state for `expose`, in two rounds of parallel requests."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def read_snapshot(
     *,
     need_proxy: bool,
 ) -> Snapshot:
-    """Read everything that decides about an exposure.
+    """Read everything that a decision about an exposure needs.
 
     Args:
         api: the cluster.
-        request: what is to be exposed.
-        choice: at which gateway.
-        existing: the exposure as it is; one without objects where there is none.
-        need_proxy: whether it is an error that no gateway pod's Envoy may be asked.
+        request: the request.
+        choice: the gateway.
+        existing: the current exposure; without objects if there is none.
+        need_proxy: whether to fail if no gateway pod's Envoy may be queried.
 
     Raises:
-        NotFound, Forbidden, Unreachable, UsageError: something needed is missing or ambiguous.
+        NotFound, Forbidden, Unreachable, UsageError: something required is missing or ambiguous.
     """
     namespace, name = request.namespace, request.service
     service_object, slices, pods_of_gateways, mesh = in_parallel(
@@ -66,7 +66,7 @@ def read_snapshot(
             lambda: _service(api, namespace, name),
             lambda: service_slices(api, namespace, name),
             lambda: gateway_pods(api, choice),
-            # Before the gateway is known, for nearly every one has this control plane.
+            # In parallel, before the gateway is known: nearly all gateways have this control plane.
             lambda: read_mesh(api),
         ]
     )
@@ -113,7 +113,7 @@ def read_snapshot(
             for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
             if manifest
         ),
-        # Where we may not look everywhere, the one in the gateway's own namespace is known.
+        # If not all namespaces may be listed, read the one in the gateway's namespace.
         exposures=(before,)
         if before
         else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
@@ -128,7 +128,7 @@ def read_snapshot(
 def _under_our_names(
     entries: Iterable[dict[str, Any]], gateway: Gateway, request: ExposeRequest
 ) -> list[dict[str, Any]]:
-    """The ServiceEntries that have, where we would have one, a name that we would give it."""
+    """The ServiceEntries with a name and namespace that this exposure's entries may have."""
     places = (request.namespace, gateway.ref.namespace)
     return [
         entry
@@ -141,7 +141,7 @@ def _under_our_names(
 
 
 def _api_server(api: Api) -> frozenset[str]:
-    """The addresses of the API server, its Service's too; none where they may not be read."""
+    """The addresses of the API server and its Service; empty if they may not be read."""
     try:
         service, slices = read_service_objects(api, *API_SERVER_SERVICE)
     except (Forbidden, NotFound):
@@ -150,9 +150,9 @@ def _api_server(api: Api) -> frozenset[str]:
 
 
 def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:
-    """The names of the WorkloadEntries that a Service's selector selects.
+    """The names of the WorkloadEntries that a Service's selector matches.
 
-    None where they may not be read, or where this Istio has none.
+    Empty if they may not be read, or if this Istio does not have them.
     """
     if not service.selector:
         return ()
@@ -168,13 +168,13 @@ def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:
 
 
 def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reservation) -> Snapshot:
-    """The same snapshot with what the gateway's EnvoyFilters are now.
+    """The same snapshot with the gateway's current EnvoyFilters.
 
     Args:
         api: the cluster.
-        snapshot: as it was read before.
+        snapshot: the earlier snapshot.
         key: the exposure's (namespace, name).
-        mine: its reservation: later ones do not count.
+        mine: this run's reservation; later ones do not count.
     """
     gateway, mesh = snapshot.gateway, snapshot.mesh
     filters = _envoy_filters(api, gateway, mesh)
@@ -197,7 +197,7 @@ def _own_filter(
 
 
 def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
-    """The Service's manifest; where it is missing for want of its namespace, the error says so."""
+    """The Service's manifest; if its namespace does not exist, the error says so."""
     try:
         return api.get("Service", namespace, name)
     except NotFound as error:
@@ -211,9 +211,9 @@ def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
 
 
 def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
-    """The addresses (`10.0.0.1:53`) that each of an exposure's clusters should have by now.
+    """The addresses (`10.0.0.1:53`) that each of an exposure's clusters should have now.
 
-    What is written down (static, endpoints) is what was written; what istiod finds is read anew.
+    With discovery static or endpoints these are the written ones; otherwise they are read again.
     """
     spec = exposure.spec
     if spec.discovery is Discovery.SELECTOR:
@@ -232,7 +232,7 @@ def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:
 
 
 def _envoy_filters(api: Api, gateway: Gateway, mesh: Mesh) -> list[dict[str, Any]]:
-    """The EnvoyFilters that may be for a gateway."""
+    """The EnvoyFilters that may apply to a gateway."""
     if mesh.assumed:
         # Any namespace may be the root namespace.
         with contextlib.suppress(Forbidden):
@@ -243,7 +243,7 @@ def _envoy_filters(api: Api, gateway: Gateway, mesh: Mesh) -> list[dict[str, Any
 
 
 def _labels(api: Api, namespaces: Set[str], mesh: Mesh) -> dict[str, Mapping[str, str]]:
-    """The labels of namespaces, where istiod reads only those with certain ones."""
+    """The labels of namespaces, if istiod only reads namespaces with certain labels."""
     if not mesh.discovery_selectors:
         return {}
 
@@ -265,7 +265,7 @@ def _protocols(
     *,
     needed: bool,
 ) -> tuple[BoundListener, ...] | None:
-    """The live listeners with their protocols, those of EnvoyFilters left as they are."""
+    """The active listeners with their protocols; those of EnvoyFilters are not queried."""
     if not bound:
         return bound
     known = {name for claim in claims for name in claim.listeners}
@@ -280,9 +280,9 @@ def _protocols(
 def _ask_proxy(
     api: Api, gateway: Gateway, needed: bool
 ) -> tuple[tuple[BoundListener, ...] | None, int | None, ProxySize | None]:
-    """Listeners and size of one ready gateway pod's Envoy, and the smallest file limit of all.
+    """The listeners and size of one ready gateway pod's Envoy, and the lowest file limit of all.
 
-    None for what is unknown. Limits differ where nodes do; the pods' listeners and sizes do not.
+    Unknown values are None. Limits differ between nodes; listeners and sizes are equal in all pods.
     """
     if not gateway.ready_pods:
         return None, None, None
@@ -294,12 +294,13 @@ def _ask_proxy(
         try:
             return ask(api, namespace, pod)
         except ClusterError as error:
-            # Who may port-forward but not exec gets a warning about the file limit instead (U204).
+            # Users who may port-forward but not exec get a warning about the file limit instead
+            # (U204).
             unknown = ask is proxies.file_limit and isinstance(error, Forbidden)
             if needed and pod == first and not unknown:
-                error.hints += ("or do not wait for the gateway: --no-wait",)
+                error.hints += ("or run without waiting for the gateway: --no-wait",)
                 raise
-            # Each by itself: an Envoy whose admin interface is silent still has a file limit.
+            # Independent queries: if the admin interface fails, the file limit may still be read.
             return None
 
     asked: list[tuple[Callable[[Api, str, str], Any], str]]

@@ -1,4 +1,4 @@
-"""How exposures, responses and access logs do: conditions, address, endpoints, age."""
+"""The status of exposures, responses and access logs: conditions, address, endpoints, age."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 @dataclass(frozen=True)
 class Status:
-    """What a list shows of an exposure, response or access log beside its spec.
+    """The status of an exposure, response or access log, as `get` shows it.
 
     Attributes:
-        age: time since its oldest object was made, as kubectl writes it.
-        conditions: how it does, Ready first.
-        address: where clients reach an exposure, "" where that is not known (yet).
-        ready: ready endpoints of all there are, `2/3`; "" where the gateway resolves a name.
-        owner: who manages it: `command-line`, or `annotation` (a Service's, by the controller).
+        age: the time since its oldest object was created, in kubectl's format.
+        conditions: its conditions, Ready first.
+        address: the address for clients of an exposure; "" if unknown.
+        ready: ready and all endpoints, `2/3`; "" if the gateway resolves a DNS name.
+        owner: `command-line`, or `annotation` (managed by the controller).
     """
 
     age: str
@@ -56,20 +56,19 @@ class Status:
 
     @property
     def state(self) -> str:
-        """The reasons of what fails, `NoEndpoints,NoAddress`; `ok` where nothing does."""
+        """The reasons of failed conditions, `NoEndpoints,NoAddress`; `ok` if there are none."""
         return summary(self.conditions)
 
 
 @dataclass(frozen=True)
 class _AtGateway:
-    """What decides about everything at one gateway.
+    """The facts about one gateway that the status of its exposures depends on.
 
     Attributes:
-        ready: the names of its ready pods; None where they may not be listed.
-        claims: what the EnvoyFilters that reach it add to it.
-        listeners: the listeners of each ready pod's Envoy by the pod's name; None where nobody
-            asked.
-        problem: why an Envoy could not be asked.
+        ready: the names of its ready pods; None if they may not be listed.
+        claims: what the EnvoyFilters that apply to it add.
+        listeners: the listeners of each ready pod's Envoy by the pod's name; None if not queried.
+        problem: why an Envoy could not be queried.
     """
 
     ready: tuple[str, ...] | None = None
@@ -86,9 +85,9 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
 
     Args:
         api: the cluster.
-        found: of what.
-        ask_envoy: whether each gateway pod's Envoy is asked for its listeners. Else
-            that a gateway runs is all that is known of it.
+        found: the exposures, responses and access logs.
+        ask_envoy: whether to query the listeners of each gateway pod's Envoy. If not, only the
+            pods' readiness is known.
     """
     gateways: dict[_Gateway, GatewayRef] = {}
     for existing in found:
@@ -99,7 +98,7 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
         [
             lambda: for_each(lambda ref: _read_gateway(api, ref), gateways.values()),
             lambda: for_each(lambda existing: _read_service(api, existing.exposure), found),
-            # Before a gateway's pods are known, for nearly all have this control plane.
+            # In parallel, before the gateways' pods are known: nearly all have this control plane.
             lambda: read_mesh(api) if gateways else Mesh(),
         ]
     )
@@ -128,7 +127,7 @@ _ReadGateway = tuple[tuple[GatewayPod, ...] | None, list[dict[str, Any]]]
 
 
 def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
-    """A gateway's pods (None where they may not be listed), its namespace's EnvoyFilters."""
+    """A gateway's pods (None if they may not be listed), and its namespace's EnvoyFilters."""
     pods, filters = in_parallel(
         [lambda: _pods(api, ref), lambda: _envoy_filters(api, ref.namespace)]
     )
@@ -138,7 +137,7 @@ def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
 def _at_gateway(
     api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, ask_envoy: bool
 ) -> _AtGateway:
-    """What decides at a gateway, from what was read; `mesh` is that of the usual control plane."""
+    """The facts about a gateway; `mesh` is that of the default control plane."""
     pods, filters = read
     if pods is None:
         return _AtGateway()
@@ -156,7 +155,7 @@ def _at_gateway(
     )
     if not ask_envoy:
         return _AtGateway(ready, claims)
-    # `get` without -o wide does not ask, and need not import what reads Envoy's answers.
+    # `get` without -o wide does not query Envoy, and so does not import the parsers.
     from kubectl_istio_udp.state import proxies
 
     try:
@@ -168,7 +167,7 @@ def _at_gateway(
 
 
 def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
-    """The pods of a gateway; None where they may not be listed."""
+    """The pods of a gateway; None if they may not be listed."""
     try:
         pods = api.list("Pod", ref.namespace, selector_of(ref.selector))
     except Forbidden:
@@ -177,7 +176,7 @@ def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
 
 
 def _envoy_filters(api: Api, namespace: str) -> list[dict[str, Any]]:
-    """The EnvoyFilters of a namespace; none where they may not be read."""
+    """The EnvoyFilters of a namespace; none if they may not be listed."""
     with suppress(Forbidden):
         return api.list("EnvoyFilter", namespace)
     return []
@@ -187,9 +186,9 @@ _ReadService = tuple[Addresses, tuple[EndpointSlice, ...], Mapping[str, Any] | N
 
 
 def _read_service(api: Api, spec: ExposureSpec | None) -> _ReadService | None:
-    """The addresses of an exposure, its Service's EndpointSlices and the Service itself.
+    """An exposure's addresses, its Service's EndpointSlices, and the Service.
 
-    None where there is no exposure, or it cannot be read.
+    None if there is no exposure, or it cannot be read.
     """
     if spec is None:
         return None
@@ -226,7 +225,7 @@ def _status(
 
 
 def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
-    """Whether its objects are complete, and alone with what they claim."""
+    """Whether its objects are complete and do not conflict with others."""
     if existing.missing:
         return Condition.fails(
             ConditionType.ACCEPTED,
@@ -270,7 +269,7 @@ def _resolved(
 
 
 def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | None:
-    """Whether the gateway has it; None for what is not at a gateway."""
+    """Whether the gateway has the configuration; None for what is not at a gateway."""
     ref, type_ = _gateway_of(existing), ConditionType.PROGRAMMED
     if ref is None or gateway is None:
         return None
@@ -302,7 +301,7 @@ def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | N
 
 
 def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
-    """Whether clients have an address to send to."""
+    """Whether clients have an address."""
     type_, mode = ConditionType.ADDRESSED, spec.options.gateway_service
     if addresses.pending:
         return Condition.fails(type_, "NoAddress", addresses.pending)
@@ -328,7 +327,7 @@ def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
 def _endpoints(
     spec: ExposureSpec, service: Service | None, slices: tuple[EndpointSlice, ...]
 ) -> tuple[int, int] | None:
-    """Ready endpoints and all of them; None where the gateway resolves a name.
+    """The numbers of ready and of all endpoints; None if the gateway resolves a DNS name.
 
     Counted by address: an endpoint is ready for all ports of a Service or for none.
     """
@@ -340,11 +339,11 @@ def _endpoints(
 
 
 def age(timestamp: str, now: datetime | None = None) -> str:
-    """The time since an API timestamp, in its largest unit: `12s`, `5m`, `3h`, `9d`."""
+    """The time since an API timestamp in its largest unit: `12s`, `5m`, `3h`, `9d`."""
     made = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     seconds = max(0, int(((now or datetime.now(timezone.utc)) - made).total_seconds()))
     for size, unit in _UNITS:
-        # kubectl changes to the larger unit at two of them.
+        # Like kubectl, use the larger unit from two of them on.
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"

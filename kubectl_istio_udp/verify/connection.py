@@ -1,4 +1,4 @@
-"""A TCP connection held open from the network-tool pod, and the proxies that see it."""
+"""A TCP connection held open from the network-tool pod, and the proxies on its path."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kubectl_istio_udp.state.services import service_slices
 from kubectl_istio_udp.verify.toolpod import ToolPod, wait_running
 
 _NOT_FOUND = 127
-# The first bytes let a proxy that sniffs the protocol go on. A Service that was made just now may
-# refuse at first, and a proxy that does not know its pods yet accepts and closes: so again. The
-# shell waits for both ends of the pipe; the empty lines let the first one notice that nc is gone.
+# The first bytes satisfy proxies that detect the protocol. A new Service may refuse at first, and a
+# proxy without endpoints accepts and closes, so the shell retries. It waits for both ends of the
+# pipe; the empty lines let the first one notice that nc has ended.
 _HOLD = """
 command -v nc >/dev/null || exit 127
 export HOST="$1" PORT="$2" SECONDS_LONG="$3"
@@ -36,11 +36,11 @@ timeout "$3" sh -c '
 
 @dataclass(frozen=True)
 class Target:
-    """What a connection is made to.
+    """The destination of a connection.
 
     Attributes:
-        address, port: where it is made to.
-        servers: (address, port) of each pod that may get it.
+        address, port: the destination.
+        servers: (address, port) of each pod that may receive it.
         proxies: the proxies of those pods, by the pod's address.
     """
 
@@ -54,21 +54,21 @@ class Held:
     """A connection that is held open.
 
     Attributes:
-        ended: set when it is no longer held.
-        problem: why it never was; None where it was tried.
+        ended: set when the connection has ended.
+        problem: why it could not be opened; None if there was no error.
     """
 
     def __init__(self) -> None:
-        """Begin unended."""
+        """Create a connection that has not ended."""
         self.ended = threading.Event()
         self.problem: IstioUdpError | None = None
 
 
 @contextmanager
 def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[Held]:
-    """Hold a connection open, at most for so many seconds.
+    """Hold a connection open for at most this many seconds.
 
-    It is not cut off on leaving, but ends by itself; what made the target is to be taken away.
+    It is not closed on exit but ends by itself, or when its destination is deleted.
     """
     connection = Held()
     command = ["sh", "-c", _HOLD, "sh", target.address, str(target.port), str(round(seconds))]
@@ -90,7 +90,7 @@ def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[He
 
 
 def proxy_log(api: Api, proxy: Proxy, since_seconds: int) -> str:
-    """The log of a pod's proxy with timestamps; "" where it may not be read."""
+    """The log of a pod's proxy with timestamps; "" if it may not be read."""
     try:
         return api.log(
             proxy.namespace,
@@ -105,17 +105,17 @@ def proxy_log(api: Api, proxy: Proxy, since_seconds: int) -> str:
 
 
 def client(api: Api, tool: ToolPod) -> tuple[str, Proxy | None]:
-    """The network tool's address, and its proxy if it has one."""
+    """The network-tool pod's address, and its proxy if it has one."""
     pod = api.get("Pod", tool.namespace, tool.name)
     return str(pod["status"]["podIP"]), proxy_of(pod)
 
 
 def service_target(api: Api, namespace: str, text: str) -> Target:
-    """The target that `--to SERVICE[:PORT]` names.
+    """The destination for `--to SERVICE[:PORT]`.
 
     Raises:
-        UsageError: the Service has no such TCP port, or nothing stands behind it.
-        NotFound, Forbidden, Unreachable: as the server says.
+        UsageError: the Service has no such TCP port, or no ready pods.
+        NotFound, Forbidden, Unreachable: errors of the API server.
     """
     name, _, port = text.partition(":")
     service, slices = in_parallel(
@@ -159,21 +159,21 @@ def service_target(api: Api, namespace: str, text: str) -> Target:
 
 
 def _speaks_http(port: Mapping[str, Any]) -> bool:
-    """Whether Istio takes a Service port for HTTP, by its appProtocol or the name's beginning."""
+    """Whether Istio treats a Service port as HTTP, by its appProtocol or name prefix."""
     return str(port.get("appProtocol") or port.get("name") or "").startswith(("http", "grpc"))
 
 
 @contextmanager
 def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
-    """A server made for this run, and deleted afterwards, whatever happens.
+    """Create a server for this run, and delete it afterwards.
 
     Args:
         api: the cluster.
-        manifests: its Pod and its Service.
+        manifests: its Pod and Service.
 
     Raises:
         WaitTimeout: it did not start.
-        ClusterError: it started without a sidecar: there is none to read a log of.
+        ClusterError: it has no sidecar, so there is no proxy log.
     """
     metadata = manifests[0]["metadata"]
     namespace, name = metadata["namespace"], metadata["name"]

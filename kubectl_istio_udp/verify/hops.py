@@ -1,4 +1,4 @@
-"""The hops of an exposure as they are now."""
+"""Read the current hops of an exposure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kubectl_istio_udp.state.services import read_service_objects
 
 
 def service_hops(service: Service, slices: tuple[EndpointSlice, ...]) -> tuple[Hop, ...]:
-    """The endpoints of a Service's UDP ports that should answer: all the ready ones."""
+    """The ready endpoints of a Service's UDP ports, as hops."""
     if service.external_name is not None:
         return tuple(
             Hop(Via.POD, service.external_name, service.external_name, port.port, port.port)
@@ -35,7 +35,7 @@ def read_service(api: Api, namespace: str, name: str) -> tuple[Service, tuple[En
     """A Service and its EndpointSlices.
 
     Raises:
-        NotFound, Forbidden, Unreachable, ClusterError: as the server says.
+        NotFound, Forbidden, Unreachable, ClusterError: errors of the API server.
     """
     service, slices = read_service_objects(api, namespace, name)
     return Service.from_object(service), slices
@@ -43,18 +43,18 @@ def read_service(api: Api, namespace: str, name: str) -> tuple[Service, tuple[En
 
 @dataclass(frozen=True)
 class Outer:
-    """What leads from outside to an exposure's pods.
+    """The hops between clients outside and an exposure's pods.
 
     Attributes:
         pods: manifests of the gateway's pods, ready or not.
-        front: the manifest of the Service in front of them; None where there is none.
+        front: the manifest of the Service in front of them; None if there is none.
     """
 
     pods: tuple[Mapping[str, Any], ...] = ()
     front: Mapping[str, Any] | None = None
 
     def hops(self, spec: ExposureSpec) -> tuple[Hop, ...]:
-        """Every ready gateway pod, then the Service in front, for each of an exposure's ports."""
+        """All ready gateway pods, then the Service in front, for each of the exposure's ports."""
         ready = [pod for pod in map(GatewayPod.from_object, self.pods) if pod.ready and pod.ips]
         hops = [
             Hop(Via.GATEWAY, pod.name, pod.ips[0], port.listener_port, port.service_port)
@@ -75,7 +75,7 @@ def read_outer(api: Api, spec: ExposureSpec) -> Outer:
     """The gateway's pods, and the Service in front of them.
 
     Raises:
-        Forbidden, Unreachable, ClusterError: as the server says.
+        Forbidden, Unreachable, ClusterError: errors of the API server.
     """
     pods, front = in_parallel(
         [

@@ -1,4 +1,4 @@
-"""The hops at which a response is to be had, and why one would not give it."""
+"""The hops of a response, and why one does not answer as expected."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _HTTP_PORT = 80
 
 
 def response_hops(api: Api, spec: ResponseSpec, tool: ToolPod) -> tuple[Hop, ...]:
-    """Every ready gateway pod, then the gateway's Service; inside the mesh the tool's sidecar.
+    """All ready gateway pods, then the gateway's Service; inside the mesh the tool's sidecar.
 
     Raises:
-        NotFound: the gateway has no pod.
+        NotFound: the gateway has no pods.
         ClusterError: the tool pod has no sidecar.
     """
     if spec.gateway is None:
@@ -75,7 +75,7 @@ def _sidecar_hop(api: Api, spec: ResponseSpec, tool: ToolPod) -> Hop:
 
 
 def _mesh_port(api: Api, spec: ResponseSpec) -> int:
-    """A port of the host at which sidecars speak HTTP."""
+    """A port of the host for which sidecars route HTTP."""
     labels = spec.answer.hosts[0].split(".")
     service = api.find("Service", labels[1], labels[0]) if len(labels) > 1 else None
     ports = ((service or {}).get("spec") or {}).get("ports") or ()
@@ -85,7 +85,7 @@ def _mesh_port(api: Api, spec: ResponseSpec) -> int:
 
 
 def speaks_tls(api: Api, spec: ResponseSpec) -> bool:
-    """Whether the gateway's server of a response terminates TLS."""
+    """Whether the response's server on the gateway terminates TLS."""
     if spec.gateway is None or not spec.servers:
         return False
     namespace, _, name = spec.servers[0].partition("/")
@@ -95,7 +95,7 @@ def speaks_tls(api: Api, spec: ResponseSpec) -> bool:
 
 
 def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop) -> str:
-    """Why a gateway pod does not give the response, from what its own Envoy has; "" elsewhere."""
+    """Why a gateway pod does not send the response, from its Envoy's routes; "" for other hops."""
     if spec.gateway is None or hop.via is not Via.GATEWAY:
         return ""
     try:
@@ -104,4 +104,4 @@ def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop) -> str:
         return error.message
     if routes:
         return f"{hop.name} has the route of this response, but answers differently"
-    return f"{hop.name} has no route of this response"
+    return f"{hop.name} does not have the route of this response"

@@ -1,4 +1,4 @@
-"""The network-tool pod: found, or made for one run and removed again."""
+"""The network-tool pod: find it, or create it for one run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound
 from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
 
 TOOL_NAME = "network-tool"
-# What exec itself may add to a command's own time.
+# Extra seconds for the exec itself.
 _EXEC_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class ToolPod:
-    """A running pod with dig and nc.
+    """A running pod that has dig and nc.
 
     Attributes:
-        namespace, name: where.
-        container: which of its containers.
+        namespace, name: the pod.
+        container: its container to use.
     """
 
     namespace: str
@@ -32,7 +32,7 @@ class ToolPod:
     container: str
 
     def run(self, api: Api, command: list[str], timeout: float) -> ExecResult:
-        """Run a command in it; `timeout` is what the command itself may take, in seconds."""
+        """Run a command in the pod; `timeout` is for the command itself, in seconds."""
         return api.exec(self.namespace, self.name, self.container, command, timeout + _EXEC_SECONDS)
 
     def __str__(self) -> str:
@@ -47,13 +47,13 @@ def made_tool(
     manifest: Mapping[str, Any],
     progress: Callable[[str], None],
 ) -> Iterator[ToolPod]:
-    """A pod to probe from that is made for one run, and deleted afterwards, whatever happens.
+    """Create a network-tool pod for one run, and delete it afterwards.
 
     Args:
         api: the cluster.
-        namespace: where to make it.
-        manifest: the Pod.
-        progress: called with what is waited for.
+        namespace: the namespace for the pod.
+        manifest: the Pod's manifest.
+        progress: called with a text while waiting.
 
     Raises:
         WaitTimeout: it did not start.
@@ -64,7 +64,7 @@ def made_tool(
         progress(f"starting pod {made}")
         yield _tool(wait_running(api, namespace, f"app={TOOL_NAME}", api.waits.pod_start, made)[0])
     except BaseException:
-        # What went wrong first is what the user must hear of.
+        # An earlier error is more important to the user.
         with suppress(IstioUdpError):
             api.delete("Pod", namespace, made)
         raise
@@ -72,13 +72,13 @@ def made_tool(
 
 
 def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:
-    """The pod to probe from.
+    """Find the pod to send probes from.
 
     Args:
         api: the cluster.
-        namespace: where to look for it.
-        name: `--tool-pod`, `NAME` or `NAMESPACE/NAME`; None takes the one called or labelled
-            (`app`) network-tool.
+        namespace: the namespace to search.
+        name: `--tool-pod`: `NAME` or `NAMESPACE/NAME`; None for a pod named network-tool or with
+            that `app` label.
 
     Raises:
         NotFound: there is none.
@@ -114,19 +114,19 @@ def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:
 def wait_running(
     api: Api, namespace: str, selector: str, timeout: float, name: str | None = None
 ) -> list[dict[str, Any]]:
-    """Wait until there are pods of a label selector and all of them are ready.
+    """Wait until there are pods with a label selector and all of them are ready.
 
     Args:
         api: the cluster.
-        namespace, selector: which pods.
-        timeout: seconds.
-        name: look at this one of them only.
+        namespace, selector: the pods.
+        timeout: in seconds.
+        name: only wait for the pod with this name.
 
     Returns:
-        Their manifests.
+        The pods' manifests.
 
     Raises:
-        WaitTimeout: not all were ready in time; the message says what keeps one.
+        WaitTimeout: not all were ready in time; the message says why one is not.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -144,7 +144,7 @@ def wait_running(
             why = _why(late) if late else "there is none"
             raise WaitTimeout(
                 f"pod {namespace}/{what} did not start within {timeout:g}s: {why}",
-                hints=[f"look at it: kubectl describe pods -n {namespace} -l {selector}"],
+                hints=[f"see why: kubectl describe pods -n {namespace} -l {selector}"],
             )
         time.sleep(api.waits.poll)
 

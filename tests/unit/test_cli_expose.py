@@ -257,7 +257,7 @@ def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(run, server, fakes
     fakes.refuses[f"{NAME}-5300"] = "cannot bind '0.0.0.0:5300': Address already in use"
     done = run(*EXPOSE)
     assert done.code == 3
-    assert f"the Envoy of gateway pod istio-system/{POD} refused it: cannot bind" in done.err
+    assert f"the Envoy of gateway pod istio-system/{POD} rejected it: cannot bind" in done.err
     assert "everything that this run wrote was undone" in done.err
     assert server.state() == before
 
@@ -284,7 +284,7 @@ def test_a_gateway_that_is_slow_is_told_and_all_stays(run, server, fakes):
     done = run(*EXPOSE, "--timeout", "50ms")
     assert done.code == 3
     assert (
-        f"has not yet taken listener {NAME}-5300 after 0.05s; the objects stay applied" in done.err
+        f"does not yet have listener {NAME}-5300 after 0.05s; the objects stay applied" in done.err
     )
     assert "wait longer" in done.err
     assert "taken back" not in done.err

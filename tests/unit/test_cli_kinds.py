@@ -181,7 +181,7 @@ def test_describes_a_gateway_that_cannot_be_asked(run, things, fakes):
     fakes.deaf[POD] = Exec(error="no such container")
     done = run("describe", "response/hello")
     assert done.code == 0
-    assert f"the Envoy of gateway pod istio-system/{POD} could not be asked" in done.out
+    assert f"from the Envoy of gateway pod istio-system/{POD}" in done.out
 
 
 @pytest.mark.parametrize("words", [["describe"], ["describe", "-A"]])

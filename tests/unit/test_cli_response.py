@@ -415,7 +415,7 @@ def test_a_gateway_that_does_not_take_it_is_told(run, edge, fakes):
     fakes.stuck = True
     done = run(*HELLO, "--timeout", "50ms")
     assert done.code == 3
-    assert f"gateway pod istio-system/{POD} has not yet taken route {NAME}-" in done.err
+    assert f"gateway pod istio-system/{POD} does not yet have route {NAME}-" in done.err
     assert written(edge)
 
 
@@ -434,7 +434,7 @@ def test_a_refusal_takes_everything_back(run, edge, fakes):
     )
     done = run(*HELLO)
     assert done.code == 3
-    assert "refused it: bad" in done.err and "was undone" in done.err
+    assert "rejected it: bad" in done.err and "was undone" in done.err
     assert edge.state() == before
 
 
@@ -573,7 +573,7 @@ def test_verify_tells_a_missing_route(run, edge, fakes):
     fakes.http[GATEWAY_TARGET] = page(404, "none")
     done = run("verify", "response/hello")
     assert done.code == 1
-    assert done.out.splitlines()[-1].endswith(f"{POD} has no route of this response")
+    assert done.out.splitlines()[-1].endswith(f"{POD} does not have the route of this response")
 
 
 def test_verify_tells_a_broken_service(run, edge, fakes):

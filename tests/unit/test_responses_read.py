@@ -321,13 +321,13 @@ def test_a_gateway_without_the_route_is_told(api, server, fakes):
     put(server, response(name="hello2"))
     assert route_name(response(name="hello2")).startswith("response-default-hello2-")
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
-    assert text == f"{POD} has no route of this response"
+    assert text == f"{POD} does not have the route of this response"
 
 
 def test_a_gateway_that_cannot_be_asked_is_told(api, server, fakes):
     fakes.deaf[POD] = Exec(error="gone")
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
-    assert "could not be asked" in text and "gone" in text
+    assert "could not query" in text and "gone" in text
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_each_gateway_pods_listener_cluster_and_hosts(api, server, fakes):
     name = "udp-default-coredns-5300"
     has, hosts = f"listener {name}, cluster {name}", "10.244.0.20:53, 10.244.0.21:53"
     assert first == [POD, has, "? of 1125", hosts]
-    assert second[0] == SECOND and "could not be asked" in second[1] and second[2:] == ["", ""]
+    assert second[0] == SECOND and "could not query" in second[1] and second[2:] == ["", ""]
 
 
 def test_no_pod_is_asked_that_only_a_service_entry_names(api, server, fakes):

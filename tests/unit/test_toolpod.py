@@ -185,7 +185,7 @@ def test_says_what_keeps_a_pod(api, server, manifest, why):
     with pytest.raises(WaitTimeout) as caught:
         wait_running(api, "default", "app=coredns", 0)
     assert caught.value.message == f"pod default/coredns-1 did not start within 0s: {why}"
-    assert caught.value.hints == ("look at it: kubectl describe pods -n default -l app=coredns",)
+    assert caught.value.hints == ("see why: kubectl describe pods -n default -l app=coredns",)
 
 
 def test_says_that_there_is_no_pod(api, server):

@@ -75,15 +75,15 @@ def test_it_comes_while_we_wait(api, server, fakes):
         server.put(manifest())
 
     assert wait(api, timeout=10, progress=progress) == (POD,)
-    assert lines == [f"{POD} has not yet taken listener {NAME}"]
+    assert lines == [f"{POD} does not yet have listener {NAME}"]
 
 
 @pytest.mark.parametrize(
     ("there", "hosts", "lack"),
     [
-        (None, True, f"has not yet taken listener {NAME}"),
-        ("old listener", True, f"has not yet taken listener {NAME}"),
-        ("old cluster", True, f"has not yet taken cluster {NAME}"),
+        (None, True, f"does not yet have listener {NAME}"),
+        ("old listener", True, f"does not yet have listener {NAME}"),
+        ("old cluster", True, f"does not yet have cluster {NAME}"),
         ("new", False, f"does not yet have host 10.244.0.20:53 in cluster {NAME}"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_refusal_in_the_dump_ends_it_at_once(api, server, fakes):
     with pytest.raises(Rejected) as caught:
         wait(api, timeout=60)
     assert caught.value.message == (
-        f"the Envoy of gateway pod istio-system/{POD} refused it: no such field: bogus"
+        f"the Envoy of gateway pod istio-system/{POD} rejected it: no such field: bogus"
     )
 
 
@@ -125,7 +125,7 @@ def test_a_refusal_in_the_log_ends_it_at_once(api, server, fakes):
         "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config rejected: "
         f"Error adding/updating cluster(s) {NAME}: bad\tthread=1\n"
     )
-    with pytest.raises(Rejected, match="refused it: bad"):
+    with pytest.raises(Rejected, match="rejected it: bad"):
         wait(api, timeout=60)
     request = next(r for r in server.requests if r.path.endswith("/log"))
     assert request.query["sinceSeconds"] == ["1"]
@@ -147,7 +147,7 @@ def test_a_pod_that_cannot_be_asked_is_asked_again(api, server, fakes):
     fakes.deaf[POD] = Exec(error="starting")
 
     def progress(line):
-        assert line.startswith(f"{POD} could not be asked (")
+        assert line.startswith(f"{POD} could not be queried (")
         fakes.deaf.clear()
 
     assert wait(api, timeout=10, progress=progress) == (POD,)
@@ -227,11 +227,11 @@ def test_the_route_comes_while_we_wait(api, server, fakes):
         put(server, response())
 
     assert routed(api, timeout=60, progress=progress) == (POD,)
-    assert lines == [f"{POD} has not yet taken route {ROUTE}"]
+    assert lines == [f"{POD} does not yet have route {ROUTE}"]
 
 
 def test_a_route_that_does_not_come_is_told(api, server, fakes):
-    with pytest.raises(WaitTimeout, match=f"{POD} has not yet taken route {ROUTE} after 0.05s"):
+    with pytest.raises(WaitTimeout, match=f"{POD} does not yet have route {ROUTE} after 0.05s"):
         routed(api)
 
 
@@ -240,7 +240,7 @@ def test_a_gateway_that_cannot_be_asked_for_routes_is_asked_again(api, server, f
     fakes.deaf[POD] = Exec(error="starting")
 
     def progress(line):
-        assert line.startswith(f"{POD} could not be asked (")
+        assert line.startswith(f"{POD} could not be queried (")
         fakes.deaf.clear()
 
     assert routed(api, timeout=60, progress=progress) == (POD,)
@@ -257,5 +257,5 @@ def test_a_refused_route_ends_it_at_once(api, server, fakes):
         "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config for type.googleapis.com/"
         "envoy.config.route.v3.RouteConfiguration rejected: bad body\tthread=1\n"
     )
-    with pytest.raises(Rejected, match="refused it: bad body"):
+    with pytest.raises(Rejected, match="rejected it: bad body"):
         routed(api, timeout=60)
