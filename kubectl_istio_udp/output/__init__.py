@@ -1,1 +1,1 @@
-"""What people and programs read: kubectl's lines, tables, YAML and JSON, progress."""
+"""What users and programs read: kubectl's lines, tables, YAML and JSON, progress."""

@@ -1,8 +1,8 @@
-"""What others wrote reaches the terminal as text, and as nothing else.
+"""Escape untrusted text before it is written to the terminal.
 
-Names, annotations, Events, the words of Envoy and of pods may hold control characters, which a
-terminal obeys, and characters that turn the direction of writing. `escaping` replaces them in
-everything that is written, whatever part of the program writes it.
+Names, annotations, Events and messages of Envoy and pods may contain control characters, which a
+terminal executes, and characters that change the text direction. `escaping` replaces them in all
+output, whichever part of the program writes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SUSPECT = re.compile(r"[^\n\t\x20-\x7e]")
 
 
 def escape(text: str) -> str:
-    r"""One line of text: characters that are not printable become `\n`, `\x1b`, `\u202e`."""
+    r"""Escape a line of text: non-printable characters become `\n`, `\x1b`, `\u202e`."""
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
@@ -31,18 +31,18 @@ def _checked(found: re.Match[str]) -> str:
 
 
 class EscapingStream(io.TextIOBase):
-    """A text stream that writes to another one, with everything but tabs and line ends escaped."""
+    """A text stream that escapes everything but tabs and line ends and writes to another stream."""
 
     def __init__(self, inner: TextIO) -> None:
         """Take the stream to write to."""
         self._inner = inner
         self._charset = getattr(inner, "encoding", None) or "utf-8"
 
-    # click makes a stream of its own, around ours, where this is ASCII.
+    # If this is ASCII, click wraps the stream in its own one.
     encoding = "utf-8"
 
     def write(self, text: str) -> int:
-        """Write text, with what is not printable escaped, and what cannot be encoded too."""
+        """Write text, escaping characters that are not printable or cannot be encoded."""
         safe = _SUSPECT.sub(_checked, text)
         self._inner.write(safe.encode(self._charset, "backslashreplace").decode(self._charset))
         return len(text)
@@ -52,25 +52,25 @@ class EscapingStream(io.TextIOBase):
         self._inner.write(text)
 
     def flush(self) -> None:
-        """Flush the stream beneath."""
+        """Flush the underlying stream."""
         self._inner.flush()
 
     def fileno(self) -> int:
-        """The file descriptor beneath."""
+        """The underlying file descriptor."""
         return self._inner.fileno()
 
     def isatty(self) -> bool:
-        """Whether a terminal is beneath."""
+        """Whether the underlying stream is a terminal."""
         return self._inner.isatty()
 
     def writable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
 
 @contextlib.contextmanager
 def escaping() -> Iterator[None]:
-    """Escape what is written to stdout and stderr meanwhile."""
+    """Escape what is written to stdout and stderr inside the context."""
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = EscapingStream(out), EscapingStream(err)
     try:
@@ -82,7 +82,7 @@ def escaping() -> Iterator[None]:
 
 
 def write_control(text: str) -> None:
-    """Write control characters of the program's own to stderr: a colour, the start of the line."""
+    """Write the program's own control characters to stderr: a colour, the start of the line."""
     stream = sys.stderr
     if isinstance(stream, EscapingStream):
         stream.write_control(text)

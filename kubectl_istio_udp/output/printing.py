@@ -13,28 +13,28 @@ from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.output.escape import escape, write_control
 
-# The beginning of the line, which is cleared.
+# Return to the start of the line and clear it.
 _LINE_START = "\r\033[K"
 _DRY_RUN = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
 
 
 def resource(kind: str, name: str) -> str:
-    """An object as kubectl names it: `envoyfilter.networking.istio.io/udp-default-coredns`."""
+    """An object in kubectl's format: `envoyfilter.networking.istio.io/udp-default-coredns`."""
     return f"{RESOURCES[kind].singular}/{name}"
 
 
 def object_line(kind: str, name: str, outcome: str, dry_run: str = "none") -> str:
-    """Kubectl's line about one object: `service/coredns serverside-applied (dry run)`."""
+    """Kubectl's output line for an object: `service/coredns serverside-applied (dry run)`."""
     return f"{resource(kind, name)} {outcome}{_DRY_RUN[dry_run]}"
 
 
 def deleted_line(kind: str, name: str, dry_run: str = "none") -> str:
-    """Kubectl's line about a deleted object: `service "coredns" deleted`."""
+    """Kubectl's output line for a deleted object: `service "coredns" deleted`."""
     return f'{RESOURCES[kind].singular} "{name}" deleted{_DRY_RUN[dry_run]}'
 
 
 def documents(items: Sequence[Mapping[str, Any]], form: str) -> str:
-    """Manifests as a YAML stream, or as JSON (a List where there are several)."""
+    """Manifests as a YAML stream or JSON (a List if there are several)."""
     if form == "json":
         whole = (
             items[0]
@@ -57,11 +57,11 @@ def data(value: Any, form: str) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
-    """A table as kubectl draws it: columns of upper-case headers, three spaces between.
+    """A table in kubectl's format: upper-case headers, columns separated by three spaces.
 
     Args:
-        rows: the cells; those that a row lacks at its end are empty.
-        headers: the names of all columns.
+        rows: the cells; missing cells at the end of a row are empty.
+        headers: the names of the columns.
     """
     lines = [[header.upper() for header in headers]]
     for row in rows:
@@ -75,7 +75,7 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
 
 
 def warn(text: str) -> None:
-    """A warning on stderr, as kubectl writes them."""
+    """Print a warning to stderr, in kubectl's format."""
     prefix = "Warning: "
     if sys.stderr.isatty():
         write_control(click.style(prefix, fg="yellow"))
@@ -84,39 +84,39 @@ def warn(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Something worth knowing, on stderr."""
+    """Print information to stderr."""
     click.echo(continued(text), err=True)
 
 
 def error(problem: IstioUdpError) -> None:
-    """An error on stderr: what is wrong, and a line for each hint."""
+    """Print an error to stderr: the message, and a line for each hint."""
     click.echo(f"error: {continued(problem.message)}", err=True)
     for hint in problem.hints:
         click.echo(f"  {continued(hint)}", err=True)
 
 
 def continued(text: str) -> str:
-    """A text with its further lines indented, so that none looks like a message of its own."""
+    """Indent the further lines of a text, so that none looks like a separate message."""
     return "\n    ".join(escape(line) for line in text.split("\n"))
 
 
 class Progress:
-    """One line on stderr that rewrites itself; silent where stderr is not a terminal."""
+    """One line on stderr that is overwritten in place; nothing if stderr is not a terminal."""
 
     def __init__(self) -> None:
-        """Find out whether there is a terminal."""
+        """Check whether stderr is a terminal."""
         self._shown = ""
         self._terminal = sys.stderr.isatty()
 
     def __call__(self, text: str) -> None:
-        """Show a line in place of the last one."""
+        """Replace the line."""
         if self._terminal and text != self._shown:
             write_control(_LINE_START)
             click.echo(escape(text[:150]), nl=False, err=True)
             self._shown = text
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if self._shown:
             write_control(_LINE_START)
             sys.stderr.flush()

@@ -1,8 +1,8 @@
-"""From evidence to the cause of a failure. Pure: no rule reads anything but its evidence.
+"""Find the cause of a failure from the evidence. Pure: rules only read the evidence.
 
-Each rule looks for one cause and returns it or None; of the rules for a hop the first that finds
-its cause wins. They go from what is certain to what is likely; that the network drops datagrams
-is said last, when everything else is excluded.
+Each rule looks for one cause and returns it or None. For a hop the first rule that finds its cause
+wins. The rules are ordered from certain to likely causes; dropped datagrams in the network come
+last, when everything else is excluded.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from kubectl_istio_udp.verify.evidence import Evidence, PodState
 from kubectl_istio_udp.verify.result import LOST, NOT_READ
 
 _CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"
-# From here on it is only a matter of time until datagrams are lost.
+# From here on clients will soon lose datagrams.
 _NEARLY_FULL = 0.9
 _SILENT = ("timeout", "unreachable", LOST, NOT_READ)
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a hop does not answer, or what is wrong although all answer.
+    """Why a hop does not answer, or another problem although all hops answer.
 
     Attributes:
-        reason: one word for programs, as Kubernetes writes reasons: `StaleAddresses`.
-        text: a clause for people; "" where the reason says nothing beyond the hop's own answer.
-        remedy: what to do next, or to type; "" where that depends.
+        reason: one CamelCase word for programs, as in Kubernetes: `StaleAddresses`.
+        text: a clause for users; "" if the hop's own answer says everything.
+        remedy: what to do or type next; "" if that depends.
     """
 
     reason: str
@@ -47,7 +47,7 @@ Rule = Callable[[Evidence, ExposedPort, str], Cause | None]
 
 
 def why_nothing_to_ask(evidence: Evidence, service_port: int | None) -> Cause:
-    """Why there is no pod to ask for a Service port; None asks for the gateway's pods."""
+    """Why there is no pod to query for a Service port (None: for the gateway)."""
     if service_port is None:
         return _why_no_gateway(evidence)
     port = next(p for p in evidence.spec.ports if p.service_port == service_port)
@@ -55,12 +55,12 @@ def why_nothing_to_ask(evidence: Evidence, service_port: int | None) -> Cause:
 
 
 def why_hop_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
-    """Why a hop fails although those nearer to the pods do not.
+    """Why a hop fails although the hops nearer to the pods do not.
 
     Args:
-        evidence: what was found.
+        evidence: the evidence.
         hop: the hop.
-        outcome: of its worst answer, as probe.result.Answer has it.
+        outcome: the outcome of its worst answer (see Answer).
     """
     if hop.via is Via.POD:
         return _why_pod_fails(evidence, hop, outcome)
@@ -121,12 +121,12 @@ def _why_front_fails(evidence: Evidence) -> Cause:
 
 
 def front_cause(evidence: Evidence) -> Cause | None:
-    """What is wrong with the Service in front of the gateway, if anything is."""
+    """The problem with the Service in front of the gateway, if any."""
     return next((c for rule in _FRONT if (c := rule(evidence))), None)
 
 
 def host_cause(evidence: Evidence) -> Cause | None:
-    """Where a gateway sends datagrams to other addresses than the Service has, if anywhere."""
+    """A gateway pod sends datagrams to other addresses than the Service has, if so."""
     for pod, proxy in sorted(evidence.proxies.items()):
         for port in evidence.spec.ports:
             if proxy.error:
@@ -138,7 +138,7 @@ def host_cause(evidence: Evidence) -> Cause | None:
 
 
 def second_entry(evidence: Evidence) -> Cause | None:
-    """Another ServiceEntry with the exposure's host, whose endpoints may get its datagrams."""
+    """Another ServiceEntry has the exposure's host, and its endpoints may get datagrams."""
     if not evidence.same_host:
         return None
     return Cause(
@@ -150,11 +150,11 @@ def second_entry(evidence: Evidence) -> Cause | None:
 
 
 def no_address(evidence: Evidence, why_pending: Callable[[Manifest], str]) -> Cause | None:
-    """That clients outside the cluster have no way in, although every hop answers.
+    """Clients outside the cluster have no address, although every hop answers.
 
     Args:
-        evidence: what was found.
-        why_pending: reads why a load balancer has no address; asked only where it has none.
+        evidence: the evidence.
+        why_pending: reads why a load balancer has no address; only called if it has none.
     """
     front = evidence.front
     if front is None or not is_pending(front):
@@ -168,7 +168,7 @@ def no_address(evidence: Evidence, why_pending: Callable[[Manifest], str]) -> Ca
 
 
 def missing_cause(evidence: Evidence) -> Cause | None:
-    """The first of the exposure's own objects that is missing, if one is."""
+    """The first missing object of the exposure, if any."""
     if not evidence.missing:
         return None
     return Cause("ObjectMissing", f"{evidence.missing[0]} is missing", _again(evidence.spec))
@@ -297,7 +297,7 @@ def _rejected(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
 
 
 def _filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """The EnvoyFilter was edited to select other pods."""
+    """The EnvoyFilter was edited and selects other pods."""
     if evidence.spec.proxy_name(port) in evidence.proxy(pod).state.listeners:
         return None
     selector = ((evidence.envoy_filter or {}).get("spec") or {}).get("workloadSelector") or {}
@@ -313,7 +313,7 @@ def _filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause 
 
 
 def _held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """Envoy rejects an update as a whole, whoever's part is at fault."""
+    """Envoy rejects an update as a whole, because of another resource in it."""
     state, name = evidence.proxy(pod).state, evidence.spec.proxy_name(port)
     waiting = (("LISTENER", state.listeners), ("CLUSTER", state.clusters))
     if not any(name not in there and _adds(evidence, kind, name) for kind, there in waiting):
@@ -331,7 +331,7 @@ def _held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
 
 
 def _adds(evidence: Evidence, kind: str, name: str) -> bool:
-    """Whether the EnvoyFilter still adds it: what it does not add, nothing holds up."""
+    """Whether the EnvoyFilter adds the resource; otherwise no rejection can block it."""
     if evidence.envoy_filter is None:
         return True
     patches = (evidence.envoy_filter.get("spec") or {}).get("configPatches") or ()
@@ -384,7 +384,7 @@ def _no_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
 
 
 def _sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """Each session is a socket that is connected to one of the cluster's hosts."""
+    """Each session is a socket connected to one of the cluster's hosts."""
     sockets = evidence.proxy(pod).sockets
     most = evidence.spec.options.max_sessions
     hosts = evidence.hosts(pod, port)
@@ -400,7 +400,7 @@ def _sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | N
 
 
 def nearly_full(evidence: Evidence) -> list[str]:
-    """A warning for each port whose sessions are nearly all open in a gateway pod."""
+    """A warning for each port whose sessions are nearly all in use in a gateway pod."""
     most = evidence.spec.options.max_sessions
     warnings = []
     for pod, proxy in evidence.proxies.items():
@@ -423,17 +423,17 @@ def _overrun(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
         return None
     return Cause(
         "GatewayOverrun",
-        f"{pod} does not read datagrams fast enough: the kernel dropped {dropped} of them during "
+        f"{pod} does not read datagrams fast enough: the kernel dropped {dropped} datagrams during "
         "this probe",
         "run more gateway pods, or give them more CPU",
     )
 
 
 def _port_shared(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """Sockets of several addresses at the port: one of them is another listener's.
+    """Sockets with different addresses have the port, so one belongs to another listener.
 
-    Envoy keeps a listener that was removed until it has drained, and the kernel still hands it
-    datagrams (measured; docs/measurements.md).
+    Envoy keeps a removed listener until it is drained, and the kernel still gives it datagrams
+    (measured; docs/measurements.md).
     """
     sockets = evidence.proxy(pod).sockets or ()
     bound = {s.local for s in sockets if s.port == port.listener_port and not s.remote}
@@ -448,7 +448,7 @@ def _port_shared(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | Non
 
 
 def _between(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """Everything else is excluded; whether a session was opened tells on which side it is."""
+    """Everything else is excluded; an opened session shows on which side the datagrams are lost."""
     hosts = _some(evidence.hosts(pod, port))
     reached = evidence.proxy(pod).reached
     if reached:
@@ -482,13 +482,13 @@ def _host_taken(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
     return Cause(
         "HostTaken",
         f"ServiceEntry {evidence.same_host} has the same host as this exposure, and istiod "
-        f"sends the gateway endpoints of it; {_sends(evidence, port, pod)}",
+        f"sends its endpoints to the gateway; {_sends(evidence, port, pod)}",
         f"delete that ServiceEntry, or its host; then {_again(evidence.spec)}",
     )
 
 
 def _twin_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """The endpoints come from the Service's TCP port of the same number."""
+    """The endpoints come from the Service's TCP port with the same number."""
     if not port.eds_service or _hosts_agree(evidence, port, pod):
         return None
     service, number = evidence.service, port.service_port
@@ -515,7 +515,7 @@ def _twin_hidden(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | Non
     return Cause(
         "ServiceNotExported",
         f"Service {evidence.service} is exported to {', '.join(exported)} only (annotation "
-        f"{EXPORT_TO_ANNOTATION}), so the gateway gets no endpoints of it",
+        f"{EXPORT_TO_ANNOTATION}), so the gateway does not get its endpoints",
         f"add {gateway} to the annotation, or expose with --discovery endpoints",
     )
 
@@ -579,7 +579,7 @@ def _foreign(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
 
 
 def _not_sent(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """What istiod should have sent and has not."""
+    """Something that istiod should have sent is missing."""
     if _hosts_agree(evidence, port, pod):
         return None
     name = evidence.spec.proxy_name(port)
@@ -598,7 +598,7 @@ def _not_sent(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
 
 
 def _other_answer(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """The gateway passes on what some server answers, and nothing tells why it is another."""
+    """The gateway forwards another server's answer, and there is no evidence why."""
     return Cause("ErrorAnswer")
 
 
@@ -692,7 +692,7 @@ def _again(spec: ExposureSpec, *flags: str) -> str:
 
 
 def _command(spec: ExposureSpec, *flags: str) -> str:
-    """The `expose` that keeps all settings of an exposure, but for those that flags change."""
+    """The `expose` command that keeps an exposure's settings except for those in flags."""
     name = [] if spec.name == spec.service else [f"--name {spec.name}"]
     start = f"kubectl istio-udp expose -n {spec.namespace} {spec.service}"
     return " ".join([start, *name, *flags])

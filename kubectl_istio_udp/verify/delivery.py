@@ -1,9 +1,9 @@
-"""Whether datagrams arrive, for protocols that never answer: syslog, StatsD, NetFlow, SNMP traps.
+"""Check whether datagrams arrive, for protocols without answers (syslog, StatsD, SNMP traps).
 
-What can be seen (measured, Envoy 1.40 and Linux 6; docs/verify.md): Envoy counts nothing of a UDP
-session among its hosts' statistics, and Istio's filter hides the others. But a session is a socket
-of the gateway's pod that is connected to the server's address, and the server's pod counts the
-datagrams that its processes have read. Both are in /proc/net.
+Method (measured, Envoy 1.40 and Linux 6; docs/verify.md): Envoy has no UDP session statistics per
+host, and Istio's filter hides the others. But a session is a socket in the gateway's pod that is
+connected to the server's address, and the server's pod counts the datagrams that its processes have
+read. Both are in /proc/net.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Statuses = Mapping[str, UdpStatus]
 
 @dataclass(frozen=True)
 class Watched:
-    """The pods whose UDP counters show what becomes of a datagram.
+    """The pods whose UDP counters show where a datagram went.
 
     Attributes:
-        namespace: that of the Service's pods.
-        servers: the containers of each of the Service's pods, by pod.
+        namespace: the namespace of the Service's pods.
+        servers: the containers of each of the Service's pods, by pod name.
         gateway_namespace, gateways: the gateway's pods.
     """
 
@@ -56,7 +56,7 @@ class Watched:
         gateway_namespace: str = "",
         gateways: Sequence[str] = (),
     ) -> Watched:
-        """Take the Service's pods as manifests."""
+        """Make it from the manifests of the Service's pods."""
         servers = {
             pod["metadata"]["name"]: [c["name"] for c in pod["spec"]["containers"]] for pod in pods
         }
@@ -65,7 +65,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class _Look:
-    """The counters at one moment; pods whose images have nothing to read them with are missing."""
+    """The counters at one time, without pods whose images cannot read them."""
 
     servers: Statuses
     gateways: Statuses
@@ -77,20 +77,20 @@ def deliver(
     watched: Watched,
     send: Callable[[Hop], HopResult],
 ) -> tuple[HopResult, ...]:
-    """Send the probe to one hop after the other, and see in the pods' counters what arrives.
+    """Send the probe to each hop in turn, and read from the pods' counters what arrived.
 
     Args:
         api: the cluster.
-        hops: where to send it.
-        watched: the pods to look at.
-        send: sends it to a hop, as often as was asked.
+        hops: the destinations.
+        watched: the pods whose counters are read.
+        send: sends all probes to a hop.
 
     Returns:
-        The results; where no answer came the outcome is DELIVERED (a server's process has read
-        the datagrams), FORWARDED (the gateway has sent them on, and the server's pod cannot be
-        looked into), SENT (nothing can be looked into), ONE_CLIENT (the server's socket is
-        connected to another client), NOT_READ (they wait in the server's queue), LOST, or what
-        `send` found.
+        The results. If there was no answer, the outcome is DELIVERED (a server's process has read
+            the datagrams), FORWARDED (the gateway has forwarded them, and the server's counters
+            cannot be read), SENT (no counters can be read), ONE_CLIENT (the server's socket is
+            connected to another client), NOT_READ (they wait in the server's queue), LOST, or the
+            outcome of `send`.
     """
     pods = {hop.address: hop.name for hop in hops if hop.via is Via.POD}
     hosts = frozenset(f"{hop.address}:{hop.port}" for hop in hops if hop.via is Via.POD)
@@ -117,17 +117,17 @@ def deliver(
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of the datagrams that were sent to one hop.
+    """What the counters show about the datagrams sent to one hop.
 
     Attributes:
-        sent: how many.
+        sent: the number of datagrams.
         refused: whether the hop's address refused them.
-        read: how many the servers' processes have read since; None where no pod tells.
-        opened: whether a gateway pod has opened a session for them; None where none tells, or
-            where none is on the way.
+        read: how many the servers' processes have read since; None if unknown.
+        opened: whether a gateway pod has opened a session for them; None if unknown, or if the
+            hop is not behind a gateway.
         queued: whether datagrams wait at a server's port.
-        connected: whether the servers' sockets at that port are all connected to some client: the
-            kernel then refuses every other one.
+        connected: whether all servers' sockets at that port are connected to a client: the kernel
+            then refuses all other clients.
     """
 
     sent: int = 1
@@ -139,7 +139,7 @@ class Seen:
 
 
 def judge_delivery(seen: Seen) -> str:
-    """What became of the datagrams, as the outcome of their answers."""
+    """The outcome of the datagrams."""
     if seen.opened is False:
         return LOST
     if seen.read is not None and seen.read >= seen.sent:
@@ -169,7 +169,7 @@ def _look(api: Api, watched: Watched) -> _Look:
 
 def _statuses(api: Api, namespace: str, pods: Mapping[str, Sequence[str]]) -> Statuses:
     def status(pod: str) -> UdpStatus | None:
-        # The containers of a pod share its network; one that has `cat` is enough.
+        # The containers of a pod share its network, so one with `cat` is enough.
         for container in pods[pod]:
             try:
                 found = proxies.udp_status(api, namespace, pod, container)
@@ -184,7 +184,7 @@ def _statuses(api: Api, namespace: str, pods: Mapping[str, Sequence[str]]) -> St
 
 
 def _read(before: Statuses, after: Statuses, pods: Iterable[str]) -> int | None:
-    """How many datagrams the pods' processes have read; None where a pod does not tell."""
+    """How many datagrams the pods' processes have read; None if a pod's counters are unknown."""
     pods = list(pods)
     if not pods or not all(pod in before and pod in after for pod in pods):
         return None
@@ -192,7 +192,7 @@ def _read(before: Statuses, after: Statuses, pods: Iterable[str]) -> int | None:
 
 
 def _opened(before: _Look, after: _Look, hop: Hop, hosts: frozenset[str]) -> bool | None:
-    """Whether gateway pods have opened a session to one of the hosts; None where none tells."""
+    """Whether gateway pods have opened a session to one of the hosts; None if unknown."""
     pods = [hop.name] if hop.via is Via.GATEWAY else list(after.gateways)
     pods = [pod for pod in pods if pod in before.gateways and pod in after.gateways]
     if not pods:
@@ -206,7 +206,7 @@ def _opened(before: _Look, after: _Look, hop: Hop, hosts: frozenset[str]) -> boo
 
 
 def _at_ports(statuses: Statuses, pods: Iterable[str], hosts: Iterable[str]) -> list[UdpSocket]:
-    """The sockets of some pods at the ports of some addresses."""
+    """The sockets of these pods at the ports of these addresses."""
     ports = {int(host.rpartition(":")[2]) for host in hosts}
     return [
         socket

@@ -1,4 +1,4 @@
-"""What was found about an exposure after a probe failed: the input of every rule in causes.py."""
+"""The evidence about an exposure after a failed probe: the input of the rules in causes.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PodState:
     Attributes:
         name: its name.
         ready: whether its Ready condition is true.
-        why: why it is not ready (`ImagePullBackOff`, `Pending`); "" where it is.
+        why: why it is not ready (`ImagePullBackOff`, `Pending`); "" if it is.
         labels: its labels.
     """
 
@@ -60,14 +60,14 @@ def _why_not_ready(pod: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ProxyEvidence:
-    """One gateway pod's Envoy, as its admin interface and /proc/net show it.
+    """The state of one gateway pod's Envoy, from its admin interface and /proc/net.
 
     Attributes:
         state: its listeners, clusters and hosts.
-        error: why it could not be asked; "" where it could.
-        sockets: its UDP sockets; None where its image has nothing to read them with.
-        reached: whether a datagram sent to it just now opened a session; None where not known.
-        dropped: datagrams that the kernel dropped at the listeners' sockets meanwhile.
+        error: why it could not be queried; "" if it could.
+        sockets: its UDP sockets; None if its image cannot read them.
+        reached: whether a datagram just sent to it opened a session; None if unknown.
+        dropped: datagrams that the kernel dropped at the listeners' sockets during the probe.
     """
 
     state: ProxyState = field(default_factory=ProxyState)
@@ -79,22 +79,22 @@ class ProxyEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """An exposure and everything around it that can explain why a hop does not answer.
+    """An exposure and the facts that may explain why a hop does not answer.
 
     Attributes:
         spec: the exposure.
-        service, slices: its Service as it is now, and the EndpointSlices.
-        pods: the pods that the Service selects; None where it selects none by labels, or where
-            they could not be read.
+        service, slices: its current Service and EndpointSlices.
+        pods: the pods that the Service selects; None if it has no selector, or if they could not
+            be read.
         gateway_pods: the gateway's pods, ready or not.
-        proxies: the gateway pods' Envoys, by pod.
+        proxies: the gateway pods' Envoys, by pod name.
         entries: manifests of the exposure's ServiceEntries.
         envoy_filter: the manifest of its EnvoyFilter.
         front: the manifest of the Service in front of the gateway.
-        missing: objects that the exposure should have and has not.
+        missing: the exposure's missing objects.
         same_host: another ServiceEntry with the exposure's host, as `namespace/name`.
-        probe_bytes: the length of the datagram that was sent; None where not known.
-        answer_bytes: the longest answer of a pod; None where none came.
+        probe_bytes: the length of the sent datagram; None if unknown.
+        answer_bytes: the length of a pod's longest answer; None without one.
         policies: NetworkPolicies that select the Service's or the gateway's pods, as
             `namespace/name`; None where they could not be read.
     """
@@ -115,7 +115,7 @@ class Evidence:
     policies: tuple[str, ...] | None = None
 
     def ready(self, port: ExposedPort) -> tuple[Endpoint, ...]:
-        """The ready endpoints of a port, by the name that its number has in the Service now."""
+        """The ready endpoints of a port, by the current name of the Service's port."""
         named = [p for p in self.service.udp_ports if p.port == port.service_port]
         if not named:
             return ()
@@ -123,13 +123,13 @@ class Evidence:
         return tuple(endpoint for endpoint in there if endpoint.ready)
 
     def addresses(self, port: ExposedPort) -> frozenset[str]:
-        """The same as addresses with ports, `10.0.0.1:53`."""
+        """Their addresses with ports, `10.0.0.1:53`."""
         return frozenset(f"{endpoint.address}:{endpoint.port}" for endpoint in self.ready(port))
 
     def proxy(self, pod: str) -> ProxyEvidence:
-        """What is known of a gateway pod's Envoy."""
-        return self.proxies.get(pod, ProxyEvidence(error="it was not asked"))
+        """The evidence about a gateway pod's Envoy."""
+        return self.proxies.get(pod, ProxyEvidence(error="it was not queried"))
 
     def hosts(self, pod: str, port: ExposedPort) -> frozenset[str]:
-        """The addresses that a gateway pod sends a port's datagrams to."""
+        """The addresses to which a gateway pod sends a port's datagrams."""
         return self.proxy(pod).state.hosts.get(self.spec.proxy_name(port), frozenset())

@@ -21,7 +21,7 @@ from kubectl_istio_udp.verify.evidence import Evidence
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
-from kubectl_istio_udp.verify.result import PROVED, REFUSED
+from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
 
@@ -76,7 +76,7 @@ def verify_exposure(
                 warn(text)
     else:
         causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
-    one_way = asked.one_way or any(r.worst.outcome in PROVED for r in results)
+    one_way = asked.one_way or any(r.worst.outcome in ARRIVED for r in results)
     answered = "delivered" if one_way else "answered"
     return probing.hops_proof(results, verdict, causes=causes, answered=answered)
 
@@ -98,7 +98,7 @@ def _delivered(
     if not isinstance(probe, DatagramProbe) or not silent:
         return ()
     found = _send_one_way(api, pod, evidence, [r.hop for r in results], probe, asked)
-    return found if all(r.worst.outcome in PROVED for r in found) else ()
+    return found if all(r.worst.outcome in ARRIVED for r in found) else ()
 
 
 def _send_one_way(

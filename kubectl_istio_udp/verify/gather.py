@@ -1,7 +1,7 @@
-"""Reading the evidence about an exposure.
+"""Gather the evidence about an exposure.
 
-What a good `verify` needs is little, and read beside the probes; the rest is read only after a
-probe failed.
+A successful `verify` needs little evidence, which is read in parallel to the probes. The rest is
+only read after a failed probe.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from kubectl_istio_udp.state.services import service_entries
 from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
 from kubectl_istio_udp.verify.hops import Outer
 
-# A datagram takes microseconds to the gateway; its Envoy opens the session at once.
+# A datagram takes microseconds to the gateway, and its Envoy opens the session at once.
 _ARRIVAL_SECONDS = 0.2
-# How far back a rejection is looked for in a proxy's log.
+# How many seconds of a proxy's log are searched for a rejection.
 _LOG_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Sent:
-    """The probe that failed.
+    """The failed probe.
 
     Attributes:
-        size: the length of its datagram in bytes; None where not known.
-        longest_answer: that of the longest answer a pod gave; None where none came.
-        silent: the gateway hops that did not answer.
-        again: sends it to a hop once more, and waits for its answer or timeout.
+        size: the length of its datagram in bytes; None if unknown.
+        longest_answer: the length of a pod's longest answer in bytes; None without one.
+        silent: the gateway hops without an answer.
+        again: sends the probe to a hop once more, and waits for its answer or timeout.
     """
 
     size: int | None
@@ -50,7 +50,7 @@ class Sent:
     again: Callable[[Hop], object]
 
 
-# For what is wrong although every hop answered.
+# For problems although every hop answered.
 NOTHING_SENT = Sent(None, None, (), lambda _hop: None)
 
 
@@ -61,7 +61,7 @@ def known(
     slices: tuple[EndpointSlice, ...],
     outer: Outer,
 ) -> Evidence:
-    """The evidence in what has been read already."""
+    """The evidence from objects that were already read."""
     objects = existing.objects
     return Evidence(
         spec=spec,
@@ -76,7 +76,7 @@ def known(
 
 
 def with_proxies(api: Api, evidence: Evidence) -> Evidence:
-    """The same with the state of each ready gateway pod's Envoy, and who else has its hosts."""
+    """Add the state of each ready gateway pod's Envoy, and other ServiceEntries with its hosts."""
     pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
     found, other = in_parallel(
         [
@@ -88,7 +88,7 @@ def with_proxies(api: Api, evidence: Evidence) -> Evidence:
 
 
 def with_proxies_and_sockets(api: Api, evidence: Evidence) -> Evidence:
-    """The same with each ready gateway pod's UDP sockets too, all read at the same time."""
+    """Add the same and each ready gateway pod's UDP sockets, all read in parallel."""
     pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
     asked, found = in_parallel(
         [
@@ -107,10 +107,10 @@ def with_proxies_and_sockets(api: Api, evidence: Evidence) -> Evidence:
 
 
 def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
-    """The same with everything that can explain a failure; what may not be read is left out.
+    """Add everything that may explain a failure, except what may not be read.
 
     Raises:
-        Unreachable: the API server cannot be reached any more.
+        Unreachable: the API server can no longer be reached.
     """
     pods, policies, asked = in_parallel(
         [
@@ -141,7 +141,7 @@ def _proxy(api: Api, spec: ExposureSpec, pod: str) -> ProxyEvidence:
 
 
 def _look_again(api: Api, evidence: Evidence, hop: Hop, sent: Sent) -> tuple[str, ProxyEvidence]:
-    """Send the probe once more, and see in the gateway pod's sockets what becomes of it."""
+    """Send the probe once more, and read from the gateway pod's sockets what happens to it."""
     found = evidence.proxy(hop.name)
     spec = evidence.spec
     port = next(p for p in spec.ports if p.listener_port == hop.port)
@@ -180,7 +180,7 @@ def _udp_status(api: Api, namespace: str, pod: str) -> UdpStatus | None:
 
 
 def _with_logged_refusals(api: Api, spec: ExposureSpec, pod: str, state: ProxyState) -> ProxyState:
-    """Rejected clusters show nowhere but in the proxy's log."""
+    """Add rejected clusters, which only appear in the proxy's log."""
     logged = proxies.refusals_in_log(api, spec.gateway.namespace, pod, _LOG_SECONDS)
     found = {name: Refusal(why) for name, why in logged.items()}
     return replace(state, refusals={**found, **state.refusals})
@@ -196,7 +196,7 @@ def _service_pods(api: Api, service: Service) -> list[dict[str, Any]] | None:
 
 
 def _same_host(api: Api, spec: ExposureSpec) -> str:
-    """Another ServiceEntry with a host of this exposure's, as `namespace/name`; "" if none."""
+    """Another ServiceEntry with a host of this exposure, as `namespace/name`; "" if none."""
     if not spec.entries:
         return ""
     gateway = spec.gateway.namespace
@@ -227,7 +227,7 @@ def _selecting(
     evidence: Evidence,
     pods: Iterable[Mapping[str, Any]],
 ) -> tuple[str, ...] | None:
-    """The policies that may select one of the pods; expressions are not weighed."""
+    """The policies that may select one of the pods; matchExpressions are ignored."""
     if policies is None:
         return None
     labels = {

@@ -1,4 +1,4 @@
-"""Probes that are sent from this machine: by dig, or by dnspython where there is none."""
+"""Probes sent from this machine: with dig, or with dnspython if dig is missing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _EVERY_SECONDS = 0.01
 
 
 def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
-    """Ask one address once.
+    """Send one query to one address.
 
     Args:
-        probe: what to ask.
-        address, port: whom.
+        probe: the query.
+        address, port: the destination.
         timeout: seconds to wait for an answer.
     """
     if shutil.which("dig") is None:
@@ -31,7 +31,7 @@ def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
 
 
 def ask_without_dig(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
-    """The same by dnspython, from a port of its own."""
+    """Like `ask`, but with dnspython and a new client port."""
     import dns.exception
     import dns.message
     import dns.query
@@ -58,19 +58,19 @@ def ask_without_dig(probe: DnsProbe, address: str, port: int, timeout: float) ->
 
 
 class SteadyClient:
-    """Asks one address over and over, each time from a port of its own; ended by `with`.
+    """Sends queries to one address continuously, each from a new client port; use it in `with`.
 
-    As every resolver does, it asks a second time where no answer comes. One that is on its way
-    just when its pod leaves the gateway's endpoints is lost: Envoy ends a session with its host.
+    Like every resolver it retries once if there is no answer. An answer is lost if its pod leaves
+    the gateway's endpoints at that moment: Envoy ends the sessions of a removed host.
 
     Attributes:
-        asked: how many queries it has had.
-        answered: how many of them were answered.
-        again: how many of those at the second attempt.
+        asked: the number of queries.
+        answered: the number of answered queries.
+        again: how many of those were answered at the second attempt.
     """
 
     def __init__(self, probe: DnsProbe, address: str, port: int, timeout: float) -> None:
-        """Take what ask_without_dig takes."""
+        """Take the arguments of ask_without_dig."""
         self.asked = self.answered = self.again = 0
         self._where = (probe, address, port, timeout)
         self._ended = threading.Event()
@@ -82,7 +82,7 @@ class SteadyClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it, when the last query is answered or in vain."""
+        """End it after the current query."""
         self._ended.set()
         self._thread.join()
 
@@ -96,7 +96,7 @@ class SteadyClient:
             self.asked += 1
 
     def go_on(self, more: int) -> None:
-        """Wait until it has asked some times more."""
+        """Wait until it has sent this many more queries."""
         wanted = self.asked + more
         while self.asked < wanted:
             time.sleep(_EVERY_SECONDS)

@@ -1,4 +1,4 @@
-"""The lines that a proxy's log has of one TCP connection, and the time between them."""
+"""Find one TCP connection's lines in a proxy's log, and the time between them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from datetime import datetime
 
 # Istio's default text format ("Envoy access logs" in its documentation): a TCP connection has no
-# request line, and its duration in milliseconds stands after the bytes received and sent.
+# request line; its duration in milliseconds follows the bytes received and sent.
 _DURATION = re.compile(r'^\[[^\]]+\] "- - -" \d+ \S+ \S+ \S+ "[^"]*" \d+ \d+ (\d+) ')
 _FRACTION = re.compile(r"\.(\d{1,6})\d*")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a connection.
+    """One log line of a connection.
 
     Attributes:
-        at: when it came, in seconds of the epoch: as exact as the proxy's flushing of its log.
-        open_seconds: how long the connection had been open, by the line itself; None where its
-            format does not tell.
-        text: the line.
+        at: its time in seconds since the epoch; as precise as the proxy's log flushing.
+        open_seconds: the age of the connection according to the line; None if its format does not
+            contain it.
+        text: the text of the line.
     """
 
     at: float
@@ -31,12 +31,12 @@ class Line:
 
 
 def lines_of(log: str, client: str, server: str) -> tuple[Line, ...]:
-    """The lines of one connection in a log with timestamps: of several the one that has most.
+    """The log lines of one connection; if several match, of the one with the most lines.
 
     Args:
-        log: what the API server gave.
-        client: the client's address; its ports tell connections apart.
-        server: the `address:port` that the connection was made to, as this proxy sees it.
+        log: the log with timestamps.
+        client: the client's address; its port distinguishes connections.
+        server: the connection's destination `address:port` as this proxy sees it.
     """
     found: dict[tuple[str, ...], list[Line]] = {}
     for raw in log.splitlines():
@@ -49,7 +49,7 @@ def lines_of(log: str, client: str, server: str) -> tuple[Line, ...]:
 
 
 def _has(text: str, socket: str) -> bool:
-    """Whether an address stands in a line, not as the end of another one."""
+    """Whether a line contains an address (not just as the end of another one)."""
     return re.search(rf"(?<![\d.]){re.escape(socket)}(?!\d)", text) is not None
 
 
@@ -70,10 +70,9 @@ def _open_seconds(text: str) -> float | None:
 
 
 def interval(lines: Iterable[Line]) -> float | None:
-    """The mean time between lines in seconds; None where there are fewer than two.
+    """The mean time between lines in seconds; None for fewer than two lines.
 
-    By the proxy's own count of the connection's age where every line has it, else by when the
-    lines came.
+    Uses the connection's age in the lines if all have it, otherwise the lines' times.
     """
     lines = tuple(lines)
     if len(lines) < 2:

@@ -1,4 +1,4 @@
-"""What to ask with: a DNS query, a datagram of one's own, or an HTTP request."""
+"""Probes: a DNS query, a datagram with a given payload, or an HTTP request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.response import Answer
 
-# `dig` and `nc` count in whole seconds.
+# `dig` and `nc` only accept whole seconds.
 _LEAST_SECONDS = 1
 
 
@@ -16,7 +16,7 @@ class DnsProbe:
     """A DNS query.
 
     Attributes:
-        name: the name to ask for.
+        name: the name to query.
         type: the record type.
     """
 
@@ -28,7 +28,7 @@ class DnsProbe:
         """Read `foo.bar.com` or `foo.bar.com TXT`.
 
         Raises:
-            UsageError: neither; a word that dig would take for an option is refused too.
+            UsageError: it is neither, or a word looks like an option of dig.
         """
         words = text.split()
         if not 1 <= len(words) <= 2 or any(word[0] in "-+@" for word in words):
@@ -41,10 +41,10 @@ class DnsProbe:
 
 @dataclass(frozen=True)
 class DatagramProbe:
-    """A datagram with a payload of one's own; any datagram back is an answer.
+    """A datagram with a given payload; any datagram in return is an answer.
 
     Attributes:
-        payload: its bytes.
+        payload: the bytes.
     """
 
     payload: bytes
@@ -52,12 +52,12 @@ class DatagramProbe:
 
 @dataclass(frozen=True)
 class HttpProbe:
-    """A GET request, and what has to come back.
+    """A GET request and the expected response.
 
     Attributes:
-        host, port: whom the request is for (its URL and Host header), wherever it is sent.
-        answer: its path, and the status, headers and body that are wanted.
-        tls: whether it is sent by https; the certificate is not checked.
+        host, port: the URL's host and port (and Host header), independent of the address.
+        answer: the path, and the expected status, headers and body.
+        tls: whether it uses https; the certificate is not verified.
     """
 
     host: str
@@ -67,7 +67,7 @@ class HttpProbe:
 
     @property
     def url(self) -> str:
-        """The URL."""
+        """The request's URL."""
         scheme = "https" if self.tls else "http"
         return f"{scheme}://{self.host}:{self.port}{self.answer.path}"
 
@@ -79,11 +79,11 @@ def parse_probe(text: str, query: str | None) -> Probe:
     """Read `--probe dns|text:HELLO|hex:00ff`.
 
     Args:
-        text: the flag's value.
-        query: what a DNS probe asks for; None where nobody said.
+        text: the value of --probe.
+        query: the DNS query; None if there is none.
 
     Raises:
-        UsageError: it is none of these, or a DNS probe without a name to ask for.
+        UsageError: the value is invalid, or a DNS probe has no query.
     """
     kind, _, payload = text.partition(":")
     if text == "dns":
@@ -111,18 +111,18 @@ def parse_probe(text: str, query: str | None) -> Probe:
 
 
 def size_of(probe: Probe) -> int | None:
-    """The length of the datagram that a probe sends, in bytes; None where its tool decides."""
+    """The length of a probe's datagram in bytes; None if its tool decides."""
     return len(probe.payload) if isinstance(probe, DatagramProbe) else None
 
 
 def argv(probe: Probe, address: str, port: int, timeout: float) -> list[str]:
-    """The command that asks one address once.
+    """The command that sends a probe once.
 
     Args:
-        probe: what to ask.
+        probe: the probe.
         address: IP address or name.
         port: UDP port.
-        timeout: seconds to wait for an answer; rounded up to whole ones.
+        timeout: seconds to wait for an answer, rounded up to whole seconds.
     """
     seconds = str(max(_LEAST_SECONDS, -int(-timeout // 1)))
     if isinstance(probe, DnsProbe):
@@ -140,9 +140,9 @@ def argv(probe: Probe, address: str, port: int, timeout: float) -> list[str]:
     return ["sh", "-c", _SEND, "sh", _octal(probe.payload), address, str(port), seconds]
 
 
-# netcat of OpenBSD stops after one answer with -W 1; other netcats lack it and wait for the
-# timeout. A closed port ends it early and silently, which only the time tells (centiseconds of
-# /proc/uptime). The answer comes as hexadecimal, so that no byte is lost on the way.
+# OpenBSD's netcat stops after one answer with -W 1; other netcats lack this option and wait for the
+# timeout. If the port is closed, nc ends early without a message, which only its duration shows
+# (centiseconds of /proc/uptime). The answer is printed in hexadecimal to preserve all bytes.
 _SEND = """
 command -v nc >/dev/null || exit 127
 nc -h 2>&1 | grep -q -- "-W" && one="-W 1"
@@ -154,7 +154,7 @@ echo "$answer"
 [ -n "$answer" ] || [ "$spent" -ge $(($4 * 90)) ] || echo refused >&2
 """
 
-# A body may be anything, so that it too comes as hexadecimal.
+# The body may have any bytes, so it is printed in hexadecimal too.
 _GET = """
 command -v curl >/dev/null || exit 127
 { curl "$@" || echo "exit $?" >&2; } | od -An -v -tx1
@@ -162,5 +162,5 @@ command -v curl >/dev/null || exit 127
 
 
 def _octal(payload: bytes) -> str:
-    """The payload as an argument of printf, every byte an octal escape."""
+    """The payload for printf, every byte as an octal escape."""
     return "".join(f"\\{byte:03o}" for byte in payload)

@@ -1,4 +1,4 @@
-"""What came back from one probe, read from what dig, nc or curl printed."""
+"""Parse the output of dig, nc or curl into an Answer."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _STATUS = re.compile(r"status: ([A-Z0-9]+),")
 _FLAGS = re.compile(r"^;; flags: ([a-z ]*);", re.MULTILINE)
 _TIME = re.compile(r"^;; Query time: (\d+) msec", re.MULTILINE)
 _SIZE = re.compile(r"^;; MSG SIZE  rcvd: (\d+)", re.MULTILINE)
-# A name server that answers with these codes has the datagram and does its work.
+# A name server that responds with these codes received the datagram and works.
 _ANSWERING = frozenset({"NOERROR", "NXDOMAIN"})
-_COMPLAINTS = ("query response not set", "malformed message", "id mismatch")
+_GARBLED_TEXTS = ("query response not set", "malformed message", "id mismatch")
 # curl's exit codes (its manual, "EXIT CODES").
 _CURL = {6: "unresolved", 7: "unreachable", 28: "timeout"}
 _CURL_EXIT = re.compile(r"^exit (\d+)$", re.MULTILINE)
 _CURL_TIME = re.compile(r"^took ([\d.]+)$", re.MULTILINE)
 _HTTP_STATUS = re.compile(r"HTTP/[\d.]+ (\d{3})")
 _TOOLS = {DnsProbe: "dig", DatagramProbe: "nc", HttpProbe: "curl"}
-# What becomes of a datagram that nobody answers (verify/delivery.py).
+# The outcomes of datagrams without an answer (verify/delivery.py).
 DELIVERED, FORWARDED, SENT = "delivered", "forwarded", "sent"
 NOT_READ, LOST, ONE_CLIENT = "not read", "lost", "one client"
 REFUSED = "unreachable"
-# What shows, without an answer, that datagrams reach the server.
-PROVED = (DELIVERED, ONE_CLIENT)
-# What is no failure, and no proof either that these datagrams were read.
+# Outcomes that show, without an answer, that datagrams reach the server.
+ARRIVED = (DELIVERED, ONE_CLIENT)
+# Outcomes that are not failures, but do not show that these datagrams were read.
 UNCERTAIN = (FORWARDED, SENT, ONE_CLIENT)
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
@@ -36,19 +36,19 @@ _NOT_FOUND = 127
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back from one probe.
+    """The result of one probe.
 
     Attributes:
-        answered: whether an answer arrived that is no refusal.
-        outcome: NOERROR, NXDOMAIN, SERVFAIL, REFUSED and so on (DNS), the status and what is wrong
-            with the rest (HTTP: `200`, `200 with another body`), `answer`, `timeout`,
-            `unreachable`, `unresolved` (the target's name), `garbled` (no DNS response),
-            `no HTTP`, or of a protocol that does not answer DELIVERED, FORWARDED, SENT, NOT_READ,
-            LOST or ONE_CLIENT.
-        truncated: whether the DNS answer was cut to fit a datagram (flag TC).
-        milliseconds: how long it took, None where the tool does not say.
-        text: the records, or the payload: as text where it is printable, else as hexadecimal.
-        size: the length of the datagram that came back, in bytes; None where not known.
+        answered: whether there was an answer other than a refusal.
+        outcome: for DNS the response code (NOERROR, NXDOMAIN, SERVFAIL, REFUSED ...); for HTTP the
+            status and what is wrong with the rest (`200`, `200 with another body`); `answer`,
+            `timeout`, `unreachable`, `unresolved` (the target's name), `garbled` (not a DNS
+            response), `no HTTP`; for protocols without answers DELIVERED, FORWARDED, SENT,
+            NOT_READ, LOST or ONE_CLIENT.
+        truncated: whether the DNS response was truncated to fit a datagram (flag TC).
+        milliseconds: how long it took; None if the tool does not report it.
+        text: the records, or the payload: as text if it is printable, otherwise in hexadecimal.
+        size: the length of the response datagram in bytes; None if unknown.
     """
 
     answered: bool
@@ -60,26 +60,26 @@ class Answer:
 
     @property
     def arrived(self) -> bool:
-        """Whether any datagram came back, a refusal too: then the path is sound."""
+        """Whether any datagram came back, including a refusal: then the path works."""
         return self.outcome not in ("timeout", "unreachable", "unresolved", LOST, NOT_READ)
 
 
 def read_answer(
     probe: Probe, stdout: str, stderr: str, exit_code: int | None, error: str, pod: str
 ) -> Answer:
-    """What a probe's command means.
+    """Parse the output of a probe's command.
 
     Args:
-        probe: what was asked.
-        stdout, stderr, exit_code, error: what exec gave (exit_code None: it never ran).
-        pod: the network-tool pod, for the message.
+        probe: the probe.
+        stdout, stderr, exit_code, error: the result of exec (exit_code None: it did not run).
+        pod: the network-tool pod, for messages.
 
     Raises:
-        ClusterError: the tool could not do its work: it is not in the pod's image.
+        ClusterError: the tool could not run: it is not in the pod's image.
     """
     tool = _TOOLS[type(probe)]
     if exit_code is None and error and "timed out" not in error and "not found" not in error:
-        raise ClusterError(f"{tool} in pod {pod} was cut off: {error}", hints=["try again"])
+        raise ClusterError(f"{tool} in pod {pod} was interrupted: {error}", hints=["try again"])
     if exit_code in (_NOT_FOUND, _NOT_EXECUTABLE) or "not found" in error:
         raise ClusterError(
             f"pod {pod} cannot run {tool}: {' '.join((error or stderr or 'not found').split())}",
@@ -97,7 +97,7 @@ def read_answer(
 
 
 def _readable(payload: bytes) -> str:
-    """A payload as text where it is printable, else as hexadecimal."""
+    """A payload as text if it is printable, otherwise in hexadecimal."""
     text = payload.decode(errors="replace").rstrip("\r\n")
     return text if text.isascii() and text.isprintable() else payload.hex()
 
@@ -125,7 +125,7 @@ def _http(probe: HttpProbe, payload: bytes, stderr: str, error: str) -> Answer:
 
 
 def _differs(probe: HttpProbe, status: int, headers: dict[str, str], body: bytes) -> str:
-    """What of an answer is not as wanted, in words; "" where all is."""
+    """How an HTTP response differs from the expected one, as text; "" if it does not."""
     wanted = probe.answer
     if status != wanted.status:
         return f"instead of {wanted.status}"
@@ -140,8 +140,8 @@ def _differs(probe: HttpProbe, status: int, headers: dict[str, str], body: bytes
 def _dns(stdout: str, stderr: str, error: str) -> Answer:
     status, flags = _STATUS.search(stdout), _FLAGS.search(stdout)
     said = f"{stdout}\n{stderr}".lower()
-    # dig takes its own query, sent back, for an answer, and one that is cut off for a whole one.
-    if any(complaint in said for complaint in _COMPLAINTS):
+    # dig accepts its own query as an answer if it is sent back, and a truncated message too.
+    if any(text in said for text in _GARBLED_TEXTS):
         return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
     if status is None or flags is None:
         if "couldn't get address" in said:
@@ -163,9 +163,9 @@ def _dns(stdout: str, stderr: str, error: str) -> Answer:
 
 
 def _records(stdout: str) -> str:
-    """The answer's records, or where it has none the additional ones, on one line.
+    """The records of the answer section, or else of the additional section, on one line.
 
-    A server like CoreDNS's `whoami` puts what it knows of the client into the additional section.
+    Servers like CoreDNS's `whoami` put what they know about the client into the additional section.
     """
     for section in ("ANSWER", "ADDITIONAL"):
         _, found, after = stdout.partition(f";; {section} SECTION:\n")

@@ -1,4 +1,4 @@
-"""The answers of an exposure's hops, and the verdict over them."""
+"""The answers of an exposure's hops, and the verdict from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWERED = "Answered"
 NO_ENDPOINT = "NoEndpoints"
 NO_GATEWAY = "GatewayNotReady"
 _NO_GATEWAY = "the gateway has no ready pod"
-# The others are answers that say that the server fails or refuses: SERVFAIL, REFUSED, HTTP 500.
+# Other outcomes are error responses of the server: SERVFAIL, REFUSED, HTTP 500.
 _REASONS = {
     "timeout": "NoAnswer",
     "unreachable": "PortRefused",
@@ -36,42 +36,42 @@ _REASONS = {
 }
 _ANSWER = ("pods answer", "the gateway answers")
 _DELIVER = ("pods read the datagrams", "the gateway forwards them")
-# What the weakest of the hops shows, when none is bad.
+# The texts for the weakest outcome, if no hop failed.
 _ONE_WAY = {
     DELIVERED: "every hop delivers: the server reads the datagrams, and does not answer",
     FORWARDED: "sent, and the gateway forwards it; this protocol does not answer, and the server's "
     "pod has no `cat` to show what it reads",
     ONE_CLIENT: "sent; this protocol does not answer, and the server's socket is connected to one "
-    "client and accepts no datagrams of others",
+    "client and does not accept datagrams of others",
     SENT: "sent; this protocol does not answer, and the counters of no pod can be read",
 }
 
 
 @dataclass(frozen=True)
 class HopResult:
-    """The answers of one hop, one for each probe sent."""
+    """The answers of one hop, one per probe."""
 
     hop: Hop
     answers: tuple[Answer, ...]
 
     @property
     def answered(self) -> int:
-        """How many probes were answered."""
+        """The number of answered probes."""
         return sum(answer.answered for answer in self.answers)
 
     @property
     def good(self) -> bool:
-        """Whether all were."""
+        """Whether all probes were answered."""
         return self.answered == len(self.answers)
 
     @property
     def worst(self) -> Answer:
-        """The answer to show: the first that is none, else the first."""
+        """The answer to show: the first failed one, otherwise the first."""
         return next((a for a in self.answers if not a.answered), self.answers[0])
 
     @property
     def reason(self) -> str:
-        """One word for programs: `Answered`, or what the worst answer is."""
+        """One word for programs: `Answered`, or the outcome of the worst answer."""
         worst = self.worst
         usual = ANSWERED if worst.answered else "ErrorAnswer"
         return _REASONS.get(worst.outcome, usual)
@@ -79,15 +79,15 @@ class HopResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the probes prove.
+    """The conclusion from all probes.
 
     Attributes:
         good: whether every probe was answered.
-        broken: the first hop at fault, None where none is, or where there was nothing to ask.
-        text: the sentence for people.
-        reason: the same in one word for programs: `Answered`, `NoAnswer`, `StaleAddresses`.
-        port: the Service port that has nothing to ask, None where that is not the fault.
-        remedy: what to do next; "" where that depends.
+        broken: the first failing hop; None if no hop fails or there was nothing to query.
+        text: a sentence for users.
+        reason: one word for programs: `Answered`, `NoAnswer`, `StaleAddresses`.
+        port: the Service port without endpoints; None if that is not the problem.
+        remedy: what to do next; "" if that depends.
     """
 
     good: bool
@@ -98,7 +98,7 @@ class Verdict:
     remedy: str = ""
 
     def because(self, reason: str, text: str, remedy: str = "") -> Verdict:
-        """The same verdict, no longer good, with the cause that was found for it."""
+        """A failed verdict with the cause that was found for it."""
         clauses = [clause for clause in ("" if self.good else self.text, text) if clause]
         return replace(
             self, good=False, text=": ".join(clauses), reason=reason, remedy=remedy or self.remedy
@@ -108,11 +108,11 @@ class Verdict:
 def judge(
     results: Sequence[HopResult], *, direct_only: bool = False, before: tuple[str, str] = _ANSWER
 ) -> Verdict:
-    """Name the hop that is broken, going from the pods outwards.
+    """Find the broken hop, from the pods outwards.
 
     Args:
-        results: the results of one Service port, or of all.
-        direct_only: whether only the pods were to be asked.
+        results: the results for one Service port, or for all.
+        direct_only: whether only the pods were queried.
     """
     pods = [r for r in results if r.hop.via is Via.POD]
     bare = {r.hop.service_port for r in results} - {r.hop.service_port for r in pods}
@@ -130,11 +130,11 @@ def judge(
 
 
 def judge_one_way(results: Sequence[HopResult], *, direct_only: bool = False) -> Verdict:
-    """The verdict for a protocol that does not answer.
+    """The verdict for a protocol without answers.
 
     Args:
-        results: what verify.delivery found of each hop.
-        direct_only: whether only the pods were sent to.
+        results: the results from verify.delivery.
+        direct_only: whether only the pods were tested.
     """
     verdict = judge(results, direct_only=direct_only, before=_DELIVER)
     if not verdict.good:
@@ -147,14 +147,14 @@ def judge_one_way(results: Sequence[HopResult], *, direct_only: bool = False) ->
 
 
 def no_endpoint(ports: Sequence[int]) -> Verdict:
-    """The verdict where nothing is there to ask for some Service ports (none named: for any)."""
+    """The verdict if some Service ports (empty: all) have no endpoints."""
     listed = f" for port {', '.join(map(str, ports))}" if ports else ""
     port = ports[0] if ports else None
     return Verdict(False, None, f"no endpoint to query{listed}", NO_ENDPOINT, port)
 
 
 def judge_response(results: Sequence[HopResult]) -> Verdict:
-    """Name the hop that does not give an HTTP response as it was asked for.
+    """Find the hop that does not send an HTTP response as expected.
 
     Args:
         results: the results of sidecars, or of a gateway's pods and its Service.
@@ -165,7 +165,7 @@ def judge_response(results: Sequence[HopResult]) -> Verdict:
 
 
 def _outwards(results: Sequence[HopResult], pods: str, gateway: str) -> Verdict:
-    """The verdict over the hops beyond the pods, with what to say of those that are good."""
+    """The verdict over the hops beyond the pods; `pods` and `gateway` describe the good ones."""
     steps = ((Via.SIDECAR, pods), (Via.GATEWAY, pods), (Via.SERVICE, gateway))
     for via, before in steps:
         bad = [r for r in results if r.hop.via is via and not r.good]

@@ -220,7 +220,7 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             "SessionsFull",
             "has 5 open sessions for port 53, and this exposure allows 5",
         ),
-        ({"proxy": proxy(A, B, dropped=7)}, "GatewayOverrun", "the kernel dropped 7 of them"),
+        ({"proxy": proxy(A, B, dropped=7)}, "GatewayOverrun", "the kernel dropped 7 datagrams"),
         (
             {"proxy": proxy(A, B, sockets=SHARED, reached=False)},
             "PortShared",
