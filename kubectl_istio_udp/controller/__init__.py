@@ -1,5 +1,6 @@
-"""The controller: what is wanted (Services' annotations, hand-made lists) kept true.
+"""The controller: it keeps exposures as Services' annotations request them.
 
-Watches say that something has changed, the queue says for which exposure, and one function looks at
-everything about that exposure and writes what differs. Nothing rests on which change it was.
+Watches report changes, the queue holds the affected exposures, and one function reconciles an
+exposure: it reads everything about it and writes what differs. It does not matter which change
+triggered it.
 """

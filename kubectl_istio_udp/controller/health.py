@@ -1,7 +1,7 @@
-"""The controller's own HTTP server: /healthz, /readyz, /metrics.
+"""The controller's HTTP server: /healthz, /readyz, /metrics.
 
-Every pod of the cluster may connect to it (render/controller.py). So it keeps few connections at a
-time: a new one ends the oldest, which has had the time that a probe needs.
+Every pod in the cluster may connect (render/controller.py). So the number of connections is
+limited: a new one closes the oldest, which has had enough time for a probe.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 
 from kubectl_istio_udp.model.errors import UsageError
 
-# How often the server looks whether it is to end.
+# How often the server checks whether it should stop.
 _POLL_SECONDS = 0.05
 _MOST_CONNECTIONS = 32
-# Metrics are counted anew no more often, however many ask.
+# The text of /metrics is cached for this long.
 _METRICS_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
 class HealthServer:
-    """Answers the kubelet's probes and Prometheus, in threads of its own."""
+    """Answers the kubelet's probes and Prometheus, in its own threads."""
 
     def __init__(
         self,
@@ -35,16 +35,16 @@ class HealthServer:
         ailment: Callable[[], str],
         ready: Callable[[], bool],
     ) -> None:
-        """Say where and what.
+        """Bind the port; `start` begins to answer.
 
         Args:
-            port: where to listen; 0 takes any, None does not listen.
-            metrics: the text of /metrics.
-            ailment: why /healthz is to answer 500, "" where all is well.
-            ready: whether /readyz is to answer 200.
+            port: the port; 0 for any free one, None to not listen.
+            metrics: returns the text of /metrics.
+            ailment: returns why /healthz should answer 500; "" if everything works.
+            ready: returns whether /readyz should answer 200.
 
         Raises:
-            UsageError: the port cannot be listened at.
+            UsageError: the port cannot be bound.
         """
         self._http: _Server | None = None
         if port is None:
@@ -53,24 +53,24 @@ class HealthServer:
             self._http = _Server(("", port), _handler(_kept(metrics), ailment, ready))
         except OSError as error:
             raise UsageError(
-                f"health and metrics cannot be served at port {port}: {error.strerror}",
-                hints=["choose another: --port PORT; or any that is free: --port 0"],
+                f"cannot serve health and metrics on port {port}: {error.strerror}",
+                hints=["choose another port: --port PORT; or any free one: --port 0"],
             ) from error
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 where it does not."""
+        """The port; 0 if it does not listen."""
         return int(self._http.server_address[1]) if self._http else 0
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start to answer."""
         if self._http:
             threading.Thread(
                 target=self._http.serve_forever, args=(_POLL_SECONDS,), name="health", daemon=True
             ).start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         if self._http:
             self._http.shutdown()
             self._http.server_close()
@@ -78,17 +78,17 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # Probes wait behind connections that have just been made.
+    # The backlog: probes may wait behind many new connections.
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        # The oldest first.
+        # Oldest first.
         self._connections: dict[socket.socket, None] = {}
         self._lock = threading.Lock()
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer a connection in a thread; beyond the bound the oldest connection ends."""
+        """Answer a connection in a thread; beyond the limit, close the oldest connection."""
         with self._lock:
             self._connections[request] = None
             too_many = len(self._connections) > _MOST_CONNECTIONS
@@ -101,18 +101,18 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """End a connection."""
+        """Close a connection."""
         with self._lock:
             self._connections.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever goes away before the answer is no news."""
+        """Log at debug level: clients often close a connection early."""
         _log.debug("a request for health or metrics failed", exc_info=True)
 
 
 def _kept(metrics: Callable[[], bytes]) -> Callable[[], bytes]:
-    """The same text for a moment."""
+    """Cache the text for a moment."""
     lock, kept, until = threading.Lock(), b"", 0.0
 
     def recent() -> bytes:
@@ -129,11 +129,11 @@ def _handler(
     metrics: Callable[[], bytes], ailment: Callable[[], str], ready: Callable[[], bool]
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # One that connects and says nothing must not keep a thread.
+        # A client that sends nothing must not occupy a thread.
         timeout = 10
 
         def log_message(self, format: str, *args: object) -> None:
-            """Probes are no news."""
+            """Do not log probes."""
 
         def do_GET(self) -> None:
             """Answer."""

@@ -1,4 +1,4 @@
-"""What the controller counts, for Prometheus. No label has a value that a tenant chooses."""
+"""The controller's metrics for Prometheus. Tenants cannot choose any label value."""
 
 from __future__ import annotations
 
@@ -12,47 +12,53 @@ _PREFIX = "kubectl_istio_udp_"
 
 
 class Metrics:
-    """The controller's metrics, in a registry of their own.
+    """The controller's metrics, in a separate registry.
 
     Attributes:
-        reconciles: looks at an exposure, by outcome.
-        errors: failures that are tried again, by kind.
-        writes: requests to the API server that change something, by verb and kind.
-        latency: seconds from hearing of a change to the answer to the write it led to.
-        duration: seconds that a look took.
+        reconciles: reconciliations of an exposure, by outcome.
+        errors: errors that are retried, by kind.
+        writes: write requests to the API server, by verb and kind.
+        latency: seconds from receiving a change to the response to the resulting write.
+        duration: seconds per reconciliation.
     """
 
     def __init__(self) -> None:
-        """All at zero."""
+        """Create all metrics with value zero."""
         self.registry = CollectorRegistry()
         self.reconciles = Counter(
-            f"{_PREFIX}reconciles", "Looks at an exposure.", ["outcome"], registry=self.registry
+            f"{_PREFIX}reconciles",
+            "Reconciliations of an exposure.",
+            ["outcome"],
+            registry=self.registry,
         )
         self.errors = Counter(
-            f"{_PREFIX}errors", "Failures, tried again.", ["kind"], registry=self.registry
+            f"{_PREFIX}errors", "Errors that are retried.", ["kind"], registry=self.registry
         )
         self.writes = Counter(
-            f"{_PREFIX}writes", "Requests that write.", ["verb", "kind"], registry=self.registry
+            f"{_PREFIX}writes",
+            "Write requests to the API server.",
+            ["verb", "kind"],
+            registry=self.registry,
         )
         self.latency = Histogram(
             f"{_PREFIX}change_to_write_seconds",
-            "From hearing of a change to the answer to the write that it led to.",
+            "Seconds from receiving a change to the response to the resulting write.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.duration = Histogram(
             f"{_PREFIX}reconcile_seconds",
-            "A look at an exposure.",
+            "Seconds per reconciliation of an exposure.",
             buckets=_SECONDS,
             registry=self.registry,
         )
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """A value that is asked for whenever somebody looks."""
+        """Add a gauge; `value` is called on each scrape."""
         Gauge(f"{_PREFIX}{name}", text, registry=self.registry).set_function(value)
 
     def states(self, states: tuple[str, ...], count: Callable[[str], float]) -> None:
-        """The exposures by state."""
+        """Add a gauge of exposures by state."""
         gauge = Gauge(
             f"{_PREFIX}exposures", "Exposures, by state.", ["state"], registry=self.registry
         )
@@ -60,5 +66,5 @@ class Metrics:
             gauge.labels(state).set_function(partial(count, state))
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The controller's objects: marked as its own, and told from what is there."""
+"""The controller's objects: mark them as the controller's, and compare them with existing ones."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]
 
-# Apart from `expose`'s own manager: an `expose` of the same name then conflicts, where it would
-# otherwise take the exposure over and be put back.
+# Differs from the manager of `expose`, so that an `expose` of the same name conflicts. Otherwise it
+# would take the exposure over, and the controller would revert it.
 MANAGER = f"{names.MANAGER}-controller"
 SOURCE = "service"
 DIGEST_ANNOTATION = f"{PREFIX}digest"
@@ -27,10 +27,10 @@ _PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
 
 def marked(write: Write) -> Write:
-    """A write whose object says that the controller made it.
+    """A write that marks its object as created by the controller.
 
-    The API server fills in a Service's fields, so that what was taken away can be seen only by a
-    digest of what was written.
+    The API server adds fields to Services, so a removed field can only be detected by a digest of
+    what was written.
     """
     if not write.whole:
         return write
@@ -63,7 +63,7 @@ def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:
 
 
 def _contains(have: Any, wanted: Any) -> bool:
-    """Whether a value has all of another, and perhaps more in its mappings."""
+    """Whether a value contains another one; its mappings may have more keys."""
     if isinstance(wanted, Mapping):
         return isinstance(have, Mapping) and all(
             key in have and _contains(have[key], value) for key, value in wanted.items()

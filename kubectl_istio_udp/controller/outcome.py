@@ -1,4 +1,4 @@
-"""How it stands with an exposure, and the words for it."""
+"""The outcome of a reconciliation, and its texts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import INVALID, NOT_TAKEN, PORT_TAKEN
 
-# ok: as wished. manual: a person's, of which only listed endpoints are kept true. waiting: for a
-# port, a gateway, or because it changed a moment ago. refused: the wish must change. failed: the
-# API server did not take a write, which is tried again. leaving: on its way out.
+# ok: as requested. manual: created on the command line; only its endpoints are updated. waiting:
+# for a port, a gateway, or the next allowed change. refused: the request must change. failed: the
+# API server rejected a write; it is retried. leaving: is being deleted.
 OK, MANUAL, WAITING, REFUSED = "ok", "manual", "waiting", "refused"
 FAILED, LEAVING, GONE = "failed", "leaving", ""
 STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
@@ -20,16 +20,16 @@ STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it stands with an exposure.
+    """The outcome of a reconciliation.
 
     Attributes:
-        state: one of STATES, GONE where there is no exposure any more.
-        reason: in one word, as Events have it; "" where there is nothing to tell.
-        message: in a sentence, for whoever may read the Service's Events: it names nobody else's
-            objects.
-        detail: the same for administrators, who see it in the log; "" where there is no more.
-        after: the exposure whose next look may put it right; None where none may.
-        again: seconds after which it must be looked at again; None where a change will tell.
+        state: one of STATES; GONE if the exposure does not exist any more.
+        reason: the reason of the Event, in one word; "" for no Event.
+        message: a sentence for all readers of the Service's Events: it names no objects of other
+            tenants.
+        detail: a more detailed message for administrators, in the log; "" if there is none.
+        after: the exposure that may have to be reconciled first to fix it; None if there is none.
+        again: seconds until it must be reconciled again; None to wait for a change.
     """
 
     state: str
@@ -41,7 +41,7 @@ class Outcome:
 
 
 class Refusal(IstioUdpError):
-    """A wish that is not honoured now; carries the outcome."""
+    """A request that is refused or has to wait; carries the outcome."""
 
     def __init__(self, outcome: Outcome) -> None:
         """Take the outcome."""
@@ -50,16 +50,16 @@ class Refusal(IstioUdpError):
 
 
 def invalid(error: IstioUdpError) -> Outcome:
-    """The wish itself must change."""
+    """The outcome for a request that must be corrected."""
     return Outcome(REFUSED, INVALID, "; ".join([error.message, *error.hints[:1]]))
 
 
 def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
-    """What the checks found; the first says why, and whether time may put it right.
+    """The outcome for errors of the checks; the first one sets the reason and whether it may pass.
 
     Args:
         findings: the checks' errors, at least one.
-        spec: what they were found about.
+        spec: the checked exposure.
     """
     first = findings[0]
     state = WAITING if all(finding.check.may_pass for finding in findings) else REFUSED
@@ -71,6 +71,6 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
 
 
 def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
-    """An older request comes first; only administrators are told whose it is."""
+    """The outcome for a port of an older request; only administrators see whose it is."""
     said = f"port {min(ports)}/UDP of gateway {gateway} is already requested by "
     return Outcome(WAITING, PORT_TAKEN, f"{said}an older Service", f"{said}the older {by}")

@@ -1,11 +1,11 @@
-"""The work queue: keys that are to be looked at, each once, however often it was asked for.
+"""The work queue: keys to process, each at most once however often it was added.
 
-A key that is being worked on is not given to a second worker; asked for meanwhile, it comes again
-afterwards. A key that failed comes again later, each time after a longer while.
+A key is never given to two workers: if it is added while it is processed, it is queued again
+afterwards. A failed key is queued again after a delay that grows with each failure.
 
-Keys belong to groups (exposures of one namespace), and the groups take turns: one that asks for a
-thousand keys, or for one key again and again, delays another group's key by one look and no more.
-No group has all workers: some are left for whoever comes next.
+Keys belong to groups (the exposures of a namespace), and groups take turns: a group that adds a
+thousand keys, or one key again and again, delays another group by one key at most. No group gets
+all workers: some are left for other groups.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kubectl_istio_udp.kube.watch import Backoff
 
 Key = TypeVar("Key", bound=Hashable)
 
-# A refused write is tried again soon, and often enough that what was put right is noticed in time.
+# Retry soon, and at intervals short enough to notice when the cause is fixed.
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 15.0
 
 
@@ -31,7 +31,7 @@ def _alone(key: Hashable) -> Hashable:
 
 
 class WorkQueue(Generic[Key]):
-    """Keys that wait for a worker. Safe to use from several threads."""
+    """A queue of keys for workers. Thread-safe."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class WorkQueue(Generic[Key]):
         group: Callable[[Key], Hashable] = _alone,
         at_once: int | None = None,
     ) -> None:
-        """Start empty and closed.
+        """Create an empty and closed queue.
 
         Args:
-            clock: gives seconds.
-            group: whose turn a key is, asked when it begins to wait.
-            at_once: how many keys of one group may be worked on at the same time; None for any
-                number.
+            clock: returns the time in seconds.
+            group: returns the group of a key, called when it is queued.
+            at_once: how many keys of one group may be processed at the same time; None for no
+                limit.
         """
         self._clock, self._group, self._at_once = clock, group, at_once
-        # The groups in the order of their turns, each with its keys and since when they wait.
+        # The groups in order of their turns, each with its keys and the time they were queued.
         self._ready: dict[Hashable, dict[Key, float]] = {}
-        # The group of each key that waits or is worked on: `group` may say another one meanwhile.
+        # The group of each queued or processed key, because `group` may return another one later.
         self._groups: dict[Key, Hashable] = {}
         self._working: dict[Key, float | None] = {}
         self._busy: Counter[Hashable] = Counter()
@@ -64,23 +64,23 @@ class WorkQueue(Generic[Key]):
         self._ended = False
 
     def __len__(self) -> int:
-        """How many keys wait for a worker now."""
+        """The number of queued keys."""
         with self._changed:
             return sum(map(len, self._ready.values()))
 
     def pending(self, key: Key) -> bool:
-        """Whether a key waits for a worker, or is being worked on."""
+        """Whether a key is queued or being processed."""
         with self._changed:
             return key in self._groups
 
     def open(self) -> None:
-        """Give keys to workers from now on."""
+        """Begin to give keys to workers."""
         with self._changed:
             self._open = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Forget all keys, and give none until it is opened again."""
+        """Drop all keys, and accept none until it is opened again."""
         with self._changed:
             self._open = False
             self._ready.clear()
@@ -92,14 +92,14 @@ class WorkQueue(Generic[Key]):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Close for good: workers that wait get nothing, at once."""
+        """Close permanently: waiting workers return at once."""
         self.close()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def add(self, key: Key) -> None:
-        """Ask for a key, now."""
+        """Queue a key."""
         with self._changed:
             if key not in self._working:
                 self._wait(key, self._clock())
@@ -112,7 +112,7 @@ class WorkQueue(Generic[Key]):
         self._changed.notify()
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Ask for a key after a while; asked for twice, the sooner counts."""
+        """Queue a key after a delay; of several delays the shortest counts."""
         with self._changed:
             due = self._clock() + seconds
             if self._due.get(key, float("inf")) <= due:
@@ -122,7 +122,7 @@ class WorkQueue(Generic[Key]):
             self._changed.notify()
 
     def failed(self, key: Key, error: BaseException | None = None) -> float:
-        """Ask for a key again after its back-off; the seconds until then."""
+        """Queue a key after its back-off; return the seconds until then."""
         with self._changed:
             backoff = self._backoffs.setdefault(key, Backoff(_FIRST_RETRY, _LONGEST_RETRY))
             seconds = backoff.seconds(error)
@@ -135,14 +135,14 @@ class WorkQueue(Generic[Key]):
             return self._backoffs[key].failures if key in self._backoffs else 0
 
     def succeeded(self, key: Key) -> None:
-        """Forget that a key has failed."""
+        """Reset the back-off of a key."""
         with self._changed:
             self._backoffs.pop(key, None)
 
     def take(self, seconds: float) -> tuple[Key, float] | None:
-        """The key that waits longest in the group whose turn it is, and since when.
+        """Take the longest-waiting key of the group whose turn it is, with the time it was queued.
 
-        The caller must call `done` afterwards. None where there is none for that many seconds.
+        The caller must call `done` afterwards. None if there is no key within this many seconds.
         """
         deadline = self._clock() + seconds
         with self._changed:
@@ -157,7 +157,7 @@ class WorkQueue(Generic[Key]):
                 self._changed.wait(max(0.0, until - now))
 
     def _next(self) -> tuple[Key, float] | None:
-        """Take a key from the first group that has a worker left; its next turn is the last."""
+        """Take a key of the first group with a free worker, and move the group to the end."""
         for group, keys in self._ready.items():
             if self._at_once is not None and self._busy[group] >= self._at_once:
                 continue
@@ -172,7 +172,7 @@ class WorkQueue(Generic[Key]):
         return None
 
     def done(self, key: Key) -> None:
-        """A worker has finished with a key."""
+        """Report that a worker has finished a key."""
         with self._changed:
             again, group = self._working.pop(key), self._groups.pop(key)
             self._busy[group] -= 1
@@ -181,7 +181,7 @@ class WorkQueue(Generic[Key]):
             if again is not None:
                 self._wait(key, again)
             elif group in self._ready:
-                # One that waited for this group's worker may go on.
+                # A key that waited for a worker of this group may proceed.
                 self._changed.notify()
 
     def _bring_due(self, now: float) -> None:

@@ -1,10 +1,10 @@
-"""One look at one exposure: what is wanted, what there is, and the writes that are missing.
+"""Reconcile one exposure: its intent, its current state, and the missing writes.
 
-    wish -> permission -> plan -> (checks, where the gateway is touched) -> render -> apply
+    intent -> permission -> plan -> (checks, if the gateway changes) -> render -> apply
 
-A change of endpoints costs one request, the ServiceEntry's; nothing is read. Whatever is written
-carries the uid of the object that was seen, so that nothing is overwritten, or made again, that
-somebody else has put in its place meanwhile.
+A change of endpoints costs one request, for the ServiceEntry; nothing is read. Each write has the
+uid of the object that was read, so that it does not overwrite or recreate an object that someone
+replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -109,16 +109,16 @@ class Timing:
 
 
 class NotLeading(IstioUdpError):
-    """Another replica leads, or may begin to before this write has ended."""
+    """Another replica leads, or may start to lead before this write has ended."""
 
 
 class _MovesError(IstioUdpError):
-    """The exposure is at another gateway than it is to be."""
+    """The exposure must move to another gateway."""
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """A decided exposure, and what the decision rests on."""
+    """A planned exposure and the snapshot it was planned from."""
 
     exposure: Exposure
     snapshot: Snapshot
@@ -126,14 +126,14 @@ class _Facts:
 
 @dataclass(frozen=True)
 class Calm:
-    """A time in which an exposure's part of the gateway stays as it is."""
+    """A period in which an exposure's part of the gateway must not change."""
 
     until: float
     seconds: float
 
     @classmethod
     def after(cls, before: Calm | None, now: float, timing: Timing) -> Calm:
-        """The one after a change: twice as long as the one before, if that has just been."""
+        """The period after a change: twice the previous one, if that was recent."""
         seconds = timing.calm
         if before is not None and now < before.until + timing.longest_calm:
             seconds = min(2 * before.seconds, timing.longest_calm)
@@ -141,7 +141,7 @@ class Calm:
 
 
 class Reconciler:
-    """Makes exposures true, one at a time for each name; safe to use from several threads."""
+    """Reconciles exposures; thread-safe for different exposures."""
 
     def __init__(
         self,
@@ -158,19 +158,19 @@ class Reconciler:
         clock: Callable[[], float],
         timing: Timing,
     ) -> None:
-        """Say with what.
+        """Take the dependencies.
 
         Args:
-            api: where to write.
-            view: what to decide on.
-            file_limit: how many files each gateway's Envoy may open.
+            api: the cluster, for writes.
+            view: the caches to decide from.
+            file_limit: the open-file limit of the gateways' Envoys.
             allow_all: whether every namespace may expose every port.
-            defaults: what namespaces are allowed, where their annotations say nothing, by name.
-            may_take: whether an intent may yet take the ports that it asks for.
+            defaults: defaults for settings that Namespaces do not set, by setting name.
+            may_take: whether an intent may still get its ports.
             may_write: whether this replica leads.
-            wrote: called with verb and kind of each request that writes.
-            freed: called with what was to be claimed, when it could not be written.
-            clock: gives seconds.
+            wrote: called with the verb and kind of each write request.
+            freed: called with planned claims that could not be written.
+            clock: returns the time in seconds.
             timing: how long to wait, and for what.
         """
         self._api, self._view = api, view
@@ -181,28 +181,28 @@ class Reconciler:
         self._deciding = threading.Lock()
         self._pending: dict[Key, Pending] = {}
         self._silent: dict[Key, float] = {}
-        # Until when an exposure's part of the gateway stays as it is, and since when.
+        # Until when an exposure's part of the gateway must not change.
         self._calm: dict[Key, Calm] = {}
-        # Until when an exposure stays that nobody asks for any more, or whose addresses are gone.
+        # Until when to keep an exposure without a request, or without addresses.
         self._missed: dict[Key, float] = {}
         self._emptied: dict[Key, float] = {}
 
     def begin(self) -> None:
-        """Forget what was seen while this replica led before: all waits begin anew."""
+        """Forget the waits from an earlier time as leader."""
         for until in (self._silent, self._missed, self._emptied):
             until.clear()
         self._calm.clear()
 
     def reconcile(self, key: Key) -> Outcome:
-        """Look at an exposure and write what is missing.
+        """Reconcile an exposure.
 
         Raises:
-            IstioUdpError: the API server did not take a write; it is to be tried again.
+            IstioUdpError: the API server rejected a write; it must be retried.
         """
         wished, own = self._view.wish(key), self._view.own(key)
         space = self._view.spaces.get("", key[0])
         if space is None:
-            # Whoever made it: what it exposes is gone.
+            # On the command line or by annotation: the exposed Service no longer exists.
             return self._withdraw(key, own)
         if own.there and own.source is None:
             left = self._refresh(own, names.MANAGER)
@@ -229,7 +229,7 @@ class Reconciler:
     def _allowed(
         self, key: Key, wished: Wish | UsageError, permission: Permission, own: Existing
     ) -> Outcome:
-        """What was honoured once stays while it is allowed, whatever is asked for now."""
+        """Keep a once accepted exposure while it is permitted, whatever is requested now."""
         lost = permission.withdrawn(Use.of_spec(own.held)) if own.held else ""
         try:
             outcome = self._asked(wished, permission, own)
@@ -249,7 +249,7 @@ class Reconciler:
         return outcome
 
     def _asked(self, wished: Wish | UsageError, permission: Permission, own: Existing) -> Outcome:
-        """Do what is asked for, or say why not."""
+        """Carry out a request, or return why not."""
         try:
             if isinstance(wished, UsageError):
                 return invalid(wished)
@@ -260,11 +260,11 @@ class Reconciler:
             return refusal.outcome
 
     def _left(self, since: dict[Key, float], key: Key, seconds: float) -> float:
-        """The seconds that are left of a wait, which begins when it is first asked for."""
+        """The remaining seconds of a wait, which starts at the first call."""
         return since.setdefault(key, self._clock() + seconds) - self._clock()
 
     def about(self, key: Key) -> About | None:
-        """The object that what happens to an exposure is to be told of."""
+        """The object that Events about an exposure refer to."""
         wished = self._view.wish(key)
         if isinstance(wished, Wish):
             return wished.about
@@ -288,10 +288,10 @@ class Reconciler:
             raise Refusal(Outcome(REFUSED, FORBIDDEN, objection))
 
     def _permit_request(self, wish: Wish, permission: Permission) -> None:
-        """Refuse what is not allowed before any work is done for it.
+        """Refuse a request without permission before doing any work.
 
         Raises:
-            Refusal: it is not allowed, or too many Services of the namespace ask.
+            Refusal: it is not permitted, or too many Services of the namespace have requests.
         """
         most = permission.total_ports
         if not permission.everything and not self._view.is_within(wish.key, most):
@@ -319,8 +319,8 @@ class Reconciler:
             with self._decided(wish, permission, exposure, snapshot, todo):
                 for write in differing:
                     self.apply(write)
-                    # Now, since a later write may fail. One that failed is tried again when its
-                    # back-off says so.
+                    # Now, because a later write may fail. A failed write is retried after its
+                    # back-off.
                     if write.kind == "EnvoyFilter":
                         before = self._calm.get(wish.key)
                         self._calm[wish.key] = Calm.after(before, self._clock(), self._timing)
@@ -330,7 +330,7 @@ class Reconciler:
         return replace(self._exposed(exposure, snapshot), again=again)
 
     def _exposed(self, exposure: Exposure, snapshot: Snapshot) -> Outcome:
-        """That it is exposed, or what there is to say of it."""
+        """The outcome for a written exposure, possibly with a warning."""
         spec = exposure.spec
         others = same_host(
             spec.key, spec.entries, self._view.with_host_of(spec.entries), spec.gateway.namespace
@@ -364,11 +364,11 @@ class Reconciler:
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
 
     def _decide(self, wish: Wish, permission: Permission, own: Existing) -> _Facts:
-        """What the exposure is to be.
+        """Plan the exposure.
 
         Raises:
-            UsageError: it cannot be so with this Service.
-            Refusal: it may not be so, or there is no such gateway.
+            UsageError: it is not possible with this Service.
+            Refusal: it is not permitted, or the gateway does not exist.
         """
         request, view = wish.request, self._view
         service = view.service((request.namespace, request.service))
@@ -390,7 +390,7 @@ class Reconciler:
         snapshot = Snapshot(
             service=service,
             slices=view.pieces((service.namespace, service.name)),
-            # A list of addresses says everything itself.
+            # A list of addresses contains everything.
             pods=() if asked is Discovery.ENDPOINTS else view.pods_of(service),
             gateway=gateway,
             mesh=view.mesh(gateway.control_plane),
@@ -409,11 +409,11 @@ class Reconciler:
         self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=chosen))
         exposure = _steady(planned, service)
         if own.exposure is not None and own.exposure == exposure.spec:
-            exposure = replace(exposure, spec=own.exposure)  # which has its JSON at hand
+            exposure = replace(exposure, spec=own.exposure)  # its JSON is cached
         return _Facts(exposure, snapshot)
 
     def _room(self, key: Key, permission: Permission, gateway: Gateway) -> SessionRoom:
-        """What decides how many sessions an exposure gets when its Service names no number."""
+        """The limits on sessions, if the Service does not request a number."""
 
         def elsewhere() -> int:
             root = self._view.mesh(gateway.control_plane).root_namespace
@@ -427,10 +427,10 @@ class Reconciler:
         return SessionRoom(self._file_limit, elsewhere, stays=True, limit=limited)
 
     def _emptied_left(self, spec: ExposureSpec) -> float:
-        """Seconds for which the listed addresses of a Service without any EndpointSlice are kept.
+        """The remaining seconds to keep listed addresses after all EndpointSlices have disappeared.
 
-        A Service with a selector has one, even without pods. One that has just been deleted and
-        made again has none yet.
+        A Service with a selector has an EndpointSlice even without pods, but not right after it was
+        deleted and recreated.
         """
         by_hand = (service := self._view.service((spec.namespace, spec.service))) is not None and (
             not service.selector
@@ -456,16 +456,16 @@ class Reconciler:
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message)) from error
         if before is None or before.same_pods(gateway.ref):
             return gateway
-        # Another gateway: what is at the first one goes, then this is looked at again.
+        # Another gateway: remove it from the current one, then reconcile again.
         raise _MovesError(f"it is at gateway {before}")
 
     def _discovery(
         self, asked: Discovery | None, permission: Permission, service: Service, own: Existing
     ) -> Discovery | None:
-        """How addresses are to be found; None lets the plan choose.
+        """The discovery to request from the plan; None to let it choose.
 
-        What `auto` came to once stays, if it is a list: a list can say everything. Otherwise an
-        exposure would change with every rolling update of a named port.
+        If `auto` resulted in a list, it stays a list, which always works. Otherwise an exposure
+        would change with every rolling update that changes a named port.
         """
         if asked is not None or service.external_name is not None:
             return asked
@@ -474,7 +474,7 @@ class Reconciler:
         return Discovery.ENDPOINTS if listed or not free else None
 
     def _in_namespace(self, key: Key) -> tuple[int, int]:
-        """The ports and the sessions of the namespace's other exposures, at all gateways."""
+        """The ports and sessions of the namespace's other exposures, at all gateways."""
         found = {each.key: each for each in self._view.in_namespace(key[0])}
         decided = [each.spec for each in self._pending_beside(key)]
         found |= {spec.key: spec for spec in decided if spec.key[0] == key[0]}
@@ -483,7 +483,7 @@ class Reconciler:
         return sum(ports for ports, _ in taken), sum(sessions for _, sessions in taken)
 
     def _permit_total(self, permission: Permission, spec: ExposureSpec) -> None:
-        """Raise Refusal where the namespace's exposures would grow beyond what it may have."""
+        """Raise Refusal if the namespace's exposures would exceed its limits."""
         if permission.everything:
             return
         there = self._view.own(spec.key).held
@@ -510,7 +510,7 @@ class Reconciler:
                 )
 
     def _occupancy(self, key: Key, mine: Reservation | None = None) -> Occupancy:
-        """What others have of gateways, decided exposures that are not written yet included."""
+        """What others use of gateways, including planned exposures that are not written yet."""
         return Occupancy(self._view.all_filters(), mine, self._pending_beside(key))
 
     def _pending_beside(self, key: Key) -> list[Pending]:
@@ -521,10 +521,10 @@ class Reconciler:
         return [pending for other, pending in self._pending.copy().items() if other != key]
 
     def _size(self, gateway: Gateway, udp_ports: int) -> ProxySize:
-        """How big the gateway's Envoy is, as far as it can be told without asking it.
+        """The estimated size of the gateway's Envoy, without querying it.
 
-        Its workers are as many as its cores (ProxyConfig.concurrency's default), its clusters at
-        least one for each TCP port of a Service and for each UDP port exposed.
+        It has as many workers as cores (the default of ProxyConfig.concurrency), and at least one
+        cluster for each TCP port of a Service and each exposed UDP port.
         """
         workers = math.ceil(gateway.cores or CAREFUL_WORKERS)
         return ProxySize(workers, self._view.tcp_ports + udp_ports)
@@ -538,13 +538,13 @@ class Reconciler:
         snapshot: Snapshot,
         todo: Sequence[Write],
     ) -> Iterator[None]:
-        """Check that the gateway takes it, and keep it from others until it is written.
+        """Check an exposure against the gateway, and hold what it needs until it is written.
 
-        From this process's others at once, from `expose` runs by a reservation.
+        This holds it against other workers at once, and against `expose` runs by a reservation.
 
         Raises:
-            Refusal: it would harm the gateway, or another has what it needs.
-            Conflict, Unreachable: it cannot be reserved now; to be tried again.
+            Refusal: it would do damage, or others use what it needs.
+            Conflict, Unreachable: it cannot be reserved now; retry.
         """
         spec = exposure.spec
         claims = Claims.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
@@ -571,11 +571,11 @@ class Reconciler:
     def _reserved(
         self, exposure: Exposure, snapshot: Snapshot, todo: Sequence[Write]
     ) -> Iterator[None]:
-        """Hold a reservation that `expose` runs see, once the gateway still has room beside theirs.
+        """Hold a reservation against `expose` runs, after checking that it fits besides theirs.
 
         Raises:
             Refusal: another run was faster.
-            Conflict, Unreachable: it cannot be reserved now; to be tried again.
+            Conflict, Unreachable: it cannot be reserved now; retry.
         """
         spec = exposure.spec
 
@@ -600,12 +600,12 @@ class Reconciler:
         todo: Sequence[Write],
         mine: Reservation | None = None,
     ) -> Snapshot:
-        """What the checks look at, with what is about to be written counted as there.
+        """The snapshot for the checks, with the planned writes counted as written.
 
         Args:
             exposure, snapshot: the decision.
-            todo: what is to be written.
-            mine: its reservation: then earlier ones count, and no decision that has none.
+            todo: the planned writes.
+            mine: its reservation. Then earlier reservations count, and pending decisions do not.
         """
         view, spec = self._view, exposure.spec
         own = view.own(spec.key).held
@@ -622,18 +622,18 @@ class Reconciler:
         )
 
     def _check_addresses(self, spec: ExposureSpec) -> None:
-        """Raise Refusal where another exposure, on its way now, has chosen the same address."""
+        """Raise Refusal if another exposure that is being written has the same address."""
         entries = [e for other in self._pending_beside(spec.key) for e in other.spec.entries]
         taken = {address for entry in entries for address in entry.addresses}
         if any(taken.intersection(entry.addresses) for entry in spec.entries):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
 
     def _yield_to_older(self, wish: Wish, spec: ExposureSpec, claims: Claims) -> None:
-        """Raise Refusal where an older intent for one of the ports may yet take it.
+        """Raise Refusal if an older intent may still get one of the ports.
 
-        Whoever has a port keeps it; among those who only ask for it the older comes first, in
-        whatever order they are looked at. Nothing is planned for the others here: how it stands
-        with them is known from the last look at them, and where it is not, that look comes first.
+        An exposure that has a port keeps it. Among those that request it the oldest wins, in
+        whatever order they are reconciled. This does not plan the others: it uses the outcome of
+        their last reconciliation, and without one, that comes first.
         """
         own = self._view.own(spec.key).held
         held = {port.listener_port for port in own.ports} if own else set()
@@ -646,7 +646,7 @@ class Reconciler:
                 raise Refusal(replace(taken(wanted, spec.gateway, by), after=older.key))
 
     def _permitted(self, wish: Wish) -> bool:
-        """Whether an intent's namespace is allowed what it asks for."""
+        """Whether an intent's namespace has permission for it."""
         space = self._view.spaces.get("", wish.key[0])
         own = self._view.own(wish.key)
         if space is None or space.leaving or (own.there and own.source is None):
@@ -660,12 +660,13 @@ class Reconciler:
     # -- what was there before ----------------------------------------------------------------
 
     def _refresh(self, own: Existing, manager: str) -> float:
-        """Write the ServiceEntries of an exposure that lists addresses, where they differ.
+        """Update the ServiceEntries of an exposure that lists addresses, if they differ.
 
-        What a person listed stays listed, as long as the Service lists it.
+        For an exposure from the command line, discovery stays `endpoints` while the Service lists
+        them.
 
         Returns:
-            The seconds after which it must be looked at again; 0 where a change will tell.
+            The seconds until it must be reconciled again; 0 to wait for a change.
         """
         spec, entries = own.exposure, own.all_of("ServiceEntry")
         if spec is None:
@@ -686,9 +687,9 @@ class Reconciler:
         return 0.0
 
     def _mend(self, own: Existing, rules: EndpointRules, manager: str) -> bool:
-        """Give the ServiceEntries of an earlier version hosts and addresses; whether it did.
+        """Add hosts and addresses to an earlier version's ServiceEntries; return whether it did.
 
-        Not where an object is missing, or the listeners are: somebody is deleting the exposure.
+        Not if an object or the listeners are missing, because the exposure is then being deleted.
         """
         spec = own.held
         if spec is None or all(e.addresses for e in spec.entries) or own.missing:
@@ -722,7 +723,7 @@ class Reconciler:
         return True
 
     def _now(self, spec: ExposureSpec, rules: EndpointRules) -> Exposure:
-        """An exposure with the endpoints that its Service has now."""
+        """An exposure with its Service's current endpoints."""
         families = self._families(spec)
         key = (spec.namespace, spec.service)
         found = exposed_endpoints(spec, self._view.service(key), self._view.pieces(key), families)
@@ -730,7 +731,7 @@ class Reconciler:
         return Exposure(spec, families, endpoints=endpoints)
 
     def _rules(self, namespace: str) -> EndpointRules:
-        """Which addresses may be endpoints of a namespace's exposures."""
+        """The rules for endpoint addresses of a namespace's exposures."""
         api_server = self._view.api_server()
         if self._allow_all:
             return EndpointRules(api_server)
@@ -748,7 +749,7 @@ class Reconciler:
         return (IPV4, IPV6)
 
     def _withdraw(self, key: Key, own: Existing) -> Outcome:
-        """Take an exposure away: the way for clients, the listener, then the rest."""
+        """Delete an exposure: first the Service for clients, then the listeners, then the rest."""
         if not own.there:
             self._silent.pop(key, None)
             self._calm.pop(key, None)
@@ -758,26 +759,26 @@ class Reconciler:
         return Outcome(LEAVING, again=self._remove(key, self._changes(own, ())))
 
     def _changes(self, own: Existing, todo: Sequence[Write]) -> ChangeSet:
-        """What differs from what is wanted, whoever left it there, and when."""
+        """The difference to the wanted objects, including leftovers."""
         services = self._view.patched_services(own.key)
         return change_set(own.kind, own.key, own.objects, services, todo)
 
     def _remove(self, key: Key, changes: ChangeSet) -> float | None:
-        """Remove what a ChangeSet says; the seconds after which to go on, None when all is gone."""
+        """Remove what a ChangeSet says; return the seconds until the next step, None when done."""
         return carry_out(changes, _Remover(self, key)) or None
 
     def drain(self, key: Key, envoy_filter: Manifest) -> float:
-        """End the listeners; the seconds until the gateways have done so."""
+        """Remove the listeners; return the seconds until the gateways have done so."""
         write = silenced(envoy_filter, MANAGER)
         if write is not None:
             self.apply(write)
             self._silent[key] = self._clock() + self._timing.listener
-        # Whoever led before may have ended them just now.
+        # A previous leader may have removed them just now.
         until = self._silent.setdefault(key, self._clock() + self._timing.listener)
         return max(0.0, until - self._clock())
 
     def _calm_left(self, key: Key) -> float:
-        """Seconds for which an exposure's part of the gateway has to stay as it is."""
+        """The seconds for which an exposure's part of the gateway must not change."""
         calm = self._calm.get(key)
         return calm.until - self._clock() if calm else 0.0
 
@@ -791,7 +792,7 @@ class Reconciler:
             self.apply(write)
 
     def apply(self, write: Write) -> None:
-        """Server-side apply: of a new object, or of exactly the one that was seen."""
+        """Server-side apply, of a new object or only of the object that was read."""
         there = self._view.find(write.kind, write.namespace, write.name)
         manifest = dict(write.manifest)
         if there is not None and write.whole and "uid" in there["metadata"]:
@@ -807,7 +808,7 @@ class Reconciler:
         self._view.learn(applied.manifest)
 
     def delete(self, manifest: Manifest) -> None:
-        """Delete an object, as the leader."""
+        """Delete an object, if this replica leads."""
         self._fence()
         self._wrote("delete", manifest["kind"])
         metadata = manifest["metadata"]
@@ -821,7 +822,7 @@ class Reconciler:
 
 @dataclass(frozen=True)
 class _Remover:
-    """Removes as the leader, and asks to be called again instead of waiting."""
+    """Removes as the leader; returns the seconds to wait instead of waiting."""
 
     reconciler: Reconciler
     key: Key
@@ -837,16 +838,16 @@ class _Remover:
 
 
 def _taken(spec: ExposureSpec) -> tuple[int, int]:
-    """An exposure's ports, and its sessions over all of them."""
+    """An exposure's ports, and its sessions over all ports."""
     ports = len(spec.ports)
     return ports, ports * spec.options.max_sessions
 
 
 def _steady(exposure: Exposure, service: Service) -> Exposure:
-    """The exposure with nothing in its spec that changes when pods do.
+    """The exposure without spec fields that change with its pods.
 
-    In a list of endpoints each says its own port; the number of a named port, which the plan takes
-    from the pods, would make the EnvoyFilter another (by its annotation) when it differs.
+    With listed endpoints each endpoint has its own port. The plan takes the number of a named port
+    from the pods, and a different number would change the EnvoyFilter's annotation.
     """
     spec = exposure.spec
     if spec.discovery is not Discovery.ENDPOINTS:

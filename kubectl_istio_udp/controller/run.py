@@ -1,4 +1,4 @@
-"""The running controller: watches, election, workers, and what it says of itself."""
+"""The running controller: watches, leader election, workers, and its status."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from kubectl_istio_udp.model.reasons import NOT_TAKEN, NOT_WRITTEN
 from kubectl_istio_udp.render.controller import LEASE
 from kubectl_istio_udp.state.caches import View
 
-# A write that takes longer is given up: it must have ended before another replica may lead.
+# Longer writes are aborted: a write must have ended before another replica may lead.
 REQUEST_SECONDS = 5.0
-# What goes by itself: it is only tried again, and told when that has failed so often in a row.
+# Temporary errors: they are retried, and only reported after this many failures in a row.
 _TOLD_FAILURES = 5
 _TELL_AGAIN_SECONDS = 30.0
 _PASSING = (Unreachable, Busy, Conflict, NotLeading)
@@ -36,20 +36,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """How a controller runs.
+    """The settings of a running controller.
 
     Attributes:
-        identity: this replica's name, which no other has.
-        namespace: where its Lease is.
-        gateway_namespaces: where gateways may be.
-        root_namespaces: the meshes', whose EnvoyFilters reach every proxy.
-        mesh_configs: (namespace, name) of each ConfigMap with a mesh's configuration.
-        file_limit: how many files each gateway's Envoy may open.
+        identity: the unique name of this replica.
+        namespace: the namespace of its Lease.
+        gateway_namespaces: the namespaces with gateways.
+        root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
+        mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
+        file_limit: the open-file limit of the gateways' Envoys.
         allow_all: whether every namespace may expose every port.
-        defaults: what namespaces are allowed, where their annotations say nothing, by name.
-        elect: whether to stand for election; False where there is only one replica.
-        workers: how many exposures are looked at at the same time.
-        port: of health and metrics; 0 takes any, None none.
+        defaults: defaults for settings that Namespaces do not set, by setting name.
+        elect: whether to use leader election; False for a single replica.
+        workers: how many exposures are reconciled at the same time.
+        port: the port for health and metrics; 0 for any free one, None for none.
         timing: how long to wait, and for what.
     """
 
@@ -68,7 +68,7 @@ class Settings:
 
 
 class Controller:
-    """One replica. `start`, then `wait` until something ends it, then `stop`."""
+    """One replica: call `start`, `wait` until it ends, then `stop`."""
 
     def __init__(self, api: Api, settings: Settings, clock: Clock | None = None) -> None:
         """Put the parts together; nothing is asked yet.
@@ -85,14 +85,14 @@ class Controller:
             clock, group=self._turn, at_once=max(1, settings.workers * 3 // 4)
         )
         self._outcomes: dict[Key, Outcome] = {}
-        # Those that wait for a name, sessions or memory, and those that let an older one go first.
+        # Exposures that wait for a name, sessions or memory, and those that wait for an older one.
         self._short: set[Key] = set()
         self._yielding: dict[Key, set[Key]] = {}
         self._teller = Teller(api, settings.identity, lambda: self._election.secret, clock)
         self._ended = threading.Event()
         self._leading = threading.Event()
         self._changing = threading.Lock()
-        # Of each worker: whether the look that it takes has written anything.
+        # Per worker: whether its current reconciliation has written anything.
         self._writing = threading.local()
         self.view = View(
             api,
@@ -135,7 +135,7 @@ class Controller:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to watch, to stand for election, and to work when elected."""
+        """Start the watches, the leader election, and work when elected."""
         self.health.start()
         for cache in self.view.caches:
             cache.start()
@@ -147,7 +147,7 @@ class Controller:
             self._elect()
 
     def stop(self) -> None:
-        """Finish what is being written, give the Lease up, end."""
+        """Finish current writes, release the Lease, and end."""
         self._leading.clear()
         self._ended.set()
         self._queue.end()
@@ -161,11 +161,11 @@ class Controller:
         self.health.stop()
 
     def _elect(self) -> None:
-        """This replica leads; not in the election's own thread, which has a Lease to renew."""
+        """This replica leads; runs outside the election's thread, which must renew the Lease."""
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def _begin(self) -> None:
-        """Look at everything, once the caches are complete."""
+        """Queue all exposures, when the caches are complete."""
         for cache in self.view.caches:
             while not cache.wait_synced(1.0):
                 if self._ended.is_set() or not self._elected():
@@ -180,9 +180,9 @@ class Controller:
             self._reconciler.begin()
             self._teller.begin()
             self._queue.open()
-        # What the caches hear of from here on is asked for as it comes.
+        # Changes that the caches receive from here on are queued as they come.
         everything = self.view.exposures()
-        _log.info("looking at %d exposures", len(everything))
+        _log.info("reconciling %d exposures", len(everything))
         for key in everything:
             self._queue.add(key)
 
@@ -208,16 +208,16 @@ class Controller:
             self._queue.add(key)
 
     def _turn(self, key: Key) -> str:
-        """Whose turn a key waits for: its namespace's; "" for all that may expose nothing.
+        """The group of a key: its namespace; "" for all namespaces without permission.
 
-        Whoever has hundreds of namespaces without permission gets the turns of one.
+        So hundreds of namespaces without permission share the turns of one.
         """
         namespace = key[0]
         everybody = self._settings.allow_all or "allow" in self._settings.defaults
         return namespace if everybody or self.view.may_expose(namespace) else ""
 
     def _claimed(self, before: Claims | None, now: Claims | None) -> None:
-        """An EnvoyFilter is another: whoever waits for what it had may have it now."""
+        """An EnvoyFilter changed: queue those that wait for what it had."""
         if not self._leading.is_set():
             return
         ports = {port for claims in (before, now) if claims for port in claims.udp_ports}
@@ -228,7 +228,7 @@ class Controller:
                 self._queue.add(key)
 
     def _may_take(self, key: Key) -> bool:
-        """Whether an intent may yet take what it asks for: nobody has looked, or a look is due."""
+        """Whether an intent may still get what it requests: it has no outcome, or is queued."""
         outcome = self._outcomes.get(key)
         if outcome is None or self._queue.pending(key):
             return True
@@ -249,20 +249,20 @@ class Controller:
                 self._wake(key)
 
     def _wake(self, key: Key) -> None:
-        """Ask for those that let this one go first."""
+        """Queue those that wait for this exposure."""
         with self._changing:
             younger = self._yielding.pop(key, set())
         for each in younger:
             self._queue.add(each)
 
     def _look(self, key: Key, since: float) -> None:
-        """Look at one exposure; whatever happens, others go on."""
+        """Reconcile one exposure; an error does not affect others."""
         begun = time.monotonic()
         self._writing.done = False
         try:
             outcome = self._reconciler.reconcile(key)
         except NotLeading:
-            # A renewal that is late may yet succeed; when it does not, the queue is emptied.
+            # A late renewal may still succeed; if it does not, the queue is emptied.
             self._queue.failed(key)
             return
         except IstioUdpError as error:
@@ -281,7 +281,7 @@ class Controller:
             self.metrics.errors.labels("InternalError").inc()
             _log.exception("internal error: %r", error, extra={"key": key, "wait": wait})
         else:
-            # One that waits for its turn at the gateway may be about to fail again.
+            # A key that waits for its turn at the gateway may be about to fail again.
             if outcome.state != WAITING:
                 self._queue.succeeded(key)
         now = time.monotonic()
@@ -312,7 +312,7 @@ class Controller:
             with self._changing:
                 self._yielding.setdefault(outcome.after, set()).add(key)
             if not self._may_take(outcome.after):
-                # It was looked at meanwhile.
+                # It was reconciled meanwhile.
                 self._wake(outcome.after)
         if before != outcome and outcome.message:
             message = outcome.detail or outcome.message
@@ -320,7 +320,7 @@ class Controller:
         self._tell(key, outcome)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
-        """Tell of an outcome, now or as soon as more may be told."""
+        """Write the Event of an outcome, now or as soon as the budget allows."""
         about = self._reconciler.about(key)
         if not outcome.reason or about is None:
             return
@@ -328,14 +328,14 @@ class Controller:
             again = self._teller.tell(key, about, outcome)
         except IstioUdpError as error:
             again = _TELL_AGAIN_SECONDS
-            _log.warning("an Event was not written: %s", error.message, extra={"key": key})
+            _log.warning("could not write an Event: %s", error.message, extra={"key": key})
         if again is not None:
             self._queue.add_later(key, again)
 
     # -- what it says of itself ---------------------------------------------------------------
 
     def ailment(self) -> str:
-        """What ails this replica so that only a new start helps; "" where nothing does."""
+        """Why this replica needs a restart; "" if it does not."""
         threads = [worker.name for worker in self._workers if not worker.is_alive()]
         threads += [f"watch {cache.kind}" for cache in self.view.caches if not cache.alive]
         if self._settings.elect and not self._election.alive:
@@ -343,15 +343,15 @@ class Controller:
         return f"ended: {', '.join(threads)}" if threads else ""
 
     def ready(self) -> bool:
-        """Whether every first list is complete, so that this replica could lead."""
+        """Whether all initial lists are complete, so that this replica could lead."""
         return all(cache.synced for cache in self.view.caches)
 
     def states(self) -> Counter[str]:
-        """How many exposures are in each state."""
+        """The number of exposures in each state."""
         return Counter(outcome.state for outcome in tuple(self._outcomes.values()))
 
     def outcomes(self) -> Iterable[tuple[Key, Outcome]]:
-        """How it stands with each exposure."""
+        """The outcome of each exposure."""
         return tuple(self._outcomes.items())
 
     def _describe(self) -> None:

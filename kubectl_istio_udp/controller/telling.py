@@ -1,8 +1,8 @@
-"""What is told of each exposure by Events: what is new, again before it is forgotten, not too much.
+"""Report outcomes by Events: new ones, and bad ones again before they expire, within a budget.
 
-`controller status` knows from the newest Event of a Service whether its request is met, so an
-outcome that is still bad is told again before the API server forgets it (after an hour, usually).
-Tenants can make outcomes change as fast as they write: a namespace has a budget of Events.
+`controller status` reads from a Service's newest Event whether its request is met. So a bad outcome
+is reported again before the API server deletes the Event (usually after an hour). Tenants can
+change outcomes as fast as they write, so each namespace has a budget of Events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.reasons import EXPOSED
 
 AGAIN_SECONDS = 1_800.0
-# Of a namespace: so many at once, and one more in so many seconds.
+# Per namespace: the burst, and the seconds per further Event.
 _AT_ONCE, _SECONDS_EACH = 100, 2.0
 
 
@@ -31,7 +31,7 @@ class _Budget:
 
 
 class Teller:
-    """Writes Events; safe to use from several threads, each with another exposure."""
+    """Writes Events; thread-safe for different exposures."""
 
     def __init__(
         self,
@@ -40,37 +40,37 @@ class Teller:
         secret: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the cluster, who says it, what gives the secret that seals it, and seconds."""
+        """Take the cluster, the reporter's name, the source of the signing key, and the clock."""
         self._api, self._by, self._secret, self._clock = api, by, secret, clock
         self._told: dict[Key, tuple[str, str, float]] = {}
         self._budgets: dict[str, _Budget] = {}
-        # When those may be told that wait.
+        # When waiting Events may be written.
         self._turns: dict[Key, float] = {}
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Forget what was told: another replica may have told something else since."""
+        """Forget what was reported: another replica may have reported something else since."""
         self._told.clear()
         with self._lock:
             self._turns.clear()
             self._budgets.clear()
 
     def forget(self, key: Key) -> None:
-        """Forget an exposure that there is not any more."""
+        """Forget a deleted exposure."""
         self._told.pop(key, None)
         with self._lock:
             if self._turns.pop(key, None) is not None and key[0] in self._budgets:
-                # Somebody else may have its place.
+                # Another Event may use its slot.
                 self._budgets[key[0]].left += 1
 
     def tell(self, key: Key, about: About, outcome: Outcome) -> float | None:
-        """Write an Event, where there is something new to tell, or something old to repeat.
+        """Write an Event, if there is something new to report or something old to repeat.
 
         Returns:
-            The seconds after which it is to be called again; None where a change will do.
+            The seconds until it must be called again; None to wait for a change.
 
         Raises:
-            IstioUdpError: it was not written.
+            IstioUdpError: the Event was not written.
         """
         now = self._clock()
         reason, message, when = self._told.get(key, ("", "", 0.0))
@@ -96,7 +96,7 @@ class Teller:
     def _turn(self, key: Key, now: float) -> float:
         """The seconds until an exposure's Event may be written; 0 for now.
 
-        One that must wait keeps its place in the line of its namespace.
+        An Event that must wait keeps its place in its namespace's order.
         """
         with self._lock:
             if key not in self._turns:

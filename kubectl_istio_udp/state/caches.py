@@ -1,7 +1,7 @@
-"""The cluster as the controller sees it: caches of what is watched, and the indexes over them.
+"""The controller's caches of watched objects, and indexes over them.
 
-Nothing here asks the API server; every question is answered from what the watches brought. Of each
-object only what decides something is kept.
+Nothing here sends requests: all answers come from the watches. Objects are reduced to what
+decisions need.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @dataclass(frozen=True)
 class Space:
-    """A Namespace: its annotations of ours, whether it is on its way out, and its labels."""
+    """A Namespace: its annotations of ours, whether it is being deleted, and its labels."""
 
     annotations: Mapping[str, str]
     leaving: bool
@@ -72,9 +72,9 @@ class Space:
 
 @dataclass(frozen=True)
 class Behind:
-    """A pod that is no gateway's: its labels, and what exposing it needs to know.
+    """A pod that is not a gateway's: its labels, and what exposing it needs.
 
-    An istiod's also has what its manifest says of the mesh.
+    An istiod's also has the parts of its manifest that concern the mesh.
     """
 
     labels: LabelSet
@@ -104,10 +104,10 @@ class SeenEntry:
 
 
 class View:
-    """Everything that is watched, and what follows from it.
+    """All watched objects and their indexes.
 
     Attributes:
-        tcp_ports: how many TCP ports all Services have together.
+        tcp_ports: the number of TCP ports of all Services together.
     """
 
     def __init__(
@@ -120,15 +120,15 @@ class View:
         ask: Callable[[Key], None],
         claimed: Callable[[Claims | None, Claims | None], None],
     ) -> None:
-        """Say what to watch, and whom to tell.
+        """Take what to watch, and whom to inform.
 
         Args:
             api: the cluster.
-            gateway_namespaces: where gateways may be.
-            root_namespaces: the meshes', whose EnvoyFilters reach every proxy.
-            mesh_configs: (namespace, name) of each ConfigMap with a mesh's configuration.
-            ask: called with each exposure that must be looked at again.
-            claimed: called when what an EnvoyFilter claims was this and is that.
+            gateway_namespaces: the namespaces with gateways.
+            root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
+            mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
+            ask: called with each exposure to reconcile.
+            claimed: called with an EnvoyFilter's former and new claims when they change.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
@@ -137,23 +137,23 @@ class View:
         self._lock = threading.RLock()
         self._filters_changed = threading.Condition()
         self.intents = Intents()
-        # Of a namespace in which more Services ask than its permission takes: how many it takes.
+        # For namespaces with more requests than permitted: the permitted number.
         self._most_intents: dict[str, int] = {}
         self._pieces: dict[Key, dict[str, KeptSlice]] = {}
         self._pods: dict[str, dict[str, Behind]] = {}
         self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
-        # Of each namespace: the running pods by address, and the EndpointSlices.
+        # Per namespace: the running pods by address, and the EndpointSlices.
         self._pods_at: dict[str, dict[str, set[str]]] = {}
         self._pieces_in: dict[str, dict[str, KeptSlice]] = {}
         self._hosts: dict[str, set[Key]] = {}
         # The ServiceEntries that have too many hosts for the index.
         self._many_hosts: set[Key] = set()
-        # The Services of exposures that have another name than it; and the same the other way.
+        # The Services of exposures with another name than their Service, and the reverse.
         self._services: dict[Key, str] = {}
         self._named_otherwise: dict[Key, dict[Key, bool]] = {}
-        # The selectors of Services that ask, by namespace.
+        # The selectors of Services with requests, by namespace.
         self._selectors: dict[str, dict[Key, LabelSet]] = {}
         self._patched: dict[str, set[Key]] = {}
         self.tcp_ports = 0
@@ -174,7 +174,7 @@ class View:
         self.pods: Cache[Manifest | Behind] = Cache(
             api, "Pod", keep=self._kept_pod, changed=self._pod
         )
-        # Everybody's: none may have a host or an address of ours.
+        # All ServiceEntries: no other may have a host or address of ours.
         self.entries: Cache[SeenEntry] = Cache(
             api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
         )
@@ -190,7 +190,7 @@ class View:
                 namespace=space,
                 keep=mesh_config,
                 changed=self._mesh_changed,
-                # The rights are for this one only.
+                # The permissions are for this ConfigMap only.
                 field_selector=f"metadata.name={name}",
             )
             for space, name in sorted(mesh_configs)
@@ -208,24 +208,24 @@ class View:
     # -- answers ------------------------------------------------------------------------------
 
     def exposures(self) -> list[Key]:
-        """Every exposure that is wished for or there, the oldest wish first."""
+        """Every requested or existing exposure, the oldest intent first."""
         with self._lock:
             wanted = list(self.intents)
             return wanted + [key for key in self._own if key not in self.intents]
 
     def wish(self, key: Key) -> Wish | UsageError | None:
-        """What is wished for under a name: as read, or why it cannot be; None where nothing is."""
+        """The intent of an exposure, or the error from reading it; None if there is none."""
         return self.intents.get(key)
 
     def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
-        """The wishes for any of these ports, translated or not; the oldest first."""
+        """The intents for any of these ports (gateway or listener port); the oldest first."""
         with self._lock:
             return self.intents.rivals(gateway_ports)
 
     def is_within(self, key: Key, most: int) -> bool:
         """Whether an intent is among the oldest `most` of its namespace.
 
-        One that is not is asked for again when it has become one of them.
+        If not, it is queued again when it has become one of them.
         """
         with self._lock:
             within = self.intents.older(key) < most
@@ -234,55 +234,55 @@ class View:
             return within
 
     def may_expose(self, namespace: str) -> bool:
-        """Whether a namespace has a permission of its own, or an exposure, whoever made it."""
+        """Whether a namespace has a permission, or any exposure."""
         space = self.spaces.get("", namespace)
         permitted = space is not None and bool(space.annotations.get(f"{PREFIX}allow"))
         return permitted or namespace in self._specs_in
 
     def in_namespace(self, namespace: str) -> list[ExposureSpec]:
-        """The exposures of a namespace that have an EnvoyFilter, at whatever gateway."""
+        """The exposures of a namespace that have an EnvoyFilter, at any gateway."""
         with self._lock:
             return list(self._specs_in.get(namespace, {}).values())
 
     def own(self, key: Key) -> Existing:
-        """An exposure as it is; one without objects where there is nothing."""
+        """The current exposure; without objects if it does not exist."""
         with self._lock:
             objects = tuple(self._own.get(key, {}).values())
         found = resolve(objects, (Kind.EXPOSURE,)).existing
         return found[0] if found else Existing(Kind.EXPOSURE, *key, None, ())
 
     def service(self, key: Key) -> Service | None:
-        """A Service."""
+        """A Service; None if it does not exist."""
         found = self.service_manifest(key)
         return Service.from_object(found) if found else None
 
     def service_manifest(self, key: Key) -> Manifest | None:
-        """A Service's manifest, as far as it is kept; None where nothing of it decides."""
+        """A Service's reduced manifest; None if nothing of it is needed."""
         return _manifest(self.services.get(*key))
 
     def patched_services(self, key: Key) -> tuple[Manifest, ...]:
-        """The Services of gateways on which an exposure has ports, as their managedFields tell."""
+        """The gateways' Services that have ports of an exposure, by their managedFields."""
         with self._lock:
             places = tuple(self._patched.get(names.service_manager(*key), ()))
         return tuple(found for place in places if (found := self.service_manifest(place)))
 
     def has_pieces(self, key: Key) -> bool:
-        """Whether a Service has any EndpointSlice."""
+        """Whether a Service has an EndpointSlice."""
         return key in self._pieces
 
     def endpoints_left_out(self, key: Key) -> int:
-        """How many endpoints of a Service are too many, and not looked at."""
+        """How many endpoints of a Service exceed the limit and are ignored."""
         with self._lock:
             pieces = list(self._pieces.get(key, {}).values())
         listed = sum(piece.size for piece in pieces)
         return listed - sum(piece.size for piece in self._first_pieces(key))
 
     def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
-        """A Service's EndpointSlices, as many as have no more endpoints than a Service may."""
+        """A Service's EndpointSlices, up to the maximum number of endpoints."""
         return tuple(piece.slice() for piece in self._first_pieces(key))
 
     def _first_pieces(self, key: Key) -> Iterator[KeptSlice]:
-        """The first ones by name; always the first, however many endpoints it has."""
+        """The first ones by name; always at least one, even if it has too many endpoints."""
         with self._lock:
             pieces = sorted(self._pieces.get(key, {}).items())
         sizes = itertools.accumulate(piece.size for _, piece in pieces)
@@ -292,7 +292,7 @@ class View:
             yield piece
 
     def summaries(self) -> tuple[EntrySummary, ...]:
-        """What matters of all ServiceEntries."""
+        """The summaries of all ServiceEntries."""
         return tuple(seen.summary for seen in self.entries.values())
 
     def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
@@ -313,7 +313,7 @@ class View:
         return api_server_addresses(service, self.pieces(API_SERVER_SERVICE))
 
     def pod_addresses(self, namespace: str) -> Container[str]:
-        """The addresses of the running pods of a namespace that are no gateways."""
+        """The addresses of the running pods of a namespace, without gateways."""
         return self._pods_at.get(namespace, {})
 
     def pods_of(self, service: Service) -> tuple[Pod, ...]:
@@ -324,7 +324,7 @@ class View:
         return tuple(behind.pod for behind in pods if behind.labels.has(wanted))
 
     def gateways(self) -> tuple[Gateway, ...]:
-        """The gateways in the namespaces where gateways may be."""
+        """The gateways in the namespaces for gateways."""
         with self._lock:
             if self._gateways is None:
                 pods, services = self._gateway_pods.values(), self._gateway_services.values()
@@ -332,7 +332,7 @@ class View:
             return self._gateways
 
     def mesh(self, control_plane: ControlPlane) -> Mesh:
-        """The settings of the mesh of a gateway's control plane; Istio's defaults if not known."""
+        """The mesh settings of a gateway's control plane; Istio's defaults if unknown."""
         with self._lock:
             if control_plane not in self._meshes:
                 self._meshes[control_plane] = self._mesh(control_plane)
@@ -358,22 +358,22 @@ class View:
         return found
 
     def labels_of(self, namespaces: Iterable[str]) -> dict[str, Mapping[str, str]]:
-        """The labels of some namespaces, of those that there are."""
+        """The labels of these namespaces, if they exist."""
         found = ((name, self.spaces.get("", name)) for name in namespaces)
         return {name: space.labels for name, space in found if space is not None}
 
     def all_filters(self) -> list[GatewayFilter]:
-        """The EnvoyFilters that may reach a gateway, reservations too."""
+        """The EnvoyFilters that may apply to a gateway, including reservations."""
         return [found for cache in self.filters.values() for found in cache.values()]
 
     def wait_reserved(self, mine: Reservation, seconds: float) -> None:
-        """Wait until the watch has brought a reservation.
+        """Wait until the watch has delivered a reservation.
 
-        A watch brings changes in the API server's order: from then on the cache holds everything
-        that was there before the reservation, and nothing need be read.
+        A watch delivers changes in the API server's order: afterwards the cache has everything that
+        existed before the reservation, and nothing needs to be read.
 
         Raises:
-            Unreachable: it has not in that time.
+            Unreachable: the watch did not deliver it in time.
         """
 
         def there() -> bool:
@@ -388,7 +388,7 @@ class View:
                 )
 
     def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
-        """An object under a name that we would use, ours or not (of ServiceEntries ours only)."""
+        """An object with a name that we would use, ours or not (only ours for ServiceEntries)."""
         if kind == "ServiceEntry":
             seen = self.entries.get(namespace, name)
             return seen.manifest if seen else None
@@ -399,11 +399,11 @@ class View:
         return found.manifest if found else None
 
     def learn(self, manifest: Manifest) -> None:
-        """Take what a write answered, before the watch brings it."""
+        """Store the result of a write before the watch delivers it."""
         self._cache(manifest).learn(manifest)
 
     def forget(self, manifest: Manifest) -> None:
-        """Take what was deleted as gone, before the watch says so."""
+        """Remove a deleted object before the watch reports it."""
         metadata = manifest["metadata"]
         self._cache(manifest).forget(metadata["namespace"], metadata["name"])
 
@@ -421,7 +421,7 @@ class View:
         if key == API_SERVER_SERVICE:
             return _kept(manifest)
         if key[0] in self.gateway_namespaces:
-            # Who owns a port of the gateway's own Service is told by nothing else (patch).
+            # Only managedFields show who owns a port of the gateway's own Service (patch).
             return _kept(manifest, "managedFields")
         return KeptService.of(manifest)
 
@@ -511,7 +511,7 @@ class View:
             self._gateways = None
 
     def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
-        """Take what a Service asks for now; who may have its place among its namespace's."""
+        """Store a Service's request; return those that may move in the order."""
         was = self.intents.get(key)
         if now is None or not is_wished(now):
             _note(self._selectors, key[0], key, None)
@@ -524,13 +524,13 @@ class View:
         try:
             intent = service_wish(now)
         except UsageError as error:
-            # Not the error itself, whose traceback holds all that was read.
+            # Not the error itself, whose traceback would hold everything that was read.
             intent = UsageError(error.message, hints=error.hints)
         self.intents.put(key, About.of(now).rank, intent)
         return set()
 
     def _users(self, service: Key) -> set[Key]:
-        """The exposures of a Service that have another name than it."""
+        """The exposures of a Service with another name than the Service."""
         return set(self._named_otherwise.get(service, ()))
 
     def _piece(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
@@ -585,7 +585,7 @@ class View:
         _note(self._pods, key[0], key[1], None if gone else pod)
 
     def _selecting(self, namespace: str, labels: LabelSet) -> set[Key]:
-        """The Services that ask and select a pod, as far as they are looked at."""
+        """The Services with requests that select a pod, up to the permitted number."""
         selectors = self._selectors.get(namespace, {})
         found = {key for key, selector in selectors.items() if labels.has(selector)}
         most = self._most_intents.get(namespace)
@@ -631,7 +631,7 @@ class View:
         self._claimed(before.claims if before else None, now.claims if now else None)
 
     def _frees(self, before: GatewayFilter | None, now: GatewayFilter | None) -> bool:
-        """Whether a change matters to exposures: a reservation only where it ends in vain."""
+        """Whether a change concerns exposures; a reservation only if it ends without a write."""
         if now is not None and now.reservation is not None:
             return False
         if before is None or before.reservation is None:
@@ -639,7 +639,7 @@ class View:
         return now is not None or self.own(before.reservation.spec.key).exposure is None
 
     def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
-        """Keep the index of our objects; the exposures that one belonged and belongs to."""
+        """Update the index of our objects; return the former and new exposure of an object."""
         owners = set()
         for manifest, gone in ((before, True), (now, False)):
             owner = self._owner(kind, manifest) if manifest else None
@@ -662,9 +662,9 @@ class View:
         return owners
 
     def _note_spec(self, owner: Key) -> None:
-        """Keep what a namespace has of gateways, and exposures that have not their Service's name.
+        """Update the specs per namespace, and exposures with another name than their Service.
 
-        Of several objects that say what an exposure is `own` knows which decides.
+        If several objects have a spec, `own` finds the one that decides.
         """
         own = self.own(owner)
         _note(self._specs_in, *owner, own.held)
@@ -675,9 +675,9 @@ class View:
             _note(self._named_otherwise, (owner[0], own.exposure.service), owner, True)
 
     def _owner(self, kind: str, manifest: Manifest) -> Key | None:
-        """The exposure that an object says it belongs to, where it is in a namespace that counts.
+        """The exposure that an object claims, if it is in a relevant namespace.
 
-        Whether it does belong to it is decided over all of these objects (state/ownership.py).
+        Whether it really belongs to it is decided from all its objects (state/ownership.py).
         """
         metadata = manifest["metadata"]
         owner = names.owner_of(metadata.get("labels") or {})
@@ -689,7 +689,7 @@ class View:
         return key if right and names.is_object_name(metadata["name"], *key) else None
 
     def _gateways_changed(self) -> None:
-        """Ask for everything, where what exposures are made from has changed of a gateway."""
+        """Queue everything if facts about a gateway that exposures depend on have changed."""
         with self._lock:
             if self._gateways is not None:
                 return
@@ -719,7 +719,7 @@ class View:
 
 
 def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: What | None) -> None:
-    """Keep an index of dictionaries without an empty one; None takes an entry out."""
+    """Update an index of dictionaries and remove empty ones; None removes an entry."""
     found = index.setdefault(where, {})
     if now is None:
         found.pop(name, None)
@@ -730,12 +730,12 @@ def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: W
 
 
 def _addresses(pod: Manifest | Behind | None) -> set[str]:
-    """The addresses of a running pod that is no gateway's."""
+    """The addresses of a running pod that is not a gateway's."""
     return canonical(pod.pod.addresses) if isinstance(pod, Behind) else set()
 
 
 def _manifest(kept: Manifest | KeptService | None) -> Manifest | None:
-    """A Service's manifest, as far as it is kept."""
+    """A Service's reduced manifest."""
     return (kept.packed.unpacked() or None) if isinstance(kept, KeptService) else kept
 
 
@@ -752,7 +752,7 @@ def _is_ours(manifest: Manifest) -> bool:
 
 
 def _content(service: Manifest | None) -> Any:
-    """A Service without who owns its fields."""
+    """A Service without managedFields."""
     if service is None:
         return None
     metadata = {k: v for k, v in service["metadata"].items() if k != "managedFields"}
@@ -760,7 +760,7 @@ def _content(service: Manifest | None) -> Any:
 
 
 def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
-    """Of an object what somebody may have meant: no status, no bookkeeping."""
+    """An object without status and other fields that the server sets."""
     metadata = {k: v for k, v in manifest["metadata"].items() if k in (*_METADATA, *more)}
     notes = metadata.get("annotations")
     if notes and _LAST_APPLIED in notes:
@@ -775,7 +775,7 @@ def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
 
 def _space(manifest: Manifest) -> Space:
     notes = manifest["metadata"].get("annotations") or {}
-    # One more character than any may have, so that one too long is refused as such.
+    # One character more than allowed, so that a longer value is rejected.
     ours = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
     labels = manifest["metadata"].get("labels") or {}
     return Space(ours, "deletionTimestamp" in manifest["metadata"], labels)
@@ -786,7 +786,7 @@ def _labels(space: Space | None) -> Mapping[str, str] | None:
 
 
 def _istiod(pod: Manifest) -> Manifest:
-    """Of an istiod's pod what says which it is and how it is set."""
+    """The parts of an istiod pod that identify it and its settings."""
     revision = (pod["metadata"].get("labels") or {}).get(REVISION_LABEL)
     fields = ("name", "image", "env")
     containers = [{k: c[k] for k in fields if k in c} for c in pod["spec"]["containers"]]

@@ -1,7 +1,7 @@
-"""What Services ask for, with the indexes that keep every decision short.
+"""The requests of Services, with indexes that keep every decision cheap.
 
-An object that a tenant touches must cost no more than its own size: so intents are found by port
-and by namespace, oldest first, without looking at the others.
+An object of a tenant must not cost more than its own size. So intents are found by port and by
+namespace, oldest first, without reading the others.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ Name = TypeVar("Name", int, str)
 
 
 class Intents:
-    """Intents by exposure. The caller sees to it that one thread at a time changes them."""
+    """Intents by exposure. Not thread-safe: the caller must hold a lock for changes."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start empty."""
         self._found: dict[Key, Wish | UsageError] = {}
         self._ranks: dict[Key, Rank] = {}
         self._by_port: dict[int, list[_Row]] = {}
         self._by_namespace: dict[str, list[_Row]] = {}
 
     def __contains__(self, key: object) -> bool:
-        """Whether anything is asked for under a name."""
+        """Whether an exposure is requested."""
         return key in self._found
 
     def __iter__(self) -> Iterator[Key]:
-        """Every exposure that is asked for, the oldest intent first."""
+        """The requested exposures, the oldest intent first."""
         return iter(sorted(self._found, key=lambda key: self._ranks[key]))
 
     def get(self, key: Key) -> Wish | UsageError | None:
-        """What is asked for: as read, or why it cannot be read; None where nothing is."""
+        """The intent, or the error from reading it; None if there is none."""
         return self._found.get(key)
 
     def put(self, key: Key, rank: Rank, intent: Wish | UsageError) -> None:
-        """Take an intent, in place of the one before.
+        """Add or replace an intent.
 
         Args:
-            key: the exposure's.
-            rank: what intents are ordered by, the older first.
-            intent: as read, or why it cannot be read.
+            key: the exposure's (namespace, name).
+            rank: the sort key; older intents come first.
+            intent: the intent, or the error from reading it.
         """
         self.drop(key)
         self._found[key], self._ranks[key] = intent, rank
@@ -58,7 +58,7 @@ class Intents:
             insort(self._by_port.setdefault(port, []), (rank, key))
 
     def drop(self, key: Key) -> None:
-        """Forget an intent, if there is one."""
+        """Remove an intent, if there is one."""
         intent = self._found.pop(key, None)
         if intent is None:
             return
@@ -68,13 +68,13 @@ class Intents:
             _remove(self._by_port, port, row)
 
     def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
-        """The intents for any of these ports, translated or not; the oldest first, each once."""
+        """The intents for any of these gateway or listener ports; oldest first, no duplicates."""
         numbers = {
             number
             for port in gateway_ports
             for number in (port, port - PRIVILEGED_PORT_OFFSET, port + PRIVILEGED_PORT_OFFSET)
         }
-        # Copies, so that another thread may change the indexes meanwhile.
+        # Copies, so that other threads may change the indexes meanwhile.
         rows = [list(self._by_port[number]) for number in numbers if number in self._by_port]
         return self._each_once(heapq.merge(*rows))
 
@@ -87,16 +87,16 @@ class Intents:
             before = row
 
     def of(self, namespace: str) -> list[Key]:
-        """The exposures of a namespace that are asked for, the oldest intent first."""
+        """The requested exposures of a namespace, the oldest intent first."""
         return [key for _, key in self._by_namespace.get(namespace, ())]
 
     def older(self, key: Key) -> int:
-        """How many intents of the same namespace are older."""
+        """How many intents in the same namespace are older."""
         rows, rank = self._by_namespace.get(key[0]), self._ranks.get(key)
         return bisect_left(rows, (rank, key)) if rows and rank else 0
 
     def at(self, namespace: str, place: int) -> Key | None:
-        """The intent of a namespace that has so many older ones; None where there is none."""
+        """The intent at an index of a namespace, by age; None if there are fewer."""
         rows = self._by_namespace.get(namespace, [])
         return rows[place][1] if place < len(rows) else None
 

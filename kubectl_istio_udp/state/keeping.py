@@ -1,7 +1,7 @@
-"""What is kept of each object that tenants write: only what decides something, and little of it.
+"""Reduce the objects that tenants write to what decisions need.
 
-The API server lets a tenant's object be 1.5 MB. What is kept of one is a few kilobytes at most,
-whatever it says: the caches of a controller must hold thousands of them in the memory of its pod.
+The API server allows objects of 1.5 MB. Here at most a few kilobytes of each are kept, whatever it
+contains: the controller's caches hold thousands of objects in its pod's memory.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION, LONGEST_POR
 
 Manifest = Mapping[str, Any]
 
-# More annotations of ours than there are: an unknown one is among those that are kept.
+# More than we define, so that unknown annotations are kept too (and reported).
 _MOST_ANNOTATIONS = 24
-# Ports of a Service, UDP first; beyond these only what its annotation names. More than an exposure
-# may have, so that one that asks for all of them is refused.
+# Ports of a Service, UDP first. Further ports are only kept if its annotation names them. The limit
+# is above that of an exposure, so that a request for all ports of a larger Service is refused.
 _MOST_PORTS = 2 * MOST_PORTS
 _LONGEST_NAME = 63
 _MOST_PAIRS, _MOST_LABELS, _MOST_CONTAINER_PORTS = 64, 64, 32
 # `maxItems` of a ServiceEntry's hosts, in the CRDs of Istio 1.30 and 1.31.
 _MOST_HOSTS = 256
-# Of a ServiceEntry outside the gateways' namespaces, where tenants write.
+# For ServiceEntries outside the gateways' namespaces, where tenants write.
 _LONGEST_ENTRY = 16_384
-# Shorter texts do not get shorter.
+# Compression does not shorten shorter texts.
 _WORTH_COMPRESSING = 512
 _NOTHING = b""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A part of a manifest, as compressed JSON; nothing where nothing of it decides."""
+    """A part of a manifest as compressed JSON; empty if nothing of it is needed."""
 
     content: bytes = _NOTHING
 
     @classmethod
     def of(cls, part: Manifest) -> Packed:
-        """Pack what is to be kept."""
+        """Compress the part to keep."""
         text = json.dumps(part, separators=(",", ":"), sort_keys=True).encode()
         return cls(zlib.compress(text, 1) if len(text) > _WORTH_COMPRESSING else text)
 
     def unpacked(self) -> dict[str, Any]:
-        """What was packed, {} for nothing."""
+        """The part; {} if empty."""
         if self.content == _NOTHING:
             return {}
         plain = self.content[:1] == b"{"
@@ -63,12 +63,12 @@ class Packed:
 
 @dataclass(frozen=True)
 class KeptService:
-    """A tenant's Service.
+    """A tenant's Service, reduced.
 
     Attributes:
-        tcp_ports: how many TCP ports it has.
-        packed: its manifest, as far as exposing it goes; nothing where it has no UDP port and does
-            not ask.
+        tcp_ports: the number of its TCP ports.
+        packed: its manifest, reduced to what exposing needs; empty if it has no UDP port and no
+            request.
     """
 
     tcp_ports: int
@@ -76,10 +76,10 @@ class KeptService:
 
     @classmethod
     def of(cls, manifest: Manifest) -> KeptService:
-        """Keep what decides of a Service.
+        """Reduce a Service.
 
         Raises:
-            ValueError: it selects pods by more labels than any should.
+            ValueError: its selector has too many labels.
         """
         spec = manifest.get("spec") or {}
         ports = spec.get("ports") or ()
@@ -115,7 +115,7 @@ def _ports(ports: Any, asked: str) -> list[Manifest]:
 
 
 def our_annotations(manifest: Manifest) -> dict[str, str]:
-    """An object's annotations of ours, each no longer than shows that it is too long."""
+    """An object's annotations of ours, truncated just above their maximum length."""
     notes = manifest["metadata"].get("annotations") or {}
     ours = sorted(key for key in notes if key.startswith(PREFIX))
     kept = [*ours[:_MOST_ANNOTATIONS], *(key for key in ours if key == EXPOSE_ANNOTATION)]
@@ -128,13 +128,13 @@ def _longest(key: str) -> int:
 
 @dataclass(frozen=True)
 class KeptSlice:
-    """An EndpointSlice.
+    """An EndpointSlice, reduced.
 
     Attributes:
-        service: the Service it belongs to.
-        packed: its content, as far as exposing goes.
-        size: how many endpoints it has.
-        digest: four bytes of each address, sorted; a text for each would take a hundred times that.
+        service: the name of its Service.
+        packed: its content, reduced to what exposing needs.
+        size: the number of its endpoints.
+        digest: four bytes per address, sorted; texts would take a hundred times that.
     """
 
     service: str
@@ -144,7 +144,7 @@ class KeptSlice:
 
     @classmethod
     def of(cls, manifest: Manifest, service: str) -> KeptSlice:
-        """Keep what decides of an EndpointSlice.
+        """Reduce an EndpointSlice.
 
         Raises:
             KeyError, IndexError: an endpoint has no address.
@@ -164,16 +164,16 @@ class KeptSlice:
         )
 
     def may_list(self, address: str) -> bool:
-        """Whether it lists an address (in canonical form); rarely true of one that it does not."""
+        """Whether it lists an address (in canonical form); rarely a false positive."""
         return _holds(memoryview(self.digest).cast("I"), _short_hash(address))
 
     def slice(self) -> EndpointSlice:
-        """The EndpointSlice."""
+        """The EndpointSlice, unpacked."""
         return EndpointSlice.from_object(self.packed.unpacked())
 
 
 def _short_hash(address: str) -> int:
-    # Python's own hash has a secret of this process: nobody can make addresses that collide.
+    # Python's hash is seeded per process, so nobody can construct colliding addresses.
     return hash(address) & 0xFFFFFFFF
 
 
@@ -182,7 +182,7 @@ def _endpoint(entry: Manifest) -> dict[str, Any]:
     if conditions := entry.get("conditions"):
         kept["conditions"] = conditions
     if reference := entry.get("targetRef"):
-        # The API server does not check these texts.
+        # The API server does not validate these texts.
         names = {key: str(reference.get(key) or "") for key in ("kind", "name")}
         kept["targetRef"] = {key: text[-_LONGEST_NAME:] for key, text in names.items()}
     return kept
@@ -190,17 +190,17 @@ def _endpoint(entry: Manifest) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Labels of a pod or of a selector, as far as comparing them goes: eight bytes for each."""
+    """Labels of a pod or selector, reduced to eight bytes each for comparison."""
 
     digest: bytes = b""
 
     @classmethod
     def of(cls, labels: Mapping[str, str]) -> LabelSet:
-        """Keep labels."""
+        """Reduce labels."""
         return cls(_digest(labels.items()))
 
     def has(self, selector: LabelSet) -> bool:
-        """Whether all labels of a selector, at least one, are among these."""
+        """Whether these include all labels of a selector, which must not be empty."""
         if not selector.digest:
             return False
         mine = memoryview(self.digest).cast("Q")
@@ -238,13 +238,13 @@ def _holds(numbers: Sequence[int], wanted: int) -> bool:
 
 
 def pod_labels(pod: Manifest) -> LabelSet:
-    """A pod's labels; none where they are more than any should have, and no Service finds it."""
+    """A pod's labels; empty if there are too many, so that no Service selects it."""
     labels = pod["metadata"].get("labels") or {}
     return LabelSet.of(labels) if len(labels) <= _MOST_LABELS else LabelSet()
 
 
 def small_pod(pod: Manifest) -> Manifest:
-    """A pod without what could be long of it and decides nothing."""
+    """A pod without long fields that no decision needs."""
     spec = pod.get("spec") or {}
     small: dict[str, list[Manifest]] = {"containers": [], "initContainers": []}
     left = _MOST_CONTAINER_PORTS
@@ -258,9 +258,9 @@ def small_pod(pod: Manifest) -> Manifest:
 
 
 def small_entry(manifest: Manifest) -> Manifest:
-    """A tenant's ServiceEntry with our labels: without what is longer than ours would be.
+    """A tenant's ServiceEntry with our labels, without fields longer than ours would be.
 
-    One without its spec differs from every one that could be wanted, and is written anew.
+    Without its spec it differs from every rendered one, and is written again.
     """
     notes = our_long_annotations(manifest)
     spec = manifest.get("spec") or {}
@@ -273,7 +273,7 @@ def small_entry(manifest: Manifest) -> Manifest:
 
 
 def our_long_annotations(manifest: Manifest) -> dict[str, str]:
-    """The annotations of ours of an object that we may have made, without those too long for it."""
+    """Our annotations of an object that we may have created, without those that are too long."""
     notes = manifest["metadata"].get("annotations") or {}
     ours = sorted(key for key in notes if key.startswith(PREFIX))[:_MOST_ANNOTATIONS]
     return {key: notes[key] for key in ours if len(notes[key]) <= _LONGEST_ENTRY}
