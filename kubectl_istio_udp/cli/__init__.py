@@ -1,1 +1,1 @@
-"""One file per verb: parse, call, print. No logic."""
+"""One file per verb: it parses, calls and prints. It decides nothing."""

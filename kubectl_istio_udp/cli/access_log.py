@@ -1,4 +1,4 @@
-"""`access-log`: snapshot, check, render, apply."""
+"""`access-log`: read, check, render, apply."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EVERY = Duration(5)
     "-l",
     "--selector",
     metavar="KEY=VALUE,...",
-    help="Only pods with these labels.",
+    help="Select pods with these labels only.",
 )
 @click.option(
     "--direction",
@@ -43,7 +43,7 @@ _EVERY = Duration(5)
     f"[default: {Direction.ANY.value}]",
 )
 @click.option("--off", is_flag=True, help="Delete the access log instead of creating it.")
-@click.option("--name", help="Name of the access log.  [default: made from the other options]")
+@click.option("--name", help="Name of the access log.  [default: derived from the other options]")
 @applying_options(waiting=False)
 @options.cluster_options
 def command(
@@ -83,7 +83,7 @@ def command(
         _take_off(api, namespace, ours, applying)
         return
     snapshot = read_access_log_snapshot(api, settings, namespace, ours)
-    # What is not named stays as it is.
+    # Settings that are not named keep their values.
     before = snapshot.present if snapshot.present and snapshot.present.reach is reach else None
     spec = AccessLogSpec(
         namespace=namespace,
@@ -114,7 +114,7 @@ def command(
 
 
 def _check_name(spec: AccessLogSpec, present: AccessLogSpec | None, given: str | None) -> None:
-    """Never let a name that was made from labels stand for other ones."""
+    """Refuse an existing name that was derived from labels, if the labels differ."""
     if given is None and present is not None and present.selector != spec.selector:
         labels = ",".join(f"{key}={value}" for key, value in present.selector.items())
         raise UsageError(
@@ -144,7 +144,7 @@ def _place(
     mesh: Mesh,
     common: options.Common,
 ) -> tuple[str, str | None, dict[str, str]]:
-    """Where the EnvoyFilter belongs, the gateway's name if it is one's, and which pods."""
+    """The EnvoyFilter's namespace, the gateway's name (None without one), and the pod labels."""
     if reach is Reach.MESH:
         return mesh.root_namespace, None, labels
     if reach is Reach.GATEWAY:

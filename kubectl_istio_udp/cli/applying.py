@@ -1,4 +1,4 @@
-"""What every command that writes shares: its options, and how it tells what is done."""
+"""The options of all commands that write, and their output."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Applying(Writing):
-    """The values of the flags that say how to write, and what to print.
+    """The values of the options for writing and output.
 
     Attributes:
-        output: yaml, json, name; None for a line an object.
+        output: yaml, json or name; None for a line per object.
     """
 
     output: str | None
 
     @property
     def in_words(self) -> bool:
-        """Whether the run really writes and says in words what it did, so that more may follow."""
+        """Whether the command writes and prints text, so that it may print more text afterwards."""
         return self.dry_run == "none" and self.output is None
 
 
 def applying_options(*, waiting: bool) -> options.Decorator:
-    """--validate, --dry-run, -o, and whose fields (and --wait, --timeout), as `applying`."""
+    """--validate, --dry-run, -o, --force-conflicts and --field-manager (and --wait, --timeout)."""
 
     def decorate(command: Callable[..., Any]) -> Any:
         def collect(**values: Any) -> Any:
@@ -78,16 +78,16 @@ _OPTIONS: tuple[options.Decorator, ...] = (
 
 
 class Printed:
-    """Tells a run on stdout and stderr, as kubectl does; a Report of the pipeline."""
+    """Prints a run's progress to stdout and stderr, as kubectl does; a Report of the pipeline."""
 
     def __init__(self, applying: Applying) -> None:
-        """Take how the run writes, and in which form it prints."""
+        """Take the options for writing and output."""
         from kubectl_istio_udp.output import printing
 
         self._applying, self._printing = applying, printing
 
     def decided(self, decision: Decision) -> None:
-        """Print the decision, the findings, and the settings that change."""
+        """Print the decision, the findings, and the changed settings."""
         from kubectl_istio_udp.sources.settings import differences, settings_of
 
         tell_findings(decision.said, decision.findings)
@@ -99,16 +99,16 @@ class Printed:
             self.note(f"  {line}")
 
     def note(self, text: str) -> None:
-        """Print a line on stderr."""
+        """Print a line to stderr."""
         self._printing.note(text)
 
     def warn(self, text: str) -> None:
-        """Print a warning on stderr."""
+        """Print a warning to stderr."""
         self._printing.warn(text)
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[str], None]]:
-        """Show a line of progress on a terminal."""
+        """Show a progress line if stderr is a terminal."""
         progress = self._printing.Progress()
         try:
             yield progress
@@ -116,17 +116,17 @@ class Printed:
             progress.clear()
 
     def written(self, done: Sequence[Done]) -> None:
-        """Print a line for each object, or the objects themselves."""
+        """Print a line for each object, or the objects."""
         _show(done, self._applying)
 
     def removed(self, kind: str, name: str) -> None:
-        """Print kubectl's line about a deleted object."""
+        """Print kubectl's line for a deleted object."""
         line = self._printing.deleted_line(kind, name, self._applying.dry_run)
         click.echo(line, err=self._applying.output is not None)
 
 
 def tell_findings(said: str, findings: Sequence[Finding]) -> None:
-    """Print what was decided, and the findings with what to do about each."""
+    """Print the decision, and the findings with their hints."""
     from kubectl_istio_udp.checks.catalog import Severity
     from kubectl_istio_udp.output.printing import note, warn
 
@@ -147,8 +147,8 @@ def _show(done: Sequence[Done], applying: Applying) -> None:
             write = each.write
             click.echo(printing.object_line(write.kind, write.name, outcome, applying.dry_run))
         return
-    # What is printed is applied, kept in a repository or deleted by other tools, whole objects at
-    # a time. A Service that others keep must never be among it.
+    # The printed manifests may be applied, committed or deleted by other tools, as whole objects.
+    # So a Service that belongs to others must not be printed.
     ours = [each.manifest for each in done if each.write.whole]
     if applying.output == "name":
         for manifest in ours:
@@ -161,7 +161,7 @@ def _show(done: Sequence[Done], applying: Applying) -> None:
 
 
 def _tell_left_out(write: Write, applying: Applying) -> None:
-    """Say that a Service of others is not among the manifests, and how its port is added."""
+    """Print that the gateway's Service is not among the manifests, and how to add its port."""
     from kubectl_istio_udp.output.printing import note
 
     service = f"Service {write.namespace}/{write.name}"
@@ -173,7 +173,7 @@ def _tell_left_out(write: Write, applying: Applying) -> None:
         f"{service} belongs to the gateway and is not printed: `kubectl apply` of it could change "
         "the gateway's other ports, `kubectl delete` would delete it"
     )
-    # Not by `kubectl apply --server-side`: where the Service was applied client-side, that hands
-    # all of its fields to the new field manager, and those that are not named go (measured).
+    # Not by `kubectl apply --server-side`: if the Service was applied client-side, that gives all
+    # of its fields to the new field manager, and removes those that are not named (measured).
     note("  to add the port: run the command without --dry-run and -o")
     note(f"  or add it to the manifest of this Service: {ports}")

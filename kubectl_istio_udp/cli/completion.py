@@ -1,7 +1,7 @@
-"""Shell completion: what kubectl runs as `kubectl_complete-istio_udp` when Tab is pressed.
+"""Shell completion: kubectl runs it as `kubectl_complete-istio_udp` when Tab is pressed.
 
-kubectl asks with the words after the plugin's name, the last of them unfinished, and reads lines of
-`value<TAB>description` and at the end a directive, as Cobra's completion prints them.
+kubectl passes the words after the plugin's name, the last of them incomplete. It reads lines of
+`value<TAB>description` and a final directive, in the format of Cobra's completion.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from click.shell_completion import ShellComplete
 
 from kubectl_istio_udp.cli.main import cli
 
-# Cobra's ShellCompDirectiveNoFileComp: the shell is not to offer files of its own; Default: it is.
+# Cobra's ShellCompDirectiveNoFileComp and Default: whether the shell should not, or should, offer
+# files.
 _NO_FILES, _FILES = ":4", ":0"
 
 
 def complete(words: Sequence[str]) -> list[str]:
-    """The lines for an unfinished command line.
+    """The completions of an incomplete command line, as lines.
 
     Args:
-        words: those after the plugin's name; the last one is to be completed, and may be "".
+        words: the words after the plugin's name; the last one is completed, and may be "".
     """
     *before, unfinished = list(words) or [""]
     found = ShellComplete(cli, {}, "kubectl istio-udp", "").get_completions(before, unfinished)
@@ -35,5 +36,5 @@ def complete(words: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Complete the process's own words."""
+    """Complete the process's own arguments."""
     print("\n".join(complete(sys.argv[1:])))

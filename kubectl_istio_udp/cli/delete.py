@@ -1,4 +1,4 @@
-"""`delete`: take things away."""
+"""`delete`: delete exposures, responses and access logs."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def command(
 def _find(
     api: Api, namespace: str, names: tuple[str, ...], *, missing_ok: bool
 ) -> tuple[list[Existing], Leftovers]:
-    """What the names stand for, and where to look for what else is left of it.
+    """The objects with these names, and where to find their leftovers.
 
-    An exposure of which nothing is left but a port on a Service, or a reservation, counts too.
+    Includes exposures with nothing left but a port on a Service, or a reservation.
     """
     from kubectl_istio_udp.model.kinds import Kind, Ref
     from kubectl_istio_udp.output.printing import warn
@@ -119,7 +119,7 @@ def _find(
         else:
             missing.append(str(ref))
     if missing and not missing_ok:
-        get_state(api, namespace, missing)  # which raises: they do not exist
+        get_state(api, namespace, missing)  # raises NotFound
     if not names:
         known_keys = {existing.key for existing in found if existing.kind is Kind.EXPOSURE}
         found += [
@@ -132,13 +132,13 @@ def _find(
 
 
 def _refusal(declared: Sequence[Existing], outcome: str) -> Refused:
-    """Why exposures that Services' annotations declare are not deleted, and how they are."""
+    """The error for exposures that Services' annotations request: why they stay, and what to do."""
     names = ", ".join(f"Service {existing.namespace}/{existing.name}" for existing in declared)
     one = len(declared) == 1
     first = declared[0]
     annotate = "kubectl annotate service -n"
     return Refused(
-        f"annotation {EXPOSE_ANNOTATION} of {names} declares "
+        f"annotation {EXPOSE_ANNOTATION} of {names} requests "
         f"{'this exposure' if one else 'these exposures'}, so the controller would create "
         f"{'it' if one else 'them'} again; {outcome}",
         hints=[

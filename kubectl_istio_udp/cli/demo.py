@@ -1,4 +1,4 @@
-"""`demo`: the whole job on this machine, with the real Envoy and no cluster."""
+"""`demo`: expose and verify on this machine, with a real Envoy and no cluster."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.state.manifests import Manifest
     from kubectl_istio_udp.verify.probes import DnsProbe
 
-# What the README exposes the sample Service at.
+# The ports in the README's example.
 _SAMPLES_PORT = "5300:53"
 _PROBE_SECONDS = 2.0
 _STEADY_SECONDS = 1.0
-# Queries that are asked between two steps of the restart.
+# Queries between two steps of the restart.
 _QUERIES_A_STEP = 25
 
 
@@ -82,17 +82,17 @@ def command(
 
 
 def _end_with_terminal() -> None:
-    """Let a terminal that is closed end it as Ctrl-C does, unless nohup(1) said otherwise."""
-    with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
+    """Treat a closed terminal like Ctrl-C, unless SIGHUP is ignored (nohup(1))."""
+    with contextlib.suppress(ValueError):  # not in the main thread
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _need_dns_library() -> None:
-    """Make sure that there is dnspython.
+    """Check that dnspython is installed.
 
     Raises:
-        IstioUdpError: there is not.
+        IstioUdpError: it is not.
     """
     import importlib.util
 
@@ -120,7 +120,7 @@ def _read(filenames: Sequence[str]) -> Iterator[Manifest]:
 
 
 def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
-    """Plan, check, render and validate as expose does; print and give the EnvoyFilter."""
+    """Plan, check, render and validate as `expose` does; print and return the EnvoyFilter."""
     from kubectl_istio_udp.apply.exposing import decide
     from kubectl_istio_udp.apply.pipeline import refuse_errors
     from kubectl_istio_udp.cli.applying import tell_findings
@@ -155,7 +155,7 @@ def _probe(lab: Lab) -> DnsProbe:
 
 
 def _verify(lab: Lab, spec: ExposureSpec) -> bool:
-    """Query every hop and print verify's table; True when all answered."""
+    """Query every hop and print the table of `verify`; True if all answered."""
     from kubectl_istio_udp.output import printing
     from kubectl_istio_udp.verify.local import ask
     from kubectl_istio_udp.verify.verdict import HopResult, judge
@@ -172,7 +172,7 @@ def _verify(lab: Lab, spec: ExposureSpec) -> bool:
 
 
 def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
-    """Replace every pod under queries; True when all were answered and all hops are after it."""
+    """Replace every pod during queries; True if all were answered and all hops work afterwards."""
     from kubectl_istio_udp.envoy.gateway import LOOPBACK
     from kubectl_istio_udp.envoy.lab import replace_every_pod
     from kubectl_istio_udp.verify.local import SteadyClient
@@ -184,7 +184,7 @@ def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
             lab, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
         ):
             click.echo(f"pod {old} is replaced by {new} at {lab.pods[new].address}")
-    again = f", {client.again} of them when asked again" if client.again else ""
+    again = f", {client.again} of them at the second attempt" if client.again else ""
     click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered{again}\n")
     return _verify(lab, spec) and client.answered == client.asked
 

@@ -1,4 +1,4 @@
-"""`describe`: everything about things: what was asked for, their objects, the proxies' state."""
+"""`describe`: settings, objects and proxies of exposures, responses and access logs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _age(manifest: Any, age: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same without what is empty, with names as YAML writes them."""
+    """The value without empty parts, with names in YAML's style."""
     if isinstance(value, dict):
         kept = {key: _plain(each) for key, each in value.items()}
         return {k.replace("_", " "): v for k, v in kept.items() if v not in (None, "", [], {})}

@@ -1,4 +1,4 @@
-"""`direct`: around the gateway at a Service's pods, or around the application at the gateway."""
+"""`direct`: query a Service's pods past the gateway, or let the gateway answer itself."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class _Shorthand(click.Group):
     """`direct SERVICE` is `direct query SERVICE`, `direct /PATH` is `direct response /PATH`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """`query` and `response`."""
+        """Return `query` and `response`."""
         return ["query", "response"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand; `response` from its own file, when it is asked for."""
+        """The subcommand; `response` is only imported when it is needed."""
         if cmd_name == "response":
             from kubectl_istio_udp.cli import response
 
@@ -33,18 +33,18 @@ class _Shorthand(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Take a first word that is no subcommand for a Service, or for a path."""
+        """Treat a first word that is not a subcommand as a Service or path."""
         return super().resolve_command(ctx, _completed(args, self.list_commands(ctx)))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Hand options before the Service or path on to the subcommand, except --help."""
+        """Pass options before the Service or path to the subcommand, except --help."""
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
             args = _completed(args, self.list_commands(ctx))
         return super().parse_args(ctx, args)
 
 
 def _completed(args: list[str], commands: list[str]) -> list[str]:
-    """The words with the subcommand that a shorthand leaves out."""
+    """The arguments with the omitted subcommand."""
     if not args or args[0] in commands:
         return args
     before = ["", *args]
@@ -55,8 +55,8 @@ def _completed(args: list[str], commands: list[str]) -> list[str]:
     return ["response" if path else "query", *args]
 
 
-# What begins with / after these is no request's path. OpenShift names a context without a project
-# `/api-example-com:6443/jane`.
+# Options with values that may begin with / without being a path. OpenShift names a context without
+# a project `/api-example-com:6443/jane`.
 _SLASHED_OPTIONS = (
     "--kubeconfig",
     "--body-file",

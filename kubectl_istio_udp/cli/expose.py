@@ -1,4 +1,4 @@
-"""`expose`: parse, expose, print where clients reach it."""
+"""`expose`: parse, expose, and print the addresses for clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.state.gateways import GatewayChoice
 
 _DEFAULTS = Options()
-# What decides a field of a listener or cluster.
+# The option for each field of a listener or cluster.
 _FLAGS = {
     "port_value": "-p",
     "name": "--name",
@@ -184,7 +184,7 @@ def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[st
 
 
 def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
-    """Where clients reach it, and what to type next."""
+    """Print the addresses for clients, and what to type next."""
     from kubectl_istio_udp.model.ports import number_ranges, port_runs
     from kubectl_istio_udp.output import printing
     from kubectl_istio_udp.state.addresses import client_addresses

@@ -1,4 +1,4 @@
-"""`get`: the things there are, a table a kind."""
+"""`get`: list exposures, responses and access logs, one table per kind."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def command(
     tables, leftovers = in_parallel(
         [
             lambda: _tables(api, found, all_namespaces, output == "wide"),
-            # Not for names: that would be a list of all Services for each.
+            # Not for given names: each would need a list of all Services.
             lambda: () if names else _leftovers(api, found, place),
         ]
     )
@@ -93,7 +93,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
         for existing, status in zip(found, statuses, strict=True):
             if existing.kind is not kind:
                 continue
-            # As kubectl: names carry their type where types are mixed.
+            # As in kubectl, names have their type if types are mixed.
             name = f"{kind.value}/{existing.name}" if several else existing.name
             lead = [existing.namespace, name] if with_namespace else [name]
             known = existing.spec is not None
@@ -111,14 +111,14 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
 
 
 def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
-    """What -o wide shows beside the status: a plain list asks no Envoy, and reads nothing of it."""
+    """The sessions for -o wide; a plain list does not query Envoy."""
     from kubectl_istio_udp.state.gatewayusage import read_reserved
 
     return read_reserved(api, found)
 
 
 def _warn_of_no_address(found: Sequence[Existing], statuses: Sequence[Status]) -> None:
-    """Say why clients have no address to send to: a table has no room for it."""
+    """Warn why clients have no address; the table has no space for it."""
     from kubectl_istio_udp.model.conditions import ConditionType, Truth
     from kubectl_istio_udp.output import printing
 
@@ -129,7 +129,7 @@ def _warn_of_no_address(found: Sequence[Existing], statuses: Sequence[Status]) -
 
 
 def _strays(strays: Sequence[Stray]) -> list[str]:
-    """The table of objects that look like parts of an exposure and are none."""
+    """The table of objects that claim to belong to an exposure but do not."""
     from kubectl_istio_udp.output import printing
 
     rows = [
@@ -140,7 +140,7 @@ def _strays(strays: Sequence[Stray]) -> list[str]:
 
 
 def _leftovers(api: Any, found: Sequence[Existing], namespace: str | None) -> tuple[Leftover, ...]:
-    """What runs that stopped half-way left, in all namespaces, of exposures of one or all."""
+    """The leftovers of interrupted runs, in all namespaces, for exposures of one or all."""
     from kubectl_istio_udp.state.leftovers import read_leftovers
 
     leftovers = read_leftovers(api, [existing.spec for existing in found])
@@ -148,24 +148,24 @@ def _leftovers(api: Any, found: Sequence[Existing], namespace: str | None) -> tu
 
 
 def _left_behind(leftovers: Sequence[Leftover]) -> list[str]:
-    """The table of them, with what removes each."""
+    """The table of leftovers, with the command that removes each."""
     from kubectl_istio_udp.output import printing
 
     rows = [[str(each), "/".join(each.key), each.finish] for each in leftovers]
-    return [printing.table(rows, ["left behind", "by exposure", "removed by"])] if rows else []
+    return [printing.table(rows, ["leftover", "exposure", "remove with"])] if rows else []
 
 
 def _one_or_list(items: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """As kubectl prints them: one NAME as itself, everything else as a List, an empty one too."""
+    """In kubectl's format: a single named item as itself, everything else as a List."""
     if len(names) == 1 and Kind.of_word(names[0]) is None:
         return items[0]
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
 def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
-    """Each as an object with spec and status, and the objects in the cluster that it consists of.
+    """Each item with spec and status, and the objects in the cluster that it consists of.
 
-    The API server knows no such kind: it is for scripts to read, not to apply.
+    The API server does not serve such a kind: the output is for scripts, not for `kubectl apply`.
     """
     from kubectl_istio_udp.state.status import read_status
 
@@ -188,13 +188,13 @@ def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
 
 
 def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest as kubectl shows it: without managedFields."""
+    """A manifest as kubectl prints it: without managedFields."""
     metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
     return {**manifest, "metadata": metadata}
 
 
 def _ports(ports: Sequence[ExposedPort], wide: bool) -> str:
-    """The ports, `5300:53/UDP,5301:54/UDP`; of many only the first, unless there is room."""
+    """The ports, `5300:53/UDP,5301:54/UDP`; without `wide` only the first of many."""
     texts = ports_text(ports)
     if wide or len(texts) <= _PORTS_SHOWN:
         return ",".join(texts)

@@ -1,4 +1,4 @@
-"""The entry point: finds the verb's file, runs it, turns errors into text and exit codes."""
+"""The entry point: imports the verb's module, runs it, prints errors and sets exit codes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kubectl_istio_udp.output.escape import escaping
 if TYPE_CHECKING:
     from kubectl_istio_udp.model.waits import Waits
 
-# Verb -> one line for the overview. A verb's module is imported only when it is used: start-up
-# is felt at every command.
+# Verb -> its line in the overview. Modules of verbs are only imported when used, because start-up
+# time delays every command.
 VERBS = {
     "expose": "Make a Service's UDP ports reachable through an Istio gateway.",
     "verify": "Test exposures, responses and access logs end to end, and show what is broken.",
@@ -36,7 +36,7 @@ VERBS = {
     "version": "Print the version.",
 }
 BROKEN_PIPE = 141
-# kubectl's way to write a flag that is on unless it is turned off.
+# kubectl's format for boolean flags that are on by default.
 _BOOLEANS = {
     f"{flag}={value}": f"--{'' if value == 'true' else 'no-'}{flag[2:]}"
     for flag in ("--wait", "--insecure-skip-tls-verify", "--disable-compression")
@@ -45,14 +45,14 @@ _BOOLEANS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group with commands that are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, in the order in which they are met."""
+        """The verbs, in the order of a typical session."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command, from the module of its name."""
+        """The command of a verb, from the module with the same name."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"kubectl_istio_udp.cli.{cmd_name.replace('-', '_')}")
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The overview, without importing any verb."""
+        """The overview, without importing the verbs."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
@@ -79,10 +79,10 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None, waits: Waits | None = None) -> None:
-    """Run the command line and exit with its code.
+    """Run the command line and exit with its exit code.
 
     Args:
-        arguments: the words after the plugin's name; None takes the process's own.
+        arguments: the words after the plugin's name; None for the process's own.
         waits: how long to wait, and for what; None as users wait.
     """
     with escaping():
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None, waits: Waits | None = None) -> 
 def _main(arguments: Sequence[str], waits: Waits | None) -> None:
     words = [_BOOLEANS.get(word, word) for word in arguments]
     meta: dict[str, bool] = {}
-    # Being told to end is being interrupted: what is half done is taken back.
-    with contextlib.suppress(ValueError):  # not in the main thread of whoever embeds this
+    # SIGTERM is handled like Ctrl-C: incomplete writes are rolled back.
+    with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with cli.make_context("kubectl istio-udp", words, obj=waits) as context:
@@ -116,12 +116,12 @@ def _main(arguments: Sequence[str], waits: Waits | None) -> None:
         click.echo("error: interrupted", err=True)
         sys.exit(Interrupted.exit_code)
     except BrokenPipeError:
-        # Who reads our output has seen enough (`... | head`); Python must not try to flush it.
+        # The reader has closed the pipe (`... | head`); Python must not try to flush it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except Exception as error:
         if meta.get("verbose"):
             raise
         click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
-        click.echo("  this is a bug; to see where it comes from, run the command with -v", err=True)
+        click.echo("  this is a bug; to see the traceback, run the command with -v", err=True)
         sys.exit(IstioUdpError.exit_code)

@@ -1,4 +1,4 @@
-"""Reading manifests from files, with the line of every field."""
+"""Read manifests from files, with the line of every field."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ filename_option = click.option(
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as the API server reads it: a date is a string there."""
+    """YAML as the API server reads it: dates stay strings."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
@@ -39,34 +39,34 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class Place:
-    """A place in a file; line and column start at 1."""
+    """A position in a file; line and column start at 1."""
 
     file: str
     line: int
     column: int
 
     def __str__(self) -> str:
-        """`FILE:LINE:COLUMN`, as compilers write it."""
+        """`FILE:LINE:COLUMN`, as compilers print it."""
         return f"{self.file}:{self.line}:{self.column}"
 
 
 class Unreadable(Exception):
-    """A file that is not YAML, or a document that is no manifest; says where and why."""
+    """A file that is not YAML, or a document that is not a manifest, with the position."""
 
     def __init__(self, place: Place, why: str) -> None:
-        """Take where and why."""
+        """Take the position and the reason."""
         super().__init__(f"{place}: {why}")
         self.place, self.why = place, why
 
 
 @dataclass(frozen=True)
 class Document:
-    """One manifest of a file.
+    """One manifest from a file.
 
     Attributes:
-        file: the file's name, as the user gave it.
+        file: the file's name, as given on the command line.
         data: the manifest.
-        node: the same as YAML's parser saw it, which knows the lines.
+        node: the manifest's YAML node, which has the lines.
     """
 
     file: str
@@ -74,7 +74,7 @@ class Document:
     node: yaml.Node
 
     def place(self, path: Sequence[str | int]) -> Place:
-        """Where a field is, or the innermost part that there is of the way to it."""
+        """The position of a field; if it does not exist, that of its closest parent."""
         node, mark = self.node, self.node.start_mark
         for part in path:
             found = _child(node, part)
@@ -85,7 +85,7 @@ class Document:
 
 
 def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Mark, yaml.Node] | None:
-    """A part of a node, and where it begins: a field at its name, an entry of a list at itself."""
+    """A child of a node and its position: that of a field's name, or of a list entry."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if str(key.value) == str(part):
@@ -96,15 +96,15 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Mark, yaml.Node] | No
 
 
 def read_documents(filenames: Sequence[str]) -> Iterator[Document | Unreadable]:
-    """Every manifest of every file, in order; the items of a List one by one.
+    """Read the manifests of all files, in order; the items of a List separately.
 
-    What cannot be read comes as an Unreadable, and the next file follows.
+    An unreadable file gives an Unreadable, and reading continues with the next one.
 
     Args:
-        filenames: `-f`s: files, directories, or `-`.
+        filenames: the values of -f: files, directories, or `-`.
 
     Raises:
-        UsageError: a file does not exist, or may not be read.
+        UsageError: a file does not exist or may not be read.
     """
     for name in filenames:
         for file in _files(name):
@@ -133,7 +133,7 @@ def _text(file: str) -> str:
 def _read(file: str) -> Iterator[Document | Unreadable]:
     text = _text(file)
     if text.lstrip()[:1] in ("{", "["):
-        # JSON may be indented by tabs, YAML not; inside JSON's strings there is none.
+        # JSON may be indented with tabs, YAML may not; JSON strings contain no raw tabs.
         text = text.replace("\t", " ")
     named = "(standard input)" if file == STDIN else file
     loader = _Loader(text)
@@ -182,7 +182,7 @@ def _documents(file: str, node: yaml.Node, data: Any) -> Iterator[Document | Unr
 
 
 def _twice(node: yaml.Node) -> yaml.Node | None:
-    """A key that a mapping has twice; YAML would silently take the last."""
+    """A duplicate key of a mapping; YAML would silently use the last one."""
     parts: list[yaml.Node] = [node]
     done: set[int] = set()
     while parts:

@@ -1,4 +1,4 @@
-"""Every option that more than one command takes, defined once, and the values they carry.
+"""The options that several commands share, each defined once, and their values.
 
 kubectl's own flags keep kubectl's names and meaning.
 """
@@ -34,7 +34,7 @@ class DurationType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Duration:
-        """Read it; a bad one ends as click's own usage error, which names the option."""
+        """Parse the value; report errors as click's usage error, which names the option."""
         if isinstance(value, Duration):
             return value
         try:
@@ -49,14 +49,14 @@ DURATION = DurationType()
 
 @dataclass(frozen=True)
 class Common:
-    """The values of the flags that every command with a cluster takes.
+    """The values of the options that all commands with a cluster share.
 
     Attributes:
-        namespace: `-n`, None for the context's own.
-        connection: kubectl's connection flags, by the names of ConnectionOptions' fields.
-        request_timeout: how long one request may take.
+        namespace: `-n`; None for the context's namespace.
+        connection: kubectl's connection flags, by field names of ConnectionOptions.
+        request_timeout: the timeout of one request.
         verbose: whether errors show their traceback.
-        retry: whether a request is sent again when the API server asks to come later.
+        retry: whether requests are retried when the API server asks for that.
         waits: how long to wait, and for what; None as users wait.
     """
 
@@ -68,7 +68,7 @@ class Common:
     waits: Waits | None = None
 
     def connect(self) -> Api:
-        """The cluster these flags name; sends nothing yet.
+        """The cluster that these options select; sends no request yet.
 
         Raises:
             Unreachable: the kubeconfig cannot be used.
@@ -96,15 +96,15 @@ class Common:
         )
 
     def namespace_of(self, api: Api) -> str:
-        """The namespace a command is about.
+        """The namespace of the command.
 
         Raises:
-            UsageError: it is no name that Kubernetes takes.
+            UsageError: it is not a valid Kubernetes name.
         """
         return check_dns_label(self.namespace or api.namespace, "namespace")
 
     def things(self, api: Api, names: Sequence[str], all_namespaces: bool) -> tuple[Existing, ...]:
-        """What `state` finds, without the strays: it warns of them."""
+        """The same as `state` without the strays; prints a warning about them."""
         from kubectl_istio_udp.output.printing import warn
         from kubectl_istio_udp.state.existing import explain_stray
 
@@ -114,17 +114,17 @@ class Common:
         return state.existing
 
     def place(self, api: Api, all_namespaces: bool) -> str | None:
-        """The namespace, None for all of them."""
+        """The namespace; None for all namespaces."""
         return None if all_namespaces else self.namespace_of(api)
 
     def state(self, api: Api, names: Sequence[str], all_namespaces: bool) -> State:
-        """What is named on the command line; without names everything in the namespace, or in all.
+        """The exposures, responses and access logs with these names, or all of them.
 
-        A kind alone (`responses`) names those of the kind.
+        A kind alone (`responses`) selects all of that kind.
 
         Raises:
-            UsageError: names and -A together, or a name of no kind.
-            NotFound, Forbidden, Unreachable: as the server says.
+            UsageError: names are combined with -A, or a name has an unknown kind.
+            NotFound, Forbidden, Unreachable: errors of the API server.
         """
         from kubectl_istio_udp.state.existing import get_state, read_state
 
@@ -146,7 +146,7 @@ def cluster_options(command: Callable[..., Any]) -> Any:
 
 
 def controller_options(command: Callable[..., Any]) -> Any:
-    """The same, where -n says where the controller is."""
+    """The same; -n is the controller's namespace."""
     own = click.option(
         "-n",
         "--namespace",
@@ -177,7 +177,7 @@ def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -
 def _gather_extra(
     ctx: click.Context, param: click.Parameter, texts: Sequence[str]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The values of each KEY in several KEY=VALUE, in order."""
+    """The values by key of several KEY=VALUE, in order."""
     found: dict[str, list[str]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -223,7 +223,7 @@ _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--as-group", "as_groups", multiple=True, metavar="GROUP", help="Group to impersonate."
     ),
-    # As in kubectl, these are not shown for every command.
+    # Hidden in the help of each command, as in kubectl.
     click.option("--as-uid", hidden=True),
     click.option("--as-user-extra", "as_extra", multiple=True, hidden=True, callback=_gather_extra),
     click.option("--cluster", hidden=True),
@@ -252,7 +252,7 @@ _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
 def with_options(
     outer: Callable[..., Any], command: Callable[..., Any], options: Sequence[Decorator]
 ) -> Any:
-    """A command's options, taken by `outer`, which gathers them and calls `command`."""
+    """Add options to `outer`, which collects their values and calls `command`."""
     outer.__name__, outer.__doc__ = command.__name__, command.__doc__
     if hasattr(command, "__click_params__"):
         outer.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
@@ -298,14 +298,14 @@ _GATEWAY_OPTIONS: tuple[Decorator, ...] = (
 
 
 def parse_labels(text: str | None, option: str) -> tuple[tuple[str, str], ...]:
-    """Read `KEY=VALUE,...`.
+    """Parse `KEY=VALUE,...`.
 
     Args:
-        text: what was typed; None and "" are no labels.
-        option: the option's name, for the message.
+        text: the option's value; None and "" mean no labels.
+        option: the option's name, for messages.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it has another format.
     """
     if not text:
         return ()
@@ -382,7 +382,7 @@ all_namespaces_option = click.option(
 
 
 def options(*decorators: Decorator) -> Decorator:
-    """Several option decorators as one, in the order they are to be shown."""
+    """Combine option decorators, in the order of the help."""
 
     def decorate(command: Any) -> Any:
         for decorator in reversed(decorators):

@@ -13,7 +13,7 @@ from kubectl_istio_udp.verify.probing import Asked
 
 
 def probe_options(command: Callable[..., Any]) -> Any:
-    """--query, --probe, --count, --timeout, the tool pod's, and -o, as one `asked`."""
+    """--query, --probe, --count, --timeout, -o and the tool pod's options, as one `asked`."""
 
     def collect(**values: Any) -> Any:
         mine = {each.name: values.pop(each.name) for each in fields(Asked)}

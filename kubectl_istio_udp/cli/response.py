@@ -1,4 +1,4 @@
-"""`direct response`: snapshot, plan, check, render, apply, wait."""
+"""`direct response`: read, plan, check, render, apply, wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LAST_PORT = 65_535
 _HTTP_PORT = 80
-# What decides a field of Envoy's route.
+# The option for each field of Envoy's route.
 _FLAGS = {
     "status": "--status",
     "direct_response": "--body",
@@ -81,7 +81,7 @@ _FLAGS = {
     help="Istio API to use. auto: VirtualService for Istio 1.15 and newer, else EnvoyFilter. An "
     "EnvoyFilter takes precedence over the routes of all VirtualServices.  [default: auto]",
 )
-@click.option("--name", help="Name of the response.  [default: made from the path]")
+@click.option("--name", help="Name of the response.  [default: derived from the path]")
 @applying_options(waiting=True)
 @options.cluster_options
 def command(
@@ -121,7 +121,7 @@ def command(
 
     content = _content(body, body_file, binary)
     named = (path, status, content, binary, prefix, headers, hosts)
-    _answer(*named, None)  # which refuses what is wrong before anything is sent
+    _answer(*named, None)  # reports errors before any request is sent
     at_gateway = bool(create_gateway or gateway.name or gateway.selector)
     if mesh and at_gateway:
         raise UsageError("--mesh answers at sidecars and cannot be combined with gateway options")
@@ -168,10 +168,10 @@ def command(
 def _read_existing(
     api: Api, namespace: str, name: str, content: bytes | None
 ) -> tuple[ResponseSpec | None, bytes]:
-    """The response of this name as it is, and its body where the command line names none.
+    """The existing response, and its body if the command line names none.
 
     Raises:
-        UsageError: its body cannot be read back.
+        UsageError: the existing body cannot be read.
     """
     from kubectl_istio_udp.model.response import ResponseSpec
     from kubectl_istio_udp.render.response import read_content
@@ -215,7 +215,7 @@ def _answer(
     hosts: tuple[str, ...],
     before: Answer | None,
 ) -> Answer:
-    """What is named, over what the response has (`before`), or over the defaults."""
+    """The answer from named settings, else the existing response's (`before`), else defaults."""
     from kubectl_istio_udp.model.response import Answer, Body, parse_header
 
     parsed = tuple(map(parse_header, headers))
@@ -237,7 +237,7 @@ def _answer(
 def _waiter(
     api: Api, response: Response, had_pods: bool
 ) -> Callable[[float, Callable[[str], None]], object] | None:
-    """What waits for the gateway; the mesh's sidecars are too many to ask."""
+    """A function that waits for the gateway; None for sidecars, which are too many to query."""
     from kubectl_istio_udp.apply.waiting import wait_until_routed
     from kubectl_istio_udp.render.response import route_name
 

@@ -1,4 +1,4 @@
-"""`samples`: something to expose, and something to ask with."""
+"""`samples`: a DNS server to expose, and a network-tool pod to query it from."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def delete_command(*, dry_run: str, common: options.Common) -> None:
             continue
         if (there["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
             printing.warn(
-                f"{printing.resource(kind, name)} does not belong to the samples; it stays"
+                f"{printing.resource(kind, name)} does not belong to the samples; not deleted"
             )
             continue
         if dry_run != "client":

@@ -1,4 +1,4 @@
-"""`validate`: what a real Envoy says of EnvoyFilters; needs no cluster."""
+"""`validate`: check EnvoyFilters with a real Envoy, without a cluster."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _data(place: Place, document: Document | None, field: str, message: str) -> 
 
 
 def _name(document: Document) -> str:
-    """`namespace/name`, or what there is of it."""
+    """`namespace/name`, as far as present."""
     metadata = document.data.get("metadata")
     if not isinstance(metadata, dict):
         return "(without a name)"

@@ -1,4 +1,4 @@
-"""`verify`: prove that things do what they are for, and say what is broken."""
+"""`verify`: test exposures, responses and access logs, and show what is broken."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--to",
     metavar="SERVICE[:PORT]",
     help="For access logs: Service to hold a TCP connection to.  [default: an echo server that "
-    "runs meanwhile]",
+    "runs for the test]",
 )
 @probe_options
 @options.cluster_options
@@ -93,7 +93,7 @@ def command(
 
 
 def _in_mesh(existing: Existing) -> bool:
-    """Whether it is a sidecar beside the network tool that has to prove it."""
+    """Whether the network-tool pod needs a sidecar for the test."""
     from kubectl_istio_udp.model.response import ResponseSpec
 
     if isinstance(existing.spec, ResponseSpec):
@@ -104,7 +104,7 @@ def _in_mesh(existing: Existing) -> bool:
 def _prove_one(
     api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: probing.Asked
 ) -> probing.Proof:
-    """As _prove; but what is wrong with one thing does not hide the others."""
+    """Like the function below, but errors become results, so that the others are still tested."""
     try:
         return _prove(api, pod, existing, to, asked)
     except (ClusterError, UsageError) as error:
@@ -135,7 +135,7 @@ def _prove(
 
 
 def _print(found: Sequence[Existing], proofs: Sequence[probing.Proof]) -> None:
-    """A table a kind, then a sentence a thing."""
+    """A table per kind, then a sentence per exposure, response or access log."""
     from kubectl_istio_udp.output import printing
 
     pairs = list(zip(found, proofs, strict=True))

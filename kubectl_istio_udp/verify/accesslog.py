@@ -1,4 +1,4 @@
-"""`verify` of an access log: hold a connection open, and time the lines that it makes."""
+"""`verify` for an access log: hold a connection open, and time its log lines."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _TOLERANCE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """One proxy that sees the connection.
+    """One proxy on the connection's path.
 
     Attributes:
         name: client or server.
-        proxy: whose log.
+        proxy: the proxy.
         client: the client's address.
-        server: the `address:port` that it connects to, as this proxy sees it.
-        expected: whether it is in reach, so that lines must appear; else none may.
+        server: the `address:port` of the connection, as this proxy sees it.
+        expected: whether the access log applies to it, so that it must log; otherwise it must not.
     """
 
     name: str
@@ -60,13 +60,13 @@ def verify_access_log(
     to: str | None,
     asked: probing.Asked,
 ) -> probing.Proof:
-    """Hold a TCP connection open and time its lines, at the client's proxy and the server's.
+    """Hold a TCP connection open and time its log lines in the client's and the server's proxy.
 
-    Lasts about four intervals, or three seconds where they are shorter; ends by itself.
+    Takes about four intervals, but at least three seconds; the connection ends by itself.
 
     Raises:
-        UsageError: nothing says what to connect to.
-        NotFound, ClusterError, WaitTimeout, Unreachable, Forbidden: it could not be tried.
+        UsageError: there is no server to connect to.
+        NotFound, ClusterError, WaitTimeout, Unreachable, Forbidden: the test was not possible.
     """
     progress = Progress()
     mesh = read_mesh(api)
@@ -103,7 +103,7 @@ def verify_access_log(
 
 
 def _enough(found: Mapping[_Side, tuple[Line, ...]], wanted: int) -> bool:
-    """Whether each side in reach has its lines; of several servers one has the connection."""
+    """Whether each side has its lines; of several servers, one has the connection."""
     expected = {side.name for side in found if side.expected}
     having = {side.name for side, lines in found.items() if side.expected and len(lines) >= wanted}
     return expected == having
@@ -130,8 +130,8 @@ def _target(
         yield service_target(api, namespace or home, service)
         return
     if spec.selector:
-        # An echo server with the labels that Services and ReplicaSets look for would get their
-        # traffic, or be adopted.
+        # If an echo server had labels that Services or ReplicaSets select, it would get their
+        # traffic or be adopted.
         raise UsageError(
             f"{spec.kind.value}/{spec.name} applies only to pods with certain labels, which an "
             "echo server for this run must not have",
@@ -171,11 +171,11 @@ def _judge(
     ended_early: bool,
 ) -> probing.Proof:
 
-    headers = ("side", "proxy", "in reach", "lines", "interval", "last line")
+    headers = ("side", "proxy", "applies", "lines", "interval", "last line")
     rows: list[Sequence[object]] = []
     data = []
     wrong = []
-    # Of several servers one has the connection: those that have no line say nothing.
+    # Only one of several servers has the connection: ignore those without lines.
     servers = [side for side in found if side.name == "server" and side.expected]
     silent = [side for side in servers if not found[side]]
     for side, lines in found.items():

@@ -1,4 +1,4 @@
-"""`verify` of an exposure: probe every hop, and say which is broken and why."""
+"""`verify` for an exposure: probe every hop, and find which one is broken and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
 
-# istiod and Envoy follow a moving pod within this.
+# How long istiod and Envoy take to follow a moving pod.
 
 
 def verify_exposure(
@@ -34,9 +34,9 @@ def verify_exposure(
     """Query an exposure hop by hop.
 
     Raises:
-        NotFound: its Service is gone.
-        UsageError: nobody says what to ask.
-        ClusterError, Unreachable, Forbidden: it could not be asked.
+        NotFound: its Service does not exist.
+        UsageError: there is no query.
+        ClusterError, Unreachable, Forbidden: the test was not possible.
     """
     try:
         (service, slices), outer = in_parallel(
@@ -47,7 +47,7 @@ def verify_exposure(
         )
     except NotFound as error:
         error.hints = (
-            "the exposure has no Service any more; delete it: "
+            "the exposure's Service no longer exists; delete it: "
             f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
         )
         raise
@@ -55,7 +55,7 @@ def verify_exposure(
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer)
     hops = [*inner, *outer.hops(spec)]
-    # Beside the probes: what a good one is judged by.
+    # In parallel to the probes: the evidence that a good result needs.
     looked = begun(lambda: with_proxies_and_sockets(api, evidence))
     if asked.one_way:
         results = _send_one_way(api, pod, evidence, hops, probe, asked)
@@ -89,9 +89,9 @@ def _delivered(
     probe: Probe,
     asked: probing.Asked,
 ) -> tuple[HopResult, ...]:
-    """The results by delivery, where no pod answers the probe and all of them have read it.
+    """The results by delivery, if no pod answers the probe but all have read it.
 
-    A protocol that never answers looks so; a server that hangs has not read it.
+    A protocol without answers looks like this; a server that hangs does not read.
     """
     pods = [r.worst.outcome for r in results if r.hop.via is Via.POD]
     silent = pods and all(outcome in ("timeout", REFUSED) for outcome in pods)
@@ -121,7 +121,7 @@ def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ..
 
 
 def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
-    """What is wrong although every hop answered: it will not stay so, or not for all clients."""
+    """A problem although every hop answered: it will fail soon, or for some clients."""
     cause = (
         causes.missing_cause(evidence)
         or _wrong_hosts(api, evidence)
@@ -133,10 +133,10 @@ def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
 
 
 def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
-    """Where a gateway sends datagrams to what is no endpoint of the Service."""
+    """A gateway pod sends datagrams to addresses that are not endpoints of the Service."""
     if causes.host_cause(evidence) is None:
         return None
-    # Pods may be moving just now: only what lasts is wrong.
+    # Pods may be moving: only a persistent difference is a problem.
     time.sleep(api.waits.endpoints_settle)
     service, slices = read_service(api, evidence.spec.namespace, evidence.spec.service)
     evidence = replace(evidence, service=service, slices=slices)
@@ -152,7 +152,7 @@ def _explained(
     probe: Probe,
     asked: probing.Asked,
 ) -> tuple[dict[Hop, Cause], Verdict]:
-    """The verdict with its cause, and the cause of each hop that failed like it."""
+    """The verdict with its cause, and the cause of each hop that failed in the same way."""
     failed = [
         r.hop for r in results if verdict.broken and r.hop.via is verdict.broken.via and not r.good
     ]

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from kubectl_istio_udp.verify.toolpod import ToolPod
     from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 
-# A datagram is read long before; only a closed port is waited for.
+# Only a closed port is waited for: an open one reads the datagram long before.
 _ONE_WAY_TIMEOUT = Duration(1)
 _NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The values of the flags that say what to ask, from where, and how to show it.
+    """The values of the options for probes and their output.
 
     Attributes:
-        query: `--query`, None for what the Service's annotation says.
+        query: `--query`; None for the Service's annotation.
         probe: `--probe`, as typed.
-        one_way: whether no answer is expected.
-        count: probes to each hop.
+        one_way: whether the protocol has no answers.
+        count: the number of probes per hop.
         timeout: how long to wait for each answer.
-        tool_pod: `--tool-pod`, None to look for one.
-        create_tool: whether to make one for this run.
-        tool_image: the image of that one.
+        tool_pod: `--tool-pod`; None to find one.
+        create_tool: whether to create a network-tool pod for this run.
+        tool_image: its image.
         output: table, json or yaml.
     """
 
@@ -53,10 +53,10 @@ class Asked:
     output: str
 
     def probe_of(self, service: Service) -> Probe:
-        """What to send to a Service.
+        """The probe for a Service.
 
         Raises:
-            UsageError: it is malformed, or nobody says which DNS name.
+            UsageError: it is malformed, or there is no DNS name to query.
         """
         from kubectl_istio_udp.model.errors import UsageError
         from kubectl_istio_udp.verify.probes import parse_probe
@@ -79,12 +79,12 @@ class Asked:
         return parse_probe(self.probe, self.query or service.query)
 
 
-# Waits for the pod that is looked for; None where one is to be created.
+# Waits for the search for the network-tool pod; None to create one.
 Tool: TypeAlias = "Callable[[], ToolPod] | None"
 
 
 def look_for_tool(api: Api, namespace: str, asked: Asked) -> Tool:
-    """Begin to look for the pod to probe from, if the options do not say to create one."""
+    """Start to search for the network-tool pod, unless the options say to create one."""
     from kubectl_istio_udp.kube.parallel import begun
     from kubectl_istio_udp.verify.toolpod import find_tool
 
@@ -97,15 +97,15 @@ def look_for_tool(api: Api, namespace: str, asked: Asked) -> Tool:
 def tool(
     api: Api, namespace: str, asked: Asked, looked_for: Tool, *, in_mesh: bool = False
 ) -> Iterator[ToolPod]:
-    """The pod to probe from: the one that was looked for, or one that is created for this run.
+    """The network-tool pod: the one that was found, or one created for this run.
 
     Args:
-        api, namespace, asked: where, and what the options say.
-        looked_for: what `look_for_tool` returned.
-        in_mesh: whether one that is created gets a sidecar.
+        api, namespace, asked: the cluster, the namespace and the options.
+        looked_for: the result of `look_for_tool`.
+        in_mesh: whether a created pod gets a sidecar.
 
     Raises:
-        NotFound, ClusterError, WaitTimeout: there is none that runs.
+        NotFound, ClusterError, WaitTimeout: there is no running one.
     """
     if looked_for is not None:
         yield looked_for()
@@ -124,7 +124,7 @@ def tool(
 def send(
     api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, asked: Asked
 ) -> tuple[HopResult, ...]:
-    """Send as many probes to every hop as is asked, many at a time.
+    """Send the requested number of probes to every hop, in parallel.
 
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
@@ -157,11 +157,11 @@ def send_one_way(
     service: Service,
     gateway: tuple[str, Sequence[str]] = ("", ()),
 ) -> tuple[HopResult, ...]:
-    """Send probes that nobody answers to every hop, one after the other, and see what arrives.
+    """Send probes without answers to every hop in turn, and read from counters what arrives.
 
     Args:
         api, pod, hops, probe, asked: as for `send`.
-        service: whose pods show it.
+        service: the Service whose pods are read.
         gateway: the namespace and the names of the gateway's pods.
 
     Raises:
@@ -186,10 +186,10 @@ def send_one_way(
 def ask_again(
     api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, asked: Asked
 ) -> tuple[HopResult, ...]:
-    """Ask wholly silent Services again for a few seconds, when the gateway behind them answers.
+    """Query silent Services again for a few seconds, if the gateway behind them answers.
 
-    kube-proxy programs a Service that has just been made or changed about once a second, and
-    nothing in the API tells when it has.
+    kube-proxy applies a new or changed Service about once a second, and the API does not show when
+    it has.
     """
     deadline = time.monotonic() + api.waits.kube_proxy
     found = list(results)
@@ -206,13 +206,13 @@ def ask_again(
 
 @dataclass(frozen=True)
 class Proof:
-    """What `verify` found out about one thing.
+    """The result of `verify` for one exposure, response or access log.
 
     Attributes:
-        good: whether all is as it should be.
-        text: the sentence for people.
+        good: whether it passed.
+        text: a sentence for users.
         headers, rows: the table.
-        data: the same for programs.
+        data: the result for programs.
     """
 
     good: bool
@@ -229,14 +229,14 @@ def hops_proof(
     causes: Mapping[Hop, Cause] = _NO_CAUSES,
     answered: str = "answered",
 ) -> Proof:
-    """The proof that the answers of hops are.
+    """The result from the answers of hops.
 
     Args:
         results: the answers.
-        verdict: what they prove.
-        code: the name of the column of their outcome.
-        causes: why hops failed, where that is known.
-        answered: the name of the column that says whether they are good.
+        verdict: the verdict from the answers.
+        code: the header of the column with outcomes.
+        causes: the known causes of failed hops.
+        answered: the header of the column that shows whether a hop is good.
     """
     headers = ["target", "via", answered, code, "time", "answer"]
     data = as_data(results, verdict, causes)
@@ -265,7 +265,7 @@ def rows(results: Sequence[HopResult]) -> list[list[str]]:
 def as_data(
     results: Sequence[HopResult], verdict: Verdict, causes: Mapping[Hop, Cause] = _NO_CAUSES
 ) -> dict[str, Any]:
-    """The same for programs; times in milliseconds."""
+    """The results for programs; times in milliseconds."""
     return {
         "good": verdict.good,
         "reason": verdict.reason,

@@ -1,4 +1,4 @@
-"""`verify` of a response: request it at every hop, and compare."""
+"""`verify` for a response: request it from every hop, and compare."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge_response
 
-# Names that nobody has stand for "any host" (RFC 2606).
+# Names that do not exist represent "any host" (RFC 2606).
 _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
 
 
 def verify_response(
     api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: probing.Asked
 ) -> probing.Proof:
-    """Request a response through each gateway pod and the gateway's Service, for each host.
+    """Request a response from each gateway pod and the gateway's Service, for each host.
 
-    Inside the mesh: through the sidecar beside the network tool.
+    Inside the mesh, from the network-tool pod's sidecar.
 
     Raises:
-        NotFound, ClusterError, Unreachable, Forbidden: it could not be asked.
+        NotFound, ClusterError, Unreachable, Forbidden: the test was not possible.
     """
     hops = response_hops(api, spec, pod)
     tls = speaks_tls(api, spec)
@@ -46,7 +46,7 @@ def verify_response(
 
 
 def _concrete(host: str) -> str:
-    """A host of a pattern: of `*.example.com` one that nobody has."""
+    """A host that matches a pattern; for `*.example.com` one that does not exist."""
     if host == "*":
         return _ANY_HOST
     return host.replace("*", _ANY_LABEL, 1)

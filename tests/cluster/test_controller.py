@@ -231,7 +231,7 @@ def test_what_the_version_before_declared_is_mended(
         write_as_version_1(tenant, "dns")
         all_answered(load_pod, target, "the version before")
         shown = tenant.plugin("get")
-        assert "annotation" in shown.out and "LEFT BEHIND" not in shown.out, shown.both
+        assert "annotation" in shown.out and "LEFTOVER" not in shown.out, shown.both
         assert tenant.verify("dns").code == 0
     finally:
         kubectl("scale", *deployment, "--replicas=2")

@@ -466,7 +466,7 @@ def test_verify_with_a_server_for_one_run(run, mesh, proxies):
     done = run("verify", "accesslog/namespace")
     assert (done.code, last(done)) == (0, "accesslog/namespace: a line every 0.2s")
     rows = table(done.out)
-    assert rows[0] == ["SIDE", "PROXY", "IN", "REACH", "LINES", "INTERVAL", "LAST", "LINE"]
+    assert rows[0] == ["SIDE", "PROXY", "APPLIES", "LINES", "INTERVAL", "LAST", "LINE"]
     assert rows[1][:5] == ["client", "default/network-tool", "yes", "4", "0.20s"]
     assert rows[2][0] == "server" and rows[2][1].startswith("default/tcp-echo-")
     assert rows[2][2:5] == ["yes", "4", "0.20s"]

@@ -355,7 +355,7 @@ def test_what_is_not_ours_stays(run, server):
     server.put(pod("network-tool", namespace="lab", app="network-tool"))
     done = run("samples", "delete", "-n", "lab")
     assert done.code == 0
-    assert "pod/network-tool does not belong to the samples; it stays" in done.err
+    assert "pod/network-tool does not belong to the samples; not deleted" in done.err
     assert ("Pod", "lab", "network-tool") in server.there()
 
 

@@ -249,7 +249,7 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
     done = run(*EXPOSE, *COMPANION)
     assert done.code == 0
     assert "istio-ingressgateway (UDP ports of the exposure)" in done.out
-    assert "LEFT BEHIND" not in run("get").out
+    assert "LEFTOVER" not in run("get").out
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
     assert run("delete", "coredns").code == 0
     assert server.state() == before
@@ -265,7 +265,7 @@ def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
     lines = run("get").out.splitlines()
     assert [" ".join(line.split()) for line in lines] == [
-        "LEFT BEHIND BY EXPOSURE REMOVED BY",
+        "LEFTOVER EXPOSURE REMOVE WITH",
         "Service istio-system/istio-ingressgateway: port 5300/UDP default/coredns "
         "kubectl istio-udp delete -n default coredns",
     ]
@@ -333,6 +333,6 @@ def test_a_forged_reservation_is_nobodys(run, server):
             "spec": {},
         }
         server.put(forged)
-    assert "LEFT BEHIND" not in run("get", "-A").out
+    assert "LEFTOVER" not in run("get", "-A").out
     assert run("delete", "coredns").code == 0
     assert [f["metadata"]["namespace"] for f in server.all("EnvoyFilter")] == ["edge", "lab"]

@@ -244,7 +244,7 @@ def test_what_an_annotation_declares_is_not_deleted(run, declared):
     before = declared.state()
     done = run("delete", "coredns")
     assert done.code == 3
-    assert "Service default/coredns declares this exposure" in done.err
+    assert "Service default/coredns requests this exposure" in done.err
     assert f"{ANNOTATE} kubectl-istio-udp/expose-" in done.err
     assert declared.state() == before
 
@@ -253,7 +253,7 @@ def test_all_deletes_the_rest_and_names_what_stays(run, declared):
     run("expose", "coredns", "--name", "mine", "-p", "5400:53")
     done = run("delete", "--all")
     assert done.code == 3
-    assert "declares this exposure" in done.err
+    assert "requests this exposure" in done.err
     assert run("get", "-o", "name").out == "coredns\n"
 
 

@@ -1,4 +1,4 @@
-"""`controller`: the controller itself, and putting it into a cluster; a file for each verb."""
+"""`controller`: run the controller, or install it in a cluster; one file per verb."""
 
 from __future__ import annotations
 

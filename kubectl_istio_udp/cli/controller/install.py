@@ -1,4 +1,4 @@
-"""`controller install`: put the controller into a cluster."""
+"""`controller install`: install the controller in a cluster."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def command(
 
 
 def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
-    """Wait until all replicas of what was written are ready."""
+    """Wait until all replicas of the new version are ready."""
     api = common.connect()
     deadline = time.monotonic() + timeout
     while True:

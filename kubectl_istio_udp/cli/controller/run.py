@@ -1,4 +1,4 @@
-"""`controller run`: the controller, in this process."""
+"""`controller run`: run the controller in this process."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def command(
         ) from error
 
     asked = common.request_timeout.seconds or REQUEST_SECONDS
-    # Its queue tries again, and only while this replica leads.
+    # Its queue retries, and only while this replica leads.
     common = replace(common, request_timeout=Duration(min(asked, REQUEST_SECONDS)), retry=False)
     api = common.connect()
     settings = Settings(
@@ -102,21 +102,21 @@ def command(
     controller = Controller(api, settings)
     controller.start()
     try:
-        # SIGTERM interrupts as SIGINT does (cli.main).
+        # SIGTERM is handled like SIGINT (cli.main).
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
-        logging.getLogger(__name__).info("told to end")
+        logging.getLogger(__name__).info("shutting down")
     controller.stop()
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record, with whatever `extra` it has."""
+    """One line of JSON per record, including its `extra` fields."""
 
     _USUAL = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; what somebody else wrote cannot begin another."""
+        """The line; untrusted text cannot start another one."""
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",

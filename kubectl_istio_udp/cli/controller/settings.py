@@ -22,7 +22,7 @@ gateway_namespaces_option = click.option(
 
 
 def root_namespaces_option(default: str) -> Decorator:
-    """--root-namespace, with what is used where it is left out."""
+    """--root-namespace; `default` describes the value that is used without it."""
     return click.option(
         "--root-namespace",
         "root_namespaces",
@@ -41,7 +41,7 @@ class _MeshConfigType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
-        """Split it.
+        """Parse the value.
 
         Raises:
             UsageError: it is not NAMESPACE/NAME.
@@ -55,7 +55,7 @@ class _MeshConfigType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def mesh_configs_option(default: str) -> Decorator:
-    """--mesh-config, with what is used where it is left out."""
+    """--mesh-config; `default` describes the value that is used without it."""
     return click.option(
         "--mesh-config",
         "mesh_configs",
@@ -83,10 +83,10 @@ class _SettingType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
-        """Read it.
+        """Parse the value.
 
         Raises:
-            UsageError: there is no such setting, or it takes no such value.
+            UsageError: the setting is unknown, or the value is invalid.
         """
         return value if isinstance(value, tuple) else named_setting(value)
 

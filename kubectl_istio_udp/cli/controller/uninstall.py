@@ -1,4 +1,4 @@
-"""`controller uninstall`: take the controller out of a cluster."""
+"""`controller uninstall`: remove the controller from a cluster."""
 
 from __future__ import annotations
 
