@@ -105,7 +105,12 @@ def carry_out(changes: ChangeSet, remover: Remover) -> float:
         remover.delete(service)
     for release in changes.release:
         remover.release(release)
-    filters = [manifest for manifest in others if manifest["kind"] == "EnvoyFilter"]
+    # A reservation has no patches, so that no gateway has anything of it.
+    filters = [
+        manifest
+        for manifest in others
+        if manifest["kind"] == "EnvoyFilter" and manifest["spec"].get("configPatches")
+    ]
     if left := max(map(remover.drain, filters), default=0.0):
         return left
     for manifest in others:

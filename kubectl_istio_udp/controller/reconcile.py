@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set, key_of
@@ -74,7 +75,7 @@ from kubectl_istio_udp.sources.annotations import Wish
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.state.caches import Space, View
 from kubectl_istio_udp.state.gateways import gateway_secret
-from kubectl_istio_udp.state.occupancy import Occupancy, Pending
+from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy, Pending
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.reservations import Reservation
 
@@ -750,18 +751,25 @@ class Reconciler:
 
     def _withdraw(self, key: Key, own: Existing) -> Outcome:
         """Delete an exposure: first the Service for clients, then the listeners, then the rest."""
-        if not own.there:
-            self._silent.pop(key, None)
-            self._calm.pop(key, None)
-            self._missed.pop(key, None)
-            self._emptied.pop(key, None)
-            return Outcome(GONE)
-        return Outcome(LEAVING, again=self._remove(key, self._changes(own, ())))
+        changes = self._changes(own, ())
+        left = self._remove(key, changes)
+        if own.there:
+            return Outcome(LEAVING, again=left)
+        for times in (self._silent, self._calm, self._missed, self._emptied):
+            times.pop(key, None)
+        # A run that goes on deletes its reservation; one that was killed leaves it.
+        return Outcome(GONE, again=max(map(self._lasts, self._view.reserved(key)), default=None))
 
     def _changes(self, own: Existing, todo: Sequence[Write]) -> ChangeSet:
         """The difference to the wanted objects, including leftovers."""
+        stale = [f.manifest for f in self._view.reserved(own.key) if self._lasts(f) < 0]
         services = self._view.patched_services(own.key)
-        return change_set(own.kind, own.key, own.objects, services, todo)
+        return change_set(own.kind, own.key, (*own.objects, *stale), services, todo)
+
+    def _lasts(self, reserved: GatewayFilter) -> float:
+        """Seconds until a reservation is stale."""
+        found = reserved.reservation
+        return found.lasts(datetime.now(timezone.utc)) if found else 0.0
 
     def _remove(self, key: Key, changes: ChangeSet) -> float | None:
         """Remove what a ChangeSet says; return the seconds until the next step, None when done."""
@@ -812,7 +820,8 @@ class Reconciler:
         self._fence()
         self._wrote("delete", manifest["kind"])
         metadata = manifest["metadata"]
-        self._api.delete(manifest["kind"], metadata["namespace"], metadata["name"])
+        place = (manifest["kind"], metadata["namespace"], metadata["name"])
+        self._api.delete(*place, uid=metadata.get("uid", ""))
         self._view.forget(manifest)
 
     def _fence(self) -> None:

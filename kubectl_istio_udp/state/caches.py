@@ -143,6 +143,7 @@ class View:
         self._pods: dict[str, dict[str, Behind]] = {}
         self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
+        self._reserved: dict[Key, dict[Key, GatewayFilter]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
         # Per namespace: the running pods by address, and the EndpointSlices.
         self._pods_at: dict[str, dict[str, set[str]]] = {}
@@ -210,8 +211,8 @@ class View:
     def exposures(self) -> list[Key]:
         """Every requested or existing exposure, the oldest intent first."""
         with self._lock:
-            wanted = list(self.intents)
-            return wanted + [key for key in self._own if key not in self.intents]
+            there = dict.fromkeys((*self._own, *self._reserved))
+            return list(self.intents) + [key for key in there if key not in self.intents]
 
     def wish(self, key: Key) -> Wish | UsageError | None:
         """The intent of an exposure, or the error from reading it; None if there is none."""
@@ -250,6 +251,11 @@ class View:
             objects = tuple(self._own.get(key, {}).values())
         found = resolve(objects, (Kind.EXPOSURE,)).existing
         return found[0] if found else Existing(Kind.EXPOSURE, *key, None, ())
+
+    def reserved(self, key: Key) -> tuple[GatewayFilter, ...]:
+        """The reservations of an exposure, at whatever gateway."""
+        with self._lock:
+            return tuple(self._reserved.get(key, {}).values())
 
     def service(self, key: Key) -> Service | None:
         """A Service; None if it does not exist."""
@@ -617,9 +623,14 @@ class View:
         owners = {names.exposure_of_host(host) for host in hosts}
         return {owner for owner in owners if owner in self._own}
 
-    def _filter(self, _key: Key, before: GatewayFilter | None, now: GatewayFilter | None) -> None:
+    def _filter(self, key: Key, before: GatewayFilter | None, now: GatewayFilter | None) -> None:
         with self._filters_changed:
             self._filters_changed.notify_all()
+        with self._lock:
+            if before and before.reservation:
+                _note(self._reserved, before.reservation.spec.key, key, None)
+            if now and now.reservation:
+                _note(self._reserved, now.reservation.spec.key, key, now)
         if not self._frees(before, now):
             return
         with self._lock:

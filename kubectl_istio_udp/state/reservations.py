@@ -71,8 +71,12 @@ class Reservation:
         )
 
     def stale(self, now: datetime) -> bool:
-        """Whether the run that created it must have ended."""
-        return now - self.created > STALE_AFTER
+        """Whether the run that created it must have ended, so that anyone may delete it."""
+        return self.lasts(now) < 0
+
+    def lasts(self, now: datetime) -> float:
+        """Seconds until it is stale; negative if it is."""
+        return (self.created + STALE_AFTER - now).total_seconds()
 
     def counts_for(self, mine: Reservation | None, now: datetime) -> bool:
         """Whether another run must leave to it what it reserves.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -90,6 +91,24 @@ def test_it_reserves_what_is_new_and_nothing_else(running: Running) -> None:
     running.quiet()
     assert len(posts(running.server)) == 2
     assert reservations(running.server) == []
+
+
+def left_behind(age: timedelta) -> dict[str, Any]:
+    """The reservation of a run that was killed."""
+    manifest = reservation(typed(), "killed")
+    created = datetime.now(timezone.utc) - age
+    manifest["metadata"]["creationTimestamp"] = f"{created:%FT%TZ}"
+    return manifest
+
+
+def test_what_a_killed_run_reserved_is_deleted_when_it_is_stale(running: Running) -> None:
+    """Also where nothing else of the exposure is there; before that, the run may go on."""
+    running.server.put(left_behind(timedelta(minutes=4, seconds=58)))
+    controller = running.start()
+    running.quiet()
+    assert reservations(running.server)
+    until(lambda: not reservations(running.server))
+    assert controller.states() == {}
 
 
 def test_a_watch_that_is_late_is_waited_for(running: Running) -> None:
