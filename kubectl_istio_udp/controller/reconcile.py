@@ -679,12 +679,13 @@ class Reconciler:
             return 0.0
         if (left := self._emptied_left(spec)) > 0:
             return left
-        there = {ObjectRef.of(entry) for entry in entries}
+        there = {ObjectRef.of(entry): entry for entry in entries}
         for manifest in service_entries(self._now(spec, rules)):
             write = Write(manifest, manager)
             write = marked(write) if manager == MANAGER else write
-            if ObjectRef.of(manifest) in there and not self._is_so(write):
-                self.apply(write)
+            entry = there.get(ObjectRef.of(manifest))
+            if entry is not None and not self._is_so(write):
+                self.apply(write, only=entry)
         return 0.0
 
     def _mend(self, own: Existing, rules: EndpointRules, manager: str) -> bool:
@@ -716,7 +717,9 @@ class Reconciler:
         )
         todo = writes(with_new_entries(spec, snapshot), manager)
         wanted = [write for write in todo if write.kind in ("ServiceEntry", "EnvoyFilter")]
-        self._apply_all(marked(write) if manager == MANAGER else write for write in wanted)
+        there = {key_of(manifest): manifest for manifest in own.objects}
+        for write in wanted:
+            self.apply(marked(write) if manager == MANAGER else write, only=there.get(write.key))
         kept = {write.key for write in wanted}
         for entry in own.all_of("ServiceEntry"):
             if key_of(entry) not in kept:
@@ -799,9 +802,17 @@ class Reconciler:
         for write in todo:
             self.apply(write)
 
-    def apply(self, write: Write) -> None:
-        """Server-side apply, of a new object or only of the object that was read."""
-        there = self._view.find(write.kind, write.namespace, write.name)
+    def apply(self, write: Write, only: Manifest | None = None) -> None:
+        """Server-side apply, of a new object or only of the object that was read.
+
+        Args:
+            write: what to write.
+            only: the object that is to be changed. It is not created again if it was deleted since.
+
+        Raises:
+            Conflict: it is another object now, or there is none.
+        """
+        there = only or self._view.find(write.kind, write.namespace, write.name)
         manifest = dict(write.manifest)
         if there is not None and write.whole and "uid" in there["metadata"]:
             manifest["metadata"] = {**manifest["metadata"], "uid": there["metadata"]["uid"]}

@@ -551,6 +551,31 @@ def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Runnin
     assert running.entry(name) is None and running.filter(name) is None
 
 
+def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    controller = running.start()
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: running.addresses(name) == ["10.244.0.77"])
+    running.quiet()
+    find, lost = controller.view.find, []
+
+    def find_and_lose(kind: str, namespace: str, wanted: str) -> Any:
+        found = find(kind, namespace, wanted)
+        if found and kind == "ServiceEntry" and not lost:
+            lost.append(running.server.remove(kind, namespace, wanted))
+            until(lambda: find(kind, namespace, wanted) is None)
+        return found
+
+    monkeypatch.setattr(controller.view, "find", find_and_lose)
+    running.server.put(endpoint_slice(endpoint("10.244.0.78")))
+    until(lambda: lost)
+    running.quiet()
+    assert running.entry(name) is None
+
+
 def test_a_persons_entry_sends_to_the_port_that_was_meant(running: Running) -> None:
     """The addresses alone say no port; the entry does."""
     name = object_name("default", "mine")
