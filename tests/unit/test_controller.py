@@ -842,7 +842,9 @@ def test_odd_objects_hide_nobody(running: Running) -> None:
 
 def test_a_port_that_is_taken_is_said(running: Running) -> None:
     port = running.start().health.port
-    with pytest.raises(UsageError, match=f"cannot be served at port {port}: Address already"):
+    with pytest.raises(
+        UsageError, match=f"cannot serve health and metrics on port {port}: Address already"
+    ):
         running.start("two", port=port)
 
 
