@@ -102,8 +102,8 @@ def measure(count: int) -> dict[str, float]:
         server.put(service(20 + number))
 
         def heard(number: int = number) -> bool:
-            wish: Any = controller.view.wish(KEY)
-            return bool(wish) and wish.request.options.idle_timeout.seconds == 20 + number
+            intent: Any = controller.view.intent(KEY)
+            return bool(intent) and intent.request.options.idle_timeout.seconds == 20 + number
 
         wait_for(heard)
         reconciler._calm.clear()

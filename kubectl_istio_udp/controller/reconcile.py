@@ -71,7 +71,7 @@ from kubectl_istio_udp.plan.gateway import choose_gateway
 from kubectl_istio_udp.plan.sessions import SessionLimit, SessionRoom
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
-from kubectl_istio_udp.sources.annotations import Wish
+from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.state.caches import Space, View
 from kubectl_istio_udp.state.gateways import gateway_secret
@@ -200,18 +200,18 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        wished, own = self._view.wish(key), self._view.own(key)
+        requested, own = self._view.intent(key), self._view.own(key)
         space = self._view.spaces.get("", key[0])
         if space is None:
             # On the command line or by annotation: the exposed Service no longer exists.
             return self._withdraw(key, own)
         if own.there and own.source is None:
             left = self._refresh(own, names.MANAGER)
-            found = self._made_by_hand(key, own) if wished else Outcome(MANUAL)
+            found = self._made_by_hand(key, own) if requested else Outcome(MANUAL)
             return replace(found, again=left or None)
         if space.leaving:
             return self._withdraw(key, own)
-        if wished is None:
+        if requested is None:
             left = self._left(self._missed, key, self._timing.replace) if own.there else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, own)
         self._missed.pop(key, None)
@@ -220,7 +220,7 @@ class Reconciler:
         except UsageError as error:
             self._refresh(own, MANAGER)
             return invalid(error)
-        return self._allowed(key, wished, permission, own)
+        return self._allowed(key, requested, permission, own)
 
     def _permission(self, space: Space) -> Permission:
         if self._allow_all:
@@ -228,12 +228,12 @@ class Reconciler:
         return Permission.parse(space.annotations, self._defaults)
 
     def _allowed(
-        self, key: Key, wished: Wish | UsageError, permission: Permission, own: Existing
+        self, key: Key, requested: Intent | UsageError, permission: Permission, own: Existing
     ) -> Outcome:
         """Keep a once accepted exposure while it is permitted, whatever is requested now."""
         lost = permission.withdrawn(Use.of_spec(own.held)) if own.held else ""
         try:
-            outcome = self._asked(wished, permission, own)
+            outcome = self._asked(requested, permission, own)
         except _MovesError:
             return self._withdraw(key, own)
         except IstioUdpError:
@@ -249,12 +249,14 @@ class Reconciler:
             return replace(outcome, message=f"{outcome.message}; {stays}")
         return outcome
 
-    def _asked(self, wished: Wish | UsageError, permission: Permission, own: Existing) -> Outcome:
+    def _asked(
+        self, requested: Intent | UsageError, permission: Permission, own: Existing
+    ) -> Outcome:
         """Carry out a request, or return why not."""
         try:
-            if isinstance(wished, UsageError):
-                return invalid(wished)
-            return self._honour(wished, permission, own)
+            if isinstance(requested, UsageError):
+                return invalid(requested)
+            return self._honour(requested, permission, own)
         except UsageError as error:
             return invalid(error)
         except Refusal as refusal:
@@ -266,13 +268,13 @@ class Reconciler:
 
     def about(self, key: Key) -> About | None:
         """The object that Events about an exposure refer to."""
-        wished = self._view.wish(key)
-        if isinstance(wished, Wish):
-            return wished.about
+        requested = self._view.intent(key)
+        if isinstance(requested, Intent):
+            return requested.about
         service = self._view.service_manifest(key)
-        return About.of(service) if service is not None and wished is not None else None
+        return About.of(service) if service is not None and requested is not None else None
 
-    # -- a wish -------------------------------------------------------------------------------
+    # -- a request ----------------------------------------------------------------------------
 
     def _made_by_hand(self, key: Key, own: Existing) -> Outcome:
         where = f" at gateway {own.exposure.gateway}" if own.exposure else ""
@@ -288,14 +290,14 @@ class Reconciler:
         if objection := permission.objection(use):
             raise Refusal(Outcome(REFUSED, FORBIDDEN, objection))
 
-    def _permit_request(self, wish: Wish, permission: Permission) -> None:
+    def _permit_request(self, intent: Intent, permission: Permission) -> None:
         """Refuse a request without permission before doing any work.
 
         Raises:
             Refusal: it is not permitted, or too many Services of the namespace have requests.
         """
         most = permission.total_ports
-        if not permission.everything and not self._view.is_within(wish.key, most):
+        if not permission.everything and not self._view.is_within(intent.key, most):
             raise Refusal(
                 Outcome(
                     WAITING,
@@ -305,29 +307,29 @@ class Reconciler:
                     "Namespace)",
                 )
             )
-        self._permit(permission, Use.of_request(wish.request, wish.udp_ports))
+        self._permit(permission, Use.of_request(intent.request, intent.udp_ports))
 
-    def _honour(self, wish: Wish, permission: Permission, own: Existing) -> Outcome:
-        self._permit_request(wish, permission)
-        facts = self._decide(wish, permission, own)
+    def _honour(self, intent: Intent, permission: Permission, own: Existing) -> Outcome:
+        self._permit_request(intent, permission)
+        facts = self._decide(intent, permission, own)
         exposure, snapshot = facts.exposure, facts.snapshot
         todo = [marked(write) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
         kinds = {write.kind for write in differing}
-        if "EnvoyFilter" in kinds and own.there and (left := self._calm_left(wish.key)) > 0:
+        if "EnvoyFilter" in kinds and own.there and (left := self._calm_left(intent.key)) > 0:
             return Outcome(WAITING, again=left)
         if kinds - {"ServiceEntry"}:
-            with self._decided(wish, permission, exposure, snapshot, todo):
+            with self._decided(intent, permission, exposure, snapshot, todo):
                 for write in differing:
                     self.apply(write)
                     # Now, because a later write may fail. A failed write is retried after its
                     # back-off.
                     if write.kind == "EnvoyFilter":
-                        before = self._calm.get(wish.key)
-                        self._calm[wish.key] = Calm.after(before, self._clock(), self._timing)
+                        before = self._calm.get(intent.key)
+                        self._calm[intent.key] = Calm.after(before, self._clock(), self._timing)
         else:
             self._apply_all(differing)
-        again = self._remove(wish.key, self._changes(own, todo))
+        again = self._remove(intent.key, self._changes(own, todo))
         return replace(self._exposed(exposure, snapshot), again=again)
 
     def _exposed(self, exposure: Exposure, snapshot: Snapshot) -> Outcome:
@@ -364,14 +366,14 @@ class Reconciler:
         ports = ", ".join(ports_text(exposure.spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {exposure.spec.gateway}")
 
-    def _decide(self, wish: Wish, permission: Permission, own: Existing) -> _Facts:
+    def _decide(self, intent: Intent, permission: Permission, own: Existing) -> _Facts:
         """Plan the exposure.
 
         Raises:
             UsageError: it is not possible with this Service.
             Refusal: it is not permitted, or the gateway does not exist.
         """
-        request, view = wish.request, self._view
+        request, view = intent.request, self._view
         service = view.service((request.namespace, request.service))
         if service is None:
             raise UsageError(f"Service {request.namespace}/{request.service} does not exist")
@@ -384,7 +386,7 @@ class Reconciler:
                     "controller with --allow-all exposes those, because the name may lead anywhere",
                 )
             )
-        gateway = self._gateway(wish, permission, own)
+        gateway = self._gateway(intent, permission, own)
         if own.exposure is not None and (left := self._emptied_left(own.exposure)) > 0:
             raise Refusal(Outcome(WAITING, again=left))
         asked = self._discovery(request.discovery, permission, service, own)
@@ -404,7 +406,7 @@ class Reconciler:
             secret=gateway_secret(gateway),
         )
         planned = plan(
-            replace(request, discovery=asked), snapshot, self._room(wish.key, permission, gateway)
+            replace(request, discovery=asked), snapshot, self._room(intent.key, permission, gateway)
         ).exposure
         chosen = request.automatic_sessions and request.expect_rate is None
         self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=chosen))
@@ -442,12 +444,12 @@ class Reconciler:
             return 0.0
         return max(0.0, self._left(self._emptied, spec.key, self._timing.replace))
 
-    def _gateway(self, wish: Wish, permission: Permission, own: Existing) -> Gateway:
+    def _gateway(self, intent: Intent, permission: Permission, own: Existing) -> Gateway:
         allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
         before = own.exposure.gateway if own.exposure else None
         try:
             gateway = choose_gateway(
-                allowed, wish.gateway, namespaces=self._view.gateway_namespaces, before=before
+                allowed, intent.gateway, namespaces=self._view.gateway_namespaces, before=before
             ).kept(before)
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
@@ -533,7 +535,7 @@ class Reconciler:
     @contextmanager
     def _decided(
         self,
-        wish: Wish,
+        intent: Intent,
         permission: Permission,
         exposure: Exposure,
         snapshot: Snapshot,
@@ -553,7 +555,7 @@ class Reconciler:
             if found := errors(check_expose(exposure, self._seen(exposure, snapshot, todo))):
                 raise Refusal(refused(found, spec))
             self._permit_total(permission, spec)
-            self._yield_to_older(wish, spec, claims)
+            self._yield_to_older(intent, spec, claims)
             self._check_addresses(spec)
             self._pending[spec.key] = Pending(claims, spec)
         try:
@@ -629,7 +631,7 @@ class Reconciler:
         if any(taken.intersection(entry.addresses) for entry in spec.entries):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
 
-    def _yield_to_older(self, wish: Wish, spec: ExposureSpec, claims: Claims) -> None:
+    def _yield_to_older(self, intent: Intent, spec: ExposureSpec, claims: Claims) -> None:
         """Raise Refusal if an older intent may still get one of the ports.
 
         An exposure that has a port keeps it. Among those that request it the oldest wins, in
@@ -640,20 +642,20 @@ class Reconciler:
         held = {port.listener_port for port in own.ports} if own else set()
         wanted = claims.udp_ports - held
         for older in self._view.rivals(wanted):
-            if older.about.rank >= wish.about.rank:
+            if older.about.rank >= intent.about.rank:
                 return
             if older.key != spec.key and self._may_take(older.key) and self._permitted(older):
                 by = f"Service {older.key[0]}/{older.key[1]}"
                 raise Refusal(replace(taken(wanted, spec.gateway, by), after=older.key))
 
-    def _permitted(self, wish: Wish) -> bool:
+    def _permitted(self, intent: Intent) -> bool:
         """Whether an intent's namespace has permission for it."""
-        space = self._view.spaces.get("", wish.key[0])
-        own = self._view.own(wish.key)
+        space = self._view.spaces.get("", intent.key[0])
+        own = self._view.own(intent.key)
         if space is None or space.leaving or (own.there and own.source is None):
             return False
         try:
-            self._permit_request(wish, self._permission(space))
+            self._permit_request(intent, self._permission(space))
         except (UsageError, Refusal):
             return False
         return True

@@ -221,8 +221,8 @@ class Controller:
         if not self._leading.is_set():
             return
         ports = {port for claims in (before, now) if claims for port in claims.udp_ports}
-        for wish in self.view.rivals(ports):
-            self._queue.add(wish.key)
+        for intent in self.view.rivals(ports):
+            self._queue.add(intent.key)
         if before is not None:
             for key in tuple(self._short):
                 self._queue.add(key)

@@ -92,7 +92,7 @@ def _rule(kinds: Sequence[str], *verbs: str, **more: list[str]) -> Manifest:
     }
 
 
-# Any namespace may wish, so these must be seen everywhere, and ServiceEntries be written there.
+# Every namespace may have requests, so these are read, and ServiceEntries written, in all of them.
 _RULES = [
     _rule(["Namespace", "Service", "Pod"], "list", "watch"),
     _rule(["EndpointSlice"], "list", "watch"),

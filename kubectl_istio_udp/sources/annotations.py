@@ -40,7 +40,7 @@ LONGEST_PORTS, MOST_PARTS, LONGEST_VALUE = 2_000, 100, 320
 
 
 @dataclass(frozen=True)
-class Wish:
+class Intent:
     """A declared exposure.
 
     Attributes:
@@ -66,12 +66,12 @@ class Wish:
         return (self.request.namespace, self.request.exposure_name)
 
 
-def is_wished(service: Mapping[str, Any]) -> bool:
+def is_requested(service: Mapping[str, Any]) -> bool:
     """Whether a Service requests an exposure."""
     return EXPOSE_ANNOTATION in (service["metadata"].get("annotations") or {})
 
 
-def service_wish(service: Mapping[str, Any]) -> Wish:
+def service_intent(service: Mapping[str, Any]) -> Intent:
     """Read the request in a Service's annotations.
 
     Raises:
@@ -103,7 +103,7 @@ def service_wish(service: Mapping[str, Any]) -> Wish:
         expect_rate=read.pop("expect-rate", None),
         options=_options(read),
     )
-    return Wish(request, About.of(service), read.get("gateway"), udp_ports)
+    return Intent(request, About.of(service), read.get("gateway"), udp_ports)
 
 
 def _options(read: Mapping[str, Any]) -> Options:

@@ -32,7 +32,7 @@ from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
 from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
-from kubectl_istio_udp.sources.annotations import Wish, is_wished, service_wish
+from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.state.intents import Intents
 from kubectl_istio_udp.state.keeping import (
@@ -214,11 +214,11 @@ class View:
             there = dict.fromkeys((*self._own, *self._reserved))
             return list(self.intents) + [key for key in there if key not in self.intents]
 
-    def wish(self, key: Key) -> Wish | UsageError | None:
+    def intent(self, key: Key) -> Intent | UsageError | None:
         """The intent of an exposure, or the error from reading it; None if there is none."""
         return self.intents.get(key)
 
-    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Intent]:
         """The intents for any of these ports (gateway or listener port); the oldest first."""
         with self._lock:
             return self.intents.rivals(gateway_ports)
@@ -519,16 +519,16 @@ class View:
     def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
         """Store a Service's request; return those that may move in the order."""
         was = self.intents.get(key)
-        if now is None or not is_wished(now):
+        if now is None or not is_requested(now):
             _note(self._selectors, key[0], key, None)
             self.intents.drop(key)
             next_in_line = self.intents.at(key[0], self._most_intents.get(key[0], 1) - 1)
             return {next_in_line} if was is not None and next_in_line else set()
         selector = LabelSet.of(now["spec"].get("selector") or {})
         _note(self._selectors, key[0], key, selector)
-        intent: Wish | UsageError
+        intent: Intent | UsageError
         try:
-            intent = service_wish(now)
+            intent = service_intent(now)
         except UsageError as error:
             # Not the error itself, whose traceback would hold everything that was read.
             intent = UsageError(error.message, hints=error.hints)

@@ -17,7 +17,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
-from kubectl_istio_udp.sources.annotations import Wish, is_wished, service_wish
+from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
@@ -148,7 +148,7 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
     unmet = [
         found
         for service in sorted(services, key=namespaced_name)
-        if is_wished(service)
+        if is_requested(service)
         and (found := _unmet(service, exposures, told.get(namespaced_name(service))))
     ]
     holder = ((found_lease or {}).get("spec") or {}).get("holderIdentity") or ""
@@ -167,7 +167,7 @@ def _unmet(
     mine = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
     exposed = any(e.object("EnvoyFilter") and is_declared(e) for e in mine)
     try:
-        intent = service_wish(service)
+        intent = service_intent(service)
     except UsageError as error:
         return Unmet(namespace, name, exposed, error.message)
     reason = str((event or {}).get("reason", ""))
@@ -180,7 +180,7 @@ def _unmet(
     return Unmet(namespace, name, exposed, message)
 
 
-def _holders(intent: Wish, exposures: Sequence[Existing]) -> list[str]:
+def _holders(intent: Intent, exposures: Sequence[Existing]) -> list[str]:
     """The exposures that use a gateway port which an intent requests."""
     wanted = set(intent.gateway_ports)
     return [
@@ -206,7 +206,7 @@ def is_still_declared(api: Api, existing: Existing) -> bool:
     if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
         return False
     service = api.find("Service", existing.namespace, existing.name)
-    return service is not None and is_wished(service)
+    return service is not None and is_requested(service)
 
 
 def remove_controller(

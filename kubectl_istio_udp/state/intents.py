@@ -14,7 +14,7 @@ from typing import TypeVar
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
-from kubectl_istio_udp.sources.annotations import Wish
+from kubectl_istio_udp.sources.annotations import Intent
 
 Rank = tuple[str, str, str]
 _Row = tuple[Rank, Key]
@@ -26,7 +26,7 @@ class Intents:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._found: dict[Key, Wish | UsageError] = {}
+        self._found: dict[Key, Intent | UsageError] = {}
         self._ranks: dict[Key, Rank] = {}
         self._by_port: dict[int, list[_Row]] = {}
         self._by_namespace: dict[str, list[_Row]] = {}
@@ -39,11 +39,11 @@ class Intents:
         """The requested exposures, the oldest intent first."""
         return iter(sorted(self._found, key=lambda key: self._ranks[key]))
 
-    def get(self, key: Key) -> Wish | UsageError | None:
+    def get(self, key: Key) -> Intent | UsageError | None:
         """The intent, or the error from reading it; None if there is none."""
         return self._found.get(key)
 
-    def put(self, key: Key, rank: Rank, intent: Wish | UsageError) -> None:
+    def put(self, key: Key, rank: Rank, intent: Intent | UsageError) -> None:
         """Add or replace an intent.
 
         Args:
@@ -67,7 +67,7 @@ class Intents:
         for port in _ports(intent):
             _remove(self._by_port, port, row)
 
-    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Wish]:
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Intent]:
         """The intents for any of these gateway or listener ports; oldest first, no duplicates."""
         numbers = {
             number
@@ -78,11 +78,11 @@ class Intents:
         rows = [list(self._by_port[number]) for number in numbers if number in self._by_port]
         return self._each_once(heapq.merge(*rows))
 
-    def _each_once(self, rows: Iterable[_Row]) -> Iterator[Wish]:
+    def _each_once(self, rows: Iterable[_Row]) -> Iterator[Intent]:
         before = None
         for row in rows:
             intent = self._found.get(row[1])
-            if row != before and isinstance(intent, Wish):
+            if row != before and isinstance(intent, Intent):
                 yield intent
             before = row
 
@@ -101,8 +101,8 @@ class Intents:
         return rows[place][1] if place < len(rows) else None
 
 
-def _ports(intent: Wish | UsageError) -> frozenset[int]:
-    return frozenset(intent.gateway_ports) if isinstance(intent, Wish) else frozenset()
+def _ports(intent: Intent | UsageError) -> frozenset[int]:
+    return frozenset(intent.gateway_ports) if isinstance(intent, Intent) else frozenset()
 
 
 def _remove(index: dict[Name, list[_Row]], name: Name, row: _Row) -> None:

@@ -102,7 +102,7 @@ def allow(namespace: str, ports: str) -> None:
     kubectl("annotate", "namespace", namespace, "--overwrite", f"{ALLOW}={ports}")
 
 
-def wish(space: Space, name: str, ports: str, **options: str) -> None:
+def request_exposure(space: Space, name: str, ports: str, **options: str) -> None:
     """Annotate a Service."""
     options = {"max_sessions": "500", "gateway": f"{space.gateway}/edge", **options}
     notes = [f"{EXPOSE}={ports}"]
@@ -190,7 +190,7 @@ def make_switch(tenant: Space, port: int) -> Switch:
     }
     made = Switch(tenant, "dns", addresses)
     made.point("a")
-    wish(tenant, "dns", f"{port}:53")
+    request_exposure(tenant, "dns", f"{port}:53")
     eventually("it is exposed", lambda: len(own_objects(tenant)) == 3)
     made.wait("a")
     return made

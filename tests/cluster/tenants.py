@@ -28,7 +28,7 @@ from conftest import (
     own_objects,
     run,
 )
-from controlled import allow, controller, wish
+from controlled import allow, controller, request_exposure
 
 from tests.support.rights import rights
 
@@ -151,7 +151,7 @@ def victim(tenants: Tenants, load_pod: LoadPod) -> Victim:
     sessions = "kubectl-istio-udp/allow-sessions=4000"
     kubectl("annotate", "namespace", tenant.name, "--overwrite", sessions)
     tenant.apply(*who_server("dns", "192.0.2.1"))
-    wish(tenant, "dns", f"{tenant.ports[0]}:53", max_sessions="4000")
+    request_exposure(tenant, "dns", f"{tenant.ports[0]}:53", max_sessions="4000")
     made = Victim(tenant, "dns", "192.0.2.1", load_pod)
     eventually("the victim is exposed", lambda: _companion(tenant, "dns"), 30)
     eventually("the victim answers", lambda: made.says() == made.answer, 30)

@@ -30,9 +30,9 @@ from controlled import (
     entries,
     events,
     replicas,
+    request_exposure,
     switch,
     tenant,
-    wish,
     withdraw,
 )
 from meshes import mesh_config
@@ -47,7 +47,7 @@ Load = Callable[..., "subprocess.Popen[str]"]
 
 
 def exposed(space: Space, name: str) -> tuple[str, int]:
-    """Wait until a wish is an exposure; where clients reach it."""
+    """Wait until a request is met; return the address for clients."""
     eventually(
         f"{name} is exposed", lambda: f"/udp-{space.name}-{name} " in str(own_objects(space))
     )
@@ -78,7 +78,7 @@ def settled(space: Space, name: str, replicas: int) -> None:
 def test_the_gateway_follows_what_is_declared(tenant: Space, port: int, load_pod: Load) -> None:
     """Scaled up and down, restarted, moved: with listed endpoints, told by answers."""
     tenant.apply(*dns_server(replicas=2))
-    wish(tenant, "dns", f"{port}:53", discovery="endpoints")
+    request_exposure(tenant, "dns", f"{port}:53", discovery="endpoints")
     target = exposed(tenant, "dns")
     all_answered(load_pod, target, "declared")
     kubectl("scale", "-n", tenant.name, "deploy/dns", "--replicas=4")
@@ -104,7 +104,7 @@ def test_named_ports_that_differ_between_pods(tenant: Space, port: int, load_pod
     named = service("dns", selector={"service": "dns"})
     named["spec"]["ports"][0]["targetPort"] = "dns"
     tenant.apply(named)
-    wish(tenant, "dns", f"{port}:53")
+    request_exposure(tenant, "dns", f"{port}:53")
     target = exposed(tenant, "dns")
     all_answered(load_pod, target, "both versions")
     (entry,) = entries(tenant, "dns")
@@ -142,7 +142,7 @@ def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_po
     tenant.apply(*dns_server(replicas=3))
     allow(tenant.name, f"{port}-{port + 9}")
     kubectl("annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-sessions=28000")
-    wish(tenant, "dns", f"{port}:53", discovery="endpoints", max_sessions="8000")
+    request_exposure(tenant, "dns", f"{port}:53", discovery="endpoints", max_sessions="8000")
     target = exposed(tenant, "dns")
     all_answered(load_pod, target, "declared")
     fresh = load_pod(*target, "--queries", "12500", "--rate", "500")
@@ -158,10 +158,10 @@ def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_po
 def test_two_wishes_for_one_port(tenant: Space, port: int, load_pod: Load) -> None:
     """The older has it, the newer is told that it is taken, and takes over."""
     tenant.apply(*dns_server("first"))
-    wish(tenant, "first", f"{port}:53")
+    request_exposure(tenant, "first", f"{port}:53")
     exposed(tenant, "first")
     tenant.apply(*dns_server("second"))
-    wish(tenant, "second", f"{port}:53")
+    request_exposure(tenant, "second", f"{port}:53")
     eventually("the loser is told", lambda: "PortTaken" in events(tenant, "second"))
     status = run("kubectl", "istio-udp", "controller", "status")
     assert status.code == 1 and "second" in status.out, status.both
@@ -191,7 +191,7 @@ def test_a_tenant_gets_what_is_allowed_and_nothing_else(tenant: Space, port: int
         eventually(f"{ports[:30]!r}: {reason}", lambda r=reason: r in events(tenant, "dns"))
         assert own_objects(tenant) == [], ports[:30]
         withdraw(tenant, "dns")
-    wish(tenant, "dns", f"{port}:53")
+    request_exposure(tenant, "dns", f"{port}:53")
     exposed(tenant, "dns")
     kubectl("annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-")
     eventually("what is not allowed any more goes", lambda: not own_objects(tenant))
@@ -222,7 +222,7 @@ def test_what_the_version_before_declared_is_mended(
 ) -> None:
     """It is shown and answers before; afterwards it is where tenants cannot write."""
     tenant.apply(*dns_server(replicas=2))
-    wish(tenant, "dns", f"{port}:53")
+    request_exposure(tenant, "dns", f"{port}:53")
     target = exposed(tenant, "dns")
     deployment = ("-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
     kubectl("scale", *deployment, "--replicas=0")
@@ -261,7 +261,7 @@ def test_it_follows_the_meshs_configuration(tenant: Space, port: int, load_pod: 
         "annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-discovery=selector,endpoints"
     )
     tenant.apply(*dns_server())
-    wish(tenant, "dns", f"{port}:53")
+    request_exposure(tenant, "dns", f"{port}:53")
     target = exposed(tenant, "dns")
     assert get("serviceentries", "-n", tenant.name)["items"], "istiod finds the pods"
     read = {"matchLabels": {"kubernetes.io/metadata.name": tenant.gateway}}
@@ -284,7 +284,7 @@ def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) ->
     try:
         before = get("envoyfilter", "-n", tenant.gateway, name)["metadata"]["resourceVersion"]
         tenant.apply(*dns_server())
-        wish(tenant, "dns", f"{port}:53")
+        request_exposure(tenant, "dns", f"{port}:53")
         eventually("it is told", lambda: "ExposeRefused" in events(tenant, "dns"))
         after = get("envoyfilter", "-n", tenant.gateway, name)["metadata"]["resourceVersion"]
         assert after == before and own_objects(tenant) == []
@@ -295,7 +295,7 @@ def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) ->
 
 def test_a_namespace_that_goes_takes_its_exposures_along(tenant: Space, port: int) -> None:
     tenant.apply(*dns_server())
-    wish(tenant, "dns", f"{port}:53")
+    request_exposure(tenant, "dns", f"{port}:53")
     exposed(tenant, "dns")
     kubectl("delete", "namespace", tenant.name, "--wait=true", "--timeout=60s")
     eventually("nothing is left", lambda: not own_objects(tenant))

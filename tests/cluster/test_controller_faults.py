@@ -40,7 +40,7 @@ from controlled import (
     make_switch,
     permitted,
     replicas,
-    wish,
+    request_exposure,
 )
 
 __all__ = ["controller"]
@@ -50,7 +50,7 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster"),
 ]
-# Queries a second: fresh ports for 10 s each, well within the 500 sessions that `wish` asks for.
+# Queries per second, each from a new port for 10 s: well within 500 sessions.
 RATE = 25
 # Who takes the controller's only seat at the API server.
 SITTER = "sitter"
@@ -93,7 +93,7 @@ def traffic(load_pod: LoadPod, switch: Switch) -> Iterator[None]:
     with the API server.
     """
     _, first = companion(switch.space, switch.name)
-    wish(switch.space, "a", f"{first + 9}:53")
+    request_exposure(switch.space, "a", f"{first + 9}:53")
     eventually("the steady one answers", lambda: switch.space.verify("a").code == 0)
     address, port = companion(switch.space, "a")
     words = f"{address} {port} foo.bar.com --queries {MOST_QUERIES} --rate {RATE} --until /tmp/end"
@@ -171,7 +171,7 @@ def test_leader_killed_in_a_burst_of_changes(switch: Switch, load_pod: LoadPod) 
         space.apply(*dns_server(f"s{number}"))
     with traffic(load_pod, switch):
         for number in range(1, 6):
-            wish(space, f"s{number}", f"{port + number}:53")
+            request_exposure(space, f"s{number}", f"{port + number}:53")
             switch.point("b" if number % 2 else "a")
             if number == 4:
                 ctr = ["ctr", "-a", f"{GROUND_RUN}/containerd.sock", "-n", "k8s.io"]

@@ -26,7 +26,7 @@ from conftest import (
     service,
     start_load_pod,
 )
-from controlled import events, logs, replicas, wish
+from controlled import events, logs, replicas, request_exposure
 from gateways import posing_pod
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
@@ -64,7 +64,7 @@ def entry(name: str, labels: dict[str, str], spec: str, host: str = "") -> dict[
 
 def exposed(tenant: Tenant, name: str, port: int, seconds: float = 30) -> None:
     """Declare an exposure and wait until it is there."""
-    wish(tenant, name, f"{port}:53")
+    request_exposure(tenant, name, f"{port}:53")
     made = f"envoyfilters {tenant.gateway}/{object_name(tenant, name)} "
     eventually(
         f"{name} is exposed",
@@ -509,10 +509,10 @@ def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: 
                     "spec": {"configPatches": []},
                 }
             )
-        wished = service("talker")
+        annotated = service("talker")
         text = f"7000{CONTROL}\nforged   row"
-        wished["metadata"]["annotations"] = {"kubectl-istio-udp/expose": text}
-        mine.make(wished)
+        annotated["metadata"]["annotations"] = {"kubectl-istio-udp/expose": text}
+        mine.make(annotated)
         eventually("it is refused", lambda: "ExposeInvalid" in events(mine, "talker"), 20)
         mine.make(
             {

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import eventually, get, kubectl, own_objects, service
-from controlled import events, wish
+from controlled import events, request_exposure
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
 from kubectl_istio_udp.kube.client import Api
@@ -212,7 +212,7 @@ def changes_of(tenant: Tenant) -> Changes:
     ]
     made = Changes(tenant, "dns", addresses)
     made._point(addresses[1])
-    wish(tenant, "dns", f"{tenant.ports[0]}:53")
+    request_exposure(tenant, "dns", f"{tenant.ports[0]}:53")
     name = f"envoyfilters {tenant.gateway}/{object_name(tenant.name, 'dns')} "
     eventually("it is exposed", lambda: name in " ".join(own_objects(tenant)))
     return made
@@ -260,15 +260,15 @@ def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Vict
     """The victim's own mistake: more sessions, and a port, than it may have."""
     name, port = victim.name, victim.tenant.ports[0]
     with victim.asked():
-        wish(victim.tenant, name, f"{port}:53", max_sessions="60000")
+        request_exposure(victim.tenant, name, f"{port}:53", max_sessions="60000")
         eventually("it is refused", lambda: "60000 sessions" in events(victim.tenant, name), 60)
-        wish(victim.tenant, name, f"{port}:53,1:53", max_sessions="4000")
+        request_exposure(victim.tenant, name, f"{port}:53,1:53", max_sessions="4000")
         eventually(
             "it is refused", lambda: "port 1 is not allowed" in events(victim.tenant, name), 20
         )
         told = kubectl_status()
         assert f"{victim.tenant.name}" in told and "port 1 is not allowed" in told
-        wish(victim.tenant, name, f"{port}:53", max_sessions="4000")
+        request_exposure(victim.tenant, name, f"{port}:53", max_sessions="4000")
         for key, value, why in MISTAKES:
             annotate(victim.tenant, name, key, value)
             eventually(
@@ -276,7 +276,7 @@ def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Vict
                 lambda w=why: w in events(victim.tenant, name),  # type: ignore[misc]
             )
             annotate(victim.tenant, name, key, None)
-        wish(victim.tenant, name, f"{port}:53", max_sessions="4000")
+        request_exposure(victim.tenant, name, f"{port}:53", max_sessions="4000")
         eventually("it is met again", lambda: victim.tenant.name not in kubectl_status(), 60)
     kubectl("annotate", "namespace", victim.tenant.name, "--overwrite", f"{PREFIX}allow=1")
     eventually("taken back", lambda: not own_objects(victim.tenant), 30)
@@ -351,7 +351,7 @@ def test_12_events_do_not_name_other_tenants(tenants: Tenants, victim: Victim) -
     port, rival = victim.tenant.ports[0], tenants.b
     kubectl("annotate", "namespace", rival.name, "--overwrite", f"{PREFIX}allow={port}")
     rival.apply(service("rival"))
-    wish(rival, "rival", f"{port}:53")
+    request_exposure(rival, "rival", f"{port}:53")
     eventually("it is told", lambda: "PortTaken" in events(rival, "rival"), 60)
     told = events(rival, "rival")
     assert f"{port}/UDP" in told and victim.tenant.name not in told

@@ -26,7 +26,7 @@ from kubectl_istio_udp.state.snapshot import read_snapshot
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.fakes import Fakes
-from tests.unit.test_controller import Running, running, until, wished
+from tests.unit.test_controller import Running, annotated, running, until
 
 __all__ = ["running"]
 
@@ -84,7 +84,7 @@ def test_expose_finds(case: Case, api: Api, fakes: Fakes) -> None:
 
 def test_the_controller_refuses_the_same(case: Case, running: Running) -> None:
     running.start(mesh_configs=(("istio-system", "istio"),))
-    running.server.put(wished())
+    running.server.put(annotated())
     if case.refused:
         running.tells(f"[{case.refused}]")
         assert not running.filter()

@@ -21,7 +21,7 @@ from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.render.controller import NAME, Installation, controller
 from tests.unit import builders
 from tests.unit.mesh_builders import mesh_config
-from tests.unit.test_controller import space, until, wished
+from tests.unit.test_controller import annotated, space, until
 
 IMAGE = "registry.example.com/controller:1"
 
@@ -181,7 +181,7 @@ def test_status(run: Any, server: Any, api: Api) -> None:
     lease = {"kind": "Lease", "metadata": {"name": LEASE, "namespace": "istio-udp"}}
     server.put({**lease, "apiVersion": "coordination.k8s.io/v1", "spec": {"holderIdentity": "me"}})
     assert run("controller", "status").code == 0
-    server.put(wished())
+    server.put(annotated())
     about = About.of(server.get("Service", "default", "coredns"))
     no = {"reason": "ExposeForbidden", "warning": True, "by": "me"}
     secret = server.get("Lease", "istio-udp", LEASE)["metadata"]["uid"]
@@ -216,7 +216,7 @@ def test_a_process_runs_and_hands_over_when_told_to_end(
     server: Any, run: Any, tmp_path: Any
 ) -> None:
     """And what it made goes with `uninstall`, or stays."""
-    server.put(space("default"), wished())
+    server.put(space("default"), annotated())
     running = process(server, tmp_path, "--port", "18099", "-n", "default")
     try:
         until(lambda: server.get("Service", "istio-system", "udp-default-coredns"))

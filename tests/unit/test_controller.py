@@ -45,7 +45,7 @@ def space(name: str, allow: str | None = "5300-5399", **notes: str) -> dict[str,
     return found
 
 
-def wished(name: str = "coredns", ports: str = "5300:53", **more: Any) -> dict[str, Any]:
+def annotated(name: str = "coredns", ports: str = "5300:53", **more: Any) -> dict[str, Any]:
     """A Service that asks to be exposed; `options` are further annotations of ours."""
     options = {f"kubectl-istio-udp/{k}": v for k, v in more.pop("options", {}).items()}
     created = more.pop("created", None)
@@ -157,7 +157,7 @@ def running(api: Api, server: ApiServer) -> Iterator[Running]:
 
 def test_a_wish_becomes_an_exposure_and_is_told(running: Running) -> None:
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
     labels = running.filter()["metadata"]["labels"]
@@ -167,7 +167,7 @@ def test_a_wish_becomes_an_exposure_and_is_told(running: Running) -> None:
 
 def test_idle_means_idle(running: Running) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     running.quiet()
     before = len(running.server.requests)
@@ -182,7 +182,7 @@ def test_idle_means_idle(running: Running) -> None:
 
 def test_a_change_of_endpoints_is_one_request(running: Running) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
     before, version = running.quiet(), running.filter()["metadata"]["resourceVersion"]
@@ -207,7 +207,7 @@ def test_a_change_of_endpoints_is_one_request(running: Running) -> None:
 )
 def test_conditions(running: Running, conditions: list[Any], listed: list[str]) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     entries = [endpoint(f"10.0.0.{i}", **each) for i, each in enumerate(conditions)]
     running.server.put(endpoint_slice(*entries))
@@ -217,7 +217,7 @@ def test_conditions(running: Running, conditions: list[Any], listed: list[str]) 
 @pytest.mark.parametrize("kind", ["EnvoyFilter", "Service", "ServiceEntry"])
 def test_drift_is_repaired(running: Running, kind: str) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     running.quiet()
     namespace = "istio-system"
@@ -248,10 +248,10 @@ def test_another_port_leaves_the_sessions_of_the_others(running: Running) -> Non
     """As with `expose`: another number would replace the cluster and end its sessions."""
     running.wait_for(calm=0.0)
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     before = running.spec().options.max_sessions
-    running.server.put(wished(ports="5300:53,5301:53"))
+    running.server.put(annotated(ports="5300:53,5301:53"))
     until(lambda: len(running.spec().ports) == 2)
     assert running.spec().options.max_sessions == before
 
@@ -259,11 +259,11 @@ def test_another_port_leaves_the_sessions_of_the_others(running: Running) -> Non
 def test_who_flips_an_annotation_does_not_shake_the_gateway(running: Running) -> None:
     running.wait_for(calm=60.0)
     controller = running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     for number in range(50):
         running.server.put(
-            wished(options={"discovery": "endpoints", "idle-timeout": f"{number + 1}s"}),
+            annotated(options={"discovery": "endpoints", "idle-timeout": f"{number + 1}s"}),
             endpoint_slice(endpoint(f"10.244.1.{number}")),
         )
         time.sleep(0.01)
@@ -291,7 +291,7 @@ def _same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("how", ["annotation", "service", "namespace", "permission"])
 def test_a_wish_withdrawn_takes_everything_listener_first(running: Running, how: str) -> None:
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.quiet()
     history: list[str] = []
@@ -323,7 +323,9 @@ def test_a_wish_withdrawn_takes_everything_listener_first(running: Running, how:
 def test_the_older_of_two_wishes_wins_and_the_other_takes_over(running: Running) -> None:
     old, new = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
     running.server.put(
-        wished("newer", created=new), wished("older", created=old), wished("third", created="2027")
+        annotated("newer", created=new),
+        annotated("older", created=old),
+        annotated("third", created="2027"),
     )
     running.start()
     running.exposed("udp-default-older")
@@ -341,9 +343,9 @@ def test_the_older_of_two_wishes_wins_and_the_other_takes_over(running: Running)
 
 def test_who_has_a_port_keeps_it(running: Running) -> None:
     running.start()
-    running.server.put(wished("second", created="2026-02-01T00:00:00Z"))
+    running.server.put(annotated("second", created="2026-02-01T00:00:00Z"))
     running.exposed("udp-default-second")
-    running.server.put(wished("first", created="2026-01-01T00:00:00Z"))
+    running.server.put(annotated("first", created="2026-01-01T00:00:00Z"))
     told = running.tells("PortTaken", "first")
     assert "port 5300/UDP is taken" in told and "second" not in told
     running.quiet()
@@ -354,8 +356,8 @@ def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
     running: Running,
 ) -> None:
     running.server.put(
-        wished("older", ports="5300:99", created="2026-01-01T00:00:00Z"),
-        wished("newer", created="2026-02-01T00:00:00Z"),
+        annotated("older", ports="5300:99", created="2026-01-01T00:00:00Z"),
+        annotated("newer", created="2026-02-01T00:00:00Z"),
     )
     running.start()
     running.exposed("udp-default-newer")
@@ -364,8 +366,8 @@ def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
 
 def test_in_whatever_order_wishes_are_looked_at_the_older_comes_first(running: Running) -> None:
     running.server.put(
-        wished("older", created="2026-01-01T00:00:00Z"),
-        wished("newer", created="2026-02-01T00:00:00Z"),
+        annotated("older", created="2026-01-01T00:00:00Z"),
+        annotated("newer", created="2026-02-01T00:00:00Z"),
     )
     controller = running.start(workers=0)
     until(controller._may_write)
@@ -377,8 +379,8 @@ def test_in_whatever_order_wishes_are_looked_at_the_older_comes_first(running: R
 
 
 def test_what_is_being_written_is_taken_already(running: Running) -> None:
-    """An older wish that comes while the younger's EnvoyFilter is on its way comes too late."""
-    running.server.put(wished("younger", created="2026-02-01T00:00:00Z"))
+    """An older request is too late while the younger one's EnvoyFilter is being written."""
+    running.server.put(annotated("younger", created="2026-02-01T00:00:00Z"))
     controller = running.start(workers=0)
     until(controller._may_write)
     seen: list[Any] = []
@@ -386,8 +388,8 @@ def test_what_is_being_written_is_taken_already(running: Running) -> None:
     def meanwhile(request: Any) -> None:
         if request.method == "PATCH" and not seen:
             seen.append(None)
-            running.server.put(wished("older", created="2026-01-01T00:00:00Z"))
-            until(lambda: controller.view.wish(("default", "older")))
+            running.server.put(annotated("older", created="2026-01-01T00:00:00Z"))
+            until(lambda: controller.view.intent(("default", "older")))
             seen[0] = controller._reconciler.reconcile(("default", "older"))
 
     running.server.seen = meanwhile
@@ -397,9 +399,9 @@ def test_what_is_being_written_is_taken_already(running: Running) -> None:
 
 def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
-    running.server.put(wished(ports="nonsense"))
+    running.server.put(annotated(ports="nonsense"))
     running.tells("ExposeInvalid")
     running.server.put(endpoint_slice(endpoint("10.244.0.30")))
     until(lambda: running.addresses() == ["10.244.0.30"])
@@ -410,7 +412,7 @@ def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) ->
 
 def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
     running.start(workers=8)
-    running.server.put(*[wished(f"s{n}") for n in range(20)])
+    running.server.put(*[annotated(f"s{n}") for n in range(20)])
     told = lambda: {e["involvedObject"]["name"] for e in running.server.all("Event")}  # noqa: E731
     until(lambda: len(told()) == 20)
     running.quiet()
@@ -420,28 +422,40 @@ def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
 @pytest.mark.parametrize(
     ("service", "reason", "said"),
     [
-        (wished(ports="5400:53"), "ExposeForbidden", "5400"),
-        (wished(ports="5300:53,9999:53"), "ExposeForbidden", "9999"),
-        (wished(ports="all"), "ExposeForbidden", "53"),
-        (wished(ports="5300:other/53"), "ExposeInvalid", "neither a port number nor a port name"),
+        (annotated(ports="5400:53"), "ExposeForbidden", "5400"),
+        (annotated(ports="5300:53,9999:53"), "ExposeForbidden", "9999"),
+        (annotated(ports="all"), "ExposeForbidden", "53"),
         (
-            wished(ports="5300:kube-system/dns"),
+            annotated(ports="5300:other/53"),
             "ExposeInvalid",
             "neither a port number nor a port name",
         ),
-        (wished(ports=""), "ExposeInvalid", "not a number"),
-        (wished(ports="x" * 3000), "ExposeInvalid", "longer than 2000"),
-        (wished(ports=",".join(f"{p}" for p in range(5300, 5450))), "ExposeInvalid", "more than"),
-        (wished(options={"idle-timeout": "9" * 300 + "s"}), "ExposeInvalid", "duration"),
-        (wished(options={"idle-timeout": "1s\n- applyTo: LISTENER"}), "ExposeInvalid", "duration"),
-        (wished(options={"max-sessions": "1e9"}), "ExposeInvalid", "whole number"),
-        (wished(options={"max-sessions": "60000"}), "ExposeForbidden", "60000 sessions"),
-        (wished(options={"discovery": "dns"}), "ExposeInvalid", "not one of"),
-        (wished(options={"nonsense": "1"}), "ExposeInvalid", "unknown annotation"),
-        (wished(options={"gateway": "../../kube-system"}), "ExposeInvalid", "not a valid"),
-        (wished(options={"gateway": "elsewhere/gw"}), "NoGateway", "elsewhere/gw"),
         (
-            wished(type="ExternalName", externalName="dns.kube-system.svc"),
+            annotated(ports="5300:kube-system/dns"),
+            "ExposeInvalid",
+            "neither a port number nor a port name",
+        ),
+        (annotated(ports=""), "ExposeInvalid", "not a number"),
+        (annotated(ports="x" * 3000), "ExposeInvalid", "longer than 2000"),
+        (
+            annotated(ports=",".join(f"{p}" for p in range(5300, 5450))),
+            "ExposeInvalid",
+            "more than",
+        ),
+        (annotated(options={"idle-timeout": "9" * 300 + "s"}), "ExposeInvalid", "duration"),
+        (
+            annotated(options={"idle-timeout": "1s\n- applyTo: LISTENER"}),
+            "ExposeInvalid",
+            "duration",
+        ),
+        (annotated(options={"max-sessions": "1e9"}), "ExposeInvalid", "whole number"),
+        (annotated(options={"max-sessions": "60000"}), "ExposeForbidden", "60000 sessions"),
+        (annotated(options={"discovery": "dns"}), "ExposeInvalid", "not one of"),
+        (annotated(options={"nonsense": "1"}), "ExposeInvalid", "unknown annotation"),
+        (annotated(options={"gateway": "../../kube-system"}), "ExposeInvalid", "not a valid"),
+        (annotated(options={"gateway": "elsewhere/gw"}), "NoGateway", "elsewhere/gw"),
+        (
+            annotated(type="ExternalName", externalName="dns.kube-system.svc"),
             "ExposeForbidden",
             "ExternalName",
         ),
@@ -461,7 +475,7 @@ def test_what_a_tenant_may_not(
 def test_none_is_allowed_unless_somebody_says_so(running: Running) -> None:
     running.server.put(space("default", None))
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.tells("ExposeForbidden")
     assert controller.states()["refused"] == 1
     running.server.put(space("default", "5300"))
@@ -471,7 +485,7 @@ def test_none_is_allowed_unless_somebody_says_so(running: Running) -> None:
 def test_a_cluster_of_one_tenant(running: Running) -> None:
     running.server.put(space("default", None))
     running.start(allow_all=True)
-    running.server.put(wished(type="ExternalName", externalName="dns.example.com"))
+    running.server.put(annotated(type="ExternalName", externalName="dns.example.com"))
     running.exposed()
 
 
@@ -484,7 +498,7 @@ def test_somebody_elses_envoy_filter_of_that_name_stays(running: Running) -> Non
     }
     running.server.put(theirs)
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     assert "does not belong to exposure coredns" in running.tells("ExposeRefused")
     running.quiet()
     assert running.filter()["metadata"]["labels"] == {"theirs": "1"}
@@ -495,7 +509,7 @@ def test_somebody_elses_envoy_filter_of_that_name_stays(running: Running) -> Non
 
 def test_labels_of_ours_in_a_tenants_namespace_speak_for_nobody_else(running: Running) -> None:
     """A tenant's ServiceEntry that claims to be another namespace's exposure changes nothing."""
-    running.server.put(space("victim"), wished(namespace="victim"))
+    running.server.put(space("victim"), annotated(namespace="victim"))
     running.server.put(endpoint_slice(endpoint("10.0.0.9"), namespace="victim"))
     running.start()
     victims = object_name("victim", "coredns")
@@ -519,7 +533,7 @@ def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
     forged = next(marked(w) for w in writes(planned.exposure) if w.kind == "ServiceEntry")
     running.server.put(dict(forged.manifest))
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     cluster = running.filter()["spec"]["configPatches"][0]["patch"]["value"]
     # What the namespace may have is 4,000; how many it gets unasked depends on what is seen first.
@@ -592,7 +606,7 @@ def test_ports_with_other_addresses_have_a_list_of_their_own(running: Running) -
     """In whatever order Service and EndpointSlices come; a list that was split stays split."""
     log = [{"name": "udp-log", "port": 514, "protocol": "UDP"}]
     running.start()
-    asked = wished(ports="5300:53,5301:514", options={"discovery": "endpoints"})
+    asked = annotated(ports="5300:53,5301:514", options={"discovery": "endpoints"})
     asked["spec"]["ports"] = [udp(), udp(514, "udp-log")]
     running.server.put(asked, endpoint_slice(endpoint("10.0.0.1")))
     running.exposed()
@@ -631,7 +645,7 @@ def test_a_persons_exposure_is_not_taken_over(running: Running) -> None:
     running.quiet()
     before = running.filter()
     running.start()
-    running.server.put(wished(ports="5301:53"))
+    running.server.put(annotated(ports="5301:53"))
     assert "was created with" in running.tells("ExposeRefused")
     running.server.put(builders.service())
     running.quiet()
@@ -643,7 +657,7 @@ def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
     ports = [{"name": "udp-dns", "port": 5353, "protocol": "UDP"}]
     running.start()
     running.server.put(
-        {**wished(), "spec": {**wished()["spec"], "ports": [udp(target="dns")]}},
+        {**annotated(), "spec": {**annotated()["spec"], "ports": [udp(target="dns")]}},
         endpoint_slice(endpoint("10.244.0.20")),
         endpoint_slice(endpoint("10.244.0.21"), suffix="two", ports=ports),
     )
@@ -662,7 +676,7 @@ def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
 def test_a_gateway_that_comes_later(running: Running) -> None:
     running.server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.tells("NoGateway")
     assert controller.states()["waiting"] == 1
     running.server.put(builders.gateway_pod("istio-ingressgateway-2"))
@@ -673,7 +687,7 @@ def test_a_second_gateway_leaves_an_exposure_at_the_first(running: Running) -> N
     """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
     running.wait_for(calm=0.0)
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     second = {"app": "second", "istio": "ingressgateway"}
     running.server.put(
@@ -681,9 +695,9 @@ def test_a_second_gateway_leaves_an_exposure_at_the_first(running: Running) -> N
         builders.gateway_service("second", selector=second),
     )
     until(lambda: len(controller.view.gateways()) == 2)
-    running.server.put(wished("late", ports="5302:53"))
+    running.server.put(annotated("late", ports="5302:53"))
     assert "found several gateways" in running.tells("NoGateway", "late")
-    running.server.put(wished(options={"idle-timeout": "20s"}))
+    running.server.put(annotated(options={"idle-timeout": "20s"}))
     until(lambda: running.spec().options.idle_timeout.seconds == 20)
 
 
@@ -691,13 +705,13 @@ def test_a_gateway_whose_service_gets_another_name_is_the_same_gateway(running: 
     """The exposure stays at it, under the name that it had, and can be changed."""
     running.wait_for(calm=0.0)
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     before = running.spec().gateway
     running.server.put(builders.gateway_service("front"))
     running.server.remove("Service", "istio-system", "istio-ingressgateway")
     until(lambda: [g.ref.name for g in controller.view.gateways()] == ["front"])
-    running.server.put(wished(options={"idle-timeout": "20s"}))
+    running.server.put(annotated(options={"idle-timeout": "20s"}))
     until(lambda: running.spec().options.idle_timeout.seconds == 20)
     assert running.spec().gateway == before
     running.quiet()
@@ -706,7 +720,7 @@ def test_a_gateway_whose_service_gets_another_name_is_the_same_gateway(running: 
 
 def test_a_gateway_that_goes_leaves_the_exposure(running: Running) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     running.server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     running.tells("NoGateway")
@@ -719,9 +733,9 @@ def test_another_gateway_is_a_move(running: Running) -> None:
     labels = {"app": "edge", "istio": "edge"}
     running.server.put(builders.gateway_pod("edge-1", labels=labels))
     running.start()
-    running.server.put(wished(options={"gateway": "istio-ingressgateway"}))
+    running.server.put(annotated(options={"gateway": "istio-ingressgateway"}))
     running.exposed()
-    running.server.put(wished(options={"gateway": "edge"}))
+    running.server.put(annotated(options={"gateway": "edge"}))
     until(
         lambda: (
             (f := running.filter())
@@ -733,7 +747,7 @@ def test_another_gateway_is_a_move(running: Running) -> None:
 
 def test_a_port_on_the_gateways_own_service(running: Running) -> None:
     running.start(defaults={"allow-gateway-service": "patch,none"})
-    running.server.put(wished(options={"gateway-service": "patch"}))
+    running.server.put(annotated(options={"gateway-service": "patch"}))
 
     def patched() -> bool:
         ports = running.companion("istio-ingressgateway")["spec"]["ports"]
@@ -741,9 +755,9 @@ def test_a_port_on_the_gateways_own_service(running: Running) -> None:
 
     until(patched)
     running.quiet()
-    running.server.put(wished(options={"gateway-service": "none"}))
+    running.server.put(annotated(options={"gateway-service": "none"}))
     until(lambda: not patched())
-    running.server.put(wished(options={"gateway-service": "patch"}))
+    running.server.put(annotated(options={"gateway-service": "patch"}))
     until(patched)
     running.server.put(builders.service())
     until(lambda: not patched() and not running.filter())
@@ -753,9 +767,9 @@ def test_a_refused_write_is_told_tried_again_and_delays_nobody(running: Running)
     refusal = json.dumps({"kind": "Status", "message": 'admission webhook "policy" denied it'})
     running.server.fail("PATCH", "envoyfilters/udp-default-coredns", 403, refusal)
     running.start(workers=2)
-    running.server.put(wished())
+    running.server.put(annotated())
     assert "policy" in running.tells("ExposeFailed")
-    running.server.put(wished("other", ports="5301:53"))
+    running.server.put(annotated("other", ports="5301:53"))
     running.exposed("udp-default-other")
     running.server.heal()
     running.exposed()
@@ -766,7 +780,7 @@ def test_a_companion_that_is_refused_does_not_let_the_gateway_be_shaken(running:
     running.server.fail("PATCH", "services/udp-default-coredns", 403)
     running.start()
     for number in range(20):
-        running.server.put(wished(options={"idle-timeout": f"{number + 1}s"}))
+        running.server.put(annotated(options={"idle-timeout": f"{number + 1}s"}))
         time.sleep(0.02)
     running.tells("ExposeFailed")
     running.quiet()
@@ -780,9 +794,9 @@ def test_no_more_ports_than_the_gateway_has_memory_for(running: Running, more: b
     running.server.put(builders.gateway_pod(limits=limits))
     running.start()
     for number in range(2):
-        running.server.put(wished(f"s{number}", ports=f"530{number}:53"))
+        running.server.put(annotated(f"s{number}", ports=f"530{number}:53"))
         running.exposed(f"udp-default-s{number}")
-    running.server.put(wished("third", ports="5302:53"))
+    running.server.put(annotated("third", ports="5302:53"))
     assert "3 UDP port(s) may use" in running.tells("ExposeRefused", "third")
     running.quiet()
     assert running.filter("udp-default-third") is None
@@ -797,13 +811,13 @@ def test_no_more_ports_than_the_gateway_has_memory_for(running: Running, more: b
 def test_what_fails_is_tried_again(running: Running, status: int) -> None:
     running.server.fail("PATCH", ".", status, times=3)
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
 
 
 def test_watches_that_break_and_versions_that_are_gone(running: Running) -> None:
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     for number in range(3):
         running.server.cut_watches()
@@ -818,7 +832,7 @@ def test_watches_that_break_and_versions_that_are_gone(running: Running) -> None
 
 def test_a_deletion_that_no_watch_told_of(running: Running) -> None:
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.quiet()
     running.server.fail("GET", "watch=true", 500)
@@ -835,7 +849,7 @@ def test_odd_objects_hide_nobody(running: Running) -> None:
     odd["endpoints"] = [{"conditions": {}}]
     running.server.put(odd)
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     assert controller.ailment() == ""
 
@@ -852,7 +866,7 @@ def test_health_and_metrics(running: Running) -> None:
     import urllib3
 
     controller = running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     running.server.put(endpoint_slice(endpoint("10.244.0.30")))
     until(lambda: running.addresses() == ["10.244.0.30"])
@@ -876,7 +890,7 @@ def test_one_of_two_leads_and_hands_over(running: Running) -> None:
     first = running.start("one", elect=True)
     until(lambda: first._may_write())
     second = running.start("two", elect=True)
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     assert not second._may_write()
     begun = time.monotonic()
@@ -898,7 +912,7 @@ def test_who_cannot_renew_stops_before_another_begins(running: Running) -> None:
     until(lambda: not first._may_write())
     lease = running.server.get("Lease", "istio-system", "kubectl-istio-udp-controller")
     assert lease["spec"]["holderIdentity"] == "one"
-    running.server.put(wished())
+    running.server.put(annotated())
     time.sleep(0.3)
     assert running.filter() is None
     running.server.heal()
@@ -907,7 +921,7 @@ def test_who_cannot_renew_stops_before_another_begins(running: Running) -> None:
 
 def test_a_renewal_that_is_late_loses_nothing(running: Running) -> None:
     only = running.start(elect=True)
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     running.quiet()
     comes, goes_on = threading.Event(), threading.Event()
@@ -942,7 +956,7 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
     running.clock.move(6.0)
     until(lambda: watches() >= before + len(first.view.caches) + 1)
     running.server.heal()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
 
 
@@ -952,21 +966,21 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
 def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
     """What was honoured stays, and its endpoints stay true; the refusal is told."""
     controller = running.start()
-    running.server.put(wished(options={"max-sessions": "500"}))
+    running.server.put(annotated(options={"max-sessions": "500"}))
     running.exposed()
     running.quiet()
     before = running.filter()
     for asked in (
-        wished(options={"max-sessions": "60000"}),
-        wished(ports="5300:53,9999:53"),
-        wished(options={"gateway-service": "patch"}),
-        wished(options={"session-log": "true"}),
+        annotated(options={"max-sessions": "60000"}),
+        annotated(ports="5300:53,9999:53"),
+        annotated(options={"gateway-service": "patch"}),
+        annotated(options={"session-log": "true"}),
     ):
         running.server.put(asked)
         until(lambda: controller.states()["refused"])
-        running.server.put(wished(options={"max-sessions": "500"}))
+        running.server.put(annotated(options={"max-sessions": "500"}))
         until(lambda: controller.states()["ok"])
-    running.server.put(wished(ports="9999:53"), endpoint_slice(endpoint("10.244.0.30")))
+    running.server.put(annotated(ports="9999:53"), endpoint_slice(endpoint("10.244.0.30")))
     until(lambda: running.addresses() == ["10.244.0.30"])
     running.tells("ExposeForbidden")
     running.quiet()
@@ -979,7 +993,7 @@ def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
 def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
     running.wait_for(replace=600.0)
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.quiet()
     made = ("ServiceEntry", "EnvoyFilter", "Service")
@@ -991,7 +1005,7 @@ def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
     running.server.remove("Service", "default", "coredns")
     running.server.remove("EndpointSlice", "default", "coredns-abc")
     until(lambda: controller.states() == {"leaving": 1})
-    running.server.put(wished())
+    running.server.put(annotated())
     until(lambda: controller.states() == {"waiting": 1})
     assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
     running.server.put(endpoint_slice(endpoint("10.244.0.20"), endpoint("10.244.0.21")))
@@ -1012,12 +1026,12 @@ def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
 def test_another_leader_waits_anew_before_it_takes_anything_away(running: Running) -> None:
     controller = running.start(workers=0)
     until(controller._may_write)
-    running.server.put(wished())
-    until(lambda: controller.view.wish(("default", "coredns")))
+    running.server.put(annotated())
+    until(lambda: controller.view.intent(("default", "coredns")))
     key = ("default", "coredns")
     assert controller._reconciler.reconcile(key).state == "ok"
     running.server.remove("Service", "default", "coredns")
-    until(lambda: not controller.view.wish(key))
+    until(lambda: not controller.view.intent(key))
     assert controller._reconciler.reconcile(key).again
     time.sleep(0.1)
     controller._reconciler.begin()
@@ -1030,11 +1044,13 @@ def test_a_namespace_has_so_many_ports_and_sessions_and_no_more(running: Running
     named = {f"kubectl-istio-udp/{key}": value for key, value in notes.items()}
     running.server.put(space("default", "5300-5399", **named))
     running.start()
-    running.server.put(wished("a", ports="5300:53", options={"max-sessions": "500"}))
+    running.server.put(annotated("a", ports="5300:53", options={"max-sessions": "500"}))
     running.exposed("udp-default-a")
-    running.server.put(wished("b", ports="5301:53,5302:53,5303:53", options={"max-sessions": "1"}))
+    running.server.put(
+        annotated("b", ports="5301:53,5302:53,5303:53", options={"max-sessions": "1"})
+    )
     assert "would have 4 ports in total; 3 are allowed" in running.tells("ExposeRefused", "b")
-    running.server.put(wished("c", ports="5304:53", options={"max-sessions": "1501"}))
+    running.server.put(annotated("c", ports="5304:53", options={"max-sessions": "1501"}))
     assert "would have 2001 sessions" in running.tells("ExposeRefused", "c")
     running.server.remove("Service", "default", "c")
     running.server.remove("Service", "default", "a")
@@ -1047,7 +1063,7 @@ def test_of_more_services_than_ports_the_oldest_are_looked_at(running: Running) 
     )
     years = {name: f"202{number}-01-01T00:00:00Z" for number, name in enumerate("abcd")}
     ports = {"a": "5300:99", "b": "5301:53", "c": "5302:53", "d": "5303:53"}
-    running.server.put(*[wished(n, ports=ports[n], created=years[n]) for n in "abcd"])
+    running.server.put(*[annotated(n, ports=ports[n], created=years[n]) for n in "abcd"])
     running.start()
     running.exposed("udp-default-b")
     for name in "cd":
@@ -1070,9 +1086,12 @@ def test_nothing_is_planned_for_what_is_not_allowed(
     )
     running.server.put(space("attack", None), space("victim", "5300"))
     running.server.put(
-        *[wished(f"s{n}", namespace="attack", ports="5300:53", created="2020") for n in range(20)]
+        *[
+            annotated(f"s{n}", namespace="attack", ports="5300:53", created="2020")
+            for n in range(20)
+        ]
     )
-    running.server.put(wished("dns", namespace="victim"))
+    running.server.put(annotated("dns", namespace="victim"))
     controller = running.start()
     until(lambda: controller.states() == {"refused": 20, "ok": 1})
     assert set(planned) == {"victim"}
@@ -1082,8 +1101,8 @@ def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_
     running: Running,
 ) -> None:
     running.server.put(
-        wished("older", ports="5300:53,5399:99", created="2026-01-01T00:00:00Z"),
-        wished("newer", created="2026-02-01T00:00:00Z"),
+        annotated("older", ports="5300:53,5399:99", created="2026-01-01T00:00:00Z"),
+        annotated("newer", created="2026-02-01T00:00:00Z"),
     )
     controller = running.start(workers=0)
     until(controller._may_write)
@@ -1100,7 +1119,7 @@ def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_
 
 def test_an_edit_that_an_apply_cannot_undo_is_undone(running: Running) -> None:
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.quiet()
     name, namespace = NAME, running.entry()["metadata"]["namespace"]
@@ -1129,7 +1148,7 @@ def test_an_exposure_of_the_version_before_is_mended(running: Running) -> None:
         manifest["metadata"]["labels"]["kubectl-istio-udp/source"] = "service"
         key = ("", manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         running.server.apply((manifest["kind"], *key[1:]), manifest, MANAGER, False, False)
-    running.server.put(space("default", "53"), wished(ports="53"))
+    running.server.put(space("default", "53"), annotated(ports="53"))
     running.start()
     entry = until(running.entry)
     assert entry["spec"]["addresses"] and entry["spec"]["exportTo"] == ["."]
@@ -1176,7 +1195,7 @@ def test_only_running_pods_of_the_namespace_become_endpoints(running: Running) -
         pod_at("node", "10.9.0.4", host_network=True),
     )
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     assert running.addresses() == ["10.9.0.1"]
     assert "does not send to 10.9.0.2 (and 4 more)" in running.tells("EndpointRefused")
@@ -1208,11 +1227,11 @@ def test_renaming_a_port_keeps_the_endpoints(running: Running) -> None:
     expose_by_hand(running.server, "endpoints", "mine")
     mine = object_name("default", "mine")
     running.start()
-    running.server.put(wished(ports="5301:53"))
+    running.server.put(annotated(ports="5301:53"))
     running.exposed()
     both = ["10.244.0.20", "10.244.0.21"]
     running.quiet()
-    renamed = wished(ports="5301:53")
+    renamed = annotated(ports="5301:53")
     renamed["spec"]["ports"] = [udp(53, "dns")]
     running.server.put(renamed)
     until(lambda: running.spec().ports[0].service_port_name == "dns")
@@ -1229,7 +1248,7 @@ def test_a_second_entry_with_the_host_is_told(
 ) -> None:
     """Also behind as many other hosts as a ServiceEntry may have, and when it was there before."""
     controller = running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.tells("Exposed")
     if restarted:
@@ -1288,7 +1307,7 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
         forged = next(w for w in writes(planned.exposure) if w.kind == "ServiceEntry").manifest
         metadata = {**forged["metadata"], "namespace": "default"}
         running.server.put({**forged, "metadata": metadata})
-        running.server.put(wished(f"s{number}", ports="5300:53"))
+        running.server.put(annotated(f"s{number}", ports="5300:53"))
         running.server.put(
             endpoint_slice(endpoint("10.0.0.1"), of=f"s{number}", suffix=f"{number}")
         )
@@ -1311,7 +1330,7 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
 def test_of_a_service_with_thousands_of_endpoints_a_thousand_are_listed(running: Running) -> None:
     """Those of the first EndpointSlices by name, and it is told."""
     running.start()
-    running.server.put(wished(options={"discovery": "endpoints"}))
+    running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     for part in range(4):
         several = [endpoint(f"10.{part}.{n // 200}.{n % 200 + 1}") for n in range(400)]
@@ -1338,7 +1357,7 @@ def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes
 ) -> None:
     """Neither is it taken over, nor do the forged sessions count for its namespace."""
     controller = running.start(gateway_namespaces=("edge", "istio-system"))
-    running.server.put(wished(options={"max-sessions": "500"}))
+    running.server.put(annotated(options={"max-sessions": "500"}))
     running.exposed()
     running.quiet()
     created = {"creationTimestamp": "2099-01-01T00:00:00Z"}
@@ -1347,7 +1366,7 @@ def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes
     running.quiet()
     assert running.spec().gateway.namespace == "istio-system"
     assert controller.states() == {"ok": 1}
-    running.server.put(wished("second", ports="5301:53", options={"max-sessions": "500"}))
+    running.server.put(annotated("second", ports="5301:53", options={"max-sessions": "500"}))
     running.exposed(object_name("default", "second"))
 
 
@@ -1357,7 +1376,7 @@ def test_the_name_of_an_exposure_that_is_not_there_yet_may_be_taken_at_another_g
     """It is that gateway's owner who exposed it; the Service is told at which gateway it is."""
     running.server.put(forged_filter("coredns", "edge", 5399, 100))
     running.start(gateway_namespaces=("edge", "istio-system"))
-    running.server.put(wished())
+    running.server.put(annotated())
     told = running.tells("ExposeRefused")
     assert "at gateway edge/istio-ingressgateway" in told and "kubectl istio-udp delete" in told
     assert running.filter() is None

@@ -10,7 +10,7 @@ from kubectl_istio_udp.model.exposure import Discovery
 from tests.unit import builders
 from tests.unit.builders import service, tcp, udp
 from tests.unit.mesh_builders import istiod_pod, mesh_config
-from tests.unit.test_controller import Running, running, space, until, wished
+from tests.unit.test_controller import Running, annotated, running, space, until
 
 __all__ = ["running"]
 CONFIG = {"mesh_configs": (("istio-system", "istio"),)}
@@ -40,14 +40,14 @@ def meshed(running: Running) -> Running:
 
 
 def test_a_namespace_that_istiod_does_not_read_gets_a_list_of_endpoints(meshed: Running) -> None:
-    meshed.server.put(mesh_config(**read_namespaces("istio-system")), wished())
+    meshed.server.put(mesh_config(**read_namespaces("istio-system")), annotated())
     meshed.start(**CONFIG)
     meshed.exposed()
     assert meshed.spec().discovery is Discovery.ENDPOINTS
 
 
 def test_it_follows_a_change_of_the_mesh(meshed: Running) -> None:
-    meshed.server.put(wished())
+    meshed.server.put(annotated())
     meshed.start(**CONFIG)
     meshed.exposed()
     assert meshed.spec().discovery is Discovery.SELECTOR
@@ -56,7 +56,7 @@ def test_it_follows_a_change_of_the_mesh(meshed: Running) -> None:
 
 
 def test_a_gateway_in_a_namespace_that_istiod_does_not_read_is_refused(meshed: Running) -> None:
-    meshed.server.put(mesh_config(**read_namespaces("default")), wished())
+    meshed.server.put(mesh_config(**read_namespaces("default")), annotated())
     meshed.start(**CONFIG)
     assert "ExposeRefused" in meshed.tells("does not read a namespace of this exposure")
     assert meshed.filter() is None
@@ -105,7 +105,7 @@ def of_another_gateway(target: str) -> dict[str, Any]:
 def test_what_istiod_ignores_depends_on_its_version(
     meshed: Running, version: str, exposed: bool
 ) -> None:
-    meshed.server.put(istiod_pod(version=version), of_another_gateway("other"), wished())
+    meshed.server.put(istiod_pod(version=version), of_another_gateway("other"), annotated())
     meshed.start(**CONFIG)
     if exposed:
         meshed.exposed()
@@ -122,7 +122,7 @@ def test_filters_of_the_root_namespace_that_the_mesh_names_count(meshed: Running
     theirs["metadata"]["namespace"] = "root"
     del theirs["spec"]["targetRefs"]
     meshed.server.put(builders.namespace("root"), mesh_config(rootNamespace="root"), theirs)
-    meshed.server.put(wished())
+    meshed.server.put(annotated())
     meshed.start(**CONFIG, root_namespaces=("root",))
     assert "taken" in meshed.tells("5300")
     assert meshed.filter() is None
@@ -132,7 +132,7 @@ def test_a_mesh_that_cannot_be_read_is_as_the_flags_say(meshed: Running) -> None
     theirs = of_another_gateway("any")
     theirs["metadata"]["namespace"] = "root"
     del theirs["spec"]["targetRefs"]
-    meshed.server.put(builders.namespace("root"), theirs, wished())
+    meshed.server.put(builders.namespace("root"), theirs, annotated())
     meshed.start(root_namespaces=("root",))
     assert "taken" in meshed.tells("5300")
     assert meshed.filter() is None

@@ -16,7 +16,7 @@ from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.state.reservations import reservation
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer, Request
-from tests.unit.test_controller import NAME, Running, running, until, wished
+from tests.unit.test_controller import NAME, Running, annotated, running, until
 
 __all__ = ["running"]
 
@@ -46,7 +46,7 @@ def test_what_a_run_has_reserved_is_not_given_away(
     """Sessions, or a port: it waits, and gets them when the run ends without writing."""
     with reserved(api, spec):
         controller = running.start(**SMALL)
-        running.server.put(wished(options={"max-sessions": "200"}))
+        running.server.put(annotated(options={"max-sessions": "200"}))
         until(lambda: controller.states() == {"waiting": 1})
         running.quiet()
         assert running.filter() is None and not reservations(running.server)[1:]
@@ -68,7 +68,7 @@ def test_a_reservation_of_a_run_that_comes_later_does_not_stop_it(running: Runni
     held: list[bool] = []
     running.server.seen = come_later
     controller = running.start(**SMALL)
-    running.server.put(wished(options={"max-sessions": "200"}))
+    running.server.put(annotated(options={"max-sessions": "200"}))
     running.exposed()
     until(lambda: controller.states() == {"ok": 1})
     assert held
@@ -76,17 +76,17 @@ def test_a_reservation_of_a_run_that_comes_later_does_not_stop_it(running: Runni
 
 def test_it_reserves_what_is_new_and_nothing_else(running: Running) -> None:
     running.start()
-    running.server.put(wished(options={"max-sessions": "200"}))
+    running.server.put(annotated(options={"max-sessions": "200"}))
     running.exposed()
     running.quiet()
     assert len(posts(running.server)) == 1
-    running.server.put(wished(options={"max-sessions": "200", "idle-timeout": "20s"}))
+    running.server.put(annotated(options={"max-sessions": "200", "idle-timeout": "20s"}))
     until(lambda: running.spec().options.idle_timeout.seconds == 20)
-    running.server.put(wished(options={"max-sessions": "100", "idle-timeout": "20s"}))
+    running.server.put(annotated(options={"max-sessions": "100", "idle-timeout": "20s"}))
     until(lambda: running.spec().options.max_sessions == 100)
     running.quiet()
     assert len(posts(running.server)) == 1
-    running.server.put(wished(options={"max-sessions": "300", "idle-timeout": "20s"}))
+    running.server.put(annotated(options={"max-sessions": "300", "idle-timeout": "20s"}))
     until(lambda: running.spec().options.max_sessions == 300)
     running.quiet()
     assert len(posts(running.server)) == 2
@@ -115,7 +115,7 @@ def test_a_watch_that_is_late_is_waited_for(running: Running) -> None:
     """Nothing is written before the watch has brought the reservation."""
     running.wait_for(watch=0.0)
     running.start()
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     until(lambda: not reservations(running.server))
     assert running.filter(NAME)
@@ -133,7 +133,7 @@ def test_an_internal_error_while_an_exposure_is_written_leaves_its_port_free(
 
     monkeypatch.setattr(reconcile, "fitting", broken)
     controller = running.start()
-    running.server.put(wished(created="2026-01-02T00:00:00Z"))
+    running.server.put(annotated(created="2026-01-02T00:00:00Z"))
     until(lambda: controller.states() == {"failed": 1})
-    running.server.put(wished("older", created="2026-01-01T00:00:00Z"))
+    running.server.put(annotated("older", created="2026-01-01T00:00:00Z"))
     running.exposed("udp-default-older")

@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN
 from kubectl_istio_udp.state.controllers import read_controller
 from tests.unit.apiserver import ApiServer
-from tests.unit.test_controller import NAME, Running, running, space, until, wished
+from tests.unit.test_controller import NAME, Running, annotated, running, space, until
 
 __all__ = ["running"]
 
@@ -47,20 +47,20 @@ def test_a_request_that_is_refused_over_what_is_exposed_is_unmet(
     running: Running, asked: dict[str, Any], said: str
 ) -> None:
     running.start(elect=True)
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.tells("Exposed")
     assert unmet(running.api) == []
-    running.server.put(wished(**asked))
+    running.server.put(annotated(**asked))
     ((name, exposed, _),) = says(running, said)
     assert (name, exposed) == ("coredns", True)
-    running.server.put(wished())
+    running.server.put(annotated())
     until(lambda: unmet(running.api) == [])
 
 
 def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> None:
     running.start(elect=True)
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
     running.tells("Exposed")
     running.server.fail("PATCH", f"envoyfilters/{NAME}", 409)
@@ -74,9 +74,9 @@ def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> Non
 def test_administrators_are_told_who_has_the_port(running: Running) -> None:
     running.server.put(space("other", "5300"))
     running.start(elect=True)
-    running.server.put(wished())
+    running.server.put(annotated())
     running.exposed()
-    running.server.put(wished("late", namespace="other"))
+    running.server.put(annotated("late", namespace="other"))
     ((name, exposed, _),) = says(running, "(by default/coredns)")
     assert (name, exposed) == ("late", False)
     assert "coredns" not in running.tells("PortTaken", "late")

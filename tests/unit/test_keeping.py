@@ -10,7 +10,7 @@ import pytest
 from kubectl_istio_udp.kube.client import Api, PageTooLong
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
-from kubectl_istio_udp.sources.annotations import service_wish
+from kubectl_istio_udp.sources.annotations import service_intent
 from kubectl_istio_udp.state.keeping import (
     KeptService,
     KeptSlice,
@@ -45,7 +45,7 @@ def test_what_exposing_a_service_needs_is_kept() -> None:
     kept = KeptService.of(found)
     unpacked = kept.packed.unpacked()
     assert kept.tcp_ports == 98
-    assert service_wish(unpacked).request == service_wish(found).request
+    assert service_intent(unpacked).request == service_intent(found).request
     before, after = Service.from_object(found), Service.from_object(unpacked)
     assert set(after.ports) == set(before.ports) and after.selector == before.selector
 
@@ -62,7 +62,7 @@ def test_of_thousands_of_ports_those_that_are_asked_for() -> None:
     assert {4998, 4999} <= {port.port for port in kept.ports} and len(kept.ports) == 1002
     all_ = builders.service(annotations={EXPOSE: "all"}, ports=ports)
     with pytest.raises(UsageError, match="more than 500 UDP ports"):
-        service_wish(KeptService.of(all_).packed.unpacked())
+        service_intent(KeptService.of(all_).packed.unpacked())
 
 
 def test_an_endpoint_slice_is_the_same_and_small() -> None:

@@ -8,7 +8,7 @@ from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.render.controller import Installation, controller
 from tests.unit.builders import endpoint, endpoint_slice
-from tests.unit.test_controller import Running, running, space, until, wished
+from tests.unit.test_controller import Running, annotated, running, space, until
 
 __all__ = ["running"]
 Right = tuple[str, str, str, str]
@@ -81,14 +81,14 @@ def use_everything(running: Running, rights: Rights) -> None:
         until(lambda: check() or rights.refused, most)
 
     running.start(elect=True, namespace="own", root_namespaces=("root",), mesh_configs=(MESH,))
-    server.put(wished(options={"discovery": "endpoints"}))
+    server.put(annotated(options={"discovery": "endpoints"}))
     done(lambda: running.companion() and running.told())
     server.put(endpoint_slice(endpoint("10.244.0.77")))
     done(lambda: running.addresses() == ["10.244.0.77"])
-    server.put(wished(ports="5301:53", options={"discovery": "endpoints"}))
+    server.put(annotated(ports="5301:53", options={"discovery": "endpoints"}))
     done(lambda: running.companion() and running.companion()["spec"]["ports"][0]["port"] == 5301)
     patched = {"discovery": "selector", "gateway-service": "patch"}
-    server.put(wished("other", ports="5302:53", options=patched))
+    server.put(annotated("other", ports="5302:53", options=patched))
     server.put(endpoint_slice(endpoint("10.244.0.21"), of="other"))
     done(lambda: running.entry(object_name("default", "other"), "default"))
     server.remove("Service", "default", "coredns")

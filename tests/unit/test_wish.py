@@ -15,29 +15,29 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
 )
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.sources.annotations import is_wished, service_wish
+from kubectl_istio_udp.sources.annotations import is_requested, service_intent
 from tests.unit import builders
 
 PREFIX = "kubectl-istio-udp/"
 
 
-def wish(expose="5300:53", **options):
+def intent(expose="5300:53", **options):
     notes = {f"{PREFIX}{key.replace('_', '-')}": value for key, value in options.items()}
-    return service_wish(builders.service(annotations={f"{PREFIX}expose": expose, **notes}))
+    return service_intent(builders.service(annotations={f"{PREFIX}expose": expose, **notes}))
 
 
 def test_ports():
-    assert wish("5300:53, 5301:dns,5302").request.ports == (
+    assert intent("5300:53, 5301:dns,5302").request.ports == (
         PortRequest(5300, 53),
         PortRequest(5301, "dns"),
         PortRequest(5302),
     )
-    assert wish("all").request.ports == ()
-    assert not is_wished(builders.service())
+    assert intent("all").request.ports == ()
+    assert not is_requested(builders.service())
 
 
 def test_every_option_of_expose():
-    found = wish(
+    found = intent(
         gateway="edge/gw",
         discovery="endpoints",
         max_sessions="123",
@@ -54,8 +54,8 @@ def test_every_option_of_expose():
     assert (options.idle_timeout, options.max_datagram_size) == (Duration(60), 1400)
     assert (options.affinity, options.load_balancing) == (Affinity.SOURCE_IP, LoadBalancing.MAGLEV)
     assert options.session_log and options.gateway_service is GatewayServiceMode.NONE
-    assert wish(discovery="auto").request.discovery is None
-    assert wish().request.automatic_sessions
+    assert intent(discovery="auto").request.discovery is None
+    assert intent().request.automatic_sessions
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_every_option_of_expose():
 )
 def test_what_is_refused(options, said):
     with pytest.raises(UsageError, match=said):
-        wish(**options)
+        intent(**options)
 
 
 @given(st.text(max_size=3000))
 def test_any_text_is_a_wish_or_refused(text):
     try:
-        ports = wish(text).request.ports
+        ports = intent(text).request.ports
     except UsageError as error:
         assert len(error.message) < 5000
     else:
@@ -89,11 +89,11 @@ def test_any_text_is_a_wish_or_refused(text):
 @given(st.sampled_from(["gateway", "idle_timeout", "max_sessions", "discovery"]), st.text())
 def test_any_option_is_read_or_refused(option, text):
     with contextlib.suppress(UsageError):
-        wish(**{option: text})
+        intent(**{option: text})
 
 
 def test_expect_rate():
-    request = wish(expect_rate="200", idle_timeout="30s").request
+    request = intent(expect_rate="200", idle_timeout="30s").request
     assert request.expect_rate == 200 and request.automatic_sessions
 
 
@@ -106,12 +106,14 @@ def test_expect_rate():
 )
 def test_what_is_no_expected_rate(options, message):
     with pytest.raises(UsageError, match=message):
-        wish(**options)
+        intent(**options)
 
 
 def test_all_ports_are_counted_before_they_are_read():
     ports = [{"name": f"p{n}", "port": 1000 + n, "protocol": "UDP"} for n in range(2000)]
     with pytest.raises(UsageError, match="has more than 500 UDP ports"):
-        service_wish(builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports))
-    found = service_wish(builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports[:9]))
+        service_intent(builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports))
+    found = service_intent(
+        builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports[:9])
+    )
     assert found.gateway_ports == tuple(range(1000, 1009))
