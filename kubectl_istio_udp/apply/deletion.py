@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
 from kubectl_istio_udp.apply.waiting import wait_until_gone
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.ownership import manager_of
@@ -214,4 +214,4 @@ def _silence(api: Api, manifest: Manifest, timeout: float) -> list[str]:
 
 
 def _listeners(manifest: Manifest) -> list[str]:
-    return sorted(Claims.from_object(manifest).listeners)
+    return sorted(Footprint.from_object(manifest).listeners)

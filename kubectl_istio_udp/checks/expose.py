@@ -14,7 +14,7 @@ from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.entries import same_host
-from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Claims
+from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
@@ -143,88 +143,88 @@ def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 
 def _name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U102: another EnvoyFilter adds a listener or cluster with the same name."""
-    for claims in _claims_of_others(exposure, snapshot):
+    for footprint in _footprints_of_others(exposure, snapshot):
         for kind, wanted, taken in (
-            ("listener", exposure.spec.listener_names, claims.listeners),
-            ("cluster", exposure.spec.cluster_names, claims.clusters),
+            ("listener", exposure.spec.listener_names, footprint.listeners),
+            ("cluster", exposure.spec.cluster_names, footprint.clusters),
         ):
             for name in sorted(wanted & taken):
-                if _blocks(claims, name, snapshot):
+                if _blocks(footprint, name, snapshot):
                     yield Finding(
                         "U102",
-                        f"EnvoyFilter {claims.owner}",
-                        f"EnvoyFilter {claims.owner} already adds a {kind} named {name} to "
-                        f"gateway {snapshot.gateway.ref}{_if_root(claims, snapshot)}",
-                        f"give the exposure another name: --name{_or_root(claims, snapshot)}",
+                        f"EnvoyFilter {footprint.owner}",
+                        f"EnvoyFilter {footprint.owner} already adds a {kind} named {name} to "
+                        f"gateway {snapshot.gateway.ref}{_if_root(footprint, snapshot)}",
+                        f"give the exposure another name: --name{_or_root(footprint, snapshot)}",
                     )
 
 
 def _port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U103: another EnvoyFilter's listener binds the same UDP port."""
-    for claims in _claims_of_others(exposure, snapshot):
+    for footprint in _footprints_of_others(exposure, snapshot):
         for port in exposure.spec.ports:
-            if port.listener_port in claims.udp_ports and _blocks(
-                claims, port.listener_port, snapshot
+            if port.listener_port in footprint.udp_ports and _blocks(
+                footprint, port.listener_port, snapshot
             ):
                 yield Finding(
                     "U103",
-                    f"EnvoyFilter {claims.owner}",
+                    f"EnvoyFilter {footprint.owner}",
                     f"port {port.listener_port}/UDP of gateway {snapshot.gateway.ref} is taken by "
-                    f"{_owner(claims)}{_if_root(claims, snapshot)}",
-                    _another_port(port.service_port) + _or_root(claims, snapshot),
+                    f"{_owner(footprint)}{_if_root(footprint, snapshot)}",
+                    _another_port(port.service_port) + _or_root(footprint, snapshot),
                 )
 
 
 def _perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """U208: an EnvoyFilter would conflict, but it is not certain that the gateway gets it."""
-    for claims in _claims_of_others(exposure, snapshot):
+    for footprint in _footprints_of_others(exposure, snapshot):
         spec = exposure.spec
         wanted = spec.listener_names | spec.cluster_names
-        ports = {port.listener_port for port in spec.ports} & claims.udp_ports
-        ports = {port for port in ports if not _blocks(claims, port, snapshot)}
+        ports = {port.listener_port for port in spec.ports} & footprint.udp_ports
+        ports = {port for port in ports if not _blocks(footprint, port, snapshot)}
         taken = sorted(
             name
-            for name in (claims.listeners | claims.clusters) & wanted
-            if not _blocks(claims, name, snapshot)
+            for name in (footprint.listeners | footprint.clusters) & wanted
+            if not _blocks(footprint, name, snapshot)
         )
         if not (taken or ports):
             continue
         what = [f"port {port}/UDP" for port in sorted(ports)] + taken
         yield Finding(
             "U208",
-            f"EnvoyFilter {claims.owner}",
-            f"{_owner(claims)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}; its "
-            f"Envoy would then reject both. Not certain: {claims.doubt}",
-            f"check it: kubectl get envoyfilter -n {claims.owner.replace('/', ' ')} -o yaml",
+            f"EnvoyFilter {footprint.owner}",
+            f"{_owner(footprint)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}; its "
+            f"Envoy would then reject both. Not certain: {footprint.doubt}",
+            f"check it: kubectl get envoyfilter -n {footprint.owner.replace('/', ' ')} -o yaml",
         )
 
 
-def _claims_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Claims]:
+def _footprints_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Footprint]:
     """What other EnvoyFilters than the exposure's add to the gateway.
 
     Reservations of the same exposure are left out: only one run can hold one.
     """
     spec = exposure.spec
     own = {f"{spec.gateway.namespace}/{n}" for n in (spec.object_name, reservation_name(spec))}
-    for claims in snapshot.claims:
-        if claims.exposure != spec.key or claims.owner not in own:
-            yield claims
+    for footprint in snapshot.footprints:
+        if footprint.exposure != spec.key or footprint.owner not in own:
+            yield footprint
 
 
-def _is_live(claims: Claims, snapshot: Snapshot) -> bool:
+def _is_live(footprint: Footprint, snapshot: Snapshot) -> bool:
     """Whether the gateway certainly has what an EnvoyFilter adds, by the rules or by its Envoy."""
     bound = {listener.name for listener in snapshot.bound or ()}
-    return not claims.doubt or bool(claims.listeners & bound)
+    return not footprint.doubt or bool(footprint.listeners & bound)
 
 
-def _blocks(claims: Claims, taken: str | int, snapshot: Snapshot) -> bool:
+def _blocks(footprint: Footprint, taken: str | int, snapshot: Snapshot) -> bool:
     """Whether an EnvoyFilter that takes a port, or a name, keeps an exposure from taking it too.
 
     If only the mesh's root namespace is unknown, it does: the gateway gets both if the EnvoyFilter
     is in it. What the exposure has already is no reason to refuse a change.
     """
-    unknown = _only_root_unknown(claims) and taken not in _held(snapshot.before)
-    return _is_live(claims, snapshot) or unknown
+    unknown = _only_root_unknown(footprint) and taken not in _held(snapshot.before)
+    return _is_live(footprint, snapshot) or unknown
 
 
 def _held(before: ExposureSpec | None) -> Set[str | int]:
@@ -235,38 +235,38 @@ def _held(before: ExposureSpec | None) -> Set[str | int]:
     return before.listener_names | before.cluster_names | ports
 
 
-def _only_root_unknown(claims: Claims) -> bool:
+def _only_root_unknown(footprint: Footprint) -> bool:
     """Whether another EnvoyFilter reaches the gateway if its namespace is the root namespace.
 
     Those of exposures are for the gateways of their own namespace, wherever that is.
     """
-    return claims.doubt == ROOT_UNKNOWN and claims.exposure is None
+    return footprint.doubt == ROOT_UNKNOWN and footprint.exposure is None
 
 
-def _if_root(claims: Claims, snapshot: Snapshot) -> str:
+def _if_root(footprint: Footprint, snapshot: Snapshot) -> str:
     """What a message adds where the root namespace is not known."""
-    if _is_live(claims, snapshot):
+    if _is_live(footprint, snapshot):
         return ""
-    namespace = claims.owner.partition("/")[0]
+    namespace = footprint.owner.partition("/")[0]
     return (
         f", if {namespace} is the root namespace of the mesh; could not read the configuration of "
         f"{_mesh_name(snapshot.mesh)}"
     )
 
 
-def _or_root(claims: Claims, snapshot: Snapshot) -> str:
+def _or_root(footprint: Footprint, snapshot: Snapshot) -> str:
     """What the remedy adds there."""
-    if _is_live(claims, snapshot):
+    if _is_live(footprint, snapshot):
         return ""
     return ", or name the root namespace: --root-namespace NAMESPACE"
 
 
-def _owner(claims: Claims) -> str:
+def _owner(footprint: Footprint) -> str:
     """An EnvoyFilter in messages."""
-    if not claims.exposure:
-        return f"EnvoyFilter {claims.owner}"
-    namespace, name = claims.exposure
-    return f"EnvoyFilter {claims.owner} (exposure {name} of namespace {namespace})"
+    if not footprint.exposure:
+        return f"EnvoyFilter {footprint.owner}"
+    namespace, name = footprint.exposure
+    return f"EnvoyFilter {footprint.owner} (exposure {name} of namespace {namespace})"
 
 
 def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
@@ -275,7 +275,7 @@ def _port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     Ignores listeners of the exposure itself, and those of EnvoyFilters: U102 and U103 describe
     them better.
     """
-    added = {name for claims in snapshot.claims for name in claims.listeners}
+    added = {name for footprint in snapshot.footprints for name in footprint.listeners}
     own = exposure.spec.listener_names
     there = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
     for bound in snapshot.bound or ():

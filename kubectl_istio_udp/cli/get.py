@@ -133,7 +133,8 @@ def _strays(strays: Sequence[Stray]) -> list[str]:
     from kubectl_istio_udp.output import printing
 
     rows = [
-        [stray.kind, stray.namespace, stray.name, stray.claims, stray.reason] for stray in strays
+        [stray.kind, stray.namespace, stray.name, stray.claimed_owner, stray.reason]
+        for stray in strays
     ]
     headers = ["stray", "namespace", "name", "claims to belong to", "ignored because"]
     return [printing.table(rows, headers)] if rows else []

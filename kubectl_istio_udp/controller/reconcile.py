@@ -43,7 +43,7 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import same_host
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -155,7 +155,7 @@ class Reconciler:
         may_take: Callable[[Key], bool],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
-        freed: Callable[[Claims], None],
+        freed: Callable[[Footprint], None],
         clock: Callable[[], float],
         timing: Timing,
     ) -> None:
@@ -170,7 +170,7 @@ class Reconciler:
             may_take: whether an intent may still get its ports.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
-            freed: called with planned claims that could not be written.
+            freed: called with a planned footprint that could not be written.
             clock: returns the time in seconds.
             timing: how long to wait, and for what.
         """
@@ -550,14 +550,14 @@ class Reconciler:
             Conflict, Unreachable: it cannot be reserved now; retry.
         """
         spec = exposure.spec
-        claims = Claims.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
+        footprint = Footprint.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
         with self._deciding:
             if found := errors(check_expose(exposure, self._seen(exposure, snapshot, todo))):
                 raise Refusal(refused(found, spec))
             self._permit_total(permission, spec)
-            self._yield_to_older(intent, spec, claims)
+            self._yield_to_older(intent, spec, footprint)
             self._check_addresses(spec)
-            self._pending[spec.key] = Pending(claims, spec)
+            self._pending[spec.key] = Pending(footprint, spec)
         try:
             if not takes_more(spec, self._view.own(spec.key).held):
                 yield
@@ -566,7 +566,7 @@ class Reconciler:
                     yield
         except Exception:
             del self._pending[spec.key]
-            self._freed(claims)
+            self._freed(footprint)
             raise
         del self._pending[spec.key]
 
@@ -617,7 +617,7 @@ class Reconciler:
         others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
         return replace(
             snapshot,
-            claims=occupancy.claims_at(snapshot.gateway, snapshot.mesh, spec),
+            footprints=occupancy.footprints_at(snapshot.gateway, snapshot.mesh, spec),
             size=self._size(snapshot.gateway, others.ports + (len(own.ports) if own else 0)),
             others=others,
             objects=tuple(manifest for manifest in there if manifest),
@@ -631,7 +631,7 @@ class Reconciler:
         if any(taken.intersection(entry.addresses) for entry in spec.entries):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
 
-    def _yield_to_older(self, intent: Intent, spec: ExposureSpec, claims: Claims) -> None:
+    def _yield_to_older(self, intent: Intent, spec: ExposureSpec, footprint: Footprint) -> None:
         """Raise Refusal if an older intent may still get one of the ports.
 
         An exposure that has a port keeps it. Among those that request it the oldest wins, in
@@ -640,7 +640,7 @@ class Reconciler:
         """
         own = self._view.own(spec.key).held
         held = {port.listener_port for port in own.ports} if own else set()
-        wanted = claims.udp_ports - held
+        wanted = footprint.udp_ports - held
         for older in self._view.rivals(wanted):
             if older.about.rank >= intent.about.rank:
                 return

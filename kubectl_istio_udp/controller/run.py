@@ -19,7 +19,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.lease import Election
 from kubectl_istio_udp.kube.watch import Key
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.reasons import NOT_TAKEN, NOT_WRITTEN
 from kubectl_istio_udp.render.controller import LEASE
@@ -100,7 +100,7 @@ class Controller:
             settings.root_namespaces,
             settings.mesh_configs,
             ask=self._ask,
-            claimed=self._claimed,
+            footprint_changed=self._footprint_changed,
         )
         self._reconciler = Reconciler(
             api,
@@ -111,7 +111,7 @@ class Controller:
             may_take=self._may_take,
             may_write=self._may_write,
             wrote=self._wrote,
-            freed=lambda claims: self._claimed(claims, None),
+            freed=lambda footprint: self._footprint_changed(footprint, None),
             clock=clock,
             timing=settings.timing,
         )
@@ -216,11 +216,11 @@ class Controller:
         everybody = self._settings.allow_all or "allow" in self._settings.defaults
         return namespace if everybody or self.view.may_expose(namespace) else ""
 
-    def _claimed(self, before: Claims | None, now: Claims | None) -> None:
+    def _footprint_changed(self, before: Footprint | None, now: Footprint | None) -> None:
         """An EnvoyFilter changed: queue those that wait for what it had."""
         if not self._leading.is_set():
             return
-        ports = {port for claims in (before, now) if claims for port in claims.udp_ports}
+        ports = {port for footprint in (before, now) if footprint for port in footprint.udp_ports}
         for intent in self.view.rivals(ports):
             self._queue.add(intent.key)
         if before is not None:

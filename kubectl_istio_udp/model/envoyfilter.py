@@ -80,7 +80,7 @@ def _any(several: Iterable[Attachment]) -> Attachment:
 
 
 @dataclass(frozen=True)
-class Claims:
+class Footprint:
     """The listeners and clusters that one EnvoyFilter adds.
 
     Attributes:
@@ -104,12 +104,12 @@ class Claims:
         return bool(self.listeners or self.clusters or self.udp_ports)
 
     @classmethod
-    def from_object(cls, envoy_filter: Mapping[str, Any]) -> Claims:
+    def from_object(cls, envoy_filter: Mapping[str, Any]) -> Footprint:
         """What an EnvoyFilter manifest may add to any gateway.
 
         Parts with an unknown format are ignored.
         """
-        return _claims(envoy_filter, _additions(envoy_filter), (IPV4, IPV6))
+        return _footprint(envoy_filter, _additions(envoy_filter), (IPV4, IPV6))
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,12 @@ def _additions(envoy_filter: Mapping[str, Any]) -> Iterator[_Addition]:
             yield _Addition(kind, "", sockets, proxy, merges=True)
 
 
-def _claims(
+def _footprint(
     envoy_filter: Mapping[str, Any],
     additions: Iterable[_Addition],
     families: Iterable[str],
     doubt: str = "",
-) -> Claims:
+) -> Footprint:
     metadata = envoy_filter["metadata"]
     owner = owner_of(metadata.get("labels") or {})
     names: dict[str, set[str]] = {"LISTENER": set(), "CLUSTER": set()}
@@ -166,7 +166,7 @@ def _claims(
         if addition.name:
             names[addition.kind].add(addition.name)
         ports |= {port for family, port in addition.sockets if family in families}
-    return Claims(
+    return Footprint(
         owner=f"{metadata['namespace']}/{metadata['name']}",
         listeners=frozenset(names["LISTENER"]),
         clusters=frozenset(names["CLUSTER"]),
@@ -176,7 +176,9 @@ def _claims(
     )
 
 
-def claims_at(envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
+def footprints_at(
+    envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh
+) -> tuple[Footprint, ...]:
     """What an EnvoyFilter adds to a gateway.
 
     Returns:
@@ -195,10 +197,10 @@ def claims_at(envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh) -> 
             possible.append(addition)
             doubt = attachment.doubt
     found = (
-        _claims(envoy_filter, certain, gateway.families),
-        _claims(envoy_filter, possible, gateway.families, doubt),
+        _footprint(envoy_filter, certain, gateway.families),
+        _footprint(envoy_filter, possible, gateway.families, doubt),
     )
-    return tuple(claims for claims in found if claims)
+    return tuple(footprint for footprint in found if footprint)
 
 
 def attaches(envoy_filter: Mapping[str, Any], gateway: Gateway, mesh: Mesh) -> Attachment:

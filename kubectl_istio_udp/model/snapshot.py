@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.endpointrules import ANY_ADDRESS, EndpointRules
 from kubectl_istio_udp.model.entries import EntrySummary
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.memory import ProxySize
@@ -29,7 +29,7 @@ class Snapshot:
         gateway: the chosen gateway.
         mesh: the settings of the gateway's mesh.
         namespaces: the labels of the relevant namespaces that could be read.
-        claims: what the EnvoyFilters that may apply to this gateway add to it.
+        footprints: what the EnvoyFilters that may apply to this gateway add to it.
         bound: the active listeners in the gateway's Envoy; None if it could not be queried.
         file_limit: the open-file limit of that Envoy; None if unknown.
         size: the size of that Envoy, for the memory estimate; None if unknown.
@@ -50,7 +50,7 @@ class Snapshot:
     gateway: Gateway
     mesh: Mesh = DEFAULT_MESH
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    claims: tuple[Claims, ...] = ()
+    footprints: tuple[Footprint, ...] = ()
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
     size: ProxySize | None = None

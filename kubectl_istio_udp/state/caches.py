@@ -23,7 +23,7 @@ from kubectl_istio_udp.model.endpointrules import (
     canonical,
 )
 from kubectl_istio_udp.model.entries import Entry, EntrySummary
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
@@ -118,7 +118,7 @@ class View:
         mesh_configs: Iterable[Key] = (),
         *,
         ask: Callable[[Key], None],
-        claimed: Callable[[Claims | None, Claims | None], None],
+        footprint_changed: Callable[[Footprint | None, Footprint | None], None],
     ) -> None:
         """Take what to watch, and whom to inform.
 
@@ -128,12 +128,12 @@ class View:
             root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
             ask: called with each exposure to reconcile.
-            claimed: called with an EnvoyFilter's former and new claims when they change.
+            footprint_changed: called with an EnvoyFilter's former and new footprint.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
         self._root_namespaces = tuple(root_namespaces)
-        self._ask, self._claimed = ask, claimed
+        self._ask, self._footprint_changed = ask, footprint_changed
         self._lock = threading.RLock()
         self._filters_changed = threading.Condition()
         self.intents = Intents()
@@ -639,7 +639,9 @@ class View:
             )
         for owner in owners:
             self._ask(owner)
-        self._claimed(before.claims if before else None, now.claims if now else None)
+        self._footprint_changed(
+            before.footprint if before else None, now.footprint if now else None
+        )
 
     def _frees(self, before: GatewayFilter | None, now: GatewayFilter | None) -> bool:
         """Whether a change concerns exposures; a reservation only if it ends without a write."""

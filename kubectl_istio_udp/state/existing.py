@@ -165,8 +165,8 @@ def get_state(
 
 def explain_stray(stray: Stray) -> str:
     """The message about a stray: that it is ignored, and why."""
-    claims = stray.claims or "an exposure, response or access log"
-    return f"{stray} is labelled as part of {claims} but is not; ignoring it: {stray.reason}"
+    owner = stray.claimed_owner or "an exposure, response or access log"
+    return f"{stray} is labelled as part of {owner} but is not; ignoring it: {stray.reason}"
 
 
 def find_exposure(api: Api, namespace: str, name: str) -> Existing:

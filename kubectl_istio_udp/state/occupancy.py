@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_istio_udp.model.envoyfilter import Claims, attaches, claims_at
+from kubectl_istio_udp.model.envoyfilter import Footprint, attaches, footprints_at
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.mesh import Mesh
@@ -26,13 +26,13 @@ class GatewayFilter:
 
     Attributes:
         manifest: the EnvoyFilter.
-        claims: what it adds to proxies; for a reservation, what its exposure's EnvoyFilter will.
+        footprint: what it adds to proxies; for a reservation, what its exposure's EnvoyFilter will.
         spec: the exposure, if it is an exposure's EnvoyFilter; otherwise None.
         reservation: the reservation, if it is one; otherwise None.
     """
 
     manifest: Manifest
-    claims: Claims = field(compare=False)
+    footprint: Footprint = field(compare=False)
     spec: ExposureSpec | None = field(compare=False)
     reservation: Reservation | None = field(compare=False, default=None)
 
@@ -41,8 +41,8 @@ class GatewayFilter:
         """Read an EnvoyFilter's manifest."""
         reservation = read_reservation(manifest)
         if reservation is not None:
-            return cls(manifest, reservation.claims, None, reservation)
-        return cls(manifest, Claims.from_object(manifest), readable(manifest, ExposureSpec))
+            return cls(manifest, reservation.footprint, None, reservation)
+        return cls(manifest, Footprint.from_object(manifest), readable(manifest, ExposureSpec))
 
     def concerns(self, ports: Set[int], listeners: Set[str], clusters: Set[str]) -> bool:
         """Whether it has one of some UDP ports, or a name, at any gateway.
@@ -52,25 +52,25 @@ class GatewayFilter:
             listeners: names of listeners.
             clusters: names of clusters.
         """
-        claims = self.claims
+        footprint = self.footprint
         return not (
-            claims.udp_ports.isdisjoint(ports)
-            and claims.listeners.isdisjoint(listeners)
-            and claims.clusters.isdisjoint(clusters)
+            footprint.udp_ports.isdisjoint(ports)
+            and footprint.listeners.isdisjoint(listeners)
+            and footprint.clusters.isdisjoint(clusters)
         )
 
-    def claims_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Claims, ...]:
+    def footprints_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Footprint, ...]:
         """What it adds, or will add, to a gateway; empty if it does not apply to the gateway."""
         if self.reservation is None:
-            return claims_at(self.manifest, gateway, mesh)
-        return (self.claims,) if attaches(self.manifest, gateway, mesh).possible else ()
+            return footprints_at(self.manifest, gateway, mesh)
+        return (self.footprint,) if attaches(self.manifest, gateway, mesh).possible else ()
 
 
 @dataclass(frozen=True)
 class Pending:
     """What this process decided to write but has not reserved or written yet."""
 
-    claims: Claims
+    footprint: Footprint
     spec: ExposureSpec
 
 
@@ -96,9 +96,9 @@ class Occupancy:
         self._filters = [f for f in found if f.reservation is None or f.reservation in reservations]
         self._pending = () if mine else tuple(pending)
 
-    def claims_at(
+    def footprints_at(
         self, gateway: Gateway, mesh: Mesh, concerning: ExposureSpec | None = None
-    ) -> tuple[Claims, ...]:
+    ) -> tuple[Footprint, ...]:
         """The listeners, clusters and ports that EnvoyFilters add to a gateway.
 
         Args:
@@ -112,8 +112,8 @@ class Occupancy:
             ports = frozenset(port.listener_port for port in concerning.ports)
             names = (concerning.listener_names, concerning.cluster_names)
             found = [each for each in found if each.concerns(ports, *names)]
-        there = [claims for f in found for claims in f.claims_at(gateway, mesh)]
-        return (*there, *(each.claims for each in self._pending))
+        there = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
+        return (*there, *(each.footprint for each in self._pending))
 
     def usage(
         self, gateway: Gateway, root_namespace: str, without: tuple[str, str] | None = None

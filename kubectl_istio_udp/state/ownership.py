@@ -138,7 +138,7 @@ class Stray:
     reason: str
 
     @property
-    def claims(self) -> str:
+    def claimed_owner(self) -> str:
         """The owner that it claims, e.g. `exposure default/coredns`; "" if its labels name none."""
         return _words(self.owner) if self.owner else ""
 

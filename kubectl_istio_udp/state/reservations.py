@@ -19,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 
@@ -60,9 +60,9 @@ class Reservation:
         return reservation_name(self.spec)
 
     @property
-    def claims(self) -> Claims:
+    def footprint(self) -> Footprint:
         """What the exposure's EnvoyFilter will add to the gateway."""
-        return Claims(
+        return Footprint(
             owner=f"{self.namespace}/{self.name}",
             listeners=self.spec.listener_names,
             clusters=self.spec.cluster_names,

@@ -16,7 +16,7 @@ from kubectl_istio_udp.model.endpointrules import (
     api_server_addresses,
 )
 from kubectl_istio_udp.model.entries import EntrySummary
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
 from kubectl_istio_udp.model.gateway import Gateway, selects
@@ -94,8 +94,8 @@ def read_snapshot(
     bound, file_limit, size = proxy
     own_filter = _own_filter(filters, gateway, own_name)
     occupancy = Occupancy(map(GatewayFilter.of, filters))
-    claims = occupancy.claims_at(gateway, mesh)
-    bound = _protocols(api, gateway, bound, claims, needed=need_proxy)
+    footprints = occupancy.footprints_at(gateway, mesh)
+    bound = _protocols(api, gateway, bound, footprints, needed=need_proxy)
     return Snapshot(
         service=service,
         slices=slices,
@@ -103,7 +103,7 @@ def read_snapshot(
         gateway=gateway,
         mesh=mesh,
         namespaces=labels,
-        claims=claims,
+        footprints=footprints,
         bound=bound,
         file_limit=file_limit,
         size=size,
@@ -183,7 +183,7 @@ def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reserva
     own_filter = _own_filter(filters, gateway, names.object_name(*key))
     return replace(
         snapshot,
-        claims=occupancy.claims_at(gateway, mesh),
+        footprints=occupancy.footprints_at(gateway, mesh),
         others=occupancy.usage(gateway, mesh.root_namespace, key),
         objects=(*own_filter, *rest),
     )
@@ -261,14 +261,14 @@ def _protocols(
     api: Api,
     gateway: Gateway,
     bound: tuple[BoundListener, ...] | None,
-    claims: Sequence[Claims],
+    footprints: Sequence[Footprint],
     *,
     needed: bool,
 ) -> tuple[BoundListener, ...] | None:
     """The active listeners with their protocols; those of EnvoyFilters are not queried."""
     if not bound:
         return bound
-    known = {name for claim in claims for name in claim.listeners}
+    known = {name for footprint in footprints for name in footprint.listeners}
     try:
         return proxies.with_protocols(api, gateway.ref.namespace, bound[0].pod, bound, known)
     except ClusterError:

@@ -11,7 +11,7 @@ from typing import Any
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
-from kubectl_istio_udp.model.envoyfilter import Claims, claims_at
+from kubectl_istio_udp.model.envoyfilter import Footprint, footprints_at
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -66,13 +66,13 @@ class _AtGateway:
 
     Attributes:
         ready: the names of its ready pods; None if they may not be listed.
-        claims: what the EnvoyFilters that apply to it add.
+        footprints: what the EnvoyFilters that apply to it add.
         listeners: the listeners of each ready pod's Envoy by the pod's name; None if not queried.
         problem: why an Envoy could not be queried.
     """
 
     ready: tuple[str, ...] | None = None
-    claims: tuple[Claims, ...] = ()
+    footprints: tuple[Footprint, ...] = ()
     listeners: Mapping[str, frozenset[str]] | None = None
     problem: str = ""
 
@@ -147,23 +147,23 @@ def _at_gateway(
     if mesh.root_namespace != ref.namespace:
         filters = [*filters, *_envoy_filters(api, mesh.root_namespace)]
     ready = tuple(sorted(pod.name for pod in pods if pod.ready))
-    claims = tuple(
-        claims
+    footprints = tuple(
+        footprint
         for manifest in filters
-        for claims in claims_at(manifest, gateway, mesh)
-        if not claims.doubt
+        for footprint in footprints_at(manifest, gateway, mesh)
+        if not footprint.doubt
     )
     if not ask_envoy:
-        return _AtGateway(ready, claims)
+        return _AtGateway(ready, footprints)
     # `get` without -o wide does not query Envoy, and so does not import the parsers.
     from kubectl_istio_udp.state import proxies
 
     try:
         bound = for_each(lambda pod: proxies.listeners(api, ref.namespace, pod), ready)
     except ClusterError as error:
-        return _AtGateway(ready, claims, problem=error.message)
+        return _AtGateway(ready, footprints, problem=error.message)
     names = [frozenset(listener.name for listener in each) for each in bound]
-    return _AtGateway(ready, claims, dict(zip(ready, names, strict=True)))
+    return _AtGateway(ready, footprints, dict(zip(ready, names, strict=True)))
 
 
 def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
@@ -235,8 +235,8 @@ def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
         )
     envoy_filter = existing.object("EnvoyFilter")
     if envoy_filter is not None and gateway is not None:
-        mine = Claims.from_object(envoy_filter)
-        for other in gateway.claims:
+        mine = Footprint.from_object(envoy_filter)
+        for other in gateway.footprints:
             if other.owner == mine.owner:
                 continue
             ports = other.udp_ports & mine.udp_ports
@@ -275,7 +275,7 @@ def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | N
         return None
     spec, envoy_filter = existing.exposure, existing.object("EnvoyFilter")
     wanted = spec.listener_names if spec else frozenset()
-    written = Claims.from_object(envoy_filter).listeners if envoy_filter else frozenset()
+    written = Footprint.from_object(envoy_filter).listeners if envoy_filter else frozenset()
     if envoy_filter and wanted - written:
         return Condition.fails(
             type_,

@@ -13,7 +13,7 @@ from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import EntrySummary
-from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Claims
+from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
@@ -106,9 +106,9 @@ def without_labels(manifest):
     return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
 
-def claimed(doubt="", **what):
+def footprints(doubt="", **what):
     names = {key: frozenset(value) for key, value in what.items()}
-    return (Claims("istio-system/other", **names, doubt=doubt),)
+    return (Footprint("istio-system/other", **names, doubt=doubt),)
 
 
 def bound(port=10053, protocol="UDP", name="udp_0.0.0.0_10053"):
@@ -146,38 +146,38 @@ FIRES = [
     ("U101", {"objects": (without_labels(OURS[0]),)}),
     ("U101", {"objects": (OURS[0], without_labels(OURS[2]))}),
     ("U101", {"objects": (envoy_filter(plan_of(name="other").exposure),)}),
-    ("U102", {"claims": claimed(listeners=[NAME])}),
-    ("U102", {"claims": claimed(clusters=[NAME])}),
-    ("U103", {"claims": claimed(udp_ports=[10053])}),
-    ("U102", {"claims": (Claims("root/x", frozenset([NAME]), exposure=KEY),)}),
-    ("U102", {"claims": claimed(listeners=[NAME], doubt=DOUBT), "bound": bound(name=NAME)}),
-    ("U103", {"claims": (Claims("root/x", udp_ports=frozenset([10053]), exposure=KEY),)}),
+    ("U102", {"footprints": footprints(listeners=[NAME])}),
+    ("U102", {"footprints": footprints(clusters=[NAME])}),
+    ("U103", {"footprints": footprints(udp_ports=[10053])}),
+    ("U102", {"footprints": (Footprint("root/x", frozenset([NAME]), exposure=KEY),)}),
+    ("U102", {"footprints": footprints(listeners=[NAME], doubt=DOUBT), "bound": bound(name=NAME)}),
+    ("U103", {"footprints": (Footprint("root/x", udp_ports=frozenset([10053]), exposure=KEY),)}),
     (
         "U103",
         {
-            "claims": claimed(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
+            "footprints": footprints(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
             "bound": bound(name="l"),
         },
     ),
     ("U104", {"bound": bound()}),
     ("U104", {"bound": bound(port=99, protocol="TCP", name=NAME)}),
-    ("U104", {"bound": bound(), "claims": claimed(udp_ports=[10053])}),
+    ("U104", {"bound": bound(), "footprints": footprints(udp_ports=[10053])}),
     ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": {}}}),
     ("U132", {"mesh": NO_SELECTORS, "cluster_": API_GATEWAY}),
     ("U135", {"mesh": Mesh(filters_gateway_clusters=True, istio=(1, 30))}),
     ("U135", {"mesh": Mesh(filters_gateway_clusters=True)}),
     ("U218", {"mesh": Mesh(filters_gateway_clusters=True), "exposures": (SPEC,)}),
-    ("U208", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
-    ("U208", {"claims": claimed(clusters=[NAME], doubt=DOUBT)}),
-    ("U102", {"claims": claimed(clusters=[NAME], doubt=ROOT_UNKNOWN)}),
-    ("U103", {"claims": claimed(udp_ports=[10053], doubt=ROOT_UNKNOWN)}),
-    ("U208", {"claims": claimed(udp_ports=[10053], doubt=f"{ROOT_UNKNOWN} and {DOUBT}")}),
-    ("U208", {"claims": claimed(udp_ports=[10053], doubt=ROOT_UNKNOWN), "before": SPEC}),
+    ("U208", {"footprints": footprints(udp_ports=[10053], doubt=DOUBT)}),
+    ("U208", {"footprints": footprints(clusters=[NAME], doubt=DOUBT)}),
+    ("U102", {"footprints": footprints(clusters=[NAME], doubt=ROOT_UNKNOWN)}),
+    ("U103", {"footprints": footprints(udp_ports=[10053], doubt=ROOT_UNKNOWN)}),
+    ("U208", {"footprints": footprints(udp_ports=[10053], doubt=f"{ROOT_UNKNOWN} and {DOUBT}")}),
+    ("U208", {"footprints": footprints(udp_ports=[10053], doubt=ROOT_UNKNOWN), "before": SPEC}),
     (
         "U208",
         {
-            "claims": (
-                Claims(
+            "footprints": (
+                Footprint(
                     "lab/x", udp_ports=frozenset([10053]), exposure=("lab", "x"), doubt=ROOT_UNKNOWN
                 ),
             )
@@ -287,28 +287,31 @@ SILENT = [
     ),
     ("U305", {}),
     ("U101", {"objects": OURS}),
-    ("U102", {"claims": claimed(listeners=["other"], clusters=["other"])}),
-    ("U102", {"claims": (Claims(PLACE, frozenset([NAME]), exposure=KEY),)}),
-    ("U102", {"claims": claimed(listeners=[NAME], doubt=DOUBT)}),
-    ("U103", {"claims": claimed(udp_ports=[53])}),
-    ("U103", {"claims": (Claims(PLACE, udp_ports=frozenset([10053]), exposure=KEY),)}),
-    ("U103", {"claims": claimed(udp_ports=[10053], doubt=DOUBT)}),
+    ("U102", {"footprints": footprints(listeners=["other"], clusters=["other"])}),
+    ("U102", {"footprints": (Footprint(PLACE, frozenset([NAME]), exposure=KEY),)}),
+    ("U102", {"footprints": footprints(listeners=[NAME], doubt=DOUBT)}),
+    ("U103", {"footprints": footprints(udp_ports=[53])}),
+    ("U103", {"footprints": (Footprint(PLACE, udp_ports=frozenset([10053]), exposure=KEY),)}),
+    ("U103", {"footprints": footprints(udp_ports=[10053], doubt=DOUBT)}),
     ("U104", {"bound": bound(protocol="TCP")}),
     ("U104", {"bound": bound(port=53)}),
     ("U104", {"bound": bound(name=NAME)}),
-    ("U104", {"bound": bound(name="l"), "claims": claimed(listeners=["l"], udp_ports=[10053])}),
+    (
+        "U104",
+        {"bound": bound(name="l"), "footprints": footprints(listeners=["l"], udp_ports=[10053])},
+    ),
     ("U104", {"bound": bound(port=99, protocol="TCP", name=NAME), "objects": OURS}),
     ("U131", {"mesh": ONE_NAMESPACE, "namespaces": {"default": LAB, "istio-system": LAB}}),
     ("U131", {"mesh": ONE_NAMESPACE}),
     ("U131", {"namespaces": {"default": {}, "istio-system": {}}}),
     ("U132", {"mesh": NO_SELECTORS}),
     ("U132", {"cluster_": API_GATEWAY}),
-    ("U208", {"claims": claimed(udp_ports=[10053])}),
-    ("U208", {"claims": claimed(udp_ports=[99], listeners=["l"], doubt=DOUBT)}),
+    ("U208", {"footprints": footprints(udp_ports=[10053])}),
+    ("U208", {"footprints": footprints(udp_ports=[99], listeners=["l"], doubt=DOUBT)}),
     (
         "U208",
         {
-            "claims": claimed(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
+            "footprints": footprints(udp_ports=[10053], listeners=["l"], doubt=DOUBT),
             "bound": bound(name="l"),
         },
     ),
@@ -397,15 +400,15 @@ def test_every_code_is_tested_both_ways():
 
 def test_errors_come_first():
     found = findings(
-        cluster_=cluster(slices=[]), claims=claimed(udp_ports=[10053], listeners=[NAME])
+        cluster_=cluster(slices=[]), footprints=footprints(udp_ports=[10053], listeners=[NAME])
     )
     assert [f.code for f in found] == ["U102", "U103", "U201", "U301", "U302", "U303", "U306"]
     assert [f.code for f in errors(found)] == ["U102", "U103"]
 
 
 def test_a_port_taken_by_another_exposure_is_named():
-    other = Claims("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
-    (found,) = errors(findings(claims=(other,)))
+    other = Footprint("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
+    (found,) = errors(findings(footprints=(other,)))
     assert "is taken by EnvoyFilter istio-system/x (exposure dns of namespace lab)" in found.message
     assert found.hint == "choose another gateway port: -p PORT:53"
 

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Claims, claims_at, version_attaches
+from kubectl_istio_udp.model.envoyfilter import (
+    ROOT_UNKNOWN,
+    Footprint,
+    footprints_at,
+    version_attaches,
+)
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH, Mesh
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
@@ -26,13 +31,15 @@ def envoyfilter(*patches, namespace="istio-system", selector=None, labels=None):
     return {"kind": "EnvoyFilter", "metadata": metadata, "spec": spec}
 
 
-def claims(*patches):
-    return Claims.from_object(envoyfilter(*patches))
+def footprint(*patches):
+    return Footprint.from_object(envoyfilter(*patches))
 
 
 def test_reads_what_a_filter_adds():
-    found = claims(patch("LISTENER", listener()), patch("CLUSTER", {"name": "c"}))
-    assert found == Claims("istio-system/other", frozenset("l"), frozenset("c"), frozenset({5300}))
+    found = footprint(patch("LISTENER", listener()), patch("CLUSTER", {"name": "c"}))
+    assert found == Footprint(
+        "istio-system/other", frozenset("l"), frozenset("c"), frozenset({5300})
+    )
 
 
 CAMEL = {"name": "l", "address": {"socketAddress": {"protocol": "UDP", "portValue": 5300}}}
@@ -62,7 +69,7 @@ CAMEL = {"name": "l", "address": {"socketAddress": {"protocol": "UDP", "portValu
     ],
 )
 def test_reads_the_udp_ports_of_a_listener_in_either_spelling(value, ports):
-    assert claims(patch("LISTENER", value)).udp_ports == ports
+    assert footprint(patch("LISTENER", value)).udp_ports == ports
 
 
 @pytest.mark.parametrize(
@@ -81,19 +88,19 @@ def test_reads_the_udp_ports_of_a_listener_in_either_spelling(value, ports):
     ],
 )
 def test_what_adds_nothing_claims_nothing(odd):
-    found = claims(odd)
+    found = footprint(odd)
     assert not (found.listeners | found.clusters | found.udp_ports)
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"configPatches": None}])
 def test_an_empty_filter_claims_nothing(spec):
-    found = Claims.from_object({**envoyfilter(), "spec": spec})
-    assert found == Claims("istio-system/other")
+    found = Footprint.from_object({**envoyfilter(), "spec": spec})
+    assert found == Footprint("istio-system/other")
 
 
 def test_our_own_filters_are_known_by_their_labels():
     ours = envoy_filter(plan_of().exposure)
-    found = Claims.from_object(ours)
+    found = Footprint.from_object(ours)
     assert found.exposure == ("default", "coredns")
     assert found.udp_ports == {10053}
     assert found.listeners == found.clusters == {"udp-default-coredns-53"}
@@ -110,7 +117,7 @@ def test_our_own_filters_are_known_by_their_labels():
     ],
 )  # fmt: skip
 def test_others_are_nobodys_exposure(labels):
-    assert Claims.from_object(envoyfilter(labels=labels)).exposure is None
+    assert Footprint.from_object(envoyfilter(labels=labels)).exposure is None
 
 
 GATEWAY = snapshot_of(cluster()).gateway
@@ -126,7 +133,7 @@ def gateway_of(*pods, **ref):
 
 def found_at(envoy_filter, gateway=GATEWAY, mesh=DEFAULT_MESH):
     """`certain`, `possible` or `nothing`: what a gateway gets of an EnvoyFilter's listener."""
-    several = claims_at(envoy_filter, gateway, mesh)
+    several = footprints_at(envoy_filter, gateway, mesh)
     assert len(several) < 2
     return "nothing" if not several else "possible" if several[0].doubt else "certain"
 
@@ -167,8 +174,8 @@ def test_every_doubt_is_told():
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"COLOUR": "blue"}}}},
         namespace="mesh-config",
     )
-    (claims,) = claims_at(found, GATEWAY, Mesh(assumed=True))
-    assert claims.doubt == (
+    (footprint,) = footprints_at(found, GATEWAY, Mesh(assumed=True))
+    assert footprint.doubt == (
         f"{ROOT_UNKNOWN} and it is for proxies with COLOUR=blue, which is not known"
     )
 
@@ -327,8 +334,8 @@ def at(address, port=5300, **more):
 def test_only_what_binds_the_same_family_takes_a_port(value, ipv4, ipv6):
     found = envoyfilter(patch("LISTENER", value))
     for ip, ports in (("10.0.0.1", ipv4), ("fd00::1", ipv6)):
-        (claims,) = claims_at(found, gateway_of(gateway_pod(ips=(ip,))), Mesh())
-        assert claims.udp_ports == ports
+        (footprint,) = footprints_at(found, gateway_of(gateway_pod(ips=(ip,))), Mesh())
+        assert footprint.udp_ports == ports
 
 
 def test_what_is_certain_and_what_is_not_come_apart():
@@ -336,7 +343,7 @@ def test_what_is_certain_and_what_is_not_come_apart():
         patch("CLUSTER", {"name": "c"}),
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"A": "b"}}}},
     )
-    certain, possible = claims_at(found, GATEWAY, Mesh())
+    certain, possible = footprints_at(found, GATEWAY, Mesh())
     assert (certain.clusters, certain.listeners, certain.doubt) == ({"c"}, frozenset(), "")
     assert possible.listeners == {"l"} and "A=b" in possible.doubt
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.annotation import LONGEST_SPEC_BYTES
-from kubectl_istio_udp.model.envoyfilter import Claims
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Unreadable
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.response import ResponseSpec
@@ -171,4 +171,4 @@ def test_every_object_belongs_to_one_thing_or_is_a_stray(objects: list[dict[str,
 def test_an_envoy_filter_of_any_content_can_be_read(patches: list[Any]) -> None:
     """The API server takes whatever value for a patch."""
     filter_ = {"metadata": {"namespace": "a", "name": "b"}, "spec": {"configPatches": patches}}
-    assert Claims.from_object(filter_).owner == "a/b"
+    assert Footprint.from_object(filter_).owner == "a/b"

@@ -30,7 +30,7 @@ def reserved(name: str, version: int) -> dict:
 def pending(name: str) -> Pending:
     found = written(name)
     assert found.spec
-    return Pending(found.claims, found.spec)
+    return Pending(found.footprint, found.spec)
 
 
 MINE = read_reservation(reserved("mine", 20))
@@ -44,9 +44,9 @@ EVERYBODY = [written("w"), GatewayFilter.of(reserved("e", 19)), GatewayFilter.of
 )
 def test_what_counts(mine, names):
     occupancy = Occupancy(EVERYBODY, mine, [pending("p")])
-    claims = occupancy.claims_at(GATEWAY, DEFAULT_MESH)
+    footprint = occupancy.footprints_at(GATEWAY, DEFAULT_MESH)
     usage = occupancy.usage(GATEWAY, "istio-system")
-    assert {found.exposure[1] for found in claims if found.exposure} == names
+    assert {found.exposure[1] for found in footprint if found.exposure} == names
     assert {holder.key[1] for holder in usage.holders} == names
     assert usage.sessions == 500 * len(names)
 
@@ -60,5 +60,5 @@ def test_what_concerns_another_exposure_is_omitted():
     same_port = plan_of(name="other").exposure.spec
     elsewhere = dataclasses.replace(same_port, ports=(ExposedPort.of(port.gateway_port, 1, 1),))
     occupancy = Occupancy([written()])
-    assert len(occupancy.claims_at(GATEWAY, DEFAULT_MESH, same_port)) == 1
-    assert not occupancy.claims_at(GATEWAY, DEFAULT_MESH, elsewhere)
+    assert len(occupancy.footprints_at(GATEWAY, DEFAULT_MESH, same_port)) == 1
+    assert not occupancy.footprints_at(GATEWAY, DEFAULT_MESH, elsewhere)

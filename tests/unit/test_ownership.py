@@ -132,7 +132,7 @@ def test_alone_a_forgery_is_a_stray(forgery: Any) -> None:
 def test_a_stray_says_whose_it_claims_to_be_and_why_it_is_not() -> None:
     (stray,) = resolve([FORGERIES["own labels, spec of another"]]).strays
     assert str(stray) == "ServiceEntry lab/udp-lab-evil"
-    assert stray.claims == "exposure lab/evil"
+    assert stray.claimed_owner == "exposure lab/evil"
     assert stray.reason == "its annotation belongs to exposure default/coredns"
 
 

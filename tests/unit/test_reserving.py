@@ -85,9 +85,9 @@ def reservations(server):
 def test_a_reservation_is_read_as_it_was_made():
     found = read_reservation(made(SPEC, 7))
     assert (found.spec, found.version, found.created) == (SPEC, 7, NOW)
-    assert found.claims.exposure == SPEC.key
-    assert found.claims.udp_ports == {10053}
-    assert found.claims.listeners == found.claims.clusters == {"udp-default-coredns-53"}
+    assert found.footprint.exposure == SPEC.key
+    assert found.footprint.udp_ports == {10053}
+    assert found.footprint.listeners == found.footprint.clusters == {"udp-default-coredns-53"}
 
 
 def test_it_gives_envoy_nothing():
@@ -123,11 +123,11 @@ def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port():
     """Another run of it is told of by the one who may not create a second reservation."""
     exposure = plan_of().exposure
     spec = exposure.spec
-    own = read_reservation(made(spec, 7)).claims
-    snapshot = snapshot_of(cluster(), claims=(own,))
+    own = read_reservation(made(spec, 7)).footprint
+    snapshot = snapshot_of(cluster(), footprints=(own,))
     assert not {f.code for f in check_expose(exposure, snapshot)} & {"U102", "U103"}
     others = dataclasses.replace(own, exposure=("default", "other"))
-    snapshot = snapshot_of(cluster(), claims=(others,))
+    snapshot = snapshot_of(cluster(), footprints=(others,))
     assert {"U102", "U103"} <= {f.code for f in check_expose(exposure, snapshot)}
 
 

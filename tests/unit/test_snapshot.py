@@ -66,7 +66,7 @@ def test_sees_all_that_decides(api, fakes):
     assert [pod.name for pod in found.pods] == ["coredns-1", "coredns-2"]
     assert [len(piece.endpoints) for piece in found.slices] == [2]
     assert str(found.gateway.ref) == "istio-system/istio-ingressgateway"
-    assert found.claims == found.objects == found.exposures == ()
+    assert found.footprints == found.objects == found.exposures == ()
     assert [b.port for b in found.bound] == [8443]
     assert found.file_limit == 1_048_576
     assert found.size == ProxySize(workers=2, clusters=20)
@@ -118,7 +118,7 @@ def test_an_exposure_that_cannot_be_read_is_left_out(api, server, fakes):
 )
 def test_sees_the_filters_that_reach_the_gateway(api, server, fakes, filters, root, owners):
     server.put(*filters, *([mesh(root)] if root else []))
-    assert [c.owner for c in snapshot(api).claims] == owners
+    assert [c.owner for c in snapshot(api).footprints] == owners
 
 
 @pytest.mark.parametrize(
