@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import MOST_USEFUL_SESSIONS, Discovery, Options
 from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.response import Answer, ResponseApi, default_name
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,36 @@ class ExposeRequest:
     def exposure_name(self) -> str:
         """The name of the exposure."""
         return self.name or self.service
+
+
+@dataclass(frozen=True)
+class ResponseRequest:
+    """A request for a response.
+
+    Attributes:
+        namespace: the response's namespace.
+        answer: the answer and which requests get it.
+        content: the body's bytes.
+        name: the name; None to derive it from the path.
+        mesh: whether sidecars answer instead of a gateway.
+        gateway_port: the port on the gateway.
+        api: the API to use; None to choose by version.
+        create_gateway: whether to create an Istio Gateway if no server is on that port.
+    """
+
+    namespace: str
+    answer: Answer
+    content: bytes = b""
+    name: str | None = None
+    mesh: bool = False
+    gateway_port: int = 80
+    api: ResponseApi | None = None
+    create_gateway: bool = False
+
+    @property
+    def response_name(self) -> str:
+        """The name of the response."""
+        return self.name or default_name(self.answer.path)
 
 
 def rate(text: str) -> float:

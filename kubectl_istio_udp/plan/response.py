@@ -9,48 +9,17 @@ from typing import Any
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.mesh import Mesh, Version, oldest, show_version
+from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import (
-    Answer,
     Response,
     ResponseApi,
     ResponseSpec,
-    default_name,
 )
 from kubectl_istio_udp.model.routing import MESH, Rival, Server
 from kubectl_istio_udp.model.service import Service
 
 # Istio 1.15's release notes: directResponse in a VirtualService.
 DIRECT_RESPONSE_SINCE: Version = (1, 15)
-
-
-@dataclass(frozen=True)
-class ResponseRequest:
-    """A request for a response.
-
-    Attributes:
-        namespace: the response's namespace.
-        answer: the answer and which requests get it.
-        content: the body's bytes.
-        name: the name; None to derive it from the path.
-        mesh: whether sidecars answer instead of a gateway.
-        gateway_port: the port on the gateway.
-        api: the API to use; None to choose by version.
-        create_gateway: whether to create an Istio Gateway if no server is on that port.
-    """
-
-    namespace: str
-    answer: Answer
-    content: bytes = b""
-    name: str | None = None
-    mesh: bool = False
-    gateway_port: int = 80
-    api: ResponseApi | None = None
-    create_gateway: bool = False
-
-    @property
-    def response_name(self) -> str:
-        """The name of the response."""
-        return self.name or default_name(self.answer.path)
 
 
 @dataclass(frozen=True)

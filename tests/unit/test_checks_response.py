@@ -13,10 +13,11 @@ from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
+from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, Body, ResponseApi
 from kubectl_istio_udp.model.routing import Rival, Server
 from kubectl_istio_udp.model.service import Service
-from kubectl_istio_udp.plan.response import ResponseRequest, ResponseSnapshot, plan_response
+from kubectl_istio_udp.plan.response import ResponseSnapshot, plan_response
 from tests.unit.builders import CREATED, gateway_pod, gateway_service, metadata, service, tcp
 
 (GATEWAY,) = gateways_from([gateway_pod()], [gateway_service()])

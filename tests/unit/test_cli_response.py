@@ -442,7 +442,7 @@ def test_an_interruption_while_waiting_keeps_what_was_written(run, edge, monkeyp
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kubectl_istio_udp.apply.waiting.wait_until_routed", interrupted)
+    monkeypatch.setattr("kubectl_istio_udp.apply.responding.wait_until_routed", interrupted)
     done = run(*HELLO)
     assert done.code == INTERRUPTED
     assert "the objects stay applied" in done.err

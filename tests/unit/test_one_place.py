@@ -22,6 +22,9 @@ ONLY_IN = {
     "plan": {"apply/exposing.py", "controller/reconcile.py"},
     "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reconcile.py"},
     "Transaction": {"apply/pipeline.py", "cli/samples.py", "cli/controller/install.py"},
+    "carry": {"apply/exposing.py", "apply/responding.py", "apply/access_logging.py"},
+    "plan_response": {"apply/responding.py"},
+    "plan_access_log": {"apply/access_logging.py"},
     # How many sessions an exposure gets.
     "automatic_sessions": {"plan/sessions.py"},
     "sessions_for_rate": {"plan/exposure.py"},

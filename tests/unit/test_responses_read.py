@@ -7,8 +7,8 @@ import pytest
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, ResponseApi
-from kubectl_istio_udp.plan.response import ResponseRequest
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.gateways import GatewayChoice
 from kubectl_istio_udp.state.responses import read_response_snapshot

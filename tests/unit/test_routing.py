@@ -9,11 +9,11 @@ from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
+from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, ResponseApi
 from kubectl_istio_udp.model.routing import Rival, Server, Takes, servers_from
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import (
-    ResponseRequest,
     ResponseSnapshot,
     plan_response,
     rival_hosts,
@@ -240,7 +240,7 @@ def test_inside_the_mesh():
         ResponseSnapshot(Mesh("root"), services=(ratings,)),
     ).response.spec
     assert (found.mesh, found.mesh_ports, found.root_namespace) == (True, (8081, 9000), "root")
-    with pytest.raises(UsageError, match="needs the host of a Service"):
+    with pytest.raises(UsageError, match="needs exactly one host"):
         plan_response(
             ResponseRequest("lab", Answer("/x", 200), mesh=True), ResponseSnapshot(Mesh())
         )

@@ -1,0 +1,133 @@
+"""`access-log`: read the cluster, decide, and write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_istio_udp.apply.changes import change_set
+from kubectl_istio_udp.apply.deletion import delete_existing
+from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
+from kubectl_istio_udp.checks.accesslog import check_access_log
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Reach
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.plan.accesslog import plan_access_log
+from kubectl_istio_udp.render.accesslog import access_log_writes
+from kubectl_istio_udp.sources.accesslog import NamedAccessLog
+from kubectl_istio_udp.state.accesslogs import read_access_log_snapshot
+from kubectl_istio_udp.state.existing import get_existing
+from kubectl_istio_udp.state.gateways import GatewayChoice, find_gateway
+from kubectl_istio_udp.state.leftovers import Leftovers
+from kubectl_istio_udp.state.mesh import read_mesh
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an access log belongs.
+
+    Attributes:
+        namespace: the namespace of its EnvoyFilter.
+        gateway: the gateway's name; None if it is not at a gateway.
+        labels: the labels of the pods; empty for all pods.
+    """
+
+    namespace: str
+    gateway: str | None
+    labels: dict[str, str]
+
+
+def log_connections(
+    api: Api,
+    namespace: str,
+    named: NamedAccessLog,
+    gateway: GatewayChoice,
+    writing: Writing,
+    report: Report,
+) -> AccessLogSpec:
+    """Create or change an access log as requested on a command line.
+
+    Args:
+        api: the cluster.
+        namespace: the namespace of the command line.
+        named: the named settings.
+        gateway: how the gateway is chosen, if the log is at one.
+        writing: how to write.
+        report: informed about each step.
+
+    Returns:
+        The access log as written.
+
+    Raises:
+        UsageError: it is not possible as requested.
+        Refused, Rejected or an error of the cluster; everything was rolled back then.
+    """
+    mesh = read_mesh(api)
+    place = _place(api, namespace, named, gateway, mesh)
+    name = named.name_at(place.gateway, place.labels)
+    snapshot = read_access_log_snapshot(api, mesh, place.namespace, name)
+    wanted = named.spec(place.namespace, name, place.labels, snapshot.present)
+    planned = plan_access_log(wanted, snapshot, named=named.name is not None)
+    spec, count = planned.spec, planned.proxies
+    decision = Decision(
+        spec=spec,
+        before=snapshot.present,
+        said=f"applies to {count} {'proxy' if count == 1 else 'proxies'}, by "
+        f"{spec.log_field.value}",
+        findings=check_access_log(spec, snapshot),
+        changes=change_set(
+            spec.kind, spec.key, snapshot.objects, writes=access_log_writes(spec, writing.manager)
+        ),
+    )
+    carry(api, decision, writing, report, {spec.log_field.value: "--every"})
+    return spec
+
+
+def stop_logging(
+    api: Api,
+    namespace: str,
+    named: NamedAccessLog,
+    gateway: GatewayChoice,
+    writing: Writing,
+    report: Report,
+) -> None:
+    """Delete the access log that `log_connections` with the same arguments would change.
+
+    Raises:
+        NotFound: there is none.
+        UsageError or an error of the cluster.
+    """
+    place = _place(api, namespace, named, gateway, read_mesh(api))
+    name = named.name_at(place.gateway, place.labels)
+    for existing in get_existing(api, place.namespace, [f"accesslog/{name}"]):
+        warnings = delete_existing(
+            api,
+            existing,
+            Leftovers(),
+            timeout=0,
+            dry_run=writing.dry_run,
+            report=lambda kind, _, removed: report.removed(kind, removed),
+        )
+        for text in warnings:
+            report.warn(text)
+
+
+def _place(
+    api: Api, namespace: str, named: NamedAccessLog, choice: GatewayChoice, mesh: Mesh
+) -> Place:
+    """Find out where the EnvoyFilter belongs and which pods it applies to."""
+    if named.reach is Reach.MESH:
+        return Place(mesh.root_namespace, None, dict(named.selector))
+    if named.reach is Reach.GATEWAY:
+        ref = find_gateway(api, choice).ref
+        return Place(ref.namespace, ref.name, dict(ref.selector))
+    if namespace == mesh.root_namespace:
+        raise UsageError(
+            f"an EnvoyFilter in {namespace}, the mesh's root namespace, applies to every proxy",
+            hints=[
+                "to log in the whole mesh: --mesh",
+                "to log at one gateway: --gateway NAMESPACE/NAME",
+            ],
+        )
+    return Place(namespace, None, dict(named.selector))

@@ -1,0 +1,106 @@
+"""`direct response`: read the cluster, decide, and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kubectl_istio_udp.apply.changes import change_set
+from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
+from kubectl_istio_udp.apply.waiting import wait_until_routed
+from kubectl_istio_udp.checks.response import check_response
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.response import Response, ResponseSpec
+from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.plan.response import plan_response
+from kubectl_istio_udp.render.response import read_content, response_writes, route_name
+from kubectl_istio_udp.sources.response import NamedResponse
+from kubectl_istio_udp.state.existing import get_existing
+from kubectl_istio_udp.state.gateways import GatewayChoice
+from kubectl_istio_udp.state.responses import read_response_snapshot
+
+
+def respond(
+    api: Api,
+    namespace: str,
+    named: NamedResponse,
+    gateway: GatewayChoice,
+    writing: Writing,
+    report: Report,
+    flags: Mapping[str, str],
+) -> ResponseSpec:
+    """Create or change a response as requested on a command line.
+
+    Args:
+        api: the cluster.
+        namespace: the response's namespace.
+        named: the named settings.
+        gateway: how the gateway is chosen.
+        writing: how to write.
+        report: informed about each step.
+        flags: as for `carry`.
+
+    Returns:
+        The response as written.
+
+    Raises:
+        UsageError: it is not possible as requested.
+        Refused, Rejected or an error of the cluster; everything was rolled back then.
+    """
+    at_gateway = bool(named.create_gateway or gateway.name or gateway.selector)
+    before, kept = _read_existing(api, namespace, named)
+    # A response stays where it is, unless the command line names another place.
+    mesh = named.mesh or bool(before and before.mesh and not at_gateway)
+    if before and before.gateway and not mesh:
+        gateway = gateway.or_known(before.gateway)
+    request = named.request(namespace, before, kept, mesh=mesh)
+    snapshot = read_response_snapshot(api, request, gateway)
+    planned = plan_response(request, snapshot)
+    response, spec = planned.response, planned.response.spec
+    todo = response_writes(response, writing.manager)
+    had_pods = bool(snapshot.gateway and snapshot.gateway.ready_pods)
+    decision = Decision(
+        spec=spec,
+        before=before,
+        said=f"Istio API: {spec.api.value} ({planned.reason})",
+        findings=check_response(response, snapshot),
+        changes=change_set(spec.kind, spec.key, snapshot.objects, writes=todo),
+        wait=_waiter(api, response, had_pods=had_pods),
+    )
+    carry(api, decision, writing, report, flags)
+    return spec
+
+
+def _read_existing(
+    api: Api, namespace: str, named: NamedResponse
+) -> tuple[ResponseSpec | None, bytes]:
+    """The current response of this name, and its body if the command line names none.
+
+    Raises:
+        UsageError: the body cannot be read back.
+    """
+    name = named.response_name
+    found = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
+    spec = found[0].spec if found else None
+    if not isinstance(spec, ResponseSpec):
+        return None, b""
+    kept = read_content(found[0].objects, spec) if named.content is None else b""
+    if kept is None:
+        raise UsageError(
+            f"the body of response {name} cannot be read from its objects",
+            hints=["name the body again: --body or --body-file; for no body: --body ''"],
+        )
+    return spec, kept
+
+
+def _waiter(
+    api: Api, response: Response, *, had_pods: bool
+) -> Callable[[float, Callable[[str], None]], object] | None:
+    """Return a function that waits for the gateway; None for the mesh, which has many sidecars."""
+    gateway = response.spec.gateway
+    if gateway is None:
+        return None
+    place, route = (gateway.namespace, gateway.selector), route_name(response)
+    return lambda seconds, progress: wait_until_routed(
+        api, *place, route, seconds, progress, had_pods=had_pods
+    )

@@ -1,0 +1,74 @@
+"""The settings of an access log: named settings change, the others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach, default_name
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.names import check_dns_label
+
+DEFAULT_EVERY = Duration(5)
+
+
+@dataclass(frozen=True)
+class NamedAccessLog:
+    """The settings that a command line names; None and {} stand for unnamed ones.
+
+    Attributes:
+        reach: which proxies write the log.
+        every, direction: as in AccessLogSpec.
+        selector: the pod labels of `-l`.
+        name: the access log's name; None to derive it from the other settings.
+    """
+
+    reach: Reach
+    every: Duration | None = None
+    direction: Direction | None = None
+    selector: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Reject an invalid name.
+
+        Raises:
+            UsageError: it is not a DNS label.
+        """
+        if self.name:
+            check_dns_label(self.name, "access log")
+
+    def name_at(self, gateway: str | None, labels: Mapping[str, str]) -> str:
+        """The name of the access log.
+
+        Args:
+            gateway: the gateway's name; None if the log is not at a gateway.
+            labels: the labels of the pods.
+        """
+        direction = self.direction or Direction.ANY
+        return self.name or default_name(self.reach, labels, gateway, direction)
+
+    def spec(
+        self, namespace: str, name: str, labels: Mapping[str, str], before: AccessLogSpec | None
+    ) -> AccessLogSpec:
+        """The complete settings: named ones, then the access log's current ones, then defaults.
+
+        Args:
+            namespace: the namespace of its EnvoyFilter.
+            name: its name.
+            labels: the labels of the pods; empty for all pods.
+            before: the current access log; None for a new one.
+
+        Raises:
+            UsageError: the interval is too short, or the direction is not possible.
+        """
+        if before is not None and before.reach is not self.reach:
+            before = None
+        return AccessLogSpec(
+            namespace=namespace,
+            name=name,
+            every=self.every or (before.every if before else DEFAULT_EVERY),
+            reach=self.reach,
+            selector=before.selector if before and self.name and not labels else labels,
+            direction=self.direction or (before.direction if before else Direction.ANY),
+        )
