@@ -11,6 +11,7 @@ from kubectl_istio_udp.checks.accesslog import check_access_log
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, Reach
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.writing import Writing
 from kubectl_istio_udp.plan.accesslog import plan_access_log
@@ -18,7 +19,7 @@ from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.sources.accesslog import NamedAccessLog
 from kubectl_istio_udp.state.accesslogs import read_access_log_snapshot
 from kubectl_istio_udp.state.existing import get_existing
-from kubectl_istio_udp.state.gateways import GatewayChoice, find_gateway
+from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.leftovers import Leftovers
 from kubectl_istio_udp.state.mesh import read_mesh
 

@@ -14,6 +14,7 @@ from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Refused
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
+from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
@@ -25,7 +26,6 @@ from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
 from kubectl_istio_udp.sources.settings import Named
 from kubectl_istio_udp.state.controllers import is_declared
 from kubectl_istio_udp.state.existing import find_exposure
-from kubectl_istio_udp.state.gateways import GatewayChoice
 from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, readable
 from kubectl_istio_udp.state.snapshot import read_snapshot, ready_addresses

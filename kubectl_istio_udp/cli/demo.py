@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from kubectl_istio_udp.cli import manifests as files
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
-from kubectl_istio_udp.verify import probing
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.envoy.gateway import Gateway
-    from kubectl_istio_udp.envoy.lab import Lab
-    from kubectl_istio_udp.model.exposure import ExposureSpec
-    from kubectl_istio_udp.state.manifests import Manifest
-    from kubectl_istio_udp.verify.probes import DnsProbe
+from kubectl_istio_udp.model.errors import IstioUdpError
 
 # The ports in the README's example.
-_SAMPLES_PORT = "5300:53"
-_PROBE_SECONDS = 2.0
-_STEADY_SECONDS = 1.0
-# Queries between two steps of the restart.
-_QUERIES_A_STEP = 25
+SAMPLES_PORT = "5300:53"
 
 
 @click.command("demo")
 @click.argument("service", required=False)
-@files.filename_option
+@options.filename_option
 @click.option(
     "-p",
     "--port",
     "ports",
     multiple=True,
     metavar="GATEWAY_PORT[:SERVICE_PORT]",
-    help=f"As for expose.  [default: {_SAMPLES_PORT} for the samples]",
+    help=f"As for expose.  [default: {SAMPLES_PORT} for the samples]",
 )
 @options.envoy_option
 @click.option("--keep", is_flag=True, help="Keep running until Ctrl-C.")
 @options.verbose_option
-def command(
-    *,
-    service: str | None,
-    filenames: tuple[str, ...],
-    ports: tuple[str, ...],
-    envoy: str | None,
-    keep: bool,
-) -> int:
+def command(**values: Any) -> int:
     """Expose and verify a Service on this machine, with a real Envoy and no cluster.
 
     Reads a Service, its pods and the gateway from manifests (-f), or uses the samples. Plans,
@@ -62,141 +38,12 @@ def command(
     Leaves nothing behind. Exits with 0 if every query was answered, else with 1; with 3 if there
     is no Envoy on this machine.
     """
-    from kubectl_istio_udp.envoy import binary
-    from kubectl_istio_udp.envoy.gateway import Gateway
-    from kubectl_istio_udp.envoy.lab import Lab
-
-    _end_with_terminal()
-    _need_dns_library()
-    program = binary.need_envoy(envoy)
-    version = binary.version(program)
-    with Lab(_manifests(filenames), service) as lab:
-        spec, envoy_filter = _expose(lab, ports or ([] if filenames else [_SAMPLES_PORT]), program)
-        with Gateway(program, [envoy_filter], lab.endpoints()) as gateway:
-            click.echo(f"\nEnvoy {version} has the listener\n")
-            good = _verify(lab, spec)
-            good = _restart(lab, spec, gateway) and good
-            if keep:
-                _keep(lab, spec)
-    return 0 if good else 1
-
-
-def _end_with_terminal() -> None:
-    """Treat a closed terminal like Ctrl-C, unless SIGHUP is ignored (nohup(1))."""
-    with contextlib.suppress(ValueError):  # not in the main thread
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, signal.default_int_handler)
-
-
-def _need_dns_library() -> None:
-    """Check that dnspython is installed.
-
-    Raises:
-        IstioUdpError: it is not.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("dns") is None:
+    try:
+        from kubectl_istio_udp.cli.run import demo
+    except ModuleNotFoundError as error:
         raise IstioUdpError(
-            "the demo's DNS server needs dnspython",
+            f"the demo's DNS server needs dnspython (module {error.name})",
             hints=["install it: pip install dnspython"],
-        )
+        ) from error
 
-
-def _manifests(filenames: Sequence[str]) -> Sequence[Manifest]:
-    from kubectl_istio_udp.render.samples import samples
-
-    return list(_read(filenames)) if filenames else samples("default")
-
-
-def _read(filenames: Sequence[str]) -> Iterator[Manifest]:
-    for found in files.read_documents(filenames):
-        if isinstance(found, files.Unreadable):
-            raise UsageError(str(found))
-        metadata = found.data.get("metadata")
-        if not isinstance(metadata, dict) or not metadata.get("name"):
-            raise UsageError(f"{found.place(('metadata',))}: this {found.data['kind']} has no name")
-        yield found.data
-
-
-def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
-    """Plan, check, render and validate as `expose` does; print and return the EnvoyFilter."""
-    from kubectl_istio_udp.apply.exposing import decide
-    from kubectl_istio_udp.apply.pipeline import refuse_errors
-    from kubectl_istio_udp.cli.applying import tell_findings
-    from kubectl_istio_udp.envoy.accepting import ensure_accepted
-    from kubectl_istio_udp.model.ports import parse_port_requests
-    from kubectl_istio_udp.model.request import ExposeRequest
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.render.exposure import writes
-
-    for name, backend in lab.pods.items():
-        where = ", ".join(f"{backend.address}:{port}" for port in backend.ports)
-        printing.note(f"pod {name} is a DNS server at {where}")
-    request = ExposeRequest(
-        lab.service.namespace, lab.service.name, ports=parse_port_requests(ports)
-    )
-    decided = decide(request, lab.snapshot())
-    refuse_errors(decided.findings)
-    tell_findings(decided.said, decided.findings)
-    rendered = [write.manifest for write in writes(decided.exposure)]
-    envoy_filter = next(each for each in rendered if each["kind"] == "EnvoyFilter")
-    ensure_accepted(rendered, "envoy", {"port_value": "-p"}, str(program), warn=printing.warn)
-    click.echo(printing.documents([envoy_filter], "yaml"), nl=False)
-    lab.apply(rendered)
-    return decided.exposure.spec, envoy_filter
-
-
-def _probe(lab: Lab) -> DnsProbe:
-    from kubectl_istio_udp.render.samples import SAMPLE_QUERY
-    from kubectl_istio_udp.verify.probes import DnsProbe
-
-    return DnsProbe.parse(lab.service.query or SAMPLE_QUERY)
-
-
-def _verify(lab: Lab, spec: ExposureSpec) -> bool:
-    """Query every hop and print the table of `verify`; True if all answered."""
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.verify.local import ask
-    from kubectl_istio_udp.verify.verdict import HopResult, judge
-
-    probe = _probe(lab)
-    results = [
-        HopResult(hop, (ask(probe, hop.address, hop.port, _PROBE_SECONDS),))
-        for hop in lab.hops(spec.ports)
-    ]
-    proof = probing.hops_proof(results, judge(results))
-    click.echo(printing.table(proof.rows, proof.headers))
-    click.echo(f"{spec.name}: {proof.text}")
-    return proof.good
-
-
-def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
-    """Replace every pod during queries; True if all were answered and all hops work afterwards."""
-    from kubectl_istio_udp.envoy.gateway import LOOPBACK
-    from kubectl_istio_udp.envoy.lab import replace_every_pod
-    from kubectl_istio_udp.verify.local import SteadyClient
-
-    click.echo()
-    port = spec.ports[0].listener_port
-    with SteadyClient(_probe(lab), LOOPBACK, port, _STEADY_SECONDS) as client:
-        for old, new in replace_every_pod(
-            lab, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
-        ):
-            click.echo(f"pod {old} is replaced by {new} at {lab.pods[new].address}")
-    again = f", {client.again} of them at the second attempt" if client.again else ""
-    click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered{again}\n")
-    return _verify(lab, spec) and client.answered == client.asked
-
-
-def _keep(lab: Lab, spec: ExposureSpec) -> None:
-    """Wait for Ctrl-C."""
-    from kubectl_istio_udp.envoy.gateway import LOOPBACK
-
-    probe = _probe(lab)
-    with contextlib.suppress(KeyboardInterrupt):
-        for port in spec.ports:
-            words = f"dig @{LOOPBACK} -p {port.listener_port} {probe.name} {probe.type}"
-            click.echo(f"\nrunning until Ctrl-C; query it: {words}")
-        while True:
-            signal.pause()
+    return demo.run(**values)

@@ -2,108 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.model.kinds import Kind
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.state.gatewayusage import Reserved
-    from kubectl_istio_udp.state.ownership import Existing
-    from kubectl_istio_udp.state.status import Status
 
 
 @click.command("describe")
 @click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
 @options.all_namespaces_option
 @options.cluster_options
-def command(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
+def command(**values: Any) -> None:
     """Show the details of exposures, responses and access logs.
 
     NAME is an exposure; for other kinds use response/NAME or accesslog/NAME. Shows settings,
     conditions, objects, and what the Envoy of each gateway pod has.
     """
-    from kubectl_istio_udp.kube.parallel import for_each
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.state.gatewayusage import read_reserved
-    from kubectl_istio_udp.state.proxyrows import proxy_rows
-    from kubectl_istio_udp.state.status import read_status
+    from kubectl_istio_udp.cli.run import describe
 
-    api = common.connect()
-    found = common.things(api, names, all_namespaces)
-    if not found:
-        printing.note("No exposures, responses or access logs found.")
-        return
-    statuses = read_status(api, found, ask_envoy=True)
-    proxies = for_each(lambda existing: proxy_rows(api, existing), found)
-    reserved = read_reserved(api, found)
-    texts = [
-        _text(existing, status, rows, reserved.get((existing.namespace, existing.name)))
-        for existing, status, rows in zip(found, statuses, proxies, strict=True)
-    ]
-    click.echo("\n\n\n".join(texts))
-
-
-def _text(
-    existing: Existing,
-    status: Status,
-    proxies: Sequence[Sequence[str]],
-    reserved: Reserved | None,
-) -> str:
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.state.status import age
-
-    head = {
-        "Name": existing.name,
-        "Namespace": existing.namespace,
-        "Type": existing.kind.words,
-        "Status": status.state,
-    }
-    if status.address:
-        head["Address"] = status.address
-    if status.ready:
-        head["Endpoints"] = f"{status.ready} ready"
-    if existing.kind is Kind.EXPOSURE:
-        head["Owner"] = status.owner
-    if reserved:
-        head["Gateway"] = f"{reserved} sessions reserved"
-    lines = [f"{key + ':':<12} {value}" for key, value in head.items()]
-    conditions = [[c.type.value, c.status.value, c.reason, c.message] for c in status.conditions]
-    table = printing.table(conditions, ["type", "status", "reason", "message"])
-    lines += ["Conditions:", _indented(table)]
-    if existing.spec:
-        spec = json.loads(existing.spec.to_json())
-        asked = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}
-        lines += ["Settings:", _indented(printing.data(_plain(asked), "yaml"))]
-    else:
-        lines.append(f"Problem:     {existing.problem}")
-    objects = [
-        [o["kind"], o["metadata"]["namespace"], o["metadata"]["name"], _age(o, age)]
-        for o in existing.objects
-    ]
-    lines += ["Objects:", _indented(printing.table(objects, ["kind", "namespace", "name", "age"]))]
-    if proxies:
-        headers = ["pod", "has", "sessions", "hosts"]
-        table = printing.table(proxies, headers)
-        lines += ["Gateway pods:", _indented(table)]
-    return "\n".join(lines)
-
-
-def _age(manifest: Any, age: Any) -> str:
-    return str(age(manifest["metadata"]["creationTimestamp"]))
-
-
-def _plain(value: Any) -> Any:
-    """The value without empty parts, with names in YAML's style."""
-    if isinstance(value, dict):
-        kept = {key: _plain(each) for key, each in value.items()}
-        return {k.replace("_", " "): v for k, v in kept.items() if v not in (None, "", [], {})}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.rstrip().splitlines())
+    describe.run(**values)

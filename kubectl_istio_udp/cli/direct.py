@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.probe_options import probe_options
-from kubectl_istio_udp.model.names import check_dns_label
-from kubectl_istio_udp.verify import probing
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.verify.verdict import HopResult
 
 
 class _Shorthand(click.Group):
@@ -80,44 +75,11 @@ def command() -> None:
 @click.argument("service")
 @probe_options
 @options.cluster_options
-def query_command(
-    *,
-    service: str,
-    asked: probing.Asked,
-    common: options.Common,
-) -> int:
+def query_command(**values: Any) -> int:
     """Query every ready pod of a Service directly, from the network-tool pod.
 
     Needs no gateway and no exposure. Exits with 0 if every probe was answered, else with 1.
     """
-    from kubectl_istio_udp.model.errors import UsageError
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.verify.hops import read_service, service_hops
-    from kubectl_istio_udp.verify.verdict import judge, judge_one_way
+    from kubectl_istio_udp.cli.run import direct
 
-    check_dns_label(service, "Service")
-    api = common.connect()
-    namespace = common.namespace_of(api)
-    tool = probing.look_for_tool(api, namespace, asked)
-    found, slices = read_service(api, namespace, service)
-    if not found.udp_ports:
-        raise UsageError(f"Service {found} has no UDP port")
-    probe = asked.probe_of(found)
-    hops = service_hops(found, slices)
-    results: tuple[HopResult, ...] = ()
-    if hops:
-        with probing.tool(api, namespace, asked, tool) as pod:
-            if asked.one_way:
-                results = probing.send_one_way(api, pod, hops, probe, asked, found)
-            else:
-                results = probing.send(api, pod, hops, probe, asked)
-    verdict = (judge_one_way if asked.one_way else judge)(results, direct_only=True)
-    answered = "delivered" if asked.one_way else "answered"
-    proof = probing.hops_proof(results, verdict, answered=answered)
-    if asked.output == "table":
-        if results:
-            click.echo(printing.table(proof.rows, proof.headers))
-        click.echo(f"{service}: {proof.text}")
-    else:
-        click.echo(printing.data(dict(proof.data), asked.output), nl=False)
-    return 0 if proof.good else 1
+    return direct.query(**values)

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.ports import ports_text
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.model.accesslog import AccessLogSpec
-    from kubectl_istio_udp.model.exposure import ExposureSpec
-    from kubectl_istio_udp.model.ports import ExposedPort
-    from kubectl_istio_udp.model.response import ResponseSpec
-    from kubectl_istio_udp.state.gatewayusage import Reserved
-    from kubectl_istio_udp.state.leftovers import Leftover
-    from kubectl_istio_udp.state.ownership import Existing, Stray
-    from kubectl_istio_udp.state.status import Status
-
-
-_API_VERSION = "kubectl-istio-udp/v1"
-_PORTS_SHOWN = 3
-_HOSTS_SHOWN = 2
 
 
 @click.command("get")
@@ -33,13 +14,7 @@ _HOSTS_SHOWN = 2
 @options.all_namespaces_option
 @options.output_option("table", "wide", "yaml", "json", "name", default="table")
 @options.cluster_options
-def command(
-    *,
-    names: tuple[str, ...],
-    all_namespaces: bool,
-    output: str,
-    common: options.Common,
-) -> None:
+def command(**values: Any) -> None:
     """List exposures, responses and access logs.
 
     NAME is an exposure; for other kinds use response/NAME or accesslog/NAME.
@@ -49,204 +24,6 @@ def command(
     every gateway pod. -o yaml and json print conditions and objects. Without names, it also lists
     what killed runs left behind, and how to remove it.
     """
-    from kubectl_istio_udp.kube.parallel import in_parallel
-    from kubectl_istio_udp.output import printing
+    from kubectl_istio_udp.cli.run import get
 
-    api = common.connect()
-    state = common.state(api, names, all_namespaces)
-    found = state.existing
-    if output == "name":
-        for existing in found:
-            click.echo(existing.ref)
-        return
-    if output in ("yaml", "json"):
-        items = _items(api, found)
-        click.echo(printing.data(_one_or_list(items, names), output), nl=False)
-        return
-    place = common.place(api, all_namespaces)
-    tables, leftovers = in_parallel(
-        [
-            lambda: _tables(api, found, all_namespaces, output == "wide"),
-            # Not for given names: each would need a list of all Services.
-            lambda: () if names else _leftovers(api, found, place),
-        ]
-    )
-    if not tables and not state.strays and not leftovers:
-        where = "" if all_namespaces else f" in namespace {common.namespace_of(api)}"
-        printing.note(f"No exposures, responses or access logs found{where}.")
-        return
-    click.echo("\n\n".join([*tables, *_strays(state.strays), *_left_behind(leftovers)]))
-
-
-def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.state.status import read_status
-
-    statuses = read_status(api, found, ask_envoy=wide)
-    reserved = _reserved(api, found) if wide else {}
-    several = len({existing.kind for existing in found}) > 1
-    _warn_of_no_address(found, statuses)
-    tables = []
-    for kind in Kind:
-        headers, wide_headers, row = _COLUMNS[kind]
-        rows = []
-        for existing, status in zip(found, statuses, strict=True):
-            if existing.kind is not kind:
-                continue
-            # As in kubectl, names have their type if types are mixed.
-            name = f"{kind.value}/{existing.name}" if several else existing.name
-            lead = [existing.namespace, name] if with_namespace else [name]
-            known = existing.spec is not None
-            cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
-            extra = cells[len(headers) :]
-            if wide and known and kind is Kind.EXPOSURE:
-                found_there = reserved.get((existing.namespace, existing.name))
-                extra.append(str(found_there or ""))
-            rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])
-        if rows:
-            first = ["namespace", "name"] if with_namespace else ["name"]
-            last = wide_headers if wide else ()
-            tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
-    return tables
-
-
-def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
-    """The sessions for -o wide; a plain list does not query Envoy."""
-    from kubectl_istio_udp.state.gatewayusage import read_reserved
-
-    return read_reserved(api, found)
-
-
-def _warn_of_no_address(found: Sequence[Existing], statuses: Sequence[Status]) -> None:
-    """Warn why clients have no address; the table has no space for it."""
-    from kubectl_istio_udp.model.conditions import ConditionType, Truth
-    from kubectl_istio_udp.output import printing
-
-    for existing, status in zip(found, statuses, strict=True):
-        for condition in status.conditions:
-            if condition.type is ConditionType.ADDRESSED and condition.status is Truth.FALSE:
-                printing.warn(f"{existing.namespace}/{existing.name}: {condition.message}")
-
-
-def _strays(strays: Sequence[Stray]) -> list[str]:
-    """The table of objects that claim to belong to an exposure but do not."""
-    from kubectl_istio_udp.output import printing
-
-    rows = [
-        [stray.kind, stray.namespace, stray.name, stray.claimed_owner, stray.reason]
-        for stray in strays
-    ]
-    headers = ["stray", "namespace", "name", "claims to belong to", "ignored because"]
-    return [printing.table(rows, headers)] if rows else []
-
-
-def _leftovers(api: Any, found: Sequence[Existing], namespace: str | None) -> tuple[Leftover, ...]:
-    """The leftovers of interrupted runs, in all namespaces, for exposures of one or all."""
-    from kubectl_istio_udp.state.leftovers import read_leftovers
-
-    leftovers = read_leftovers(api, [existing.spec for existing in found])
-    return leftovers.found(found, namespace)
-
-
-def _left_behind(leftovers: Sequence[Leftover]) -> list[str]:
-    """The table of leftovers, with the command that removes each."""
-    from kubectl_istio_udp.output import printing
-
-    rows = [[str(each), "/".join(each.key), each.finish] for each in leftovers]
-    return [printing.table(rows, ["leftover", "exposure", "remove with"])] if rows else []
-
-
-def _one_or_list(items: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """In kubectl's format: a single named item as itself, everything else as a List."""
-    if len(names) == 1 and Kind.of_word(names[0]) is None:
-        return items[0]
-    return {"apiVersion": "v1", "kind": "List", "items": items}
-
-
-def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
-    """Each item with spec and status, and the objects in the cluster that it consists of.
-
-    The API server does not serve such a kind: the output is for scripts, not for `kubectl apply`.
-    """
-    from kubectl_istio_udp.state.status import read_status
-
-    return [
-        {
-            "apiVersion": _API_VERSION,
-            "kind": existing.kind.api_kind,
-            "metadata": {"name": existing.name, "namespace": existing.namespace},
-            "spec": json.loads(existing.spec.to_json()) if existing.spec else None,
-            "status": {
-                "owner": status.owner,
-                "conditions": [condition.to_data() for condition in status.conditions],
-                **({"address": status.address} if status.address else {}),
-                **({"readyEndpoints": status.ready} if status.ready else {}),
-            },
-            "objects": [_shown(manifest) for manifest in existing.objects],
-        }
-        for existing, status in zip(found, read_status(api, found, ask_envoy=True), strict=True)
-    ]
-
-
-def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest as kubectl prints it: without managedFields."""
-    metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
-    return {**manifest, "metadata": metadata}
-
-
-def _ports(ports: Sequence[ExposedPort], wide: bool) -> str:
-    """The ports, `5300:53/UDP,5301:54/UDP`; without `wide` only the first of many."""
-    texts = ports_text(ports)
-    if wide or len(texts) <= _PORTS_SHOWN:
-        return ",".join(texts)
-    return f"{texts[0]} +{len(texts) - 1} more"
-
-
-def _exposure(spec: ExposureSpec, status: Status, wide: bool) -> list[object]:
-    limits = spec.options
-    return [
-        spec.service,
-        _ports(spec.ports, wide),
-        spec.gateway,
-        status.address,
-        spec.discovery.value,
-        status.ready,
-        status.owner,
-        limits.max_sessions,
-        limits.idle_timeout,
-        limits.affinity.value,
-        limits.gateway_service.value,
-    ][: None if wide else 7]
-
-
-def _response(spec: ResponseSpec, _status: Status, wide: bool) -> list[object]:
-    answer = spec.answer
-    hosts = ",".join(answer.hosts)
-    if not wide and len(answer.hosts) > _HOSTS_SHOWN:
-        hosts = f"{answer.hosts[0]} +{len(answer.hosts) - 1} more"
-    where = f"{spec.gateway}:{spec.gateway_port}" if spec.gateway else "mesh"
-    size = f"{answer.body.size}B" if answer.body else ""
-    path = answer.path + ("*" if answer.prefix else "")
-    extra = [",".join(name for name, _ in answer.headers), ",".join(spec.servers)]
-    return [hosts, path, answer.status, size, where, spec.api.value, *(extra if wide else ())]
-
-
-def _access_log(spec: AccessLogSpec, _status: Status, wide: bool) -> list[object]:
-    selector = ",".join(f"{key}={value}" for key, value in spec.selector.items())
-    cells: list[object] = [spec.every, spec.reach.value, selector, spec.direction.value]
-    return [*cells, spec.log_field.value] if wide else cells
-
-
-_COLUMNS: Mapping[Kind, tuple[Sequence[str], Sequence[str], Callable[..., list[object]]]] = {
-    Kind.EXPOSURE: (
-        ("service", "ports", "gateway", "address", "discovery", "ready", "owner"),
-        ("sessions", "idle", "affinity", "via", "reserved"),
-        _exposure,
-    ),
-    Kind.RESPONSE: (
-        ("hosts", "path", "code", "body", "at", "api"),
-        ("headers", "servers"),
-        _response,
-    ),
-    Kind.ACCESS_LOG: (("every", "reach", "selector", "direction"), ("field",), _access_log),
-}
+    get.run(**values)

@@ -103,6 +103,7 @@ def _main(arguments: Sequence[str], waits: Waits | None) -> None:
     except IstioUdpError as error:
         if meta.get("verbose"):
             traceback.print_exc()
+        # Only an error needs it.
         from kubectl_istio_udp.output import printing
 
         printing.error(error)

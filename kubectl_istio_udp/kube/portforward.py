@@ -11,13 +11,12 @@ import http.client
 import io
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import websocket
 
 from kubectl_istio_udp.kube.websockets import MOST_BYTES
 from kubectl_istio_udp.model.errors import ClusterError, ForwardFailed, NoAnswer
-
-if TYPE_CHECKING:
-    import websocket
 
 PROTOCOLS = ("v4.channel.k8s.io",)
 _DATA, _ERROR = 0, 1
@@ -145,8 +144,6 @@ class _PodSocket:
 
     def _message(self) -> bytes | None:
         """The next message's data, None at the end."""
-        import websocket
-
         self._websocket.settimeout(self._left())
         try:
             opcode, message = self._websocket.recv_data(control_frame=True)

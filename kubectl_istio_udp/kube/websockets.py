@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import websocket
 
 from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.kube.transport import Transport
 from kubectl_istio_udp.model.errors import ClusterError, UpgradeUnavailable
-
-if TYPE_CHECKING:
-    import websocket
 
 # The most bytes that are read of one answer of a pod, so that a pod that goes on for ever does not
 # take the reader's memory. The configuration of the test cluster's gateway has 0.2 MB.
@@ -35,9 +33,6 @@ def connect(
         NotFound, Forbidden, Unreachable, ClusterError: the server rejected the request, or could
             not be reached.
     """
-    # Imported here because it takes a quarter of the start time of `get`, which needs no websocket.
-    import websocket
-
     socket = websocket.WebSocket()
     connection = transport.open_socket(timeout)
     try:

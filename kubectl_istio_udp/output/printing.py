@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+import yaml
 
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.resources import RESOURCES
@@ -42,8 +43,6 @@ def documents(items: Sequence[Mapping[str, Any]], form: str) -> str:
             else {"apiVersion": "v1", "kind": "List", "items": list(items)}
         )
         return json.dumps(whole, indent=2) + "\n"
-    import yaml
-
     return "---\n".join(yaml.safe_dump(dict(item), sort_keys=False) for item in items)
 
 
@@ -51,8 +50,6 @@ def data(value: Any, form: str) -> str:
     """Plain data (dicts and lists) as YAML or JSON."""
     if form == "json":
         return json.dumps(value, indent=2) + "\n"
-    import yaml
-
     return str(yaml.safe_dump(value, sort_keys=False))
 
 

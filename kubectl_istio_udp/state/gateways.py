@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, selector_of
@@ -16,6 +16,7 @@ from kubectl_istio_udp.model.gateway import (
     GATEWAYS_LABEL,
     ISTIO_LABEL,
     Gateway,
+    GatewayChoice,
     GatewayRef,
     gateways_from,
 )
@@ -24,34 +25,6 @@ from kubectl_istio_udp.plan.gateway import choose_gateway
 # The kinds whose names `--gateway` accepts.
 _NAMED_KINDS = ("Service", "Deployment", "DaemonSet")
 _MOST_OF_A_NAME = 100
-
-
-@dataclass(frozen=True)
-class GatewayChoice:
-    """How a gateway is chosen on the command line.
-
-    Attributes:
-        name: `--gateway`: `NAME` or `NAMESPACE/NAME`; None for the only gateway.
-        selector: `--gateway-selector`: pod labels; empty to find gateways by Istio's labels.
-        known: the exposure's current gateway, used if the command line names none.
-        root_namespace: `--root-namespace`, for a mesh whose configuration cannot be read.
-    """
-
-    name: str | None = None
-    selector: tuple[tuple[str, str], ...] = ()
-    known: GatewayRef | None = None
-    root_namespace: str | None = None
-
-    @property
-    def namespace(self) -> str | None:
-        """The namespace in the choice; None to search all namespaces."""
-        if self.known:
-            return self.known.namespace
-        return (self.name or "").rpartition("/")[0] or None
-
-    def or_known(self, gateway: GatewayRef) -> GatewayChoice:
-        """The same choice, with the exposure's current gateway as default."""
-        return self if self.name or self.selector else replace(self, known=gateway)
 
 
 def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import yaml
+
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, NotFound
@@ -79,9 +81,6 @@ def mesh_config(config_map: Manifest) -> Config:
     Raises:
         ValueError: it is not valid YAML.
     """
-    # Imported here because `get` and `delete` import this module but read no mesh.
-    import yaml
-
     try:
         config = yaml.safe_load((config_map.get("data") or {}).get("mesh") or "")
     except yaml.YAMLError as error:

@@ -9,7 +9,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Version
 from kubectl_istio_udp.model.request import ResponseRequest
@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import ResponseSnapshot
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_existing
-from kubectl_istio_udp.state.gateways import GatewayChoice, find_gateway
+from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import readable
 

@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
-from kubectl_istio_udp.model.gateway import Gateway, selects
+from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice, selects
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.proxystate import BoundListener
@@ -28,7 +28,6 @@ from kubectl_istio_udp.model.service import Pod, Service, workload_labels
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.gateways import (
-    GatewayChoice,
     gateway_among,
     gateway_pods,
     gateway_secret,

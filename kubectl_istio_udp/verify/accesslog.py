@@ -18,6 +18,7 @@ from kubectl_istio_udp.output.printing import Progress, note
 from kubectl_istio_udp.render.samples import one_run_echo
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify.asked import Asked
 from kubectl_istio_udp.verify.connection import (
     Target,
     client,
@@ -58,7 +59,7 @@ def verify_access_log(
     pod: ToolPod,
     spec: AccessLogSpec,
     to: str | None,
-    asked: probing.Asked,
+    asked: Asked,
 ) -> probing.Proof:
     """Hold a TCP connection open and time its log lines in the client's and the server's proxy.
 
@@ -120,7 +121,7 @@ def _target(
     pod: ToolPod,
     spec: AccessLogSpec,
     to: str | None,
-    asked: probing.Asked,
+    asked: Asked,
     progress: Any,
 ) -> Iterator[Target]:
 

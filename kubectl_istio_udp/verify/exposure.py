@@ -16,6 +16,7 @@ from kubectl_istio_udp.output.printing import warn
 from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import causes, gather, probing
+from kubectl_istio_udp.verify.asked import Asked
 from kubectl_istio_udp.verify.causes import Cause, nearly_full
 from kubectl_istio_udp.verify.evidence import Evidence
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
@@ -29,7 +30,7 @@ from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_on
 
 
 def verify_exposure(
-    api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, asked: probing.Asked
+    api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, asked: Asked
 ) -> probing.Proof:
     """Query an exposure hop by hop.
 
@@ -51,7 +52,7 @@ def verify_exposure(
             f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
         )
         raise
-    probe = asked.probe_of(service)
+    probe = probing.probe_of(asked, service)
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer)
     hops = [*inner, *outer.hops(spec)]
@@ -87,7 +88,7 @@ def _delivered(
     evidence: Evidence,
     results: Sequence[HopResult],
     probe: Probe,
-    asked: probing.Asked,
+    asked: Asked,
 ) -> tuple[HopResult, ...]:
     """The results by delivery, if no pod answers the probe but all have read it.
 
@@ -107,7 +108,7 @@ def _send_one_way(
     evidence: Evidence,
     hops: Sequence[Hop],
     probe: Probe,
-    asked: probing.Asked,
+    asked: Asked,
 ) -> tuple[HopResult, ...]:
     gateways = [each.name for each in evidence.gateway_pods if each.ready]
     gateway = (evidence.spec.gateway.namespace, gateways)
@@ -150,7 +151,7 @@ def _explained(
     results: Sequence[HopResult],
     verdict: Verdict,
     probe: Probe,
-    asked: probing.Asked,
+    asked: Asked,
 ) -> tuple[dict[Hop, Cause], Verdict]:
     """The verdict with its cause, and the cause of each hop that failed in the same way."""
     failed = [

@@ -7,6 +7,11 @@ import subprocess
 import threading
 import time
 
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+
 from kubectl_istio_udp.verify.probes import DnsProbe, argv
 from kubectl_istio_udp.verify.result import Answer, read_answer
 
@@ -32,11 +37,6 @@ def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
 
 def ask_without_dig(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
     """Like `ask`, but with dnspython and a new client port."""
-    import dns.exception
-    import dns.message
-    import dns.query
-    import dns.rcode
-
     query = dns.message.make_query(probe.name, probe.type)
     began = time.monotonic()
     try:

@@ -7,87 +7,60 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from kubectl_istio_udp.kube.client import Api, selector_of
+from kubectl_istio_udp.kube.parallel import begun, for_each
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.names import QUERY_ANNOTATION
-
-if TYPE_CHECKING:
-    from kubectl_istio_udp.kube.client import Api
-    from kubectl_istio_udp.model.service import Service
-    from kubectl_istio_udp.verify.causes import Cause
-    from kubectl_istio_udp.verify.probes import Probe
-    from kubectl_istio_udp.verify.toolpod import ToolPod
-    from kubectl_istio_udp.verify.verdict import HopResult, Verdict
+from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.output.printing import Progress
+from kubectl_istio_udp.render.samples import one_run_tool
+from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify.causes import Cause
+from kubectl_istio_udp.verify.delivery import Watched, deliver
+from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
+from kubectl_istio_udp.verify.result import UNCERTAIN, Answer, read_answer
+from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool
+from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 
 # Only a closed port is waited for: an open one reads the datagram long before.
 _ONE_WAY_TIMEOUT = Duration(1)
 _NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The values of the options for probes and their output.
+def probe_of(asked: Asked, service: Service) -> Probe:
+    """The probe for a Service.
 
-    Attributes:
-        query: `--query`; None for the Service's annotation.
-        probe: `--probe`, as typed.
-        one_way: whether the protocol has no answers.
-        count: the number of probes per hop.
-        timeout: how long to wait for each answer.
-        tool_pod: `--tool-pod`; None to find one.
-        create_tool: whether to create a network-tool pod for this run.
-        tool_image: its image.
-        output: table, json or yaml.
+    Raises:
+        UsageError: it is malformed, or there is no DNS name to query.
     """
-
-    query: str | None
-    probe: str
-    one_way: bool
-    count: int
-    timeout: Duration
-    tool_pod: str | None
-    create_tool: bool
-    tool_image: str | None
-    output: str
-
-    def probe_of(self, service: Service) -> Probe:
-        """The probe for a Service.
-
-        Raises:
-            UsageError: it is malformed, or there is no DNS name to query.
-        """
-        from kubectl_istio_udp.model.errors import UsageError
-        from kubectl_istio_udp.verify.probes import parse_probe
-
-        if self.probe == "dns" and self.one_way:
-            raise UsageError(
-                "--one-way is for protocols that do not answer, but DNS does",
-                hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
-            )
-        if self.probe == "dns" and not (self.query or service.query):
-            where = f"-n {service.namespace} {service.name}"
-            raise UsageError(
-                f"missing the DNS name to query at Service {service}",
-                hints=[
-                    "name it: --query NAME",
-                    f"or for every run: kubectl annotate service {where} {QUERY_ANNOTATION}=NAME",
-                    "if it is not a DNS server: --probe text:HELLO or --probe hex:00ff",
-                ],
-            )
-        return parse_probe(self.probe, self.query or service.query)
+    if asked.probe == "dns" and asked.one_way:
+        raise UsageError(
+            "--one-way is for protocols that do not answer, but DNS does",
+            hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
+        )
+    if asked.probe == "dns" and not (asked.query or service.query):
+        where = f"-n {service.namespace} {service.name}"
+        raise UsageError(
+            f"missing the DNS name to query at Service {service}",
+            hints=[
+                "name it: --query NAME",
+                f"or for every run: kubectl annotate service {where} {QUERY_ANNOTATION}=NAME",
+                "if it is not a DNS server: --probe text:HELLO or --probe hex:00ff",
+            ],
+        )
+    return parse_probe(asked.probe, asked.query or service.query)
 
 
-# Waits for the search for the network-tool pod; None to create one.
+# Waits for the pod that is looked for; None to create one.
 Tool: TypeAlias = "Callable[[], ToolPod] | None"
 
 
 def look_for_tool(api: Api, namespace: str, asked: Asked) -> Tool:
     """Start to search for the network-tool pod, unless the options say to create one."""
-    from kubectl_istio_udp.kube.parallel import begun
-    from kubectl_istio_udp.verify.toolpod import find_tool
-
     if asked.create_tool:
         return None
     return begun(lambda: find_tool(api, namespace, asked.tool_pod))
@@ -110,9 +83,6 @@ def tool(
     if looked_for is not None:
         yield looked_for()
         return
-    from kubectl_istio_udp.output.printing import Progress
-    from kubectl_istio_udp.render.samples import one_run_tool
-    from kubectl_istio_udp.verify.toolpod import made_tool
 
     progress = Progress()
     manifest = one_run_tool(namespace, asked.tool_image, in_mesh)
@@ -129,10 +99,6 @@ def send(
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
     """
-    from kubectl_istio_udp.kube.parallel import for_each
-    from kubectl_istio_udp.verify.probes import argv
-    from kubectl_istio_udp.verify.result import Answer, read_answer
-    from kubectl_istio_udp.verify.verdict import HopResult
 
     def one(hop: Hop) -> Answer:
         command = argv(probe, hop.address, hop.port, asked.timeout.seconds)
@@ -167,10 +133,6 @@ def send_one_way(
     Raises:
         ClusterError: as `send`.
     """
-    from kubectl_istio_udp.kube.client import selector_of
-    from kubectl_istio_udp.model.errors import ClusterError
-    from kubectl_istio_udp.verify.delivery import Watched, deliver
-
     quick = replace(asked, timeout=min(asked.timeout, _ONE_WAY_TIMEOUT))
     names = {hop.name for hop in hops if hop.via is Via.POD}
     try:
@@ -246,8 +208,6 @@ def hops_proof(
 
 def rows(results: Sequence[HopResult]) -> list[list[str]]:
     """The rows of the table."""
-    from kubectl_istio_udp.verify.result import UNCERTAIN
-
     found = []
     for result in results:
         answer, hop = result.worst, result.hop

@@ -6,6 +6,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify.asked import Asked
 from kubectl_istio_udp.verify.probes import HttpProbe
 from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
 from kubectl_istio_udp.verify.toolpod import ToolPod
@@ -16,7 +17,7 @@ _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
 
 
 def verify_response(
-    api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: probing.Asked
+    api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: Asked
 ) -> probing.Proof:
     """Request a response from each gateway pod and the gateway's Service, for each host.
 

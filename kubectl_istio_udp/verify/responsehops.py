@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.reach import proxy_of
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.routing import servers_from
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 from kubectl_istio_udp.state import proxies
-from kubectl_istio_udp.state.gateways import GatewayChoice, find_gateway
+from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.services import service_slices
 from kubectl_istio_udp.verify.toolpod import ToolPod
 

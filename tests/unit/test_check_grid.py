@@ -17,10 +17,10 @@ import yaml
 from kubectl_istio_udp.apply.exposing import decide
 from kubectl_istio_udp.checks.catalog import CHECKS, Severity
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.state.existing import find_exposure
-from kubectl_istio_udp.state.gateways import GatewayChoice
 from kubectl_istio_udp.state.reservations import reservation
 from kubectl_istio_udp.state.snapshot import read_snapshot
 from tests.unit import builders

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_istio_udp.cli.controller.run import JsonFormatter
+from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
 from kubectl_istio_udp.controller.run import LEASE
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import TOLD_ANNOTATION, tell
@@ -253,7 +253,8 @@ def test_uninstall_waits_for_who_still_writes(run: Any) -> None:
 def test_run_without_its_extra_says_what_to_install(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [n for n in sys.modules if n.startswith("kubectl_istio_udp.controller")]:
+    rooms = ("kubectl_istio_udp.controller", "kubectl_istio_udp.cli.run.controller")
+    for name in [n for n in sys.modules if n.startswith(rooms)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     done = run("controller", "run")

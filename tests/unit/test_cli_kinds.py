@@ -233,7 +233,7 @@ def test_an_interrupted_deletion_says_how_to_go_on(run, things, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kubectl_istio_udp.apply.deletion.delete_existing", interrupted)
+    monkeypatch.setattr("kubectl_istio_udp.cli.run.delete.delete_existing", interrupted)
     done = run("delete", "response/hello")
     assert done.code == 130
     assert "delete the rest: kubectl istio-udp delete -n default response/hello" in done.err

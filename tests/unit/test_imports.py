@@ -29,13 +29,13 @@ finally:
 # The Kubernetes client takes a quarter of a second to import, and others are not needed either.
 _NEVER = ("kubernetes", "pydantic", "requests", "tabulate", "certifi", "prometheus_client")
 _CLUSTER = ("urllib3", "yaml", "http", "ssl", "concurrent", "kubectl_istio_udp.kube")
-# The options of `verify` are described with a class of `probing`; the rest sends probes.
+# `asked` has the values of `verify`'s options; the rest sends probes.
 _EXEC = (
     "websocket",
     *(
         f"kubectl_istio_udp.verify.{path.stem}"
         for path in (Path(kubectl_istio_udp.__file__).parent / "verify").glob("*.py")
-        if path.stem not in ("__init__", "probing")
+        if path.stem not in ("__init__", "asked")
     ),
 )
 _ELSEWHERE = ("kubectl_istio_udp.controller", "kubectl_istio_udp.envoy")
@@ -48,6 +48,8 @@ _DECIDING = tuple(
         *("plan", "sources"),
     )
 )
+# The pod that --create-tool makes is rendered like a sample.
+_DECIDING_BUT_RENDER = tuple(name for name in _DECIDING if name != "kubectl_istio_udp.render")
 # What only a command that asks an Envoy needs.
 _ENVOYS = tuple(
     f"kubectl_istio_udp.{name}"
@@ -71,7 +73,7 @@ _ENVOYS = tuple(
             # The mesh's configuration is YAML in a ConfigMap.
             (*_NEVER, "kubectl_istio_udp.controller"),
         ),
-        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_DECIDING)),
+        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_DECIDING_BUT_RENDER)),
         (["direct", "coredns"], (*_NEVER, "kubectl_istio_udp.controller")),
     ],
     ids=lambda words: " ".join(words[:2]),

@@ -21,7 +21,7 @@ ONLY_IN = {
     # What is wanted, checked and written, for every command that writes.
     "plan": {"apply/exposing.py", "controller/reconcile.py"},
     "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reconcile.py"},
-    "Transaction": {"apply/pipeline.py", "cli/samples.py", "cli/controller/install.py"},
+    "Transaction": {"apply/pipeline.py", "cli/run/samples.py", "cli/run/controller/install.py"},
     "carry": {"apply/exposing.py", "apply/responding.py", "apply/access_logging.py"},
     "plan_response": {"apply/responding.py"},
     "plan_access_log": {"apply/access_logging.py"},

@@ -18,12 +18,12 @@ from kubectl_istio_udp.apply.reserving import (
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.model.errors import ClusterError, Conflict, Forbidden
 from kubectl_istio_udp.model.exposure import Options
+from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import find_exposure
-from kubectl_istio_udp.state.gateways import GatewayChoice
 from kubectl_istio_udp.state.reservations import (
     counted,
     read_reservation,

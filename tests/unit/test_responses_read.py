@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.gateway import GatewayChoice, GatewayRef
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, ResponseApi
 from kubectl_istio_udp.render.response import route_name
-from kubectl_istio_udp.state.gateways import GatewayChoice
 from kubectl_istio_udp.state.responses import read_response_snapshot
 from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
 from kubectl_istio_udp.verify.toolpod import ToolPod

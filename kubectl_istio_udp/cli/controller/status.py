@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.render.controller import LEASE, NAME
 
 
 @click.command("status")
 @options.controller_options
-def command(*, common: options.Common) -> int:
+def command(**values: Any) -> int:
     """Show whether the controller runs, and which Services it could not expose and why.
 
     A Service is unmet too if an earlier request is still exposed, but the latest one was refused,
@@ -18,27 +19,6 @@ def command(*, common: options.Common) -> int:
 
     Exits with 1 if no replica is the leader, or a request is not met.
     """
-    from kubectl_istio_udp.output import printing
-    from kubectl_istio_udp.state.controllers import read_controller
+    from kubectl_istio_udp.cli.run.controller import status
 
-    api = common.connect()
-    namespace = common.namespace_of(api)
-    found = read_controller(api, namespace, NAME, LEASE)
-    if found.deployment is None:
-        printing.note(f"No controller found in namespace {namespace}.")
-        printing.note("  install it: kubectl istio-udp controller install")
-        return 1
-    spec = found.deployment["spec"]
-    replicas = f"{found.ready}/{spec['replicas']}"
-    image = spec["template"]["spec"]["containers"][0]["image"]
-    row = [NAME, replicas, found.holder or "<none>", len(found.exposures), len(found.unmet), image]
-    headers = ["controller", "ready", "leader", "exposures", "unmet", "image"]
-    click.echo(printing.table([row], headers))
-    if found.unmet:
-        click.echo()
-        rows = [
-            [unmet.namespace, unmet.name, "as before" if unmet.exposed else "no", unmet.reason]
-            for unmet in found.unmet
-        ]
-        click.echo(printing.table(rows, ["namespace", "service", "exposed", "why not"]))
-    return 0 if found.ready and found.holder and not found.unmet else 1
+    return status.run(**values)

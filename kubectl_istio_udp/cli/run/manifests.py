@@ -9,23 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 
 from kubectl_istio_udp.model.errors import UsageError
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
-
-filename_option = click.option(
-    "-f",
-    "--filename",
-    "filenames",
-    multiple=True,
-    metavar="FILE",
-    help="File of manifests (YAML or JSON), a directory of such files, or - for standard input; "
-    "repeatable.",
-)
 
 
 class _Loader(yaml.SafeLoader):

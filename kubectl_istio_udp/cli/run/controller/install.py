@@ -1,0 +1,122 @@
+"""`controller install`: apply the manifests of the controller."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import click
+
+from kubectl_istio_udp.apply.transaction import Transaction
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import WaitTimeout
+from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE
+from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
+from kubectl_istio_udp.render.controller import NAME, Installation, controller
+from kubectl_istio_udp.state.controllers import (
+    api_ports,
+    mesh_config_places,
+    read_meshes,
+    smallest_file_limit,
+)
+
+_USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
+
+
+def run(
+    *,
+    image: str,
+    replicas: int,
+    gateway_namespaces: tuple[str, ...],
+    root_namespaces: tuple[str, ...],
+    mesh_configs: tuple[tuple[str, str], ...],
+    file_limit: int | None,
+    allow_all: bool,
+    defaults: tuple[tuple[str, str], ...],
+    wait: bool,
+    timeout: Duration,
+    dry_run: str,
+    output: str | None,
+    common: options.Common,
+) -> None:
+    """Run `controller install`, with the values of its options."""
+    wanted = Installation(
+        namespace=common.namespace or options.CONTROLLER_NAMESPACE,
+        image=image,
+        gateway_namespaces=gateway_namespaces,
+        root_namespaces=root_namespaces or (DEFAULT_ROOT_NAMESPACE,),
+        file_limit=file_limit or CAREFUL_FILE_LIMIT,
+        allow_all=allow_all,
+        defaults=defaults,
+        mesh_configs=mesh_configs or (_USUAL_MESH_CONFIG,),
+        replicas=replicas,
+    )
+    if output:
+        click.echo(printing.documents(controller(wanted), output), nl=False)
+        return
+    api = connect(common)
+    namespace_of(common, api)
+    if file_limit is None:
+        measured = smallest_file_limit(api, gateway_namespaces)
+        if measured is None:
+            printing.warn(
+                "could not read the open-file limit of any gateway; assuming "
+                f"{CAREFUL_FILE_LIMIT} (set it with --file-limit)"
+            )
+        wanted = replace(wanted, file_limit=measured or CAREFUL_FILE_LIMIT)
+    wanted = replace(wanted, api_ports=api_ports(api))
+    meshes = read_meshes(api, gateway_namespaces)
+    for found in meshes:
+        if found.assumed:
+            printing.warn(
+                f"could not read the mesh configuration of {found.control_plane}; assuming Istio's "
+                "defaults (name its ConfigMap with --mesh-config, its root namespace with "
+                "--root-namespace)"
+            )
+    if not root_namespaces:
+        wanted = replace(wanted, root_namespaces=tuple(sorted({m.root_namespace for m in meshes})))
+    if not mesh_configs:
+        wanted = replace(wanted, mesh_configs=mesh_config_places(api, meshes))
+    manifests = controller(wanted)
+    if dry_run == "none" and api.find("Namespace", None, wanted.namespace) is None:
+        name = {"name": wanted.namespace}
+        api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": name}, manager=MANAGER)
+        click.echo(printing.object_line("Namespace", wanted.namespace, "created"))
+    with Transaction(api, dry_run=dry_run == "server") as transaction:
+        for manifest in manifests:
+            verb = "changed"
+            if dry_run != "client":
+                verb = transaction.apply(Write(manifest, MANAGER)).verb
+            outcome = "unchanged" if verb == "unchanged" else "serverside-applied"
+            name_ = manifest["metadata"]["name"]
+            click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
+    if wait and dry_run == "none":
+        _wait(common, wanted, timeout.seconds)
+
+
+def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
+    """Wait until all replicas of the new version are ready."""
+    api = connect(common)
+    deadline = time.monotonic() + timeout
+    while True:
+        found = api.get("Deployment", wanted.namespace, NAME)
+        status = found.get("status") or {}
+        seen = status.get("observedGeneration") == found["metadata"].get("generation")
+        counts = [status.get(key) or 0 for key in ("updatedReplicas", "readyReplicas", "replicas")]
+        if seen and counts == [wanted.replicas] * 3:
+            return
+        if time.monotonic() >= deadline:
+            raise WaitTimeout(
+                f"{counts[1]} of {wanted.replicas} replicas are ready after {timeout:g}s; the "
+                "objects stay applied",
+                hints=[
+                    f"see why: kubectl describe pods -n {wanted.namespace} "
+                    f"-l app.kubernetes.io/name={NAME}"
+                ],
+            )
+        time.sleep(api.waits.poll)

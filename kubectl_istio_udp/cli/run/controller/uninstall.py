@@ -1,0 +1,50 @@
+"""`controller uninstall`: delete the controller and its exposures."""
+
+from __future__ import annotations
+
+import click
+
+from kubectl_istio_udp.apply.deletion import delete_existing
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.render.controller import LEASE, SELECTOR
+from kubectl_istio_udp.state.controllers import (
+    KINDS,
+    is_declared,
+    remove_controller,
+    wait_no_pods,
+)
+from kubectl_istio_udp.state.existing import list_exposures
+from kubectl_istio_udp.state.leftovers import read_leftovers
+
+
+def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: options.Common) -> None:
+    """Run `controller uninstall`, with the values of its options."""
+    api = connect(common)
+    namespace = namespace_of(common, api)
+    asked = dry_run != "none"
+
+    def report(kind: str, name: str) -> None:
+        click.echo(printing.deleted_line(kind, name, dry_run))
+
+    remove_controller(api, SELECTOR, KINDS[:1], dry_run=asked, report=report)
+    if not asked:
+        wait_no_pods(api, namespace, SELECTOR, timeout.seconds)
+    exposures = () if keep_exposures else tuple(filter(is_declared, list_exposures(api)))
+    leftovers = read_leftovers(api, [existing.spec for existing in exposures])
+    for existing in exposures:
+        warnings = delete_existing(
+            api,
+            existing,
+            leftovers,
+            timeout=timeout.seconds,
+            dry_run=dry_run,
+            report=lambda kind, _, name: report(kind, name),
+        )
+        for text in warnings:
+            printing.warn(text)
+    remove_controller(api, SELECTOR, KINDS[1:], dry_run=asked, report=report)
+    if api.delete("Lease", namespace, LEASE, dry_run=asked):
+        report("Lease", LEASE)

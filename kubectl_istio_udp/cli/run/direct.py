@@ -1,0 +1,50 @@
+"""`direct query`: query a Service's pods, and print the answers."""
+
+from __future__ import annotations
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.names import check_dns_label
+from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify.hops import read_service, service_hops
+from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
+
+
+def query(
+    *,
+    service: str,
+    asked: Asked,
+    common: options.Common,
+) -> int:
+    """Run `direct query`, with the values of its options; the exit code."""
+    check_dns_label(service, "Service")
+    api = connect(common)
+    namespace = namespace_of(common, api)
+    tool = probing.look_for_tool(api, namespace, asked)
+    found, slices = read_service(api, namespace, service)
+    if not found.udp_ports:
+        raise UsageError(f"Service {found} has no UDP port")
+    probe = probing.probe_of(asked, found)
+    hops = service_hops(found, slices)
+    results: tuple[HopResult, ...] = ()
+    if hops:
+        with probing.tool(api, namespace, asked, tool) as pod:
+            if asked.one_way:
+                results = probing.send_one_way(api, pod, hops, probe, asked, found)
+            else:
+                results = probing.send(api, pod, hops, probe, asked)
+    verdict = (judge_one_way if asked.one_way else judge)(results, direct_only=True)
+    answered = "delivered" if asked.one_way else "answered"
+    proof = probing.hops_proof(results, verdict, answered=answered)
+    if asked.output == "table":
+        if results:
+            click.echo(printing.table(proof.rows, proof.headers))
+        click.echo(f"{service}: {proof.text}")
+    else:
+        click.echo(printing.data(dict(proof.data), asked.output), nl=False)
+    return 0 if proof.good else 1

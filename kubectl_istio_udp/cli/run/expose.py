@@ -1,0 +1,101 @@
+"""`expose`: expose the Service, and print where clients reach it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from kubectl_istio_udp.apply.exposing import Asked, expose
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.applying import Applying
+from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.cli.run.printed import Printed
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Exposure,
+    GatewayServiceMode,
+    LoadBalancing,
+)
+from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.names import check_dns_label
+from kubectl_istio_udp.model.ports import (
+    number_ranges,
+    parse_port_requests,
+    port_numbers,
+    port_runs,
+)
+from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.sources.settings import Named
+from kubectl_istio_udp.state.addresses import client_addresses
+
+# The option for each field of a listener or cluster.
+_FLAGS = {
+    "port_value": "-p",
+    "name": "--name",
+    "stat_prefix": "--name",
+    "idle_timeout": "--idle-timeout",
+    "max_connections": "--max-sessions",
+    "max_rx_datagram_size": "--max-datagram-size",
+    "hash_policies": "--affinity",
+    "lb_policy": "--load-balancing",
+    "access_log": "--session-log",
+    "load_assignment": "--discovery",
+}
+
+
+def run(
+    *,
+    service: str,
+    ports: tuple[str, ...],
+    remove_ports: tuple[str, ...],
+    name: str | None,
+    gateway: GatewayChoice,
+    applying: Applying,
+    common: options.Common,
+    **named: Any,
+) -> None:
+    """Run `expose`, with the values of its options."""
+    check_dns_label(service, "Service")
+    if name:
+        check_dns_label(name, "exposure")
+    settings = _named(ports, remove_ports, named)
+    api = connect(common)
+    asked = Asked(namespace_of(common, api), service, name, settings, gateway)
+    exposure = expose(api, asked, applying, Printed(applying), _FLAGS)
+    if applying.in_words:
+        _print_addresses(api, exposure, applying.waits)
+
+
+def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:
+    """The settings that the command line names."""
+    kinds = {
+        "affinity": Affinity,
+        "load_balancing": LoadBalancing,
+        "gateway_service": GatewayServiceMode,
+    }
+    read = {
+        key: kinds[key](value) if key in kinds and value is not None else value
+        for key, value in named.items()
+    }
+    return Named(
+        ports=parse_port_requests(ports),
+        remove_ports=tuple(
+            number for text in remove_ports for number in port_numbers(text, "gateway port")
+        ),
+        **read,
+    )
+
+
+def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
+    """Print the addresses for clients, and what to type next."""
+    deadline = time.monotonic() + (api.waits.balancer_address if wait else 0)
+    addresses = client_addresses(api, exposure.spec, deadline)
+    for ports in port_runs(exposure.spec.ports):
+        numbers = number_ranges(port.service_port for port in ports)
+        for address in addresses.of(ports):
+            click.echo(f"clients reach {exposure.spec.service}:{numbers} at {address}")
+    if addresses.pending:
+        printing.warn(addresses.pending)

@@ -1,0 +1,122 @@
+"""`verify`: test each exposure, response and access log, and print the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.run.cluster import connect, find_existing, namespace_of
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.errors import ClusterError, UsageError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify.toolpod import ToolPod
+
+
+def run(
+    *,
+    names: tuple[str, ...],
+    all_names: bool,
+    all_namespaces: bool,
+    to: str | None,
+    asked: Asked,
+    common: options.Common,
+) -> int:
+    """Run `verify`, with the values of its options; the exit code."""
+    if bool(names) == (all_names or all_namespaces):
+        raise UsageError(
+            "name what to verify, or use --all or -A",
+            hints=["list them: kubectl istio-udp get"],
+        )
+    api = connect(common)
+    namespace = namespace_of(common, api)
+    tool = probing.look_for_tool(api, namespace, asked)
+    found = find_existing(common, api, names, all_namespaces)
+    if not found:
+        printing.note("No exposures, responses or access logs found.")
+        return 0
+    in_mesh = any(map(_in_mesh, found))
+    with probing.tool(api, namespace, asked, tool, in_mesh=in_mesh) as pod:
+        if len(found) == 1:
+            proofs = [_prove(api, pod, found[0], to, asked)]
+        else:
+            proofs = [_prove_one(api, pod, existing, to, asked) for existing in found]
+    if asked.output == "table":
+        _print(found, proofs)
+    else:
+        data = [
+            {
+                "kind": existing.kind.value,
+                "namespace": existing.namespace,
+                "name": existing.name,
+                "good": proof.good,
+                "verdict": proof.text,
+                **proof.data,
+            }
+            for existing, proof in zip(found, proofs, strict=True)
+        ]
+        click.echo(printing.data(data, asked.output), nl=False)
+    return 0 if all(proof.good for proof in proofs) else 1
+
+
+def _in_mesh(existing: Existing) -> bool:
+    """Whether the network-tool pod needs a sidecar for the test."""
+    if isinstance(existing.spec, ResponseSpec):
+        return existing.spec.mesh
+    return existing.kind is Kind.ACCESS_LOG
+
+
+def _prove_one(
+    api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
+) -> probing.Proof:
+    """Like the function below, but errors become results, so that the others are still tested."""
+    try:
+        return _prove(api, pod, existing, to, asked)
+    except (ClusterError, UsageError) as error:
+        return probing.Proof(False, error.message)
+
+
+def _prove(
+    api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
+) -> probing.Proof:
+
+    spec = existing.spec
+    if isinstance(spec, ExposureSpec):
+        from kubectl_istio_udp.verify.exposure import verify_exposure
+
+        return verify_exposure(api, pod, existing, spec, asked)
+    if isinstance(spec, ResponseSpec):
+        from kubectl_istio_udp.verify.response import verify_response
+
+        return verify_response(api, pod, existing, spec, asked)
+    if isinstance(spec, AccessLogSpec):
+        from kubectl_istio_udp.verify.accesslog import verify_access_log
+
+        return verify_access_log(api, pod, spec, to, asked)
+    raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
+
+
+def _print(found: Sequence[Existing], proofs: Sequence[probing.Proof]) -> None:
+    """A table per kind, then a sentence per exposure, response or access log."""
+    pairs = list(zip(found, proofs, strict=True))
+    for kind in Kind:
+        shown = [(existing, proof) for existing, proof in pairs if existing.kind is kind]
+        rows = [
+            [*([f"{existing.namespace}/{existing.name}"] if len(pairs) > 1 else []), *row]
+            for existing, proof in shown
+            for row in proof.rows
+        ]
+        if rows:
+            headers = next(proof.headers for _, proof in shown if proof.rows)
+            lead = [kind.words] if len(pairs) > 1 else []
+            click.echo(printing.table(rows, [*lead, *headers]))
+    for existing, proof in pairs:
+        click.echo(f"{existing.ref}: {proof.text}")
