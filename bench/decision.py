@@ -102,7 +102,7 @@ def measure(count: int) -> dict[str, float]:
         server.put(service(20 + number))
 
         def heard(number: int = number) -> bool:
-            intent: Any = controller.view.intent(KEY)
+            intent: Any = controller.caches.intent(KEY)
             return bool(intent) and intent.request.options.idle_timeout.seconds == 20 + number
 
         wait_for(heard)

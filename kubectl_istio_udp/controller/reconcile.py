@@ -73,7 +73,7 @@ from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
-from kubectl_istio_udp.state.caches import Space, View
+from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 from kubectl_istio_udp.state.gateways import gateway_secret
 from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy, Pending
 from kubectl_istio_udp.state.ownership import Existing
@@ -147,7 +147,7 @@ class Reconciler:
     def __init__(
         self,
         api: Api,
-        view: View,
+        caches: Caches,
         *,
         file_limit: int,
         allow_all: bool,
@@ -163,7 +163,7 @@ class Reconciler:
 
         Args:
             api: the cluster, for writes.
-            view: the caches to decide from.
+            caches: the caches to decide from.
             file_limit: the open-file limit of the gateways' Envoys.
             allow_all: whether every namespace may expose every port.
             defaults: defaults for settings that Namespaces do not set, by setting name.
@@ -174,7 +174,7 @@ class Reconciler:
             clock: returns the time in seconds.
             timing: how long to wait, and for what.
         """
-        self._api, self._view = api, view
+        self._api, self._caches = api, caches
         self._file_limit, self._allow_all, self._defaults = file_limit, allow_all, defaults
         self._may_take = may_take
         self._may_write, self._wrote, self._freed = may_write, wrote, freed
@@ -200,32 +200,32 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        requested, own = self._view.intent(key), self._view.own(key)
-        space = self._view.spaces.get("", key[0])
-        if space is None:
+        requested, own = self._caches.intent(key), self._caches.own(key)
+        kept = self._caches.namespaces.get("", key[0])
+        if kept is None:
             # On the command line or by annotation: the exposed Service no longer exists.
             return self._withdraw(key, own)
         if own.there and own.source is None:
             left = self._refresh(own, names.MANAGER)
             found = self._made_by_hand(key, own) if requested else Outcome(MANUAL)
             return replace(found, again=left or None)
-        if space.leaving:
+        if kept.leaving:
             return self._withdraw(key, own)
         if requested is None:
             left = self._left(self._missed, key, self._timing.replace) if own.there else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, own)
         self._missed.pop(key, None)
         try:
-            permission = self._permission(space)
+            permission = self._permission(kept)
         except UsageError as error:
             self._refresh(own, MANAGER)
             return invalid(error)
         return self._allowed(key, requested, permission, own)
 
-    def _permission(self, space: Space) -> Permission:
+    def _permission(self, kept: KeptNamespace) -> Permission:
         if self._allow_all:
             return ALLOWED_ALL
-        return Permission.parse(space.annotations, self._defaults)
+        return Permission.parse(kept.annotations, self._defaults)
 
     def _allowed(
         self, key: Key, requested: Intent | UsageError, permission: Permission, own: Existing
@@ -268,10 +268,10 @@ class Reconciler:
 
     def about(self, key: Key) -> About | None:
         """The object that Events about an exposure refer to."""
-        requested = self._view.intent(key)
+        requested = self._caches.intent(key)
         if isinstance(requested, Intent):
             return requested.about
-        service = self._view.service_manifest(key)
+        service = self._caches.service_manifest(key)
         return About.of(service) if service is not None and requested is not None else None
 
     # -- a request ----------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Reconciler:
             Refusal: it is not permitted, or too many Services of the namespace have requests.
         """
         most = permission.total_ports
-        if not permission.everything and not self._view.is_within(intent.key, most):
+        if not permission.everything and not self._caches.is_within(intent.key, most):
             raise Refusal(
                 Outcome(
                     WAITING,
@@ -336,7 +336,7 @@ class Reconciler:
         """The outcome for a written exposure, possibly with a warning."""
         spec = exposure.spec
         others = same_host(
-            spec.key, spec.entries, self._view.with_host_of(spec.entries), spec.gateway.namespace
+            spec.key, spec.entries, self._caches.with_host_of(spec.entries), spec.gateway.namespace
         )
         if others:
             return Outcome(
@@ -356,7 +356,7 @@ class Reconciler:
                 ENDPOINT_REFUSED,
                 f"the gateway does not send to {address}{more}: it is {reason}",
             )
-        if left_out := self._view.endpoints_left_out((spec.namespace, spec.service)):
+        if left_out := self._caches.endpoints_left_out((spec.namespace, spec.service)):
             return Outcome(
                 OK,
                 ENDPOINT_REFUSED,
@@ -373,8 +373,8 @@ class Reconciler:
             UsageError: it is not possible with this Service.
             Refusal: it is not permitted, or the gateway does not exist.
         """
-        request, view = intent.request, self._view
-        service = view.service((request.namespace, request.service))
+        request, caches = intent.request, self._caches
+        service = caches.service((request.namespace, request.service))
         if service is None:
             raise UsageError(f"Service {request.namespace}/{request.service} does not exist")
         if service.external_name is not None and not permission.everything:
@@ -392,16 +392,16 @@ class Reconciler:
         asked = self._discovery(request.discovery, permission, service, own)
         snapshot = Snapshot(
             service=service,
-            slices=view.pieces((service.namespace, service.name)),
+            slices=caches.slices_of((service.namespace, service.name)),
             # A list of addresses contains everything.
-            pods=() if asked is Discovery.ENDPOINTS else view.pods_of(service),
+            pods=() if asked is Discovery.ENDPOINTS else caches.pods_of(service),
             gateway=gateway,
-            mesh=view.mesh(gateway.control_plane),
-            namespaces=view.labels_of({service.namespace, gateway.ref.namespace}),
+            mesh=caches.mesh(gateway.control_plane),
+            namespaces=caches.labels_of({service.namespace, gateway.ref.namespace}),
             file_limit=self._file_limit,
             exposures=(own.held,) if own.held else (),
             before=own.held,
-            entries=view.summaries(),
+            entries=caches.summaries(),
             rules=self._rules(service.namespace),
             secret=gateway_secret(gateway),
         )
@@ -419,7 +419,7 @@ class Reconciler:
         """The limits on sessions, if the Service does not request a number."""
 
         def elsewhere() -> int:
-            root = self._view.mesh(gateway.control_plane).root_namespace
+            root = self._caches.mesh(gateway.control_plane).root_namespace
             return self._occupancy(key).usage(gateway, root, key).sessions
 
         def limit() -> SessionLimit:
@@ -435,21 +435,21 @@ class Reconciler:
         A Service with a selector has an EndpointSlice even without pods, but not right after it was
         deleted and recreated.
         """
-        by_hand = (service := self._view.service((spec.namespace, spec.service))) is not None and (
-            not service.selector
-        )
+        by_hand = (
+            service := self._caches.service((spec.namespace, spec.service))
+        ) is not None and (not service.selector)
         listed = spec.discovery is Discovery.ENDPOINTS
-        if by_hand or not listed or self._view.has_pieces((spec.namespace, spec.service)):
+        if by_hand or not listed or self._caches.has_slices((spec.namespace, spec.service)):
             self._emptied.pop(spec.key, None)
             return 0.0
         return max(0.0, self._left(self._emptied, spec.key, self._timing.replace))
 
     def _gateway(self, intent: Intent, permission: Permission, own: Existing) -> Gateway:
-        allowed = [g for g in self._view.gateways() if permission.allows_gateway(g.ref)]
+        allowed = [g for g in self._caches.gateways() if permission.allows_gateway(g.ref)]
         before = own.exposure.gateway if own.exposure else None
         try:
             gateway = choose_gateway(
-                allowed, intent.gateway, namespaces=self._view.gateway_namespaces, before=before
+                allowed, intent.gateway, namespaces=self._caches.gateway_namespaces, before=before
             ).kept(before)
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
@@ -478,7 +478,7 @@ class Reconciler:
 
     def _in_namespace(self, key: Key) -> tuple[int, int]:
         """The ports and sessions of the namespace's other exposures, at all gateways."""
-        found = {each.key: each for each in self._view.in_namespace(key[0])}
+        found = {each.key: each for each in self._caches.in_namespace(key[0])}
         decided = [each.spec for each in self._pending_beside(key)]
         found |= {spec.key: spec for spec in decided if spec.key[0] == key[0]}
         found.pop(key, None)
@@ -489,7 +489,7 @@ class Reconciler:
         """Raise Refusal if the namespace's exposures would exceed its limits."""
         if permission.everything:
             return
-        there = self._view.own(spec.key).held
+        there = self._caches.own(spec.key).held
         before = _taken(there) if there else (0, 0)
         most = (permission.total_ports, permission.total_sessions)
         rows = zip(
@@ -514,7 +514,7 @@ class Reconciler:
 
     def _occupancy(self, key: Key, mine: Reservation | None = None) -> Occupancy:
         """What others use of gateways, including planned exposures that are not written yet."""
-        return Occupancy(self._view.all_filters(), mine, self._pending_beside(key))
+        return Occupancy(self._caches.all_filters(), mine, self._pending_beside(key))
 
     def _pending_beside(self, key: Key) -> list[Pending]:
         """What other workers have decided and not yet written.
@@ -530,7 +530,7 @@ class Reconciler:
         cluster for each TCP port of a Service and each exposed UDP port.
         """
         workers = math.ceil(gateway.cores or CAREFUL_WORKERS)
-        return ProxySize(workers, self._view.tcp_ports + udp_ports)
+        return ProxySize(workers, self._caches.tcp_ports + udp_ports)
 
     @contextmanager
     def _decided(
@@ -559,7 +559,7 @@ class Reconciler:
             self._check_addresses(spec)
             self._pending[spec.key] = Pending(footprint, spec)
         try:
-            if not takes_more(spec, self._view.own(spec.key).held):
+            if not takes_more(spec, self._caches.own(spec.key).held):
                 yield
             else:
                 with self._reserved(exposure, snapshot, todo):
@@ -583,10 +583,10 @@ class Reconciler:
         spec = exposure.spec
 
         def look_again(mine: Reservation) -> Snapshot:
-            self._view.wait_reserved(mine, self._timing.watch)
+            self._caches.wait_reserved(mine, self._timing.watch)
             return self._seen(exposure, snapshot, todo, mine)
 
-        there = self._view.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
+        there = self._caches.find("EnvoyFilter", spec.gateway.namespace, spec.object_name)
         self._fence()
         self._wrote("create", "EnvoyFilter")
         try:
@@ -610,9 +610,9 @@ class Reconciler:
             todo: the planned writes.
             mine: its reservation. Then earlier reservations count, and pending decisions do not.
         """
-        view, spec = self._view, exposure.spec
-        own = view.own(spec.key).held
-        there = [view.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
+        caches, spec = self._caches, exposure.spec
+        own = caches.own(spec.key).held
+        there = [caches.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
         occupancy = self._occupancy(spec.key, mine)
         others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
         return replace(
@@ -638,10 +638,10 @@ class Reconciler:
         whatever order they are reconciled. This does not plan the others: it uses the outcome of
         their last reconciliation, and without one, that comes first.
         """
-        own = self._view.own(spec.key).held
+        own = self._caches.own(spec.key).held
         held = {port.listener_port for port in own.ports} if own else set()
         wanted = footprint.udp_ports - held
-        for older in self._view.rivals(wanted):
+        for older in self._caches.rivals(wanted):
             if older.about.rank >= intent.about.rank:
                 return
             if older.key != spec.key and self._may_take(older.key) and self._permitted(older):
@@ -650,12 +650,12 @@ class Reconciler:
 
     def _permitted(self, intent: Intent) -> bool:
         """Whether an intent's namespace has permission for it."""
-        space = self._view.spaces.get("", intent.key[0])
-        own = self._view.own(intent.key)
-        if space is None or space.leaving or (own.there and own.source is None):
+        kept = self._caches.namespaces.get("", intent.key[0])
+        own = self._caches.own(intent.key)
+        if kept is None or kept.leaving or (own.there and own.source is None):
             return False
         try:
-            self._permit_request(intent, self._permission(space))
+            self._permit_request(intent, self._permission(kept))
         except (UsageError, Refusal):
             return False
         return True
@@ -698,8 +698,8 @@ class Reconciler:
         spec = own.held
         if spec is None or all(e.addresses for e in spec.entries) or own.missing:
             return False
-        service = self._view.service((spec.namespace, spec.service))
-        gateway = next((g for g in self._view.gateways() if g.ref.same_pods(spec.gateway)), None)
+        service = self._caches.service((spec.namespace, spec.service))
+        gateway = next((g for g in self._caches.gateways() if g.ref.same_pods(spec.gateway)), None)
         envoy_filter = own.object("EnvoyFilter")
         if service is None or gateway is None or envoy_filter is None:
             return False
@@ -707,13 +707,13 @@ class Reconciler:
             return False
         snapshot = Snapshot(
             service=service,
-            slices=self._view.pieces((spec.namespace, spec.service)),
+            slices=self._caches.slices_of((spec.namespace, spec.service)),
             pods=(),
             gateway=replace(gateway, ref=spec.gateway),
-            mesh=self._view.mesh(gateway.control_plane),
-            namespaces=self._view.labels_of({spec.namespace, gateway.ref.namespace}),
+            mesh=self._caches.mesh(gateway.control_plane),
+            namespaces=self._caches.labels_of({spec.namespace, gateway.ref.namespace}),
             before=spec,
-            entries=self._view.summaries(),
+            entries=self._caches.summaries(),
             rules=rules,
             secret=gateway_secret(gateway),
         )
@@ -732,24 +732,26 @@ class Reconciler:
         """An exposure with its Service's current endpoints."""
         families = self._families(spec)
         key = (spec.namespace, spec.service)
-        found = exposed_endpoints(spec, self._view.service(key), self._view.pieces(key), families)
+        found = exposed_endpoints(
+            spec, self._caches.service(key), self._caches.slices_of(key), families
+        )
         endpoints = {number: rules.permitted(each) for number, each in found.items()}
         return Exposure(spec, families, endpoints=endpoints)
 
     def _rules(self, namespace: str) -> EndpointRules:
         """The rules for endpoint addresses of a namespace's exposures."""
-        api_server = self._view.api_server()
+        api_server = self._caches.api_server()
         if self._allow_all:
             return EndpointRules(api_server)
-        space = self._view.spaces.get("", namespace)
+        kept = self._caches.namespaces.get("", namespace)
         try:
-            ranges = self._permission(space).endpoints if space else ()
+            ranges = self._permission(kept).endpoints if kept else ()
         except UsageError:
             ranges = ()
-        return EndpointRules(api_server, self._view.pod_addresses(namespace), ranges)
+        return EndpointRules(api_server, self._caches.pod_addresses(namespace), ranges)
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
-        for gateway in self._view.gateways():
+        for gateway in self._caches.gateways():
             if gateway.ref.same_pods(spec.gateway):
                 return gateway.families
         return (IPV4, IPV6)
@@ -763,12 +765,12 @@ class Reconciler:
         for times in (self._silent, self._calm, self._missed, self._emptied):
             times.pop(key, None)
         # A run that goes on deletes its reservation; one that was killed leaves it.
-        return Outcome(GONE, again=max(map(self._lasts, self._view.reserved(key)), default=None))
+        return Outcome(GONE, again=max(map(self._lasts, self._caches.reserved(key)), default=None))
 
     def _changes(self, own: Existing, todo: Sequence[Write]) -> ChangeSet:
         """The difference to the wanted objects, including leftovers."""
-        stale = [f.manifest for f in self._view.reserved(own.key) if self._lasts(f) < 0]
-        services = self._view.patched_services(own.key)
+        stale = [f.manifest for f in self._caches.reserved(own.key) if self._lasts(f) < 0]
+        services = self._caches.patched_services(own.key)
         return change_set(own.kind, own.key, (*own.objects, *stale), services, todo)
 
     def _lasts(self, reserved: GatewayFilter) -> float:
@@ -798,7 +800,7 @@ class Reconciler:
     # -- writing ------------------------------------------------------------------------------
 
     def _is_so(self, write: Write) -> bool:
-        return is_so(write, self._view.find(write.kind, write.namespace, write.name))
+        return is_so(write, self._caches.find(write.kind, write.namespace, write.name))
 
     def _apply_all(self, todo: Iterable[Write]) -> None:
         for write in todo:
@@ -814,7 +816,7 @@ class Reconciler:
         Raises:
             Conflict: it is another object now, or there is none.
         """
-        there = only or self._view.find(write.kind, write.namespace, write.name)
+        there = only or self._caches.find(write.kind, write.namespace, write.name)
         manifest = dict(write.manifest)
         if there is not None and write.whole and "uid" in there["metadata"]:
             manifest["metadata"] = {**manifest["metadata"], "uid": there["metadata"]["uid"]}
@@ -826,7 +828,7 @@ class Reconciler:
             before=there,
             force=there is not None and write.whole,
         )
-        self._view.learn(applied.manifest)
+        self._caches.learn(applied.manifest)
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object, if this replica leads."""
@@ -835,7 +837,7 @@ class Reconciler:
         metadata = manifest["metadata"]
         place = (manifest["kind"], metadata["namespace"], metadata["name"])
         self._api.delete(*place, uid=metadata.get("uid", ""))
-        self._view.forget(manifest)
+        self._caches.forget(manifest)
 
     def _fence(self) -> None:
         if not self._may_write():

@@ -23,7 +23,7 @@ from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.reasons import NOT_TAKEN, NOT_WRITTEN
 from kubectl_istio_udp.render.controller import LEASE
-from kubectl_istio_udp.state.caches import View
+from kubectl_istio_udp.state.caches import Caches
 
 # Longer writes are aborted: a write must have ended before another replica may lead.
 REQUEST_SECONDS = 5.0
@@ -94,7 +94,7 @@ class Controller:
         self._changing = threading.Lock()
         # Per worker: whether its current reconciliation has written anything.
         self._writing = threading.local()
-        self.view = View(
+        self.caches = Caches(
             api,
             settings.gateway_namespaces,
             settings.root_namespaces,
@@ -104,7 +104,7 @@ class Controller:
         )
         self._reconciler = Reconciler(
             api,
-            self.view,
+            self.caches,
             file_limit=settings.file_limit,
             allow_all=settings.allow_all,
             defaults=settings.defaults,
@@ -137,7 +137,7 @@ class Controller:
     def start(self) -> None:
         """Start the watches, the leader election, and work when elected."""
         self.health.start()
-        for cache in self.view.caches:
+        for cache in self.caches.all:
             cache.start()
         for worker in self._workers:
             worker.start()
@@ -156,7 +156,7 @@ class Controller:
                 worker.join(REQUEST_SECONDS)
         if self._settings.elect:
             self._election.stop()
-        for cache in self.view.caches:
+        for cache in self.caches.all:
             cache.stop()
         self.health.stop()
 
@@ -166,7 +166,7 @@ class Controller:
 
     def _begin(self) -> None:
         """Queue all exposures, when the caches are complete."""
-        for cache in self.view.caches:
+        for cache in self.caches.all:
             while not cache.wait_synced(1.0):
                 if self._ended.is_set() or not self._elected():
                     return
@@ -181,7 +181,7 @@ class Controller:
             self._teller.begin()
             self._queue.open()
         # Changes that the caches receive from here on are queued as they come.
-        everything = self.view.exposures()
+        everything = self.caches.exposures()
         _log.info("reconciling %d exposures", len(everything))
         for key in everything:
             self._queue.add(key)
@@ -192,7 +192,7 @@ class Controller:
             self._queue.close()
 
     def _watch_anew(self) -> None:
-        for cache in self.view.caches:
+        for cache in self.caches.all:
             cache.reconnect()
 
     def _elected(self) -> bool:
@@ -214,14 +214,14 @@ class Controller:
         """
         namespace = key[0]
         everybody = self._settings.allow_all or "allow" in self._settings.defaults
-        return namespace if everybody or self.view.may_expose(namespace) else ""
+        return namespace if everybody or self.caches.may_expose(namespace) else ""
 
     def _footprint_changed(self, before: Footprint | None, now: Footprint | None) -> None:
         """An EnvoyFilter changed: queue those that wait for what it had."""
         if not self._leading.is_set():
             return
         ports = {port for footprint in (before, now) if footprint for port in footprint.udp_ports}
-        for intent in self.view.rivals(ports):
+        for intent in self.caches.rivals(ports):
             self._queue.add(intent.key)
         if before is not None:
             for key in tuple(self._short):
@@ -337,14 +337,14 @@ class Controller:
     def ailment(self) -> str:
         """Why this replica needs a restart; "" if it does not."""
         threads = [worker.name for worker in self._workers if not worker.is_alive()]
-        threads += [f"watch {cache.kind}" for cache in self.view.caches if not cache.alive]
+        threads += [f"watch {cache.kind}" for cache in self.caches.all if not cache.alive]
         if self._settings.elect and not self._election.alive:
             threads.append("election")
         return f"ended: {', '.join(threads)}" if threads else ""
 
     def ready(self) -> bool:
         """Whether all initial lists are complete, so that this replica could lead."""
-        return all(cache.synced for cache in self.view.caches)
+        return all(cache.synced for cache in self.caches.all)
 
     def states(self) -> Counter[str]:
         """The number of exposures in each state."""
@@ -361,6 +361,6 @@ class Controller:
         metrics.gauge(
             "watch_failures",
             "Watches that broke.",
-            lambda: sum(cache.failures for cache in self.view.caches),
+            lambda: sum(cache.failures for cache in self.caches.all),
         )
         metrics.states(STATES, lambda state: self.states()[state])

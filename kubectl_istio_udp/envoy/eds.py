@@ -39,17 +39,17 @@ def published(
                 own = [EndpointSlice.from_object(s) for s in slices if _belongs(s, service)]
                 found[f"outbound|{port.port}||{host}"] = [
                     (endpoint.address, number)
-                    for piece in own
-                    if (number := piece.ports.get((port.name, "TCP")))
-                    for endpoint in piece.endpoints
+                    for each in own
+                    if (number := each.ports.get((port.name, "TCP")))
+                    for endpoint in each.endpoints
                     if endpoint.ready
                 ]
     return found
 
 
-def _belongs(piece: Mapping[str, Any], service: Service) -> bool:
-    of = piece["metadata"]["labels"][SERVICE_LABEL]
-    return (namespace_of(piece), of) == (service.namespace, service.name)
+def _belongs(each: Mapping[str, Any], service: Service) -> bool:
+    of = each["metadata"]["labels"][SERVICE_LABEL]
+    return (namespace_of(each), of) == (service.namespace, service.name)
 
 
 def _of_entry(

@@ -180,8 +180,8 @@ class Lab:
             slices = endpoint_slices(self.manifest, [running(pod, address)])
             ports = {
                 number
-                for piece in slices
-                for (_, protocol), number in EndpointSlice.from_object(piece).ports.items()
+                for each in slices
+                for (_, protocol), number in EndpointSlice.from_object(each).ports.items()
                 if protocol == "UDP"
             }
             try:

@@ -139,8 +139,8 @@ class _PodSocket:
             if data is None:
                 return b""
             self._read = data
-        piece, self._read = self._read[:size], self._read[size:]
-        return piece
+        each, self._read = self._read[:size], self._read[size:]
+        return each
 
     def _message(self) -> bytes | None:
         """The next message's data, None at the end."""
@@ -184,6 +184,6 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read at least one byte; 0 at the end."""
-        piece = self._socket.recv(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        each = self._socket.recv(len(buffer))
+        buffer[: len(each)] = each
+        return len(each)

@@ -89,8 +89,8 @@ def api_server_addresses(
     """The addresses of the API server, from its Service's manifest and its EndpointSlices."""
     spec = (service or {}).get("spec") or {}
     own = {*(spec.get("clusterIPs") or ()), spec.get("clusterIP")}
-    behind = {endpoint.address for each in slices for endpoint in each.endpoints}
-    return frozenset(filter(None, own | behind))
+    endpoints = {endpoint.address for each in slices for endpoint in each.endpoints}
+    return frozenset(filter(None, own | endpoints))
 
 
 def canonical(addresses: Iterable[str]) -> set[str]:

@@ -52,9 +52,9 @@ class Server:
         """The virtual hosts that a VirtualService's host becomes here: the intersection."""
         found = set()
         for text in self.hosts:
-            space, slash, pattern = text.rpartition("/")
-            space = self.gateway.partition("/")[0] if space == "." else space
-            if slash and space not in ("*", namespace):
+            scope, slash, pattern = text.rpartition("/")
+            scope = self.gateway.partition("/")[0] if scope == "." else scope
+            if slash and scope not in ("*", namespace):
                 continue
             if covers(pattern, host):
                 found.add(host)
@@ -154,8 +154,8 @@ class Rival:
 
 
 def _exported(export_to: Iterable[str], namespace: str) -> frozenset[str]:
-    spaces = frozenset(namespace if space == "." else space for space in export_to)
-    return frozenset() if "*" in spaces else spaces
+    namespaces = frozenset(namespace if each == "." else each for each in export_to)
+    return frozenset() if "*" in namespaces else namespaces
 
 
 def _complete(host: str, namespace: str) -> str:

@@ -227,9 +227,9 @@ def endpoints_of(
     for family in families:
         found = {
             (endpoint.address, number): replace(endpoint, port=number)
-            for piece in slices
-            if piece.family == family and (number := piece.ports.get((port_name, protocol)))
-            for endpoint in piece.endpoints
+            for each in slices
+            if each.family == family and (number := each.ports.get((port_name, protocol)))
+            for endpoint in each.endpoints
         }
         if found:
             return tuple(sorted(found.values()))

@@ -323,7 +323,7 @@ def _check_families(snapshot: Snapshot) -> None:
     Raises:
         UsageError: there is no common address family.
     """
-    theirs = {piece.family for piece in snapshot.slices if piece.endpoints} & {IPV4, IPV6}
+    theirs = {each.family for each in snapshot.slices if each.endpoints} & {IPV4, IPV6}
     ours = snapshot.gateway.families
     if theirs and ours and not theirs & set(ours):
         raise UsageError(

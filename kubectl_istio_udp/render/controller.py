@@ -145,7 +145,7 @@ def _rights_in_root(wanted: Installation) -> Iterator[Manifest]:
 def _rights_in_control_planes(wanted: Installation) -> Iterator[Manifest]:
     """To read the ConfigMaps with the meshes' configuration, by name."""
     for namespace in sorted({namespace for namespace, _ in wanted.mesh_configs}):
-        found = sorted(name for space, name in wanted.mesh_configs if space == namespace)
+        found = sorted(name for place, name in wanted.mesh_configs if place == namespace)
         rules = [_rule(["ConfigMap"], "list", "watch", resourceNames=found)]
         yield from _rights_in(wanted, namespace, rules, "-mesh")
 
@@ -222,7 +222,7 @@ def _container(wanted: Installation) -> Manifest:
     arguments += [f"--gateway-namespace={name}" for name in wanted.gateway_namespaces]
     arguments += [f"--root-namespace={name}" for name in wanted.root_namespaces]
     arguments += [f"--file-limit={wanted.file_limit}"]
-    arguments += [f"--mesh-config={space}/{name}" for space, name in wanted.mesh_configs]
+    arguments += [f"--mesh-config={namespace}/{name}" for namespace, name in wanted.mesh_configs]
     arguments += [f"--namespace-default={name}={value}" for name, value in wanted.defaults]
     arguments += [f"--port={_PORT}", *(["--allow-all"] if wanted.allow_all else [])]
     return {

@@ -62,7 +62,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True)
-class Space:
+class KeptNamespace:
     """A Namespace: its annotations of ours, whether it is being deleted, and its labels."""
 
     annotations: Mapping[str, str]
@@ -71,7 +71,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Behind:
+class KeptPod:
     """A pod that is not a gateway's: its labels, and what exposing it needs.
 
     An istiod's also has the parts of its manifest that concern the mesh.
@@ -103,7 +103,7 @@ class SeenEntry:
         return replace(self.summary, hosts=found) if found else None
 
 
-class View:
+class Caches:
     """All watched objects and their indexes.
 
     Attributes:
@@ -139,15 +139,15 @@ class View:
         self.intents = Intents()
         # For namespaces with more requests than permitted: the permitted number.
         self._most_intents: dict[str, int] = {}
-        self._pieces: dict[Key, dict[str, KeptSlice]] = {}
-        self._pods: dict[str, dict[str, Behind]] = {}
+        self._slices_of_service: dict[Key, dict[str, KeptSlice]] = {}
+        self._pods: dict[str, dict[str, KeptPod]] = {}
         self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
         self._reserved: dict[Key, dict[Key, GatewayFilter]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
         # Per namespace: the running pods by address, and the EndpointSlices.
         self._pods_at: dict[str, dict[str, set[str]]] = {}
-        self._pieces_in: dict[str, dict[str, KeptSlice]] = {}
+        self._slices_in: dict[str, dict[str, KeptSlice]] = {}
         self._hosts: dict[str, set[Key]] = {}
         # The ServiceEntries that have too many hosts for the index.
         self._many_hosts: set[Key] = set()
@@ -164,15 +164,21 @@ class View:
         self._gateway_services: dict[Key, Manifest] = {}
         self._gateways: tuple[Gateway, ...] | None = None
         self._gateway_facts: tuple[Any, ...] = ()
-        spaces = sorted(self.gateway_namespaces.union(self._root_namespaces))
-        self.spaces: Cache[Space] = Cache(api, "Namespace", keep=_space, changed=self._space)
+        watched = sorted(self.gateway_namespaces.union(self._root_namespaces))
+        self.namespaces: Cache[KeptNamespace] = Cache(
+            api, "Namespace", keep=_kept_namespace, changed=self._namespace_changed
+        )
         self.services: Cache[Manifest | KeptService] = Cache(
             api, "Service", keep=self._kept_service, changed=self._service
         )
         self.slices: Cache[KeptSlice] = Cache(
-            api, "EndpointSlice", keep=_piece, changed=self._piece, label_selector=SERVICE_LABEL
+            api,
+            "EndpointSlice",
+            keep=_kept_slice,
+            changed=self._slice_changed,
+            label_selector=SERVICE_LABEL,
         )
-        self.pods: Cache[Manifest | Behind] = Cache(
+        self.pods: Cache[Manifest | KeptPod] = Cache(
             api, "Pod", keep=self._kept_pod, changed=self._pod
         )
         # All ServiceEntries: no other may have a host or address of ours.
@@ -180,25 +186,27 @@ class View:
             api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
         )
         self.filters: dict[str, Cache[GatewayFilter]] = {
-            space: Cache(api, "EnvoyFilter", namespace=space, keep=_filter, changed=self._filter)
-            for space in spaces
+            namespace: Cache(
+                api, "EnvoyFilter", namespace=namespace, keep=_filter, changed=self._filter
+            )
+            for namespace in watched
         }
-        self._control_planes = frozenset(space for space, _ in mesh_configs)
+        self._control_planes = frozenset(namespace for namespace, _ in mesh_configs)
         self.mesh_configs: dict[Key, Cache[Config]] = {
-            (space, name): Cache(
+            (namespace, name): Cache(
                 api,
                 "ConfigMap",
-                namespace=space,
+                namespace=namespace,
                 keep=mesh_config,
                 changed=self._mesh_changed,
                 # The permissions are for this ConfigMap only.
                 field_selector=f"metadata.name={name}",
             )
-            for space, name in sorted(mesh_configs)
+            for namespace, name in sorted(mesh_configs)
         }
-        self.caches: tuple[Cache[Any], ...] = (
+        self.all: tuple[Cache[Any], ...] = (
             *self.mesh_configs.values(),
-            self.spaces,
+            self.namespaces,
             self.services,
             self.slices,
             self.pods,
@@ -236,8 +244,8 @@ class View:
 
     def may_expose(self, namespace: str) -> bool:
         """Whether a namespace has a permission, or any exposure."""
-        space = self.spaces.get("", namespace)
-        permitted = space is not None and bool(space.annotations.get(f"{PREFIX}allow"))
+        kept = self.namespaces.get("", namespace)
+        permitted = kept is not None and bool(kept.annotations.get(f"{PREFIX}allow"))
         return permitted or namespace in self._specs_in
 
     def in_namespace(self, namespace: str) -> list[ExposureSpec]:
@@ -272,30 +280,30 @@ class View:
             places = tuple(self._patched.get(names.service_manager(*key), ()))
         return tuple(found for place in places if (found := self.service_manifest(place)))
 
-    def has_pieces(self, key: Key) -> bool:
+    def has_slices(self, key: Key) -> bool:
         """Whether a Service has an EndpointSlice."""
-        return key in self._pieces
+        return key in self._slices_of_service
 
     def endpoints_left_out(self, key: Key) -> int:
         """How many endpoints of a Service exceed the limit and are ignored."""
         with self._lock:
-            pieces = list(self._pieces.get(key, {}).values())
-        listed = sum(piece.size for piece in pieces)
-        return listed - sum(piece.size for piece in self._first_pieces(key))
+            kept = list(self._slices_of_service.get(key, {}).values())
+        listed = sum(each.size for each in kept)
+        return listed - sum(each.size for each in self._first_slices(key))
 
-    def pieces(self, key: Key) -> tuple[EndpointSlice, ...]:
+    def slices_of(self, key: Key) -> tuple[EndpointSlice, ...]:
         """A Service's EndpointSlices, up to the maximum number of endpoints."""
-        return tuple(piece.slice() for piece in self._first_pieces(key))
+        return tuple(each.slice() for each in self._first_slices(key))
 
-    def _first_pieces(self, key: Key) -> Iterator[KeptSlice]:
+    def _first_slices(self, key: Key) -> Iterator[KeptSlice]:
         """The first ones by name; always at least one, even if it has too many endpoints."""
         with self._lock:
-            pieces = sorted(self._pieces.get(key, {}).items())
-        sizes = itertools.accumulate(piece.size for _, piece in pieces)
-        for (_, piece), size in zip(pieces, sizes, strict=True):
-            if size > MOST_ENDPOINTS and size > piece.size:
+            kept = sorted(self._slices_of_service.get(key, {}).items())
+        sizes = itertools.accumulate(each.size for _, each in kept)
+        for (_, each), size in zip(kept, sizes, strict=True):
+            if size > MOST_ENDPOINTS and size > each.size:
                 return
-            yield piece
+            yield each
 
     def summaries(self) -> tuple[EntrySummary, ...]:
         """The summaries of all ServiceEntries."""
@@ -316,7 +324,7 @@ class View:
     def api_server(self) -> frozenset[str]:
         """The addresses of the API server."""
         service = self.service_manifest(API_SERVER_SERVICE)
-        return api_server_addresses(service, self.pieces(API_SERVER_SERVICE))
+        return api_server_addresses(service, self.slices_of(API_SERVER_SERVICE))
 
     def pod_addresses(self, namespace: str) -> Container[str]:
         """The addresses of the running pods of a namespace, without gateways."""
@@ -327,7 +335,7 @@ class View:
         wanted = LabelSet.of(service.selector)
         with self._lock:
             pods = list(self._pods.get(service.namespace, {}).values())
-        return tuple(behind.pod for behind in pods if behind.labels.has(wanted))
+        return tuple(kept.pod for kept in pods if kept.labels.has(wanted))
 
     def gateways(self) -> tuple[Gateway, ...]:
         """The gateways in the namespaces for gateways."""
@@ -347,8 +355,9 @@ class View:
     def _mesh(self, control_plane: ControlPlane) -> Mesh:
         configs = {
             name: config
-            for (space, name), cache in self.mesh_configs.items()
-            if space == control_plane.namespace and (config := cache.get(space, name)) is not None
+            for (namespace, name), cache in self.mesh_configs.items()
+            if namespace == control_plane.namespace
+            and (config := cache.get(namespace, name)) is not None
         }
         istiods = [m for key, m in self._istiods.items() if key[0] == control_plane.namespace]
         found = mesh_from(control_plane, configs, istiods)
@@ -365,8 +374,8 @@ class View:
 
     def labels_of(self, namespaces: Iterable[str]) -> dict[str, Mapping[str, str]]:
         """The labels of these namespaces, if they exist."""
-        found = ((name, self.spaces.get("", name)) for name in namespaces)
-        return {name: space.labels for name, space in found if space is not None}
+        found = ((name, self.namespaces.get("", name)) for name in namespaces)
+        return {name: kept.labels for name, kept in found if kept is not None}
 
     def all_filters(self) -> list[GatewayFilter]:
         """The EnvoyFilters that may apply to a gateway, including reservations."""
@@ -431,7 +440,7 @@ class View:
             return _kept(manifest, "managedFields")
         return KeptService.of(manifest)
 
-    def _kept_pod(self, pod: Manifest) -> Manifest | Behind | None:
+    def _kept_pod(self, pod: Manifest) -> Manifest | KeptPod | None:
         if pod["metadata"]["namespace"] in self.gateway_namespaces and is_gateway_pod(pod):
             status = pod.get("status") or {}
             ready = [c for c in status.get("conditions") or () if c["type"] == "Ready"]
@@ -446,7 +455,7 @@ class View:
         is_istiod = pod["metadata"]["namespace"] in self._control_planes and selects(
             ISTIOD_LABEL, pod["metadata"].get("labels") or {}
         )
-        return Behind(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
+        return KeptPod(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
 
     def _seen_entry(self, manifest: Manifest) -> SeenEntry:
         whole = EntrySummary.from_object(manifest)
@@ -459,7 +468,9 @@ class View:
 
     # -- what follows from a change -----------------------------------------------------------
 
-    def _space(self, key: Key, before: Space | None, now: Space | None) -> None:
+    def _namespace_changed(
+        self, key: Key, before: KeptNamespace | None, now: KeptNamespace | None
+    ) -> None:
         name = key[1]
         if name in self.gateway_namespaces and _labels(before) != _labels(now):
             self._ask_all()
@@ -539,37 +550,37 @@ class View:
         """The exposures of a Service with another name than the Service."""
         return set(self._named_otherwise.get(service, ()))
 
-    def _piece(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
+    def _slice_changed(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
         touched = set()
         with self._lock:
-            for piece, gone in ((before, True), (now, False)):
-                if piece is None:
+            for kept, gone in ((before, True), (now, False)):
+                if kept is None:
                     continue
-                service = (key[0], piece.service)
-                _note(self._pieces, service, key[1], None if gone else piece)
-                _note(self._pieces_in, key[0], key[1], None if gone else piece)
+                service = (key[0], kept.service)
+                _note(self._slices_of_service, service, key[1], None if gone else kept)
+                _note(self._slices_in, key[0], key[1], None if gone else kept)
                 touched |= {service, *self._users(service)}
         for each in touched:
             self._ask(each)
 
     def _listed_by(self, namespace: str, address: str) -> set[Key]:
         """The Services whose EndpointSlices list an address, and their exposures."""
-        pieces = self._pieces_in.get(namespace, {}).values()
-        services = {(namespace, piece.service) for piece in pieces if piece.may_list(address)}
+        kept = self._slices_in.get(namespace, {}).values()
+        services = {(namespace, each.service) for each in kept if each.may_list(address)}
         return services.union(*(self._users(service) for service in services))
 
     def _pod(
         self,
         key: Key,
-        before: Manifest | Behind | None,
-        now: Manifest | Behind | None,
+        before: Manifest | KeptPod | None,
+        now: Manifest | KeptPod | None,
     ) -> None:
         asked = set()
         with self._lock:
             for address in _addresses(before) ^ _addresses(now):
                 asked |= self._listed_by(key[0], address)
             for pod, gone in ((before, True), (now, False)):
-                if isinstance(pod, Behind):
+                if isinstance(pod, KeptPod):
                     self._note_pod(key, pod, gone)
                     asked |= self._selecting(key[0], pod.labels)
                 elif pod is not None:
@@ -582,7 +593,7 @@ class View:
             self._ask(each)
         self._gateways_changed()
 
-    def _note_pod(self, key: Key, pod: Behind, gone: bool) -> None:
+    def _note_pod(self, key: Key, pod: KeptPod, gone: bool) -> None:
         for address in _addresses(pod):
             there = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
             (there.discard if gone else there.add)(key[1])
@@ -742,9 +753,9 @@ def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: W
         del index[where]
 
 
-def _addresses(pod: Manifest | Behind | None) -> set[str]:
+def _addresses(pod: Manifest | KeptPod | None) -> set[str]:
     """The addresses of a running pod that is not a gateway's."""
-    return canonical(pod.pod.addresses) if isinstance(pod, Behind) else set()
+    return canonical(pod.pod.addresses) if isinstance(pod, KeptPod) else set()
 
 
 def _manifest(kept: Manifest | KeptService | None) -> Manifest | None:
@@ -786,16 +797,16 @@ def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
     }
 
 
-def _space(manifest: Manifest) -> Space:
+def _kept_namespace(manifest: Manifest) -> KeptNamespace:
     notes = manifest["metadata"].get("annotations") or {}
     # One character more than allowed, so that a longer value is rejected.
     ours = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
     labels = manifest["metadata"].get("labels") or {}
-    return Space(ours, "deletionTimestamp" in manifest["metadata"], labels)
+    return KeptNamespace(ours, "deletionTimestamp" in manifest["metadata"], labels)
 
 
-def _labels(space: Space | None) -> Mapping[str, str] | None:
-    return space.labels if space else None
+def _labels(kept: KeptNamespace | None) -> Mapping[str, str] | None:
+    return kept.labels if kept else None
 
 
 def _istiod(pod: Manifest) -> Manifest:
@@ -807,11 +818,11 @@ def _istiod(pod: Manifest) -> Manifest:
     return {"metadata": {"labels": labels}, "spec": {"containers": containers}}
 
 
-def _istiod_of(pod: Manifest | Behind | None) -> Manifest | None:
-    return pod.istiod if isinstance(pod, Behind) else None
+def _istiod_of(pod: Manifest | KeptPod | None) -> Manifest | None:
+    return pod.istiod if isinstance(pod, KeptPod) else None
 
 
-def _piece(manifest: Manifest) -> KeptSlice:
+def _kept_slice(manifest: Manifest) -> KeptSlice:
     return KeptSlice.of(manifest, manifest["metadata"]["labels"][SERVICE_LABEL])
 
 

@@ -88,7 +88,7 @@ def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str
 def api_ports(api: Api) -> tuple[int, ...]:
     """The ports of the API server's endpoints, in addition to its Service's ports."""
     slices = api.list("EndpointSlice", "default", "kubernetes.io/service-name=kubernetes")
-    found = {port["port"] for piece in slices for port in piece.get("ports") or ()}
+    found = {port["port"] for each in slices for port in each.get("ports") or ()}
     return tuple(sorted({443, *found}))
 
 

@@ -92,21 +92,21 @@ def _list_near(
     others = [kind for kind in object_kinds if kind not in own]
     at_home = [(kind, namespace, lenient and kind in _NO_EXPOSURES) for kind in own]
     found = for_each(lambda place: _list_in(api, selector, *place), at_home)
-    spaces = {USUAL_GATEWAY_NAMESPACE} if own else set()
+    namespaces = {USUAL_GATEWAY_NAMESPACE} if own else set()
     for manifest in (m for each in found for m in each):
         with suppress(ClusterError):
             filters = [ref for ref in spec_of(manifest).objects if ref.kind == "EnvoyFilter"]
-            spaces |= {ref.namespace for ref in filters} or {USUAL_GATEWAY_NAMESPACE}
+            namespaces |= {ref.namespace for ref in filters} or {USUAL_GATEWAY_NAMESPACE}
     places = [
-        (kind, space, lenient and kind in _NO_EXPOSURES)
-        for space in sorted(spaces)
+        (kind, each, lenient and kind in _NO_EXPOSURES)
+        for each in sorted(namespaces)
         for kind in others
     ]
     if "ServiceEntry" in own:
         # ServiceEntries that list addresses.
-        places += [("ServiceEntry", space, True) for space in sorted(spaces - {namespace})]
+        places += [("ServiceEntry", each, True) for each in sorted(namespaces - {namespace})]
     # Access logs of the namespace, and objects of a gateway in it.
-    places += [(kind, namespace, lenient) for kind in others if namespace not in spaces]
+    places += [(kind, namespace, lenient) for kind in others if namespace not in namespaces]
     return found + for_each(lambda place: _list_in(api, selector, *place), places)
 
 

@@ -142,10 +142,9 @@ def snapshot_from(
     return Snapshot(
         service=Service.from_object(found),
         slices=tuple(
-            EndpointSlice.from_object(piece)
-            for piece in of_kind(manifests, "EndpointSlice")
-            if namespace_of(piece) == namespace
-            and piece["metadata"]["labels"][SERVICE_LABEL] == name
+            EndpointSlice.from_object(each)
+            for each in of_kind(manifests, "EndpointSlice")
+            if namespace_of(each) == namespace and each["metadata"]["labels"][SERVICE_LABEL] == name
         ),
         pods=tuple(Pod.from_object(pod) for pod in selected(found, pods)),
         gateway=choose_gateway(

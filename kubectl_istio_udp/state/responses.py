@@ -37,14 +37,14 @@ def read_response_snapshot(
     Raises:
         NotFound, Forbidden, Unreachable, UsageError: something required is missing or ambiguous.
     """
-    spaces = sorted(filter(None, {request.namespace, choice.namespace}))
+    namespaces = sorted(filter(None, {request.namespace, choice.namespace}))
     mesh, gateway, services, virtual_services, gateways, existing = in_parallel(
         [
             lambda: read_mesh(api),
             lambda: None if request.mesh else find_gateway(api, choice),
             lambda: _services(api, request) if request.mesh else (),
-            lambda: _everywhere(api, "VirtualService", spaces),
-            lambda: [] if request.mesh else _everywhere(api, "Gateway", spaces),
+            lambda: _everywhere(api, "VirtualService", namespaces),
+            lambda: [] if request.mesh else _everywhere(api, "Gateway", namespaces),
             lambda: list_existing(api, request.namespace, (Kind.RESPONSE,)),
         ]
     )
@@ -85,12 +85,12 @@ def _key(manifest: Any) -> tuple[str, str, str]:
     return (manifest["kind"], metadata["namespace"], metadata["name"])
 
 
-def _everywhere(api: Api, kind: str, spaces: Sequence[str]) -> list[dict[str, Any]]:
+def _everywhere(api: Api, kind: str, namespaces: Sequence[str]) -> list[dict[str, Any]]:
     """The objects of all namespaces, or of these if the others may not be listed."""
     try:
         return api.list(kind)
     except Forbidden:
-        lists = for_each(lambda namespace: api.list(kind, namespace), spaces)
+        lists = for_each(lambda namespace: api.list(kind, namespace), namespaces)
         return [manifest for found in lists for manifest in found]
 
 

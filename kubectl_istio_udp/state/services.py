@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice
 def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
     """A Service's EndpointSlices."""
     found = api.list("EndpointSlice", namespace, f"{SERVICE_LABEL}={service}")
-    return tuple(EndpointSlice.from_object(piece) for piece in found)
+    return tuple(EndpointSlice.from_object(each) for each in found)
 
 
 def read_service_objects(

@@ -85,8 +85,8 @@ def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:
         ClusterError: it is not running.
     """
     if name:
-        space, _, plain = name.rpartition("/")
-        where = check_dns_label(space or namespace, "namespace of --tool-pod")
+        prefix, _, plain = name.rpartition("/")
+        where = check_dns_label(prefix or namespace, "namespace of --tool-pod")
         pods = [api.get("Pod", where, check_dns_subdomain(plain, "pod"))]
     else:
         pods = api.list("Pod", namespace, f"app={TOOL_NAME}")

@@ -389,7 +389,7 @@ def test_what_is_being_written_is_taken_already(running: Running) -> None:
         if request.method == "PATCH" and not seen:
             seen.append(None)
             running.server.put(annotated("older", created="2026-01-01T00:00:00Z"))
-            until(lambda: controller.view.intent(("default", "older")))
+            until(lambda: controller.caches.intent(("default", "older")))
             seen[0] = controller._reconciler.reconcile(("default", "older"))
 
     running.server.seen = meanwhile
@@ -574,7 +574,7 @@ def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
     running.server.put(endpoint_slice(endpoint("10.244.0.77")))
     until(lambda: running.addresses(name) == ["10.244.0.77"])
     running.quiet()
-    find, lost = controller.view.find, []
+    find, lost = controller.caches.find, []
 
     def find_and_lose(kind: str, namespace: str, wanted: str) -> Any:
         found = find(kind, namespace, wanted)
@@ -583,7 +583,7 @@ def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
             until(lambda: find(kind, namespace, wanted) is None)
         return found
 
-    monkeypatch.setattr(controller.view, "find", find_and_lose)
+    monkeypatch.setattr(controller.caches, "find", find_and_lose)
     running.server.put(endpoint_slice(endpoint("10.244.0.78")))
     until(lambda: lost)
     running.quiet()
@@ -694,7 +694,7 @@ def test_a_second_gateway_leaves_an_exposure_at_the_first(running: Running) -> N
         builders.gateway_pod("second-1", labels=second, owner=("ReplicaSet", "second-7f5")),
         builders.gateway_service("second", selector=second),
     )
-    until(lambda: len(controller.view.gateways()) == 2)
+    until(lambda: len(controller.caches.gateways()) == 2)
     running.server.put(annotated("late", ports="5302:53"))
     assert "found several gateways" in running.tells("NoGateway", "late")
     running.server.put(annotated(options={"idle-timeout": "20s"}))
@@ -710,7 +710,7 @@ def test_a_gateway_whose_service_gets_another_name_is_the_same_gateway(running: 
     before = running.spec().gateway
     running.server.put(builders.gateway_service("front"))
     running.server.remove("Service", "istio-system", "istio-ingressgateway")
-    until(lambda: [g.ref.name for g in controller.view.gateways()] == ["front"])
+    until(lambda: [g.ref.name for g in controller.caches.gateways()] == ["front"])
     running.server.put(annotated(options={"idle-timeout": "20s"}))
     until(lambda: running.spec().options.idle_timeout.seconds == 20)
     assert running.spec().gateway == before
@@ -954,7 +954,7 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
     before = watches()
     running.server.fail("PUT", "leases", 409)
     running.clock.move(6.0)
-    until(lambda: watches() >= before + len(first.view.caches) + 1)
+    until(lambda: watches() >= before + len(first.caches.all) + 1)
     running.server.heal()
     running.server.put(annotated())
     running.exposed()
@@ -1027,11 +1027,11 @@ def test_another_leader_waits_anew_before_it_takes_anything_away(running: Runnin
     controller = running.start(workers=0)
     until(controller._may_write)
     running.server.put(annotated())
-    until(lambda: controller.view.intent(("default", "coredns")))
+    until(lambda: controller.caches.intent(("default", "coredns")))
     key = ("default", "coredns")
     assert controller._reconciler.reconcile(key).state == "ok"
     running.server.remove("Service", "default", "coredns")
-    until(lambda: not controller.view.intent(key))
+    until(lambda: not controller.caches.intent(key))
     assert controller._reconciler.reconcile(key).again
     time.sleep(0.1)
     controller._reconciler.begin()
@@ -1300,8 +1300,8 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
     """Objects that come and go, each about another Service, leave nothing in any index."""
     controller = running.start()
     running.quiet()
-    view = controller.view
-    empty = {name: len(value) for name, value in vars(view).items() if isinstance(value, dict)}
+    caches = controller.caches
+    empty = {name: len(value) for name, value in vars(caches).items() if isinstance(value, dict)}
     for number in range(5):
         planned = builders.plan_of(ports=[PortRequest(5300, 53)], name=f"x{number}")
         forged = next(w for w in writes(planned.exposure) if w.kind == "ServiceEntry").manifest
@@ -1312,13 +1312,13 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
             endpoint_slice(endpoint("10.0.0.1"), of=f"s{number}", suffix=f"{number}")
         )
         running.server.put(builders.pod(f"p{number}", app=f"a{number}"))
-    until(lambda: view.intents.get(("default", "s4")))
+    until(lambda: caches.intents.get(("default", "s4")))
     for key in running.server.there():
         if key[1] == "default" and key[0] in ("ServiceEntry", "Service", "EndpointSlice", "Pod"):
             running.server.remove(*key)
     running.quiet()
     until(lambda: controller.states() == {})
-    now = {name: len(value) for name, value in vars(view).items() if isinstance(value, dict)}
+    now = {name: len(value) for name, value in vars(caches).items() if isinstance(value, dict)}
     # The mesh of each gateway is read with the first exposure there.
     assert {n: s for n, s in now.items() if s > empty[n] and n != "_meshes"} == {}
     kept = [vars(controller._reconciler), vars(controller._teller), vars(controller)]
