@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from kubectl_istio_udp.kube import tls
+from kubectl_istio_udp.kube import kubeconfig, tls
 from kubectl_istio_udp.kube.credentials import Certificate, credentials_of, impersonation
-from kubectl_istio_udp.kube.kubeconfig import DEFAULT_SERVER, Login
+from kubectl_istio_udp.kube.kubeconfig import Login
 from kubectl_istio_udp.kube.proxies import Proxy, proxy_for
 from kubectl_istio_udp.model.errors import Broken, Unreachable
 
@@ -208,7 +208,7 @@ class Transport:
             )
         cause = _cause(error)
         hints = ["check it: kubectl version", "another cluster: --context or --kubeconfig"]
-        if self.url == DEFAULT_SERVER:
+        if self.url == kubeconfig.DEFAULT_SERVER:
             hints.insert(0, "no kubeconfig names a server, so the default was used")
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted: {cause.verify_message}"

@@ -22,7 +22,13 @@ def enter(
         monkeypatch.setenv(name, text)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", folder / "pod")
+    # Something may listen at the usual one, which is port 8080 of this machine.
+    monkeypatch.setattr(kubeconfig, "DEFAULT_SERVER", "http://localhost:1")
     return flags
+
+
+def test_what_kubectl_asks_without_a_kubeconfig() -> None:
+    assert kubeconfig.DEFAULT_SERVER == "http://localhost:8080"
 
 
 def test_there_are_enough_of_them() -> None:
