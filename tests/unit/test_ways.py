@@ -158,7 +158,7 @@ def test_exec_goes_the_way_that_requests_go(
     proxied: str,
 ) -> None:
     api = connect(cluster, user, environment)
-    assert api.exec("default", "coredns-1", "coredns", ["true"], 5).stdout == "ran"
+    assert api.exec("default", "coredns-1", "coredns", ["true"], 60).stdout == "ran"
     assert [pod["metadata"]["name"] for pod in api.list("Pod", "default", "app=coredns")]
     assert recorded.proxied == ([proxied] * 2 if proxied else [])
     assert recorded.shown == (["client"] * 2 if user is CERT else [""] * 2)
@@ -184,7 +184,7 @@ def test_exec_judges_as_requests_do(
 ) -> None:
     api = connect(cluster, TOKEN, environment)
     with pytest.raises(Unreachable, match=message):
-        api.exec("default", "coredns-1", "coredns", ["true"], 5)
+        api.exec("default", "coredns-1", "coredns", ["true"], 60)
     with pytest.raises(Unreachable, match=message):
         api.list("Pod")
 
@@ -207,7 +207,7 @@ def test_a_proxy_that_refuses_is_told_without_its_password(
         url = f"{scheme}://me:s3cret-pw@127.0.0.1:{port}"
         api = connect({**PROXIED, "proxy-url": url})
         for ask in (
-            lambda: api.exec("default", "coredns-1", "coredns", ["true"], 5),
+            lambda: api.exec("default", "coredns-1", "coredns", ["true"], 60),
             lambda: api.list("Pod"),
         ):
             with pytest.raises(Unreachable) as caught:
