@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from kubectl_istio_udp.envoy import binary
 from tests.unit.builders import service
+from tests.unit.conftest import Run
 
 HERE = Path(__file__).parent
 GOOD = HERE / "good" / "udp.yaml"
@@ -19,11 +22,11 @@ BROKEN = HERE / "broken" / "port-too-high.yaml"
 LINE = 23
 
 
-def typed(message, **fields):
+def typed(message: str, **fields: Any) -> dict[str, Any]:
     return {"@type": f"type.googleapis.com/{message}", **fields}
 
 
-def envoy_filter(*patches, name="mine"):
+def envoy_filter(*patches: dict[str, Any], name: str = "mine") -> dict[str, Any]:
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
@@ -32,7 +35,9 @@ def envoy_filter(*patches, name="mine"):
     }
 
 
-def patch(kind, value, operation="ADD", match=None):
+def patch(
+    kind: str, value: dict[str, Any], operation: str = "ADD", match: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "applyTo": kind,
         "match": match or {"context": "GATEWAY"},
@@ -40,15 +45,15 @@ def patch(kind, value, operation="ADD", match=None):
     }
 
 
-def cluster(name="c", **fields):
+def cluster(name: str = "c", **fields: Any) -> dict[str, Any]:
     return {"name": name, "connect_timeout": "1s", **fields}
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Callable[..., Any]:
     """Writes manifests into a file and gives its name."""
 
-    def write(*manifests, name="filters.yaml"):
+    def write(*manifests: dict[str, Any], name: str = "filters.yaml") -> str:
         path = tmp_path / name
         path.write_text(yaml.safe_dump_all(manifests, sort_keys=False))
         return str(path)
@@ -57,19 +62,19 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def stdin(monkeypatch):
-    def feed(text):
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def feed(text: str) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
     return feed
 
 
-def test_says_what_was_accepted(run):
+def test_says_what_was_accepted(run: Run) -> None:
     done = run("validate", "-f", str(GOOD))
     assert (done.code, done.out, done.err) == (0, "Envoy 1.40.0 accepts 1 EnvoyFilter\n", "")
 
 
-def test_names_file_line_filter_and_field(run):
+def test_names_file_line_filter_and_field(run: Run) -> None:
     done = run("validate", "-f", str(BROKEN))
     assert done.code == 1
     assert done.out == (
@@ -79,13 +84,13 @@ def test_names_file_line_filter_and_field(run):
     assert done.err == "rejected at 1 place, by Envoy 1.40.0 or because it is malformed\n"
 
 
-def test_reads_standard_input(run, stdin):
+def test_reads_standard_input(run: Run, stdin: Callable[..., Any]) -> None:
     stdin(BROKEN.read_text())
     done = run("validate", "-f", "-")
     assert (done.code, done.out.startswith(f"(standard input):{LINE}:13: ")) == (1, True)
 
 
-def test_looks_at_every_file_and_every_document(run, file):
+def test_looks_at_every_file_and_every_document(run: Run, file: Callable[..., Any]) -> None:
     bad = cluster(lb_policy="FAIR")
     path = file(
         envoy_filter(patch("CLUSTER", cluster("a"))),
@@ -104,14 +109,14 @@ def test_looks_at_every_file_and_every_document(run, file):
     assert answer["refused"][0]["field"] == "configPatches[0].patch.value.lb_policy"
 
 
-def test_tells_every_patch_at_fault_of_a_filter(run, file):
+def test_tells_every_patch_at_fault_of_a_filter(run: Run, file: Callable[..., Any]) -> None:
     wrong = [patch("CLUSTER", cluster(f"c{n}", connect_timeout="1")) for n in range(12)]
     done = run("validate", "-f", file(envoy_filter(*wrong)), "-o", "json")
     fields = [each["field"] for each in json.loads(done.out)["refused"]]
     assert fields == [f"configPatches[{n}].patch.value.connect_timeout" for n in range(12)]
 
 
-def test_takes_a_directory(run, tmp_path):
+def test_takes_a_directory(run: Run, tmp_path: Path) -> None:
     for source in (GOOD, BROKEN):
         (tmp_path / source.name).write_text(source.read_text())
     (tmp_path / "README").write_text("no manifest")
@@ -119,7 +124,7 @@ def test_takes_a_directory(run, tmp_path):
     assert (done.code, f"{tmp_path / BROKEN.name}:{LINE}:" in done.out) == (1, True)
 
 
-def test_takes_a_list_as_kubectl_gives_it(run, stdin):
+def test_takes_a_list_as_kubectl_gives_it(run: Run, stdin: Callable[..., Any]) -> None:
     found = [yaml.safe_load(path.read_text()) for path in (HERE / "good" / "tcp.yaml", BROKEN)]
     whole = {"apiVersion": "v1", "kind": "List", "items": found}
     text = json.dumps(whole, indent="\t")
@@ -147,7 +152,9 @@ def test_takes_a_list_as_kubectl_gives_it(run, stdin):
         ("kind: EnvoyFilter\nspec:\n  configPatches: [{}]\n", 3, "is missing; it is one of"),
     ],
 )
-def test_says_where_a_file_is_no_envoy_filter(run, stdin, text, line, said):
+def test_says_where_a_file_is_no_envoy_filter(
+    run: Run, stdin: Callable[..., Any], text: str, line: int, said: str
+) -> None:
     stdin(text)
     done = run("validate", "-f", "-")
     assert done.code == 1
@@ -156,13 +163,13 @@ def test_says_where_a_file_is_no_envoy_filter(run, stdin, text, line, said):
 
 
 @pytest.mark.parametrize("text", ["", "---\n", "# nothing\n", yaml.safe_dump(service())])
-def test_nothing_to_validate_is_wrong_usage(run, stdin, text):
+def test_nothing_to_validate_is_wrong_usage(run: Run, stdin: Callable[..., Any], text: str) -> None:
     stdin(text)
     done = run("validate", "-f", "-")
     assert (done.code, "no EnvoyFilter found in -" in done.err) == (2, True)
 
 
-def test_wrong_files_are_wrong_usage(run, tmp_path):
+def test_wrong_files_are_wrong_usage(run: Run, tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty").mkdir()
     assert "missing -f FILE" in run("validate").err
@@ -176,7 +183,7 @@ def test_wrong_files_are_wrong_usage(run, tmp_path):
         assert (done.code, said in done.err) == (2, True)
 
 
-def test_needs_an_envoy(run, monkeypatch, tmp_path):
+def test_needs_an_envoy(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(binary, "packaged_envoy", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run("validate", "-f", str(GOOD))
@@ -186,7 +193,9 @@ def test_needs_an_envoy(run, monkeypatch, tmp_path):
     assert "--envoy PATH" in done.err
 
 
-def test_takes_an_envoy_from_path_and_by_name(run, monkeypatch, tmp_path, envoy):
+def test_takes_an_envoy_from_path_and_by_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, envoy: Path
+) -> None:
     monkeypatch.setattr(binary, "packaged_envoy", lambda: None)
     (tmp_path / "envoy").symlink_to(envoy)
     (tmp_path / "other").symlink_to(envoy)
@@ -225,7 +234,9 @@ CORS = {
         (patch("NETWORK_FILTER", {"typed_config": {}}, "MERGE"), "is not covered"),
     ],
 )
-def test_says_what_it_could_not_check(run, file, entry, said):
+def test_says_what_it_could_not_check(
+    run: Run, file: Callable[..., Any], entry: dict[str, Any], said: str
+) -> None:
     done = run("validate", "-f", file(envoy_filter(entry, patch("CLUSTER", cluster("good")))))
     assert (done.code, done.out) == (
         0,
@@ -235,7 +246,9 @@ def test_says_what_it_could_not_check(run, file, entry, said):
     assert said in done.err
 
 
-def test_what_could_not_be_checked_does_not_hide_what_is_wrong(run, file):
+def test_what_could_not_be_checked_does_not_hide_what_is_wrong(
+    run: Run, file: Callable[..., Any]
+) -> None:
     both = envoy_filter(
         patch("HTTP_FILTER", ISTIO_STATS, "INSERT_FIRST"), patch("CLUSTER", cluster(nonsense=1))
     )
@@ -248,7 +261,7 @@ def test_what_could_not_be_checked_does_not_hide_what_is_wrong(run, file):
     assert len(answer["unchecked"]) == 1
 
 
-def test_filters_of_one_name_replace_each_other(run, file):
+def test_filters_of_one_name_replace_each_other(run: Run, file: Callable[..., Any]) -> None:
     again = envoy_filter(patch("CLUSTER", cluster()))
     assert run("validate", "-f", file(again, again)).code == 0
     other = envoy_filter(patch("CLUSTER", cluster()), name="other")
@@ -272,10 +285,19 @@ def test_filters_of_one_name_replace_each_other(run, file):
         ({"operation": "INSERT_FIRST"}, {}, True),
     ],
 )
-def test_what_may_meet_in_one_proxy_is_judged_together(run, file, one, other, meet):
+def test_what_may_meet_in_one_proxy_is_judged_together(
+    run: Run, file: Callable[..., Any], one: dict[str, Any], other: dict[str, Any], meet: bool
+) -> None:
     """Selectors need not be the same: some pod may have the labels of both."""
 
-    def made(name, labels=None, namespace="istio-system", version="", target="", operation="ADD"):
+    def made(
+        name: str,
+        labels: dict[str, Any] | None = None,
+        namespace: str = "istio-system",
+        version: str = "",
+        target: str = "",
+        operation: str = "ADD",
+    ) -> dict[str, Any]:
         match = {"context": "GATEWAY"} | ({"proxy": {"proxyVersion": version}} if version else {})
         found = envoy_filter(patch("CLUSTER", cluster(), operation, match=match), name=name)
         found["metadata"]["namespace"] = namespace
@@ -291,7 +313,7 @@ def test_what_may_meet_in_one_proxy_is_judged_together(run, file, one, other, me
     assert (done.code, "added twice" in done.out) == ((1, True) if meet else (0, False))
 
 
-def test_what_is_added_twice_may_have_another_fault(run, file):
+def test_what_is_added_twice_may_have_another_fault(run: Run, file: Callable[..., Any]) -> None:
     second = envoy_filter(patch("CLUSTER", cluster(lb_policy="FAIR")), name="other")
     first = envoy_filter(patch("CLUSTER", cluster()))
     done = run("validate", "-f", file(first, second))
@@ -300,8 +322,8 @@ def test_what_is_added_twice_may_have_another_fault(run, file):
     assert "value.name: cluster 'c' is added twice" in done.out
 
 
-def test_sidecars_and_gateways_do_not_meet(run, file):
-    def at(context):
+def test_sidecars_and_gateways_do_not_meet(run: Run, file: Callable[..., Any]) -> None:
+    def at(context: str) -> dict[str, Any]:
         return patch("CLUSTER", cluster(), match={"context": context})
 
     apart = envoy_filter(at("GATEWAY"), at("SIDECAR_OUTBOUND"))
@@ -310,7 +332,7 @@ def test_sidecars_and_gateways_do_not_meet(run, file):
     assert (done.code, "added twice" in done.out) == (1, True)
 
 
-def test_leaves_no_file(run, tmp_path, monkeypatch):
+def test_leaves_no_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert run("validate", "-f", str(BROKEN)).code == 1

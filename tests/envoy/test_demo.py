@@ -12,8 +12,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +24,7 @@ from kubectl_istio_udp.envoy.backend import whoami
 from kubectl_istio_udp.render.samples import istio_gateway
 from tests.envoy.traffic import free_port
 from tests.unit.builders import GATEWAY_LABELS, pod, service, tcp, udp
+from tests.unit.conftest import Run
 
 COMMAND = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()", "demo"]
 MEANWHILE = re.compile(r"meanwhile (\d+) of (\d+) queries were answered")
@@ -29,14 +32,16 @@ SECONDS = 60
 
 
 @pytest.fixture
-def temporary():
+def temporary() -> Iterator[Path]:
     """Where the command puts its files; it is to be empty after."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @contextmanager
-def started(temporary, *words, path=None, **more):
+def started(
+    temporary: Path, *words: str, path: str | None = None, **more: Any
+) -> Iterator[subprocess.Popen[Any]]:
     """The command as a process of its own; killed where a test leaves it running."""
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
     if path is not None:
@@ -60,7 +65,7 @@ def started(temporary, *words, path=None, **more):
         process.wait()
 
 
-def ended(temporary, *words, **more):
+def ended(temporary: Path, *words: str, **more: Any) -> tuple[int, str, str]:
     """Run it to its end: exit code, stdout, stderr. Nothing may be left of it."""
     with started(temporary, *words, **more) as process:
         out, err = process.communicate(timeout=SECONDS)
@@ -68,7 +73,7 @@ def ended(temporary, *words, **more):
     return process.returncode, out, err
 
 
-def read_until(stream, text):
+def read_until(stream: Any, text: str) -> str:
     """Read lines up to one that has some text, and give that."""
     for line in stream:
         if text in line:
@@ -76,7 +81,7 @@ def read_until(stream, text):
     raise AssertionError(f"{text!r} did not come")
 
 
-def children(pid):
+def children(pid: int) -> list[int]:
     return [
         int(word)
         for path in Path(f"/proc/{pid}/task").glob("*/children")
@@ -84,7 +89,7 @@ def children(pid):
     ]
 
 
-def wait_gone(pid):
+def wait_gone(pid: int) -> None:
     """Wait until a process is gone with all of its threads, and its sockets with it."""
     deadline = time.monotonic() + 10
     while any("(zombie)" not in status for status in statuses(pid)):
@@ -92,18 +97,18 @@ def wait_gone(pid):
         time.sleep(0.01)
 
 
-def statuses(pid):
+def statuses(pid: int) -> Iterator[str]:
     for path in Path(f"/proc/{pid}/task").glob("*/status"):
         with suppress(OSError):
             yield path.read_text()
 
 
-def assert_free(port, address="127.0.0.1"):
+def assert_free(port: int, address: str = "127.0.0.1") -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((address, port))
 
 
-def test_shows_the_whole_job_and_ends(temporary):
+def test_shows_the_whole_job_and_ends(temporary: Path) -> None:
     port = free_port()
     code, out, err = ended(temporary, "-p", f"{port}:53")
     assert code == 0, err
@@ -121,14 +126,14 @@ def test_shows_the_whole_job_and_ends(temporary):
     assert_free(port)
 
 
-def test_works_without_dig(temporary, tmp_path):
+def test_works_without_dig(temporary: Path, tmp_path: Path) -> None:
     code, out, err = ended(temporary, "-p", f"{free_port()}:53", path=str(tmp_path))
     assert code == 0, err
     assert "A 127.0.0.1, SRV 0 0" in out
 
 
 @pytest.mark.parametrize("word", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_keep_runs_until_it_is_told_to_end_and_leaves_nothing(temporary, word):
+def test_keep_runs_until_it_is_told_to_end_and_leaves_nothing(temporary: Path, word: str) -> None:
     port = free_port()
     with started(temporary, "--keep", "-p", f"{port}:53") as process:
         line = read_until(process.stdout, "running until Ctrl-C")
@@ -143,7 +148,7 @@ def test_keep_runs_until_it_is_told_to_end_and_leaves_nothing(temporary, word):
     assert_free(port)
 
 
-def test_interrupted_half_way_leaves_nothing(temporary):
+def test_interrupted_half_way_leaves_nothing(temporary: Path) -> None:
     port = free_port()
     with started(temporary, "-p", f"{port}:53") as process:
         read_until(process.stdout, "has the listener")
@@ -155,7 +160,7 @@ def test_interrupted_half_way_leaves_nothing(temporary):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_killed_leaves_no_envoy(temporary):
+def test_killed_leaves_no_envoy(temporary: Path) -> None:
     port = free_port()
     with started(temporary, "--keep", "-p", f"{port}:53") as process:
         read_until(process.stdout, "running until Ctrl-C")
@@ -164,7 +169,7 @@ def test_killed_leaves_no_envoy(temporary):
     assert_free(port)
 
 
-def test_output_that_nobody_reads_ends_it(temporary):
+def test_output_that_nobody_reads_ends_it(temporary: Path) -> None:
     with started(temporary, "-p", f"{free_port()}:53") as process:
         process.stdout.readline()
         process.stdout.close()
@@ -174,7 +179,7 @@ def test_output_that_nobody_reads_ends_it(temporary):
     assert list(temporary.iterdir()) == []
 
 
-def test_a_port_in_use_is_said(temporary):
+def test_a_port_in_use_is_said(temporary: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -184,7 +189,7 @@ def test_a_port_in_use_is_said(temporary):
     assert "-p GATEWAY_PORT:SERVICE_PORT" in err
 
 
-def test_servers_pass_over_addresses_whose_ports_are_taken(temporary, tmp_path):
+def test_servers_pass_over_addresses_whose_ports_are_taken(temporary: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.2", 0))
         port = taken.getsockname()[1]
@@ -196,13 +201,15 @@ def test_servers_pass_over_addresses_whose_ports_are_taken(temporary, tmp_path):
     assert "pod coredns-1 is replaced by coredns-2 at 127.0.0.4" in out
 
 
-def script(path, text):
+def script(path: Path, text: str) -> str:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return str(path)
 
 
-def test_an_envoy_that_ends_is_said_with_its_last_words(temporary, tmp_path, envoy):
+def test_an_envoy_that_ends_is_said_with_its_last_words(
+    temporary: Path, tmp_path: Path, envoy: Path
+) -> None:
     dying = script(
         tmp_path / "envoy",
         f'case "$*" in *validate*|*version*) exec {envoy} "$@" ;; esac\n'
@@ -212,7 +219,7 @@ def test_an_envoy_that_ends_is_said_with_its_last_words(temporary, tmp_path, env
     assert (code, "error: Envoy ended: there is no memory" in err) == (3, True)
 
 
-def test_an_envoy_that_is_none_is_said(temporary, tmp_path):
+def test_an_envoy_that_is_none_is_said(temporary: Path, tmp_path: Path) -> None:
     code, _, err = ended(temporary, "--envoy", shutil.which("true"))
     assert (code, "does not run as Envoy" in err) == (3, True)
     code, _, err = ended(temporary, "--envoy", str(tmp_path / "nowhere"))
@@ -226,7 +233,7 @@ def test_an_envoy_that_is_none_is_said(temporary, tmp_path):
     assert (code, "does not run here" in err) == (3, True)
 
 
-def test_takes_service_pods_and_gateway_from_files(temporary, tmp_path):
+def test_takes_service_pods_and_gateway_from_files(temporary: Path, tmp_path: Path) -> None:
     """Two replicas, a named port, a TCP twin whose endpoints istiod publishes, a second Service."""
     front, back = free_port(), free_port()
     container = {
@@ -284,7 +291,15 @@ def test_takes_service_pods_and_gateway_from_files(temporary, tmp_path):
         (yaml.safe_dump(service("a", ports=[tcp()])), (), "no Service with a UDP port"),
     ],
 )
-def test_manifests_that_do_not_do(run, temporary, monkeypatch, tmp_path, text, words, said):
+def test_manifests_that_do_not_do(
+    run: Run,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    words: tuple[str, ...],
+    said: str,
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     path = tmp_path / "manifests.yaml"
     path.write_text(text)
@@ -294,7 +309,7 @@ def test_manifests_that_do_not_do(run, temporary, monkeypatch, tmp_path, text, w
     assert list(temporary.iterdir()) == []
 
 
-def test_server_answers_queries_and_nothing_else():
+def test_server_answers_queries_and_nothing_else() -> None:
     import dns.message
 
     query = dns.message.make_query("foo.bar.com", "A")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -14,12 +18,14 @@ from kubectl_istio_udp.model.exposure import (
     LARGEST_DATAGRAM_BYTES,
     Affinity,
     Discovery,
+    Exposure,
     GatewayServiceMode,
     LoadBalancing,
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
 from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi, ResponseSpec
+from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import response_writes
@@ -50,7 +56,7 @@ PLAIN = [policy for policy in LoadBalancing if not policy.hashes]
 
 
 @st.composite
-def options(draw):
+def options(draw: Callable[..., Any]) -> dict[str, Any]:
     affinity = draw(st.sampled_from(Affinity))
     found = {
         "idle_timeout": Duration(draw(SECONDS)),
@@ -69,13 +75,13 @@ GATEWAY_ADDRESSES = st.sampled_from([("10.244.0.7",), ("fd00::7",), ("10.244.0.7
 
 
 @st.composite
-def ports(draw, numbers):
+def ports(draw: Callable[..., Any], numbers: list[int]) -> list[PortRequest]:
     at_gateway = draw(st.lists(st.integers(1024, 65535), min_size=1, max_size=4, unique=True))
     return [PortRequest(number, draw(st.sampled_from(numbers))) for number in at_gateway]
 
 
 @st.composite
-def of_pods(draw):
+def of_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
     """A Service with pods: plain, with TCP twins, named ports, both families, any discovery."""
     service_ports = draw(
         st.sampled_from(
@@ -124,7 +130,7 @@ def of_pods(draw):
 
 
 @st.composite
-def without_pods(draw):
+def without_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
     """A Service whose endpoints are made by hand, or a DNS name."""
     external = draw(st.booleans())
     gone = service(type="ExternalName", externalName=f"{draw(NAMES)}.example.com")
@@ -144,13 +150,13 @@ def without_pods(draw):
     return objects, draw(st.sampled_from(choices)), draw(ports([53]))
 
 
-def drawn(kind, count):
+def drawn(kind: Callable[..., Any], count: int) -> list[Exposure]:
     """So many different exposures, as hypothesis draws them."""
     found = {}
 
     @settings(max_examples=2 * count, deadline=None, phases=[Phase.generate])
     @given(kind(), NAMES, options())
-    def draw(request, name, chosen):
+    def draw(request: tuple[Any, ...], name: str, chosen: dict[str, Any]) -> None:
         objects, discovery, asked = request
         planned = plan_of(objects, ports=asked, discovery=discovery, name=name, **chosen)
         found.setdefault(planned.exposure.spec.to_json(), planned.exposure)
@@ -160,7 +166,7 @@ def drawn(kind, count):
     return list(found.values())[:count]
 
 
-def batches(things):
+def batches(things: Any) -> list[list[dict[str, Any]]]:
     """Lists of manifests that could be at one gateway together: none takes what another does.
 
     Args:
@@ -180,13 +186,13 @@ def batches(things):
     return [batch["manifests"] for batch in found]
 
 
-def of_exposure(exposure):
+def of_exposure(exposure: Exposure) -> tuple[set[Any], list[dict[str, Any]]]:
     ports = {port.listener_port for port in exposure.spec.ports}
     return {exposure.spec.name, *ports}, [dict(write.manifest) for write in writes(exposure)]
 
 
 @pytest.mark.parametrize(("kind", "count"), [(of_pods, 100), (without_pods, 60)])
-def test_envoy_accepts_every_exposure(envoy, kind, count):
+def test_envoy_accepts_every_exposure(envoy: Path, kind: Callable[..., Any], count: int) -> None:
     exposures = drawn(kind, examples(count))
     for manifests in batches(map(of_exposure, exposures)):
         report = validate(envoy, manifests)
@@ -204,7 +210,7 @@ HEADERS = st.dictionaries(
 
 
 @st.composite
-def responses(draw):
+def responses(draw: Callable[..., Any]) -> tuple[Write, ...]:
     """A response by an EnvoyFilter: at a gateway, or inside the mesh."""
     mesh, binary = draw(st.booleans()), draw(st.booleans())
     content = draw(st.binary(max_size=40)) if binary else draw(TEXT).encode()
@@ -231,7 +237,7 @@ def responses(draw):
 
 
 @st.composite
-def access_logs(draw):
+def access_logs(draw: Callable[..., Any]) -> tuple[Write, ...]:
     """An access log of any reach, with either field."""
     reach = draw(st.sampled_from(Reach))
     spec = AccessLogSpec(
@@ -249,12 +255,14 @@ def access_logs(draw):
 
 
 @pytest.mark.parametrize(("kind", "count"), [(responses, 100), (access_logs, 40)])
-def test_envoy_accepts_every_response_and_access_log(envoy, kind, count):
+def test_envoy_accepts_every_response_and_access_log(
+    envoy: Path, kind: Callable[..., Any], count: int
+) -> None:
     drawn_ones = []
 
     @settings(max_examples=examples(count), deadline=None, phases=[Phase.generate])
     @given(kind())
-    def draw(writes):
+    def draw(writes: tuple[Write, ...]) -> None:
         manifests = [dict(write.manifest) for write in writes]
         # Routes may stand beside each other; of access logs two would meet in one filter.
         names = {each["metadata"]["name"] for each in manifests}
@@ -277,14 +285,14 @@ def test_envoy_accepts_every_response_and_access_log(envoy, kind, count):
         st.sampled_from([":80", "a b", "*a", "a..b", "-"]).map(lambda h: {"hosts": (h,)}),
     )
 )
-def test_broken_responses_never_get_as_far_as_rendering(broken):
+def test_broken_responses_never_get_as_far_as_rendering(broken: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Answer(**{"path": "/a", "status": 200, **broken})
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(min_value=0, max_value=0.001, exclude_max=True))
-def test_broken_intervals_never_get_as_far_as_rendering(seconds):
+def test_broken_intervals_never_get_as_far_as_rendering(seconds: float) -> None:
     with pytest.raises(UsageError):
         AccessLogSpec("lab", "x", Duration(seconds), Reach.NAMESPACE)
 
@@ -301,7 +309,7 @@ BROKEN = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(BROKEN)
-def test_broken_options_never_get_as_far_as_rendering(broken):
+def test_broken_options_never_get_as_far_as_rendering(broken: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         plan_of(ports=[PortRequest(5300, 53)], **broken)
 
@@ -315,7 +323,7 @@ def test_broken_options_never_get_as_far_as_rendering(broken):
         st.just(float("nan")),
     )
 )
-def test_broken_durations_never_get_as_far_as_rendering(seconds):
+def test_broken_durations_never_get_as_far_as_rendering(seconds: float) -> None:
     with pytest.raises(UsageError):
         plan_of(ports=[PortRequest(5300, 53)], idle_timeout=Duration(seconds))
 
@@ -331,6 +339,6 @@ def test_broken_durations_never_get_as_far_as_rendering(seconds):
         st.integers(65536).map(lambda n: f"{n}:53"),
     )
 )
-def test_broken_ports_never_get_as_far_as_rendering(text):
+def test_broken_ports_never_get_as_far_as_rendering(text: str) -> None:
     with pytest.raises(UsageError):
         plan_of(ports=parse_port_requests([text]))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +26,7 @@ STICKY = {"affinity": Affinity.SOURCE_IP, "load_balancing": LoadBalancing.MAGLEV
 
 
 @contextmanager
-def servers(count):
+def servers(count: int) -> Iterator[list[Echo]]:
     with ExitStack() as stack:
         found = [Echo(f"127.0.0.{11 + number}") for number in range(count)]
         for echo in found:
@@ -31,7 +34,13 @@ def servers(count):
         yield found
 
 
-def routed(port, weights, dropped, echoes, **options):
+def routed(
+    port: int,
+    weights: tuple[int, ...],
+    dropped: int,
+    echoes: list[Echo] | tuple[Any, ...],
+    **options: Any,
+) -> dict[str, Any]:
     """An EnvoyFilter with a port that leads to one Service for each weight; 0 leaves it out."""
     exposure = plan_of(discovery=Discovery.STATIC, **options).exposure
     backends = {
@@ -46,7 +55,7 @@ def routed(port, weights, dropped, echoes, **options):
     return envoy_filter(replace(exposure, spec=spec, endpoints=hosts))
 
 
-def spread(envoy, weights, dropped, echoes):
+def spread(envoy: Path, weights: tuple[int, ...], dropped: int, echoes: list[Echo]) -> list[int]:
     """The client ports that each server hears from, after one datagram from each of PORTS."""
     for echo in echoes:
         echo.clients.clear()
@@ -80,7 +89,9 @@ def spread(envoy, weights, dropped, echoes):
         ((1, 0, 0), 999_999),
     ],
 )
-def test_clients_are_spread_by_weight_and_the_rest_is_dropped(envoy, weights, dropped):
+def test_clients_are_spread_by_weight_and_the_rest_is_dropped(
+    envoy: Path, weights: tuple[int, ...], dropped: int
+) -> None:
     with servers(3) as echoes:
         found = spread(envoy, weights, dropped, echoes)
     for weight, count in zip(weights, found, strict=True):
@@ -88,7 +99,7 @@ def test_clients_are_spread_by_weight_and_the_rest_is_dropped(envoy, weights, dr
         assert count == pytest.approx(expected, abs=50) and (weight or not count)
 
 
-def test_a_port_without_backends_drops_everything(envoy):
+def test_a_port_without_backends_drops_everything(envoy: Path) -> None:
     port = free_port()
     with Gateway(envoy, [routed(port, (), 0, ())], {}) as gateway:
         with pytest.raises(TimeoutError):
@@ -97,7 +108,7 @@ def test_a_port_without_backends_drops_everything(envoy):
         assert sum(gateway.statistics("downstream_sess_total").values()) == 0
 
 
-def test_with_affinity_a_client_s_address_decides(envoy):
+def test_with_affinity_a_client_s_address_decides(envoy: Path) -> None:
     with servers(2) as echoes:
         port = free_port()
         envoy_filters = [routed(port, (50, 50), 0, echoes, **STICKY)]
@@ -114,10 +125,10 @@ def test_with_affinity_a_client_s_address_decides(envoy):
         assert len(used) == 2
 
 
-def test_a_change_of_weights_moves_only_the_share_that_moves(envoy):
+def test_a_change_of_weights_moves_only_the_share_that_moves(envoy: Path) -> None:
     """From 50:50 to 70:50 the first gets 8% more of the clients, and keeps those it has."""
 
-    def heard(weights):
+    def heard(weights: tuple[int, ...]) -> list[bool]:
         found = []
         with servers(2) as echoes:
             port = free_port()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
-from kubectl_istio_udp.envoy.gateway import raise_file_limit
+from kubectl_istio_udp.envoy.gateway import Gateway, raise_file_limit
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.plan.sessions import room
@@ -19,20 +20,20 @@ CLIENT = "127.0.0.99"
 
 
 @pytest.mark.parametrize("size", [0, 1, 512, 1_472, 1_473, 8_972, 9_000])
-def test_payloads_of_every_size_pass_both_ways(envoy, size):
+def test_payloads_of_every_size_pass_both_ways(envoy: Path, size: int) -> None:
     payload = os.urandom(size)
     with exposed(envoy) as (_, target, _):
         assert ask(target, payload) == payload
 
 
-def test_longer_payloads_than_are_allowed_do_not_pass(envoy):
+def test_longer_payloads_than_are_allowed_do_not_pass(envoy: Path) -> None:
     with exposed(envoy, max_datagram_size=512) as (_, target, _):
         assert ask(target, b"x" * 512) == b"x" * 512
         with pytest.raises(TimeoutError):
             ask(target, b"x" * 513, timeout=0.5)
 
 
-def test_answers_20000_queries_from_20000_fresh_ports(envoy):
+def test_answers_20000_queries_from_20000_fresh_ports(envoy: Path) -> None:
     sessions = min(17_000, room(raise_file_limit(), 0))
     with exposed(envoy, servers=2, idle_timeout=Duration(1), max_sessions=sessions) as (
         gateway,
@@ -44,13 +45,13 @@ def test_answers_20000_queries_from_20000_fresh_ports(envoy):
         os.kill(gateway.pid, 0)
 
 
-def test_more_sessions_than_allowed_are_dropped_and_envoy_lives(envoy):
+def test_more_sessions_than_allowed_are_dropped_and_envoy_lives(envoy: Path) -> None:
     with exposed(envoy, idle_timeout=Duration(30), max_sessions=10) as (gateway, target, _):
         assert ask_from_many_ports(target, CLIENT, range(10_001, 10_051), 50, timeout=1.0) == 10
         os.kill(gateway.pid, 0)
 
 
-def test_source_ip_affinity_keeps_a_client_on_its_backend(envoy):
+def test_source_ip_affinity_keeps_a_client_on_its_backend(envoy: Path) -> None:
     with exposed(
         envoy, servers=3, affinity=Affinity.SOURCE_IP, load_balancing=LoadBalancing.MAGLEV
     ) as (_, target, echoes):
@@ -67,7 +68,9 @@ def test_source_ip_affinity_keeps_a_client_on_its_backend(envoy):
 
 
 @pytest.mark.parametrize("policy", [LoadBalancing.MAGLEV, LoadBalancing.RING_HASH])
-def test_static_hosts_keep_a_client_on_its_backend_at_every_port(envoy, policy):
+def test_static_hosts_keep_a_client_on_its_backend_at_every_port(
+    envoy: Path, policy: LoadBalancing
+) -> None:
     """The servers listen on two ports each, as those of SIP and RTP do."""
     options = {"affinity": Affinity.SOURCE_IP, "load_balancing": policy}
     with exposed_twice(envoy, servers=5, **options) as (targets, echoes):
@@ -84,14 +87,14 @@ def test_static_hosts_keep_a_client_on_its_backend_at_every_port(envoy, policy):
         assert len(used) > 1
 
 
-def test_without_affinity_a_client_uses_every_backend(envoy):
+def test_without_affinity_a_client_uses_every_backend(envoy: Path) -> None:
     with exposed(envoy, servers=3) as (_, target, echoes):
         for _ in range(30):
             ask(target)
         assert all(echo.clients for echo in echoes)
 
 
-def test_idle_timeout_ends_a_session_when_it_says(envoy):
+def test_idle_timeout_ends_a_session_when_it_says(envoy: Path) -> None:
     idle = 0.6
     with (
         exposed(envoy, idle_timeout=Duration(idle)) as (gateway, target, (echo,)),
@@ -100,7 +103,7 @@ def test_idle_timeout_ends_a_session_when_it_says(envoy):
         client.settimeout(5)
         client.connect(target)
 
-        def query():
+        def query() -> float:
             client.send(b"hello")
             assert client.recv(LARGEST) == b"hello"
             return time.monotonic()
@@ -117,7 +120,7 @@ def test_idle_timeout_ends_a_session_when_it_says(envoy):
         assert len(set(echo.clients)) == 2
 
 
-def test_an_answer_from_another_port_does_not_come_back(envoy):
+def test_an_answer_from_another_port_does_not_come_back(envoy: Path) -> None:
     """As a TFTP server answers: the gateway's socket is connected to the port that it asks."""
     with exposed(envoy) as (_, target, (echo,)):
         assert ask(target) == b"hello"
@@ -136,12 +139,12 @@ def test_an_answer_from_another_port_does_not_come_back(envoy):
                 client.recv(LARGEST)
 
 
-def test_the_server_sees_the_gateways_address(envoy):
+def test_the_server_sees_the_gateways_address(envoy: Path) -> None:
     with exposed(envoy) as (_, target, (echo,)):
         ask(target, source="127.0.1.7")
         assert echo.clients[-1][0] != "127.0.1.7"
 
 
-def sessions(gateway):
+def sessions(gateway: Gateway) -> int:
     """How many sessions it has."""
     return sum(gateway.statistics("udp.*downstream_sess_active").values())

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.envoy.validate import validate
+from tests.unit.conftest import Run
 
 HERE = Path(__file__).parent
 # What is all Istio's own API has nothing that Envoy could be asked about.
@@ -23,26 +24,26 @@ BROKEN = sorted((HERE / "broken").glob("*.yaml"))
 MARK = re.compile(r"  # refused: (.+)$")
 
 
-def name(path):
+def name(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=name)
-def test_accepts_every_golden_rendering(path, envoy):
+def test_accepts_every_golden_rendering(path: Path, envoy: Path) -> None:
     manifests = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     report = validate(envoy, manifests)
     assert (report.refused, report.unchecked) == ((), ())
 
 
 @pytest.mark.parametrize("path", GOOD, ids=name)
-def test_accepts_what_is_right(path, run, envoy):
+def test_accepts_what_is_right(path: Path, run: Run, envoy: Path) -> None:
     done = run("validate", "-f", str(path))
     assert (done.code, done.err) == (0, "")
     assert "accepts" in done.out
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=name)
-def test_refuses_what_is_broken_at_its_line(path, run, envoy):
+def test_refuses_what_is_broken_at_its_line(path: Path, run: Run, envoy: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     expected = [
         (number, found[1]) for number, line in enumerate(lines, 1) if (found := MARK.search(line))
@@ -55,5 +56,5 @@ def test_refuses_what_is_broken_at_its_line(path, run, envoy):
     assert expected[0][1] in answer["refused"][0]["message"]
 
 
-def test_there_are_enough_broken_ones():
+def test_there_are_enough_broken_ones() -> None:
     assert len(BROKEN) >= 20

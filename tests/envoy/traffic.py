@@ -6,8 +6,11 @@ import random
 import selectors
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from kubectl_istio_udp.envoy.eds import published
 from kubectl_istio_udp.envoy.gateway import Gateway
@@ -23,7 +26,7 @@ LARGEST = 65_535
 class Echo:
     """Sends every datagram back, and remembers whom each came from."""
 
-    def __init__(self, address="127.0.0.1", port=0):
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         self.socket.bind((address, port))
@@ -32,7 +35,7 @@ class Echo:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def _serve(self):
+    def _serve(self) -> None:
         while True:
             data, client = self.socket.recvfrom(LARGEST)
             if data == b"end" and client == self.socket.getsockname():
@@ -41,13 +44,13 @@ class Echo:
             with suppress(OSError):
                 self.socket.sendto(data, client)
 
-    def close(self):
+    def close(self) -> None:
         self.socket.sendto(b"end", self.socket.getsockname())
         self._thread.join()
         self.socket.close()
 
 
-def free_port(address="127.0.0.1"):
+def free_port(address: str = "127.0.0.1") -> int:
     """A port that nobody has, and that the kernel gives to nobody who asks for any."""
     while True:
         port = random.randrange(2_000, 10_000)
@@ -57,7 +60,9 @@ def free_port(address="127.0.0.1"):
 
 
 @contextmanager
-def exposed(envoy, servers=1, **options):
+def exposed(
+    envoy: Path, servers: int = 1, **options: Any
+) -> Iterator[tuple[Gateway, tuple[str, int], list[Echo]]]:
     """A gateway before some echo servers.
 
     Yields:
@@ -86,7 +91,9 @@ def exposed(envoy, servers=1, **options):
 
 
 @contextmanager
-def exposed_twice(envoy, servers, **options):
+def exposed_twice(
+    envoy: Path, servers: int, **options: Any
+) -> Iterator[tuple[list[tuple[Any, ...]], tuple[list[Any], ...]]]:
     """A gateway with two ports before servers that listen on two ports each, with static hosts.
 
     Yields:
@@ -118,7 +125,12 @@ def exposed_twice(envoy, servers, **options):
         yield [("127.0.0.1", port) for port in ports], echoes
 
 
-def ask(target, payload=b"hello", source="127.0.0.1", timeout=5.0):
+def ask(
+    target: tuple[str, int],
+    payload: bytes = b"hello",
+    source: str = "127.0.0.1",
+    timeout: float = 5.0,
+) -> bytes:
     """Send one datagram from a fresh port of an address, and give what comes back."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind((source, 0))
@@ -128,13 +140,15 @@ def ask(target, payload=b"hello", source="127.0.0.1", timeout=5.0):
         return client.recv(LARGEST)
 
 
-def ask_from_many_ports(target, source, ports, at_once, timeout=5.0):
+def ask_from_many_ports(
+    target: tuple[str, int], source: str, ports: Any, at_once: int, timeout: float = 5.0
+) -> int:
     """One query from each port, some at once; gives how many were answered by their own answer."""
     answered = 0
     waiting = selectors.DefaultSelector()
     rest = iter(ports)
 
-    def begin():
+    def begin() -> None:
         port = next(rest, None)
         if port is not None:
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

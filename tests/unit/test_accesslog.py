@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.checks.accesslog import RULES, check_access_log
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.model.accesslog import (
     AccessLogSpec,
@@ -27,24 +30,24 @@ from tests.unit.builders import gateway_pod, metadata, pod
 LOGGING = Mesh(writes_access_log=True, istio=(1, 31))
 
 
-def spec(namespace="lab", **more):
+def spec(namespace: str = "lab", **more: Any) -> AccessLogSpec:
     usual = {"name": "x", "every": Duration(5), "reach": Reach.NAMESPACE}
     return AccessLogSpec(namespace, **{**usual, **more})
 
 
-def setting(namespace="lab", **more):
+def setting(namespace: str = "lab", **more: Any) -> Setting:
     found = Setting.from_object(access_log_writes(spec(namespace, **more))[0].manifest)
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("every", [0, 0.0009])
-def test_too_often(every):
+def test_too_often(every: float | int) -> None:
     with pytest.raises(UsageError, match="accepts 1ms or more"):
         spec(every=Duration(every))
 
 
-def test_a_gateways_connections_have_no_direction():
+def test_a_gateways_connections_have_no_direction() -> None:
     with pytest.raises(UsageError, match="--direction"):
         spec(reach=Reach.GATEWAY, direction=Direction.INBOUND)
     assert spec(every=Duration(0.001), reach=Reach.GATEWAY).direction is Direction.ANY
@@ -60,7 +63,9 @@ def test_a_gateways_connections_have_no_direction():
         (Reach.NAMESPACE, {"a": "b" * 70}, None, "a-" + "b" * 61),
     ],
 )
-def test_names_from_the_reach(reach, selector, gateway, name):
+def test_names_from_the_reach(
+    reach: Reach, selector: dict[str, Any], gateway: str | None, name: str
+) -> None:
     assert default_name(reach, selector, gateway) == name
 
 
@@ -75,7 +80,9 @@ def test_names_from_the_reach(reach, selector, gateway, name):
         (None, [(1, 31)], LogField.FLUSH_INTERVAL),
     ],
 )
-def test_the_field_that_everyone_understands(control_plane, proxies, expected):
+def test_the_field_that_everyone_understands(
+    control_plane: tuple[int, ...] | None, proxies: list[Any], expected: LogField
+) -> None:
     assert spec().understood_by(control_plane, proxies).log_field is expected
 
 
@@ -91,12 +98,12 @@ def test_the_field_that_everyone_understands(control_plane, proxies, expected):
         log_field=st.sampled_from(LogField),
     )
 )
-def test_the_annotation_keeps_all(made):
+def test_the_annotation_keeps_all(made: AccessLogSpec) -> None:
     assert AccessLogSpec.from_json(made.to_json()) == made
 
 
 @pytest.mark.parametrize("selector", ["null", "[]", '"app=a"'])
-def test_an_annotation_whose_selector_is_none(selector):
+def test_an_annotation_whose_selector_is_none(selector: str) -> None:
     text = spec().to_json().replace('"selector":{}', f'"selector":{selector}')
     with pytest.raises(ClusterError):
         AccessLogSpec.from_json(text)
@@ -119,12 +126,17 @@ def test_an_annotation_whose_selector_is_none(selector):
         ({"reach": Reach.GATEWAY}, {}, True),
     ],
 )
-def test_which_settings_overlap(one, other, expected):
+def test_which_settings_overlap(one: dict[str, Any], other: dict[str, Any], expected: bool) -> None:
     assert setting(**one).overlaps(setting(**other), "root") is expected
     assert setting(**other).overlaps(setting(**one), "root") is expected
 
 
-def filter_of(config, apply_to="NETWORK_FILTER", name="envoy.filters.network.tcp_proxy", **match):
+def filter_of(
+    config: dict[str, Any],
+    apply_to: str = "NETWORK_FILTER",
+    name: str = "envoy.filters.network.tcp_proxy",
+    **match: Any,
+) -> dict[str, Any]:
     patch = {"applyTo": apply_to, "patch": {"value": {"name": name, **config}}}
     if match:
         patch["match"] = match
@@ -144,7 +156,7 @@ def filter_of(config, apply_to="NETWORK_FILTER", name="envoy.filters.network.tcp
         {"typedConfig": {"accessLogOptions": {}}},
     ],
 )
-def test_reads_other_peoples_settings_in_every_spelling(config):
+def test_reads_other_peoples_settings_in_every_spelling(config: dict[str, Any]) -> None:
     found = Setting.from_object(filter_of(config))
     assert found is not None and found.owner == "lab/theirs" and found.access_log is None
     assert found.sides == {"inbound", "outbound", "gateway"}
@@ -162,22 +174,22 @@ def test_reads_other_peoples_settings_in_every_spelling(config):
         {"metadata": metadata("a", "b")},
     ],
 )
-def test_passes_over_what_sets_no_interval(manifest):
+def test_passes_over_what_sets_no_interval(manifest: dict[str, Any]) -> None:
     assert Setting.from_object(manifest) is None
 
 
-def test_knows_its_own():
+def test_knows_its_own() -> None:
     assert setting().access_log == ("lab", "x")
 
 
-def test_a_response_of_that_name_is_no_access_log():
+def test_a_response_of_that_name_is_no_access_log() -> None:
     manifest = dict(access_log_writes(spec())[0].manifest)
     other = {"labels": labels(Kind.RESPONSE, "lab", "x")}
     manifest["metadata"] = {**manifest["metadata"], **other}
     assert Setting.from_object(manifest).access_log is None
 
 
-def test_proxies_of_pods():
+def test_proxies_of_pods() -> None:
     assert proxy_of(gateway_pod()) == Proxy(
         "istio-system",
         "istio-ingressgateway-1",
@@ -192,7 +204,7 @@ def test_proxies_of_pods():
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_a_pod_that_has_ended_has_no_proxy(phase):
+def test_a_pod_that_has_ended_has_no_proxy(phase: str) -> None:
     ended = gateway_pod()
     ended["status"]["phase"] = phase
     assert proxy_of(ended) is None
@@ -210,14 +222,14 @@ def test_a_pod_that_has_ended_has_no_proxy(phase):
         ("", None),
     ],
 )
-def test_versions(text, expected):
+def test_versions(text: str, expected: tuple[int, ...] | None) -> None:
     assert parse_version(text) == expected
     assert image_version({"image": f"r.io:5000/istio/pilot:{text}"}) == expected
     assert image_version({"image": f"r.io:5000/istio/pilot:{text}@sha256:00"}) == expected
     assert show_version(expected) == (f"{expected[0]}.{expected[1]}" if expected else "unknown")
 
 
-def test_the_oldest_of_those_known():
+def test_the_oldest_of_those_known() -> None:
     assert oldest([(1, 31), None, (1, 9)]) == (1, 9)
     assert oldest([None]) is None
 
@@ -232,12 +244,12 @@ def test_the_oldest_of_those_known():
         ({"defaultProviders": {"tracing": ["x"]}}, False, "istio-system"),
     ],
 )
-def test_reads_the_meshs_settings(config, writes, root):
+def test_reads_the_meshs_settings(config: dict[str, Any], writes: bool, root: str) -> None:
     found = Mesh.from_config(config)
     assert (found.writes_access_log, found.root_namespace) == (writes, root)
 
 
-def test_each_direction_has_a_name_of_its_own():
+def test_each_direction_has_a_name_of_its_own() -> None:
     found = {default_name(Reach.NAMESPACE, {}, None, direction) for direction in Direction}
     assert found == {"namespace", "namespace-inbound", "namespace-outbound"}
     long = default_name(Reach.NAMESPACE, {"a": "b" * 63}, None, Direction.INBOUND)
@@ -247,7 +259,7 @@ def test_each_direction_has_a_name_of_its_own():
 PROXY = Proxy("lab", "p", {"app": "a"}, (1, 31))
 
 
-def findings(asked=None, **facts):
+def findings(asked: AccessLogSpec | None = None, **facts: Any) -> tuple[Finding, ...]:
     snapshot = AccessLogSnapshot(**{"mesh": LOGGING, "proxies": (PROXY,), **facts})
     return check_access_log(asked or spec(), snapshot)
 
@@ -278,22 +290,22 @@ SILENT = [
 
 
 @pytest.mark.parametrize(("code", "case"), FIRES)
-def test_fires(code, case):
+def test_fires(code: str, case: dict[str, Any]) -> None:
     (found,) = [finding for finding in findings(**case) if finding.code == code]
     assert found.message and str(found).endswith(f"[{code}]")
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
-def test_passes(code, case):
+def test_passes(code: str, case: dict[str, Any]) -> None:
     assert code not in [finding.code for finding in findings(**case)]
 
 
-def test_every_code_is_tested_both_ways():
+def test_every_code_is_tested_both_ways() -> None:
     codes = documented_codes(RULES)
     assert {code for code, _ in FIRES} == codes == {code for code, _ in SILENT}
 
 
-def test_an_overlap_says_what_to_take_away():
+def test_an_overlap_says_what_to_take_away() -> None:
     (found, *_) = findings(settings=(setting(name="y"),))
     assert "accesslog/y of namespace lab" in found.message
     assert "kubectl istio-udp delete -n lab accesslog/y" in found.hint
@@ -301,5 +313,5 @@ def test_an_overlap_says_what_to_take_away():
     assert "kubectl delete envoyfilter -n istio-system x" in found.hint
 
 
-def test_its_object_is_labelled_as_its_own():
+def test_its_object_is_labelled_as_its_own() -> None:
     assert OWN["metadata"]["labels"] == labels(Kind.ACCESS_LOG, "lab", "x")

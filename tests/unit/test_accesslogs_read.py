@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import Reach
 from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.reach import AccessLogSnapshot
 from kubectl_istio_udp.state.accesslogs import read_access_log_snapshot
+from tests.unit.apiserver import ApiServer
 from tests.unit.builders import metadata
 from tests.unit.mesh_builders import access_log, envoy_filter, put, sidecar_pod
 
@@ -15,7 +20,7 @@ MESH_WIDE = f"istio-system/{access_log('mesh', namespace='istio-system').object_
 MESH = Mesh("istio-system", writes_access_log=True, istio=(1, 31))
 
 
-def telemetry(namespace, **spec):
+def telemetry(namespace: str, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "telemetry.istio.io/v1alpha1",
         "kind": "Telemetry",
@@ -24,15 +29,17 @@ def telemetry(namespace, **spec):
     }
 
 
-def read(api, namespace="default", name="namespace", mesh=MESH):
+def read(
+    api: Api, namespace: str = "default", name: str = "namespace", mesh: Mesh = MESH
+) -> AccessLogSnapshot:
     return read_access_log_snapshot(api, mesh, namespace, name)
 
 
-def owners(snapshot):
+def owners(snapshot: AccessLogSnapshot) -> list[str]:
     return [setting.owner for setting in snapshot.settings]
 
 
-def test_reads_the_namespaces_proxies(api, server):
+def test_reads_the_namespaces_proxies(api: Api, server: ApiServer) -> None:
     server.put(
         sidecar_pod("web-1", version="1.30.2"),
         sidecar_pod("web-2", native=True, version="edge"),
@@ -47,7 +54,7 @@ def test_reads_the_namespaces_proxies(api, server):
     assert snapshot.telemetry_logs is False
 
 
-def test_in_the_root_namespace_everything_is_in_reach(api, server):
+def test_in_the_root_namespace_everything_is_in_reach(api: Api, server: ApiServer) -> None:
     server.put(sidecar_pod("a"), sidecar_pod("b", namespace="lab"))
     put(server, access_log(), access_log(namespace="lab"))
     server.put(telemetry("lab", accessLogging=[{}]))
@@ -60,7 +67,7 @@ def test_in_the_root_namespace_everything_is_in_reach(api, server):
     assert snapshot.telemetry_logs is True
 
 
-def test_the_access_log_there_is_is_found(api, server):
+def test_the_access_log_there_is_is_found(api: Api, server: ApiServer) -> None:
     mine = access_log()
     put(server, mine, access_log("other", selector={"app": "x"}))
     put(server, access_log("mesh", namespace="istio-system", reach=Reach.MESH))
@@ -80,7 +87,7 @@ def test_the_access_log_there_is_is_found(api, server):
     )
 
 
-def test_somebody_elses_object_of_the_same_name_is_seen(api, server):
+def test_somebody_elses_object_of_the_same_name_is_seen(api: Api, server: ApiServer) -> None:
     server.put(envoy_filter("accesslog-default-namespace", namespace="default"))
     snapshot = read(api)
     assert len(snapshot.objects) == 1
@@ -98,17 +105,21 @@ def test_somebody_elses_object_of_the_same_name_is_seen(api, server):
         ("lab", {"accessLogging": [{}]}, False),
     ],
 )
-def test_whether_a_telemetry_turns_logging_on(api, server, namespace, spec, expected):
+def test_whether_a_telemetry_turns_logging_on(
+    api: Api, server: ApiServer, namespace: str, spec: dict[str, Any], expected: bool
+) -> None:
     server.put(telemetry(namespace, **spec))
     assert read(api).telemetry_logs is expected
 
 
-def test_an_istio_without_telemetries_has_none(api, server):
+def test_an_istio_without_telemetries_has_none(api: Api, server: ApiServer) -> None:
     server.installed.discard("Telemetry")
     assert read(api).telemetry_logs is False
 
 
-def test_a_root_namespace_that_may_not_be_read_counts_for_nothing(api, server):
+def test_a_root_namespace_that_may_not_be_read_counts_for_nothing(
+    api: Api, server: ApiServer
+) -> None:
     put(server, access_log("mesh", namespace="istio-system", reach=Reach.MESH))
     put(server, access_log("other"))
     server.put(telemetry("istio-system", accessLogging=[{}]))
@@ -120,7 +131,7 @@ def test_a_root_namespace_that_may_not_be_read_counts_for_nothing(api, server):
 
 
 @pytest.mark.parametrize("plural", ["envoyfilters", "pods", "telemetries"])
-def test_ones_own_namespace_must_be_readable(api, server, plural):
+def test_ones_own_namespace_must_be_readable(api: Api, server: ApiServer, plural: str) -> None:
     server.fail("GET", f"/default/{plural}", 403)
     with pytest.raises(Forbidden, match=plural):
         read(api)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.model.exposure import GatewayServiceMode
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.addresses import (
@@ -14,12 +16,15 @@ from kubectl_istio_udp.state.addresses import (
     gateway_service,
     socket,
 )
+from tests.unit.apiserver import ApiServer, Request
 from tests.unit.builders import gateway_pod, plan_of
 
 PORT = ExposedPort.of(53, 10053, 53)
 
 
-def exposed(server, api, mode=GatewayServiceMode.COMPANION):
+def exposed(
+    server: ApiServer, api: Api, mode: GatewayServiceMode = GatewayServiceMode.COMPANION
+) -> ExposureSpec:
     """An exposure whose objects are in the cluster."""
     exposure = plan_of(ports=parse_port_requests(["5300:53"]), gateway_service=mode).exposure
     for write in writes(exposure):
@@ -27,7 +32,7 @@ def exposed(server, api, mode=GatewayServiceMode.COMPANION):
     return exposure.spec
 
 
-def balancer(*ingress, **spec):
+def balancer(*ingress: dict[str, Any], **spec: Any) -> dict[str, Any]:
     return {
         "metadata": {"namespace": "edge", "name": "s"},
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", **spec},
@@ -35,7 +40,7 @@ def balancer(*ingress, **spec):
     }
 
 
-def plain(**spec):
+def plain(**spec: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": "edge", "name": "s"}, "spec": spec}
 
 
@@ -62,7 +67,9 @@ TCP53 = {"port": 53, "protocol": "TCP", "nodePort": 30054}
         (None, ()),
     ],
 )  # fmt: skip
-def test_the_way_that_reaches_farthest(service, expected):
+def test_the_way_that_reaches_farthest(
+    service: dict[str, Any] | None, expected: tuple[str, ...]
+) -> None:
     assert addresses_of(service).of([PORT]) == expected
 
 
@@ -78,19 +85,21 @@ def test_the_way_that_reaches_farthest(service, expected):
         (plain(type="LoadBalancer", externalIPs=["203.0.113.7"]), ""),
     ],
 )
-def test_a_load_balancer_without_an_address_is_pending(service, pending):
+def test_a_load_balancer_without_an_address_is_pending(
+    service: dict[str, Any], pending: str
+) -> None:
     assert addresses_of(service).pending.startswith(pending)
     assert bool(addresses_of(service).pending) is bool(pending)
 
 
-def test_pods_are_reached_at_the_port_they_bind():
+def test_pods_are_reached_at_the_port_they_bind() -> None:
     assert Addresses(pods=("10.0.0.1", "fd00::1")).of([PORT]) == (
         "10.0.0.1:10053/UDP", "[fd00::1]:10053/UDP"
     )  # fmt: skip
     assert socket("10.0.0.1", 53) == "10.0.0.1:53/UDP"
 
 
-def test_a_range_of_ports_is_one_way():
+def test_a_range_of_ports_is_one_way() -> None:
     """A thousand lines of addresses tell nobody anything."""
     ports = [ExposedPort.of(number, number + 10_000, number) for number in range(50, 55)]
     node_ports = [
@@ -112,32 +121,36 @@ def test_a_range_of_ports_is_one_way():
         (GatewayServiceMode.PATCH, "use --gateway-service companion"),
     ],
 )
-def test_the_other_way_is_advised_where_no_address_comes(server, api, mode, advice):
+def test_the_other_way_is_advised_where_no_address_comes(
+    server: ApiServer, api: Api, mode: GatewayServiceMode, advice: str
+) -> None:
     server.put(gateway_pod())
     server.load_balancer = None
     pending = client_addresses(api, exposed(server, api, mode)).pending
     assert advice in pending and f"--gateway-service {mode.value}" not in pending
 
 
-def test_a_companion_has_an_address_of_its_own(api, server):
+def test_a_companion_has_an_address_of_its_own(api: Api, server: ApiServer) -> None:
     spec = exposed(server, api)
     assert gateway_service(api, spec)["metadata"]["name"] == "udp-default-coredns"
     assert client_addresses(api, spec).of(spec.ports[:1]) == ("203.0.113.5:5300/UDP",)
 
 
-def test_the_patched_service_is_found_by_its_field_manager(api, server):
+def test_the_patched_service_is_found_by_its_field_manager(api: Api, server: ApiServer) -> None:
     spec = exposed(server, api, GatewayServiceMode.PATCH)
     assert gateway_service(api, spec)["metadata"]["name"] == "istio-ingressgateway"
     assert client_addresses(api, spec).of(spec.ports[:1]) == ("10.96.0.80:5300/UDP",)
 
 
-def test_a_service_that_nobody_patched_is_not_it(api):
+def test_a_service_that_nobody_patched_is_not_it(api: Api) -> None:
     spec = plan_of(gateway_service=GatewayServiceMode.PATCH).exposure.spec
     assert gateway_service(api, spec) is None
 
 
 @pytest.mark.parametrize("mode", [GatewayServiceMode.NONE, GatewayServiceMode.COMPANION])
-def test_without_a_service_the_ready_pods_are_told(api, server, mode):
+def test_without_a_service_the_ready_pods_are_told(
+    api: Api, server: ApiServer, mode: GatewayServiceMode
+) -> None:
     spec = exposed(server, api, mode)
     if mode is GatewayServiceMode.COMPANION:
         server.remove("Service", "istio-system", "udp-default-coredns")
@@ -147,7 +160,7 @@ def test_without_a_service_the_ready_pods_are_told(api, server, mode):
     )  # fmt: skip
 
 
-def test_a_load_balancer_is_waited_for(api, server):
+def test_a_load_balancer_is_waited_for(api: Api, server: ApiServer) -> None:
     server.load_balancer = None
     spec = exposed(server, api)
     assert client_addresses(api, spec).pending
@@ -155,7 +168,7 @@ def test_a_load_balancer_is_waited_for(api, server):
     later["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
     asked = []
 
-    def answer(request):
+    def answer(request: Request) -> None:
         asked.append(request)
         if len(asked) == 3:
             server.put(later)
@@ -166,7 +179,7 @@ def test_a_load_balancer_is_waited_for(api, server):
     assert len(asked) >= 3
 
 
-def test_why_a_load_balancer_is_pending_is_told(api, server):
+def test_why_a_load_balancer_is_pending_is_told(api: Api, server: ApiServer) -> None:
     server.load_balancer = None
     spec = exposed(server, api)
     event = {

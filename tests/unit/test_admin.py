@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.kube import portforward, websockets
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.proxystate import BoundListener
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.admin import Admin
 from tests.support.connection import connected
 from tests.support.waits import QUICK
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 
 WHERE = ("istio-system", "istio-ingressgateway-1")
 HTML = "<html>a login page</html>"
 
 
-def ask(api, *paths):
+def ask(api: Api, *paths: str) -> list[Any]:
     with Admin(api, *WHERE) as asked:
         return [asked.read(path, as_it_is) for path in paths]
 
 
-def as_it_is(answer):
+def as_it_is(answer: int | str) -> int | str:
     return answer
 
 
-def ways(server):
+def ways(server: ApiServer) -> list[str]:
     """How the pod was asked, in order."""
     found = [request.path.rpartition("/")[2] for request in server.requests]
     return [way for way in found if way in ("portforward", "exec")]
 
 
-def test_several_questions_take_one_connection_and_no_process(api, server):
+def test_several_questions_take_one_connection_and_no_process(api: Api, server: ApiServer) -> None:
     server.run = lambda *words: Exec(f'"{words[3][3]}"')
     assert ask(api, "listeners?format=json", "stats") == ["listeners?format=json", "stats"]
     assert ways(server) == ["portforward"]
 
 
-def test_a_long_answer_is_read_to_its_end(api, server):
+def test_a_long_answer_is_read_to_its_end(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(f'"{"x" * 1_000_000}"')
     assert [len(found) for found in ask(api, "config_dump", "config_dump")] == [1_000_000] * 2
 
@@ -57,7 +61,9 @@ def test_a_long_answer_is_read_to_its_end(api, server):
     ],
     ids=str,
 )
-def test_where_port_forward_is_not_possible_exec_asks(api, server, refusal):
+def test_where_port_forward_is_not_possible_exec_asks(
+    api: Api, server: ApiServer, refusal: dict[str, Any]
+) -> None:
     server.fail("GET", "/portforward", **refusal)
     server.run = lambda *_: Exec("1")
     assert ask(api, "a", "b") == ask(api, "c", "d") == [1, 1]
@@ -65,11 +71,11 @@ def test_where_port_forward_is_not_possible_exec_asks(api, server, refusal):
     assert ways(server) == ["portforward", "exec", "exec", "exec", "exec"]
 
 
-def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api, server):
+def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api: Api, server: ApiServer) -> None:
     """In a sandbox (gVisor, Kata) nothing listens where the node looks for the port."""
     commands = []
 
-    def run(*words):
+    def run(*words: list[str] | str) -> Exec:
         commands.append(words[3])
         return Exec(error="sandbox") if len(commands) == 1 else Exec("1")
 
@@ -89,7 +95,9 @@ def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api, server):
         (Exec(hangs=True), "did not answer within 0.2s", 1),
     ],
 )
-def test_an_envoy_that_cannot_be_asked(kubeconfig, server, answer, said, tried):
+def test_an_envoy_that_cannot_be_asked(
+    kubeconfig: Path, server: ApiServer, answer: Exec, said: str, tried: int
+) -> None:
     # Only one that hangs is to be waited for no longer; others may wait for a busy machine.
     seconds = 0.2 if answer.hangs else 30.0
     api = connected(kubeconfig, replace(QUICK, envoy_answer=seconds))
@@ -129,7 +137,9 @@ QUESTIONS = (
     ids=lambda answer: answer[:40],
 )
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_pod_that_poses_as_an_envoy_ends_no_command(api, server, question, answer):
+def test_a_pod_that_poses_as_an_envoy_ends_no_command(
+    api: Api, server: ApiServer, question: Callable[..., Any], answer: str
+) -> None:
     """A tenant can make one, in a namespace of its own, which `get -A` then asks."""
     server.run = lambda *_: Exec(answer)
     with pytest.raises(
@@ -140,7 +150,9 @@ def test_a_pod_that_poses_as_an_envoy_ends_no_command(api, server, question, ans
 
 
 @pytest.mark.parametrize("way", ["portforward", "exec"])
-def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(api, server, monkeypatch, way):
+def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(
+    api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     for module in (websockets, portforward):
         monkeypatch.setattr(module, "MOST_BYTES", 3 * 2**20)
     if way == "exec":
@@ -150,7 +162,7 @@ def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(api, server, monkeyp
         ask(api, "stats")
 
 
-def test_a_question_after_a_failed_one_takes_a_new_connection(api, server):
+def test_a_question_after_a_failed_one_takes_a_new_connection(api: Api, server: ApiServer) -> None:
     answers = [Exec('{"half', cut=True), Exec("1")]
     server.run = lambda *_: answers.pop(0)
     with Admin(api, *WHERE) as asked:
@@ -160,13 +172,15 @@ def test_a_question_after_a_failed_one_takes_a_new_connection(api, server):
     assert ways(server) == ["portforward", "portforward"]
 
 
-def test_a_pod_that_is_gone_is_told(api, server):
+def test_a_pod_that_is_gone_is_told(api: Api, server: ApiServer) -> None:
     with pytest.raises(NotFound, match="pod gone not found in namespace istio-system"):
         Admin(api, "istio-system", "gone").read("stats", as_it_is)
     assert ways(server) == ["portforward"]
 
 
-def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(api, server):
+def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(
+    api: Api, server: ApiServer
+) -> None:
     server.fail("GET", "/(portforward|exec)", 403)
     with pytest.raises(Forbidden) as caught:
         ask(api, "stats")
@@ -178,14 +192,16 @@ def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(api, se
     assert "expose --no-wait" in text
 
 
-def test_a_port_that_does_not_listen_is_told_where_exec_is_forbidden(api, server):
+def test_a_port_that_does_not_listen_is_told_where_exec_is_forbidden(
+    api: Api, server: ApiServer
+) -> None:
     server.fail("GET", "/exec", 403)
     server.run = lambda *_: Exec(error="port 15000")
     with pytest.raises(ClusterError, match="port 15000: connection refused"):
         ask(api, "stats")
 
 
-def test_a_busy_server_is_asked_again(api, server):
+def test_a_busy_server_is_asked_again(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/portforward", 429, times=1, headers={"Retry-After": "0"})
     server.run = lambda *_: Exec("1")
     assert ask(api, "stats") == [1]

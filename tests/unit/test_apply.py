@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.apply.changes import change_set
 from kubectl_istio_udp.apply.deletion import delete_existing, remove
 from kubectl_istio_udp.apply.transaction import Transaction
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,
@@ -20,8 +23,9 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.leftovers import read_leftovers
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import plan_of, tcp
+from tests.unit.fakes import Fakes
 
 NAME = "udp-default-coredns"
 ENTRY = ("ServiceEntry", "default", NAME)
@@ -31,20 +35,20 @@ OWN = ("Service", "istio-system", "istio-ingressgateway")
 PLURALS = {"ServiceEntry": "serviceentries", "EnvoyFilter": "envoyfilters", "Service": "services"}
 
 
-def todo(ports=("5300:53",), **options):
+def todo(ports: list[str] | tuple[str, ...] = ("5300:53",), **options: Any) -> tuple[Write, ...]:
     return writes(plan_of(ports=parse_port_requests(ports), **options).exposure)
 
 
-def patched(ports=("5300:53",), **options):
+def patched(ports: list[str] | tuple[str, ...] = ("5300:53",), **options: Any) -> tuple[Write, ...]:
     return todo(ports, gateway_service=GatewayServiceMode.PATCH, **options)
 
 
-def write_all(api, todo, **how):
+def write_all(api: Api, todo: list[Write] | tuple[Write, ...], **how: Any) -> list[str]:
     with Transaction(api, **how) as transaction:
         return [transaction.apply(write).verb for write in todo]
 
 
-def fail_after(api, todo):
+def fail_after(api: Api, todo: tuple[Write, ...]) -> ClusterError:
     """Write all of it, then fail as a gateway's refusal does; the error."""
     with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
         for write in todo:
@@ -57,7 +61,7 @@ def fail_after(api, todo):
 
 
 @pytest.mark.parametrize("wanted", [todo, patched])
-def test_writes_all(api, server, wanted):
+def test_writes_all(api: Api, server: ApiServer, wanted: Callable[..., Any]) -> None:
     verbs = write_all(api, wanted())
     assert verbs == ["created", "created", "created" if wanted is todo else "changed"]
     assert {ENTRY, FILTER} <= server.there()
@@ -68,7 +72,9 @@ def test_writes_all(api, server, wanted):
 @pytest.mark.parametrize("wanted", [todo, patched])
 # A 409 that passes is tried again (test_retrying.py).
 @pytest.mark.parametrize("status", [403, 500])
-def test_what_fails_at_any_step_leaves_nothing(api, server, step, wanted, status):
+def test_what_fails_at_any_step_leaves_nothing(
+    api: Api, server: ApiServer, step: int, wanted: Callable[..., Any], status: int
+) -> None:
     before = server.state()
     write = wanted()[step]
     server.fail("PATCH", f"/{PLURALS[write.kind]}/{write.name}\\?", status, times=1)
@@ -81,7 +87,9 @@ def test_what_fails_at_any_step_leaves_nothing(api, server, step, wanted, status
 
 @pytest.mark.parametrize("step", range(3))
 @pytest.mark.parametrize("wanted", [todo, patched])
-def test_what_fails_at_any_step_leaves_the_former_content(api, server, step, wanted):
+def test_what_fails_at_any_step_leaves_the_former_content(
+    api: Api, server: ApiServer, step: int, wanted: Callable[..., Any]
+) -> None:
     write_all(api, wanted())
     before = server.state()
     changed = wanted(ports=["5300:53", "5400:53"], max_sessions=5)
@@ -93,14 +101,16 @@ def test_what_fails_at_any_step_leaves_the_former_content(api, server, step, wan
 
 
 @pytest.mark.parametrize("wanted", [todo, patched])
-def test_a_refusal_after_the_last_write_takes_all_back(api, server, wanted):
+def test_a_refusal_after_the_last_write_takes_all_back(
+    api: Api, server: ApiServer, wanted: Callable[..., Any]
+) -> None:
     before = server.state()
     error = fail_after(api, wanted())
     assert server.state() == before
     assert error.hints == ("everything that this run wrote was undone",)
 
 
-def test_a_refused_change_gives_a_service_its_former_ports(api, server):
+def test_a_refused_change_gives_a_service_its_former_ports(api: Api, server: ApiServer) -> None:
     write_all(api, patched())
     before = server.state()
     fail_after(api, patched(ports=["5400:53"]))
@@ -108,7 +118,7 @@ def test_a_refused_change_gives_a_service_its_former_ports(api, server):
     assert [p["port"] for p in before[OWN]["spec"]["ports"]] == [80, 443, 5300]
 
 
-def test_it_is_taken_back_in_reverse(api, server):
+def test_it_is_taken_back_in_reverse(api: Api, server: ApiServer) -> None:
     fail_after(api, todo())
     assert [r for r in server.writes() if r.startswith("DELETE")] == [
         f"DELETE /api/v1/namespaces/istio-system/services/{NAME}",
@@ -117,7 +127,7 @@ def test_it_is_taken_back_in_reverse(api, server):
     ]
 
 
-def test_what_cannot_be_taken_back_is_named(api, server):
+def test_what_cannot_be_taken_back_is_named(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/envoyfilters/", 403)
     error = fail_after(api, todo())
     (hint,) = error.hints
@@ -126,7 +136,7 @@ def test_what_cannot_be_taken_back_is_named(api, server):
     assert not {ENTRY, COMPANION} & server.there()
 
 
-def test_a_former_content_that_cannot_be_restored_is_named(api, server):
+def test_a_former_content_that_cannot_be_restored_is_named(api: Api, server: ApiServer) -> None:
     write_all(api, todo())
     changed = todo(max_sessions=5)
     server.fail("PATCH", "/envoyfilters/.*force=true", 500)
@@ -134,7 +144,7 @@ def test_a_former_content_that_cannot_be_restored_is_named(api, server):
     assert [hint for hint in error.hints if "EnvoyFilter" in hint]
 
 
-def test_an_interruption_takes_all_back(api, server):
+def test_an_interruption_takes_all_back(api: Api, server: ApiServer) -> None:
     before = server.state()
     with pytest.raises(Interrupted) as caught, Transaction(api) as transaction:
         transaction.apply(todo()[0])
@@ -146,7 +156,9 @@ def test_an_interruption_takes_all_back(api, server):
 @pytest.mark.parametrize("step", range(3))
 @pytest.mark.parametrize("wanted", [todo, patched])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_write_whose_answer_never_came_is_taken_back(api, server, step, wanted, there):
+def test_a_write_whose_answer_never_came_is_taken_back(
+    api: Api, server: ApiServer, step: int, wanted: Callable[..., Any], there: bool
+) -> None:
     if there:
         write_all(api, wanted())
     before = server.state()
@@ -159,7 +171,7 @@ def test_a_write_whose_answer_never_came_is_taken_back(api, server, step, wanted
     assert server.state() == before
 
 
-def test_what_is_kept_stays(api, server):
+def test_what_is_kept_stays(api: Api, server: ApiServer) -> None:
     with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
         transaction.apply(todo()[0])
         transaction.keep()
@@ -168,21 +180,21 @@ def test_what_is_kept_stays(api, server):
     assert caught.value.hints == ()
 
 
-def test_what_was_there_already_is_not_taken_back(api, server):
+def test_what_was_there_already_is_not_taken_back(api: Api, server: ApiServer) -> None:
     write_all(api, todo())
     before = server.state()
     fail_after(api, todo())
     assert server.state() == before
 
 
-def test_a_dry_run_writes_nothing(api, server):
+def test_a_dry_run_writes_nothing(api: Api, server: ApiServer) -> None:
     before = server.state()
     assert write_all(api, todo(), dry_run="server") == ["created"] * 3
     assert server.state() == before
     assert server.writes() == []
 
 
-def test_fields_of_others_are_taken_over_only_by_force(api, server):
+def test_fields_of_others_are_taken_over_only_by_force(api: Api, server: ApiServer) -> None:
     theirs = copy.deepcopy(dict(todo()[1].manifest))
     theirs["spec"]["configPatches"] = []
     server.put(theirs)
@@ -193,7 +205,7 @@ def test_fields_of_others_are_taken_over_only_by_force(api, server):
     assert server.get(*FILTER)["spec"] == todo()[1].manifest["spec"]
 
 
-def test_the_gateways_service_keeps_all_else(api, server):
+def test_the_gateways_service_keeps_all_else(api: Api, server: ApiServer) -> None:
     before = server.state()[OWN]
     write_all(api, patched())
     after = server.state()[OWN]
@@ -207,7 +219,9 @@ def test_the_gateways_service_keeps_all_else(api, server):
 # -- deleting -----------------------------------------------------------------------------------
 
 
-def delete(api, *, timeout=5.0, dry_run="none"):
+def delete(
+    api: Api, *, timeout: float | int = 5.0, dry_run: str = "none"
+) -> tuple[list[str], tuple[str, ...]]:
     reported = []
     (existing,) = list_exposures(api)
     warnings = delete_existing(
@@ -221,7 +235,9 @@ def delete(api, *, timeout=5.0, dry_run="none"):
     return reported, warnings
 
 
-def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(api, server, fakes):
+def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     before = server.state()
     write_all(api, todo())
     server.requests.clear()
@@ -241,7 +257,7 @@ def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(api, server, fak
     ]
 
 
-def test_the_listener_is_gone_before_the_cluster(api, server, fakes):
+def test_the_listener_is_gone_before_the_cluster(api: Api, server: ApiServer, fakes: Fakes) -> None:
     """Its patch goes first; then no gateway listens; then the EnvoyFilter goes, then the rest."""
     write_all(api, todo())
     delete(api)
@@ -250,7 +266,9 @@ def test_the_listener_is_gone_before_the_cluster(api, server, fakes):
     assert fakes.history == ["listeners []"]
 
 
-def test_a_gateway_that_goes_on_listening_is_a_warning(api, server, fakes):
+def test_a_gateway_that_goes_on_listening_is_a_warning(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     write_all(api, todo())
     fakes._resources("LISTENER")
     fakes.stuck = True
@@ -261,7 +279,9 @@ def test_a_gateway_that_goes_on_listening_is_a_warning(api, server, fakes):
     )
 
 
-def test_a_gateway_that_cannot_be_asked_is_a_warning(api, server, fakes):
+def test_a_gateway_that_cannot_be_asked_is_a_warning(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     write_all(api, todo())
     fakes.deaf["istio-ingressgateway-1"] = Exec(error="no such container")
     reported, warnings = delete(api)
@@ -269,14 +289,14 @@ def test_a_gateway_that_cannot_be_asked_is_a_warning(api, server, fakes):
     assert "not confirmed by the gateway" in warnings[0]
 
 
-def test_without_waiting_no_gateway_is_asked(api, server, fakes):
+def test_without_waiting_no_gateway_is_asked(api: Api, server: ApiServer, fakes: Fakes) -> None:
     write_all(api, todo())
     reported, _ = delete(api, timeout=0)
     assert len(reported) == 3
     assert fakes.commands == []
 
 
-def test_a_dry_run_deletes_nothing(api, server, fakes):
+def test_a_dry_run_deletes_nothing(api: Api, server: ApiServer, fakes: Fakes) -> None:
     write_all(api, todo())
     before = server.state()
     reported, _ = delete(api, dry_run="server")
@@ -284,7 +304,7 @@ def test_a_dry_run_deletes_nothing(api, server, fakes):
     assert server.state() == before
 
 
-def test_gives_the_gateways_service_back(api, server, fakes):
+def test_gives_the_gateways_service_back(api: Api, server: ApiServer, fakes: Fakes) -> None:
     before = server.state()
     write_all(api, patched())
     reported, _ = delete(api)
@@ -292,7 +312,9 @@ def test_gives_the_gateways_service_back(api, server, fakes):
     assert reported[0].startswith("Service istio-system/istio-ingressgateway (")
 
 
-def test_takes_the_ports_off_whichever_service_bears_them(api, server, fakes):
+def test_takes_the_ports_off_whichever_service_bears_them(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     """The gateway's own Service may have changed since; the field manager tells."""
     write_all(api, patched())
     other = copy.deepcopy(server.get(*OWN))
@@ -308,7 +330,9 @@ def test_takes_the_ports_off_whichever_service_bears_them(api, server, fakes):
 
 
 @pytest.mark.parametrize("gone", [[COMPANION], [COMPANION, FILTER], [FILTER], [ENTRY]])
-def test_a_half_done_deletion_can_be_repeated(api, server, fakes, gone):
+def test_a_half_done_deletion_can_be_repeated(
+    api: Api, server: ApiServer, fakes: Fakes, gone: list[tuple[str, ...]]
+) -> None:
     before = server.state()
     write_all(api, todo())
     for key in gone:
@@ -317,7 +341,9 @@ def test_a_half_done_deletion_can_be_repeated(api, server, fakes, gone):
     assert server.state() == before
 
 
-def test_an_interrupted_deletion_leaves_what_can_be_deleted(api, server, fakes):
+def test_an_interrupted_deletion_leaves_what_can_be_deleted(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     before = server.state()
     write_all(api, todo())
     server.fail("DELETE", "/serviceentries/", 500, times=1)
@@ -331,7 +357,9 @@ def test_an_interrupted_deletion_leaves_what_can_be_deleted(api, server, fakes):
 # -- what is no longer wanted ---------------------------------------------------------------------
 
 
-def changed(api, before, after, dry_run="none"):
+def changed(
+    api: Api, before: tuple[Write, ...], after: tuple[Write, ...], dry_run: str = "none"
+) -> tuple[tuple[str, ...], ...]:
     """Write one exposure, then another in its place; what was removed."""
     write_all(api, before)
     (existing,) = list_exposures(api)
@@ -369,7 +397,13 @@ def changed(api, before, after, dry_run="none"):
         ),
     ],
 )
-def test_takes_away_what_is_no_longer_wanted(api, server, before, after, gone):
+def test_takes_away_what_is_no_longer_wanted(
+    api: Api,
+    server: ApiServer,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    gone: tuple[tuple[str, ...], ...],
+) -> None:
     assert changed(api, todo(**before), todo(**after)) == gone
     expected = {write.key for write in todo(**after)} | {OWN}
     assert {key for key in server.there() if key[2] == NAME or key == OWN} == expected
@@ -378,13 +412,13 @@ def test_takes_away_what_is_no_longer_wanted(api, server, before, after, gone):
     assert own == [80, 443, *([5300] if patched_now else [])]
 
 
-def test_a_dry_run_removes_nothing(api, server):
+def test_a_dry_run_removes_nothing(api: Api, server: ApiServer) -> None:
     gone = changed(api, todo(), todo(discovery=Discovery.STATIC), dry_run="server")
     assert gone == (("ServiceEntry", NAME),)
     assert ENTRY in server.there()
 
 
-def test_a_forbidden_removal_is_told(api, server):
+def test_a_forbidden_removal_is_told(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/serviceentries/", 403)
     with pytest.raises(Forbidden):
         changed(api, todo(), todo(discovery=Discovery.STATIC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ SLICES = (
 )
 
 
-def state(hosts=(A, B), **more):
+def state(hosts: tuple[str, ...] = (A, B), **more: Any) -> ProxyState:
     parts = {
         "listeners": {NAME: "r1"},
         "clusters": {NAME: "r2"},
@@ -49,7 +50,13 @@ def state(hosts=(A, B), **more):
     return ProxyState(**{**parts, **more})
 
 
-def evidence(proxy=None, discovery=Discovery.SELECTOR, now=None, slices=SLICES, **parts):
+def evidence(
+    proxy: ProxyEvidence | None = None,
+    discovery: Discovery = Discovery.SELECTOR,
+    now: dict[str, Any] | None = None,
+    slices: tuple[dict[str, Any], ...] = SLICES,
+    **parts: Any,
+) -> Evidence:
     """Evidence of a good exposure, of which some parts are otherwise."""
     options = parts.pop("options", {})
     objects = parts.pop("objects", None)
@@ -70,18 +77,18 @@ def evidence(proxy=None, discovery=Discovery.SELECTOR, now=None, slices=SLICES, 
     return Evidence(**{**usual, **parts})
 
 
-def proxy(*hosts, **more):
+def proxy(*hosts: str, **more: Any) -> ProxyEvidence:
     return ProxyEvidence(state(hosts), **{"sockets": (), **more})
 
 
-def without(kind):
+def without(kind: str) -> dict[str, Any]:
     """The EnvoyFilter, edited not to add its listeners or clusters."""
     found = evidence().envoy_filter
     kept = [p for p in found["spec"]["configPatches"] if p["applyTo"] != kind]
     return {**found, "spec": {**found["spec"], "configPatches": kept}}
 
 
-def edited(labels):
+def edited(labels: dict[str, Any]) -> dict[str, Any]:
     found = evidence().envoy_filter
     return {**found, "spec": {**found["spec"], "workloadSelector": {"labels": labels}}}
 
@@ -239,25 +246,25 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
         ({"proxy": proxy(A, B, sockets=None)}, "DroppedBehindGateway", "dropped between them"),
     ],
 )
-def test_why_a_gateway_is_silent(given, reason, text):
+def test_why_a_gateway_is_silent(given: dict[str, Any], reason: str, text: str) -> None:
     found = causes.why_hop_fails(evidence(**given), HOP, "timeout")
     assert found.reason == reason
     assert text in found.text
 
 
-def test_that_the_network_drops_is_said_only_where_all_else_is_as_it_should_be():
+def test_that_the_network_drops_is_said_only_where_all_else_is_as_it_should_be() -> None:
     assert causes.why_hop_fails(evidence(), HOP, "timeout").reason == "DroppedBehindGateway"
     assert causes.host_cause(evidence()) is None
     assert causes.front_cause(evidence()) is None
     assert causes.missing_cause(evidence()) is None
 
 
-def test_with_one_session_fewer_it_is_not_full():
+def test_with_one_session_fewer_it_is_not_full() -> None:
     given = evidence(proxy=proxy(A, B, sockets=FULL), options={"max_sessions": 6})
     assert causes.why_hop_fails(given, HOP, "timeout").reason == "DroppedBehindGateway"
 
 
-def test_another_answer_is_explained_by_the_hosts_alone():
+def test_another_answer_is_explained_by_the_hosts_alone() -> None:
     full = {"proxy": proxy(A, B, sockets=FULL), "options": {"max_sessions": 5}}
     assert causes.why_hop_fails(evidence(**full), HOP, "REFUSED").reason == "ErrorAnswer"
     assert causes.why_hop_fails(evidence(proxy=proxy(FOREIGN)), HOP, "REFUSED").reason == (
@@ -294,7 +301,7 @@ def test_another_answer_is_explained_by_the_hosts_alone():
         ({"now": service(selector={}), "pods": None}, "NoEndpoints", "no ready endpoint"),
     ],
 )
-def test_why_there_is_no_pod_to_ask(given, reason, text):
+def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: str) -> None:
     found = causes.why_nothing_to_ask(evidence(slices=(), **given), 53)
     assert found.reason == reason
     assert text in found.text
@@ -315,7 +322,7 @@ def test_why_there_is_no_pod_to_ask(given, reason, text):
         ),
     ],
 )
-def test_why_there_is_no_gateway_to_ask(pods, reason, text):
+def test_why_there_is_no_gateway_to_ask(pods: tuple[PodState, ...], reason: str, text: str) -> None:
     found = causes.why_nothing_to_ask(evidence(gateway_pods=pods), None)
     assert found.reason == reason
     assert text in found.text
@@ -333,13 +340,13 @@ def test_why_there_is_no_gateway_to_ask(pods, reason, text):
         ("lost", ("default/deny",), "NotDelivered", "default/deny"),
     ],
 )
-def test_why_a_pod_fails(outcome, policies, reason, text):
+def test_why_a_pod_fails(outcome: str, policies: tuple[str, ...], reason: str, text: str) -> None:
     found = causes.why_hop_fails(evidence(policies=policies), POD_HOP, outcome)
     assert found.reason == reason
     assert text in found.text
 
 
-def front(**spec):
+def front(**spec: Any) -> dict[str, Any]:
     found = evidence().front
     return {**found, "spec": {**found["spec"], **spec}}
 
@@ -367,13 +374,13 @@ def front(**spec):
         ({}, "ServiceNotProgrammed", "does not forward it"),
     ],
 )
-def test_why_the_service_in_front_is_silent(given, reason, text):
+def test_why_the_service_in_front_is_silent(given: dict[str, Any], reason: str, text: str) -> None:
     found = causes.why_hop_fails(evidence(**given), FRONT_HOP, "timeout")
     assert found.reason == reason
     assert text in found.text
 
 
-def test_a_patched_service_that_selects_nobody():
+def test_a_patched_service_that_selects_nobody() -> None:
     given = evidence(options={"gateway_service": GatewayServiceMode.PATCH}, front=front())
     assert causes.front_cause(given) is None
     given = replace(given, front=front(selector={"app": "gone"}))
@@ -381,23 +388,23 @@ def test_a_patched_service_that_selects_nobody():
 
 
 @pytest.mark.parametrize("discovery", list(Discovery))
-def test_hosts_that_agree_are_no_cause(discovery):
+def test_hosts_that_agree_are_no_cause(discovery: Discovery) -> None:
     spec = replace(evidence().spec, discovery=discovery)
     assert causes.host_cause(replace(evidence(), spec=spec)) is None
 
 
-def test_names_that_envoy_resolves_are_not_compared():
+def test_names_that_envoy_resolves_are_not_compared() -> None:
     spec = replace(evidence().spec, discovery=Discovery.DNS)
     given = replace(evidence(proxy=proxy(FOREIGN)), spec=spec)
     assert causes.host_cause(given) is None
 
 
-def balancer(**more):
+def balancer(**more: Any) -> dict[str, Any]:
     found = front(type="LoadBalancer", **more)
     return {**found, "metadata": {**found["metadata"], "uid": "u"}}
 
 
-def test_a_load_balancer_without_an_address_leaves_no_way_in():
+def test_a_load_balancer_without_an_address_leaves_no_way_in() -> None:
     ports = [{"port": 5300, "protocol": "UDP", "targetPort": 5300, "nodePort": 30123}]
     given = evidence(front=balancer(ports=ports))
     found = causes.no_address(given, lambda manifest: "SyncLoadBalancerFailed: no UDP here")
@@ -419,7 +426,7 @@ def test_a_load_balancer_without_an_address_leaves_no_way_in():
         {**balancer(), "status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}},
     ],
 )
-def test_other_services_need_no_address(manifest):
+def test_other_services_need_no_address(manifest: dict[str, Any] | None) -> None:
     assert causes.no_address(evidence(front=manifest), lambda _: "asked") is None
 
 
@@ -444,6 +451,6 @@ def test_other_services_need_no_address(manifest):
         ),
     ],
 )
-def test_reads_why_a_pod_is_not_ready(manifest, ready, why):
+def test_reads_why_a_pod_is_not_ready(manifest: dict[str, Any], ready: bool, why: str) -> None:
     found = PodState.from_object(manifest)
     assert (found.ready, found.why) == (ready, why)

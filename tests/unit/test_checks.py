@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
+    ExposureSpec,
     GatewayServiceMode,
     LoadBalancing,
     Options,
@@ -57,14 +59,14 @@ NAME, KEY = "udp-default-coredns-53", ("default", "coredns")
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 
 
-def balanced(annotations, kind="LoadBalancer"):
+def balanced(annotations: dict[str, Any], kind: str = "LoadBalancer") -> list[dict[str, Any]]:
     """A cluster whose gateway's Service has these annotations."""
     found = gateway_service(type=kind)
     found["metadata"]["annotations"] = annotations
     return cluster(gateway_service=found)
 
 
-def on_host_network():
+def on_host_network() -> list[dict[str, Any]]:
     found = gateway_pod()
     found["spec"]["hostNetwork"] = True
     return cluster(gateways=[found])
@@ -84,7 +86,12 @@ API_GATEWAY = cluster(
 LIMITED = cluster(gateways=[gateway_pod(limits={"cpu": "2", "memory": "1Gi"})])
 
 
-def findings(cluster_=None, options=None, request=None, **facts):
+def findings(
+    cluster_: list[dict[str, Any]] | None = None,
+    options: dict[str, Any] | None = None,
+    request: dict[str, Any] | None = None,
+    **facts: Any,
+) -> tuple[Finding, ...]:
     """What is found about an exposure of the DNS Service; `facts` are fields of the Snapshot."""
     snapshot = snapshot_of(cluster_ or cluster(), **{"file_limit": 2**20, **facts})
     asked = ExposeRequest(
@@ -97,25 +104,34 @@ def findings(cluster_=None, options=None, request=None, **facts):
     return check_expose(plan(asked, snapshot).exposure, snapshot)
 
 
-def same_host_as(spec, namespace="lab", name="hijack", exported_to=()):
+def same_host_as(
+    spec: ExposureSpec,
+    namespace: str = "lab",
+    name: str = "hijack",
+    exported_to: tuple[str, ...] = (),
+) -> EntrySummary:
     """A ServiceEntry that has the host of an exposure's."""
     return EntrySummary(namespace, name, (spec.entries[0].host,), exported_to=exported_to)
 
 
-def without_labels(manifest):
+def without_labels(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
 
-def footprints(doubt="", **what):
+def footprints(doubt: Any = "", **what: Any) -> Any:
     names = {key: frozenset(value) for key, value in what.items()}
     return (Footprint("istio-system/other", **names, doubt=doubt),)
 
 
-def bound(port=10053, protocol="UDP", name="udp_0.0.0.0_10053"):
+def bound(
+    port: int = 10053, protocol: str = "UDP", name: str = "udp_0.0.0.0_10053"
+) -> tuple[BoundListener, ...]:
     return (BoundListener(name, port, protocol, "pod"),)
 
 
-def with_udp(number=53, name="dns", manager=None):
+def with_udp(
+    number: int = 53, name: str = "dns", manager: str | None = None
+) -> list[dict[str, Any]]:
     found = gateway_service()
     found["spec"]["ports"].append({"name": name, "port": number, "protocol": "UDP"})
     if manager:
@@ -127,7 +143,7 @@ def with_udp(number=53, name="dns", manager=None):
     return cluster(gateway_service=found)
 
 
-def old(version):
+def old(version: str) -> list[dict[str, Any]]:
     return cluster(gateways=[gateway_pod(image=f"istio/proxyv2:{version}")])
 
 
@@ -376,29 +392,29 @@ SILENT = [
 
 
 @pytest.mark.parametrize(("code", "case"), FIRES)
-def test_finds(code, case):
+def test_finds(code: str, case: dict[str, Any]) -> None:
     (found, *_) = [f for f in findings(**case) if f.code == code]
     assert found.message and str(found) == f"{found.message} [{code}]"
     assert re.fullmatch(r"\w+( [a-z0-9.-]+/[a-z0-9.-]+| [a-z0-9-]+)", found.about)
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
-def test_passes(code, case):
+def test_passes(code: str, case: dict[str, Any]) -> None:
     assert code not in [f.code for f in findings(**case)]
 
 
-def test_every_rule_says_its_code():
+def test_every_rule_says_its_code() -> None:
     assert len(documented_codes(RULES)) == len(RULES)
     for rule in RULES:
         code, _, text = rule.__doc__.splitlines()[0].partition(": ")
         assert code[0] == "U" and code[1:].isdigit() and text.endswith(".")
 
 
-def test_every_code_is_tested_both_ways():
+def test_every_code_is_tested_both_ways() -> None:
     assert {code for code, _ in FIRES} == documented_codes(RULES) == {code for code, _ in SILENT}
 
 
-def test_errors_come_first():
+def test_errors_come_first() -> None:
     found = findings(
         cluster_=cluster(slices=[]), footprints=footprints(udp_ports=[10053], listeners=[NAME])
     )
@@ -406,32 +422,32 @@ def test_errors_come_first():
     assert [f.code for f in errors(found)] == ["U102", "U103"]
 
 
-def test_a_port_taken_by_another_exposure_is_named():
+def test_a_port_taken_by_another_exposure_is_named() -> None:
     other = Footprint("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
     (found,) = errors(findings(footprints=(other,)))
     assert "is taken by EnvoyFilter istio-system/x (exposure dns of namespace lab)" in found.message
     assert found.hint == "choose another gateway port: -p PORT:53"
 
 
-def test_too_many_sessions_says_how_many_fit():
+def test_too_many_sessions_says_how_many_fit() -> None:
     (found,) = errors(findings(options={"max_sessions": 20_000}, file_limit=10_000))
     assert found.hint == "use at most --max-sessions 8000"
     (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
     assert "raise the file limit" in found.hint
 
 
-def test_too_many_sessions_names_who_holds_the_most():
+def test_too_many_sessions_names_who_holds_the_most() -> None:
     held = [Holder(("team", name), 1, sessions) for name, sessions in (("a", 9), ("b", 7))]
     (found,) = errors(findings(file_limit=2_016, others=GatewayUsage(tuple(held))))
     assert "16 of 16 sessions are reserved, the most by team/a 9, team/b 7" in found.message
 
 
-def test_few_sessions_say_for_how_many_clients_they_are():
+def test_few_sessions_say_for_how_many_clients_they_are() -> None:
     found = findings(options={"max_sessions": 50, "idle_timeout": Duration(20)}, file_limit=None)
     (few,) = [f for f in found if f.code == "U205"]
     assert "datagrams are lost above 2.5 new clients a second" in few.message
     assert few.hint == "if you expect more: --expect-rate N"
 
 
-def test_a_finding_without_a_hint():
+def test_a_finding_without_a_hint() -> None:
     assert str(Finding("U301", "Service a/b", "text")) == "text [U301]"

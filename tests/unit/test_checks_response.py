@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.checks.catalog import Severity
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.checks.response import RULES, check_response
 from kubectl_istio_udp.model.gateway import gateways_from
@@ -29,15 +31,20 @@ EXACT = {"match": [{"uri": {"exact": "/direct"}}]}
 MAYBE = {"match": [{"uri": {"exact": "/direct"}, "method": {"exact": "POST"}}]}
 
 
-def rival(*routes, hosts=("a.example",), gateways=frozenset({"istio-system/shop"}), made=OLDER):
+def rival(
+    *routes: dict[str, Any],
+    hosts: list[str] | tuple[str, ...] = ("a.example",),
+    gateways: frozenset[str] | set[str] = frozenset({"istio-system/shop"}),
+    made: str = OLDER,
+) -> Rival:
     return Rival("shop/theirs", tuple(hosts), frozenset(gateways), tuple(routes), created=made)
 
 
-def in_mesh(*routes, hosts=(RATINGS,)):
+def in_mesh(*routes: Any, hosts: list[str] | tuple[str, ...] = (RATINGS,)) -> Rival:
     return rival(*routes, hosts=hosts, gateways={"mesh"})
 
 
-def own(**more):
+def own(**more: Any) -> dict[str, Any]:
     """The response's VirtualService, as it is there already."""
     return {
         "kind": "VirtualService",
@@ -48,7 +55,9 @@ def own(**more):
     }
 
 
-def findings(hosts=("a.example",), body=None, **case):
+def findings(
+    hosts: tuple[str, ...] = ("a.example",), body: Body | None = None, **case: Any
+) -> tuple[Finding, ...]:
     request = {key: case.pop(key) for key in ("mesh", "api", "create_gateway") if key in case}
     if "port" in case:
         request["gateway_port"] = case.pop("port")
@@ -173,26 +182,26 @@ SILENT = [
 
 
 @pytest.mark.parametrize(("code", "case"), FIRES)
-def test_fires(code, case):
+def test_fires(code: str, case: dict[str, Any]) -> None:
     found = [finding for finding in findings(**case) if finding.code == code]
     assert found and all(each.message and str(each).endswith(f"[{code}]") for each in found)
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
-def test_passes(code, case):
+def test_passes(code: str, case: dict[str, Any]) -> None:
     assert code not in [finding.code for finding in findings(**case)]
 
 
-def test_every_code_is_tested_both_ways():
+def test_every_code_is_tested_both_ways() -> None:
     codes = documented_codes(RULES)
     assert {code for code, _ in FIRES} == codes == {code for code, _ in SILENT}
 
 
-def test_a_good_response_has_no_findings():
+def test_a_good_response_has_no_findings() -> None:
     assert findings() == ()
 
 
-def test_who_is_concerned_is_named():
+def test_who_is_concerned_is_named() -> None:
     (found,) = findings(rivals=(rival(EXACT),))
     assert "shop/theirs" in found.message and "a.example" in found.message
     assert "--api envoyfilter" in found.hint
@@ -276,7 +285,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("code", SAID)
-def test_says_what_and_what_to_do(code):
+def test_says_what_and_what_to_do(code: str) -> None:
     case = next(case for fires, case in FIRES if fires == code and "path" not in case)
     found = next(finding for finding in findings(**case) if finding.code == code)
     assert (found.severity, found.message, found.hint) == SAID[code]
@@ -305,12 +314,12 @@ def test_says_what_and_what_to_do(code):
         ),
     ],
 )
-def test_says_which_servers_there_are(servers, message, hint):
+def test_says_which_servers_there_are(servers: tuple[Server, ...], message: str, hint: str) -> None:
     (found,) = findings(servers=servers)
     assert (found.code, found.message, found.hint) == ("U111", message, hint)
 
 
-def test_inside_the_mesh_either_would_switch_the_other_off():
+def test_inside_the_mesh_either_would_switch_the_other_off() -> None:
     (found,) = findings(**MESH, rivals=(in_mesh(),), services=(SERVICE,))
     assert found.message == (
         f"VirtualService shop/theirs routes host {RATINGS} inside the mesh, where Istio uses "
@@ -318,13 +327,13 @@ def test_inside_the_mesh_either_would_switch_the_other_off():
     )
 
 
-def test_of_many_hosts_the_first_are_listed():
+def test_of_many_hosts_the_first_are_listed() -> None:
     hosts = [f"{i}.example" for i in range(9)]
     (found,) = findings(rivals=(rival(hosts=hosts),), hosts=("*.example",))
     assert found.message.endswith("4.example (shop/theirs) and 4 more")
 
 
-def test_errors_come_first_and_a_rival_of_two_hosts_is_told_once():
+def test_errors_come_first_and_a_rival_of_two_hosts_is_told_once() -> None:
     found = findings(rivals=(rival(EXACT),), body=Body(100_001, ""))
     assert [each.code for each in found] == ["U113", "U211"]
     both = {"rivals": (rival(EXACT, hosts=["a.example", "*.example"]),), "api": ENVOY_FILTER}

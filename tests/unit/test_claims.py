@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.model.envoyfilter import (
@@ -14,16 +16,23 @@ from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from tests.unit.builders import GATEWAY_LABELS, cluster, gateway_pod, plan_of, snapshot_of
 
 
-def patch(kind, value, operation="ADD"):
+def patch(kind: str, value: dict[str, Any], operation: str = "ADD") -> dict[str, Any]:
     return {"applyTo": kind, "patch": {"operation": operation, "value": value}}
 
 
-def listener(name="l", port=5300, protocol="UDP"):
+def listener(
+    name: str = "l", port: int | str = 5300, protocol: int | str = "UDP"
+) -> dict[str, Any]:
     socket = {"protocol": protocol, "address": "0.0.0.0", "port_value": port}
     return {"name": name, "address": {"socket_address": socket}}
 
 
-def envoyfilter(*patches, namespace="istio-system", selector=None, labels=None):
+def envoyfilter(
+    *patches: dict[str, Any],
+    namespace: str = "istio-system",
+    selector: dict[str, Any] | None = None,
+    labels: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     spec = {"configPatches": list(patches)}
     if selector is not None:
         spec["workloadSelector"] = {"labels": selector}
@@ -31,11 +40,11 @@ def envoyfilter(*patches, namespace="istio-system", selector=None, labels=None):
     return {"kind": "EnvoyFilter", "metadata": metadata, "spec": spec}
 
 
-def footprint(*patches):
+def footprint(*patches: Any) -> Any:
     return Footprint.from_object(envoyfilter(*patches))
 
 
-def test_reads_what_a_filter_adds():
+def test_reads_what_a_filter_adds() -> None:
     found = footprint(patch("LISTENER", listener()), patch("CLUSTER", {"name": "c"}))
     assert found == Footprint(
         "istio-system/other", frozenset("l"), frozenset("c"), frozenset({5300})
@@ -68,7 +77,9 @@ CAMEL = {"name": "l", "address": {"socketAddress": {"protocol": "UDP", "portValu
         ({"name": "l"}, set()),
     ],
 )
-def test_reads_the_udp_ports_of_a_listener_in_either_spelling(value, ports):
+def test_reads_the_udp_ports_of_a_listener_in_either_spelling(
+    value: dict[str, Any], ports: set[int]
+) -> None:
     assert footprint(patch("LISTENER", value)).udp_ports == ports
 
 
@@ -87,18 +98,18 @@ def test_reads_the_udp_ports_of_a_listener_in_either_spelling(value, ports):
         {},
     ],
 )
-def test_what_adds_nothing_claims_nothing(odd):
+def test_what_adds_nothing_claims_nothing(odd: dict[str, Any]) -> None:
     found = footprint(odd)
     assert not (found.listeners | found.clusters | found.udp_ports)
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"configPatches": None}])
-def test_an_empty_filter_claims_nothing(spec):
+def test_an_empty_filter_claims_nothing(spec: dict[str, Any] | None) -> None:
     found = Footprint.from_object({**envoyfilter(), "spec": spec})
     assert found == Footprint("istio-system/other")
 
 
-def test_our_own_filters_are_known_by_their_labels():
+def test_our_own_filters_are_known_by_their_labels() -> None:
     ours = envoy_filter(plan_of().exposure)
     found = Footprint.from_object(ours)
     assert found.exposure == ("default", "coredns")
@@ -116,7 +127,7 @@ def test_our_own_filters_are_known_by_their_labels():
         {"app.kubernetes.io/managed-by": "kubectl-istio-udp", "kubectl-istio-udp/namespace": "x"},
     ],
 )  # fmt: skip
-def test_others_are_nobodys_exposure(labels):
+def test_others_are_nobodys_exposure(labels: dict[str, Any]) -> None:
     assert Footprint.from_object(envoyfilter(labels=labels)).exposure is None
 
 
@@ -125,13 +136,15 @@ API = {"gateway.networking.k8s.io/gateway-name": "public", "app": "x"}
 TARGET = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "public"}
 
 
-def gateway_of(*pods, **ref):
+def gateway_of(*pods: dict[str, Any], **ref: Any) -> Gateway:
     """A gateway of these pods."""
     read = tuple(GatewayPod.from_object(p) for p in pods)
     return Gateway(GatewayRef("istio-system", "g", ref.get("selector", GATEWAY_LABELS)), read)
 
 
-def found_at(envoy_filter, gateway=GATEWAY, mesh=DEFAULT_MESH):
+def found_at(
+    envoy_filter: dict[str, Any], gateway: Gateway = GATEWAY, mesh: Mesh = DEFAULT_MESH
+) -> str:
     """`certain`, `possible` or `nothing`: what a gateway gets of an EnvoyFilter's listener."""
     several = footprints_at(envoy_filter, gateway, mesh)
     assert len(several) < 2
@@ -152,12 +165,14 @@ def found_at(envoy_filter, gateway=GATEWAY, mesh=DEFAULT_MESH):
         ("default", GATEWAY_LABELS, "istio-system", "nothing"),
     ],
 )
-def test_which_filters_a_gateway_gets(namespace, selector, root, expected):
+def test_which_filters_a_gateway_gets(
+    namespace: str, selector: dict[str, Any] | None, root: str, expected: str
+) -> None:
     found = envoyfilter(patch("LISTENER", listener()), namespace=namespace, selector=selector)
     assert found_at(found, mesh=Mesh(root)) == expected
 
 
-def test_any_namespace_may_be_a_root_namespace_that_is_not_known():
+def test_any_namespace_may_be_a_root_namespace_that_is_not_known() -> None:
     everywhere = envoyfilter(patch("LISTENER", listener()), namespace="mesh-config")
     assert found_at(everywhere, mesh=Mesh(assumed=True)) == "possible"
     elsewhere = envoyfilter(patch("LISTENER", listener()), namespace="x", selector={"app": "y"})
@@ -168,7 +183,7 @@ def test_any_namespace_may_be_a_root_namespace_that_is_not_known():
     assert Mesh("read").told("mesh-config") == Mesh("read")
 
 
-def test_every_doubt_is_told():
+def test_every_doubt_is_told() -> None:
     """Nobody knows whether its namespace is the root namespace, nor what the proxies' COLOUR is."""
     found = envoyfilter(
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"COLOUR": "blue"}}}},
@@ -181,7 +196,7 @@ def test_every_doubt_is_told():
 
 
 @pytest.mark.parametrize(("value", "expected"), [("x", "certain"), ("y", "nothing")])
-def test_a_gateway_without_pods_is_judged_by_its_selector(value, expected):
+def test_a_gateway_without_pods_is_judged_by_its_selector(value: str, expected: str) -> None:
     empty = Gateway(GatewayRef("istio-system", "gone", {"app": "x"}))
     found = envoyfilter(patch("LISTENER", listener()), selector={"app": value})
     assert found_at(found, empty) == expected
@@ -204,7 +219,7 @@ def test_a_gateway_without_pods_is_judged_by_its_selector(value, expected):
         ("LISTENER_FILTER", "INSERT_FIRST", "nothing"),
     ],
 )
-def test_what_istiod_takes_for_an_addition(kind, operation, expected):
+def test_what_istiod_takes_for_an_addition(kind: str, operation: str, expected: str) -> None:
     assert found_at(envoyfilter(patch(kind, listener(), operation))) == expected
 
 
@@ -233,7 +248,7 @@ def test_what_istiod_takes_for_an_addition(kind, operation, expected):
         ({"context": "SIDECAR_INBOUND", "proxy": {"proxyVersion": ".*"}}, "nothing"),
     ],
 )
-def test_which_patches_a_gateway_gets(match, expected):
+def test_which_patches_a_gateway_gets(match: dict[str, Any], expected: str) -> None:
     manifest = gateway_pod(image="istio/proxyv2:1.31.0-distroless")
     proxy = manifest["spec"]["containers"][0]
     proxy["env"] = [{"name": "ISTIO_META_CLUSTER_ID", "value": "c1"}]
@@ -241,14 +256,14 @@ def test_which_patches_a_gateway_gets(match, expected):
     assert found_at(found, gateway_of(manifest)) == expected
 
 
-def test_a_version_that_no_image_tag_tells():
+def test_a_version_that_no_image_tag_tells() -> None:
     found = envoyfilter(
         {**patch("LISTENER", listener()), "match": {"proxy": {"proxyVersion": "^1"}}}
     )
     assert found_at(found, gateway_of(gateway_pod(image="proxyv2@sha256:01"))) == "possible"
 
 
-def test_one_pod_that_gets_it_is_enough():
+def test_one_pod_that_gets_it_is_enough() -> None:
     match = {"proxy": {"proxyVersion": r"^1\.30"}}
     found = envoyfilter({**patch("LISTENER", listener()), "match": match})
     pods = [gateway_pod("a"), gateway_pod("b", image="istio/proxyv2:1.30.2")]
@@ -275,41 +290,43 @@ def test_one_pod_that_gets_it_is_enough():
         ([], None, "certain"),
     ],
 )
-def test_target_refs(targets, istio, expected):
+def test_target_refs(
+    targets: list[dict[str, Any]], istio: tuple[int, ...] | None, expected: str
+) -> None:
     gateway = gateway_of(gateway_pod(labels=API, image="istio/proxyv2:1.20.0"), selector=API)
     found = envoyfilter(patch("LISTENER", listener()))
     found["spec"]["targetRefs"] = targets
     assert found_at(found, gateway, Mesh(istio=istio)) == expected
 
 
-def test_a_new_proxy_tells_that_istiod_is_new_too():
+def test_a_new_proxy_tells_that_istiod_is_new_too() -> None:
     gateway = gateway_of(gateway_pod(labels=API, image="istio/proxyv2:1.27.1"), selector=API)
     found = envoyfilter(patch("LISTENER", listener()))
     found["spec"]["targetRefs"] = [{**TARGET, "name": "private"}]
     assert found_at(found, gateway) == "nothing"
 
 
-def test_target_refs_of_the_root_namespace_are_for_no_gateway_elsewhere():
+def test_target_refs_of_the_root_namespace_are_for_no_gateway_elsewhere() -> None:
     gateway = gateway_of(gateway_pod(labels=API), selector=API)
     found = envoyfilter(patch("LISTENER", listener()), namespace="root")
     found["spec"]["targetRefs"] = [TARGET]
     assert found_at(found, gateway, Mesh("root", istio=(1, 31))) == "nothing"
 
 
-def test_target_refs_are_for_no_gateway_that_the_gateway_api_did_not_make():
+def test_target_refs_are_for_no_gateway_that_the_gateway_api_did_not_make() -> None:
     found = envoyfilter(patch("LISTENER", listener()))
     found["spec"]["targetRefs"] = [TARGET]
     assert found_at(found, mesh=Mesh(istio=(1, 31))) == "nothing"
 
 
-def test_selectors_that_istiod_ignores_for_gateways_of_the_gateway_api():
+def test_selectors_that_istiod_ignores_for_gateways_of_the_gateway_api() -> None:
     gateway = gateway_of(gateway_pod(labels=API), selector=API)
     found = envoyfilter(patch("LISTENER", listener()))
     assert found_at(found, gateway, Mesh(selectors_for_gateway_api=False)) == "nothing"
     assert found_at(found, mesh=Mesh(selectors_for_gateway_api=False)) == "certain"
 
 
-def at(address, port=5300, **more):
+def at(address: str, port: int = 5300, **more: Any) -> dict[str, Any]:
     socket = {"protocol": "UDP", "address": address, "port_value": port, **more}
     return {"name": "l", "address": {"socket_address": socket}}
 
@@ -331,14 +348,16 @@ def at(address, port=5300, **more):
          set(), set()),
     ],
 )  # fmt: skip
-def test_only_what_binds_the_same_family_takes_a_port(value, ipv4, ipv6):
+def test_only_what_binds_the_same_family_takes_a_port(
+    value: dict[str, Any], ipv4: set[int], ipv6: set[int]
+) -> None:
     found = envoyfilter(patch("LISTENER", value))
     for ip, ports in (("10.0.0.1", ipv4), ("fd00::1", ipv6)):
         (footprint,) = footprints_at(found, gateway_of(gateway_pod(ips=(ip,))), Mesh())
         assert footprint.udp_ports == ports
 
 
-def test_what_is_certain_and_what_is_not_come_apart():
+def test_what_is_certain_and_what_is_not_come_apart() -> None:
     found = envoyfilter(
         patch("CLUSTER", {"name": "c"}),
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"A": "b"}}}},
@@ -351,5 +370,5 @@ def test_what_is_certain_and_what_is_not_come_apart():
 @pytest.mark.parametrize(
     ("expression", "version"), [(r"^1\.16.*", "1.16.2"), ("", "1.0"), ("", ""), ("^1|^2", "2.1")]
 )
-def test_versions_that_an_expression_takes_in(expression, version):
+def test_versions_that_an_expression_takes_in(expression: str, version: str) -> None:
     assert version_attaches(expression, version).certain

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import yaml
 
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.reach import Proxy
 from kubectl_istio_udp.verify import accesslog as verify_accesslog
 from kubectl_istio_udp.verify.connection import Held
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec, Request
 from tests.unit.builders import endpoint, endpoint_slice, gateway_service, service, tcp
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 from tests.unit.mesh_builders import (
     envoy_filter,
     istiod_pod,
@@ -29,7 +35,7 @@ CLIENT = "10.244.0.8"
 
 
 @pytest.fixture
-def mesh(server):
+def mesh(server: ApiServer) -> ApiServer:
     """A mesh that writes an access log, with two pods in namespace default."""
     server.put(
         mesh_config(accessLogFile="/dev/stdout"),
@@ -40,11 +46,11 @@ def mesh(server):
     return server
 
 
-def filters(server):
+def filters(server: ApiServer) -> set[tuple[str, ...]]:
     return {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in server.all("EnvoyFilter")}
 
 
-def interval(server, namespace="default", name=NAME):
+def interval(server: ApiServer, namespace: str = "default", name: str = NAME) -> tuple[Any, ...]:
     (patch,) = server.get("EnvoyFilter", namespace, name)["spec"]["configPatches"]
     value = patch["patch"]["value"]
     assert (patch["applyTo"], patch["patch"]["operation"]) == ("NETWORK_FILTER", "MERGE")
@@ -54,14 +60,14 @@ def interval(server, namespace="default", name=NAME):
     }
 
 
-def options(every):
+def options(every: str) -> dict[str, Any]:
     return {"access_log_options": {"access_log_flush_interval": every}}
 
 
 # -- writing ------------------------------------------------------------------------------------
 
 
-def test_of_a_namespace(run, mesh):
+def test_of_a_namespace(run: Run, mesh: ApiServer) -> None:
     done = run("access-log")
     assert (done.code, done.out) == (0, APPLIED)
     lines = done.err.splitlines()
@@ -82,13 +88,13 @@ def test_of_a_namespace(run, mesh):
         (["--direction", "any"], "ANY"),
     ],
 )
-def test_of_one_direction(run, mesh, words, context):
+def test_of_one_direction(run: Run, mesh: ApiServer, words: list[str], context: str) -> None:
     assert run("access-log", "--every", "500ms", *words).code == 0
     name = NAME if words[1] == "any" else f"{NAME}-{words[1]}"
     assert interval(mesh, name=name) == (context, options("0.5s"))
 
 
-def test_of_pods_with_labels(run, mesh):
+def test_of_pods_with_labels(run: Run, mesh: ApiServer) -> None:
     done = run("access-log", "-l", "app=web", "--every", "1m")
     assert done.code == 0
     assert done.err.startswith("applies to 1 proxy, ")
@@ -98,7 +104,7 @@ def test_of_pods_with_labels(run, mesh):
     assert found["spec"]["workloadSelector"] == {"labels": {"app": "web"}}
 
 
-def test_of_the_whole_mesh(run, mesh):
+def test_of_the_whole_mesh(run: Run, mesh: ApiServer) -> None:
     mesh.put(mesh_config(accessLogFile="/dev/stdout", rootNamespace="lab"))
     mesh.put(sidecar_pod("far", namespace="prod"))
     done = run("access-log", "--mesh")
@@ -117,7 +123,7 @@ def test_of_the_whole_mesh(run, mesh):
         ["--gateway", "istio-ingressgateway", "-n", "lab"],
     ],
 )
-def test_of_a_gateway(run, mesh, words):
+def test_of_a_gateway(run: Run, mesh: ApiServer, words: list[str]) -> None:
     done = run("access-log", *words, "--name", "gw")
     assert done.code == 0
     assert done.err.startswith("applies to 1 proxy, ")
@@ -128,14 +134,14 @@ def test_of_a_gateway(run, mesh, words):
     assert selector == {"app": "istio-ingressgateway", "istio": "ingressgateway"}
 
 
-def test_an_old_proxy_gets_the_field_it_knows(run, mesh):
+def test_an_old_proxy_gets_the_field_it_knows(run: Run, mesh: ApiServer) -> None:
     mesh.put(sidecar_pod("old", version="1.17.8"))
     done = run("access-log")
     assert "by access_log_flush_interval" in done.err
     assert interval(mesh) == ("ANY", {"access_log_flush_interval": "5s"})
 
 
-def test_the_same_again_changes_nothing(run, mesh):
+def test_the_same_again_changes_nothing(run: Run, mesh: ApiServer) -> None:
     run("access-log")
     before = mesh.state()
     done = run("access-log")
@@ -144,7 +150,7 @@ def test_the_same_again_changes_nothing(run, mesh):
     assert mesh.state() == before
 
 
-def test_a_change_takes_the_place_of_what_was(run, mesh):
+def test_a_change_takes_the_place_of_what_was(run: Run, mesh: ApiServer) -> None:
     run("access-log")
     done = run("access-log", "--every", "10s")
     assert "U223" in done.err
@@ -153,7 +159,7 @@ def test_a_change_takes_the_place_of_what_was(run, mesh):
 
 
 @pytest.mark.parametrize("dry_run", ["client", "server"])
-def test_a_dry_run_writes_nothing(run, mesh, dry_run):
+def test_a_dry_run_writes_nothing(run: Run, mesh: ApiServer, dry_run: str) -> None:
     done = run("access-log", "--dry-run", dry_run)
     assert done.code == 0 and "dry run)" in done.out
     assert mesh.writes() == []
@@ -161,7 +167,7 @@ def test_a_dry_run_writes_nothing(run, mesh, dry_run):
 
 
 @pytest.mark.parametrize("form", ["yaml", "json", "name"])
-def test_output_for_programs(run, mesh, form):
+def test_output_for_programs(run: Run, mesh: ApiServer, form: str) -> None:
     done = run("access-log", "-o", form, "--dry-run", "client")
     if form == "name":
         assert done.out == f"envoyfilter.networking.istio.io/{NAME}\n"
@@ -172,7 +178,7 @@ def test_output_for_programs(run, mesh, form):
 # -- warnings and refusals ----------------------------------------------------------------------
 
 
-def test_warns_where_no_line_will_appear(run, mesh):
+def test_warns_where_no_line_will_appear(run: Run, mesh: ApiServer) -> None:
     mesh.put(mesh_config())
     done = run("access-log")
     assert done.code == 0
@@ -186,7 +192,9 @@ def test_warns_where_no_line_will_appear(run, mesh):
         (["-l", "app=x"], "no pod in namespace default has a proxy and the labels app=x yet"),
     ],
 )
-def test_warns_where_nobody_is_in_reach(run, mesh, words, where):
+def test_warns_where_nobody_is_in_reach(
+    run: Run, mesh: ApiServer, words: list[str], where: str
+) -> None:
     done = run("access-log", *words)
     assert done.code == 0
     assert done.err.startswith("applies to 0 proxies, ")
@@ -225,14 +233,14 @@ def test_warns_where_nobody_is_in_reach(run, mesh, words, where):
         (["extra"], "unexpected extra argument"),
     ],
 )
-def test_wrong_usage(run, mesh, words, message):
+def test_wrong_usage(run: Run, mesh: ApiServer, words: list[str], message: str) -> None:
     done = run("access-log", *words)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert filters(mesh) == set()
 
 
-def test_the_root_namespace_is_that_of_the_mesh_config(run, mesh):
+def test_the_root_namespace_is_that_of_the_mesh_config(run: Run, mesh: ApiServer) -> None:
     mesh.put(mesh_config(rootNamespace="lab", accessLogFile="x"))
     done = run("access-log", "-n", "lab")
     assert done.code == 2
@@ -241,13 +249,13 @@ def test_the_root_namespace_is_that_of_the_mesh_config(run, mesh):
 
 
 @pytest.mark.parametrize("name", ["nothing", "lab/nothing"])
-def test_a_gateway_that_is_not_there(run, mesh, name):
+def test_a_gateway_that_is_not_there(run: Run, mesh: ApiServer, name: str) -> None:
     done = run("access-log", "--gateway", name)
     assert done.code in (2, 3)
     assert "gateway" in done.err and filters(mesh) == set()
 
 
-def test_an_overlapping_access_log_is_refused(run, mesh):
+def test_an_overlapping_access_log_is_refused(run: Run, mesh: ApiServer) -> None:
     run("access-log")
     done = run("access-log", "-l", "app=web")
     assert done.code == 3
@@ -256,7 +264,7 @@ def test_an_overlapping_access_log_is_refused(run, mesh):
     assert len(filters(mesh)) == 1
 
 
-def test_somebody_elses_interval_is_refused(run, mesh):
+def test_somebody_elses_interval_is_refused(run: Run, mesh: ApiServer) -> None:
     config = {"typed_config": {"accessLogFlushInterval": "1s"}, "name": TCP_PROXY}
     theirs = envoy_filter("theirs")
     patch = {"applyTo": "NETWORK_FILTER", "patch": {"operation": "MERGE", "value": config}}
@@ -268,7 +276,7 @@ def test_somebody_elses_interval_is_refused(run, mesh):
     assert f"kubectl delete envoyfilter -n {ROOT} theirs" in done.err
 
 
-def test_somebody_elses_filter_of_that_name_is_refused(run, mesh):
+def test_somebody_elses_filter_of_that_name_is_refused(run: Run, mesh: ApiServer) -> None:
     mesh.put(envoy_filter(NAME, namespace="default"))
     done = run("access-log")
     assert done.code == 3
@@ -276,7 +284,7 @@ def test_somebody_elses_filter_of_that_name_is_refused(run, mesh):
     assert mesh.writes() == []
 
 
-def test_who_may_not_see_the_pods_is_told(run, mesh):
+def test_who_may_not_see_the_pods_is_told(run: Run, mesh: ApiServer) -> None:
     mesh.fail("GET", "/default/pods", 403)
     done = run("access-log")
     assert done.code == 3
@@ -295,7 +303,7 @@ def test_who_may_not_see_the_pods_is_told(run, mesh):
         ["delete", "--all"],
     ],
 )
-def test_takes_it_away_and_nothing_else(run, mesh, words):
+def test_takes_it_away_and_nothing_else(run: Run, mesh: ApiServer, words: list[str]) -> None:
     before = mesh.state()
     run("access-log")
     done = run(*words)
@@ -313,7 +321,9 @@ def test_takes_it_away_and_nothing_else(run, mesh, words):
         (["-n", "lab"], ["-n", "lab", "--off"]),
     ],
 )
-def test_off_takes_away_that_of_its_reach(run, mesh, made, off):
+def test_off_takes_away_that_of_its_reach(
+    run: Run, mesh: ApiServer, made: list[str], off: list[str]
+) -> None:
     assert run("access-log", *made).code == 0
     assert len(filters(mesh)) == 1
     assert run("access-log", *off).code == 0
@@ -322,7 +332,9 @@ def test_off_takes_away_that_of_its_reach(run, mesh, made, off):
 
 @pytest.mark.parametrize("dry_run", ["client", "server"])
 @pytest.mark.parametrize("words", [["access-log", "--off"], ["delete", "accesslog/namespace"]])
-def test_taking_away_can_be_tried(run, mesh, words, dry_run):
+def test_taking_away_can_be_tried(
+    run: Run, mesh: ApiServer, words: list[str], dry_run: str
+) -> None:
     run("access-log")
     done = run(*words, "--dry-run", dry_run)
     said = "(dry run)" if dry_run == "client" else "(server dry run)"
@@ -330,7 +342,7 @@ def test_taking_away_can_be_tried(run, mesh, words, dry_run):
     assert filters(mesh) == {("default", NAME)}
 
 
-def test_off_where_there_is_none(run, mesh):
+def test_off_where_there_is_none(run: Run, mesh: ApiServer) -> None:
     done = run("access-log", "--off")
     assert done.code == 3
     assert "access log namespace not found in namespace default" in done.err
@@ -339,11 +351,11 @@ def test_off_where_there_is_none(run, mesh):
 # -- get and describe ---------------------------------------------------------------------------
 
 
-def table(text):
+def table(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def test_get(run, mesh):
+def test_get(run: Run, mesh: ApiServer) -> None:
     run("access-log", "-l", "app=web,tier=a", "--direction", "inbound", "--name", "web")
     headers, row = table(run("get", "accesslog/web").out)
     assert headers == ["NAME", "EVERY", "REACH", "SELECTOR", "DIRECTION", "STATUS", "AGE"]
@@ -352,7 +364,7 @@ def test_get(run, mesh):
     assert (headers[-1], row[-1]) == ("FIELD", "access_log_options")
 
 
-def test_describe(run, mesh):
+def test_describe(run: Run, mesh: ApiServer) -> None:
     run("access-log")
     done = run("describe", "accesslog/namespace")
     assert done.code == 0
@@ -372,20 +384,20 @@ class Mesh:
         hold: what becomes of the command that holds it.
     """
 
-    def __init__(self, server, fakes):
+    def __init__(self, server: ApiServer, fakes: Fakes) -> None:
         self.server, self.ages, self.usual = server, {}, (200, 400, 600, 800)
         self.hold, self.holds = Exec(hangs=True), []
         server.seen = self.seen
         self.fallback = fakes.run
         server.run = self.run
 
-    def run(self, namespace, pod, container, command):
+    def run(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
         if command[0] == "sh" and "SECONDS_LONG" in command[2]:
             self.holds.append(command[4:])
             return self.hold
         return self.fallback(namespace, pod, container, command)
 
-    def seen(self, request):
+    def seen(self, request: Request) -> None:
         if request.method == "PATCH" and "/pods/" in request.path:
             proxy = {"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.31.0"}
             request.body["spec"]["containers"].append(proxy)
@@ -394,7 +406,7 @@ class Mesh:
             lines = [self.line(age) for age in self.ages.get(pod, self.usual)]
             self.server.logs[namespace, pod] = "".join(lines)
 
-    def line(self, age):
+    def line(self, age: int) -> str:
         """One that has every address in it that a client's or server's proxy would write."""
         services = {s["metadata"]["name"]: s["spec"] for s in self.server.all("Service")}
         ends = []
@@ -409,7 +421,7 @@ class Mesh:
         )
 
 
-def test_what_is_not_named_stays_and_changes_are_shown(run, mesh):
+def test_what_is_not_named_stays_and_changes_are_shown(run: Run, mesh: ApiServer) -> None:
     words = ("--every", "1s", "--direction", "inbound", "-l", "app=web")
     assert run("access-log", "--name", "web", *words).code == 0
     there = mesh.state()
@@ -424,12 +436,12 @@ def test_what_is_not_named_stays_and_changes_are_shown(run, mesh):
 
 
 @pytest.fixture
-def proxies(mesh, fakes):
+def proxies(mesh: ApiServer, fakes: Fakes) -> Mesh:
     return Mesh(mesh, fakes)
 
 
 @pytest.fixture
-def database(server):
+def database(server: ApiServer) -> ApiServer:
     """A Service with two pods in the mesh, of which one gets the connection."""
     server.put(
         service("db", ports=[tcp(5432, "tcp-db")], clusterIP="10.96.0.77"),
@@ -448,11 +460,11 @@ def database(server):
 EVERY = ("access-log", "--every", "200ms")
 
 
-def last(done):
+def last(done: Run) -> str:
     return done.out.splitlines()[-1]
 
 
-def first_hold(proxies):
+def first_hold(proxies: Mesh) -> list[str]:
     """The first connection: it is held beside the looking, which may see enough before it began."""
     deadline = time.monotonic() + 10
     while not proxies.holds and time.monotonic() < deadline:
@@ -460,7 +472,7 @@ def first_hold(proxies):
     return proxies.holds[0]
 
 
-def test_verify_with_a_server_for_one_run(run, mesh, proxies):
+def test_verify_with_a_server_for_one_run(run: Run, mesh: ApiServer, proxies: Mesh) -> None:
     run(*EVERY)
     before = mesh.there()
     done = run("verify", "accesslog/namespace")
@@ -475,11 +487,13 @@ def test_verify_with_a_server_for_one_run(run, mesh, proxies):
     assert (address.startswith("10.96.1."), port) == (True, "9000")
 
 
-def test_verify_takes_the_server_away_when_it_fails(run, mesh, proxies, monkeypatch):
+def test_verify_takes_the_server_away_when_it_fails(
+    run: Run, mesh: ApiServer, proxies: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(*EVERY)
     before = mesh.there()
 
-    def interrupted(*_):
+    def interrupted(*_: Api | Proxy | int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verify_accesslog, "proxy_log", interrupted)
@@ -488,7 +502,7 @@ def test_verify_takes_the_server_away_when_it_fails(run, mesh, proxies, monkeypa
 
 
 @pytest.mark.parametrize("to", ["db", "db:5432", "default/db:tcp-db"])
-def test_verify_with_a_service(run, proxies, database, to):
+def test_verify_with_a_service(run: Run, proxies: Mesh, database: ApiServer, to: str) -> None:
     """Of its two pods the one without the connection says nothing, which is no fault."""
     run(*EVERY)
     proxies.ages["db-2"] = ()
@@ -515,7 +529,9 @@ def test_verify_with_a_service(run, proxies, database, to):
         ),
     ],
 )
-def test_verify_tells_what_is_wrong(run, proxies, database, pod, ages, verdict):
+def test_verify_tells_what_is_wrong(
+    run: Run, proxies: Mesh, database: ApiServer, pod: str, ages: tuple[int, ...], verdict: str
+) -> None:
     run(*EVERY)
     proxies.ages = {"db-2": (), pod: ages}
     done = run("verify", "accesslog/namespace", "--to", "db")
@@ -523,7 +539,9 @@ def test_verify_tells_what_is_wrong(run, proxies, database, pod, ages, verdict):
     assert verdict in last(done)
 
 
-def test_verify_of_one_direction_expects_silence_of_the_other(run, proxies, database):
+def test_verify_of_one_direction_expects_silence_of_the_other(
+    run: Run, proxies: Mesh, database: ApiServer
+) -> None:
     run(*EVERY, "--direction", "inbound")
     proxies.ages = {"db-2": ()}
     done = run("verify", "accesslog/namespace-inbound", "--to", "db")
@@ -537,7 +555,7 @@ def test_verify_of_one_direction_expects_silence_of_the_other(run, proxies, data
     assert table(done.out)[1][2] == "no"
 
 
-def test_verify_of_labels_needs_a_service(run, proxies, database):
+def test_verify_of_labels_needs_a_service(run: Run, proxies: Mesh, database: ApiServer) -> None:
     run(*EVERY, "-l", "app=db")
     done = run("verify", "accesslog/app-db")
     assert done.code == 2
@@ -549,7 +567,9 @@ def test_verify_of_labels_needs_a_service(run, proxies, database):
     assert [row[2] for row in table(done.out)[1:3]] == ["no", "yes"]
 
 
-def test_verify_where_nobody_is_in_reach(run, mesh, proxies, database):
+def test_verify_where_nobody_is_in_reach(
+    run: Run, mesh: ApiServer, proxies: Mesh, database: ApiServer
+) -> None:
     run(*EVERY, "-l", "app=other")
     done = run("verify", "accesslog/app-other", "--to", "db")
     assert done.code == 1
@@ -557,14 +577,16 @@ def test_verify_where_nobody_is_in_reach(run, mesh, proxies, database):
     assert proxies.holds == []
 
 
-def test_verify_of_the_whole_mesh(run, mesh, proxies):
+def test_verify_of_the_whole_mesh(run: Run, mesh: ApiServer, proxies: Mesh) -> None:
     run(*EVERY, "--mesh")
     done = run("verify", "-n", ROOT, "accesslog/mesh", "--tool-pod", "default/network-tool")
     assert done.code == 0
     assert table(done.out)[2][1].startswith("default/tcp-echo-")
 
 
-def test_verify_without_a_sidecar_beside_the_tool(run, mesh, proxies, database):
+def test_verify_without_a_sidecar_beside_the_tool(
+    run: Run, mesh: ApiServer, proxies: Mesh, database: ApiServer
+) -> None:
     """Then the server's proxy alone is looked at."""
     bare = mesh.get("Pod", "default", "network-tool")
     bare["spec"]["containers"] = bare["spec"]["containers"][:1]
@@ -576,7 +598,9 @@ def test_verify_without_a_sidecar_beside_the_tool(run, mesh, proxies, database):
     assert [row[0] for row in table(done.out)[1:-1]] == ["server"]
 
 
-def test_verify_tells_a_connection_that_ends_at_once(run, proxies, database):
+def test_verify_tells_a_connection_that_ends_at_once(
+    run: Run, proxies: Mesh, database: ApiServer
+) -> None:
     run("access-log", "--every", "30s")
     proxies.usual, proxies.hold = (), Exec(code=124)
     done = run("verify", "accesslog/namespace", "--to", "db")
@@ -584,7 +608,7 @@ def test_verify_tells_a_connection_that_ends_at_once(run, proxies, database):
     assert last(done).endswith("; the connection ended at once")
 
 
-def test_verify_tells_a_tool_that_lacks_nc(run, proxies, database):
+def test_verify_tells_a_tool_that_lacks_nc(run: Run, proxies: Mesh, database: ApiServer) -> None:
     run(*EVERY)
     proxies.usual, proxies.hold = (), Exec(code=127)
     done = run("verify", "accesslog/namespace", "--to", "db")
@@ -592,9 +616,11 @@ def test_verify_tells_a_tool_that_lacks_nc(run, proxies, database):
     assert "pod default/network-tool cannot run nc" in done.err and "--tool-pod" in done.err
 
 
-def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, database, monkeypatch):
+def test_verify_proves_nothing_by_a_connection_that_never_was(
+    run: Run, proxies: Mesh, database: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @contextmanager
-    def ended(*_):
+    def ended(*_: Any) -> Iterator[Held]:
         connection = Held()
         connection.ended.set()
         yield connection
@@ -614,7 +640,9 @@ def test_verify_proves_nothing_by_a_connection_that_never_was(run, proxies, data
         ("coredns", 2, "Service default/coredns has no TCP port"),
     ],
 )
-def test_verify_to_what_is_not_there(run, proxies, database, to, code, message):
+def test_verify_to_what_is_not_there(
+    run: Run, proxies: Mesh, database: ApiServer, to: str, code: int, message: str
+) -> None:
     run(*EVERY)
     done = run("verify", "accesslog/namespace", "--to", to)
     assert done.code == code
@@ -622,7 +650,7 @@ def test_verify_to_what_is_not_there(run, proxies, database, to, code, message):
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_verify_data_for_programs(run, proxies, database, form):
+def test_verify_data_for_programs(run: Run, proxies: Mesh, database: ApiServer, form: str) -> None:
     run(*EVERY)
     proxies.ages["db-2"] = ()
     done = run("verify", "accesslog/namespace", "--to", "db", "-o", form)
@@ -634,7 +662,7 @@ def test_verify_data_for_programs(run, proxies, database, form):
     assert server["intervalSeconds"] == pytest.approx(0.2)
 
 
-def test_verify_of_a_gateways_access_log(run, mesh, proxies):
+def test_verify_of_a_gateways_access_log(run: Run, mesh: ApiServer, proxies: Mesh) -> None:
     """Its pods are the servers of a TCP port of its Service."""
     front = gateway_service(clusterIP="10.96.0.80")
     front["spec"]["ports"].append(tcp(5432, "tcp-db"))

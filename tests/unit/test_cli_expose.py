@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
 from kubectl_istio_udp.apply import exposing
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import (
     endpoint,
     endpoint_slice,
@@ -20,6 +22,8 @@ from tests.unit.builders import (
     tcp,
     udp,
 )
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 
 NAME = "udp-default-coredns"
 EXPOSE = ("expose", "coredns", "-p", "5300:53")
@@ -37,11 +41,13 @@ OWN = ("Service", "istio-system", "istio-ingressgateway")
 POD = "istio-ingressgateway-1"
 
 
-def written(server):
+def written(server: ApiServer) -> set[tuple[str, ...]]:
     return {key for key in server.there() if key[2] == NAME}
 
 
-def test_writes_waits_and_says_where_clients_reach_it(run, server, fakes):
+def test_writes_waits_and_says_where_clients_reach_it(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     done = run(*EXPOSE)
     assert done.code == 0
     assert done.out.splitlines() == [
@@ -54,7 +60,7 @@ def test_writes_waits_and_says_where_clients_reach_it(run, server, fakes):
     assert ["pilot-agent", "request", "GET", f"config_dump?name_regex={NAME}-.*"] in fakes.commands
 
 
-def test_a_second_time_says_unchanged(run, server):
+def test_a_second_time_says_unchanged(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     before = server.state()
     done = run(*EXPOSE)
@@ -63,7 +69,7 @@ def test_a_second_time_says_unchanged(run, server):
     assert server.state() == before
 
 
-def test_a_change_says_which_objects_it_touched(run):
+def test_a_change_says_which_objects_it_touched(run: Run) -> None:
     run(*EXPOSE)
     done = run(*EXPOSE, "--idle-timeout", "1m")
     assert [line.split()[1] for line in done.out.splitlines()[:3]] == ["serverside-applied"] * 3
@@ -81,13 +87,15 @@ def test_a_change_says_which_objects_it_touched(run):
         (["--dry-run=server", "-o", "name"], LINES),
     ],
 )
-def test_a_dry_run_writes_nothing(run, server, words, lines):
+def test_a_dry_run_writes_nothing(
+    run: Run, server: ApiServer, words: list[str], lines: list[str]
+) -> None:
     done = run(*EXPOSE, *words)
     assert (done.code, done.out.splitlines()) == (0, lines)
     assert server.writes() == []
 
 
-def test_only_a_server_dry_run_asks_the_server(run, server):
+def test_only_a_server_dry_run_asks_the_server(run: Run, server: ApiServer) -> None:
     run(*EXPOSE, "--dry-run", "client")
     assert {request.method for request in server.requests} == {"GET"}
     run(*EXPOSE, "--dry-run", "server")
@@ -96,7 +104,7 @@ def test_only_a_server_dry_run_asks_the_server(run, server):
 
 @pytest.mark.parametrize("dry_run", ["none", "client", "server"])
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_manifests_alone_are_on_stdout(run, dry_run, form):
+def test_manifests_alone_are_on_stdout(run: Run, dry_run: str, form: str) -> None:
     done = run(*EXPOSE, "-o", form, "--dry-run", dry_run)
     found = list(yaml.safe_load_all(done.out))
     if form == "json":
@@ -105,7 +113,7 @@ def test_manifests_alone_are_on_stdout(run, dry_run, form):
     assert {o["metadata"]["name"] for o in found} == {NAME}
 
 
-def test_the_users_choices_are_in_the_objects(run, server):
+def test_the_users_choices_are_in_the_objects(run: Run, server: ApiServer) -> None:
     done = run(
         *EXPOSE, "--name", "edge", "--max-sessions", "77", "--idle-timeout", "1m",
         "--max-datagram-size", "1400", "--affinity", "source-ip", "--session-log",
@@ -127,7 +135,9 @@ def test_the_users_choices_are_in_the_objects(run, server):
     assert "clients reach coredns:53 at 10.244.0.7:5300/UDP" in done.out
 
 
-def test_sessions_are_as_many_as_the_gateway_can_hold(run, server, fakes):
+def test_sessions_are_as_many_as_the_gateway_can_hold(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     fakes.file_limit = "10000\n"
     run(*EXPOSE)
     spec = json.loads(
@@ -160,7 +170,9 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(run, server, fakes):
         ([*EXPOSE, "--gateway-selector", "nonsense"], "--gateway-selector 'nonsense' is not KEY"),
     ],
 )
-def test_a_bad_value_is_2_and_sends_nothing(run, server, words, message):
+def test_a_bad_value_is_2_and_sends_nothing(
+    run: Run, server: ApiServer, words: list[str], message: str
+) -> None:
     done = run(*words)
     assert done.code == 2
     assert done.err.startswith(f"error: {message}") or message in done.err
@@ -180,7 +192,9 @@ def test_a_bad_value_is_2_and_sends_nothing(run, server, words, message):
         ([*EXPOSE, "--name", "x" * 63], 0, ""),
     ],
 )
-def test_what_does_not_fit_the_cluster_is_told(run, server, words, code, message):
+def test_what_does_not_fit_the_cluster_is_told(
+    run: Run, server: ApiServer, words: list[str], code: int, message: str
+) -> None:
     done = run(*words)
     assert done.code == code
     assert message in done.err
@@ -190,7 +204,7 @@ def test_what_does_not_fit_the_cluster_is_told(run, server, words, code, message
 @pytest.mark.parametrize(
     "words", [["--gateway", "edge/edge"], ["--gateway-selector", "role=edge, tier=front"]]
 )
-def test_another_gateway_may_be_chosen(run, server, words):
+def test_another_gateway_may_be_chosen(run: Run, server: ApiServer, words: list[str]) -> None:
     labels = {"app": "edge", "istio": "edge", "role": "edge", "tier": "front"}
     server.put(
         gateway_pod("edge-1", namespace="edge", labels=labels),
@@ -200,7 +214,7 @@ def test_another_gateway_may_be_chosen(run, server, words):
     assert server.get("EnvoyFilter", "edge", NAME)
 
 
-def test_what_would_harm_the_gateway_is_refused(run, server):
+def test_what_would_harm_the_gateway_is_refused(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     before = server.state()
     done = run("expose", "coredns", "--name", "other", "-p", "5300:53")
@@ -212,7 +226,7 @@ def test_what_would_harm_the_gateway_is_refused(run, server):
     assert server.state() == before
 
 
-def test_every_reason_to_refuse_is_told(run, server):
+def test_every_reason_to_refuse_is_told(run: Run, server: ApiServer) -> None:
     run("expose", "coredns", "-p", "5300:53")
     server.put(service("other", ports=[udp(53)]))
     done = run("expose", "other", "--name", "coredns", "-p", "5301:53")
@@ -220,7 +234,7 @@ def test_every_reason_to_refuse_is_told(run, server):
     assert "[U106]" in done.err
 
 
-def test_warnings_and_reasons_are_on_stderr(run, server):
+def test_warnings_and_reasons_are_on_stderr(run: Run, server: ApiServer) -> None:
     bare = service(ports=[udp(53)])
     del bare["spec"]["selector"]
     server.put(bare, endpoint_slice(endpoint("192.0.2.1", ready=False)))
@@ -231,7 +245,7 @@ def test_warnings_and_reasons_are_on_stderr(run, server):
     assert "Warning" not in done.out
 
 
-def test_the_servers_warnings_are_shown_for_what_changes(run, server):
+def test_the_servers_warnings_are_shown_for_what_changes(run: Run, server: ApiServer) -> None:
     server.warnings["EnvoyFilter"] = ["using deprecated field x"]
     assert "Warning: using deprecated field x\n" in run(*EXPOSE).err
     assert "deprecated" not in run(*EXPOSE).err
@@ -242,7 +256,9 @@ def test_the_servers_warnings_are_shown_for_what_changes(run, server):
 
 @pytest.mark.parametrize("path", ["serviceentries", "envoyfilters", f"services/{NAME}"])
 @pytest.mark.parametrize("status", [403, 409, 500])
-def test_a_refused_write_leaves_nothing(run, server, path, status):
+def test_a_refused_write_leaves_nothing(
+    run: Run, server: ApiServer, path: str, status: int
+) -> None:
     before = server.state()
     server.fail("PATCH", path, status)
     done = run(*EXPOSE)
@@ -252,7 +268,9 @@ def test_a_refused_write_leaves_nothing(run, server, path, status):
     assert done.out == ""
 
 
-def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(run, server, fakes):
+def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     before = server.state()
     fakes.refuses[f"{NAME}-5300"] = "cannot bind '0.0.0.0:5300': Address already in use"
     done = run(*EXPOSE)
@@ -262,7 +280,9 @@ def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(run, server, fakes
     assert server.state() == before
 
 
-def test_a_refused_change_leaves_the_former_exposure(run, server, fakes):
+def test_a_refused_change_leaves_the_former_exposure(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     run(*EXPOSE)
     before = server.state()
     fakes.refuses[f"{NAME}-5400"] = "no"
@@ -270,7 +290,7 @@ def test_a_refused_change_leaves_the_former_exposure(run, server, fakes):
     assert server.state() == before
 
 
-def test_what_cannot_be_taken_back_is_named(run, server, fakes):
+def test_what_cannot_be_taken_back_is_named(run: Run, server: ApiServer, fakes: Fakes) -> None:
     fakes.refuses[f"{NAME}-5300"] = "no"
     server.fail("DELETE", "/envoyfilters/", 403)
     done = run(*EXPOSE)
@@ -278,7 +298,9 @@ def test_what_cannot_be_taken_back_is_named(run, server, fakes):
     assert f"could not be undone and may remain: EnvoyFilter istio-system/{NAME}" in done.err
 
 
-def test_a_gateway_that_is_slow_is_told_and_all_stays(run, server, fakes):
+def test_a_gateway_that_is_slow_is_told_and_all_stays(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     fakes.run("istio-system", POD, "istio-proxy", ["pilot-agent", "request", "GET", "listeners"])
     fakes.stuck = True
     done = run(*EXPOSE, "--timeout", "50ms")
@@ -291,8 +313,10 @@ def test_a_gateway_that_is_slow_is_told_and_all_stays(run, server, fakes):
     assert written(server) == KEYS
 
 
-def test_an_interruption_while_waiting_leaves_what_was_applied(run, server, fakes, monkeypatch):
-    def interrupt(_):
+def test_an_interruption_while_waiting_leaves_what_was_applied(
+    run: Run, server: ApiServer, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
     fakes.run("istio-system", POD, "istio-proxy", ["pilot-agent", "request", "GET", "listeners"])
@@ -307,13 +331,17 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(run, server, fake
 
 
 @pytest.mark.parametrize("words", [["--no-wait"], ["--wait=false"], ["--timeout", "0"]])
-def test_without_waiting_no_gateway_need_take_it(run, server, fakes, words):
+def test_without_waiting_no_gateway_need_take_it(
+    run: Run, server: ApiServer, fakes: Fakes, words: list[str]
+) -> None:
     fakes.stuck = True
     assert run(*EXPOSE, *words).code == 0
     assert written(server) == KEYS
 
 
-def test_who_may_not_ask_envoy_is_told_before_anything_is_written(run, server):
+def test_who_may_not_ask_envoy_is_told_before_anything_is_written(
+    run: Run, server: ApiServer
+) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
     done = run(*EXPOSE)
     assert done.code == 3
@@ -325,7 +353,7 @@ def test_who_may_not_ask_envoy_is_told_before_anything_is_written(run, server):
     assert run(*EXPOSE, "--no-wait").code == 0
 
 
-def test_fields_of_others_need_force(run, server):
+def test_fields_of_others_need_force(run: Run, server: ApiServer) -> None:
     run(*EXPOSE, "--field-manager", "somebody")
     done = run(*EXPOSE, "--idle-timeout", "1m")
     assert done.code == 3
@@ -333,14 +361,16 @@ def test_fields_of_others_need_force(run, server):
     assert run(*EXPOSE, "--idle-timeout", "1m", "--force-conflicts").code == 0
 
 
-def test_a_gateway_without_a_ready_pod_is_a_warning(run, server, fakes):
+def test_a_gateway_without_a_ready_pod_is_a_warning(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(gateway_pod(ready=False))
     done = run(*EXPOSE)
     assert done.code == 0
     assert "[U203]" in done.err
 
 
-def test_an_envoy_that_cannot_be_asked_stops_it(run, server, fakes):
+def test_an_envoy_that_cannot_be_asked_stops_it(run: Run, server: ApiServer, fakes: Fakes) -> None:
     fakes.deaf[POD] = Exec(error="container not found")
     done = run(*EXPOSE)
     assert done.code == 3
@@ -350,7 +380,7 @@ def test_an_envoy_that_cannot_be_asked_stops_it(run, server, fakes):
 # -- the Service in front -----------------------------------------------------------------------
 
 
-def test_a_port_on_the_gateways_own_service(run, server):
+def test_a_port_on_the_gateways_own_service(run: Run, server: ApiServer) -> None:
     done = run(*EXPOSE, "--gateway-service", "patch")
     assert done.code == 0
     assert "service/istio-ingressgateway serverside-applied" in done.out
@@ -362,14 +392,14 @@ def test_a_port_on_the_gateways_own_service(run, server):
     assert "service/istio-ingressgateway unchanged" in again.out
 
 
-def test_a_load_balancer_without_an_address_is_told(run, server):
+def test_a_load_balancer_without_an_address_is_told(run: Run, server: ApiServer) -> None:
     server.load_balancer = None
     done = run(*EXPOSE)
     assert done.code == 0
     assert f"has no address yet: kubectl get service -n istio-system {NAME} -w" in done.err
 
 
-def test_changing_the_way_takes_the_old_one_away(run, server):
+def test_changing_the_way_takes_the_old_one_away(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     done = run(*EXPOSE, "--gateway-service", "patch", "--discovery", "static")
     assert done.code == 0
@@ -383,7 +413,7 @@ def test_changing_the_way_takes_the_old_one_away(run, server):
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
 
 
-def test_all_udp_ports_without_any_p(run, server):
+def test_all_udp_ports_without_any_p(run: Run, server: ApiServer) -> None:
     server.put(service(ports=[udp(53), tcp(80), udp(5353, "two")]))
     done = run("expose", "coredns")
     assert "clients reach coredns:53 at 203.0.113.5:53/UDP" in done.out
@@ -391,13 +421,13 @@ def test_all_udp_ports_without_any_p(run, server):
     assert "[U302]" in done.err
 
 
-def test_a_gateway_that_cannot_be_asked_is_no_obstacle_to_a_dry_run(run, fakes):
+def test_a_gateway_that_cannot_be_asked_is_no_obstacle_to_a_dry_run(run: Run, fakes: Fakes) -> None:
     fakes.deaf["istio-ingressgateway-1"] = Exec(error="container not found")
     assert run(*EXPOSE, "--dry-run", "client").code == 0
     assert run(*EXPOSE, "--no-wait").code == 0
 
 
-def test_who_was_overtaken_hears_of_it(api, server):
+def test_who_was_overtaken_hears_of_it(api: Api, server: ApiServer) -> None:
     """Two expose the same Service at once with different ports: the later one stays."""
     mine = plan_of().exposure.spec
     theirs = plan_of(ports=[PortRequest(5399)]).exposure
@@ -408,7 +438,9 @@ def test_who_was_overtaken_hears_of_it(api, server):
     exposing.check_not_overtaken(api, mine)
 
 
-def test_the_smallest_file_limit_of_all_gateway_pods_counts(run, server, fakes):
+def test_the_smallest_file_limit_of_all_gateway_pods_counts(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     """Pods of a gateway may be on nodes with other limits."""
     server.put(gateway_pod("x"), gateway_pod("y"))
     fakes.file_limits["x"] = "10000\n"
@@ -417,7 +449,7 @@ def test_the_smallest_file_limit_of_all_gateway_pods_counts(run, server, fakes):
     assert refused.code == 3 and "at most --max-sessions 8000" in refused.err
 
 
-def everywhere(namespace, port=5300):
+def everywhere(namespace: str, port: int = 5300) -> dict[str, Any]:
     """An EnvoyFilter that takes a port of every gateway, if its namespace is the root namespace."""
     socket = {"protocol": "UDP", "address": "0.0.0.0", "port_value": port}
     value = {"name": "everywhere", "address": {"socket_address": socket}}
@@ -431,8 +463,8 @@ def everywhere(namespace, port=5300):
 
 
 def test_a_port_that_is_taken_if_an_unknown_root_namespace_is_another_is_refused(
-    run, server, fakes
-):
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     server.remove("ConfigMap", "istio-system", "istio")
     server.put(everywhere("mesh-config"))
     fakes.ignored = frozenset(["mesh-config"])
@@ -452,7 +484,9 @@ def test_a_port_that_is_taken_if_an_unknown_root_namespace_is_another_is_refused
     assert "U209" not in told.err and "U208" not in told.err
 
 
-def test_what_is_exposed_already_is_not_refused_for_an_unknown_root_namespace(run, server, fakes):
+def test_what_is_exposed_already_is_not_refused_for_an_unknown_root_namespace(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     assert run(*EXPOSE).code == 0
     server.remove("ConfigMap", "istio-system", "istio")
     server.put(everywhere("mesh-config"))
@@ -464,7 +498,9 @@ def test_what_is_exposed_already_is_not_refused_for_an_unknown_root_namespace(ru
     assert "[U103]" in run(*EXPOSE, "-p", "5301:53").err
 
 
-def test_a_root_namespace_that_can_be_read_is_what_it_is(run, server, fakes):
+def test_a_root_namespace_that_can_be_read_is_what_it_is(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(everywhere("mesh-config"))
     fakes.ignored = frozenset(["mesh-config"])
     done = run(*EXPOSE, "--root-namespace", "mesh-config")

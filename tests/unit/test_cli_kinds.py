@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.apiserver import Exec
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.state.leftovers import Leftovers
+from kubectl_istio_udp.state.ownership import Existing
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import service
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 from tests.unit.mesh_builders import RATINGS, access_log, istio_gateway, put, response, sidecar_pod
 
 EXPOSE = ("expose", "coredns", "-p", "5300:53")
@@ -16,7 +22,7 @@ POD = "istio-ingressgateway-1"
 
 
 @pytest.fixture
-def things(run, server):
+def things(run: Run, server: ApiServer) -> ApiServer:
     """One of each kind in namespace default, and an access log in another."""
     server.put(istio_gateway(), service("ratings"))
     assert run(*EXPOSE).code == 0
@@ -25,11 +31,11 @@ def things(run, server):
     return server
 
 
-def table(text):
+def table(text: str) -> list[Any]:
     return [line.split() for line in text.splitlines()]
 
 
-def shown(done, form):
+def shown(done: Run, form: str) -> list[dict[str, Any]]:
     whole = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
     return whole["items"]
 
@@ -37,7 +43,7 @@ def shown(done, form):
 # -- get ----------------------------------------------------------------------------------------
 
 
-def test_a_table_a_kind(run, things):
+def test_a_table_a_kind(run: Run, things: ApiServer) -> None:
     done = run("get")
     assert (done.code, done.err) == (0, "")
     exposures, responses, logs = (table(text) for text in done.out.strip().split("\n\n"))
@@ -46,11 +52,11 @@ def test_a_table_a_kind(run, things):
     assert names == [["exposure/coredns"], ["response/hello"], ["accesslog/namespace"]]
 
 
-def test_one_kind_alone_has_no_type_in_its_names(run, things):
+def test_one_kind_alone_has_no_type_in_its_names(run: Run, things: ApiServer) -> None:
     assert table(run("get", "accesslog/namespace").out)[1][0] == "namespace"
 
 
-def test_the_tables_of_all_namespaces(run, things):
+def test_the_tables_of_all_namespaces(run: Run, things: ApiServer) -> None:
     done = run("get", "-A")
     *_, logs = (table(text) for text in done.out.strip().split("\n\n"))
     assert [row[:2] for row in logs] == [
@@ -60,7 +66,7 @@ def test_the_tables_of_all_namespaces(run, things):
     ]
 
 
-def test_wide_tables(run, things):
+def test_wide_tables(run: Run, things: ApiServer) -> None:
     done = run("get", "-o", "wide")
     heads = [table(text)[0] for text in done.out.strip().split("\n\n")]
     assert [head[-1] for head in heads] == ["RESERVED", "SERVERS", "FIELD"]
@@ -75,13 +81,15 @@ def test_wide_tables(run, things):
         (["response/hello", "coredns"], ["response/hello", "coredns"]),
     ],
 )
-def test_names_as_the_other_commands_take_them(run, things, words, names):
+def test_names_as_the_other_commands_take_them(
+    run: Run, things: ApiServer, words: list[str], names: list[str]
+) -> None:
     done = run("get", *words, "-o", "name")
     assert (done.code, done.out.split()) == (0, names)
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_the_objects_of_all(run, things, form):
+def test_the_objects_of_all(run: Run, things: ApiServer, form: str) -> None:
     items = shown(run("get", "-A", "-o", form), form)
     assert [item["kind"] for item in items] == ["Exposure", "Response", "AccessLog", "AccessLog"]
     found = [manifest for item in items for manifest in item["objects"]]
@@ -97,7 +105,7 @@ def test_the_objects_of_all(run, things, form):
 
 
 @pytest.mark.parametrize("verb", ["get", "describe"])
-def test_a_name_goes_with_one_namespace(run, things, verb):
+def test_a_name_goes_with_one_namespace(run: Run, things: ApiServer, verb: str) -> None:
     done = run(verb, "-A", "response/hello")
     assert done.code == 2
     assert "names cannot be combined with -A" in done.err
@@ -105,7 +113,7 @@ def test_a_name_goes_with_one_namespace(run, things, verb):
 
 
 @pytest.mark.parametrize("verb", ["get", "describe", "delete", "verify"])
-def test_a_kind_that_is_none_of_ours(run, things, verb):
+def test_a_kind_that_is_none_of_ours(run: Run, things: ApiServer, verb: str) -> None:
     done = run(verb, "pod/x")
     assert done.code == 2
     assert "unknown kind in 'pod/x'" in done.err
@@ -119,7 +127,9 @@ def test_a_kind_that_is_none_of_ours(run, things, verb):
         ("EnvoyFilter", "default", "accesslog-default-namespace", ["accesslog/namespace", *"????"]),
     ],
 )
-def test_what_cannot_be_read_is_listed(run, things, kind, namespace, name, row):
+def test_what_cannot_be_read_is_listed(
+    run: Run, things: ApiServer, kind: str, namespace: str, name: str, row: list[str]
+) -> None:
     broken = things.get(kind, namespace, name)
     broken["metadata"]["annotations"] = {}
     things.put(broken)
@@ -131,7 +141,7 @@ def test_what_cannot_be_read_is_listed(run, things, kind, namespace, name, row):
 # -- describe -----------------------------------------------------------------------------------
 
 
-def test_describes_everything(run, things):
+def test_describes_everything(run: Run, things: ApiServer) -> None:
     done = run("describe")
     assert (done.code, done.err) == (0, "")
     texts = done.out.split("\n\n\n")
@@ -150,13 +160,13 @@ def test_describes_everything(run, things):
     assert "Gateway pods:" not in log
 
 
-def test_describes_all_namespaces(run, things):
+def test_describes_all_namespaces(run: Run, things: ApiServer) -> None:
     done = run("describe", "-A")
     assert len(done.out.split("\n\n\n")) == 4
     assert "Namespace:   lab" in done.out
 
 
-def test_describes_those_named_in_their_order(run, things):
+def test_describes_those_named_in_their_order(run: Run, things: ApiServer) -> None:
     done = run("describe", "accesslog/namespace", "coredns")
     first, second = done.out.split("\n\n\n")
     assert ("namespace" in first.splitlines()[0], "coredns" in second.splitlines()[0]) == (
@@ -165,7 +175,7 @@ def test_describes_those_named_in_their_order(run, things):
     )
 
 
-def test_describes_why_something_cannot_be_read(run, things):
+def test_describes_why_something_cannot_be_read(run: Run, things: ApiServer) -> None:
     broken = things.get("VirtualService", "default", "response-default-hello")
     broken["metadata"]["annotations"] = {}
     things.put(broken)
@@ -177,7 +187,9 @@ def test_describes_why_something_cannot_be_read(run, things):
     ) in lines
 
 
-def test_describes_a_gateway_that_cannot_be_asked(run, things, fakes):
+def test_describes_a_gateway_that_cannot_be_asked(
+    run: Run, things: ApiServer, fakes: Fakes
+) -> None:
     fakes.deaf[POD] = Exec(error="no such container")
     done = run("describe", "response/hello")
     assert done.code == 0
@@ -185,7 +197,7 @@ def test_describes_a_gateway_that_cannot_be_asked(run, things, fakes):
 
 
 @pytest.mark.parametrize("words", [["describe"], ["describe", "-A"]])
-def test_nothing_to_describe(run, words):
+def test_nothing_to_describe(run: Run, words: list[str]) -> None:
     done = run(*words)
     assert (done.code, done.out) == (0, "")
     assert done.err == "No exposures, responses or access logs found.\n"
@@ -194,7 +206,7 @@ def test_nothing_to_describe(run, words):
 # -- verify and delete --------------------------------------------------------------------------
 
 
-def test_verifies_exposures_and_responses_together(run, things):
+def test_verifies_exposures_and_responses_together(run: Run, things: ApiServer) -> None:
     done = run("verify", "coredns", "response/hello")
     assert done.code == 0
     heads = [line.split()[0] for line in done.out.splitlines() if "TARGET" in line]
@@ -206,7 +218,7 @@ def test_verifies_exposures_and_responses_together(run, things):
     ]
 
 
-def test_what_cannot_be_proven_does_not_hide_the_others(run, things):
+def test_what_cannot_be_proven_does_not_hide_the_others(run: Run, things: ApiServer) -> None:
     """The tool has no sidecar, which only the response inside the mesh needs."""
     put(things, response("/in", mesh=True, hosts=(RATINGS,), name="inside"))
     done = run("verify", "response/inside", "response/hello")
@@ -216,21 +228,23 @@ def test_what_cannot_be_proven_does_not_hide_the_others(run, things):
     assert hello == "response/hello: every hop answered"
 
 
-def test_deletes_everything_of_a_namespace(run, things):
+def test_deletes_everything_of_a_namespace(run: Run, things: ApiServer) -> None:
     assert run("delete", "--all").code == 0
     assert run("get", "-A", "-o", "name").out == "accesslog/far\n"
 
 
 @pytest.mark.parametrize("words", [[], ["coredns", "--all"]])
-def test_delete_must_be_told_once_what(run, things, words):
+def test_delete_must_be_told_once_what(run: Run, things: ApiServer, words: list[str]) -> None:
     done = run("delete", *words)
     assert done.code == 2
     assert "name what to delete, or use --all" in done.err
     assert len(run("get", "-A", "-o", "name").out.split()) == 4
 
 
-def test_an_interrupted_deletion_says_how_to_go_on(run, things, monkeypatch):
-    def interrupted(*_, **__):
+def test_an_interrupted_deletion_says_how_to_go_on(
+    run: Run, things: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Api | Existing | Leftovers, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kubectl_istio_udp.cli.run.delete.delete_existing", interrupted)
@@ -239,14 +253,14 @@ def test_an_interrupted_deletion_says_how_to_go_on(run, things, monkeypatch):
     assert "delete the rest: kubectl istio-udp delete -n default response/hello" in done.err
 
 
-def test_a_deletion_that_is_refused_says_how_to_go_on(run, things):
+def test_a_deletion_that_is_refused_says_how_to_go_on(run: Run, things: ApiServer) -> None:
     things.fail("DELETE", "/envoyfilters/", 403)
     done = run("delete", "accesslog/namespace")
     assert done.code == 3
     assert "delete the rest: kubectl istio-udp delete -n default accesslog/namespace" in done.err
 
 
-def test_an_access_log_is_verified_by_a_tool_with_a_sidecar(run, things):
+def test_an_access_log_is_verified_by_a_tool_with_a_sidecar(run: Run, things: ApiServer) -> None:
     things.put(sidecar_pod("network-tool", app="network-tool"))
     run("verify", "accesslog/namespace", "--create-tool", "--to", "nothing")
     (made,) = [r for r in things.requests if r.method == "PATCH" and "/pods/" in r.path]
@@ -254,6 +268,6 @@ def test_an_access_log_is_verified_by_a_tool_with_a_sidecar(run, things):
 
 
 @pytest.mark.parametrize("word", ["response", "responses", "Responses"])
-def test_a_kind_alone_lists_those_of_the_kind(run, word):
+def test_a_kind_alone_lists_those_of_the_kind(run: Run, word: str) -> None:
     done = run("get", word)
     assert done.code == 0 and "No exposures, responses or access logs found" in done.err

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -13,6 +15,10 @@ import yaml
 
 from kubectl_istio_udp import __version__
 from kubectl_istio_udp.cli.main import VERBS, main
+from kubectl_istio_udp.kube.client import Api
+from tests.unit.apiserver import ApiServer, Request
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 
 EVERY = [
     ["expose", "coredns", "-p", "5300:53"],
@@ -25,31 +31,31 @@ EVERY = [
 ]
 
 
-def ids(words):
+def ids(words: list[str]) -> str:
     return " ".join(words)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(run, verb):
+def test_every_verb_has_help(run: Run, verb: str) -> None:
     done = run(verb, "--help")
     assert done.code == 0
     assert done.out.startswith(f"Usage: kubectl istio-udp {verb}")
     assert done.err == ""
 
 
-def test_the_overview_lists_every_verb(run):
+def test_the_overview_lists_every_verb(run: Run) -> None:
     done = run("-h")
     assert done.code == 0
     for verb, text in VERBS.items():
         assert verb in done.out and text.split()[0] in done.out
 
 
-def test_each_overview_line_is_the_verbs_own(run):
+def test_each_overview_line_is_the_verbs_own(run: Run) -> None:
     for verb, text in VERBS.items():
         assert text.rstrip(".").split()[0] in run(verb, "--help").out
 
 
-def test_prints_the_version(run):
+def test_prints_the_version(run: Run) -> None:
     assert run("version").out == f"kubectl-istio-udp {__version__}\n"
 
 
@@ -67,7 +73,9 @@ def test_prints_the_version(run):
         (["direct"], "Usage: kubectl istio-udp direct"),
     ],
 )
-def test_a_wrong_command_line_is_2_and_sends_nothing(run, server, words, message):
+def test_a_wrong_command_line_is_2_and_sends_nothing(
+    run: Run, server: ApiServer, words: list[str], message: str
+) -> None:
     done = run(*words)
     assert done.code == 2
     assert message in done.err + done.out
@@ -84,7 +92,9 @@ def test_a_wrong_command_line_is_2_and_sends_nothing(run, server, words, message
         (0, "cannot be reached", "  check it: kubectl version"),
     ],
 )
-def test_a_cluster_that_refuses_is_3(run, server, words, status, message, hint):
+def test_a_cluster_that_refuses_is_3(
+    run: Run, server: ApiServer, words: list[str], status: int, message: str, hint: str
+) -> None:
     for method in ("GET", "PATCH", "DELETE"):
         server.fail(method, ".", status)
     done = run(*words)
@@ -97,7 +107,7 @@ def test_a_cluster_that_refuses_is_3(run, server, words, status, message, hint):
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
-def test_no_answer_in_time_is_3(run, server, words):
+def test_no_answer_in_time_is_3(run: Run, server: ApiServer, words: list[str]) -> None:
     for method in ("GET", "PATCH"):
         server.fail(method, ".", -1)
     done = run(*words, "--request-timeout", "50ms")
@@ -106,7 +116,7 @@ def test_no_answer_in_time_is_3(run, server, words):
 
 
 @pytest.mark.parametrize("words", EVERY[:5], ids=ids)
-def test_a_cluster_without_istio_is_told(run, server, words):
+def test_a_cluster_without_istio_is_told(run: Run, server: ApiServer, words: list[str]) -> None:
     server.installed -= {"EnvoyFilter", "ServiceEntry"}
     done = run(*words)
     if words[0] == "direct":
@@ -117,7 +127,7 @@ def test_a_cluster_without_istio_is_told(run, server, words):
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
-def test_a_kubeconfig_that_is_not_there_is_3(run, words, tmp_path):
+def test_a_kubeconfig_that_is_not_there_is_3(run: Run, words: list[str], tmp_path: Path) -> None:
     done = run(*words, "--kubeconfig", str(tmp_path / "nothing"))
     assert done.code == 3
     assert "cannot be used" in done.err and str(tmp_path / "nothing") in done.err
@@ -125,7 +135,7 @@ def test_a_kubeconfig_that_is_not_there_is_3(run, words, tmp_path):
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
-def test_a_context_that_is_not_there_is_3(run, words):
+def test_a_context_that_is_not_there_is_3(run: Run, words: list[str]) -> None:
     done = run(*words, "--context", "nowhere")
     assert done.code == 3
     assert done.err == (
@@ -134,7 +144,9 @@ def test_a_context_that_is_not_there_is_3(run, words):
     )
 
 
-def test_the_context_gives_the_namespace_and_n_overrides_it(run, server, kubeconfig):
+def test_the_context_gives_the_namespace_and_n_overrides_it(
+    run: Run, server: ApiServer, kubeconfig: Path
+) -> None:
     config = yaml.safe_load(kubeconfig.read_text())
     config["contexts"][0]["context"]["namespace"] = "lab"
     kubeconfig.write_text(yaml.safe_dump(config))
@@ -145,19 +157,19 @@ def test_the_context_gives_the_namespace_and_n_overrides_it(run, server, kubecon
     )
 
 
-def test_who_is_impersonated_goes_with_every_request(run, server):
+def test_who_is_impersonated_goes_with_every_request(run: Run, server: ApiServer) -> None:
     run("get", "--as", "jane", "--as-group", "dev", "--as-group", "ops")
     for request in server.requests:
         assert request.headers["impersonate-user"] == ["jane"]
         assert request.headers["impersonate-group"] == ["dev", "ops"]
 
 
-def test_a_403_for_somebody_else_says_so(run, server):
+def test_a_403_for_somebody_else_says_so(run: Run, server: ApiServer) -> None:
     server.fail("GET", ".", 403)
     assert "--as jane" in run("get", "--as", "jane").err
 
 
-def test_an_unexpected_error_is_one_line(run, monkeypatch):
+def test_an_unexpected_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", lambda *_: 1 / 0)
     done = run("get")
     assert done.code == 3
@@ -166,7 +178,7 @@ def test_an_unexpected_error_is_one_line(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("flags", "shown"), [([], False), (["-v"], True)])
-def test_only_verbose_shows_a_traceback(tmp_path, flags, shown):
+def test_only_verbose_shows_a_traceback(tmp_path: Path, flags: list[str], shown: bool) -> None:
     code = "from kubectl_istio_udp.cli.main import main; main()"
     command = [sys.executable, "-c", code, "get", "--kubeconfig", str(tmp_path / "nothing")]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
@@ -177,8 +189,8 @@ def test_only_verbose_shows_a_traceback(tmp_path, flags, shown):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
-def test_an_interruption_is_told(run, monkeypatch, error):
-    def interrupted(*_):
+def test_an_interruption_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    def interrupted(*_: Api | str) -> None:
         raise error
 
     monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", interrupted)
@@ -186,11 +198,11 @@ def test_an_interruption_is_told(run, monkeypatch, error):
     assert (done.code, done.err) == (130, "error: interrupted\n")
 
 
-def test_being_told_to_end_is_being_interrupted(run, server):
+def test_being_told_to_end_is_being_interrupted(run: Run, server: ApiServer) -> None:
     """SIGTERM: what is half done is taken back."""
     before = server.state()
 
-    def terminate(request):
+    def terminate(request: Request) -> None:
         if request.method == "PATCH" and "envoyfilters" in request.path:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -201,14 +213,16 @@ def test_being_told_to_end_is_being_interrupted(run, server):
     assert server.state() == before
 
 
-def test_kubectls_way_to_write_wait(run, server, fakes):
+def test_kubectls_way_to_write_wait(run: Run, server: ApiServer, fakes: Fakes) -> None:
     assert run("expose", "coredns", "-p", "5300:53", "--wait=false").code == 0
     assert not [command for command in fakes.commands if "config_dump" in command[-1]]
     assert run("expose", "coredns", "-p", "5300:53", "--wait=true").code == 0
     assert [command for command in fakes.commands if "config_dump" in command[-1]]
 
 
-def test_runs_with_the_words_of_the_process(monkeypatch, capsys):
+def test_runs_with_the_words_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["kubectl-istio_udp", "version"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -216,7 +230,7 @@ def test_runs_with_the_words_of_the_process(monkeypatch, capsys):
     assert capsys.readouterr().out == f"kubectl-istio-udp {__version__}\n"
 
 
-def test_importing_the_entry_point_imports_no_client():
+def test_importing_the_entry_point_imports_no_client() -> None:
     """Start-up is felt at every command; only a verb that needs the cluster pays for its client."""
     code = (
         "import sys; import kubectl_istio_udp.cli.main; "
@@ -235,23 +249,25 @@ def test_importing_the_entry_point_imports_no_client():
         ["expose", "coredns", "-n", "A"],
     ],
 )
-def test_names_that_would_change_the_path_are_refused(run, server, words):
+def test_names_that_would_change_the_path_are_refused(
+    run: Run, server: ApiServer, words: list[str]
+) -> None:
     assert run(*words).code == 2
 
 
-def test_verbose_shows_the_traceback_and_keeps_the_exit_code(run):
+def test_verbose_shows_the_traceback_and_keeps_the_exit_code(run: Run) -> None:
     done = run("get", "--context", "nowhere", "-v")
     assert done.code == 3
     assert "Traceback" in done.err
     assert done.err.rstrip().splitlines()[-1].startswith("  list the contexts")
 
 
-def test_no_words_are_not_the_processs(run, monkeypatch):
+def test_no_words_are_not_the_processs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["kubectl-istio_udp", "version"])
     assert "Usage:" in run().out + run().err
 
 
-def test_a_reader_that_goes_away_is_no_defect():
+def test_a_reader_that_goes_away_is_no_defect() -> None:
     """kubectl istio-udp samples print | head -1"""
     reading, writing = os.pipe()
     os.close(reading)

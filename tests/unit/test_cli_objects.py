@@ -8,19 +8,21 @@ import json
 import pytest
 import yaml
 
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import pod, service, udp
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 
 NAME = "udp-default-coredns"
 EXPOSE = ("expose", "coredns", "-p", "5300:53")
 SAMPLES = ["service/coredns", "configmap/coredns", "deployment.apps/coredns", "pod/network-tool"]
 
 
-def table(text):
+def table(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def unreadable(server):
+def unreadable(server: ApiServer) -> None:
     for key in [k for k in server.there() if k[2] == NAME]:
         found = server.get(*key)
         found["metadata"]["annotations"] = {}
@@ -30,7 +32,7 @@ def unreadable(server):
 # -- get ----------------------------------------------------------------------------------------
 
 
-def test_lists_exposures(run):
+def test_lists_exposures(run: Run) -> None:
     run(*EXPOSE)
     done = run("get")
     assert done.code == 0
@@ -55,7 +57,9 @@ def test_lists_exposures(run):
         ("Service", "default", "coredns", "NoService", "203.0.113.5"),
     ],
 )
-def test_lists_what_an_exposure_lacks(run, server, kind, namespace, name, status, address):
+def test_lists_what_an_exposure_lacks(
+    run: Run, server: ApiServer, kind: str, namespace: str, name: str, status: str, address: str
+) -> None:
     run(*EXPOSE)
     server.remove(kind, namespace, name)
     _, row = table(run("get").out)
@@ -63,21 +67,21 @@ def test_lists_what_an_exposure_lacks(run, server, kind, namespace, name, status
     assert row[4] == address
 
 
-def test_of_many_ports_the_first_is_listed(run, server):
+def test_of_many_ports_the_first_is_listed(run: Run, server: ApiServer) -> None:
     server.put(service(ports=[udp(53 + 2 * n, f"p{n}") for n in range(5)]))
     run("expose", "coredns")
     assert "53:53/UDP +4 more" in run("get").out
     assert "53:53/UDP,55:55/UDP" in run("get", "-o", "wide").out
 
 
-def test_lists_wide(run):
+def test_lists_wide(run: Run) -> None:
     run(*EXPOSE, "--max-sessions", "77")
     headers, row = table(run("get", "coredns", "-o", "wide").out)
     assert headers[-5:] == ["SESSIONS", "IDLE", "AFFINITY", "VIA", "RESERVED"]
     assert " ".join(row).endswith("77 10s none companion 77 of 1046576")
 
 
-def test_what_is_reserved_counts_all_exposures_of_the_gateway(run, fakes):
+def test_what_is_reserved_counts_all_exposures_of_the_gateway(run: Run, fakes: Fakes) -> None:
     fakes.file_limit = "20000\n"
     run(*EXPOSE, "--max-sessions", "77")
     run("expose", "coredns", "--name", "more", "-p", "5400:53", "--max-sessions", "100")
@@ -87,7 +91,7 @@ def test_what_is_reserved_counts_all_exposures_of_the_gateway(run, fakes):
     assert run("get", "coredns", "-o", "wide").out.splitlines()[1].endswith("177 of ?")
 
 
-def test_lists_all_namespaces(run):
+def test_lists_all_namespaces(run: Run) -> None:
     run(*EXPOSE)
     headers, row = table(run("get", "-A", "-n", "lab").out)
     assert (headers[0], row[0]) == ("NAMESPACE", "default")
@@ -100,19 +104,21 @@ def test_lists_all_namespaces(run):
         (["get", "-A"], "No exposures, responses or access logs found.\n"),
     ],
 )
-def test_nothing_to_list(run, words, text):
+def test_nothing_to_list(run: Run, words: list[str], text: str) -> None:
     done = run(*words)
     assert (done.code, done.out, done.err) == (0, "", text)
 
 
-def test_nothing_has_no_names(run):
+def test_nothing_has_no_names(run: Run) -> None:
     done = run("get", "-o", "name")
     assert (done.code, done.out) == (0, "")
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
 @pytest.mark.parametrize("names", [(), ("exposures",)])
-def test_a_list_is_a_list_however_many_there_are(run, names, form):
+def test_a_list_is_a_list_however_many_there_are(
+    run: Run, names: tuple[str, ...], form: str
+) -> None:
     empty = yaml.safe_load(run("get", *names, "-o", form).out)
     assert empty == {"apiVersion": "v1", "kind": "List", "items": []}
     run(*EXPOSE)
@@ -120,14 +126,14 @@ def test_a_list_is_a_list_however_many_there_are(run, names, form):
     assert (one["kind"], [i["metadata"]["name"] for i in one["items"]]) == ("List", ["coredns"])
 
 
-def test_names_alone(run):
+def test_names_alone(run: Run) -> None:
     run(*EXPOSE)
     run("expose", "coredns", "--name", "b", "-p", "5400:53")
     assert run("get", "-o", "name").out == "b\ncoredns\n"
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_the_objects_behind_them(run, form):
+def test_the_objects_behind_them(run: Run, form: str) -> None:
     run(*EXPOSE)
     done = run("get", "coredns", "-o", form)
     found = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
@@ -142,13 +148,13 @@ def test_the_objects_behind_them(run, form):
     }  # fmt: skip
 
 
-def test_an_exposure_that_is_not_there(run):
+def test_an_exposure_that_is_not_there(run: Run) -> None:
     done = run("get", "x")
     assert done.code == 3
     assert "exposure x not found in namespace default" in done.err
 
 
-def test_an_exposure_that_cannot_be_read_is_listed(run, server):
+def test_an_exposure_that_cannot_be_read_is_listed(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     unreadable(server)
     _, row = table(run("get").out)
@@ -169,7 +175,7 @@ DELETED = [
 
 
 @pytest.mark.parametrize("words", [["coredns"], ["--all"], ["coredns", "--no-wait"]])
-def test_takes_it_away_and_nothing_else(run, server, words):
+def test_takes_it_away_and_nothing_else(run: Run, server: ApiServer, words: list[str]) -> None:
     before = server.state()
     run(*EXPOSE)
     done = run("delete", *words)
@@ -177,7 +183,7 @@ def test_takes_it_away_and_nothing_else(run, server, words):
     assert server.state() == before
 
 
-def test_leaves_other_exposures(run, server):
+def test_leaves_other_exposures(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     run("expose", "coredns", "--name", "other", "-p", "5400:53")
     before = server.state()
@@ -187,7 +193,7 @@ def test_leaves_other_exposures(run, server):
 
 
 @pytest.mark.parametrize(("mode", "mark"), [("client", "dry run"), ("server", "server dry run")])
-def test_a_dry_run_deletes_nothing(run, server, mode, mark):
+def test_a_dry_run_deletes_nothing(run: Run, server: ApiServer, mode: str, mark: str) -> None:
     run(*EXPOSE)
     before = server.state()
     done = run("delete", "coredns", "--dry-run", mode)
@@ -195,14 +201,16 @@ def test_a_dry_run_deletes_nothing(run, server, mode, mark):
     assert server.state() == before
 
 
-def test_gives_the_gateways_service_back(run, server):
+def test_gives_the_gateways_service_back(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE, "--gateway-service", "patch")
     assert run("delete", "coredns").code == 0
     assert server.state() == before
 
 
-def test_a_gateway_that_goes_on_listening_is_a_warning(run, server, fakes):
+def test_a_gateway_that_goes_on_listening_is_a_warning(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     run(*EXPOSE)
     fakes.stuck = True
     done = run("delete", "coredns", "--timeout", "50ms")
@@ -211,19 +219,19 @@ def test_a_gateway_that_goes_on_listening_is_a_warning(run, server, fakes):
 
 
 @pytest.mark.parametrize("words", [[], ["coredns", "--all"]])
-def test_which_must_be_said_once(run, words):
+def test_which_must_be_said_once(run: Run, words: list[str]) -> None:
     done = run("delete", *words)
     assert done.code == 2
     assert "name what to delete, or use --all" in done.err
 
 
-def test_deleting_what_is_not_there(run):
+def test_deleting_what_is_not_there(run: Run) -> None:
     assert run("delete", "x").code == 3
     assert run("delete", "x", "--ignore-not-found").code == 0
     assert run("delete", "--all").code == 0
 
 
-def test_an_exposure_that_cannot_be_read_can_be_deleted(run, server):
+def test_an_exposure_that_cannot_be_read_can_be_deleted(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE)
     unreadable(server)
@@ -231,7 +239,7 @@ def test_an_exposure_that_cannot_be_read_can_be_deleted(run, server):
     assert server.state() == before
 
 
-def test_a_refused_deletion_can_be_repeated(run, server):
+def test_a_refused_deletion_can_be_repeated(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE)
     server.fail("DELETE", "/envoyfilters/", 403, times=1)
@@ -245,7 +253,9 @@ def test_a_refused_deletion_can_be_repeated(run, server):
 # -- objects that only claim to be ours ---------------------------------------------------------
 
 
-def forge(server, namespace="lab", name="evil", *, of="coredns"):
+def forge(
+    server: ApiServer, namespace: str = "lab", name: str = "evil", *, of: str = "coredns"
+) -> None:
     """A ServiceEntry with labels of an exposure of its own namespace, and another one's spec."""
     found = copy.deepcopy(server.get("ServiceEntry", "default", f"udp-default-{of}"))
     found["metadata"] |= {"namespace": namespace, "name": f"udp-{namespace}-{name}"}
@@ -259,7 +269,7 @@ def forge(server, namespace="lab", name="evil", *, of="coredns"):
 STRAY = "ServiceEntry lab/udp-lab-evil is labelled as part of exposure lab/evil but is not"
 
 
-def test_get_shows_a_stray_as_what_it_is(run, server):
+def test_get_shows_a_stray_as_what_it_is(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     forge(server)
     done = run("get", "-A")
@@ -278,7 +288,9 @@ def test_get_shows_a_stray_as_what_it_is(run, server):
 
 
 @pytest.mark.parametrize("names", [["evil"], ["--all"]])
-def test_delete_leaves_a_stray_and_what_it_names_alone(run, server, names):
+def test_delete_leaves_a_stray_and_what_it_names_alone(
+    run: Run, server: ApiServer, names: list[str]
+) -> None:
     """Its annotation names the ports of another exposure on the gateway's own Service."""
     run(*EXPOSE, "--gateway-service", "patch")
     forge(server)
@@ -289,7 +301,7 @@ def test_delete_leaves_a_stray_and_what_it_names_alone(run, server, names):
     assert server.state() == before
 
 
-def test_delete_takes_the_real_exposure_and_leaves_its_double(run, server):
+def test_delete_takes_the_real_exposure_and_leaves_its_double(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     double = copy.deepcopy(server.get("ServiceEntry", "default", NAME))
     double["metadata"]["namespace"] = "lab"
@@ -302,7 +314,7 @@ def test_delete_takes_the_real_exposure_and_leaves_its_double(run, server):
 
 
 @pytest.mark.parametrize("verb", ["describe", "verify"])
-def test_a_stray_is_not_described_nor_verified(run, server, verb):
+def test_a_stray_is_not_described_nor_verified(run: Run, server: ApiServer, verb: str) -> None:
     run(*EXPOSE)
     forge(server)
     run("delete", "coredns")
@@ -315,7 +327,7 @@ def test_a_stray_is_not_described_nor_verified(run, server, verb):
 # -- samples ------------------------------------------------------------------------------------
 
 
-def test_applies_the_samples_and_takes_them_away(run, server):
+def test_applies_the_samples_and_takes_them_away(run: Run, server: ApiServer) -> None:
     before = server.state()
     done = run("samples", "apply", "-n", "lab")
     assert done.code == 0
@@ -331,7 +343,9 @@ def test_applies_the_samples_and_takes_them_away(run, server):
 
 
 @pytest.mark.parametrize(("mode", "mark"), [("client", "dry run"), ("server", "server dry run")])
-def test_dry_runs_of_the_samples_write_nothing(run, server, mode, mark):
+def test_dry_runs_of_the_samples_write_nothing(
+    run: Run, server: ApiServer, mode: str, mark: str
+) -> None:
     done = run("samples", "apply", "-n", "lab", "--dry-run", mode)
     assert done.out.splitlines() == [f"{name} serverside-applied ({mark})" for name in SAMPLES]
     assert server.writes() == []
@@ -342,7 +356,7 @@ def test_dry_runs_of_the_samples_write_nothing(run, server, mode, mark):
     assert server.state() == before
 
 
-def test_samples_that_do_not_start_are_told(run, server):
+def test_samples_that_do_not_start_are_told(run: Run, server: ApiServer) -> None:
     server.pods_start = False
     done = run("samples", "apply", "-n", "lab", "--timeout", "50ms")
     assert done.code == 3
@@ -351,7 +365,7 @@ def test_samples_that_do_not_start_are_told(run, server):
     assert run("samples", "apply", "-n", "lab", "--no-wait").code == 0
 
 
-def test_what_is_not_ours_stays(run, server):
+def test_what_is_not_ours_stays(run: Run, server: ApiServer) -> None:
     server.put(pod("network-tool", namespace="lab", app="network-tool"))
     done = run("samples", "delete", "-n", "lab")
     assert done.code == 0
@@ -359,7 +373,7 @@ def test_what_is_not_ours_stays(run, server):
     assert ("Pod", "lab", "network-tool") in server.there()
 
 
-def test_refused_samples_leave_nothing(run, server):
+def test_refused_samples_leave_nothing(run: Run, server: ApiServer) -> None:
     before = server.state()
     server.fail("PATCH", "/deployments/", 403)
     assert run("samples", "apply", "-n", "lab").code == 3
@@ -367,7 +381,7 @@ def test_refused_samples_leave_nothing(run, server):
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_prints_the_samples_without_a_cluster(run, server, form):
+def test_prints_the_samples_without_a_cluster(run: Run, server: ApiServer, form: str) -> None:
     done = run("samples", "print", "-n", "x", "-o", form, "--coredns-image", "own/dns:1")
     found = json.loads(done.out)["items"] if form == "json" else list(yaml.safe_load_all(done.out))
     assert [o["kind"] for o in found] == ["Service", "ConfigMap", "Deployment", "Pod"]
@@ -376,24 +390,24 @@ def test_prints_the_samples_without_a_cluster(run, server, form):
     assert server.requests == []
 
 
-def test_samples_that_were_taken_back_are_not_called_applied(run, server):
+def test_samples_that_were_taken_back_are_not_called_applied(run: Run, server: ApiServer) -> None:
     server.fail("PATCH", "/deployments/", 403)
     assert run("samples", "apply", "-n", "lab").out == ""
 
 
-def test_samples_offer_no_flag_that_they_lack(run, server):
+def test_samples_offer_no_flag_that_they_lack(run: Run, server: ApiServer) -> None:
     server.put(pod("network-tool", namespace="lab", app="network-tool"))
     done = run("samples", "apply", "-n", "lab")
     assert done.code == 3
     assert "--force-conflicts" not in done.err
 
 
-def test_a_name_in_all_namespaces_is_refused(run):
+def test_a_name_in_all_namespaces_is_refused(run: Run) -> None:
     """kubectl: a resource cannot be retrieved by name across all namespaces."""
     assert run("get", "-A", "coredns").code == 2
 
 
-def test_a_deletion_that_fails_says_how_to_go_on(run, server):
+def test_a_deletion_that_fails_says_how_to_go_on(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     server.fail("DELETE", "/envoyfilters/", 500)
     done = run("delete", "coredns")
@@ -404,7 +418,7 @@ def test_a_deletion_that_fails_says_how_to_go_on(run, server):
 
 
 @pytest.mark.parametrize("verb", ["get", "describe"])
-def test_why_a_load_balancer_has_no_address_is_told(run, server, verb):
+def test_why_a_load_balancer_has_no_address_is_told(run: Run, server: ApiServer, verb: str) -> None:
     server.load_balancer = None
     assert run("expose", "coredns", "-p", "5300:53").code == 0
     about = {"kind": "Service", "name": "udp-default-coredns", "namespace": "istio-system"}
@@ -427,7 +441,9 @@ def test_why_a_load_balancer_has_no_address_is_told(run, server, verb):
 
 
 @pytest.mark.parametrize("source", [None, "service"])
-def test_an_exposure_whose_namespace_is_gone_is_listed_and_deleted(run, server, source):
+def test_an_exposure_whose_namespace_is_gone_is_listed_and_deleted(
+    run: Run, server: ApiServer, source: str | None
+) -> None:
     """What it has at the gateway is all that is left of it, whoever made it."""
     run(*EXPOSE)
     for key in [key for key in server.there() if key[1] == "default"]:

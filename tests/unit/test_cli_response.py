@@ -6,11 +6,13 @@ import base64
 import json
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec, Request
 from tests.unit.builders import (
     endpoint,
     endpoint_slice,
@@ -19,7 +21,8 @@ from tests.unit.builders import (
     service,
     tcp,
 )
-from tests.unit.fakes import page
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes, page
 from tests.unit.mesh_builders import (
     RATINGS,
     envoy_filter,
@@ -40,7 +43,7 @@ GATEWAY = f"gateway.networking.istio.io/{NAME}"
 
 
 @pytest.fixture
-def edge(server):
+def edge(server: ApiServer) -> ApiServer:
     """The gateway has an Istio Gateway on port 80, and the Service's endpoints are known."""
     ports = [{"name": "http2", "port": 8080, "protocol": "TCP"}]
     server.put(
@@ -56,18 +59,20 @@ def edge(server):
     return server
 
 
-def written(server, kind="VirtualService", namespace="default", name=NAME):
+def written(
+    server: ApiServer, kind: str = "VirtualService", namespace: str = "default", name: str = NAME
+) -> dict[str, Any] | None:
     return server.get(kind, namespace, name)
 
 
-def route(server):
+def route(server: ApiServer) -> dict[str, Any]:
     return written(server)["spec"]["http"][0]
 
 
 # -- writing ------------------------------------------------------------------------------------
 
 
-def test_writes_a_virtual_service(run, edge):
+def test_writes_a_virtual_service(run: Run, edge: ApiServer) -> None:
     done = run(*HELLO, "--status", "201", "--header", "Content-Type=text/plain")
     assert (done.code, done.out) == (0, f"{VIRTUAL_SERVICE} serverside-applied\n")
     assert done.err.splitlines() == [
@@ -94,19 +99,23 @@ def test_writes_a_virtual_service(run, edge):
         ["response", "--status", "204", "/hello"],
     ],
 )
-def test_a_path_is_short_for_a_response(run, edge, words):
+def test_a_path_is_short_for_a_response(run: Run, edge: ApiServer, words: list[str]) -> None:
     assert run("direct", *words).code == 0
     assert written(edge)
 
 
-def test_the_path_of_a_file_is_no_path_of_a_request(run, kubeconfig, fakes, edge):
+def test_the_path_of_a_file_is_no_path_of_a_request(
+    run: Run, kubeconfig: Path, fakes: Fakes, edge: ApiServer
+) -> None:
     done = run("direct", "--kubeconfig", str(kubeconfig), "coredns")
     assert done.code == 0
     assert done.out.splitlines()[-1] == "coredns: 2 pods answered"
     assert not written(edge)
 
 
-def test_the_name_of_a_context_is_no_path_of_a_request(run, kubeconfig, fakes, edge):
+def test_the_name_of_a_context_is_no_path_of_a_request(
+    run: Run, kubeconfig: Path, fakes: Fakes, edge: ApiServer
+) -> None:
     """OpenShift's, of a context without a project."""
     config = yaml.safe_load(kubeconfig.read_text("utf-8"))
     config["contexts"].append({**config["contexts"][0], "name": "/api-example-com:6443/jane"})
@@ -116,7 +125,9 @@ def test_the_name_of_a_context_is_no_path_of_a_request(run, kubeconfig, fakes, e
     assert not written(edge)
 
 
-def test_a_file_before_the_path_is_none_either(run, kubeconfig, edge, tmp_path):
+def test_a_file_before_the_path_is_none_either(
+    run: Run, kubeconfig: Path, edge: ApiServer, tmp_path: Path
+) -> None:
     body = tmp_path / "body"
     body.write_text("from a file", "utf-8")
     words = ["--kubeconfig", str(kubeconfig), "--body-file", str(body), "/hello"]
@@ -124,25 +135,27 @@ def test_a_file_before_the_path_is_none_either(run, kubeconfig, edge, tmp_path):
     assert route(edge)["directResponse"]["body"] == {"string": "from a file"}
 
 
-def test_help_is_of_the_group_and_of_the_subcommand(run):
+def test_help_is_of_the_group_and_of_the_subcommand(run: Run) -> None:
     done = run("direct", "--help")
     assert done.code == 0 and "query" in done.out and "response" in done.out
     done = run("direct", "response", "--help")
     assert done.code == 0 and "--create-gateway" in done.out
 
 
-def test_a_body_that_is_no_text(run, edge, tmp_path):
+def test_a_body_that_is_no_text(run: Run, edge: ApiServer, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"\xff\x00")
     assert run("direct", "/hello", "--body-file", str(body), "--binary").code == 0
     assert base64.b64decode(route(edge)["directResponse"]["body"]["bytes"]) == b"\xff\x00"
 
 
-def test_a_body_from_standard_input(run, edge, monkeypatch):
+def test_a_body_from_standard_input(
+    run: Run, edge: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Input:
         class buffer:
             @staticmethod
-            def read():
+            def read() -> bytes:
                 return b"typed"
 
     monkeypatch.setattr("sys.stdin", Input)
@@ -151,24 +164,24 @@ def test_a_body_from_standard_input(run, edge, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [[], ["--body", ""]])
-def test_without_a_body(run, edge, words):
+def test_without_a_body(run: Run, edge: ApiServer, words: list[str]) -> None:
     assert run("direct", "/hello", *words).code == 0
     assert route(edge)["directResponse"] == {"status": 200}
 
 
-def test_prefix_hosts_and_name(run, edge):
+def test_prefix_hosts_and_name(run: Run, edge: ApiServer) -> None:
     words = ["--prefix", "--host", "a.example.com", "--host", "a.example.com", "--host", "b.org"]
     assert run("direct", "/api/", *words, "--name", "hello").code == 0
     assert written(edge)["spec"]["hosts"] == ["a.example.com", "b.org"]
     assert route(edge)["match"] == [{"uri": {"prefix": "/api/"}, "port": 80}]
 
 
-def test_another_namespace(run, edge):
+def test_another_namespace(run: Run, edge: ApiServer) -> None:
     assert run("direct", "/hello", "-n", "lab").code == 0
     assert written(edge, namespace="lab", name="response-lab-hello")
 
 
-def test_creates_a_gateway_where_asked(run, server):
+def test_creates_a_gateway_where_asked(run: Run, server: ApiServer) -> None:
     done = run(*HELLO, "--create-gateway", "--gateway-port", "8888", "--host", "a.org")
     assert done.code == 0
     assert done.out.splitlines() == [
@@ -188,7 +201,7 @@ def test_creates_a_gateway_where_asked(run, server):
     assert written(server)["spec"]["gateways"] == ["istio-system/edge"]
 
 
-def test_an_envoy_filter_where_asked(run, edge):
+def test_an_envoy_filter_where_asked(run: Run, edge: ApiServer) -> None:
     done = run(*HELLO, "--api", "envoyfilter", "--header", "x-a=50%")
     assert done.code == 0
     assert done.out.splitlines() == [
@@ -205,7 +218,9 @@ def test_an_envoy_filter_where_asked(run, edge):
 
 
 @pytest.mark.parametrize(("istiod", "gateway"), [("1.14.6", "1.31.0"), ("1.31.0", "1.12.1")])
-def test_an_istio_before_direct_responses_gets_an_envoy_filter(run, edge, istiod, gateway):
+def test_an_istio_before_direct_responses_gets_an_envoy_filter(
+    run: Run, edge: ApiServer, istiod: str, gateway: str
+) -> None:
     edge.put(istiod_pod(version=istiod), gateway_pod(image=f"istio/proxyv2:{gateway}"))
     done = run(*HELLO)
     assert done.code == 0
@@ -213,7 +228,7 @@ def test_an_istio_before_direct_responses_gets_an_envoy_filter(run, edge, istiod
     assert written(edge, "EnvoyFilter", "istio-system")
 
 
-def test_changing_the_api_takes_the_other_objects_away(run, edge):
+def test_changing_the_api_takes_the_other_objects_away(run: Run, edge: ApiServer) -> None:
     assert run(*HELLO, "--api", "envoyfilter").code == 0
     done = run(*HELLO, "--api", "virtualservice")
     assert done.out.splitlines() == [
@@ -223,7 +238,7 @@ def test_changing_the_api_takes_the_other_objects_away(run, edge):
     assert not written(edge, "EnvoyFilter", "istio-system")
 
 
-def test_the_same_again_changes_nothing(run, edge):
+def test_the_same_again_changes_nothing(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     before, count = edge.state(), len(edge.requests)
     done = run(*HELLO)
@@ -232,7 +247,7 @@ def test_the_same_again_changes_nothing(run, edge):
     assert len(edge.requests) > count
 
 
-def test_what_is_not_named_stays_and_changes_are_shown(run, edge):
+def test_what_is_not_named_stays_and_changes_are_shown(run: Run, edge: ApiServer) -> None:
     run(*HELLO, "--header", "x-a=1")
     done = run("direct", "/hello", "--status", "404")
     assert done.code == 0
@@ -249,7 +264,7 @@ def test_what_is_not_named_stays_and_changes_are_shown(run, edge):
     assert route(edge)["directResponse"] == {"status": 404}
 
 
-def test_the_api_and_a_binary_body_stay(run, edge, tmp_path):
+def test_the_api_and_a_binary_body_stay(run: Run, edge: ApiServer, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"\xff\x00")
     words = ("direct", "/hello", "--body-file", str(body), "--binary", "--api", "envoyfilter")
@@ -264,7 +279,7 @@ def test_the_api_and_a_binary_body_stay(run, edge, tmp_path):
     assert patch["value"]["match"] == {"prefix": "/hello"}
 
 
-def test_a_body_that_somebody_changed_must_be_named(run, edge):
+def test_a_body_that_somebody_changed_must_be_named(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     changed = written(edge)
     changed["spec"]["http"][0]["directResponse"]["body"]["string"] = "theirs"
@@ -278,7 +293,7 @@ def test_a_body_that_somebody_changed_must_be_named(run, edge):
 
 
 @pytest.mark.parametrize("dry_run", ["client", "server"])
-def test_a_dry_run_writes_nothing(run, edge, dry_run):
+def test_a_dry_run_writes_nothing(run: Run, edge: ApiServer, dry_run: str) -> None:
     before = edge.state()
     done = run(*HELLO, "--dry-run", dry_run)
     said = "(dry run)" if dry_run == "client" else "(server dry run)"
@@ -289,7 +304,7 @@ def test_a_dry_run_writes_nothing(run, edge, dry_run):
 
 @pytest.mark.parametrize("form", ["yaml", "json", "name"])
 @pytest.mark.parametrize("more", [[], ["--dry-run", "client"]])
-def test_output_for_programs(run, edge, form, more):
+def test_output_for_programs(run: Run, edge: ApiServer, form: str, more: list[str]) -> None:
     done = run(*HELLO, "--api", "envoyfilter", "-o", form, *more)
     assert done.code == 0
     if form == "name":
@@ -339,7 +354,7 @@ def test_output_for_programs(run, edge, form, more):
         ([], "Missing argument 'PATH'"),
     ],
 )
-def test_wrong_usage(run, edge, words, message):
+def test_wrong_usage(run: Run, edge: ApiServer, words: list[str], message: str) -> None:
     before = edge.state()
     done = run("direct", "response", *words)
     assert (done.code, done.out) == (2, "")
@@ -347,11 +362,13 @@ def test_wrong_usage(run, edge, words, message):
     assert edge.state() == before
 
 
-def test_a_body_that_cannot_be_read(run, edge, tmp_path, monkeypatch):
+def test_a_body_that_cannot_be_read(
+    run: Run, edge: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = tmp_path / "body"
     body.write_text("x", "utf-8")
 
-    def denied(_):
+    def denied(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", denied)
@@ -360,7 +377,7 @@ def test_a_body_that_cannot_be_read(run, edge, tmp_path, monkeypatch):
     assert f"--body-file {body}: Permission denied" in done.err
 
 
-def test_no_server_on_the_port(run, server):
+def test_no_server_on_the_port(run: Run, server: ApiServer) -> None:
     done = run(*HELLO)
     assert done.code == 3
     assert "U111" in done.err and "--create-gateway" in done.err
@@ -368,7 +385,7 @@ def test_no_server_on_the_port(run, server):
     assert server.writes() == []
 
 
-def test_somebody_elses_virtual_service_of_that_name(run, edge):
+def test_somebody_elses_virtual_service_of_that_name(run: Run, edge: ApiServer) -> None:
     edge.put(virtual_service(NAME, hosts=("other.example.com",)))
     done = run(*HELLO)
     assert done.code == 3
@@ -380,7 +397,7 @@ def test_somebody_elses_virtual_service_of_that_name(run, edge):
     assert edge.writes() == []
 
 
-def test_an_older_route_of_others(run, edge):
+def test_an_older_route_of_others(run: Run, edge: ApiServer) -> None:
     match = [{"uri": {"exact": "/hello"}}]
     edge.put(virtual_service(hosts=("*",), http=[{"match": match}]))
     done = run(*HELLO)
@@ -391,7 +408,7 @@ def test_an_older_route_of_others(run, edge):
     assert "U213" in done.err and "default/shop" in done.err
 
 
-def test_an_api_that_this_istio_does_not_know(run, edge):
+def test_an_api_that_this_istio_does_not_know(run: Run, edge: ApiServer) -> None:
     edge.put(istiod_pod(version="1.14.0"))
     done = run(*HELLO, "--api", "virtualservice")
     assert done.code == 3
@@ -399,7 +416,7 @@ def test_an_api_that_this_istio_does_not_know(run, edge):
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_a_failed_write_takes_everything_back(run, server, gone):
+def test_a_failed_write_takes_everything_back(run: Run, server: ApiServer, gone: int) -> None:
     before = server.state()
     server.fail("PATCH", "/(virtualservices|gateways)/", 403, skip=gone)
     done = run(*HELLO, "--create-gateway")
@@ -411,7 +428,7 @@ def test_a_failed_write_takes_everything_back(run, server, gone):
 # -- waiting ------------------------------------------------------------------------------------
 
 
-def test_a_gateway_that_does_not_take_it_is_told(run, edge, fakes):
+def test_a_gateway_that_does_not_take_it_is_told(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     done = run(*HELLO, "--timeout", "50ms")
     assert done.code == 3
@@ -419,13 +436,13 @@ def test_a_gateway_that_does_not_take_it_is_told(run, edge, fakes):
     assert written(edge)
 
 
-def test_no_wait_asks_nobody(run, edge, fakes):
+def test_no_wait_asks_nobody(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     assert run(*HELLO, "--no-wait").code == 0
     assert fakes.commands == []
 
 
-def test_a_refusal_takes_everything_back(run, edge, fakes):
+def test_a_refusal_takes_everything_back(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     before = edge.state()
     edge.logs["istio-system", POD] = (
@@ -438,8 +455,10 @@ def test_a_refusal_takes_everything_back(run, edge, fakes):
     assert edge.state() == before
 
 
-def test_an_interruption_while_waiting_keeps_what_was_written(run, edge, monkeypatch):
-    def interrupted(*_, **__):
+def test_an_interruption_while_waiting_keeps_what_was_written(
+    run: Run, edge: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kubectl_istio_udp.apply.responding.wait_until_routed", interrupted)
@@ -451,10 +470,12 @@ def test_an_interruption_while_waiting_keeps_what_was_written(run, edge, monkeyp
     assert written(edge)
 
 
-def test_an_interruption_while_writing_takes_back(run, server, fakes):
+def test_an_interruption_while_writing_takes_back(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     before = server.state()
 
-    def interrupt(request):
+    def interrupt(request: Request) -> None:
         if request.method == "PATCH" and "/virtualservices/" in request.path:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -471,12 +492,12 @@ MESH = (*HELLO, "--mesh", "--host", RATINGS)
 
 
 @pytest.fixture
-def ratings(server):
+def ratings(server: ApiServer) -> ApiServer:
     server.put(service("ratings", ports=[tcp(9080, "http")]), istiod_pod())
     return server
 
 
-def test_inside_the_mesh(run, ratings, fakes):
+def test_inside_the_mesh(run: Run, ratings: ApiServer, fakes: Fakes) -> None:
     done = run(*MESH)
     assert (done.code, done.out) == (0, f"{VIRTUAL_SERVICE} serverside-applied\n")
     spec = written(ratings)["spec"]
@@ -485,7 +506,7 @@ def test_inside_the_mesh(run, ratings, fakes):
     assert fakes.commands == []
 
 
-def test_inside_the_mesh_by_an_envoy_filter(run, ratings):
+def test_inside_the_mesh_by_an_envoy_filter(run: Run, ratings: ApiServer) -> None:
     done = run(*MESH, "--api", "envoyfilter")
     assert (done.code, done.out) == (0, f"{ENVOY_FILTER} serverside-applied\n")
     (patch,) = written(ratings, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
@@ -493,7 +514,7 @@ def test_inside_the_mesh_by_an_envoy_filter(run, ratings):
     assert patch["match"]["routeConfiguration"]["vhost"] == {"name": f"{RATINGS}:9080"}
 
 
-def test_a_mesh_host_that_others_route_is_refused(run, ratings):
+def test_a_mesh_host_that_others_route_is_refused(run: Run, ratings: ApiServer) -> None:
     ratings.put(virtual_service("theirs", hosts=(RATINGS,), gateways=()))
     done = run(*MESH)
     assert done.code == 3
@@ -503,7 +524,7 @@ def test_a_mesh_host_that_others_route_is_refused(run, ratings):
 # -- verify -------------------------------------------------------------------------------------
 
 
-def test_verify_every_hop_answers(run, edge, fakes):
+def test_verify_every_hop_answers(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO)
     done = run("verify", "response/hello")
     assert done.code == 0
@@ -516,14 +537,14 @@ def test_verify_every_hop_answers(run, edge, fakes):
     assert words[-1] == "http://any.invalid:80/hello"
 
 
-def test_verify_asks_for_every_host(run, edge, fakes):
+def test_verify_asks_for_every_host(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO, "--host", "*.example.com", "--host", "b.org")
     assert run("verify", "response/hello").code == 0
     asked = {words[-1] for words in fakes.commands if words[0] == "sh"}
     assert asked == {"http://any.example.com:80/hello", "http://b.org:80/hello"}
 
 
-def test_verify_over_tls(run, server, fakes):
+def test_verify_over_tls(run: Run, server: ApiServer, fakes: Fakes) -> None:
     server.put(istio_gateway(port=443, protocol="HTTPS", tls={"mode": "SIMPLE"}))
     assert run(*HELLO, "--gateway-port", "443").code == 0
     assert run("verify", "response/hello").code == 0
@@ -555,7 +576,9 @@ def test_verify_over_tls(run, server, fakes):
         ),
     ],
 )
-def test_verify_tells_another_answer(run, edge, fakes, answer, verdict):
+def test_verify_tells_another_answer(
+    run: Run, edge: ApiServer, fakes: Fakes, answer: Exec, verdict: str
+) -> None:
     run(*HELLO)
     fakes.http = {GATEWAY_TARGET: answer, SERVICE_TARGET: answer}
     done = run("verify", "response/hello")
@@ -564,7 +587,7 @@ def test_verify_tells_another_answer(run, edge, fakes, answer, verdict):
     assert len(done.out.splitlines()) == 4
 
 
-def test_verify_tells_a_missing_route(run, edge, fakes):
+def test_verify_tells_a_missing_route(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO)
     run("direct", "/hello/more", "--name", "hello-more")
     found = written(edge)
@@ -576,7 +599,7 @@ def test_verify_tells_a_missing_route(run, edge, fakes):
     assert done.out.splitlines()[-1].endswith(f"{POD} does not have the route of this response")
 
 
-def test_verify_tells_a_broken_service(run, edge, fakes):
+def test_verify_tells_a_broken_service(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO)
     fakes.http[SERVICE_TARGET] = Exec(stderr="exit 28\n")
     done = run("verify", "response/hello")
@@ -587,7 +610,7 @@ def test_verify_tells_a_broken_service(run, edge, fakes):
     )
 
 
-def test_verify_tells_a_missing_object(run, edge, fakes):
+def test_verify_tells_a_missing_object(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     """Also while the gateway still answers."""
     run(*HELLO, "--api", "envoyfilter")
     edge.remove("VirtualService", "default", NAME)
@@ -598,7 +621,7 @@ def test_verify_tells_a_missing_object(run, edge, fakes):
     )
 
 
-def test_verify_without_a_ready_gateway(run, edge):
+def test_verify_without_a_ready_gateway(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     edge.put(gateway_pod(ready=False), gateway_service(clusterIP="None"))
     edge.put(
@@ -613,7 +636,7 @@ def test_verify_without_a_ready_gateway(run, edge):
     assert "the gateway has no ready pod" in done.out
 
 
-def test_verify_without_curl(run, edge, fakes):
+def test_verify_without_curl(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO)
     fakes.http = {GATEWAY_TARGET: Exec(code=127)}
     done = run("verify", "response/hello")
@@ -622,7 +645,7 @@ def test_verify_without_curl(run, edge, fakes):
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_verify_data_for_programs(run, edge, form):
+def test_verify_data_for_programs(run: Run, edge: ApiServer, form: str) -> None:
     run(*HELLO)
     done = run("verify", "response/hello", "-o", form)
     (found,) = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
@@ -631,7 +654,7 @@ def test_verify_data_for_programs(run, edge, form):
     assert found["probes"][0]["answers"] == ["hi"]
 
 
-def test_verify_inside_the_mesh(run, ratings, fakes):
+def test_verify_inside_the_mesh(run: Run, ratings: ApiServer, fakes: Fakes) -> None:
     run(*MESH)
     done = run("verify", "response/hello")
     assert done.code == 3
@@ -643,14 +666,14 @@ def test_verify_inside_the_mesh(run, ratings, fakes):
     assert "--connect-to" not in fakes.commands[-1]
 
 
-def test_verify_inside_the_mesh_makes_a_tool_with_a_sidecar(run, ratings):
+def test_verify_inside_the_mesh_makes_a_tool_with_a_sidecar(run: Run, ratings: ApiServer) -> None:
     run(*MESH)
     run("verify", "response/hello", "--create-tool")
     (made,) = [r for r in ratings.requests if r.method == "PATCH" and "/pods/" in r.path]
     assert made.body["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
 
 
-def test_verify_of_what_cannot_be_read(run, edge):
+def test_verify_of_what_cannot_be_read(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     broken = written(edge)
     broken["metadata"]["annotations"] = {}
@@ -663,11 +686,11 @@ def test_verify_of_what_cannot_be_read(run, edge):
 # -- get, describe, delete ----------------------------------------------------------------------
 
 
-def table(text):
+def table(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def test_get(run, edge):
+def test_get(run: Run, edge: ApiServer) -> None:
     run(*HELLO, "--prefix", "--host", "a.org", "--host", "b.org", "--host", "c.org")
     headers, row = table(run("get", "response/hello").out)
     assert headers == ["NAME", "HOSTS", "PATH", "CODE", "BODY", "AT", "API", "STATUS", "AGE"]
@@ -677,7 +700,7 @@ def test_get(run, edge):
     ]  # fmt: skip
 
 
-def test_get_wide(run, edge):
+def test_get_wide(run: Run, edge: ApiServer) -> None:
     run(*HELLO, "--host", "a.org", "--host", "b.org", "--header", "x-a=1", "--header", "x-b=2")
     headers, row = table(run("get", "response/hello", "-o", "wide").out)
     assert headers[-2:] == ["HEADERS", "SERVERS"]
@@ -685,13 +708,13 @@ def test_get_wide(run, edge):
     assert row[-2:] == ["x-a,x-b", "istio-system/edge"]
 
 
-def test_get_of_a_mesh_response_without_a_body(run, ratings):
+def test_get_of_a_mesh_response_without_a_body(run: Run, ratings: ApiServer) -> None:
     run("direct", "/hello", "--mesh", "--host", RATINGS)
     _, row = table(run("get", "response/hello").out)
     assert row[:5] == ["hello", RATINGS, "/hello", "200", "mesh"]
 
 
-def test_describe(run, edge):
+def test_describe(run: Run, edge: ApiServer) -> None:
     run(*HELLO, "--api", "envoyfilter", "--host", "a.org")
     done = run("describe", "response/hello")
     assert done.code == 0
@@ -703,7 +726,7 @@ def test_describe(run, edge):
 
 
 @pytest.mark.parametrize("words", [["response/hello"], ["responses/hello"], ["--all"]])
-def test_delete(run, edge, words):
+def test_delete(run: Run, edge: ApiServer, words: list[str]) -> None:
     before = edge.state()
     run(*HELLO, "--api", "envoyfilter")
     done = run("delete", *words)
@@ -715,21 +738,21 @@ def test_delete(run, edge, words):
     assert edge.state() == before
 
 
-def test_delete_leaves_others_of_the_same_name(run, edge):
+def test_delete_leaves_others_of_the_same_name(run: Run, edge: ApiServer) -> None:
     run("access-log", "--name", "hello")
     run(*HELLO)
     assert run("delete", "response/hello").code == 0
     assert run("get", "-o", "name").out == "accesslog/hello\n"
 
 
-def test_delete_of_what_is_not_there(run, edge):
+def test_delete_of_what_is_not_there(run: Run, edge: ApiServer) -> None:
     done = run("delete", "response/nothing")
     assert done.code == 3
     assert "response nothing not found in namespace default" in done.err
     assert run("delete", "response/nothing", "--ignore-not-found").code == 0
 
 
-def test_a_foreign_filter_in_the_way(run, edge):
+def test_a_foreign_filter_in_the_way(run: Run, edge: ApiServer) -> None:
     edge.put(envoy_filter(NAME))
     done = run(*HELLO, "--api", "envoyfilter")
     assert done.code == 3

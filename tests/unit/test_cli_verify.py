@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, pod, service, tcp
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 
 NAME = "udp-default-coredns"
 EXPOSE = ("expose", "coredns", "-p", "5300:53")
@@ -14,7 +17,7 @@ POD_A, POD_B, GATEWAY = "10.244.0.20:53", "10.244.0.21:53", "10.244.0.7:5300"
 
 
 @pytest.fixture
-def exposed(run, server, fakes):
+def exposed(run: Run, server: ApiServer, fakes: Fakes) -> str:
     """The DNS Service, exposed; the address of the companion Service."""
     assert run(*EXPOSE).code == 0
     fakes.commands.clear()
@@ -22,12 +25,12 @@ def exposed(run, server, fakes):
     return f"{address}:5300"
 
 
-def probes(fakes):
+def probes(fakes: Fakes) -> list[list[str]]:
     """The commands that ask a hop; what the gateway's Envoy is asked is left out."""
     return [command for command in fakes.commands if command[0] not in ("pilot-agent", "cat")]
 
 
-def test_every_hop_answers(run, exposed, fakes):
+def test_every_hop_answers(run: Run, exposed: str, fakes: Fakes) -> None:
     done = run("verify", "coredns")
     assert done.code == 0
     lines = done.out.splitlines()
@@ -52,7 +55,9 @@ def test_every_hop_answers(run, exposed, fakes):
         (["service"], f"coredns: the gateway answers, service {NAME} ("),
     ],
 )
-def test_names_the_broken_hop(run, exposed, fakes, silent, verdict):
+def test_names_the_broken_hop(
+    run: Run, exposed: str, fakes: Fakes, silent: list[str], verdict: str
+) -> None:
     for target in silent:
         fakes.dig[exposed if target == "service" else target] = "timeout"
     done = run("verify", "coredns")
@@ -60,7 +65,9 @@ def test_names_the_broken_hop(run, exposed, fakes, silent, verdict):
     assert done.out.splitlines()[-1].startswith(verdict)
 
 
-def test_says_what_the_gateway_lacks(run, exposed, fakes, server):
+def test_says_what_the_gateway_lacks(
+    run: Run, exposed: str, fakes: Fakes, server: ApiServer
+) -> None:
     fakes.dig[GATEWAY] = "closed"
     found = server.get("EnvoyFilter", "istio-system", NAME)
     found["spec"]["configPatches"] = []
@@ -75,13 +82,15 @@ def test_says_what_the_gateway_lacks(run, exposed, fakes, server):
     )
 
 
-def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(run, exposed, fakes):
+def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(
+    run: Run, exposed: str, fakes: Fakes
+) -> None:
     run.wait_for(kube_proxy=30)
     fakes.dig[exposed] = "timeout"
     asked = []
     run_fake = fakes.run
 
-    def later(namespace, pod_name, container, command):
+    def later(namespace: str, pod_name: str, container: str, command: list[str]) -> Exec:
         if f"@{exposed.partition(':')[0]}" in command:
             asked.append(command)
             if len(asked) == 2:
@@ -95,28 +104,30 @@ def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(run, exposed, 
 
 
 @pytest.mark.parametrize(("answer", "rcode"), [("servfail", "SERVFAIL"), ("refused", "REFUSED")])
-def test_a_refusal_is_told_from_silence(run, exposed, fakes, answer, rcode):
+def test_a_refusal_is_told_from_silence(
+    run: Run, exposed: str, fakes: Fakes, answer: str, rcode: str
+) -> None:
     fakes.default = answer
     done = run("verify", "coredns")
     assert done.code == 1
     assert f"answers {rcode}" in done.out
 
 
-def test_a_truncated_answer_is_marked(run, exposed, fakes):
+def test_a_truncated_answer_is_marked(run: Run, exposed: str, fakes: Fakes) -> None:
     fakes.default = "truncated"
     done = run("verify", "coredns")
     assert done.code == 0
     assert "NOERROR (truncated)" in done.out
 
 
-def test_several_probes_are_counted(run, exposed, fakes):
+def test_several_probes_are_counted(run: Run, exposed: str, fakes: Fakes) -> None:
     done = run("verify", "coredns", "--count", "3")
     assert done.code == 0
     assert done.out.count("3/3") == 4
     assert len([c for c in fakes.commands if c[0] == "dig"]) == 12
 
 
-def test_several_exposures_are_told_apart(run, exposed):
+def test_several_exposures_are_told_apart(run: Run, exposed: str) -> None:
     run("expose", "coredns", "-p", "5400:53", "--name", "second")
     done = run("verify", "--all")
     assert done.code == 0
@@ -127,7 +138,9 @@ def test_several_exposures_are_told_apart(run, exposed):
     ]  # fmt: skip
 
 
-def test_what_is_wrong_with_one_does_not_hide_the_others(run, exposed, server):
+def test_what_is_wrong_with_one_does_not_hide_the_others(
+    run: Run, exposed: str, server: ApiServer
+) -> None:
     """Of three exposures one has lost its Service, and of one nobody says what to ask for."""
     server.put(service("gone"), service("mute"))
     assert run("expose", "gone", "-p", "5301:53").code == 0
@@ -142,7 +155,7 @@ def test_what_is_wrong_with_one_does_not_hide_the_others(run, exposed, server):
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_data_for_programs(run, exposed, form):
+def test_data_for_programs(run: Run, exposed: str, form: str) -> None:
     done = run("verify", "coredns", "-o", form)
     (found,) = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
     assert (found["namespace"], found["name"], found["good"]) == ("default", "coredns", True)
@@ -153,13 +166,13 @@ def test_data_for_programs(run, exposed, form):
     assert first["servicePort"] == 53
 
 
-def test_another_query_and_type(run, exposed, fakes):
+def test_another_query_and_type(run: Run, exposed: str, fakes: Fakes) -> None:
     assert run("verify", "coredns", "--query", "x.example txt").code == 0
     for command in probes(fakes):
         assert " ".join(command).count("-q x.example -t TXT") == 1
 
 
-def test_a_datagram_of_ones_own(run, exposed, fakes):
+def test_a_datagram_of_ones_own(run: Run, exposed: str, fakes: Fakes) -> None:
     done = run("verify", "coredns", "--probe", "text:hi")
     assert done.code == 0
     assert done.out.splitlines()[1].endswith("hi")
@@ -167,18 +180,18 @@ def test_a_datagram_of_ones_own(run, exposed, fakes):
 
 
 @pytest.mark.parametrize("words", [["-A"], ["--all", "-n", "default"], ["coredns"]])
-def test_ways_to_say_which(run, exposed, words):
+def test_ways_to_say_which(run: Run, exposed: str, words: list[str]) -> None:
     assert run("verify", *words).code == 0
 
 
 @pytest.mark.parametrize("words", [[], ["coredns", "--all"], ["coredns", "-A"]])
-def test_which_must_be_said_once(run, words):
+def test_which_must_be_said_once(run: Run, words: list[str]) -> None:
     done = run("verify", *words)
     assert done.code == 2
     assert "name what to verify, or use --all or -A" in done.err
 
 
-def test_nothing_to_verify(run):
+def test_nothing_to_verify(run: Run) -> None:
     done = run("verify", "--all")
     assert (done.code, done.out, done.err) == (
         0,
@@ -187,14 +200,14 @@ def test_nothing_to_verify(run):
     )
 
 
-def test_an_exposure_that_is_not_there(run, exposed):
+def test_an_exposure_that_is_not_there(run: Run, exposed: str) -> None:
     done = run("verify", "nothing")
     assert done.code == 3
     assert "exposure nothing not found in namespace default" in done.err
     assert "this namespace has: coredns" in done.err
 
 
-def test_no_name_to_ask_for(run, exposed, server):
+def test_no_name_to_ask_for(run: Run, exposed: str, server: ApiServer) -> None:
     server.put(service())
     done = run("verify", "coredns")
     assert done.code == 2
@@ -202,7 +215,7 @@ def test_no_name_to_ask_for(run, exposed, server):
     assert "--query NAME" in done.err
 
 
-def test_an_annotation_that_cannot_be_read(run, exposed, server):
+def test_an_annotation_that_cannot_be_read(run: Run, exposed: str, server: ApiServer) -> None:
     for key in [k for k in server.there() if k[2] == NAME]:
         found = server.get(*key)
         found["metadata"]["annotations"] = {"kubectl-istio-udp/spec": "{"}
@@ -212,14 +225,14 @@ def test_an_annotation_that_cannot_be_read(run, exposed, server):
     assert "exposure coredns: the annotation kubectl-istio-udp/spec cannot be read" in done.err
 
 
-def test_no_endpoint(run, exposed, server):
+def test_no_endpoint(run: Run, exposed: str, server: ApiServer) -> None:
     server.put(endpoint_slice())
     done = run("verify", "coredns")
     assert done.code == 1
     assert "no endpoint to query" in done.out
 
 
-def test_no_ready_gateway(run, exposed, server):
+def test_no_ready_gateway(run: Run, exposed: str, server: ApiServer) -> None:
     server.put(gateway_pod(ready=False))
     done = run("verify", "coredns")
     assert done.code == 1
@@ -229,7 +242,7 @@ def test_no_ready_gateway(run, exposed, server):
 # -- the pod it is asked from -------------------------------------------------------------------
 
 
-def test_no_tool_pod(run, exposed, server):
+def test_no_tool_pod(run: Run, exposed: str, server: ApiServer) -> None:
     server.remove("Pod", "default", "network-tool")
     done = run("verify", "coredns")
     assert done.code == 3
@@ -237,7 +250,7 @@ def test_no_tool_pod(run, exposed, server):
     assert "create one for this run: --create-tool" in done.err
 
 
-def test_a_tool_pod_for_one_run(run, exposed, server):
+def test_a_tool_pod_for_one_run(run: Run, exposed: str, server: ApiServer) -> None:
     server.remove("Pod", "default", "network-tool")
     before = server.there()
     done = run("verify", "coredns", "--create-tool", "--tool-image", "own/tool:1")
@@ -247,13 +260,13 @@ def test_a_tool_pod_for_one_run(run, exposed, server):
     assert made.body["spec"]["containers"][0]["image"] == "own/tool:1"
 
 
-def test_another_tool_pod(run, exposed, server):
+def test_another_tool_pod(run: Run, exposed: str, server: ApiServer) -> None:
     server.put(pod("dig", namespace="lab"))
     assert run("verify", "coredns", "--tool-pod", "lab/dig").code == 0
     assert [r for r in server.requests if r.path.endswith("/lab/pods/dig/exec")]
 
 
-def test_a_tool_pod_without_the_tool(run, exposed, fakes):
+def test_a_tool_pod_without_the_tool(run: Run, exposed: str, fakes: Fakes) -> None:
     fakes.default = 'exec: "dig": executable file not found in $PATH'
     done = run("verify", "coredns")
     assert done.code == 3
@@ -261,7 +274,7 @@ def test_a_tool_pod_without_the_tool(run, exposed, fakes):
     assert "--tool-pod NAME, or --create-tool" in done.err
 
 
-def test_who_may_not_exec_is_told(run, exposed, server):
+def test_who_may_not_exec_is_told(run: Run, exposed: str, server: ApiServer) -> None:
     server.fail("GET", "/exec", 403)
     done = run("verify", "coredns")
     assert done.code == 3
@@ -280,7 +293,7 @@ def test_who_may_not_exec_is_told(run, exposed, server):
         ["direct", "-n", "default", "coredns"],
     ],
 )
-def test_direct_asks_the_pods_only(run, fakes, words):
+def test_direct_asks_the_pods_only(run: Run, fakes: Fakes, words: list[str]) -> None:
     done = run(*words)
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()[1:3]] == [POD_A, POD_B]
@@ -288,12 +301,12 @@ def test_direct_asks_the_pods_only(run, fakes, words):
     assert {command[0] for command in fakes.commands} == {"dig"}
 
 
-def test_direct_needs_no_gateway(run, server):
+def test_direct_needs_no_gateway(run: Run, server: ApiServer) -> None:
     server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     assert run("direct", "coredns").code == 0
 
 
-def test_direct_names_the_pod_that_is_silent(run, fakes):
+def test_direct_names_the_pod_that_is_silent(run: Run, fakes: Fakes) -> None:
     fakes.dig[POD_B] = "timeout"
     done = run("direct", "coredns")
     assert done.code == 1
@@ -301,14 +314,14 @@ def test_direct_names_the_pod_that_is_silent(run, fakes):
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_direct_data_for_programs(run, form):
+def test_direct_data_for_programs(run: Run, form: str) -> None:
     done = run("direct", "coredns", "-o", form)
     found = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
     assert found["good"] is True
     assert [probe["target"] for probe in found["probes"]] == [POD_A, POD_B]
 
 
-def test_direct_without_an_endpoint(run, server, fakes):
+def test_direct_without_an_endpoint(run: Run, server: ApiServer, fakes: Fakes) -> None:
     server.put(endpoint_slice())
     done = run("direct", "coredns")
     assert (done.code, done.out) == (
@@ -325,14 +338,18 @@ def test_direct_without_an_endpoint(run, server, fakes):
         ("svc/coredns", 2, "Service 'svc/coredns' is not a valid"),
     ],
 )
-def test_direct_at_what_is_not_there(run, server, name, code, message):
+def test_direct_at_what_is_not_there(
+    run: Run, server: ApiServer, name: str, code: int, message: str
+) -> None:
     server.put(service("web", ports=[tcp(80)]))
     done = run("direct", name)
     assert done.code == code
     assert message in done.err
 
 
-def test_endpoints_of_other_ports_are_not_asked(run, exposed, server, fakes):
+def test_endpoints_of_other_ports_are_not_asked(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes
+) -> None:
     ports = [{"name": "udp-dns", "port": 53, "protocol": "UDP"}]
     two = [*ports, {"name": "two", "port": 54, "protocol": "UDP"}]
     udp_two = {"name": "two", "port": 54, "protocol": "UDP", "targetPort": 54}
@@ -343,7 +360,9 @@ def test_endpoints_of_other_ports_are_not_asked(run, exposed, server, fakes):
     assert "10.244.0.20:54" in run("direct", "coredns").out
 
 
-def test_asking_again_leaves_the_cluster_some_time(run, server, fakes):
+def test_asking_again_leaves_the_cluster_some_time(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     run.wait_for(kube_proxy=0.3, kube_proxy_poll=0.1)
     run(*EXPOSE)
     address = server.get("Service", "istio-system", "udp-default-coredns")["spec"]["clusterIP"]
@@ -353,7 +372,7 @@ def test_asking_again_leaves_the_cluster_some_time(run, server, fakes):
     assert len([c for c in fakes.commands if f"@{address}" in c]) <= 4
 
 
-def change_companion(server, **spec):
+def change_companion(server: ApiServer, **spec: Any) -> None:
     found = server.get("Service", "istio-system", NAME)
     found["spec"].update(spec)
     server.put(found)
@@ -371,7 +390,15 @@ def change_companion(server, **spec):
     ],
 )
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_changed_companion_is_found(run, exposed, server, fakes, spec, wrong, answers):
+def test_a_changed_companion_is_found(
+    run: Run,
+    exposed: str,
+    server: ApiServer,
+    fakes: Fakes,
+    spec: dict[str, Any],
+    wrong: str,
+    answers: bool,
+) -> None:
     """Also while it still answers: kube-proxy may not have taken the change."""
     change_companion(server, **spec)
     if not answers:
@@ -382,7 +409,7 @@ def test_a_changed_companion_is_found(run, exposed, server, fakes, spec, wrong, 
     assert "--force-conflicts" in done.out
 
 
-def test_a_gateway_that_sends_elsewhere_is_found(run, exposed, server):
+def test_a_gateway_that_sends_elsewhere_is_found(run: Run, exposed: str, server: ApiServer) -> None:
     """One of two pods is gone from the Service; the gateway still has both."""
     assert run(*EXPOSE, "--discovery", "static").code == 0
     server.put(endpoint_slice(endpoint("10.244.0.20", "coredns-1")))
@@ -394,7 +421,9 @@ def test_a_gateway_that_sends_elsewhere_is_found(run, exposed, server):
     ) in done.out
 
 
-def test_no_way_for_clients_is_nobodys_fault_where_none_was_asked_for(run, server, fakes):
+def test_no_way_for_clients_is_nobodys_fault_where_none_was_asked_for(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     assert run(*EXPOSE, "--gateway-service", "none").code == 0
     done = run("verify", "coredns")
     assert (done.code, done.out.splitlines()[-1]) == (0, "coredns: every hop answered")
@@ -414,11 +443,11 @@ PROC_NET = (
 SESSION = "  8: 0700F40A:84D0 1400F40A:0035 01 00000000:00000000 00:00000000 00000000 0 0 1 2 0 0\n"
 
 
-def proc_net(more="", drops=0):
+def proc_net(more: str = "", drops: int = 0) -> Exec:
     return Exec(stdout=PROC_NET.format(more=more, drops=drops))
 
 
-def report(done):
+def report(done: Run) -> dict[str, Any]:
     (found,) = json.loads(done.out)
     return found
 
@@ -434,8 +463,8 @@ def report(done):
     ],
 )
 def test_the_gateways_sockets_tell_on_which_side_datagrams_are_lost(
-    run, exposed, fakes, before, after, reason
-):
+    run: Run, exposed: str, fakes: Fakes, before: Exec, after: Exec, reason: str
+) -> None:
     fakes.dig[GATEWAY] = "timeout"
     beside_the_probes = proc_net()
     fakes.sockets = [beside_the_probes, before, after]
@@ -448,7 +477,7 @@ def test_the_gateways_sockets_tell_on_which_side_datagrams_are_lost(
     ]  # fmt: skip
 
 
-def test_as_many_sessions_as_are_allowed(run, server, fakes):
+def test_as_many_sessions_as_are_allowed(run: Run, server: ApiServer, fakes: Fakes) -> None:
     assert run(*EXPOSE, "--max-sessions", "1").code == 0
     fakes.dig[GATEWAY] = "timeout"
     fakes.sockets = [proc_net(SESSION)] * 2
@@ -458,7 +487,9 @@ def test_as_many_sessions_as_are_allowed(run, server, fakes):
 
 
 @pytest.mark.parametrize(("most", "warned"), [("1", True), ("2", False)])
-def test_nearly_as_many_sessions_as_are_allowed_is_a_warning(run, server, fakes, most, warned):
+def test_nearly_as_many_sessions_as_are_allowed_is_a_warning(
+    run: Run, server: ApiServer, fakes: Fakes, most: str, warned: bool
+) -> None:
     assert run(*EXPOSE, "--max-sessions", most).code == 0
     fakes.sockets = [proc_net(SESSION)]
     done = run("verify", "coredns")
@@ -466,8 +497,10 @@ def test_nearly_as_many_sessions_as_are_allowed_is_a_warning(run, server, fakes,
     assert ("has 1 open sessions" in done.err and "--expect-rate" in done.err) is warned
 
 
-def test_policies_that_select_the_pods_are_named(run, exposed, server, fakes):
-    def policy(name, namespace, **labels):
+def test_policies_that_select_the_pods_are_named(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes
+) -> None:
+    def policy(name: str, namespace: str, **labels: Any) -> dict[str, Any]:
         spec = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"]}
         metadata = {"name": name, "namespace": namespace}
         kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
@@ -487,7 +520,9 @@ def test_policies_that_select_the_pods_are_named(run, exposed, server, fakes):
 
 
 @pytest.mark.parametrize("everywhere", [True, False])
-def test_a_second_service_entry_with_the_host_is_found(run, exposed, server, fakes, everywhere):
+def test_a_second_service_entry_with_the_host_is_found(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes, everywhere: bool
+) -> None:
     (entry,) = server.all("ServiceEntry")
     namespace = "lab" if everywhere else "istio-system"
     metadata = {"name": "taker", "namespace": namespace}
@@ -501,7 +536,9 @@ def test_a_second_service_entry_with_the_host_is_found(run, exposed, server, fak
     assert f"ServiceEntry {namespace}/taker" in found["verdict"]
 
 
-def test_a_rejected_cluster_is_found_in_the_log(run, exposed, server, fakes):
+def test_a_rejected_cluster_is_found_in_the_log(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes
+) -> None:
     fakes.dig[GATEWAY] = "timeout"
     found = server.get("EnvoyFilter", "istio-system", NAME)
     patches = found["spec"]["configPatches"]
@@ -514,7 +551,7 @@ def test_a_rejected_cluster_is_found_in_the_log(run, exposed, server, fakes):
     assert "bad ring" in found["verdict"]
 
 
-def test_pods_that_are_not_ready_are_named(run, exposed, server):
+def test_pods_that_are_not_ready_are_named(run: Run, exposed: str, server: ApiServer) -> None:
     server.put(endpoint_slice())
     for name in ("coredns-1", "coredns-2"):
         waiting = pod(name)
@@ -528,20 +565,24 @@ def test_pods_that_are_not_ready_are_named(run, exposed, server):
     )
 
 
-def test_without_permission_to_list_pods_the_endpoints_tell(run, exposed, server):
+def test_without_permission_to_list_pods_the_endpoints_tell(
+    run: Run, exposed: str, server: ApiServer
+) -> None:
     server.put(endpoint_slice())
     server.fail("GET", "/default/pods?labelSelector=app%3Dcoredns", 403)
     found = report(run("verify", "coredns", "-o", "json"))
     assert found["reason"] in ("NoEndpoints", "PodsNotReady")
 
 
-def test_a_gateway_without_pods(run, exposed, server):
+def test_a_gateway_without_pods(run: Run, exposed: str, server: ApiServer) -> None:
     server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     found = report(run("verify", "coredns", "-o", "json"))
     assert (found["reason"], found["good"]) == ("GatewayWithoutPods", False)
 
 
-def event(reason, message, last, about=NAME, uid=None, **more):
+def event(
+    reason: str, message: str, last: str, about: str = NAME, uid: str | None = None, **more: Any
+) -> dict[str, Any]:
     of = {"kind": "Service", "name": about, "namespace": "istio-system"}
     return {
         "apiVersion": "v1",
@@ -557,7 +598,9 @@ def event(reason, message, last, about=NAME, uid=None, **more):
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_load_balancer_that_never_comes(run, server, fakes, readable):
+def test_a_load_balancer_that_never_comes(
+    run: Run, server: ApiServer, fakes: Fakes, readable: bool
+) -> None:
     """Clients outside have no way in: that is no success, and the newest warning says why."""
     server.load_balancer = ""
     assert run(*EXPOSE).code == 0
@@ -581,7 +624,9 @@ def test_a_load_balancer_that_never_comes(run, server, fakes, readable):
     assert {probe["reason"] for probe in found["probes"]} == {"Answered"}
 
 
-def test_a_good_path_asks_nothing_more(run, exposed, server, fakes):
+def test_a_good_path_asks_nothing_more(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes
+) -> None:
     """What explains a failure is read after one, not before."""
     server.requests.clear()
     assert run("verify", "coredns").code == 0
@@ -592,7 +637,9 @@ def test_a_good_path_asks_nothing_more(run, exposed, server, fakes):
     assert len([command for command in fakes.commands if command[0] == "cat"]) == 1
 
 
-def test_a_second_entry_with_the_host_is_told_although_all_answers(run, exposed, server):
+def test_a_second_entry_with_the_host_is_told_although_all_answers(
+    run: Run, exposed: str, server: ApiServer
+) -> None:
     """Whoever made it gets the exposure's datagrams as soon as it is the older one."""
     thief = server.get("ServiceEntry", "default", NAME)
     thief["metadata"] = {"name": "thief", "namespace": "lab"}

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import socket
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from kubectl_istio_udp.model.errors import (
     Unreachable,
 )
 from tests.support.connection import connected
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 
 MAP = {
     "apiVersion": "v1",
@@ -33,12 +35,12 @@ MAP = {
 # -- reading and writing ------------------------------------------------------------------------
 
 
-def test_gets_and_finds(api):
+def test_gets_and_finds(api: Api) -> None:
     assert api.get("Service", "default", "coredns")["kind"] == "Service"
     assert api.find("Service", "default", "nothing") is None
 
 
-def test_lists_by_namespace_and_label(api):
+def test_lists_by_namespace_and_label(api: Api) -> None:
     assert {p["metadata"]["name"] for p in api.list("Pod")} == {
         "coredns-1", "coredns-2", "network-tool", "istio-ingressgateway-1"
     }  # fmt: skip
@@ -49,12 +51,12 @@ def test_lists_by_namespace_and_label(api):
     assert api.list("Pod", "empty") == []
 
 
-def test_listed_objects_say_what_they_are(api):
+def test_listed_objects_say_what_they_are(api: Api) -> None:
     found = api.list("EndpointSlice", "default")[0]
     assert (found["apiVersion"], found["kind"]) == ("discovery.k8s.io/v1", "EndpointSlice")
 
 
-def test_applies_and_tells_what_became_of_it(api):
+def test_applies_and_tells_what_became_of_it(api: Api) -> None:
     first = api.apply(MAP, before=None, manager="me")
     again = api.apply(MAP, before=first.manifest, manager="me")
     other = api.apply({**MAP, "data": {"k": "w"}}, before=again.manifest, manager="me")
@@ -62,7 +64,7 @@ def test_applies_and_tells_what_became_of_it(api):
     assert other.manifest["data"] == {"k": "w"}
 
 
-def test_fields_that_are_left_out_later_go_away(api, server):
+def test_fields_that_are_left_out_later_go_away(api: Api, server: ApiServer) -> None:
     first = api.apply(MAP, before=None, manager="me")
     api.apply({**MAP, "data": {"other": "x"}}, before=first.manifest, manager="me")
     assert server.get("ConfigMap", "default", "m")["data"] == {"other": "x"}
@@ -72,7 +74,9 @@ def test_fields_that_are_left_out_later_go_away(api, server):
     ("before", "data", "verb"),
     [(False, "v", "created"), (True, "v", "unchanged")],
 )
-def test_a_dry_run_writes_nothing(api, server, before, data, verb):
+def test_a_dry_run_writes_nothing(
+    api: Api, server: ApiServer, before: bool, data: str, verb: str
+) -> None:
     there = api.apply(MAP, before=None, manager="me").manifest if before else None
     state = server.state()
     applied = api.apply({**MAP, "data": {"k": data}}, before=there, manager="me", dry_run=True)
@@ -81,7 +85,7 @@ def test_a_dry_run_writes_nothing(api, server, before, data, verb):
     assert server.requests[-1].query["dryRun"] == ["All"]
 
 
-def test_a_conflict_says_how_to_see_it_and_how_to_win(api, server):
+def test_a_conflict_says_how_to_see_it_and_how_to_win(api: Api, server: ApiServer) -> None:
     server.put({**MAP, "data": {"k": "theirs"}})
     before = api.get("ConfigMap", "default", "m")
     with pytest.raises(ApplyConflict, match=r'conflict with "helm": data\.k') as caught:
@@ -91,7 +95,7 @@ def test_a_conflict_says_how_to_see_it_and_how_to_win(api, server):
     assert api.apply(MAP, before=before, manager="me", force=True).verb == "changed"
 
 
-def test_warnings_of_the_server_are_handed_on_once(api, server):
+def test_warnings_of_the_server_are_handed_on_once(api: Api, server: ApiServer) -> None:
     server.warnings["ConfigMap"] = ['mind \\"this\\"', "twice", "twice"]
     assert api.apply(MAP, before=None, manager="me").warnings == ('mind "this"', "twice")
 
@@ -105,11 +109,11 @@ def test_warnings_of_the_server_are_handed_on_once(api, server):
         ("", []),
     ],
 )
-def test_reads_warning_headers(header, expected):
+def test_reads_warning_headers(header: str, expected: list[str]) -> None:
     assert client._warnings([header]) == expected
 
 
-def test_deletes(api, server):
+def test_deletes(api: Api, server: ApiServer) -> None:
     api.apply(MAP, before=None, manager="me")
     assert api.delete("ConfigMap", "default", "m", dry_run=True)
     assert server.get("ConfigMap", "default", "m")
@@ -117,7 +121,7 @@ def test_deletes(api, server):
     assert not api.delete("ConfigMap", "default", "m")
 
 
-def test_reads_a_log(api, server):
+def test_reads_a_log(api: Api, server: ApiServer) -> None:
     server.logs["istio-system", "gw"] = "one\ntwo é\n"
     assert api.log("istio-system", "gw", "istio-proxy", 5) == "one\ntwo é\n"
     assert server.requests[-1].query == {
@@ -129,7 +133,7 @@ def test_reads_a_log(api, server):
 # -- who and where ------------------------------------------------------------------------------
 
 
-def test_says_who_asks(server, kubeconfig):
+def test_says_who_asks(server: ApiServer, kubeconfig: Path) -> None:
     found = connected(kubeconfig, as_user="jane", as_groups=("dev", "ops"))
     found.list("Pod")
     found.exec("default", "network-tool", "network-tool", ["true"], 5)
@@ -139,13 +143,13 @@ def test_says_who_asks(server, kubeconfig):
         assert request.headers["impersonate-group"] == ["dev", "ops"]
 
 
-def test_the_context_names_the_namespace(server, tmp_path):
+def test_the_context_names_the_namespace(server: ApiServer, tmp_path: Path) -> None:
     path = server.kubeconfig(tmp_path / "k", namespace="lab")
     assert connected(path).namespace == "lab"
     assert connected(server.kubeconfig(tmp_path / "l")).namespace == "default"
 
 
-def test_another_context_may_be_chosen(server, tmp_path):
+def test_another_context_may_be_chosen(server: ApiServer, tmp_path: Path) -> None:
     path = server.kubeconfig(tmp_path / "k")
     config = yaml.safe_load(path.read_text())
     config["contexts"].append(
@@ -164,7 +168,9 @@ def test_another_context_may_be_chosen(server, tmp_path):
         ("here", {"context": "nowhere"}, "the kubeconfig has no context 'nowhere'"),
     ],
 )
-def test_a_kubeconfig_that_leads_nowhere(server, tmp_path, text, options, message):
+def test_a_kubeconfig_that_leads_nowhere(
+    server: ApiServer, tmp_path: Path, text: str | None, options: dict[str, Any], message: str
+) -> None:
     path = tmp_path / "k"
     if text == "here":
         server.kubeconfig(path)
@@ -178,7 +184,7 @@ def test_a_kubeconfig_that_leads_nowhere(server, tmp_path, text, options, messag
 # -- refusals -----------------------------------------------------------------------------------
 
 
-def asked(api, what):
+def asked(api: Api, what: str) -> Any:
     calls = {
         "get": lambda: api.get("Service", "default", "coredns"),
         "list": lambda: api.list("EnvoyFilter"),
@@ -204,14 +210,14 @@ METHODS = {"patch": "PATCH", "delete": "DELETE"}
         ("exec", "kubectl auth can-i create pods -n default --subresource=exec"),
     ],
 )
-def test_a_403_says_how_to_check_it(api, server, what, line):
+def test_a_403_says_how_to_check_it(api: Api, server: ApiServer, what: str, line: str) -> None:
     server.fail(METHODS.get(what, "GET"), ".", 403)
     with pytest.raises(Forbidden, match=r"no permission to .*: told to answer 403") as caught:
         asked(api, what)
     assert caught.value.hints == (f"check it: {line}",)
 
 
-def test_a_403_names_whom_it_asked_for(kubeconfig, server):
+def test_a_403_names_whom_it_asked_for(kubeconfig: Path, server: ApiServer) -> None:
     server.fail("GET", ".", 403)
     with pytest.raises(Forbidden) as caught:
         connected(kubeconfig, as_user="jane").list("Pod")
@@ -219,25 +225,25 @@ def test_a_403_names_whom_it_asked_for(kubeconfig, server):
 
 
 @pytest.mark.parametrize("what", ["get", "list", "patch", "delete", "log", "exec"])
-def test_a_401_says_to_log_in(api, server, what):
+def test_a_401_says_to_log_in(api: Api, server: ApiServer, what: str) -> None:
     server.fail(METHODS.get(what, "GET"), ".", 401)
     with pytest.raises(Forbidden, match="rejected the credentials") as caught:
         asked(api, what)
     assert "log in again" in caught.value.hints[0]
 
 
-def test_a_missing_object_is_named(api):
+def test_a_missing_object_is_named(api: Api) -> None:
     with pytest.raises(NotFound, match="service nothing not found in namespace default") as caught:
         api.get("Service", "default", "nothing")
     assert caught.value.hints == ("list them: kubectl get services -n default",)
 
 
-def test_a_missing_pod_is_named_by_exec(api):
+def test_a_missing_pod_is_named_by_exec(api: Api) -> None:
     with pytest.raises(NotFound, match="pod nothing not found in namespace default"):
         api.exec("default", "nothing", "c", ["true"], 5)
 
 
-def test_a_cluster_without_istio_is_told(api, server):
+def test_a_cluster_without_istio_is_told(api: Api, server: ApiServer) -> None:
     server.installed -= {"EnvoyFilter"}
     with pytest.raises(NotInstalled, match="Istio's CRDs are not installed") as caught:
         api.list("EnvoyFilter")
@@ -254,7 +260,9 @@ def test_a_cluster_without_istio_is_told(api, server):
         ('{"message": "some reason"}', "some reason"),
     ],
 )
-def test_other_refusals_are_quoted(api, server, status, body, message):
+def test_other_refusals_are_quoted(
+    api: Api, server: ApiServer, status: int, body: str, message: str
+) -> None:
     server.fail("GET", "/services/", status, body)
     with pytest.raises(
         ClusterError, match="rejected the request to get service default/coredns: "
@@ -268,7 +276,7 @@ def test_other_refusals_are_quoted(api, server, status, body, message):
 
 
 @pytest.mark.parametrize("what", ["get", "list", "patch", "delete", "log", "exec"])
-def test_a_closed_connection_is_told(api, server, what):
+def test_a_closed_connection_is_told(api: Api, server: ApiServer, what: str) -> None:
     server.fail(METHODS.get(what, "GET"), ".")
     with pytest.raises(Unreachable, match="cannot be reached: ") as caught:
         asked(api, what)
@@ -277,7 +285,7 @@ def test_a_closed_connection_is_told(api, server, what):
 
 
 @pytest.mark.parametrize("what", ["list", "exec"])
-def test_a_refused_connection_is_told(server, tmp_path, what):
+def test_a_refused_connection_is_told(server: ApiServer, tmp_path: Path, what: str) -> None:
     path = server.kubeconfig(tmp_path / "k")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -287,7 +295,7 @@ def test_a_refused_connection_is_told(server, tmp_path, what):
         asked(connected(path), what)
 
 
-def test_a_server_that_does_not_answer_in_time(server, kubeconfig):
+def test_a_server_that_does_not_answer_in_time(server: ApiServer, kubeconfig: Path) -> None:
     server.fail("GET", ".", -1)
     begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"did not answer within 0\.1s") as caught:
@@ -310,7 +318,7 @@ def test_a_server_that_does_not_answer_in_time(server, kubeconfig):
     ],
     ids=["good", "failed", "long", "not started", "cut"],
 )
-def test_runs_a_command(api, server, does, expected):
+def test_runs_a_command(api: Api, server: ApiServer, does: Exec, expected: tuple[Any, ...]) -> None:
     seen = []
     server.run = lambda *words: seen.append(words) or does
     found = api.exec("default", "coredns-1", "main", ["dig", "@10.0.0.1", "a b&c"], 5)
@@ -318,7 +326,7 @@ def test_runs_a_command(api, server, does, expected):
     assert seen == [("default", "coredns-1", "main", ["dig", "@10.0.0.1", "a b&c"])]
 
 
-def test_a_command_that_does_not_end_is_given_up(api, server):
+def test_a_command_that_does_not_end_is_given_up(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(hangs=True)
     found = api.exec("default", "coredns-1", "main", ["sleep", "9"], 0.1)
     assert (found.exit_code, found.error) == (None, "timed out")
@@ -327,39 +335,39 @@ def test_a_command_that_does_not_end_is_given_up(api, server):
 # -- many at once -------------------------------------------------------------------------------
 
 
-def test_results_come_in_order():
+def test_results_come_in_order() -> None:
     assert for_each(lambda n: n * n, range(50)) == [n * n for n in range(50)]
     assert in_parallel([lambda: "a", lambda: "b"]) == ["a", "b"]
 
 
-def test_the_first_error_is_raised():
-    def fail(text):
+def test_the_first_error_is_raised() -> None:
+    def fail(text: str) -> None:
         raise ClusterError(text)
 
     with pytest.raises(ClusterError, match="one"):
         in_parallel([lambda: fail("one"), lambda: fail("two")])
 
 
-def test_one_api_may_be_used_by_many(api):
+def test_one_api_may_be_used_by_many(api: Api) -> None:
     found = for_each(lambda _: api.exec("default", "coredns-1", "c", ["true"], 5), range(20))
     assert [each.exit_code for each in found] == [0] * 20
 
 
-def test_a_server_dry_run_tells_what_would_change(api, server):
+def test_a_server_dry_run_tells_what_would_change(api: Api, server: ApiServer) -> None:
     """A dry run answers with the old resourceVersion (measured on Kubernetes 1.34)."""
     there = api.apply(MAP, before=None, manager="me").manifest
     changed = {**MAP, "data": {"k": "w"}}
     assert api.apply(changed, before=there, manager="me", dry_run=True).verb == "changed"
 
 
-def test_the_time_that_exec_waited_is_told(api, server):
+def test_the_time_that_exec_waited_is_told(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/exec", -1)
     with pytest.raises(Unreachable, match=r"did not answer within 0\.1s"):
         api.exec("default", "coredns-1", "c", ["true"], 0.1)
 
 
 @pytest.mark.parametrize("text", ["a: [b", "\t"])
-def test_a_kubeconfig_that_is_no_yaml_is_told(tmp_path, text):
+def test_a_kubeconfig_that_is_no_yaml_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "k"
     path.write_text(text)
     with pytest.raises(Unreachable, match="cannot be used"):
@@ -369,14 +377,16 @@ def test_a_kubeconfig_that_is_no_yaml_is_told(tmp_path, text):
 @pytest.mark.parametrize(
     ("status", "body"), [(200, "<html>log in</html>"), (302, ""), (200, '"text"')]
 )
-def test_an_answer_that_is_not_the_api_servers_is_told(api, server, status, body):
+def test_an_answer_that_is_not_the_api_servers_is_told(
+    api: Api, server: ApiServer, status: int, body: str
+) -> None:
     """A portal or a proxy in between."""
     server.fail("GET", "/pods", status, body or " ")
     with pytest.raises(ClusterError):
         api.list("Pod")
 
 
-def test_an_end_of_exec_that_cannot_be_read_is_told(api, server):
+def test_an_end_of_exec_that_cannot_be_read_is_told(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec("out", status="{")
     assert api.exec("default", "coredns-1", "c", ["true"], 5).exit_code is None
 
@@ -384,7 +394,7 @@ def test_an_end_of_exec_that_cannot_be_read_is_told(api, server):
 @pytest.mark.parametrize(
     "text", ["emoji 😀", "\x00\x1f\x7f\x85\u2028\ufeff", 'quote " \\ \\ud83d', "é"]
 )
-def test_what_is_sent_is_json_and_yaml_alike(text):
+def test_what_is_sent_is_json_and_yaml_alike(text: str) -> None:
     """An apply is read by a YAML parser, which knows no surrogate pairs."""
     sent = client._encoded({"text": text})
     assert json.loads(sent) == {"text": text}
@@ -402,7 +412,7 @@ ENTRY = {
 }
 
 
-def test_a_kind_is_used_in_the_version_that_the_server_has(api, server):
+def test_a_kind_is_used_in_the_version_that_the_server_has(api: Api, server: ApiServer) -> None:
     server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
     first = api.apply(ENTRY, before=None, manager="me")
     assert first.manifest["apiVersion"] == "networking.istio.io/v1beta1"
@@ -412,7 +422,7 @@ def test_a_kind_is_used_in_the_version_that_the_server_has(api, server):
     assert tried == ["v1", "v1beta1", "v1beta1", "v1beta1"]
 
 
-def test_a_version_that_goes_away_later_is_no_longer_used(api, server):
+def test_a_version_that_goes_away_later_is_no_longer_used(api: Api, server: ApiServer) -> None:
     """An upgrade of Istio while the controller runs."""
     server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
     api.list("ServiceEntry")
@@ -422,7 +432,7 @@ def test_a_version_that_goes_away_later_is_no_longer_used(api, server):
     assert api.list("ServiceEntry") == []
 
 
-def test_no_version_of_a_kind_is_told_once(api, server):
+def test_no_version_of_a_kind_is_told_once(api: Api, server: ApiServer) -> None:
     server.installed -= {"ServiceEntry"}
     with pytest.raises(NotInstalled, match=r"does not serve serviceentries\.networking\.istio\.io"):
         api.list("ServiceEntry")

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import (
     ClusterError,
     Forbidden,
@@ -35,19 +38,19 @@ from kubectl_istio_udp.verify.connection import (
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from tests.support.connection import connected
 from tests.support.waits import QUICK
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec, Request
 from tests.unit.builders import endpoint, endpoint_slice, pod, service, tcp, udp
 from tests.unit.mesh_builders import sidecar_pod
 
 TOOL = ToolPod("default", "network-tool", "network-tool")
 
 
-def port(name, number):
+def port(name: str, number: int) -> dict[str, Any]:
     return {"name": name, "port": number, "protocol": "TCP"}
 
 
 @pytest.fixture
-def web(server):
+def web(server: ApiServer) -> ApiServer:
     """A Service of plain TCP, HTTP and UDP ports; one of its pods has a sidecar."""
     ports = [tcp(80, "http"), tcp(9000, "tcp-raw", 9900), udp(53), tcp(9001, "second", 9901)]
     slice_ports = [port("http", 8080), port("tcp-raw", 9900), port("second", 9901)]
@@ -76,7 +79,9 @@ def web(server):
         ("web:second", 9001, 9901),
     ],
 )
-def test_a_services_plain_port(api, web, text, number, target):
+def test_a_services_plain_port(
+    api: Api, web: ApiServer, text: str, number: int, target: int
+) -> None:
     """Where none is named, the first that does not speak HTTP."""
     found = service_target(api, "default", text)
     assert (found.address, found.port) == ("10.96.0.90", number)
@@ -84,7 +89,7 @@ def test_a_services_plain_port(api, web, text, number, target):
     assert {a: p.name for a, p in found.proxies.items()} == {"10.244.0.30": "web-1"}
 
 
-def test_a_headless_service_is_reached_at_its_pod(api, web):
+def test_a_headless_service_is_reached_at_its_pod(api: Api, web: ApiServer) -> None:
     headless = web.get("Service", "default", "web")
     headless["spec"]["clusterIP"] = "None"
     web.put(headless)
@@ -101,7 +106,9 @@ def test_a_headless_service_is_reached_at_its_pod(api, web):
         ("web:http", "port 80 of Service default/web is an HTTP port", "--to SERVICE:PORT"),
     ],
 )
-def test_refuses_a_port_whose_connections_are_not_logged(api, web, text, message, hint):
+def test_refuses_a_port_whose_connections_are_not_logged(
+    api: Api, web: ApiServer, text: str, message: str, hint: str
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         service_target(api, "default", text)
     assert not caught.value.message.endswith(" ")
@@ -111,19 +118,21 @@ def test_refuses_a_port_whose_connections_are_not_logged(api, web, text, message
 @pytest.mark.parametrize(
     "entry", [tcp(80, "grpc-web"), {**tcp(80, "web"), "appProtocol": "http2"}, tcp(80, "http")]
 )
-def test_a_service_of_http_alone_is_refused(api, web, entry):
+def test_a_service_of_http_alone_is_refused(
+    api: Api, web: ApiServer, entry: dict[str, Any]
+) -> None:
     web.put(service("web", ports=[entry]))
     with pytest.raises(UsageError, match="is an HTTP port"):
         service_target(api, "default", "web")
 
 
-def test_an_app_protocol_goes_before_the_name(api, web):
+def test_an_app_protocol_goes_before_the_name(api: Api, web: ApiServer) -> None:
     web.put(service("web", ports=[{**tcp(9000, "http"), "appProtocol": "tcp"}]))
     web.put(endpoint_slice(endpoint("10.244.0.30"), of="web", ports=[port("http", 9900)]))
     assert service_target(api, "default", "web").servers == (("10.244.0.30", 9900),)
 
 
-def test_nothing_stands_behind_it(api, web):
+def test_nothing_stands_behind_it(api: Api, web: ApiServer) -> None:
     web.put(
         endpoint_slice(
             endpoint("10.244.0.30", ready=False), of="web", ports=[port("tcp-raw", 9900)]
@@ -133,7 +142,7 @@ def test_nothing_stands_behind_it(api, web):
         service_target(api, "default", "web")
 
 
-def test_a_service_that_is_not_there(api, server):
+def test_a_service_that_is_not_there(api: Api, server: ApiServer) -> None:
     with pytest.raises(NotFound, match="service web not found in namespace default"):
         service_target(api, "default", "web")
 
@@ -141,14 +150,14 @@ def test_a_service_that_is_not_there(api, server):
 # -- the client ---------------------------------------------------------------------------------
 
 
-def test_the_client_and_its_proxy(api, server):
+def test_the_client_and_its_proxy(api: Api, server: ApiServer) -> None:
     assert client(api, TOOL) == ("10.244.0.20", None)
     server.put(sidecar_pod("network-tool", app="network-tool", ip="10.244.0.8"))
     address, proxy = client(api, TOOL)
     assert (address, proxy.name, proxy.istio) == ("10.244.0.8", "network-tool", (1, 31))
 
 
-def test_the_log_is_asked_for_with_timestamps(api, server):
+def test_the_log_is_asked_for_with_timestamps(api: Api, server: ApiServer) -> None:
     server.logs["default", "web-1"] = "a line\n"
     assert proxy_log(api, Proxy("default", "web-1"), 7) == "a line\n"
     query = server.requests[-1].query
@@ -156,7 +165,7 @@ def test_the_log_is_asked_for_with_timestamps(api, server):
     assert query["container"] == ["istio-proxy"]
 
 
-def test_a_log_that_may_not_be_read_is_empty(api, server):
+def test_a_log_that_may_not_be_read_is_empty(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/log", 403)
     assert proxy_log(api, Proxy("default", "web-1"), 7) == ""
 
@@ -166,10 +175,10 @@ def test_a_log_that_may_not_be_read_is_empty(api, server):
 TARGET = Target("10.96.0.90", 9000, (("10.244.0.30", 9900),), {})
 
 
-def test_holds_a_connection_until_it_ends_by_itself(api, server):
+def test_holds_a_connection_until_it_ends_by_itself(api: Api, server: ApiServer) -> None:
     commands, release = [], threading.Event()
 
-    def run(namespace, name, container, command):
+    def run(namespace: str, name: str, container: str, command: list[str]) -> Exec:
         commands.append((namespace, name, container, command))
         release.wait(30)
         return Exec()
@@ -185,27 +194,27 @@ def test_holds_a_connection_until_it_ends_by_itself(api, server):
     assert only[3][-3:] == ["10.96.0.90", "9000", "24"]
 
 
-def test_a_connection_that_cannot_be_made_ends(api, server):
+def test_a_connection_that_cannot_be_made_ends(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/exec", 403)
     with held(api, TOOL, TARGET, 20) as held_one:
         assert held_one.ended.wait(30)
     assert isinstance(held_one.problem, Forbidden)
 
 
-def test_a_tool_without_nc_is_named(api, server):
+def test_a_tool_without_nc_is_named(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(code=127)
     with held(api, TOOL, TARGET, 20) as held_one:
         assert held_one.ended.wait(30)
     assert "cannot run nc" in str(held_one.problem)
 
 
-def hold(port, seconds, **more):
+def hold(port: int, seconds: int, **more: Any) -> subprocess.Popen[Any]:
     words = ["/bin/sh", "-c", connection._HOLD, "sh", "127.0.0.1", str(port), str(seconds)]
     return subprocess.Popen(words, **more)
 
 
 @contextmanager
-def holding(port, **more):
+def holding(port: int, **more: Any) -> Iterator[None]:
     """The command while it runs; ended by the `timeout` in it, which ends what it started."""
     running = hold(port, 60, **more)
     try:
@@ -217,7 +226,7 @@ def holding(port, **more):
         running.wait(30)
 
 
-def test_the_command_sends_something_and_keeps_the_connection_open():
+def test_the_command_sends_something_and_keeps_the_connection_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         running = hold(listening.getsockname()[1], 2)
         begun = time.monotonic()
@@ -230,7 +239,7 @@ def test_the_command_sends_something_and_keeps_the_connection_open():
         running.wait(30)
 
 
-def test_the_command_connects_again_where_the_first_was_closed():
+def test_the_command_connects_again_where_the_first_was_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(30)
         with holding(listening.getsockname()[1]):
@@ -240,7 +249,7 @@ def test_the_command_connects_again_where_the_first_was_closed():
             second.close()
 
 
-def test_the_command_tries_again_where_it_was_refused(tmp_path):
+def test_the_command_tries_again_where_it_was_refused(tmp_path: Path) -> None:
     """As an nc does that finds the port closed: it ends at once."""
     refused, calls = tmp_path / "nc", tmp_path / "calls"
     refused.write_text(f"#!/bin/sh\necho called >>{calls}\nexit 1\n", encoding="utf-8")
@@ -252,7 +261,7 @@ def test_the_command_tries_again_where_it_was_refused(tmp_path):
             time.sleep(0.05)
 
 
-def test_the_command_needs_netcat(tmp_path):
+def test_the_command_needs_netcat(tmp_path: Path) -> None:
     assert hold(9, 1, env={"PATH": str(tmp_path)}).wait(30) == 127
 
 
@@ -260,11 +269,11 @@ def test_the_command_needs_netcat(tmp_path):
 
 
 @pytest.fixture
-def injecting(server):
+def injecting(server: ApiServer) -> ApiServer:
     """A mesh that puts a sidecar into every pod that is made."""
     seen = server.seen
 
-    def inject(request):
+    def inject(request: Request) -> None:
         seen(request)
         if request.method == "PATCH" and "/pods/" in request.path:
             request.body["spec"]["containers"].append(
@@ -275,7 +284,7 @@ def injecting(server):
     return server
 
 
-def test_an_echo_server_is_made_and_taken_away(api, injecting):
+def test_an_echo_server_is_made_and_taken_away(api: Api, injecting: ApiServer) -> None:
     before = injecting.there()
     manifests = one_run_echo("default", "own/tool:1")
     name = manifests[0]["metadata"]["name"]
@@ -291,14 +300,16 @@ def test_an_echo_server_is_made_and_taken_away(api, injecting):
     assert injecting.there() == before
 
 
-def test_an_echo_server_is_taken_away_after_a_failure(api, injecting):
+def test_an_echo_server_is_taken_away_after_a_failure(api: Api, injecting: ApiServer) -> None:
     before = injecting.there()
     with pytest.raises(KeyboardInterrupt), echo_target(api, one_run_echo("default", None)):
         raise KeyboardInterrupt
     assert injecting.there() == before
 
 
-def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(api, server):
+def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(
+    api: Api, server: ApiServer
+) -> None:
     before = server.there()
     with (
         pytest.raises(ClusterError, match="has no sidecar: Istio does not inject into") as caught,
@@ -309,7 +320,9 @@ def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(api, server):
     assert server.there() == before
 
 
-def test_an_echo_server_that_does_not_start_is_told_and_taken_away(kubeconfig, server):
+def test_an_echo_server_that_does_not_start_is_told_and_taken_away(
+    kubeconfig: Path, server: ApiServer
+) -> None:
     api = connected(kubeconfig, replace(QUICK, pod_start=0.05))
     server.pods_start = False
     before = server.there()
@@ -321,7 +334,9 @@ def test_an_echo_server_that_does_not_start_is_told_and_taken_away(kubeconfig, s
     assert server.there() == before
 
 
-def test_an_echo_server_whose_service_may_not_be_made_is_taken_away(api, injecting):
+def test_an_echo_server_whose_service_may_not_be_made_is_taken_away(
+    api: Api, injecting: ApiServer
+) -> None:
     injecting.fail("PATCH", "/services/", 403)
     before = injecting.there()
     with (
@@ -332,7 +347,7 @@ def test_an_echo_server_whose_service_may_not_be_made_is_taken_away(api, injecti
     assert injecting.there() == before
 
 
-def test_what_cannot_be_taken_away_does_not_hide_the_failure(api, server):
+def test_what_cannot_be_taken_away_does_not_hide_the_failure(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/", 403)
     with (
         pytest.raises(ClusterError, match="has no sidecar"),

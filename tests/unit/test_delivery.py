@@ -5,8 +5,10 @@ import json
 import pytest
 
 from kubectl_istio_udp.verify.delivery import Seen, judge_delivery
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import pod
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 from tests.unit.test_cli_verify import EXPOSE, proc_net, report
 
 SENT = "text:<13>hello"
@@ -34,14 +36,14 @@ SESSION = "8: 0700F40A:84D0 1400F40A:0035 01 00000000:00000000 00:00000000 00000
         (Seen(read=0, connected=True, opened=True), "one client"),
     ],
 )
-def test_what_became_of_the_datagrams(seen, outcome):
+def test_what_became_of_the_datagrams(seen: Seen, outcome: str) -> None:
     assert judge_delivery(seen) == outcome
 
 
 class Pods:
     """Pods that read what is sent, and a gateway that opens sessions; nobody answers."""
 
-    def __init__(self, server, fakes):
+    def __init__(self, server: ApiServer, fakes: Fakes) -> None:
         self.fakes, self.server = fakes, server
         self.read = {"coredns-1": 0, "coredns-2": 0}
         self.reads = self.opens = self.cat = True
@@ -49,7 +51,7 @@ class Pods:
         self.sent = []
         server.run = self.run
 
-    def run(self, namespace, name, container, command):
+    def run(self, namespace: str, name: str, container: str, command: list[str]) -> Exec:
         if command[:2] == ["sh", "-c"] and "curl" not in command[2]:
             target = command[5]
             self.sent.append(target)
@@ -62,7 +64,7 @@ class Pods:
             return self._proc(name)
         return self.fakes.run(namespace, name, container, command)
 
-    def _proc(self, name):
+    def _proc(self, name: str) -> Exec:
         if name in self.read:
             if not self.cat:
                 return Exec(error='exec: "cat": executable file not found in $PATH')
@@ -76,21 +78,23 @@ class Pods:
 
 
 @pytest.fixture
-def pods(run, server, fakes):
+def pods(run: Run, server: ApiServer, fakes: Fakes) -> Pods:
     assert run(*EXPOSE).code == 0
     return Pods(server, fakes)
 
 
-def verify(run, *words):
+def verify(run: Run, *words: str) -> Run:
     return run("verify", "coredns", "--probe", SENT, "-o", "json", *words)
 
 
-def outcomes(done):
+def outcomes(done: Run) -> list[str]:
     return [probe["reason"] for probe in report(done)["probes"]]
 
 
 @pytest.mark.parametrize("words", [[], ["--one-way"]])
-def test_datagrams_that_are_read_are_delivered_though_nobody_answers(run, pods, words):
+def test_datagrams_that_are_read_are_delivered_though_nobody_answers(
+    run: Run, pods: Pods, words: list[str]
+) -> None:
     done = verify(run, *words)
     assert done.code == 0
     assert outcomes(done) == ["Delivered"] * 4
@@ -98,7 +102,7 @@ def test_datagrams_that_are_read_are_delivered_though_nobody_answers(run, pods, 
     assert "the server reads the datagrams, and does not answer" in report(done)["verdict"]
 
 
-def test_a_gateway_that_opens_no_session_is_told(run, pods):
+def test_a_gateway_that_opens_no_session_is_told(run: Run, pods: Pods) -> None:
     pods.opens = False
     done = verify(run, "--one-way")
     assert done.code == 1
@@ -107,7 +111,9 @@ def test_a_gateway_that_opens_no_session_is_told(run, pods):
     assert report(done)["reason"] in ("DroppedBeforeGateway", "DroppedBehindGateway")
 
 
-def test_without_the_flag_what_is_not_proved_stays_a_failure_with_the_flag_as_its_remedy(run, pods):
+def test_without_the_flag_what_is_not_proved_stays_a_failure_with_the_flag_as_its_remedy(
+    run: Run, pods: Pods
+) -> None:
     pods.cat = False
     done = verify(run)
     assert done.code == 1
@@ -119,7 +125,9 @@ def test_without_the_flag_what_is_not_proved_stays_a_failure_with_the_flag_as_it
     assert report(done)["verdict"].startswith("sent; this protocol does not answer")
 
 
-def test_a_server_that_does_not_read_is_told_from_one_that_does_not_answer(run, pods):
+def test_a_server_that_does_not_read_is_told_from_one_that_does_not_answer(
+    run: Run, pods: Pods
+) -> None:
     pods.reads = False
     assert verify(run).code == 1
     done = verify(run, "--one-way")
@@ -127,7 +135,7 @@ def test_a_server_that_does_not_read_is_told_from_one_that_does_not_answer(run, 
     assert report(done)["reason"] == "NotDelivered"
 
 
-def test_a_server_for_one_client(run, pods):
+def test_a_server_for_one_client(run: Run, pods: Pods) -> None:
     """As `nc -u -l`: its socket is connected to the first client, and others are refused."""
     pods.connected = pods.closed = True
     pods.reads = False
@@ -139,7 +147,7 @@ def test_a_server_for_one_client(run, pods):
     assert (done.code, report(done)["reason"]) == (1, "PortRefused")
 
 
-def test_the_table_says_what_is_uncertain(run, pods):
+def test_the_table_says_what_is_uncertain(run: Run, pods: Pods) -> None:
     pods.cat = False
     done = run("verify", "coredns", "--probe", SENT, "--one-way")
     lines = done.out.splitlines()
@@ -147,7 +155,7 @@ def test_the_table_says_what_is_uncertain(run, pods):
     assert [line.split()[3] for line in lines[1:5]] == ["?"] * 4
 
 
-def test_direct_asks_the_pods_alone(run, pods):
+def test_direct_asks_the_pods_alone(run: Run, pods: Pods) -> None:
     done = run("direct", "coredns", "--probe", SENT, "--one-way", "-o", "json")
     assert done.code == 0
     assert json.loads(done.out)["reason"] == "Delivered"
@@ -155,19 +163,19 @@ def test_direct_asks_the_pods_alone(run, pods):
 
 
 @pytest.mark.parametrize("verb", ["verify", "direct"])
-def test_dns_answers(run, pods, verb):
+def test_dns_answers(run: Run, pods: Pods, verb: str) -> None:
     done = run(verb, "coredns", "--one-way")
     assert done.code == 2
     assert "--probe text:HELLO" in done.err
 
 
-def test_a_container_with_cat_is_found(run, pods, server):
+def test_a_container_with_cat_is_found(run: Run, pods: Pods, server: ApiServer) -> None:
     containers = [{"name": "distroless", "image": "a"}, {"name": "more", "image": "b"}]
     for name in ("coredns-1", "coredns-2"):
         server.put(pod(name, containers=containers))
     plain = pods.run
 
-    def without(namespace, name, container, command):
+    def without(namespace: str, name: str, container: str, command: list[str]) -> Exec:
         if container == "distroless":
             return Exec(error='exec: "cat": executable file not found in $PATH')
         return plain(namespace, name, container, command)

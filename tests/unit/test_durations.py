@@ -25,7 +25,9 @@ from kubectl_istio_udp.model.errors import UsageError
         ("9223372035s", 9_223_372_035, "9223372035s"),
     ],
 )
-def test_reads_what_kubectl_writes_and_writes_what_envoy_reads(text, seconds, envoy):
+def test_reads_what_kubectl_writes_and_writes_what_envoy_reads(
+    text: str, seconds: float | int, envoy: str
+) -> None:
     found = Duration.parse(text)
     assert found.seconds == pytest.approx(seconds)
     assert found.envoy() == envoy == str(found)
@@ -52,29 +54,29 @@ def test_reads_what_kubectl_writes_and_writes_what_envoy_reads(text, seconds, en
         "\u0661\u0660s",
     ],
 )
-def test_refuses_what_is_none(text):
+def test_refuses_what_is_none(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration") as caught:
         Duration.parse(text)
     assert "10s" in caught.value.hints[0]
 
 
 @pytest.mark.parametrize("text", ["9223372036s", "9" * 400 + "h"])
-def test_refuses_what_a_protobuf_duration_cannot_hold(text):
+def test_refuses_what_a_protobuf_duration_cannot_hold(text: str) -> None:
     with pytest.raises(UsageError, match="292 years"):
         Duration.parse(text)
 
 
-def test_refuses_a_negative_span():
+def test_refuses_a_negative_span() -> None:
     with pytest.raises(UsageError, match="not between"):
         Duration(-0.001)
 
 
 @given(st.integers(min_value=0, max_value=10**12))
-def test_every_whole_millisecond_survives_a_round_trip(milliseconds):
+def test_every_whole_millisecond_survives_a_round_trip(milliseconds: int) -> None:
     there = Duration.parse(f"{milliseconds}ms")
     assert Duration.parse(there.envoy()).envoy() == there.envoy()
     assert round(Duration.parse(there.envoy()).seconds * 1000) == milliseconds
 
 
-def test_orders_by_length():
+def test_orders_by_length() -> None:
     assert Duration.parse("1m") > Duration.parse("59s")

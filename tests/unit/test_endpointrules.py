@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.model.endpointrules import (
@@ -87,7 +89,9 @@ def test_addresses_are_compared_however_they_are_written() -> None:
         ({"spec": {"containers": [], "hostNetwork": True}}, ()),
     ],
 )  # fmt: skip
-def test_a_pods_address_is_its_own_while_it_runs(change, addresses) -> None:
+def test_a_pods_address_is_its_own_while_it_runs(
+    change: dict[str, Any], addresses: tuple[str, ...]
+) -> None:
     assert Pod.from_object({**pod(), **change}).addresses == addresses
 
 
@@ -126,7 +130,9 @@ DNS = ServicePort(53, "udp-dns", "UDP", 53)
 SLICES = [EndpointSlice.from_object(endpoint_slice(endpoint("10.0.0.1")))]
 
 
-def addresses(wanted, slices=SLICES, port=DNS):
+def addresses(
+    wanted: dict[str, Any] | None, slices: list[EndpointSlice] = SLICES, port: ServicePort = DNS
+) -> list[str]:
     now = Service.from_object(wanted) if wanted else None
     return [e.address for e in found_for(now, slices, port, ("IPv4",))]
 

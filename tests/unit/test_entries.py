@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from kubectl_istio_udp.model.entries import (
     plan_entries,
     same_host,
 )
-from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.service import IPV4, IPV6
 from tests.unit.builders import cluster, endpoint, endpoint_slice, plan_of, service, udp
@@ -127,7 +128,9 @@ def test_each_group_has_its_entry_and_keeps_it() -> None:
         ((".",), "istio-system", True),
     ],
 )
-def test_a_second_entry_counts_where_the_gateway_sees_it(exported, where, seen) -> None:
+def test_a_second_entry_counts_where_the_gateway_sees_it(
+    exported: tuple[str, ...], where: str, seen: bool
+) -> None:
     entry = only(REQUEST)
     other = EntrySummary(where, "x", (entry.host,), exported_to=exported)
     found = same_host(REQUEST.key, [entry], [other], "istio-system")
@@ -149,7 +152,9 @@ def test_an_entry_is_summed_up_by_what_could_meet_ours() -> None:
     assert EntrySummary.from_object({"metadata": manifest["metadata"]}) == EntrySummary("lab", "x")
 
 
-def listed(*slices, kept=None, wanted=TWO_PORTS):
+def listed(
+    *slices: dict[str, Any], kept: ExposureSpec | None = None, wanted: dict[str, Any] = TWO_PORTS
+) -> ExposureSpec:
     objects = cluster(service=wanted, slices=slices)
     facts = {"before": kept} if kept else {}
     return plan_of(objects, discovery=Discovery.ENDPOINTS, facts=facts).exposure.spec
@@ -181,7 +186,9 @@ def test_ports_that_every_address_has_share_a_list() -> None:
         ),
     ],
 )
-def test_ports_with_other_addresses_have_a_list_each_and_keep_it(slices) -> None:
+def test_ports_with_other_addresses_have_a_list_each_and_keep_it(
+    slices: tuple[dict[str, Any], ...],
+) -> None:
     spec = listed(*slices)
     assert [entry.ports for entry in spec.entries] == [(53,), (514,)]
     both = [*endpoint_slice()["ports"], SYSLOG]

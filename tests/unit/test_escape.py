@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.output.escape import EscapingStream, escape, escaping
+from tests.unit.apiserver import ApiServer
+from tests.unit.conftest import Run
 
 FORGED = "x\x1b[2J\x1b]0;owned\x07\r\u202eevil\u2066\x9b31m\x7f\u2028"
 
@@ -31,19 +33,19 @@ def harmless(text: str) -> bool:
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_is_not_printable_is_escaped(text, shown):
+def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
 @given(st.text())
-def test_nothing_that_is_written_moves_the_cursor(text):
+def test_nothing_that_is_written_moves_the_cursor(text: str) -> None:
     inner = io.StringIO()
     EscapingStream(inner).write(text)
     assert harmless(inner.getvalue())
     assert inner.getvalue().count("\n") == text.count("\n")
 
 
-def test_what_the_terminal_cannot_show_is_escaped_too():
+def test_what_the_terminal_cannot_show_is_escaped_too() -> None:
     raw = io.BytesIO()
     inner = io.TextIOWrapper(raw, encoding="ascii")
     EscapingStream(inner).write("caf\u00e9 \ud800\n")
@@ -51,12 +53,12 @@ def test_what_the_terminal_cannot_show_is_escaped_too():
     assert raw.getvalue() == b"caf\\xe9 \\ud800\n"
 
 
-def test_a_cell_forges_no_row():
+def test_a_cell_forges_no_row() -> None:
     text = printing.table([["a", "b\nforged   row"], ["c", "d"]], ["one", "two"])
     assert len(text.splitlines()) == 3
 
 
-def test_a_message_forges_no_other_message(capsys):
+def test_a_message_forges_no_other_message(capsys: pytest.CaptureFixture[str]) -> None:
     printing.warn("odd\nerror: everything was deleted")
     printing.note("odd\nerror: everything was deleted")
     printing.error(ClusterError("odd\nerror: forged", hints=["run\n  kubectl delete ns a"]))
@@ -65,7 +67,7 @@ def test_a_message_forges_no_other_message(capsys):
     assert lines[-1] == "      kubectl delete ns a"
 
 
-def test_every_way_out_of_the_command_line_escapes(run, server):
+def test_every_way_out_of_the_command_line_escapes(run: Run, server: ApiServer) -> None:
     """In tables, in an error of the API server, in an annotation that cannot be read."""
     run("expose", "coredns", "-p", "5300:53")
     name = "udp-default-coredns"
@@ -78,7 +80,7 @@ def test_every_way_out_of_the_command_line_escapes(run, server):
         assert "\x1b" not in done.out + done.err
 
 
-def test_the_streams_are_as_before_afterwards():
+def test_the_streams_are_as_before_afterwards() -> None:
     before = (sys.stdout, sys.stderr)
     with pytest.raises(SystemExit), escaping():
         assert isinstance(sys.stdout, EscapingStream)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import Reach
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
@@ -12,17 +14,18 @@ from kubectl_istio_udp.model.response import ResponseApi
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import get_existing, list_existing, list_exposures
 from kubectl_istio_udp.state.ownership import spec_of
+from tests.unit.apiserver import ApiServer
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import RATINGS, access_log, put, response
 
 SPEC_NOTE = "kubectl-istio-udp/spec"
 
 
-def objects(name="coredns"):
+def objects(name: str = "coredns") -> list[dict[str, Any]]:
     return [copy.deepcopy(dict(w.manifest)) for w in writes(plan_of(name=name).exposure)]
 
 
-def test_rebuilds_an_exposure_from_its_objects(api, server):
+def test_rebuilds_an_exposure_from_its_objects(api: Api, server: ApiServer) -> None:
     server.put(*objects())
     (found,) = list_exposures(api)
     assert (found.namespace, found.name, found.problem) == ("default", "coredns", "")
@@ -32,7 +35,7 @@ def test_rebuilds_an_exposure_from_its_objects(api, server):
     assert found.object("Pod") is None
 
 
-def test_lists_by_namespace_and_name_sorted(api, server):
+def test_lists_by_namespace_and_name_sorted(api: Api, server: ApiServer) -> None:
     server.put(*objects("b"), *objects("a"))
     assert [e.name for e in list_exposures(api)] == ["a", "b"]
     assert [e.name for e in list_exposures(api, "default")] == ["a", "b"]
@@ -40,14 +43,14 @@ def test_lists_by_namespace_and_name_sorted(api, server):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_what_a_half_done_deletion_left_counts(api, server, kept):
+def test_what_a_half_done_deletion_left_counts(api: Api, server: ApiServer, kept: int) -> None:
     server.put(objects()[kept])
     (found,) = list_exposures(api)
     assert found.spec == plan_of().exposure.spec
     assert len(found.objects) == 1
 
 
-def test_the_envoyfilter_is_trusted_most(api, server):
+def test_the_envoyfilter_is_trusted_most(api: Api, server: ApiServer) -> None:
     entry, envoy_filter, service = objects()
     other = plan_of(max_sessions=5).exposure.spec
     envoy_filter["metadata"]["annotations"][SPEC_NOTE] = other.to_json()
@@ -55,14 +58,14 @@ def test_the_envoyfilter_is_trusted_most(api, server):
     assert list_exposures(api)[0].spec == other
 
 
-def test_what_one_object_cannot_tell_another_may(api, server):
+def test_what_one_object_cannot_tell_another_may(api: Api, server: ApiServer) -> None:
     entry, envoy_filter, service = objects()
     envoy_filter["metadata"]["annotations"][SPEC_NOTE] = "{"
     server.put(entry, envoy_filter, service)
     assert list_exposures(api)[0].spec == plan_of().exposure.spec
 
 
-def test_an_exposure_that_cannot_be_read_says_why(api, server):
+def test_an_exposure_that_cannot_be_read_says_why(api: Api, server: ApiServer) -> None:
     envoy_filter = objects()[1]
     envoy_filter["metadata"]["annotations"] = None
     server.put(envoy_filter)
@@ -73,7 +76,7 @@ def test_an_exposure_that_cannot_be_read_says_why(api, server):
     )
 
 
-def test_reads_the_annotation():
+def test_reads_the_annotation() -> None:
     assert spec_of(objects()[0]) == plan_of().exposure.spec
     bare = objects()[0]
     bare["metadata"]["annotations"] = None
@@ -81,7 +84,7 @@ def test_reads_the_annotation():
         spec_of(bare)
 
 
-def test_gets_those_named_in_their_order(api, server):
+def test_gets_those_named_in_their_order(api: Api, server: ApiServer) -> None:
     server.put(*objects("a"), *objects("b"))
     assert [e.name for e in get_existing(api, "default", ["b", "a"])] == ["b", "a"]
     assert [e.name for e in get_existing(api, "default", [])] == ["a", "b"]
@@ -91,7 +94,9 @@ def test_gets_those_named_in_their_order(api, server):
     ("there", "hint"),
     [(["a", "b"], "this namespace has: a, b"), ([], "list all: kubectl istio-udp get -A")],
 )
-def test_a_name_that_is_not_there_is_told(api, server, there, hint):
+def test_a_name_that_is_not_there_is_told(
+    api: Api, server: ApiServer, there: list[str], hint: str
+) -> None:
     for name in there:
         server.put(*objects(name))
     with pytest.raises(NotFound, match="exposure x not found in namespace default") as caught:
@@ -100,7 +105,7 @@ def test_a_name_that_is_not_there_is_told(api, server, there, hint):
     assert get_existing(api, "default", ["x"], missing_ok=True) == ()
 
 
-def test_who_may_not_look_everywhere_finds_what_is_near(api, server):
+def test_who_may_not_look_everywhere_finds_what_is_near(api: Api, server: ApiServer) -> None:
     """In the Service's namespace, and in that of the gateway which the ServiceEntry names."""
     server.put(*objects())
     for plural in ("serviceentries", "envoyfilters", "services"):
@@ -113,7 +118,7 @@ def test_who_may_not_look_everywhere_finds_what_is_near(api, server):
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_missing_object_is_named(api, server, lost):
+def test_a_missing_object_is_named(api: Api, server: ApiServer, lost: int) -> None:
     there = objects()
     gone = there.pop(lost)
     server.put(*there)
@@ -127,11 +132,11 @@ def test_a_missing_object_is_named(api, server, lost):
 OWN_GATEWAY = {"creates_gateway": True, "servers": (), "api": ResponseApi.ENVOY_FILTER}
 
 
-def found(api, *namespace):
+def found(api: Api, *namespace: str) -> list[tuple[str, ...]]:
     return [(e.namespace, str(e.ref)) for e in list_existing(api, *namespace)]
 
 
-def test_things_of_all_kinds_are_told_apart(api, server):
+def test_things_of_all_kinds_are_told_apart(api: Api, server: ApiServer) -> None:
     """Even where they have one name: an EnvoyFilter may belong to any of them."""
     server.put(*objects("one"))
     put(server, access_log("one"), response(name="one", **OWN_GATEWAY))
@@ -151,7 +156,7 @@ def test_things_of_all_kinds_are_told_apart(api, server):
     assert log.spec == access_log("one")
 
 
-def test_only_the_kinds_asked_for_are_listed(api, server):
+def test_only_the_kinds_asked_for_are_listed(api: Api, server: ApiServer) -> None:
     server.put(*objects("one"))
     put(server, access_log("one"), response(name="one"))
     only = list_existing(api, None, (Kind.ACCESS_LOG,))
@@ -159,7 +164,7 @@ def test_only_the_kinds_asked_for_are_listed(api, server):
     assert {r.path.rpartition("/")[2] for r in server.requests} == {"envoyfilters"}
 
 
-def test_gets_things_of_several_kinds_in_their_order(api, server):
+def test_gets_things_of_several_kinds_in_their_order(api: Api, server: ApiServer) -> None:
     server.put(*objects("a"))
     put(server, access_log("a"), response(name="a"))
     names = ["accesslog/a", "a", "responses/a"]
@@ -175,7 +180,9 @@ def test_gets_things_of_several_kinds_in_their_order(api, server):
         ("x", "exposure x not found in namespace default", "kubectl istio-udp get -A"),
     ],
 )
-def test_those_of_the_same_kind_are_offered(api, server, name, message, hint):
+def test_those_of_the_same_kind_are_offered(
+    api: Api, server: ApiServer, name: str, message: str, hint: str
+) -> None:
     put(server, access_log("there"), response(name="there"))
     with pytest.raises(NotFound, match=message) as caught:
         get_existing(api, "default", [name])
@@ -183,7 +190,7 @@ def test_those_of_the_same_kind_are_offered(api, server, name, message, hint):
 
 
 @pytest.mark.parametrize("name", ["pod/x", "response/", "/x", "a/b/c"])
-def test_a_name_of_no_kind_is_refused(api, name):
+def test_a_name_of_no_kind_is_refused(api: Api, name: str) -> None:
     with pytest.raises(UsageError, match="unknown kind in"):
         get_existing(api, "default", [name])
 
@@ -196,7 +203,9 @@ def test_a_name_of_no_kind_is_refused(api, name):
         (("EnvoyFilter", "istio-system"), "EnvoyFilter istio-system/response-default-hello"),
     ],
 )
-def test_what_a_response_lacks_is_named(api, server, lost, missing):
+def test_what_a_response_lacks_is_named(
+    api: Api, server: ApiServer, lost: tuple[str, ...], missing: str
+) -> None:
     put(server, response(**OWN_GATEWAY))
     server.remove(*lost, "response-default-hello")
     (there,) = list_existing(api)
@@ -209,7 +218,7 @@ def test_what_a_response_lacks_is_named(api, server, lost, missing):
 EVERYWHERE = r"v[\w]+/(serviceentries|envoyfilters|services|gateways|virtualservices)\?"
 
 
-def test_responses_and_access_logs_near_are_found(api, server):
+def test_responses_and_access_logs_near_are_found(api: Api, server: ApiServer) -> None:
     server.put(*objects())
     away = GatewayRef("lab", "edge", {"app": "edge"})
     put(server, response(**OWN_GATEWAY), response(name="away", gateway=away, **OWN_GATEWAY))
@@ -226,7 +235,9 @@ def test_responses_and_access_logs_near_are_found(api, server):
     assert [str(e.ref) for e in list_existing(api, "istio-system")] == ["accesslog/gw"]
 
 
-def test_a_response_whose_annotation_is_lost_is_looked_for_at_the_usual_gateway(api, server):
+def test_a_response_whose_annotation_is_lost_is_looked_for_at_the_usual_gateway(
+    api: Api, server: ApiServer
+) -> None:
     put(server, response(**OWN_GATEWAY))
     broken = server.get("VirtualService", "default", "response-default-hello")
     broken["metadata"]["annotations"] = {}
@@ -236,7 +247,7 @@ def test_a_response_whose_annotation_is_lost_is_looked_for_at_the_usual_gateway(
     assert there.missing == ()
 
 
-def test_rights_for_exposures_alone_are_enough_for_them(api, server):
+def test_rights_for_exposures_alone_are_enough_for_them(api: Api, server: ApiServer) -> None:
     """Of the other kinds nothing is seen then, as of a namespace that has none."""
     server.put(*objects())
     put(server, response(mesh=True, hosts=(RATINGS,)), access_log())
@@ -249,7 +260,9 @@ def test_rights_for_exposures_alone_are_enough_for_them(api, server):
     assert [str(e.ref) for e in get_existing(api, "default", ["coredns"])] == ["coredns"]
 
 
-def test_who_may_list_exposures_everywhere_sees_those_of_all_namespaces(api, server):
+def test_who_may_list_exposures_everywhere_sees_those_of_all_namespaces(
+    api: Api, server: ApiServer
+) -> None:
     server.put(*objects())
     put(server, response(), access_log())
     server.fail("GET", "/(gateways|virtualservices)", 403)
@@ -261,7 +274,7 @@ def test_who_may_list_exposures_everywhere_sees_those_of_all_namespaces(api, ser
         list_existing(api)
 
 
-def test_rights_in_its_namespace_are_enough_for_an_access_log(api, server):
+def test_rights_in_its_namespace_are_enough_for_an_access_log(api: Api, server: ApiServer) -> None:
     put(server, access_log(), access_log(namespace="lab"))
     server.fail("GET", EVERYWHERE, 403)
     server.fail("GET", "/namespaces/istio-system/", 403)
@@ -272,7 +285,9 @@ def test_rights_in_its_namespace_are_enough_for_an_access_log(api, server):
         get_existing(api, "default", ["accesslog/namespace"])
 
 
-def test_who_asks_for_a_response_is_told_that_it_may_not_be_seen(api, server):
+def test_who_asks_for_a_response_is_told_that_it_may_not_be_seen(
+    api: Api, server: ApiServer
+) -> None:
     put(server, response())
     server.fail("GET", EVERYWHERE, 403)
     server.fail("GET", "/namespaces/[^/]+/virtualservices", 403)

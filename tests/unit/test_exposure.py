@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -94,7 +96,7 @@ ROUTED = st.builds(
 
 
 @given(SPECS | ROUTED)
-def test_a_spec_survives_its_annotation(spec):
+def test_a_spec_survives_its_annotation(spec: ExposureSpec) -> None:
     read = ExposureSpec.from_json(spec.to_json())
     assert read == dataclasses.replace(
         spec, options=dataclasses.replace(spec.options, idle_timeout=read.options.idle_timeout)
@@ -103,11 +105,11 @@ def test_a_spec_survives_its_annotation(spec):
 
 
 @given(SPECS | ROUTED)
-def test_the_same_spec_is_the_same_text(spec):
+def test_the_same_spec_is_the_same_text(spec: ExposureSpec) -> None:
     assert ExposureSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
-def test_an_exposure_of_one_service_is_written_as_before():
+def test_an_exposure_of_one_service_is_written_as_before() -> None:
     """Older controllers and commands read it."""
     data = json.loads(SPEC.to_json())
     assert data["version"] == 2 and data["service"] == "coredns"
@@ -122,7 +124,7 @@ TWO = (
 SPLIT = dataclasses.replace(SPEC, service="", ports=(ExposedPort(5300, 5300, TWO, 5),), entries=())
 
 
-def test_a_cluster_has_its_name_whatever_its_weight_and_its_neighbours():
+def test_a_cluster_has_its_name_whatever_its_weight_and_its_neighbours() -> None:
     (port,) = SPLIT.ports
     names = [SPLIT.cluster_name(port, backend) for backend in TWO]
     assert len(set(names)) == 2 and SPLIT.cluster_names == set(names)
@@ -131,7 +133,7 @@ def test_a_cluster_has_its_name_whatever_its_weight_and_its_neighbours():
     assert SPLIT.cluster_name(dataclasses.replace(port, backends=(alone,)), alone) == names[1]
 
 
-def test_sessions_are_counted_for_each_cluster():
+def test_sessions_are_counted_for_each_cluster() -> None:
     assert SPLIT.sessions == 2 * SPLIT.options.max_sessions
 
 
@@ -144,12 +146,12 @@ def test_sessions_are_counted_for_each_cluster():
         {"service": "coredns", "ports": (ExposedPort(1, 1, (Backend(53), Backend(54))),)},
     ],
 )
-def test_backends_are_of_one_service_or_name_theirs(changes):
+def test_backends_are_of_one_service_or_name_theirs(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="backend"):
         dataclasses.replace(SPLIT, **changes)
 
 
-def test_a_backend_is_there_once():
+def test_a_backend_is_there_once() -> None:
     with pytest.raises(ValueError, match="the same"):
         ExposedPort(1, 1, (TWO[0], dataclasses.replace(TWO[0], weight=1)))
 
@@ -167,14 +169,14 @@ def test_a_backend_is_there_once():
         lambda port: port["backends"][0].update(more=1),
     ],
 )
-def test_a_bad_annotation_with_backends_is_told(change):
+def test_a_bad_annotation_with_backends_is_told(change: Callable[..., Any]) -> None:
     data = json.loads(SPLIT.to_json())
     change(data["ports"][0])
     with pytest.raises(ClusterError, match="cannot be read: ports:"):
         ExposureSpec.from_json(json.dumps(data))
 
 
-def changed(path, value):
+def changed(path: list[Any], value: Any) -> str:
     data = json.loads(SPEC.to_json())
     *parents, last = path
     place = data
@@ -184,7 +186,7 @@ def changed(path, value):
     return json.dumps(data)
 
 
-def without(key):
+def without(key: str) -> str:
     data = json.loads(SPEC.to_json())
     del data[key]
     return json.dumps(data)
@@ -226,13 +228,13 @@ def without(key):
         changed(["options", "more"], 1),
     ],
 )
-def test_a_bad_annotation_is_told(text):
+def test_a_bad_annotation_is_told(text: str) -> None:
     with pytest.raises(ClusterError, match="the annotation kubectl-istio-udp/spec cannot be read"):
         ExposureSpec.from_json(text)
 
 
 @pytest.mark.parametrize("version", [0, 4, "1", None, True])
-def test_another_version_is_told(version):
+def test_another_version_is_told(version: bool | int | str | None) -> None:
     with pytest.raises(
         ClusterError, match=f"in format {version!r}; this version reads format 1, 2, 3"
     ) as e:
@@ -258,12 +260,12 @@ def test_another_version_is_told(version):
         ),
     ],
 )
-def test_refuses_what_envoy_would(options, message):
+def test_refuses_what_envoy_would(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**options)
 
 
-def test_names_in_envoy():
+def test_names_in_envoy() -> None:
     port = SPEC.ports[0]
     assert SPEC.object_name == "udp-default-coredns"
     assert SPEC.proxy_name(port) == "udp-default-coredns-53"
@@ -272,7 +274,7 @@ def test_names_in_envoy():
     assert SPEC.entries[0].host.endswith(".coredns.default.kubectl-istio-udp.internal")
 
 
-def test_only_ready_endpoints_count():
+def test_only_ready_endpoints_count() -> None:
     slices = [endpoint_slice(endpoint("10.0.0.1"), endpoint("10.0.0.2", ready=False))]
     exposure = plan_of(cluster(slices=slices)).exposure
     (backend,) = exposure.spec.backends

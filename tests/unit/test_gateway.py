@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.model.errors import NotFound, UsageError
@@ -19,11 +21,15 @@ API = {"gateway.networking.k8s.io/gateway-name": "edge", "istio": "edge"}
 SIDECAR = ["proxy", "sidecar", "--domain", "$(POD_NAMESPACE).svc.cluster.local"]
 
 
-def found(*pods, services=(), selector=None):
+def found(
+    *pods: dict[str, Any],
+    services: list[dict[str, Any]] | tuple[Any, ...] = (),
+    selector: dict[str, Any] | None = None,
+) -> tuple[Gateway, ...]:
     return gateways_from(pods, services, selector)
 
 
-def refs(gateways):
+def refs(gateways: tuple[Gateway, ...]) -> list[str]:
     return [str(gateway.ref) for gateway in gateways]
 
 
@@ -38,11 +44,11 @@ def refs(gateways):
     ],
     ids=["gateway", "injected sidecar", "istiod", "nothing", "gateway without a domain"],
 )
-def test_tells_gateway_pods_from_others(manifest, expected):
+def test_tells_gateway_pods_from_others(manifest: dict[str, Any], expected: bool) -> None:
     assert is_gateway_pod(manifest) is expected
 
 
-def test_reads_a_gateway_pod():
+def test_reads_a_gateway_pod() -> None:
     read = GatewayPod.from_object(gateway_pod(ips=("10.0.0.1", "fd00::1"), first_port=0))
     assert read.ips == ("10.0.0.1", "fd00::1")
     assert read.ready
@@ -63,7 +69,7 @@ def test_reads_a_gateway_pod():
         ("auto", None),
     ],
 )
-def test_tells_the_version_from_the_image_tag(image, version):
+def test_tells_the_version_from_the_image_tag(image: str, version: tuple[int, ...] | None) -> None:
     assert GatewayPod.from_object(gateway_pod(image=image)).istio == version
 
 
@@ -75,13 +81,13 @@ def test_tells_the_version_from_the_image_tag(image, version):
         (["proxy", "router", "--domain"], "cluster.local"),
     ],
 )
-def test_reads_the_cluster_domain(args, domain):
+def test_reads_the_cluster_domain(args: list[str], domain: str) -> None:
     assert GatewayPod.from_object(gateway_pod(args=args)).domain == domain
     assert found(gateway_pod(args=args))[0].domain == domain
 
 
 @pytest.mark.parametrize("change", ["no condition", "not ready"])
-def test_tells_a_pod_that_is_not_ready(change):
+def test_tells_a_pod_that_is_not_ready(change: str) -> None:
     manifest = gateway_pod(ready=change != "not ready")
     if change == "no condition":
         manifest["status"] = {"podIP": "10.0.0.1"}
@@ -91,20 +97,20 @@ def test_tells_a_pod_that_is_not_ready(change):
     assert found(manifest)[0].ready_pods == ()
 
 
-def test_pods_that_are_gone_or_going_are_passed_over():
+def test_pods_that_are_gone_or_going_are_passed_over() -> None:
     going, evicted, done = gateway_pod("a"), gateway_pod("b"), gateway_pod("c")
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     evicted["status"]["phase"], done["status"]["phase"] = "Failed", "Succeeded"
     assert found(going, evicted, done) == ()
 
 
-def test_a_pod_without_an_address_yet():
+def test_a_pod_without_an_address_yet() -> None:
     manifest = gateway_pod()
     del manifest["status"]
     assert GatewayPod.from_object(manifest).ips == ()
 
 
-def test_pods_of_the_same_labels_are_one_gateway():
+def test_pods_of_the_same_labels_are_one_gateway() -> None:
     (gateway,) = found(gateway_pod("b"), gateway_pod("a"), services=[gateway_service()])
     assert gateway.ref == GatewayRef("istio-system", "istio-ingressgateway", GATEWAY_LABELS)
     assert [p.name for p in gateway.pods] == ["a", "b"]
@@ -116,17 +122,19 @@ def test_pods_of_the_same_labels_are_one_gateway():
     ("namespace", "name", "selector"),
     [("a", "b", {}), ("a", "b", None), (None, "b", {"c": "d"}), ("a", 5, {"c": "d"})],
 )
-def test_a_gateway_that_would_select_anything_is_none(namespace, name, selector):
+def test_a_gateway_that_would_select_anything_is_none(
+    namespace: str | None, name: int | str, selector: dict[str, Any] | None
+) -> None:
     with pytest.raises(ValueError, match="a gateway has a"):
         GatewayRef(namespace, name, selector)
 
 
-def test_a_pod_goes_by_its_name_where_a_selector_found_it_and_no_label_names_it():
+def test_a_pod_goes_by_its_name_where_a_selector_found_it_and_no_label_names_it() -> None:
     (gateway,) = found(gateway_pod("edge-1", labels={"role": "edge"}), selector={"role": "edge"})
     assert gateway.ref.name == "edge-1"
 
 
-def test_pods_of_other_labels_or_namespaces_are_others():
+def test_pods_of_other_labels_or_namespaces_are_others() -> None:
     gateways = found(
         gateway_pod("a"), gateway_pod("b", labels=EGRESS), gateway_pod("c", namespace="edge")
     )
@@ -137,13 +145,13 @@ def test_pods_of_other_labels_or_namespaces_are_others():
     ]
 
 
-def test_injected_sidecars_and_istiod_are_passed_over():
+def test_injected_sidecars_and_istiod_are_passed_over() -> None:
     istiod = pod("istiod", namespace="istio-system", app="istiod", labels={"istio": "pilot"})
     injected = gateway_pod("app", labels={"app": "x", "istio": "ingressgateway"}, args=SIDECAR)
     assert found(istiod, injected) == ()
 
 
-def test_the_gateway_api_names_its_gateway():
+def test_the_gateway_api_names_its_gateway() -> None:
     service = gateway_service("edge-istio", selector=API)
     (gateway,) = found(gateway_pod(labels=API), services=[service])
     assert gateway.api
@@ -152,7 +160,7 @@ def test_the_gateway_api_names_its_gateway():
     assert gateway.service_name == "edge-istio"
 
 
-def test_a_selector_makes_one_gateway_a_namespace_of_all_it_selects():
+def test_a_selector_makes_one_gateway_a_namespace_of_all_it_selects() -> None:
     pods = [
         gateway_pod("a", labels={"app": "x", "role": "edge"}),
         gateway_pod("b", labels={"app": "y", "role": "edge"}),
@@ -171,12 +179,12 @@ def test_a_selector_makes_one_gateway_a_namespace_of_all_it_selects():
         ({"istio": "y"}, "y"),
     ],
 )
-def test_a_gateway_without_a_service_goes_by_a_label(labels, name):
+def test_a_gateway_without_a_service_goes_by_a_label(labels: dict[str, Any], name: str) -> None:
     assert found(gateway_pod(labels=labels))[0].ref.name == name
     assert found(gateway_pod(labels=labels))[0].service_name is None
 
 
-def test_the_oldest_service_in_front_is_the_gateways_own():
+def test_the_oldest_service_in_front_is_the_gateways_own() -> None:
     young = gateway_service("a-young")
     young["metadata"]["creationTimestamp"] = "2027-01-01T00:00:00Z"
     ours = gateway_service("a-companion")
@@ -202,12 +210,12 @@ def test_the_oldest_service_in_front_is_the_gateways_own():
         ([()], ("IPv4",)),
     ],
 )
-def test_the_families_that_all_pods_have(addresses, families):
+def test_the_families_that_all_pods_have(addresses: list[Any], families: tuple[str, ...]) -> None:
     pods = [gateway_pod(f"p{i}", ips=ips) for i, ips in enumerate(addresses)]
     assert found(*pods)[0].families == families
 
 
-def test_the_least_of_all_pods_counts():
+def test_the_least_of_all_pods_counts() -> None:
     pods = [
         gateway_pod("a", first_port=0, image="istio/proxyv2:1.20.0"),
         gateway_pod("b", image="istio/proxyv2:1.9.0"),
@@ -218,14 +226,14 @@ def test_the_least_of_all_pods_counts():
     assert gateway.istio == (1, 9)
 
 
-def test_a_gateway_without_pods():
+def test_a_gateway_without_pods() -> None:
     empty = Gateway(GatewayRef("edge", "gone", {"app": "x"}))
     assert (empty.first_bindable, empty.domain, empty.istio) == (1024, "cluster.local", None)
     assert empty.families == ("IPv4",)
     assert empty.answers_to("gone") and not empty.answers_to("other")
 
 
-def test_an_empty_selector_selects_all():
+def test_an_empty_selector_selects_all() -> None:
     assert selects({}, {"a": "b"})
     assert selects({"a": "b"}, {"a": "b", "c": "d"})
     assert not selects({"a": "b"}, {"a": "c"})
@@ -250,24 +258,24 @@ HELM_SERVICE = gateway_service("istio-ingress", namespace="istio-ingress", selec
         ([INGRESS, HELM], "istio-ingress", "istio-ingress/istio-ingress"),
     ],
 )
-def test_chooses_a_gateway(pods, name, chosen):
+def test_chooses_a_gateway(pods: list[dict[str, Any]], name: str | None, chosen: str) -> None:
     assert str(choose_gateway(found(*pods, services=[HELM_SERVICE]), name).ref) == chosen
 
 
-def test_a_selector_makes_any_kind_of_gateway_count():
+def test_a_selector_makes_any_kind_of_gateway_count() -> None:
     gateways = found(OTHER, selector=EGRESS)
     assert choose_gateway(gateways, None, selector_given=True).ref.selector == EGRESS
     with pytest.raises(NotFound):
         choose_gateway(gateways, None)
 
 
-def test_the_service_name_names_a_gateway_too():
+def test_the_service_name_names_a_gateway_too() -> None:
     service = gateway_service("front", selector=API)
     gateways = found(gateway_pod(labels=API), services=[service])
     assert choose_gateway(gateways, "front").ref.name == "edge"
 
 
-def test_several_gateways_are_listed():
+def test_several_gateways_are_listed() -> None:
     with pytest.raises(UsageError) as caught:
         choose_gateway(found(INGRESS, HELM, services=[HELM_SERVICE]), None)
     assert caught.value.message == (
@@ -296,18 +304,26 @@ def test_several_gateways_are_listed():
         ),
     ],
 )
-def test_says_which_gateways_there_are_instead(pods, name, message, hint):
+def test_says_which_gateways_there_are_instead(
+    pods: list[dict[str, Any]], name: str | None, message: str, hint: str
+) -> None:
     with pytest.raises(NotFound, match=message) as caught:
         choose_gateway(found(*pods), name)
     assert hint in caught.value.hints[0]
 
 
 @pytest.mark.parametrize("kind", ["waypoint", "ztunnel"])
-def test_proxies_of_ambient_mode_are_no_gateways(kind):
+def test_proxies_of_ambient_mode_are_no_gateways(kind: str) -> None:
     assert not is_gateway_pod(gateway_pod(args=["proxy", kind]))
 
 
-def workload(kind="Deployment", name="edge", namespace="istio-system", labels=None, **more):
+def workload(
+    kind: str = "Deployment",
+    name: str = "edge",
+    namespace: str = "istio-system",
+    labels: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
     """A pod of a workload."""
     owner, more_labels = (kind, name), {}
     if kind == "Deployment":
@@ -327,7 +343,7 @@ TWO_SERVICES = [
 BOTH = gateway_service("both")
 
 
-def by_name(gateways):
+def by_name(gateways: tuple[Gateway, ...]) -> dict[str, Any]:
     return {gateway.ref.name: gateway for gateway in gateways}
 
 
@@ -353,7 +369,9 @@ def by_name(gateways):
         ),
     ],
 )
-def test_gateways_that_share_istios_labels_are_told_apart(pods, services, expected):
+def test_gateways_that_share_istios_labels_are_told_apart(
+    pods: list[dict[str, Any]], services: list[dict[str, Any]], expected: dict[str, Any]
+) -> None:
     gateways = by_name(found(*pods, services=services))
     assert set(gateways) == set(expected)
     for name, labels in expected.items():
@@ -362,7 +380,7 @@ def test_gateways_that_share_istios_labels_are_told_apart(pods, services, expect
         assert not gateways[name].also_selected
 
 
-def test_a_canary_behind_the_same_service_is_the_same_gateway():
+def test_a_canary_behind_the_same_service_is_the_same_gateway() -> None:
     pods = [workload(name="edge"), workload(name="edge-canary", labels={"version": "2"})]
     (gateway,) = found(*pods, services=[gateway_service()])
     assert gateway.ref == GatewayRef("istio-system", "istio-ingressgateway", GATEWAY_LABELS)
@@ -371,7 +389,7 @@ def test_a_canary_behind_the_same_service_is_the_same_gateway():
         assert gateway.answers_to(name)
 
 
-def test_a_rolling_update_is_one_gateway():
+def test_a_rolling_update_is_one_gateway() -> None:
     old = workload(pod="edge-old")
     old["metadata"]["labels"]["pod-template-hash"] = "5b5b"
     old["metadata"]["ownerReferences"][0]["name"] = "edge-5b5b"
@@ -380,7 +398,7 @@ def test_a_rolling_update_is_one_gateway():
     assert gateway.ref == GatewayRef("istio-system", "edge", GATEWAY_LABELS)
 
 
-def test_a_label_of_ones_own_is_preferred_to_one_that_changes_with_an_upgrade():
+def test_a_label_of_ones_own_is_preferred_to_one_that_changes_with_an_upgrade() -> None:
     pods = [
         workload(name="a", labels={"version": "1", "zone": "a"}),
         workload(name="b", labels={"version": "2", "zone": "b"}),
@@ -389,7 +407,7 @@ def test_a_label_of_ones_own_is_preferred_to_one_that_changes_with_an_upgrade():
     assert gateways["a"].ref.selector == {**GATEWAY_LABELS, "zone": "a"}
 
 
-def test_what_no_label_tells_apart_is_not_exposed_at_one():
+def test_what_no_label_tells_apart_is_not_exposed_at_one() -> None:
     """The pods of the first are selected by every selector of it together with the second's."""
     pods = [workload(name="plain"), workload(name="special", labels={"type": "inside"})]
     services = [
@@ -420,7 +438,7 @@ def test_what_no_label_tells_apart_is_not_exposed_at_one():
         ("nothing", "none"),
     ],
 )
-def test_finds_a_gateway_by_its_service_or_workload(name, chosen):
+def test_finds_a_gateway_by_its_service_or_workload(name: str | None, chosen: str) -> None:
     other = workload("DaemonSet", "ds", labels={"app": "ds", "istio": "ds", "type": "ds"})
     gateways = found(*TWO_PODS, other, services=[*TWO_SERVICES, BOTH])
     if chosen == "several":
@@ -442,14 +460,16 @@ POSING_SERVICE = gateway_service(namespace="atk-c")
 
 @pytest.mark.parametrize("services", [[], [POSING_SERVICE]])
 @pytest.mark.parametrize("name", [None, "istio-ingressgateway", "ingressgateway"])
-def test_a_pod_that_poses_as_a_gateway_does_not_count(services, name):
+def test_a_pod_that_poses_as_a_gateway_does_not_count(
+    services: list[dict[str, Any]], name: str | None
+) -> None:
     """A tenant can give a pod any label and any container name."""
     gateways = found(INGRESS, POSING, services=[gateway_service(), *services])
     assert choose_gateway(gateways, name).ref.namespace == "istio-system"
 
 
 @pytest.mark.parametrize("by_istiod", [False, True])
-def test_a_pod_that_poses_as_the_only_gateway_is_not_chosen(by_istiod):
+def test_a_pod_that_poses_as_the_only_gateway_is_not_chosen(by_istiod: bool) -> None:
     posing = gateway_pod("posing", namespace="atk-c", by_istiod=by_istiod)
     with pytest.raises(NotFound) as caught:
         choose_gateway(found(posing), None)
@@ -458,7 +478,7 @@ def test_a_pod_that_poses_as_the_only_gateway_is_not_chosen(by_istiod):
     assert choose_gateway(found(posing), "atk-c/istio-ingressgateway").ref.namespace == "atk-c"
 
 
-def test_the_administrator_says_where_gateways_are():
+def test_the_administrator_says_where_gateways_are() -> None:
     gateways = found(INGRESS, HELM, services=[gateway_service(), HELM_SERVICE])
     with pytest.raises(UsageError, match="several gateways"):
         choose_gateway(gateways, None)
@@ -487,14 +507,16 @@ def test_the_administrator_says_where_gateways_are():
         ({}, {"capabilities": {"add": ["NET_BIND_SERVICE"]}}, 1024),
     ],
 )
-def test_which_ports_a_gateway_may_bind(pod_context, context, first):
+def test_which_ports_a_gateway_may_bind(
+    pod_context: dict[str, Any], context: dict[str, Any], first: int
+) -> None:
     manifest = gateway_pod()
     manifest["spec"]["securityContext"] = pod_context
     manifest["spec"]["containers"][0]["securityContext"] = context
     assert GatewayPod.from_object(manifest).first_bindable == first
 
 
-def test_a_gateway_on_its_nodes_network():
+def test_a_gateway_on_its_nodes_network() -> None:
     manifest = gateway_pod()
     manifest["spec"]["hostNetwork"] = True
     assert found(manifest)[0].host_network
@@ -513,6 +535,8 @@ def test_a_gateway_on_its_nodes_network():
         (GatewayRef("edge", "gw", GATEWAY_LABELS), False),
     ],
 )
-def test_a_gateway_stays_the_same_when_labels_are_added_to_its_selector(other, same):
+def test_a_gateway_stays_the_same_when_labels_are_added_to_its_selector(
+    other: GatewayRef, same: bool
+) -> None:
     mine = GatewayRef("istio-system", "gw", GATEWAY_LABELS)
     assert mine.same_pods(other) is same is other.same_pods(mine)

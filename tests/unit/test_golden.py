@@ -10,6 +10,7 @@ import functools
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,6 +27,7 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.response import Body, Response, ResponseSpec
+from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
@@ -47,11 +49,11 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @functools.cache
-def given_in(case):
+def given_in(case: str) -> dict[str, Any]:
     return yaml.load((GOLDEN / f"{case}.in.yaml").read_text(encoding="utf-8"), LOADER)
 
 
-def rendered(case):
+def rendered(case: str) -> tuple[Write, ...]:
     """The writes of a case: of an exposure from a cluster, of the others from their specs."""
     given = copy.deepcopy(given_in(case))
     if "response" in given:
@@ -95,7 +97,7 @@ def rendered(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_renders_as_recorded(case, pytestconfig):
+def test_renders_as_recorded(case: str, pytestconfig: Any) -> None:
     found = [dict(write.manifest) for write in rendered(case)]
     path = GOLDEN / f"{case}.out.yaml"
     if pytestconfig.getoption("--update-golden"):
@@ -104,14 +106,14 @@ def test_renders_as_recorded(case, pytestconfig):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_renders_the_same_bytes_again(case):
-    def text():
+def test_renders_the_same_bytes_again(case: str) -> None:
+    def text() -> str:
         return json.dumps([write.manifest for write in rendered(case)])
 
     assert text() == text()
 
 
-def test_every_recording_has_its_case():
+def test_every_recording_has_its_case() -> None:
     recorded = {path.name.removesuffix(".out.yaml") for path in GOLDEN.glob("*.out.yaml")}
     assert recorded == set(CASES)
     assert len(CASES) >= 20

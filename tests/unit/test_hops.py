@@ -1,34 +1,38 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import NotFound
-from kubectl_istio_udp.model.exposure import GatewayServiceMode
-from kubectl_istio_udp.model.hop import Via
+from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
+from tests.unit.apiserver import ApiServer
 from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, plan_of, service, tcp, udp
 
 
-def exposure(**options):
+def exposure(**options: Any) -> Exposure:
     return plan_of(ports=parse_port_requests(["5300:53"]), **options).exposure
 
 
-def put(server, made):
+def put(server: ApiServer, made: Exposure) -> ExposureSpec:
     server.put(*[dict(write.manifest) for write in writes(made)])
     return made.spec
 
 
-def targets(hops):
+def targets(hops: tuple[Hop, ...]) -> list[str]:
     return [f"{hop.via.value} {hop.name} {hop.target}" for hop in hops]
 
 
-def hops_of(api, name="coredns"):
+def hops_of(api: Api, name: str = "coredns") -> tuple[Hop, ...]:
     return service_hops(*read_service(api, "default", name))
 
 
-def test_every_ready_pod_is_a_hop(api, server):
+def test_every_ready_pod_is_a_hop(api: Api, server: ApiServer) -> None:
     server.put(
         service(ports=[udp(53), udp(54, "two"), tcp(80)]),
         endpoint_slice(
@@ -44,18 +48,18 @@ def test_every_ready_pod_is_a_hop(api, server):
     assert [hop.service_port for hop in hops_of(api)] == [53, 54]
 
 
-def test_an_external_name_is_asked_itself(api, server):
+def test_an_external_name_is_asked_itself(api: Api, server: ApiServer) -> None:
     spec = {"type": "ExternalName", "externalName": "dns.example.com", "ports": [udp(53)]}
     server.put({**service("outside"), "spec": spec})
     assert targets(hops_of(api, "outside")) == ["pod dns.example.com dns.example.com:53"]
 
 
-def test_a_missing_service_is_told(api):
+def test_a_missing_service_is_told(api: Api) -> None:
     with pytest.raises(NotFound, match="service x not found"):
         hops_of(api, "x")
 
 
-def test_the_gateways_ready_pods_and_the_service_in_front(api, server):
+def test_the_gateways_ready_pods_and_the_service_in_front(api: Api, server: ApiServer) -> None:
     server.put(gateway_pod("gw-2", ips=("10.244.0.8", "fd00::8")), gateway_pod("gw-3", ready=False))
     made = exposure()
     for write in writes(made):
@@ -68,7 +72,7 @@ def test_the_gateways_ready_pods_and_the_service_in_front(api, server):
     ]
 
 
-def test_privileged_ports_differ_between_gateway_and_service(api):
+def test_privileged_ports_differ_between_gateway_and_service(api: Api) -> None:
     made = plan_of().exposure
     for write in writes(made):
         api.apply(write.manifest, before=None, manager=write.manager)
@@ -77,7 +81,9 @@ def test_privileged_ports_differ_between_gateway_and_service(api):
 
 
 @pytest.mark.parametrize("change", ["headless", "none", "gone"])
-def test_without_a_service_address_the_gateway_is_the_last_hop(api, server, change):
+def test_without_a_service_address_the_gateway_is_the_last_hop(
+    api: Api, server: ApiServer, change: str
+) -> None:
     mode = GatewayServiceMode.NONE if change == "none" else GatewayServiceMode.COMPANION
     spec = put(server, exposure(gateway_service=mode))
     if change == "headless":

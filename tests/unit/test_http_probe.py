@@ -7,7 +7,10 @@ import shutil
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +36,10 @@ class Pages(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_):
+    def log_message(self, *_: str) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.server.asked.append((self.headers["Host"], self.path))
         if self.path == "/silent":
             self.server.stopping.wait()
@@ -52,7 +55,7 @@ class Pages(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def pages():
+def pages() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     server.asked, server.stopping = [], threading.Event()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -64,12 +67,14 @@ def pages():
     server.server_close()
 
 
-def wanted(path, status=200, body=None, **more):
+def wanted(path: str, status: int = 200, body: bytes | None = None, **more: Any) -> Answer:
     described = None if body is None else response.Body.of(body, True)
     return response.Answer(path, status, described, **more)
 
 
-def run(probe, port, path_variable=None):
+def run(
+    probe: HttpProbe, port: int, path_variable: str | None = None
+) -> subprocess.CompletedProcess[str]:
     # Whatever proxy the machine has is not for this.
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     if path_variable is not None:
@@ -87,7 +92,7 @@ def run(probe, port, path_variable=None):
     )
 
 
-def ask(answer, port, host="shop.example.com"):
+def ask(answer: Answer, port: int, host: str = "shop.example.com") -> Answer:
     probe = HttpProbe(host, 80, answer)
     done = run(probe, port)
     return read_answer(probe, done.stdout, done.stderr, done.returncode, "", "default/tool")
@@ -105,7 +110,7 @@ def ask(answer, port, host="shop.example.com"):
         (wanted("/(a,b)%5B1*2", body=b"as written"), "200"),
     ],
 )
-def test_an_answer_as_wanted(pages, answer, outcome):
+def test_an_answer_as_wanted(pages: ThreadingHTTPServer, answer: Answer, outcome: str) -> None:
     found = ask(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (True, outcome, True)
     assert found.milliseconds is not None and found.milliseconds >= 0
@@ -123,29 +128,31 @@ def test_an_answer_as_wanted(pages, answer, outcome):
         (wanted("/hello", headers=(("x-one", "1"), ("x-two", "2"))), "200 without x-two"),
     ],
 )
-def test_another_answer_than_wanted(pages, answer, outcome):
+def test_another_answer_than_wanted(
+    pages: ThreadingHTTPServer, answer: Answer, outcome: str
+) -> None:
     found = ask(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, outcome, True)
 
 
-def test_shows_the_body_or_its_bytes(pages):
+def test_shows_the_body_or_its_bytes(pages: ThreadingHTTPServer) -> None:
     assert ask(wanted("/hello"), pages.server_port).text == "hello"
     assert ask(wanted("/binary"), pages.server_port).text == BINARY.hex()
 
 
-def test_the_host_asked_for_is_not_the_address_it_is_sent_to(pages):
+def test_the_host_asked_for_is_not_the_address_it_is_sent_to(pages: ThreadingHTTPServer) -> None:
     ask(wanted("/hello"), pages.server_port, "a.example.com")
     assert pages.asked[-1] == ("a.example.com", "/hello")
 
 
-def test_a_host_that_is_the_address_is_asked_itself(pages):
+def test_a_host_that_is_the_address_is_asked_itself(pages: ThreadingHTTPServer) -> None:
     probe = HttpProbe("127.0.0.1", pages.server_port, wanted("/hello"))
     assert "--connect-to" not in argv(probe, "127.0.0.1", pages.server_port, 1)
     done = run(probe, pages.server_port)
     assert read_answer(probe, done.stdout, done.stderr, done.returncode, "", "p").answered
 
 
-def test_dots_and_braces_go_as_they_are():
+def test_dots_and_braces_go_as_they_are() -> None:
     words = argv(HttpProbe("a.b", 80, wanted("/hello")), "10.0.0.1", 8080, 1.5)
     assert {"--path-as-is", "-g"} <= set(words)
     assert words[words.index("--max-time") + 1] == "2"
@@ -158,34 +165,34 @@ def test_dots_and_braces_go_as_they_are():
         (HttpProbe("a.b", 1, wanted("/"), True), "fd00::1", "https://a.b:1/", "::[fd00::1]:8080"),
     ],
 )
-def test_what_curl_is_given(probe, address, url, connect):
+def test_what_curl_is_given(probe: HttpProbe, address: str, url: str, connect: str) -> None:
     words = argv(probe, address, 8080, 1)
     assert words[-1] == url == probe.url
     assert words[words.index("--connect-to") + 1] == connect
 
 
-def test_a_closed_port_is_unreachable():
+def test_a_closed_port_is_unreachable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         found = ask(wanted("/hello"), unused.getsockname()[1])
     assert (found.answered, found.outcome, found.arrived) == (False, "unreachable", False)
 
 
-def test_a_server_that_is_silent_times_out(pages):
+def test_a_server_that_is_silent_times_out(pages: ThreadingHTTPServer) -> None:
     found = ask(wanted("/silent"), pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, "timeout", False)
 
 
-def test_a_name_that_does_not_resolve_is_told():
+def test_a_name_that_does_not_resolve_is_told() -> None:
     probe = HttpProbe("nobody.invalid", 80, wanted("/hello"))
     said = "curl: (6) Could not resolve host: nobody.invalid\nexit 6\n"
     assert read_answer(probe, "", said, 0, "", "p").outcome == "unresolved"
 
 
-def test_what_is_no_http_is_told_in_one_line():
+def test_what_is_no_http_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def talk():
+        def talk() -> None:
             connection, _ = server.accept()
             connection.recv(4096)
             connection.sendall(b"SSH-2.0-x\r\n")
@@ -199,13 +206,13 @@ def test_what_is_no_http_is_told_in_one_line():
     assert found.text.startswith("curl: (") and "\n" not in found.text
 
 
-def test_an_exec_that_times_out_is_a_timeout():
+def test_an_exec_that_times_out_is_a_timeout() -> None:
     probe = HttpProbe("a.b", 80, wanted("/hello"))
     found = read_answer(probe, "", "", None, "the command timed out", "p")
     assert found.outcome == "timeout"
 
 
-def test_without_curl_it_cannot_be_asked(tmp_path):
+def test_without_curl_it_cannot_be_asked(tmp_path: Path) -> None:
     probe = HttpProbe("a.b", 80, wanted("/hello"))
     done = run(probe, 80, str(tmp_path))
     assert done.returncode == 127
@@ -250,17 +257,19 @@ SILENT, CLOSED = Answer(False, "timeout"), Answer(False, "unreachable")
         ),
     ],
 )
-def test_judges_from_the_gateway_outwards(given, broken, text):
+def test_judges_from_the_gateway_outwards(
+    given: list[tuple[Hop, Answer]], broken: Hop | None, text: str
+) -> None:
     verdict = judge_response([HopResult(hop, (answer,)) for hop, answer in given])
     assert (verdict.good, verdict.broken, verdict.text) == (broken is None, broken, text)
 
 
-def test_without_a_gateway_pod_nothing_answers():
+def test_without_a_gateway_pod_nothing_answers() -> None:
     verdict = judge_response([])
     assert (verdict.good, verdict.broken) == (False, None)
     assert verdict.text == "the gateway has no ready pod"
 
 
-def test_lost_requests_are_counted():
+def test_lost_requests_are_counted() -> None:
     verdict = judge_response([HopResult(GATEWAY_A, (YES, SILENT, YES))])
     assert verdict.text == "the gateway does not answer (2 of 3 answered)"

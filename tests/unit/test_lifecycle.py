@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import signal
+from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from tests.unit.builders import (
     gateway_service,
     namespace,
 )
+from tests.unit.conftest import Run
 from tests.unit.fakes import Fakes
 
 NAME = "udp-default-coredns"
@@ -217,7 +219,7 @@ class Lifecycle(RuleBasedStateMachine):
 KUBECONFIG: list = []
 
 
-def test_whatever_is_left_behind_is_finished(tmp_path):
+def test_whatever_is_left_behind_is_finished(tmp_path: Path) -> None:
     KUBECONFIG[:] = [tmp_path / "kubeconfig"]
     run_state_machine_as_test(
         Lifecycle,
@@ -239,7 +241,9 @@ COMPANION = ("--gateway-service", "companion")
 OWN = ("Service", "istio-system", "istio-ingressgateway")
 
 
-def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
+def test_a_port_of_a_former_way_is_removed_after_a_timeout(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     before = server.state()
     assert run(*EXPOSE, "--gateway-service", "patch").code == 0
     fakes.stuck = True
@@ -255,7 +259,9 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(run, server, fakes):
     assert server.state() == before
 
 
-def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
+def test_a_port_that_is_all_that_is_left_is_deleted(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     before = server.state()
     fakes.refuses[f"{NAME}-5300"] = "cannot bind"
     server.fail("PATCH", "/services/istio-ingressgateway", 500, skip=1)
@@ -278,7 +284,7 @@ def test_a_port_that_is_all_that_is_left_is_deleted(run, server, fakes):
     assert run("delete", "coredns").code == 3
 
 
-def test_a_filter_without_listeners_is_deleted_or_written_anew(run, server):
+def test_a_filter_without_listeners_is_deleted_or_written_anew(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE, "--field-manager", "me")
     server.fail("DELETE", "/envoyfilters/", 0)
@@ -291,7 +297,7 @@ def test_a_filter_without_listeners_is_deleted_or_written_anew(run, server):
     assert server.state() == before
 
 
-def test_who_may_not_list_all_services_finishes_at_the_gateway(run, server):
+def test_who_may_not_list_all_services_finishes_at_the_gateway(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE, "--gateway-service", "patch")
     server.fail("GET", r"/api/v1/services", 403)
@@ -302,7 +308,7 @@ def test_who_may_not_list_all_services_finishes_at_the_gateway(run, server):
     assert server.state() == before
 
 
-def test_delete_all_finds_a_port_that_is_all_that_is_left(run, server):
+def test_delete_all_finds_a_port_that_is_all_that_is_left(run: Run, server: ApiServer) -> None:
     """Of an exposure that has another name than its Service, too."""
     before = server.state()
     assert run(*EXPOSE, "--gateway-service", "patch", "--name", "other").code == 0
@@ -316,7 +322,7 @@ def test_delete_all_finds_a_port_that_is_all_that_is_left(run, server):
     assert server.state() == before
 
 
-def test_a_forged_reservation_is_nobodys(run, server):
+def test_a_forged_reservation_is_nobodys(run: Run, server: ApiServer) -> None:
     """Somebody else's EnvoyFilter with the name and the mark is left alone."""
     run(*EXPOSE)
     spec = server.get("EnvoyFilter", "istio-system", NAME)["metadata"]["annotations"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.plan.loadbalancer import (
@@ -20,7 +22,12 @@ LINODE = f"{BETA}linode-loadbalancer-"
 HETZNER = {"load-balancer.hetzner.cloud/location": "fsn1"}
 
 
-def gateway(annotations=None, labels=None, ports=None, **spec):
+def gateway(
+    annotations: dict[str, Any] | None = None,
+    labels: dict[str, Any] | None = None,
+    ports: list[dict[str, Any]] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:
     found = gateway_service(**spec)
     found["metadata"] |= {"annotations": annotations or {}, "labels": labels or {}}
     if ports is not None:
@@ -28,7 +35,9 @@ def gateway(annotations=None, labels=None, ports=None, **spec):
     return found
 
 
-def companion(annotations=None, **more):
+def companion(
+    annotations: dict[str, Any] | None = None, **more: Any
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The companion of a gateway's Service, without what the exposure itself puts on it."""
     found = companion_service(
         plan_of(cluster(gateway_service=gateway(annotations, **more))).exposure
@@ -160,23 +169,23 @@ ACCESS = {
 }
 
 
-def test_what_names_one_load_balancer_or_address_is_left_out():
+def test_what_names_one_load_balancer_or_address_is_left_out() -> None:
     assert companion(IDENTITY)[0] == companion()[0] | _checked(IDENTITY)
     assert set(takeover(gateway(IDENTITY)).left_out) == set(IDENTITY)
 
 
-def test_what_is_for_connections_is_left_out():
+def test_what_is_for_connections_is_left_out() -> None:
     assert companion(NOT_FOR_DATAGRAMS)[0] == _checked(NOT_FOR_DATAGRAMS)
     assert not takeover(gateway(NOT_FOR_DATAGRAMS)).unknown
 
 
-def _checked(annotations):
+def _checked(annotations: dict[str, Any]) -> dict[str, Any]:
     """Nothing, for the gateway's Service has no port on the nodes that could be checked."""
     assert takeover(gateway(annotations)).health_check
     return {}
 
 
-def test_what_says_who_may_reach_it_is_copied():
+def test_what_says_who_may_reach_it_is_copied() -> None:
     notes, _, _ = companion(ACCESS)
     assert notes == ACCESS
 
@@ -190,13 +199,13 @@ def test_what_says_who_may_reach_it_is_copied():
         "cloud.google.com/something-new",
     ],
 )
-def test_what_is_not_known_is_left_out_and_told(key):
+def test_what_is_not_known_is_left_out_and_told(key: str) -> None:
     found = takeover(gateway({key: "x"}))
     assert key not in companion({key: "x"})[0]
     assert found.unknown == (key,)
 
 
-def test_what_tools_put_there_is_left_out_without_a_word():
+def test_what_tools_put_there_is_left_out_without_a_word() -> None:
     found = takeover(
         gateway(
             {
@@ -209,7 +218,7 @@ def test_what_tools_put_there_is_left_out_without_a_word():
     assert not (found.annotations or found.left_out or found.unknown)
 
 
-def test_labels_that_choose_a_pool_are_copied_and_those_of_tools_are_not():
+def test_labels_that_choose_a_pool_are_copied_and_those_of_tools_are_not() -> None:
     labels = {
         "pool": "public",
         "network.example/zone": "dmz",
@@ -229,7 +238,7 @@ def test_labels_that_choose_a_pool_are_copied_and_those_of_tools_are_not():
     }
 
 
-def test_fields():
+def test_fields() -> None:
     copied = {
         "loadBalancerClass": "example.com/lb",
         "loadBalancerSourceRanges": ["192.0.2.0/24"],
@@ -244,7 +253,9 @@ def test_fields():
     assert "clusterIP" not in spec
 
 
-def port(number, node=0, target=None, protocol="TCP"):
+def port(
+    number: int, node: int = 0, target: int | None = None, protocol: str = "TCP"
+) -> dict[str, Any]:
     entry = {"name": f"p{number}", "port": number, "protocol": protocol}
     return entry | ({"nodePort": node} if node else {}) | ({"targetPort": target} if target else {})
 
@@ -252,7 +263,7 @@ def port(number, node=0, target=None, protocol="TCP"):
 STATUS, HTTP = port(15021, 30021), port(80, 30080)
 
 
-def http_check(number):
+def http_check(number: str) -> dict[str, Any]:
     return {
         f"{AWS}healthcheck-protocol": "http",
         f"{AWS}healthcheck-path": "/healthz/ready",
@@ -290,14 +301,19 @@ AWS_CLASS = {"loadBalancerClass": "service.k8s.aws/nlb", "allocateLoadBalancerNo
         ({f"{AWS}type": "external"}, [STATUS], {"type": "ClusterIP"}, {}),
     ],
 )  # fmt: skip
-def test_a_health_check_that_a_udp_port_can_have(annotations, ports, spec, expected):
+def test_a_health_check_that_a_udp_port_can_have(
+    annotations: dict[str, Any],
+    ports: list[dict[str, Any]],
+    spec: dict[str, Any],
+    expected: dict[str, Any],
+) -> None:
     found = takeover(gateway(annotations, ports=ports, **spec))
     checks = {k: v for k, v in found.annotations.items() if "check" in k}
     assert checks == expected
     assert not found.health_check
 
 
-def test_a_health_check_that_cannot_succeed_is_told():
+def test_a_health_check_that_cannot_succeed_is_told() -> None:
     ports = [port(80), port(53, 30053, protocol="UDP")]
     assert "TCP port" in takeover(gateway({f"{AWS}type": "external"}, ports=ports)).health_check
 
@@ -329,7 +345,7 @@ def test_a_health_check_that_cannot_succeed_is_told():
         ),
     ],
 )
-def test_what_is_adapted(key, value, expected):
+def test_what_is_adapted(key: str, value: str, expected: str | None) -> None:
     assert takeover(gateway({key: value})).annotations.get(key) == expected
 
 
@@ -344,7 +360,9 @@ def test_what_is_adapted(key, value, expected):
         ({"metallb.io/address-pool": "x"}, True),
     ],
 )
-def test_clouds_whose_load_balancers_carry_no_udp(annotations, carries):
+def test_clouds_whose_load_balancers_carry_no_udp(
+    annotations: dict[str, Any], carries: bool
+) -> None:
     found = takeover(gateway(annotations))
     assert (found.no_udp == "", found.sure) == (carries, not carries)
 
@@ -368,7 +386,9 @@ def test_clouds_whose_load_balancers_carry_no_udp(annotations, carries):
         ({}, {}, "", False),
     ],
 )
-def test_whether_that_is_certain(annotations, spec, said, sure):
+def test_whether_that_is_certain(
+    annotations: dict[str, Any], spec: dict[str, Any], said: str, sure: bool
+) -> None:
     found = takeover(gateway(annotations, **spec))
     assert found.sure is sure
     assert said in found.no_udp and bool(said) == bool(found.no_udp)
@@ -397,7 +417,9 @@ def test_whether_that_is_certain(annotations, spec, said, sure):
         ({"metallb.io/address-pool": "x"}, {}, False),
     ],
 )
-def test_where_a_udp_port_stops_the_gateways_own_load_balancer(annotations, spec, refused):
+def test_where_a_udp_port_stops_the_gateways_own_load_balancer(
+    annotations: dict[str, Any], spec: dict[str, Any], refused: bool
+) -> None:
     assert bool(refuses_udp_beside_tcp(gateway(annotations, **spec))) is refused
 
 
@@ -405,19 +427,19 @@ def test_where_a_udp_port_stops_the_gateways_own_load_balancer(annotations, spec
     ("kind", "expected"),
     [("dualstack", "on"), ("dualstack-without-public-ipv4", "on"), ("ipv4", None)],
 )
-def test_a_network_load_balancer_in_both_families(kind, expected):
+def test_a_network_load_balancer_in_both_families(kind: str, expected: str | None) -> None:
     found = takeover(gateway({f"{AWS}type": "external", f"{AWS}ip-address-type": kind}))
     key = f"{AWS}enable-prefix-for-ipv6-source-nat"
     assert found.annotations.get(key) == expected
 
 
-def test_every_rule_is_the_one_for_its_annotation():
+def test_every_rule_is_the_one_for_its_annotation() -> None:
     for provider in PROVIDERS:
         assert provider.source.startswith("https://")
         for rule in provider.rules:
             assert rule_of(rule.prefix) == (rule, provider)
 
 
-def test_nothing_but_access_and_place_is_copied():
+def test_nothing_but_access_and_place_is_copied() -> None:
     reasons = {r.why.name for p in PROVIDERS for r in p.rules if r.decision is Decision.COPY}
     assert reasons == {"ACCESS", "PLACE", "HEALTH"}

@@ -1,5 +1,7 @@
 """What EnvoyFilters, reservations and pending decisions take of a gateway."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import pytest
@@ -8,7 +10,7 @@ from kubectl_istio_udp.model.mesh import DEFAULT_MESH
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy, Pending
-from kubectl_istio_udp.state.reservations import read_reservation, reservation
+from kubectl_istio_udp.state.reservations import Reservation, read_reservation, reservation
 from tests.unit.builders import cluster, plan_of, snapshot_of
 
 GATEWAY = snapshot_of(cluster()).gateway
@@ -42,7 +44,7 @@ EVERYBODY = [written("w"), GatewayFilter.of(reserved("e", 19)), GatewayFilter.of
     [(None, {"w", "e", "l", "p"}), (MINE, {"w", "e"})],
     ids=["before its reservation", "with its reservation"],
 )
-def test_what_counts(mine, names):
+def test_what_counts(mine: Reservation | None, names: set[str]) -> None:
     occupancy = Occupancy(EVERYBODY, mine, [pending("p")])
     footprint = occupancy.footprints_at(GATEWAY, DEFAULT_MESH)
     usage = occupancy.usage(GATEWAY, "istio-system")
@@ -51,11 +53,11 @@ def test_what_counts(mine, names):
     assert usage.sessions == 500 * len(names)
 
 
-def test_the_exposure_that_is_asked_for_does_not_count():
+def test_the_exposure_that_is_asked_for_does_not_count() -> None:
     assert Occupancy([written()]).usage(GATEWAY, "istio-system", SPEC.key).sessions == 0
 
 
-def test_what_concerns_another_exposure_is_omitted():
+def test_what_concerns_another_exposure_is_omitted() -> None:
     (port,) = SPEC.ports
     same_port = plan_of(name="other").exposure.spec
     elsewhere = dataclasses.replace(same_port, ports=(ExposedPort.of(port.gateway_port, 1, 1),))

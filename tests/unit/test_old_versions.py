@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.apiserver import ApiServer
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 from tests.unit.mesh_builders import istio_gateway
 
 KINDS = ("ServiceEntry", "VirtualService", "Gateway", "EnvoyFilter")
 
 
 @pytest.mark.parametrize("version", ["v1alpha3", "v1beta1", "v1"])
-def test_everything_works_with_the_versions_that_the_cluster_serves(run, server, fakes, version):
+def test_everything_works_with_the_versions_that_the_cluster_serves(
+    run: Run, server: ApiServer, fakes: Fakes, version: str
+) -> None:
     for kind in KINDS:
         served = "v1alpha3" if kind == "EnvoyFilter" else version
         server.served[kind] = {f"networking.istio.io/{served}"}

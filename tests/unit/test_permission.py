@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,17 +26,17 @@ DOCS = Path(__file__).parents[2] / "docs"
 GATEWAY = GatewayRef("istio-system", "edge", {"istio": "edge"})
 
 
-def allowed(**notes):
+def allowed(**notes: Any) -> Permission:
     return Permission.parse({PREFIX + key.replace("_", "-"): text for key, text in notes.items()})
 
 
-def use(**more):
+def use(**more: Any) -> Use:
     options = {name: more.pop(name) for name in list(more) if name in vars(Options())}
     usual = {"ports": (5300,), "discovery": Discovery.ENDPOINTS, "gateway": GATEWAY}
     return Use(**{**usual, **more}, options=Options(**{"max_sessions": 1000, **options}))
 
 
-def test_permissions():
+def test_permissions() -> None:
     found = allowed(allow="5300-5399, 6000", allow_sessions="28000")
     assert [found.forbids(p) for p in (5299, 5300, 5399, 5400, 6000)] == [
         True,
@@ -50,13 +51,13 @@ def test_permissions():
 
 
 @pytest.mark.parametrize("text", ["*", "5300-", "5400-5300", "0", "70000", "-1", "5300 5301"])
-def test_permissions_that_are_none(text):
+def test_permissions_that_are_none(text: str) -> None:
     with pytest.raises(UsageError):
         allowed(allow=text)
 
 
 @given(st.text(max_size=200), st.integers(1, 65535))
-def test_no_text_allows_more_than_it_says(text, port):
+def test_no_text_allows_more_than_it_says(text: str, port: int) -> None:
     """Only numbers that stand in it."""
     try:
         found = allowed(allow=text)
@@ -65,7 +66,7 @@ def test_no_text_allows_more_than_it_says(text, port):
     assert found.forbids(port) or any(first <= port <= last for first, last in found.ports)
 
 
-def test_a_namespace_without_annotations_is_allowed_what_suits_a_shared_gateway():
+def test_a_namespace_without_annotations_is_allowed_what_suits_a_shared_gateway() -> None:
     found = allowed(allow="5300")
     assert found.objection(use()) == ""
     assert found.gateway_services == {GatewayServiceMode.COMPANION, GatewayServiceMode.NONE}
@@ -85,7 +86,9 @@ def test_a_namespace_without_annotations_is_allowed_what_suits_a_shared_gateway(
         ({"idle_timeout": Duration(0.5)}, "allow-idle-timeout", "500ms-1s"),
     ],
 )
-def test_what_is_not_allowed_until_an_administrator_says_so(asked, name, value):
+def test_what_is_not_allowed_until_an_administrator_says_so(
+    asked: dict[str, Any], name: str, value: str
+) -> None:
     asked = use(**asked)
     objection = allowed(allow="5300").objection(asked)
     assert f"(annotation kubectl-istio-udp/{name} on the Namespace)" in objection
@@ -99,18 +102,18 @@ def test_what_is_not_allowed_until_an_administrator_says_so(asked, name, value):
 
 
 @pytest.mark.parametrize("named", ["edge", "istio-system/edge", "other, istio-system/edge"])
-def test_gateways(named):
+def test_gateways(named: str) -> None:
     assert allowed(allow="5300", allow_gateways=named).objection(use()) == ""
 
 
 @pytest.mark.parametrize("named", ["other", "elsewhere/edge"])
-def test_other_gateways(named):
+def test_other_gateways(named: str) -> None:
     found = allowed(allow="5300", allow_gateways=named)
     assert "gateway istio-system/edge is not allowed" in found.objection(use())
     assert "gateway istio-system/edge" in found.withdrawn(use())
 
 
-def test_a_default_of_this_program_takes_nothing_away():
+def test_a_default_of_this_program_takes_nothing_away() -> None:
     """An exposure of an older version may have what is not allowed by default any more."""
     old = use(gateway_service=GatewayServiceMode.PATCH, session_log=True)
     found = allowed(allow="5300")
@@ -134,12 +137,12 @@ def test_a_default_of_this_program_takes_nothing_away():
         "allow=" + "1," * 5000,
     ],
 )
-def test_settings_that_are_none(text):
+def test_settings_that_are_none(text: str) -> None:
     with pytest.raises(UsageError):
         named_setting(text)
 
 
-def test_every_setting_is_documented_with_its_default():
+def test_every_setting_is_documented_with_its_default() -> None:
     page = (DOCS / "controller.md").read_text(encoding="utf-8")
     for setting in SETTINGS:
         default = f"`{setting.default}`" if setting.default else "none"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from kubectl_istio_udp.model.ports import (
         ("65535:1", 65535, 1),
     ],
 )
-def test_reads_a_port_request(text, gateway, service):
+def test_reads_a_port_request(text: str, gateway: int, service: int | str | None) -> None:
     assert PortRequest.parse(text) == PortRequest(gateway, service)
 
 
@@ -61,35 +63,35 @@ def test_reads_a_port_request(text, gateway, service):
         ("5300:dns:x", "'dns:x' is neither a port number nor a port name"),
     ],
 )
-def test_refuses_a_bad_port_request(text, message):
+def test_refuses_a_bad_port_request(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         PortRequest.parse(text)
     assert caught.value.hints
     assert caught.value.exit_code == 2
 
 
-def test_names_what_a_bad_number_is_of():
+def test_names_what_a_bad_number_is_of() -> None:
     with pytest.raises(UsageError, match="port 'x' is not a number"):
         port_number("x")
 
 
-def test_refuses_one_gateway_port_twice():
+def test_refuses_one_gateway_port_twice() -> None:
     with pytest.raises(UsageError, match="gateway port 5300 is given twice"):
         parse_port_requests(["5300:53", "5301:53", "5300:54"])
 
 
-def test_one_service_port_may_have_two_gateway_ports():
+def test_one_service_port_may_have_two_gateway_ports() -> None:
     assert len(parse_port_requests(["5300:53", "5301:53"])) == 2
     assert parse_port_requests([]) == ()
 
 
 @given(st.integers(1, 65535), st.integers(1, 65535))
-def test_reads_every_pair_of_ports(gateway, service):
+def test_reads_every_pair_of_ports(gateway: int, service: int) -> None:
     assert PortRequest.parse(f"{gateway}:{service}") == PortRequest(gateway, service)
 
 
 @given(st.text(max_size=8))
-def test_any_text_is_read_or_refused(text):
+def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         found = PortRequest.parse(text)
     except UsageError:
@@ -101,18 +103,20 @@ def test_any_text_is_read_or_refused(text):
     ("gateway_port", "first", "expected"),
     [(53, 1024, 10053), (1023, 1024, 11023), (1024, 1024, 1024), (53, 0, 53), (5300, 1024, 5300)],
 )
-def test_translates_only_ports_that_the_gateway_may_not_bind(gateway_port, first, expected):
+def test_translates_only_ports_that_the_gateway_may_not_bind(
+    gateway_port: int, first: int, expected: int
+) -> None:
     assert listener_port(gateway_port, first) == expected
 
 
-def test_an_exposed_port_prints_as_kubectl_does():
+def test_an_exposed_port_prints_as_kubectl_does() -> None:
     port = ExposedPort.of(5300, 5300, 53, "dns", 53)
     assert str(port) == "5300:53/UDP"
     assert port.backends[0].entry_port_name == "port-53"
 
 
 @pytest.mark.parametrize(("first_bindable", "port"), [(20_000, 53), (60_000, 59_000)])
-def test_a_port_that_cannot_be_translated_is_refused(first_bindable, port):
+def test_a_port_that_cannot_be_translated_is_refused(first_bindable: int, port: int) -> None:
     with pytest.raises(UsageError, match="may bind neither"):
         listener_port(port, first_bindable)
 
@@ -128,11 +132,11 @@ def test_a_port_that_cannot_be_translated_is_refused(first_bindable, port):
         ("65535-65535:1", [(65535, 1)]),
     ],
 )
-def test_reads_a_range(text, pairs):
+def test_reads_a_range(text: str, pairs: list[Any]) -> None:
     assert parse_port_requests([text]) == tuple(PortRequest(*pair) for pair in pairs)
 
 
-def test_ranges_and_single_ports_keep_their_order():
+def test_ranges_and_single_ports_keep_their_order() -> None:
     found = parse_port_requests(["5300:53", "6000-6001", "5299:53"])
     assert [request.gateway_port for request in found] == [5300, 6000, 6001, 5299]
 
@@ -154,7 +158,7 @@ def test_ranges_and_single_ports_keep_their_order():
         (["1-999999999"], "gateway port 999999999 is out of range"),
     ],
 )
-def test_refuses_what_is_no_range(texts, message):
+def test_refuses_what_is_no_range(texts: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_port_requests(texts)
 
@@ -174,7 +178,9 @@ def test_refuses_what_is_no_range(texts, message):
         ),
     ],
 )
-def test_consecutive_ports_are_shown_as_a_range(pairs, text):
+def test_consecutive_ports_are_shown_as_a_range(
+    pairs: list[tuple[int, ...]], text: list[str]
+) -> None:
     ports = [ExposedPort.of(gateway, gateway, service) for gateway, service in pairs]
     assert ports_text(ports) == text
 
@@ -182,11 +188,11 @@ def test_consecutive_ports_are_shown_as_a_range(pairs, text):
 @pytest.mark.parametrize(
     ("text", "numbers"), [("53", [53]), ("20000-20002", [20000, 20001, 20002]), ("7-7", [7])]
 )
-def test_reads_a_port_or_a_range(text, numbers):
+def test_reads_a_port_or_a_range(text: str, numbers: list[int]) -> None:
     assert list(port_numbers(text, "gateway port")) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "x", "3-1", "0-1", "5300:53"])
-def test_refuses_what_is_neither_a_port_nor_a_range(text):
+def test_refuses_what_is_neither_a_port_nor_a_range(text: str) -> None:
     with pytest.raises(UsageError):
         port_numbers(text, "gateway port")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ TWO = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "b"}}
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> bool:
         return True
 
 
@@ -41,18 +42,20 @@ class Terminal(io.StringIO):
         ),
     ],
 )
-def test_lines_about_objects_are_kubectls(kind, dry_run, applied, deleted):
+def test_lines_about_objects_are_kubectls(
+    kind: str, dry_run: str, applied: str, deleted: str
+) -> None:
     assert printing.object_line(kind, "x", "serverside-applied", dry_run) == applied
     assert printing.deleted_line(kind, "x", dry_run) == deleted
 
 
-def test_yaml_documents_keep_the_order_of_fields():
+def test_yaml_documents_keep_the_order_of_fields() -> None:
     text = printing.documents([ONE, TWO], "yaml")
     assert list(yaml.safe_load_all(text)) == [ONE, TWO]
     assert text.startswith("apiVersion: v1\nkind: Service\n")
 
 
-def test_one_json_document_is_the_object_and_several_are_a_list():
+def test_one_json_document_is_the_object_and_several_are_a_list() -> None:
     assert json.loads(printing.documents([ONE], "json")) == ONE
     assert json.loads(printing.documents([ONE, TWO], "json")) == {
         "apiVersion": "v1", "kind": "List", "items": [ONE, TWO]
@@ -60,13 +63,13 @@ def test_one_json_document_is_the_object_and_several_are_a_list():
 
 
 @pytest.mark.parametrize("value", [{"a": [1, None, True]}, [], [{"good": False}]])
-def test_data_comes_back(value):
+def test_data_comes_back(value: dict[str, Any] | list[dict[str, Any]]) -> None:
     assert json.loads(printing.data(value, "json")) == value
     assert yaml.safe_load(printing.data(value, "yaml")) == value
     assert printing.data(value, "json").endswith("\n")
 
 
-def test_a_table_is_drawn_as_kubectl_draws_it():
+def test_a_table_is_drawn_as_kubectl_draws_it() -> None:
     rows = [["coredns", 1000000, None], ["a-longer-name", 1.50, ""]]
     assert printing.table(rows, ["name", "count", "note"]).splitlines() == [
         "NAME            COUNT     NOTE",
@@ -75,21 +78,21 @@ def test_a_table_is_drawn_as_kubectl_draws_it():
     ]
 
 
-def test_an_empty_table_is_its_headers():
+def test_an_empty_table_is_its_headers() -> None:
     assert printing.table([], ["name", "age"]).split() == ["NAME", "AGE"]
 
 
-def test_numbers_are_left_as_they_are():
+def test_numbers_are_left_as_they_are() -> None:
     assert printing.table([["1e3", "0x1"]], ["a", "b"]).splitlines()[1].split() == ["1e3", "0x1"]
 
 
-def test_warnings_and_notes_go_to_stderr(capsys):
+def test_warnings_and_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     printing.warn("mind this")
     printing.note("by the way")
     assert capsys.readouterr() == ("", "Warning: mind this\nby the way\n")
 
 
-def test_a_warning_is_yellow_on_a_terminal(monkeypatch):
+def test_a_warning_is_yellow_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     printing.warn("mind this")
@@ -99,7 +102,7 @@ def test_a_warning_is_yellow_on_a_terminal(monkeypatch):
     assert terminal.getvalue().startswith("\x1b[33m")
 
 
-def test_progress_rewrites_one_line_of_a_terminal(monkeypatch):
+def test_progress_rewrites_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     progress = printing.Progress()
@@ -111,12 +114,12 @@ def test_progress_rewrites_one_line_of_a_terminal(monkeypatch):
     assert terminal.getvalue() == "\r\x1b[Kone\r\x1b[Ktwo\r\x1b[K"
 
 
-def test_progress_is_silent_elsewhere(capsys):
+def test_progress_is_silent_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     progress = printing.Progress()
     progress("one")
     progress.clear()
     assert capsys.readouterr() == ("", "")
 
 
-def test_columns_are_three_spaces_apart():
+def test_columns_are_three_spaces_apart() -> None:
     assert printing.table([["a", "b"]], ["name", "age"]).splitlines()[0] == "NAME   AGE"

@@ -17,12 +17,12 @@ ANSWERS = Path(__file__).parent / "answers"
 DNS, DATAGRAM = DnsProbe("foo.bar.com"), DatagramProbe(b"HELLO")
 
 
-def captured(name):
+def captured(name: str) -> list[str]:
     paths = [ANSWERS / f"{name}.{stream}.txt" for stream in ("stdout", "stderr")]
     return [path.read_text(encoding="utf-8") if path.exists() else "" for path in paths]
 
 
-def read(name, exit_code=0, error=""):
+def read(name: str, exit_code: int = 0, error: str = "") -> Answer:
     return read_answer(DNS, *captured(name), exit_code, error, "default/network-tool")
 
 
@@ -39,7 +39,9 @@ def read(name, exit_code=0, error=""):
         ("truncated", True, "NOERROR", ""),
     ],
 )
-def test_reads_what_a_name_server_answered(name, answered, outcome, text):
+def test_reads_what_a_name_server_answered(
+    name: str, answered: bool, outcome: str, text: str
+) -> None:
     found = read(name)
     assert (found.answered, found.outcome, found.text) == (answered, outcome, text)
     assert found.arrived
@@ -51,7 +53,9 @@ def test_reads_what_a_name_server_answered(name, answered, outcome, text):
     ("name", "exit_code", "outcome", "arrived"),
     [("timeout", 9, "timeout", False), ("closed", 9, "unreachable", False)],
 )
-def test_reads_that_nothing_answered(name, exit_code, outcome, arrived):
+def test_reads_that_nothing_answered(
+    name: str, exit_code: int, outcome: str, arrived: bool
+) -> None:
     found = read(name, exit_code)
     assert found == Answer(False, outcome)
     assert found.arrived is arrived
@@ -66,13 +70,13 @@ def test_reads_that_nothing_answered(name, exit_code, outcome, arrived):
         ("what is this\n", "", "", "garbled"),
     ],
 )
-def test_reads_what_dig_says_otherwise(stdout, stderr, error, outcome):
+def test_reads_what_dig_says_otherwise(stdout: str, stderr: str, error: str, outcome: str) -> None:
     found = read_answer(DNS, stdout, stderr, None if error else 9, error, "pod")
     assert found.outcome == outcome
     assert not found.answered
 
 
-def test_an_answer_without_a_time_is_one():
+def test_an_answer_without_a_time_is_one() -> None:
     header = ";; ->>HEADER<<- opcode: QUERY, status: NOERROR, id: 1\n;; flags: qr;\n"
     assert read_answer(DNS, header, "", 0, "", "p") == Answer(True, "NOERROR")
 
@@ -87,7 +91,7 @@ def test_an_answer_without_a_time_is_one():
         ("", "nc: Network is unreachable", Answer(False, "unreachable")),
     ],
 )
-def test_reads_what_nc_got(stdout, stderr, expected):
+def test_reads_what_nc_got(stdout: str, stderr: str, expected: Answer) -> None:
     assert read_answer(DATAGRAM, stdout, stderr, 0, "", "pod") == expected
 
 
@@ -103,7 +107,9 @@ NOT_FOUND = 'exec: "dig": executable file not found in $PATH'
         (DATAGRAM, 127, "", "", "nc"),
     ],
 )
-def test_a_missing_tool_is_no_answer(probe, exit_code, stderr, error, tool):
+def test_a_missing_tool_is_no_answer(
+    probe: DatagramProbe | DnsProbe, exit_code: int | None, stderr: str, error: str, tool: str
+) -> None:
     with pytest.raises(ClusterError, match=f"pod default/x cannot run {tool}: ") as caught:
         read_answer(probe, "", stderr, exit_code, error, "default/x")
     assert "--create-tool" in caught.value.hints[0]
@@ -118,14 +124,14 @@ def test_a_missing_tool_is_no_answer(probe, exit_code, stderr, error, tool):
         (".", DnsProbe(".", "A")),
     ],
 )
-def test_reads_a_query(text, expected):
+def test_reads_a_query(text: str, expected: DnsProbe) -> None:
     assert DnsProbe.parse(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "  ", "a b c", "-f /etc/passwd", "+short", "@8.8.8.8", "x +trace", "x -t", "x @y"]
 )
-def test_refuses_a_query_that_dig_would_take_otherwise(text):
+def test_refuses_a_query_that_dig_would_take_otherwise(text: str) -> None:
     with pytest.raises(UsageError, match="is not a DNS name with an optional type"):
         DnsProbe.parse(text)
 
@@ -141,7 +147,7 @@ def test_refuses_a_query_that_dig_would_take_otherwise(text):
         ("hex:00 FF", None, DatagramProbe(b"\x00\xff")),
     ],
 )
-def test_reads_a_probe(text, query, expected):
+def test_reads_a_probe(text: str, query: str | None, expected: DatagramProbe | DnsProbe) -> None:
     assert parse_probe(text, query) == expected
 
 
@@ -161,7 +167,7 @@ def test_reads_a_probe(text, query, expected):
         ("text:\udcff", None, "is not text"),
     ],
 )
-def test_refuses_a_bad_probe(text, query, message):
+def test_refuses_a_bad_probe(text: str, query: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse_probe(text, query)
     assert caught.value.hints
@@ -170,20 +176,20 @@ def test_refuses_a_bad_probe(text, query, message):
 @pytest.mark.parametrize(
     ("seconds", "expected"), [(0.2, "1"), (0, "1"), (1, "1"), (1.5, "2"), (2, "2"), (59.01, "60")]
 )
-def test_tools_count_whole_seconds(seconds, expected):
+def test_tools_count_whole_seconds(seconds: float | int, expected: str) -> None:
     assert f"+time={expected}" in argv(DNS, "10.0.0.1", 53, seconds)
     assert argv(DATAGRAM, "10.0.0.1", 53, seconds)[-1] == expected
 
 
-def test_dig_asks_once_over_udp_and_takes_what_comes():
+def test_dig_asks_once_over_udp_and_takes_what_comes() -> None:
     words = argv(DnsProbe("foo.bar.com", "TXT"), "fd00::1", 5300, 2)
     assert words[:4] == ["dig", "@fd00::1", "-p", "5300"]
     assert {"foo.bar.com", "TXT", "+tries=1", "+notcp", "+ignore", "+nosearch"} <= set(words)
 
 
 @pytest.mark.parametrize("payload", [b"HELLO\n", b"%s\\n'\"$(id)`", bytes(range(256))])
-def test_every_byte_goes_and_comes_back(payload):
-    def echo():
+def test_every_byte_goes_and_comes_back(payload: bytes) -> None:
+    def echo() -> None:
         data, client = server.recvfrom(65_535)
         received.append(data)
         server.sendto(data[::-1], client)
@@ -204,39 +210,39 @@ def test_every_byte_goes_and_comes_back(payload):
     assert found == Answer(True, "answer", text=shown, size=len(answer))
 
 
-def test_a_message_that_is_no_response_is_no_answer():
+def test_a_message_that_is_no_response_is_no_answer() -> None:
     """dig takes a query that comes back as it went for NOERROR: an echo server, or a loop."""
     assert not read_answer(DnsProbe("foo.bar.com"), *captured("echoed"), 0, "", "p").answered
 
 
-def test_a_malformed_message_is_garbled():
+def test_a_malformed_message_is_garbled() -> None:
     answer = read_answer(DnsProbe("foo.bar.com"), *captured("cut"), 0, "", "p")
     assert answer.outcome == "garbled" and not answer.answered
 
 
-def test_what_is_no_dns_message_arrived():
+def test_what_is_no_dns_message_arrived() -> None:
     """dig drops it and waits for another, but says so: the path is sound."""
     assert read_answer(DnsProbe("foo.bar.com"), *captured("garbled"), 9, "", "p").arrived
 
 
-def test_a_name_that_does_not_resolve_sends_nothing():
+def test_a_name_that_does_not_resolve_sends_nothing() -> None:
     answer = read_answer(DnsProbe("foo.bar.com"), *captured("unresolved"), 1, "", "p")
     assert not answer.arrived
 
 
-def test_a_connection_that_breaks_is_not_a_missing_tool():
+def test_a_connection_that_breaks_is_not_a_missing_tool() -> None:
     broken = "the connection ended before the command did"
     with pytest.raises(ClusterError) as caught:
         read_answer(DnsProbe("foo.bar.com"), "", "", None, broken, "default/network-tool")
     assert "cannot run dig" not in caught.value.message
 
 
-def test_a_name_that_dig_takes_for_a_type_is_asked_for():
+def test_a_name_that_dig_takes_for_a_type_is_asked_for() -> None:
     command = argv(DnsProbe("mx", "A"), "10.0.0.1", 53, 1)
     assert command[command.index("mx") - 1] == "-q"
 
 
-def test_a_closed_port_is_told_from_silence():
+def test_a_closed_port_is_told_from_silence() -> None:
     """nc of OpenBSD says nothing when the port is closed, unless -v."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))

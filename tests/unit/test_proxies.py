@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.proxystate import BoundListener, Refusal
 from kubectl_istio_udp.state import proxies
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 
 WHERE = ("istio-system", "istio-ingressgateway-1")
 PREFIX = "udp-default-coredns-"
 NAME = f"{PREFIX}5300"
 
 
-def marked(name, revision="r1"):
+def marked(name: str, revision: str = "r1") -> dict[str, Any]:
     return {
         "name": name,
         "metadata": {"filter_metadata": {"kubectl-istio-udp": {"revision": revision}}},
@@ -44,7 +46,7 @@ DUMP = {
 }
 
 
-def socket(address, port):
+def socket(address: str, port: int) -> dict[str, Any]:
     return {"address": {"socket_address": {"address": address, "port_value": port}}}
 
 
@@ -56,11 +58,11 @@ CLUSTERS = {
 }
 
 
-def answering(server, *answers):
+def answering(server: ApiServer, *answers: Exec | dict[str, Any]) -> list[Any]:
     """Answer the questions to the admin interface in order; returns what was asked."""
     asked, left = [], list(answers)
 
-    def run(namespace, pod, container, command):
+    def run(namespace: str, pod: str, container: str, command: list[str]) -> Exec:
         asked.append((container, command))
         found = left.pop(0)
         return found if isinstance(found, Exec) else Exec(stdout=json.dumps(found))
@@ -69,7 +71,7 @@ def answering(server, *answers):
     return asked
 
 
-def test_reads_what_an_envoy_has(api, server):
+def test_reads_what_an_envoy_has(api: Api, server: ApiServer) -> None:
     asked = answering(server, DUMP, CLUSTERS)
     state = proxies.proxy_state(api, *WHERE, PREFIX)
     assert state.listeners == {NAME: "r1", "plain": ""}
@@ -80,14 +82,14 @@ def test_reads_what_an_envoy_has(api, server):
     assert asked[0] == ("istio-proxy", question)
 
 
-def test_hosts_are_asked_for_only_where_there_are_clusters(api, server):
+def test_hosts_are_asked_for_only_where_there_are_clusters(api: Api, server: ApiServer) -> None:
     asked = answering(server, {"configs": None})
     assert proxies.proxy_state(api, *WHERE, PREFIX) == proxies.ProxyState()
     assert len(asked) == 1
 
 
-def test_reads_the_listeners(api, server):
-    def status(name, **address):
+def test_reads_the_listeners(api: Api, server: ApiServer) -> None:
+    def status(name: str, **address: Any) -> dict[str, Any]:
         return {"name": name, "local_address": {"socket_address": address}}
 
     statuses = [
@@ -114,7 +116,7 @@ def test_reads_the_listeners(api, server):
         (Exec(error='exec: "sh": executable file not found in $PATH'), None),
     ],
 )
-def test_the_file_limit(api, server, answer, limit):
+def test_the_file_limit(api: Api, server: ApiServer, answer: Exec, limit: int | None) -> None:
     answering(server, answer)
     assert proxies.file_limit(api, *WHERE) == limit
 
@@ -127,25 +129,27 @@ def test_the_file_limit(api, server, answer, limit):
         ({}, None),
     ],
 )
-def test_the_size(api, server, stats, size):
+def test_the_size(
+    api: Api, server: ApiServer, stats: dict[str, Any], size: ProxySize | None
+) -> None:
     found = [{"name": name, "value": value} for name, value in stats.items()]
     answering(server, {}, {"stats": [*found, {"histograms": {}}]})
     assert proxies.listeners_and_size(api, *WHERE) == ((), size)
     assert server.forwards == 1
 
 
-def test_a_rejected_cluster_is_in_the_log_only(api, server):
+def test_a_rejected_cluster_is_in_the_log_only(api: Api, server: ApiServer) -> None:
     server.logs[WHERE] = f"2026-01-02T03:04:06.1Z\tw\tcds: cluster '{NAME}' config rejected: bad\n"
     assert proxies.refusals_in_log(api, *WHERE, 5) == {NAME: "bad"}
 
 
-def test_a_log_that_may_not_be_read_says_nothing(api, server):
+def test_a_log_that_may_not_be_read_says_nothing(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/log", 403)
     assert proxies.refusals_in_log(api, *WHERE, 5) == {}
     assert proxies.route_refusal_in_log(api, *WHERE, 5) is None
 
 
-def route_dump(*names):
+def route_dump(*names: str) -> dict[str, Any]:
     routes = [{"name": name} if name else {} for name in names]
     return {
         "configs": [
@@ -156,7 +160,7 @@ def route_dump(*names):
     }
 
 
-def test_reads_the_http_routes(api, server):
+def test_reads_the_http_routes(api: Api, server: ApiServer) -> None:
     there = route_dump("response-a-b-123", "response-a-b-c-1", "response-a-b-", "", "theirs")
     asked = answering(server, there, {})
     assert proxies.routes(api, *WHERE, "response-a-b") == {"response-a-b-123"}
@@ -173,14 +177,18 @@ def test_reads_the_http_routes(api, server):
         ({}, None),
     ],
 )
-def test_a_proxy_says_its_version(api, server, answer, version):
+def test_a_proxy_says_its_version(
+    api: Api, server: ApiServer, answer: dict[str, Any], version: tuple[int, ...] | None
+) -> None:
     asked = answering(server, answer)
     assert proxies.istio_version(api, *WHERE) == version
     assert asked[0][1][-1] == "server_info"
 
 
 @pytest.mark.parametrize("word", ["9" * 5_000, "²", "-1", "1048576 1048576"])
-def test_a_file_limit_that_is_no_number_is_not_known(api, server, word):
+def test_a_file_limit_that_is_no_number_is_not_known(
+    api: Api, server: ApiServer, word: str
+) -> None:
     server.run = lambda *_: Exec(word)
     assert proxies.file_limit(api, *WHERE) is None
 
@@ -199,7 +207,9 @@ HEAD = "  sl  local_address rem_address   st\n"
     ],
     ids=lambda line: line[:12],
 )
-def test_sockets_that_are_not_as_linux_writes_them_are_not_known(api, server, line):
+def test_sockets_that_are_not_as_linux_writes_them_are_not_known(
+    api: Api, server: ApiServer, line: str
+) -> None:
     """The `cat` of a tenant's image may print anything."""
     server.run = lambda *_: Exec(HEAD + line + "\n")
     assert proxies.udp_status(api, *WHERE, "istio-proxy") is None

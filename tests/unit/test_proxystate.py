@@ -52,9 +52,9 @@ SESSION = UdpSocket("10.244.0.8:47803", "10.244.0.5:53")
         (UDP + SNMP + SNMP6, UdpStatus((SESSION, ANY), read=27, refused=4, dropped=1)),
     ],
 )
-def test_reads_the_sockets_and_counters(text, status):
+def test_reads_the_sockets_and_counters(text: str, status: UdpStatus) -> None:
     assert read_udp_status(text) == status
 
 
-def test_a_socket_has_a_port():
+def test_a_socket_has_a_port() -> None:
     assert (ANY.port, SESSION.port, UdpSocket("2001:db8::1:53").port) == (5300, 47803, 53)

@@ -11,18 +11,18 @@ from kubectl_istio_udp.model.errors import Busy
 class Clock:
     now = 100.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
-def opened():
+def opened() -> tuple[WorkQueue, Clock]:
     clock = Clock()
     queue = WorkQueue(clock)
     queue.open()
     return queue, clock
 
 
-def test_asked_for_often_given_once_and_the_first_first():
+def test_asked_for_often_given_once_and_the_first_first() -> None:
     queue, clock = opened()
     queue.add("a")
     clock.now += 1
@@ -34,7 +34,7 @@ def test_asked_for_often_given_once_and_the_first_first():
     assert queue.take(0) is None
 
 
-def test_not_to_two_workers_and_again_afterwards():
+def test_not_to_two_workers_and_again_afterwards() -> None:
     queue, clock = opened()
     queue.add("a")
     assert queue.take(0) == ("a", 100.0)
@@ -49,7 +49,7 @@ def test_not_to_two_workers_and_again_afterwards():
     assert queue.take(0) is None
 
 
-def test_later_the_sooner_counts():
+def test_later_the_sooner_counts() -> None:
     queue, clock = opened()
     queue.add_later("a", 5)
     queue.add_later("a", 2)
@@ -62,7 +62,7 @@ def test_later_the_sooner_counts():
     assert queue.take(0) is None
 
 
-def test_failures_wait_longer_each_time_until_one_succeeds():
+def test_failures_wait_longer_each_time_until_one_succeeds() -> None:
     queue, _ = opened()
     waits = [queue.failed("a") for _ in range(12)]
     assert 0.05 <= waits[0] <= 0.1 and 7.5 <= waits[-1] <= 15
@@ -71,7 +71,7 @@ def test_failures_wait_longer_each_time_until_one_succeeds():
     assert queue.failed("b") <= 0.1
 
 
-def test_what_the_server_asks_for_is_kept_within_bounds():
+def test_what_the_server_asks_for_is_kept_within_bounds() -> None:
     busy = Busy("later")
     busy.retry_after = 3.0
     assert Backoff().seconds(busy) >= 3.0
@@ -79,7 +79,7 @@ def test_what_the_server_asks_for_is_kept_within_bounds():
     assert Backoff().seconds(busy) <= 5.0
 
 
-def test_closed_it_gives_nothing_and_forgets():
+def test_closed_it_gives_nothing_and_forgets() -> None:
     queue, clock = opened()
     queue.add("a")
     queue.add("w")
@@ -97,7 +97,7 @@ def test_closed_it_gives_nothing_and_forgets():
     assert queue.take(0)[0] == "w"
 
 
-def test_ended_it_gives_waiting_workers_nothing_at_once():
+def test_ended_it_gives_waiting_workers_nothing_at_once() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.open()
     taken: list[object] = []
@@ -108,7 +108,7 @@ def test_ended_it_gives_waiting_workers_nothing_at_once():
     assert taken == [None]
 
 
-def test_groups_take_turns():
+def test_groups_take_turns() -> None:
     queue = WorkQueue(Clock(), group=itemgetter(0), at_once=2)
     queue.open()
     for number in range(1000):
@@ -124,7 +124,7 @@ def test_groups_take_turns():
     assert queue.take(0)[0] == ("loud", 2)
 
 
-def test_one_that_is_asked_for_again_and_again_waits_for_its_turn():
+def test_one_that_is_asked_for_again_and_again_waits_for_its_turn() -> None:
     queue = WorkQueue(Clock(), group=itemgetter(0))
     queue.open()
     queue.add(("loud", 0))
@@ -136,7 +136,7 @@ def test_one_that_is_asked_for_again_and_again_waits_for_its_turn():
     assert queue.take(0)[0] == ("quiet", 0)
 
 
-def test_a_key_stays_in_its_group_until_it_is_done():
+def test_a_key_stays_in_its_group_until_it_is_done() -> None:
     groups = {"a": "one"}
     queue = WorkQueue(Clock(), group=lambda key: groups[key])
     queue.open()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -65,17 +67,19 @@ def as_json(*messages: str) -> str:
         (f"config of {MINE} accepted, of others rejected: no name here", {}),
     ],
 )
-def test_reads_whose_configuration_was_rejected_and_why(written, message, found):
+def test_reads_whose_configuration_was_rejected_and_why(
+    written: Callable[..., Any], message: str, found: dict[str, Any]
+) -> None:
     assert resource_rejections(written("starting", message, "going on")) == found
 
 
 @pytest.mark.parametrize("written", [text, as_json])
-def test_one_whose_name_goes_on_is_another(written):
+def test_one_whose_name_goes_on_is_another(written: Callable[..., Any]) -> None:
     log = written(f"cds: cluster '{MINE}0' config rejected: {RING} {MINE}: no")
     assert resource_rejections(log) == {f"{MINE}0": f"{RING} {MINE}: no"}
 
 
-def test_of_several_rejections_the_newest_counts():
+def test_of_several_rejections_the_newest_counts() -> None:
     log = as_json(f"cds: cluster '{MINE}' config rejected: old") + text(
         f"cds: cluster '{MINE}' config rejected: new"
     )
@@ -83,13 +87,13 @@ def test_of_several_rejections_the_newest_counts():
 
 
 @pytest.mark.parametrize("log", ["", "\n", "{", '{"msg": 5}\n', "[1]\n", "{}\n"])
-def test_a_log_of_anything_says_nothing(log):
+def test_a_log_of_anything_says_nothing(log: str) -> None:
     assert resource_rejections(log) == {}
     assert route_rejections(log) == []
 
 
 @pytest.mark.parametrize("written", [text, as_json])
-def test_rejected_routes_have_no_name(written):
+def test_rejected_routes_have_no_name(written: Callable[..., Any]) -> None:
     message = (
         "gRPC config for type.googleapis.com/envoy.config.route.v3.RouteConfiguration rejected: "
         "response body size is 5000 bytes; maximum is 4096"

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from kubectl_istio_udp.model.exposure import Affinity, Discovery, GatewayServiceMode, LoadBalancing
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    Exposure,
+    GatewayServiceMode,
+    LoadBalancing,
+)
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
 from kubectl_istio_udp.render.exposure import writes
@@ -27,7 +34,7 @@ from tests.unit.builders import (
 SEED = Path(__file__).parent / "golden" / "seed-udp-listener.yaml"
 
 
-def leaves(value, path=()):
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[str, Any]:
     """Every leaf of a manifest by its path, the patches told apart by what they add."""
     if isinstance(value, dict) and value:
         return {k: v for key in value for k, v in leaves(value[key], (*path, key)).items()}
@@ -40,11 +47,11 @@ def leaves(value, path=()):
     return {path: value}
 
 
-def short(path):
+def short(path: tuple[Any, ...]) -> str:
     return "/".join(map(str, path))
 
 
-def static_exposure():
+def static_exposure() -> Exposure:
     """The seed's situation: its gateway and its Service with the one pod that it hard-codes."""
     labels = {"istio": "ingressgateway"}
     objects = cluster(
@@ -56,7 +63,7 @@ def static_exposure():
     return plan_of(objects, ports=requests, discovery=Discovery.STATIC).exposure
 
 
-def test_static_rendering_is_the_seed_and_what_makes_it_safe():
+def test_static_rendering_is_the_seed_and_what_makes_it_safe() -> None:
     """Ours differs from the seed's filter in names alone, and adds nothing but what is listed."""
     theirs = leaves(yaml.safe_load(SEED.read_text(encoding="utf-8")))
     ours = leaves(envoy_filter(static_exposure()))
@@ -110,7 +117,7 @@ def test_static_rendering_is_the_seed_and_what_makes_it_safe():
     }
 
 
-def test_the_limits_are_those_of_the_options():
+def test_the_limits_are_those_of_the_options() -> None:
     exposure = static_exposure()
     found = {short(path): value for path, value in leaves(envoy_filter(exposure)).items()}
     patches, options = "spec/configPatches", exposure.spec.options
@@ -121,7 +128,7 @@ def test_the_limits_are_those_of_the_options():
     assert found[f"{proxy}/upstream_socket_config/max_rx_datagram_size"] == 9000
 
 
-def added(exposure, kind):
+def added(exposure: Exposure, kind: str) -> list[dict[str, Any]]:
     patches = envoy_filter(exposure)["spec"]["configPatches"]
     return [p["patch"]["value"] for p in patches if p["applyTo"] == kind and "value" in p["patch"]]
 
@@ -135,7 +142,9 @@ def added(exposure, kind):
         (("fd00::1", "10.0.0.1"), {"address": "::", "ipv4_compat": True}),
     ],
 )
-def test_the_listener_binds_the_gateways_families(ips, expected):
+def test_the_listener_binds_the_gateways_families(
+    ips: tuple[str, ...], expected: dict[str, Any]
+) -> None:
     six = endpoint_slice(endpoint("fd00::20", "coredns-1"), family="IPv6")
     objects = cluster(gateways=[gateway_pod(ips=ips)], more=[six])
     (listener,) = added(plan_of(objects).exposure, "LISTENER")
@@ -148,7 +157,7 @@ def test_the_listener_binds_the_gateways_families(ips, expected):
     ("policy", "kept"),
     [(p, Affinity.SOURCE_IP if p.hashes else Affinity.NONE) for p in LoadBalancing],
 )
-def test_every_load_balancing_has_its_policy(policy, kept):
+def test_every_load_balancing_has_its_policy(policy: LoadBalancing, kept: Affinity) -> None:
     exposure = plan_of(affinity=kept, load_balancing=policy).exposure
     (cluster_,), (listener,) = added(exposure, "CLUSTER"), added(exposure, "LISTENER")
     assert cluster_["lb_policy"] == policy.value.upper().replace("-", "_")
@@ -156,13 +165,13 @@ def test_every_load_balancing_has_its_policy(policy, kept):
     assert ("hash_policies" in proxy) == policy.hashes
 
 
-def test_names_avoid_what_istiod_uses():
+def test_names_avoid_what_istiod_uses() -> None:
     exposure = plan_of().exposure
     for value in added(exposure, "CLUSTER") + added(exposure, "LISTENER"):
         assert not value["name"].startswith(("outbound|", "inbound|", "udp_"))
 
 
-def test_a_revision_changes_with_the_content_and_only_then():
+def test_a_revision_changes_with_the_content_and_only_then() -> None:
     one, same = plan_of().exposure, plan_of().exposure
     other = plan_of(max_sessions=5).exposure
     assert revisions(envoy_filter(one)) == revisions(envoy_filter(same))
@@ -183,14 +192,14 @@ def test_a_revision_changes_with_the_content_and_only_then():
         ),
     ],
 )
-def test_endpoints_come_before_what_uses_them(options, kinds):
+def test_endpoints_come_before_what_uses_them(options: dict[str, Any], kinds: list[str]) -> None:
     found = writes(plan_of(**options).exposure, "somebody")
     assert [write.kind for write in found] == kinds
     assert all(write.whole and write.manager == "somebody" for write in found)
     assert found[0].key[2] == "udp-default-coredns"
 
 
-def test_a_patch_has_its_own_manager_and_holds_nothing_but_ports():
+def test_a_patch_has_its_own_manager_and_holds_nothing_but_ports() -> None:
     *_, last = writes(plan_of(gateway_service=GatewayServiceMode.PATCH).exposure, "somebody")
     assert not last.whole
     assert last.manager == "kubectl-istio-udp/udp-default-coredns"
@@ -199,13 +208,13 @@ def test_a_patch_has_its_own_manager_and_holds_nothing_but_ports():
     assert set(last.manifest["spec"]) == {"ports"}
 
 
-def test_without_a_gateway_service():
+def test_without_a_gateway_service() -> None:
     exposure = plan_of(cluster(gateway_service=None)).exposure
     assert companion_service(exposure)["spec"]["type"] == "ClusterIP"
     assert gateway_service_patch(exposure)["metadata"]["name"] == "istio-ingressgateway"
 
 
-def test_the_samples_are_the_seeds_workloads():
+def test_the_samples_are_the_seeds_workloads() -> None:
     service, config, deployment, tool = samples("lab", "coredns/coredns:1", "tool:1")
     assert [m["kind"] for m in (service, config, deployment, tool)] == [
         "Service", "ConfigMap", "Deployment", "Pod"
@@ -221,7 +230,7 @@ def test_the_samples_are_the_seeds_workloads():
     assert tool["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
 
 
-def test_a_tool_for_one_run_has_a_name_of_its_own_and_no_sidecar():
+def test_a_tool_for_one_run_has_a_name_of_its_own_and_no_sidecar() -> None:
     one, other = one_run_tool("lab", None), one_run_tool("lab", "tool:1")
     assert one["metadata"]["name"] != other["metadata"]["name"]
     assert one["spec"]["containers"][0]["image"] == "zhaohuabing/network-tool"
@@ -230,7 +239,7 @@ def test_a_tool_for_one_run_has_a_name_of_its_own_and_no_sidecar():
     assert "securityContext" not in one["spec"]["containers"][0]
 
 
-def test_a_gateway_without_ipv6_asks_for_ipv4_addresses():
+def test_a_gateway_without_ipv6_asks_for_ipv4_addresses() -> None:
     """Envoy's default (AUTO) takes the IPv6 addresses of a name that has both."""
     outside = {"type": "ExternalName", "externalName": "dns.example.com", "ports": [udp(53)]}
     objects = cluster(service={**service(), "spec": outside}, slices=[], pods=[])
@@ -239,7 +248,7 @@ def test_a_gateway_without_ipv6_asks_for_ipv4_addresses():
 
 
 def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
-    def listed(*slices):
+    def listed(*slices: dict[str, Any]) -> list[Any]:
         objects = cluster(slices=slices)
         (entry,) = service_entries(plan_of(objects, discovery=Discovery.ENDPOINTS).exposure)
         return entry["spec"]["endpoints"]
@@ -255,7 +264,7 @@ def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
 
 
 def test_istiods_own_cluster_of_our_entry_goes_and_no_other() -> None:
-    def removed(exposure):
+    def removed(exposure: Exposure) -> list[dict[str, Any]]:
         patches = envoy_filter(exposure)["spec"]["configPatches"]
         return [p["match"]["cluster"] for p in patches if p["patch"]["operation"] == "REMOVE"]
 

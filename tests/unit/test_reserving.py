@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,13 @@ from kubectl_istio_udp.apply.reserving import (
     takes_more,
 )
 from kubectl_istio_udp.checks.expose import check_expose
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Conflict, Forbidden
-from kubectl_istio_udp.model.exposure import Options
+from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
 from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import find_exposure
@@ -31,14 +34,17 @@ from kubectl_istio_udp.state.reservations import (
     reservation_name,
 )
 from kubectl_istio_udp.state.snapshot import read_snapshot
+from tests.unit.apiserver import ApiServer, Request
 from tests.unit.builders import cluster, plan_of, snapshot_of
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
 
 GATEWAY = "istio-system"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 SPEC = plan_of(max_sessions=500).exposure.spec
 
 
-def spec_named(name, port=5300, sessions=500):
+def spec_named(name: str, port: int = 5300, sessions: int = 500) -> ExposureSpec:
     spec = dataclasses.replace(SPEC, name=name, entries=(), options=Options(max_sessions=sessions))
     (only,) = spec.ports
     return dataclasses.replace(
@@ -46,7 +52,9 @@ def spec_named(name, port=5300, sessions=500):
     )
 
 
-def made(spec, version, created="2026-01-02T03:04:05Z", **changes):
+def made(
+    spec: ExposureSpec, version: int, created: str = "2026-01-02T03:04:05Z", **changes: Any
+) -> dict[str, Any]:
     manifest = reservation(spec, "run")
     manifest["metadata"] |= {
         "resourceVersion": str(version), "creationTimestamp": created, "uid": "u", **changes
@@ -54,7 +62,9 @@ def made(spec, version, created="2026-01-02T03:04:05Z", **changes):
     return manifest
 
 
-def decided(api, name, port, sessions=None, **more):
+def decided(
+    api: Api, name: str, port: int, sessions: int | None = None, **more: Any
+) -> tuple[Exposure, Snapshot]:
     """The exposure that a run decides on now, and the snapshot that it rests on."""
     request = ExposeRequest(
         "default",
@@ -70,19 +80,19 @@ def decided(api, name, port, sessions=None, **more):
     return plan(request, snapshot).exposure, snapshot
 
 
-def write(api, exposure):
+def write(api: Api, exposure: Exposure) -> None:
     for each in writes(exposure):
         api.apply(each.manifest, before=None, manager=each.manager)
 
 
-def reservations(server):
+def reservations(server: ApiServer) -> list[dict[str, Any]]:
     return [m for m in server.all("EnvoyFilter") if m["metadata"]["name"].startswith("reserved-")]
 
 
 # -- what a reservation says -----------------------------------------------------------------
 
 
-def test_a_reservation_is_read_as_it_was_made():
+def test_a_reservation_is_read_as_it_was_made() -> None:
     found = read_reservation(made(SPEC, 7))
     assert (found.spec, found.version, found.created) == (SPEC, 7, NOW)
     assert found.footprint.exposure == SPEC.key
@@ -90,7 +100,7 @@ def test_a_reservation_is_read_as_it_was_made():
     assert found.footprint.listeners == found.footprint.clusters == {"udp-default-coredns-53"}
 
 
-def test_it_gives_envoy_nothing():
+def test_it_gives_envoy_nothing() -> None:
     assert "configPatches" not in reservation(SPEC, "run")["spec"]
 
 
@@ -104,11 +114,11 @@ def test_it_gives_envoy_nothing():
         {"resourceVersion": "x"},
     ],
 )
-def test_what_is_no_reservation(changes):
+def test_what_is_no_reservation(changes: dict[str, Any]) -> None:
     assert read_reservation(made(SPEC, 7, **changes)) is None
 
 
-def test_the_earlier_one_counts_and_a_stale_one_never():
+def test_the_earlier_one_counts_and_a_stale_one_never() -> None:
     mine = read_reservation(made(spec_named("mine"), 20))
     earlier = read_reservation(made(spec_named("earlier"), 19))
     later = read_reservation(made(spec_named("later"), 21))
@@ -119,7 +129,7 @@ def test_the_earlier_one_counts_and_a_stale_one_never():
     assert counted(everyone, None, NOW + timedelta(minutes=6)) == []
 
 
-def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port():
+def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port() -> None:
     """Another run of it is told of by the one who may not create a second reservation."""
     exposure = plan_of().exposure
     spec = exposure.spec
@@ -134,7 +144,9 @@ def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port():
 # -- one exposure, several runs ----------------------------------------------------------------
 
 
-def test_a_reservation_is_there_while_it_is_held_and_gone_afterwards(api, server):
+def test_a_reservation_is_there_while_it_is_held_and_gone_afterwards(
+    api: Api, server: ApiServer
+) -> None:
     before = server.state()
     with reserved(api, SPEC) as mine:
         assert [m["metadata"]["name"] for m in reservations(server)] == [reservation_name(SPEC)]
@@ -142,7 +154,7 @@ def test_a_reservation_is_there_while_it_is_held_and_gone_afterwards(api, server
     assert server.state() == before
 
 
-def test_of_several_runs_for_one_name_the_first_wins(api, server):
+def test_of_several_runs_for_one_name_the_first_wins(api: Api, server: ApiServer) -> None:
     with reserved(api, SPEC):
         with (
             pytest.raises(
@@ -156,14 +168,14 @@ def test_of_several_runs_for_one_name_the_first_wins(api, server):
     assert reservations(server) == []
 
 
-def test_what_a_killed_run_left_is_replaced_after_five_minutes(api, server):
+def test_what_a_killed_run_left_is_replaced_after_five_minutes(api: Api, server: ApiServer) -> None:
     server.put(made(SPEC, 1, "2026-01-02T03:04:05Z"))
     with reserved(api, SPEC) as mine:
         assert mine.run != "run"
     assert reservations(server) == []
 
 
-def test_somebody_elses_object_in_its_place_is_left_alone(api, server):
+def test_somebody_elses_object_in_its_place_is_left_alone(api: Api, server: ApiServer) -> None:
     theirs = made(SPEC, 1, annotations={})
     server.put(theirs)
     with pytest.raises(ClusterError, match="cannot be read as one"), reserved(api, SPEC):
@@ -171,7 +183,7 @@ def test_somebody_elses_object_in_its_place_is_left_alone(api, server):
     assert len(reservations(server)) == 1
 
 
-def test_an_answer_that_was_lost_is_found_again(api, server):
+def test_an_answer_that_was_lost_is_found_again(api: Api, server: ApiServer) -> None:
     """The server made it and said 500; or the connection ended: nothing stays behind."""
     server.fail("POST", "envoyfilters", 0, done=True, times=1)
     with pytest.raises(ClusterError), reserved(api, SPEC):
@@ -179,14 +191,14 @@ def test_an_answer_that_was_lost_is_found_again(api, server):
     assert reservations(server) == []
 
 
-def test_nobody_elses_reservation_is_deleted(api, server):
+def test_nobody_elses_reservation_is_deleted(api: Api, server: ApiServer) -> None:
     with reserved(api, SPEC):
         server.remove("EnvoyFilter", GATEWAY, reservation_name(SPEC))
         server.put(made(SPEC, 1))
     assert len(reservations(server)) == 1
 
 
-def test_no_permission_to_delete_is_told(api, server):
+def test_no_permission_to_delete_is_told(api: Api, server: ApiServer) -> None:
     told = []
     server.fail("DELETE", "envoyfilters", 403)
     with reserved(api, SPEC, told.append):
@@ -194,7 +206,7 @@ def test_no_permission_to_delete_is_told(api, server):
     assert "could not delete the reservation" in told[0] and "5 minutes" in told[0]
 
 
-def test_no_permission_to_create_ends_it(api, server):
+def test_no_permission_to_create_ends_it(api: Api, server: ApiServer) -> None:
     server.fail("POST", "envoyfilters", 403)
     with pytest.raises(Forbidden), reserved(api, SPEC):
         pytest.fail("it has no reservation")
@@ -204,17 +216,19 @@ def test_no_permission_to_create_ends_it(api, server):
 
 
 @pytest.fixture
-def small(fakes):
+def small(fakes: Fakes) -> None:
     """A gateway with room for 1,000 sessions."""
     fakes.file_limit = "3000\n"
 
 
-def fitting(api, exposure, snapshot):
+def fitting(api: Api, exposure: Exposure, snapshot: Snapshot) -> Any:
     """What `expose` holds while it writes; that it cannot be deleted would be a failure."""
     return reserved_if_changed(api, exposure, snapshot, writes(exposure), pytest.fail)
 
 
-def test_the_later_of_two_that_do_not_fit_together_is_not_written(api, server, small):
+def test_the_later_of_two_that_do_not_fit_together_is_not_written(
+    api: Api, server: ApiServer, small: Any
+) -> None:
     """Both decided on the same snapshot; 600 + 600 of 1,000."""
     one, seen_by_one = decided(api, "one", 5301, 600)
     two, seen_by_two = decided(api, "two", 5302, 600)
@@ -230,7 +244,9 @@ def test_the_later_of_two_that_do_not_fit_together_is_not_written(api, server, s
         pytest.fail("it does not fit")
 
 
-def test_the_earlier_of_two_goes_on_whatever_the_later_one_reserves(api, server, small):
+def test_the_earlier_of_two_goes_on_whatever_the_later_one_reserves(
+    api: Api, server: ApiServer, small: Any
+) -> None:
     one, seen_by_one = decided(api, "one", 5301, 600)
     two, _ = decided(api, "two", 5302, 600)
     with reserved(api, one.spec) as mine, reserved(api, two.spec):
@@ -238,7 +254,7 @@ def test_the_earlier_of_two_goes_on_whatever_the_later_one_reserves(api, server,
         assert again.others.sessions == 0
 
 
-def test_two_for_one_port(api, server, fakes):
+def test_two_for_one_port(api: Api, server: ApiServer, fakes: Fakes) -> None:
     one, seen_by_one = decided(api, "one", 5301)
     two, seen_by_two = decided(api, "two", 5301)
     with (
@@ -249,7 +265,9 @@ def test_two_for_one_port(api, server, fakes):
         pytest.fail("the port is taken")
 
 
-def test_an_exposure_that_grows_counts_with_what_it_is_to_have(api, server, small):
+def test_an_exposure_that_grows_counts_with_what_it_is_to_have(
+    api: Api, server: ApiServer, small: Any
+) -> None:
     """An old one of 100 sessions asks for 700, a new one for 600."""
     write(api, decided(api, "old", 5301, 100)[0])
     old, seen_by_old = decided(api, "old", 5301, 700)
@@ -262,7 +280,7 @@ def test_an_exposure_that_grows_counts_with_what_it_is_to_have(api, server, smal
         pytest.fail("it does not fit")
 
 
-def test_one_that_another_run_made_meanwhile_is_not_changed(api, server):
+def test_one_that_another_run_made_meanwhile_is_not_changed(api: Api, server: ApiServer) -> None:
     mine, seen = decided(api, "one", 5301)
     write(api, decided(api, "one", 5302)[0])
     with (
@@ -272,12 +290,12 @@ def test_one_that_another_run_made_meanwhile_is_not_changed(api, server):
         pytest.fail("it would be changed")
 
 
-def test_many_at_once_never_exceed_what_there_is(api, server, small):
+def test_many_at_once_never_exceed_what_there_is(api: Api, server: ApiServer, small: Any) -> None:
     """Twenty runs with one snapshot, 90 sessions each of 1,000: eleven fit, and never more."""
     runs = [decided(api, f"run-{n}", 5300 + n, 90) for n in range(20)]
     held, most, lock, start = set(), [], threading.Lock(), threading.Barrier(20)
 
-    def go(exposure, snapshot):
+    def go(exposure: Exposure, snapshot: Snapshot) -> None:
         start.wait()
         try:
             with fitting(api, exposure, snapshot):
@@ -302,11 +320,11 @@ def test_many_at_once_never_exceed_what_there_is(api, server, small):
 # -- the command line ----------------------------------------------------------------------------
 
 
-def test_a_run_that_was_overtaken_decides_again(run, server, small):
+def test_a_run_that_was_overtaken_decides_again(run: Run, server: ApiServer, small: Any) -> None:
     """Another run takes most of the gateway while this one asks Envoy: it takes what is left."""
     quick = spec_named("quick", 5400, 900)
 
-    def overtake(request):
+    def overtake(request: Request) -> None:
         if (
             request.method == "POST"
             and server.get("EnvoyFilter", GATEWAY, quick.object_name) is None
@@ -325,20 +343,22 @@ def test_a_run_that_was_overtaken_decides_again(run, server, small):
     assert run("expose", "coredns", "--name", "b", "-p", "5500:53", "--no-wait").code == 0
 
 
-def test_a_repeated_run_reserves_nothing(run, server):
+def test_a_repeated_run_reserves_nothing(run: Run, server: ApiServer) -> None:
     run("expose", "coredns", "-p", "5300:53", "--no-wait")
     server.requests.clear()
     assert run("expose", "coredns", "-p", "5300:53", "--no-wait").code == 0
     assert not [r for r in server.requests if r.method == "POST"]
 
 
-def test_a_dry_run_reserves_nothing(run, server):
+def test_a_dry_run_reserves_nothing(run: Run, server: ApiServer) -> None:
     for kind in ("client", "server"):
         assert run("expose", "coredns", "-p", "5300:53", f"--dry-run={kind}").code == 0
     assert server.writes() == []
 
 
-def test_an_expose_of_a_name_that_another_run_writes_says_so(run, server, api):
+def test_an_expose_of_a_name_that_another_run_writes_says_so(
+    run: Run, server: ApiServer, api: Api
+) -> None:
     with reserved(api, dataclasses.replace(SPEC, gateway=SPEC.gateway)):
         done = run("expose", "coredns", "-p", "5300:53", "--no-wait")
         assert done.code == 3
@@ -356,5 +376,5 @@ def test_an_expose_of_a_name_that_another_run_writes_says_so(run, server, api):
         (spec_named("coredns", 5301), True),
     ],
 )
-def test_the_controller_reserves_only_what_is_more(before, more):
+def test_the_controller_reserves_only_what_is_more(before: ExposureSpec | None, more: bool) -> None:
     assert takes_more(SPEC, before) is more

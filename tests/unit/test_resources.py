@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.model.errors import UsageError
@@ -29,19 +31,19 @@ MANIFESTS = controller(
         ),
     ],
 )
-def test_paths(kind, namespace, name, path):
+def test_paths(kind: str, namespace: str | None, name: str, path: str) -> None:
     resource = RESOURCES[kind]
     assert resource.path(resource.api_version, namespace, name) == path
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: f"{m['kind']} {m['metadata']}")
-def test_a_namespace_is_given_where_the_kind_has_one(manifest):
+def test_a_namespace_is_given_where_the_kind_has_one(manifest: dict[str, Any]) -> None:
     resource = RESOURCES[manifest["kind"]]
     assert manifest["apiVersion"] == resource.api_version
     assert ("namespace" in manifest["metadata"]) == resource.namespaced
 
 
-def test_rbac_rules_name_kinds_by_group_and_plural():
+def test_rbac_rules_name_kinds_by_group_and_plural() -> None:
     known = {(r.group, r.plural) for r in RESOURCES.values()}
     rules = [rule for manifest in MANIFESTS for rule in manifest.get("rules", ())]
     named = {(rule["apiGroups"][0], plural) for rule in rules for plural in rule["resources"]}
@@ -59,7 +61,7 @@ def test_rbac_rules_name_kinds_by_group_and_plural():
         ("ClusterRole", "clusterrole.rbac.authorization.k8s.io/x configured"),
     ],
 )
-def test_output_names_objects_as_kubectl_does(kind, line):
+def test_output_names_objects_as_kubectl_does(kind: str, line: str) -> None:
     assert object_line(kind, "x", "configured") == line
 
 
@@ -73,14 +75,14 @@ def test_output_names_objects_as_kubectl_does(kind, line):
         ("..x", "..x"),
     ],
 )
-def test_no_name_leads_to_another_path(name, segment):
+def test_no_name_leads_to_another_path(name: str, segment: str) -> None:
     path = RESOURCES["Service"].path
     assert path("v1", "default", name) == f"/api/v1/namespaces/default/services/{segment}"
     assert path("v1", name, "dns") == f"/api/v1/namespaces/{segment}/services/dns"
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_dots_that_a_client_would_resolve_are_refused(name):
+def test_dots_that_a_client_would_resolve_are_refused(name: str) -> None:
     """urllib3 and the API server take `..` out of a path, quoted or not."""
     for namespace, service in ((name, "dns"), ("default", name)):
         with pytest.raises(UsageError, match="is not a valid Kubernetes name"):

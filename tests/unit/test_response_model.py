@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
@@ -24,13 +27,13 @@ GATEWAY = GatewayRef("istio-system", "istio-ingressgateway", {"istio": "ingressg
 
 
 @pytest.mark.parametrize("status", [199, 600, 0, -1, 100])
-def test_only_final_statuses(status):
+def test_only_final_statuses(status: int) -> None:
     with pytest.raises(UsageError, match=r"is not in 200\.\.599"):
         Answer("/x", status)
 
 
 @pytest.mark.parametrize("status", [200, 204, 418, 599])
-def test_every_final_status(status):
+def test_every_final_status(status: int) -> None:
     assert Answer("/x", status).status == status
 
 
@@ -54,13 +57,13 @@ def test_every_final_status(status):
         ("/./b", "proxies resolve"),
     ],
 )
-def test_paths_that_no_request_has(path, said):
+def test_paths_that_no_request_has(path: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Answer(path, 200)
 
 
 @pytest.mark.parametrize("path", ["/", "/a", "/a/", "/a%20b", "/v1/getProductRatings", "/a:b@c"])
-def test_paths(path):
+def test_paths(path: str) -> None:
     assert Answer(path, 200).covers(path)
     assert Answer(path, 200, prefix=True).covers(path + "more")
     assert not Answer(path, 200).covers(path + "more")
@@ -69,31 +72,31 @@ def test_paths(path):
 @pytest.mark.parametrize(
     "host", ["a b", "a:80", "*a.example", "a.*", "-a", "a..b", "https://a", ""]
 )
-def test_hosts_that_are_none(host):
+def test_hosts_that_are_none(host: str) -> None:
     with pytest.raises(UsageError, match="is not a valid host"):
         Answer("/x", 200, hosts=(host,))
 
 
 @pytest.mark.parametrize("hosts", [("*", "a.example"), ("a.example", "*.example")])
-def test_hosts_within_one_another(hosts):
+def test_hosts_within_one_another(hosts: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="already covers"):
         Answer("/x", 200, hosts=hosts)
 
 
-def test_a_host_is_written_in_lower_case():
+def test_a_host_is_written_in_lower_case() -> None:
     with pytest.raises(UsageError, match="not in lower case") as caught:
         Answer("/x", 200, hosts=("Shop.Example",))
     assert caught.value.hints == ("write shop.example",)
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
-def test_statuses_without_body(status):
+def test_statuses_without_body(status: int) -> None:
     Answer("/x", status)
     with pytest.raises(UsageError, match="cannot have a body"):
         Answer("/x", status, Body.of(b"x", binary=False))
 
 
-def test_an_answer_is_for_somebody():
+def test_an_answer_is_for_somebody() -> None:
     with pytest.raises(UsageError, match="at least one host"):
         Answer("/x", 200, hosts=())
 
@@ -109,7 +112,7 @@ def test_an_answer_is_for_somebody():
         ("*.b", "*.a.b", True),
     ],
 )
-def test_what_a_pattern_covers(pattern, host, expected):
+def test_what_a_pattern_covers(pattern: str, host: str, expected: bool) -> None:
     assert covers(pattern, host) is expected
 
 
@@ -128,16 +131,16 @@ def test_what_a_pattern_covers(pattern, host, expected):
         "é=1",
     ],
 )
-def test_headers_that_are_none(text):
+def test_headers_that_are_none(text: str) -> None:
     with pytest.raises(UsageError):
         parse_header(text)
 
 
-def test_a_header():
+def test_a_header() -> None:
     assert parse_header("X-A=b=c 50%") == ("x-a", "b=c 50%")
 
 
-def test_bodies():
+def test_bodies() -> None:
     assert Body.of(b"hello", binary=False).size == 5
     assert Body.of(b"\xff", binary=True).binary
     with pytest.raises(UsageError, match="not UTF-8 text"):
@@ -158,7 +161,7 @@ def test_bodies():
         ("/%20", "20"),
     ],
 )
-def test_names_from_paths(path, name):
+def test_names_from_paths(path: str, name: str) -> None:
     assert default_name(path) == name
 
 
@@ -186,13 +189,13 @@ SPECS = st.builds(
 
 
 @given(SPECS)
-def test_the_annotation_keeps_all(spec):
+def test_the_annotation_keeps_all(spec: ResponseSpec) -> None:
     assert ResponseSpec.from_json(spec.to_json()) == spec
     assert ResponseSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 9}', "null"])
-def test_an_annotation_that_is_none(text):
+def test_an_annotation_that_is_none(text: str) -> None:
     with pytest.raises(ClusterError):
         ResponseSpec.from_json(text)
 
@@ -207,7 +210,9 @@ def test_an_annotation_that_is_none(text):
         ("envoyfilter", None, False, {"EnvoyFilter": "root"}),
     ],
 )
-def test_the_objects_it_consists_of(api, gateway, made, places):
+def test_the_objects_it_consists_of(
+    api: Api, gateway: GatewayRef | None, made: bool, places: dict[str, Any]
+) -> None:
     spec = ResponseSpec(
         "lab",
         "x",
@@ -233,13 +238,13 @@ def test_the_objects_it_consists_of(api, gateway, made, places):
         ("accesslog/mesh", Ref(Kind.ACCESS_LOG, "mesh")),
     ],
 )
-def test_names_of_things(text, ref):
+def test_names_of_things(text: str, ref: Ref) -> None:
     assert Ref.parse(text) == ref
     assert Ref.parse(str(ref)) == ref
 
 
 @pytest.mark.parametrize("text", ["pod/a", "response/", "/a", "a/b/c"])
-def test_names_of_no_thing(text):
+def test_names_of_no_thing(text: str) -> None:
     with pytest.raises(UsageError, match="unknown kind in") as caught:
         Ref.parse(text)
     assert "accesslog/NAME" in caught.value.hints[0]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import GatewayChoice, GatewayRef
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.request import ResponseRequest
-from kubectl_istio_udp.model.response import Answer, ResponseApi
+from kubectl_istio_udp.model.response import Answer, ResponseApi, ResponseSpec
+from kubectl_istio_udp.plan.response import ResponseSnapshot
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.responses import read_response_snapshot
 from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
 from kubectl_istio_udp.verify.toolpod import ToolPod
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import (
     endpoint,
     endpoint_slice,
@@ -23,6 +28,7 @@ from tests.unit.builders import (
     tcp,
     udp,
 )
+from tests.unit.fakes import Fakes
 from tests.unit.mesh_builders import (
     RATINGS,
     envoy_filter,
@@ -43,19 +49,21 @@ TOOL = ToolPod("default", "network-tool", "network-tool")
 ANY = GatewayChoice()
 
 
-def read(api, *, choice=ANY, hosts=("*",), **request):
+def read(
+    api: Api, *, choice: GatewayChoice = ANY, hosts: tuple[str, ...] = ("*",), **request: Any
+) -> ResponseSnapshot:
     answer = Answer("/hello", 200, hosts=hosts)
     return read_response_snapshot(api, ResponseRequest("default", answer, **request), choice)
 
 
-def keys(snapshot):
+def keys(snapshot: ResponseSnapshot) -> list[tuple[str, ...]]:
     return [(o["kind"], o["metadata"]["namespace"]) for o in snapshot.objects]
 
 
 # -- the snapshot -------------------------------------------------------------------------------
 
 
-def test_reads_mesh_gateway_servers_and_rivals(api, server):
+def test_reads_mesh_gateway_servers_and_rivals(api: Api, server: ApiServer) -> None:
     server.put(
         mesh_config(rootNamespace="istio-system"),
         istiod_pod(version="1.30.1"),
@@ -75,20 +83,24 @@ def test_reads_mesh_gateway_servers_and_rivals(api, server):
     assert (snapshot.services, snapshot.objects) == ((), ())
 
 
-def test_without_a_gateway_there_is_none_to_answer(api, server):
+def test_without_a_gateway_there_is_none_to_answer(api: Api, server: ApiServer) -> None:
     server.remove("Pod", "istio-system", POD)
     with pytest.raises(NotFound):
         read(api)
 
 
-def test_an_image_without_a_version_has_its_proxy_asked(api, server, fakes):
+def test_an_image_without_a_version_has_its_proxy_asked(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(gateway_pod(image="own/proxy:latest"))
     fakes.istio = "1.14.5"
     assert read(api).proxies == (1, 14)
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_a_version_that_nobody_tells_is_unknown(api, server, fakes, ready):
+def test_a_version_that_nobody_tells_is_unknown(
+    api: Api, server: ApiServer, fakes: Fakes, ready: bool
+) -> None:
     """The proxy cannot be asked, or there is none that is ready."""
     server.put(gateway_pod(image="own/proxy:latest", ready=ready))
     fakes.deaf[POD] = Exec(error="no")
@@ -98,7 +110,7 @@ def test_a_version_that_nobody_tells_is_unknown(api, server, fakes, ready):
     assert bool(fakes.commands) is ready
 
 
-def test_ones_own_objects_are_no_rivals(api, server):
+def test_ones_own_objects_are_no_rivals(api: Api, server: ApiServer) -> None:
     put(server, response(creates_gateway=True, servers=(), api=ResponseApi.ENVOY_FILTER))
     put(server, response("/other", name="other"))
     snapshot = read(api)
@@ -110,7 +122,7 @@ def test_ones_own_objects_are_no_rivals(api, server):
     assert [rival.owner for rival in snapshot.rivals] == ["default/response-default-other"]
 
 
-def test_ones_own_objects_at_another_gateway_are_seen(api, server):
+def test_ones_own_objects_at_another_gateway_are_seen(api: Api, server: ApiServer) -> None:
     """They are to go when the response moves: found by their labels, not by place."""
     other = response(
         name="hello",
@@ -131,18 +143,22 @@ def test_ones_own_objects_at_another_gateway_are_seen(api, server):
         (envoy_filter(OWN_NAME), ("EnvoyFilter", "istio-system")),
     ],
 )
-def test_others_objects_of_the_same_name_are_seen(api, server, manifest, place):
+def test_others_objects_of_the_same_name_are_seen(
+    api: Api, server: ApiServer, manifest: dict[str, Any], place: tuple[str, ...]
+) -> None:
     server.put(manifest)
     assert keys(read(api, name="hello")) == [place]
 
 
 @pytest.mark.parametrize("make", [virtual_service, envoy_filter])
-def test_others_objects_of_the_same_name_elsewhere_do_not_matter(api, server, make):
+def test_others_objects_of_the_same_name_elsewhere_do_not_matter(
+    api: Api, server: ApiServer, make: Callable[..., Any]
+) -> None:
     server.put(make(OWN_NAME, namespace="lab"))
     assert keys(read(api, name="hello")) == []
 
 
-def test_who_may_not_look_everywhere_looks_near(api, server):
+def test_who_may_not_look_everywhere_looks_near(api: Api, server: ApiServer) -> None:
     server.put(
         istio_gateway(),
         virtual_service(),
@@ -157,7 +173,7 @@ def test_who_may_not_look_everywhere_looks_near(api, server):
     assert [s.gateway for s in snapshot.servers] == ["istio-system/edge"]
 
 
-def test_who_may_not_look_anywhere_is_told(api, server):
+def test_who_may_not_look_anywhere_is_told(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/virtualservices", 403)
     with pytest.raises(Forbidden, match="virtualservices"):
         read(api)
@@ -166,7 +182,7 @@ def test_who_may_not_look_anywhere_is_told(api, server):
 # -- inside the mesh ----------------------------------------------------------------------------
 
 
-def test_inside_the_mesh_the_hosts_services_are_read(api, server):
+def test_inside_the_mesh_the_hosts_services_are_read(api: Api, server: ApiServer) -> None:
     server.put(service("ratings", ports=[tcp(9080, "http")]), mesh_config(rootNamespace="root"))
     hosts = (RATINGS, "reviews.default.svc.cluster.local", "short", "api.example.com")
     snapshot = read(api, mesh=True, hosts=hosts)
@@ -175,13 +191,13 @@ def test_inside_the_mesh_the_hosts_services_are_read(api, server):
     assert snapshot.versions == "control plane unknown"
 
 
-def test_a_service_that_may_not_be_read_is_none(api, server):
+def test_a_service_that_may_not_be_read_is_none(api: Api, server: ApiServer) -> None:
     server.put(service("ratings", ports=[tcp(9080)]))
     server.fail("GET", "/services/ratings", 403)
     assert read(api, mesh=True, hosts=(RATINGS,)).services == ()
 
 
-def test_inside_the_mesh_the_filter_is_in_the_root_namespace(api, server):
+def test_inside_the_mesh_the_filter_is_in_the_root_namespace(api: Api, server: ApiServer) -> None:
     server.put(mesh_config(rootNamespace="root"), envoy_filter(OWN_NAME, namespace="root"))
     snapshot = read(api, mesh=True, hosts=(RATINGS,), name="hello")
     assert keys(snapshot) == [("EnvoyFilter", "root")]
@@ -190,17 +206,17 @@ def test_inside_the_mesh_the_filter_is_in_the_root_namespace(api, server):
 # -- the hops -----------------------------------------------------------------------------------
 
 
-def gateway_slice(*endpoints, ports):
+def gateway_slice(*endpoints: dict[str, Any], ports: list[dict[str, Any]]) -> dict[str, Any]:
     return endpoint_slice(
         *endpoints, of="istio-ingressgateway", namespace="istio-system", ports=ports
     )
 
 
-def port(name, number):
+def port(name: str, number: int) -> dict[str, Any]:
     return {"name": name, "port": number, "protocol": "TCP"}
 
 
-def test_asks_pods_at_the_port_that_the_service_leads_to(api, server):
+def test_asks_pods_at_the_port_that_the_service_leads_to(api: Api, server: ApiServer) -> None:
     server.put(
         gateway_slice(
             endpoint("10.244.0.7", POD),
@@ -214,7 +230,7 @@ def test_asks_pods_at_the_port_that_the_service_leads_to(api, server):
     )
 
 
-def test_a_named_target_port_may_differ_between_pods(api, server):
+def test_a_named_target_port_may_differ_between_pods(api: Api, server: ApiServer) -> None:
     front = gateway_service()
     front["spec"]["ports"] = [udp(80, "quic"), tcp(80, "http2", "web")]
     pieces = [
@@ -231,14 +247,16 @@ def test_a_named_target_port_may_differ_between_pods(api, server):
     ]
 
 
-def test_a_service_without_an_address_of_its_own_is_not_asked(api, server):
+def test_a_service_without_an_address_of_its_own_is_not_asked(api: Api, server: ApiServer) -> None:
     server.put(gateway_service(clusterIP="None"))
     server.put(gateway_slice(endpoint("10.244.0.7", POD), ports=[port("http2", 8080)]))
     assert [hop.via for hop in response_hops(api, response().spec, TOOL)] == [Via.GATEWAY]
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_port_that_no_service_leads_to_is_asked_at_the_pods(api, server, there):
+def test_a_port_that_no_service_leads_to_is_asked_at_the_pods(
+    api: Api, server: ApiServer, there: bool
+) -> None:
     if not there:
         server.remove("Service", "istio-system", "istio-ingressgateway")
     server.put(gateway_pod("gw-2", ips=("fd00::7",)), gateway_pod("gw-3", ready=False))
@@ -249,7 +267,7 @@ def test_a_port_that_no_service_leads_to_is_asked_at_the_pods(api, server, there
     )
 
 
-def test_a_gateway_that_is_gone_is_told(api, server):
+def test_a_gateway_that_is_gone_is_told(api: Api, server: ApiServer) -> None:
     server.remove("Pod", "istio-system", POD)
     with pytest.raises(NotFound):
         response_hops(api, response().spec, TOOL)
@@ -265,7 +283,9 @@ def test_a_gateway_that_is_gone_is_told(api, server):
         ([], 80),
     ],
 )
-def test_inside_the_mesh_the_tools_own_sidecar_is_asked(api, server, native, ports, number):
+def test_inside_the_mesh_the_tools_own_sidecar_is_asked(
+    api: Api, server: ApiServer, native: bool, ports: list[dict[str, Any]], number: int
+) -> None:
     server.put(
         sidecar_pod("network-tool", app="network-tool", native=native),
         service("ratings", ports=ports),
@@ -277,13 +297,13 @@ def test_inside_the_mesh_the_tools_own_sidecar_is_asked(api, server, native, por
 
 
 @pytest.mark.parametrize("host", ["api.example.com", "short"])
-def test_a_host_without_a_service_is_asked_at_80(api, server, host):
+def test_a_host_without_a_service_is_asked_at_80(api: Api, server: ApiServer, host: str) -> None:
     server.put(sidecar_pod("network-tool", app="network-tool"))
     (hop,) = response_hops(api, response(mesh=True, hosts=(host,)).spec, TOOL)
     assert (hop.address, hop.port) == (host, 80)
 
 
-def test_a_tool_without_a_sidecar_cannot_ask_inside_the_mesh(api, server):
+def test_a_tool_without_a_sidecar_cannot_ask_inside_the_mesh(api: Api, server: ApiServer) -> None:
     with pytest.raises(ClusterError, match="pod default/network-tool has no sidecar") as caught:
         response_hops(api, response(mesh=True, hosts=(RATINGS,)).spec, TOOL)
     assert "--create-tool" in caught.value.hints[0]
@@ -300,7 +320,13 @@ def test_a_tool_without_a_sidecar_cannot_ask_inside_the_mesh(api, server):
         ([istio_gateway()], {"mesh": True, "hosts": (RATINGS,)}, False),
     ],
 )
-def test_whether_the_server_speaks_tls(api, server, gateways, spec, expected):
+def test_whether_the_server_speaks_tls(
+    api: Api,
+    server: ApiServer,
+    gateways: list[dict[str, Any]],
+    spec: dict[str, Any],
+    expected: bool,
+) -> None:
     server.put(*gateways)
     assert speaks_tls(api, response(**{"gateway_port": 443, **spec}).spec) is expected
 
@@ -310,20 +336,22 @@ def test_whether_the_server_speaks_tls(api, server, gateways, spec, expected):
 GATEWAY_HOP = Hop(Via.GATEWAY, POD, "10.244.0.7", 8080, 80)
 
 
-def test_a_gateway_that_has_the_route_has_another_before_it(api, server, fakes):
+def test_a_gateway_that_has_the_route_has_another_before_it(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     put(server, response())
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
     assert text == f"{POD} has the route of this response, but answers differently"
 
 
-def test_a_gateway_without_the_route_is_told(api, server, fakes):
+def test_a_gateway_without_the_route_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
     put(server, response(name="hello2"))
     assert route_name(response(name="hello2")).startswith("response-default-hello2-")
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
     assert text == f"{POD} does not have the route of this response"
 
 
-def test_a_gateway_that_cannot_be_asked_is_told(api, server, fakes):
+def test_a_gateway_that_cannot_be_asked_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
     fakes.deaf[POD] = Exec(error="gone")
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
     assert "could not query" in text and "gone" in text
@@ -336,6 +364,8 @@ def test_a_gateway_that_cannot_be_asked_is_told(api, server, fakes):
         (response(mesh=True, hosts=(RATINGS,)).spec, Hop(Via.SIDECAR, "tool", RATINGS, 80, 80)),
     ],
 )
-def test_elsewhere_nobody_is_asked_why(api, fakes, spec, hop):
+def test_elsewhere_nobody_is_asked_why(
+    api: Api, fakes: Fakes, spec: ResponseSpec, hop: Hop
+) -> None:
     assert why_not_answered(api, spec, hop) == ""
     assert fakes.commands == []

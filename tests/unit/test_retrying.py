@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.kube.client import Api, Applied
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import ApplyConflict, Busy, ClusterError, Conflict
 from tests.support.connection import connected, quick_retries
+from tests.unit.apiserver import ApiServer, Request
+from tests.unit.conftest import Run
 from tests.unit.test_client import MAP
 
 AT_ONCE = {"Retry-After": "0"}
@@ -17,21 +22,23 @@ SERVICE = "/services/coredns"
 
 
 @pytest.fixture
-def told():
+def told() -> list[Any]:
     return []
 
 
 @pytest.fixture
-def patient(kubeconfig, told):
+def patient(kubeconfig: Path, told: list[Any]) -> Api:
     return connected(kubeconfig, retries=quick_retries(tell=told.append))
 
 
-def asked(server, method="GET", path=SERVICE):
+def asked(server: ApiServer, method: str = "GET", path: str = SERVICE) -> list[Request]:
     return [r for r in server.requests if r.method == method and path in r.path]
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_refusal_with_a_time_is_retried_and_told(patient, server, told, status):
+def test_a_refusal_with_a_time_is_retried_and_told(
+    patient: Api, server: ApiServer, told: list[Any], status: int
+) -> None:
     server.fail("GET", SERVICE, status, times=2, headers={"Retry-After": "1"})
     begun = time.monotonic()
     assert patient.get("Service", "default", "coredns")["kind"] == "Service"
@@ -43,7 +50,7 @@ def test_a_refusal_with_a_time_is_retried_and_told(patient, server, told, status
     ]
 
 
-def test_every_verb_is_retried(patient, server):
+def test_every_verb_is_retried(patient: Api, server: ApiServer) -> None:
     for method in ("POST", "PATCH", "PUT", "DELETE"):
         server.fail(method, "/configmaps", 429, times=1, headers=AT_ONCE)
     made = patient.create(MAP, manager="m")
@@ -54,12 +61,12 @@ def test_every_verb_is_retried(patient, server):
         assert len(asked(server, method, "/configmaps")) == 2
 
 
-def test_exec_is_retried(patient, server):
+def test_exec_is_retried(patient: Api, server: ApiServer) -> None:
     server.fail("GET", "/exec", 429, times=1, headers=AT_ONCE)
     assert patient.exec("default", "coredns-1", "coredns", ["true"], 5).exit_code == 0
 
 
-def test_it_ends_after_ten_retries(patient, server, told):
+def test_it_ends_after_ten_retries(patient: Api, server: ApiServer, told: list[Any]) -> None:
     server.fail("GET", SERVICE, 429, headers=AT_ONCE)
     with pytest.raises(Busy):
         patient.get("Service", "default", "coredns")
@@ -71,14 +78,16 @@ def test_it_ends_after_ten_retries(patient, server, told):
     ("status", "headers"),
     [(429, {}), (503, {"Retry-After": "soon"}), (429, {"Retry-After": "3600"}), (500, AT_ONCE)],
 )
-def test_what_names_no_time_or_too_long_a_time_ends_at_once(patient, server, status, headers):
+def test_what_names_no_time_or_too_long_a_time_ends_at_once(
+    patient: Api, server: ApiServer, status: int, headers: dict[str, Any]
+) -> None:
     server.fail("GET", SERVICE, status, headers=headers)
     with pytest.raises(ClusterError):
         patient.get("Service", "default", "coredns")
     assert len(asked(server)) == 1
 
 
-def test_a_caller_with_a_queue_retries_nothing(kubeconfig, server):
+def test_a_caller_with_a_queue_retries_nothing(kubeconfig: Path, server: ApiServer) -> None:
     api = connected(kubeconfig, retries=Retries(0))
     server.fail("GET", SERVICE, 429, headers=AT_ONCE)
     with pytest.raises(Busy) as caught:
@@ -87,7 +96,7 @@ def test_a_caller_with_a_queue_retries_nothing(kubeconfig, server):
     assert len(asked(server)) == 1
 
 
-def test_expose_and_its_rollback_outlast_a_busy_server(run, server):
+def test_expose_and_its_rollback_outlast_a_busy_server(run: Run, server: ApiServer) -> None:
     """429 at each write, then a refusal for good: all is taken back, through further 429s."""
     before = server.state()
     for method in ("PATCH", "POST", "DELETE"):
@@ -106,13 +115,13 @@ def test_expose_and_its_rollback_outlast_a_busy_server(run, server):
     assert server.state() == before
 
 
-def test_an_apply_that_meets_another_write_is_sent_again(api, server):
+def test_an_apply_that_meets_another_write_is_sent_again(api: Api, server: ApiServer) -> None:
     modified = '{"message": "Operation cannot be fulfilled: the object has been modified"}'
     server.fail("PATCH", "/configmaps", 409, modified, times=2)
     assert api.apply(MAP, before=None, manager="m").verb == "created"
 
 
-def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api, server):
+def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api: Api, server: ApiServer) -> None:
     """Fields of another manager; and a request about one version of the object."""
     api.apply(MAP, before=None, manager="m")
     with pytest.raises(ApplyConflict):
@@ -126,7 +135,7 @@ def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api, server):
 # -- what is sent twice -------------------------------------------------------------------------
 
 
-def write(api, verb, made):
+def write(api: Api, verb: str, made: dict[str, Any]) -> Applied | bool | dict[str, Any]:
     calls = {
         "create": lambda: api.create(
             {**MAP, "metadata": {**MAP["metadata"], "name": "n"}}, manager="m"
@@ -164,8 +173,13 @@ LATER = {status: (status, AT_ONCE) for status in (429, 503)}
 )
 @pytest.mark.parametrize("done", [False, True])
 def test_a_write_is_never_sent_twice_where_that_could_do_harm(
-    kubeconfig, server, verb, fault, sent, done
-):
+    kubeconfig: Path,
+    server: ApiServer,
+    verb: str,
+    fault: tuple[int, dict[str, Any]],
+    sent: int,
+    done: bool,
+) -> None:
     """Whether the server had done it (`done`) or not, which the client cannot know."""
     made = connected(kubeconfig).create(MAP, manager="m")
     # Only who gets no answer is to wait no longer; others may wait for a busy machine.
@@ -184,7 +198,9 @@ def test_a_write_is_never_sent_twice_where_that_could_do_harm(
 
 
 @pytest.mark.parametrize("what", ["get", "list"])
-def test_a_read_is_sent_again_after_a_broken_connection(patient, server, what):
+def test_a_read_is_sent_again_after_a_broken_connection(
+    patient: Api, server: ApiServer, what: str
+) -> None:
     server.fail("GET", "/configmaps", 0, times=3)
     if what == "get":
         assert patient.find("ConfigMap", "default", "none") is None
@@ -193,7 +209,7 @@ def test_a_read_is_sent_again_after_a_broken_connection(patient, server, what):
     assert len(asked(server, "GET", "/configmaps")) == 4
 
 
-def test_exec_is_not_sent_again_after_a_broken_connection(patient, server):
+def test_exec_is_not_sent_again_after_a_broken_connection(patient: Api, server: ApiServer) -> None:
     """The command may have run."""
     server.fail("GET", "/exec", 0, times=1)
     with pytest.raises(ClusterError):

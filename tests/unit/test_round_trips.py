@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.apiserver import ApiServer
+from tests.unit.conftest import Run
+from tests.unit.fakes import Fakes
+
 EXPOSE = ("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none")
 
 
@@ -18,7 +22,15 @@ EXPOSE = ("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else None,
 )
-def test_a_command_makes_so_many_requests(run, server, fakes, words, requests, forwards, execs):
+def test_a_command_makes_so_many_requests(
+    run: Run,
+    server: ApiServer,
+    fakes: Fakes,
+    words: tuple[str, ...],
+    requests: int,
+    forwards: int,
+    execs: int,
+) -> None:
     assert run(*EXPOSE).code == 0
     server.requests.clear()
     assert run(*words).code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ UDP_ROUTE = {"group": GROUP, "kind": "UDPRoute"}
 HTTP_ROUTE = {"group": GROUP, "kind": "HTTPRoute"}
 
 
-def parent(**more):
+def parent(**more: Any) -> dict[str, Any]:
     return {"group": GROUP, "kind": "Gateway", "name": "udp", **more}
 
 
@@ -116,7 +117,7 @@ ATTACHMENTS = {
 
 
 @pytest.mark.parametrize("row", ATTACHMENTS)
-def test_attachment(row):
+def test_attachment(row: str) -> None:
     listeners, ref, namespace, names, reason = ATTACHMENTS[row]
     found = ApiGateway.from_object(gateway(*listeners))
     wanted = UdpRoute.from_object(
@@ -127,7 +128,7 @@ def test_attachment(row):
     assert decided.accepted == bool(names) and bool(decided.message) == (not names)
 
 
-def test_a_parent_is_in_the_route_s_namespace_where_it_says_none():
+def test_a_parent_is_in_the_route_s_namespace_where_it_says_none() -> None:
     there, other = parent(), parent(namespace="other")
     refs = UdpRoute.from_object(route(parents=[there, other])).parents
     assert [ref.is_gateway(("team", "udp")) for ref in refs] == [True, False]
@@ -135,7 +136,7 @@ def test_a_parent_is_in_the_route_s_namespace_where_it_says_none():
     assert not UdpRoute.from_object(route(parents=[service])).parents[0].is_gateway(("team", "udp"))
 
 
-def test_the_oldest_route_is_first_and_all_are_attached():
+def test_the_oldest_route_is_first_and_all_are_attached() -> None:
     """Trap 9: those that get nothing count too. Of the same age the name decides."""
     old = route(name="z", created="2026-01-01T00:00:00Z")
     young, younger = route(name="b"), route(name="a", created="2026-03-01T00:00:00Z")
@@ -241,7 +242,7 @@ BACKENDS = {
 
 
 @pytest.mark.parametrize("row", BACKENDS)
-def test_backends(row):
+def test_backends(row: str) -> None:
     refs, grants, backends, dropped, reason = BACKENDS[row]
     services = {(s.namespace, s.name): s for s in map(Service.from_object, SERVICES)}
     found = resolve(
@@ -257,11 +258,11 @@ def test_backends(row):
 # -- conditions -------------------------------------------------------------------------------
 
 
-def of(there, *said, generation=1, now=NOW):
+def of(there: list[Any], *said: Said, generation: int = 1, now: str = NOW) -> list[Any]:
     return conditions.conditions(there, said, generation, now)
 
 
-def test_a_condition_s_time_changes_with_its_status_only():
+def test_a_condition_s_time_changes_with_its_status_only() -> None:
     """Trap 8."""
     first = of([], Said("Accepted", True, "Accepted"))
     assert first[0]["lastTransitionTime"] == NOW
@@ -271,7 +272,7 @@ def test_a_condition_s_time_changes_with_its_status_only():
     assert changed[0]["lastTransitionTime"] == LATER
 
 
-def test_conditions_of_the_crd_are_replaced_and_foreign_ones_stay():
+def test_conditions_of_the_crd_are_replaced_and_foreign_ones_stay() -> None:
     """Traps 7 and 15: Unknown/Pending without observedGeneration is what the CRD puts there."""
     usual = {"type": "Accepted", "status": "Unknown", "reason": "Pending", "message": "wait"}
     foreign = {"type": "example.com/Ready", "status": "True", "reason": "x", "message": ""}
@@ -280,7 +281,7 @@ def test_conditions_of_the_crd_are_replaced_and_foreign_ones_stay():
     assert found[0]["observedGeneration"] == 7 and found[1] == foreign
 
 
-def test_a_new_generation_is_told_even_if_nothing_else_changes():
+def test_a_new_generation_is_told_even_if_nothing_else_changes() -> None:
     found = of(of([], Said("Accepted", True, "Accepted")), Said("Accepted", True, "Accepted"))
     bumped = of(found, Said("Accepted", True, "Accepted"), generation=2, now=LATER)
     assert bumped[0]["observedGeneration"] == 2 and bumped[0]["lastTransitionTime"] == NOW
@@ -289,7 +290,7 @@ def test_a_new_generation_is_told_even_if_nothing_else_changes():
 # -- the status of a GatewayClass, a route, a Gateway -----------------------------------------
 
 
-def test_a_class_tells_its_features_sorted():
+def test_a_class_tells_its_features_sorted() -> None:
     """Traps 12 and 14."""
     status = conditions.class_status(gateway_class(), NOW)
     names = [each["name"] for each in status["supportedFeatures"]]
@@ -307,12 +308,12 @@ BAD = (Attachment((), "NoMatchingParent", "no"), Backends((), 1, "BackendNotFoun
 THEIRS = {"parentRef": parent(), "controllerName": "example.com/c", "conditions": []}
 
 
-def reports(manifest, *verdicts):
+def reports(manifest: dict[str, Any], *verdicts: tuple[Attachment, Backends]) -> list[ParentReport]:
     parents = UdpRoute.from_object(manifest).parents
     return [ParentReport(ref, *verdict) for ref, verdict in zip(parents, verdicts, strict=True)]
 
 
-def test_a_route_has_one_entry_for_each_parent():
+def test_a_route_has_one_entry_for_each_parent() -> None:
     manifest = route(parents=[parent(), parent(sectionName="dns")])
     found = conditions.route_status(manifest, reports(manifest, GOOD, BAD), NOW)["parents"]
     assert [each["parentRef"] for each in found] == manifest["spec"]["parentRefs"]
@@ -325,7 +326,7 @@ def test_a_route_has_one_entry_for_each_parent():
     assert all(c["observedGeneration"] == 1 for each in found for c in each["conditions"])
 
 
-def test_other_controllers_entries_stay_and_ours_go_with_their_parent():
+def test_other_controllers_entries_stay_and_ours_go_with_their_parent() -> None:
     """Trap 15, and the atomic list: what others wrote is written back as it was."""
     manifest = route(parents=[parent(), parent(sectionName="dns")])
     manifest["status"] = conditions.route_status(manifest, reports(manifest, GOOD, GOOD), NOW)
@@ -337,7 +338,7 @@ def test_other_controllers_entries_stay_and_ours_go_with_their_parent():
     assert conditions.route_status(fewer, [], LATER)["parents"] == [THEIRS]
 
 
-def test_a_route_s_status_that_is_right_is_not_changed():
+def test_a_route_s_status_that_is_right_is_not_changed() -> None:
     manifest = route()
     manifest["status"] = conditions.route_status(manifest, reports(manifest, GOOD), NOW)
     before = copy.deepcopy(manifest)
@@ -416,7 +417,7 @@ GATEWAYS = {
 }
 
 
-def reasons(found, *wrong):
+def reasons(found: list[dict[str, Any]], *wrong: Any) -> tuple[str, ...]:
     """The reasons of conditions, with `!` where one is False; Conflicted the other way around."""
     signs = {("Conflicted", "True"): "!!", ("Conflicted", "False"): ""}
     return tuple(
@@ -426,7 +427,7 @@ def reasons(found, *wrong):
 
 
 @pytest.mark.parametrize("row", GATEWAYS)
-def test_gateway_status(row):
+def test_gateway_status(row: str) -> None:
     listeners, attached_routes, progress, expected, of_listeners = GATEWAYS[row]
     manifest = gateway(*listeners)
     status = conditions.gateway_status(manifest, attached_routes, progress, NOW)
@@ -436,7 +437,7 @@ def test_gateway_status(row):
     assert conditions.gateway_status(manifest, attached_routes, progress, LATER) == status
 
 
-def test_a_listener_tells_its_kinds_and_counts_its_routes():
+def test_a_listener_tells_its_kinds_and_counts_its_routes() -> None:
     """Traps 9 and 10: 0 is said, the group is said, and an empty list is a list."""
     listeners = [listener(), listener("b", 1, kinds=[HTTP_ROUTE]), HTTP]
     status = conditions.gateway_status(gateway(*listeners), {"dns": 2}, DONE, NOW)
@@ -445,7 +446,7 @@ def test_a_listener_tells_its_kinds_and_counts_its_routes():
     assert status["addresses"] == [{"type": "IPAddress", "value": "10.0.0.1"}]
 
 
-def test_foreign_conditions_of_gateways_and_listeners_stay():
+def test_foreign_conditions_of_gateways_and_listeners_stay() -> None:
     foreign = {"type": "example.com/Ready", "status": "True", "reason": "x", "message": ""}
     manifest = gateway(listener(), listener("b", 5301))
     manifest["status"] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.model.errors import UsageError
@@ -14,6 +16,7 @@ from kubectl_istio_udp.model.response import Answer, ResponseApi
 from kubectl_istio_udp.model.routing import Rival, Server, Takes, servers_from
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import (
+    ResponsePlan,
     ResponseSnapshot,
     plan_response,
     rival_hosts,
@@ -24,7 +27,12 @@ from tests.unit.builders import gateway_pod, gateway_service, metadata, service,
 SHOP = "istio-system/shop"
 
 
-def istio_gateway(*servers, name="shop", selector=None, **more):
+def istio_gateway(
+    *servers: dict[str, Any],
+    name: str = "shop",
+    selector: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
     return {
         "kind": "Gateway",
         "metadata": metadata("istio-system", name, **more),
@@ -32,14 +40,20 @@ def istio_gateway(*servers, name="shop", selector=None, **more):
     }
 
 
-def server(port=80, protocol="HTTP", hosts=("*",), **tls):
+def server(
+    port: int = 80, protocol: str = "HTTP", hosts: tuple[str, ...] = ("*",), **tls: Any
+) -> dict[str, Any]:
     found = {"port": {"number": port, "name": "x", "protocol": protocol}, "hosts": list(hosts)}
     return {**found, "tls": tls} if tls else found
 
 
 def virtual_service(
-    *http, hosts=("a.example",), name="theirs", created="2026-01-01T00:00:00Z", **spec
-):
+    *http: dict[str, Any],
+    hosts: list[str] | tuple[str, ...] = ("a.example",),
+    name: str = "theirs",
+    created: str = "2026-01-01T00:00:00Z",
+    **spec: Any,
+) -> dict[str, Any]:
     return {
         "kind": "VirtualService",
         "metadata": metadata("shop", "theirs"),
@@ -47,7 +61,7 @@ def virtual_service(
     }
 
 
-def takes(*matches, path="/direct", prefix=False):
+def takes(*matches: dict[str, Any], path: str = "/direct", prefix: bool = False) -> Takes:
     rival = Rival.from_object(virtual_service({"match": list(matches)}))
     return rival.takes(Answer(path, 200, prefix=prefix))
 
@@ -73,7 +87,7 @@ def takes(*matches, path="/direct", prefix=False):
         ({"uri": {"exact": "/DIRECT"}, "ignoreUriCase": False}, Takes.NO),
     ],
 )
-def test_which_requests_a_route_takes(match, expected):
+def test_which_requests_a_route_takes(match: dict[str, Any], expected: Takes) -> None:
     assert takes(match) is expected
 
 
@@ -88,17 +102,17 @@ def test_which_requests_a_route_takes(match, expected):
         ({"uri": {"prefix": "/other"}}, Takes.NO),
     ],
 )
-def test_which_requests_of_a_prefix_a_route_takes(match, expected):
+def test_which_requests_of_a_prefix_a_route_takes(match: dict[str, Any], expected: Takes) -> None:
     assert takes(match, path="/api", prefix=True) is expected
 
 
-def test_one_of_several_matches_is_enough():
+def test_one_of_several_matches_is_enough() -> None:
     assert takes({"uri": {"exact": "/a"}}, {"uri": {"exact": "/direct"}}) is Takes.YES
     assert Rival.from_object(virtual_service({})).takes(Answer("/x", 200)) is Takes.NO
     assert Rival.from_object(virtual_service()).takes(Answer("/x", 200)) is Takes.NO
 
 
-def test_reads_a_virtual_service():
+def test_reads_a_virtual_service() -> None:
     rival = Rival.from_object(virtual_service(hosts=["ratings", "*"], gateways=["own", "mesh"]))
     assert rival.hosts == ("ratings.shop.svc.cluster.local", "*")
     assert rival.gateways == {"shop/own", "mesh"}
@@ -121,11 +135,13 @@ def test_reads_a_virtual_service():
         ((), "a.example", "lab", False),
     ],
 )
-def test_whom_a_server_admits(hosts, host, namespace, expected):
+def test_whom_a_server_admits(
+    hosts: tuple[str, ...], host: str, namespace: str, expected: bool
+) -> None:
     assert Server(SHOP, 80, hosts).admits(host, namespace) is expected
 
 
-def test_servers_of_a_gateways_pods():
+def test_servers_of_a_gateways_pods() -> None:
     mine = labels(Kind.RESPONSE, "lab", "x")
     found = servers_from(
         [
@@ -158,7 +174,7 @@ def test_servers_of_a_gateways_pods():
         (["b.example"], "a.example", set()),
     ],
 )
-def test_the_hosts_that_a_server_takes(hosts, host, expected):
+def test_the_hosts_that_a_server_takes(hosts: list[str], host: str, expected: set[str]) -> None:
     assert Server(SHOP, 80, tuple(hosts)).taken(host, "lab") == expected
 
 
@@ -171,12 +187,20 @@ def test_the_hosts_that_a_server_takes(hosts, host, expected):
         ([{"match": [{"uri": {"prefix": "/a"}}]}], Takes.PERHAPS),
     ],
 )
-def test_an_answer_for_everything_stands_behind_all_others(routes, expected):
+def test_an_answer_for_everything_stands_behind_all_others(
+    routes: list[dict[str, Any]], expected: Takes
+) -> None:
     rival = Rival.from_object(virtual_service(*routes))
     assert rival.takes(Answer("/", 503, prefix=True)) is expected
 
 
-def planned(answer=None, servers=(), mesh=None, proxies=(1, 31), **request):
+def planned(
+    answer: Answer | None = None,
+    servers: list[Server] | tuple[Any, ...] = (),
+    mesh: Mesh | None = None,
+    proxies: tuple[int, ...] | None = (1, 31),
+    **request: Any,
+) -> ResponsePlan:
     snapshot = ResponseSnapshot(
         mesh or Mesh(istio=(1, 31)),
         None if request.get("mesh") else GATEWAY,
@@ -198,18 +222,20 @@ def planned(answer=None, servers=(), mesh=None, proxies=(1, 31), **request):
         (None, (1, 9), "envoyfilter"),
     ],
 )
-def test_the_older_one_decides(control_plane, proxies, expected):
+def test_the_older_one_decides(
+    control_plane: tuple[int, ...] | None, proxies: tuple[int, ...] | None, expected: str
+) -> None:
     found = planned(mesh=Mesh(istio=control_plane), proxies=proxies)
     assert found.response.spec.api.value == expected
     shown = f"{control_plane[0]}.{control_plane[1]}" if control_plane else "unknown"
     assert f"control plane {shown}" in found.reason
 
 
-def test_what_is_asked_for_is_done():
+def test_what_is_asked_for_is_done() -> None:
     assert planned(api=ResponseApi.ENVOY_FILTER).response.spec.api is ResponseApi.ENVOY_FILTER
 
 
-def test_it_is_bound_to_the_servers_on_the_port():
+def test_it_is_bound_to_the_servers_on_the_port() -> None:
     servers = [Server("a/b", 80, ("*",)), Server("c/d", 81, ("*",)), Server("e/f", 80, ("z",))]
     spec = planned(Answer("/x", 200, hosts=("y",)), servers).response.spec
     assert spec.servers == ("a/b",) and not spec.creates_gateway
@@ -224,7 +250,9 @@ def test_it_is_bound_to_the_servers_on_the_port():
         (None, True, False),
     ],
 )
-def test_no_response_rests_on_anothers_gateway(owner, create, expected):
+def test_no_response_rests_on_anothers_gateway(
+    owner: tuple[str, ...] | None, create: bool, expected: bool
+) -> None:
     spec = planned(
         servers=[Server("a/b", 80, ("*",), response=owner)], create_gateway=create
     ).response.spec
@@ -232,7 +260,7 @@ def test_no_response_rests_on_anothers_gateway(owner, create, expected):
     assert spec.servers == (("a/b",) if owner is None else ())
 
 
-def test_inside_the_mesh():
+def test_inside_the_mesh() -> None:
     ports = [tcp(9000, "tcp"), tcp(8081, "http"), udp(53)]
     ratings = Service.from_object(service("ratings", ports=ports))
     found = plan_response(
@@ -250,14 +278,14 @@ def test_inside_the_mesh():
     ("export_to", "expected"),
     [([], True), (["*"], True), (["."], False), (["istio-system"], True), (["lab"], False)],
 )
-def test_whether_a_gateway_sees_it(export_to, expected):
+def test_whether_a_gateway_sees_it(export_to: list[str], expected: bool) -> None:
     rival = Rival.from_object(virtual_service(exportTo=export_to))
     snapshot = ResponseSnapshot(Mesh(), GATEWAY, servers=(Server(SHOP, 80, ("*",)),))
     spec = plan_response(ResponseRequest("lab", Answer("/x", 200)), snapshot).response.spec
     assert bool(rival_hosts(rival, spec, snapshot)) is expected
 
 
-def test_other_ports_of_the_same_gateway_count():
+def test_other_ports_of_the_same_gateway_count() -> None:
     rival = Rival.from_object(virtual_service(gateways=["c/d"]))
     servers = [Server(SHOP, 80, ("*",)), Server(SHOP, 81, ("*",)), Server("c/d", 81, ("*",))]
     snapshot = ResponseSnapshot(Mesh(), GATEWAY, servers=tuple(servers))
@@ -266,12 +294,12 @@ def test_other_ports_of_the_same_gateway_count():
 
 
 @pytest.mark.parametrize("redirects", [True, False])
-def test_a_server_that_redirects_is_none(redirects):
+def test_a_server_that_redirects_is_none(redirects: bool) -> None:
     servers = [Server("a/b", 80, ("*",), redirects=redirects)]
     assert planned(servers=servers).response.spec.servers == (() if redirects else ("a/b",))
 
 
-def test_a_name_made_from_a_path_stands_for_one_response():
+def test_a_name_made_from_a_path_stands_for_one_response() -> None:
     present = planned(Answer("/a/b", 200), [Server("a/b", 80, ("*",))]).response.spec
     snapshot = ResponseSnapshot(
         Mesh(), GATEWAY, servers=(Server("a/b", 80, ("*",)),), present=present

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,9 @@ SMALL, USUAL = 20_000, 2**20
         (0, 0, 1, None, 1),
     ],
 )
-def test_the_sessions_of_an_exposure(limit, elsewhere, ports, kept, expected):
+def test_the_sessions_of_an_exposure(
+    limit: int | None, elsewhere: int, ports: int, kept: int | None, expected: int
+) -> None:
     assert automatic_sessions(limit, elsewhere, ports, kept) == expected
 
 
@@ -55,31 +58,33 @@ def test_the_sessions_of_an_exposure(limit, elsewhere, ports, kept, expected):
     st.integers(1, 20),
     st.none() | st.integers(1, 2**20),
 )
-def test_never_more_than_there_is_room_for(limit, elsewhere, ports, kept):
+def test_never_more_than_there_is_room_for(
+    limit: int, elsewhere: int, ports: int, kept: int | None
+) -> None:
     found = automatic_sessions(limit, elsewhere, ports, kept)
     free = room(limit, elsewhere)
     assert found >= 1
     assert found * ports <= free or found == 1
 
 
-def test_a_plan_takes_what_the_gateway_can_hold():
+def test_a_plan_takes_what_the_gateway_can_hold() -> None:
     facts = {"file_limit": RESERVED_FILES + 8_000, "others": usage(sessions=2_000)}
     assert plan_of(facts=facts).exposure.spec.options.max_sessions == 375
 
 
-def test_a_plan_keeps_what_the_exposure_has():
+def test_a_plan_keeps_what_the_exposure_has() -> None:
     before = plan_of(max_sessions=77).exposure.spec
     facts = {"file_limit": 2**20, "exposures": (before,)}
     assert plan_of(facts=facts).exposure.spec.options.max_sessions == 77
 
 
-def test_a_plan_does_as_it_is_told():
+def test_a_plan_does_as_it_is_told() -> None:
     plan = plan_of(cluster(), facts={"file_limit": 2**20}, max_sessions=5)
     assert plan.exposure.spec.options.max_sessions == 5
 
 
 @pytest.mark.parametrize("limit", [20_000, 65_536, 1_048_576])
-def test_fifty_exposures_fit(limit):
+def test_fifty_exposures_fit(limit: int) -> None:
     """Each of the first fifty gets 100 sessions at least, and none is asked to give any up."""
     reserved, given = 0, []
     for _ in range(50):
@@ -94,17 +99,17 @@ def test_fifty_exposures_fit(limit):
 @pytest.mark.parametrize(
     ("rate", "idle", "expected"), [(100, 10, 1_270), (0.5, 60, 58), (800, 10, 10_020)]
 )
-def test_sessions_for_an_expected_rate(rate, idle, expected):
+def test_sessions_for_an_expected_rate(rate: float | int, idle: int, expected: int) -> None:
     assert sessions_for_rate(rate, idle) == expected
 
 
-def test_a_plan_follows_the_expected_rate():
+def test_a_plan_follows_the_expected_rate() -> None:
     plan = plan_of(facts={"file_limit": 2**20}, expect_rate=100)
     assert plan.exposure.spec.options.max_sessions == 1_270
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e9", "many", ""])
-def test_what_is_no_rate(text):
+def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(UsageError, match="new clients a second"):
         rate(text)
 
@@ -122,7 +127,9 @@ ONE, TWO = {"app": "gw", "istio": "ingress"}, {"istio": "ingress"}
         ("elsewhere", ONE, False),
     ],
 )
-def test_who_shares_the_pods_shares_the_sessions(namespace, selector, counts):
+def test_who_shares_the_pods_shares_the_sessions(
+    namespace: str, selector: dict[str, Any], counts: bool
+) -> None:
     spec = plan_of(max_sessions=7).exposure.spec
     there = replace(spec, gateway=GatewayRef(namespace, "x", selector))
     found = GatewayUsage.of(gateway_of(ONE), "istio-system", [there])
@@ -130,12 +137,12 @@ def test_who_shares_the_pods_shares_the_sessions(namespace, selector, counts):
     assert GatewayUsage.of(gateway_of(ONE), "istio-system", [there], spec.key).sessions == 0
 
 
-def test_the_root_namespace_reaches_gateways_of_every_namespace():
+def test_the_root_namespace_reaches_gateways_of_every_namespace() -> None:
     spec = replace(plan_of(max_sessions=7).exposure.spec, gateway=GatewayRef("root", "x", ONE))
     assert GatewayUsage.of(gateway_of(ONE), "root", [spec]).sessions == 7
 
 
-def test_an_exposure_that_is_changing_counts_once_with_the_larger_number():
+def test_an_exposure_that_is_changing_counts_once_with_the_larger_number() -> None:
     small, large = (plan_of(max_sessions=n).exposure.spec for n in (7, 9))
     gateway = gateway_of(small.gateway.selector)
     for specs in ((small, large), (large, small)):
@@ -169,5 +176,7 @@ def fails() -> int:
         ),
     ],
 )
-def test_the_sessions_that_are_granted(room_, ports, before, expected):
+def test_the_sessions_that_are_granted(
+    room_: SessionRoom, ports: int, before: tuple[int, ...] | None, expected: int
+) -> None:
     assert room_.granted(ports, before) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,9 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.sources.settings import Named, differences
+from tests.unit.apiserver import ApiServer
 from tests.unit.builders import gateway_pod, gateway_service, plan_of, service, udp
+from tests.unit.conftest import Run
 
 NAME = "udp-default-coredns"
 FILTER = ("EnvoyFilter", "istio-system", NAME)
@@ -23,12 +26,12 @@ SPECIAL = (
 )  # fmt: skip
 
 
-def spec(server):
+def spec(server: ApiServer) -> dict[str, Any]:
     notes = server.get(*FILTER)["metadata"]["annotations"]
     return json.loads(notes["kubectl-istio-udp/spec"])
 
 
-def shown(done):
+def shown(done: Run) -> list[str]:
     """The lines about changes."""
     return [line.strip() for line in done.err.splitlines() if " -> " in line]
 
@@ -36,7 +39,7 @@ def shown(done):
 # -- the command line ----------------------------------------------------------------------------
 
 
-def test_what_is_not_named_stays(run, server):
+def test_what_is_not_named_stays(run: Run, server: ApiServer) -> None:
     assert run(*EXPOSE, *SPECIAL).code == 0
     before = server.state()
     done = run("expose", "coredns")
@@ -57,7 +60,9 @@ def test_what_is_not_named_stays(run, server):
         (["-p", "5400:53"], "ports: 5300:53/UDP -> 5300:53/UDP,5400:53/UDP"),
     ],
 )
-def test_only_what_is_named_changes_and_it_is_shown(run, server, words, change):
+def test_only_what_is_named_changes_and_it_is_shown(
+    run: Run, server: ApiServer, words: list[str], change: str
+) -> None:
     run(*EXPOSE, *SPECIAL)
     before = spec(server)
     done = run("expose", "coredns", *words)
@@ -69,7 +74,7 @@ def test_only_what_is_named_changes_and_it_is_shown(run, server, words, change):
     assert len(changed) == (1 if change.split(":")[0] not in ("ports", "discovery") else 0)
 
 
-def test_a_policy_follows_the_affinity_that_is_named(run, server):
+def test_a_policy_follows_the_affinity_that_is_named(run: Run, server: ApiServer) -> None:
     run(*EXPOSE, *SPECIAL)
     done = run("expose", "coredns", "--affinity", "none")
     assert shown(done) == [
@@ -80,14 +85,14 @@ def test_a_policy_follows_the_affinity_that_is_named(run, server):
     assert refused.code == 2 and "cannot be combined with" in refused.err
 
 
-def test_changes_are_shown_before_anything_is_written(run, server):
+def test_changes_are_shown_before_anything_is_written(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     done = run("expose", "coredns", "--idle-timeout", "1m", "--dry-run", "client")
     assert shown(done) == ["idle-timeout: 10s -> 60s"]
     assert spec(server)["options"]["idle_timeout"] == "10s"
 
 
-def test_a_port_goes_only_when_asked_for(run, server):
+def test_a_port_goes_only_when_asked_for(run: Run, server: ApiServer) -> None:
     run("expose", "coredns", "-p", "5300:53", "-p", "5400:53")
     done = run("expose", "coredns", "-p", "5400:53")
     assert (done.code, shown(done)) == (0, [])
@@ -98,7 +103,7 @@ def test_a_port_goes_only_when_asked_for(run, server):
     assert (again.code, shown(again)) == (0, [])
 
 
-def test_the_last_port_cannot_be_removed(run, server):
+def test_the_last_port_cannot_be_removed(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     done = run("expose", "coredns", "--remove-port", "5300")
     assert done.code == 2
@@ -106,20 +111,20 @@ def test_the_last_port_cannot_be_removed(run, server):
     assert "kubectl istio-udp delete -n default coredns" in done.err
 
 
-def test_a_port_can_be_moved_in_one_step(run, server):
+def test_a_port_can_be_moved_in_one_step(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     done = run("expose", "coredns", "-p", "5400:53", "--remove-port", "5300")
     assert shown(done) == ["ports: 5300:53/UDP -> 5400:53/UDP"]
 
 
-def test_a_new_port_of_the_service_is_not_exposed_by_itself(run, server):
+def test_a_new_port_of_the_service_is_not_exposed_by_itself(run: Run, server: ApiServer) -> None:
     run("expose", "coredns")
     server.put(service(ports=[udp(53), udp(54, "more")]))
     run("expose", "coredns", "--idle-timeout", "1m")
     assert [port["gateway_port"] for port in spec(server)["ports"]] == [53]
 
 
-def test_the_gateway_stays_although_another_one_has_appeared(run, server):
+def test_the_gateway_stays_although_another_one_has_appeared(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     labels = {"app": "second", "istio": "ingressgateway"}
     server.put(
@@ -135,7 +140,7 @@ def test_the_gateway_stays_although_another_one_has_appeared(run, server):
     assert away.code == 3 and "[U106]" in away.err
 
 
-def test_a_gateway_that_is_gone_is_named(run, server):
+def test_a_gateway_that_is_gone_is_named(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     done = run("expose", "coredns")
@@ -144,7 +149,7 @@ def test_a_gateway_that_is_gone_is_named(run, server):
     assert "kubectl get pods -n istio-system -l app=istio-ingressgateway" in done.err
 
 
-def test_another_service_under_the_same_name_is_refused(run, server):
+def test_another_service_under_the_same_name_is_refused(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     server.put(service("other", ports=[udp(54)]))
     done = run("expose", "other", "--name", "coredns", "-p", "5301:54")
@@ -154,14 +159,14 @@ def test_another_service_under_the_same_name_is_refused(run, server):
 # -- the rules themselves ------------------------------------------------------------------------
 
 
-def test_a_request_for_a_new_exposure_has_the_defaults():
+def test_a_request_for_a_new_exposure_has_the_defaults() -> None:
     named = Named(ports=(PortRequest(5300, 53),), idle_timeout=None)
     request = named.request("default", "coredns", None, None)
     assert request.options == type(request.options)()
     assert (request.ports, request.discovery) == ((PortRequest(5300, 53),), None)
 
 
-def test_a_named_port_points_elsewhere():
+def test_a_named_port_points_elsewhere() -> None:
     before = plan_of(ports=[PortRequest(5300, 53)]).exposure.spec
     named = Named(ports=(PortRequest(5300, "dns"),))
     assert named.request("default", "coredns", None, before).ports == (PortRequest(5300, "dns"),)
@@ -179,12 +184,14 @@ def test_a_named_port_points_elsewhere():
         ({"ports": (PortRequest(53),), "remove_ports": (53,)}, "in -p and in --remove-port"),
     ],
 )
-def test_what_is_wrong_whatever_there_is_is_refused_at_once(settings, message):
+def test_what_is_wrong_whatever_there_is_is_refused_at_once(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         Named(**settings)
 
 
-def test_differences_name_what_changes():
+def test_differences_name_what_changes() -> None:
     assert differences({"a": "1", "b": "", "c": "3"}, {"a": "1", "b": "2"}) == (
         "b: none -> 2",
         "c: 3 -> none",
@@ -198,7 +205,9 @@ PATCH = (*EXPOSE, "--gateway-service", "patch")
 
 @pytest.mark.parametrize("dry_run", ["none", "client", "server"])
 @pytest.mark.parametrize("form", ["yaml", "json", "name"])
-def test_the_gateways_own_service_is_in_no_printed_manifest(run, server, dry_run, form):
+def test_the_gateways_own_service_is_in_no_printed_manifest(
+    run: Run, server: ApiServer, dry_run: str, form: str
+) -> None:
     done = run(*PATCH, "--dry-run", dry_run, "-o", form)
     assert done.code == 0
     assert "istio-ingressgateway" not in [
@@ -210,7 +219,7 @@ def test_the_gateways_own_service_is_in_no_printed_manifest(run, server, dry_run
     assert ("without --dry-run and -o" in done.err) == (dry_run != "none")
 
 
-def test_the_port_to_add_is_the_one_that_expose_would_write(run, server):
+def test_the_port_to_add_is_the_one_that_expose_would_write(run: Run, server: ApiServer) -> None:
     done = run(*PATCH, "--dry-run", "client", "-o", "yaml")
     (line,) = [line for line in done.err.splitlines() if "to the manifest of this Service" in line]
     run(*PATCH)
@@ -224,7 +233,7 @@ def test_the_port_to_add_is_the_one_that_expose_would_write(run, server):
 
 
 @pytest.fixture
-def declared(run, server):
+def declared(run: Run, server: ApiServer) -> ApiServer:
     """An exposure as the controller makes it, and the annotation that declares it."""
     run(*EXPOSE)
     for key in [key for key in server.there() if key[2] == NAME]:
@@ -240,7 +249,7 @@ def declared(run, server):
 ANNOTATE = "kubectl annotate service -n default coredns"
 
 
-def test_what_an_annotation_declares_is_not_deleted(run, declared):
+def test_what_an_annotation_declares_is_not_deleted(run: Run, declared: ApiServer) -> None:
     before = declared.state()
     done = run("delete", "coredns")
     assert done.code == 3
@@ -249,7 +258,7 @@ def test_what_an_annotation_declares_is_not_deleted(run, declared):
     assert declared.state() == before
 
 
-def test_all_deletes_the_rest_and_names_what_stays(run, declared):
+def test_all_deletes_the_rest_and_names_what_stays(run: Run, declared: ApiServer) -> None:
     run("expose", "coredns", "--name", "mine", "-p", "5400:53")
     done = run("delete", "--all")
     assert done.code == 3
@@ -257,7 +266,7 @@ def test_all_deletes_the_rest_and_names_what_stays(run, declared):
     assert run("get", "-o", "name").out == "coredns\n"
 
 
-def test_what_nothing_declares_any_more_can_be_deleted(run, declared):
+def test_what_nothing_declares_any_more_can_be_deleted(run: Run, declared: ApiServer) -> None:
     """The controller was uninstalled, and the annotation taken away afterwards."""
     dns = declared.get("Service", "default", "coredns")
     del dns["metadata"]["annotations"]["kubectl-istio-udp/expose"]
@@ -266,7 +275,7 @@ def test_what_nothing_declares_any_more_can_be_deleted(run, declared):
     assert run("get", "-o", "name").out == ""
 
 
-def test_what_an_annotation_declares_is_not_changed(run, declared):
+def test_what_an_annotation_declares_is_not_changed(run: Run, declared: ApiServer) -> None:
     before = declared.state()
     done = run("expose", "coredns", "--idle-timeout", "1m", "--force-conflicts")
     assert done.code == 3
@@ -275,7 +284,7 @@ def test_what_an_annotation_declares_is_not_changed(run, declared):
     assert declared.state() == before
 
 
-def test_get_shows_who_manages_an_exposure(run, declared):
+def test_get_shows_who_manages_an_exposure(run: Run, declared: ApiServer) -> None:
     run("expose", "coredns", "--name", "mine", "-p", "5400:53")
     headers, first, second = (line.split() for line in run("get").out.splitlines())
     column = headers.index("OWNER")

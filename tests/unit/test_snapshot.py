@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
 from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.snapshot import GatewayChoice, read_snapshot, ready_addresses
-from tests.unit.apiserver import Exec
+from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import (
     endpoint,
     endpoint_slice,
@@ -22,28 +26,36 @@ from tests.unit.builders import (
     plan_of,
     service,
 )
+from tests.unit.fakes import Fakes
 
 REQUEST = ExposeRequest("default", "coredns")
 OURS = [dict(write.manifest) for write in writes(plan_of(max_sessions=7).exposure)]
 
 
-def snapshot(api, request=REQUEST, choice=None, need_proxy=False):
+def snapshot(
+    api: Api,
+    request: ExposeRequest = REQUEST,
+    choice: GatewayChoice | None = None,
+    need_proxy: bool = False,
+) -> Snapshot:
     existing = find_exposure(api, request.namespace, request.exposure_name)
     return read_snapshot(api, request, choice or GatewayChoice(), existing, need_proxy=need_proxy)
 
 
-def find_gateway(api, choice):
+def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:
     return snapshot(api, choice=choice).gateway
 
 
-def mesh(text):
+def mesh(text: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1", "kind": "ConfigMap", "data": {"mesh": text},
         "metadata": {"name": "istio", "namespace": "istio-system"},
     }  # fmt: skip
 
 
-def foreign(namespace="istio-system", name="other", labels=None):
+def foreign(
+    namespace: str = "istio-system", name: str = "other", labels: dict[str, Any] | None = None
+) -> dict[str, Any]:
     value = {
         "name": "theirs",
         "address": {"socket_address": {"protocol": "UDP", "port_value": 5300}},
@@ -58,7 +70,7 @@ def foreign(namespace="istio-system", name="other", labels=None):
     }  # fmt: skip
 
 
-def test_sees_all_that_decides(api, fakes):
+def test_sees_all_that_decides(api: Api, fakes: Fakes) -> None:
     fakes.bound = [("udp_0.0.0.0_8443", 8443)]
     found = snapshot(api)
     assert str(found.service) == "default/coredns"
@@ -73,12 +85,12 @@ def test_sees_all_that_decides(api, fakes):
     assert found.others == GatewayUsage()
 
 
-def test_writes_nothing(api, server, fakes):
+def test_writes_nothing(api: Api, server: ApiServer, fakes: Fakes) -> None:
     snapshot(api, need_proxy=True)
     assert server.writes() == []
 
 
-def test_sees_its_own_objects(api, server, fakes):
+def test_sees_its_own_objects(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(*OURS)
     found = snapshot(api)
     assert {o["kind"] for o in found.objects} == {"EnvoyFilter", "ServiceEntry", "Service"}
@@ -87,13 +99,15 @@ def test_sees_its_own_objects(api, server, fakes):
     assert found.others == GatewayUsage()
 
 
-def test_counts_the_sessions_of_other_exposures(api, server, fakes):
+def test_counts_the_sessions_of_other_exposures(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(*OURS)
     other = dataclasses.replace(REQUEST, name="other")
     assert snapshot(api, other).others == GatewayUsage((Holder(("default", "coredns"), 1, 7),))
 
 
-def test_an_exposure_that_cannot_be_read_is_left_out(api, server, fakes):
+def test_an_exposure_that_cannot_be_read_is_left_out(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     broken = dict(OURS[1])
     broken["metadata"] = {
         **broken["metadata"], "annotations": {"kubectl-istio-udp/spec": "{"}
@@ -116,7 +130,14 @@ def test_an_exposure_that_cannot_be_read_is_left_out(api, server, fakes):
         ([foreign("root")], "[unclosed", ["root/other"]),
     ],
 )
-def test_sees_the_filters_that_reach_the_gateway(api, server, fakes, filters, root, owners):
+def test_sees_the_filters_that_reach_the_gateway(
+    api: Api,
+    server: ApiServer,
+    fakes: Fakes,
+    filters: list[dict[str, Any]],
+    root: str | None,
+    owners: list[str],
+) -> None:
     server.put(*filters, *([mesh(root)] if root else []))
     assert [c.owner for c in snapshot(api).footprints] == owners
 
@@ -130,13 +151,15 @@ def test_sees_the_filters_that_reach_the_gateway(api, server, fakes, filters, ro
         ("rootNamespace: ''", "istio-system"),
     ],
 )
-def test_the_root_namespace(api, server, text, expected):
+def test_the_root_namespace(api: Api, server: ApiServer, text: str | None, expected: str) -> None:
     if text is not None:
         server.put(mesh(text))
     assert read_mesh(api).root_namespace == expected
 
 
-def test_a_mesh_config_that_may_not_be_read_is_taken_for_the_usual(api, server):
+def test_a_mesh_config_that_may_not_be_read_is_taken_for_the_usual(
+    api: Api, server: ApiServer
+) -> None:
     server.fail("GET", "/configmaps/", 403)
     assert read_mesh(api).root_namespace == "istio-system"
 
@@ -153,7 +176,9 @@ EDGE = {"gateway.networking.k8s.io/gateway-name": "edge"}
         (GatewayChoice(selector=tuple(EDGE.items())), "edge/edge"),
     ],
 )
-def test_finds_the_gateway_that_is_meant(api, server, fakes, choice, chosen):
+def test_finds_the_gateway_that_is_meant(
+    api: Api, server: ApiServer, fakes: Fakes, choice: GatewayChoice, chosen: str
+) -> None:
     server.put(
         gateway_pod("edge-1", namespace="edge", labels=EDGE),
         gateway_service("edge-istio", namespace="edge", selector=EDGE),
@@ -163,13 +188,17 @@ def test_finds_the_gateway_that_is_meant(api, server, fakes, choice, chosen):
         find_gateway(api, GatewayChoice())
 
 
-def test_a_named_namespace_is_the_only_one_looked_at(api, server, fakes):
+def test_a_named_namespace_is_the_only_one_looked_at(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway"))
     paths = {request.path for request in server.requests if request.path.endswith("/pods")}
     assert paths == {"/api/v1/namespaces/istio-system/pods", "/api/v1/namespaces/default/pods"}
 
 
-def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(api, server, fakes):
+def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.fail("GET", "^/api/v1/pods", 403)
     with pytest.raises(Forbidden) as caught:
         find_gateway(api, GatewayChoice())
@@ -177,7 +206,9 @@ def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(api, server, fa
     assert find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway")).pods
 
 
-def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(api, server, fakes):
+def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(*OURS)
     everywhere = snapshot(api).exposures
     server.fail("GET", "^/apis/networking.istio.io/v1alpha3/envoyfilters", 403)
@@ -186,18 +217,20 @@ def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(api, serve
     assert snapshot(api, other).exposures == ()
 
 
-def test_a_missing_service_is_told(api, fakes):
+def test_a_missing_service_is_told(api: Api, fakes: Fakes) -> None:
     with pytest.raises(NotFound, match="service x not found in namespace default"):
         snapshot(api, ExposeRequest("default", "x"))
 
 
-def test_a_cluster_without_istio_is_told(api, server, fakes):
+def test_a_cluster_without_istio_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.installed -= {"EnvoyFilter", "ServiceEntry"}
     with pytest.raises(NotInstalled, match="Istio's CRDs are not installed"):
         snapshot(api)
 
 
-def test_who_may_not_ask_envoy_is_told_where_it_is_needed(api, server, fakes):
+def test_who_may_not_ask_envoy_is_told_where_it_is_needed(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
     found = snapshot(api)
     assert found.bound is None and found.file_limit is None
@@ -206,26 +239,30 @@ def test_who_may_not_ask_envoy_is_told_where_it_is_needed(api, server, fakes):
     assert "--no-wait" in caught.value.hints[-1]
 
 
-def test_who_may_port_forward_but_not_exec_learns_all_but_the_file_limit(api, server, fakes):
+def test_who_may_port_forward_but_not_exec_learns_all_but_the_file_limit(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.fail("GET", "/exec", 403)
     found = snapshot(api, need_proxy=True)
     assert found.bound is not None and found.size is not None
     assert found.file_limit is None
 
 
-def test_a_gateway_without_a_ready_pod_is_not_asked(api, server, fakes):
+def test_a_gateway_without_a_ready_pod_is_not_asked(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(gateway_pod(ready=False))
     found = snapshot(api, need_proxy=True)
     assert found.bound is None and found.file_limit is None
     assert fakes.commands == []
 
 
-def test_an_image_without_a_shell(api, fakes):
+def test_an_image_without_a_shell(api: Api, fakes: Fakes) -> None:
     fakes.file_limit = ""
     assert snapshot(api, need_proxy=True).file_limit is None
 
 
-def test_a_service_without_selector_has_no_pods(api, server, fakes):
+def test_a_service_without_selector_has_no_pods(api: Api, server: ApiServer, fakes: Fakes) -> None:
     bare = service("bare")
     del bare["spec"]["selector"]
     server.put(bare)
@@ -240,13 +277,15 @@ def test_a_service_without_selector_has_no_pods(api, server, fakes):
         (Discovery.STATIC, {"10.244.0.20:53", "10.244.0.21:53"}),
     ],
 )
-def test_what_istiod_finds_is_read_anew(api, server, discovery, expected):
+def test_what_istiod_finds_is_read_anew(
+    api: Api, server: ApiServer, discovery: Discovery, expected: set[str]
+) -> None:
     exposure = plan_of(discovery=discovery).exposure
     server.put(endpoint_slice(endpoint("10.0.0.9"), endpoint("10.0.0.8", ready=False)))
     assert ready_addresses(api, exposure) == {"udp-default-coredns-53": expected}
 
 
-def test_a_missing_namespace_is_told(api, server, fakes):
+def test_a_missing_namespace_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
     with pytest.raises(NotFound, match="namespace nowhere not found"):
         snapshot(api, ExposeRequest("nowhere", "x"))
     server.fail("GET", "^/api/v1/namespaces/[a-z]+$", 403)
@@ -254,7 +293,7 @@ def test_a_missing_namespace_is_told(api, server, fakes):
         snapshot(api, ExposeRequest("nowhere", "x"))
 
 
-def live(name, port, protocol="UDP"):
+def live(name: str, port: int, protocol: str = "UDP") -> dict[str, Any]:
     """A listener of the gateway's Envoy that no EnvoyFilter here adds."""
     socket = {"address": "0.0.0.0", "port_value": port}
     return {
@@ -265,7 +304,9 @@ def live(name, port, protocol="UDP"):
     }
 
 
-def test_what_a_live_listener_binds_is_told_by_its_configuration(api, server, fakes):
+def test_what_a_live_listener_binds_is_told_by_its_configuration(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     """Its name tells nothing where neither istiod nor a known EnvoyFilter made it."""
     fakes.live = [
         live("a.b|c", 5300),
@@ -276,8 +317,10 @@ def test_what_a_live_listener_binds_is_told_by_its_configuration(api, server, fa
     assert found == {"a.b|c": "UDP", "other": "TCP", "0.0.0.0_8080": "TCP"}
 
 
-def test_an_envoy_that_does_not_answer_still_has_a_file_limit(api, server, fakes):
-    def silent(namespace, pod, container, command):
+def test_an_envoy_that_does_not_answer_still_has_a_file_limit(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
+    def silent(namespace: str, pod: str, container: str, command: list[str]) -> Exec:
         if command[0] == "pilot-agent":
             return Exec(stderr="connection refused", code=1)
         return fakes.run(namespace, pod, container, command)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubectl_istio_udp.model.hop import Hop, Via
@@ -19,11 +21,13 @@ ANSWERS = {
 }
 
 
-def result(hop, *answers):
+def result(hop: Hop, *answers: str) -> HopResult:
     return HopResult(hop, tuple(ANSWERS[answer] for answer in answers))
 
 
-def results(pods=(), gateways=(), service=None):
+def results(
+    pods: list[str] = (), gateways: list[str] | tuple[Any, ...] = (), service: str | None = None
+) -> list[HopResult]:
     found = [result(hop, answer) for hop, answer in zip((POD_A, POD_B), pods, strict=False)]
     found += [result(h, a) for h, a in zip((GATEWAY_A, GATEWAY_B), gateways, strict=False)]
     return found + ([result(SERVICE, service)] if service else [])
@@ -74,7 +78,9 @@ YES, NO = "yes", "silent"
         ),
     ],
 )
-def test_names_the_first_broken_hop_from_the_pods_outwards(given, broken, text):
+def test_names_the_first_broken_hop_from_the_pods_outwards(
+    given: list[HopResult], broken: Hop | None, text: str
+) -> None:
     verdict = judge(given)
     assert (verdict.good, verdict.broken, verdict.text) == (broken is None, broken, text)
 
@@ -87,7 +93,7 @@ def test_names_the_first_broken_hop_from_the_pods_outwards(given, broken, text):
         (results([YES]), "pods answer, but the gateway has no ready pod"),
     ],
 )
-def test_nothing_to_ask_is_no_success(given, text):
+def test_nothing_to_ask_is_no_success(given: list[HopResult], text: str) -> None:
     verdict = judge(given)
     assert (verdict.good, verdict.broken, verdict.text) == (False, None, text)
 
@@ -101,17 +107,17 @@ def test_nothing_to_ask_is_no_success(given, text):
         ([], False, "no endpoint to query"),
     ],
 )
-def test_direct_needs_no_gateway(given, good, text):
+def test_direct_needs_no_gateway(given: list[HopResult], good: bool, text: str) -> None:
     verdict = judge(given, direct_only=True)
     assert (verdict.good, verdict.text) == (good, text)
 
 
-def test_some_of_several_probes_lost():
+def test_some_of_several_probes_lost() -> None:
     verdict = judge([result(POD_A, YES, YES, NO), result(GATEWAY_A, YES, YES, YES)])
     assert verdict.text == "pod coredns-0 (10.244.0.20:53) does not answer (2 of 3 answered)"
 
 
-def test_the_answer_to_show_is_the_worst():
+def test_the_answer_to_show_is_the_worst() -> None:
     assert result(POD_A, YES, "refused", NO).worst.outcome == "REFUSED"
     assert result(POD_A, YES, YES).worst.outcome == "NOERROR"
 
@@ -119,12 +125,12 @@ def test_the_answer_to_show_is_the_worst():
 @pytest.mark.parametrize(
     ("address", "target"), [("10.0.0.1", "10.0.0.1:53"), ("fd00::1", "[fd00::1]:53")]
 )
-def test_a_target_is_written_as_an_address_and_port(address, target):
+def test_a_target_is_written_as_an_address_and_port(address: str, target: str) -> None:
     assert Hop(Via.POD, "x", address, 53, 53).target == target
 
 
-def test_a_port_without_endpoint_is_not_the_gateways_fault():
-    def result(via, port, answered):
+def test_a_port_without_endpoint_is_not_the_gateways_fault() -> None:
+    def result(via: Via, port: int, answered: bool) -> HopResult:
         answer = Answer(answered, "NOERROR" if answered else "timeout")
         return HopResult(Hop(via, "x", "10.0.0.1", port, port), (answer,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +11,8 @@ import yaml
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.names import SPEC_ANNOTATION
+from tests.unit.apiserver import ApiServer
+from tests.unit.conftest import Run
 from tests.unit.test_golden import given_in
 
 HERE = Path(__file__).parent / "version1"
@@ -19,11 +22,11 @@ LISTED = {"endpoints-selectorless", "endpoints-named-port"}
 NAME = "udp-default-coredns"
 
 
-def stored(case):
+def stored(case: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((HERE / f"{case}.yaml").read_text(encoding="utf-8")))
 
 
-def write(server, case):
+def write(server: ApiServer, case: str) -> None:
     """The cluster of a case, with what the version before wrote."""
     server.put(*given_in(case)["objects"])
     for manifest in stored(case):
@@ -34,7 +37,7 @@ def write(server, case):
         server.apply(key, manifest, manager, False, False)
 
 
-def expose_again(run, case):
+def expose_again(run: Run, case: str) -> None:
     asked = given_in(case)["request"]
     words = [word for port in asked.get("ports", ()) for word in ("-p", port)]
     words += [f"--discovery={asked['discovery']}"] if "discovery" in asked else []
@@ -45,7 +48,7 @@ def expose_again(run, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_its_spec_is_read_and_written_in_the_new_version(case):
+def test_its_spec_is_read_and_written_in_the_new_version(case: str) -> None:
     notes = [m["metadata"].get("annotations", {}).get(SPEC_ANNOTATION) for m in stored(case)]
     for text in filter(None, notes):
         assert '"version":1' in text
@@ -57,7 +60,7 @@ def test_its_spec_is_read_and_written_in_the_new_version(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_shown_as_whole(run, server, case):
+def test_it_is_shown_as_whole(run: Run, server: ApiServer, case: str) -> None:
     write(server, case)
     done = run("get", "coredns")
     assert done.code == 0, done.err
@@ -66,7 +69,7 @@ def test_it_is_shown_as_whole(run, server, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_next_expose_mends_it(run, server, case):
+def test_the_next_expose_mends_it(run: Run, server: ApiServer, case: str) -> None:
     write(server, case)
     expose_again(run, case)
     entries = server.all("ServiceEntry")
@@ -99,7 +102,9 @@ def test_the_next_expose_mends_it(run, server, case):
 
 @pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_deleted_with_all_that_it_had(run, server, case, again):
+def test_it_is_deleted_with_all_that_it_had(
+    run: Run, server: ApiServer, case: str, again: bool
+) -> None:
     server.put(*given_in(case)["objects"])
     before = {key for key in server.there() if key[0] != "Event"}
     write(server, case)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,12 +22,12 @@ from tests.unit import builders
 PREFIX = "kubectl-istio-udp/"
 
 
-def intent(expose="5300:53", **options):
+def intent(expose: Any = "5300:53", **options: Any) -> Any:
     notes = {f"{PREFIX}{key.replace('_', '-')}": value for key, value in options.items()}
     return service_intent(builders.service(annotations={f"{PREFIX}expose": expose, **notes}))
 
 
-def test_ports():
+def test_ports() -> None:
     assert intent("5300:53, 5301:dns,5302").request.ports == (
         PortRequest(5300, 53),
         PortRequest(5301, "dns"),
@@ -36,7 +37,7 @@ def test_ports():
     assert not is_requested(builders.service())
 
 
-def test_every_option_of_expose():
+def test_every_option_of_expose() -> None:
     found = intent(
         gateway="edge/gw",
         discovery="endpoints",
@@ -71,13 +72,13 @@ def test_every_option_of_expose():
         ({"spec": "{}"}, "unknown annotation"),
     ],
 )
-def test_what_is_refused(options, said):
+def test_what_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         intent(**options)
 
 
 @given(st.text(max_size=3000))
-def test_any_text_is_a_wish_or_refused(text):
+def test_any_text_is_a_wish_or_refused(text: str) -> None:
     try:
         ports = intent(text).request.ports
     except UsageError as error:
@@ -87,12 +88,12 @@ def test_any_text_is_a_wish_or_refused(text):
 
 
 @given(st.sampled_from(["gateway", "idle_timeout", "max_sessions", "discovery"]), st.text())
-def test_any_option_is_read_or_refused(option, text):
+def test_any_option_is_read_or_refused(option: str, text: str) -> None:
     with contextlib.suppress(UsageError):
         intent(**{option: text})
 
 
-def test_expect_rate():
+def test_expect_rate() -> None:
     request = intent(expect_rate="200", idle_timeout="30s").request
     assert request.expect_rate == 200 and request.automatic_sessions
 
@@ -104,12 +105,12 @@ def test_expect_rate():
         ({"expect_rate": "9", "max_sessions": "9"}, "max-sessions and expect-rate both decide"),
     ],
 )
-def test_what_is_no_expected_rate(options, message):
+def test_what_is_no_expected_rate(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         intent(**options)
 
 
-def test_all_ports_are_counted_before_they_are_read():
+def test_all_ports_are_counted_before_they_are_read() -> None:
     ports = [{"name": f"p{n}", "port": 1000 + n, "protocol": "UDP"} for n in range(2000)]
     with pytest.raises(UsageError, match="has more than 500 UDP ports"):
         service_intent(builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports))

@@ -5,10 +5,13 @@
 A server on loopback gives each answer, asked with exactly the command that `verify` runs.
 """
 
+from __future__ import annotations
+
 import pathlib
 import socket
 import subprocess
 import threading
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -21,7 +24,13 @@ from kubectl_istio_udp.verify.probes import DnsProbe, argv
 HERE = pathlib.Path(__file__).parent
 
 
-def reply(query, rcode="NOERROR", flags=dns.flags.AA, answer=(), additional=()):
+def reply(
+    query: Any,
+    rcode: Any = "NOERROR",
+    flags: Any = dns.flags.AA,
+    answer: Any = (),
+    additional: Any = (),
+) -> Any:
     message = dns.message.make_response(query)
     message.set_rcode(dns.rcode.from_text(rcode))
     message.flags |= flags
@@ -52,14 +61,14 @@ CASES = {
 }
 
 
-def serve(sock, answer):
+def serve(sock: Any, answer: Any) -> None:
     data, client = sock.recvfrom(4096)
     back = answer(dns.message.from_wire(data))
     if back is not None:
         sock.sendto(back, client)
 
 
-def capture(name, kind, address, port):
+def capture(name: Any, kind: Any, address: Any, port: Any) -> None:
     done = subprocess.run(
         argv(DnsProbe("foo.bar.com", kind), address, port, 1), capture_output=True, text=True
     )
