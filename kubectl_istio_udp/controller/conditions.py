@@ -125,6 +125,8 @@ def route_status(manifest: Manifest, reports: Sequence[ParentReport], now: str) 
         if report is not None:
             parents.append(_parent(report, entry.get("conditions"), generation, now))
     parents += [_parent(report, (), generation, now) for report in wanted.values()]
+    if not parents and not status.get("parents"):
+        return dict(status)
     return {**status, "parents": parents[:_MOST_PARENTS]}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kubectl_istio_udp.apply.whole import is_exact
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.names import SOURCE_LABEL
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.values import PREFIX
@@ -20,13 +21,18 @@ Manifest = Mapping[str, Any]
 # Differs from the manager of `expose`, so that an `expose` of the same name conflicts. Otherwise it
 # would take the exposure over, and the controller would revert it.
 MANAGER = f"{names.MANAGER}-controller"
-SOURCE = "service"
+BY_SERVICE, BY_GATEWAY = "service", "gateway"
 DIGEST_ANNOTATION = f"{PREFIX}digest"
 _DIGEST_LENGTH = 12
 _PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
 
-def marked(write: Write) -> Write:
+def source_of(spec: ExposureSpec) -> str:
+    """The kind of object that requests an exposure of the controller: a Service or a Gateway."""
+    return BY_SERVICE if spec.service else BY_GATEWAY
+
+
+def marked(write: Write, source: str = BY_SERVICE) -> Write:
     """A write that marks its object as created by the controller.
 
     The API server adds fields to Services, so a removed field can only be detected by a digest of
@@ -35,7 +41,7 @@ def marked(write: Write) -> Write:
     if not write.whole:
         return write
     metadata = dict(write.manifest["metadata"])
-    metadata["labels"] = {**metadata["labels"], SOURCE_LABEL: SOURCE}
+    metadata["labels"] = {**metadata["labels"], SOURCE_LABEL: source}
     if write.kind == "Service":
         text = json.dumps(write.manifest, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
@@ -51,10 +57,10 @@ def is_so(write: Write, there: Manifest | None) -> bool:
     if not write.whole:
         return _ports(managed_ports(there, write.manager)) == _ports(wanted["ports"])
     for part in ("labels", "annotations"):
-        if not _contains(there["metadata"].get(part) or {}, write.manifest["metadata"][part]):
+        if not contains(there["metadata"].get(part) or {}, write.manifest["metadata"][part]):
             return False
     if write.kind == "Service":
-        return _contains(have, wanted)
+        return contains(have, wanted)
     return is_exact(write, there)
 
 
@@ -62,16 +68,16 @@ def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:
     return sorted(tuple(entry.get(field) for field in _PORT_FIELDS) for entry in entries)
 
 
-def _contains(have: Any, wanted: Any) -> bool:
+def contains(have: Any, wanted: Any) -> bool:
     """Whether a value contains another one; its mappings may have more keys."""
     if isinstance(wanted, Mapping):
         return isinstance(have, Mapping) and all(
-            key in have and _contains(have[key], value) for key, value in wanted.items()
+            key in have and contains(have[key], value) for key, value in wanted.items()
         )
     if isinstance(wanted, list):
         return (
             isinstance(have, list)
             and len(have) == len(wanted)
-            and all(_contains(mine, theirs) for mine, theirs in zip(have, wanted, strict=True))
+            and all(contains(mine, theirs) for mine, theirs in zip(have, wanted, strict=True))
         )
     return bool(have == wanted)

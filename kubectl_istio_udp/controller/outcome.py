@@ -74,3 +74,9 @@ def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
     """The outcome for a port of an older request; only administrators see whose it is."""
     said = f"port {min(ports)}/UDP of gateway {gateway} is already requested by "
     return Outcome(WAITING, PORT_TAKEN, f"{said}an older Service", f"{said}the older {by}")
+
+
+def taken_ports(ports: Iterable[int], gateway: object) -> Outcome:
+    """Other exposures have all ports that a Gateway asks for."""
+    listed = ", ".join(f"{port}/UDP" for port in sorted(ports))
+    return Outcome(WAITING, PORT_TAKEN, f"port {listed} of gateway {gateway} is taken")

@@ -23,7 +23,7 @@ from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import errors
-from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked
+from kubectl_istio_udp.controller.objects import MANAGER, contains, is_so, marked, source_of
 from kubectl_istio_udp.controller.outcome import (
     GONE,
     LEAVING,
@@ -36,6 +36,7 @@ from kubectl_istio_udp.controller.outcome import (
     invalid,
     refused,
     taken,
+    taken_ports,
 )
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
@@ -54,7 +55,7 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
-from kubectl_istio_udp.model.ports import Backend, ports_text
+from kubectl_istio_udp.model.ports import Backend, listener_port, ports_text
 from kubectl_istio_udp.model.reasons import (
     ENDPOINT_REFUSED,
     EXPOSED,
@@ -63,16 +64,21 @@ from kubectl_istio_udp.model.reasons import (
     NO_GATEWAY,
     NOT_TAKEN,
 )
-from kubectl_istio_udp.model.service import IPV4, IPV6, MOST_ENDPOINTS, Service
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.model.service import IPV4, IPV6, MOST_ENDPOINTS, Endpoint, Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.plan.exposure import plan, with_new_entries
+from kubectl_istio_udp.plan.exposure import ServiceState, plan, with_new_entries
 from kubectl_istio_udp.plan.gateway import choose_gateway
+from kubectl_istio_udp.plan.routes import plan_routes
 from kubectl_istio_udp.plan.sessions import SessionLimit, SessionRoom
+from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
+from kubectl_istio_udp.sources.routes import Backends
+from kubectl_istio_udp.state.apigateways import ApiGateways
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 from kubectl_istio_udp.state.gateways import gateway_secret
 from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy, Pending
@@ -100,6 +106,7 @@ class Timing:
         replace: a Service that is replaced is deleted and made again. Until this has passed,
             nothing of its exposure is removed: neither the load balancer's address, nor the
             listener, nor the endpoints.
+        installed: between two looks whether the Gateway API's CRDs are there.
     """
 
     listener: float = 5.0
@@ -107,6 +114,7 @@ class Timing:
     longest_calm: float = 60.0
     watch: float = 5.0
     replace: float = 10.0
+    installed: float = 10.0
 
 
 class NotLeading(IstioUdpError):
@@ -187,6 +195,8 @@ class Reconciler:
         # Until when to keep an exposure without a request, or without addresses.
         self._missed: dict[Key, float] = {}
         self._emptied: dict[Key, float] = {}
+        # The ports of Gateways' listeners that others have.
+        self._unavailable: dict[Key, frozenset[int]] = {}
 
     def begin(self) -> None:
         """Forget the waits from an earlier time as leader."""
@@ -220,6 +230,9 @@ class Reconciler:
         except UsageError as error:
             self._refresh(own, MANAGER)
             return invalid(error)
+        if isinstance(requested, Intent) and requested.own_gateway:
+            # It takes nothing of a gateway that others use.
+            permission = ALLOWED_ALL
         return self._allowed(key, requested, permission, own)
 
     def _permission(self, kept: KeptNamespace) -> Permission:
@@ -271,6 +284,8 @@ class Reconciler:
         requested = self._caches.intent(key)
         if isinstance(requested, Intent):
             return requested.about
+        if gateway := self._caches.gateway_of(key):
+            return gateway.about
         service = self._caches.service_manifest(key)
         return About.of(service) if service is not None and requested is not None else None
 
@@ -313,7 +328,8 @@ class Reconciler:
         self._permit_request(intent, permission)
         facts = self._decide(intent, permission, own)
         exposure, snapshot = facts.exposure, facts.snapshot
-        todo = [marked(write) for write in writes(exposure, MANAGER)]
+        source = source_of(exposure.spec)
+        todo = [marked(write, source) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
         kinds = {write.kind for write in differing}
         if "EnvoyFilter" in kinds and own.there and (left := self._calm_left(intent.key)) > 0:
@@ -356,7 +372,7 @@ class Reconciler:
                 ENDPOINT_REFUSED,
                 f"the gateway does not send to {address}{more}: it is {reason}",
             )
-        if left_out := self._caches.endpoints_left_out((spec.namespace, spec.service)):
+        if left_out := sum(map(self._caches.endpoints_left_out, spec.services)):
             return Outcome(
                 OK,
                 ENDPOINT_REFUSED,
@@ -373,6 +389,8 @@ class Reconciler:
             UsageError: it is not possible with this Service.
             Refusal: it is not permitted, or the gateway does not exist.
         """
+        if not intent.request.service:
+            return self._decide_routed(intent, permission, own)
         request, caches = intent.request, self._caches
         service = caches.service((request.namespace, request.service))
         if service is None:
@@ -390,11 +408,110 @@ class Reconciler:
         if own.exposure is not None and (left := self._emptied_left(own.exposure)) > 0:
             raise Refusal(Outcome(WAITING, again=left))
         asked = self._discovery(request.discovery, permission, service, own)
-        snapshot = Snapshot(
-            service=service,
+        snapshot = replace(
+            self._snapshot(service, gateway, own),
             slices=caches.slices_of((service.namespace, service.name)),
             # A list of addresses contains everything.
             pods=() if asked is Discovery.ENDPOINTS else caches.pods_of(service),
+            rules=self._rules(service.namespace),
+        )
+        planned = plan(
+            replace(request, discovery=asked), snapshot, self._room(intent.key, permission, gateway)
+        ).exposure
+        return self._permitted_facts(intent, permission, own, _steady(planned, service), snapshot)
+
+    def _decide_routed(self, intent: Intent, permission: Permission, own: Existing) -> _Facts:
+        """What the exposure of a Gateway of the Gateway API is to be.
+
+        A listener is left out while another exposure has its port.
+
+        Raises:
+            UsageError: a port cannot be exposed at this gateway.
+            Refusal: it may not be so, or there is no such gateway, or no listener is left.
+        """
+        self._keep_child(intent)
+        gateway = self._gateway(intent, permission, own)
+        snapshot = self._snapshot(Service(*intent.key), gateway, own)
+        ports = self._free_ports(intent, snapshot)
+        services = {each.service for _, found in ports for each in found.backends}
+        states = {of: state for of in services if (state := self._service_state(of))}
+        # A Service may go away meanwhile; its routes are looked at again then.
+        if services - set(states):
+            raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
+        room = self._room(intent.key, permission, gateway)
+        planned = plan_routes(intent.request, ports, states, snapshot, room)
+        return self._permitted_facts(intent, permission, own, planned, snapshot)
+
+    def _keep_child(self, intent: Intent) -> None:
+        """Write the Gateway of class istio that is made for a Gateway, or delete a former one."""
+        asking, gateways = self._caches.gateway_of(intent.key), self._caches.api_gateways
+        if asking is None or gateways is None:
+            return
+        there = gateways.child(asking.key)
+        if intent.own_gateway:
+            self._write_child(gateways, child_gateway(asking), there)
+        elif there is not None:
+            metadata = there["metadata"]
+            place = (metadata["namespace"], metadata["name"])
+            self._fence()
+            self._wrote("delete", there["kind"])
+            self._api.delete(API_GATEWAY, *place, uid=metadata["uid"])
+            gateways.gateways.forget(*place)
+
+    def _write_child(self, gateways: ApiGateways, wanted: Manifest, there: Manifest | None) -> None:
+        """Write the Gateway that is made for another, where it differs."""
+        if there is not None and contains(there, wanted):
+            return
+        self._fence()
+        if there is None:
+            self._wrote("create", wanted["kind"])
+            written = self._api.create(wanted, manager=MANAGER)
+        else:
+            metadata = {**wanted["metadata"], "uid": there["metadata"]["uid"]}
+            self._wrote("patch", wanted["kind"])
+            written = self._api.apply(
+                {**wanted, "metadata": metadata}, before=None, manager=MANAGER, force=True
+            ).manifest
+        gateways.gateways.learn(written)
+
+    def _free_ports(self, intent: Intent, snapshot: Snapshot) -> list[tuple[int, Backends]]:
+        """The ports of a Gateway's listeners that no other exposure has, and their backends."""
+        asking = self._caches.gateway_of(intent.key)
+        gateways = self._caches.api_gateways
+        if asking is None or gateways is None:
+            raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
+        gateway, mesh = snapshot.gateway, snapshot.mesh
+        held = {
+            port
+            for each in self._occupancy(intent.key).footprints_at(gateway, mesh)
+            if each.exposure != intent.key and not each.doubt
+            for port in each.udp_ports
+        }
+        ports = [(port, backends) for _, port, backends in gateways.ports(asking)]
+        first = gateway.first_bindable
+        free = [each for each in ports if listener_port(each[0], first) not in held]
+        self._unavailable[intent.key] = frozenset(dict(ports)) - frozenset(dict(free))
+        if not free:
+            raise Refusal(taken_ports(dict(ports), gateway))
+        return free
+
+    def unavailable(self, key: Key) -> frozenset[int]:
+        """The gateway ports that an exposure asks for and that others have."""
+        return self._unavailable.get(key, frozenset())
+
+    def _service_state(self, of: Key) -> ServiceState | None:
+        service = self._caches.service(of)
+        if service is None:
+            return None
+        return ServiceState(service, self._caches.slices_of(of), self._rules(of[0]), of)
+
+    def _snapshot(self, service: Service, gateway: Gateway, own: Existing) -> Snapshot:
+        """What a decision rests on, without the Service's pods and endpoints."""
+        caches = self._caches
+        return Snapshot(
+            service=service,
+            slices=(),
+            pods=(),
             gateway=gateway,
             mesh=caches.mesh(gateway.control_plane),
             namespaces=caches.labels_of({service.namespace, gateway.ref.namespace}),
@@ -402,15 +519,21 @@ class Reconciler:
             exposures=(own.held,) if own.held else (),
             before=own.held,
             entries=caches.summaries(),
-            rules=self._rules(service.namespace),
             secret=gateway_secret(gateway),
         )
-        planned = plan(
-            replace(request, discovery=asked), snapshot, self._room(intent.key, permission, gateway)
-        ).exposure
+
+    def _permitted_facts(
+        self,
+        intent: Intent,
+        permission: Permission,
+        own: Existing,
+        exposure: Exposure,
+        snapshot: Snapshot,
+    ) -> _Facts:
+        """A planned exposure that is allowed; Refusal where it is not."""
+        request = intent.request
         chosen = request.automatic_sessions and request.expect_rate is None
-        self._permit(permission, replace(Use.of_spec(planned.spec), automatic_sessions=chosen))
-        exposure = _steady(planned, service)
+        self._permit(permission, replace(Use.of_spec(exposure.spec), automatic_sessions=chosen))
         if own.exposure is not None and own.exposure == exposure.spec:
             exposure = replace(exposure, spec=own.exposure)  # its JSON is cached
         return _Facts(exposure, snapshot)
@@ -435,6 +558,8 @@ class Reconciler:
         A Service with a selector has an EndpointSlice even without pods, but not right after it was
         deleted and recreated.
         """
+        if not spec.service:
+            return 0.0
         by_hand = (
             service := self._caches.service((spec.namespace, spec.service))
         ) is not None and (not service.selector)
@@ -674,17 +799,22 @@ class Reconciler:
         spec, entries = own.exposure, own.all_of("ServiceEntry")
         if spec is None:
             return 0.0
-        rules = self._rules(spec.namespace)
-        if manager != MANAGER:
-            rules = rules.allowing(listed_addresses(entries))
-        if self._mend(own, rules, manager) or spec.discovery is not Discovery.ENDPOINTS:
+        listed = listed_addresses(entries) if manager != MANAGER else ()
+
+        def rules_of(namespace: str) -> EndpointRules:
+            return self._rules(namespace).allowing(listed)
+
+        if (
+            self._mend(own, rules_of(spec.namespace), manager)
+            or spec.discovery is not Discovery.ENDPOINTS
+        ):
             return 0.0
         if (left := self._emptied_left(spec)) > 0:
             return left
         there = {ObjectRef.of(entry): entry for entry in entries}
-        for manifest in service_entries(self._now(spec, rules)):
+        for manifest in service_entries(self._now(spec, rules_of)):
             write = Write(manifest, manager)
-            write = marked(write) if manager == MANAGER else write
+            write = marked(write, source_of(spec)) if manager == MANAGER else write
             entry = there.get(ObjectRef.of(manifest))
             if entry is not None and not self._is_so(write):
                 self.apply(write, only=entry)
@@ -728,14 +858,22 @@ class Reconciler:
                 self.delete(entry)
         return True
 
-    def _now(self, spec: ExposureSpec, rules: EndpointRules) -> Exposure:
-        """An exposure with its Service's current endpoints."""
-        families = self._families(spec)
-        key = (spec.namespace, spec.service)
-        found = exposed_endpoints(
-            spec, self._caches.service(key), self._caches.slices_of(key), families
-        )
-        endpoints = {number: rules.permitted(each) for number, each in found.items()}
+    def _now(self, spec: ExposureSpec, rules_of: Callable[[str], EndpointRules]) -> Exposure:
+        """An exposure with its Services' current endpoints.
+
+        Args:
+            spec: the exposure.
+            rules_of: gives the rules for the endpoints of a namespace's Services.
+        """
+        families, caches = self._families(spec), self._caches
+        endpoints: dict[Any, tuple[Endpoint, ...]] = {}
+        for key in spec.services:
+            of = None if spec.service else key
+            found = exposed_endpoints(
+                spec, caches.service(key), caches.slices_of(key), families, of
+            )
+            rules = rules_of(key[0])
+            endpoints |= {each: rules.permitted(listed) for each, listed in found.items()}
         return Exposure(spec, families, endpoints=endpoints)
 
     def _rules(self, namespace: str) -> EndpointRules:

@@ -14,6 +14,7 @@ from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler, Timing
+from kubectl_istio_udp.controller.reporting import Reporter
 from kubectl_istio_udp.controller.telling import Teller
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
@@ -23,6 +24,7 @@ from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Busy, Conflict, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.reasons import NOT_TAKEN, NOT_WRITTEN
 from kubectl_istio_udp.render.controller import LEASE
+from kubectl_istio_udp.state.apigateways import RouteWatch, Subject
 from kubectl_istio_udp.state.caches import Caches
 
 # Longer writes are aborted: a write must have ended before another replica may lead.
@@ -47,6 +49,7 @@ class Settings:
         file_limit: the open-file limit of the gateways' Envoys.
         allow_all: whether every namespace may expose every port.
         defaults: defaults for settings that Namespaces do not set, by setting name.
+        gateway_api: whether to serve Gateways and UDPRoutes of the Gateway API.
         elect: whether to use leader election; False for a single replica.
         workers: how many exposures are reconciled at the same time.
         port: the port for health and metrics; 0 for any free one, None for none.
@@ -61,6 +64,7 @@ class Settings:
     allow_all: bool = False
     defaults: Mapping[str, str] = field(default_factory=dict)
     mesh_configs: tuple[Key, ...] = ()
+    gateway_api: bool = False
     elect: bool = True
     workers: int = 16
     port: int | None = 8080
@@ -101,6 +105,9 @@ class Controller:
             settings.mesh_configs,
             ask=self._ask,
             footprint_changed=self._footprint_changed,
+            routes=RouteWatch(self._report, settings.timing.installed)
+            if settings.gateway_api
+            else None,
         )
         self._reconciler = Reconciler(
             api,
@@ -114,6 +121,15 @@ class Controller:
             freed=lambda footprint: self._footprint_changed(footprint, None),
             clock=clock,
             timing=settings.timing,
+        )
+        self._reporter = Reporter(
+            api,
+            self.caches,
+            outcome=self._outcomes.get,
+            unavailable=self._reconciler.unavailable,
+            may_write=self._may_write,
+            wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),
+            clock=clock,
         )
         self._election = Election(
             api,
@@ -141,6 +157,8 @@ class Controller:
             cache.start()
         for worker in self._workers:
             worker.start()
+        if self._settings.gateway_api:
+            self._reporter.start()
         if self._settings.elect:
             self._election.start()
         else:
@@ -154,6 +172,7 @@ class Controller:
         for worker in self._workers:
             if worker.is_alive():
                 worker.join(REQUEST_SECONDS)
+        self._reporter.stop(REQUEST_SECONDS)
         if self._settings.elect:
             self._election.stop()
         for cache in self.caches.all:
@@ -180,6 +199,7 @@ class Controller:
             self._reconciler.begin()
             self._teller.begin()
             self._queue.open()
+            self._reporter.lead()
         # Changes that the caches receive from here on are queued as they come.
         everything = self.caches.exposures()
         _log.info("reconciling %d exposures", len(everything))
@@ -190,6 +210,7 @@ class Controller:
         with self._changing:
             self._leading.clear()
             self._queue.close()
+            self._reporter.pause()
 
     def _watch_anew(self) -> None:
         for cache in self.caches.all:
@@ -206,6 +227,9 @@ class Controller:
     def _ask(self, key: Key) -> None:
         if self._leading.is_set():
             self._queue.add(key)
+
+    def _report(self, subject: Subject) -> None:
+        self._reporter.ask(subject)
 
     def _turn(self, key: Key) -> str:
         """The group of a key: its namespace; "" for all namespaces without permission.
@@ -318,6 +342,8 @@ class Controller:
             message = outcome.detail or outcome.message
             _log.info(message, extra={"key": key, "state": outcome.state})
         self._tell(key, outcome)
+        if gateway := self.caches.gateway_of(key):
+            self._reporter.ask_gateway(gateway.key)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
         """Write the Event of an outcome, now or as soon as the budget allows."""
@@ -336,7 +362,8 @@ class Controller:
 
     def ailment(self) -> str:
         """Why this replica needs a restart; "" if it does not."""
-        threads = [worker.name for worker in self._workers if not worker.is_alive()]
+        workers = [*self._workers, *(self._reporter.workers if self._settings.gateway_api else ())]
+        threads = [worker.name for worker in workers if not worker.is_alive()]
         threads += [f"watch {cache.kind}" for cache in self.caches.all if not cache.alive]
         if self._settings.elect and not self._election.alive:
             threads.append("election")

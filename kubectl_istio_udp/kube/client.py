@@ -33,7 +33,7 @@ from kubectl_istio_udp.model.errors import (
     Unreachable,
     UpgradeUnavailable,
 )
-from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.model.resources import RESOURCES, resource_key
 
 if TYPE_CHECKING:
     import websocket
@@ -161,7 +161,8 @@ class Api:
         query = {"labelSelector": selector} if selector else {}
         answer = self._json("list", kind, namespace, query=query)
         version = answer.get("apiVersion", "v1")
-        return [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
+        about = {"apiVersion": version, "kind": RESOURCES[kind].kind}
+        return [{**about, **item} for item in answer["items"]]
 
     def apply(
         self,
@@ -184,7 +185,7 @@ class Api:
         Raises:
             ApplyConflict: another manager owns a field and has another value.
         """
-        kind, metadata = manifest["kind"], manifest["metadata"]
+        kind, metadata = resource_key(manifest), manifest["metadata"]
         namespace, name = metadata.get("namespace"), metadata["name"]
         query = {"fieldManager": manager}
         if force:
@@ -203,7 +204,9 @@ class Api:
         same = _same_content(before, after) if dry_run else _same_version(before, after)
         return Applied(after, "unchanged" if same else "changed", warnings)
 
-    def merge(self, patch: Object, *, manager: str, dry_run: bool = False) -> dict[str, Any]:
+    def merge(
+        self, patch: Object, *, manager: str, dry_run: bool = False, subresource: str = ""
+    ) -> dict[str, Any]:
         """Change one object by a JSON merge patch (RFC 7396); return the changed object.
 
         Args:
@@ -211,6 +214,7 @@ class Api:
                 namespace. With uid and resourceVersion the patch only applies to that version.
             manager: the field manager.
             dry_run: the server checks the request, but nothing is written.
+            subresource: `status`, or "" for the object itself.
 
         Raises:
             Conflict: the uid or the resourceVersion is no longer current.
@@ -219,7 +223,7 @@ class Api:
         query = {"fieldManager": manager, **({"dryRun": "All"} if dry_run else {})}
         namespace, name = metadata.get("namespace"), metadata["name"]
         answer: dict[str, Any] = self._json(
-            "merge", patch["kind"], namespace, name, query=query, body=patch
+            "merge", resource_key(patch), namespace, name, subresource, query=query, body=patch
         )
         return answer
 
@@ -232,7 +236,7 @@ class Api:
         metadata = manifest["metadata"]
         answer: dict[str, Any] = self._json(
             "create",
-            manifest["kind"],
+            resource_key(manifest),
             metadata.get("namespace"),
             query={"fieldManager": manager},
             body=manifest,
@@ -248,7 +252,7 @@ class Api:
         metadata = manifest["metadata"]
         answer: dict[str, Any] = self._json(
             "update",
-            manifest["kind"],
+            resource_key(manifest),
             metadata.get("namespace"),
             metadata["name"],
             query={"fieldManager": manager},
@@ -287,7 +291,8 @@ class Api:
         body = self._body(sent, most_bytes if limit > 1 else None)
         answer = self._decoded(body)
         about, version = answer["metadata"], answer.get("apiVersion", "v1")
-        items = [{"apiVersion": version, "kind": kind, **item} for item in answer["items"]]
+        meta = {"apiVersion": version, "kind": RESOURCES[kind].kind}
+        items = [{**meta, **item} for item in answer["items"]]
         place, found = about.get("continue") or "", about.get("resourceVersion") or ""
         return Page(items, place, found, len(body))
 
@@ -473,9 +478,15 @@ class Api:
     # -- requests -----------------------------------------------------------------------------
 
     def _json(
-        self, verb: str, kind: str, namespace: str | None, name: str = "", **more: Any
+        self,
+        verb: str,
+        kind: str,
+        namespace: str | None,
+        name: str = "",
+        subresource: str = "",
+        **more: Any,
     ) -> Any:
-        return self._request(verb, kind, namespace, name, **more)[0]
+        return self._request(verb, kind, namespace, name, subresource=subresource, **more)[0]
 
     def _request(
         self,

@@ -18,7 +18,7 @@ from kubectl_istio_udp.model.errors import (
     NotFound,
     NotInstalled,
 )
-from kubectl_istio_udp.model.resources import Resource
+from kubectl_istio_udp.model.resources import GATEWAY_API, Resource
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,10 @@ def _not_found(action: Action) -> NotFound:
 
 
 def _not_installed(action: Action) -> NotInstalled:
-    istio = action.of.group.endswith("istio.io")
-    why = ": Istio's CRDs are not installed" if istio else ""
+    group = action.of.group
+    whose = "Istio's" if group.endswith("istio.io") else ""
+    whose = "the Gateway API's" if group == GATEWAY_API else whose
+    why = f": {whose} CRDs are not installed" if whose else ""
     return NotInstalled(
         f"the API server does not serve {action.resource}{why}",
         hints=["check that this is the right cluster: kubectl config current-context"],

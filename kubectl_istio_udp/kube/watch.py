@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from kubectl_istio_udp.kube.client import Api, PageTooLong, Watch
-from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError
+from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError, NotInstalled
 from kubectl_istio_udp.model.names import namespaced_name
 
 Kept = TypeVar("Kept")
@@ -32,6 +32,8 @@ _GRACE_SECONDS = 15.0
 # the same time, and parsing a page needs several times its length in memory.
 _MOST_A_PAGE, _PAGE_BYTES = 500, 2_000_000
 _SHORT_SECONDS = 1.0
+# More than the writes that can be under way at the same time.
+_DELETIONS_KEPT = 256
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 _log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Cache(Generic[Kept]):
         namespace: str | None = None,
         label_selector: str = "",
         field_selector: str = "",
+        again: float | None = None,
     ) -> None:
         """Prepare the cache; `start` begins to list and watch.
 
@@ -89,12 +92,18 @@ class Cache(Generic[Kept]):
             changed: called with the object's key, the old and the new value (None for none) when
                 they differ; never by two threads at the same time.
             namespace, label_selector, field_selector: the objects to cache.
+            again: the seconds after which to list again while the server lacks the kind, and the
+                cache is empty; None for a kind that it always has.
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        self._again = again
         self._objects: dict[Key, Kept] = {}
         self._versions: dict[Key, int] = {}
+        # The versions at which objects were deleted lately. The response to a write may arrive
+        # after the watch event for a deletion by somebody else, and is older.
+        self._deleted: dict[Key, int] = {}
         self._lock = threading.RLock()
         self._synced = threading.Event()
         self._stopping = threading.Event()
@@ -165,6 +174,11 @@ class Cache(Generic[Kept]):
             except IstioUdpError as error:
                 if self._stopping.is_set():
                     return
+                if self._again is not None and isinstance(error, NotInstalled):
+                    version = ""
+                    self._clear()
+                    self._stopping.wait(self._again)
+                    continue
                 self.failures += 1
                 version = self._version or version
                 wait = backoff.seconds(error)
@@ -178,6 +192,13 @@ class Cache(Generic[Kept]):
                 version = ""
                 _log.exception("watching failed", extra={"kind": self.kind})
                 self._stopping.wait(backoff.seconds())
+
+    def _clear(self) -> None:
+        """Take a kind that the server does not have for one without objects."""
+        for key in tuple(self._objects):
+            self.forget(*key)
+        self._version = ""
+        self._synced.set()
 
     def _list(self) -> str:
         """Replace the cache's content by a new list; return the list's version."""
@@ -265,10 +286,13 @@ class Cache(Generic[Kept]):
         with self._lock:
             if version < self._versions.get(key, 0):
                 return
+            if now is not None and 0 < version <= self._deleted.get(key, 0):
+                return
             before = self._objects.get(key)
             if now is None:
                 self._objects.pop(key, None)
                 self._versions.pop(key, None)
+                self._note_deletion(key, version)
             else:
                 self._objects[key] = now
                 self._versions[key] = version
@@ -278,6 +302,12 @@ class Cache(Generic[Kept]):
                 self._changed(key, before, now)
             except Exception as error:  # An error in one object must not end the watch.
                 self._warn("handling a change failed", key, error)
+
+    def _note_deletion(self, key: Key, version: int) -> None:
+        self._deleted.pop(key, None)
+        self._deleted[key] = version
+        if len(self._deleted) > _DELETIONS_KEPT:
+            del self._deleted[next(iter(self._deleted))]
 
     def _warn(self, what: str, key: Key, error: Exception) -> None:
         _log.warning("%s: %.200r", what, error, extra={"kind": self.kind, "object": "/".join(key)})

@@ -226,6 +226,12 @@ class ExposureSpec:
         """The backends of all ports."""
         return tuple(backend for port in self.ports for backend in port.backends)
 
+    @property
+    def services(self) -> frozenset[tuple[str, str]]:
+        """(namespace, name) of each Service that its backends are ports of."""
+        own = (self.namespace, self.service)
+        return frozenset(backend.service or own for backend in self.backends)
+
     def proxy_name(self, port: ExposedPort) -> str:
         """The name of a port's listener in Envoy, and its stat prefix."""
         return f"{self.object_name}-{port.gateway_port}"

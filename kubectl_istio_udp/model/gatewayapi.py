@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP, items, record
-from kubectl_istio_udp.model.mesh import selector_matches
+from kubectl_istio_udp.model.mesh import REVISION_LABEL, selector_matches
 from kubectl_istio_udp.model.values import PREFIX
 
 Manifest = Mapping[str, Any]
@@ -145,6 +145,8 @@ class ApiGateway:
         listeners: its listeners, in its order.
         annotations: its annotations with our prefix.
         parameters: spec.infrastructure.parametersRef; None for none.
+        labels, infrastructure: its labels that istiod reads, and spec.infrastructure, for a gateway
+            that is made for it.
         addresses: whether it asks for addresses (spec.addresses).
         leaving: whether it is being deleted.
     """
@@ -155,6 +157,8 @@ class ApiGateway:
     listeners: tuple[Listener, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     parameters: ParametersRef | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    infrastructure: Mapping[str, Any] = field(default_factory=dict)
     addresses: bool = False
     leaving: bool = False
 
@@ -162,7 +166,9 @@ class ApiGateway:
     def from_object(cls, manifest: Manifest) -> ApiGateway:
         """Read a Gateway manifest."""
         spec = record(manifest.get("spec"))
-        parameters = record(record(spec.get("infrastructure")).get("parametersRef"))
+        infrastructure = record(spec.get("infrastructure"))
+        parameters = record(infrastructure.get("parametersRef"))
+        labels = record(manifest["metadata"].get("labels"))
         return cls(
             about=About.of(manifest),
             generation=_generation(manifest),
@@ -176,6 +182,12 @@ class ApiGateway:
             )
             if parameters
             else None,
+            labels={key: labels[key] for key in (REVISION_LABEL,) if key in labels},
+            infrastructure={
+                key: infrastructure[key]
+                for key in ("labels", "annotations")
+                if key in infrastructure
+            },
             addresses=bool(spec.get("addresses")),
             leaving="deletionTimestamp" in manifest["metadata"],
         )

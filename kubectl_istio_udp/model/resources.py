@@ -6,7 +6,9 @@ A new kind needs one new line here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from kubectl_istio_udp.model.errors import UsageError
@@ -23,6 +25,7 @@ class Resource:
         versions: the API versions that the plugin supports, best first. A cluster may serve only a
             later one: older Istio versions have no `networking.istio.io/v1`.
         namespaced: False for cluster-scoped kinds.
+        key: its key in RESOURCES and in requests; the kind, unless two groups have that kind.
     """
 
     kind: str
@@ -30,6 +33,12 @@ class Resource:
     group: str = ""
     versions: tuple[str, ...] = ("v1",)
     namespaced: bool = True
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        """Use the kind as the key, unless another one is given."""
+        if not self.key:
+            object.__setattr__(self, "key", self.kind)
 
     @property
     def api_version(self) -> str:
@@ -87,9 +96,12 @@ def _segment(text: str) -> str:
 
 
 _ISTIO = "networking.istio.io"
+GATEWAY_API = "gateway.networking.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
+# The key of the Gateway API's Gateway in RESOURCES, because Istio has a kind of that name too.
+API_GATEWAY = f"Gateway.{GATEWAY_API}"
 RESOURCES: dict[str, Resource] = {
-    resource.kind: resource
+    resource.key: resource
     for resource in (
         Resource("Namespace", "namespaces", namespaced=False),
         Resource("Service", "services"),
@@ -114,5 +126,17 @@ RESOURCES: dict[str, Resource] = {
         Resource("VirtualService", "virtualservices", _ISTIO, ("v1beta1", "v1", "v1alpha3")),
         Resource("Gateway", "gateways", _ISTIO, ("v1beta1", "v1", "v1alpha3")),
         Resource("Telemetry", "telemetries", "telemetry.istio.io", ("v1alpha1", "v1")),
+        Resource("GatewayClass", "gatewayclasses", GATEWAY_API, namespaced=False),
+        Resource("Gateway", "gateways", GATEWAY_API, key=API_GATEWAY),
+        # `v1` from Gateway API 1.6 on, `v1alpha2` in the experimental channel of older releases.
+        Resource("UDPRoute", "udproutes", GATEWAY_API, ("v1", "v1alpha2")),
+        Resource("ReferenceGrant", "referencegrants", GATEWAY_API, ("v1", "v1beta1")),
     )
 }
+
+
+def resource_key(manifest: Mapping[str, Any]) -> str:
+    """The key in RESOURCES of a manifest's kind."""
+    group = str(manifest.get("apiVersion", "")).rpartition("/")[0]
+    qualified = f"{manifest['kind']}.{group}"
+    return qualified if qualified in RESOURCES else str(manifest["kind"])

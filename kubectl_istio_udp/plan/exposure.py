@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import Entry, EntryRequest, plan_entries
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -28,6 +29,7 @@ from kubectl_istio_udp.model.service import (
     IPV4,
     IPV6,
     Endpoint,
+    EndpointSlice,
     Pod,
     Service,
     ServicePort,
@@ -36,6 +38,23 @@ from kubectl_istio_udp.model.service import (
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.plan.sessions import SessionRoom, sessions_for_rate
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """A Service whose endpoints an exposure has.
+
+    Attributes:
+        service: the Service.
+        slices: its EndpointSlices.
+        rules: the addresses that may be its endpoints.
+        of: the Service, as in `Backend.service`; None for the exposure's own.
+    """
+
+    service: Service
+    slices: tuple[EndpointSlice, ...]
+    rules: EndpointRules
+    of: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +80,13 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
     _check_families(snapshot)
-    endpoints = {port.port: _endpoints(port, snapshot) for _, port in pairs}
+    there = ServiceState(service, snapshot.slices, snapshot.rules)
+    endpoints = {port.port: port_endpoints(port, there, snapshot) for _, port in pairs}
     discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
     ports = tuple(
         _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
     )
-    _check_listener_ports(ports, gateway, request.options.gateway_service)
+    check_listener_ports(ports, gateway, request.options.gateway_service)
     spec = ExposureSpec(
         namespace=service.namespace,
         name=request.exposure_name,
@@ -74,9 +94,9 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
         ports=ports,
         gateway=gateway.ref,
         discovery=discovery,
-        options=_with_sessions(request, snapshot, room, len(ports)),
+        options=with_sessions(request, snapshot, room, len(ports)),
     )
-    spec = replace(spec, entries=_entries(spec, snapshot, endpoints))
+    spec = replace(spec, entries=service_entries(spec, snapshot, there, endpoints))
     exposure = Exposure(
         spec=spec,
         families=gateway.families,
@@ -97,8 +117,9 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
     found = exposed_endpoints(spec, service, snapshot.slices, snapshot.gateway.families)
     endpoints = {key: snapshot.rules.permitted(each) for key, each in found.items()}
     by_number = {number: each for (_, number), each in endpoints.items()}
+    there = ServiceState(service, snapshot.slices, snapshot.rules)
     return Exposure(
-        spec=replace(spec, entries=_entries(spec, snapshot, by_number)),
+        spec=replace(spec, entries=service_entries(spec, snapshot, there, by_number)),
         families=snapshot.gateway.families,
         selector=service.selector,
         endpoints=endpoints,
@@ -106,41 +127,58 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
     )
 
 
-def _endpoints(port: ServicePort, snapshot: Snapshot) -> tuple[Endpoint, ...]:
-    """The allowed endpoints of a port, ready or not."""
+def port_endpoints(
+    port: ServicePort, there: ServiceState, snapshot: Snapshot
+) -> tuple[Endpoint, ...]:
+    """The allowed endpoints of a Service's port, ready or not."""
     before = snapshot.before.backends if snapshot.before else ()
-    former = {backend.port: backend.port_name for backend in before}
+    former = {each.key: each.port_name for each in before}
     found = service_port_endpoints(
-        snapshot.service,
-        snapshot.slices,
-        replace(port, name=former.get(port.port, port.name)),
+        there.service,
+        there.slices,
+        replace(port, name=former.get((there.of, port.port), port.name)),
         snapshot.gateway.families,
     )
-    return snapshot.rules.permitted(found)
+    return there.rules.permitted(found)
 
 
-def _entries(
-    spec: ExposureSpec, snapshot: Snapshot, endpoints: dict[int, tuple[Endpoint, ...]]
+def service_entries(
+    spec: ExposureSpec,
+    snapshot: Snapshot,
+    there: ServiceState,
+    endpoints: Mapping[int, tuple[Endpoint, ...]],
+    planned: Sequence[Entry] = (),
 ) -> tuple[Entry, ...]:
-    """Plan the ServiceEntries.
+    """Plan the ServiceEntries of a Service.
 
     Entries with a selector are in the Service's namespace. Entries that list addresses are in the
     gateway's namespace, where tenants cannot write.
+
+    Args:
+        spec: the exposure.
+        snapshot: the gateway and the exposure as it was before.
+        there: the Service.
+        endpoints: its endpoints by port number.
+        planned: the entries of the exposure's other Services, as far as they are planned.
     """
-    numbers = tuple(dict.fromkeys(b.port for b in spec.backends if b.eds_service is None))
+    backends = [b for b in spec.backends if b.eds_service is None and b.service == there.of]
+    numbers = tuple(dict.fromkeys(backend.port for backend in backends))
     if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not numbers:
         return ()
     listed = spec.discovery is Discovery.ENDPOINTS
-    kept = snapshot.before.entries if snapshot.before else ()
+    before = snapshot.before.entries if snapshot.before else ()
+    kept = tuple(entry for entry in before if entry.service == there.of)
     request = EntryRequest(
         key=spec.key,
         namespace=spec.gateway.namespace if listed else spec.namespace,
-        groups=_groups(numbers, snapshot.service, endpoints, kept) if listed else [numbers],
+        groups=_groups(numbers, there.service, endpoints, kept) if listed else [numbers],
         gateway_namespace=spec.gateway.namespace,
         families=snapshot.gateway.families,
-        secret=f"{snapshot.service.uid}/{snapshot.secret}",
+        secret=f"{there.service.uid}/{snapshot.secret}",
         kept=kept,
         everywhere=snapshot.entries,
+        service=there.of,
+        beside=(*(entry for entry in before if entry.service != there.of), *planned),
     )
     return plan_entries(request)
 
@@ -148,7 +186,7 @@ def _entries(
 def _groups(
     numbers: tuple[int, ...],
     service: Service,
-    endpoints: dict[int, tuple[Endpoint, ...]],
+    endpoints: Mapping[int, tuple[Endpoint, ...]],
     kept: tuple[Entry, ...],
 ) -> list[tuple[int, ...]]:
     """Group the ports that share one ServiceEntry.
@@ -172,9 +210,13 @@ def _listed(endpoints: tuple[Endpoint, ...]) -> frozenset[tuple[str, bool, bool]
     return frozenset((e.address, e.ready, e.serving and e.terminating) for e in endpoints)
 
 
-def _with_sessions(
-    request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None, ports: int
+def with_sessions(
+    request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None, clusters: int
 ) -> Options:
+    """The options of a request, with the number of sessions for each of so many clusters.
+
+    In an exposure of one Service each port has one cluster.
+    """
     if request.expect_rate is not None:
         idle = request.options.idle_timeout.seconds
         return replace(request.options, max_sessions=sessions_for_rate(request.expect_rate, idle))
@@ -182,8 +224,8 @@ def _with_sessions(
         return request.options
     room = room or SessionRoom(snapshot.file_limit, lambda: snapshot.others.sessions)
     own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
-    before = (len(own[0].ports), own[0].options.max_sessions) if own else None
-    return replace(request.options, max_sessions=room.granted(ports, before))
+    before = (len(own[0].backends), own[0].options.max_sessions) if own else None
+    return replace(request.options, max_sessions=room.granted(clusters, before))
 
 
 def _pair(requests: Sequence[PortRequest], service: Service) -> tuple[tuple[int, ServicePort], ...]:
@@ -399,9 +441,14 @@ def _pods_without(port: ServicePort, pods: Sequence[Pod]) -> list[str]:
     return [pod.name for pod in pods if port.target_port not in pod.ports and not pod.ended]
 
 
-def _check_listener_ports(
+def check_listener_ports(
     ports: Sequence[ExposedPort], gateway: Gateway, mode: GatewayServiceMode
 ) -> None:
+    """Reject ports that would bind the same listener port, or that clients could not reach.
+
+    Raises:
+        UsageError: the message names the port.
+    """
     seen: dict[int, ExposedPort] = {}
     for port in ports:
         if port.listener_port in seen:

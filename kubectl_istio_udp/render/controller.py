@@ -8,7 +8,8 @@ from typing import Any
 
 from kubectl_istio_udp import __version__
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
+from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 
 Manifest = dict[str, Any]
 
@@ -16,6 +17,7 @@ NAME = "kubectl-istio-udp-controller"
 # The Lease that its replicas stand for; controller/run.py asks for it by this name.
 LEASE = NAME
 DEFAULT_IMAGE = f"kubectl-istio-udp/controller:{__version__}"
+GATEWAY_CLASS = "istio-udp"
 LABELS = {names.MANAGED_BY_LABEL: names.MANAGER, "app.kubernetes.io/name": NAME}
 SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _PODS = {"app.kubernetes.io/name": NAME}
@@ -33,7 +35,8 @@ class Installation:
         namespace: where it runs.
         image: its image.
         replicas: how many; one leads.
-        gateway_namespaces, root_namespaces, file_limit, allow_all: as `controller run` takes them.
+        gateway_namespaces, root_namespaces, file_limit, allow_all, gateway_api: as `controller run`
+            takes them.
         mesh_configs: (namespace, name) of each `--mesh-config`.
         defaults: name and value of each `--namespace-default`.
         api_ports: where the API server listens.
@@ -47,6 +50,7 @@ class Installation:
     allow_all: bool = False
     defaults: tuple[tuple[str, str], ...] = ()
     mesh_configs: tuple[tuple[str, str], ...] = ()
+    gateway_api: bool = False
     replicas: int = 2
     api_ports: tuple[int, ...] = _API_PORTS
 
@@ -60,13 +64,14 @@ def controller(wanted: Installation) -> tuple[Manifest, ...]:
         *(
             manifest
             for namespace in sorted(set(wanted.gateway_namespaces))
-            for manifest in _rights_in(wanted, namespace, _GATEWAY_RULES, "-gateway")
+            for manifest in _rights_in(wanted, namespace, _gateway_rules(wanted), "-gateway")
         ),
         *_rights_in_root(wanted),
         *_rights_in_control_planes(wanted),
         _network_policy(wanted),
         _disruption_budget(wanted),
         _deployment(wanted),
+        *((_gateway_class(),) if wanted.gateway_api else ()),
     )
 
 
@@ -81,12 +86,13 @@ def _service_account(wanted: Installation) -> Manifest:
     return _object("ServiceAccount", wanted.namespace)
 
 
-def _rule(kinds: Sequence[str], *verbs: str, **more: list[str]) -> Manifest:
-    """A rule about kinds of one API group."""
+def _rule(kinds: Sequence[str], *verbs: str, subresource: str = "", **more: list[str]) -> Manifest:
+    """A rule about kinds of one API group, or about a subresource of theirs."""
     resources = [RESOURCES[kind] for kind in kinds]
+    suffix = f"/{subresource}" if subresource else ""
     return {
         "apiGroups": sorted({resource.group for resource in resources}),
-        "resources": [resource.plural for resource in resources],
+        "resources": [resource.plural + suffix for resource in resources],
         "verbs": list(verbs),
         **more,
     }
@@ -110,6 +116,16 @@ _GATEWAY_RULES = [
         *("list", "watch", "create", "patch", "delete"),
     ),
 ]
+# What it serves of the Gateway API, and whose status it writes.
+_ROUTE_RULES = [
+    _rule(["GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"], "list", "watch"),
+    _rule(["GatewayClass", API_GATEWAY, "UDPRoute"], "patch", subresource="status"),
+]
+# To ask gateways' Envoys whether they have a listener: `get` until Kubernetes 1.34, `create` from
+# 1.35.
+_ENVOY_RULE = _rule(["Pod"], "get", "create", subresource="portforward")
+# The Gateways of class istio that istiod makes pods for.
+_CHILD_RULE = _rule([API_GATEWAY], "create", "patch", "delete")
 _ROOT_RULES = [_rule(["EnvoyFilter"], "list", "watch")]
 _OWN_RULES = [
     _rule(
@@ -123,7 +139,8 @@ _OWN_RULES = [
 
 
 def _rights_everywhere(wanted: Installation) -> tuple[Manifest, Manifest]:
-    role = {**_object("ClusterRole", None), "rules": _RULES}
+    rules = [*_RULES, *(_ROUTE_RULES if wanted.gateway_api else ())]
+    role = {**_object("ClusterRole", None), "rules": rules}
     binding = _object("ClusterRoleBinding", None)
     return role, {**binding, **_bound("ClusterRole", NAME, wanted)}
 
@@ -135,6 +152,18 @@ def _rights_in(
     role = {**_object("Role", namespace, name), "rules": rules}
     binding = _object("RoleBinding", namespace, name)
     return role, {**binding, **_bound("Role", name, wanted)}
+
+
+def _gateway_rules(wanted: Installation) -> list[Manifest]:
+    return [*_GATEWAY_RULES, *([_ENVOY_RULE, _CHILD_RULE] if wanted.gateway_api else ())]
+
+
+def _gateway_class() -> Manifest:
+    """The class of the Gateways that the controller serves."""
+    return {
+        **_object("GatewayClass", None, GATEWAY_CLASS),
+        "spec": {"controllerName": CONTROLLER_NAME},
+    }
 
 
 def _rights_in_root(wanted: Installation) -> Iterator[Manifest]:
@@ -225,6 +254,7 @@ def _container(wanted: Installation) -> Manifest:
     arguments += [f"--mesh-config={namespace}/{name}" for namespace, name in wanted.mesh_configs]
     arguments += [f"--namespace-default={name}={value}" for name, value in wanted.defaults]
     arguments += [f"--port={_PORT}", *(["--allow-all"] if wanted.allow_all else [])]
+    arguments += ["--gateway-api"] if wanted.gateway_api else []
     return {
         "name": "controller",
         "image": wanted.image,

@@ -6,7 +6,7 @@ or unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +47,16 @@ class Intent:
         request: the equivalent request to `expose`.
         about: the object that declares it.
         gateway: `[NAMESPACE/]NAME`; None for the only gateway.
-        udp_ports: the Service's UDP port numbers, if all of them are requested.
+        udp_ports: the UDP port numbers of the Service, if all of them are requested, or of the
+            Gateway.
+        own_gateway: whether the gateway is made for this exposure alone.
     """
 
     request: ExposeRequest
     about: About
     gateway: str | None = None
     udp_ports: tuple[int, ...] = ()
+    own_gateway: bool = False
 
     @property
     def gateway_ports(self) -> tuple[int, ...]:
@@ -82,38 +85,68 @@ def service_intent(service: Mapping[str, Any]) -> Intent:
     ports = _ports(notes.pop(EXPOSE_ANNOTATION))
     udp_ports = () if ports else _udp_ports(service)
     notes.pop(QUERY_ANNOTATION, None)
+    asked = read_options(notes, _READERS)
+    request = ExposeRequest(
+        namespace=metadata["namespace"],
+        service=metadata["name"],
+        ports=ports,
+        discovery=asked.discovery,
+        automatic_sessions=asked.automatic_sessions,
+        expect_rate=asked.expect_rate,
+        options=asked.options,
+    )
+    return Intent(request, About.of(service), asked.gateway, udp_ports)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options in the annotations of an object.
+
+    Attributes:
+        options: the options that the exposure has.
+        automatic_sessions: whether no number of sessions is given.
+        expect_rate, discovery, gateway: as the options of `expose`; None if not given.
+    """
+
+    options: Options
+    automatic_sessions: bool
+    expect_rate: float | None
+    discovery: Discovery | None
+    gateway: str | None
+
+
+def read_options(notes: Mapping[str, str], supported: Iterable[str]) -> Asked:
+    """Read the options in annotations.
+
+    Args:
+        notes: the object's annotations; those of other tools are ignored.
+        supported: the names, without prefix, of the options that this kind of object can have.
+
+    Raises:
+        UsageError: an annotation is malformed, too long or unknown.
+    """
     values = {
         key.removeprefix(PREFIX): bounded(key, value, LONGEST_VALUE)
         for key, value in notes.items()
         if key.startswith(PREFIX)
     }
-    unknown = sorted(set(values) - set(_READERS))
+    unknown = sorted(set(values) - set(supported))
     if unknown:
         raise UsageError(
             f"unknown annotation {PREFIX}{shown(unknown[0])[1:-1]}",
-            hints=[f"supported: {', '.join(PREFIX + name for name in _READERS)}"],
+            hints=[f"supported: {', '.join(PREFIX + name for name in supported)}"],
         )
     read = {name: _READERS[name](PREFIX + name, value) for name, value in values.items()}
-    request = ExposeRequest(
-        namespace=metadata["namespace"],
-        service=metadata["name"],
-        ports=ports,
-        discovery=read.pop("discovery", None),
-        automatic_sessions="max-sessions" not in read,
-        expect_rate=read.pop("expect-rate", None),
-        options=_options(read),
-    )
-    return Intent(request, About.of(service), read.get("gateway"), udp_ports)
-
-
-def _options(read: Mapping[str, Any]) -> Options:
-    given = {
-        name.replace("-", "_"): value
-        for name, value in read.items()
-        if name not in ("gateway", "discovery")
-    }
+    others = ("gateway", "discovery", "expect-rate")
+    given = {name.replace("-", "_"): value for name, value in read.items() if name not in others}
     affinity = given.get("affinity", Affinity.NONE)
-    return Options(**{"load_balancing": affinity.usual_load_balancing, **given})
+    return Asked(
+        options=Options(**{"load_balancing": affinity.usual_load_balancing, **given}),
+        automatic_sessions="max-sessions" not in read,
+        expect_rate=read.get("expect-rate"),
+        discovery=read.get("discovery"),
+        gateway=read.get("gateway"),
+    )
 
 
 def _ports(text: str) -> tuple[PortRequest, ...]:
@@ -178,3 +211,5 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "session-log": truth,
     "gateway-service": one_of(GatewayServiceMode),
 }
+# Routes have their endpoints listed, wherever their Services are.
+GATEWAY_OPTIONS = tuple(name for name in _READERS if name != "discovery")

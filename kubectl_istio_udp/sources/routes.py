@@ -102,12 +102,12 @@ class WeightedBackend:
     """A Service's UDP port, and how many of the clients it gets.
 
     Attributes:
-        namespace, service, port: the Service and its port.
+        service: (namespace, name) of the Service.
+        port: its port number.
         weight: its share, in proportion to the others'; at least 1.
     """
 
-    namespace: str
-    service: str
+    service: tuple[str, str]
     port: int
     weight: int
 
@@ -142,7 +142,7 @@ def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]
         find: gives a Service; None where there is none.
         grants: the ReferenceGrants of the cluster.
     """
-    weights: dict[tuple[str, str, int], int] = {}
+    weights: dict[tuple[tuple[str, str], int], int] = {}
     dropped, problem = 0, (RESOLVED, "")
     for ref in route.backends:
         reason, message = _objection(route, ref, find, grants)
@@ -150,7 +150,7 @@ def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]
             dropped += ref.weight
             problem = (reason, message) if problem[0] == RESOLVED else problem
         elif ref.weight:
-            key = (ref.namespace, ref.name, ref.port or 0)
+            key = ((ref.namespace, ref.name), ref.port or 0)
             weights[key] = weights.get(key, 0) + ref.weight
     backends = tuple(WeightedBackend(*key, weight) for key, weight in weights.items())
     return Backends(backends, dropped, *problem)

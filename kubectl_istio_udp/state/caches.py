@@ -25,15 +25,18 @@ from kubectl_istio_udp.model.endpointrules import (
 from kubectl_istio_udp.model.entries import Entry, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
-from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.gatewayapi import ApiGateway
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
 from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
+from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
+from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch
 from kubectl_istio_udp.state.intents import Intents
 from kubectl_istio_udp.state.keeping import (
     HostSet,
@@ -119,6 +122,7 @@ class Caches:
         *,
         ask: Callable[[Key], None],
         footprint_changed: Callable[[Footprint | None, Footprint | None], None],
+        routes: RouteWatch | None = None,
     ) -> None:
         """Take what to watch, and whom to inform.
 
@@ -129,6 +133,7 @@ class Caches:
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
             ask: called with each exposure to reconcile.
             footprint_changed: called with an EnvoyFilter's former and new footprint.
+            routes: how to watch the objects of the Gateway API; None not to watch them.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
@@ -152,7 +157,7 @@ class Caches:
         # The ServiceEntries that have too many hosts for the index.
         self._many_hosts: set[Key] = set()
         # The Services of exposures with another name than their Service, and the reverse.
-        self._services: dict[Key, str] = {}
+        self._services: dict[Key, frozenset[Key]] = {}
         self._named_otherwise: dict[Key, dict[Key, bool]] = {}
         # The selectors of Services with requests, by namespace.
         self._selectors: dict[str, dict[Key, LabelSet]] = {}
@@ -204,7 +209,19 @@ class Caches:
             )
             for namespace, name in sorted(mesh_configs)
         }
+        # The Gateway of each exposure that a Gateway of the Gateway API asks for.
+        self._of_gateways: dict[Key, Key] = {}
+        self.api_gateways: ApiGateways | None = None
+        if routes is not None:
+            self.api_gateways = ApiGateways(
+                api,
+                service=self.routed_service,
+                labels=self.labels_of_namespace,
+                changed=self._gateway_asks,
+                watch=routes,
+            )
         self.all: tuple[Cache[Any], ...] = (
+            *(self.api_gateways.caches if self.api_gateways else ()),
             *self.mesh_configs.values(),
             self.namespaces,
             self.services,
@@ -269,6 +286,25 @@ class Caches:
         """A Service; None if it does not exist."""
         found = self.service_manifest(key)
         return Service.from_object(found) if found else None
+
+    def routed_service(self, namespace: str, name: str) -> Service | None:
+        """A Service that a route refers to; without ports where none of them is UDP."""
+        if self.services.get(namespace, name) is None:
+            return None
+        return self.service((namespace, name)) or Service(namespace, name)
+
+    def gateway_of(self, key: Key) -> ApiGateway | None:
+        """The Gateway of the Gateway API that asks for an exposure; None if a Service does."""
+        gateway = self._of_gateways.get(key)
+        return self.api_gateways.gateway(gateway) if gateway and self.api_gateways else None
+
+    def client_service(self, spec: ExposureSpec) -> Manifest | None:
+        """The Service through which clients reach an exposure; None if there is none."""
+        mode = spec.options.gateway_service
+        if mode is GatewayServiceMode.COMPANION:
+            return self.find("Service", spec.gateway.namespace, spec.object_name)
+        patched = self.patched_services(spec.key)
+        return patched[0] if mode is GatewayServiceMode.PATCH and patched else None
 
     def service_manifest(self, key: Key) -> Manifest | None:
         """A Service's reduced manifest; None if nothing of it is needed."""
@@ -377,6 +413,11 @@ class Caches:
         found = ((name, self.namespaces.get("", name)) for name in namespaces)
         return {name: kept.labels for name, kept in found if kept is not None}
 
+    def labels_of_namespace(self, name: str) -> Mapping[str, str] | None:
+        """The labels of a namespace; None if there is no such namespace."""
+        space = self.namespaces.get("", name)
+        return space.labels if space else None
+
     def all_filters(self) -> list[GatewayFilter]:
         """The EnvoyFilters that may apply to a gateway, including reservations."""
         return [found for cache in self.filters.values() for found in cache.values()]
@@ -437,7 +478,7 @@ class Caches:
             return _kept(manifest)
         if key[0] in self.gateway_namespaces:
             # Only managedFields show who owns a port of the gateway's own Service (patch).
-            return _kept(manifest, "managedFields")
+            return {**_kept(manifest, "managedFields"), "status": _addresses_status(manifest)}
         return KeptService.of(manifest)
 
     def _kept_pod(self, pod: Manifest) -> Manifest | KeptPod | None:
@@ -479,6 +520,8 @@ class Caches:
             keys = {*self.intents.of(name), *self._own_in.get(name, ())}
         for found in keys:
             self._ask(found)
+        if self.api_gateways and _labels(before) != _labels(now):
+            self.api_gateways.namespace_changed(name)
 
     def _mesh_changed(self, _key: Key, _before: Config | None, _now: Config | None) -> None:
         with self._lock:
@@ -512,7 +555,26 @@ class Caches:
                 self._note_gateway_service(key, now)
         for each in asked:
             self._ask(each)
+        if self.api_gateways:
+            self.api_gateways.service_changed(key)
         self._gateways_changed()
+
+    def _gateway_asks(self, gateway: Key) -> None:
+        """Take what a Gateway of the Gateway API asks for now."""
+        key = exposure_key(gateway)
+        found = self.api_gateways.gateway(gateway) if self.api_gateways else None
+        with self._lock:
+            if found is None or found.leaving:
+                if self._of_gateways.pop(key, None):
+                    self.intents.drop(key)
+            else:
+                self._of_gateways[key] = gateway
+                self.intents.put(key, found.about.rank, self._gateway_intent(found))
+        self._ask(key)
+
+    def _gateway_intent(self, gateway: ApiGateway) -> Intent | UsageError:
+        may_own = gateway.about.namespace in self.gateway_namespaces
+        return _intent(lambda: gateway_intent(gateway, may_own=may_own))
 
     def _note_patched(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
         for manager in exposure_managers(before or {}):
@@ -529,6 +591,8 @@ class Caches:
 
     def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
         """Store a Service's request; return those that may move in the order."""
+        if key in self._of_gateways:
+            return set()
         was = self.intents.get(key)
         if now is None or not is_requested(now):
             _note(self._selectors, key[0], key, None)
@@ -537,18 +601,15 @@ class Caches:
             return {next_in_line} if was is not None and next_in_line else set()
         selector = LabelSet.of(now["spec"].get("selector") or {})
         _note(self._selectors, key[0], key, selector)
-        intent: Intent | UsageError
-        try:
-            intent = service_intent(now)
-        except UsageError as error:
-            # Not the error itself, whose traceback would hold everything that was read.
-            intent = UsageError(error.message, hints=error.hints)
-        self.intents.put(key, About.of(now).rank, intent)
+        self.intents.put(key, About.of(now).rank, _intent(lambda: service_intent(now)))
         return set()
 
     def _users(self, service: Key) -> set[Key]:
         """The exposures of a Service with another name than the Service."""
-        return set(self._named_otherwise.get(service, ()))
+        found = set(self._named_otherwise.get(service, ()))
+        if self.api_gateways:
+            found |= {exposure_key(each) for each in self.api_gateways.gateways_of_service(service)}
+        return found
 
     def _slice_changed(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
         touched = set()
@@ -692,11 +753,13 @@ class Caches:
         """
         own = self.own(owner)
         _note(self._specs_in, *owner, own.held)
-        if service := self._services.pop(owner, None):
-            _note(self._named_otherwise, (owner[0], service), owner, None)
-        if own.exposure is not None and own.exposure.service != owner[1]:
-            self._services[owner] = own.exposure.service
-            _note(self._named_otherwise, (owner[0], own.exposure.service), owner, True)
+        for service in self._services.pop(owner, ()):
+            _note(self._named_otherwise, service, owner, None)
+        services = own.exposure.services - {owner} if own.exposure else frozenset()
+        if services:
+            self._services[owner] = services
+        for service in services:
+            _note(self._named_otherwise, service, owner, True)
 
     def _owner(self, kind: str, manifest: Manifest) -> Key | None:
         """The exposure that an object claims, if it is in a relevant namespace.
@@ -753,6 +816,21 @@ def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: W
         del index[where]
 
 
+def _intent(read: Callable[[], Intent]) -> Intent | UsageError:
+    """What is asked for, or why it cannot be read."""
+    try:
+        return read()
+    except UsageError as error:
+        # Not the error itself, whose traceback would hold everything that was read.
+        return type(error)(error.message, hints=error.hints)
+
+
+def _addresses_status(service: Manifest) -> Manifest:
+    """Of a Service's status, the addresses of its load balancer."""
+    balancer = (service.get("status") or {}).get("loadBalancer") or {}
+    return {"loadBalancer": balancer} if balancer else {}
+
+
 def _addresses(pod: Manifest | KeptPod | None) -> set[str]:
     """The addresses of a running pod that is not a gateway's."""
     return canonical(pod.pod.addresses) if isinstance(pod, KeptPod) else set()
@@ -776,11 +854,11 @@ def _is_ours(manifest: Manifest) -> bool:
 
 
 def _content(service: Manifest | None) -> Any:
-    """A Service without managedFields."""
+    """A Service without managedFields and status."""
     if service is None:
         return None
     metadata = {k: v for k, v in service["metadata"].items() if k != "managedFields"}
-    return {**service, "metadata": metadata}
+    return {**service, "metadata": metadata, "status": None}
 
 
 def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import is_sealed, newest
 from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.errors import ClusterError, UsageError, WaitTimeout
+from kubectl_istio_udp.model.errors import ClusterError, NotInstalled, UsageError, WaitTimeout
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
@@ -33,6 +34,7 @@ KINDS = (
     "ClusterRoleBinding",
     "ClusterRole",
     "ServiceAccount",
+    "GatewayClass",
 )
 # Reasons of warnings about requests that are met.
 _EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
@@ -227,10 +229,17 @@ def remove_controller(
         report: called with the kind and name of each deleted object.
     """
     for kind in kinds:
-        for manifest in api.list(kind, None, selector):
+        for manifest in _there(api, kind, selector):
             metadata = manifest["metadata"]
             if api.delete(kind, metadata.get("namespace"), metadata["name"], dry_run=dry_run):
                 report(kind, metadata["name"])
+
+
+def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:
+    """The objects of a kind; none where the cluster does not have the kind (GatewayClass)."""
+    with suppress(NotInstalled):
+        return api.list(kind, None, selector)
+    return []
 
 
 def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
@@ -34,15 +36,13 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
                 state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
                 udp = proxies.udp_status(api, gateway.namespace, pod.name, PROXY_CONTAINER)
                 for port in spec.ports:
-                    name = spec.proxy_name(port)
-                    has = [
-                        f"{kind} {name}" if name in there else f"no {kind} {name}"
-                        for kind, there in (
-                            ("listener", state.listeners),
-                            ("cluster", state.clusters),
-                        )
-                    ]
-                    hosts = state.hosts.get(name, frozenset())
+                    listener = spec.proxy_name(port)
+                    clusters = [spec.cluster_name(port, backend) for backend in port.backends]
+                    has = [_has("listener", listener, state.listeners)]
+                    has += [_has("cluster", name, state.clusters) for name in clusters]
+                    hosts = frozenset(
+                        host for name in clusters for host in state.hosts.get(name, ())
+                    )
                     used = udp.connected_to(hosts) if udp else "?"
                     sessions = f"{used} of {spec.options.max_sessions}"
                     rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
@@ -53,3 +53,7 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
         except ClusterError as error:
             rows.append([pod.name, error.message, "", ""])
     return rows
+
+
+def _has(kind: str, name: str, there: Container[str]) -> str:
+    return f"{kind} {name}" if name in there else f"no {kind} {name}"

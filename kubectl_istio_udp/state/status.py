@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, selector_of
@@ -32,7 +33,7 @@ from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.services import service_slices
 
-BY_COMMAND, BY_ANNOTATION = "command-line", "annotation"
+BY_COMMAND, BY_ANNOTATION, BY_GATEWAY = "command-line", "annotation", "gateway"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 
@@ -182,31 +183,32 @@ def _envoy_filters(api: Api, namespace: str) -> list[dict[str, Any]]:
     return []
 
 
-_ReadService = tuple[Addresses, tuple[EndpointSlice, ...], Mapping[str, Any] | None]
+_ServiceRead = tuple[tuple[str, str], Mapping[str, Any] | None, tuple[EndpointSlice, ...]]
+# The addresses of an exposure; and each of its Services by name, with manifest and EndpointSlices.
+_ReadService = tuple[Addresses, tuple[_ServiceRead, ...]]
 
 
 def _read_service(api: Api, spec: ExposureSpec | None) -> _ReadService | None:
-    """An exposure's addresses, its Service's EndpointSlices, and the Service.
+    """The addresses of an exposure, and its Services with their EndpointSlices.
 
     None if there is no exposure, or it cannot be read.
     """
     if spec is None:
         return None
-    addresses, slices, service = in_parallel(
-        [
-            lambda: client_addresses(api, spec),
-            lambda: service_slices(api, spec.namespace, spec.service),
-            lambda: api.find("Service", spec.namespace, spec.service),
-        ]
-    )
-    return addresses, slices, service
+    names = sorted(spec.services)
+    requests: list[Callable[[], Any]] = [partial(client_addresses, api, spec)]
+    requests += [partial(service_slices, api, *name) for name in names]
+    requests += [partial(api.find, "Service", *name) for name in names]
+    addresses, *found = in_parallel(requests)
+    slices, services = found[: len(names)], found[len(names) :]
+    return addresses, tuple(zip(names, services, slices, strict=True))
 
 
 def _status(
     existing: Existing, gateway: _AtGateway | None, read_service: _ReadService | None
 ) -> Status:
     made = age(min(o["metadata"]["creationTimestamp"] for o in existing.objects))
-    owner = BY_ANNOTATION if existing.source else BY_COMMAND
+    owner = _owner(existing)
     if existing.spec is None:
         unreadable = Condition.fails(ConditionType.ACCEPTED, "Unreadable", existing.problem)
         return Status(made, with_ready([unreadable]), owner=owner)
@@ -215,13 +217,20 @@ def _status(
     spec = existing.exposure
     if spec is None or read_service is None:
         return Status(made, with_ready(at_gateway), owner=owner)
-    addresses, slices, service = read_service
-    endpoints = _endpoints(spec, Service.from_object(service) if service else None, slices)
-    conditions = [accepted, _resolved(spec, service, endpoints)]
+    addresses, services = read_service
+    endpoints = _endpoints(spec, services)
+    conditions = [accepted, _resolved(services, endpoints)]
     conditions += [programmed] if programmed else []
     conditions.append(_addressed(spec, addresses))
     ready = f"{endpoints[0]}/{endpoints[1]}" if endpoints else ""
     return Status(made, with_ready(conditions), _shown(addresses, spec), ready, owner)
+
+
+def _owner(existing: Existing) -> str:
+    if not existing.source:
+        return BY_COMMAND
+    spec = existing.exposure
+    return BY_GATEWAY if spec is not None and not spec.service else BY_ANNOTATION
 
 
 def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
@@ -252,14 +261,17 @@ def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
     return Condition.holds(ConditionType.ACCEPTED)
 
 
-def _resolved(
-    spec: ExposureSpec, service: Mapping[str, Any] | None, endpoints: tuple[int, int] | None
-) -> Condition:
-    """Whether the Service exists and has ready endpoints."""
-    name = f"Service {spec.namespace}/{spec.service}"
-    if service is None:
-        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", f"{name} does not exist")
+def _resolved(services: tuple[_ServiceRead, ...], endpoints: tuple[int, int] | None) -> Condition:
+    """Whether the Services exist and have ready endpoints."""
+    missing = [name for name, service, _ in services if service is None]
+    if missing:
+        message = f"Service {'/'.join(missing[0])} does not exist"
+        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", message)
+    if not services:
+        message = "no route leads to a Service"
+        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", message)
     if endpoints is not None and not endpoints[0]:
+        name = ", ".join(f"Service {'/'.join(each)}" for each, _, _ in services)
         return Condition.fails(
             ConditionType.RESOLVED_REFS,
             "NoEndpoints",
@@ -324,17 +336,25 @@ def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
     return first[0].rpartition(":")[0] if first else ""
 
 
-def _endpoints(
-    spec: ExposureSpec, service: Service | None, slices: tuple[EndpointSlice, ...]
-) -> tuple[int, int] | None:
+def _endpoints(spec: ExposureSpec, services: tuple[_ServiceRead, ...]) -> tuple[int, int] | None:
     """The numbers of ready and of all endpoints; None if the gateway resolves a DNS name.
 
     Counted by address: an endpoint is ready for all ports of a Service or for none.
     """
     if spec.discovery is Discovery.DNS:
         return None
-    found = exposed_endpoints(spec, service, slices, (IPV4, IPV6))
-    endpoints = {e.address: e for each in found.values() for e in each}
+    endpoints = {
+        (name, endpoint.address): endpoint
+        for name, manifest, slices in services
+        for each in exposed_endpoints(
+            spec,
+            Service.from_object(manifest) if manifest else None,
+            slices,
+            (IPV4, IPV6),
+            None if spec.service else name,
+        ).values()
+        for endpoint in each
+    }
     return sum(endpoint.ready for endpoint in endpoints.values()), len(endpoints)
 
 

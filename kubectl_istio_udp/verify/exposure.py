@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, in_parallel
-from kubectl_istio_udp.model.errors import NotFound
+from kubectl_istio_udp.model.errors import ClusterError, NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.service import EndpointSlice, Service
@@ -39,6 +39,11 @@ def verify_exposure(
         UsageError: there is no query.
         ClusterError, Unreachable, Forbidden: the test was not possible.
     """
+    if not spec.service:
+        raise ClusterError(
+            f"exposure {spec.name} belongs to a Gateway, and verify cannot test those yet",
+            hints=["query it: kubectl get gateway; dig @ADDRESS -p PORT NAME"],
+        )
     try:
         (service, slices), outer = in_parallel(
             [

@@ -22,7 +22,7 @@ from conftest import (
     run,
     service,
 )
-from gateways import gateway_manifests
+from gateways import gateway_manifests, install_gateway_api
 
 IMAGE = os.environ.get("E2E_CONTROLLER_IMAGE", "")
 NAMESPACE = "istio-udp"
@@ -37,12 +37,14 @@ def controller() -> Iterator[str]:
     """The controller, installed and, afterwards, taken away without a trace.
 
     For a gateway of its own, at which nobody else exposes anything: its namespace. There is one
-    controller in the cluster, so all tests with it are of one group.
+    controller in the cluster, so all tests with it are of one group. It serves the Gateway API.
     """
+    install_gateway_api()
     assert IMAGE, "E2E_CONTROLLER_IMAGE does not name the controller's image"
     with _namespace("edge") as gateway:
         Space(gateway, "").apply(*gateway_manifests("edge", "edge"))
         words = ("--image", IMAGE, "--gateway-namespace", gateway, "--timeout", "90s")
+        words = (*words, "--gateway-api")
         done = run("kubectl", "istio-udp", "controller", "install", *words)
         assert done.code == 0, done.both
         eventually("a replica leads", leader)

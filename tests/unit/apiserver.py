@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.model.resources import RESOURCES, resource_key
 
 Manifest = dict[str, Any]
 Json = TypeVar("Json")
@@ -105,7 +105,8 @@ class ApiServer:
         warnings: text of the Warning header by kind, on every apply.
         pods_start: whether new pods run at once.
         admit: called with every object that is to be stored; why it is refused, "" for yes.
-        permits: called with verb, kind, namespace and name of every request; whether it may be.
+        permits: called with verb, kind (`Pod/log` for a subresource), namespace and name of every
+            request; whether it may be.
         installed: kinds that the server knows.
         served: the only apiVersions it has of a kind, where not all that the product can use.
     """
@@ -401,7 +402,7 @@ class ApiServer:
         for version, event, manifest in reversed(self._history):
             if version <= since:
                 break
-            if manifest["kind"] == kind:
+            if resource_key(manifest) == kind:
                 found.append((version, event, manifest))
         return found[::-1]
 
@@ -474,7 +475,7 @@ def _copied(value: Json) -> Json:
 
 def _key(manifest: Manifest) -> Key:
     metadata = manifest["metadata"]
-    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
+    return resource_key(manifest), metadata.get("namespace", ""), metadata["name"]
 
 
 def _skeleton(manifest: Manifest) -> Manifest:
@@ -649,7 +650,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
                     of = server.kind_of(match["root"], match["plural"]) or ""
                     server.delete((of, match["namespace"], match["name"]), False)
                 elif fault.done and match and body:
-                    key = (body["kind"], match["namespace"], body["metadata"]["name"])
+                    key = (resource_key(body), match["namespace"], body["metadata"]["name"])
                     if self.command == "POST":
                         server.create(key, body)
                     else:
@@ -687,7 +688,8 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             # A list of one name needs a right to that name only.
             one = first.get("fieldSelector", "").partition("metadata.name=")[2]
             for verb in self.verbs(kind, match, first):
-                if not server.permits(verb, kind, namespace or "", name or one):
+                of = f"{kind}/{match['sub']}" if match["sub"] else kind
+                if not server.permits(verb, of, namespace or "", name or one):
                     self.json(403, _status(403, f"cannot {verb} {match['plural']}"))
                     return
             if match["sub"] == "log":
@@ -739,6 +741,9 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
         def verbs(self, kind: str, match: re.Match[str], first: dict[str, str]) -> list[str]:
             """What authorization is asked for; a server-side apply may create."""
             key = (kind, match["namespace"] or "", match["name"])
+            if match["sub"] == "portforward":
+                # `get` until Kubernetes 1.34, `create` from 1.35.
+                return ["get", "create"]
             if self.command == "PATCH":
                 return ["patch"] if server.get(*key) else ["patch", "create"]
             if self.command == "GET" and not match["name"]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kubectl_istio_udp.model.names import object_name
-from kubectl_istio_udp.model.resources import RESOURCES
+from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.render.controller import Installation, controller
+from kubectl_istio_udp.sources.gateways import child_key
+from tests.unit.apiserver import Exec
 from tests.unit.builders import endpoint, endpoint_slice
+from tests.unit.routes import gateway, gateway_class, listener, route
 from tests.unit.test_controller import Running, annotated, running, space, until
 
 __all__ = ["running"]
@@ -18,10 +25,10 @@ MESH = ("plane", "istio")
 WANTED = Installation("own", "image", ("istio-system",), ("root",), 65_536, mesh_configs=(MESH,))
 
 
-def granted() -> set[Right]:
+def granted(gateway_api: bool) -> set[Right]:
     """(namespace or EVERYWHERE, verb, plural, resource name or "") of each right."""
     found = set()
-    for role in controller(WANTED):
+    for role in controller(replace(WANTED, gateway_api=gateway_api)):
         if role["kind"] in ("Role", "ClusterRole"):
             where = role["metadata"].get("namespace", EVERYWHERE)
             for rule in role["rules"]:
@@ -50,7 +57,8 @@ class Rights:
         self.double: set[Right] = set()
 
     def __call__(self, verb: str, kind: str, namespace: str, name: str) -> bool:
-        plural = RESOURCES[kind].plural
+        kind, slash, subresource = kind.partition("/")
+        plural = RESOURCES[kind].plural + slash + subresource
         found = {
             (where, verb, plural, only)
             for where in (EVERYWHERE, namespace)
@@ -64,7 +72,7 @@ class Rights:
         return bool(found)
 
 
-def use_everything(running: Running, rights: Rights) -> None:
+def use_everything(running: Running, rights: Rights, gateway_api: bool) -> None:
     """Let a controller do all that it does, as far as it may."""
     server, most = running.server, 3.0
     allowed = {
@@ -80,7 +88,13 @@ def use_everything(running: Running, rights: Rights) -> None:
         """Wait for a step; in vain where the right for it is missing."""
         until(lambda: check() or rights.refused, most)
 
-    running.start(elect=True, namespace="own", root_namespaces=("root",), mesh_configs=(MESH,))
+    running.start(
+        elect=True,
+        namespace="own",
+        root_namespaces=("root",),
+        mesh_configs=(MESH,),
+        gateway_api=gateway_api,
+    )
     server.put(annotated(options={"discovery": "endpoints"}))
     done(lambda: running.companion() and running.told())
     server.put(endpoint_slice(endpoint("10.244.0.77")))
@@ -94,14 +108,39 @@ def use_everything(running: Running, rights: Rights) -> None:
     server.remove("Service", "default", "coredns")
     server.remove("Service", "default", "other")
     done(lambda: not running.filter() and not running.entry() and not running.companion())
+    if gateway_api:
+        use_routes(running, done)
     # It gives the Lease up.
     running.controllers.pop().stop()
 
 
-def test_each_right_is_used_and_no_other(running: Running) -> None:
+def use_routes(running: Running, done: Callable[[Any], None]) -> None:
+    """Have a Gateway and a route served; Envoy is asked, and all three statuses are written."""
+    server = running.server
+    server.run = lambda *_: Exec('{"configs": []}')
+    notes = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
+    asking = gateway(namespace="default", annotations=notes)
+    server.put(gateway_class(), asking, route(namespace="default"))
+    done(lambda: server.get("GatewayClass", "", "istio-udp").get("status"))
+    done(lambda: server.get("UDPRoute", "default", "dns").get("status"))
+    done(lambda: "no listener" in str(server.get(API_GATEWAY, "default", "udp").get("status")))
+    server.remove(API_GATEWAY, "default", "udp")
+    done(lambda: not server.all("EnvoyFilter"))
+    # One that is made for a Gateway, changed, and deleted.
+    server.put(space("istio-system"), gateway(listener(), namespace="istio-system"))
+    child = child_key(("istio-system", "udp"))
+    done(lambda: server.get(API_GATEWAY, *child))
+    server.put(gateway(listener(port=5301), namespace="istio-system"))
+    done(lambda: server.get(API_GATEWAY, *child)["spec"]["listeners"][0]["port"] == 5301)
+    server.put(gateway(namespace="istio-system", annotations=notes))
+    done(lambda: not server.get(API_GATEWAY, *child))
+
+
+@pytest.mark.parametrize("gateway_api", [False, True])
+def test_each_right_is_used_and_no_other(running: Running, gateway_api: bool) -> None:
     """Take any of them away, and a request is refused that none of the others allows."""
-    rights = Rights(granted())
-    use_everything(running, rights)
+    rights = Rights(granted(gateway_api))
+    use_everything(running, rights, gateway_api)
     assert rights.refused == set()
     assert rights.granted - rights.used == set()
     assert rights.double == set()

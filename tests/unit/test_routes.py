@@ -250,7 +250,7 @@ def test_backends(row: str) -> None:
         lambda namespace, name: services.get((namespace, name)),
         [ReferenceGrant.from_object(each) for each in grants],
     )
-    assert [(each.service, each.weight) for each in found.backends] == backends
+    assert [(each.service[1], each.weight) for each in found.backends] == backends
     assert (found.dropped, found.reason) == (dropped, reason)
     assert found.resolved == (not found.message)
 

@@ -9,7 +9,9 @@ import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
+from tests.unit import builders, routes
 from tests.unit.apiserver import ApiServer
+from tests.unit.test_controller import until
 
 
 class Kept:
@@ -64,6 +66,51 @@ def test_what_was_forgotten_is_taken_when_it_comes_back(kept: Kept) -> None:
     kept.cache.forget("default", "coredns")
     kept.learn(1, "11")
     assert kept.changes == [(None, 1), (1, None), (None, 1)]
+
+
+def test_the_late_response_to_a_write_brings_no_deleted_object_back(
+    kept: Kept, server: ApiServer
+) -> None:
+    """The watch has told of the deletion before the response to a write that came before it."""
+    service = {**builders.service(), "content": 1}
+    server.put(service)
+    kept.cache.start()
+    until(lambda: kept.cache.get("default", "coredns"))
+    late = server.get("Service", "default", "coredns")
+    server.remove("Service", "default", "coredns")
+    until(lambda: kept.cache.get("default", "coredns") is None)
+    assert late is not None
+    kept.cache.learn(late)
+    assert kept.cache.get("default", "coredns") is None
+    server.put(service)
+    until(lambda: kept.cache.get("default", "coredns"))
+    kept.cache.stop()
+
+
+def test_a_kind_that_the_server_lacks_counts_as_one_without_objects(
+    api: Api, server: ApiServer
+) -> None:
+    """It is watched as soon as it is installed, and its objects go with it."""
+    changes: list[tuple[Any, Any]] = []
+    cache: Cache[str] = Cache(
+        api,
+        "UDPRoute",
+        keep=lambda manifest: manifest["metadata"]["name"],
+        changed=lambda _, before, now: changes.append((before, now)),
+        again=0.05,
+    )
+    server.installed.discard("UDPRoute")
+    server.put(routes.route())
+    cache.start()
+    assert cache.wait_synced(5.0) and not cache.values() and not cache.failures
+    server.installed.add("UDPRoute")
+    until(lambda: cache.values() == ("dns",))
+    server.installed.discard("UDPRoute")
+    server.compact()
+    server.cut_watches()
+    until(lambda: not cache.values())
+    assert changes == [(None, "dns"), ("dns", None)] and cache.alive
+    cache.stop()
 
 
 class Odd(Exception):

@@ -32,6 +32,7 @@ from kubectl_istio_udp.render.controller import DEFAULT_IMAGE
 )
 @settings.allow_all_option
 @settings.namespace_default_option
+@settings.gateway_api_option
 @options.options(*options.wait_options)
 @options.dry_run_option
 @click.option(

@@ -27,6 +27,7 @@ from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 )
 @settings.allow_all_option
 @settings.namespace_default_option
+@settings.gateway_api_option
 @click.option(
     "--leader-elect/--no-leader-elect",
     default=True,

@@ -75,6 +75,13 @@ allow_all_option = click.option(
 )
 
 
+gateway_api_option = click.option(
+    "--gateway-api",
+    is_flag=True,
+    help="Serve Gateways of the class istio-udp and their UDPRoutes (Kubernetes Gateway API).",
+)
+
+
 class _SettingType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """NAME=VALUE of a setting that Namespaces' annotations override."""
 

@@ -175,10 +175,18 @@ def _ports(ports: Sequence[ExposedPort], wide: bool) -> str:
     return f"{texts[0]} +{len(texts) - 1} more"
 
 
+def _services(spec: ExposureSpec, wide: bool) -> str:
+    """The Service; of several (routes of a Gateway) the first, unless there is room."""
+    names = [spec.service] if spec.service else ["/".join(each) for each in sorted(spec.services)]
+    if wide or len(names) <= 1:
+        return ",".join(names) or "<none>"
+    return f"{names[0]} +{len(names) - 1} more"
+
+
 def _exposure(spec: ExposureSpec, status: Status, wide: bool) -> list[object]:
     limits = spec.options
     return [
-        spec.service,
+        _services(spec, wide),
         _ports(spec.ports, wide),
         spec.gateway,
         status.address,

@@ -38,6 +38,7 @@ def run(
     file_limit: int | None,
     allow_all: bool,
     defaults: tuple[tuple[str, str], ...],
+    gateway_api: bool,
     wait: bool,
     timeout: Duration,
     dry_run: str,
@@ -53,6 +54,7 @@ def run(
         file_limit=file_limit or CAREFUL_FILE_LIMIT,
         allow_all=allow_all,
         defaults=defaults,
+        gateway_api=gateway_api,
         mesh_configs=mesh_configs or (_USUAL_MESH_CONFIG,),
         replicas=replicas,
     )

@@ -1,0 +1,307 @@
+"""Writes the statuses of GatewayClasses, Gateways and UDPRoutes, where they differ from what is so.
+
+Whatever an object's status depends on asks for a report, as often as it likes: one that is right is
+not written. A status that somebody else has changed meanwhile is computed anew (resourceVersion).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from kubectl_istio_udp.controller.conditions import (
+    ParentReport,
+    Progress,
+    class_status,
+    gateway_status,
+    route_status,
+)
+from kubectl_istio_udp.controller.objects import MANAGER
+from kubectl_istio_udp.controller.outcome import OK, WAITING, Outcome
+from kubectl_istio_udp.controller.queue import WorkQueue
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.clock import Clock
+from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model.errors import (
+    ClusterError,
+    Conflict,
+    IstioUdpError,
+    NotFound,
+    UsageError,
+)
+from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, UdpRoute
+from kubectl_istio_udp.model.reasons import NO_GATEWAY
+from kubectl_istio_udp.sources.gateways import InvalidParameters, exposure_key
+from kubectl_istio_udp.sources.routes import attach
+from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.addresses import addresses_of
+from kubectl_istio_udp.state.apigateways import CLASS, GATEWAY, ApiGateways, Subject
+from kubectl_istio_udp.state.caches import Caches
+
+_WORKERS = 2
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Reports on the objects of the Gateway API; safe to use from several threads."""
+
+    def __init__(
+        self,
+        api: Api,
+        caches: Caches,
+        *,
+        outcome: Callable[[Key], Outcome | None],
+        unavailable: Callable[[Key], frozenset[int]],
+        may_write: Callable[[], bool],
+        wrote: Callable[[str, str], None],
+        clock: Clock,
+    ) -> None:
+        """Prepare the reporter; `start` begins.
+
+        Args:
+            api: where to write, and to ask gateways' Envoys.
+            caches: the state of the cluster.
+            outcome: gives the latest outcome of an exposure.
+            unavailable: gives the ports that an exposure asks for and that others have.
+            may_write: whether this replica leads.
+            wrote: called with verb and kind of each request that writes.
+            clock: the time.
+        """
+        self._api, self._caches = api, caches
+        self._outcome, self._unavailable = outcome, unavailable
+        self._may_write, self._wrote = may_write, wrote
+        self._queue: WorkQueue[Subject] = WorkQueue(clock, group=lambda subject: subject[1])
+        self._ended = threading.Event()
+        # The listeners of each exposure that every ready pod of its gateway was seen to have.
+        self._seen: dict[Key, frozenset[str]] = {}
+        self.workers = [
+            threading.Thread(target=self._work, name=f"reporter {number}", daemon=True)
+            for number in range(_WORKERS)
+        ]
+
+    def start(self) -> None:
+        """Start the threads; they report once `lead` has been called."""
+        for worker in self.workers:
+            worker.start()
+
+    def stop(self, seconds: float) -> None:
+        """End the threads, waiting at most so long for each."""
+        self._ended.set()
+        self._queue.end()
+        for worker in self.workers:
+            if worker.is_alive():
+                worker.join(seconds)
+
+    def lead(self) -> None:
+        """Report on everything, and on what is asked for from now on."""
+        self._seen.clear()
+        self._queue.open()
+        gateways = self._caches.api_gateways
+        for cache in gateways.caches if gateways else ():
+            for kept in cache.values():
+                metadata = kept.manifest["metadata"]
+                self.ask((cache.kind, metadata.get("namespace") or "", metadata["name"]))
+
+    def pause(self) -> None:
+        """Report nothing any more; another replica leads."""
+        self._queue.close()
+
+    def ask(self, subject: Subject) -> None:
+        """Ask for a report on an object."""
+        if self._may_write():
+            self._queue.add(subject)
+
+    def ask_gateway(self, key: Key) -> None:
+        """Ask for a report on a Gateway."""
+        self.ask((GATEWAY, *key))
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            taken = self._queue.take(1.0)
+            if taken is None:
+                continue
+            subject = taken[0]
+            try:
+                self._report(subject)
+            except IstioUdpError as error:
+                wait = self._queue.failed(subject, error)
+                level = logging.DEBUG if isinstance(error, Conflict) else logging.WARNING
+                message = "status not written, will retry: %s"
+                _log.log(level, message, error.message, extra={"key": subject[1:], "wait": wait})
+            except Exception:
+                self._queue.failed(subject)
+                _log.exception("internal error", extra={"key": subject[1:]})
+            finally:
+                self._queue.done(subject)
+
+    def _report(self, subject: Subject) -> None:
+        gateways, (kind, *key) = self._caches.api_gateways, subject
+        if gateways is None:
+            return
+        done = True
+        if kind == CLASS:
+            self._report_class(gateways, key[1])
+        elif kind == GATEWAY:
+            done = self._report_gateway(gateways, (key[0], key[1]))
+        else:
+            self._report_route(gateways, (key[0], key[1]))
+        if done:
+            self._queue.succeeded(subject)
+        else:
+            self._queue.failed(subject)
+
+    # -- one object ---------------------------------------------------------------------------
+
+    def _report_class(self, gateways: ApiGateways, name: str) -> None:
+        kept = gateways.classes.get("", name)
+        if kept is not None and kept.read.ours:
+            self._write(gateways.classes, kept.manifest, class_status(kept.manifest, _now()))
+
+    def _report_route(self, gateways: ApiGateways, key: Key) -> None:
+        kept = gateways.routes.get(*key)
+        if kept is not None:
+            reports = self._parents(gateways, kept.read)
+            status = route_status(kept.manifest, reports, _now())
+            self._write(gateways.routes, kept.manifest, status)
+
+    def _parents(self, gateways: ApiGateways, route: UdpRoute) -> list[ParentReport]:
+        backends = gateways.backends(route)
+        found = []
+        for parent in route.parents:
+            gateway = gateways.gateway((parent.namespace, parent.name))
+            if gateway is not None and parent.is_gateway(gateway.key):
+                attachment = attach(route, parent, gateway, self._caches.labels_of_namespace)
+                found.append(ParentReport(parent, attachment, backends))
+        return found
+
+    def _report_gateway(self, gateways: ApiGateways, key: Key) -> bool:
+        """Report on a Gateway; whether nothing is to be waited for."""
+        kept, gateway = gateways.gateways.get(*key), gateways.gateway(key)
+        if kept is None or gateway is None or gateway.leaving:
+            self._seen.pop(exposure_key(key), None)
+            return True
+        progress, done = self._progress(gateway)
+        attached = {name: len(routes) for name, routes in gateways.attached(gateway).items()}
+        status = gateway_status(kept.manifest, attached, progress, _now())
+        self._write(gateways.gateways, kept.manifest, status)
+        return done
+
+    def _write(self, cache: Cache[Any], manifest: Mapping[str, Any], status: Any) -> None:
+        """Write a status, if it differs.
+
+        Raises:
+            Conflict: somebody else has changed the object meanwhile.
+        """
+        before, metadata = manifest["status"], manifest["metadata"]
+        if status == before or not self._may_write():
+            return
+        identity = ("name", "namespace", "resourceVersion")
+        gone = {name: None for name in before if name not in status}
+        patch = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": {name: metadata[name] for name in identity if name in metadata},
+            "status": {**gone, **status},
+        }
+        self._wrote("patch", manifest["kind"])
+        # What has been deleted meanwhile needs no status.
+        with suppress(NotFound):
+            cache.learn(self._api.merge(patch, manager=MANAGER, subresource="status"))
+
+    # -- how far a Gateway has come -----------------------------------------------------------
+
+    def _progress(self, gateway: ApiGateway) -> tuple[Progress, bool]:
+        """How far a Gateway has come, and whether nothing is to be waited for."""
+        key = exposure_key(gateway.key)
+        if problem := self._problem(gateway, key):
+            return Progress(problem), True
+        outcome, held = self._outcome(key), self._caches.own(key).held
+        taken = self._unavailable(key)
+        unavailable = {
+            listener.name: f"another exposure has port {listener.port}/UDP of the gateway"
+            for listener in gateway.listeners
+            if listener.port in taken
+        }
+        wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
+        there = {port.gateway_port for port in held.ports} if held else set()
+        if outcome is None or held is None or wanted - there or outcome.state not in (OK, WAITING):
+            reason, message = _why_not(outcome)
+            return Progress(None, unavailable, False, reason, message), True
+        missing = self._missing(held)
+        addresses = self._addresses(held)
+        return (
+            Progress(None, unavailable, not missing, "Pending", missing, addresses),
+            not missing,
+        )
+
+    def _problem(self, gateway: ApiGateway, key: Key) -> tuple[str, str] | None:
+        """What is wrong with a Gateway itself, as reason and message."""
+        requested = self._caches.intent(key)
+        if gateway.addresses:
+            return "UnsupportedAddress", "spec.addresses is not supported"
+        if isinstance(requested, UsageError) and any(e.protocol == UDP for e in gateway.listeners):
+            reason = "InvalidParameters" if isinstance(requested, InvalidParameters) else "Invalid"
+            return reason, "; ".join([requested.message, *requested.hints[:1]])
+        return None
+
+    def _missing(self, spec: ExposureSpec) -> str:
+        """Which listener a ready pod of the gateway does not have yet; "" if all have all."""
+        wanted = spec.listener_names
+        if self._seen.get(spec.key) == wanted:
+            return ""
+        pods = [
+            pod
+            for gateway in self._caches.gateways()
+            if gateway.ref.same_pods(spec.gateway)
+            for pod in gateway.ready_pods
+        ]
+        if not pods:
+            return f"gateway {spec.gateway} has no ready pod"
+        for pod in pods:
+            prefix = f"{spec.object_name}-"
+            try:
+                state = proxies.proxy_state(self._api, spec.gateway.namespace, pod.name, prefix)
+            except ClusterError as error:
+                return f"gateway pod {pod.name} could not be asked: {error.message}"
+            if lacking := wanted - set(state.listeners):
+                return f"gateway pod {pod.name} has no listener {min(lacking)} yet"
+        self._seen[spec.key] = wanted
+        return ""
+
+    def _addresses(self, spec: ExposureSpec) -> tuple[tuple[str, str], ...]:
+        """Where clients reach an exposure, as the types and values of a Gateway's addresses."""
+        if spec.options.gateway_service is GatewayServiceMode.NONE:
+            gateways = [g for g in self._caches.gateways() if g.ref.same_pods(spec.gateway)]
+            found = [pod.ips[0] for g in gateways for pod in g.ready_pods if pod.ips]
+        else:
+            addresses = addresses_of(self._caches.client_service(spec))
+            inside = [addresses.cluster_ip] if addresses.cluster_ip else []
+            found = list(addresses.external) or ([] if addresses.pending else inside)
+        return tuple((_address_type(each), each) for each in found)
+
+
+def _why_not(outcome: Outcome | None) -> tuple[str, str]:
+    """Why a Gateway is not programmed: reason and message."""
+    if outcome is None:
+        return "Pending", "the controller has not looked at it yet"
+    if outcome.reason == NO_GATEWAY:
+        return "NoResources", outcome.message
+    return "Pending" if outcome.state in (OK, WAITING) else "Invalid", outcome.message
+
+
+def _address_type(address: str) -> str:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return "Hostname"
+    return "IPAddress"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

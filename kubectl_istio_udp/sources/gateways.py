@@ -1,0 +1,127 @@
+"""What a Gateway of our class asks for: one exposure with a port for each of its UDP listeners."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
+from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, Key, ParametersRef
+from kubectl_istio_udp.model.names import LONGEST_LABEL
+from kubectl_istio_udp.model.ports import check_port_count
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.values import PREFIX
+from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, Asked, Intent, read_options
+
+# The class of Gateways that istiod makes pods and a Service for.
+ISTIO_CLASS = "istio"
+_HASH_LENGTH = 6
+# What parametersRef may name, as (group, kind): the Gateway that istiod made a gateway for, or the
+# Service in front of any gateway.
+_PARAMETERS = {(GATEWAY_API_GROUP, "Gateway"), ("", "Service")}
+
+
+class InvalidParameters(UsageError):
+    """A Gateway names no Istio gateway that can serve it, or several."""
+
+
+def exposure_key(gateway: Key) -> Key:
+    """The (namespace, name) of the exposure of a Gateway.
+
+    The name is a DNS label, although a Gateway's may be longer and have dots; and it is no
+    Service's, unless somebody means it.
+    """
+    namespace, name = gateway
+    digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
+    end = f"-gw-{digest}"
+    return namespace, name.replace(".", "-")[: LONGEST_LABEL - len(end)].rstrip("-") + end
+
+
+def child_key(gateway: Key) -> Key:
+    """The (namespace, name) of the Gateway of class istio that is made for a Gateway.
+
+    istiod adds a dash and the class to the name of what it makes, and that must be a DNS label.
+    """
+    namespace, name = gateway
+    digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
+    end = f"-udp-{digest}"
+    longest = LONGEST_LABEL - len(f"{end}-{ISTIO_CLASS}")
+    return namespace, name.replace(".", "-")[:longest].rstrip("-") + end
+
+
+def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
+    """Read what a Gateway asks for.
+
+    Args:
+        gateway: the Gateway.
+        may_own: whether a gateway can be made for it, in its namespace.
+
+    Raises:
+        InvalidParameters: it names several gateways to serve it, or none where none can be made.
+        UsageError: an annotation is malformed, too long or unknown, or no listener is for UDP.
+    """
+    asked = read_options(gateway.annotations, GATEWAY_OPTIONS)
+    listeners = [listener for listener in gateway.listeners if listener.protocol == UDP]
+    if not listeners:
+        raise UsageError(f"Gateway {gateway} has no UDP listener")
+    check_port_count(len(listeners))
+    namespace, name = exposure_key(gateway.key)
+    request = ExposeRequest(
+        namespace=namespace,
+        service="",
+        name=name,
+        discovery=Discovery.ENDPOINTS,
+        automatic_sessions=asked.automatic_sessions,
+        expect_rate=asked.expect_rate,
+        options=asked.options,
+    )
+    ports = tuple(listener.port for listener in listeners)
+    target = _target(gateway, asked)
+    if target is None and not may_own:
+        raise InvalidParameters(
+            f"namespace {namespace} is not a --gateway-namespace of the controller, so that no "
+            "gateway can be made here",
+            hints=[f"name one: annotation {PREFIX}gateway, or spec.infrastructure.parametersRef"],
+        )
+    if target is None:
+        return _with_own_gateway(Intent(request, gateway.about, None, ports), gateway)
+    return Intent(request, gateway.about, target, ports)
+
+
+def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
+    """An intent for a gateway of its own; its Service gets the UDP ports, unless set otherwise."""
+    options = intent.request.options
+    if f"{PREFIX}gateway-service" not in gateway.annotations:
+        options = replace(options, gateway_service=GatewayServiceMode.PATCH)
+    return replace(
+        intent,
+        request=replace(intent.request, options=options),
+        gateway="/".join(child_key(gateway.key)),
+        own_gateway=True,
+    )
+
+
+def _target(gateway: ApiGateway, asked: Asked) -> str | None:
+    """The Istio gateway that is to serve a Gateway, `[NAMESPACE/]NAME`; None for one of its own."""
+    parameters = gateway.parameters
+    if asked.gateway and parameters:
+        raise InvalidParameters(
+            f"both the annotation {PREFIX}gateway and spec.infrastructure.parametersRef name a "
+            "gateway",
+            hints=["remove one of them"],
+        )
+    if parameters:
+        return f"{gateway.about.namespace}/{_named(parameters)}"
+    return asked.gateway
+
+
+def _named(parameters: ParametersRef) -> str:
+    if (parameters.group, parameters.kind) not in _PARAMETERS:
+        kind = "/".join(filter(None, [parameters.group, parameters.kind]))
+        raise InvalidParameters(
+            f"spec.infrastructure.parametersRef names a {kind}",
+            hints=[f"it can name a Service, or a Gateway of group {GATEWAY_API_GROUP}"],
+        )
+    return parameters.name

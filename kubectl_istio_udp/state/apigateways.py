@@ -1,0 +1,265 @@
+"""The Gateway API's objects as the controller sees them: caches, and how they refer to each other.
+
+Only Gateways of a class of ours count. A change is passed on to what depends on it: exposures, and
+the statuses of Gateways and routes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model.gatewayapi import (
+    UDP,
+    ApiGateway,
+    GatewayClass,
+    ReferenceGrant,
+    UdpRoute,
+)
+from kubectl_istio_udp.model.mesh import REVISION_LABEL
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.sources.gateways import child_key
+from kubectl_istio_udp.sources.routes import Backends, attached, resolve
+from kubectl_istio_udp.state.keeping import our_annotations
+
+Manifest = Mapping[str, Any]
+Read = TypeVar("Read")
+
+CLASS, GATEWAY, ROUTE = "GatewayClass", API_GATEWAY, "UDPRoute"
+Subject = tuple[str, str, str]
+_METADATA = (
+    *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"),
+    *("deletionTimestamp", "ownerReferences"),
+)
+
+
+@dataclass(frozen=True)
+class Kept(Generic[Read]):
+    """An object, as far as it decides anything.
+
+    Attributes:
+        manifest: the parts that its status is computed from.
+        read: what the manifest says.
+    """
+
+    manifest: Manifest
+    read: Read
+
+
+@dataclass(frozen=True)
+class RouteWatch:
+    """How the objects of the Gateway API are watched.
+
+    Attributes:
+        report: called with (kind, namespace, name) of each whose status may have to change.
+        installed: the seconds between two looks whether the CRDs are installed.
+    """
+
+    report: Callable[[Subject], None]
+    installed: float
+
+
+class ApiGateways:
+    """The caches, and the questions about them. Readable from every thread."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        service: Callable[[str, str], Service | None],
+        labels: Callable[[str], Mapping[str, str] | None],
+        changed: Callable[[Key], None],
+        watch: RouteWatch,
+    ) -> None:
+        """Prepare the caches.
+
+        Args:
+            api: the cluster.
+            service: finds a Service.
+            labels: finds a namespace's labels.
+            changed: called with each Gateway whose exposure may have to change.
+            watch: how to watch.
+        """
+        self._service, self._labels = service, labels
+        self._changed, self._report = changed, watch.report
+        self._lock = threading.RLock()
+        self._by_parent: dict[Key, set[Key]] = {}
+        self._by_service: dict[Key, set[Key]] = {}
+
+        def cache(kind: str, read: Callable[[Manifest], Read], follow: Any) -> Cache[Kept[Read]]:
+            def keep(manifest: Manifest) -> Kept[Read]:
+                kept = _kept(manifest)
+                return Kept(kept, read(kept))
+
+            return Cache(api, kind, keep=keep, changed=follow, again=watch.installed)
+
+        self.classes = cache(CLASS, GatewayClass.from_object, self._class_changed)
+        self.gateways = cache(GATEWAY, ApiGateway.from_object, self._gateway_changed)
+        self.routes = cache(ROUTE, UdpRoute.from_object, self._route_changed)
+        self.grants = cache("ReferenceGrant", ReferenceGrant.from_object, self._grant_changed)
+
+    @property
+    def caches(self) -> tuple[Cache[Any], ...]:
+        """All caches."""
+        return (self.classes, self.gateways, self.routes, self.grants)
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def gateway(self, key: Key) -> ApiGateway | None:
+        """A Gateway of a class of ours; None for any other."""
+        found = self.gateways.get(*key)
+        if found is None:
+            return None
+        of = self.classes.get("", found.read.class_name)
+        return found.read if of is not None and of.read.ours else None
+
+    def child(self, key: Key) -> Manifest | None:
+        """The Gateway that was made for a Gateway; None if there is none of that name and owner."""
+        found = self.gateways.get(*child_key(key))
+        owner = self.gateways.get(*key)
+        if found is None:
+            return None
+        owners = found.manifest["metadata"].get("ownerReferences") or ()
+        uids = {reference.get("uid") for reference in owners}
+        return found.manifest if owner and owner.read.about.uid in uids else None
+
+    def routes_at(self, key: Key) -> list[UdpRoute]:
+        """The routes that name a Gateway as a parent."""
+        with self._lock:
+            keys = tuple(self._by_parent.get(key, ()))
+        return [found.read for each in keys if (found := self.routes.get(*each))]
+
+    def attached(self, gateway: ApiGateway) -> dict[str, tuple[UdpRoute, ...]]:
+        """The routes at each listener of a Gateway, the oldest first."""
+        return attached(gateway, self.routes_at(gateway.key), self._labels)
+
+    def backends(self, route: UdpRoute) -> Backends:
+        """Where the datagrams of a route go."""
+        return resolve(route, self._service, [grant.read for grant in self.grants.values()])
+
+    def ports(self, gateway: ApiGateway) -> list[tuple[str, int, Backends]]:
+        """Name and port of each UDP listener, and where datagrams go; nowhere without a route."""
+        routes = self.attached(gateway)
+        return [
+            (
+                listener.name,
+                listener.port,
+                self.backends(routes[listener.name][0])
+                if routes[listener.name]
+                else Backends((), 0),
+            )
+            for listener in gateway.listeners
+            if listener.protocol == UDP
+        ]
+
+    def gateways_of_service(self, service: Key) -> set[Key]:
+        """The Gateways with a route that refers to a Service."""
+        with self._lock:
+            routes = tuple(self._by_service.get(service, ()))
+        return self._parents(routes)
+
+    def _parents(self, routes: Iterable[Key]) -> set[Key]:
+        kept = [found for key in routes if (found := self.routes.get(*key))]
+        return {parent for found in kept for parent in _parents(found.read)}
+
+    # -- what follows from a change -----------------------------------------------------------
+
+    def service_changed(self, service: Key) -> None:
+        """Pass on that a Service is another one."""
+        with self._lock:
+            routes = tuple(self._by_service.get(service, ()))
+        self._routes_affected(routes)
+
+    def namespace_changed(self, namespace: str) -> None:
+        """Pass on that a namespace has other labels."""
+        self._routes_affected(
+            [r.read.key for r in self.routes.values() if r.read.key[0] == namespace]
+        )
+
+    def _routes_affected(self, routes: Iterable[Key]) -> None:
+        routes = tuple(routes)
+        for key in routes:
+            self._report((ROUTE, *key))
+        self._affected(self._parents(routes))
+
+    def _affected(self, gateways: Iterable[Key]) -> None:
+        for key in gateways:
+            self._report((GATEWAY, *key))
+            self._changed(key)
+
+    def _class_changed(self, key: Key, _before: object, _now: object) -> None:
+        self._report((CLASS, *key))
+        for found in self.gateways.values():
+            if found.read.class_name == key[1]:
+                self._gateway_affected(found.read.key)
+
+    def _gateway_changed(self, key: Key, _before: object, _now: object) -> None:
+        self._gateway_affected(key)
+
+    def _gateway_affected(self, key: Key) -> None:
+        self._affected([key])
+        for route in self.routes_at(key):
+            self._report((ROUTE, *route.key))
+
+    def _route_changed(
+        self, key: Key, before: Kept[UdpRoute] | None, now: Kept[UdpRoute] | None
+    ) -> None:
+        parents: set[Key] = set()
+        with self._lock:
+            for kept, gone in ((before, True), (now, False)):
+                if kept is not None:
+                    parents |= _parents(kept.read)
+                    _note(self._by_parent, _parents(kept.read), key, gone)
+                    _note(self._by_service, _services(kept.read), key, gone)
+        self._report((ROUTE, *key))
+        if before is None or now is None or before.read != now.read:
+            self._affected(parents)
+
+    def _grant_changed(self, key: Key, _before: object, _now: object) -> None:
+        with self._lock:
+            services = [each for each in self._by_service if each[0] == key[0]]
+            routes = {route for each in services for route in self._by_service[each]}
+        self._routes_affected(route for route in routes if route[0] != key[0])
+
+
+def _parents(route: UdpRoute) -> set[Key]:
+    """The Gateways that a route names."""
+    named = {(parent.namespace, parent.name): parent for parent in route.parents}
+    return {key for key, parent in named.items() if parent.is_gateway(key)}
+
+
+def _services(route: UdpRoute) -> set[Key]:
+    """The Services that a route refers to, permitted or not."""
+    return {(ref.namespace, ref.name) for ref in route.backends}
+
+
+def _note(index: dict[Key, set[Key]], places: Iterable[Key], key: Key, gone: bool) -> None:
+    for place in places:
+        there = index.setdefault(place, set())
+        (there.discard if gone else there.add)(key)
+        if not there:
+            del index[place]
+
+
+def _kept(manifest: Manifest) -> dict[str, Any]:
+    """An object without what decides nothing; the CRDs bound spec and status."""
+    metadata = manifest["metadata"]
+    about = {key: metadata[key] for key in _METADATA if key in metadata}
+    notes = our_annotations(manifest)
+    labels = metadata.get("labels") or {}
+    return {
+        "apiVersion": manifest["apiVersion"],
+        "kind": manifest["kind"],
+        "metadata": {
+            **about,
+            "annotations": notes,
+            "labels": {key: labels[key] for key in (REVISION_LABEL,) if key in labels},
+        },
+        "spec": manifest.get("spec") or {},
+        "status": manifest.get("status") or {},
+    }

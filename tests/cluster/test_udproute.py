@@ -1,0 +1,339 @@
+"""UDPRoutes of the Gateway API, served by the controller at a gateway that is there already."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from conftest import Space, dns_server, eventually, get, kubectl, run
+from controlled import allow, controller, permitted, tenant
+
+__all__ = ["controller", "tenant"]
+pytestmark = pytest.mark.xdist_group("controller")
+
+GROUP = "gateway.networking.k8s.io"
+NAME = "who.example"
+
+
+def server(name: str, number: int) -> list[dict[str, Any]]:
+    """A CoreDNS whose answer to NAME is 192.0.2.NUMBER."""
+    manifests = dns_server(name)
+    corefile = manifests[0]["data"]["Corefile"]
+    manifests[0]["data"]["Corefile"] = corefile.replace(
+        "192.0.2.1 plain.example", f"192.0.2.{number} {NAME}"
+    )
+    return manifests
+
+
+def listener(name: str, port: int, **allowed: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "port": port, "protocol": "UDP"}
+    return {**found, "allowedRoutes": allowed} if allowed else found
+
+
+def gateway(space: Space, *listeners: dict[str, Any], name: str = "udp") -> dict[str, Any]:
+    """A Gateway at the gateway `edge`."""
+    notes = {
+        "kubectl-istio-udp/gateway": f"{space.gateway}/edge",
+        "kubectl-istio-udp/max-sessions": "1500",
+    }
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "Gateway",
+        "metadata": {"name": name, "annotations": notes},
+        "spec": {"gatewayClassName": "istio-udp", "listeners": list(listeners)},
+    }
+
+
+def route(
+    name: str, *backends: dict[str, Any], parents: Iterable[dict[str, Any]] = ({},)
+) -> dict[str, Any]:
+    refs = [{"name": "udp", **parent} for parent in parents]
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "UDPRoute",
+        "metadata": {"name": name},
+        "spec": {"parentRefs": refs, "rules": [{"backendRefs": list(backends)}]},
+    }
+
+
+def backend(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "port": 53, **more}
+
+
+def conditions(found: Any) -> dict[str, str]:
+    """The reasons of conditions, each with `!` before it where the condition is false."""
+    return {c["type"]: ("" if c["status"] == "True" else "!") + c["reason"] for c in found}
+
+
+def status(space: Space, kind: str, name: str) -> Any:
+    plural = {"Gateway": "gateways", "UDPRoute": "udproutes"}[kind]
+    found = get(f"{plural}.{GROUP}", "-n", space.name, name)
+    generation = found["metadata"]["generation"]
+    if kind == "Gateway":
+        lists = [found["status"]["conditions"]]
+        lists += [each["conditions"] for each in found["status"].get("listeners", ())]
+    else:
+        lists = [parent["conditions"] for parent in found.get("status", {}).get("parents", ())]
+    # What is said of another generation has not been said yet.
+    if any(each.get("observedGeneration") != generation for said in lists for each in said):
+        return {}
+    return found["status"]
+
+
+def programmed(space: Space, name: str = "udp") -> str:
+    """Wait until a Gateway is programmed; its address."""
+
+    def address() -> str:
+        found = status(space, "Gateway", name)
+        said = conditions(found.get("conditions", ()))
+        return found["addresses"][0]["value"] if said.get("Programmed") == "Programmed" else ""
+
+    return str(eventually(f"Gateway {name} is programmed", address, 60))
+
+
+def told(space: Space, name: str, **expected: str) -> None:
+    """Wait until all parents of a route say this."""
+
+    def said() -> bool:
+        parents = status(space, "UDPRoute", name).get("parents", ())
+        wanted = expected.items()
+        return bool(parents) and all(wanted <= conditions(p["conditions"]).items() for p in parents)
+
+    eventually(f"UDPRoute {name}: {expected}", said)
+
+
+def attached(space: Space) -> dict[str, int]:
+    found = status(space, "Gateway", "udp").get("listeners", ())
+    return {each["name"]: each["attachedRoutes"] for each in found}
+
+
+def ask(address: str, port: int, timeout: float = 2.0) -> int:
+    """Which server answers a query from a fresh port: its number, 0 where none does."""
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in NAME.split("."))
+    identity = secrets.token_bytes(2)
+    query = identity + b"\x01\x00\x00\x01\0\0\0\0\0\0" + labels + b"\0\x00\x01\x00\x01"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(timeout)
+        client.connect((address, port))
+        with suppress(OSError):
+            client.send(query)
+            answer = client.recv(512)
+            assert answer[:2] == identity
+            return answer[-1]
+    return 0
+
+
+def answers(address: str, port: int, count: int, timeout: float = 2.0) -> Counter[int]:
+    """Who answers so many queries, ten at a time, each from a fresh port."""
+    with ThreadPoolExecutor(10) as pool:
+        return Counter(pool.map(lambda _: ask(address, port, timeout), range(count)))
+
+
+def answered_by(address: str, port: int, *numbers: int) -> None:
+    """Wait until twenty queries in a row are answered, by these servers only."""
+    eventually(
+        f"{port} is answered by {numbers}",
+        lambda: set(answers(address, port, 20)) == set(numbers),
+        60,
+    )
+
+
+@pytest.fixture
+def other(controller: str, tool: str, port: int) -> Iterator[Space]:
+    """A second namespace."""
+    with permitted(tool, port, controller) as space:
+        yield space
+
+
+def test_a_route_is_answered(tenant: Space, port: int) -> None:
+    tenant.apply(*server("dns", 1), gateway(tenant, listener("dns", port)))
+    tenant.apply(route("dns", backend("dns")))
+    address = programmed(tenant)
+    told(tenant, "dns", Accepted="Accepted", ResolvedRefs="ResolvedRefs")
+    answered_by(address, port, 1)
+    assert attached(tenant) == {"dns": 1}
+    found = status(tenant, "Gateway", "udp")["listeners"][0]
+    assert found["supportedKinds"] == [{"group": GROUP, "kind": "UDPRoute"}]
+    shown = tenant.plugin("get").out
+    assert "gateway" in shown and f"{tenant.name}/dns" in shown
+    # The pods move, and the answers go on.
+    kubectl("rollout", "restart", "-n", tenant.name, "deploy/dns")
+    kubectl("rollout", "status", "-n", tenant.name, "deploy/dns", "--timeout=90s")
+    answered_by(address, port, 1)
+    kubectl("delete", f"gateways.{GROUP}", "-n", tenant.name, "udp")
+    eventually(
+        "its objects are gone",
+        lambda: not get("envoyfilters", "-n", tenant.gateway, "-l", _of(tenant))["items"],
+        60,
+    )
+
+
+def _of(space: Space) -> str:
+    return f"kubectl-istio-udp/namespace={space.name}"
+
+
+def test_an_idle_controller_writes_no_status(tenant: Space, port: int) -> None:
+    tenant.apply(*server("dns", 1), gateway(tenant, listener("dns", port)))
+    tenant.apply(route("dns", backend("dns")))
+    programmed(tenant)
+    told(tenant, "dns", Accepted="Accepted")
+
+    def versions() -> list[str]:
+        kinds = f"gateways.{GROUP},udproutes.{GROUP}"
+        found = json.loads(kubectl("get", kinds, "-n", tenant.name, "-o", "json"))["items"]
+        return [each["metadata"]["resourceVersion"] for each in found]
+
+    before = versions()
+    # What would write again and again does so at every change of a watched object.
+    kubectl("label", "namespace", tenant.name, "some=label")
+    tenant.apply(*server("another", 2))
+    assert versions() == before
+
+
+def test_another_namespace_s_service_needs_a_grant(tenant: Space, other: Space, port: int) -> None:
+    other.apply(*server("dns", 7))
+    tenant.apply(gateway(tenant, listener("dns", port)))
+    tenant.apply(route("dns", backend("dns", namespace=other.name)))
+    address = programmed(tenant)
+    told(tenant, "dns", Accepted="Accepted", ResolvedRefs="!RefNotPermitted")
+    assert set(answers(address, port, 10, 0.5)) == {0}
+    other.apply(
+        {
+            "apiVersion": f"{GROUP}/v1",
+            "kind": "ReferenceGrant",
+            "metadata": {"name": "grant"},
+            "spec": {
+                "from": [{"group": GROUP, "kind": "UDPRoute", "namespace": tenant.name}],
+                "to": [{"group": "", "kind": "Service"}],
+            },
+        }
+    )
+    told(tenant, "dns", ResolvedRefs="ResolvedRefs")
+    answered_by(address, port, 7)
+    kubectl("delete", f"referencegrants.{GROUP}", "-n", other.name, "grant")
+    told(tenant, "dns", Accepted="Accepted", ResolvedRefs="!RefNotPermitted")
+    eventually("nobody answers", lambda: set(answers(address, port, 10, 0.5)) == {0})
+
+
+def test_weights_and_the_share_of_an_invalid_backend(tenant: Space, port: int) -> None:
+    for number, name in enumerate(("one", "two", "three"), 1):
+        tenant.apply(*server(name, number))
+    tenant.apply(gateway(tenant, listener("dns", port)))
+    refs = [backend("one", weight=70), backend("two", weight=30), backend("three", weight=0)]
+    tenant.apply(route("dns", *refs))
+    address = programmed(tenant)
+    answered_by(address, port, 1, 2)
+    found = answers(address, port, 500)
+    assert found[1] == pytest.approx(350, abs=50) and found[2] == pytest.approx(150, abs=50)
+    assert found[1] + found[2] == 500
+    tenant.apply(route("dns", backend("one", weight=70), backend("gone", weight=30)))
+    told(tenant, "dns", Accepted="Accepted", ResolvedRefs="!BackendNotFound")
+    eventually("two gets nothing more", lambda: set(answers(address, port, 20, 0.5)) == {0, 1})
+    found = answers(address, port, 1000, 0.5)
+    assert found[1] == pytest.approx(700, abs=50) and found[0] == pytest.approx(300, abs=50)
+    tenant.apply(route("dns", backend("one", weight=0), backend("two", weight=0)))
+    told(tenant, "dns", ResolvedRefs="ResolvedRefs")
+    eventually("nobody answers", lambda: set(answers(address, port, 10, 0.5)) == {0})
+
+
+def test_of_several_routes_the_oldest_is_answered(tenant: Space, port: int) -> None:
+    tenant.apply(*server("old", 1), *server("young", 2), gateway(tenant, listener("dns", port)))
+    tenant.apply(route("old", backend("old")))
+    told(tenant, "old", Accepted="Accepted")
+    # Two of one second are sorted by name: this one would come first.
+    tenant.apply(route("a-young", backend("young")))
+    told(tenant, "a-young", Accepted="Accepted")
+    first = [get(f"udproutes.{GROUP}", "-n", tenant.name, n) for n in ("old", "a-young")]
+    ages = [each["metadata"]["creationTimestamp"] for each in first]
+    oldest = 1 if ages[0] < ages[1] else 2
+    address = programmed(tenant)
+    answered_by(address, port, oldest)
+    eventually("both are counted", lambda: attached(tenant) == {"dns": 2})
+    kubectl("delete", f"udproutes.{GROUP}", "-n", tenant.name, "old" if oldest == 1 else "a-young")
+    answered_by(address, port, 3 - oldest)
+    eventually("one is counted", lambda: attached(tenant) == {"dns": 1})
+
+
+def test_listeners_by_name_by_port_and_all_of_them(tenant: Space, port: int) -> None:
+    names = ("a", "b", "c")
+    for number, name in enumerate(names, 1):
+        tenant.apply(*server(name, number))
+    listeners = [listener(name, port + number) for number, name in enumerate(names)]
+    tenant.apply(gateway(tenant, *listeners), route("all", backend("a")))
+    address = programmed(tenant)
+    for number in range(3):
+        answered_by(address, port + number, 1)
+    assert attached(tenant) == {"a": 1, "b": 1, "c": 1}
+    kubectl("delete", f"udproutes.{GROUP}", "-n", tenant.name, "all")
+    tenant.apply(
+        route("by-port", backend("a"), parents=[{"port": port}]),
+        route("by-name", backend("b"), parents=[{"sectionName": "b"}]),
+        route("by-both", backend("c"), parents=[{"sectionName": "c", "port": port + 2}]),
+        route("by-neither", backend("c"), parents=[{"sectionName": "c", "port": port}]),
+    )
+    told(tenant, "by-neither", Accepted="!NoMatchingParent")
+    for number in range(3):
+        answered_by(address, port + number, number + 1)
+    assert attached(tenant) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_ports_that_are_not_allowed_or_taken(tenant: Space, other: Space, port: int) -> None:
+    tenant.apply(gateway(tenant, listener("dns", port + 20)))
+
+    def said(space: Space) -> dict[str, str]:
+        return conditions(status(space, "Gateway", "udp").get("conditions", ()))
+
+    eventually("it is not allowed", lambda: said(tenant).get("Programmed") == "!Invalid")
+    allow(tenant.name, f"{port}-{port + 30}")
+    programmed(tenant)
+    # The same pods and the same port: the one that has it keeps it.
+    allow(other.name, f"{port}-{port + 30}")
+    other.apply(gateway(other, listener("a", port + 20), listener("b", port + 21)))
+    programmed(other)
+    assert said(other)["Accepted"] == "ListenersNotValid"
+    found = {x["name"]: x["conditions"] for x in status(other, "Gateway", "udp")["listeners"]}
+    assert conditions(found["a"])["Accepted"] == "!PortUnavailable"
+    kubectl("delete", f"gateways.{GROUP}", "-n", tenant.name, "udp")
+    eventually("it has it now", lambda: said(other).get("Accepted") == "Accepted", 60)
+
+
+def test_a_gateway_of_its_own(controller: str, tool: str) -> None:
+    """istiod makes pods and a Service for it, which get the UDP port; all go with it."""
+    space = Space(controller, tool, controller)
+    own = gateway(space, listener("dns", 5353), name="own")
+    own["metadata"]["annotations"] = {"kubectl-istio-udp/max-sessions": "500"}
+    asking = route("own", backend("own"), parents=[{"name": "own"}])
+    space.apply(*server("own", 9), own, asking)
+    try:
+        address = programmed(space, "own")
+        answered_by(address, 5353, 9)
+        pods = get("pods", "-n", controller, "-l", f"{GROUP}/gateway-name")["items"]
+        assert len(pods) == 1
+    finally:
+        kubectl("delete", f"gateways.{GROUP}", "-n", controller, "own")
+        kubectl("delete", f"udproutes.{GROUP}", "-n", controller, "own")
+        kubectl("delete", "deploy,service,configmap", "-n", controller, "own")
+    eventually(
+        "its pods are gone",
+        lambda: not get("pods", "-n", controller, "-l", f"{GROUP}/gateway-name")["items"],
+        90,
+    )
+    filters = ("envoyfilters", "-n", controller, "-l", f"kubectl-istio-udp/namespace={controller}")
+    eventually("its EnvoyFilter is gone", lambda: not get(*filters)["items"], 60)
+
+
+def test_the_class_says_what_it_can_do(controller: str) -> None:
+    def features() -> list[str]:
+        found = get("gatewayclasses", "istio-udp").get("status", {})
+        return [each["name"] for each in found.get("supportedFeatures", ())]
+
+    eventually("features", lambda: features() == ["Gateway", "ReferenceGrant", "UDPRoute"])
+    found = run("kubectl", "get", "gatewayclasses", "istio-udp")
+    assert "True" in found.out
