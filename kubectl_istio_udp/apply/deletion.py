@@ -16,6 +16,7 @@ from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
 from kubectl_istio_udp.apply.waiting import wait_until_gone
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.envoyfilter import Footprint
+from kubectl_istio_udp.model.errors import Conflict
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.ownership import manager_of
@@ -151,7 +152,8 @@ class _AtOnce:
     def delete(self, manifest: Manifest) -> None:
         kind, metadata = manifest["kind"], manifest["metadata"]
         place = (kind, metadata["namespace"], metadata["name"])
-        if self._dry_run == "client" or self._api.delete(*place, dry_run=self._dry_run != "none"):
+        dry_run, uid = self._dry_run != "none", metadata.get("uid", "")
+        if self._dry_run == "client" or self._api.delete(*place, dry_run=dry_run, uid=uid):
             self._report(*place)
 
     def release(self, release: Release) -> None:
@@ -205,7 +207,15 @@ def _silence(api: Api, manifest: Manifest, timeout: float) -> list[str]:
     write = silenced(manifest, manager_of(manifest) or MANAGER)
     if write is None:
         return []
-    api.apply(write.manifest, before=manifest, manager=write.manager, force=True)
+    # With the uid it is not created again if it was deleted since.
+    metadata = {**write.manifest["metadata"], "uid": manifest["metadata"]["uid"]}
+    silent = {**write.manifest, "metadata": metadata}
+    try:
+        api.apply(silent, before=manifest, manager=write.manager, force=True)
+    except Conflict:
+        if api.find("EnvoyFilter", metadata["namespace"], metadata["name"]) is None:
+            return []
+        raise
     selector = (manifest["spec"].get("workloadSelector") or {}).get("labels") or {}
     problem = wait_until_gone(
         api, manifest["metadata"]["namespace"], selector, _listeners(manifest), timeout

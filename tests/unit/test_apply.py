@@ -13,6 +13,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     ClusterError,
+    Conflict,
     Forbidden,
     Interrupted,
     Unreachable,
@@ -233,6 +234,48 @@ def delete(
         report=lambda kind, namespace, name: reported.append(f"{kind} {namespace}/{name}"),
     )
     return reported, warnings
+
+
+def test_what_another_run_deleted_meanwhile_is_not_created_again(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
+    write_all(api, todo())
+    (existing,) = list_exposures(api)
+    server.remove("EnvoyFilter", "istio-system", NAME)
+    server.requests.clear()
+    delete_existing(
+        api,
+        existing,
+        read_leftovers(api, [existing.spec]),
+        timeout=5.0,
+        dry_run="none",
+        report=lambda *_: None,
+    )
+    events = [event for _, event, _ in server.changes("EnvoyFilter", 0, 0.0)]
+    assert events == ["ADDED", "DELETED"]
+    assert server.get("ServiceEntry", "default", NAME) is None
+
+
+def test_an_object_that_was_replaced_meanwhile_stays(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
+    write_all(api, todo())
+    (existing,) = list_exposures(api)
+    theirs = server.get("Service", "istio-system", NAME)
+    server.remove("Service", "istio-system", NAME)
+    assert theirs
+    theirs["metadata"] = {"name": NAME, "namespace": "istio-system"}
+    server.put(theirs)
+    with pytest.raises(Conflict):
+        delete_existing(
+            api,
+            existing,
+            read_leftovers(api, [existing.spec]),
+            timeout=5.0,
+            dry_run="none",
+            report=lambda *_: None,
+        )
+    assert server.get("Service", "istio-system", NAME)
 
 
 def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(

@@ -247,7 +247,7 @@ def test_an_interrupted_deletion_says_how_to_go_on(
     def interrupted(*_: Api | Existing | Leftovers, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kubectl_istio_udp.cli.run.delete.delete_existing", interrupted)
+    monkeypatch.setattr("kubectl_istio_udp.apply.deleting.delete_existing", interrupted)
     done = run("delete", "response/hello")
     assert done.code == 130
     assert "delete the rest: kubectl istio-udp delete -n default response/hello" in done.err

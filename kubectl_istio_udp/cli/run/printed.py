@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_istio_udp.apply.pipeline import Decision, Done
 from kubectl_istio_udp.checks.catalog import Severity
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.sources.settings import differences, settings_of
+
+if TYPE_CHECKING:
+    # `delete` prints with this file, and does not need what the pipeline imports.
+    from kubectl_istio_udp.apply.pipeline import Decision, Done
 
 
 class Printed:
