@@ -9,7 +9,7 @@ from kubectl_istio_udp.apply.deletion import delete_existing
 from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
 from kubectl_istio_udp.checks.accesslog import check_access_log
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Reach
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.mesh import Mesh
@@ -118,9 +118,9 @@ def _place(
     api: Api, namespace: str, named: NamedAccessLog, choice: GatewayChoice, mesh: Mesh
 ) -> Place:
     """Find out where the EnvoyFilter belongs and which pods it applies to."""
-    if named.reach is Reach.MESH:
+    if named.scope is LogScope.MESH:
         return Place(mesh.root_namespace, None, dict(named.selector))
-    if named.reach is Reach.GATEWAY:
+    if named.scope is LogScope.GATEWAY:
         ref = find_gateway(api, choice).ref
         return Place(ref.namespace, ref.name, dict(ref.selector))
     if namespace == mesh.root_namespace:

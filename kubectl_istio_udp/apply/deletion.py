@@ -31,7 +31,7 @@ OnRemoved = Callable[[str, str, str], None]
 
 # A listener with changed filters is drained (measured: an open connection was closed after 47 s).
 _RECONNECTS = (
-    "the TCP connections that the proxies in reach have open now are closed within 45s: Envoy "
+    "this closes the open TCP connections of the selected proxies within 45s: Envoy "
     "drains a listener whose filters change"
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
-from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting
+from kubectl_istio_udp.model.logscope import AccessLogSnapshot, Setting
 from kubectl_istio_udp.render.accesslog import access_log_writes
 
 Rule = Callable[[AccessLogSpec, AccessLogSnapshot], Iterator[Finding]]

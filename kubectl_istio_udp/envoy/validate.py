@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-from kubectl_istio_udp.envoy import complaint as complaints
+from kubectl_istio_udp.envoy import envoyerror
 from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
 from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, Unfit, assemble
-from kubectl_istio_udp.envoy.complaint import Complaint
+from kubectl_istio_udp.envoy.envoyerror import EnvoyError
 from kubectl_istio_udp.envoy.patches import Finding, Patch, Path, field, read_patches
 from kubectl_istio_udp.model.envoyfilter import Scope
 
@@ -28,9 +28,9 @@ _MOST_STAND_INS = 50
 # Filters and types of Istio's own build of Envoy; upstream's does not know them.
 _ISTIOS_OWN = ("istio", "io.istio.", "stats.PluginConfig", "envoy.tcp.metadataexchange")
 
-Run = Callable[[Mapping[str, Any]], Complaint | None]
+Run = Callable[[Mapping[str, Any]], EnvoyError | None]
 # What Envoy said (None: nothing to say), of which configuration, and where patches are in it.
-Asked = tuple[Complaint | None, dict[str, Any], list[Placed]]
+Asked = tuple[EnvoyError | None, dict[str, Any], list[Placed]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Runner:
         self._envoy, self._folder = envoy, folder
         self._count = iter(range(10**9))
 
-    def __call__(self, configuration: Mapping[str, Any]) -> Complaint | None:
+    def __call__(self, configuration: Mapping[str, Any]) -> EnvoyError | None:
         """Nothing where Envoy accepts it, else why not."""
         path = self._folder / f"{next(self._count)}.json"
         path.write_text(json.dumps(configuration), encoding="utf-8")
@@ -128,7 +128,7 @@ class _Runner:
                 f"{self._envoy} ended without a verdict: {said}",
                 hints=["name another: --envoy PATH"],
             )
-        return complaints.read_complaint(done.stderr)
+        return envoyerror.read_envoy_error(done.stderr)
 
 
 def _meeting(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
@@ -205,7 +205,7 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
     if said is None:
         return "", None
     base = placed[0].path
-    found = complaints.find_place(said, configuration, base)
+    found = envoyerror.find_place(said, configuration, base)
     if found is not None and found[: len(base)] == base:
         inner = found[len(base) :]
     else:
@@ -222,7 +222,7 @@ def _because(finding: Finding, why: str) -> Finding:
     return Finding(finding.manifest, finding.path, f"not checked, {why}: {finding.message}")
 
 
-def _sentence(said: Complaint) -> str:
+def _sentence(said: EnvoyError) -> str:
     if "no such field" in said.why:
         return f"{said.why} (istiod drops it silently)"
     return said.why
@@ -296,7 +296,7 @@ def _conflicts(patches: list[Patch], run: Run) -> Iterator[Finding]:
         said, configuration, placed = _ask(patches[:low], run)
         assert said is not None
         culprit, base = patches[low - 1], placed[low - 1].path
-        found = complaints.find_place(said, configuration, base)
+        found = envoyerror.find_place(said, configuration, base)
         inner = found[len(base) :] if found and found[: len(base)] == base else ()
         yield Finding(culprit.manifest, (*culprit.path, *inner), _sentence(said))
         patches = [*patches[: low - 1], *patches[low:]]

@@ -23,7 +23,7 @@ TCP_PROXY = "envoy.filters.network.tcp_proxy"
 _LEAST = Duration(0.001)
 
 
-class Reach(str, Enum):
+class LogScope(str, Enum):
     """Which proxies write the log: all of the mesh, a namespace's, or a gateway's."""
 
     MESH = "mesh"
@@ -47,7 +47,7 @@ class LogField(str, Enum):
 
 
 def default_name(
-    reach: Reach,
+    scope: LogScope,
     selector: Mapping[str, str],
     gateway: str | None,
     direction: Direction = Direction.ANY,
@@ -57,11 +57,11 @@ def default_name(
     `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`), followed by the
     direction if one is set (`namespace-inbound`).
     """
-    if reach is Reach.GATEWAY and gateway:
+    if scope is LogScope.GATEWAY and gateway:
         return gateway
     end = "" if direction is Direction.ANY else f"-{direction.value}"
     if not selector:
-        return f"{reach.value}{end}"
+        return f"{scope.value}{end}"
     text = "-".join(f"{key.rpartition('/')[2]}-{value}" for key, value in sorted(selector.items()))
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     return plain[: names.LONGEST_LABEL - len(end)].rstrip("-") + end
@@ -74,7 +74,7 @@ class AccessLogSpec:
     Attributes:
         namespace, name: the access log's name, and the namespace of its EnvoyFilter.
         every: the time between two log lines of a connection, at least 1 ms.
-        reach: which proxies write the log.
+        scope: which proxies write the log.
         selector: the pod labels that select the proxies; empty for all.
         direction: which connections are logged.
         log_field: the tcp_proxy field that holds the interval.
@@ -83,7 +83,7 @@ class AccessLogSpec:
     namespace: str
     name: str
     every: Duration
-    reach: Reach
+    scope: LogScope
     selector: Mapping[str, str] = field(default_factory=dict)
     direction: Direction = Direction.ANY
     log_field: LogField = LogField.OPTIONS
@@ -100,7 +100,7 @@ class AccessLogSpec:
             raise ValueError("an access log has a selector of labels")
         if self.every < _LEAST:
             raise UsageError(f"--every {self.every} is too short; Envoy accepts 1ms or more")
-        if self.reach is Reach.GATEWAY and self.direction is not Direction.ANY:
+        if self.scope is LogScope.GATEWAY and self.direction is not Direction.ANY:
             raise UsageError("--direction only applies to sidecars, not to a gateway")
 
     def understood_by(
@@ -144,7 +144,10 @@ class AccessLogSpec:
 
     def to_json(self) -> str:
         """The annotation's value: versioned JSON with sorted keys; equal specs give equal text."""
-        return write_spec({**asdict(self), "every": self.every.envoy()})
+        fields = asdict(self)
+        # The annotation's name of the field since the first version.
+        fields["reach"] = fields.pop("scope")
+        return write_spec({**fields, "every": self.every.envoy()})
 
     @classmethod
     def from_json(cls, text: object) -> AccessLogSpec:
@@ -161,7 +164,7 @@ class AccessLogSpec:
             namespace=fields.take("namespace", dns_label),
             name=fields.take("name", dns_label),
             every=fields.take("every", duration),
-            reach=fields.take("reach", one_of(Reach)),
+            scope=fields.take("reach", one_of(LogScope)),
             selector=fields.take("selector", labels, {}),
             direction=fields.take("direction", one_of(Direction)),
             log_field=fields.take("log_field", one_of(LogField)),

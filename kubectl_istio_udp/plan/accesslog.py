@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.reach import AccessLogSnapshot
+from kubectl_istio_udp.model.logscope import AccessLogSnapshot
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.accesslog import (
     AccessLogSpec,
     Direction,
     LogField,
-    Reach,
+    LogScope,
 )
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.write import Write
@@ -35,7 +35,7 @@ def access_log_writes(spec: AccessLogSpec, manager: str = names.MANAGER) -> tupl
         spec: what to render.
         manager: the field manager of the EnvoyFilter.
     """
-    context = "GATEWAY" if spec.reach is Reach.GATEWAY else _CONTEXTS[spec.direction]
+    context = "GATEWAY" if spec.scope is LogScope.GATEWAY else _CONTEXTS[spec.direction]
     patch = {
         "applyTo": "NETWORK_FILTER",
         "match": {

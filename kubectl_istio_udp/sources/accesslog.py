@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach, default_name
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogScope, default_name
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.names import check_dns_label
 
@@ -17,13 +17,13 @@ class NamedAccessLog:
     """The settings that a command line names; None and {} stand for unnamed ones.
 
     Attributes:
-        reach: which proxies write the log.
+        scope: which proxies write the log.
         every, direction: as in AccessLogSpec.
         selector: the pod labels of `-l`.
         name: the access log's name; None to derive it from the other settings.
     """
 
-    reach: Reach
+    scope: LogScope
     every: Duration | None = None
     direction: Direction | None = None
     selector: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class NamedAccessLog:
             labels: the labels of the pods.
         """
         direction = self.direction or Direction.ANY
-        return self.name or default_name(self.reach, labels, gateway, direction)
+        return self.name or default_name(self.scope, labels, gateway, direction)
 
     def spec(
         self, namespace: str, name: str, labels: Mapping[str, str], before: AccessLogSpec | None
@@ -62,13 +62,13 @@ class NamedAccessLog:
         Raises:
             UsageError: the interval is too short, or the direction is not possible.
         """
-        if before is not None and before.reach is not self.reach:
+        if before is not None and before.scope is not self.scope:
             before = None
         return AccessLogSpec(
             namespace=namespace,
             name=name,
             every=self.every or (before.every if before else DEFAULT_EVERY),
-            reach=self.reach,
+            scope=self.scope,
             selector=before.selector if before and self.name and not labels else labels,
             direction=self.direction or (before.direction if before else Direction.ANY),
         )

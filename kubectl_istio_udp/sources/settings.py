@@ -162,7 +162,7 @@ def settings_of(spec: Spec) -> dict[str, str]:
 def _access_log_settings(spec: AccessLogSpec) -> dict[str, str]:
     return {
         "every": str(spec.every),
-        "reach": spec.reach.value,
+        "scope": spec.scope.value,
         "selector": ",".join(f"{key}={value}" for key, value in sorted(spec.selector.items())),
         "direction": spec.direction.value,
     }

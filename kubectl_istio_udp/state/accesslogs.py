@@ -11,8 +11,8 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.logscope import AccessLogSnapshot, Setting, proxy_of
 from kubectl_istio_udp.model.mesh import Mesh
-from kubectl_istio_udp.model.reach import AccessLogSnapshot, Setting, proxy_of
 from kubectl_istio_udp.state.ownership import readable
 
 
@@ -31,8 +31,8 @@ def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) ->
     everywhere = namespace == mesh.root_namespace
     own_name = names.object_name(namespace, name, Kind.ACCESS_LOG)
     calls: list[Callable[[], Any]] = [
-        lambda: _in_reach(api, "EnvoyFilter", namespace, mesh, everywhere),
-        lambda: _in_reach(api, "Telemetry", namespace, mesh, everywhere),
+        lambda: _list_applicable(api, "EnvoyFilter", namespace, mesh, everywhere),
+        lambda: _list_applicable(api, "Telemetry", namespace, mesh, everywhere),
         lambda: api.list("Pod", None if everywhere else namespace),
     ]
     filters, telemetries, pods = in_parallel(calls)
@@ -51,7 +51,7 @@ def _place(manifest: Mapping[str, Any]) -> tuple[str, str]:
     return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
-def _in_reach(
+def _list_applicable(
     api: Api, kind: str, namespace: str, mesh: Mesh, everywhere: bool
 ) -> list[dict[str, Any]]:
     """The objects that may apply to the same proxies: the namespace's and the root namespace's.

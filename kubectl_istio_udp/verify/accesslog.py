@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, Reach
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogScope
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import selects
-from kubectl_istio_udp.model.reach import Proxy
+from kubectl_istio_udp.model.logscope import Proxy
 from kubectl_istio_udp.output.printing import Progress, note
 from kubectl_istio_udp.render.samples import one_run_echo
 from kubectl_istio_udp.state.mesh import read_mesh
@@ -60,7 +60,7 @@ def verify_access_log(
     spec: AccessLogSpec,
     to: str | None,
     asked: Asked,
-) -> probing.Proof:
+) -> probing.Verification:
     """Hold a TCP connection open and time its log lines in the client's and the server's proxy.
 
     Takes about four intervals, but at least three seconds; the connection ends by itself.
@@ -76,7 +76,7 @@ def verify_access_log(
     with _target(api, pod, spec, to, asked, progress) as target:
         sides = _sides(spec, everywhere, address, proxy, target)
         if not any(side.expected for side in sides):
-            return probing.Proof(
+            return probing.Verification(
                 False,
                 f"the access log applies neither to {pod} nor to the server, so no line would "
                 "appear; connect to a Service whose pods it applies to: --to SERVICE[:PORT]",
@@ -125,7 +125,7 @@ def _target(
     progress: Any,
 ) -> Iterator[Target]:
 
-    home = pod.namespace if spec.reach is Reach.MESH else spec.namespace
+    home = pod.namespace if spec.scope is LogScope.MESH else spec.namespace
     if to:
         namespace, _, service = to.rpartition("/")
         yield service_target(api, namespace or home, service)
@@ -148,7 +148,7 @@ def _sides(
     spec: AccessLogSpec, everywhere: bool, address: str, proxy: Proxy | None, target: Target
 ) -> list[_Side]:
 
-    def reached(candidate: Proxy, direction: Direction) -> bool:
+    def applies(candidate: Proxy, direction: Direction) -> bool:
         near = everywhere or candidate.namespace == spec.namespace
         way = spec.direction in (Direction.ANY, direction)
         return near and way and selects(spec.selector, candidate.labels)
@@ -156,12 +156,12 @@ def _sides(
     sides = []
     if proxy:
         to = f"{target.address}:{target.port}"
-        sides.append(_Side("client", proxy, address, to, reached(proxy, Direction.OUTBOUND)))
+        sides.append(_Side("client", proxy, address, to, applies(proxy, Direction.OUTBOUND)))
     for server, port in target.servers:
         if server in target.proxies:
             theirs = target.proxies[server]
-            reaches = reached(theirs, Direction.INBOUND)
-            sides.append(_Side("server", theirs, address, f"{server}:{port}", reaches))
+            server_applies = applies(theirs, Direction.INBOUND)
+            sides.append(_Side("server", theirs, address, f"{server}:{port}", server_applies))
     return sides
 
 
@@ -170,7 +170,7 @@ def _judge(
     found: dict[_Side, tuple[Line, ...]],
     *,
     ended_early: bool,
-) -> probing.Proof:
+) -> probing.Verification:
 
     headers = ("side", "proxy", "applies", "lines", "interval", "last line")
     rows: list[Sequence[object]] = []
@@ -186,8 +186,8 @@ def _judge(
         last = lines[-1].text if lines else ""
         shown = "" if measured is None else f"{measured:.2f}s"
         name = f"{side.proxy.namespace}/{side.proxy.name}"
-        in_reach = "yes" if side.expected else "no"
-        rows.append([side.name, name, in_reach, len(lines), shown, last[:100]])
+        applies = "yes" if side.expected else "no"
+        rows.append([side.name, name, applies, len(lines), shown, last[:100]])
         data.append(
             {
                 "side": side.name,
@@ -201,7 +201,7 @@ def _judge(
     if ended_early and wrong:
         wrong.append("the connection ended at once")
     text = "; ".join(wrong) or f"a line every {spec.every}"
-    return probing.Proof(not wrong, text, headers, rows, {"sides": data})
+    return probing.Verification(not wrong, text, headers, rows, {"sides": data})
 
 
 def _wrong(

@@ -12,8 +12,8 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, UsageError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.logscope import Proxy, proxy_of
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.reach import Proxy, proxy_of
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 from kubectl_istio_udp.state.services import service_slices
 from kubectl_istio_udp.verify.toolpod import ToolPod, wait_running

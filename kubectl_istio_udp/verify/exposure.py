@@ -31,7 +31,7 @@ from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_on
 
 def verify_exposure(
     api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, asked: Asked
-) -> probing.Proof:
+) -> probing.Verification:
     """Query an exposure hop by hop.
 
     Raises:
@@ -84,7 +84,7 @@ def verify_exposure(
         causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
     one_way = asked.one_way or any(r.worst.outcome in ARRIVED for r in results)
     answered = "delivered" if one_way else "answered"
-    return probing.hops_proof(results, verdict, causes=causes, answered=answered)
+    return probing.hops_verification(results, verdict, causes=causes, answered=answered)
 
 
 def _delivered(

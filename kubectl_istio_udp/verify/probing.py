@@ -167,7 +167,7 @@ def ask_again(
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """The result of `verify` for one exposure, response or access log.
 
     Attributes:
@@ -184,13 +184,13 @@ class Proof:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def hops_proof(
+def hops_verification(
     results: Sequence[HopResult],
     verdict: Verdict,
     code: str = "rcode",
     causes: Mapping[Hop, Cause] = _NO_CAUSES,
     answered: str = "answered",
-) -> Proof:
+) -> Verification:
     """The result from the answers of hops.
 
     Args:
@@ -203,7 +203,7 @@ def hops_proof(
     headers = ["target", "via", answered, code, "time", "answer"]
     data = as_data(results, verdict, causes)
     text = f"{verdict.text}; {verdict.remedy}" if verdict.remedy else verdict.text
-    return Proof(verdict.good, text, headers, rows(results), data)
+    return Verification(verdict.good, text, headers, rows(results), data)
 
 
 def rows(results: Sequence[HopResult]) -> list[list[str]]:

@@ -18,7 +18,7 @@ _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
 
 def verify_response(
     api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: Asked
-) -> probing.Proof:
+) -> probing.Verification:
     """Request a response from each gateway pod and the gateway's Service, for each host.
 
     Inside the mesh, from the network-tool pod's sidecar.
@@ -43,7 +43,7 @@ def verify_response(
         why = why_not_answered(api, spec, verdict.broken)
         if why:
             verdict = Verdict(False, verdict.broken, f"{verdict.text}: {why}")
-    return probing.hops_proof(results, verdict, "code")
+    return probing.hops_verification(results, verdict, "code")
 
 
 def _concrete(host: str) -> str:

@@ -6,7 +6,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.model.reach import proxy_of
+from kubectl_istio_udp.model.logscope import proxy_of
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.routing import servers_from
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of

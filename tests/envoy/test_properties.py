@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.envoy.validate import validate
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogField, Reach
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogField, LogScope
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -239,7 +239,7 @@ def responses(draw: Callable[..., Any]) -> tuple[Write, ...]:
 @st.composite
 def access_logs(draw: Callable[..., Any]) -> tuple[Write, ...]:
     """An access log of any reach, with either field."""
-    reach = draw(st.sampled_from(Reach))
+    reach = draw(st.sampled_from(LogScope))
     spec = AccessLogSpec(
         namespace="lab",
         name=draw(NAMES),
@@ -247,7 +247,7 @@ def access_logs(draw: Callable[..., Any]) -> tuple[Write, ...]:
         reach=reach,
         selector=draw(st.sampled_from([{}, {"app": "a"}])),
         direction=Direction.ANY
-        if reach is Reach.GATEWAY
+        if reach is LogScope.GATEWAY
         else draw(st.sampled_from(list(Direction))),
         log_field=draw(st.sampled_from(LogField)),
     )
@@ -294,7 +294,7 @@ def test_broken_responses_never_get_as_far_as_rendering(broken: dict[str, Any]) 
 @given(st.floats(min_value=0, max_value=0.001, exclude_max=True))
 def test_broken_intervals_never_get_as_far_as_rendering(seconds: float) -> None:
     with pytest.raises(UsageError):
-        AccessLogSpec("lab", "x", Duration(seconds), Reach.NAMESPACE)
+        AccessLogSpec("lab", "x", Duration(seconds), LogScope.NAMESPACE)
 
 
 BROKEN = st.one_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Reach
+from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi, ResponseSpec
@@ -130,7 +130,7 @@ def response(
 
 
 def access_log(name: str = "namespace", **spec: Any) -> AccessLogSpec:
-    given = {"namespace": "default", "every": Duration(5), "reach": Reach.NAMESPACE, **spec}
+    given = {"namespace": "default", "every": Duration(5), "scope": LogScope.NAMESPACE, **spec}
     return AccessLogSpec(name=name, **given)
 
 

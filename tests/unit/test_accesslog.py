@@ -15,15 +15,15 @@ from kubectl_istio_udp.model.accesslog import (
     AccessLogSpec,
     Direction,
     LogField,
-    Reach,
+    LogScope,
     default_name,
 )
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.logscope import AccessLogSnapshot, Proxy, Setting, proxy_of
 from kubectl_istio_udp.model.mesh import Mesh, image_version, oldest, parse_version, show_version
 from kubectl_istio_udp.model.names import labels
-from kubectl_istio_udp.model.reach import AccessLogSnapshot, Proxy, Setting, proxy_of
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from tests.unit.builders import gateway_pod, metadata, pod
 
@@ -31,7 +31,7 @@ LOGGING = Mesh(writes_access_log=True, istio=(1, 31))
 
 
 def spec(namespace: str = "lab", **more: Any) -> AccessLogSpec:
-    usual = {"name": "x", "every": Duration(5), "reach": Reach.NAMESPACE}
+    usual = {"name": "x", "every": Duration(5), "scope": LogScope.NAMESPACE}
     return AccessLogSpec(namespace, **{**usual, **more})
 
 
@@ -49,24 +49,24 @@ def test_too_often(every: float | int) -> None:
 
 def test_a_gateways_connections_have_no_direction() -> None:
     with pytest.raises(UsageError, match="--direction"):
-        spec(reach=Reach.GATEWAY, direction=Direction.INBOUND)
-    assert spec(every=Duration(0.001), reach=Reach.GATEWAY).direction is Direction.ANY
+        spec(scope=LogScope.GATEWAY, direction=Direction.INBOUND)
+    assert spec(every=Duration(0.001), scope=LogScope.GATEWAY).direction is Direction.ANY
 
 
 @pytest.mark.parametrize(
-    ("reach", "selector", "gateway", "name"),
+    ("scope", "selector", "gateway", "name"),
     [
-        (Reach.MESH, {}, None, "mesh"),
-        (Reach.NAMESPACE, {}, None, "namespace"),
-        (Reach.GATEWAY, {"istio": "x"}, "edge", "edge"),
-        (Reach.NAMESPACE, {"b": "2", "app.io/Name": "Web_1"}, None, "name-web-1-b-2"),
-        (Reach.NAMESPACE, {"a": "b" * 70}, None, "a-" + "b" * 61),
+        (LogScope.MESH, {}, None, "mesh"),
+        (LogScope.NAMESPACE, {}, None, "namespace"),
+        (LogScope.GATEWAY, {"istio": "x"}, "edge", "edge"),
+        (LogScope.NAMESPACE, {"b": "2", "app.io/Name": "Web_1"}, None, "name-web-1-b-2"),
+        (LogScope.NAMESPACE, {"a": "b" * 70}, None, "a-" + "b" * 61),
     ],
 )
-def test_names_from_the_reach(
-    reach: Reach, selector: dict[str, Any], gateway: str | None, name: str
+def test_names_from_the_scope(
+    scope: LogScope, selector: dict[str, Any], gateway: str | None, name: str
 ) -> None:
-    assert default_name(reach, selector, gateway) == name
+    assert default_name(scope, selector, gateway) == name
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_field_that_everyone_understands(
         namespace=st.just("lab"),
         name=st.just("x"),
         every=st.integers(1, 10**7).map(lambda ms: Duration(ms / 1000)),
-        reach=st.sampled_from([Reach.MESH, Reach.NAMESPACE]),
+        scope=st.sampled_from([LogScope.MESH, LogScope.NAMESPACE]),
         selector=st.dictionaries(st.sampled_from("ab"), st.sampled_from("cd")),
         direction=st.sampled_from(Direction),
         log_field=st.sampled_from(LogField),
@@ -122,8 +122,8 @@ def test_an_annotation_whose_selector_is_none(selector: str) -> None:
         ({"selector": {"app": "a"}}, {"namespace": "root", "selector": {"app": "b"}}, False),
         ({"direction": Direction.INBOUND}, {"direction": Direction.OUTBOUND}, False),
         ({"direction": Direction.INBOUND}, {}, True),
-        ({"reach": Reach.GATEWAY}, {"direction": Direction.INBOUND}, False),
-        ({"reach": Reach.GATEWAY}, {}, True),
+        ({"scope": LogScope.GATEWAY}, {"direction": Direction.INBOUND}, False),
+        ({"scope": LogScope.GATEWAY}, {}, True),
     ],
 )
 def test_which_settings_overlap(one: dict[str, Any], other: dict[str, Any], expected: bool) -> None:
@@ -250,9 +250,9 @@ def test_reads_the_meshs_settings(config: dict[str, Any], writes: bool, root: st
 
 
 def test_each_direction_has_a_name_of_its_own() -> None:
-    found = {default_name(Reach.NAMESPACE, {}, None, direction) for direction in Direction}
+    found = {default_name(LogScope.NAMESPACE, {}, None, direction) for direction in Direction}
     assert found == {"namespace", "namespace-inbound", "namespace-outbound"}
-    long = default_name(Reach.NAMESPACE, {"a": "b" * 63}, None, Direction.INBOUND)
+    long = default_name(LogScope.NAMESPACE, {"a": "b" * 63}, None, Direction.INBOUND)
     assert len(long) == 63 and long.endswith("-inbound")
 
 
@@ -273,7 +273,7 @@ FIRES = [
     ("U221", {"mesh": Mesh()}),
     ("U222", {"proxies": ()}),
     ("U222", {"asked": spec(selector={"app": "b"})}),
-    ("U222", {"proxies": (), "asked": spec("istio-system", reach=Reach.MESH)}),
+    ("U222", {"proxies": (), "asked": spec("istio-system", scope=LogScope.MESH)}),
     ("U223", {}),
     ("U223", {"present": spec(every=Duration(9))}),
 ]
@@ -283,7 +283,7 @@ SILENT = [
     ("U221", {}),
     ("U221", {"mesh": Mesh(), "telemetry_logs": True}),
     ("U222", {"asked": spec(selector={"app": "a"})}),
-    ("U222", {"asked": spec("istio-system", reach=Reach.MESH)}),
+    ("U222", {"asked": spec("istio-system", scope=LogScope.MESH)}),
     ("U223", {"present": spec()}),
     ("U223", {"proxies": ()}),
 ]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.accesslog import Reach
+from kubectl_istio_udp.model.accesslog import LogScope
 from kubectl_istio_udp.model.errors import Forbidden
+from kubectl_istio_udp.model.logscope import AccessLogSnapshot
 from kubectl_istio_udp.model.mesh import Mesh
-from kubectl_istio_udp.model.reach import AccessLogSnapshot
 from kubectl_istio_udp.state.accesslogs import read_access_log_snapshot
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import metadata
@@ -70,7 +70,7 @@ def test_in_the_root_namespace_everything_is_in_reach(api: Api, server: ApiServe
 def test_the_access_log_there_is_is_found(api: Api, server: ApiServer) -> None:
     mine = access_log()
     put(server, mine, access_log("other", selector={"app": "x"}))
-    put(server, access_log("mesh", namespace="istio-system", reach=Reach.MESH))
+    put(server, access_log("mesh", namespace="istio-system", scope=LogScope.MESH))
     put(server, access_log(namespace="lab"))
     server.put(envoy_filter("theirs", namespace="default"))
     snapshot = read(api)
@@ -120,7 +120,7 @@ def test_an_istio_without_telemetries_has_none(api: Api, server: ApiServer) -> N
 def test_a_root_namespace_that_may_not_be_read_counts_for_nothing(
     api: Api, server: ApiServer
 ) -> None:
-    put(server, access_log("mesh", namespace="istio-system", reach=Reach.MESH))
+    put(server, access_log("mesh", namespace="istio-system", scope=LogScope.MESH))
     put(server, access_log("other"))
     server.put(telemetry("istio-system", accessLogging=[{}]))
     for plural in ("envoyfilters", "telemetries"):

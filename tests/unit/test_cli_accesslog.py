@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.reach import Proxy
+from kubectl_istio_udp.model.logscope import Proxy
 from kubectl_istio_udp.verify import accesslog as verify_accesslog
 from kubectl_istio_udp.verify.connection import Held
 from tests.unit.apiserver import ApiServer, Exec, Request
@@ -308,7 +308,7 @@ def test_takes_it_away_and_nothing_else(run: Run, mesh: ApiServer, words: list[s
     run("access-log")
     done = run(*words)
     assert (done.code, done.out) == (0, DELETED)
-    assert "are closed within 45s" in done.err
+    assert "closes the open TCP connections" in done.err
     assert mesh.state() == before
 
 
@@ -358,7 +358,7 @@ def table(text: str) -> list[list[str]]:
 def test_get(run: Run, mesh: ApiServer) -> None:
     run("access-log", "-l", "app=web,tier=a", "--direction", "inbound", "--name", "web")
     headers, row = table(run("get", "accesslog/web").out)
-    assert headers == ["NAME", "EVERY", "REACH", "SELECTOR", "DIRECTION", "STATUS", "AGE"]
+    assert headers == ["NAME", "EVERY", "SCOPE", "SELECTOR", "DIRECTION", "STATUS", "AGE"]
     assert row[:-1] == ["web", "5s", "namespace", "app=web,tier=a", "inbound", "ok"]
     headers, row = table(run("get", "accesslog/web", "-o", "wide").out)
     assert (headers[-1], row[-1]) == ("FIELD", "access_log_options")

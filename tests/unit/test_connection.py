@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.errors import (
     UsageError,
     WaitTimeout,
 )
-from kubectl_istio_udp.model.reach import Proxy
+from kubectl_istio_udp.model.logscope import Proxy
 from kubectl_istio_udp.render.samples import one_run_echo
 from kubectl_istio_udp.verify import connection
 from kubectl_istio_udp.verify.connection import (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.accesslog import Reach
+from kubectl_istio_udp.model.accesslog import LogScope
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, UsageError
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
@@ -222,7 +222,7 @@ def test_responses_and_access_logs_near_are_found(api: Api, server: ApiServer) -
     server.put(*objects())
     away = GatewayRef("lab", "edge", {"app": "edge"})
     put(server, response(**OWN_GATEWAY), response(name="away", gateway=away, **OWN_GATEWAY))
-    put(server, access_log(), access_log("gw", namespace="istio-system", reach=Reach.GATEWAY))
+    put(server, access_log(), access_log("gw", namespace="istio-system", scope=LogScope.GATEWAY))
     server.fail("GET", EVERYWHERE, 403)
     things = list_existing(api, "default")
     assert [str(e.ref) for e in things] == [

@@ -9,7 +9,7 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.cli.run.printed import Printed
-from kubectl_istio_udp.model.accesslog import Direction, Reach
+from kubectl_istio_udp.model.accesslog import Direction, LogScope
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import GatewayChoice
@@ -31,7 +31,7 @@ def run(
     """Run `access-log`, with the values of its options."""
     labels = dict(options.parse_labels(selector, "--selector"))
     named = NamedAccessLog(
-        reach=_reach(mesh, gateway, labels, common),
+        scope=_scope(mesh, gateway, labels, common),
         every=every,
         direction=Direction(direction) if direction else None,
         selector=labels,
@@ -51,9 +51,9 @@ def run(
         )
 
 
-def _reach(
+def _scope(
     mesh: bool, gateway: GatewayChoice, labels: dict[str, str], common: options.Common
-) -> Reach:
+) -> LogScope:
     at_gateway = bool(gateway.name or gateway.selector)
     if mesh and at_gateway:
         raise UsageError("--mesh cannot be combined with --gateway: it already includes gateways")
@@ -61,4 +61,4 @@ def _reach(
         raise UsageError("--mesh cannot be combined with -n: it already includes all namespaces")
     if at_gateway and labels:
         raise UsageError("-l cannot be combined with --gateway: a gateway has its own labels")
-    return Reach.MESH if mesh else Reach.GATEWAY if at_gateway else Reach.NAMESPACE
+    return LogScope.MESH if mesh else LogScope.GATEWAY if at_gateway else LogScope.NAMESPACE

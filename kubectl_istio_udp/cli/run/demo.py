@@ -17,7 +17,7 @@ from kubectl_istio_udp.cli.run.printed import tell_findings
 from kubectl_istio_udp.envoy import binary
 from kubectl_istio_udp.envoy.accepting import ensure_accepted
 from kubectl_istio_udp.envoy.gateway import LOOPBACK, Gateway
-from kubectl_istio_udp.envoy.lab import Lab, replace_every_pod
+from kubectl_istio_udp.envoy.localmesh import LocalMesh, replace_every_pod
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.ports import parse_port_requests
@@ -49,14 +49,14 @@ def run(
     _end_with_terminal()
     program = binary.need_envoy(envoy)
     version = binary.version(program)
-    with Lab(_manifests(filenames), service) as lab:
-        spec, envoy_filter = _expose(lab, ports or ([] if filenames else [SAMPLES_PORT]), program)
-        with Gateway(program, [envoy_filter], lab.endpoints()) as gateway:
+    with LocalMesh(_manifests(filenames), service) as local:
+        spec, envoy_filter = _expose(local, ports or ([] if filenames else [SAMPLES_PORT]), program)
+        with Gateway(program, [envoy_filter], local.endpoints()) as gateway:
             click.echo(f"\nEnvoy {version} has the listener\n")
-            good = _verify(lab, spec)
-            good = _restart(lab, spec, gateway) and good
+            good = _verify(local, spec)
+            good = _restart(local, spec, gateway) and good
             if keep:
-                _keep(lab, spec)
+                _keep(local, spec)
     return 0 if good else 1
 
 
@@ -82,60 +82,60 @@ def _read(filenames: Sequence[str]) -> Iterator[Manifest]:
         yield found.data
 
 
-def _expose(lab: Lab, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
+def _expose(local: LocalMesh, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
     """Plan, check, render and validate as `expose` does; print and return the EnvoyFilter."""
-    for name, backend in lab.pods.items():
+    for name, backend in local.pods.items():
         where = ", ".join(f"{backend.address}:{port}" for port in backend.ports)
         printing.note(f"pod {name} is a DNS server at {where}")
     request = ExposeRequest(
-        lab.service.namespace, lab.service.name, ports=parse_port_requests(ports)
+        local.service.namespace, local.service.name, ports=parse_port_requests(ports)
     )
-    decided = decide(request, lab.snapshot())
+    decided = decide(request, local.snapshot())
     refuse_errors(decided.findings)
     tell_findings(decided.said, decided.findings)
     rendered = [write.manifest for write in writes(decided.exposure)]
     envoy_filter = next(each for each in rendered if each["kind"] == "EnvoyFilter")
     ensure_accepted(rendered, "envoy", {"port_value": "-p"}, str(program), warn=printing.warn)
     click.echo(printing.documents([envoy_filter], "yaml"), nl=False)
-    lab.apply(rendered)
+    local.apply(rendered)
     return decided.exposure.spec, envoy_filter
 
 
-def _probe(lab: Lab) -> DnsProbe:
+def _probe(local: LocalMesh) -> DnsProbe:
 
-    return DnsProbe.parse(lab.service.query or SAMPLE_QUERY)
+    return DnsProbe.parse(local.service.query or SAMPLE_QUERY)
 
 
-def _verify(lab: Lab, spec: ExposureSpec) -> bool:
+def _verify(local: LocalMesh, spec: ExposureSpec) -> bool:
     """Query every hop and print the table of `verify`; True if all answered."""
-    probe = _probe(lab)
+    probe = _probe(local)
     results = [
         HopResult(hop, (ask(probe, hop.address, hop.port, _PROBE_SECONDS),))
-        for hop in lab.hops(spec.ports)
+        for hop in local.hops(spec.ports)
     ]
-    proof = probing.hops_proof(results, judge(results))
-    click.echo(printing.table(proof.rows, proof.headers))
-    click.echo(f"{spec.name}: {proof.text}")
-    return proof.good
+    verification = probing.hops_verification(results, judge(results))
+    click.echo(printing.table(verification.rows, verification.headers))
+    click.echo(f"{spec.name}: {verification.text}")
+    return verification.good
 
 
-def _restart(lab: Lab, spec: ExposureSpec, gateway: Gateway) -> bool:
+def _restart(local: LocalMesh, spec: ExposureSpec, gateway: Gateway) -> bool:
     """Replace every pod during queries; True if all were answered and all hops work afterwards."""
     click.echo()
     port = spec.ports[0].listener_port
-    with SteadyClient(_probe(lab), LOOPBACK, port, _STEADY_SECONDS) as client:
+    with SteadyClient(_probe(local), LOOPBACK, port, _STEADY_SECONDS) as client:
         for old, new in replace_every_pod(
-            lab, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
+            local, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
         ):
-            click.echo(f"pod {old} is replaced by {new} at {lab.pods[new].address}")
+            click.echo(f"pod {old} is replaced by {new} at {local.pods[new].address}")
     again = f", {client.again} of them at the second attempt" if client.again else ""
     click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered{again}\n")
-    return _verify(lab, spec) and client.answered == client.asked
+    return _verify(local, spec) and client.answered == client.asked
 
 
-def _keep(lab: Lab, spec: ExposureSpec) -> None:
+def _keep(local: LocalMesh, spec: ExposureSpec) -> None:
     """Wait for Ctrl-C."""
-    probe = _probe(lab)
+    probe = _probe(local)
     with contextlib.suppress(KeyboardInterrupt):
         for port in spec.ports:
             words = f"dig @{LOOPBACK} -p {port.listener_port} {probe.name} {probe.type}"

@@ -40,11 +40,11 @@ def query(
                 results = probing.send(api, pod, hops, probe, asked)
     verdict = (judge_one_way if asked.one_way else judge)(results, direct_only=True)
     answered = "delivered" if asked.one_way else "answered"
-    proof = probing.hops_proof(results, verdict, answered=answered)
+    verification = probing.hops_verification(results, verdict, answered=answered)
     if asked.output == "table":
         if results:
-            click.echo(printing.table(proof.rows, proof.headers))
-        click.echo(f"{service}: {proof.text}")
+            click.echo(printing.table(verification.rows, verification.headers))
+        click.echo(f"{service}: {verification.text}")
     else:
-        click.echo(printing.data(dict(proof.data), asked.output), nl=False)
-    return 0 if proof.good else 1
+        click.echo(printing.data(dict(verification.data), asked.output), nl=False)
+    return 0 if verification.good else 1

@@ -214,7 +214,7 @@ def _response(spec: ResponseSpec, _status: Status, wide: bool) -> list[object]:
 
 def _access_log(spec: AccessLogSpec, _status: Status, wide: bool) -> list[object]:
     selector = ",".join(f"{key}={value}" for key, value in spec.selector.items())
-    cells: list[object] = [spec.every, spec.reach.value, selector, spec.direction.value]
+    cells: list[object] = [spec.every, spec.scope.value, selector, spec.direction.value]
     return [*cells, spec.log_field.value] if wide else cells
 
 
@@ -229,5 +229,5 @@ _COLUMNS: Mapping[Kind, tuple[Sequence[str], Sequence[str], Callable[..., list[o
         ("headers", "servers"),
         _response,
     ),
-    Kind.ACCESS_LOG: (("every", "reach", "selector", "direction"), ("field",), _access_log),
+    Kind.ACCESS_LOG: (("every", "scope", "selector", "direction"), ("field",), _access_log),
 }

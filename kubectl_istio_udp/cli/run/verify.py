@@ -46,25 +46,25 @@ def run(
     in_mesh = any(map(_in_mesh, found))
     with probing.tool(api, namespace, asked, tool, in_mesh=in_mesh) as pod:
         if len(found) == 1:
-            proofs = [_prove(api, pod, found[0], to, asked)]
+            verifications = [_verify_existing(api, pod, found[0], to, asked)]
         else:
-            proofs = [_prove_one(api, pod, existing, to, asked) for existing in found]
+            verifications = [_verify_one(api, pod, existing, to, asked) for existing in found]
     if asked.output == "table":
-        _print(found, proofs)
+        _print(found, verifications)
     else:
         data = [
             {
                 "kind": existing.kind.value,
                 "namespace": existing.namespace,
                 "name": existing.name,
-                "good": proof.good,
-                "verdict": proof.text,
-                **proof.data,
+                "good": verification.good,
+                "verdict": verification.text,
+                **verification.data,
             }
-            for existing, proof in zip(found, proofs, strict=True)
+            for existing, verification in zip(found, verifications, strict=True)
         ]
         click.echo(printing.data(data, asked.output), nl=False)
-    return 0 if all(proof.good for proof in proofs) else 1
+    return 0 if all(verification.good for verification in verifications) else 1
 
 
 def _in_mesh(existing: Existing) -> bool:
@@ -74,19 +74,19 @@ def _in_mesh(existing: Existing) -> bool:
     return existing.kind is Kind.ACCESS_LOG
 
 
-def _prove_one(
+def _verify_one(
     api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
-) -> probing.Proof:
+) -> probing.Verification:
     """Like the function below, but errors become results, so that the others are still tested."""
     try:
-        return _prove(api, pod, existing, to, asked)
+        return _verify_existing(api, pod, existing, to, asked)
     except (ClusterError, UsageError) as error:
-        return probing.Proof(False, error.message)
+        return probing.Verification(False, error.message)
 
 
-def _prove(
+def _verify_existing(
     api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
-) -> probing.Proof:
+) -> probing.Verification:
 
     spec = existing.spec
     if isinstance(spec, ExposureSpec):
@@ -104,19 +104,21 @@ def _prove(
     raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
 
 
-def _print(found: Sequence[Existing], proofs: Sequence[probing.Proof]) -> None:
+def _print(found: Sequence[Existing], verifications: Sequence[probing.Verification]) -> None:
     """A table per kind, then a sentence per exposure, response or access log."""
-    pairs = list(zip(found, proofs, strict=True))
+    pairs = list(zip(found, verifications, strict=True))
     for kind in Kind:
-        shown = [(existing, proof) for existing, proof in pairs if existing.kind is kind]
+        shown = [
+            (existing, verification) for existing, verification in pairs if existing.kind is kind
+        ]
         rows = [
             [*([f"{existing.namespace}/{existing.name}"] if len(pairs) > 1 else []), *row]
-            for existing, proof in shown
-            for row in proof.rows
+            for existing, verification in shown
+            for row in verification.rows
         ]
         if rows:
-            headers = next(proof.headers for _, proof in shown if proof.rows)
+            headers = next(verification.headers for _, verification in shown if verification.rows)
             lead = [kind.words] if len(pairs) > 1 else []
             click.echo(printing.table(rows, [*lead, *headers]))
-    for existing, proof in pairs:
-        click.echo(f"{existing.ref}: {proof.text}")
+    for existing, verification in pairs:
+        click.echo(f"{existing.ref}: {verification.text}")

@@ -1,8 +1,8 @@
-"""What Envoy says of a configuration that it refuses, and which field it means. Pure.
+"""Parse Envoy's error about a rejected configuration, and find the field it is about. Pure.
 
-Envoy's loader names the place (`invalid JSON in ... @ static_resources.listeners[0].address`), its
-constraints name fields from some message on (`UdpProxyConfigValidationError.HashPolicies[0]`), and
-everything else quotes a value at best.
+Envoy's loader names the field (`invalid JSON in ... @ static_resources.listeners[0].address`), and
+its constraints name fields within a message (`UdpProxyConfigValidationError.HashPolicies[0]`).
+Other errors contain a value at best.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from kubectl_istio_udp.envoy.patches import Path, same
 
-# The critical line of the log; all that follows on it or below it is the reason.
+# The critical line of the log; everything after this, including further lines, is the reason.
 _REASON = re.compile(r"error initializing configuration '[^']*': (.*)", re.DOTALL)
-# protobuf varies the white space of its messages from build to build, so that nobody reads them by
-# machine; all of it is folded before.
+# protobuf varies the white space of its messages between builds, to discourage parsing them. So all
+# white space is folded first.
 _PLACE = re.compile(
     r"invalid JSON in \S+ @ (?P<place>\S+): .*?\(offset \d+\): (?P<why>.*?)\)"
     r"(?: has unknown fields)?$"
@@ -28,7 +28,7 @@ _LINK = re.compile(r"(?P<message>\w+)ValidationError\.(?P<field>\w+)(?:\[(?P<ind
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _ONE_OF = re.compile(r'field: "(\w+)", reason: ')
 _PART = re.compile(r"<any>|([A-Za-z_0-9]+)|\[(\d+)\]|\[\"?([^\]\"]+)\"?\]")
-# The values that a reason may name: in quotes, or after a colon.
+# Values in a reason: in quotes, or after a colon.
 _VALUES = re.compile(r"'([^']+)'|\"([^\"]+)\"|: ([^\s'\"]+?)\.?(?: |$)")
 _UNKNOWN_FIELD = re.compile(r"no such field: '([^']+)'")
 _UNKNOWN_CLUSTER = re.compile(r"unknown (?:gRPC client |\w+ )?cluster '([^']+)'", re.IGNORECASE)
@@ -42,14 +42,14 @@ _MISSING_FILE = re.compile(
 
 
 @dataclass(frozen=True)
-class Complaint:
-    """Why Envoy refuses a configuration.
+class EnvoyError:
+    """Why Envoy rejects a configuration.
 
     Attributes:
-        why: the reason, on one line, without the configuration that Envoy repeats.
-        start: the message that `fields` start from: "" for the whole configuration, else its
-            type's last word, for example `UdpProxyConfig`.
-        fields: the way to the field, as Envoy spells it; empty where Envoy does not say.
+        why: the reason on one line, without the configuration that Envoy repeats.
+        start: the message type that `fields` start from, without its package, for example
+            `UdpProxyConfig`; "" for the configuration itself.
+        fields: the path of the field in Envoy's spelling; empty if the error has none.
     """
 
     why: str
@@ -58,24 +58,24 @@ class Complaint:
 
     @property
     def unknown_cluster(self) -> str | None:
-        """The cluster that it refers to and does not have, if that is the reason."""
+        """The missing cluster that the configuration refers to, if that is the reason."""
         found = _UNKNOWN_CLUSTER.search(self.why)
         return found[1] if found else None
 
     @property
     def unknown_type(self) -> str | None:
-        """The message type or extension that this Envoy was built without, if that is it."""
+        """The message type or extension that this Envoy lacks, if that is the reason."""
         found = _UNKNOWN_TYPE.search(self.why)
         return (found[1] or found[2]) if found else None
 
     @property
     def missing_file(self) -> bool:
-        """Whether it is a file that this machine does not have, as a gateway may."""
+        """Whether the reason is a file that does not exist here, but may exist in a gateway."""
         return bool(_MISSING_FILE.search(self.why))
 
 
-def read_complaint(log: str) -> Complaint:
-    """What Envoy's log says of a refused configuration."""
+def read_envoy_error(log: str) -> EnvoyError:
+    """Parse Envoy's log about a rejected configuration."""
     found = _REASON.search(log)
     text = " ".join((found[1] if found else log).split())
     text = text.partition('): {"node"')[0] + (")" if '): {"node"' in text else "")
@@ -87,13 +87,13 @@ def read_complaint(log: str) -> Complaint:
         why = place["why"]
         unknown = _UNKNOWN_FIELD.search(why)
         fields = tuple(_parts(place["place"])) + ((unknown[1],) if unknown else ())
-        return Complaint(why, fields=fields)
+        return EnvoyError(why, fields=fields)
     bare = _WITHOUT_PLACE.search(text)
-    # What follows a debug mark is the configuration again.
-    return Complaint(bare["why"] if bare else text.partition(": goo.gle/debug")[0][:500])
+    # The configuration follows the debug mark.
+    return EnvoyError(bare["why"] if bare else text.partition(": goo.gle/debug")[0][:500])
 
 
-def _constraint(chain: str) -> Complaint:
+def _constraint(chain: str) -> EnvoyError:
     links = list(_LINK.finditer(chain))
     fields: list[str | int] = []
     for link in links:
@@ -107,7 +107,7 @@ def _constraint(chain: str) -> Complaint:
     elif links and why:
         why = why.rpartition("caused by ")[2]
     start = links[0]["message"] if links else ""
-    return Complaint(why, "" if start == "Bootstrap" else start, tuple(fields))
+    return EnvoyError(why, "" if start == "Bootstrap" else start, tuple(fields))
 
 
 def _parts(place: str) -> Iterator[str | int]:
@@ -120,35 +120,34 @@ def _parts(place: str) -> Iterator[str | int]:
             yield found[3]
 
 
-def find_place(complaint: Complaint, configuration: Mapping[str, Any], within: Path) -> Path | None:
-    """Where in a configuration the field is that Envoy complains of.
+def find_place(error: EnvoyError, configuration: Mapping[str, Any], within: Path) -> Path | None:
+    """Find the field that an error is about.
 
     Args:
-        complaint: what it said.
-        configuration: what it was given.
-        within: the only part that counts.
+        error: the error.
+        configuration: the rejected configuration.
+        within: the path of the only part to search.
 
     Returns:
-        The path of the field, which may be missing from what should have it; None where nothing
-        tells.
+        The path of the field, which may be missing in its parent; None if unknown.
     """
-    if complaint.fields and not complaint.start:
-        return _walk(configuration, (), complaint.fields)
-    if complaint.start:
+    if error.fields and not error.start:
+        return _walk(configuration, (), error.fields)
+    if error.start:
         holders = [
             path
             for path, node in _nodes(configuration, ())
             if isinstance(node, Mapping)
-            and str(node.get("@type", "")).rpartition(".")[2] == complaint.start
+            and str(node.get("@type", "")).rpartition(".")[2] == error.start
             and (path[: len(within)] == within or within[: len(path)] == path)
         ]
-        places = [_walk(configuration, path, complaint.fields) for path in holders]
+        places = [_walk(configuration, path, error.fields) for path in holders]
         # Of several messages of a type it is the one that lacks the field, if there is one.
         places.sort(key=lambda place: bool(_at(configuration, place)))
         inside = [place for place in places if place[: len(within)] == within]
         if inside:
             return inside[0]
-    values = ["".join(found) for found in _VALUES.findall(complaint.why)]
+    values = ["".join(found) for found in _VALUES.findall(error.why)]
     part = _at(configuration, within)
     for value in values:
         for path, node in _nodes(part, within):
@@ -158,7 +157,7 @@ def find_place(complaint: Complaint, configuration: Mapping[str, Any], within: P
 
 
 def _walk(configuration: Any, path: Path, fields: Path) -> Path:
-    """The path that leads through the fields, the missing ones as the API spells them."""
+    """The path through the fields; missing ones are in the API's spelling."""
     node = _at(configuration, path)
     for wanted in fields:
         if isinstance(node, Mapping):
@@ -187,7 +186,7 @@ def _nodes(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _at(node: Any, path: Path) -> Any:
-    """The part of a configuration at a path, None where it has none."""
+    """The part of a configuration at a path; None if it does not exist."""
     for part in path:
         try:
             node = node[part]

@@ -36,7 +36,7 @@ from kubectl_istio_udp.state.manifests import (
 _COUNT = re.compile(r"(-\d+)?$")
 
 
-class LabFailed(IstioUdpError):
+class LocalMeshFailed(IstioUdpError):
     """A server cannot run on this machine."""
 
 
@@ -49,7 +49,7 @@ class _Running:
     ready: bool = True
 
 
-class Lab:
+class LocalMesh:
     """A Service with its pods, and a gateway's pod; ended by `with`.
 
     A pod has a network of its own, and so the ports it likes. Here those below 1024 are moved up,
@@ -91,11 +91,11 @@ class Lab:
         self._addresses = (f"127.0.0.{number}" for number in range(2, 255))
         self._started = 0
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> LocalMesh:
         """Start every pod.
 
         Raises:
-            LabFailed: a server cannot run here.
+            LocalMeshFailed: a server cannot run here.
         """
         try:
             for pod in self._waiting:
@@ -192,15 +192,15 @@ class Lab:
                 raise _failed(address, error) from None
             self._started += 1
             return
-        raise LabFailed("other programs use the ports of a pod on every loopback address")
+        raise LocalMeshFailed("other programs use the ports of a pod on every loopback address")
 
 
-def _failed(address: str, error: OSError) -> LabFailed:
+def _failed(address: str, error: OSError) -> LocalMeshFailed:
     text = f"no DNS server can run at {address}: {error.strerror}"
     if error.errno != errno.EADDRNOTAVAIL:
-        return LabFailed(text)
+        return LocalMeshFailed(text)
     # Linux has all of 127.0.0.0/8, macOS only 127.0.0.1.
-    return LabFailed(
+    return LocalMeshFailed(
         text, hints=[f"give the machine that address: sudo ifconfig lo0 alias {address}"]
     )
 
@@ -253,7 +253,7 @@ def _with_bindable_ports(pod: Manifest) -> Manifest:
 
 
 def replace_every_pod(
-    lab: Lab, serve: Callable[[dict[str, list[Address]]], None], between: Callable[[], None]
+    lab: LocalMesh, serve: Callable[[dict[str, list[Address]]], None], between: Callable[[], None]
 ) -> Iterator[tuple[str, str]]:
     """A rolling restart, as a Deployment's: start one, let the old one go unready, end it.
 
