@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kubectl_istio_udp.apply.changes import change_set
 from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, carry
@@ -12,6 +13,7 @@ from kubectl_istio_udp.apply.waiting import Expected, wait_until_live
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.errors import ClusterError, Refused
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayChoice
@@ -28,7 +30,7 @@ from kubectl_istio_udp.state.controllers import is_declared
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, readable
-from kubectl_istio_udp.state.snapshot import read_snapshot, ready_addresses
+from kubectl_istio_udp.state.snapshot import begin_reads, read_snapshot, ready_addresses
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,22 @@ class Decided:
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True)
+class Exposed:
+    """What `expose` wrote.
+
+    Attributes:
+        exposure: the exposure.
+        service: the Service for clients, as the API server returned it; None if there is none.
+    """
+
+    exposure: Exposure
+    service: Mapping[str, Any] | None
+
+
 def expose(
     api: Api, asked: Asked, writing: Writing, report: Report, flags: Mapping[str, str]
-) -> Exposure:
+) -> Exposed:
     """Expose a Service as requested on a command line.
 
     Args:
@@ -76,19 +91,17 @@ def expose(
         report: informed about each step.
         flags: as for `carry`.
 
-    Returns:
-        The exposure as written.
-
     Raises:
         UsageError: it is not possible with this Service or gateway.
         Refused, Rejected or an error of the cluster; everything was rolled back then.
     """
-    exposed: list[Exposure] = []
+    exposed: list[Exposed] = []
 
     def decide_and_write() -> None:
         exposure, decision = _decide(api, asked, writing, report)
-        carry(api, decision, writing, report, flags)
-        exposed.append(exposure)
+        done = carry(api, decision, writing, report, flags)
+        services = (each.manifest for each in done if each.write.kind == "Service")
+        exposed.append(Exposed(exposure, next(services, None)))
 
     decide_until_it_fits(decide_and_write, report.note)
     return exposed[0]
@@ -108,18 +121,20 @@ def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
 
 def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[Exposure, Decision]:
     """Decide from the current state of the cluster."""
-    existing = find_exposure(api, asked.namespace, asked.name or asked.service)
+    reads = Reads(api)
+    begin_reads(reads, asked.namespace, asked.service, asked.gateway)
+    existing = find_exposure(reads, asked.namespace, asked.name or asked.service)
     _refuse_declared(existing)
     before = existing.exposure
     if before and before.service != asked.service:
         before = None  # the checks refuse this
     request = asked.settings.request(asked.namespace, asked.service, asked.name, before)
     choice = asked.gateway.or_known(before.gateway) if before else asked.gateway
-    snapshot = read_snapshot(api, request, choice, existing, need_proxy=writing.waits)
+    snapshot = read_snapshot(reads, request, choice, existing, need_proxy=writing.waits)
     decided = decide(request, snapshot)
     exposure, spec = decided.exposure, decided.exposure.spec
     todo = writes(exposure, writing.manager)
-    leftovers = read_leftovers(api, [existing.spec, spec])
+    leftovers = read_leftovers(reads, [existing.spec, spec])
     there = (*existing.objects, *snapshot.objects, *leftovers.stale_reservations(spec.key))
     return exposure, Decision(
         spec=spec,

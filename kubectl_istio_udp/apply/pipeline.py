@@ -101,7 +101,7 @@ def carry(
     writing: Writing,
     report: Report,
     flags: Mapping[str, str],
-) -> None:
+) -> Sequence[Done]:
     """Carry out a decision: write all objects or none, wait, remove what is no longer wanted.
 
     Args:
@@ -110,6 +110,9 @@ def carry(
         writing: how to write.
         report: informed about each step.
         flags: the option for each Envoy field, for the message if Envoy rejects it.
+
+    Returns:
+        The writes that were made, or would be in a dry run.
 
     Raises:
         Refused, Rejected or an error of the cluster; everything was rolled back then. After an
@@ -120,10 +123,12 @@ def carry(
     todo = decision.changes.writes
     ensure_accepted([w.manifest for w in todo], writing.validate, flags, warn=report.warn)
     if writing.dry_run == "client":
-        report.written([Done(write, True, write.manifest) for write in todo])
+        done = [Done(write, True, write.manifest) for write in todo]
     else:
-        report.written(_write(api, decision, writing, report))
+        done = _write(api, decision, writing, report)
+    report.written(done)
     _remove(api, decision.changes, writing, report)
+    return done
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:
@@ -149,6 +154,7 @@ def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> li
         nullcontext() if dry_run else decision.guard(),
         Transaction(api, force=writing.force, dry_run=dry_run) as transaction,
     ):
+        transaction.look(decision.changes.writes)
         for write in decision.changes.writes:
             applied = transaction.apply(write)
             changed = applied.verb != "unchanged"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from kubectl_istio_udp.apply.changes import Key
 from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.kube.client import Api, Applied
+from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.write import Write
@@ -29,6 +31,7 @@ class Transaction:
         """Take the client, whether to take fields over, and whether to only do a dry run."""
         self._api, self._force, self._dry_run = api, force, dry_run
         self._undo: list[tuple[Write, Mapping[str, Any] | None]] = []
+        self._before: dict[Key, Mapping[str, Any] | None] = {}
 
     def __enter__(self) -> Transaction:
         """Begin."""
@@ -48,6 +51,11 @@ class Transaction:
         """Keep what has been written, whatever happens next."""
         self._undo.clear()
 
+    def look(self, writes: Iterable[Write]) -> None:
+        """Read in parallel what the next writes change, for `apply`."""
+        found = for_each(lambda w: (w.key, self._api.find(w.kind, w.namespace, w.name)), writes)
+        self._before.update(found)
+
     def apply(self, write: Write) -> Applied:
         """Apply one write (server-side apply).
 
@@ -55,7 +63,9 @@ class Transaction:
             ApplyConflict, Forbidden, Unreachable, ClusterError: errors of the API server; this
                 write has no effect then.
         """
-        before = self._api.find(write.kind, write.namespace, write.name)
+        if write.key not in self._before:
+            self.look([write])
+        before = self._before.pop(write.key)
         # Before the request: if the response is lost, the write may still have been executed.
         if not self._dry_run:
             self._undo.append((write, before))

@@ -64,14 +64,24 @@ def socket(address: str, *ports: int) -> str:
     return f"{host}:{number_ranges(ports)}/UDP"
 
 
-def client_addresses(api: Api, spec: ExposureSpec, deadline: float = 0.0) -> Addresses:
-    """The addresses of an exposure; waits for a load balancer until `deadline` (monotonic)."""
-    while True:
-        service = gateway_service(api, spec)
-        found = addresses_of(service)
-        if not found.pending or time.monotonic() >= deadline:
-            break
+def client_addresses(
+    api: Api,
+    spec: ExposureSpec,
+    deadline: float = 0.0,
+    service: Mapping[str, Any] | None = None,
+) -> Addresses:
+    """The addresses of an exposure.
+
+    Args:
+        api: the cluster.
+        spec: the exposure.
+        deadline: how long to wait for a load balancer (monotonic).
+        service: the Service for clients if it has just been read or written; None reads it.
+    """
+    service = service or gateway_service(api, spec)
+    while (found := addresses_of(service)).pending and time.monotonic() < deadline:
         time.sleep(api.waits.poll)
+        service = gateway_service(api, spec)
     if service and found.pending:
         return addresses_of(service, why_pending(api, service))
     if found.service:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.endpointrules import (
     API_SERVER_SERVICE,
@@ -37,6 +39,23 @@ from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
 from kubectl_istio_udp.state.ownership import Existing, readable
 from kubectl_istio_udp.state.reservations import Reservation
 from kubectl_istio_udp.state.services import read_service_objects, service_entries, service_slices
+
+
+def begin_reads(reads: Reads, namespace: str, service: str, choice: GatewayChoice) -> None:
+    """Start to read what a decision needs and what depends on no other answer.
+
+    Args:
+        reads: the cluster, as the decision sees it.
+        namespace, service: the Service.
+        choice: the gateway, as far as it is named.
+    """
+    for kind in ("EnvoyFilter", "ServiceEntry", "Service"):
+        reads.begin(kind)
+    reads.begin("WorkloadEntry", namespace)
+    for place in ((namespace, service), API_SERVER_SERVICE):
+        reads.begin_call(partial(service_slices, reads, *place))
+    reads.begin_call(partial(gateway_pods, reads, choice))
+    reads.begin_call(partial(read_mesh, reads))
 
 
 def read_snapshot(

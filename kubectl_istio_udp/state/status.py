@@ -11,6 +11,7 @@ from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
+from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
 from kubectl_istio_udp.model.envoyfilter import Footprint, footprints_at
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden
@@ -21,6 +22,7 @@ from kubectl_istio_udp.model.exposure import (
     exposed_endpoints,
 )
 from kubectl_istio_udp.model.gateway import (
+    ISTIO_LABEL,
     Gateway,
     GatewayPod,
     GatewayRef,
@@ -79,6 +81,15 @@ class _AtGateway:
 
 
 _Gateway = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def begin_reads(reads: Reads) -> None:
+    """Start to read what a list of all exposures needs and what depends on no other answer."""
+    for kind in ("EnvoyFilter", "Service"):
+        reads.begin(kind)
+    # The pods of nearly all gateways have this label.
+    reads.begin("Pod", None, ISTIO_LABEL)
+    reads.begin_call(partial(read_mesh, reads))
 
 
 def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False) -> list[Status]:

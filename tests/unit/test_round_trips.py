@@ -1,26 +1,67 @@
-"""How many requests each command makes: docs/measurements.md states these numbers."""
+"""How many requests each command sends, in how many rounds; docs/measurements.md says so too."""
 
 from __future__ import annotations
 
+import re
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
-from tests.unit.apiserver import ApiServer
+from tests.unit.apiserver import ApiServer, Request
 from tests.unit.conftest import Run
 from tests.unit.fakes import Fakes
 
 EXPOSE = ("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none")
+PAGE = Path(__file__).parents[2] / "docs" / "measurements.md"
+# The command line, API requests, rounds, port-forwards, execs.
+COMMANDS: list[tuple[tuple[str, ...], int, int, int, int]] = [
+    (("get", "-A"), 9, 2, 0, 0),
+    (("get", "coredns"), 10, 2, 0, 0),
+    (EXPOSE, 18, 6, 1, 1),
+    (("verify", "coredns"), 9, 3, 1, 5),
+    (("delete", "coredns"), 10, 8, 1, 0),
+]
+_QUIET_SECONDS = 0.15
+_ATTEMPTS = 5
+
+
+class Rounds:
+    """Answers no request until no further one comes, and then all of them: that is a round."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._latest = 0.0
+        self._changed = threading.Condition()
+
+    def hold(self, _request: Request) -> None:
+        with self._changed:
+            mine, self._latest = self.count, time.monotonic()
+            while self.count == mine:
+                left = self._latest + _QUIET_SECONDS - time.monotonic()
+                if left <= 0:
+                    self.count += 1
+                    self._changed.notify_all()
+                else:
+                    self._changed.wait(left)
+
+
+def rounds_of(run: Run, server: ApiServer, words: tuple[str, ...]) -> int:
+    rounds, usual = Rounds(), server.seen
+    server.seen = rounds.hold
+    try:
+        done = run(*words)
+    finally:
+        server.seen = usual
+    assert done.code == 0, done.err
+    return rounds.count
 
 
 @pytest.mark.parametrize(
-    ("words", "requests", "forwards", "execs"),
-    [
-        (("get", "-A"), 14, 0, 0),
-        (("get", "coredns"), 10, 0, 0),
-        (EXPOSE, 25, 1, 1),
-        (("verify", "coredns"), 9, 1, 5),
-        (("delete", "coredns"), 10, 1, 0),
-    ],
-    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else None,
+    ("words", "requests", "rounds", "forwards", "execs"),
+    COMMANDS,
+    ids=[" ".join(words[:2]) for words, *_ in COMMANDS],
 )
 def test_a_command_makes_so_many_requests(
     run: Run,
@@ -28,14 +69,36 @@ def test_a_command_makes_so_many_requests(
     fakes: Fakes,
     words: tuple[str, ...],
     requests: int,
+    rounds: int,
     forwards: int,
     execs: int,
 ) -> None:
     assert run(*EXPOSE).code == 0
     server.requests.clear()
-    assert run(*words).code == 0
-    sent = [str(request) for request in server.requests]
+    # On a busy machine a thread may be late, which looks like one round more, never like one less.
+    counts = []
+    for _ in range(_ATTEMPTS):
+        server.requests.clear()
+        counts.append(rounds_of(run, server, words))
+        sent = [str(request) for request in server.requests]
+        if words[0] == "delete":
+            assert run(*EXPOSE).code == 0
+        if counts[-1] <= rounds:
+            break
     forwarded = [request for request in sent if request.endswith("/portforward")]
     executed = [request for request in sent if request.endswith("/exec")]
     others = len(sent) - len(forwarded) - len(executed)
-    assert (others, len(forwarded), len(executed)) == (requests, forwards, execs), "\n".join(sent)
+    found = (others, min(counts), len(forwarded), len(executed))
+    assert found == (requests, rounds, forwards, execs), "\n".join(sent)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[" ".join(words[:2]) for words, *_ in COMMANDS])
+def test_the_page_has_these_numbers(command: tuple[tuple[str, ...], int, int, int, int]) -> None:
+    words, requests, rounds, forwards, execs = command
+    name = {"expose": "expose --no-wait"}.get(words[0], " ".join(words))
+    name = name.replace(" coredns", "" if words[0] in ("verify", "delete") else " NAME")
+    table = PAGE.read_text().partition("| command | API requests |")[2]
+    row = re.search(rf"^\| `{re.escape(name)}`.*?\|(.*)\|(.*)\|(.*)\|(.*)\|$", table, re.MULTILINE)
+    assert row, name
+    found = [int(cell.split()[0].rstrip(":")) for cell in row.groups()]
+    assert found == [requests, rounds, forwards, execs]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kubectl_istio_udp.apply.exposing import Asked, expose
+from kubectl_istio_udp.apply.exposing import Asked, Exposed, expose
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
@@ -15,7 +15,6 @@ from kubectl_istio_udp.cli.run.printed import Printed
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import (
     Affinity,
-    Exposure,
     GatewayServiceMode,
     LoadBalancing,
 )
@@ -64,9 +63,9 @@ def run(
     settings = _named(ports, remove_ports, named)
     api = connect(common)
     asked = Asked(namespace_of(common, api), service, name, settings, gateway)
-    exposure = expose(api, asked, applying, Printed(applying), _FLAGS)
+    exposed = expose(api, asked, applying, Printed(applying), _FLAGS)
     if applying.in_words:
-        _print_addresses(api, exposure, applying.waits)
+        _print_addresses(api, exposed, applying.waits)
 
 
 def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:
@@ -89,13 +88,14 @@ def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[st
     )
 
 
-def _print_addresses(api: Api, exposure: Exposure, wait: bool) -> None:
+def _print_addresses(api: Api, exposed: Exposed, wait: bool) -> None:
     """Print the addresses for clients, and what to type next."""
+    spec = exposed.exposure.spec
     deadline = time.monotonic() + (api.waits.balancer_address if wait else 0)
-    addresses = client_addresses(api, exposure.spec, deadline)
-    for ports in port_runs(exposure.spec.ports):
+    addresses = client_addresses(api, spec, deadline, exposed.service)
+    for ports in port_runs(spec.ports):
         numbers = number_ranges(port.service_port for port in ports)
         for address in addresses.of(ports):
-            click.echo(f"clients reach {exposure.spec.service}:{numbers} at {address}")
+            click.echo(f"clients reach {spec.service}:{numbers} at {address}")
     if addresses.pending:
         printing.warn(addresses.pending)

@@ -11,6 +11,7 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, find_state, namespace_of, place_of
 from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.conditions import ConditionType, Truth
 from kubectl_istio_udp.model.exposure import ExposureSpec
@@ -20,7 +21,7 @@ from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.leftovers import Leftover, read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, Stray
-from kubectl_istio_udp.state.status import Status, read_status
+from kubectl_istio_udp.state.status import Status, begin_reads, read_status
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.state.gatewayusage import Reserved
@@ -38,7 +39,9 @@ def run(
     common: options.Common,
 ) -> None:
     """Run `get`, with the values of its options."""
-    api = connect(common)
+    api = Reads(connect(common))
+    if not names:
+        begin_reads(api)
     state = find_state(common, api, names, all_namespaces)
     found = state.existing
     if output == "name":
