@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set, key_of
@@ -238,7 +239,7 @@ class Reconciler:
     def _permission(self, kept: KeptNamespace) -> Permission:
         if self._allow_all:
             return ALLOWED_ALL
-        return Permission.parse(kept.annotations, self._defaults)
+        return _permission(tuple(kept.annotations.items()), tuple(self._defaults.items()))
 
     def _allowed(
         self, key: Key, requested: Intent | UsageError, permission: Permission, own: Existing
@@ -281,13 +282,10 @@ class Reconciler:
 
     def about(self, key: Key) -> About | None:
         """The object that Events about an exposure refer to."""
-        requested = self._caches.intent(key)
-        if isinstance(requested, Intent):
-            return requested.about
         if gateway := self._caches.gateway_of(key):
             return gateway.about
         service = self._caches.service_manifest(key)
-        return About.of(service) if service is not None and requested is not None else None
+        return About.of(service) if service is not None and key in self._caches.intents else None
 
     # -- a request ----------------------------------------------------------------------------
 
@@ -305,14 +303,10 @@ class Reconciler:
         if objection := permission.objection(use):
             raise Refusal(Outcome(REFUSED, FORBIDDEN, objection))
 
-    def _permit_request(self, intent: Intent, permission: Permission) -> None:
-        """Refuse a request without permission before doing any work.
-
-        Raises:
-            Refusal: it is not permitted, or too many Services of the namespace have requests.
-        """
+    def _permit_place(self, key: Key, permission: Permission) -> None:
+        """Raise Refusal if too many older Services of the namespace have requests."""
         most = permission.total_ports
-        if not permission.everything and not self._caches.is_within(intent.key, most):
+        if not permission.everything and not self._caches.is_within(key, most):
             raise Refusal(
                 Outcome(
                     WAITING,
@@ -322,10 +316,11 @@ class Reconciler:
                     "Namespace)",
                 )
             )
-        self._permit(permission, Use.of_request(intent.request, intent.udp_ports))
 
     def _honour(self, intent: Intent, permission: Permission, own: Existing) -> Outcome:
-        self._permit_request(intent, permission)
+        # Refuse a request without permission before doing any work.
+        self._permit_place(intent.key, permission)
+        self._permit(permission, Use.of_request(intent.request, intent.udp_ports))
         facts = self._decide(intent, permission, own)
         exposure, snapshot = facts.exposure, facts.snapshot
         source = source_of(exposure.spec)
@@ -766,21 +761,28 @@ class Reconciler:
         own = self._caches.own(spec.key).held
         held = {port.listener_port for port in own.ports} if own else set()
         wanted = footprint.udp_ports - held
-        for older in self._caches.rivals(wanted):
-            if older.about.rank >= intent.about.rank:
+        for rank, key in self._caches.rivals(wanted):
+            if rank >= intent.about.rank:
                 return
-            if older.key != spec.key and self._may_take(older.key) and self._permitted(older):
-                by = f"Service {older.key[0]}/{older.key[1]}"
-                raise Refusal(replace(taken(wanted, spec.gateway, by), after=older.key))
+            if key != spec.key and self._may_take(key) and self._permitted(key):
+                by = f"Service {key[0]}/{key[1]}"
+                raise Refusal(replace(taken(wanted, spec.gateway, by), after=key))
 
-    def _permitted(self, intent: Intent) -> bool:
-        """Whether an intent's namespace has permission for it."""
-        kept = self._caches.namespaces.get("", intent.key[0])
-        own = self._caches.own(intent.key)
-        if kept is None or kept.leaving or (own.there and own.source is None):
+    def _permitted(self, key: Key) -> bool:
+        """Whether an intent's namespace has permission for it.
+
+        There may be thousands of older intents, so the cheapest checks come first.
+        """
+        kept = self._caches.namespaces.get("", key[0])
+        if kept is None or kept.leaving:
             return False
         try:
-            self._permit_request(intent, self._permission(kept))
+            permission = self._permission(kept)
+            self._permit_place(key, permission)
+            intent, own = self._caches.intent(key), self._caches.own(key)
+            if not isinstance(intent, Intent) or (own.there and own.source is None):
+                return False
+            self._permit(permission, Use.of_request(intent.request, intent.udp_ports))
         except (UsageError, Refusal):
             return False
         return True
@@ -799,7 +801,10 @@ class Reconciler:
         spec, entries = own.exposure, own.all_of("ServiceEntry")
         if spec is None:
             return 0.0
-        listed = listed_addresses(entries) if manager != MANAGER else ()
+        # Of a person's list only the entries that the exposure itself names count: a tenant may put
+        # others beside them.
+        mine = [entry for entry in entries if ObjectRef.of(entry) in spec.objects]
+        listed = listed_addresses(mine) if manager != MANAGER else ()
 
         def rules_of(namespace: str) -> EndpointRules:
             return self._rules(namespace).allowing(listed)
@@ -997,6 +1002,14 @@ class _Remover:
 
     def drain(self, envoy_filter: Manifest) -> float:
         return self.reconciler.drain(self.key, envoy_filter)
+
+
+@lru_cache(maxsize=1024)
+def _permission(
+    annotations: tuple[tuple[str, str], ...], defaults: tuple[tuple[str, str], ...]
+) -> Permission:
+    """Read a Namespace's annotations, once for thousands of Services."""
+    return Permission.parse(dict(annotations), dict(defaults))
 
 
 def _taken(spec: ExposureSpec) -> tuple[int, int]:

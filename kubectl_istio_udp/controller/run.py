@@ -104,6 +104,7 @@ class Controller:
             settings.root_namespaces,
             settings.mesh_configs,
             ask=self._ask,
+            asking=self._leading.is_set,
             footprint_changed=self._footprint_changed,
             routes=RouteWatch(self._report, settings.timing.installed)
             if settings.gateway_api
@@ -245,8 +246,8 @@ class Controller:
         if not self._leading.is_set():
             return
         ports = {port for footprint in (before, now) if footprint for port in footprint.udp_ports}
-        for intent in self.caches.rivals(ports):
-            self._queue.add(intent.key)
+        for _, key in self.caches.rivals(ports):
+            self._queue.add(key)
         if before is not None:
             for key in tuple(self._short):
                 self._queue.add(key)

@@ -16,6 +16,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
 # On objects that the controller creates: what requested them.
 SOURCE_LABEL = "kubectl-istio-udp/source"
+# All labels of our objects.
+LABELS = (MANAGED_BY_LABEL, NAMESPACE_LABEL, SOURCE_LABEL, *(kind.label for kind in Kind))
 # The suffix of our ServiceEntries' hosts.
 HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"

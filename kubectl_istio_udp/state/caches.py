@@ -6,6 +6,7 @@ decisions need.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
 import threading
@@ -37,7 +38,7 @@ from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_
 from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch
-from kubectl_istio_udp.state.intents import Intents
+from kubectl_istio_udp.state.intents import Intents, Rank, Row
 from kubectl_istio_udp.state.keeping import (
     HostSet,
     KeptService,
@@ -49,7 +50,12 @@ from kubectl_istio_udp.state.keeping import (
 )
 from kubectl_istio_udp.state.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
 from kubectl_istio_udp.state.occupancy import GatewayFilter
-from kubectl_istio_udp.state.ownership import Existing, resolve
+from kubectl_istio_udp.state.ownership import (
+    Disagreement,
+    Existing,
+    claimed_owner,
+    resolve_one,
+)
 from kubectl_istio_udp.state.reservations import Reservation
 
 Manifest = Mapping[str, Any]
@@ -61,6 +67,9 @@ What = TypeVar("What")
 SERVICE_LABEL = "kubernetes.io/service-name"
 _SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
 _METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
+# ServiceEntries of an exposure in its own namespace: the one that it has, and those that one took
+# the place of.
+_MOST_OUTSIDE = 4
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -123,6 +132,7 @@ class Caches:
         ask: Callable[[Key], None],
         footprint_changed: Callable[[Footprint | None, Footprint | None], None],
         routes: RouteWatch | None = None,
+        asking: Callable[[], bool],
     ) -> None:
         """Take what to watch, and whom to inform.
 
@@ -132,13 +142,14 @@ class Caches:
             root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
             ask: called with each exposure to reconcile.
+            asking: whether `ask` does anything now; otherwise nothing is searched for it.
             footprint_changed: called with an EnvoyFilter's former and new footprint.
             routes: how to watch the objects of the Gateway API; None not to watch them.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
         self._root_namespaces = tuple(root_namespaces)
-        self._ask, self._footprint_changed = ask, footprint_changed
+        self._ask, self._asking, self._footprint_changed = ask, asking, footprint_changed
         self._lock = threading.RLock()
         self._filters_changed = threading.Condition()
         self.intents = Intents()
@@ -241,10 +252,15 @@ class Caches:
 
     def intent(self, key: Key) -> Intent | UsageError | None:
         """The intent of an exposure, or the error from reading it; None if there is none."""
-        return self.intents.get(key)
+        if gateway := self.gateway_of(key):
+            return self._gateway_intent(gateway)
+        service = self.service_manifest(key) if key in self.intents else None
+        if service is None or not is_requested(service):
+            return None
+        return _intent(lambda: service_intent(service))
 
-    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Intent]:
-        """The intents for any of these ports (gateway or listener port); the oldest first."""
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Row]:
+        """The intents for any of these ports, as `Intents.rivals` returns them."""
         with self._lock:
             return self.intents.rivals(gateway_ports)
 
@@ -255,7 +271,7 @@ class Caches:
         """
         with self._lock:
             within = self.intents.older(key) < most
-            if not within:
+            if not within or key[0] in self._most_intents:
                 self._most_intents[key[0]] = most
             return within
 
@@ -273,9 +289,15 @@ class Caches:
     def own(self, key: Key) -> Existing:
         """The current exposure; without objects if it does not exist."""
         with self._lock:
-            objects = tuple(self._own.get(key, {}).values())
-        found = resolve(objects, (Kind.EXPOSURE,)).existing
-        return found[0] if found else Existing(Kind.EXPOSURE, *key, None, ())
+            found = list(self._own.get(key, {}).items())
+        counted = [manifest for ref, manifest in found if ref.namespace in self.gateway_namespaces]
+        # Whoever writes in the exposure's own namespace may make thousands. It has few there, under
+        # the first names; when one of these goes, the next one comes in.
+        outside = [row for row in found if row[0].namespace not in self.gateway_namespaces]
+        first = heapq.nsmallest(_MOST_OUTSIDE, outside, key=lambda row: row[0].name)
+        counted += [manifest for _, manifest in first]
+        there = resolve_one((Kind.EXPOSURE, *key), counted)
+        return there or Existing(Kind.EXPOSURE, *key, None, ())
 
     def reserved(self, key: Key) -> tuple[GatewayFilter, ...]:
         """The reservations of an exposure, at whatever gateway."""
@@ -517,7 +539,7 @@ class Caches:
             self._ask_all()
             return
         with self._lock:
-            keys = {*self.intents.of(name), *self._own_in.get(name, ())}
+            keys = {*self.intents.first(name), *self._own_in.get(name, ())}
         for found in keys:
             self._ask(found)
         if self.api_gateways and _labels(before) != _labels(now):
@@ -569,8 +591,11 @@ class Caches:
                     self.intents.drop(key)
             else:
                 self._of_gateways[key] = gateway
-                self.intents.put(key, found.about.rank, self._gateway_intent(found))
+                self._put_intent(key, found.about.rank, self._gateway_intent(found))
         self._ask(key)
+
+    def _put_intent(self, key: Key, rank: Rank, intent: Intent | UsageError) -> None:
+        self.intents.put(key, rank, intent.gateway_ports if isinstance(intent, Intent) else ())
 
     def _gateway_intent(self, gateway: ApiGateway) -> Intent | UsageError:
         may_own = gateway.about.namespace in self.gateway_namespaces
@@ -593,15 +618,14 @@ class Caches:
         """Store a Service's request; return those that may move in the order."""
         if key in self._of_gateways:
             return set()
-        was = self.intents.get(key)
         if now is None or not is_requested(now):
             _note(self._selectors, key[0], key, None)
-            self.intents.drop(key)
+            asked = self.intents.drop(key)
             next_in_line = self.intents.at(key[0], self._most_intents.get(key[0], 1) - 1)
-            return {next_in_line} if was is not None and next_in_line else set()
+            return {next_in_line} if asked and next_in_line else set()
         selector = LabelSet.of(now["spec"].get("selector") or {})
         _note(self._selectors, key[0], key, selector)
-        self.intents.put(key, About.of(now).rank, _intent(lambda: service_intent(now)))
+        self._put_intent(key, About.of(now).rank, _intent(lambda: service_intent(now)))
         return set()
 
     def _users(self, service: Key) -> set[Key]:
@@ -638,12 +662,11 @@ class Caches:
     ) -> None:
         asked = set()
         with self._lock:
-            for address in _addresses(before) ^ _addresses(now):
-                asked |= self._listed_by(key[0], address)
+            if self._asking():
+                asked |= self._affected(key[0], before, now)
             for pod, gone in ((before, True), (now, False)):
                 if isinstance(pod, KeptPod):
                     self._note_pod(key, pod, gone)
-                    asked |= self._selecting(key[0], pod.labels)
                 elif pod is not None:
                     self._gateways = None
                     self._gateway_pods.pop(key, None)
@@ -653,6 +676,17 @@ class Caches:
         for each in asked:
             self._ask(each)
         self._gateways_changed()
+
+    def _affected(
+        self, namespace: str, before: Manifest | KeptPod | None, now: Manifest | KeptPod | None
+    ) -> set[Key]:
+        """The Services of a namespace that list the address of a pod that changes, or select it."""
+        found = set()
+        for address in _addresses(before) ^ _addresses(now):
+            found |= self._listed_by(namespace, address)
+        for labels in {pod.labels for pod in (before, now) if isinstance(pod, KeptPod)}:
+            found |= self._selecting(namespace, labels)
+        return found
 
     def _note_pod(self, key: Key, pod: KeptPod, gone: bool) -> None:
         for address in _addresses(pod):
@@ -665,9 +699,8 @@ class Caches:
     def _selecting(self, namespace: str, labels: LabelSet) -> set[Key]:
         """The Services with requests that select a pod, up to the permitted number."""
         selectors = self._selectors.get(namespace, {})
-        found = {key for key, selector in selectors.items() if labels.has(selector)}
-        most = self._most_intents.get(namespace)
-        return found if most is None else found.intersection(self.intents.of(namespace)[:most])
+        looked_at = self.intents.first(namespace, self._most_intents.get(namespace))
+        return {key for key in looked_at if labels.has(selectors.get(key, LabelSet()))}
 
     def _entry(self, key: Key, before: SeenEntry | None, now: SeenEntry | None) -> None:
         with self._lock:
@@ -766,14 +799,13 @@ class Caches:
 
         Whether it really belongs to it is decided from all its objects (state/ownership.py).
         """
-        metadata = manifest["metadata"]
-        owner = names.owner_of(metadata.get("labels") or {})
-        if owner is None or owner[0] is not Kind.EXPOSURE:
+        try:
+            owner, *key = claimed_owner(manifest)
+        except Disagreement:
             return None
-        key = owner[1:]
-        place = metadata["namespace"]
+        place = manifest["metadata"]["namespace"]
         right = place in self.gateway_namespaces or (kind, place) == ("ServiceEntry", key[0])
-        return key if right and names.is_object_name(metadata["name"], *key) else None
+        return (key[0], key[1]) if right and owner is Kind.EXPOSURE else None
 
     def _gateways_changed(self) -> None:
         """Queue everything if facts about a gateway that exposures depend on have changed."""

@@ -1,23 +1,23 @@
 """The requests of Services, with indexes that keep every decision cheap.
 
 An object of a tenant must not cost more than its own size. So intents are found by port and by
-namespace, oldest first, without reading the others.
+namespace, oldest first, without reading the others. A Service of 400 bytes may request 500 ports,
+so only the port numbers of an intent are kept; the rest is read from the Service when needed.
 """
 
 from __future__ import annotations
 
 import heapq
+from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from kubectl_istio_udp.kube.watch import Key
-from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.ports import PRIVILEGED_PORT_OFFSET
-from kubectl_istio_udp.sources.annotations import Intent
 
 Rank = tuple[str, str, str]
-_Row = tuple[Rank, Key]
+Row = tuple[Rank, Key]
 Name = TypeVar("Name", int, str)
 
 
@@ -26,49 +26,49 @@ class Intents:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._found: dict[Key, Intent | UsageError] = {}
-        self._ranks: dict[Key, Rank] = {}
-        self._by_port: dict[int, list[_Row]] = {}
-        self._by_namespace: dict[str, list[_Row]] = {}
+        self._rows: dict[Key, Row] = {}
+        self._ports: dict[Key, array[int]] = {}
+        self._by_port: dict[int, list[Row]] = {}
+        self._by_namespace: dict[str, list[Row]] = {}
 
     def __contains__(self, key: object) -> bool:
         """Whether an exposure is requested."""
-        return key in self._found
+        return key in self._rows
 
     def __iter__(self) -> Iterator[Key]:
         """The requested exposures, the oldest intent first."""
-        return iter(sorted(self._found, key=lambda key: self._ranks[key]))
+        return iter(sorted(self._rows, key=lambda key: self._rows[key]))
 
-    def get(self, key: Key) -> Intent | UsageError | None:
-        """The intent, or the error from reading it; None if there is none."""
-        return self._found.get(key)
-
-    def put(self, key: Key, rank: Rank, intent: Intent | UsageError) -> None:
+    def put(self, key: Key, rank: Rank, gateway_ports: Iterable[int]) -> None:
         """Add or replace an intent.
 
         Args:
             key: the exposure's (namespace, name).
             rank: the sort key; older intents come first.
-            intent: the intent, or the error from reading it.
+            gateway_ports: the requested gateway ports; none if the intent cannot be read.
         """
         self.drop(key)
-        self._found[key], self._ranks[key] = intent, rank
-        insort(self._by_namespace.setdefault(key[0], []), (rank, key))
-        for port in _ports(intent):
-            insort(self._by_port.setdefault(port, []), (rank, key))
+        row = self._rows[key] = (rank, key)
+        insort(self._by_namespace.setdefault(key[0], []), row)
+        ports = self._ports[key] = array("H", sorted(set(gateway_ports)))
+        for port in ports:
+            insort(self._by_port.setdefault(port, []), row)
 
-    def drop(self, key: Key) -> None:
-        """Remove an intent, if there is one."""
-        intent = self._found.pop(key, None)
-        if intent is None:
-            return
-        row = (self._ranks.pop(key), key)
+    def drop(self, key: Key) -> bool:
+        """Remove an intent; return whether there was one."""
+        row = self._rows.pop(key, None)
+        if row is None:
+            return False
         _remove(self._by_namespace, key[0], row)
-        for port in _ports(intent):
+        for port in self._ports.pop(key):
             _remove(self._by_port, port, row)
+        return True
 
-    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Intent]:
-        """The intents for any of these gateway or listener ports; oldest first, no duplicates."""
+    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Row]:
+        """Rank and key of the intents for any of these gateway or listener ports.
+
+        The oldest first, without duplicates.
+        """
         numbers = {
             number
             for port in gateway_ports
@@ -76,24 +76,21 @@ class Intents:
         }
         # Copies, so that other threads may change the indexes meanwhile.
         rows = [list(self._by_port[number]) for number in numbers if number in self._by_port]
-        return self._each_once(heapq.merge(*rows))
+        return _each_once(heapq.merge(*rows))
 
-    def _each_once(self, rows: Iterable[_Row]) -> Iterator[Intent]:
-        before = None
-        for row in rows:
-            intent = self._found.get(row[1])
-            if row != before and isinstance(intent, Intent):
-                yield intent
-            before = row
+    def first(self, namespace: str, most: int | None = None) -> list[Key]:
+        """The requested exposures of a namespace, the oldest intent first.
 
-    def of(self, namespace: str) -> list[Key]:
-        """The requested exposures of a namespace, the oldest intent first."""
-        return [key for _, key in self._by_namespace.get(namespace, ())]
+        Args:
+            namespace: the namespace.
+            most: the number of exposures; None for all.
+        """
+        return [key for _, key in self._by_namespace.get(namespace, [])[:most]]
 
     def older(self, key: Key) -> int:
         """How many intents in the same namespace are older."""
-        rows, rank = self._by_namespace.get(key[0]), self._ranks.get(key)
-        return bisect_left(rows, (rank, key)) if rows and rank else 0
+        rows, row = self._by_namespace.get(key[0]), self._rows.get(key)
+        return bisect_left(rows, row) if rows and row else 0
 
     def at(self, namespace: str, place: int) -> Key | None:
         """The intent at an index of a namespace, by age; None if there are fewer."""
@@ -101,11 +98,15 @@ class Intents:
         return rows[place][1] if place < len(rows) else None
 
 
-def _ports(intent: Intent | UsageError) -> frozenset[int]:
-    return frozenset(intent.gateway_ports) if isinstance(intent, Intent) else frozenset()
+def _each_once(rows: Iterable[Row]) -> Iterator[Row]:
+    before = None
+    for row in rows:
+        if row != before:
+            yield row
+        before = row
 
 
-def _remove(index: dict[Name, list[_Row]], name: Name, row: _Row) -> None:
+def _remove(index: dict[Name, list[Row]], name: Name, row: Row) -> None:
     rows = index[name]
     del rows[bisect_left(rows, row)]
     if not rows:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.endpointrules import canonical
 from kubectl_istio_udp.model.ports import MOST_PORTS
 from kubectl_istio_udp.model.service import EndpointSlice
@@ -33,8 +34,12 @@ _LONGEST_NAME = 63
 _MOST_PAIRS, _MOST_LABELS, _MOST_CONTAINER_PORTS = 64, 64, 32
 # `maxItems` of a ServiceEntry's hosts, in the CRDs of Istio 1.30 and 1.31.
 _MOST_HOSTS = 256
-# For ServiceEntries outside the gateways' namespaces, where tenants write.
-_LONGEST_ENTRY = 16_384
+# The spec, and the annotation, of a ServiceEntry outside the gateways' namespaces, where tenants
+# write. Those of an exposure with 100 ports have this size.
+_LONGEST_ENTRY = 8_192
+# Compressed bytes of a Service, and of an EndpointSlice. 1,000 ports with similar names need 8 kB,
+# 1,000 endpoints with the names of their pods 10 kB. Random names need ten times that.
+_LONGEST_SERVICE, _LONGEST_SLICE = 12_288, 32_768
 # Compression does not shorten shorter texts.
 _WORTH_COMPRESSING = 512
 _NOTHING = b""
@@ -100,7 +105,11 @@ class KeptService:
             "metadata": {**metadata, "annotations": notes},
             "spec": {**kept, "ports": _ports(ports, notes.get(EXPOSE_ANNOTATION, ""))},
         }
-        return cls(tcp, Packed.of(part))
+        packed = Packed.of(part)
+        if len(packed.content) > _LONGEST_SERVICE:
+            # A request for it is refused: it has no UDP port.
+            packed = Packed.of({**part, "spec": {**kept, "ports": []}})
+        return cls(tcp, packed)
 
 
 def _ports(ports: Any, asked: str) -> list[Manifest]:
@@ -151,17 +160,20 @@ class KeptSlice:
         """
         endpoints = [_endpoint(entry) for entry in manifest.get("endpoints") or ()]
         part = {
-            "addressType": manifest.get("addressType"),
-            "ports": manifest.get("ports") or [],
+            "addressType": manifest["addressType"],
+            "ports": _udp_ports(manifest.get("ports") or ()),
             "endpoints": endpoints,
         }
+        packed = Packed.of(part)
+        if len(packed.content) > _LONGEST_SLICE:
+            # The pods themselves show which addresses they have.
+            bare = [{k: v for k, v in each.items() if k != "targetRef"} for each in endpoints]
+            packed = Packed.of({**part, "endpoints": bare})
+        if len(packed.content) > _LONGEST_SLICE:
+            packed = Packed.of({**part, "ports": [], "endpoints": bare})
         addresses = canonical(entry["addresses"][0] for entry in endpoints)
-        return cls(
-            service,
-            Packed.of({k: v for k, v in part.items() if v is not None}),
-            len(endpoints),
-            array("I", sorted(map(_short_hash, addresses))).tobytes(),
-        )
+        digest = array("I", sorted(map(_short_hash, addresses))).tobytes()
+        return cls(service, packed, len(endpoints), digest)
 
     def may_list(self, address: str) -> bool:
         """Whether it lists an address (in canonical form); rarely a false positive."""
@@ -170,6 +182,11 @@ class KeptSlice:
     def slice(self) -> EndpointSlice:
         """The EndpointSlice, unpacked."""
         return EndpointSlice.from_object(self.packed.unpacked())
+
+
+def _udp_ports(ports: Sequence[Manifest]) -> list[Manifest]:
+    fields = ("name", "port", "protocol")
+    return [{k: p[k] for k in fields if k in p} for p in ports if p.get("protocol") == "UDP"]
 
 
 def _short_hash(address: str) -> int:
@@ -262,18 +279,18 @@ def small_entry(manifest: Manifest) -> Manifest:
 
     Without its spec it differs from every rendered one, and is written again.
     """
-    notes = our_long_annotations(manifest)
-    spec = manifest.get("spec") or {}
+    metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    text = notes.get(names.SPEC_ANNOTATION)
     fits = len(json.dumps(spec)) <= _LONGEST_ENTRY
     return {
         **manifest,
-        "metadata": {**manifest["metadata"], "annotations": notes},
+        "metadata": {
+            **metadata,
+            "labels": {key: labels[key] for key in names.LABELS if key in labels},
+            "annotations": {names.SPEC_ANNOTATION: text}
+            if text is not None and len(text) <= _LONGEST_ENTRY
+            else {},
+        },
         "spec": spec if fits else {},
     }
-
-
-def our_long_annotations(manifest: Manifest) -> dict[str, str]:
-    """Our annotations of an object that we may have created, without those that are too long."""
-    notes = manifest["metadata"].get("annotations") or {}
-    ours = sorted(key for key in notes if key.startswith(PREFIX))[:_MOST_ANNOTATIONS]
-    return {key: notes[key] for key in ours if len(notes[key]) <= _LONGEST_ENTRY}

@@ -14,6 +14,7 @@ annotations are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -167,7 +168,7 @@ def spec_of(manifest: Manifest) -> Spec:
         Disagreement: its labels, name, namespace and annotation do not name the same owner.
         ClusterError: it has no annotation, or the annotation cannot be read.
     """
-    owner = _claimed_owner(manifest)
+    owner = claimed_owner(manifest)
     spec = _read_annotation(manifest, owner)
     if (spec.kind, *spec.key) != owner:
         raise Disagreement(
@@ -195,7 +196,7 @@ def belongs(manifest: Manifest, spec: Spec) -> bool:
     An object in another namespace (that of a former gateway) must agree with itself.
     """
     try:
-        if _claimed_owner(manifest) != (spec.kind, *spec.key):
+        if claimed_owner(manifest) != (spec.kind, *spec.key):
             return False
         return _place(manifest) in spec.possible_places or spec_of(manifest).key == spec.key
     except ClusterError:
@@ -216,77 +217,97 @@ def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) 
         if labelled is not None and labelled[0] not in kinds:
             continue
         try:
-            groups.setdefault(_claimed_owner(manifest), []).append(manifest)
+            groups.setdefault(claimed_owner(manifest), []).append(manifest)
         except Disagreement as error:
             strays.append(_stray(manifest, labelled, error.message))
     existing = []
     for owner, claimants in groups.items():
-        found, left_out = _resolve_one(owner, claimants)
+        found = resolve_one(owner, claimants)
         existing += [found] if found else []
-        strays += left_out
+        members = {id(manifest) for manifest in found.objects} if found else set()
+        left_out = [manifest for manifest in claimants if id(manifest) not in members]
+        strays += [_stray(manifest, owner, _reason(manifest, owner)) for manifest in left_out]
     order = list(Kind)
     existing.sort(key=lambda each: (order.index(each.kind), each.namespace, each.name))
     strays.sort(key=lambda each: (each.kind, each.namespace, each.name))
     return State(tuple(existing), tuple(strays))
 
 
-def _resolve_one(
-    owner: Owner, claimants: Sequence[Manifest]
-) -> tuple[Existing | None, list[Stray]]:
-    """Sort the objects that claim one owner into those that belong to it and strays."""
-    specs: list[tuple[Manifest, Spec]] = []
-    problems: dict[int, ClusterError] = {}
-    for manifest in claimants:
-        try:
-            specs.append((manifest, spec_of(manifest)))
-        except ClusterError as error:
-            problems[id(manifest)] = error
+def resolve_one(owner: Owner, claimants: Sequence[Manifest]) -> Existing | None:
+    """What exists of one owner; None if nothing belongs to it.
+
+    Only the annotations of the deciding kind of object are read.
+
+    Args:
+        owner: the owner.
+        claimants: the objects that claim it (`claimed_owner`).
+    """
     kind, namespace, name = owner
-    spec, problem = _deciding(owner, specs), ""
+    spec, problem = _deciding(owner, claimants), ""
     if spec is not None:
         places = spec.possible_places
         members = [manifest for manifest in claimants if _place(manifest) in places]
     else:
-        unread = [m for m in claimants if not isinstance(problems[id(m)], Disagreement)]
-        members = _unread_members(owner, unread)
-        problem = problems[id(members[0])].message if members else ""
-    member_ids = {id(manifest) for manifest in members}
-    strays = [
-        _stray(manifest, owner, _reason(manifest, owner, problems.get(id(manifest))))
-        for manifest in claimants
-        if id(manifest) not in member_ids
-    ]
+        problems = [(manifest, _problem(manifest)) for manifest in claimants]
+        unread = [(m, each) for m, each in problems if not isinstance(each, Disagreement)]
+        members = _unread_members(owner, [manifest for manifest, _ in unread])
+        problem = next((str(each) for m, each in unread if m is members[0]), "") if members else ""
     if not members:
-        return None, strays
+        return None
     order = OBJECT_KINDS[kind]
     members.sort(key=lambda manifest: order.index(manifest["kind"]))
-    return Existing(kind, namespace, name, spec, tuple(members), problem), strays
+    return Existing(kind, namespace, name, spec, tuple(members), problem)
 
 
-def _reason(manifest: Manifest, owner: Owner, problem: ClusterError | None) -> str:
+def _problem(manifest: Manifest) -> ClusterError | None:
+    """Why an object's spec cannot be read, or does not count; None where it does."""
+    try:
+        spec_of(manifest)
+    except ClusterError as error:
+        return error
+    return None
+
+
+def _reason(manifest: Manifest, owner: Owner) -> str:
+    problem = _problem(manifest)
     if isinstance(problem, Disagreement):
         return problem.message
     return f"{_words(owner)} has no {manifest['kind']} in namespace {_place(manifest)[1]}"
 
 
-def _deciding(owner: Owner, specs: Sequence[tuple[Manifest, Spec]]) -> Spec | None:
+def _deciding(owner: Owner, claimants: Sequence[Manifest]) -> Spec | None:
     """The spec of the deciding object; None if no object agrees with itself.
 
     There may be several of a kind in different namespaces, if someone forged one in another
     gateway's namespace. Then the one that an object in the owner's namespace confirms decides,
     otherwise the oldest (the API server sets creationTimestamp).
     """
-    kind, namespace, _ = owner
-    at_home = [spec for manifest, spec in specs if _place(manifest)[1] == namespace]
-    confirmed = {(ref.kind, ref.namespace) for spec in at_home for ref in spec.objects}
+    for kind in _DECIDES[owner[0]]:
+        specs = _specs(manifest for manifest in claimants if manifest["kind"] == kind)
+        if not specs:
+            continue
+        confirmed: set[tuple[str, str]] = set()
+        if len({_place(manifest) for manifest, _ in specs}) > 1:
+            at_home = _specs(m for m in claimants if _place(m)[1] == owner[1])
+            confirmed = {(ref.kind, ref.namespace) for _, spec in at_home for ref in spec.objects}
 
-    def rank(each: tuple[Manifest, Spec]) -> tuple[int, bool, str, str]:
-        manifest = each[0]
-        created = str(manifest["metadata"].get("creationTimestamp") or "")
-        place = _place(manifest)
-        return (_DECIDES[kind].index(place[0]), place not in confirmed, created, place[1])
+        def rank(
+            each: tuple[Manifest, Spec], confirmed: set[tuple[str, str]] = confirmed
+        ) -> tuple[bool, str, str]:
+            place, created = _place(each[0]), each[0]["metadata"].get("creationTimestamp")
+            return (place not in confirmed, str(created or ""), place[1])
 
-    return min(specs, key=rank)[1] if specs else None
+        return min(specs, key=rank)[1]
+    return None
+
+
+def _specs(manifests: Iterable[Manifest]) -> list[tuple[Manifest, Spec]]:
+    """Those of some objects that agree with themselves, each with its spec."""
+    found = []
+    for manifest in manifests:
+        with suppress(ClusterError):
+            found.append((manifest, spec_of(manifest)))
+    return found
 
 
 def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifest]:
@@ -307,8 +328,10 @@ def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifes
     ]
 
 
-def _claimed_owner(manifest: Manifest) -> Owner:
+def claimed_owner(manifest: Manifest) -> Owner:
     """The owner that an object's labels and name claim.
+
+    Whether it does belong to it is decided by `resolve_one`.
 
     Raises:
         Disagreement: the labels name no owner, or one whose objects have another kind or name.

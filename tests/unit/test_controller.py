@@ -22,6 +22,7 @@ from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.keeping import LabelSet
 from tests.support.clock import MovedClock
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer
@@ -1315,7 +1316,7 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
             endpoint_slice(endpoint("10.0.0.1"), of=f"s{number}", suffix=f"{number}")
         )
         running.server.put(builders.pod(f"p{number}", app=f"a{number}"))
-    until(lambda: caches.intents.get(("default", "s4")))
+    until(lambda: caches.intent(("default", "s4")))
     for key in running.server.there():
         if key[1] == "default" and key[0] in ("ServiceEntry", "Service", "EndpointSlice", "Pod"):
             running.server.remove(*key)
@@ -1328,6 +1329,47 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
     left = {n: v for each in kept for n, v in each.items() if isinstance(v, dict) and v}
     left.pop("_budgets")
     assert left == {}
+
+
+def test_thousands_of_entries_of_one_exposure_cost_no_more_than_a_few(running: Running) -> None:
+    """They are looked at, and deleted, a few at a time; what a person exposed is not touched."""
+    controller = running.start()
+    running.server.put(annotated())
+    running.exposed()
+    running.quiet()
+    (forged,) = (w.manifest for w in writes(planned_here()) if w.kind == "ServiceEntry")
+    for number in range(30):
+        metadata = {**forged["metadata"], "namespace": "default", "name": f"{NAME}.{number}"}
+        running.server.put({**forged, "metadata": metadata})
+        own = controller.view.own(("default", "coredns"))
+        assert len([o for o in own.objects if o["metadata"]["namespace"] == "default"]) <= 4
+    running.quiet()
+    left = [key for key in running.server.there() if key[:2] == ("ServiceEntry", "default")]
+    assert left == [] and running.spec().namespace == "default"
+
+
+def planned_here() -> Any:
+    """A plan of the exposure that `requested` asks for."""
+    return builders.plan_of(ports=[PortRequest(5300, 53)]).exposure
+
+
+def test_pods_that_change_cost_no_more_than_the_intents_that_are_looked_at(
+    running: Running,
+) -> None:
+    """Of a namespace the oldest ones, as many as it may have ports."""
+    running.server.put(space("default", **{"kubectl-istio-udp/allow-total-ports": "3"}))
+    controller = running.start()
+    for number in range(9):
+        created = f"2026-01-01T00:00:0{number}Z"
+        ports, selector = f"53{number:02}:53", {"app": "one"}
+        running.server.put(annotated(f"s{number}", ports, created=created, selector=selector))
+    until(lambda: len(list(controller.outcomes())) == 9)
+    running.quiet()
+    view, labels = controller.view, LabelSet.of({"app": "one"})
+    found = view._selecting("default", labels)
+    assert found == {("default", f"s{number}") for number in range(3)}
+    running.server.put(space("default", **{"kubectl-istio-udp/allow-total-ports": "20"}))
+    until(lambda: len(view._selecting("default", labels)) == 9)
 
 
 def test_of_a_service_with_thousands_of_endpoints_a_thousand_are_listed(running: Running) -> None:

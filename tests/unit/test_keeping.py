@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import random
+import string
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from kubectl_istio_udp.kube.client import Api, PageTooLong
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.sources.annotations import service_intent
+from kubectl_istio_udp.state.intents import Intents
 from kubectl_istio_udp.state.keeping import (
     KeptService,
     KeptSlice,
@@ -135,3 +139,77 @@ def test_a_page_is_no_longer_than_it_may_be(api: Api, server: ApiServer) -> None
     assert page.size > 260_000
     # The connection that was given up is not used again.
     assert api.list_page("Service", None, limit=3, most_bytes=10_000_000).items
+
+
+def by_chance(length: int, chance: random.Random) -> str:
+    """A name that does not compress."""
+    letters = string.ascii_lowercase + string.digits
+    return "a" + "".join(chance.choices(letters, k=length - 2)) + "z"
+
+
+def test_a_service_with_names_made_by_chance() -> None:
+    """It is kept, and has no port to expose."""
+    chance = random.Random(1)
+    ports = [
+        {"name": by_chance(63, chance), "port": n, "protocol": "UDP", "targetPort": n}
+        for n in range(1, 1001)
+    ]
+    found = builders.service(annotations={EXPOSE: "all"}, ports=ports)
+    kept = KeptService.of(found)
+    assert size(kept) < 12_000
+    assert Service.from_object(kept.packed.unpacked()).ports == ()
+    alike = [{**port, "name": f"media-stream-{port['port']}"} for port in ports]
+    kept = KeptService.of(builders.service(annotations={EXPOSE: "5300:53"}, ports=alike))
+    assert len(Service.from_object(kept.packed.unpacked()).ports) == 1000
+
+
+def test_an_endpoint_slice_with_names_made_by_chance() -> None:
+    """Of pods it is known by their addresses whose they are; of ports none is left."""
+    chance = random.Random(1)
+    endpoints = [
+        endpoint(f"fd00::{chance.getrandbits(16):x}:{n:x}", pod=by_chance(63, chance))
+        for n in range(1000)
+    ]
+    found = endpoint_slice(*endpoints)
+    kept = KeptSlice.of(found, "coredns")
+    assert size(kept) < 38_000
+    bare = [{k: v for k, v in each.items() if k != "targetRef"} for each in found["endpoints"]]
+    assert kept.slice() == EndpointSlice.from_object({**found, "endpoints": bare})
+    ports = [{"name": by_chance(63, chance), "port": n, "protocol": "UDP"} for n in range(1, 5000)]
+    kept = KeptSlice.of({**found, "ports": ports}, "coredns")
+    assert size(kept) < 38_000 and not kept.slice().ports and kept.size == 1000
+    ports = [{"name": f"p{n}", "port": n, "protocol": "UDP", "appProtocol": LONG} for n in (1, 2)]
+    tcp = {"name": "web", "port": 80, "protocol": "TCP"}
+    assert KeptSlice.of({**found, "ports": [*ports, tcp]}, "coredns").slice().ports == {
+        ("p1", "UDP"): 1,
+        ("p2", "UDP"): 2,
+    }
+
+
+def test_a_service_entry_with_labels_and_annotations_of_no_use() -> None:
+    """Thousands of labels, and many annotations that look like ours."""
+    labels = {f"l{n}": "x" * 63 for n in range(5000)} | {"kubectl-istio-udp/exposure": "e"}
+    notes = {f"kubectl-istio-udp/n{n}": "x" * 8000 for n in range(30)}
+    about = {"name": "e", "namespace": "d", "labels": labels, "annotations": notes}
+    kept = small_entry({"metadata": about, "spec": {"hosts": ["x"]}})
+    assert kept["metadata"]["labels"] == {"kubectl-istio-udp/exposure": "e"}
+    assert size(kept) < 1000
+    spec = {"kubectl-istio-udp/spec": "x" * 8000}
+    kept = small_entry({"metadata": {**about, "annotations": spec}, "spec": {}})
+    assert kept["metadata"]["annotations"] == spec
+
+
+def test_what_is_asked_for_is_kept_as_numbers() -> None:
+    """A Service of 400 bytes may ask for 500 ports."""
+    intents = Intents()
+    tracemalloc.start()
+    for number in range(200):
+        rank = ("2026-01-01T00:00:00Z", "default", f"s{number}")
+        intents.put(("default", f"s{number}"), rank, range(10_000, 10_500))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept / 200 < 8_000
+    assert [key for _, key in intents.rivals([10_400, 300])] == intents.first("default")
+    for key in list(intents):
+        assert intents.drop(key)
+    assert list(intents.rivals([10_400])) == [] and not intents.drop(("default", "s1"))

@@ -14,6 +14,7 @@ from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import SOURCE_LABEL, SPEC_ANNOTATION, object_name
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state import ownership
 from kubectl_istio_udp.state.ownership import belongs, readable, resolve, spec_of
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import access_log, manifests_of, response
@@ -214,6 +215,21 @@ def test_the_service_entry_that_the_spec_has_comes_before_a_leftover() -> None:
     assert exposure.object("ServiceEntry") is entry
     assert exposure.all_of("ServiceEntry") == [leftover, entry]
     assert exposure.missing == ()
+
+
+def test_only_the_object_that_decides_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exposure may have hundreds of ServiceEntries, each with the whole spec."""
+    entry, *others = objects()
+    entries = []
+    for number in range(300):
+        further = copy.deepcopy(entry)
+        further["metadata"]["name"] += f".{number}"
+        entries.append(further)
+    read = []
+    monkeypatch.setattr(ownership, "spec_of", lambda m: read.append(m["kind"]) or spec_of(m))
+    (exposure,) = resolve([*entries, *others]).existing
+    assert len(exposure.objects) == 302
+    assert read == ["EnvoyFilter"]
 
 
 @pytest.mark.parametrize(
