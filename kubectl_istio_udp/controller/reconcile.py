@@ -304,12 +304,16 @@ class Reconciler:
             raise Refusal(Outcome(REFUSED, FORBIDDEN, objection))
 
     def _permit_place(self, key: Key, permission: Permission) -> None:
-        """Raise Refusal if too many older Services of the namespace have requests."""
+        """Raise Refusal if too many older Services of the namespace have requests.
+
+        Room at a gateway does not help these, and there may be thousands of them. The view asks for
+        the next one when a Service of the namespace withdraws its request.
+        """
         most = permission.total_ports
         if not permission.everything and not self._caches.is_within(key, most):
             raise Refusal(
                 Outcome(
-                    WAITING,
+                    REFUSED,
                     NOT_TAKEN,
                     f"{most} older Services of the namespace already request to be exposed; more "
                     "are not allowed (annotation kubectl-istio-udp/allow-total-ports on the "
