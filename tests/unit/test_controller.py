@@ -569,6 +569,21 @@ def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Runnin
     assert running.entry(name) is None and running.filter(name) is None
 
 
+def test_what_a_person_listed_is_not_what_a_tenant_puts_beside_it(running: Running) -> None:
+    """A ServiceEntry in the tenant's namespace, with the labels and a name of the exposure's."""
+    name, foreign = object_name("default", "mine"), "203.0.113.9"
+    expose_by_hand(running.server, "endpoints", "mine")
+    forged = copy.deepcopy(running.entry(name))
+    forged["metadata"] |= {"namespace": "default", "name": f"{name}.1"}
+    forged["spec"]["endpoints"] = [{"address": foreign}]
+    running.server.put(forged)
+    running.start()
+    running.server.put(endpoint_slice(endpoint("10.244.0.77"), endpoint(foreign)))
+    until(lambda: running.addresses(name) == ["10.244.0.77"])
+    running.quiet()
+    assert running.addresses(name) == ["10.244.0.77"]
+
+
 def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
