@@ -1358,7 +1358,7 @@ def test_thousands_of_entries_of_one_exposure_cost_no_more_than_a_few(running: R
     for number in range(30):
         metadata = {**forged["metadata"], "namespace": "default", "name": f"{NAME}.{number}"}
         running.server.put({**forged, "metadata": metadata})
-        own = controller.view.own(("default", "coredns"))
+        own = controller.caches.own(("default", "coredns"))
         assert len([o for o in own.objects if o["metadata"]["namespace"] == "default"]) <= 4
     running.quiet()
     left = [key for key in running.server.there() if key[:2] == ("ServiceEntry", "default")]
@@ -1382,11 +1382,11 @@ def test_pods_that_change_cost_no_more_than_the_intents_that_are_looked_at(
         running.server.put(annotated(f"s{number}", ports, created=created, selector=selector))
     until(lambda: len(list(controller.outcomes())) == 9)
     running.quiet()
-    view, labels = controller.view, LabelSet.of({"app": "one"})
-    found = view._selecting("default", labels)
+    caches, labels = controller.caches, LabelSet.of({"app": "one"})
+    found = caches._selecting("default", labels)
     assert found == {("default", f"s{number}") for number in range(3)}
     running.server.put(space("default", **{"kubectl-istio-udp/allow-total-ports": "20"}))
-    until(lambda: len(view._selecting("default", labels)) == 9)
+    until(lambda: len(caches._selecting("default", labels)) == 9)
 
 
 def test_of_a_service_with_thousands_of_endpoints_a_thousand_are_listed(running: Running) -> None:
