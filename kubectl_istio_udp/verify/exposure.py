@@ -17,10 +17,12 @@ from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import causes, gather, probing
 from kubectl_istio_udp.verify.asked import Asked
-from kubectl_istio_udp.verify.causes import Cause, nearly_full
+from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.evidence import Evidence
+from kubectl_istio_udp.verify.front_causes import no_address
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
+from kubectl_istio_udp.verify.listener_causes import nearly_full
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
 from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
@@ -133,7 +135,7 @@ def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
         or _wrong_hosts(api, evidence)
         or causes.second_entry(evidence)
         or causes.front_cause(evidence)
-        or causes.no_address(evidence, lambda service: why_pending(api, service))
+        or no_address(evidence, lambda service: why_pending(api, service))
     )
     return verdict.because(cause.reason, cause.text, cause.remedy) if cause else verdict
 

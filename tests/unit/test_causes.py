@@ -15,6 +15,7 @@ from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.verify import causes
 from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
+from kubectl_istio_udp.verify.front_causes import no_address
 from tests.unit.builders import (
     GATEWAY_LABELS,
     endpoint,
@@ -407,7 +408,7 @@ def balancer(**more: Any) -> dict[str, Any]:
 def test_a_load_balancer_without_an_address_leaves_no_way_in() -> None:
     ports = [{"port": 5300, "protocol": "UDP", "targetPort": 5300, "nodePort": 30123}]
     given = evidence(front=balancer(ports=ports))
-    found = causes.no_address(given, lambda manifest: "SyncLoadBalancerFailed: no UDP here")
+    found = no_address(given, lambda manifest: "SyncLoadBalancerFailed: no UDP here")
     assert found.reason == "NoAddress"
     assert found.text == (
         "clients outside the cluster cannot reach it: the load balancer of Service "
@@ -427,7 +428,7 @@ def test_a_load_balancer_without_an_address_leaves_no_way_in() -> None:
     ],
 )
 def test_other_services_need_no_address(manifest: dict[str, Any] | None) -> None:
-    assert causes.no_address(evidence(front=manifest), lambda _: "asked") is None
+    assert no_address(evidence(front=manifest), lambda _: "asked") is None
 
 
 @pytest.mark.parametrize(

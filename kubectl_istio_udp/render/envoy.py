@@ -1,0 +1,20 @@
+"""What the listeners and clusters of an EnvoyFilter have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.render.metadata import revision
+
+TYPES = "type.googleapis.com/envoy.extensions"
+
+
+def marked(spec: ExposureSpec, resource: dict[str, Any]) -> dict[str, Any]:
+    """A listener or cluster with a mark in its metadata that Envoy's config dump shows.
+
+    By its revision a waiting `expose` tells what it has just written from what was there before.
+    """
+    mark = {"exposure": f"{spec.namespace}/{spec.name}", "revision": revision(resource)}
+    return {**resource, "metadata": {"filter_metadata": {names.MANAGER: mark}}}
