@@ -1,1 +1,1 @@
-"""A real Envoy on this machine: says what it accepts, and is a gateway without a cluster."""
+"""A real Envoy on this machine: it checks EnvoyFilters, and is the gateway of `demo`."""

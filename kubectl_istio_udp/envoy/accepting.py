@@ -1,4 +1,4 @@
-"""`--validate`: Envoy's own word on rendered manifests, before anything is written."""
+"""`--validate`: check rendered manifests with a real Envoy before anything is written."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def ensure_accepted(
     *,
     warn: Callable[[str], None],
 ) -> None:
-    """Refuse manifests that a real Envoy on this machine refuses.
+    """Raise an error if a real Envoy on this machine rejects manifests.
 
     Args:
-        manifests: what is about to be written; what is no EnvoyFilter is passed over.
+        manifests: the manifests to be written; only EnvoyFilters are checked.
         mode: `--validate`: auto, envoy or none.
-        flags: which option decides an Envoy field, by the field's name (`idle_timeout`).
-        envoy: `--envoy`, where the command has that option.
-        warn: told what could not be checked.
+        flags: the option for each Envoy field, by field name (`idle_timeout`).
+        envoy: `--envoy`, if the command has this option.
+        warn: called with a text about each part that could not be checked.
 
     Raises:
-        Refused: Envoy refuses something; nothing was written.
-        NoEnvoy: there is no Envoy that runs here, and the mode is `envoy`.
+        Refused: Envoy rejects something; nothing was written.
+        NoEnvoy: there is no working Envoy, and the mode is `envoy`.
     """
     if mode == "none":
         return
@@ -64,7 +64,7 @@ def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]
 
 
 def _told(finding: Finding, flags: Mapping[str, str]) -> str:
-    """A finding with the option that caused it, if one did: the innermost field has its say."""
+    """A finding with the option that caused it, if there is one: that of the innermost field."""
     known = {same(field): flag for field, flag in flags.items()}
     parts = [part for part in reversed(finding.path) if isinstance(part, str)]
     flag = next((known[same(part)] for part in parts if same(part) in known), None)

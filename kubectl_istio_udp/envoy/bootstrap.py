@@ -1,8 +1,8 @@
-"""From patches to a whole Envoy configuration (plain dicts). Pure.
+"""Build a complete Envoy configuration from patches (plain dicts). Pure.
 
-istiod lays a patch into configuration of its own. Here each gets the smallest surrounding in which
-Envoy reads it in the same place: a route within a virtual host of an HTTP connection manager, a
-filter in the chain of a listener, and so on.
+istiod inserts patches into configuration that it generates. Here each patch gets the smallest
+context in which Envoy reads it at the same place: a route within a virtual host of an HTTP
+connection manager, a filter in the chain of a listener, and so on.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ _TCP_TYPE = f"{_TYPES}.filters.network.tcp_proxy.v3.TcpProxy"
 _HTTP_TYPE = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _UDP_TYPE = f"{_TYPES}.filters.udp.udp_proxy.v3.UdpProxyConfig"
 _HTTP2_TYPE = f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions"
-# What stands in for the configuration that istiod has made; no name that anybody uses.
+# The name of everything that stands in for istiod's configuration; nobody else uses it.
 STAND_IN = "kubectl-istio-udp-stand-in"
-# istiod's, from Istio 1.18 on (route.DefaultMaxDirectResponseBodySizeBytes); Envoy's own is 4,096.
+# The limit of istiod from Istio 1.18 on (route.DefaultMaxDirectResponseBodySizeBytes); Envoy's own
+# is 4,096.
 _LARGEST_BODY_BYTES = 1024 * 1024
 
-# A network filter that ends its chain; any other has to have one of these behind it.
+# Network filters that end a chain; all others need one of these after them.
 _TERMINAL = (
     "TcpProxy", "HttpConnectionManager", "RedisProxy", "ThriftProxy", "DubboProxy", "GenericProxy",
     "Echo", "network.direct_response.v3.Config",
 )  # fmt: skip
-# Fields of which a message has one at most (proto's oneof): laying one over another replaces it.
+# Alternative fields of a message (protobuf's oneof): setting one removes the others.
 _ONE_OF = tuple(
     frozenset(map(same, names))
     for names in (
@@ -45,25 +46,25 @@ _ONE_OF = tuple(
 
 
 class NotCovered(Exception):
-    """A patch whose surrounding is not known here; says what it is."""
+    """The context of a patch is unknown; the message names it."""
 
 
 class Unfit(Exception):
-    """A patch that istiod cannot apply; says where in its value, and why."""
+    """istiod cannot apply a patch; has the path in its value, and the reason."""
 
     def __init__(self, path: Path, why: str) -> None:
-        """Take where and why."""
+        """Take the path and the reason."""
         super().__init__(why)
         self.path, self.why = path, why
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a patch's value went.
+    """The place of a patch's value.
 
     Attributes:
         patch: the patch.
-        path: where its value is in the bootstrap.
+        path: the path of its value in the bootstrap.
     """
 
     patch: Patch
@@ -73,17 +74,17 @@ class Placed:
 def assemble(
     patches: Sequence[Patch], stand_ins: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[Placed]]:
-    """A bootstrap that holds every patch, for Envoy to read.
+    """Build a bootstrap that contains all patches.
 
     Args:
-        patches: what it is to hold.
-        stand_ins: names of clusters that istiod would have made.
+        patches: the patches.
+        stand_ins: names of clusters that istiod would generate.
 
     Returns:
-        The bootstrap, and where each patch's value is in it.
+        The bootstrap, and the place of each patch's value in it.
 
     Raises:
-        NotCovered: a patch's surrounding is not known.
+        NotCovered: the context of a patch is unknown.
         Unfit: istiod could not apply a patch.
     """
     resources: dict[str, list[Any]] = {
@@ -93,7 +94,7 @@ def assemble(
     whole: dict[str, Any] = {
         "node": {"id": STAND_IN, "cluster": STAND_IN},
         "static_resources": resources,
-        # Endpoints, secrets and routes over ADS are taken for granted, as istiod would give them.
+        # Endpoints, secrets and routes over ADS are not checked; istiod would provide them.
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "GRPC",
@@ -117,7 +118,7 @@ def assemble(
 
 
 def _surround(patch: Patch, number: int) -> tuple[Any, Path]:
-    """The listener or cluster that holds a patch's value, and the value's path in it."""
+    """The listener or cluster that contains a patch's value, and the value's path in it."""
     value = patch.value
     if patch.apply_to == "CLUSTER":
         return (laid_over(_cluster(number, value), value) if patch.merges else value), ()
@@ -147,7 +148,7 @@ def _with_listener_filter(patch: Patch, number: int) -> tuple[Any, Path]:
 
 
 def _http(patch: Patch) -> tuple[Any, Path]:
-    """The HTTP connection manager that holds a patch's value."""
+    """The HTTP connection manager that contains a patch's value."""
     value, kind = patch.value, patch.apply_to
     routes: Any = _routes(_virtual_host(_route()))
     filters: list[Any] = [_router()]
@@ -169,11 +170,11 @@ def _http(patch: Patch) -> tuple[Any, Path]:
 
 
 def _merged_filter(patch: Patch, value: Mapping[str, Any]) -> Any:
-    """A filter with a patch's value laid over it: the filter that the patch's match names.
+    """The filter that a patch's match names, merged with the patch's value.
 
     Raises:
-        NotCovered: the match names no filter, or one of which it is not known what it needs.
-        Unfit: the value is of another type than that filter.
+        NotCovered: the match names no filter, or an unknown one.
+        Unfit: the value has another type than that filter.
     """
     name = _matched_filter(patch) or field(value, "name")
     base = _known_filters().get(str(name))
@@ -187,7 +188,7 @@ def _merged_filter(patch: Patch, value: Mapping[str, Any]) -> Any:
 
 
 def _matched_filter(patch: Patch) -> str | None:
-    """The name of the filter that a patch's match selects."""
+    """The name of the filter that a patch's match selects; None without one."""
     listener = field(patch.match, "listener")
     if patch.apply_to == "LISTENER_FILTER":
         found = field(listener, "listener_filter")
@@ -199,7 +200,7 @@ def _matched_filter(patch: Patch) -> str | None:
 
 
 def _known_filters() -> dict[str, dict[str, Any]]:
-    """The filters that istiod makes and people change, with what Envoy needs in them."""
+    """The filters that istiod generates and users patch, with their required fields."""
     udp_proxy = {
         "@type": _UDP_TYPE,
         "stat_prefix": STAND_IN,
@@ -225,21 +226,21 @@ def _known_filters() -> dict[str, dict[str, Any]]:
 
 
 def laid_over(base: Any, value: Any) -> Any:
-    """A value laid over another as proto merges messages; but a list's own entries come first.
+    """Merge a value into another one as protobuf merges messages, but with list entries first.
 
-    (proto appends them. Coming first they keep their index, so that what Envoy says of one is
-    found again.)
+    (protobuf appends them. If they come first they keep their indexes, so that Envoy's errors about
+    them can be located.)
 
     Args:
-        base: what is there.
-        value: what is laid over it; its fields may be spelt either way.
+        base: the existing value.
+        value: the value to merge in; its fields may have either spelling.
     """
     if isinstance(base, list) and isinstance(value, list):
         return [*value, *base]
     if not isinstance(base, Mapping) or not isinstance(value, Mapping):
         return value
     replaced = _replaced(value)
-    # The type of a message in an Any must be said by the value itself: istiod compares them.
+    # The value itself must have the type of a message in an Any, because istiod compares them.
     kept = {key: each for key, each in base.items() if same(key) not in replaced and key != "@type"}
     merged = dict(kept)
     by_name = {same(key): key for key in kept}
@@ -250,7 +251,7 @@ def laid_over(base: Any, value: Any) -> Any:
 
 
 def _replaced(value: Mapping[str, Any]) -> frozenset[str]:
-    """The fields that a value's own fields put out, being alternatives of one another."""
+    """The alternatives of a value's fields, which merging removes."""
     given = frozenset(same(str(key)) for key in value)
     return frozenset().union(*(group - given for group in _ONE_OF if group & given))
 
@@ -273,7 +274,7 @@ def _stand_in_cluster(name: str) -> dict[str, Any]:
 
 
 def _cluster(number: int, value: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cluster's patch is laid over: most of istiod's have type EDS."""
+    """The cluster that a cluster's patch is merged into: most of istiod's have type EDS."""
     named = {"name": f"{STAND_IN}-{number}"}
     if field(value, "type") not in (None, "EDS") or field(value, "cluster_type"):
         return named
@@ -282,7 +283,7 @@ def _cluster(number: int, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listener(number: int, chain: Any) -> dict[str, Any]:
-    # A path, so that it meets no listener's port.
+    # A path, so that no port conflicts.
     address = {"pipe": {"path": f"{STAND_IN}-{number}"}}
     return {"name": f"{STAND_IN}-{number}", "address": address, "filter_chains": [chain]}
 

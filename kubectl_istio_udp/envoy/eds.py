@@ -1,4 +1,4 @@
-"""Which endpoints istiod publishes (EDS) for ServiceEntries and Services. Pure."""
+"""The endpoint lists that istiod publishes (EDS) for ServiceEntries and Services. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Address = tuple[str, int]
 def published(
     manifests: Sequence[Mapping[str, Any]], domain: str = "cluster.local"
 ) -> dict[str, list[Address]]:
-    """Every endpoint list of istiod's, by its name (`outbound|53||HOST`).
+    """All endpoint lists by name (`outbound|53||HOST`).
 
     Args:
         manifests: ServiceEntries, Services, Pods and EndpointSlices.
@@ -55,7 +55,7 @@ def _belongs(each: Mapping[str, Any], service: Service) -> bool:
 def _of_entry(
     entry: Mapping[str, Any], port: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]
 ) -> Iterator[Address]:
-    """The endpoints of one port of a ServiceEntry: of ready pods that it selects, or listed."""
+    """The endpoints of one port of a ServiceEntry: ready pods that it selects, or listed ones."""
     spec = entry["spec"]
     number = port.get("targetPort", port["number"])
     selector = (spec.get("workloadSelector") or {}).get("labels")
@@ -73,7 +73,7 @@ def _of_entry(
 
 
 def response(name: str, addresses: Iterable[Address], version: int) -> dict[str, Any]:
-    """The message by which istiod would tell one endpoint list (a DiscoveryResponse)."""
+    """The message with which istiod sends an endpoint list (a DiscoveryResponse)."""
     hosts = [
         {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
         for address, port in addresses

@@ -142,7 +142,7 @@ def find_place(error: EnvoyError, configuration: Mapping[str, Any], within: Path
             and (path[: len(within)] == within or within[: len(path)] == path)
         ]
         places = [_walk(configuration, path, error.fields) for path in holders]
-        # Of several messages of a type it is the one that lacks the field, if there is one.
+        # Of several messages with the type, prefer one that lacks the field.
         places.sort(key=lambda place: bool(_at(configuration, place)))
         inside = [place for place in places if place[: len(within)] == within]
         if inside:
@@ -163,7 +163,7 @@ def _walk(configuration: Any, path: Path, fields: Path) -> Path:
         if isinstance(node, Mapping):
             keys = list(node)
             if isinstance(wanted, int):
-                # An entry of a map, counted.
+                # An entry of a map, by its position.
                 key = keys[wanted] if wanted < len(keys) else wanted
             else:
                 found = [k for k in keys if same(str(k)) == same(wanted)]

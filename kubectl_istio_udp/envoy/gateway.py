@@ -1,4 +1,4 @@
-"""A gateway on this machine: the real Envoy, with what istiod would give it, on loopback."""
+"""A gateway on this machine: a real Envoy on loopback, with the configuration of istiod."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 class GatewayFailed(IstioUdpError):
-    """The embedded gateway did not start, or ended, or did not take what it was given."""
+    """The local gateway did not start, ended, or did not accept its configuration."""
 
 
 def raise_file_limit() -> int:
-    """Let this process and its children open as many files as they may; gives how many.
+    """Raise the open-file limit of this process and its children to the maximum; return it.
 
-    A UDP session is an open file, and an Envoy that runs out of them dies.
+    Each UDP session is an open file, and an Envoy without free ones crashes.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # macOS says "no limit" and refuses it.
+        # macOS reports no limit but does not accept it.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -52,16 +52,16 @@ def raise_file_limit() -> int:
 def configuration(
     envoy_filters: Sequence[Mapping[str, Any]], folder: Path
 ) -> tuple[dict[str, Any], set[str]]:
-    """What istiod makes of EnvoyFilters that add listeners and clusters, for one gateway's Envoy.
+    """The configuration that istiod generates from EnvoyFilters that add listeners and clusters.
 
-    Listeners bind loopback in place of every address, and endpoint lists come from files.
+    Listeners bind loopback instead of all addresses, and endpoint lists come from files.
 
     Args:
         envoy_filters: the manifests.
-        folder: where those files and the admin interface's socket are to be.
+        folder: the directory for these files and the admin interface's socket.
 
     Returns:
-        Envoy's bootstrap, and the names of the endpoint lists that it asks for.
+        Envoy's bootstrap, and the names of the endpoint lists that it needs.
     """
     patches, findings = read_patches(envoy_filters)
     if findings:
@@ -86,7 +86,7 @@ def configuration(
 
 
 def file_name(service_name: str) -> str:
-    """The file of an endpoint list."""
+    """The file name of an endpoint list."""
     return service_name.replace("|", "_").replace("/", "_") + ".json"
 
 
@@ -107,7 +107,7 @@ def _from_file(cluster: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 class Gateway:
-    """An Envoy that runs as long as the `with` block; nothing of it is left behind."""
+    """An Envoy that runs inside a `with` block; its files are removed afterwards."""
 
     def __init__(
         self,
@@ -115,12 +115,12 @@ class Gateway:
         envoy_filters: Sequence[Mapping[str, Any]],
         endpoints: Mapping[str, Iterable[eds.Address]],
     ) -> None:
-        """Take what it is to run with.
+        """Take the program and its configuration.
 
         Args:
             envoy: the program.
-            envoy_filters: what makes its listeners and clusters.
-            endpoints: endpoint lists as eds.published gives them.
+            envoy_filters: the EnvoyFilters with its listeners and clusters.
+            endpoints: endpoint lists, as from eds.published.
         """
         self._envoy, self._filters, self._endpoints = envoy, envoy_filters, endpoints
         self._version = 0
@@ -130,16 +130,16 @@ class Gateway:
 
     @property
     def pid(self) -> int:
-        """The process id of its Envoy."""
+        """The process id of the Envoy."""
         assert self._process is not None
         return self._process.pid
 
     def __enter__(self) -> Gateway:
-        """Start it, and wait until it is live and has its endpoints.
+        """Start Envoy, and wait until it is live and has its endpoints.
 
         Raises:
-            GatewayFailed: it did not.
-            NoEnvoy: the program does not run here.
+            GatewayFailed: it did not start.
+            NoEnvoy: the program does not run on this machine.
         """
         try:
             self._temporary = tempfile.TemporaryDirectory(
@@ -159,7 +159,7 @@ class Gateway:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it at once and remove its files."""
+        """Kill Envoy and remove its files."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -167,17 +167,17 @@ class Gateway:
             self._temporary.cleanup()
 
     def serve(self, endpoints: Mapping[str, Iterable[eds.Address]]) -> None:
-        """Tell it other endpoints, as istiod would, and wait until it has them.
+        """Replace the endpoint lists, as istiod would, and wait until Envoy has them.
 
         Raises:
-            GatewayFailed: it ended, or did not take them.
+            GatewayFailed: it ended, or did not accept them.
         """
         self._write(endpoints)
         expected = {name: sorted(endpoints.get(name, ())) for name in self._wanted}
         self._wait("given its endpoints", lambda: self._hosts() == expected)
 
     def _write(self, endpoints: Mapping[str, Iterable[eds.Address]]) -> None:
-        """Write the endpoint lists; Envoy looks at files that are moved to where it watches."""
+        """Write the endpoint lists; Envoy watches for files that are moved into place."""
         assert self._temporary is not None
         self._version += 1
         for name in self._wanted:
@@ -188,10 +188,10 @@ class Gateway:
             new.replace(target)
 
     def _check_ports(self, listeners: Iterable[Mapping[str, Any]]) -> None:
-        """Make sure that nobody has a listener's port: Envoy would share it (SO_REUSEPORT).
+        """Check that the listeners' ports are free: Envoy would share a used one (SO_REUSEPORT).
 
         Raises:
-            GatewayFailed: somebody has.
+            GatewayFailed: a port is in use.
         """
         for listener in listeners:
             address = listener["address"]["socket_address"]
@@ -219,7 +219,8 @@ class Gateway:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
-                    # Ctrl-C is for us alone, and we end it; should we be killed, Linux ends it.
+                    # Only this process handles Ctrl-C, and then ends Envoy. If it is killed, Linux
+                    # ends Envoy.
                     start_new_session=True,
                     preexec_fn=_ends_with(os.getpid()),
                 )
@@ -247,7 +248,7 @@ class Gateway:
         for name in ("log", "stderr"):
             with suppress(OSError):
                 text += (Path(self._temporary.name) / name).read_text(errors="replace")
-        return " ".join(" ".join(text.splitlines()[-_LAST_LINES:]).split())[-500:] or "no word"
+        return " ".join(" ".join(text.splitlines()[-_LAST_LINES:]).split())[-500:] or "no message"
 
     def _get(self, path: str) -> str:
         assert self._temporary is not None
@@ -259,12 +260,12 @@ class Gateway:
             connection.close()
 
     def statistics(self, pattern: str) -> dict[str, int]:
-        """Its counters and gauges whose names match a regular expression."""
+        """The counters and gauges with names that match a regular expression."""
         found = json.loads(self._get(f"/stats?format=json&filter={pattern}"))["stats"]
         return {each["name"]: each["value"] for each in found if "value" in each}
 
     def _hosts(self) -> dict[str, list[eds.Address]]:
-        """The addresses that it has for each endpoint list."""
+        """The addresses in each endpoint list."""
         found = json.loads(self._get("/clusters?format=json")).get("cluster_statuses", ())
         return {
             cluster["eds_service_name"]: sorted(
@@ -278,7 +279,7 @@ class Gateway:
 
 
 def _directory(usual: str) -> str:
-    """Where a directory with a Unix socket can be: the path of one has 104 bytes at most."""
+    """A directory for a Unix socket, whose path can have at most 104 bytes."""
     return usual if len(usual) < _LONGEST_DIRECTORY else "/tmp"  # noqa: S108 - the caller makes a directory in it
 
 
@@ -296,7 +297,7 @@ class _Admin(http.client.HTTPConnection):
 
 
 def _ends_with(parent: int) -> Callable[[], None] | None:
-    """What a child calls so that the kernel ends it with its parent (prctl(2); Linux only)."""
+    """A function for a child process, so that the kernel ends it with its parent (prctl; Linux)."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl

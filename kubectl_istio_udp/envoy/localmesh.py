@@ -1,4 +1,4 @@
-"""What stands in for a cluster on this machine: pods that are DNS servers at loopback addresses."""
+"""A substitute for a cluster on this machine: pods are DNS servers on loopback addresses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LocalMeshFailed(IstioUdpError):
 
 @dataclass
 class _Running:
-    """A pod that runs, and its server."""
+    """A running pod and its server."""
 
     pod: Manifest
     backend: Backend
@@ -50,22 +50,22 @@ class _Running:
 
 
 class LocalMesh:
-    """A Service with its pods, and a gateway's pod; ended by `with`.
+    """A Service with its pods and a gateway's pod; use it in `with`.
 
-    A pod has a network of its own, and so the ports it likes. Here those below 1024 are moved up,
-    so that anybody may bind them, and a pod whose ports are taken gets the next address.
+    In a cluster each pod has its own network and may use any port. Here ports below 1024 are
+    moved up so that any user may bind them, and a pod with taken ports gets the next address.
     """
 
     def __init__(self, manifests: Sequence[Manifest], name: str | None) -> None:
-        """Take a Service, its pods and the gateway from manifests; the rest is passed over.
+        """Take a Service, its pods and the gateway from manifests; others are ignored.
 
         Args:
-            manifests: Services, Pods, and what makes Pods. Without a gateway's pod among them
-                there is one as Istio installs it.
-            name: which Service; None where only one has a UDP port.
+            manifests: Services, Pods and their controllers. Without a pod of a gateway, one as in
+                Istio's installation is added.
+            name: the Service; None for the only one with a UDP port.
 
         Raises:
-            UsageError: they do not say what to expose.
+            UsageError: it is not clear which Service to expose.
         """
         pods = pods_from(manifests)
         gateways = [pod for pod in pods if is_gateway_pod(pod)]
@@ -95,7 +95,7 @@ class LocalMesh:
         """Start every pod.
 
         Raises:
-            LocalMeshFailed: a server cannot run here.
+            LocalMeshFailed: a server cannot run on this machine.
         """
         try:
             for pod in self._waiting:
@@ -117,18 +117,18 @@ class LocalMesh:
         return {str(each.pod["metadata"]["name"]): each.backend for each in self._running}
 
     def apply(self, manifests: Iterable[Manifest]) -> None:
-        """Take what would be written to a cluster; istiod reads its ServiceEntries."""
+        """Take the manifests that would be written to a cluster; ServiceEntries are used."""
         self._applied = list(manifests)
 
     def start_successor(self, name: str) -> str:
-        """Start a pod like another one, and give its name."""
+        """Start a copy of a pod, and return its name."""
         pod = next(each.pod for each in self._running if each.pod["metadata"]["name"] == name)
         new = _COUNT.sub(f"-{self._started + 1}", name, count=1)
         self._start({**pod, "metadata": {**pod["metadata"], "name": new}})
         return new
 
     def unready(self, name: str) -> None:
-        """Let a pod go unready, as one does that is about to end."""
+        """Make a pod unready, like one that is about to end."""
         for each in self._running:
             if each.pod["metadata"]["name"] == name:
                 each.ready = False
@@ -143,19 +143,19 @@ class LocalMesh:
         return published(self._objects())
 
     def snapshot(self) -> Snapshot:
-        """What expose would see now."""
+        """The snapshot that `expose` would read now."""
         return snapshot_from(
             self._objects(),
             self.service.namespace,
             self.service.name,
-            # The files are one person's: a gateway is wherever they have one.
+            # The files are the user's own: a gateway may be in any namespace.
             gateway_namespaces={namespace_of(self._fixed[0])},
             bound=(),
             file_limit=raise_file_limit(),
         )
 
     def hops(self, ports: Sequence[ExposedPort]) -> list[Hop]:
-        """The places that verify would send probes to: every ready pod, then the gateway."""
+        """The hops that `verify` would test: every ready pod, then the gateway."""
         slices = [EndpointSlice.from_object(s) for s in of_kind(self._objects(), "EndpointSlice")]
         return [
             *(
@@ -171,7 +171,7 @@ class LocalMesh:
         ]
 
     def _objects(self) -> list[Manifest]:
-        """Everything that the cluster would hold now."""
+        """All objects that the cluster would have now."""
         pods = [running(e.pod, e.backend.address, ready=e.ready) for e in self._running]
         return [*self._fixed, *pods, *endpoint_slices(self.manifest, pods), *self._applied]
 
@@ -199,17 +199,17 @@ def _failed(address: str, error: OSError) -> LocalMeshFailed:
     text = f"no DNS server can run at {address}: {error.strerror}"
     if error.errno != errno.EADDRNOTAVAIL:
         return LocalMeshFailed(text)
-    # Linux has all of 127.0.0.0/8, macOS only 127.0.0.1.
+    # Linux has all of 127.0.0.0/8; macOS only has 127.0.0.1.
     return LocalMeshFailed(
         text, hints=[f"give the machine that address: sudo ifconfig lo0 alias {address}"]
     )
 
 
 def _choose(services: Sequence[Manifest], name: str | None) -> Manifest:
-    """The Service to expose: the one named, else the only one that has a UDP port.
+    """The Service to expose: the named one, else the only one with a UDP port.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: there is none, or there are several.
     """
     matching = [s for s in services if name in (None, s["metadata"]["name"])]
     udp = [s for s in matching if Service.from_object(s).udp_ports]
@@ -255,15 +255,15 @@ def _with_bindable_ports(pod: Manifest) -> Manifest:
 def replace_every_pod(
     lab: LocalMesh, serve: Callable[[dict[str, list[Address]]], None], between: Callable[[], None]
 ) -> Iterator[tuple[str, str]]:
-    """A rolling restart, as a Deployment's: start one, let the old one go unready, end it.
+    """A rolling restart as by a Deployment: start a pod, make the old one unready, end it.
 
     Args:
         lab: whose pods.
-        serve: called with the endpoint lists whenever they change.
-        between: called before every next step.
+        serve: called with the endpoint lists after each change.
+        between: called before each further step.
 
     Yields:
-        The old pod's name and its successor's, after each.
+        The names of the old and the new pod, after each replacement.
     """
     for old in list(lab.pods):
         new = lab.start_successor(old)

@@ -1,4 +1,4 @@
-"""EnvoyFilter manifests as a list of patches, and what is wrong with their form."""
+"""Read EnvoyFilter manifests as lists of patches, with errors in their format."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something said of one place of one manifest.
+    """A problem at one place of a manifest.
 
     Attributes:
-        manifest: which of the manifests given, from 0.
-        path: the field in it, for example ("spec", "configPatches", 0, "applyTo").
-        message: what is wrong there.
+        manifest: the index of the manifest.
+        path: the path of the field, e.g. ("spec", "configPatches", 0, "applyTo").
+        message: the problem.
     """
 
     manifest: int
@@ -43,7 +43,7 @@ class Finding:
 
     @property
     def field(self) -> str:
-        """The path as people write it: `configPatches[0].patch.value.address`."""
+        """The path as text: `configPatches[0].patch.value.address`."""
         text = ""
         for part in self.path[1:] if self.path[:1] == ("spec",) else self.path:
             text += f"[{part}]" if isinstance(part, int) else f".{part}"
@@ -52,16 +52,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Patch:
-    """One entry of an EnvoyFilter's configPatches that has a value.
+    """One entry of configPatches with a value.
 
     Attributes:
-        manifest: which of the manifests given, from 0.
-        path: where its value is in that manifest.
-        scope: which proxies get it, and with which others.
-        context: which of their sides, as the API names it.
-        apply_to, operation: as the API names them.
-        match: its match, {} where it has none.
-        value: the piece of Envoy configuration.
+        manifest: the index of the manifest.
+        path: the path of its value in the manifest.
+        scope: the proxies it applies to.
+        context: the context, in the API's spelling.
+        apply_to, operation: in the API's spelling.
+        match: its match; {} without one.
+        value: the part of Envoy's configuration.
     """
 
     manifest: int
@@ -75,7 +75,7 @@ class Patch:
 
     @property
     def merges(self) -> bool:
-        """Whether the value is laid over something that istiod has made."""
+        """Whether the value is merged into something that istiod generates."""
         return self.operation in MERGES
 
     def with_value(self, value: Mapping[str, Any]) -> Patch:
@@ -84,11 +84,11 @@ class Patch:
 
 
 def field(mapping: Any, *names: str) -> Any:
-    """A field of a message in proto's JSON, by its snake_case name; camelCase is the same field.
+    """A field of a message in protobuf's JSON by its snake_case name; accepts camelCase too.
 
     Args:
-        mapping: where to look; anything but a mapping has no field.
-        names: the fields to go down through.
+        mapping: the message; {} if it is not a mapping.
+        names: the names of nested fields.
     """
     for name in names:
         mapping = mapping.get(_spelt(mapping, name)) if isinstance(mapping, Mapping) else None
@@ -96,19 +96,19 @@ def field(mapping: Any, *names: str) -> Any:
 
 
 def same(name: str) -> str:
-    """What the spellings of a field's name have in common (`stat_prefix`, `statPrefix`)."""
+    """The common form of the spellings of a field's name (`stat_prefix`, `statPrefix`)."""
     return name.replace("_", "").lower()
 
 
 def _spelt(mapping: Mapping[str, Any], name: str) -> str:
-    """The key under which a mapping has a field, or the name itself where it has it not."""
+    """The key of a field in a mapping; the name itself if the field is missing."""
     return next((key for key in mapping if same(str(key)) == same(name)), name)
 
 
 def read_patches(manifests: Sequence[Mapping[str, Any]]) -> tuple[list[Patch], list[Finding]]:
-    """The patches of every EnvoyFilter among the manifests, and what is wrong with their form.
+    """The patches of all EnvoyFilters in the manifests, and the errors in their format.
 
-    Other kinds are passed over.
+    Other kinds are ignored.
     """
     patches: list[Patch] = []
     findings: list[Finding] = []
@@ -129,11 +129,11 @@ def _name(manifest: Mapping[str, Any]) -> str:
 
 
 def _read(index: int, manifest: Mapping[str, Any], version: int) -> Iterator[Patch | Finding]:
-    """One manifest's; `version` counts those before it with its name, which it would replace."""
+    """Read one manifest; `version` counts earlier ones with its name, which it replaces."""
     spec = manifest.get("spec")
     entries = field(spec, "config_patches")
     if not isinstance(entries, list) or not entries:
-        yield Finding(index, ("spec",), "it has no configPatches, and changes nothing")
+        yield Finding(index, ("spec",), "has no configPatches, so it changes nothing")
         return
     assert isinstance(spec, Mapping)
     base = ("spec", _spelt(spec, "config_patches"))
@@ -145,7 +145,7 @@ def _read_patch(
     index: int, path: Path, manifest: Mapping[str, Any], version: int, entry: Any
 ) -> Iterator[Patch | Finding]:
     if not isinstance(entry, Mapping):
-        yield Finding(index, path, "is no patch (applyTo, match, patch)")
+        yield Finding(index, path, "is not a patch (applyTo, match, patch)")
         return
     strange = [key for key in entry if same(str(key)) not in ("applyto", "match", "patch")]
     for key in strange:
@@ -165,7 +165,7 @@ def _read_patch(
             wrong = True
             key = _spelt(mapping, name) if isinstance(mapping, Mapping) else name
             said = "is missing" if value is None else f"is {value!r}"
-            yield Finding(index, (*where, key), f"{said}; it is one of {', '.join(allowed)}")
+            yield Finding(index, (*where, key), f"{said}; must be one of {', '.join(allowed)}")
     if wrong or strange:
         return
     assert isinstance(patch, Mapping)
@@ -194,5 +194,5 @@ def _read_patch(
 
 
 def _as_istiod_reads(apply_to: str, operation: str) -> str:
-    """Istiod takes INSERT_... for ADD where there is no order to insert in."""
+    """The operation as istiod reads it: INSERT_... is ADD if there is no order."""
     return "ADD" if apply_to in ("LISTENER", "CLUSTER") and operation in ADDING else operation

@@ -1,4 +1,4 @@
-"""What a real Envoy says of EnvoyFilters, before any gateway is asked: `envoy --mode validate`."""
+"""Check EnvoyFilters with a real Envoy, without a gateway: `envoy --mode validate`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from kubectl_istio_udp.envoy.envoyerror import EnvoyError
 from kubectl_istio_udp.envoy.patches import Finding, Patch, Path, field, read_patches
 from kubectl_istio_udp.model.envoyfilter import Scope
 
-# One run takes 0.05 s; a machine that is busy with other things may take long for it.
+# A run takes 0.05 s, but may take long on a busy machine.
 _RUN_SECONDS = 60
 _RUNS_AT_ONCE = 4
-# Removing fields one by one to find the culprit ends here.
+# The limit when removing fields one by one to find the culprit.
 _MOST_TRIES = 80
-# More clusters than this that istiod alone has, in one configuration, are not what is wrong.
+# If more clusters of istiod are missing than this, they are not the problem.
 _MOST_STAND_INS = 50
-# Filters and types of Istio's own build of Envoy; upstream's does not know them.
+# Filters and types that only Istio's build of Envoy has.
 _ISTIOS_OWN = ("istio", "io.istio.", "stats.PluginConfig", "envoy.tcp.metadataexchange")
 
 Run = Callable[[Mapping[str, Any]], EnvoyError | None]
-# What Envoy said (None: nothing to say), of which configuration, and where patches are in it.
+# Envoy's error (None if it accepts), the configuration, and the places of patches in it.
 Asked = tuple[EnvoyError | None, dict[str, Any], list[Placed]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a list of manifests.
+    """The result of checking a list of manifests.
 
     Attributes:
-        refused: what Envoy, or the EnvoyFilter's own form, does not allow.
-        unchecked: what could not be put to the test, and why; it may be right or wrong.
+        refused: what Envoy rejects, or what violates the EnvoyFilter's own format.
+        unchecked: what could not be checked, and why; it may be valid or not.
     """
 
     refused: tuple[Finding, ...]
@@ -47,17 +47,17 @@ class Report:
 
 
 def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
-    """Ask Envoy whether it accepts every EnvoyFilter among the manifests.
+    """Check with Envoy whether it accepts all EnvoyFilters in the manifests.
 
-    All together first, which is one run where all is well. Where not: each patch alone, and then
-    those that passed together again, for what two of them do to each other.
+    First checks all together, which takes one run if everything is valid. If not, checks each patch
+    alone, and then the valid ones together, to find conflicts.
 
     Args:
         envoy: the program.
-        manifests: EnvoyFilters; other kinds are passed over.
+        manifests: EnvoyFilters; other kinds are ignored.
 
     Raises:
-        NoEnvoy: the program does not run here.
+        NoEnvoy: the program does not run on this machine.
     """
     patches, findings = read_patches(manifests)
     twice = list(_twice(patches))
@@ -84,7 +84,7 @@ def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
 
 
 def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Each once, as they stand in their manifests."""
+    """Without duplicates, in the order of their manifests."""
 
     def place(finding: Finding) -> tuple[int, list[str]]:
         return finding.manifest, [f"{p:09}" if isinstance(p, int) else p for p in finding.path]
@@ -93,14 +93,14 @@ def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 class _Runner:
-    """Runs Envoy on a configuration; each run has a file of its own."""
+    """Runs Envoy on a configuration, with a file for each run."""
 
     def __init__(self, envoy: File, folder: File) -> None:
         self._envoy, self._folder = envoy, folder
         self._count = iter(range(10**9))
 
     def __call__(self, configuration: Mapping[str, Any]) -> EnvoyError | None:
-        """Nothing where Envoy accepts it, else why not."""
+        """None if Envoy accepts the configuration, otherwise the error."""
         path = self._folder / f"{next(self._count)}.json"
         path.write_text(json.dumps(configuration), encoding="utf-8")
         command = [
@@ -132,9 +132,9 @@ class _Runner:
 
 
 def _meeting(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
-    """Patches that may meet in one proxy: by their scopes, and in one context (ANY is in each).
+    """Groups of patches that may apply to one proxy: by scope, and by context (ANY is in each).
 
-    BOOTSTRAP is read once when a proxy starts, and stands by itself.
+    BOOTSTRAP patches form a separate group, because they are read once when a proxy starts.
     """
     for patch in patches:
         if patch.apply_to == "BOOTSTRAP":
@@ -148,7 +148,7 @@ def _meeting(patches: Sequence[Patch]) -> Iterator[list[Patch]]:
 
 
 def _together(scopes: Sequence[Scope]) -> Iterator[frozenset[Scope]]:
-    """Sets of scopes that all meet each other; every two that meet are in one of them."""
+    """Sets of scopes that all overlap; every two scopes that overlap are in one of them."""
     found: list[frozenset[Scope]] = []
     for number, one in enumerate(scopes):
         for other in scopes[number:]:
@@ -161,7 +161,7 @@ def _together(scopes: Sequence[Scope]) -> Iterator[frozenset[Scope]]:
 
 
 def _all_meeting(scopes: Sequence[Scope]) -> frozenset[Scope]:
-    """Of some scopes as many of the first as all meet each other."""
+    """The first of these scopes, and all following ones that overlap with all before."""
     kept: list[Scope] = []
     for scope in scopes:
         if all(scope.meets(other) for other in kept):
@@ -170,10 +170,10 @@ def _all_meeting(scopes: Sequence[Scope]) -> frozenset[Scope]:
 
 
 def _ask(patches: Sequence[Patch], run: Run) -> Asked:
-    """Run Envoy; clusters that only istiod could have made are stood in for.
+    """Run Envoy; clusters that only istiod generates are replaced by stand-ins.
 
     Raises:
-        NotCovered: as assemble.
+        NotCovered: as in assemble.
     """
     stand_ins: list[str] = []
     while True:
@@ -186,7 +186,7 @@ def _ask(patches: Sequence[Patch], run: Run) -> Asked:
 
 
 def _accepted(patches: Sequence[Patch], run: Run) -> bool:
-    """Whether all of it is covered, and Envoy has nothing to say."""
+    """Whether all patches are covered and Envoy accepts them."""
     try:
         return _ask(patches, run)[0] is None
     except (NotCovered, Unfit):
@@ -194,7 +194,7 @@ def _accepted(patches: Sequence[Patch], run: Run) -> bool:
 
 
 def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
-    """What Envoy says of one patch: ("refused" or "unchecked", where and why), None if nothing."""
+    """The result for one patch: ("refused" or "unchecked", finding); None as finding if valid."""
     try:
         said, configuration, placed = _ask([patch], run)
     except NotCovered as error:
@@ -229,7 +229,7 @@ def _sentence(said: EnvoyError) -> str:
 
 
 def _narrow(patch: Patch, run: Run) -> Path:
-    """The innermost part of a value without which Envoy accepts the patch, () where none is."""
+    """The innermost part of a value without which Envoy accepts the patch; () if there is none."""
     path: Path = ()
     tries = 0
     while True:
@@ -246,7 +246,7 @@ def _narrow(patch: Patch, run: Run) -> Path:
 
 
 def _parts(node: Any) -> Iterator[Path]:
-    """The parts of a value, the outer ones first; types are not apart from what they are of."""
+    """The parts of a value, the outer ones first; a type is not separated from its message."""
     level: list[Path] = [()]
     while level:
         level = [(*path, key) for path in level for key in _removable(_at(node, path))]
@@ -260,7 +260,7 @@ def _removable(node: Any) -> list[str | int]:
 
 
 def _without(node: Any, path: Path) -> Any:
-    """A copy of a value that lacks one part."""
+    """A copy of a value without one part."""
     first, *rest = path
     if isinstance(node, list):
         assert isinstance(first, int)
@@ -280,12 +280,12 @@ def _at(node: Any, path: Path) -> Any:
 
 
 def _conflicts(patches: list[Patch], run: Run) -> Iterator[Finding]:
-    """What patches that pass alone do to each other: each that does not go with those before it."""
+    """Conflicts between patches that are valid alone: each that fails with those before it."""
     while patches:
         said, configuration, placed = _ask(patches, run)
         if said is None:
             return
-        # The shortest beginning that fails ends with the culprit.
+        # The shortest prefix that fails ends with the culprit.
         low, high = 1, len(patches)
         while low < high:
             middle = (low + high) // 2
@@ -303,10 +303,10 @@ def _conflicts(patches: list[Patch], run: Run) -> Iterator[Finding]:
 
 
 def _twice(patches: Sequence[Patch]) -> Iterator[Finding]:
-    """Listeners and clusters that are added twice under one name.
+    """Listeners and clusters that are added twice with one name.
 
-    Envoy takes the second of two static listeners for the first one's next version; from istiod it
-    refuses them (a delta response may name a resource once).
+    Envoy treats the second of two static listeners as an update of the first, but rejects both from
+    istiod (a delta response may name a resource only once).
     """
     told = set()
     for group in _meeting(patches):

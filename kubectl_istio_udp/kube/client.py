@@ -96,7 +96,7 @@ class Api:
 
     Attributes:
         namespace: the namespace of the context.
-        waits: how long commands wait that use it.
+        waits: the waits and timeouts of commands that use it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The time that passes, as a value that is handed in, so that tests need not wait for it."""
+"""A clock that is passed as a value, so that tests do not have to wait."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 
 
 class Clock:
-    """This machine's monotonic clock. Called, it gives seconds since some moment in the past."""
+    """This machine's monotonic clock. Calling it returns the seconds since an arbitrary time."""
 
     def __call__(self) -> float:
-        """The seconds now; only differences mean anything."""
+        """The current time in seconds; only differences are meaningful."""
         return time.monotonic()
 
     def wait(self, condition: threading.Condition, seconds: float) -> None:
-        """Wait until a condition is notified, for at most this long; it may return earlier.
+        """Wait until a condition is notified, at most this long; may return earlier.
 
         Args:
-            condition: held by the caller, as for `Condition.wait`.
-            seconds: how long; more than 0.
+            condition: the condition; the caller holds its lock.
+            seconds: the maximum, more than 0.
         """
         condition.wait(seconds)

@@ -1,4 +1,4 @@
-"""Running a command in a container, over a websocket (`v5.channel.k8s.io`)."""
+"""Run a command in a container, over a websocket (`v5.channel.k8s.io`)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a command in a pod did.
+    """The result of a command in a pod.
 
     Attributes:
-        stdout, stderr: what it printed.
-        exit_code: what it exited with; None where it could not be started (no such executable).
-        error: why it could not be started, or why it was cut off.
+        stdout, stderr: its output.
+        exit_code: its exit code; None if it was not started (no such executable) or interrupted.
+        error: why it was not started, or was interrupted.
     """
 
     stdout: str
@@ -35,17 +35,17 @@ class ExecResult:
 
 
 def run(transport: Transport, path: str, action: Action, timeout: float) -> ExecResult:
-    """Run a command and wait for its end.
+    """Run a command and wait until it exits.
 
     Args:
-        transport: the way to the API server.
-        path: path and query, with the command.
-        action: what is asked for, for errors.
-        timeout: seconds until it is given up (the command itself may go on in the pod).
+        transport: connections to the API server.
+        path: path and query, including the command.
+        action: the request, for errors.
+        timeout: seconds until it is abandoned (it may continue in the pod).
 
     Raises:
-        UpgradeUnavailable: something before the API server does not let websockets through.
-        NotFound, Forbidden, Unreachable, ClusterError: the command was not tried.
+        UpgradeUnavailable: a proxy on the way blocks websockets.
+        NotFound, Forbidden, Unreachable, ClusterError: the command was not started.
     """
     deadline = time.monotonic() + timeout
     socket = websockets.connect(transport, path, action, timeout, _PROTOCOLS)
@@ -99,7 +99,7 @@ def _exit_status(status: bytes) -> tuple[int | None, str]:
     try:
         data = json.loads(status)
     except ValueError:
-        return None, "how the command ended cannot be read"
+        return None, "the exit status of the command cannot be read"
     if data.get("status") == "Success":
         return 0, ""
     for cause in (data.get("details") or {}).get("causes") or ():

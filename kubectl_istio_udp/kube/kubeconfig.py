@@ -51,7 +51,7 @@ class ConnectionOptions:
         as_user, as_groups, as_uid, as_extra: the user to impersonate; as_extra as in `User`.
         request_timeout: seconds for one request; 0 for no timeout.
         retries: how often requests are retried.
-        waits: how long commands wait.
+        waits: the waits and timeouts of commands.
     """
 
     kubeconfig: str | None = None

@@ -1,7 +1,7 @@
 """HTTP requests to a port of a pod, through the API server (`v4.channel.k8s.io`).
 
-Every message begins with the number of a channel: 0 has the port's data, 1 the node's errors. The
-first message of each channel has the port's number and nothing else (kubelet,
+Each message begins with a channel number: channel 0 has the port's data, channel 1 the node's
+errors. The first message of each channel only contains the port number (kubelet,
 pkg/cri/streaming/portforward/websocket.go).
 """
 
@@ -24,10 +24,10 @@ _PORT_BYTES = 2
 
 
 class PodHttp:
-    """HTTP requests to one port of a pod, one after the other over one connection.
+    """A client for HTTP requests to a port of a pod, one after the other over one connection.
 
     Attributes:
-        where: the pod, `namespace/name`.
+        where: the pod, as `namespace/name`.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class PodHttp:
         timeout: float,
         connect: Callable[[], websocket.WebSocket],
     ) -> None:
-        """Connects at the first request.
+        """Create the client; the first request connects.
 
         Args:
-            where: the pod, `namespace/name`, for errors.
-            port: the port of the pod, at localhost.
-            timeout: seconds that each request may take.
+            where: the pod, as `namespace/name`, for errors.
+            port: the port in the pod, on localhost.
+            timeout: seconds for each request.
             connect: opens the websocket.
         """
         self.where, self._port, self._timeout = where, port, timeout
@@ -53,13 +53,12 @@ class PodHttp:
         self._http.close()
 
     def get(self, path: str) -> bytes:
-        """The body of the answer to a GET.
+        """Send a GET request; return the response's body.
 
         Raises:
-            ForwardFailed: nothing listens at the port, or the node cannot connect to it.
-            UpgradeUnavailable, NotFound, Forbidden, Unreachable: no connection to the pod.
-            NoAnswer: none in time, only a part of one, one that is too long, or one of another
-                status than 200.
+            ForwardFailed: nothing listens on the port, or the node cannot connect to it.
+            UpgradeUnavailable, NotFound, Forbidden, Unreachable: the connection to the pod failed.
+            NoAnswer: the response timed out, was incomplete or too long, or its status is not 200.
         """
         self._http.deadline = time.monotonic() + self._timeout
         try:
@@ -82,18 +81,18 @@ class PodHttp:
         return body
 
     def _said(self, error: Exception) -> str:
-        """What became of a request that has no (whole) answer."""
+        """The message about a request without a complete response."""
         at = f"port {self._port} of pod {self.where}"
         if isinstance(error, TimeoutError):
-            return f"{at} did not answer within {self._timeout:g}s"
-        return f"{at} ended the connection before its answer was complete"
+            return f"{at} did not respond within {self._timeout:g}s"
+        return f"{at} closed the connection before the response was complete"
 
 
 class _Connection(http.client.HTTPConnection):
-    """An HTTP connection whose socket is a forwarded port.
+    """An HTTP connection over a forwarded port.
 
     Attributes:
-        deadline: when what goes on now must have ended (monotonic seconds).
+        deadline: the deadline of the current operation (monotonic seconds).
     """
 
     def __init__(self, connect: Callable[[], websocket.WebSocket]) -> None:
@@ -101,16 +100,16 @@ class _Connection(http.client.HTTPConnection):
         self._connect, self.deadline = connect, 0.0
 
     def connect(self) -> None:
-        """Forward the port; http.client calls this where there is no connection (any more)."""
+        """Forward the port; http.client calls this if there is no open connection."""
         self.sock: Any = _PodSocket(self._connect(), lambda: self.deadline)
 
 
 class _PodSocket:
-    """What http.client needs of a socket, over a websocket."""
+    """The socket methods that http.client needs, over a websocket."""
 
     def __init__(self, socket: websocket.WebSocket, deadline: Callable[[], float]) -> None:
         self._websocket, self._deadline = socket, deadline
-        # The bytes of each channel that are not data yet.
+        # Per channel, the bytes to skip before its data.
         self._heads = {_DATA: _PORT_BYTES, _ERROR: _PORT_BYTES}
         self._read = b""
 
@@ -124,15 +123,15 @@ class _PodSocket:
         self._websocket.send_binary(bytes([_DATA]) + data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """A file to read one answer from; closing it does not close the connection."""
+        """A file to read one response from; closing it does not close the connection."""
         return io.BufferedReader(_Reader(self))
 
     def recv(self, size: int) -> bytes:
-        """At least one byte of what the port sends, b"" at its end.
+        """At least one byte from the port; b"" at the end.
 
         Raises:
             TimeoutError: the deadline passed.
-            ForwardFailed: the node says so on the other channel.
+            ForwardFailed: the node reported an error on the error channel.
         """
         while not self._read:
             data = self._message()
@@ -143,7 +142,7 @@ class _PodSocket:
         return each
 
     def _message(self) -> bytes | None:
-        """The next message's data, None at the end."""
+        """The data of the next message; None at the end."""
         self._websocket.settimeout(self._left())
         try:
             opcode, message = self._websocket.recv_data(control_frame=True)
@@ -173,7 +172,7 @@ class _PodSocket:
 
 
 class _Reader(io.RawIOBase):
-    """A socket as a raw file."""
+    """A raw file that reads from a socket."""
 
     def __init__(self, socket: _PodSocket) -> None:
         self._socket = socket

@@ -32,8 +32,8 @@ class Retries:
         most: the maximum number of retries; 0 for a caller that retries from its own queue.
         tell: called with a line of text before each wait that the server asked for.
         detail: called with a line of text before each wait after a broken connection.
-        first_wait, longest_wait: seconds after a broken connection; each wait is twice as long as
-            the one before. client-go always waits one second.
+        first_wait, longest_wait: seconds to wait after a broken connection; each wait doubles the
+            one before. client-go always waits one second.
     """
 
     most: int = MOST_RETRIES

@@ -33,18 +33,18 @@ _SYSTEM_FILES = (
 
 
 class _Context(ssl.SSLContext):
-    """TLS settings that several threads connect with at the same time.
+    """TLS settings for simultaneous connections from several threads.
 
     urllib3 sets the same protocols again before each connection. OpenSSL then frees the former
-    ones, which another thread may be copying. Of 160,000 connections from eight threads 6 and 7
-    (Python 3.13 and 3.11) began with a damaged message, which the API server refuses as `tlsv1
+    ones, which another thread may be copying. Of 160,000 connections from eight threads, 6 and 7
+    (Python 3.13 and 3.11) began with a damaged message, which the API server rejects with `tlsv1
     alert decode error`; with this class none did.
     """
 
     _protocols: tuple[str, ...] = ()
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
-        """Set the protocols to offer, if they are others."""
+        """Set the protocols to offer, if they differ."""
         asked = tuple(alpn_protocols)
         if asked != self._protocols:
             self._protocols = asked

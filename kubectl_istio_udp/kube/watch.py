@@ -194,7 +194,7 @@ class Cache(Generic[Kept]):
                 self._stopping.wait(backoff.seconds())
 
     def _clear(self) -> None:
-        """Take a kind that the server does not have for one without objects."""
+        """Treat a kind that the server does not have like one without objects."""
         for key in tuple(self._objects):
             self.forget(*key)
         self._version = ""

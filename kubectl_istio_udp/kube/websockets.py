@@ -11,8 +11,8 @@ from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.kube.transport import Transport
 from kubectl_istio_udp.model.errors import ClusterError, UpgradeUnavailable
 
-# The most bytes that are read of one answer of a pod, so that a pod that goes on for ever does not
-# take the reader's memory. The configuration of the test cluster's gateway has 0.2 MB.
+# The maximum bytes read from one response of a pod, so that an endless response does not use up
+# memory. The configuration of the test cluster's gateway has 0.2 MB.
 MOST_BYTES = 128 * 2**20
 
 

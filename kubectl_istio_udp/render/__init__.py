@@ -1,1 +1,1 @@
-"""From the model to manifests (plain dicts). Pure: the same input gives the same output."""
+"""Render the model to manifests (plain dicts). Pure: the same input gives the same output."""

@@ -1,4 +1,4 @@
-"""The EnvoyFilter of an access log: the interval, merged into every tcp_proxy in reach.
+"""The EnvoyFilter of an access log: the interval, merged into every selected tcp_proxy.
 
 Field references: Envoy's API documentation of
 `extensions.filters.network.tcp_proxy.v3.TcpProxy` (access_log_options, access_log_flush_interval).
@@ -29,10 +29,10 @@ _CONTEXTS = {
 
 
 def access_log_writes(spec: AccessLogSpec, manager: str = names.MANAGER) -> tuple[Write, ...]:
-    """The one write that makes an access log true.
+    """The only write of an access log.
 
     Args:
-        spec: what to render.
+        spec: the access log.
         manager: the field manager of the EnvoyFilter.
     """
     context = "GATEWAY" if spec.scope is LogScope.GATEWAY else _CONTEXTS[spec.direction]

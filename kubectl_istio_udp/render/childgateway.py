@@ -1,6 +1,6 @@
-"""The Gateway of class istio that is made for a Gateway of our class: istiod makes pods for it.
+"""The Gateway of class istio that the controller creates for a Gateway of our class.
 
-It needs a listener. One for TCP without a route becomes no listener in Envoy.
+It needs a listener. A TCP listener without a route does not become a listener in Envoy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kubectl_istio_udp.sources.gateways import ISTIO_CLASS, child_key
 
 
 def child_gateway(gateway: ApiGateway) -> dict[str, Any]:
-    """The manifest; the garbage collector deletes it with its Gateway."""
+    """The manifest; its owner reference makes the garbage collector delete it."""
     namespace, name = child_key(gateway.key)
     port = next(listener.port for listener in gateway.listeners if listener.protocol == UDP)
     spec: dict[str, Any] = {
@@ -27,8 +27,8 @@ def child_gateway(gateway: ApiGateway) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "namespace": namespace,
-            # None of ours: istiod gives the Service and the pods the same labels, and they would
-            # count as an exposure's.
+            # No labels of ours: istiod copies the labels to the Service and the pods, and they
+            # would count as an exposure's.
             "labels": dict(gateway.labels),
             "ownerReferences": [
                 {

@@ -33,7 +33,7 @@ def cluster(exposure: Exposure, port: ExposedPort, backend: Backend) -> dict[str
     cluster: dict[str, Any] = {
         "name": name,
         "lb_policy": _LB_POLICIES[spec.options.load_balancing],
-        # Each session counts as a connection; the circuit breaker's own default is 1,024.
+        # Each session counts as a connection; the circuit breaker's default is 1,024.
         "circuit_breakers": {"thresholds": [{"max_connections": spec.options.max_sessions}]},
     }
     if spec.discovery is Discovery.STATIC:
@@ -43,7 +43,7 @@ def cluster(exposure: Exposure, port: ExposedPort, backend: Backend) -> dict[str
     elif spec.discovery is Discovery.DNS:
         target = [(exposure.external_name or "", backend.port)]
         cluster |= {"type": "STRICT_DNS", "load_assignment": _assignment(name, target)}
-        # Envoy's own choice prefers IPv6 addresses, which not every gateway can reach.
+        # Envoy's default prefers IPv6 addresses, which not every gateway can connect to.
         if len(exposure.families) == 1:
             cluster["dns_lookup_family"] = _DNS_FAMILIES[exposure.families[0]]
     else:
@@ -60,14 +60,14 @@ def cluster(exposure: Exposure, port: ExposedPort, backend: Backend) -> dict[str
 def _assignment(
     name: str, addresses: list[tuple[str, int]], by_address: bool = False
 ) -> dict[str, Any]:
-    """The hosts of a cluster.
+    """The endpoints of a cluster.
 
     Args:
-        name: the cluster's.
+        name: the cluster's name.
         addresses: their addresses and ports.
-        by_address: whether a hash chooses among them by the address alone, so that each port of an
-            exposure leads a client to the same pod; else the port counts too (Envoy's ring hash
-            and Maglev balancers: a host's key is metadata envoy.lb, hash_key).
+        by_address: whether a hash policy should ignore the port, so that all ports of an exposure
+            send a client to the same pod (Envoy's ring hash and Maglev balancers: the hash key of a
+            host is its metadata envoy.lb, hash_key).
     """
     hosts: list[dict[str, Any]] = []
     for address, number in addresses:

@@ -1,4 +1,4 @@
-"""The manifests that run the controller in a cluster, with the rights it needs and no more."""
+"""The manifests of the controller, with the minimal permissions that it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 Manifest = dict[str, Any]
 
 NAME = "kubectl-istio-udp-controller"
-# The Lease that its replicas stand for; controller/run.py asks for it by this name.
+# The Lease of its leader election; controller/run.py uses the same name.
 LEASE = NAME
 DEFAULT_IMAGE = f"kubectl-istio-udp/controller:{__version__}"
 GATEWAY_CLASS = "istio-udp"
@@ -22,24 +22,24 @@ LABELS = {names.MANAGED_BY_LABEL: names.MANAGER, "app.kubernetes.io/name": NAME}
 SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _PODS = {"app.kubernetes.io/name": NAME}
 _PORT = 8080
-# Where API servers listen, behind their Service's 443; policies are applied to what is behind it.
+# The ports of API servers behind their Service's port 443; NetworkPolicies apply to these.
 _API_PORTS = (443, 6443)
 _USER = 65532
 
 
 @dataclass(frozen=True)
 class Installation:
-    """How the controller is to run.
+    """The settings of an installation.
 
     Attributes:
-        namespace: where it runs.
+        namespace: the namespace of the controller.
         image: its image.
-        replicas: how many; one leads.
-        gateway_namespaces, root_namespaces, file_limit, allow_all, gateway_api: as `controller run`
-            takes them.
+        replicas: the number of replicas; one leads.
+        gateway_namespaces, root_namespaces, file_limit, allow_all, gateway_api: as in
+            `controller run`.
         mesh_configs: (namespace, name) of each `--mesh-config`.
         defaults: name and value of each `--namespace-default`.
-        api_ports: where the API server listens.
+        api_ports: the ports of the API server.
     """
 
     namespace: str
@@ -56,7 +56,7 @@ class Installation:
 
 
 def controller(wanted: Installation) -> tuple[Manifest, ...]:
-    """All manifests, in the order in which they must be written."""
+    """All manifests in writing order."""
     return (
         _service_account(wanted),
         *_rights_everywhere(wanted),
@@ -87,7 +87,7 @@ def _service_account(wanted: Installation) -> Manifest:
 
 
 def _rule(kinds: Sequence[str], *verbs: str, subresource: str = "", **more: list[str]) -> Manifest:
-    """A rule about kinds of one API group, or about a subresource of theirs."""
+    """A rule for kinds of one API group, or for a subresource of them."""
     resources = [RESOURCES[kind] for kind in kinds]
     suffix = f"/{subresource}" if subresource else ""
     return {
@@ -106,7 +106,7 @@ _RULES = [
         ["ServiceEntry"],
         *("list", "watch", "create", "patch", "delete"),
     ),
-    # An Event that says the same again is the same object (server-side apply).
+    # Repeating an Event updates the same object (server-side apply).
     _rule(["Event"], "create", "patch"),
 ]
 _GATEWAY_RULES = [
@@ -116,15 +116,14 @@ _GATEWAY_RULES = [
         *("list", "watch", "create", "patch", "delete"),
     ),
 ]
-# What it serves of the Gateway API, and whose status it writes.
+# The Gateway API objects that it serves, and the statuses that it writes.
 _ROUTE_RULES = [
     _rule(["GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"], "list", "watch"),
     _rule(["GatewayClass", API_GATEWAY, "UDPRoute"], "patch", subresource="status"),
 ]
-# To ask gateways' Envoys whether they have a listener: `get` until Kubernetes 1.34, `create` from
-# 1.35.
+# To query listeners from gateways' Envoys: `get` until Kubernetes 1.34, `create` from 1.35.
 _ENVOY_RULE = _rule(["Pod"], "get", "create", subresource="portforward")
-# The Gateways of class istio that istiod makes pods for.
+# The Gateways of class istio that it creates.
 _CHILD_RULE = _rule([API_GATEWAY], "create", "patch", "delete")
 _ROOT_RULES = [_rule(["EnvoyFilter"], "list", "watch")]
 _OWN_RULES = [
@@ -133,7 +132,7 @@ _OWN_RULES = [
         *("get", "list", "watch", "update"),
         resourceNames=[LEASE],
     ),
-    # A name cannot be asked for beforehand.
+    # RBAC cannot restrict `create` by name.
     _rule(["Lease"], "create"),
 ]
 
@@ -159,7 +158,7 @@ def _gateway_rules(wanted: Installation) -> list[Manifest]:
 
 
 def _gateway_class() -> Manifest:
-    """The class of the Gateways that the controller serves."""
+    """The GatewayClass that the controller serves."""
     return {
         **_object("GatewayClass", None, GATEWAY_CLASS),
         "spec": {"controllerName": CONTROLLER_NAME},
@@ -172,7 +171,7 @@ def _rights_in_root(wanted: Installation) -> Iterator[Manifest]:
 
 
 def _rights_in_control_planes(wanted: Installation) -> Iterator[Manifest]:
-    """To read the ConfigMaps with the meshes' configuration, by name."""
+    """Permission to read the ConfigMaps with the meshes' settings, by name."""
     for namespace in sorted({namespace for namespace, _ in wanted.mesh_configs}):
         found = sorted(name for place, name in wanted.mesh_configs if place == namespace)
         rules = [_rule(["ConfigMap"], "list", "watch", resourceNames=found)]
@@ -187,7 +186,7 @@ def _bound(kind: str, name: str, wanted: Installation) -> Manifest:
 
 
 def _network_policy(wanted: Installation) -> Manifest:
-    """Nothing may reach it but its health and metrics; it may reach nothing but the API server."""
+    """Only health and metrics accept connections; only the API server may be connected to."""
     return {
         **_object("NetworkPolicy", wanted.namespace),
         "spec": {
@@ -214,7 +213,7 @@ def _deployment(wanted: Installation) -> Manifest:
             "selector": {"matchLabels": _PODS},
             "template": {
                 "metadata": {
-                    # A proxy of its own would only stand between it and the API server.
+                    # A sidecar would only be in the way to the API server.
                     "labels": {**LABELS, "sidecar.istio.io/inject": "false"},
                     "annotations": {
                         "prometheus.io/scrape": "true",

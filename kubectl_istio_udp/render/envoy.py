@@ -12,9 +12,9 @@ TYPES = "type.googleapis.com/envoy.extensions"
 
 
 def marked(spec: ExposureSpec, resource: dict[str, Any]) -> dict[str, Any]:
-    """A listener or cluster with a mark in its metadata that Envoy's config dump shows.
+    """Add a mark to the metadata of a listener or cluster; Envoy's config dump shows it.
 
-    By its revision a waiting `expose` tells what it has just written from what was there before.
+    A waiting `expose` distinguishes its own configuration from earlier ones by the revision.
     """
     mark = {"exposure": f"{spec.namespace}/{spec.name}", "revision": revision(resource)}
     return {**resource, "metadata": {"filter_metadata": {names.MANAGER: mark}}}

@@ -1,4 +1,4 @@
-"""The EnvoyFilter of an exposure: for each port a UDP listener and the cluster behind it.
+"""The EnvoyFilter of an exposure: for each port a UDP listener and its clusters.
 
 Field references: Envoy's API documentation of `config.listener.v3.Listener`,
 `config.cluster.v3.Cluster` and `extensions.filters.udp.udp_proxy.v3.UdpProxyConfig`.
@@ -16,22 +16,22 @@ from kubectl_istio_udp.render.cluster import cluster
 from kubectl_istio_udp.render.listener import listener
 from kubectl_istio_udp.render.metadata import metadata
 
-# With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG istiod tells a gateway only of the Services that it
-# routes to, and of their endpoints. It counts those that an EnvoyFilter names here, from Istio
-# 1.26 on (pilot/pkg/model/push_context.go, extraServicesForProxy).
+# With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG istiod only sends a gateway the Services that it routes
+# to, and their endpoints. From Istio 1.26 on it includes those named in this annotation
+# (pilot/pkg/model/push_context.go, extraServicesForProxy).
 _REFERENCED = "envoyfilter.istio.io/referenced-services"
 
 
 def envoy_filter(exposure: Exposure) -> dict[str, Any]:
-    """The EnvoyFilter manifest; the exposure's endpoints matter for static discovery only."""
+    """The EnvoyFilter manifest; endpoints are only used for static discovery."""
     spec = exposure.spec
     patches = []
     for port in spec.ports:
         clusters = (cluster(exposure, port, backend) for backend in port.backends)
         patches += [_add("CLUSTER", cluster) for cluster in clusters]
         patches.append(_add("LISTENER", listener(exposure, port)))
-    # istiod makes a cluster of its own from our ServiceEntry, of which only the endpoint list is
-    # needed; and each cluster costs memory for every UDP listener (model/memory.py).
+    # istiod generates clusters from our ServiceEntry, but only its endpoint list is needed; and
+    # each cluster costs memory for every UDP listener (model/memory.py).
     needless = {
         f"outbound|{number}||{entry.host}" for entry in spec.entries for number in entry.ports
     }

@@ -1,4 +1,4 @@
-"""All objects of an exposure, in the order in which they must be written."""
+"""All objects of an exposure, in writing order."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kubectl_istio_udp.render.serviceentry import service_entries
 
 
 def writes(exposure: Exposure, manager: str = names.MANAGER) -> tuple[Write, ...]:
-    """The writes that make an exposure true.
+    """The writes of an exposure.
 
-    The endpoints first, then the cluster that asks for them with its listener (one EnvoyFilter;
-    istiod sends clusters before listeners), then the way for clients.
+    The endpoints come first, then the clusters with their listeners (one EnvoyFilter; istiod sends
+    clusters before listeners), then the Service for clients.
 
     Args:
-        exposure: what to render.
-        manager: the field manager of the objects that are all ours.
+        exposure: the exposure.
+        manager: the field manager of objects that the plugin creates.
     """
     mode = exposure.spec.options.gateway_service
     found = [Write(entry, manager) for entry in service_entries(exposure)]

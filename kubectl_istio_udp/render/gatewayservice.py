@@ -1,4 +1,4 @@
-"""How clients reach the gateway's new port: a companion Service, or a port on the gateway's own."""
+"""The Service for clients of the gateway port: a companion, or a patch of the gateway's own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kubectl_istio_udp.render.metadata import metadata
 
 
 def companion_service(exposure: Exposure) -> dict[str, Any]:
-    """The companion Service: selects the gateway's pods, has the exposure's UDP ports only.
+    """The companion Service: it selects the gateway's pods and only has the exposure's UDP ports.
 
-    Its type is that of the gateway's own Service, ClusterIP where the gateway has none.
+    Its type is that of the gateway's own Service; ClusterIP if there is none.
     """
     spec = exposure.spec
     of_gateway = exposure.gateway_service or {}
@@ -38,7 +38,7 @@ def companion_service(exposure: Exposure) -> dict[str, Any]:
 def gateway_service_patch(exposure: Exposure) -> dict[str, Any]:
     """A server-side apply configuration that adds the ports to the gateway's own Service.
 
-    It holds nothing but the ports, so that nothing but they become ours.
+    It contains nothing else, so that we only own the ports.
     """
     service = exposure.gateway_service or {}
     name = (service.get("metadata") or {}).get("name", exposure.spec.gateway.name)

@@ -13,8 +13,8 @@ from kubectl_istio_udp.render.shares import matcher
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 
 
-# One line for each session that has ended; the counters are udp_proxy's dynamic metadata
-# (its documentation, "Access log extensions").
+# One line per ended session; the counters are udp_proxy's dynamic metadata (its documentation,
+# "Access log extensions").
 _SESSION_LINE = (
     "[%START_TIME%] udp_session listener={name} client=%DOWNSTREAM_REMOTE_ADDRESS% "
     "upstream=%UPSTREAM_HOST% duration_ms=%DURATION% "
@@ -56,18 +56,19 @@ def listener(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
 
 
 def _socket_options(exposure: Exposure) -> list[dict[str, Any]]:
-    """What the listener's socket must allow: bursts, and answers longer than one packet.
+    """The socket options of the listener: for bursts, and for answers longer than one packet.
 
-    Receive buffer: Linux's default holds about 250 small datagrams; at 5,000 new sessions a second
-    on a busy machine it lost 212 to 1,881 of 14,000 queries, this size 0 to 111 (measured). What is
-    asked beyond net.core.rmem_max is silently cut to it (socket(7)), so that asking never fails.
+    Receive buffer: Linux's default holds about 250 small datagrams. At 5,000 new sessions per
+    second on a busy machine it lost 212 to 1,881 of 14,000 queries; with this size 0 to 111 were
+    lost (measured). Linux silently limits the size to net.core.rmem_max (socket(7)), so setting it
+    never fails.
 
-    MTU discovery: Envoy forbids the kernel to fragment what its UDP listeners send (for QUIC's
-    sake), so that answers over 1,472 bytes would be lost; IP_PMTUDISC_DONT allows it again (ip(7)).
-    Envoy sets its own after STATE_PREBIND, so ours comes at STATE_BOUND (measured).
+    MTU discovery: Envoy forbids fragmentation of what its UDP listeners send (for QUIC), so
+    answers over 1,472 bytes would be lost. IP_PMTUDISC_DONT allows it again (ip(7)). Envoy sets
+    its own option after STATE_PREBIND, so ours is set at STATE_BOUND (measured).
 
-    Never change these: a listener whose socket options change gets new sockets, and until the old
-    ones have drained (45 s) the kernel still hands them half of the datagrams (measured).
+    Never change these: a listener with changed socket options gets new sockets, and until the
+    old ones are drained (45 s) the kernel still gives them half of the datagrams (measured).
     """
     buffer = _socket_option("SO_RCVBUF", 1, 8, _RECEIVE_BUFFER_BYTES, "STATE_PREBIND")
     fragments = {
@@ -80,7 +81,7 @@ def _socket_options(exposure: Exposure) -> list[dict[str, Any]]:
 def _socket_option(
     description: str, level: int, name: int, value: int, state: str
 ) -> dict[str, Any]:
-    """A socket option by Linux's numbers."""
+    """A socket option, by Linux's numbers."""
     return {
         "description": description,
         "level": level,

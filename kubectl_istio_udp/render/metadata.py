@@ -1,4 +1,4 @@
-"""What every object of ours carries, and the API versions the objects are written in."""
+"""The metadata of all our objects, and their API versions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.kinds import Spec
 
 # EnvoyFilter has no newer version. A ServiceEntry changes with its endpoints, up to a hundred times
-# a second: v1 (served from Istio 1.22 on) is the version that newer istiods watch and that is
-# stored, and a write in another one costs the API server a quarter more (docs/measurements.md). A
-# VirtualService is written once, and there may be one from Istio 1.15 on.
+# per second: v1 (served from Istio 1.22) is the stored version and the one that newer istiods
+# watch, and a write in another version costs the API server a quarter more (docs/measurements.md).
+# A VirtualService is written once, and may be needed from Istio 1.15 on.
 _REVISION_LENGTH = 12
 
 
 def metadata(spec: Spec, namespace: str) -> dict[str, Any]:
-    """The metadata of one of a thing's objects, in the namespace it belongs to."""
+    """The metadata of one of a spec's objects, in a namespace."""
     return {
         "name": spec.object_name,
         "namespace": namespace,
@@ -28,6 +28,6 @@ def metadata(spec: Spec, namespace: str) -> dict[str, Any]:
 
 
 def revision(resource: Mapping[str, Any]) -> str:
-    """A short hash of a resource of Envoy's, another one for another content."""
+    """A short hash of a listener, cluster or route; it changes with the content."""
     text = json.dumps(resource, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_REVISION_LENGTH]

@@ -1,4 +1,4 @@
-"""The objects of a response: a VirtualService, or an EnvoyFilter with one beside it.
+"""The objects of a response: a VirtualService, or an EnvoyFilter with a VirtualService.
 
 Field references: Istio's API reference of VirtualService (HTTPDirectResponse) and EnvoyFilter,
 Envoy's API documentation of `config.route.v3.Route`.
@@ -18,15 +18,15 @@ from kubectl_istio_udp.model.routing import MESH
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.metadata import metadata, revision
 
-# Nobody resolves it; a route with a fault needs a destination that is never asked.
+# A route with a fault needs a destination, but never uses it.
 _NOWHERE = f"nowhere.{names.MANAGER}.internal"
 
 
 def response_writes(response: Response, manager: str = names.MANAGER) -> tuple[Write, ...]:
-    """The writes that make a response true: the server that takes it, then the answer.
+    """The writes of a response: first the Gateway, then the answer.
 
     Args:
-        response: what to render.
+        response: the response.
         manager: the field manager of the objects.
     """
     spec = response.spec
@@ -40,19 +40,19 @@ def response_writes(response: Response, manager: str = names.MANAGER) -> tuple[W
 
 
 def route_name(response: Response) -> str:
-    """The name under which Envoy has the answer's route; another one for another answer.
+    """The name of the answer's route in Envoy; it changes with the answer.
 
-    By it a waiting command tells what it has just written from what was there before.
+    A waiting command distinguishes its own route from earlier ones by this name.
     """
     route = _route(response)
     return f"{response.spec.object_name}-{revision(route)}"
 
 
 def read_content(objects: Iterable[Mapping[str, Any]], spec: ResponseSpec) -> bytes | None:
-    """The body of a response that exists, read back from its objects.
+    """The body of an existing response, from its objects.
 
     Returns:
-        None where it has a body that is in none of them: somebody changed it.
+        None if no object has the body, because it was edited.
     """
     body = spec.answer.body
     if body is None:
@@ -70,7 +70,7 @@ def read_content(objects: Iterable[Mapping[str, Any]], spec: ResponseSpec) -> by
 
 
 def _bodies(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every `body` in manifests, of a VirtualService's directResponse or of Envoy's."""
+    """Every `body` in manifests, of a VirtualService's directResponse or an Envoy route."""
     if isinstance(value, Mapping):
         if isinstance(value.get("body"), Mapping):
             yield value["body"]
@@ -98,8 +98,8 @@ def _virtual_service(response: Response) -> dict[str, Any]:
     spec = response.spec
     routes = [_answer(response)]
     if spec.mesh:
-        # Sidecars route a host that has a VirtualService by nothing else: without this every
-        # other path of the Service would end in 404.
+        # Sidecars route a host with a VirtualService by nothing else: without this, every other
+        # path of the Service would return 404.
         host = spec.answer.hosts[0]
         routes.append({"name": "others", "route": [{"destination": {"host": host}}]})
     return {
@@ -121,7 +121,7 @@ def _bound_to(spec: ResponseSpec) -> list[str]:
 
 
 def _answer(response: Response) -> dict[str, Any]:
-    """The VirtualService's route for the path."""
+    """The route of the VirtualService for the path."""
     answer = response.spec.answer
     route: dict[str, Any] = {
         "name": route_name(response),
@@ -131,8 +131,8 @@ def _answer(response: Response) -> dict[str, Any]:
         # Its Gateways may have servers on other ports.
         route["match"][0]["port"] = response.spec.gateway_port
     if response.spec.api is ResponseApi.ENVOY_FILTER:
-        # Envoy answers 404 where no VirtualService makes a virtual host for the request's host.
-        # This one makes it; the EnvoyFilter's route stands before this and takes the requests.
+        # Without a virtual host for the request's host Envoy returns 404. This one creates it. The
+        # EnvoyFilter's route comes before it and gets the requests.
         abort = {"httpStatus": answer.status, "percentage": {"value": 100}}
         return {
             **route,
@@ -193,7 +193,7 @@ def _insert(response: Response, match: dict[str, Any]) -> dict[str, Any]:
 
 
 def _route(response: Response) -> dict[str, Any]:
-    """Envoy's route, without a name."""
+    """Envoy's route, without its name."""
     answer = response.spec.answer
     direct: dict[str, Any] = {"status": answer.status}
     if answer.body:
@@ -218,5 +218,5 @@ def _body(response: Response, text: str, raw: str) -> dict[str, str]:
 
 
 def _headers(response: Response) -> list[tuple[str, str]]:
-    """The headers as Envoy's formatter reads them, for which % begins a variable."""
+    """The headers for Envoy's formatter, in which % begins a variable."""
     return [(name, value.replace("%", "%%")) for name, value in response.spec.answer.headers]

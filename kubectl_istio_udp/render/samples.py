@@ -1,7 +1,7 @@
 """The samples: a DNS server behind a UDP Service, and a pod with network tools.
 
-The server answers `foo.bar.com` with what it knows of the client (CoreDNS's plugin `whoami`), so
-that an answer shows through which address a datagram came.
+The server answers `foo.bar.com` with the client's address (CoreDNS's plugin `whoami`), so an answer
+shows which address a datagram came from.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ foo.bar.com:53 {
 def samples(
     namespace: str, server_image: str = COREDNS_IMAGE, tool_image: str = TOOL_IMAGE
 ) -> tuple[dict[str, Any], ...]:
-    """The sample manifests: Service, ConfigMap and Deployment of the server, and the tool pod."""
+    """The sample manifests: the server's Service, ConfigMap and Deployment, and the tool pod."""
     return (
         _service(namespace),
         _config(namespace),
@@ -41,16 +41,16 @@ def samples(
 
 
 def one_run_tool(namespace: str, image: str | None, in_mesh: bool = False) -> dict[str, Any]:
-    """A network-tool pod for one run: a name nobody else has, and a sidecar only where asked.
+    """A network-tool pod for one run, with a unique name; with a sidecar only if requested.
 
-    One without need not be waited for.
+    Without a sidecar it starts faster.
     """
     name = f"{_TOOL}-{secrets.token_hex(4)}"
     return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=in_mesh)
 
 
 def one_run_echo(namespace: str, image: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A server in the mesh for one run, that takes TCP connections: its Pod and its Service."""
+    """A TCP server in the mesh for one run: its Pod and its Service."""
     name = f"{_ECHO}-{secrets.token_hex(4)}"
     pod = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=True)
     pod["metadata"]["labels"]["app"] = name
@@ -67,7 +67,7 @@ def one_run_echo(namespace: str, image: str | None) -> tuple[dict[str, Any], dic
 
 
 def istio_gateway() -> tuple[dict[str, Any], dict[str, Any]]:
-    """An ingress gateway's pod and Service, as far as Istio's own installation says of them."""
+    """The pod and Service of an ingress gateway, as in Istio's own installation."""
     labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
     pod = {
         "apiVersion": "v1",
@@ -156,13 +156,13 @@ def _deployment(namespace: str, image: str) -> dict[str, Any]:
 def _tool_pod(namespace: str, name: str, image: str, *, sidecar: bool) -> dict[str, Any]:
     metadata = _metadata(namespace, name, _TOOL)
     inject = "true" if sidecar else "false"
-    # Istio reads the label; releases before 1.20 or so read the annotation too.
+    # Istio reads the label; releases before about 1.20 also read the annotation.
     metadata["labels"]["sidecar.istio.io/inject"] = inject
     metadata["annotations"] = {"sidecar.istio.io/inject": inject}
     container: dict[str, Any] = {
         "name": _TOOL,
         "image": image,
-        # Any image with a shell stays, and goes at once when it is told to.
+        # Works with any image that has a shell, and ends at once on SIGTERM.
         "command": ["/bin/sh", "-c", "trap 'exit 0' TERM INT; sleep infinity & wait"],
     }
     if sidecar:

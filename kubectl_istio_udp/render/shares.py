@@ -1,9 +1,9 @@
-"""Which of a port's clusters a client gets: the matcher of Envoy's UDP proxy.
+"""The matcher of Envoy's UDP proxy: it selects the cluster of each client.
 
-Envoy asks the matcher for every datagram, before it looks for the client's session. So the answer
-depends on the client's address alone, and a change of weights moves only the clients between the
-old and the new bounds. Clients that nothing matches get no session: their datagrams are dropped,
-and counted as `udp.NAME.downstream_sess_no_route`.
+Envoy runs the matcher for every datagram, before it looks up the client's session. So the result
+must only depend on the client, and a change of weights only moves the clients between the old and
+the new bounds. Clients without a match get no session: their datagrams are dropped and counted as
+`udp.NAME.downstream_sess_no_route`.
 
 Field references: Envoy's `extensions.filters.udp.udp_proxy.v3.UdpProxyConfig`,
 `extensions.matching.input_matchers.consistent_hashing.v3.ConsistentHashing`, and
@@ -19,17 +19,18 @@ from kubectl_istio_udp.model.ports import MOST_WEIGHT, Backend, ExposedPort
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _INPUTS = f"{_TYPES}.matching.common_inputs.network.v3"
-# A hash numbers clients from 0 to this. A constant: were it the sum of the weights, a change of one
-# weight would number all clients anew. No less than the largest sum, so that each weight counts.
+# The hash numbers clients from 0 to this. It is constant, because with the sum of the weights, a
+# change of one weight would renumber all clients. It is above the largest sum, so that every weight
+# counts.
 _NUMBERS = 2**24
 assert _NUMBERS >= MOST_WEIGHT
 
 
 def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
-    """The matcher of a port: each client to one backend, in proportion to the weights.
+    """The matcher of a port: it assigns clients to backends in proportion to the weights.
 
-    A client is told by its source port, so that each new socket is another draw; with affinity by
-    its address.
+    It hashes the client's source port, so that each new socket is assigned anew; with affinity it
+    hashes the client's address.
     """
     if not port.backends:
         return {}
@@ -43,9 +44,9 @@ def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
 
 
 def _first_numbers(port: ExposedPort) -> list[int]:
-    """The lowest number of each backend's clients; those below the last one's are dropped.
+    """The lowest number of each backend's clients; lower numbers than the last one are dropped.
 
-    The first branch that matches counts, so the first backend has the highest numbers.
+    The first matching branch wins, so the first backend has the highest numbers.
     """
     left = total = port.dropped + sum(backend.weight for backend in port.backends)
     found = []
@@ -56,7 +57,7 @@ def _first_numbers(port: ExposedPort) -> list[int]:
 
 
 def _branch(spec: ExposureSpec, first: int, on_match: dict[str, Any]) -> dict[str, Any]:
-    """Matches clients from a number on."""
+    """Match clients from a number on."""
     sticky = spec.options.affinity is Affinity.SOURCE_IP
     what, type_ = ("source_ip", "SourceIPInput") if sticky else ("source_port", "SourcePortInput")
     return {

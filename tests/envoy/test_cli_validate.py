@@ -145,11 +145,11 @@ def test_takes_a_list_as_kubectl_gives_it(run: Run, stdin: Callable[..., Any]) -
         ("kind: X\na: !!set {x, y}\n", 1, "it has values that JSON, and so the API, cannot hold"),
         ("a: &a [*a]\nkind: X\n", 1, "it has values that JSON, and so the API, cannot hold"),
         ("kind: EnvoyFilter\nspec: 1\nspec: 2\n", 3, "duplicate key 'spec'"),
-        ("kind: EnvoyFilter\n", 1, "it has no configPatches"),
-        ("kind: EnvoyFilter\nspec: [1]\n", 2, "it has no configPatches"),
-        ("kind: EnvoyFilter\nspec:\n  configPatches: 5\n", 2, "it has no configPatches"),
-        ("kind: EnvoyFilter\nspec:\n  configPatches: [5]\n", 3, "is no patch"),
-        ("kind: EnvoyFilter\nspec:\n  configPatches: [{}]\n", 3, "is missing; it is one of"),
+        ("kind: EnvoyFilter\n", 1, "has no configPatches"),
+        ("kind: EnvoyFilter\nspec: [1]\n", 2, "has no configPatches"),
+        ("kind: EnvoyFilter\nspec:\n  configPatches: 5\n", 2, "has no configPatches"),
+        ("kind: EnvoyFilter\nspec:\n  configPatches: [5]\n", 3, "is not a patch"),
+        ("kind: EnvoyFilter\nspec:\n  configPatches: [{}]\n", 3, "is missing; must be one of"),
     ],
 )
 def test_says_where_a_file_is_no_envoy_filter(

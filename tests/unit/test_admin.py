@@ -91,8 +91,8 @@ def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api: Api, server: Api
         (Exec("not json"), "not json", 1),
         (Exec(error="container not found"), "container not found", 2),
         (Exec(""), "empty response", 1),
-        (Exec('{"half', cut=True), "ended the connection before its answer was complete", 1),
-        (Exec(hangs=True), "did not answer within 0.2s", 1),
+        (Exec('{"half', cut=True), "closed the connection before the response was complete", 1),
+        (Exec(hangs=True), "did not respond within 0.2s", 1),
     ],
 )
 def test_an_envoy_that_cannot_be_asked(
