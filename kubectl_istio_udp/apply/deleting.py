@@ -9,7 +9,7 @@ from kubectl_istio_udp.apply.deletion import delete_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused
 from kubectl_istio_udp.model.kinds import Kind, Ref
-from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
 from kubectl_istio_udp.state.controllers import is_still_declared
 from kubectl_istio_udp.state.existing import explain_stray, get_state

@@ -20,7 +20,7 @@ from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import revisions
 from kubectl_istio_udp.render.exposure import writes

@@ -17,12 +17,12 @@ from kubectl_istio_udp.apply.changes import ChangeSet
 from kubectl_istio_udp.apply.deletion import remove
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.checks.findings import Finding, errors
-from kubectl_istio_udp.envoy.accepting import ensure_accepted
+from kubectl_istio_udp.envoy.check import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, Rejected
 from kubectl_istio_udp.model.kinds import Ref, Spec
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.model.write_options import Writing
 
 Progress = Callable[[str], None]
 

@@ -12,7 +12,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import GatewayChoice
 from kubectl_istio_udp.model.response import Response, ResponseSpec
-from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.plan.response import plan_response
 from kubectl_istio_udp.render.response import read_content, response_writes, route_name
 from kubectl_istio_udp.sources.response import NamedResponse

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import Key
-from kubectl_istio_udp.apply.whole import apply_write
+from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.kube.client import Api, Applied
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable

@@ -11,7 +11,7 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.writing import Writing
+from kubectl_istio_udp.model.write_options import Writing
 
 
 @dataclass(frozen=True)

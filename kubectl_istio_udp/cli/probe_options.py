@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify.options import Asked
 
 
 def probe_options(command: Callable[..., Any]) -> Any:

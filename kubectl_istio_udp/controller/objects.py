@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kubectl_istio_udp.apply.whole import is_exact
+from kubectl_istio_udp.apply.exact import is_exact
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.names import SOURCE_LABEL

@@ -20,8 +20,8 @@ from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set, key_of
 from kubectl_istio_udp.apply.deletion import carry_out, silenced
+from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
-from kubectl_istio_udp.apply.whole import apply_write
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import errors
 from kubectl_istio_udp.controller.objects import MANAGER, contains, is_so, marked, source_of

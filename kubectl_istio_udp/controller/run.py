@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kubectl_istio_udp.controller.events import Teller
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler, Timing
 from kubectl_istio_udp.controller.reporting import Reporter
-from kubectl_istio_udp.controller.telling import Teller
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.lease import Election

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.fields import Fields, dns_label, duration, labels, one_of
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import Version
+from kubectl_istio_udp.model.spec_annotation import read_spec, write_spec
 
 # Envoy 1.26 (Istio 1.18; its release notes) moved the setting to access_log_options. It deprecated
 # the former field, but Envoy still accepts it (measured with 1.40).

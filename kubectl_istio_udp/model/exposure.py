@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.entries import Entry
 from kubectl_istio_udp.model.errors import UsageError
@@ -35,6 +34,7 @@ from kubectl_istio_udp.model.service import (
     ServicePort,
     service_port_endpoints,
 )
+from kubectl_istio_udp.model.spec_annotation import read_spec, write_spec
 
 # Linux gives a pod 28,232 ephemeral ports (net.ipv4.ip_local_port_range) for all of its sessions.
 MOST_USEFUL_SESSIONS = 28_000

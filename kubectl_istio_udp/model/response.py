@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.fields import (
     Fields,
@@ -25,6 +24,7 @@ from kubectl_istio_udp.model.fields import (
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
+from kubectl_istio_udp.model.spec_annotation import read_spec, write_spec
 
 # Limits of Istio's HTTPDirectResponse (its API reference): status, and a maximum body of 1 MB.
 _STATUSES = range(200, 600)

@@ -25,7 +25,7 @@ from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.sources.gateways import child_key
 from kubectl_istio_udp.sources.routes import Backends, attached, resolve
-from kubectl_istio_udp.state.keeping import our_annotations
+from kubectl_istio_udp.state.trimming import our_annotations
 
 Manifest = Mapping[str, Any]
 Read = TypeVar("Read")

@@ -39,15 +39,6 @@ from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch
 from kubectl_istio_udp.state.intents import Intents, Rank, Row
-from kubectl_istio_udp.state.keeping import (
-    HostSet,
-    KeptService,
-    KeptSlice,
-    LabelSet,
-    pod_labels,
-    small_entry,
-    small_pod,
-)
 from kubectl_istio_udp.state.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
 from kubectl_istio_udp.state.occupancy import GatewayFilter
 from kubectl_istio_udp.state.ownership import (
@@ -57,6 +48,15 @@ from kubectl_istio_udp.state.ownership import (
     resolve_one,
 )
 from kubectl_istio_udp.state.reservations import Reservation
+from kubectl_istio_udp.state.trimming import (
+    HostSet,
+    KeptService,
+    KeptSlice,
+    LabelSet,
+    pod_labels,
+    small_entry,
+    small_pod,
+)
 
 Manifest = Mapping[str, Any]
 _log = logging.getLogger(__name__)

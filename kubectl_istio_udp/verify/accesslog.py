@@ -17,8 +17,7 @@ from kubectl_istio_udp.model.logscope import Proxy
 from kubectl_istio_udp.output.printing import Progress, note
 from kubectl_istio_udp.render.samples import one_run_echo
 from kubectl_istio_udp.state.mesh import read_mesh
-from kubectl_istio_udp.verify import probing
-from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.connection import (
     Target,
     client,
@@ -28,6 +27,7 @@ from kubectl_istio_udp.verify.connection import (
     service_target,
 )
 from kubectl_istio_udp.verify.loglines import Line, interval, lines_of
+from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.toolpod import ToolPod
 
 _LINES = 4
@@ -60,7 +60,7 @@ def verify_access_log(
     spec: AccessLogSpec,
     to: str | None,
     asked: Asked,
-) -> probing.Verification:
+) -> sending.Verification:
     """Hold a TCP connection open and time its log lines in the client's and the server's proxy.
 
     Takes about four intervals, but at least three seconds; the connection ends by itself.
@@ -76,7 +76,7 @@ def verify_access_log(
     with _target(api, pod, spec, to, asked, progress) as target:
         sides = _sides(spec, everywhere, address, proxy, target)
         if not any(side.expected for side in sides):
-            return probing.Verification(
+            return sending.Verification(
                 False,
                 f"the access log applies neither to {pod} nor to the server, so no line would "
                 "appear; connect to a Service whose pods it applies to: --to SERVICE[:PORT]",
@@ -170,7 +170,7 @@ def _judge(
     found: dict[_Side, tuple[Line, ...]],
     *,
     ended_early: bool,
-) -> probing.Verification:
+) -> sending.Verification:
 
     headers = ("side", "proxy", "applies", "lines", "interval", "last line")
     rows: list[Sequence[object]] = []
@@ -201,7 +201,7 @@ def _judge(
     if ended_early and wrong:
         wrong.append("the connection ended at once")
     text = "; ".join(wrong) or f"a line every {spec.every}"
-    return probing.Verification(not wrong, text, headers, rows, {"sides": data})
+    return sending.Verification(not wrong, text, headers, rows, {"sides": data})
 
 
 def _wrong(

@@ -15,14 +15,14 @@ from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.output.printing import warn
 from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.verify import causes, gather, probing
-from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify import causes, gather, sending
 from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.evidence import Evidence
 from kubectl_istio_udp.verify.front_causes import no_address
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.verify.listener_causes import nearly_full
+from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
 from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
@@ -33,7 +33,7 @@ from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_on
 
 def verify_exposure(
     api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, asked: Asked
-) -> probing.Verification:
+) -> sending.Verification:
     """Query an exposure hop by hop.
 
     Raises:
@@ -59,7 +59,7 @@ def verify_exposure(
             f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
         )
         raise
-    probe = probing.probe_of(asked, service)
+    probe = sending.probe_of(asked, service)
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer)
     hops = [*inner, *outer.hops(spec)]
@@ -69,8 +69,8 @@ def verify_exposure(
         results = _send_one_way(api, pod, evidence, hops, probe, asked)
         verdict = judge_one_way(results)
     else:
-        results = probing.send(api, pod, hops, probe, asked)
-        results = probing.ask_again(api, pod, results, probe, asked)
+        results = sending.send(api, pod, hops, probe, asked)
+        results = sending.ask_again(api, pod, results, probe, asked)
         verdict = judge(results)
         delivered = _delivered(api, pod, evidence, results, probe, asked)
         if delivered:
@@ -86,7 +86,7 @@ def verify_exposure(
         causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
     one_way = asked.one_way or any(r.worst.outcome in ARRIVED for r in results)
     answered = "delivered" if one_way else "answered"
-    return probing.hops_verification(results, verdict, causes=causes, answered=answered)
+    return sending.hops_verification(results, verdict, causes=causes, answered=answered)
 
 
 def _delivered(
@@ -119,7 +119,7 @@ def _send_one_way(
 ) -> tuple[HopResult, ...]:
     gateways = [each.name for each in evidence.gateway_pods if each.ready]
     gateway = (evidence.spec.gateway.namespace, gateways)
-    return probing.send_one_way(api, pod, hops, probe, asked, evidence.service, gateway)
+    return sending.send_one_way(api, pod, hops, probe, asked, evidence.service, gateway)
 
 
 def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
@@ -169,7 +169,7 @@ def _explained(
         size=size_of(probe),
         longest_answer=max(sizes, default=None),
         silent=[hop for hop in failed if hop.via is Via.GATEWAY],
-        again=lambda hop: probing.send(api, pod, [hop], probe, asked),
+        again=lambda hop: sending.send(api, pod, [hop], probe, asked),
     )
     evidence = gather.gather(api, evidence, sent)
     answers = {r.hop: r.worst for r in results}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.verify import probing
-from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify import sending
+from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.probes import HttpProbe
 from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
 from kubectl_istio_udp.verify.toolpod import ToolPod
@@ -18,7 +18,7 @@ _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
 
 def verify_response(
     api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: Asked
-) -> probing.Verification:
+) -> sending.Verification:
     """Request a response from each gateway pod and the gateway's Service, for each host.
 
     Inside the mesh, from the network-tool pod's sidecar.
@@ -32,8 +32,8 @@ def verify_response(
     for host in spec.answer.hosts:
         port = hops[0].service_port if hops else spec.gateway_port
         probe = HttpProbe(_concrete(host), port, spec.answer, tls)
-        sent = probing.send(api, pod, hops, probe, asked)
-        results += probing.ask_again(api, pod, sent, probe, asked)
+        sent = sending.send(api, pod, hops, probe, asked)
+        results += sending.ask_again(api, pod, sent, probe, asked)
     verdict = judge_response(results)
     if existing.missing:
         verdict = Verdict(
@@ -43,7 +43,7 @@ def verify_response(
         why = why_not_answered(api, spec, verdict.broken)
         if why:
             verdict = Verdict(False, verdict.broken, f"{verdict.text}: {why}")
-    return probing.hops_verification(results, verdict, "code")
+    return sending.hops_verification(results, verdict, "code")
 
 
 def _concrete(host: str) -> str:

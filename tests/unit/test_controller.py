@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.state.keeping import LabelSet
+from kubectl_istio_udp.state.trimming import LabelSet
 from tests.support.clock import MovedClock
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer

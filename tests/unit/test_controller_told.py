@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.controller.events import AGAIN_SECONDS, Teller
 from kubectl_istio_udp.controller.outcome import OK, REFUSED, Outcome
 from kubectl_istio_udp.controller.run import LEASE
-from kubectl_istio_udp.controller.telling import AGAIN_SECONDS, Teller
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
-from kubectl_istio_udp.model.annotation import LONGEST_SPEC_BYTES
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Unreadable
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.model.spec_annotation import LONGEST_SPEC_BYTES
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.ownership import resolve
 from tests.support.effort import examples

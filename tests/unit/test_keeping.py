@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.sources.annotations import service_intent
 from kubectl_istio_udp.state.intents import Intents
-from kubectl_istio_udp.state.keeping import (
+from kubectl_istio_udp.state.trimming import (
     KeptService,
     KeptSlice,
     LabelSet,

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
-from kubectl_istio_udp.model.annotation import read_spec, write_spec
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.fields import whole_number
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
 from kubectl_istio_udp.model.response import ResponseSpec
+from kubectl_istio_udp.model.spec_annotation import read_spec, write_spec
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes

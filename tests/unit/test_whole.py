@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.apply.whole import apply_write
+from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.write import Write

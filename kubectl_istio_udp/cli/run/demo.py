@@ -15,7 +15,7 @@ from kubectl_istio_udp.cli.demo import SAMPLES_PORT
 from kubectl_istio_udp.cli.run import manifests as files
 from kubectl_istio_udp.cli.run.printed import tell_findings
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.envoy.accepting import ensure_accepted
+from kubectl_istio_udp.envoy.check import ensure_accepted
 from kubectl_istio_udp.envoy.gateway import LOOPBACK, Gateway
 from kubectl_istio_udp.envoy.localmesh import LocalMesh, replace_every_pod
 from kubectl_istio_udp.model.errors import UsageError
@@ -26,7 +26,7 @@ from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.samples import SAMPLE_QUERY, samples
 from kubectl_istio_udp.state.manifests import Manifest
-from kubectl_istio_udp.verify import probing
+from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.local import SteadyClient, ask
 from kubectl_istio_udp.verify.probes import DnsProbe
 from kubectl_istio_udp.verify.verdict import HopResult, judge
@@ -113,7 +113,7 @@ def _verify(local: LocalMesh, spec: ExposureSpec) -> bool:
         HopResult(hop, (ask(probe, hop.address, hop.port, _PROBE_SECONDS),))
         for hop in local.hops(spec.ports)
     ]
-    verification = probing.hops_verification(results, judge(results))
+    verification = sending.hops_verification(results, judge(results))
     click.echo(printing.table(verification.rows, verification.headers))
     click.echo(f"{spec.name}: {verification.text}")
     return verification.good

@@ -9,9 +9,9 @@ from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.output import printing
-from kubectl_istio_udp.verify import probing
-from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.hops import read_service, service_hops
+from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
 
 
@@ -25,22 +25,22 @@ def query(
     check_dns_label(service, "Service")
     api = connect(common)
     namespace = namespace_of(common, api)
-    tool = probing.look_for_tool(api, namespace, asked)
+    tool = sending.look_for_tool(api, namespace, asked)
     found, slices = read_service(api, namespace, service)
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")
-    probe = probing.probe_of(asked, found)
+    probe = sending.probe_of(asked, found)
     hops = service_hops(found, slices)
     results: tuple[HopResult, ...] = ()
     if hops:
-        with probing.tool(api, namespace, asked, tool) as pod:
+        with sending.tool(api, namespace, asked, tool) as pod:
             if asked.one_way:
-                results = probing.send_one_way(api, pod, hops, probe, asked, found)
+                results = sending.send_one_way(api, pod, hops, probe, asked, found)
             else:
-                results = probing.send(api, pod, hops, probe, asked)
+                results = sending.send(api, pod, hops, probe, asked)
     verdict = (judge_one_way if asked.one_way else judge)(results, direct_only=True)
     answered = "delivered" if asked.one_way else "answered"
-    verification = probing.hops_verification(results, verdict, answered=answered)
+    verification = sending.hops_verification(results, verdict, answered=answered)
     if asked.output == "table":
         if results:
             click.echo(printing.table(verification.rows, verification.headers))

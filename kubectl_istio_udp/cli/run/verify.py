@@ -16,8 +16,8 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.verify import probing
-from kubectl_istio_udp.verify.asked import Asked
+from kubectl_istio_udp.verify import sending
+from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.toolpod import ToolPod
 
 
@@ -38,13 +38,13 @@ def run(
         )
     api = connect(common)
     namespace = namespace_of(common, api)
-    tool = probing.look_for_tool(api, namespace, asked)
+    tool = sending.look_for_tool(api, namespace, asked)
     found = find_existing(common, api, names, all_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return 0
     in_mesh = any(map(_in_mesh, found))
-    with probing.tool(api, namespace, asked, tool, in_mesh=in_mesh) as pod:
+    with sending.tool(api, namespace, asked, tool, in_mesh=in_mesh) as pod:
         if len(found) == 1:
             verifications = [_verify_existing(api, pod, found[0], to, asked)]
         else:
@@ -76,17 +76,17 @@ def _in_mesh(existing: Existing) -> bool:
 
 def _verify_one(
     api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
-) -> probing.Verification:
+) -> sending.Verification:
     """Like the function below, but errors become results, so that the others are still tested."""
     try:
         return _verify_existing(api, pod, existing, to, asked)
     except (ClusterError, UsageError) as error:
-        return probing.Verification(False, error.message)
+        return sending.Verification(False, error.message)
 
 
 def _verify_existing(
     api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
-) -> probing.Verification:
+) -> sending.Verification:
 
     spec = existing.spec
     if isinstance(spec, ExposureSpec):
@@ -104,7 +104,7 @@ def _verify_existing(
     raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
 
 
-def _print(found: Sequence[Existing], verifications: Sequence[probing.Verification]) -> None:
+def _print(found: Sequence[Existing], verifications: Sequence[sending.Verification]) -> None:
     """A table per kind, then a sentence per exposure, response or access log."""
     pairs = list(zip(found, verifications, strict=True))
     for kind in Kind:

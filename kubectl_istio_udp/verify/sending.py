@@ -18,9 +18,9 @@ from kubectl_istio_udp.model.names import QUERY_ANNOTATION
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.output.printing import Progress
 from kubectl_istio_udp.render.samples import one_run_tool
-from kubectl_istio_udp.verify.asked import Asked
 from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.delivery import Watched, deliver
+from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
 from kubectl_istio_udp.verify.result import UNCERTAIN, Answer, read_answer
 from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool
