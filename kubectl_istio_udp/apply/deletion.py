@@ -70,7 +70,7 @@ def _deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
     if existing.kind is not Kind.EXPOSURE:
         return change_set(existing.kind, key, existing.objects)
     objects = (*existing.objects, *leftovers.reservations(key))
-    return change_set(existing.kind, key, objects, leftovers.services)
+    return change_set(existing.kind, key, objects, leftovers.services_of([existing.spec]))
 
 
 class Remover(Protocol):

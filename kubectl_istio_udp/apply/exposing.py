@@ -141,7 +141,9 @@ def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[E
         before=before,
         said=decided.said,
         findings=decided.findings,
-        changes=change_set(spec.kind, spec.key, there, leftovers.services, todo),
+        changes=change_set(
+            spec.kind, spec.key, there, leftovers.services_of([existing.spec, spec]), todo
+        ),
         wait=_waiter(api, exposure, todo, had_pods=bool(snapshot.gateway.ready_pods)),
         confirm=lambda: check_not_overtaken(api, spec),
         guard=lambda: reserved_if_changed(api, exposure, snapshot, todo, report.warn),

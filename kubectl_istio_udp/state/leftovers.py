@@ -1,4 +1,9 @@
-"""Find leftovers of interrupted runs that labels do not lead to."""
+"""Find leftovers of interrupted runs that labels do not lead to.
+
+Anybody can write a Service under the field manager of somebody else's exposure, and shape it so
+that the API server refuses to take the ports off again. So Services only count in the namespace of
+the exposure's gateway, and in istio-system.
+"""
 
 from __future__ import annotations
 
@@ -95,11 +100,11 @@ class Leftovers:
             namespace: the exposures' namespace.
         """
         now = datetime.now(timezone.utc)
-        specs = {e.key: e.spec for e in existing if e.kind is Kind.EXPOSURE}
+        specs = {e.key: e.exposure for e in existing if e.kind is Kind.EXPOSURE}
         there: list[Leftover] = []
         for key, service in self._patched():
             spec = specs.get(key)
-            if not (isinstance(spec, ExposureSpec) and _is_patched_by(service, spec)):
+            if _counts(service, spec) and not (spec and _is_patched_by(service, spec)):
                 there.append(Leftover(key, service, key in specs))
         for envoy_filter, read in self._reserved():
             if read.stale(now):
@@ -110,7 +115,7 @@ class Leftovers:
     def keys(self, namespace: str) -> frozenset[tuple[str, str]]:
         """The exposures (namespace, name) of a namespace that have leftovers."""
         reserved = {read.spec.key for _, read in self._reserved()}
-        patched = {key for key, _ in self._patched()}
+        patched = {key for key, service in self._patched() if _counts(service)}
         return frozenset(key for key in reserved | patched if key[0] == namespace)
 
     def _reserved(self) -> Iterator[tuple[Manifest, Reservation]]:
@@ -132,8 +137,23 @@ class Leftovers:
     def any_of(self, key: tuple[str, str]) -> bool:
         """Whether an exposure has leftovers."""
         manager = service_manager(*key)
-        patched = any(is_managed(service, manager) for service in self.services)
+        patched = any(is_managed(service, manager) for service in self.services_of(()))
         return patched or bool(self.reservations(key))
+
+    def services_of(self, specs: Iterable[Spec | None]) -> tuple[Manifest, ...]:
+        """The Services on which an exposure may have ports.
+
+        Args:
+            specs: the exposure as it is and as it will be; None for unreadable ones.
+        """
+        wanted = [spec for spec in specs if isinstance(spec, ExposureSpec)]
+        return tuple(service for service in self.services if _counts(service, *wanted))
+
+
+def _counts(service: Manifest, *specs: ExposureSpec | None) -> bool:
+    """Whether a Service is where the gateways of some exposures are, or may have been."""
+    gateways = {spec.gateway.namespace for spec in specs if spec}
+    return namespaced_name(service)[0] in {USUAL_GATEWAY_NAMESPACE, *gateways}
 
 
 def _is_patched_by(service: Manifest, spec: ExposureSpec) -> bool:

@@ -114,7 +114,7 @@ def read_reservation(envoy_filter: Mapping[str, Any]) -> Reservation | None:
     """The reservation in an EnvoyFilter; None if it is not one or cannot be read."""
     metadata = envoy_filter["metadata"]
     notes = metadata.get("annotations") or {}
-    if ANNOTATION not in notes:
+    if ANNOTATION not in notes or (envoy_filter.get("spec") or {}).get("configPatches"):
         return None
     try:
         found = Reservation(

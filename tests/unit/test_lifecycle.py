@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from kubectl_istio_udp.cli.main import main
 from tests.support.effort import examples
 from tests.support.waits import QUICK
+from tests.unit import builders
 from tests.unit.apiserver import ApiServer
 from tests.unit.builders import (
     cluster,
@@ -256,6 +257,26 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(
     assert "LEFTOVER" not in run("get").out
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
     assert run("delete", "coredns").code == 0
+    assert server.state() == before
+
+
+def test_a_service_that_a_tenant_wrote_as_an_exposure_does_not_count(
+    run: Run, server: ApiServer
+) -> None:
+    """Under its field manager, and so that the API server refuses to take the port off again."""
+    before = server.state()
+    assert run(*EXPOSE).code == 0
+    trap = builders.service("trap", namespace="lab", ports=[builders.udp()])
+    manager = f"kubectl-istio-udp/{NAME}"
+    server.apply(("Service", "lab", "trap"), trap, manager, False, False)
+    server.fail("PATCH", "/lab/services/trap", 422)
+    listed = run("get", "-A")
+    assert listed.code == 0 and "trap" not in listed.out, listed.err
+    for words in ((*EXPOSE, "--idle-timeout", "20s"), ("delete", "coredns")):
+        done = run(*words)
+        assert done.code == 0, done.err
+    server.heal()
+    server.remove("Service", "lab", "trap")
     assert server.state() == before
 
 

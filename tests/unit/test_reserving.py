@@ -118,6 +118,13 @@ def test_what_is_no_reservation(changes: dict[str, Any]) -> None:
     assert read_reservation(made(SPEC, 7, **changes)) is None
 
 
+def test_what_gives_envoy_anything_is_no_reservation() -> None:
+    """What it adds counts, whatever its annotation says."""
+    found = made(SPEC, 7)
+    found["spec"]["configPatches"] = [{"applyTo": "LISTENER"}]
+    assert read_reservation(found) is None
+
+
 def test_the_earlier_one_counts_and_a_stale_one_never() -> None:
     mine = read_reservation(made(spec_named("mine"), 20))
     earlier = read_reservation(made(spec_named("earlier"), 19))
