@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kubectl_istio_udp.apply.deletion import delete_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused
-from kubectl_istio_udp.model.kinds import Kind, Ref
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
+from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
-from kubectl_istio_udp.state.controllers import is_still_declared
+from kubectl_istio_udp.state.controllers import declaring_object
 from kubectl_istio_udp.state.existing import explain_stray, get_state
 from kubectl_istio_udp.state.leftovers import Leftovers, read_leftovers
 from kubectl_istio_udp.state.ownership import Existing
@@ -47,11 +48,11 @@ def delete(
         Interrupted, ClusterError: the hints say how to delete the rest.
     """
     found, leftovers = _find(api, namespace, names, report, missing_ok=missing_ok)
-    declared = [existing for existing in found if is_still_declared(api, existing)]
+    declared = {each.ref: by for each in found if (by := declaring_object(api, each))}
     if declared and names:
         raise _refusal(declared, "nothing was deleted")
     for existing in found:
-        if existing not in declared:
+        if existing.ref not in declared:
             _delete_one(api, existing, leftovers, writing, report)
     if declared:
         raise _refusal(declared, "not deleted")
@@ -111,20 +112,29 @@ def _find(
     return found, leftovers
 
 
-def _refusal(declared: Sequence[Existing], outcome: str) -> Refused:
-    """The error for exposures that Services' annotations request: why they stay, and what to do."""
-    names = ", ".join(f"Service {existing.namespace}/{existing.name}" for existing in declared)
-    one = len(declared) == 1
-    first = declared[0]
-    annotate = "kubectl annotate service -n"
+def _refusal(declared: Mapping[Ref, ObjectRef], outcome: str) -> Refused:
+    """The error for exposures that other objects request: why they stay, and what to do."""
+    one, namespace = len(declared) == 1, next(iter(declared.values())).namespace
     return Refused(
-        f"annotation {EXPOSE_ANNOTATION} of {names} requests "
+        f"{', '.join(map(_request, declared.values()))} requests "
         f"{'this exposure' if one else 'these exposures'}, so the controller would create "
         f"{'it' if one else 'them'} again; {outcome}",
         hints=[
-            *(f"{annotate} {e.namespace} {e.name} {EXPOSE_ANNOTATION}-" for e in declared),
+            *map(_withdrawal, declared.values()),
             "the controller then deletes its objects; if no controller runs any more: kubectl "
-            f"istio-udp delete -n {first.namespace} "
-            f"{' '.join(existing.name for existing in declared)}",
+            f"istio-udp delete -n {namespace} {' '.join(ref.name for ref in declared)}",
         ],
     )
+
+
+def _request(by: ObjectRef) -> str:
+    """What requests an exposure: an annotation of a Service, or a Gateway."""
+    name = f"{by.kind} {by.namespace}/{by.name}"
+    return f"annotation {EXPOSE_ANNOTATION} of {name}" if by.kind == "Service" else name
+
+
+def _withdrawal(by: ObjectRef) -> str:
+    """The command that withdraws a request."""
+    if by.kind == "Service":
+        return f"kubectl annotate service -n {by.namespace} {by.name} {EXPOSE_ANNOTATION}-"
+    return f"kubectl delete {RESOURCES[API_GATEWAY].qualified} -n {by.namespace} {by.name}"

@@ -12,13 +12,21 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import is_sealed, newest
 from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.errors import ClusterError, NotInstalled, UsageError, WaitTimeout
+from kubectl_istio_udp.model.errors import (
+    ClusterError,
+    Forbidden,
+    NotInstalled,
+    UsageError,
+    WaitTimeout,
+)
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from
-from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
+from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
@@ -199,16 +207,27 @@ def is_declared(existing: Existing) -> bool:
     return existing.source is not None
 
 
-def is_still_declared(api: Api, existing: Existing) -> bool:
-    """Whether a controller manages an exposure that its Service's annotation still requests.
+def declaring_object(api: Api, existing: Existing) -> ObjectRef | None:
+    """The Service or Gateway that still requests an exposure of a controller; None for others.
 
-    A running controller would recreate such an exposure right after its deletion. Exposures from
-    annotations are named after their Service.
+    A running controller creates such an exposure again as soon as somebody deletes it. The
+    exposure of a Service has the Service's name.
     """
     if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
-        return False
+        return None
+    if existing.exposure is not None and not existing.exposure.service:
+        return _declaring_gateway(api, existing)
     service = api.find("Service", existing.namespace, existing.name)
-    return service is not None and is_requested(service)
+    return ObjectRef.of(service) if service is not None and is_requested(service) else None
+
+
+def _declaring_gateway(api: Api, existing: Existing) -> ObjectRef | None:
+    """The Gateway of the Gateway API that an exposure is for."""
+    with suppress(NotInstalled, Forbidden):
+        for gateway in api.list(API_GATEWAY, existing.namespace):
+            if exposure_key(namespaced_name(gateway)) == existing.key:
+                return ObjectRef.of(gateway)
+    return None
 
 
 def remove_controller(
