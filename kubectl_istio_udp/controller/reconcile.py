@@ -581,6 +581,11 @@ class Reconciler:
                 f"{error.message}; {hints}" if isinstance(error, UsageError) else error.message
             )
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message)) from error
+        if not gateway.has_addresses:
+            # Its address families decide how a listener binds. One that binds otherwise later gets
+            # new sockets, and Envoy loses datagrams until the old ones have drained (45 s).
+            message = f"no pod of gateway {gateway.ref} has an address yet"
+            raise Refusal(Outcome(WAITING, NO_GATEWAY, message))
         if before is None or before.same_pods(gateway.ref):
             return gateway
         # Another gateway: remove it from the current one, then reconcile again.
@@ -876,7 +881,7 @@ class Reconciler:
         """
         families, caches = self._families(spec), self._caches
         endpoints: dict[Any, tuple[Endpoint, ...]] = {}
-        for key in spec.services:
+        for key in spec.services - self._forbidden(spec):
             of = None if spec.service else key
             found = exposed_endpoints(
                 spec, caches.service(key), caches.slices_of(key), families, of
@@ -897,9 +902,17 @@ class Reconciler:
             ranges = ()
         return EndpointRules(api_server, self._caches.pod_addresses(namespace), ranges)
 
+    def _forbidden(self, spec: ExposureSpec) -> set[Key]:
+        """The Services whose endpoints an exposure must not have any longer.
+
+        A ReferenceGrant that is withdrawn does not wait until the gateway may change again.
+        """
+        asking, gateways = self._caches.gateway_of(spec.key), self._caches.api_gateways
+        return gateways.forbidden(asking) if asking and gateways else set()
+
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._caches.gateways():
-            if gateway.ref.same_pods(spec.gateway):
+            if gateway.ref.same_pods(spec.gateway) and gateway.has_addresses:
                 return gateway.families
         return (IPV4, IPV6)
 

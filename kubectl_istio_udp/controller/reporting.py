@@ -230,7 +230,9 @@ class Reporter:
         }
         wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
         there = {port.gateway_port for port in held.ports} if held else set()
-        if outcome is None or held is None or wanted - there or outcome.state not in (OK, WAITING):
+        if outcome is None or held is None or wanted - there or not _may_work(outcome):
+            # Pods that come are asked anew.
+            self._seen.pop(key, None)
             reason, message = _why_not(outcome)
             return Progress(None, unavailable, False, reason, message), True
         missing = self._missing(held)
@@ -284,6 +286,11 @@ class Reporter:
             inside = [addresses.cluster_ip] if addresses.cluster_ip else []
             found = list(addresses.external) or ([] if addresses.pending else inside)
         return tuple((_address_type(each), each) for each in found)
+
+
+def _may_work(outcome: Outcome) -> bool:
+    """Whether the gateway may have what an exposure's EnvoyFilter says."""
+    return outcome.state in (OK, WAITING) and outcome.reason != NO_GATEWAY
 
 
 def _why_not(outcome: Outcome | None) -> tuple[str, str]:

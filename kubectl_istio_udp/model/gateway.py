@@ -327,6 +327,11 @@ class Gateway:
         return tuple(pod for pod in self.pods if pod.ready)
 
     @property
+    def has_addresses(self) -> bool:
+        """Whether any of its pods has an address; before that its address families are unknown."""
+        return any(pod.ips for pod in self.pods)
+
+    @property
     def families(self) -> tuple[str, ...]:
         """The address families common to all of its pods, the primary one first."""
         having = [[IPV6 if ":" in ip else IPV4 for ip in pod.ips] for pod in self.pods if pod.ips]

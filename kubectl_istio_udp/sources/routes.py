@@ -156,6 +156,19 @@ def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]
     return Backends(backends, dropped, *problem)
 
 
+def forbidden(route: UdpRoute, grants: Sequence[ReferenceGrant]) -> set[tuple[str, str]]:
+    """(namespace, name) of each Service that a route refers to and no ReferenceGrant permits."""
+    refs = (ref for ref in route.backends if not _is_permitted(route, ref, grants))
+    return {(ref.namespace, ref.name) for ref in refs}
+
+
+def _is_permitted(route: UdpRoute, ref: BackendRef, grants: Sequence[ReferenceGrant]) -> bool:
+    namespace = route.about.namespace
+    return ref.namespace == namespace or any(
+        grant.permits((GROUP, KIND, namespace), ref) for grant in grants
+    )
+
+
 def _objection(
     route: UdpRoute, ref: BackendRef, find: FindService, grants: Sequence[ReferenceGrant]
 ) -> tuple[str, str]:
@@ -163,9 +176,8 @@ def _objection(
     if (ref.group, ref.kind) != ("", "Service"):
         kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return INVALID_KIND, f"{kind} {ref.name} is not a Service"
-    name, origin = f"Service {ref.namespace}/{ref.name}", (GROUP, KIND, route.about.namespace)
-    foreign = ref.namespace != route.about.namespace
-    if foreign and not any(grant.permits(origin, ref) for grant in grants):
+    name = f"Service {ref.namespace}/{ref.name}"
+    if not _is_permitted(route, ref, grants):
         return (
             NOT_PERMITTED,
             f"no ReferenceGrant in namespace {ref.namespace} permits UDPRoutes of namespace "

@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.sources.gateways import child_key
-from kubectl_istio_udp.sources.routes import Backends, attached, resolve
+from kubectl_istio_udp.sources.routes import Backends, attached, forbidden, resolve
 from kubectl_istio_udp.state.trimming import our_annotations
 
 Manifest = Mapping[str, Any]
@@ -140,7 +140,16 @@ class ApiGateways:
 
     def backends(self, route: UdpRoute) -> Backends:
         """Where the datagrams of a route go."""
-        return resolve(route, self._service, [grant.read for grant in self.grants.values()])
+        return resolve(route, self._service, self._all_grants())
+
+    def forbidden(self, gateway: ApiGateway) -> set[Key]:
+        """The Services that a Gateway's routes refer to and that no ReferenceGrant permits."""
+        found = [routes[0] for routes in self.attached(gateway).values() if routes]
+        grants = self._all_grants()
+        return {service for route in found for service in forbidden(route, grants)}
+
+    def _all_grants(self) -> list[ReferenceGrant]:
+        return [grant.read for grant in self.grants.values()]
 
     def ports(self, gateway: ApiGateway) -> list[tuple[str, int, Backends]]:
         """Name and port of each UDP listener, and where datagrams go; nowhere without a route."""

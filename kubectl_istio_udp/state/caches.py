@@ -816,6 +816,7 @@ class Caches:
                 (
                     g.ref,
                     g.families,
+                    g.has_addresses,
                     g.first_bindable,
                     g.memory_limit,
                     g.cores,

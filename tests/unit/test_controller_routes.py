@@ -16,6 +16,7 @@ from kubectl_istio_udp.sources.gateways import child_key, exposure_key
 from tests.unit import builders
 from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import endpoint, endpoint_slice
+from tests.unit.conftest import Run
 from tests.unit.routes import backend, gateway, gateway_class, grant, listener, route
 from tests.unit.test_controller import Running, annotated, space, until
 
@@ -178,6 +179,21 @@ def test_a_grant_is_needed_and_may_be_withdrawn(running: Routed) -> None:
     until(lambda: not running.server.all("ServiceEntry"))
 
 
+def test_a_withdrawn_grant_does_not_wait_for_the_gateway(running: Routed) -> None:
+    """The gateway changes no more for a while, and the endpoints go at once."""
+    running.wait_for(calm=60.0)
+    running.begin(gateway(annotations=TARGET), grant(), route(backend("foreign", namespace="apps")))
+    running.programmed()
+    before = running.filter(NAME)
+    running.server.remove("ReferenceGrant", "apps", "grant")
+
+    def endpoints() -> Any:
+        return [e["spec"].get("endpoints") for e in running.server.all("ServiceEntry")]
+
+    until(lambda: endpoints() == [[]])
+    assert running.filter(NAME) == before
+
+
 def test_the_oldest_route_gets_the_datagrams(running: Routed) -> None:
     young = route(backend("canary"), name="young", created="2026-05-01T00:00:00Z")
     running.begin(gateway(annotations=TARGET), route(), young)
@@ -229,6 +245,45 @@ def test_a_gateway_that_goes_takes_its_exposure_along(running: Routed) -> None:
     until(lambda: not running.server.all("EnvoyFilter") and not running.server.all("ServiceEntry"))
     assert running.companion(NAME) is None
     until(lambda: not running.status("UDPRoute", "dns")["parents"])
+
+
+def test_what_a_gateway_asks_for_is_not_deleted(running: Routed, run: Run) -> None:
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    rows = run("get", "-n", "team").out.splitlines()
+    assert rows[1].split()[:3] == [KEY[1], "team/coredns", "5300:53/UDP"]
+    assert " gateway " in rows[1] and " ok " in rows[1]
+    done = run("delete", "-n", "team", KEY[1])
+    assert done.code == 3 and "Gateway team/udp requests this exposure" in done.err
+    assert "kubectl delete gateways.gateway.networking.k8s.io -n team udp" in done.err
+    assert running.filter(NAME)
+
+
+def test_it_waits_for_the_addresses_of_the_gateway_s_pods(running: Routed) -> None:
+    """One that binds IPv4 alone, and both families a moment later, loses datagrams for 45 s."""
+    running.server.put(builders.gateway_pod(ips=(), ready=False))
+    running.begin(gateway(annotations=TARGET), route())
+    until(lambda: running.conditions().get("Programmed") == ("False", "NoResources"))
+    assert running.filter(NAME) is None
+    running.server.put(builders.gateway_pod(ips=("10.244.0.7", "fd00::7")))
+    running.programmed()
+    posts = [w for w in running.server.writes() if "envoyfilters" in w and NAME in w]
+    assert len([w for w in posts if w.startswith("PATCH")]) == 1
+    patches = running.filter(NAME)["spec"]["configPatches"]
+    listeners = [p["patch"]["value"] for p in patches if p["applyTo"] == "LISTENER"]
+    assert listeners[0]["address"]["socket_address"]["ipv4_compat"]
+
+
+def test_a_gateway_whose_pods_all_start_anew_keeps_its_exposure(running: Routed) -> None:
+    running.server.put(builders.gateway_pod(ips=("10.244.0.7", "fd00::7")))
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    before = running.filter(NAME)["spec"]
+    running.server.put(builders.gateway_pod(ips=(), ready=False))
+    until(lambda: running.conditions().get("Programmed") == ("False", "NoResources"))
+    running.server.put(builders.gateway_pod(ips=("10.244.0.8", "fd00::8")))
+    running.programmed()
+    assert running.filter(NAME)["spec"] == before
 
 
 def test_another_class_is_left_alone(running: Routed) -> None:
