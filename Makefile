@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
 IN_CLUSTER := $(IN_VENV) $(GROUND) exec
 
-.PHONY: help demo venv lint tools test coverage unit envoys fuzz cluster cluster-down e2e bench bench-cli bench-memory campaign try shell dist clean
+.PHONY: help demo venv lint tools test coverage unit envoys fuzz cluster cluster-down e2e conformance bench bench-cli bench-memory campaign try shell dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -59,7 +59,7 @@ lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict kubectl_istio_udp docs packaging bench tests/support
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare
+	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare tests/conformance/run
 
 # The unit tests run on this machine what `verify` runs in the network-tool pod.
 tools:
@@ -136,6 +136,9 @@ try: venv cluster ## the cluster, the sample workloads and one exposed Service, 
 	@echo "  kubectl istio-udp direct query coredns"
 	@echo "  kubectl istio-udp --help"
 	@echo "\`make cluster-down\` ends it."
+
+conformance: venv cluster ## the UDPRoute tests of the Gateway API's conformance suite, in that cluster
+	$(IN_VENV) tests/conformance/run $(ARGS)
 
 shell: venv cluster ## a shell in the cluster's network, kubectl and the plugin on PATH
 	@echo "kubectl and kubectl istio-udp reach the cluster from here; exit leaves it running."
