@@ -57,10 +57,11 @@ def too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
     limit, size = snapshot.gateway.memory_limit, snapshot.size
     own = [spec for spec in snapshot.exposures if spec.key == exposure.spec.key]
     new = len(exposure.spec.ports) - sum(len(spec.ports) for spec in own)
-    if limit is None or size is None or new <= 0:
+    clusters = len(exposure.spec.backends) - sum(len(spec.backends) for spec in own)
+    if limit is None or size is None or max(new, clusters) <= 0:
         return
     ports = snapshot.others.ports + len(exposure.spec.ports)
-    needed = replace(size, clusters=size.clusters + new).udp_bytes(ports)
+    needed = replace(size, clusters=size.clusters + max(0, clusters)).udp_bytes(ports)
     if needed > udp_budget(limit):
         yield Finding(
             "U109",

@@ -479,19 +479,19 @@ class Reconciler:
         gateways = self._caches.api_gateways
         if asking is None or gateways is None:
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
-        gateway, mesh = snapshot.gateway, snapshot.mesh
-        held = {
-            port
-            for each in self._occupancy(intent.key).footprints_at(gateway, mesh)
-            if each.exposure != intent.key and not each.doubt
-            for port in each.udp_ports
-        }
-        ports = [(port, backends) for _, port, backends in gateways.ports(asking)]
-        first = gateway.first_bindable
-        free = [each for each in ports if listener_port(each[0], first) not in held]
-        self._unavailable[intent.key] = frozenset(dict(ports)) - frozenset(dict(free))
+        gateway = snapshot.gateway
+        wanted = [
+            (listener_port(port, gateway.first_bindable), port, backends)
+            for _, port, backends in gateways.ports(asking)
+        ]
+        occupancy = self._occupancy(intent.key)
+        bound = frozenset(number for number, _, _ in wanted)
+        held = occupancy.ports_of_others(bound, gateway, snapshot.mesh, intent.key)
+        free = [(port, backends) for number, port, backends in wanted if number not in held]
+        unavailable = frozenset(port for number, port, _ in wanted if number in held)
+        self._unavailable[intent.key] = unavailable
         if not free:
-            raise Refusal(taken_ports(dict(ports), gateway))
+            raise Refusal(taken_ports(unavailable, gateway))
         return free
 
     def unavailable(self, key: Key) -> frozenset[int]:

@@ -115,6 +115,23 @@ class Occupancy:
         there = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
         return (*there, *(each.footprint for each in self._pending))
 
+    def ports_of_others(
+        self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: tuple[str, str]
+    ) -> frozenset[int]:
+        """The ports among some that other exposures and EnvoyFilters certainly bind at a gateway.
+
+        Args:
+            ports: listener ports.
+            gateway: the gateway.
+            mesh: its mesh.
+            key: the exposure that asks.
+        """
+        found = [f for f in self._filters if f.concerns(ports, frozenset(), frozenset())]
+        there = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
+        there += [each.footprint for each in self._pending]
+        held = (each.udp_ports for each in there if each.exposure != key and not each.doubt)
+        return frozenset().union(*held) & ports
+
     def usage(
         self, gateway: Gateway, root_namespace: str, without: tuple[str, str] | None = None
     ) -> GatewayUsage:
