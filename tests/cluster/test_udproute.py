@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from conftest import Space, dns_server, eventually, get, kubectl, run
+from conftest import Space, dns_server, eventually, finish, get, kubectl, run
 from controlled import allow, controller, permitted, tenant
 
 __all__ = ["controller", "tenant"]
 pytestmark = pytest.mark.xdist_group("controller")
 
+Load = Callable[..., "subprocess.Popen[str]"]
 GROUP = "gateway.networking.k8s.io"
 NAME = "who.example"
 
@@ -241,6 +243,25 @@ def test_weights_and_the_share_of_an_invalid_backend(tenant: Space, port: int) -
     tenant.apply(route("dns", backend("one", weight=0), backend("two", weight=0)))
     told(tenant, "dns", ResolvedRefs="ResolvedRefs")
     eventually("nobody answers", lambda: set(answers(address, port, 10, 0.5)) == {0})
+
+
+@pytest.mark.alone
+def test_changes_under_load_lose_nothing(tenant: Space, port: int, load_pod: Load) -> None:
+    """Weights, a backend that comes, one that goes; 200 queries a second, each from a new port."""
+    for number, name in enumerate(("one", "two"), 1):
+        tenant.apply(*server(name, number))
+    tenant.apply(gateway(tenant, listener("dns", port)), route("dns", backend("one")))
+    address = programmed(tenant)
+    answered_by(address, port, 1)
+    load = load_pod(address, port, "--queries", "6000", "--rate", "200", "--timeout", "2")
+    for weights in ((50, 50), (10, 90), (0, 100)):
+        names = zip(("one", "two"), weights, strict=True)
+        tenant.apply(route("dns", *(backend(name, weight=weight) for name, weight in names)))
+        expected = {number for number, weight in enumerate(weights, 1) if weight}
+        answered_by(address, port, *expected)
+    result = finish(load)
+    print(result)
+    assert result["lost"] == 0
 
 
 def test_of_several_routes_the_oldest_is_answered(tenant: Space, port: int) -> None:
