@@ -612,7 +612,13 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             Python's own way is email's parser, which takes a tenth of a test's time.
             """
             self.requestline = self.raw_requestline.decode("iso-8859-1").rstrip("\r\n")
-            self.command, self.path, self.request_version = self.requestline.split()
+            words = self.requestline.split()
+            if len(words) != 3:
+                # A client that speaks TLS.
+                self.command, self.request_version = "", "HTTP/1.1"
+                self.send_error(400)
+                return False
+            self.command, self.path, self.request_version = words
             self.given: dict[str, list[str]] = {}
             while (line := self.rfile.readline().decode("iso-8859-1")) not in ("\r\n", "\n", ""):
                 name, _, value = line.partition(":")
