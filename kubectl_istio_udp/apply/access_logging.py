@@ -11,7 +11,7 @@ from kubectl_istio_udp.checks.accesslog import check_access_log
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.plan.accesslog import plan_access_log

@@ -9,9 +9,9 @@ from kubectl_istio_udp.apply.deletion import delete_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
+from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.model.write_options import Writing
-from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
 from kubectl_istio_udp.state.controllers import declaring_object
 from kubectl_istio_udp.state.existing import explain_stray, get_state
 from kubectl_istio_udp.state.leftovers import Leftovers, read_leftovers

@@ -16,7 +16,8 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.errors import ClusterError, Refused
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
+from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
@@ -24,12 +25,10 @@ from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import revisions
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.sources.annotations import EXPOSE_ANNOTATION
 from kubectl_istio_udp.sources.settings import Named
-from kubectl_istio_udp.state.controllers import is_declared
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.leftovers import read_leftovers
-from kubectl_istio_udp.state.ownership import Existing, readable
+from kubectl_istio_udp.state.ownership import Existing, is_declared, readable
 from kubectl_istio_udp.state.snapshot import begin_reads, read_snapshot, ready_addresses
 
 

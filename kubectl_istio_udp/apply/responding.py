@@ -10,7 +10,7 @@ from kubectl_istio_udp.apply.waiting import wait_until_routed
 from kubectl_istio_udp.checks.response import check_response
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.response import Response, ResponseSpec
 from kubectl_istio_udp.model.write_options import Writing
 from kubectl_istio_udp.plan.response import plan_response

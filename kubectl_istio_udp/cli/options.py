@@ -17,7 +17,7 @@ import click
 
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 
 Decorator = Callable[[Any], Any]
 CONTROLLER_NAMESPACE = "istio-udp"

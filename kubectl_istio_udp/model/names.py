@@ -21,6 +21,7 @@ LABELS = (MANAGED_BY_LABEL, NAMESPACE_LABEL, SOURCE_LABEL, *(kind.label for kind
 # The suffix of our ServiceEntries' hosts.
 HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"
+EXPOSE_ANNOTATION = "kubectl-istio-udp/expose"
 QUERY_ANNOTATION = "kubectl-istio-udp/query"
 
 # A Service's name must be a DNS label (RFC 1123); the companion Service has the longest name.

@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
     Options,
 )
-from kubectl_istio_udp.model.names import QUERY_ANNOTATION, check_dns_subdomain
+from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION, QUERY_ANNOTATION, check_dns_subdomain
 from kubectl_istio_udp.model.ports import MOST_PORTS, PortRequest, parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest, rate
 from kubectl_istio_udp.model.values import (
@@ -32,7 +32,6 @@ from kubectl_istio_udp.model.values import (
     whole,
 )
 
-EXPOSE_ANNOTATION = f"{PREFIX}expose"
 # Instead of a list of ports: every UDP port of the Service, under its own number.
 ALL_PORTS = "all"
 # Generous limits: 100 ports and ranges make a long list, and the value of an option is a word.

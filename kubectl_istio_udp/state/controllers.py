@@ -30,7 +30,7 @@ from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
-from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.ownership import Existing, is_declared
 
 # In deletion order: first the writer, then its permissions.
 KINDS = (
@@ -200,11 +200,6 @@ def _holders(intent: Intent, exposures: Sequence[Existing]) -> list[str]:
         and (spec := existing.exposure)
         and wanted & {port.gateway_port for port in spec.ports}
     ]
-
-
-def is_declared(existing: Existing) -> bool:
-    """Whether a controller manages an exposure, according to its EnvoyFilter."""
-    return existing.source is not None
 
 
 def declaring_object(api: Api, existing: Existing) -> ObjectRef | None:

@@ -16,10 +16,10 @@ from kubectl_istio_udp.model.gateway import (
     GATEWAYS_LABEL,
     ISTIO_LABEL,
     Gateway,
-    GatewayChoice,
     GatewayRef,
     gateways_from,
 )
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.plan.gateway import choose_gateway
 
 # The kinds whose names `--gateway` accepts.

@@ -379,3 +379,8 @@ def _stray(manifest: Manifest, owner: Owner | None, reason: str) -> Stray:
     kind, namespace = _place(manifest)
     name = manifest["metadata"]["name"]
     return Stray(kind, namespace, name, owner, reason)
+
+
+def is_declared(existing: Existing) -> bool:
+    """Whether a controller manages an exposure, according to its EnvoyFilter."""
+    return existing.source is not None

@@ -22,6 +22,7 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.times import read_time
 
 ANNOTATION = "kubectl-istio-udp/reservation"
 _RUN_ANNOTATION = "kubectl-istio-udp/run"
@@ -121,7 +122,7 @@ def read_reservation(envoy_filter: Mapping[str, Any]) -> Reservation | None:
             spec=ExposureSpec.from_json(notes[ANNOTATION]),
             run=notes.get(_RUN_ANNOTATION, ""),
             version=int(metadata["resourceVersion"]),
-            created=_time(metadata["creationTimestamp"]),
+            created=read_time(metadata["creationTimestamp"]),
             uid=metadata.get("uid", ""),
         )
     except (ClusterError, ValueError, KeyError):
@@ -136,7 +137,3 @@ def counted(
     """The reservations that a run must respect."""
     now = now or datetime.now(timezone.utc)
     return [each for each in reservations if each.counts_for(mine, now)]
-
-
-def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)

@@ -9,7 +9,8 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
-from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Version
 from kubectl_istio_udp.model.request import ResponseRequest

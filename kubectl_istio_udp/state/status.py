@@ -30,6 +30,7 @@ from kubectl_istio_udp.model.gateway import (
 )
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
+from kubectl_istio_udp.model.times import read_time
 from kubectl_istio_udp.state.addresses import Addresses, client_addresses
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import Existing
@@ -371,7 +372,7 @@ def _endpoints(spec: ExposureSpec, services: tuple[_ServiceRead, ...]) -> tuple[
 
 def age(timestamp: str, now: datetime | None = None) -> str:
     """The time since an API timestamp in its largest unit: `12s`, `5m`, `3h`, `9d`."""
-    made = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    made = read_time(timestamp)
     seconds = max(0, int(((now or datetime.now(timezone.utc)) - made).total_seconds()))
     for size, unit in _UNITS:
         # Like kubectl, use the larger unit from two of them on.

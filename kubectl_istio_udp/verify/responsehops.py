@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.logscope import proxy_of
 from kubectl_istio_udp.model.response import ResponseSpec

@@ -17,7 +17,7 @@ import yaml
 from kubectl_istio_udp.apply.exposing import decide
 from kubectl_istio_udp.checks.catalog import CHECKS, Severity
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.state.existing import find_exposure

@@ -65,13 +65,19 @@ _ENVOYS = tuple(
     [
         (["--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
         (["version"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
+        (
+            ["get", "--help"],
+            (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE, "kubectl_istio_udp.model.mesh"),
+        ),
         (["expose", "--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
-        (["get", "-A"], (*_NEVER, "websocket", *_ELSEWHERE, *_DECIDING, *_ENVOYS)),
+        (["get", "-A"], (*_NEVER, "_strptime", "websocket", *_ELSEWHERE, *_DECIDING, *_ENVOYS)),
         (["delete", "--all", "--no-wait"], (*_NEVER, "websocket", *_ELSEWHERE)),
         (
             ["expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none"],
-            # The mesh's configuration is YAML in a ConfigMap.
-            (*_NEVER, "kubectl_istio_udp.controller"),
+            (
+                *(*_NEVER, "_strptime", "kubectl_istio_udp.controller"),
+                *("kubectl_istio_udp.state.controllers", "kubectl_istio_udp.envoy.validate"),
+            ),
         ),
         (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_DECIDING_BUT_RENDER)),
         (["direct", "coredns"], (*_NEVER, "kubectl_istio_udp.controller")),

@@ -20,7 +20,7 @@ from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Conflict, Forbidden
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot

@@ -12,7 +12,7 @@ from kubectl_istio_udp.cli.run.printed import Printed
 from kubectl_istio_udp.model.accesslog import Direction, LogScope
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.sources.accesslog import NamedAccessLog
 
 

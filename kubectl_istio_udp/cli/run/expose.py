@@ -18,7 +18,7 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
     LoadBalancing,
 )
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.ports import (
     number_ranges,

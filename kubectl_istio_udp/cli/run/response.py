@@ -13,7 +13,7 @@ from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.cli.run.printed import Printed
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.gateway import GatewayChoice
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.sources.response import NamedResponse
 
 # The option for each field of Envoy's route.

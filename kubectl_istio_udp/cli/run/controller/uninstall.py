@@ -12,12 +12,12 @@ from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.controller import LEASE, SELECTOR
 from kubectl_istio_udp.state.controllers import (
     KINDS,
-    is_declared,
     remove_controller,
     wait_no_pods,
 )
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.leftovers import read_leftovers
+from kubectl_istio_udp.state.ownership import is_declared
 
 
 def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: options.Common) -> None:

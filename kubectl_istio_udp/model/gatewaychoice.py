@@ -1,0 +1,38 @@
+"""How a user chooses a gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+# The options of commands are described with this, and do not need the rest.
+if TYPE_CHECKING:
+    from kubectl_istio_udp.model.gateway import GatewayRef
+
+
+@dataclass(frozen=True)
+class GatewayChoice:
+    """How a gateway is chosen on the command line.
+
+    Attributes:
+        name: `--gateway`: `NAME` or `NAMESPACE/NAME`; None for the only gateway.
+        selector: `--gateway-selector`: pod labels; empty to find gateways by Istio's labels.
+        known: the exposure's current gateway, used if the command line names none.
+        root_namespace: `--root-namespace`, for a mesh whose configuration cannot be read.
+    """
+
+    name: str | None = None
+    selector: tuple[tuple[str, str], ...] = ()
+    known: GatewayRef | None = None
+    root_namespace: str | None = None
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace in the choice; None to search all namespaces."""
+        if self.known:
+            return self.known.namespace
+        return (self.name or "").rpartition("/")[0] or None
+
+    def or_known(self, gateway: GatewayRef) -> GatewayChoice:
+        """The same choice, with the exposure's current gateway as default."""
+        return self if self.name or self.selector else replace(self, known=gateway)
