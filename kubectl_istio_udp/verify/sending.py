@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from kubectl_istio_udp.kube.client import Api, selector_of
-from kubectl_istio_udp.kube.parallel import begun, for_each
+from kubectl_istio_udp.kube.parallel import begun
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.hop import Hop, Via
@@ -22,7 +22,7 @@ from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.delivery import Watched, deliver
 from kubectl_istio_udp.verify.options import Asked
 from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
-from kubectl_istio_udp.verify.result import UNCERTAIN, Answer, read_answer
+from kubectl_istio_udp.verify.result import UNCERTAIN, read_answer
 from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 
@@ -99,15 +99,14 @@ def send(
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
     """
-
-    def one(hop: Hop) -> Answer:
-        command = argv(probe, hop.address, hop.port, asked.timeout.seconds)
-        result = pod.run(api, command, asked.timeout.seconds)
-        return read_answer(
-            probe, result.stdout, result.stderr, result.exit_code, result.error, str(pod)
-        )
-
-    answers = for_each(one, [hop for hop in hops for _ in range(asked.count)])
+    seconds = asked.timeout.seconds
+    commands = [
+        argv(probe, hop.address, hop.port, seconds) for hop in hops for _ in range(asked.count)
+    ]
+    answers = [
+        read_answer(probe, done.stdout, done.stderr, done.exit_code, done.error, str(pod))
+        for done in pod.run_all(api, commands, seconds)
+    ]
     return tuple(
         HopResult(hop, tuple(answers[index * asked.count : (index + 1) * asked.count]))
         for index, hop in enumerate(hops)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.exec import ExecResult
+from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
 from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
+from kubectl_istio_udp.verify import together
 
 TOOL_NAME = "network-tool"
 # Extra seconds for the exec itself.
@@ -34,6 +36,31 @@ class ToolPod:
     def run(self, api: Api, command: list[str], timeout: float) -> ExecResult:
         """Run a command in the pod; `timeout` is for the command itself, in seconds."""
         return api.exec(self.namespace, self.name, self.container, command, timeout + _EXEC_SECONDS)
+
+    def run_all(
+        self, api: Api, commands: Sequence[Sequence[str]], timeout: float
+    ) -> list[ExecResult]:
+        """Run commands with as few execs as possible.
+
+        Args:
+            api: the cluster.
+            commands: executables with their arguments.
+            timeout: the most seconds that one of them takes.
+
+        Returns:
+            Their results, in order.
+        """
+        found: list[ExecResult] = []
+        for group in together.grouped(commands):
+            results = self._run_group(api, group, timeout) if len(group) > 1 else None
+            found += results or for_each(lambda words: self.run(api, [*words], timeout), group)
+        return found
+
+    def _run_group(
+        self, api: Api, group: Sequence[Sequence[str]], timeout: float
+    ) -> list[ExecResult] | None:
+        """Run commands with one exec; None if the pod has no shell."""
+        return together.results(self.run(api, together.joined(group), timeout), len(group))
 
     def __str__(self) -> str:
         """`namespace/name`."""

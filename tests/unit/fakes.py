@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class Fakes:
     _kept: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
+        if command[0] == "sh" and command[2].endswith("\nwait"):
+            return self._together(namespace, pod, container, command[2])
         self.commands.append(command)
         if command[0] == "dig":
             target = f"{command[1].removeprefix('@')}:{command[3]}"
@@ -89,6 +92,20 @@ class Fakes:
                 return Exec(stdout=json.dumps(self._admin(command[3])))
             return Exec(stdout=self.file_limits.get(pod, self.file_limit))
         return Exec(stdout=" 68 69\n")
+
+    def _together(self, namespace: str, pod: str, container: str, script: str) -> Exec:
+        """What a script prints that runs several commands at once."""
+        lines: list[str] = []
+        for start in re.split(r"^(?=run \d+ )", script, flags=re.MULTILINE)[1:]:
+            _, number, *command = shlex.split(start.removesuffix("wait").rstrip().removesuffix("&"))
+            done = self.run(namespace, pod, container, command)
+            if done.error or done.cut or done.status:
+                lines += [f"{number}e {done.error}", f"{number}x 127"]
+                continue
+            lines += [f"{number}o {line}" for line in done.stdout.splitlines()]
+            lines += [f"{number}e {line}" for line in done.stderr.splitlines()]
+            lines.append(f"{number}x {done.code}")
+        return Exec(stdout="".join(f"{line}\n" for line in lines))
 
     def _admin(self, path: str) -> Any:
         if path.startswith("listeners"):
