@@ -16,7 +16,7 @@ SHELLS = [
 COMMANDS = [
     ["printf", "%s", "no line break at the end"],
     ["sh", "-c", "echo out; echo err >&2; echo more; exit 3"],
-    ["echo", 'it\'s "quoted" $HOME `date` \\n; & |'],
+    ["printf", "%s!", 'it\'s "quoted" $HOME `date` \\n; & |'],
     ["no-such-program"],
     ["sh", "-c", 'sleep 0.2; echo "  late  "'],
     ["sh", "-c", "for i in 0 1 2 3 4 5 6 7 8 9; do echo $i; done; exit 0", "sh", "a\nb"],
