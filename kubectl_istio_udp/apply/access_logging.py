@@ -26,7 +26,7 @@ from kubectl_istio_udp.state.mesh import read_mesh
 
 @dataclass(frozen=True)
 class Place:
-    """Where an access log belongs.
+    """The place of an access log.
 
     Attributes:
         namespace: the namespace of its EnvoyFilter.
@@ -117,7 +117,7 @@ def stop_logging(
 def _place(
     api: Api, namespace: str, named: NamedAccessLog, choice: GatewayChoice, mesh: Mesh
 ) -> Place:
-    """Find out where the EnvoyFilter belongs and which pods it applies to."""
+    """Find the namespace of the EnvoyFilter and the pods that it applies to."""
     if named.scope is LogScope.MESH:
         return Place(mesh.root_namespace, None, dict(named.selector))
     if named.scope is LogScope.GATEWAY:

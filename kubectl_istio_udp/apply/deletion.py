@@ -106,7 +106,7 @@ def carry_out(changes: ChangeSet, remover: Remover) -> float:
         remover.delete(service)
     for release in changes.release:
         remover.release(release)
-    # A reservation has no patches, so that no gateway has anything of it.
+    # A reservation has no patches, so gateways get nothing from it.
     filters = [
         manifest
         for manifest in others

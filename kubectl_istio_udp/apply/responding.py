@@ -49,7 +49,7 @@ def respond(
     """
     at_gateway = bool(named.create_gateway or gateway.name or gateway.selector)
     before, kept = _read_existing(api, namespace, named)
-    # A response stays where it is, unless the command line names another place.
+    # An existing response keeps its place unless the command line names another one.
     mesh = named.mesh or bool(before and before.mesh and not at_gateway)
     if before and before.gateway and not mesh:
         gateway = gateway.or_known(before.gateway)

@@ -1,4 +1,4 @@
-"""Rules about endpoints: where the datagrams go."""
+"""Rules about endpoints."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def mesh_name(mesh: Mesh) -> str:
-    """How messages name a mesh whose configuration could not be read, and where that would be."""
+    """A mesh with unreadable configuration in messages, with the ConfigMap's name."""
     plane = mesh.control_plane
     where = f" (ConfigMap {plane.namespace}/{plane.config_name})" if plane.namespace else ""
     return f"{plane}{where}"

@@ -126,7 +126,7 @@ def _only_root_unknown(footprint: Footprint) -> bool:
 
 
 def _if_root(footprint: Footprint, snapshot: Snapshot) -> str:
-    """What a message adds where the root namespace is not known."""
+    """The addition to a message if the root namespace is unknown."""
     if _is_live(footprint, snapshot):
         return ""
     namespace = footprint.owner.partition("/")[0]

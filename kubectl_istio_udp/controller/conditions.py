@@ -1,8 +1,8 @@
 """The status of GatewayClasses, Gateways and UDPRoutes: computed here, written by reporting.py.
 
-Each function takes an object as it is in the cluster and returns the status that it should have. It
-returns an equal one where nothing is to be written: what others wrote there stays, and the time of
-a condition changes only with its status (the Gateway API's documentation of conditions).
+Each function takes an existing object and returns its new status. The status is equal if nothing
+needs to be written: other controllers' entries are kept, and the time of a condition only changes
+with its status (the Gateway API's documentation of conditions).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kubectl_istio_udp.sources.routes import Attachment, Backends
 
 Manifest = Mapping[str, Any]
 
-# What a GatewayClass says that it can do, sorted.
+# The supported features of a GatewayClass, sorted.
 FEATURES = ("Gateway", "ReferenceGrant", "UDPRoute")
 ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
 CONFLICTED = "Conflicted"
@@ -37,7 +37,7 @@ class Said:
     """One condition.
 
     Attributes:
-        type, holds, reason, message: as in the API.
+        type, holds, reason, message: as in the API; `holds` is the status.
     """
 
     type: str
@@ -49,13 +49,13 @@ class Said:
 def conditions(
     there: object, said: Iterable[Said], generation: int, now: str
 ) -> list[dict[str, Any]]:
-    """Conditions with what is said now; those of other types stay as they are.
+    """Merge new conditions into existing ones; other types are kept.
 
     Args:
-        there: the conditions that the object has.
-        said: what is to be said.
-        generation: of the object that it is said about.
-        now: the time, as the API writes it.
+        there: the object's existing conditions.
+        said: the new conditions.
+        generation: the generation of the object.
+        now: the current time in the API's format.
     """
     found = {str(each.get("type")): dict(each) for each in map(record, items(there))}
     for each in said:
@@ -77,7 +77,7 @@ def conditions(
 
 
 def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
-    """The status of a GatewayClass of ours."""
+    """The status of a GatewayClass of our controller."""
     found, status = GatewayClass.from_object(manifest), record(manifest.get("status"))
     said = Said(ACCEPTED, True, ACCEPTED)
     if found.parameters:
@@ -94,7 +94,7 @@ def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ParentReport:
-    """What is to be said of a route at one parent of ours."""
+    """The status of a route at one of our Gateways."""
 
     parent: ParentRef
     attachment: Attachment
@@ -111,7 +111,7 @@ class ParentReport:
 
 
 def route_status(manifest: Manifest, reports: Sequence[ParentReport], now: str) -> dict[str, Any]:
-    """The status of a UDPRoute: the entries of other controllers stay, ours are replaced."""
+    """The status of a UDPRoute: other controllers' entries are kept, ours are replaced."""
     status, metadata = record(manifest.get("status")), manifest["metadata"]
     namespace, generation = metadata["namespace"], int(metadata.get("generation") or 0)
     wanted = {_identity(report.parent): report for report in reports}
@@ -154,14 +154,14 @@ def _parent(report: ParentReport, there: object, generation: int, now: str) -> d
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a Gateway has come.
+    """The progress of a Gateway.
 
     Attributes:
-        problem: reason and message of what is wrong with the Gateway itself; None for nothing.
-        unavailable: why a listener cannot have its port, by the listener's name.
+        problem: reason and message of a problem with the Gateway itself; None if there is none.
+        unavailable: why a listener cannot get its port, by the listener's name.
         programmed: whether every ready gateway pod has the listeners.
         reason, message: why it is not programmed.
-        addresses: what clients send to, as (type, value).
+        addresses: the addresses for clients, as (type, value).
     """
 
     problem: tuple[str, str] | None = None
@@ -175,13 +175,13 @@ class Progress:
 def gateway_status(
     manifest: Manifest, attached: Mapping[str, int], progress: Progress, now: str
 ) -> dict[str, Any]:
-    """The status of a Gateway of ours.
+    """The status of a Gateway of our class.
 
     Args:
         manifest: the Gateway.
-        attached: how many routes are attached to each listener, by its name.
-        progress: how far it has come.
-        now: the time, as the API writes it.
+        attached: the number of routes attached to each listener, by its name.
+        progress: the Gateway's progress.
+        now: the current time in the API's format.
     """
     gateway, status = ApiGateway.from_object(manifest), record(manifest.get("status"))
     before = {each.get("name"): each for each in map(record, items(status.get("listeners")))}

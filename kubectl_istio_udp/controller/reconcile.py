@@ -93,21 +93,21 @@ _RETRY_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Timing:
-    """How many seconds the controller waits, and for what.
+    """The waits and intervals of the controller, in seconds.
 
     Attributes:
-        listener: from the listener's end until the cluster behind it goes. istiod hands a change
-            to the gateways within a second, and the controller may not ask them (no exec).
-        calm: the gateway is everybody's: an exposure changes its part of it no more often, whoever
-            flips an annotation, or edits back and forth. Endpoints are no part of the gateway.
-        longest_calm: an exposure that goes on changing does so less and less often, down to this.
-            Envoy keeps a listener that was replaced for 45 s, until it has drained: with changes
-            every 5 s there would be nine of each.
-        watch: a watch that is later than this has broken, and lists again.
-        replace: a Service that is replaced is deleted and made again. Until this has passed,
-            nothing of its exposure is removed: neither the load balancer's address, nor the
-            listener, nor the endpoints.
-        installed: between two looks whether the Gateway API's CRDs are there.
+        listener: between the end of a listener and the deletion of its cluster. istiod pushes a
+            change to the gateways within a second, and the controller cannot query them (no exec).
+        calm: the minimum interval between changes of an exposure's part of a gateway, because
+            gateways are shared: someone may toggle an annotation or revert writes. Endpoints are
+            not part of it.
+        longest_calm: the interval grows up to this if changes continue. Envoy keeps a replaced
+            listener for 45 s until it is drained: with changes every 5 s there would be nine of
+            each.
+        watch: a watch that is later than this is considered broken, and lists again.
+        replace: a Service may be replaced by deleting and recreating it. Until this has passed, its
+            exposure is kept: the load balancer's address, the listener and the endpoints.
+        installed: between two checks whether the Gateway API's CRDs are installed.
     """
 
     listener: float = 5.0
@@ -181,7 +181,7 @@ class Reconciler:
             wrote: called with the verb and kind of each write request.
             freed: called with a planned footprint that could not be written.
             clock: returns the time in seconds.
-            timing: how long to wait, and for what.
+            timing: the waits and intervals.
         """
         self._api, self._caches = api, caches
         self._file_limit, self._allow_all, self._defaults = file_limit, allow_all, defaults
@@ -196,7 +196,7 @@ class Reconciler:
         # Until when to keep an exposure without a request, or without addresses.
         self._missed: dict[Key, float] = {}
         self._emptied: dict[Key, float] = {}
-        # The ports of Gateways' listeners that others have.
+        # The ports of Gateways' listeners that other exposures have.
         self._unavailable: dict[Key, frozenset[int]] = {}
 
     def begin(self) -> None:
@@ -232,7 +232,7 @@ class Reconciler:
             self._refresh(own, MANAGER)
             return invalid(error)
         if isinstance(requested, Intent) and requested.own_gateway:
-            # It takes nothing of a gateway that others use.
+            # It uses nothing of a gateway that others share.
             permission = ALLOWED_ALL
         return self._allowed(key, requested, permission, own)
 
@@ -306,8 +306,8 @@ class Reconciler:
     def _permit_place(self, key: Key, permission: Permission) -> None:
         """Raise Refusal if too many older Services of the namespace have requests.
 
-        Room at a gateway does not help these, and there may be thousands of them. The view asks for
-        the next one when a Service of the namespace withdraws its request.
+        This does not depend on gateways, and there may be thousands. The caches queue the next one
+        when a Service of the namespace withdraws its request.
         """
         most = permission.total_ports
         if not permission.everything and not self._caches.is_within(key, most):
@@ -420,13 +420,13 @@ class Reconciler:
         return self._permitted_facts(intent, permission, own, _steady(planned, service), snapshot)
 
     def _decide_routed(self, intent: Intent, permission: Permission, own: Existing) -> _Facts:
-        """What the exposure of a Gateway of the Gateway API is to be.
+        """Plan the exposure of a Gateway of the Gateway API.
 
         A listener is left out while another exposure has its port.
 
         Raises:
             UsageError: a port cannot be exposed at this gateway.
-            Refusal: it may not be so, or there is no such gateway, or no listener is left.
+            Refusal: it is not permitted, the gateway does not exist, or no listener is left.
         """
         self._keep_child(intent)
         gateway = self._gateway(intent, permission, own)
@@ -434,7 +434,7 @@ class Reconciler:
         ports = self._free_ports(intent, snapshot)
         services = {each.service for _, found in ports for each in found.backends}
         states = {of: state for of in services if (state := self._service_state(of))}
-        # A Service may go away meanwhile; its routes are looked at again then.
+        # A Service may disappear meanwhile; its routes are then reconciled again.
         if services - set(states):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
         room = self._room(intent.key, permission, gateway)
@@ -442,7 +442,7 @@ class Reconciler:
         return self._permitted_facts(intent, permission, own, planned, snapshot)
 
     def _keep_child(self, intent: Intent) -> None:
-        """Write the Gateway of class istio that is made for a Gateway, or delete a former one."""
+        """Write the Gateway of class istio for a Gateway, or delete a former one."""
         asking, gateways = self._caches.gateway_of(intent.key), self._caches.api_gateways
         if asking is None or gateways is None:
             return
@@ -458,7 +458,7 @@ class Reconciler:
             gateways.gateways.forget(*place)
 
     def _write_child(self, gateways: ApiGateways, wanted: Manifest, there: Manifest | None) -> None:
-        """Write the Gateway that is made for another, where it differs."""
+        """Write the Gateway of class istio for a Gateway, if it differs."""
         if there is not None and contains(there, wanted):
             return
         self._fence()
@@ -495,7 +495,7 @@ class Reconciler:
         return free
 
     def unavailable(self, key: Key) -> frozenset[int]:
-        """The gateway ports that an exposure asks for and that others have."""
+        """The gateway ports that an exposure requests and others have."""
         return self._unavailable.get(key, frozenset())
 
     def _service_state(self, of: Key) -> ServiceState | None:
@@ -505,7 +505,7 @@ class Reconciler:
         return ServiceState(service, self._caches.slices_of(of), self._rules(of[0]), of)
 
     def _snapshot(self, service: Service, gateway: Gateway, own: Existing) -> Snapshot:
-        """What a decision rests on, without the Service's pods and endpoints."""
+        """The snapshot for a decision, without the Service's pods and endpoints."""
         caches = self._caches
         return Snapshot(
             service=service,
@@ -529,7 +529,7 @@ class Reconciler:
         exposure: Exposure,
         snapshot: Snapshot,
     ) -> _Facts:
-        """A planned exposure that is allowed; Refusal where it is not."""
+        """Return a planned exposure if it is permitted; otherwise raise Refusal."""
         request = intent.request
         chosen = request.automatic_sessions and request.expect_rate is None
         self._permit(permission, replace(Use.of_spec(exposure.spec), automatic_sessions=chosen))
@@ -646,9 +646,10 @@ class Reconciler:
         return Occupancy(self._caches.all_filters(), mine, self._pending_beside(key))
 
     def _pending_beside(self, key: Key) -> list[Pending]:
-        """What other workers have decided and not yet written.
+        """What other workers have decided and not written yet.
 
-        They finish without the lock: so a copy, which one operation makes, is looked through.
+        They change it without the lock, so this iterates over a copy, which is made in one
+        operation.
         """
         return [pending for other, pending in self._pending.copy().items() if other != key]
 
@@ -810,8 +811,8 @@ class Reconciler:
         spec, entries = own.exposure, own.all_of("ServiceEntry")
         if spec is None:
             return 0.0
-        # Of a person's list only the entries that the exposure itself names count: a tenant may put
-        # others beside them.
+        # For an exposure from the command line only the entries that it names count: a tenant may
+        # create others next to them.
         mine = [entry for entry in entries if ObjectRef.of(entry) in spec.objects]
         listed = listed_addresses(mine) if manager != MANAGER else ()
 
@@ -877,7 +878,7 @@ class Reconciler:
 
         Args:
             spec: the exposure.
-            rules_of: gives the rules for the endpoints of a namespace's Services.
+            rules_of: returns the rules for the endpoints of a namespace's Services.
         """
         families, caches = self._families(spec), self._caches
         endpoints: dict[Any, tuple[Endpoint, ...]] = {}
@@ -924,7 +925,7 @@ class Reconciler:
             return Outcome(LEAVING, again=left)
         for times in (self._silent, self._calm, self._missed, self._emptied):
             times.pop(key, None)
-        # A run that goes on deletes its reservation; one that was killed leaves it.
+        # A run that continues deletes its reservation; a killed one leaves it.
         return Outcome(GONE, again=max(map(self._lasts, self._caches.reserved(key)), default=None))
 
     def _changes(self, own: Existing, todo: Sequence[Write]) -> ChangeSet:
@@ -934,7 +935,7 @@ class Reconciler:
         return change_set(own.kind, own.key, (*own.objects, *stale), services, todo)
 
     def _lasts(self, reserved: GatewayFilter) -> float:
-        """Seconds until a reservation is stale."""
+        """The seconds until a reservation is stale."""
         found = reserved.reservation
         return found.lasts(datetime.now(timezone.utc)) if found else 0.0
 
@@ -971,10 +972,10 @@ class Reconciler:
 
         Args:
             write: what to write.
-            only: the object that is to be changed. It is not created again if it was deleted since.
+            only: the object to change. If it was deleted since, it is not created again.
 
         Raises:
-            Conflict: it is another object now, or there is none.
+            Conflict: the object was replaced or does not exist.
         """
         there = only or self._caches.find(write.kind, write.namespace, write.name)
         manifest = dict(write.manifest)
@@ -1025,7 +1026,7 @@ class _Remover:
 def _permission(
     annotations: tuple[tuple[str, str], ...], defaults: tuple[tuple[str, str], ...]
 ) -> Permission:
-    """Read a Namespace's annotations, once for thousands of Services."""
+    """Read a Namespace's annotations; cached for thousands of Services."""
     return Permission.parse(dict(annotations), dict(defaults))
 
 

@@ -1,7 +1,8 @@
-"""Writes the statuses of GatewayClasses, Gateways and UDPRoutes, where they differ from what is so.
+"""Write the statuses of GatewayClasses, Gateways and UDPRoutes that have changed.
 
-Whatever an object's status depends on asks for a report, as often as it likes: one that is right is
-not written. A status that somebody else has changed meanwhile is computed anew (resourceVersion).
+A report is requested whenever something changes that a status depends on; a status that is already
+correct is not written. If the object was modified concurrently (resourceVersion), the status is
+computed again.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Reports on the objects of the Gateway API; safe to use from several threads."""
+    """Writes statuses of the Gateway API's objects; thread-safe."""
 
     def __init__(
         self,
@@ -62,15 +63,15 @@ class Reporter:
         wrote: Callable[[str, str], None],
         clock: Clock,
     ) -> None:
-        """Prepare the reporter; `start` begins.
+        """Create the reporter; `start` starts it.
 
         Args:
-            api: where to write, and to ask gateways' Envoys.
+            api: the cluster, for writes and for queries to gateways' Envoys.
             caches: the state of the cluster.
-            outcome: gives the latest outcome of an exposure.
-            unavailable: gives the ports that an exposure asks for and that others have.
+            outcome: returns the latest outcome of an exposure.
+            unavailable: returns the ports that an exposure requests and others have.
             may_write: whether this replica leads.
-            wrote: called with verb and kind of each request that writes.
+            wrote: called with the verb and kind of each write request.
             clock: the time.
         """
         self._api, self._caches = api, caches
@@ -78,7 +79,7 @@ class Reporter:
         self._may_write, self._wrote = may_write, wrote
         self._queue: WorkQueue[Subject] = WorkQueue(clock, group=lambda subject: subject[1])
         self._ended = threading.Event()
-        # The listeners of each exposure that every ready pod of its gateway was seen to have.
+        # The listeners of each exposure that all ready pods of its gateway were found to have.
         self._seen: dict[Key, frozenset[str]] = {}
         self.workers = [
             threading.Thread(target=self._work, name=f"reporter {number}", daemon=True)
@@ -91,7 +92,7 @@ class Reporter:
             worker.start()
 
     def stop(self, seconds: float) -> None:
-        """End the threads, waiting at most so long for each."""
+        """End the threads; wait at most this many seconds for each."""
         self._ended.set()
         self._queue.end()
         for worker in self.workers:
@@ -99,7 +100,7 @@ class Reporter:
                 worker.join(seconds)
 
     def lead(self) -> None:
-        """Report on everything, and on what is asked for from now on."""
+        """Report on all objects, and then on requested ones."""
         self._seen.clear()
         self._queue.open()
         gateways = self._caches.api_gateways
@@ -109,16 +110,16 @@ class Reporter:
                 self.ask((cache.kind, metadata.get("namespace") or "", metadata["name"]))
 
     def pause(self) -> None:
-        """Report nothing any more; another replica leads."""
+        """Stop reporting, because another replica leads."""
         self._queue.close()
 
     def ask(self, subject: Subject) -> None:
-        """Ask for a report on an object."""
+        """Request a report on an object."""
         if self._may_write():
             self._queue.add(subject)
 
     def ask_gateway(self, key: Key) -> None:
-        """Ask for a report on a Gateway."""
+        """Request a report on a Gateway."""
         self.ask((GATEWAY, *key))
 
     def _work(self) -> None:
@@ -181,7 +182,7 @@ class Reporter:
         return found
 
     def _report_gateway(self, gateways: ApiGateways, key: Key) -> bool:
-        """Report on a Gateway; whether nothing is to be waited for."""
+        """Report on a Gateway; return whether it is complete."""
         kept, gateway = gateways.gateways.get(*key), gateways.gateway(key)
         if kept is None or gateway is None or gateway.leaving:
             self._seen.pop(exposure_key(key), None)
@@ -196,7 +197,7 @@ class Reporter:
         """Write a status, if it differs.
 
         Raises:
-            Conflict: somebody else has changed the object meanwhile.
+            Conflict: the object was modified concurrently.
         """
         before, metadata = manifest["status"], manifest["metadata"]
         if status == before or not self._may_write():
@@ -210,14 +211,14 @@ class Reporter:
             "status": {**gone, **status},
         }
         self._wrote("patch", manifest["kind"])
-        # What has been deleted meanwhile needs no status.
+        # A deleted object needs no status.
         with suppress(NotFound):
             cache.learn(self._api.merge(patch, manager=MANAGER, subresource="status"))
 
-    # -- how far a Gateway has come -----------------------------------------------------------
+    # -- the progress of a Gateway ------------------------------------------------------------
 
     def _progress(self, gateway: ApiGateway) -> tuple[Progress, bool]:
-        """How far a Gateway has come, and whether nothing is to be waited for."""
+        """The progress of a Gateway, and whether it is complete."""
         key = exposure_key(gateway.key)
         if problem := self._problem(gateway, key):
             return Progress(problem), True
@@ -243,7 +244,7 @@ class Reporter:
         )
 
     def _problem(self, gateway: ApiGateway, key: Key) -> tuple[str, str] | None:
-        """What is wrong with a Gateway itself, as reason and message."""
+        """The reason and message of a problem with a Gateway itself; None if there is none."""
         requested = self._caches.intent(key)
         if gateway.addresses:
             return "UnsupportedAddress", "spec.addresses is not supported"
@@ -253,7 +254,7 @@ class Reporter:
         return None
 
     def _missing(self, spec: ExposureSpec) -> str:
-        """Which listener a ready pod of the gateway does not have yet; "" if all have all."""
+        """The listener that a ready gateway pod still lacks, as text; "" if there is none."""
         wanted = spec.listener_names
         if self._seen.get(spec.key) == wanted:
             return ""
@@ -270,14 +271,14 @@ class Reporter:
             try:
                 state = proxies.proxy_state(self._api, spec.gateway.namespace, pod.name, prefix)
             except ClusterError as error:
-                return f"gateway pod {pod.name} could not be asked: {error.message}"
+                return f"gateway pod {pod.name} could not be queried: {error.message}"
             if lacking := wanted - set(state.listeners):
                 return f"gateway pod {pod.name} has no listener {min(lacking)} yet"
         self._seen[spec.key] = wanted
         return ""
 
     def _addresses(self, spec: ExposureSpec) -> tuple[tuple[str, str], ...]:
-        """Where clients reach an exposure, as the types and values of a Gateway's addresses."""
+        """The addresses for an exposure's clients, as types and values of a Gateway's addresses."""
         if spec.options.gateway_service is GatewayServiceMode.NONE:
             gateways = [g for g in self._caches.gateways() if g.ref.same_pods(spec.gateway)]
             found = [pod.ips[0] for g in gateways for pod in g.ready_pods if pod.ips]
@@ -294,9 +295,9 @@ def _may_work(outcome: Outcome) -> bool:
 
 
 def _why_not(outcome: Outcome | None) -> tuple[str, str]:
-    """Why a Gateway is not programmed: reason and message."""
+    """The reason and message why a Gateway is not programmed."""
     if outcome is None:
-        return "Pending", "the controller has not looked at it yet"
+        return "Pending", "the controller has not reconciled it yet"
     if outcome.reason == NO_GATEWAY:
         return "NoResources", outcome.message
     return "Pending" if outcome.state in (OK, WAITING) else "Invalid", outcome.message

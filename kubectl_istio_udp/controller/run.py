@@ -53,7 +53,7 @@ class Settings:
         elect: whether to use leader election; False for a single replica.
         workers: how many exposures are reconciled at the same time.
         port: the port for health and metrics; 0 for any free one, None for none.
-        timing: how long to wait, and for what.
+        timing: the waits and intervals.
     """
 
     identity: str
@@ -75,12 +75,12 @@ class Controller:
     """One replica: call `start`, `wait` until it ends, then `stop`."""
 
     def __init__(self, api: Api, settings: Settings, clock: Clock | None = None) -> None:
-        """Put the parts together; nothing is asked yet.
+        """Create the parts; no request is sent yet.
 
         Args:
             api: the cluster.
-            settings: how to run.
-            clock: the time; this machine's where None.
+            settings: the settings.
+            clock: the clock; None for this machine's.
         """
         clock = clock or Clock()
         self._api, self._settings = api, settings
@@ -223,7 +223,7 @@ class Controller:
     def _may_write(self) -> bool:
         return self._leading.is_set() and self._elected()
 
-    # -- what must be looked at ---------------------------------------------------------------
+    # -- queueing -----------------------------------------------------------------------------
 
     def _ask(self, key: Key) -> None:
         if self._leading.is_set():
@@ -359,7 +359,7 @@ class Controller:
         if again is not None:
             self._queue.add_later(key, again)
 
-    # -- what it says of itself ---------------------------------------------------------------
+    # -- status and metrics -------------------------------------------------------------------
 
     def ailment(self) -> str:
         """Why this replica needs a restart; "" if it does not."""

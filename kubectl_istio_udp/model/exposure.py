@@ -207,7 +207,7 @@ class ExposureSpec:
         if not self.ports:
             raise ValueError("an exposure has at least one port")
         if any((backend.service is None) != bool(self.service) for backend in self.backends):
-            raise ValueError("a backend is of the exposure's Service, or of one that it names")
+            raise ValueError("a backend needs a Service: the exposure's or its own")
         if self.service and any(len(port.backends) != 1 for port in self.ports):
             raise ValueError("a port of an exposure of one Service has one backend")
         for entry in self.entries:

@@ -1,7 +1,7 @@
-"""The Gateway API's objects for UDP, as far as exposing Services through them goes.
+"""The Gateway API's objects for exposing Services by UDP.
 
-Field reference: https://gateway-api.sigs.k8s.io/reference/spec/. The API server checks the types by
-the CRDs' schemas, so that what is malformed here is of another version: it is passed over.
+Field reference: https://gateway-api.sigs.k8s.io/reference/spec/. The API server validates objects
+by the CRDs' schemas, so a malformed field is from another version of the API, and is ignored.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Manifest = Mapping[str, Any]
 Key = tuple[str, str]
 
 GROUP = GATEWAY_API_GROUP
-# GatewayClasses with this controllerName are ours, and so are their Gateways.
+# GatewayClasses with this controllerName are ours, as are their Gateways.
 CONTROLLER_NAME = "kubectl-istio-udp.dev/gateway-controller"
 UDP = "UDP"
-# The kinds of route that a listener takes, by its protocol; listeners of others are not accepted.
+# The route kinds that a listener supports, by protocol; other protocols are not supported.
 _ROUTE_KINDS = {UDP: ((GROUP, "UDPRoute"),)}
 
 
@@ -32,8 +32,8 @@ class GatewayClass:
 
     Attributes:
         name: its name.
-        controller: spec.controllerName: who serves its Gateways.
-        generation: of its spec.
+        controller: spec.controllerName: the controller of its Gateways.
+        generation: metadata.generation.
         parameters: whether it has a parametersRef.
     """
 
@@ -55,7 +55,7 @@ class GatewayClass:
 
     @property
     def ours(self) -> bool:
-        """Whether this controller serves its Gateways."""
+        """Whether this controller manages its Gateways."""
         return self.controller == CONTROLLER_NAME
 
 
@@ -65,11 +65,11 @@ class Listener:
 
     Attributes:
         name: unique within its Gateway.
-        port: what clients send to.
+        port: the port for clients.
         protocol: HTTP, HTTPS, TLS, TCP, UDP, or another controller's.
         namespaces: allowedRoutes.namespaces.from: Same, All, Selector or None.
         selector: the label selector of the namespaces, for Selector.
-        kinds: allowedRoutes.kinds as (group, kind); None where the protocol decides.
+        kinds: allowedRoutes.kinds as (group, kind); None for the protocol's default.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Listener:
 
     @classmethod
     def from_object(cls, entry: Manifest) -> Listener:
-        """Read an entry of spec.listeners, with the API's defaults filled in."""
+        """Read an entry of spec.listeners and fill in the API's defaults."""
         allowed = record(entry.get("allowedRoutes"))
         namespaces = record(allowed.get("namespaces"))
         kinds = [record(kind) for kind in items(allowed.get("kinds"))]
@@ -96,7 +96,7 @@ class Listener:
 
     @property
     def supported_kinds(self) -> tuple[tuple[str, str], ...]:
-        """The kinds of route that it takes, as (group, kind)."""
+        """The route kinds that it supports, as (group, kind)."""
         by_protocol = _ROUTE_KINDS.get(self.protocol, ())
         if self.kinds is None:
             return by_protocol
@@ -104,17 +104,17 @@ class Listener:
 
     @property
     def invalid_kinds(self) -> tuple[str, ...]:
-        """The kinds in allowedRoutes.kinds that it cannot take."""
+        """The unsupported kinds in allowedRoutes.kinds."""
         supported = self.supported_kinds
         return tuple(kind for group, kind in self.kinds or () if (group, kind) not in supported)
 
     def allows_namespace(self, namespace: str, own: str, labels: Mapping[str, str] | None) -> bool:
-        """Whether routes of a namespace may attach.
+        """Whether routes in a namespace may attach.
 
         Args:
             namespace: the route's namespace.
             own: the Gateway's namespace.
-            labels: the labels of the route's namespace; None where they are not known.
+            labels: the labels of the route's namespace; None if unknown.
         """
         if self.namespaces == "All":
             return True
@@ -127,7 +127,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class ParametersRef:
-    """What spec.infrastructure.parametersRef names: an object in the Gateway's namespace."""
+    """The object in the Gateway's namespace that spec.infrastructure.parametersRef names."""
 
     group: str
     kind: str
@@ -139,15 +139,15 @@ class ApiGateway:
     """A Gateway of the Gateway API.
 
     Attributes:
-        about: which.
-        generation: of its spec.
-        class_name: its GatewayClass.
-        listeners: its listeners, in its order.
+        about: the reference to it.
+        generation: metadata.generation.
+        class_name: the name of its GatewayClass.
+        listeners: its listeners, in the same order.
         annotations: its annotations with our prefix.
-        parameters: spec.infrastructure.parametersRef; None for none.
-        labels, infrastructure: its labels that istiod reads, and spec.infrastructure, for a gateway
-            that is made for it.
-        addresses: whether it asks for addresses (spec.addresses).
+        parameters: spec.infrastructure.parametersRef; None if not set.
+        labels, infrastructure: its labels that istiod reads, and spec.infrastructure, for the
+            Gateway that is created for it.
+        addresses: whether it requests addresses (spec.addresses).
         leaving: whether it is being deleted.
     """
 
@@ -204,14 +204,14 @@ class ApiGateway:
 
 @dataclass(frozen=True)
 class ParentRef:
-    """What a route wants to attach to.
+    """The parent that a route requests to attach to.
 
     Attributes:
         group, kind: of the parent.
         namespace, name: the parent.
         section_name: the listener; "" for any.
         port: the listener's port; None for any.
-        raw: as the route has it, for its status.
+        raw: the reference in the manifest's form, for the route's status.
     """
 
     group: str
@@ -241,7 +241,7 @@ class ParentRef:
         return (self.group, self.kind) == (GROUP, "Gateway") and (self.namespace, self.name) == key
 
     def selects(self, listener: Listener) -> bool:
-        """Whether it names a listener of its Gateway: sectionName and port must both fit."""
+        """Whether it selects a listener of its Gateway: sectionName and port must both match."""
         return self.section_name in ("", listener.name) and self.port in (None, listener.port)
 
 
@@ -250,10 +250,10 @@ class BackendRef:
     """A backend of a route.
 
     Attributes:
-        group, kind: `""` and `Service`, or what we cannot send to.
+        group, kind: `""` and `Service`, or an unsupported kind.
         namespace, name: the Service.
-        port: its port; None where the route names none.
-        weight: its share, 0 for nothing.
+        port: its port; None if not set.
+        weight: its relative weight; 0 for no datagrams.
     """
 
     group: str
@@ -283,10 +283,10 @@ class UdpRoute:
     """A UDPRoute.
 
     Attributes:
-        about: which.
-        generation: of its spec.
-        parents: what it wants to attach to.
-        backends: where its datagrams go.
+        about: the reference to it.
+        generation: metadata.generation.
+        parents: the requested parents.
+        backends: its backends.
         annotations: its annotations with our prefix.
     """
 
@@ -329,10 +329,10 @@ class UdpRoute:
 
 @dataclass(frozen=True)
 class ReferenceGrant:
-    """A ReferenceGrant: who may refer to objects of its namespace.
+    """A ReferenceGrant: which kinds and namespaces may refer to objects in its namespace.
 
     Attributes:
-        namespace: where it is.
+        namespace: its namespace.
         origins: (group, kind, namespace) of each `from`.
         targets: (group, kind, name) of each `to`; the name is "" for all objects of the kind.
     """
@@ -352,11 +352,11 @@ class ReferenceGrant:
         )
 
     def permits(self, origin: tuple[str, str, str], backend: BackendRef) -> bool:
-        """Whether routes of a kind and namespace may send to a backend.
+        """Whether routes of a kind and namespace may refer to a backend.
 
         Args:
             origin: (group, kind, namespace) of the route.
-            backend: what it refers to.
+            backend: the referenced backend.
         """
         wanted = (backend.group, backend.kind)
         return (
@@ -375,7 +375,7 @@ def _texts(value: object, *names: str) -> Iterable[tuple[str, str, str]]:
 
 
 def _group(entry: Manifest) -> str:
-    """The group of a reference; the core group is said as an empty text."""
+    """The group of a reference; "" for the core group."""
     group = entry.get("group")
     return GROUP if group is None else str(group)
 

@@ -193,7 +193,7 @@ class Mesh:
         )
 
     def told(self, root_namespace: str | None) -> Mesh:
-        """The settings, where the user names the root namespace because they cannot be read."""
+        """The settings with a root namespace named by the user, because they cannot be read."""
         if not self.assumed or not root_namespace:
             return self
         return replace(self, root_namespace=root_namespace, assumed=False)

@@ -271,7 +271,7 @@ class ExposedPort:
         listener_port: the port that the gateway's Envoy binds; differs from gateway_port only for
             ports that the gateway may not bind.
         backends: the backends that share the clients; in an exposure of one Service exactly one.
-        dropped: the weight of the clients whose datagrams are dropped, relative to the backends'.
+        dropped: the weight of clients without a backend, relative to the backends' weights.
     """
 
     gateway_port: int

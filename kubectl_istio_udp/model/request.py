@@ -1,4 +1,4 @@
-"""What is asked for, whoever asks: the command line or a Service's annotations."""
+"""Requests, from the command line or from annotations."""
 
 from __future__ import annotations
 

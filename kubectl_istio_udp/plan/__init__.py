@@ -1,1 +1,1 @@
-"""What becomes of a request: from the request and a snapshot of the state. Pure."""
+"""Plan what to create, from a request and a snapshot of the cluster. Pure."""

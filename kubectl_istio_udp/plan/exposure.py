@@ -42,13 +42,13 @@ from kubectl_istio_udp.plan.sessions import SessionRoom, sessions_for_rate
 
 @dataclass(frozen=True)
 class ServiceState:
-    """A Service whose endpoints an exposure has.
+    """A Service with endpoints in an exposure.
 
     Attributes:
         service: the Service.
         slices: its EndpointSlices.
         rules: the addresses that may be its endpoints.
-        of: the Service, as in `Backend.service`; None for the exposure's own.
+        of: the Service, as in `Backend.service`; None for the exposure's own Service.
     """
 
     service: Service
@@ -159,7 +159,7 @@ def service_entries(
         snapshot: the gateway and the exposure as it was before.
         there: the Service.
         endpoints: its endpoints by port number.
-        planned: the entries of the exposure's other Services, as far as they are planned.
+        planned: the entries already planned for the exposure's other Services.
     """
     backends = [b for b in spec.backends if b.eds_service is None and b.service == there.of]
     numbers = tuple(dict.fromkeys(backend.port for backend in backends))

@@ -98,14 +98,14 @@ def _no_gateway(gateways: Sequence[Gateway], name: str | None) -> NotFound:
         return NotFound(
             wanted,
             hints=[
-                "look for gateway pods: kubectl get pods -A -l istio; "
+                "list candidate pods: kubectl get pods -A -l istio; "
                 "name them with --gateway-selector KEY=VALUE"
             ],
         )
     return NotFound(
         wanted,
         hints=[
-            f"pods that look like a gateway: {', '.join(map(str, gateways))}; "
+            f"pods that may be a gateway: {', '.join(map(str, gateways))}; "
             "choose with --gateway NAMESPACE/NAME"
         ],
     )

@@ -1,4 +1,4 @@
-"""The exposure of a Gateway: a port for each UDP listener, with the backends of its route."""
+"""Plan the exposure of a Gateway: a port for each UDP listener, with its route's backends."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def plan_routes(
     """Decide the ports, endpoints and sessions of a Gateway's exposure.
 
     Args:
-        request: what the Gateway asks for.
-        ports: the port of each listener, and where its datagrams go.
-        states: the Services that they go to, by (namespace, name).
-        snapshot: the gateway, and what there is at it.
-        room: what decides about sessions.
+        request: the Gateway's request.
+        ports: the port of each listener, and its route's backends.
+        states: the backends' Services, by (namespace, name).
+        snapshot: the gateway and its state.
+        room: the limits on sessions.
 
     Raises:
-        UsageError: the gateway can bind neither a port nor the one in its place.
+        UsageError: the gateway may bind neither a port nor its replacement.
     """
     gateway = snapshot.gateway
     exposed = tuple(

@@ -1,4 +1,4 @@
-"""The cluster of an exposed port's backend, as Envoy takes it."""
+"""The Envoy cluster of an exposed port's backend."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _assignment(
 
     Args:
         name: the cluster's name.
-        addresses: their addresses and ports.
+        addresses: the endpoints' addresses and ports.
         by_address: whether a hash policy should ignore the port, so that all ports of an exposure
             send a client to the same pod (Envoy's ring hash and Maglev balancers: the hash key of a
             host is its metadata envoy.lb, hash_key).

@@ -1,4 +1,4 @@
-"""The UDP listener of an exposed port, as Envoy takes it."""
+"""The UDP listener of an exposed port."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is asked for: on the command line, in a Service's annotations, in a Namespace's. Pure."""
+"""Read requests: from the command line, and from annotations of Services and Namespaces. Pure."""

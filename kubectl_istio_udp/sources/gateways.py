@@ -1,4 +1,4 @@
-"""What a Gateway of our class asks for: one exposure with a port for each of its UDP listeners."""
+"""The request of a Gateway of our class: one exposure with a port for each UDP listener."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, Asked, Intent, read_options
 
-# The class of Gateways that istiod makes pods and a Service for.
+# The class of Gateways for which istiod creates pods and a Service.
 ISTIO_CLASS = "istio"
 _HASH_LENGTH = 6
-# What parametersRef may name, as (group, kind): the Gateway that istiod made a gateway for, or the
-# Service in front of any gateway.
+# What parametersRef may name, as (group, kind): a Gateway of class istio, or the Service of any
+# gateway.
 _PARAMETERS = {(GATEWAY_API_GROUP, "Gateway"), ("", "Service")}
 
 
 class InvalidParameters(UsageError):
-    """A Gateway names no Istio gateway that can serve it, or several."""
+    """A Gateway names no Istio gateway that can be used, or several."""
 
 
 def exposure_key(gateway: Key) -> Key:
     """The (namespace, name) of the exposure of a Gateway.
 
-    The name is a DNS label, although a Gateway's may be longer and have dots; and it is no
-    Service's, unless somebody means it.
+    The name is a DNS label, although a Gateway's name may be longer and have dots. The suffix
+    avoids the names of Services.
     """
     namespace, name = gateway
     digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
@@ -40,9 +40,9 @@ def exposure_key(gateway: Key) -> Key:
 
 
 def child_key(gateway: Key) -> Key:
-    """The (namespace, name) of the Gateway of class istio that is made for a Gateway.
+    """The (namespace, name) of the Gateway of class istio that is created for a Gateway.
 
-    istiod adds a dash and the class to the name of what it makes, and that must be a DNS label.
+    istiod appends a dash and the class to the names of its objects, which must be DNS labels.
     """
     namespace, name = gateway
     digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
@@ -52,15 +52,15 @@ def child_key(gateway: Key) -> Key:
 
 
 def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
-    """Read what a Gateway asks for.
+    """Read the request of a Gateway.
 
     Args:
         gateway: the Gateway.
-        may_own: whether a gateway can be made for it, in its namespace.
+        may_own: whether a Gateway of class istio may be created for it in its namespace.
 
     Raises:
-        InvalidParameters: it names several gateways to serve it, or none where none can be made.
-        UsageError: an annotation is malformed, too long or unknown, or no listener is for UDP.
+        InvalidParameters: it names several gateways, or none although none may be created.
+        UsageError: an annotation is malformed, too long or unknown, or there is no UDP listener.
     """
     asked = read_options(gateway.annotations, GATEWAY_OPTIONS)
     listeners = [listener for listener in gateway.listeners if listener.protocol == UDP]
@@ -81,8 +81,8 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
     target = _target(gateway, asked)
     if target is None and not may_own:
         raise InvalidParameters(
-            f"namespace {namespace} is not a --gateway-namespace of the controller, so that no "
-            "gateway can be made here",
+            f"namespace {namespace} is not a --gateway-namespace of the controller, so no gateway "
+            "can be created in it",
             hints=[f"name one: annotation {PREFIX}gateway, or spec.infrastructure.parametersRef"],
         )
     if target is None:
@@ -91,7 +91,7 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
 
 
 def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
-    """An intent for a gateway of its own; its Service gets the UDP ports, unless set otherwise."""
+    """An intent with a separate gateway; its Service gets the UDP ports, unless set otherwise."""
     options = intent.request.options
     if f"{PREFIX}gateway-service" not in gateway.annotations:
         options = replace(options, gateway_service=GatewayServiceMode.PATCH)
@@ -104,7 +104,7 @@ def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
 
 
 def _target(gateway: ApiGateway, asked: Asked) -> str | None:
-    """The Istio gateway that is to serve a Gateway, `[NAMESPACE/]NAME`; None for one of its own."""
+    """The Istio gateway for a Gateway, `[NAMESPACE/]NAME`; None for a separate one."""
     parameters = gateway.parameters
     if asked.gateway and parameters:
         raise InvalidParameters(

@@ -324,7 +324,7 @@ SETTINGS = (
         "endpoints",
         "",
         _address_ranges,
-        "ranges of addresses that may be endpoints, beside the namespace's own pods",
+        "ranges of addresses that may be endpoints, besides the namespace's own pods",
     ),
     Setting(
         "allow-session-log",

@@ -33,7 +33,7 @@ class NamedResponse:
         mesh: whether sidecars answer instead of a gateway.
         gateway_port: the port of the gateway's HTTP server.
         create_gateway: whether to create an Istio Gateway if no server is on that port.
-        api: one of ResponseApi's values, or `auto` to decide anew.
+        api: a value of ResponseApi, or `auto` to choose again.
         name: the response's name; None to derive it from the path.
     """
 
@@ -51,7 +51,7 @@ class NamedResponse:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        """Reject settings that are invalid whatever the response has now.
+        """Reject settings that are invalid for every response.
 
         Raises:
             UsageError: a value is out of range, or a header is named twice.

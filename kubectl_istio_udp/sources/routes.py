@@ -1,7 +1,7 @@
-"""What UDPRoutes ask of Gateways: which listeners they attach to, and which Services they lead to.
+"""What UDPRoutes request: the listeners they attach to, and their Services.
 
-The rules are the Gateway API's (its reference, and GEP-2645 for UDPRoute). Of several routes at one
-listener all are accepted, and the oldest gets the datagrams.
+The rules are those of the Gateway API (its reference, and GEP-2645 for UDPRoute). If several routes
+attach to one listener, all are accepted, and the oldest gets the datagrams.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ FindService = Callable[[str, str], Service | None]
 
 @dataclass(frozen=True)
 class Attachment:
-    """Whether a route attaches to a parent.
+    """The result of attaching a route to a parent.
 
     Attributes:
-        listeners: the names of the listeners that take it.
-        reason: in one word, as its condition Accepted has it.
-        message: why, in a sentence.
+        listeners: the names of the listeners that accept it.
+        reason: the reason of the condition Accepted.
+        message: the message of the condition.
     """
 
     listeners: tuple[str, ...]
@@ -45,18 +45,18 @@ class Attachment:
 
     @property
     def accepted(self) -> bool:
-        """Whether a listener takes it."""
+        """Whether a listener accepts it."""
         return bool(self.listeners)
 
 
 def attach(route: UdpRoute, parent: ParentRef, gateway: ApiGateway, labels: Labels) -> Attachment:
-    """Decide whether a route attaches to a Gateway.
+    """Decide which listeners of a Gateway a route attaches to.
 
     Args:
         route: the route.
         parent: its reference to the Gateway.
         gateway: the Gateway.
-        labels: gives a namespace's labels; None for one that is not known.
+        labels: returns a namespace's labels; None if unknown.
     """
     named = [listener for listener in gateway.listeners if parent.selects(listener)]
     if not named:
@@ -85,7 +85,7 @@ def _takes_kind(listener: Listener) -> bool:
 def attached(
     gateway: ApiGateway, routes: Iterable[UdpRoute], labels: Labels
 ) -> dict[str, tuple[UdpRoute, ...]]:
-    """The routes at each listener of a Gateway by the listener's name, the oldest route first."""
+    """The routes at each listener of a Gateway, by the listener's name, the oldest route first."""
     found: dict[str, dict[tuple[str, str], UdpRoute]] = {
         listener.name: {} for listener in gateway.listeners
     }
@@ -99,12 +99,12 @@ def attached(
 
 @dataclass(frozen=True)
 class WeightedBackend:
-    """A Service's UDP port, and how many of the clients it gets.
+    """A Service's UDP port with its share of the clients.
 
     Attributes:
         service: (namespace, name) of the Service.
         port: its port number.
-        weight: its share, in proportion to the others'; at least 1.
+        weight: its relative weight; at least 1.
     """
 
     service: tuple[str, str]
@@ -114,13 +114,13 @@ class WeightedBackend:
 
 @dataclass(frozen=True)
 class Backends:
-    """Where the datagrams of a route go.
+    """The backends of a route, after resolving its references.
 
     Attributes:
-        backends: the Services that they may go to, each once.
-        dropped: the weight of the references that cannot be followed: their share is dropped.
-        reason: in one word, as the condition ResolvedRefs has it.
-        message: what is wrong, in a sentence; "" where nothing is.
+        backends: the Services' ports, without duplicates.
+        dropped: the total weight of invalid references; their share is dropped.
+        reason: the reason of the condition ResolvedRefs.
+        message: the first problem; "" if there is none.
     """
 
     backends: tuple[WeightedBackend, ...]
@@ -130,16 +130,16 @@ class Backends:
 
     @property
     def resolved(self) -> bool:
-        """Whether every reference can be followed."""
+        """Whether all references are valid."""
         return self.reason == RESOLVED
 
 
 def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]) -> Backends:
-    """Follow the references of a route.
+    """Resolve the backend references of a route.
 
     Args:
         route: the route.
-        find: gives a Service; None where there is none.
+        find: returns a Service; None if it does not exist.
         grants: the ReferenceGrants of the cluster.
     """
     weights: dict[tuple[tuple[str, str], int], int] = {}
@@ -172,7 +172,7 @@ def _is_permitted(route: UdpRoute, ref: BackendRef, grants: Sequence[ReferenceGr
 def _objection(
     route: UdpRoute, ref: BackendRef, find: FindService, grants: Sequence[ReferenceGrant]
 ) -> tuple[str, str]:
-    """Why a reference cannot be followed: a reason and a message; ("", "") where it can."""
+    """The reason and message of an invalid reference; ("", "") if it is valid."""
     if (ref.group, ref.kind) != ("", "Service"):
         kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return INVALID_KIND, f"{kind} {ref.name} is not a Service"

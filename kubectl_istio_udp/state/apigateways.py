@@ -1,6 +1,6 @@
-"""The Gateway API's objects as the controller sees them: caches, and how they refer to each other.
+"""The caches of the Gateway API's objects, and the references between them.
 
-Only Gateways of a class of ours count. A change is passed on to what depends on it: exposures, and
+Only Gateways of our classes are included. Changes are reported for the dependent exposures, and for
 the statuses of Gateways and routes.
 """
 
@@ -40,11 +40,11 @@ _METADATA = (
 
 @dataclass(frozen=True)
 class Kept(Generic[Read]):
-    """An object, as far as it decides anything.
+    """An object, reduced to what decisions need.
 
     Attributes:
         manifest: the parts that its status is computed from.
-        read: what the manifest says.
+        read: the object as a model type.
     """
 
     manifest: Manifest
@@ -53,11 +53,11 @@ class Kept(Generic[Read]):
 
 @dataclass(frozen=True)
 class RouteWatch:
-    """How the objects of the Gateway API are watched.
+    """How the Gateway API's objects are watched.
 
     Attributes:
-        report: called with (kind, namespace, name) of each whose status may have to change.
-        installed: the seconds between two looks whether the CRDs are installed.
+        report: called with (kind, namespace, name) of each object with a status that may change.
+        installed: the seconds between two checks whether the CRDs are installed.
     """
 
     report: Callable[[Subject], None]
@@ -65,7 +65,7 @@ class RouteWatch:
 
 
 class ApiGateways:
-    """The caches, and the questions about them. Readable from every thread."""
+    """The caches of the Gateway API's objects, and lookups in them. Readable from every thread."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class ApiGateways:
 
         Args:
             api: the cluster.
-            service: finds a Service.
-            labels: finds a namespace's labels.
-            changed: called with each Gateway whose exposure may have to change.
+            service: returns a Service.
+            labels: returns a namespace's labels.
+            changed: called with each Gateway with an exposure that may change.
             watch: how to watch.
         """
         self._service, self._labels = service, labels
@@ -111,7 +111,7 @@ class ApiGateways:
     # -- answers ------------------------------------------------------------------------------
 
     def gateway(self, key: Key) -> ApiGateway | None:
-        """A Gateway of a class of ours; None for any other."""
+        """A Gateway of our class; None for others."""
         found = self.gateways.get(*key)
         if found is None:
             return None
@@ -119,7 +119,7 @@ class ApiGateways:
         return found.read if of is not None and of.read.ours else None
 
     def child(self, key: Key) -> Manifest | None:
-        """The Gateway that was made for a Gateway; None if there is none of that name and owner."""
+        """The Gateway that was created for a Gateway (by owner reference); None if missing."""
         found = self.gateways.get(*child_key(key))
         owner = self.gateways.get(*key)
         if found is None:
@@ -129,7 +129,7 @@ class ApiGateways:
         return found.manifest if owner and owner.read.about.uid in uids else None
 
     def routes_at(self, key: Key) -> list[UdpRoute]:
-        """The routes that name a Gateway as a parent."""
+        """The routes with a Gateway as parent."""
         with self._lock:
             keys = tuple(self._by_parent.get(key, ()))
         return [found.read for each in keys if (found := self.routes.get(*each))]
@@ -139,11 +139,11 @@ class ApiGateways:
         return attached(gateway, self.routes_at(gateway.key), self._labels)
 
     def backends(self, route: UdpRoute) -> Backends:
-        """Where the datagrams of a route go."""
+        """The resolved backends of a route."""
         return resolve(route, self._service, self._all_grants())
 
     def forbidden(self, gateway: ApiGateway) -> set[Key]:
-        """The Services that a Gateway's routes refer to and that no ReferenceGrant permits."""
+        """The Services that a Gateway's routes refer to without a ReferenceGrant."""
         found = [routes[0] for routes in self.attached(gateway).values() if routes]
         grants = self._all_grants()
         return {service for route in found for service in forbidden(route, grants)}
@@ -152,7 +152,7 @@ class ApiGateways:
         return [grant.read for grant in self.grants.values()]
 
     def ports(self, gateway: ApiGateway) -> list[tuple[str, int, Backends]]:
-        """Name and port of each UDP listener, and where datagrams go; nowhere without a route."""
+        """Name, port and backends of each UDP listener; without a route there are no backends."""
         routes = self.attached(gateway)
         return [
             (
@@ -179,13 +179,13 @@ class ApiGateways:
     # -- what follows from a change -----------------------------------------------------------
 
     def service_changed(self, service: Key) -> None:
-        """Pass on that a Service is another one."""
+        """Report what depends on a changed Service."""
         with self._lock:
             routes = tuple(self._by_service.get(service, ()))
         self._routes_affected(routes)
 
     def namespace_changed(self, namespace: str) -> None:
-        """Pass on that a namespace has other labels."""
+        """Report what depends on a namespace's changed labels."""
         self._routes_affected(
             [r.read.key for r in self.routes.values() if r.read.key[0] == namespace]
         )
@@ -237,13 +237,13 @@ class ApiGateways:
 
 
 def _parents(route: UdpRoute) -> set[Key]:
-    """The Gateways that a route names."""
+    """The parents of a route that are Gateways."""
     named = {(parent.namespace, parent.name): parent for parent in route.parents}
     return {key for key, parent in named.items() if parent.is_gateway(key)}
 
 
 def _services(route: UdpRoute) -> set[Key]:
-    """The Services that a route refers to, permitted or not."""
+    """The Services that a route refers to, with or without permission."""
     return {(ref.namespace, ref.name) for ref in route.backends}
 
 
@@ -256,7 +256,7 @@ def _note(index: dict[Key, set[Key]], places: Iterable[Key], key: Key, gone: boo
 
 
 def _kept(manifest: Manifest) -> dict[str, Any]:
-    """An object without what decides nothing; the CRDs bound spec and status."""
+    """An object reduced to what decisions need; the CRDs limit spec and status."""
     metadata = manifest["metadata"]
     about = {key: metadata[key] for key in _METADATA if key in metadata}
     notes = our_annotations(manifest)

@@ -101,7 +101,7 @@ class SeenEntry:
     Attributes:
         summary: what matters of any; without the hosts that `many` has.
         manifest: of one with our labels.
-        many: its hosts that end as ours do, where they are many.
+        many: its hosts with our suffix, if there are many.
     """
 
     summary: EntrySummary
@@ -109,7 +109,7 @@ class SeenEntry:
     many: HostSet | None = None
 
     def with_any(self, hosts: Iterable[str]) -> EntrySummary | None:
-        """The summary with those of some hosts that it has; None where it has none of them."""
+        """The summary with those of these hosts that it has; None if it has none of them."""
         there = self.summary.hosts if self.many is None else self.many
         found = tuple(host for host in hosts if host in there)
         return replace(self.summary, hosts=found) if found else None
@@ -144,7 +144,7 @@ class Caches:
             ask: called with each exposure to reconcile.
             asking: whether `ask` does anything now; otherwise nothing is searched for it.
             footprint_changed: called with an EnvoyFilter's former and new footprint.
-            routes: how to watch the objects of the Gateway API; None not to watch them.
+            routes: how to watch the Gateway API's objects; None to not watch them.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
@@ -310,18 +310,18 @@ class Caches:
         return Service.from_object(found) if found else None
 
     def routed_service(self, namespace: str, name: str) -> Service | None:
-        """A Service that a route refers to; without ports where none of them is UDP."""
+        """A Service that a route refers to; without ports if it has no UDP port."""
         if self.services.get(namespace, name) is None:
             return None
         return self.service((namespace, name)) or Service(namespace, name)
 
     def gateway_of(self, key: Key) -> ApiGateway | None:
-        """The Gateway of the Gateway API that asks for an exposure; None if a Service does."""
+        """The Gateway that requests an exposure; None if a Service does."""
         gateway = self._of_gateways.get(key)
         return self.api_gateways.gateway(gateway) if gateway and self.api_gateways else None
 
     def client_service(self, spec: ExposureSpec) -> Manifest | None:
-        """The Service through which clients reach an exposure; None if there is none."""
+        """The Service that clients of an exposure use; None if there is none."""
         mode = spec.options.gateway_service
         if mode is GatewayServiceMode.COMPANION:
             return self.find("Service", spec.gateway.namespace, spec.object_name)
@@ -850,7 +850,7 @@ def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: W
 
 
 def _intent(read: Callable[[], Intent]) -> Intent | UsageError:
-    """What is asked for, or why it cannot be read."""
+    """The request, or the error from reading it."""
     try:
         return read()
     except UsageError as error:

@@ -250,7 +250,7 @@ def remove_controller(
 
 
 def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:
-    """The objects of a kind; none where the cluster does not have the kind (GatewayClass)."""
+    """The objects of a kind; none if the cluster does not serve the kind (GatewayClass)."""
     with suppress(NotInstalled):
         return api.list(kind, None, selector)
     return []

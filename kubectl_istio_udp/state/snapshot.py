@@ -48,7 +48,7 @@ def begin_reads(reads: Reads, namespace: str, service: str, choice: GatewayChoic
     Args:
         reads: the cluster, as the decision sees it.
         namespace, service: the Service.
-        choice: the gateway, as far as it is named.
+        choice: how the gateway is chosen.
     """
     for kind in ("EnvoyFilter", "ServiceEntry", "Service"):
         reads.begin(kind)

@@ -227,13 +227,13 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class HostSet:
-    """The hosts of a ServiceEntry, as far as looking for one goes: eight bytes for each."""
+    """The hosts of a ServiceEntry, reduced to eight bytes each for lookups."""
 
     digest: bytes = b""
 
     @classmethod
     def of(cls, hosts: Iterable[str]) -> HostSet:
-        """Keep hosts, at most as many as Istio lets a ServiceEntry have."""
+        """Reduce hosts, at most as many as Istio allows in a ServiceEntry."""
         return cls(_digest(islice(hosts, _MOST_HOSTS)))
 
     def __contains__(self, host: object) -> bool:
@@ -242,7 +242,7 @@ class HostSet:
 
 
 def _hash(value: object) -> int:
-    """64 bits that nobody outside this process can foresee: str's hash is salted."""
+    """64 bits that are unpredictable outside this process: str's hash is salted."""
     return hash(value) & 0xFFFFFFFFFFFFFFFF
 
 

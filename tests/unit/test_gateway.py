@@ -294,7 +294,7 @@ def test_several_gateways_are_listed() -> None:
             [OTHER],
             None,
             "no Istio ingress gateway",
-            "like a gateway: istio-system/istio-egressgateway",
+            "that may be a gateway: istio-system/istio-egressgateway",
         ),
         (
             [INGRESS],
