@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_istio_udp.apply.changes import change_set
-from kubectl_istio_udp.apply.deletion import delete_existing
 from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
+from kubectl_istio_udp.apply.removal import delete_existing
 from kubectl_istio_udp.checks.accesslog import check_access_log
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from kubectl_istio_udp.apply.changes import ChangeSet
-from kubectl_istio_udp.apply.deletion import remove
+from kubectl_istio_udp.apply.removal import remove
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.envoy.check import ensure_accepted

@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set, key_of
-from kubectl_istio_udp.apply.deletion import carry_out, silenced
 from kubectl_istio_udp.apply.exact import apply_write
+from kubectl_istio_udp.apply.removal import carry_out, silenced
 from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
 from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import errors

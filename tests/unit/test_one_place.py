@@ -32,7 +32,7 @@ ONLY_IN = {
     "reserved": {"apply/reserving.py"},
     "read_again": {"apply/reserving.py"},
     # The order of a removal; each loop hands in how a step is done.
-    "carry_out": {"apply/deletion.py", "controller/reconcile.py"},
+    "carry_out": {"apply/removal.py", "controller/reconcile.py"},
     "read_reservation": {"state/occupancy.py", "apply/reserving.py", "state/leftovers.py"},
 }
 
