@@ -354,12 +354,16 @@ class Reconciler:
             spec.key, spec.entries, self._caches.with_host_of(spec.entries), spec.gateway.namespace
         )
         if others:
+            text = (
+                "another ServiceEntry has the same host as this exposure; its endpoints may get "
+                "the datagrams"
+            )
+            listed = ", ".join(sorted(f"{other.namespace}/{other.name}" for other in others))
             return Outcome(
                 OK,
                 HOST_TAKEN,
-                "another ServiceEntry has the same host as this exposure; its endpoints may get "
-                "the datagrams. Its namespace: "
-                f"{', '.join(sorted({other.namespace for other in others}))}",
+                f"{text}. To see which one: kubectl istio-udp verify {spec.name}",
+                f"{text}: {listed}",
             )
         refused_addresses = snapshot.rules.objections(snapshot.slices)
         if refused_addresses:
