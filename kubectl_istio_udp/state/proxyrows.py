@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import partial
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, GatewayRef
+from kubectl_istio_udp.model.proxystate import ProxyState, UdpStatus
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.pods import ready_pods
+from kubectl_istio_udp.state.status import is_named_by_tenant
 
 
-def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
+def proxy_rows(api: Api, existing: Existing, patience: Patience | None = None) -> list[list[str]]:
     """One row for each ready gateway pod.
 
     Four columns: the pod, what its Envoy has, the open sessions and their maximum, and the
     cluster's hosts. If a pod cannot be queried, its row shows the error. Empty for what is not at a
     gateway.
+
+    Args:
+        api: the cluster.
+        existing: the exposure, response or access log.
+        patience: limits the queries; one for the whole command.
     """
     spec = existing.spec
     gateway: GatewayRef | None = getattr(spec, "gateway", None)
     if spec is None or gateway is None:
         return []
-    if isinstance(spec, ExposureSpec) and existing.object("EnvoyFilter") is None:
-        # Nothing in the gateway's namespace names this gateway. Do not exec into pods that only a
-        # tenant's ServiceEntry names.
+    if is_named_by_tenant(existing):
         return []
-    rows = []
+    rows, patience = [], patience or Patience()
     for pod in ready_pods(api, gateway.namespace, gateway.selector):
+        where = (gateway.namespace, pod.name)
         try:
             if isinstance(spec, ExposureSpec):
-                prefix = f"{spec.object_name}-"
-                state = proxies.proxy_state(api, gateway.namespace, pod.name, prefix)
-                udp = proxies.udp_status(api, gateway.namespace, pod.name, PROXY_CONTAINER)
+                state, udp = patience.ask(*where, partial(_read, api, *where, spec))
                 for port in spec.ports:
                     listener = spec.proxy_name(port)
                     clusters = [spec.cluster_name(port, backend) for backend in port.backends]
@@ -47,12 +53,20 @@ def proxy_rows(api: Api, existing: Existing) -> list[list[str]]:
                     sessions = f"{used} of {spec.options.max_sessions}"
                     rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
             else:
-                routes = proxies.routes(api, gateway.namespace, pod.name, spec.object_name)
+                read = partial(proxies.routes, api, *where, spec.object_name)
+                routes = patience.ask(*where, read)
                 has = [f"route {route}" for route in sorted(routes)]
                 rows.append([pod.name, ", ".join(has) or "no route", "", ""])
         except ClusterError as error:
             rows.append([pod.name, error.message, "", ""])
     return rows
+
+
+def _read(
+    api: Api, namespace: str, pod: str, spec: ExposureSpec
+) -> tuple[ProxyState, UdpStatus | None]:
+    state = proxies.proxy_state(api, namespace, pod, f"{spec.object_name}-")
+    return state, proxies.udp_status(api, namespace, pod, PROXY_CONTAINER)
 
 
 def _has(kind: str, name: str, there: Container[str]) -> str:

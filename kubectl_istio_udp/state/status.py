@@ -28,12 +28,14 @@ from kubectl_istio_udp.model.gateway import (
     GatewayRef,
     is_gateway_pod,
 )
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
 from kubectl_istio_udp.model.times import read_time
 from kubectl_istio_udp.state.addresses import Addresses, client_addresses
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.services import service_slices
 
 BY_COMMAND, BY_ANNOTATION, BY_GATEWAY = "command-line", "annotation", "gateway"
@@ -93,20 +95,31 @@ def begin_reads(reads: Reads) -> None:
     reads.begin_call(partial(read_mesh, reads))
 
 
-def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False) -> list[Status]:
+def read_status(
+    api: Api,
+    found: Sequence[Existing],
+    *,
+    ask_envoy: bool = False,
+    patience: Patience | None = None,
+) -> list[Status]:
     """The status of each exposure, response and access log, read in parallel.
 
     Args:
         api: the cluster.
         found: the exposures, responses and access logs.
         ask_envoy: whether to query the listeners of each gateway pod's Envoy. If not, only the
-            pods' readiness is known.
+            pods' readiness is known. Gateways that only a tenant's object names are not queried.
+        patience: limits the queries; one for the whole command.
     """
     gateways: dict[_Gateway, GatewayRef] = {}
+    asked: set[_Gateway] = set()
     for existing in found:
         gateway = _gateway_of(existing)
         if gateway is not None:
             gateways[_key(gateway)] = gateway
+            if ask_envoy and not is_named_by_tenant(existing):
+                asked.add(_key(gateway))
+    patience = patience or Patience()
     read, services, mesh = in_parallel(
         [
             lambda: for_each(lambda ref: _read_gateway(api, ref), gateways.values()),
@@ -116,7 +129,9 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
         ]
     )
     facts = for_each(
-        lambda each: _at_gateway(api, each[0], each[1], mesh, ask_envoy),
+        lambda each: _at_gateway(
+            api, each[0], each[1], mesh, patience if _key(each[0]) in asked else None
+        ),
         zip(gateways.values(), read, strict=True),
     )
     known = dict(zip(gateways, facts, strict=True))
@@ -125,6 +140,11 @@ def read_status(api: Api, found: Sequence[Existing], *, ask_envoy: bool = False)
         gateway = _gateway_of(existing)
         statuses.append(_status(existing, known[_key(gateway)] if gateway else None, service))
     return statuses
+
+
+def is_named_by_tenant(existing: Existing) -> bool:
+    """Whether nothing in the gateway's namespace names the gateway: an exposure's EnvoyFilter."""
+    return existing.kind is Kind.EXPOSURE and existing.object("EnvoyFilter") is None
 
 
 def _gateway_of(existing: Existing) -> GatewayRef | None:
@@ -148,7 +168,7 @@ def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
 
 
 def _at_gateway(
-    api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, ask_envoy: bool
+    api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, patience: Patience | None
 ) -> _AtGateway:
     """The facts about a gateway; `mesh` is that of the default control plane."""
     pods, filters = read
@@ -166,13 +186,18 @@ def _at_gateway(
         for footprint in footprints_at(manifest, gateway, mesh)
         if not footprint.doubt
     )
-    if not ask_envoy:
+    if patience is None:
         return _AtGateway(ready, footprints)
     # `get` without -o wide does not query Envoy, and so does not import the parsers.
     from kubectl_istio_udp.state import proxies
 
     try:
-        bound = for_each(lambda pod: proxies.listeners(api, ref.namespace, pod), ready)
+        bound = for_each(
+            lambda pod: patience.ask(
+                ref.namespace, pod, lambda: proxies.listeners(api, ref.namespace, pod)
+            ),
+            ready,
+        )
     except ClusterError as error:
         return _AtGateway(ready, footprints, problem=error.message)
     names = [frozenset(listener.name for listener in each) for each in bound]

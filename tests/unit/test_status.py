@@ -9,11 +9,13 @@ import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.conditions import ConditionType, Truth
+from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, GatewayServiceMode
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.existing import list_existing, list_exposures
+from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.proxyrows import proxy_rows
 from kubectl_istio_udp.state.status import Status, age, read_status
 from tests.unit.apiserver import ApiServer, Exec
@@ -176,6 +178,8 @@ def test_no_pod_is_asked_that_only_a_service_entry_names(
     assert existing.spec is not None
     assert proxy_rows(api, existing) == []
     assert not [request for request in server.requests if "/pods" in request.path]
+    read_status(api, [existing], ask_envoy=True)
+    assert not [r for r in server.requests if r.path.endswith(("/portforward", "/exec"))]
 
 
 def test_the_sessions_that_are_open_are_counted(api: Api, fakes: Fakes) -> None:
@@ -320,6 +324,29 @@ def test_the_port_is_gone_from_the_gateways_own_service(api: Api, server: ApiSer
     assert (status().state, status().address) == ("ok", "203.0.113.9")
     server.put({**gateway_service(), **balanced})  # as a new release of its chart
     assert (status().state, status().address) == ("NoAddress", "<none>")
+
+
+def test_of_a_namespace_whose_pods_stay_silent_no_more_are_asked() -> None:
+    """A tenant can have any number of gateways, and pods that pose as theirs."""
+    now, asked = 0.0, []
+    patience = Patience(clock=lambda: now)
+
+    def silent(pod: str, seconds: float) -> Callable[[], None]:
+        def query() -> None:
+            nonlocal now
+            asked.append(pod)
+            now += seconds
+            raise ClusterError("no answer")
+
+        return query
+
+    for pod, seconds in (("quick", 0.1), ("a", 30.0), ("quick", 0.1), ("b", 30.0), ("c", 30.0)):
+        with pytest.raises(ClusterError):
+            patience.ask("evil", pod, silent(pod, seconds))
+    assert asked == ["quick", "a", "quick", "b"]
+    with pytest.raises(ClusterError, match="evil/d was not queried: 2 pods"):
+        patience.ask("evil", "d", lambda: None)
+    assert patience.ask("istio-system", "gateway", lambda: "answer") == "answer"
 
 
 def test_who_may_not_see_the_gateway_is_told_what_is_known(api: Api, server: ApiServer) -> None:

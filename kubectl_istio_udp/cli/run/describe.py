@@ -15,6 +15,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
 from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.proxyrows import proxy_rows
 from kubectl_istio_udp.state.status import Status, age, read_status
 
@@ -26,8 +27,9 @@ def run(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return
-    statuses = read_status(api, found, ask_envoy=True)
-    proxies = for_each(lambda existing: proxy_rows(api, existing), found)
+    patience = Patience()
+    statuses = read_status(api, found, ask_envoy=True, patience=patience)
+    proxies = for_each(lambda existing: proxy_rows(api, existing, patience), found)
     reserved = read_reserved(api, found)
     texts = [
         _text(existing, status, rows, reserved.get((existing.namespace, existing.name)))
