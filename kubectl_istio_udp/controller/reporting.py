@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.controller.conditions import (
+    PROGRAMMED,
     ParentReport,
     Progress,
     class_status,
@@ -23,11 +24,12 @@ from kubectl_istio_udp.controller.conditions import (
     route_status,
 )
 from kubectl_istio_udp.controller.objects import MANAGER
-from kubectl_istio_udp.controller.outcome import OK, WAITING, Outcome
+from kubectl_istio_udp.controller.outcome import FAILED, OK, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import (
     ClusterError,
     Conflict,
@@ -187,7 +189,15 @@ class Reporter:
         if kept is None or gateway is None or gateway.leaving:
             self._seen.pop(exposure_key(key), None)
             return True
-        progress, done = self._progress(gateway)
+        problem = self._problem(gateway, exposure_key(key))
+        outcome = self._outcome(exposure_key(key))
+        if problem is not None:
+            progress, done = Progress(problem), True
+        elif outcome is None:
+            # Asked again after the first look. What another replica has said may still be so.
+            return True
+        else:
+            progress, done = self._progress(gateway, outcome, _was_programmed(kept.manifest))
         attached = {name: len(routes) for name, routes in gateways.attached(gateway).items()}
         status = gateway_status(kept.manifest, attached, progress, _now())
         self._write(gateways.gateways, kept.manifest, status)
@@ -217,13 +227,12 @@ class Reporter:
 
     # -- the progress of a Gateway ------------------------------------------------------------
 
-    def _progress(self, gateway: ApiGateway) -> tuple[Progress, bool]:
+    def _progress(
+        self, gateway: ApiGateway, outcome: Outcome, was_programmed: bool
+    ) -> tuple[Progress, bool]:
         """The progress of a Gateway, and whether it is complete."""
         key = exposure_key(gateway.key)
-        if problem := self._problem(gateway, key):
-            return Progress(problem), True
-        outcome, held = self._outcome(key), self._caches.own(key).held
-        taken = self._unavailable(key)
+        held, taken = self._caches.own(key).held, self._unavailable(key)
         unavailable = {
             listener.name: f"another exposure has port {listener.port}/UDP of the gateway"
             for listener in gateway.listeners
@@ -231,17 +240,20 @@ class Reporter:
         }
         wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
         there = {port.gateway_port for port in held.ports} if held else set()
-        if outcome is None or held is None or wanted - there or not _may_work(outcome):
+        if held is None or wanted - there or not _may_work(outcome):
             # Pods that come are asked anew.
             self._seen.pop(key, None)
             reason, message = _why_not(outcome)
             return Progress(None, unavailable, False, reason, message), True
-        missing = self._missing(held)
         addresses = self._addresses(held)
-        return (
-            Progress(None, unavailable, not missing, "Pending", missing, addresses),
-            not missing,
-        )
+        try:
+            missing = self._missing(held)
+        except ClusterError as error:
+            message = f"a gateway pod could not be asked: {error.message}"
+            progress = Progress(None, unavailable, was_programmed, "Pending", message, addresses)
+            return progress, False
+        progress = Progress(None, unavailable, not missing, "Pending", missing, addresses)
+        return progress, not missing
 
     def _problem(self, gateway: ApiGateway, key: Key) -> tuple[str, str] | None:
         """The reason and message of a problem with a Gateway itself; None if there is none."""
@@ -254,7 +266,11 @@ class Reporter:
         return None
 
     def _missing(self, spec: ExposureSpec) -> str:
-        """The listener that a ready gateway pod still lacks, as text; "" if there is none."""
+        """The listener that a ready gateway pod still lacks, as text; "" if there is none.
+
+        Raises:
+            ClusterError: a pod could not be asked.
+        """
         wanted = spec.listener_names
         if self._seen.get(spec.key) == wanted:
             return ""
@@ -268,10 +284,7 @@ class Reporter:
             return f"gateway {spec.gateway} has no ready pod"
         for pod in pods:
             prefix = f"{spec.object_name}-"
-            try:
-                state = proxies.proxy_state(self._api, spec.gateway.namespace, pod.name, prefix)
-            except ClusterError as error:
-                return f"gateway pod {pod.name} could not be queried: {error.message}"
+            state = proxies.proxy_state(self._api, spec.gateway.namespace, pod.name, prefix)
             if lacking := wanted - set(state.listeners):
                 return f"gateway pod {pod.name} has no listener {min(lacking)} yet"
         self._seen[spec.key] = wanted
@@ -291,16 +304,26 @@ class Reporter:
 
 def _may_work(outcome: Outcome) -> bool:
     """Whether the gateway may have what an exposure's EnvoyFilter says."""
-    return outcome.state in (OK, WAITING) and outcome.reason != NO_GATEWAY
+    return outcome.state in (OK, WAITING, FAILED) and outcome.reason != NO_GATEWAY
 
 
-def _why_not(outcome: Outcome | None) -> tuple[str, str]:
-    """The reason and message why a Gateway is not programmed."""
-    if outcome is None:
-        return "Pending", "the controller has not reconciled it yet"
+def _was_programmed(manifest: Mapping[str, Any]) -> bool:
+    """Whether a Gateway's status says that this generation of it is programmed."""
+    generation = manifest["metadata"].get("generation")
+    return any(
+        each.get("type") == PROGRAMMED
+        and each.get("status") == "True"
+        and each.get("observedGeneration") == generation
+        for each in map(record, items(manifest["status"].get("conditions")))
+    )
+
+
+def _why_not(outcome: Outcome) -> tuple[str, str]:
+    """Why a Gateway is not programmed: reason and message."""
     if outcome.reason == NO_GATEWAY:
         return "NoResources", outcome.message
-    return "Pending" if outcome.state in (OK, WAITING) else "Invalid", outcome.message
+    reason = "Pending" if outcome.state in (OK, WAITING, FAILED) else "Invalid"
+    return reason, outcome.message
 
 
 def _address_type(address: str) -> str:
