@@ -57,7 +57,7 @@ $(VENV)/.demo: $(REQUIRED) | $(VENV)/bin/pip
 lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict kubectl_istio_udp docs packaging bench tests/support
+	$(VENV)/bin/mypy --strict kubectl_istio_udp docs packaging bench tests/support tests/unit tests/envoy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare tests/conformance/run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from tests.cluster.conftest import Space, dns_server
+from conftest import Space, dns_server
 
 FIRST, COUNT = 20_000, 32
 

@@ -77,7 +77,7 @@ def read_until(stream: Any, text: str) -> str:
     """Read lines up to one that has some text, and give that."""
     for line in stream:
         if text in line:
-            return line
+            return str(line)
     raise AssertionError(f"{text!r} did not come")
 
 
@@ -120,7 +120,9 @@ def test_shows_the_whole_job_and_ends(temporary: Path) -> None:
     assert out.count("coredns: every hop answered") == 2
     assert len(re.findall(rf"127\.0\.0\.1:{port} +gateway istio-ingressgateway-1 +yes", out)) == 2
     assert len(re.findall(r"127\.0\.0\.\d+:10053 +pod coredns-[12] +yes +NOERROR", out)) == 2
-    answered, asked = map(int, MEANWHILE.search(out).groups())
+    said = MEANWHILE.search(out)
+    assert said is not None
+    answered, asked = map(int, said.groups())
     assert answered == asked >= 75
     assert "Traceback" not in err
     assert_free(port)
@@ -171,6 +173,7 @@ def test_killed_leaves_no_envoy(temporary: Path) -> None:
 
 def test_output_that_nobody_reads_ends_it(temporary: Path) -> None:
     with started(temporary, "-p", f"{free_port()}:53") as process:
+        assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
         process.stdout = None
@@ -220,7 +223,7 @@ def test_an_envoy_that_ends_is_said_with_its_last_words(
 
 
 def test_an_envoy_that_is_none_is_said(temporary: Path, tmp_path: Path) -> None:
-    code, _, err = ended(temporary, "--envoy", shutil.which("true"))
+    code, _, err = ended(temporary, "--envoy", shutil.which("true") or "true")
     assert (code, "does not run as Envoy" in err) == (3, True)
     code, _, err = ended(temporary, "--envoy", str(tmp_path / "nowhere"))
     assert (code, "does not exist" in err) == (2, True)
@@ -313,7 +316,9 @@ def test_server_answers_queries_and_nothing_else() -> None:
     import dns.message
 
     query = dns.message.make_query("foo.bar.com", "A")
-    answer = dns.message.from_wire(whoami(query.to_wire(), "192.0.2.1", 4711))
+    said = whoami(query.to_wire(), "192.0.2.1", 4711)
+    assert said is not None
+    answer = dns.message.from_wire(said)
     assert answer.id == query.id
     assert [str(record) for rrset in answer.additional for record in rrset] == [
         "192.0.2.1",

@@ -113,8 +113,8 @@ def of_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
         for family, form in addresses.items()
     ]
     ips = draw(GATEWAY_ADDRESSES)
-    container = {"name": "coredns", "ports": [{"name": "dns", "containerPort": 5353}]}
-    container["ports"][0]["protocol"] = "UDP"
+    port = {"name": "dns", "containerPort": 5353, "protocol": "UDP"}
+    container = {"name": "coredns", "ports": [port]}
     objects = cluster(
         service=service(ports=service_ports),
         slices=slices,
@@ -152,7 +152,7 @@ def without_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
 
 def drawn(kind: Callable[..., Any], count: int) -> list[Exposure]:
     """So many different exposures, as hypothesis draws them."""
-    found = {}
+    found: dict[str, Exposure] = {}
 
     @settings(max_examples=2 * count, deadline=None, phases=[Phase.generate])
     @given(kind(), NAMES, options())
@@ -172,7 +172,7 @@ def batches(things: Any) -> list[list[dict[str, Any]]]:
     Args:
         things: what each takes (names, ports), and its manifests.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for taken, manifests in things:
         for batch in found:
             if batch["count"] < BATCH and not taken & batch["taken"]:

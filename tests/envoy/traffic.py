@@ -31,7 +31,7 @@ class Echo:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         self.socket.bind((address, port))
         self.address, self.port = self.socket.getsockname()
-        self.clients = []
+        self.clients: list[tuple[str, int]] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -69,7 +69,7 @@ def exposed(
         The Gateway, its (address, port), and the servers.
     """
     with ExitStack() as stack:
-        echoes = []
+        echoes: list[Echo] = []
         for number in range(servers):
             echoes.append(Echo(f"127.0.0.{11 + number}", echoes[0].port if echoes else 0))
             stack.callback(echoes[-1].close)
@@ -100,7 +100,7 @@ def exposed_twice(
         The gateway's (address, port) of each port, and the servers of each.
     """
     with ExitStack() as stack:
-        echoes = ([], [])
+        echoes: tuple[list[Echo], list[Echo]] = ([], [])
         for number in range(servers):
             for mine in echoes:
                 mine.append(Echo(f"127.0.0.{11 + number}", mine[0].port if mine else 0))
@@ -114,7 +114,7 @@ def exposed_twice(
             **options,
         )
         # Loopback is no place for endpoints that `expose` would take.
-        hosts = {
+        hosts: dict[tuple[tuple[str, str] | None, int], tuple[Endpoint, ...]] = {
             (None, number): tuple(Endpoint(echo.address, echo.port, ready=True) for echo in mine)
             for number, mine in zip((53, 54), echoes, strict=True)
         }
@@ -155,7 +155,7 @@ def ask_from_many_ports(
             client.bind((source, port))
             client.connect(target)
             client.send(str(port).encode())
-            waiting.register(client, selectors.EVENT_READ, port)
+            waiting.register(client, selectors.EVENT_READ, (client, port))
 
     for _ in range(at_once):
         begin()
@@ -164,11 +164,12 @@ def ask_from_many_ports(
         if not ready:
             break
         for key, _ in ready:
-            answered += key.fileobj.recv(LARGEST) == str(key.data).encode()
-            waiting.unregister(key.fileobj)
-            key.fileobj.close()
+            client, port = key.data
+            answered += client.recv(LARGEST) == str(port).encode()
+            waiting.unregister(client)
+            client.close()
             begin()
     for key in list(waiting.get_map().values()):
-        key.fileobj.close()
+        key.data[0].close()
     waiting.close()
     return answered

@@ -18,7 +18,7 @@ MARK = "kubectl-istio-udp"
 
 def answer(name: str) -> Exec:
     """What a real dig printed, from answers/."""
-    texts = {}
+    texts: dict[str, Any] = {}
     for stream in ("stdout", "stderr"):
         path = ANSWERS / f"{name}.{stream}.txt"
         texts[stream] = path.read_text(encoding="utf-8") if path.exists() else ""

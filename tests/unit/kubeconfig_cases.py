@@ -58,9 +58,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-def config(
-    cluster: Mapping[str, Any] | None = None, user: Mapping[str, Any] | None = None, **more: Any
-) -> dict[str, Any]:
+def config(cluster: Any = None, user: Any = None, **more: Any) -> dict[str, Any]:
     """A kubeconfig with one of everything; its cluster is `$http` unless it is said."""
     found = {
         "apiVersion": "v1",
@@ -81,7 +79,7 @@ V1 = "client.authentication.k8s.io/v1"
 BETA = "client.authentication.k8s.io/v1beta1"
 
 
-def secure(user: Mapping[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
+def secure(user: Any = None, **cluster: Any) -> dict[str, Any]:
     """A kubeconfig whose cluster is reached over TLS."""
     return config({**TLS, **cluster}, TOKEN if user is None else user)
 
@@ -135,7 +133,7 @@ JSON = (
     '"clusters": [{"name": "k", "cluster": {"server": "$http"}}], "users": [], '
     '"contexts": [{"name": "c", "context": {"cluster": "k"}}]}'
 )
-ASKS_PROXY = {"server": "tls", "headers": bearer("t"), "sni": "api.example"}
+ASKS_PROXY: dict[str, Any] = {"server": "tls", "headers": bearer("t"), "sni": "api.example"}
 
 
 def jwt(ends: int) -> str:

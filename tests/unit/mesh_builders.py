@@ -93,7 +93,7 @@ def virtual_service(
     http: Any = (),
     created: str = CREATED,
 ) -> Manifest:
-    found = {
+    found: Manifest = {
         "apiVersion": "networking.istio.io/v1beta1",
         "kind": "VirtualService",
         "metadata": metadata(namespace, name),
@@ -136,9 +136,9 @@ def access_log(name: str = "namespace", **spec: Any) -> AccessLogSpec:
 
 def manifests_of(thing: Response | AccessLogSpec) -> list[Manifest]:
     """The objects that a response or an access log consists of."""
-    is_response = isinstance(thing, Response)
-    writes = response_writes(thing) if is_response else access_log_writes(thing)
-    return [dict(write.manifest) for write in writes]
+    if isinstance(thing, Response):
+        return [dict(write.manifest) for write in response_writes(thing)]
+    return [dict(write.manifest) for write in access_log_writes(thing)]
 
 
 def put(server: ApiServer, *things: Response | AccessLogSpec) -> None:

@@ -335,7 +335,7 @@ def _sni(handler: BaseHTTPRequestHandler) -> str:
 def _common_name(connection: Any) -> str:
     if not isinstance(connection, ssl.SSLSocket):
         return ""
-    found = connection.getpeercert() or {}
+    found: dict[str, Any] = connection.getpeercert() or {}
     names = [value for part in found.get("subject", ()) for key, value in part]
     return str(names[0]) if names else ""
 

@@ -81,7 +81,7 @@ def test_names_from_the_scope(
     ],
 )
 def test_the_field_that_everyone_understands(
-    control_plane: tuple[int, ...] | None, proxies: list[Any], expected: LogField
+    control_plane: tuple[int, int] | None, proxies: list[Any], expected: LogField
 ) -> None:
     assert spec().understood_by(control_plane, proxies).log_field is expected
 
@@ -186,7 +186,8 @@ def test_a_response_of_that_name_is_no_access_log() -> None:
     manifest = dict(access_log_writes(spec())[0].manifest)
     other = {"labels": labels(Kind.RESPONSE, "lab", "x")}
     manifest["metadata"] = {**manifest["metadata"], **other}
-    assert Setting.from_object(manifest).access_log is None
+    found = Setting.from_object(manifest)
+    assert found is not None and found.access_log is None
 
 
 def test_proxies_of_pods() -> None:

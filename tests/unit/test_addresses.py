@@ -132,13 +132,15 @@ def test_the_other_way_is_advised_where_no_address_comes(
 
 def test_a_companion_has_an_address_of_its_own(api: Api, server: ApiServer) -> None:
     spec = exposed(server, api)
-    assert gateway_service(api, spec)["metadata"]["name"] == "udp-default-coredns"
+    found = gateway_service(api, spec)
+    assert found is not None and found["metadata"]["name"] == "udp-default-coredns"
     assert client_addresses(api, spec).of(spec.ports[:1]) == ("203.0.113.5:5300/UDP",)
 
 
 def test_the_patched_service_is_found_by_its_field_manager(api: Api, server: ApiServer) -> None:
     spec = exposed(server, api, GatewayServiceMode.PATCH)
-    assert gateway_service(api, spec)["metadata"]["name"] == "istio-ingressgateway"
+    found = gateway_service(api, spec)
+    assert found is not None and found["metadata"]["name"] == "istio-ingressgateway"
     assert client_addresses(api, spec).of(spec.ports[:1]) == ("10.96.0.80:5300/UDP",)
 
 

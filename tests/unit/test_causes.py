@@ -84,13 +84,13 @@ def proxy(*hosts: str, **more: Any) -> ProxyEvidence:
 
 def without(kind: str) -> dict[str, Any]:
     """The EnvoyFilter, edited not to add its listeners or clusters."""
-    found = evidence().envoy_filter
+    found = evidence().envoy_filter or {}
     kept = [p for p in found["spec"]["configPatches"] if p["applyTo"] != kind]
     return {**found, "spec": {**found["spec"], "configPatches": kept}}
 
 
 def edited(labels: dict[str, Any]) -> dict[str, Any]:
-    found = evidence().envoy_filter
+    found = evidence().envoy_filter or {}
     return {**found, "spec": {**found["spec"], "workloadSelector": {"labels": labels}}}
 
 
@@ -266,7 +266,7 @@ def test_with_one_session_fewer_it_is_not_full() -> None:
 
 
 def test_another_answer_is_explained_by_the_hosts_alone() -> None:
-    full = {"proxy": proxy(A, B, sockets=FULL), "options": {"max_sessions": 5}}
+    full: dict[str, Any] = {"proxy": proxy(A, B, sockets=FULL), "options": {"max_sessions": 5}}
     assert causes.why_hop_fails(evidence(**full), HOP, "REFUSED").reason == "ErrorAnswer"
     assert causes.why_hop_fails(evidence(proxy=proxy(FOREIGN)), HOP, "REFUSED").reason == (
         "ForeignHosts"
@@ -348,7 +348,7 @@ def test_why_a_pod_fails(outcome: str, policies: tuple[str, ...], reason: str, t
 
 
 def front(**spec: Any) -> dict[str, Any]:
-    found = evidence().front
+    found = evidence().front or {}
     return {**found, "spec": {**found["spec"], **spec}}
 
 
@@ -385,7 +385,8 @@ def test_a_patched_service_that_selects_nobody() -> None:
     given = evidence(options={"gateway_service": GatewayServiceMode.PATCH}, front=front())
     assert causes.front_cause(given) is None
     given = replace(given, front=front(selector={"app": "gone"}))
-    assert causes.front_cause(given).reason == "FrontServiceSelector"
+    found = causes.front_cause(given)
+    assert found is not None and found.reason == "FrontServiceSelector"
 
 
 @pytest.mark.parametrize("discovery", list(Discovery))
@@ -409,6 +410,7 @@ def test_a_load_balancer_without_an_address_leaves_no_way_in() -> None:
     ports = [{"port": 5300, "protocol": "UDP", "targetPort": 5300, "nodePort": 30123}]
     given = evidence(front=balancer(ports=ports))
     found = no_address(given, lambda manifest: "SyncLoadBalancerFailed: no UDP here")
+    assert found is not None
     assert found.reason == "NoAddress"
     assert found.text == (
         "clients outside the cluster cannot reach it: the load balancer of Service "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -46,8 +47,8 @@ from tests.unit.builders import (
     usage,
 )
 
-PATCH = {"gateway_service": GatewayServiceMode.PATCH}
-NO_SERVICE = {"gateway_service": GatewayServiceMode.NONE}
+PATCH: dict[str, Any] = {"gateway_service": GatewayServiceMode.PATCH}
+NO_SERVICE: dict[str, Any] = {"gateway_service": GatewayServiceMode.NONE}
 HETZNER = {"load-balancer.hetzner.cloud/location": "fsn1"}
 OURS = tuple(write.manifest for write in writes(plan_of().exposure))
 SPEC = plan_of().exposure.spec
@@ -114,12 +115,12 @@ def same_host_as(
     return EntrySummary(namespace, name, (spec.entries[0].host,), exported_to=exported_to)
 
 
-def without_labels(manifest: dict[str, Any]) -> dict[str, Any]:
+def without_labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
 
 def footprints(doubt: Any = "", **what: Any) -> Any:
-    names = {key: frozenset(value) for key, value in what.items()}
+    names: dict[str, Any] = {key: frozenset(value) for key, value in what.items()}
     return (Footprint("istio-system/other", **names, doubt=doubt),)
 
 
@@ -135,7 +136,9 @@ def with_udp(
     found = gateway_service()
     found["spec"]["ports"].append({"name": name, "port": number, "protocol": "UDP"})
     if manager:
-        fields = {"f:spec": {"f:ports": {f'k:{{"port":{number},"protocol":"UDP"}}': {}}}}
+        fields: dict[str, Any] = {
+            "f:spec": {"f:ports": {f'k:{{"port":{number},"protocol":"UDP"}}': {}}}
+        }
         found["metadata"]["managedFields"] = [
             {"manager": "kubectl", "fieldsV1": None},
             {"manager": manager, "fieldsV1": fields},
@@ -406,7 +409,7 @@ def test_passes(code: str, case: dict[str, Any]) -> None:
 def test_every_rule_says_its_code() -> None:
     assert len(documented_codes(RULES)) == len(RULES)
     for rule in RULES:
-        code, _, text = rule.__doc__.splitlines()[0].partition(": ")
+        code, _, text = (rule.__doc__ or "").splitlines()[0].partition(": ")
         assert code[0] == "U" and code[1:].isdigit() and text.endswith(".")
 
 

@@ -58,11 +58,13 @@ def own(**more: Any) -> dict[str, Any]:
 def findings(
     hosts: tuple[str, ...] = ("a.example",), body: Body | None = None, **case: Any
 ) -> tuple[Finding, ...]:
-    request = {key: case.pop(key) for key in ("mesh", "api", "create_gateway") if key in case}
+    request: dict[str, Any] = {
+        key: case.pop(key) for key in ("mesh", "api", "create_gateway") if key in case
+    }
     if "port" in case:
         request["gateway_port"] = case.pop("port")
     path, prefix = case.pop("path", "/direct"), case.pop("prefix", False)
-    facts = {
+    facts: dict[str, Any] = {
         "gateway": None if request.get("mesh") else GATEWAY,
         "servers": (SHOP,),
         "proxies": (1, 31),
@@ -76,12 +78,12 @@ def findings(
 
 
 FOREIGN = {"kind": "VirtualService", "metadata": metadata("lab", "response-lab-direct"), "spec": {}}
-MESH = {"mesh": True, "hosts": (RATINGS,)}
+MESH: dict[str, Any] = {"mesh": True, "hosts": (RATINGS,)}
 SERVICE = Service.from_object(service("ratings", ports=[tcp(9080)]))
 OLD = Mesh(istio=(1, 14))
 LARGE = Body(5000, "")
 
-FIRES = [
+FIRES: list[tuple[str, dict[str, Any]]] = [
     ("U101", {"objects": (FOREIGN,)}),
     ("U111", {"servers": ()}),
     ("U111", {"servers": (Server("a/b", 81, ("*",)),)}),
@@ -336,6 +338,9 @@ def test_of_many_hosts_the_first_are_listed() -> None:
 def test_errors_come_first_and_a_rival_of_two_hosts_is_told_once() -> None:
     found = findings(rivals=(rival(EXACT),), body=Body(100_001, ""))
     assert [each.code for each in found] == ["U113", "U211"]
-    both = {"rivals": (rival(EXACT, hosts=["a.example", "*.example"]),), "api": ENVOY_FILTER}
+    both: dict[str, Any] = {
+        "rivals": (rival(EXACT, hosts=["a.example", "*.example"]),),
+        "api": ENVOY_FILTER,
+    }
     told = [each.code for each in findings(**both, objects=(own(),))]
     assert told == ["U213"]

@@ -385,8 +385,11 @@ class Mesh:
     """
 
     def __init__(self, server: ApiServer, fakes: Fakes) -> None:
-        self.server, self.ages, self.usual = server, {}, (200, 400, 600, 800)
-        self.hold, self.holds = Exec(hangs=True), []
+        self.server = server
+        self.ages: dict[str, tuple[int, ...]] = {}
+        self.usual: tuple[int, ...] = (200, 400, 600, 800)
+        self.hold = Exec(hangs=True)
+        self.holds: list[list[str]] = []
         server.seen = self.seen
         self.fallback = fakes.run
         server.run = self.run

@@ -14,11 +14,10 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
-from kubectl_istio_udp.controller.run import LEASE
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import TOLD_ANNOTATION, tell
 from kubectl_istio_udp.model.about import About
-from kubectl_istio_udp.render.controller import NAME, Installation, controller
+from kubectl_istio_udp.render.controller import LEASE, NAME, Installation, controller
 from tests.unit import builders
 from tests.unit.mesh_builders import mesh_config
 from tests.unit.test_controller import annotated, space, until
@@ -183,7 +182,7 @@ def test_status(run: Any, server: Any, api: Api) -> None:
     assert run("controller", "status").code == 0
     server.put(annotated())
     about = About.of(server.get("Service", "default", "coredns"))
-    no = {"reason": "ExposeForbidden", "warning": True, "by": "me"}
+    no: dict[str, Any] = {"reason": "ExposeForbidden", "warning": True, "by": "me"}
     secret = server.get("Lease", "istio-udp", LEASE)["metadata"]["uid"]
     tell(api, about, message="call me", secret="guessed", **no)
     assert "call me" not in run("controller", "status").out
@@ -226,7 +225,9 @@ def test_a_process_runs_and_hands_over_when_told_to_end(
     finally:
         running.send_signal(signal.SIGTERM)
     assert running.wait(15) == 0
-    lines = [json.loads(line) for line in running.stderr.read().splitlines()]
+    assert running.stderr is not None
+    err = running.stderr.read()
+    lines = [json.loads(line) for line in err.splitlines()]
     assert "leading" in {line["message"] for line in lines}
     assert server.get("Lease", "default", LEASE)["spec"]["holderIdentity"] == ""
     run("controller", "install", "--no-wait", "-n", "default")

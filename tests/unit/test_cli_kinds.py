@@ -37,7 +37,7 @@ def table(text: str) -> list[Any]:
 
 def shown(done: Run, form: str) -> list[dict[str, Any]]:
     whole = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
-    return whole["items"]
+    return list(whole["items"])
 
 
 # -- get ----------------------------------------------------------------------------------------

@@ -61,11 +61,11 @@ def edge(server: ApiServer) -> ApiServer:
 
 def written(
     server: ApiServer, kind: str = "VirtualService", namespace: str = "default", name: str = NAME
-) -> dict[str, Any] | None:
+) -> Any:
     return server.get(kind, namespace, name)
 
 
-def route(server: ApiServer) -> dict[str, Any]:
+def route(server: ApiServer) -> Any:
     return written(server)["spec"]["http"][0]
 
 

@@ -448,6 +448,7 @@ def proc_net(more: str = "", drops: int = 0) -> Exec:
 
 
 def report(done: Run) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = json.loads(done.out)
     return found
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from kubectl_istio_udp.model.errors import (
 from tests.support.connection import connected
 from tests.unit.apiserver import ApiServer, Exec
 
-MAP = {
+MAP: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "m", "namespace": "default", "labels": {"a": "b"}},
@@ -185,7 +186,7 @@ def test_a_kubeconfig_that_leads_nowhere(
 
 
 def asked(api: Api, what: str) -> Any:
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "get": lambda: api.get("Service", "default", "coredns"),
         "list": lambda: api.list("EnvoyFilter"),
         "patch": lambda: api.apply(MAP, before=None, manager="me"),
@@ -319,8 +320,13 @@ def test_a_server_that_does_not_answer_in_time(server: ApiServer, kubeconfig: Pa
     ids=["good", "failed", "long", "not started", "cut"],
 )
 def test_runs_a_command(api: Api, server: ApiServer, does: Exec, expected: tuple[Any, ...]) -> None:
-    seen = []
-    server.run = lambda *words: seen.append(words) or does
+    seen: list[Any] = []
+
+    def run(*words: Any) -> Exec:
+        seen.append(words)
+        return does
+
+    server.run = run
     found = api.exec("default", "coredns-1", "main", ["dig", "@10.0.0.1", "a b&c"], 5)
     assert (found.stdout, found.stderr, found.exit_code, found.error) == expected
     assert seen == [("default", "coredns-1", "main", ["dig", "@10.0.0.1", "a b&c"])]

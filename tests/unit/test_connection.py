@@ -154,6 +154,7 @@ def test_the_client_and_its_proxy(api: Api, server: ApiServer) -> None:
     assert client(api, TOOL) == ("10.244.0.20", None)
     server.put(sidecar_pod("network-tool", app="network-tool", ip="10.244.0.8"))
     address, proxy = client(api, TOOL)
+    assert proxy is not None
     assert (address, proxy.name, proxy.istio) == ("10.244.0.8", "network-tool", (1, 31))
 
 

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.plan.exposure import Plan, plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.trimming import LabelSet
 from tests.support.clock import MovedClock
@@ -133,6 +137,9 @@ class Running:
         entry = self.entry(name)
         return [e["address"] for e in entry["spec"].get("endpoints", ())] if entry else []
 
+    def has(self, addresses: list[str]) -> bool:
+        return self.addresses() == addresses
+
     def exposed(self, name: str = NAME) -> Any:
         return until(lambda: self.filter(name) and self.companion(name))
 
@@ -147,7 +154,15 @@ class Running:
         ]
 
     def tells(self, what: str, service: str = "coredns") -> str:
-        return until(lambda: next((t for t in self.told(service) if what in t), None))
+        found: str = until(lambda: next((t for t in self.told(service) if what in t), None))
+        return found
+
+
+def next_of(controller: Controller) -> tuple[str, str]:
+    """The exposure that is looked at next."""
+    taken = controller._queue.take(0)
+    assert taken is not None
+    return taken[0]
 
 
 @pytest.fixture
@@ -417,7 +432,10 @@ def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) ->
 def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
     running.start(workers=8)
     running.server.put(*[annotated(f"s{n}") for n in range(20)])
-    told = lambda: {e["involvedObject"]["name"] for e in running.server.all("Event")}  # noqa: E731
+
+    def told() -> set[str]:
+        return {e["involvedObject"]["name"] for e in running.server.all("Event")}
+
     until(lambda: len(told()) == 20)
     running.quiet()
     assert len(running.server.all("EnvoyFilter")) == 1
@@ -593,12 +611,14 @@ def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
     running.server.put(endpoint_slice(endpoint("10.244.0.77")))
     until(lambda: running.addresses(name) == ["10.244.0.77"])
     running.quiet()
-    find, lost = controller.caches.find, []
+    find = controller.caches.find
+    lost: list[str] = []
 
     def find_and_lose(kind: str, namespace: str, wanted: str) -> Any:
         found = find(kind, namespace, wanted)
         if found and kind == "ServiceEntry" and not lost:
-            lost.append(running.server.remove(kind, namespace, wanted))
+            running.server.remove(kind, namespace, wanted)
+            lost.append(wanted)
             until(lambda: find(kind, namespace, wanted) is None)
         return found
 
@@ -842,7 +862,7 @@ def test_watches_that_break_and_versions_that_are_gone(running: Running) -> None
         running.server.cut_watches()
         running.server.put(endpoint_slice(endpoint(f"10.244.1.{number}")))
         running.server.compact()
-        until(lambda number=number: running.addresses() == [f"10.244.1.{number}"])
+        until(partial(running.has, [f"10.244.1.{number}"]))
     running.server.fail("GET", "watch=true", 429, times=5)
     running.server.cut_watches()
     running.server.put(endpoint_slice(endpoint("10.244.1.9")))
@@ -1099,12 +1119,12 @@ def test_nothing_is_planned_for_what_is_not_allowed(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned: list[str] = []
-    real = reconcile.plan
-    monkeypatch.setattr(
-        reconcile,
-        "plan",
-        lambda request, *a: planned.append(request.namespace) or real(request, *a),
-    )
+
+    def noted(request: ExposeRequest, snapshot: Snapshot) -> Plan:
+        planned.append(request.namespace)
+        return plan(request, snapshot)
+
+    monkeypatch.setattr(reconcile, "plan", noted)
     running.server.put(space("attack", None), space("victim", "5300"))
     running.server.put(
         *[
@@ -1133,7 +1153,7 @@ def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_
     controller._queue.open()
     controller._look(("default", "older"), time.monotonic())
     controller._wake(("default", "older"))
-    assert controller._queue.take(0)[0] == ("default", "newer")
+    assert next_of(controller) == ("default", "newer")
     controller._look(("default", "newer"), time.monotonic())
     assert controller.states() == {"refused": 1, "ok": 1}
 
@@ -1313,7 +1333,7 @@ def test_hundreds_of_namespaces_without_permission_take_the_turns_of_one(running
     for name in names:
         controller._queue.add((name, "coredns"))
     controller._queue.add(("victim", "dns"))
-    taken = [controller._queue.take(0)[0] for _ in range(2)]
+    taken = [next_of(controller) for _ in range(2)]
     assert taken == [("attack0", "coredns"), ("victim", "dns")]
 
 

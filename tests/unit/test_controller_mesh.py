@@ -13,7 +13,7 @@ from tests.unit.mesh_builders import istiod_pod, mesh_config
 from tests.unit.test_controller import Running, annotated, running, space, until
 
 __all__ = ["running"]
-CONFIG = {"mesh_configs": (("istio-system", "istio"),)}
+CONFIG: dict[str, Any] = {"mesh_configs": (("istio-system", "istio"),)}
 # Every discovery is allowed, so that the mesh decides which one it is.
 FREE = {"kubectl-istio-udp/allow-discovery": "selector,endpoints"}
 

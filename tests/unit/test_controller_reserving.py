@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.apply.reserving import reserved
+from kubectl_istio_udp.apply.reserving import fitting, reserved
 from kubectl_istio_udp.controller import reconcile
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
@@ -21,7 +21,7 @@ from tests.unit.test_controller import NAME, Running, annotated, running, until
 __all__ = ["running"]
 
 # Room for 1,000 sessions.
-SMALL = {"file_limit": 3_000}
+SMALL: dict[str, Any] = {"file_limit": 3_000}
 
 
 def typed(port: int = 5400, sessions: int = 900) -> ExposureSpec:
@@ -124,7 +124,6 @@ def test_a_watch_that_is_late_is_waited_for(running: Running) -> None:
 def test_an_internal_error_while_an_exposure_is_written_leaves_its_port_free(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitting = reconcile.fitting
 
     def broken(api: Api, exposure: Exposure, *rest: Any) -> Any:
         if exposure.spec.name == "coredns":

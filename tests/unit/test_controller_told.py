@@ -8,10 +8,10 @@ import pytest
 
 from kubectl_istio_udp.controller.events import AGAIN_SECONDS, Teller
 from kubectl_istio_udp.controller.outcome import OK, REFUSED, Outcome
-from kubectl_istio_udp.controller.run import LEASE
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN
+from kubectl_istio_udp.render.controller import LEASE
 from kubectl_istio_udp.state.controllers import read_controller
 from tests.unit.apiserver import ApiServer
 from tests.unit.test_controller import NAME, Running, annotated, running, space, until

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ class Pods:
         self.read = {"coredns-1": 0, "coredns-2": 0}
         self.reads = self.opens = self.cat = True
         self.connected = self.closed = False
-        self.sent = []
+        self.sent: list[Any] = []
         server.run = self.run
 
     def run(self, namespace: str, name: str, container: str, command: list[str]) -> Exec:

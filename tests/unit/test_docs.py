@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +38,7 @@ def test_the_picture_shows_every_room_and_the_files_of_expose() -> None:
 
 
 def test_every_check_is_in_the_table() -> None:
-    rules = (*expose.RULES, *response.RULES, *accesslog.RULES)
+    rules: tuple[Callable[..., Any], ...] = (*expose.RULES, *response.RULES, *accesslog.RULES)
     assert list(CHECKS) == sorted(documented_codes(rules))
     assert len({check.meaning for check in CHECKS.values()}) == len(CHECKS)
 

@@ -76,7 +76,7 @@ def test_an_address_or_host_that_somebody_has_is_not_taken() -> None:
 
 
 def test_the_last_address_of_the_range_is_followed_by_its_first() -> None:
-    taken = [f"254.255.255.{number}" for number in range(256)]
+    taken = tuple(f"254.255.255.{number}" for number in range(256))
     for secret in map(str, range(50)):
         entry = only(
             replace(REQUEST, secret=secret, everywhere=[EntrySummary("x", "y", (), taken)])

@@ -31,7 +31,7 @@ def test_rebuilds_an_exposure_from_its_objects(api: Api, server: ApiServer) -> N
     assert (found.namespace, found.name, found.problem) == ("default", "coredns", "")
     assert found.spec == plan_of().exposure.spec
     assert [o["kind"] for o in found.objects] == ["ServiceEntry", "EnvoyFilter", "Service"]
-    assert found.object("Service")["metadata"]["namespace"] == "istio-system"
+    assert found.all_of("Service")[0]["metadata"]["namespace"] == "istio-system"
     assert found.object("Pod") is None
 
 
@@ -129,11 +129,15 @@ def test_a_missing_object_is_named(api: Api, server: ApiServer, lost: int) -> No
 
 # -- responses and access logs ------------------------------------------------------------------
 
-OWN_GATEWAY = {"creates_gateway": True, "servers": (), "api": ResponseApi.ENVOY_FILTER}
+OWN_GATEWAY: dict[str, Any] = {
+    "creates_gateway": True,
+    "servers": (),
+    "api": ResponseApi.ENVOY_FILTER,
+}
 
 
-def found(api: Api, *namespace: str) -> list[tuple[str, ...]]:
-    return [(e.namespace, str(e.ref)) for e in list_existing(api, *namespace)]
+def found(api: Api, namespace: str | None = None) -> list[tuple[str, str]]:
+    return [(e.namespace, str(e.ref)) for e in list_existing(api, namespace)]
 
 
 def test_things_of_all_kinds_are_told_apart(api: Api, server: ApiServer) -> None:
@@ -204,7 +208,7 @@ def test_a_name_of_no_kind_is_refused(api: Api, name: str) -> None:
     ],
 )
 def test_what_a_response_lacks_is_named(
-    api: Api, server: ApiServer, lost: tuple[str, ...], missing: str
+    api: Api, server: ApiServer, lost: tuple[str, str], missing: str
 ) -> None:
     put(server, response(**OWN_GATEWAY))
     server.remove(*lost, "response-default-hello")

@@ -27,7 +27,7 @@ from tests.support.forged import JSON, documents
 from tests.unit.builders import plan_of
 from tests.unit.mesh_builders import access_log, manifests_of, response
 
-READERS = {
+READERS: dict[str, tuple[Any, Any]] = {
     "exposure": (ExposureSpec, plan_of().exposure.spec),
     "response": (ResponseSpec, response().spec),
     "accesslog": (AccessLogSpec, access_log()),
@@ -122,7 +122,7 @@ MANIFESTS = [
 @st.composite
 def odd_objects(draw: st.DrawFn) -> dict[str, Any]:
     """One of our objects with other labels, annotation, name or namespace, as the API allows."""
-    found = copy.deepcopy(draw(st.sampled_from(MANIFESTS)))
+    found: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(MANIFESTS)))
     metadata = found["metadata"]
     text = st.text(max_size=40)
     if draw(st.booleans()):

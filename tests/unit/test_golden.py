@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from tests.unit.builders import snapshot_of
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name.removesuffix(".in.yaml") for path in GOLDEN.glob("*.in.yaml"))
-OPTIONS = {
+OPTIONS: dict[str, Callable[[Any], Any]] = {
     "idle_timeout": Duration.parse,
     "affinity": Affinity,
     "load_balancing": LoadBalancing,
@@ -50,7 +51,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @functools.cache
 def given_in(case: str) -> dict[str, Any]:
-    return yaml.load((GOLDEN / f"{case}.in.yaml").read_text(encoding="utf-8"), LOADER)
+    text = (GOLDEN / f"{case}.in.yaml").read_text(encoding="utf-8")
+    given: dict[str, Any] = yaml.load(text, LOADER)
+    return given
 
 
 def rendered(case: str) -> tuple[Write, ...]:
@@ -64,7 +67,7 @@ def rendered(case: str) -> tuple[Write, ...]:
         answer.setdefault("headers", [])
         answer.setdefault("hosts", ["*"])
         answer["body"] = asdict(Body.of(raw, bool(given.get("binary")))) if raw else None
-        usual = {"gateway": None, "servers": [], "mesh_ports": []}
+        usual: dict[str, Any] = {"gateway": None, "servers": [], "mesh_ports": []}
         spec = ResponseSpec.from_json(json.dumps({"version": 1, **usual, **given["response"]}))
         return response_writes(Response(spec, raw, spec.answer.hosts))
     if "access_log" in given:

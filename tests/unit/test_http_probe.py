@@ -31,10 +31,20 @@ PAGES = {
 }
 
 
+class PagesServer(ThreadingHTTPServer):
+    """Notes who was asked for what."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Pages)
+        self.asked: list[tuple[str | None, str]] = []
+        self.stopping = threading.Event()
+
+
 class Pages(BaseHTTPRequestHandler):
     """Serves PAGES; `/silent` never answers."""
 
     protocol_version = "HTTP/1.1"
+    server: PagesServer
 
     def log_message(self, *_: str) -> None:
         pass
@@ -55,9 +65,8 @@ class Pages(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def pages() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-    server.asked, server.stopping = [], threading.Event()
+def pages() -> Iterator[PagesServer]:
+    server = PagesServer()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -67,7 +76,7 @@ def pages() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def wanted(path: str, status: int = 200, body: bytes | None = None, **more: Any) -> Answer:
+def wanted(path: str, status: int = 200, body: bytes | None = None, **more: Any) -> response.Answer:
     described = None if body is None else response.Body.of(body, True)
     return response.Answer(path, status, described, **more)
 
@@ -92,7 +101,7 @@ def run(
     )
 
 
-def ask(answer: Answer, port: int, host: str = "shop.example.com") -> Answer:
+def ask(answer: response.Answer, port: int, host: str = "shop.example.com") -> Answer:
     probe = HttpProbe(host, 80, answer)
     done = run(probe, port)
     return read_answer(probe, done.stdout, done.stderr, done.returncode, "", "default/tool")
@@ -110,7 +119,7 @@ def ask(answer: Answer, port: int, host: str = "shop.example.com") -> Answer:
         (wanted("/(a,b)%5B1*2", body=b"as written"), "200"),
     ],
 )
-def test_an_answer_as_wanted(pages: ThreadingHTTPServer, answer: Answer, outcome: str) -> None:
+def test_an_answer_as_wanted(pages: PagesServer, answer: response.Answer, outcome: str) -> None:
     found = ask(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (True, outcome, True)
     assert found.milliseconds is not None and found.milliseconds >= 0
@@ -129,23 +138,23 @@ def test_an_answer_as_wanted(pages: ThreadingHTTPServer, answer: Answer, outcome
     ],
 )
 def test_another_answer_than_wanted(
-    pages: ThreadingHTTPServer, answer: Answer, outcome: str
+    pages: PagesServer, answer: response.Answer, outcome: str
 ) -> None:
     found = ask(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, outcome, True)
 
 
-def test_shows_the_body_or_its_bytes(pages: ThreadingHTTPServer) -> None:
+def test_shows_the_body_or_its_bytes(pages: PagesServer) -> None:
     assert ask(wanted("/hello"), pages.server_port).text == "hello"
     assert ask(wanted("/binary"), pages.server_port).text == BINARY.hex()
 
 
-def test_the_host_asked_for_is_not_the_address_it_is_sent_to(pages: ThreadingHTTPServer) -> None:
+def test_the_host_asked_for_is_not_the_address_it_is_sent_to(pages: PagesServer) -> None:
     ask(wanted("/hello"), pages.server_port, "a.example.com")
     assert pages.asked[-1] == ("a.example.com", "/hello")
 
 
-def test_a_host_that_is_the_address_is_asked_itself(pages: ThreadingHTTPServer) -> None:
+def test_a_host_that_is_the_address_is_asked_itself(pages: PagesServer) -> None:
     probe = HttpProbe("127.0.0.1", pages.server_port, wanted("/hello"))
     assert "--connect-to" not in argv(probe, "127.0.0.1", pages.server_port, 1)
     done = run(probe, pages.server_port)
@@ -178,7 +187,7 @@ def test_a_closed_port_is_unreachable() -> None:
     assert (found.answered, found.outcome, found.arrived) == (False, "unreachable", False)
 
 
-def test_a_server_that_is_silent_times_out(pages: ThreadingHTTPServer) -> None:
+def test_a_server_that_is_silent_times_out(pages: PagesServer) -> None:
     found = ask(wanted("/silent"), pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, "timeout", False)
 

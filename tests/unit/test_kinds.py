@@ -57,7 +57,7 @@ def test_the_annotation_is_versioned_and_sorted() -> None:
 def test_another_version_is_told(kind: Kind, version: bool | int) -> None:
     said = f"this {kind.words} was written in format {version}; this version reads format 1"
     with pytest.raises(ClusterError, match=said) as caught:
-        read_spec(json.dumps({"version": version}), kind, dict)
+        read_spec(json.dumps({"version": version}), kind, lambda fields: fields)
     assert caught.value.hints == (
         "use the version of kubectl istio-udp that wrote it, or a newer one",
     )

@@ -217,7 +217,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert udp_ports == (ports if patched else set())
 
 
-KUBECONFIG: list = []
+KUBECONFIG: list[Path] = []
 
 
 def test_whatever_is_left_behind_is_finished(tmp_path: Path) -> None:

@@ -239,14 +239,18 @@ def test_labels_that_choose_a_pool_are_copied_and_those_of_tools_are_not() -> No
 
 
 def test_fields() -> None:
-    copied = {
+    copied: dict[str, Any] = {
         "loadBalancerClass": "example.com/lb",
         "loadBalancerSourceRanges": ["192.0.2.0/24"],
         "externalTrafficPolicy": "Local",
         "externalIPs": ["192.0.2.7"],
         "trafficDistribution": "PreferClose",
     }
-    left = {"loadBalancerIP": "192.0.2.1", "healthCheckNodePort": 31234, "sessionAffinity": "None"}
+    left: dict[str, Any] = {
+        "loadBalancerIP": "192.0.2.1",
+        "healthCheckNodePort": 31234,
+        "sessionAffinity": "None",
+    }
     _, spec, _ = companion(**copied, **left)
     assert copied.items() <= spec.items()
     assert not set(left) & set(spec)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from kubectl_istio_udp.verify.loglines import Line, interval, lines_of
-from tests.unit.apiserver import ApiServer
 
 CLIENT, SERVER = "10.244.0.8", "10.244.0.11:9000"
 
@@ -13,7 +12,7 @@ CLIENT, SERVER = "10.244.0.8", "10.244.0.11:9000"
 def text(
     milliseconds: int,
     client: str = f"{CLIENT}:34330",
-    server: ApiServer = SERVER,
+    server: str = SERVER,
     own: str = f"{CLIENT}:34340",
 ) -> str:
     """A line as Istio's default format has it at a client's sidecar."""
@@ -70,7 +69,7 @@ def test_other_lines_do_not_count() -> None:
         ("10.244.0.80", SERVER),
     ],
 )
-def test_the_beginning_or_end_of_an_address_is_another(client: str, server: ApiServer) -> None:
+def test_the_beginning_or_end_of_an_address_is_another(client: str, server: str) -> None:
     assert lines_of(log(*LINES), client, server) == ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def written(name: str = "coredns") -> GatewayFilter:
     return GatewayFilter.of(envoy_filter(plan_of(name=name, max_sessions=500).exposure))
 
 
-def reserved(name: str, version: int) -> dict:
+def reserved(name: str, version: int) -> dict[str, Any]:
     manifest = reservation(plan_of(name=name, max_sessions=500).exposure.spec, name)
     about = {"resourceVersion": str(version), "creationTimestamp": "2999-01-02T03:04:05Z"}
     manifest["metadata"] |= about

@@ -89,16 +89,16 @@ def test_a_namespace_without_annotations_is_allowed_what_suits_a_shared_gateway(
 def test_what_is_not_allowed_until_an_administrator_says_so(
     asked: dict[str, Any], name: str, value: str
 ) -> None:
-    asked = use(**asked)
-    objection = allowed(allow="5300").objection(asked)
+    used = use(**asked)
+    objection = allowed(allow="5300").objection(used)
     assert f"(annotation kubectl-istio-udp/{name} on the Namespace)" in objection
     notes = {f"{PREFIX}allow": "5300", PREFIX + name: value}
-    assert Permission.parse(notes).objection(asked) == ""
+    assert Permission.parse(notes).objection(used) == ""
     # The same as a default of the controller, which the Namespace's own annotation overrides.
     default = dict([named_setting(f"{name}={value}")])
     mine = {} if name == "allow" else {f"{PREFIX}allow": "5300"}
-    assert Permission.parse(mine, default).objection(asked) == ""
-    assert ALLOWED_ALL.objection(asked) == ""
+    assert Permission.parse(mine, default).objection(used) == ""
+    assert ALLOWED_ALL.objection(used) == ""
 
 
 @pytest.mark.parametrize("named", ["edge", "istio-system/edge", "other, istio-system/edge"])

@@ -17,9 +17,10 @@ ANSWERS = Path(__file__).parent / "answers"
 DNS, DATAGRAM = DnsProbe("foo.bar.com"), DatagramProbe(b"HELLO")
 
 
-def captured(name: str) -> list[str]:
+def captured(name: str) -> tuple[str, str]:
     paths = [ANSWERS / f"{name}.{stream}.txt" for stream in ("stdout", "stderr")]
-    return [path.read_text(encoding="utf-8") if path.exists() else "" for path in paths]
+    out, err = (path.read_text(encoding="utf-8") if path.exists() else "" for path in paths)
+    return out, err
 
 
 def read(name: str, exit_code: int = 0, error: str = "") -> Answer:

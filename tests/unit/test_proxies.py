@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.memory import ProxySize
-from kubectl_istio_udp.model.proxystate import BoundListener, Refusal
+from kubectl_istio_udp.model.proxystate import BoundListener, ProxyState, Refusal
 from kubectl_istio_udp.state import proxies
 from tests.unit.apiserver import ApiServer, Exec
 
@@ -84,7 +84,7 @@ def test_reads_what_an_envoy_has(api: Api, server: ApiServer) -> None:
 
 def test_hosts_are_asked_for_only_where_there_are_clusters(api: Api, server: ApiServer) -> None:
     asked = answering(server, {"configs": None})
-    assert proxies.proxy_state(api, *WHERE, PREFIX) == proxies.ProxyState()
+    assert proxies.proxy_state(api, *WHERE, PREFIX) == ProxyState()
     assert len(asked) == 1
 
 

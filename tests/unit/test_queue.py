@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import threading
 from operator import itemgetter
+from typing import TypeVar
 
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.kube.watch import Backoff
 from kubectl_istio_udp.model.errors import Busy
+
+Given = TypeVar("Given", str, tuple[str, int])
 
 
 class Clock:
@@ -15,11 +18,18 @@ class Clock:
         return self.now
 
 
-def opened() -> tuple[WorkQueue, Clock]:
+def opened() -> tuple[WorkQueue[str], Clock]:
     clock = Clock()
-    queue = WorkQueue(clock)
+    queue: WorkQueue[str] = WorkQueue(clock)
     queue.open()
     return queue, clock
+
+
+def given(queue: WorkQueue[Given]) -> Given:
+    """The key that is given next."""
+    taken = queue.take(0)
+    assert taken is not None
+    return taken[0]
 
 
 def test_asked_for_often_given_once_and_the_first_first() -> None:
@@ -83,7 +93,7 @@ def test_closed_it_gives_nothing_and_forgets() -> None:
     queue, clock = opened()
     queue.add("a")
     queue.add("w")
-    assert queue.take(0)[0] == "a"
+    assert given(queue) == "a"
     queue.add("a")
     queue.add_later("b", 1)
     queue.close()
@@ -94,7 +104,7 @@ def test_closed_it_gives_nothing_and_forgets() -> None:
     # Nothing that was asked for before is given.
     assert queue.take(0) is None
     queue.add("w")
-    assert queue.take(0)[0] == "w"
+    assert given(queue) == "w"
 
 
 def test_ended_it_gives_waiting_workers_nothing_at_once() -> None:
@@ -109,43 +119,43 @@ def test_ended_it_gives_waiting_workers_nothing_at_once() -> None:
 
 
 def test_groups_take_turns() -> None:
-    queue = WorkQueue(Clock(), group=itemgetter(0), at_once=2)
+    queue: WorkQueue[tuple[str, int]] = WorkQueue(Clock(), group=itemgetter(0), at_once=2)
     queue.open()
     for number in range(1000):
         queue.add(("loud", number))
     queue.add(("quiet", 0))
-    taken = [queue.take(0)[0] for _ in range(3)]
+    taken = [given(queue) for _ in range(3)]
     assert taken == [("loud", 0), ("quiet", 0), ("loud", 1)]
     # No group has all workers.
     assert queue.take(0) is None
     queue.add(("third", 0))
-    assert queue.take(0)[0] == ("third", 0)
+    assert given(queue) == ("third", 0)
     queue.done(("loud", 0))
-    assert queue.take(0)[0] == ("loud", 2)
+    assert given(queue) == ("loud", 2)
 
 
 def test_one_that_is_asked_for_again_and_again_waits_for_its_turn() -> None:
-    queue = WorkQueue(Clock(), group=itemgetter(0))
+    queue: WorkQueue[tuple[str, int]] = WorkQueue(Clock(), group=itemgetter(0))
     queue.open()
     queue.add(("loud", 0))
     queue.add(("quiet", 0))
-    assert queue.take(0)[0] == ("loud", 0)
+    assert given(queue) == ("loud", 0)
     queue.add(("loud", 0))
     queue.done(("loud", 0))
     assert queue.pending(("loud", 0)) and not queue.pending(("other", 0))
-    assert queue.take(0)[0] == ("quiet", 0)
+    assert given(queue) == ("quiet", 0)
 
 
 def test_a_key_stays_in_its_group_until_it_is_done() -> None:
     groups = {"a": "one"}
-    queue = WorkQueue(Clock(), group=lambda key: groups[key])
+    queue: WorkQueue[str] = WorkQueue(Clock(), group=lambda key: groups[key])
     queue.open()
     queue.add("a")
     groups["a"] = "two"
     queue.add("a")
-    assert len(queue) == 1 and queue.take(0)[0] == "a"
+    assert len(queue) == 1 and given(queue) == "a"
     queue.add("a")
     queue.done("a")
-    assert queue.pending("a") and queue.take(0)[0] == "a"
+    assert queue.pending("a") and given(queue) == "a"
     queue.done("a")
     assert not queue.pending("a") and queue.take(0) is None

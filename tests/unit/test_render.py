@@ -34,12 +34,12 @@ from tests.unit.builders import (
 SEED = Path(__file__).parent / "golden" / "seed-udp-listener.yaml"
 
 
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[str, Any]:
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
     """Every leaf of a manifest by its path, the patches told apart by what they add."""
     if isinstance(value, dict) and value:
         return {k: v for key in value for k, v in leaves(value[key], (*path, key)).items()}
     if isinstance(value, list) and value:
-        found = {}
+        found: dict[tuple[Any, ...], Any] = {}
         for index, item in enumerate(value):
             name = item.get("applyTo") if isinstance(item, dict) else None
             found |= leaves(item, (*path, name or index))
@@ -251,7 +251,7 @@ def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
     def listed(*slices: dict[str, Any]) -> list[Any]:
         objects = cluster(slices=slices)
         (entry,) = service_entries(plan_of(objects, discovery=Discovery.ENDPOINTS).exposure)
-        return entry["spec"]["endpoints"]
+        return list(entry["spec"]["endpoints"])
 
     usual = endpoint_slice(endpoint("10.0.0.1"))
     unusual = [{"name": "udp-dns", "port": 5353, "protocol": "UDP"}]

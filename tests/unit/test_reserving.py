@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.apply import reserving
 from kubectl_istio_udp.apply.reserving import (
     Overtaken,
     reserved,
@@ -28,12 +27,13 @@ from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.reservations import (
+    Reservation,
     counted,
     read_reservation,
     reservation,
     reservation_name,
 )
-from kubectl_istio_udp.state.snapshot import read_snapshot
+from kubectl_istio_udp.state.snapshot import read_again, read_snapshot
 from tests.unit.apiserver import ApiServer, Request
 from tests.unit.builders import cluster, plan_of, snapshot_of
 from tests.unit.conftest import Run
@@ -92,8 +92,14 @@ def reservations(server: ApiServer) -> list[dict[str, Any]]:
 # -- what a reservation says -----------------------------------------------------------------
 
 
+def read(manifest: dict[str, Any]) -> Reservation:
+    found = read_reservation(manifest)
+    assert found is not None
+    return found
+
+
 def test_a_reservation_is_read_as_it_was_made() -> None:
-    found = read_reservation(made(SPEC, 7))
+    found = read(made(SPEC, 7))
     assert (found.spec, found.version, found.created) == (SPEC, 7, NOW)
     assert found.footprint.exposure == SPEC.key
     assert found.footprint.udp_ports == {10053}
@@ -126,10 +132,10 @@ def test_what_gives_envoy_anything_is_no_reservation() -> None:
 
 
 def test_the_earlier_one_counts_and_a_stale_one_never() -> None:
-    mine = read_reservation(made(spec_named("mine"), 20))
-    earlier = read_reservation(made(spec_named("earlier"), 19))
-    later = read_reservation(made(spec_named("later"), 21))
-    stale = read_reservation(made(spec_named("stale"), 3, "2026-01-02T02:59:04Z"))
+    mine = read(made(spec_named("mine"), 20))
+    earlier = read(made(spec_named("earlier"), 19))
+    later = read(made(spec_named("later"), 21))
+    stale = read(made(spec_named("stale"), 3, "2026-01-02T02:59:04Z"))
     everyone = [earlier, mine, later, stale]
     assert counted(everyone, mine) == [earlier]
     assert counted(everyone, None, NOW) == [earlier, mine, later]
@@ -140,7 +146,7 @@ def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port() -> Non
     """Another run of it is told of by the one who may not create a second reservation."""
     exposure = plan_of().exposure
     spec = exposure.spec
-    own = read_reservation(made(spec, 7)).footprint
+    own = read(made(spec, 7)).footprint
     snapshot = snapshot_of(cluster(), footprints=(own,))
     assert not {f.code for f in check_expose(exposure, snapshot)} & {"U102", "U103"}
     others = dataclasses.replace(own, exposure=("default", "other"))
@@ -206,7 +212,7 @@ def test_nobody_elses_reservation_is_deleted(api: Api, server: ApiServer) -> Non
 
 
 def test_no_permission_to_delete_is_told(api: Api, server: ApiServer) -> None:
-    told = []
+    told: list[str] = []
     server.fail("DELETE", "envoyfilters", 403)
     with reserved(api, SPEC, told.append):
         pass
@@ -257,7 +263,7 @@ def test_the_earlier_of_two_goes_on_whatever_the_later_one_reserves(
     one, seen_by_one = decided(api, "one", 5301, 600)
     two, _ = decided(api, "two", 5302, 600)
     with reserved(api, one.spec) as mine, reserved(api, two.spec):
-        again = reserving.read_again(api, seen_by_one, one.spec.key, mine)
+        again = read_again(api, seen_by_one, one.spec.key, mine)
         assert again.others.sessions == 0
 
 

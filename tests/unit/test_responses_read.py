@@ -76,6 +76,7 @@ def test_reads_mesh_gateway_servers_and_rivals(api: Api, server: ApiServer) -> N
     snapshot = read(api)
     assert (snapshot.mesh.istio, snapshot.proxies, snapshot.istio) == ((1, 30), (1, 31), (1, 30))
     assert snapshot.versions == "control plane 1.30, gateway 1.31"
+    assert snapshot.gateway is not None
     assert str(snapshot.gateway.ref) == "istio-system/istio-ingressgateway"
     assert [(s.gateway, s.port, s.hosts) for s in snapshot.servers] == [
         ("istio-system/edge", 80, ("shop.example.com",))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.kube.client import Api, Applied
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.retrying import Retries
 from kubectl_istio_udp.model.errors import ApplyConflict, Busy, ClusterError, Conflict
 from tests.support.connection import connected, quick_retries
@@ -135,8 +136,8 @@ def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api: Api, server: Ap
 # -- what is sent twice -------------------------------------------------------------------------
 
 
-def write(api: Api, verb: str, made: dict[str, Any]) -> Applied | bool | dict[str, Any]:
-    calls = {
+def write(api: Api, verb: str, made: dict[str, Any]) -> Any:
+    calls: dict[str, Callable[[], Any]] = {
         "create": lambda: api.create(
             {**MAP, "metadata": {**MAP["metadata"], "name": "n"}}, manager="m"
         ),
@@ -155,7 +156,9 @@ METHODS = {
     "merge": "PATCH",
     "delete": "DELETE",
 }
-BROKEN, SILENT = (0, {}), (-1, {})
+Fault = tuple[int, dict[str, str]]
+BROKEN: Fault = (0, {})
+SILENT: Fault = (-1, {})
 LATER = {status: (status, AT_ONCE) for status in (429, 503)}
 
 

@@ -43,7 +43,7 @@ def parent(**more: Any) -> dict[str, Any]:
 # -- attachment -------------------------------------------------------------------------------
 
 TWO = [listener("a", 5300), listener("b", 5301)]
-ATTACHMENTS = {
+ATTACHMENTS: dict[str, Any] = {
     # Traps 4 to 6 of the Gateway API: allowedRoutes and parentRefs.
     "no section and no port: every listener": (TWO, {}, "team", ("a", "b"), "Accepted"),
     "a section": (TWO, {"sectionName": "b"}, "team", ("b",), "Accepted"),
@@ -348,7 +348,7 @@ def test_a_route_s_status_that_is_right_is_not_changed() -> None:
 
 DONE = Progress(programmed=True, addresses=(("IPAddress", "10.0.0.1"),))
 HTTP = listener("web", 80, "HTTP")
-GATEWAYS = {
+GATEWAYS: dict[str, Any] = {
     # The Gateway's Accepted and Programmed with their reasons, then each listener's.
     "served": (
         [listener()],

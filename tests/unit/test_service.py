@@ -197,7 +197,7 @@ def test_reads_a_pod() -> None:
 @pytest.mark.parametrize("place", ["labels", "annotations"])
 @pytest.mark.parametrize(("value", "ambient"), [("enabled", True), ("disabled", False)])
 def test_tells_an_ambient_pod(place: str, value: str, ambient: bool) -> None:
-    found = Pod.from_object(pod(**{place: {"ambient.istio.io/redirection": value}}))
+    found = Pod.from_object(pod(**dict[str, Any]({place: {"ambient.istio.io/redirection": value}})))
     assert found.ambient is ambient
 
 

@@ -144,7 +144,7 @@ def test_the_root_namespace_reaches_gateways_of_every_namespace() -> None:
 
 def test_an_exposure_that_is_changing_counts_once_with_the_larger_number() -> None:
     small, large = (plan_of(max_sessions=n).exposure.spec for n in (7, 9))
-    gateway = gateway_of(small.gateway.selector)
+    gateway = gateway_of(dict(small.gateway.selector))
     for specs in ((small, large), (large, small)):
         found = GatewayUsage.of(gateway, "istio-system", specs)
         assert found.holders == (Holder(small.key, 1, 9),)
@@ -177,6 +177,6 @@ def fails() -> int:
     ],
 )
 def test_the_sessions_that_are_granted(
-    room_: SessionRoom, ports: int, before: tuple[int, ...] | None, expected: int
+    room_: SessionRoom, ports: int, before: tuple[int, int] | None, expected: int
 ) -> None:
     assert room_.granted(ports, before) == expected

@@ -28,7 +28,8 @@ SPECIAL = (
 
 def spec(server: ApiServer) -> dict[str, Any]:
     notes = server.get(*FILTER)["metadata"]["annotations"]
-    return json.loads(notes["kubectl-istio-udp/spec"])
+    found: dict[str, Any] = json.loads(notes["kubectl-istio-udp/spec"])
+    return found
 
 
 def shown(done: Run) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
 from kubectl_istio_udp.model.exposure import Discovery
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -16,7 +16,7 @@ from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.mesh import read_mesh
-from kubectl_istio_udp.state.snapshot import GatewayChoice, read_snapshot, ready_addresses
+from kubectl_istio_udp.state.snapshot import read_snapshot, ready_addresses
 from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import (
     endpoint,
@@ -61,7 +61,7 @@ def foreign(
         "address": {"socket_address": {"protocol": "UDP", "port_value": 5300}},
     }
     patch = {"applyTo": "LISTENER", "patch": {"operation": "ADD", "value": value}}
-    spec = {"configPatches": [patch]}
+    spec: dict[str, Any] = {"configPatches": [patch]}
     if labels:
         spec["workloadSelector"] = {"labels": labels}
     return {
@@ -78,8 +78,8 @@ def test_sees_all_that_decides(api: Api, fakes: Fakes) -> None:
     assert [pod.name for pod in found.pods] == ["coredns-1", "coredns-2"]
     assert [len(piece.endpoints) for piece in found.slices] == [2]
     assert str(found.gateway.ref) == "istio-system/istio-ingressgateway"
-    assert found.footprints == found.objects == found.exposures == ()
-    assert [b.port for b in found.bound] == [8443]
+    assert (found.footprints, found.objects, found.exposures) == ((), (), ())
+    assert [b.port for b in found.bound or ()] == [8443]
     assert found.file_limit == 1_048_576
     assert found.size == ProxySize(workers=2, clusters=20)
     assert found.others == GatewayUsage()
@@ -313,7 +313,7 @@ def test_what_a_live_listener_binds_is_told_by_its_configuration(
         live("other", 5301, "TCP"),
         live("0.0.0.0_8080", 8080, "TCP"),
     ]
-    found = {b.name: b.protocol for b in snapshot(api, need_proxy=True).bound}
+    found = {b.name: b.protocol for b in snapshot(api, need_proxy=True).bound or ()}
     assert found == {"a.b|c": "UDP", "other": "TCP", "0.0.0.0_8080": "TCP"}
 
 

@@ -87,7 +87,10 @@ def test_a_load_balancer_without_an_address(api: Api, server: ApiServer) -> None
 
 
 def test_the_pods_where_no_service_leads(api: Api, server: ApiServer) -> None:
-    spec = {"gateway_service": GatewayServiceMode.NONE, "discovery": Discovery.STATIC}
+    spec: dict[str, Any] = {
+        "gateway_service": GatewayServiceMode.NONE,
+        "discovery": Discovery.STATIC,
+    }
     exposure = plan_of(cluster_with_free_ports(), **spec).exposure
     assert status(api, server, exposure)[0] == "10.244.0.7"
 

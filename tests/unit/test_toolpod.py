@@ -107,7 +107,8 @@ def test_runs_a_command(api: Api, fakes: Fakes) -> None:
 
 
 def test_makes_one_and_removes_it(api: Api, server: ApiServer) -> None:
-    before, lines = pods(server), []
+    before = pods(server)
+    lines: list[str] = []
     manifest = one_run_tool("default", "tool:1")
     with made_tool(api, "default", manifest, lines.append) as tool:
         assert pods(server) == {*before, tool.name}

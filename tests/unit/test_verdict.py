@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,7 +26,7 @@ def result(hop: Hop, *answers: str) -> HopResult:
 
 
 def results(
-    pods: list[str] = (), gateways: list[str] | tuple[Any, ...] = (), service: str | None = None
+    pods: Sequence[str] = (), gateways: Sequence[str] = (), service: str | None = None
 ) -> list[HopResult]:
     found = [result(hop, answer) for hop, answer in zip((POD_A, POD_B), pods, strict=False)]
     found += [result(h, a) for h, a in zip((GATEWAY_A, GATEWAY_B), gateways, strict=False)]
