@@ -238,16 +238,16 @@ def responses(draw: Callable[..., Any]) -> tuple[Write, ...]:
 
 @st.composite
 def access_logs(draw: Callable[..., Any]) -> tuple[Write, ...]:
-    """An access log of any reach, with either field."""
-    reach = draw(st.sampled_from(LogScope))
+    """An access log of any scope, with either field."""
+    scope = draw(st.sampled_from(LogScope))
     spec = AccessLogSpec(
         namespace="lab",
         name=draw(NAMES),
         every=Duration(draw(st.integers(1, 10**8)) / 1000),
-        reach=reach,
+        scope=scope,
         selector=draw(st.sampled_from([{}, {"app": "a"}])),
         direction=Direction.ANY
-        if reach is LogScope.GATEWAY
+        if scope is LogScope.GATEWAY
         else draw(st.sampled_from(list(Direction))),
         log_field=draw(st.sampled_from(LogField)),
     )

@@ -384,7 +384,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("row", PARAMETERS)
 def test_parameters_that_name_no_gateway(running: Routed, row: str) -> None:
     notes, parameters, message = PARAMETERS[row]
-    more = {"infrastructure": {"parametersRef": parameters}} if parameters else {}
+    more: dict[str, Any] = {"infrastructure": {"parametersRef": parameters}} if parameters else {}
     running.begin(gateway(annotations=notes, **more))
     until(lambda: running.conditions().get("Accepted") == ("False", "InvalidParameters"))
     assert message in running.status(API_GATEWAY, "udp")["conditions"][0]["message"]
