@@ -23,7 +23,6 @@ from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.request import ExposeRequest
-from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.exposure import Plan, plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.trimming import LabelSet
@@ -1120,9 +1119,9 @@ def test_nothing_is_planned_for_what_is_not_allowed(
 ) -> None:
     planned: list[str] = []
 
-    def noted(request: ExposeRequest, snapshot: Snapshot) -> Plan:
+    def noted(request: ExposeRequest, *given: Any) -> Plan:
         planned.append(request.namespace)
-        return plan(request, snapshot)
+        return plan(request, *given)
 
     monkeypatch.setattr(reconcile, "plan", noted)
     running.server.put(space("attack", None), space("victim", "5300"))
