@@ -225,8 +225,13 @@ def test_only_the_object_that_decides_is_read(monkeypatch: pytest.MonkeyPatch) -
         further = copy.deepcopy(entry)
         further["metadata"]["name"] += f".{number}"
         entries.append(further)
-    read = []
-    monkeypatch.setattr(ownership, "spec_of", lambda m: read.append(m["kind"]) or spec_of(m))
+    read: list[str] = []
+
+    def noted(manifest: dict[str, Any]) -> Any:
+        read.append(manifest["kind"])
+        return spec_of(manifest)
+
+    monkeypatch.setattr(ownership, "spec_of", noted)
     (exposure,) = resolve([*entries, *others]).existing
     assert len(exposure.objects) == 302
     assert read == ["EnvoyFilter"]
