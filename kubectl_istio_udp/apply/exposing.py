@@ -120,20 +120,20 @@ def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
 
 def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[Exposure, Decision]:
     """Decide from the current state of the cluster."""
-    reads = Reads(api)
-    begin_reads(reads, asked.namespace, asked.service, asked.gateway)
-    existing = find_exposure(reads, asked.namespace, asked.name or asked.service)
-    _refuse_declared(existing)
-    before = existing.exposure
-    if before and before.service != asked.service:
-        before = None  # the checks refuse this
-    request = asked.settings.request(asked.namespace, asked.service, asked.name, before)
-    choice = asked.gateway.or_known(before.gateway) if before else asked.gateway
-    snapshot = read_snapshot(reads, request, choice, existing, need_proxy=writing.waits)
-    decided = decide(request, snapshot)
-    exposure, spec = decided.exposure, decided.exposure.spec
-    todo = writes(exposure, writing.manager)
-    leftovers = read_leftovers(reads, [existing.spec, spec])
+    with Reads(api) as reads:
+        begin_reads(reads, asked.namespace, asked.service, asked.gateway)
+        existing = find_exposure(reads, asked.namespace, asked.name or asked.service)
+        _refuse_declared(existing)
+        before = existing.exposure
+        if before and before.service != asked.service:
+            before = None  # the checks refuse this
+        request = asked.settings.request(asked.namespace, asked.service, asked.name, before)
+        choice = asked.gateway.or_known(before.gateway) if before else asked.gateway
+        snapshot = read_snapshot(reads, request, choice, existing, need_proxy=writing.waits)
+        decided = decide(request, snapshot)
+        exposure, spec = decided.exposure, decided.exposure.spec
+        todo = writes(exposure, writing.manager)
+        leftovers = read_leftovers(reads, [existing.spec, spec])
     there = (*existing.objects, *snapshot.objects, *leftovers.stale_reservations(spec.key))
     return exposure, Decision(
         spec=spec,

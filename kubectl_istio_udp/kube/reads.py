@@ -53,7 +53,8 @@ class Reads(Api):
     """A cluster as one decision sees it.
 
     A list also answers narrower ones: for one of its namespaces, or with more labels. Make a new
-    Reads for each decision. Use the Api itself for what may have changed since.
+    Reads for each decision, and use it in a `with`. Use the Api itself for what may have changed
+    since.
     """
 
     def __init__(self, api: Api) -> None:
@@ -62,6 +63,14 @@ class Reads(Api):
         self._lock = threading.Lock()
         self._known: dict[_List | tuple[str, str | None, str], Future[Any]] = {}
         self._pool = ThreadPoolExecutor(_MANY_AT_ONCE)
+
+    def __enter__(self) -> Reads:
+        """Nothing is read yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop the reads that have not begun, and wait for those that have: none goes on."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def begin(self, kind: str, namespace: str | None = None, selector: str = "") -> None:
         """Start to read a list. An error is raised by the `list`, `get` or `find` that needs it."""

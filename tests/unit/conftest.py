@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -122,11 +121,6 @@ class Run:
         finally:
             for which, handler in handlers.items():
                 signal.signal(which, handler)
-        # With the process of a command its requests end, those that nobody waits for too. Here they
-        # go on, and must not be taken for the next command's.
-        for thread in threading.enumerate():
-            if thread.name.startswith("ThreadPoolExecutor"):
-                thread.join(10)
         self.out, self.err = self._capsys.readouterr()
         code: Any = ended.value.code
         self.code = code or 0

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
@@ -11,8 +14,9 @@ Listed = tuple[str, str | None, str]
 
 
 @pytest.fixture
-def reads(api: Api) -> Reads:
-    return Reads(api)
+def reads(api: Api) -> Iterator[Reads]:
+    with Reads(api) as made:
+        yield made
 
 
 def sent(server: ApiServer) -> list[str]:
@@ -104,3 +108,16 @@ def test_each_caller_of_a_refused_list_gets_an_error_of_its_own(
         raised.value.hints += ("mine",)
         errors.append(raised.value)
     assert [error.hints.count("mine") for error in errors] == [1, 1]
+
+
+def test_what_was_begun_does_not_go_on_afterwards(api: Api, server: ApiServer) -> None:
+    """Nor is what has not begun: a command that fails ends with its last request."""
+    namespaces = [f"n{number}" for number in range(50)]
+    with pytest.raises(KeyboardInterrupt), Reads(api) as reads:
+        for namespace in namespaces:
+            reads.begin("Pod", namespace)
+        raise KeyboardInterrupt
+    asked = len(server.requests)
+    assert asked < len(namespaces)
+    time.sleep(0.1)
+    assert len(server.requests) == asked

@@ -39,7 +39,13 @@ def run(
     common: options.Common,
 ) -> None:
     """Run `get`, with the values of its options."""
-    api = Reads(connect(common))
+    with Reads(connect(common)) as api:
+        _print(api, names, all_namespaces, output, common)
+
+
+def _print(
+    api: Reads, names: tuple[str, ...], all_namespaces: bool, output: str, common: options.Common
+) -> None:
     if not names:
         begin_reads(api)
     state = find_state(common, api, names, all_namespaces)
