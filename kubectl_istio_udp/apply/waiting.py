@@ -203,6 +203,12 @@ def wait_until_gone(
 ) -> str | None:
     """Wait until no ready gateway pod has any of these listeners.
 
+    Args:
+        api: the cluster.
+        namespace, selector: the gateway's pods.
+        listeners: the names of the listeners.
+        timeout: in seconds.
+
     Returns:
         None if that is so; otherwise, after `timeout` seconds or if a pod cannot be queried,
             the text of a warning.

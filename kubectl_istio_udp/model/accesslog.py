@@ -56,6 +56,12 @@ def default_name(
 
     `mesh`, `namespace`, the gateway's name, or the selector's values (`app-web`), followed by the
     direction if one is set (`namespace-inbound`).
+
+    Args:
+        scope: which proxies write the log.
+        selector: the pod labels.
+        gateway: the gateway's name; None without one.
+        direction: the direction.
     """
     if scope is LogScope.GATEWAY and gateway:
         return gateway

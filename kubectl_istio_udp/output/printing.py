@@ -25,7 +25,13 @@ def resource(kind: str, name: str) -> str:
 
 
 def object_line(kind: str, name: str, outcome: str, dry_run: str = "none") -> str:
-    """Kubectl's output line for an object: `service/coredns serverside-applied (dry run)`."""
+    """Kubectl's output line for an object: `service/coredns serverside-applied (dry run)`.
+
+    Args:
+        kind, name: the object.
+        outcome: what happened to it, e.g. `created`.
+        dry_run: none, client or server.
+    """
     return f"{resource(kind, name)} {outcome}{_DRY_RUN[dry_run]}"
 
 

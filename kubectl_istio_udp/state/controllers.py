@@ -142,7 +142,13 @@ class ControllerStatus:
 
 
 def read_controller(api: Api, namespace: str, name: str, lease: str) -> ControllerStatus:
-    """Read the status of the controller in a namespace."""
+    """Read the status of the controller in a namespace.
+
+    Args:
+        api: the cluster.
+        namespace, name: the controller's Deployment.
+        lease: the name of its Lease.
+    """
     deployment, found_lease, exposures, services, events = in_parallel(
         [
             lambda: api.find("Deployment", namespace, name),
@@ -258,6 +264,11 @@ def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:
 
 def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> None:
     """Wait until the controller's pods have ended, so that none of them writes.
+
+    Args:
+        api: the cluster.
+        namespace, selector: the controller's pods.
+        timeout: in seconds.
 
     Raises:
         WaitTimeout: a pod is still running.

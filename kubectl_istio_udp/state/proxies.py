@@ -200,6 +200,10 @@ def _resources(dump: Any) -> dict[str, dict[str, Any]]:
 def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus | None:
     """The UDP sockets and counters of a pod; None if its image has no `cat`, or not on Linux.
 
+    Args:
+        api: the cluster.
+        namespace, pod, container: a container of the pod; containers share the pod's network.
+
     Raises:
         Forbidden: no permission for exec.
         ClusterError: exec failed.
@@ -261,6 +265,11 @@ def refusals_in_log(api: Api, namespace: str, pod: str, since_seconds: int) -> d
 
     Envoy's admin interface does not report why it rejected a cluster, or anything about an update
     that it rejected as a whole (measured, Envoy 1.40).
+
+    Args:
+        api: the cluster.
+        namespace, pod: the gateway pod.
+        since_seconds: how many seconds of the log to read.
     """
     return resource_rejections(_log(api, namespace, pod, since_seconds))
 
@@ -270,6 +279,11 @@ def route_refusal_in_log(api: Api, namespace: str, pod: str, since_seconds: int)
 
     The log does not name the configuration. An error that Envoy logged earlier is not caused by the
     new configuration.
+
+    Args:
+        api: the cluster.
+        namespace, pod: the gateway pod.
+        since_seconds: how many seconds of the log to read.
     """
     new = route_rejections(_log(api, namespace, pod, since_seconds))
     if not new:

@@ -65,6 +65,13 @@ def verify_access_log(
 
     Takes about four intervals, but at least three seconds; the connection ends by itself.
 
+    Args:
+        api: the cluster.
+        pod: the network-tool pod.
+        spec: the access log.
+        to: `--to`: the Service to connect to; None for an echo server.
+        asked: the options for probes.
+
     Raises:
         UsageError: there is no server to connect to.
         NotFound, ClusterError, WaitTimeout, Unreachable, Forbidden: the test was not possible.

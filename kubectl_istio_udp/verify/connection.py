@@ -69,6 +69,12 @@ def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[He
     """Hold a connection open for at most this many seconds.
 
     It is not closed on exit but ends by itself, or when its destination is deleted.
+
+    Args:
+        api: the cluster.
+        tool: the network-tool pod.
+        target: the destination.
+        seconds: how long the connection is held.
     """
     connection = Held()
     command = ["sh", "-c", _HOLD, "sh", target.address, str(target.port), str(round(seconds))]

@@ -36,6 +36,12 @@ def verify_exposure(
 ) -> sending.Verification:
     """Query an exposure hop by hop.
 
+    Args:
+        api: the cluster.
+        pod: the network-tool pod.
+        existing, spec: the exposure.
+        asked: the options for probes.
+
     Raises:
         NotFound: its Service does not exist.
         UsageError: there is no query.

@@ -61,7 +61,13 @@ def known(
     slices: tuple[EndpointSlice, ...],
     outer: Outer,
 ) -> Evidence:
-    """The evidence from objects that were already read."""
+    """The evidence from objects that were already read.
+
+    Args:
+        existing, spec: the exposure.
+        service, slices: its Service and EndpointSlices.
+        outer: the gateway's pods and the Service in front.
+    """
     objects = existing.objects
     return Evidence(
         spec=spec,

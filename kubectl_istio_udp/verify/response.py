@@ -23,6 +23,12 @@ def verify_response(
 
     Inside the mesh, from the network-tool pod's sidecar.
 
+    Args:
+        api: the cluster.
+        pod: the network-tool pod.
+        existing, spec: the response.
+        asked: the options for probes.
+
     Raises:
         NotFound, ClusterError, Unreachable, Forbidden: the test was not possible.
     """

@@ -96,6 +96,13 @@ def send(
 ) -> tuple[HopResult, ...]:
     """Send the requested number of probes to every hop, in parallel.
 
+    Args:
+        api: the cluster.
+        pod: the network-tool pod.
+        hops: the destinations.
+        probe: the probe.
+        asked: the options for probes.
+
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
     """
@@ -151,6 +158,10 @@ def ask_again(
 
     kube-proxy applies a new or changed Service about once a second, and the API does not show when
     it has.
+
+    Args:
+        api, pod, probe, asked: as for `send`.
+        results: the results so far; those of other hops are returned unchanged.
     """
     deadline = time.monotonic() + api.waits.kube_proxy
     found = list(results)

@@ -113,6 +113,7 @@ def judge(
     Args:
         results: the results for one Service port, or for all.
         direct_only: whether only the pods were queried.
+        before: what is known about the pods and about the gateway, for the sentence.
     """
     pods = [r for r in results if r.hop.via is Via.POD]
     bare = {r.hop.service_port for r in results} - {r.hop.service_port for r in pods}

@@ -56,13 +56,13 @@ def place_of(common: Common, api: Api, all_namespaces: bool) -> str | None:
 
 
 def find_state(common: Common, api: Api, names: Sequence[str], all_namespaces: bool) -> State:
-    """What the command line names; without names everything in the namespace, or in all.
+    """The exposures, responses and access logs with these names, or all of them.
 
-    A kind alone (`responses`) names those of the kind.
+    A kind alone (`responses`) selects all of that kind.
 
     Raises:
-        UsageError: names and -A together, or a name of no kind.
-        NotFound, Forbidden, Unreachable: as the server says.
+        UsageError: names are combined with -A, or a name has an unknown kind.
+        NotFound, Forbidden, Unreachable: errors of the API server.
     """
     if all_namespaces and names:
         raise UsageError(
@@ -79,7 +79,7 @@ def find_state(common: Common, api: Api, names: Sequence[str], all_namespaces: b
 def find_existing(
     common: Common, api: Api, names: Sequence[str], all_namespaces: bool
 ) -> tuple[Existing, ...]:
-    """What `find_state` finds, without the strays: it warns of them."""
+    """The same as `find_state` without the strays; prints a warning about them."""
     state = find_state(common, api, names, all_namespaces)
     for stray in state.strays:
         warn(explain_stray(stray))
