@@ -74,7 +74,7 @@ def log_connections(
     decision = Decision(
         spec=spec,
         before=snapshot.present,
-        said=f"applies to {count} {'proxy' if count == 1 else 'proxies'}, by "
+        summary=f"applies to {count} {'proxy' if count == 1 else 'proxies'}, by "
         f"{spec.log_field.value}",
         findings=check_access_log(spec, snapshot),
         changes=change_set(

@@ -33,7 +33,7 @@ from kubectl_istio_udp.state.snapshot import begin_reads, read_snapshot, ready_a
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExposeArguments:
     """The request on a command line.
 
     Attributes:
@@ -56,12 +56,12 @@ class Decided:
 
     Attributes:
         exposure: the exposure.
-        said: how its endpoints are found, as one line of text.
+        summary: how its endpoints are found, as one line of text.
         findings: the findings of the checks.
     """
 
     exposure: Exposure
-    said: str
+    summary: str
     findings: tuple[Finding, ...]
 
 
@@ -79,13 +79,13 @@ class Exposed:
 
 
 def expose(
-    api: Api, asked: Asked, writing: Writing, report: Report, flags: Mapping[str, str]
+    api: Api, arguments: ExposeArguments, writing: Writing, report: Report, flags: Mapping[str, str]
 ) -> Exposed:
     """Expose a Service as requested on a command line.
 
     Args:
         api: the cluster.
-        asked: the request.
+        arguments: the request.
         writing: how to write.
         report: informed about each step.
         flags: as for `carry`.
@@ -97,7 +97,7 @@ def expose(
     exposed: list[Exposed] = []
 
     def decide_and_write() -> None:
-        exposure, decision = _decide(api, asked, writing, report)
+        exposure, decision = _decide(api, arguments, writing, report)
         done = carry(api, decision, writing, report, flags)
         services = (each.manifest for each in done if each.write.kind == "Service")
         exposed.append(Exposed(exposure, next(services, None)))
@@ -114,21 +114,25 @@ def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
     """
     planned = plan(request, snapshot)
     because = f": {planned.reason}" if planned.reason else ""
-    said = f"endpoint discovery: {planned.exposure.spec.discovery.value}{because}"
-    return Decided(planned.exposure, said, check_expose(planned.exposure, snapshot))
+    summary = f"endpoint discovery: {planned.exposure.spec.discovery.value}{because}"
+    return Decided(planned.exposure, summary, check_expose(planned.exposure, snapshot))
 
 
-def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[Exposure, Decision]:
+def _decide(
+    api: Api, arguments: ExposeArguments, writing: Writing, report: Report
+) -> tuple[Exposure, Decision]:
     """Decide from the current state of the cluster."""
     with Reads(api) as reads:
-        begin_reads(reads, asked.namespace, asked.service, asked.gateway)
-        existing = find_exposure(reads, asked.namespace, asked.name or asked.service)
+        begin_reads(reads, arguments.namespace, arguments.service, arguments.gateway)
+        existing = find_exposure(reads, arguments.namespace, arguments.name or arguments.service)
         _refuse_declared(existing)
         before = existing.exposure
-        if before and before.service != asked.service:
+        if before and before.service != arguments.service:
             before = None  # the checks refuse this
-        request = asked.settings.request(asked.namespace, asked.service, asked.name, before)
-        choice = asked.gateway.or_known(before.gateway) if before else asked.gateway
+        request = arguments.settings.request(
+            arguments.namespace, arguments.service, arguments.name, before
+        )
+        choice = arguments.gateway.or_known(before.gateway) if before else arguments.gateway
         snapshot = read_snapshot(reads, request, choice, existing, need_proxy=writing.waits)
         decided = decide(request, snapshot)
         exposure, spec = decided.exposure, decided.exposure.spec
@@ -138,7 +142,7 @@ def _decide(api: Api, asked: Asked, writing: Writing, report: Report) -> tuple[E
     return exposure, Decision(
         spec=spec,
         before=before,
-        said=decided.said,
+        summary=decided.summary,
         findings=decided.findings,
         changes=change_set(
             spec.kind, spec.key, there, leftovers.services_of([existing.spec, spec]), todo

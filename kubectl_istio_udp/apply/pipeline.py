@@ -38,7 +38,7 @@ class Decision:
     Attributes:
         spec: the planned exposure, response or access log.
         before: the current one; None for a new one.
-        said: the decision as one line of text.
+        summary: the decision as one line of text.
         findings: the findings of the checks.
         changes: what to write and remove.
         wait: waits for the proxies; called with the timeout in seconds and a progress function.
@@ -50,7 +50,7 @@ class Decision:
 
     spec: Spec
     before: Spec | None
-    said: str
+    summary: str
     findings: tuple[Finding, ...]
     changes: ChangeSet
     wait: Callable[[float, Progress], object] | None = None

@@ -81,12 +81,14 @@ class Overtaken(ClusterError):
 _ATTEMPTS = 5
 
 
-def decide_until_it_fits(decide_and_write: Callable[[], None], tell: Callable[[str], None]) -> None:
+def decide_until_it_fits(
+    decide_and_write: Callable[[], None], notify: Callable[[str], None]
+) -> None:
     """Decide again each time another run invalidated the decision.
 
     Args:
         decide_and_write: reads the cluster, decides and writes.
-        tell: called with a text each time another run was faster.
+        notify: called with a text each time another run was faster.
 
     Raises:
         Overtaken: every attempt failed.
@@ -96,7 +98,7 @@ def decide_until_it_fits(decide_and_write: Callable[[], None], tell: Callable[[s
         try:
             decide_and_write()
         except Overtaken as error:
-            tell(f"{error.message}, because another run was faster; deciding again")
+            notify(f"{error.message}, because another run was faster; deciding again")
         else:
             return
     decide_and_write()
@@ -107,7 +109,7 @@ def reserved_if_changed(
     exposure: Exposure,
     snapshot: Snapshot,
     todo: Sequence[Write],
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> AbstractContextManager[object]:
     """What a run of `expose` holds during its writes: a reservation, if the gateway changes.
 
@@ -116,7 +118,7 @@ def reserved_if_changed(
         exposure: the planned exposure.
         snapshot: the state that it was decided from.
         todo: the planned writes.
-        tell: called with a text if the reservation could not be deleted afterwards.
+        notify: called with a text if the reservation could not be deleted afterwards.
     """
     wanted = next(write.manifest for write in todo if write.kind == "EnvoyFilter")
     there = _own_filter(snapshot)
@@ -126,7 +128,7 @@ def reserved_if_changed(
     def look_again(mine: Reservation) -> Snapshot:
         return read_again(api, snapshot, exposure.spec.key, mine)
 
-    return fitting(api, exposure, there, look_again, tell)
+    return fitting(api, exposure, there, look_again, notify)
 
 
 @contextmanager
@@ -135,7 +137,7 @@ def fitting(
     exposure: Exposure,
     there: Manifest | None,
     look_again: Callable[[Reservation], Snapshot],
-    tell: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
     """Hold a reservation after checking that the gateway still has what the exposure needs.
 
@@ -144,14 +146,14 @@ def fitting(
         exposure: the planned exposure.
         there: its EnvoyFilter in the state that was decided from; None if there was none.
         look_again: reads the state again, given the reservation.
-        tell: called with a text if the reservation could not be deleted afterwards.
+        notify: called with a text if the reservation could not be deleted afterwards.
 
     Raises:
         Overtaken: others used what the exposure needs; nothing was written.
         Conflict: another run writes, or has written, the same exposure; nothing was written.
     """
     spec = exposure.spec
-    with reserved(api, spec, tell) as mine:
+    with reserved(api, spec, notify) as mine:
         again = look_again(mine)
         if not _same_filter(there, _own_filter(again)):
             raise Conflict(
@@ -177,14 +179,14 @@ def _same_filter(before: Manifest | None, now: Manifest | None) -> bool:
 
 @contextmanager
 def reserved(
-    api: Api, spec: ExposureSpec, tell: Callable[[str], None] = lambda _: None
+    api: Api, spec: ExposureSpec, notify: Callable[[str], None] = lambda _: None
 ) -> Iterator[Reservation]:
     """Hold a reservation for an exposure.
 
     Args:
         api: the cluster.
         spec: the planned exposure.
-        tell: called with a text if the reservation could not be deleted afterwards.
+        notify: called with a text if the reservation could not be deleted afterwards.
 
     Raises:
         Conflict: another run is writing the same exposure; nothing was reserved.
@@ -198,7 +200,7 @@ def reserved(
             made = pool.submit(_create, api, spec, run).result()
         yield made
     finally:
-        _release(api, spec, run, made, tell)
+        _release(api, spec, run, made, notify)
 
 
 def _create(api: Api, spec: ExposureSpec, run: str) -> Reservation:
@@ -258,7 +260,7 @@ def _release(
     spec: ExposureSpec,
     run: str,
     made: Reservation | None,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Delete this run's reservation, but not another run's."""
     namespace, name = spec.gateway.namespace, reservation_name(spec)
@@ -271,7 +273,7 @@ def _release(
     except Conflict:
         return  # it belongs to another run now
     except IstioUdpError as error:
-        tell(
+        notify(
             f"could not delete the reservation, EnvoyFilter {namespace}/{name} ({error.message}); "
             f"it expires in {STALE_AFTER.total_seconds() / 60:.0f} minutes"
         )

@@ -62,7 +62,7 @@ def respond(
     decision = Decision(
         spec=spec,
         before=before,
-        said=f"Istio API: {spec.api.value} ({planned.reason})",
+        summary=f"Istio API: {spec.api.value} ({planned.reason})",
         findings=check_response(response, snapshot),
         changes=change_set(spec.kind, spec.key, snapshot.objects, writes=todo),
         wait=_waiter(api, response, had_pods=had_pods),

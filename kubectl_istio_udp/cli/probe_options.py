@@ -9,15 +9,15 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 
 
 def probe_options(command: Callable[..., Any]) -> Any:
-    """--query, --probe, --count, --timeout, -o and the tool pod's options, as one `asked`."""
+    """--query, --probe and the other options of probes, as one `probe_settings`."""
 
     def collect(**values: Any) -> Any:
-        mine = {each.name: values.pop(each.name) for each in fields(Asked)}
-        return command(asked=Asked(**mine), **values)
+        mine = {each.name: values.pop(each.name) for each in fields(ProbeOptions)}
+        return command(probe_settings=ProbeOptions(**mine), **values)
 
     return options.with_options(collect, command, _PROBE_OPTIONS)
 

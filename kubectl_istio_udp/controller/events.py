@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from kubectl_istio_udp.controller.outcome import Outcome
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.events import tell
+from kubectl_istio_udp.kube.events import write_event
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.reasons import EXPOSED
@@ -30,7 +30,7 @@ class _Budget:
     since: float
 
 
-class Teller:
+class EventWriter:
     """Writes Events; thread-safe for different exposures."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Teller:
     ) -> None:
         """Take the cluster, the reporter's name, the source of the signing key, and the clock."""
         self._api, self._by, self._secret, self._clock = api, by, secret, clock
-        self._told: dict[Key, tuple[str, str, float]] = {}
+        self._written: dict[Key, tuple[str, str, float]] = {}
         self._budgets: dict[str, _Budget] = {}
         # When waiting Events may be written.
         self._turns: dict[Key, float] = {}
@@ -50,20 +50,20 @@ class Teller:
 
     def begin(self) -> None:
         """Forget what was reported: another replica may have reported something else since."""
-        self._told.clear()
+        self._written.clear()
         with self._lock:
             self._turns.clear()
             self._budgets.clear()
 
     def forget(self, key: Key) -> None:
         """Forget a deleted exposure."""
-        self._told.pop(key, None)
+        self._written.pop(key, None)
         with self._lock:
             if self._turns.pop(key, None) is not None and key[0] in self._budgets:
                 # Another Event may use its slot.
                 self._budgets[key[0]].left += 1
 
-    def tell(self, key: Key, about: About, outcome: Outcome) -> float | None:
+    def write(self, key: Key, about: About, outcome: Outcome) -> float | None:
         """Write an Event, if there is something new to report or something old to repeat.
 
         Returns:
@@ -73,7 +73,7 @@ class Teller:
             IstioUdpError: the Event was not written.
         """
         now = self._clock()
-        reason, message, when = self._told.get(key, ("", "", 0.0))
+        reason, message, when = self._written.get(key, ("", "", 0.0))
         bad = outcome.reason != EXPOSED
         if (reason, message) == (outcome.reason, outcome.message):
             left = when + AGAIN_SECONDS - now
@@ -81,7 +81,7 @@ class Teller:
                 return left if bad else None
         if (wait := self._turn(key, now)) > 0:
             return wait
-        tell(
+        write_event(
             self._api,
             about,
             reason=outcome.reason,
@@ -90,7 +90,7 @@ class Teller:
             by=self._by,
             secret=self._secret(),
         )
-        self._told[key] = (outcome.reason, outcome.message, now)
+        self._written[key] = (outcome.reason, outcome.message, now)
         return AGAIN_SECONDS if bad else None
 
     def _turn(self, key: Key, now: float) -> float:

@@ -216,14 +216,14 @@ class Reconciler:
         if kept is None:
             # On the command line or by annotation: the exposed Service no longer exists.
             return self._withdraw(key, own)
-        if own.there and own.source is None:
+        if own.exists and own.source is None:
             left = self._refresh(own, names.MANAGER)
             found = self._made_by_hand(key, own) if requested else Outcome(MANUAL)
             return replace(found, again=left or None)
         if kept.leaving:
             return self._withdraw(key, own)
         if requested is None:
-            left = self._left(self._missed, key, self._timing.replace) if own.there else 0
+            left = self._left(self._missed, key, self._timing.replace) if own.exists else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, own)
         self._missed.pop(key, None)
         try:
@@ -331,7 +331,7 @@ class Reconciler:
         todo = [marked(write, source) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
         kinds = {write.kind for write in differing}
-        if "EnvoyFilter" in kinds and own.there and (left := self._calm_left(intent.key)) > 0:
+        if "EnvoyFilter" in kinds and own.exists and (left := self._calm_left(intent.key)) > 0:
             return Outcome(WAITING, again=left)
         if kinds - {"ServiceEntry"}:
             with self._decided(intent, permission, exposure, snapshot, todo):
@@ -794,7 +794,7 @@ class Reconciler:
             permission = self._permission(kept)
             self._permit_place(key, permission)
             intent, own = self._caches.intent(key), self._caches.own(key)
-            if not isinstance(intent, Intent) or (own.there and own.source is None):
+            if not isinstance(intent, Intent) or (own.exists and own.source is None):
                 return False
             self._permit(permission, Use.of_request(intent.request, intent.udp_ports))
         except (UsageError, Refusal):
@@ -925,7 +925,7 @@ class Reconciler:
         """Delete an exposure: first the Service for clients, then the listeners, then the rest."""
         changes = self._changes(own, ())
         left = self._remove(key, changes)
-        if own.there:
+        if own.exists:
             return Outcome(LEAVING, again=left)
         for times in (self._silent, self._calm, self._missed, self._emptied):
             times.pop(key, None)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kubectl_istio_udp.controller.events import Teller
+from kubectl_istio_udp.controller.events import EventWriter
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
@@ -92,7 +92,7 @@ class Controller:
         # Exposures that wait for a name, sessions or memory, and those that wait for an older one.
         self._short: set[Key] = set()
         self._yielding: dict[Key, set[Key]] = {}
-        self._teller = Teller(api, settings.identity, lambda: self._election.secret, clock)
+        self._events = EventWriter(api, settings.identity, lambda: self._election.secret, clock)
         self._ended = threading.Event()
         self._leading = threading.Event()
         self._changing = threading.Lock()
@@ -198,7 +198,7 @@ class Controller:
             self._short.clear()
             self._yielding.clear()
             self._reconciler.begin()
-            self._teller.begin()
+            self._events.begin()
             self._queue.open()
             self._reporter.lead()
         # Changes that the caches receive from here on are queued as they come.
@@ -326,7 +326,7 @@ class Controller:
             self._queue.add_later(key, outcome.again)
         if outcome.state == GONE:
             self._outcomes.pop(key, None)
-            self._teller.forget(key)
+            self._events.forget(key)
         else:
             self._outcomes[key] = outcome
         if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
@@ -352,7 +352,7 @@ class Controller:
         if not outcome.reason or about is None:
             return
         try:
-            again = self._teller.tell(key, about, outcome)
+            again = self._events.write(key, about, outcome)
         except IstioUdpError as error:
             again = _TELL_AGAIN_SECONDS
             _log.warning("could not write an Event: %s", error.message, extra={"key": key})

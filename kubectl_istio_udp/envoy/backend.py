@@ -35,8 +35,8 @@ class Backend:
         self.answered = 0
         self._selector = selectors.DefaultSelector()
         # A byte through this pair ends the thread.
-        self._told, self._tell = socket.socketpair()
-        self._selector.register(self._told, selectors.EVENT_READ)
+        self._stop_receiver, self._stop_sender = socket.socketpair()
+        self._selector.register(self._stop_receiver, selectors.EVENT_READ)
         try:
             for port in self.ports:
                 bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -51,14 +51,14 @@ class Backend:
 
     def close(self) -> None:
         """End the thread and close the sockets."""
-        self._tell.send(b".")
+        self._stop_sender.send(b".")
         self._thread.join()
         self._close_all()
 
     def _close_all(self) -> None:
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
-        self._tell.close()
+        self._stop_sender.close()
         self._selector.close()
 
     def _serve(self) -> None:
@@ -66,7 +66,7 @@ class Backend:
             for key, _ in self._selector.select():
                 bound = key.fileobj
                 assert isinstance(bound, socket.socket)
-                if bound is self._told:
+                if bound is self._stop_receiver:
                     return
                 # The ICMP error of an earlier datagram may be raised here instead.
                 with suppress(OSError):

@@ -36,7 +36,7 @@ def refuse_rejected(
 
 
 def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]) -> Exception:
-    first, *others = [_told(finding, flags) for finding in refused]
+    first, *others = [_with_option(finding, flags) for finding in refused]
     return Refused(
         f"Envoy rejects {first}; nothing was written",
         hints=[
@@ -47,7 +47,7 @@ def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]
     )
 
 
-def _told(finding: Finding, flags: Mapping[str, str]) -> str:
+def _with_option(finding: Finding, flags: Mapping[str, str]) -> str:
     """A finding with the option that caused it, if one did: the innermost field has its say."""
     known = {same(field): flag for field, flag in flags.items()}
     parts = [part for part in reversed(finding.path) if isinstance(part, str)]

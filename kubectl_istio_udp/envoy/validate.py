@@ -308,15 +308,15 @@ def _twice(patches: Sequence[Patch]) -> Iterator[Finding]:
     Envoy treats the second of two static listeners as an update of the first, but rejects both from
     istiod (a delta response may name a resource only once).
     """
-    told = set()
+    reported = set()
     for group in _meeting(patches):
         seen: set[Any] = set()
         for patch in group:
             key = (patch.apply_to, field(patch.value, "name"))
             if patch.operation != "ADD" or key[0] not in ("LISTENER", "CLUSTER") or not key[1]:
                 continue
-            if key in seen and (patch.manifest, patch.path) not in told:
-                told.add((patch.manifest, patch.path))
+            if key in seen and (patch.manifest, patch.path) not in reported:
+                reported.add((patch.manifest, patch.path))
                 text = f"{patch.apply_to.lower()} {key[1]!r} is added twice"
                 yield Finding(patch.manifest, (*patch.path, "name"), text)
             seen.add(key)

@@ -62,7 +62,7 @@ def run(login: Login) -> Given:
     interactive = _interactive(plugin)
     spec: dict[str, Any] = {"interactive": interactive}
     if plugin.cluster_info:
-        spec["cluster"] = _told(login.cluster)
+        spec["cluster"] = _cluster_info(login.cluster)
     info = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": spec}
     environment = {
         **os.environ,
@@ -111,12 +111,12 @@ def _interactive(plugin: Plugin) -> bool:
     return terminal and plugin.interactive != "Never"
 
 
-def _told(cluster: Cluster) -> dict[str, Any]:
+def _cluster_info(cluster: Cluster) -> dict[str, Any]:
     """A cluster in the format of ExecCredential (spec.cluster)."""
     data = cluster.certificate_authority_data
     if not data and cluster.certificate_authority:
         data = Path(cluster.certificate_authority).read_bytes()
-    told = {
+    info = {
         "server": cluster.server,
         "tls-server-name": cluster.tls_server_name,
         "insecure-skip-tls-verify": cluster.insecure,
@@ -124,7 +124,7 @@ def _told(cluster: Cluster) -> dict[str, Any]:
         "proxy-url": cluster.proxy_url,
         "disable-compression": not cluster.compression,
     }
-    return {**{key: value for key, value in told.items() if value}, "config": cluster.exec_config}
+    return {**{key: value for key, value in info.items() if value}, "config": cluster.exec_config}
 
 
 def _read(output: bytes, plugin: Plugin) -> Given:

@@ -20,8 +20,8 @@ _LONGEST_WAIT_SECONDS = 60.0
 _CONFLICTS, _CONFLICT_SECONDS = 5, 0.05
 
 
-def tell_nobody(text: str) -> None:
-    """Ignore the text about a retry; the default of `tell` and `detail`."""
+def ignore(text: str) -> None:
+    """Ignore the text about a retry; the default of `notify` and `detail`."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Retries:
 
     Attributes:
         most: the maximum number of retries; 0 for a caller that retries from its own queue.
-        tell: called with a line of text before each wait that the server asked for.
+        notify: called with a line of text before each wait that the server asked for.
         detail: called with a line of text before each wait after a broken connection.
         first_wait, longest_wait: seconds to wait after a broken connection; each wait doubles the
             one before. client-go always waits one second.
     """
 
     most: int = MOST_RETRIES
-    tell: Callable[[str], None] = tell_nobody
-    detail: Callable[[str], None] = tell_nobody
+    notify: Callable[[str], None] = ignore
+    detail: Callable[[str], None] = ignore
     first_wait: float = Waits.first_retry
     longest_wait: float = Waits.longest_retry
 
@@ -68,7 +68,7 @@ class Retries:
             except Busy as error:
                 if error.retry_after is None or not (harmless or error.untouched):
                     raise
-                wait, why, tell = error.retry_after, error.message, self.tell
+                wait, why, notify = error.retry_after, error.message, self.notify
                 waited += wait
                 if waited > _LONGEST_WAIT_SECONDS:
                     raise
@@ -76,8 +76,8 @@ class Retries:
                 if not read:
                     raise
                 wait = min(self.first_wait * 2 ** (number - 1), self.longest_wait)
-                why, tell = error.message, self.detail
-            tell(f"{why}; trying again in {wait:g}s ({number} of {self.most})")
+                why, notify = error.message, self.detail
+            notify(f"{why}; trying again in {wait:g}s ({number} of {self.most})")
             time.sleep(wait)
         return request()
 

@@ -192,7 +192,7 @@ class Mesh:
             ),
         )
 
-    def told(self, root_namespace: str | None) -> Mesh:
+    def with_root_namespace(self, root_namespace: str | None) -> Mesh:
         """The settings with a root namespace named by the user, because they cannot be read."""
         if not self.assumed or not root_namespace:
             return self

@@ -98,7 +98,7 @@ def service_intent(service: Mapping[str, Any]) -> Intent:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExposeOptions:
     """The options in the annotations of an object.
 
     Attributes:
@@ -114,7 +114,7 @@ class Asked:
     gateway: str | None
 
 
-def read_options(notes: Mapping[str, str], supported: Iterable[str]) -> Asked:
+def read_options(notes: Mapping[str, str], supported: Iterable[str]) -> ExposeOptions:
     """Read the options in annotations.
 
     Args:
@@ -139,7 +139,7 @@ def read_options(notes: Mapping[str, str], supported: Iterable[str]) -> Asked:
     others = ("gateway", "discovery", "expect-rate")
     given = {name.replace("-", "_"): value for name, value in read.items() if name not in others}
     affinity = given.get("affinity", Affinity.NONE)
-    return Asked(
+    return ExposeOptions(
         options=Options(**{"load_balancing": affinity.usual_load_balancing, **given}),
         automatic_sessions="max-sessions" not in read,
         expect_rate=read.get("expect-rate"),

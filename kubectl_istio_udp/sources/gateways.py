@@ -13,7 +13,12 @@ from kubectl_istio_udp.model.names import LONGEST_LABEL
 from kubectl_istio_udp.model.ports import check_port_count
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.values import PREFIX
-from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, Asked, Intent, read_options
+from kubectl_istio_udp.sources.annotations import (
+    GATEWAY_OPTIONS,
+    ExposeOptions,
+    Intent,
+    read_options,
+)
 
 # The class of Gateways for which istiod creates pods and a Service.
 ISTIO_CLASS = "istio"
@@ -103,7 +108,7 @@ def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
     )
 
 
-def _target(gateway: ApiGateway, asked: Asked) -> str | None:
+def _target(gateway: ApiGateway, asked: ExposeOptions) -> str | None:
     """The Istio gateway for a Gateway, `[NAMESPACE/]NAME`; None for a separate one."""
     parameters = gateway.parameters
     if asked.gateway and parameters:

@@ -420,7 +420,7 @@ class Caches:
         istiods = [m for key, m in self._istiods.items() if key[0] == control_plane.namespace]
         found = mesh_from(control_plane, configs, istiods)
         if found.assumed:
-            return found.told(self._root_namespaces[0])
+            return found.with_root_namespace(self._root_namespaces[0])
         if found.root_namespace not in self.filters:
             _log.warning(
                 "the root namespace of %s is %s, whose EnvoyFilters are not watched: "

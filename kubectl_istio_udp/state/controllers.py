@@ -160,12 +160,12 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
     )
     made = tuple(existing for existing in exposures if is_declared(existing))
     secret = lease_secret(found_lease)
-    told = newest(event for event in events if is_sealed(event, secret))
+    events_by_service = newest(event for event in events if is_sealed(event, secret))
     unmet = [
         found
         for service in sorted(services, key=namespaced_name)
         if is_requested(service)
-        and (found := _unmet(service, exposures, told.get(namespaced_name(service))))
+        and (found := _unmet(service, exposures, events_by_service.get(namespaced_name(service))))
     ]
     holder = ((found_lease or {}).get("spec") or {}).get("holderIdentity") or ""
     return ControllerStatus(deployment, holder, made, tuple(unmet))

@@ -74,7 +74,7 @@ class Existing:
         return (self.namespace, self.name)
 
     @property
-    def there(self) -> bool:
+    def exists(self) -> bool:
         """Whether any of its objects exists."""
         return bool(self.objects)
 

@@ -93,7 +93,7 @@ def read_snapshot(
     gateway = gateway_among(api, pods_of_gateways, choice)
     if gateway.control_plane != mesh.control_plane:
         mesh = read_mesh(api, gateway.control_plane)
-    mesh = mesh.told(choice.root_namespace)
+    mesh = mesh.with_root_namespace(choice.root_namespace)
     before = existing.held
     gateway = gateway.kept(before.gateway if before else None)
     key = (namespace, request.exposure_name)

@@ -27,7 +27,7 @@ from kubectl_istio_udp.verify.connection import (
     service_target,
 )
 from kubectl_istio_udp.verify.loglines import Line, interval, lines_of
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.toolpod import ToolPod
 
 _LINES = 4
@@ -59,7 +59,7 @@ def verify_access_log(
     pod: ToolPod,
     spec: AccessLogSpec,
     to: str | None,
-    asked: Asked,
+    probe_settings: ProbeOptions,
 ) -> sending.Verification:
     """Hold a TCP connection open and time its log lines in the client's and the server's proxy.
 
@@ -70,7 +70,7 @@ def verify_access_log(
         pod: the network-tool pod.
         spec: the access log.
         to: `--to`: the Service to connect to; None for an echo server.
-        asked: the options for probes.
+        probe_settings: the options for probes.
 
     Raises:
         UsageError: there is no server to connect to.
@@ -80,7 +80,7 @@ def verify_access_log(
     mesh = read_mesh(api)
     address, proxy = client(api, pod)
     everywhere = spec.namespace == mesh.root_namespace
-    with _target(api, pod, spec, to, asked, progress) as target:
+    with _target(api, pod, spec, to, probe_settings, progress) as target:
         sides = _sides(spec, everywhere, address, proxy, target)
         if not any(side.expected for side in sides):
             return sending.Verification(
@@ -128,7 +128,7 @@ def _target(
     pod: ToolPod,
     spec: AccessLogSpec,
     to: str | None,
-    asked: Asked,
+    probe_settings: ProbeOptions,
     progress: Any,
 ) -> Iterator[Target]:
 
@@ -145,7 +145,7 @@ def _target(
             "echo server for this run must not have",
             hints=["name a Service whose pods have them: --to [NAMESPACE/]SERVICE[:PORT]"],
         )
-    manifests = one_run_echo(home, asked.tool_image)
+    manifests = one_run_echo(home, probe_settings.tool_image)
     progress(f"starting pod {manifests[0]['metadata']['name']}")
     with echo_target(api, manifests) as target:
         yield target

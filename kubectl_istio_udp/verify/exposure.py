@@ -22,7 +22,7 @@ from kubectl_istio_udp.verify.front_causes import no_address
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.verify.listener_causes import nearly_full
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
 from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
@@ -32,7 +32,7 @@ from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_on
 
 
 def verify_exposure(
-    api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, asked: Asked
+    api: Api, pod: ToolPod, existing: Existing, spec: ExposureSpec, probe_settings: ProbeOptions
 ) -> sending.Verification:
     """Query an exposure hop by hop.
 
@@ -40,7 +40,7 @@ def verify_exposure(
         api: the cluster.
         pod: the network-tool pod.
         existing, spec: the exposure.
-        asked: the options for probes.
+        probe_settings: the options for probes.
 
     Raises:
         NotFound: its Service does not exist.
@@ -65,20 +65,20 @@ def verify_exposure(
             f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
         )
         raise
-    probe = sending.probe_of(asked, service)
+    probe = sending.probe_of(probe_settings, service)
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer)
     hops = [*inner, *outer.hops(spec)]
     # In parallel to the probes: the evidence that a good result needs.
     looked = begun(lambda: with_proxies_and_sockets(api, evidence))
-    if asked.one_way:
-        results = _send_one_way(api, pod, evidence, hops, probe, asked)
+    if probe_settings.one_way:
+        results = _send_one_way(api, pod, evidence, hops, probe, probe_settings)
         verdict = judge_one_way(results)
     else:
-        results = sending.send(api, pod, hops, probe, asked)
-        results = sending.ask_again(api, pod, results, probe, asked)
+        results = sending.send(api, pod, hops, probe, probe_settings)
+        results = sending.ask_again(api, pod, results, probe, probe_settings)
         verdict = judge(results)
-        delivered = _delivered(api, pod, evidence, results, probe, asked)
+        delivered = _delivered(api, pod, evidence, results, probe, probe_settings)
         if delivered:
             results, verdict = delivered, judge_one_way(delivered)
     causes: dict[Hop, Cause] = {}
@@ -89,8 +89,8 @@ def verify_exposure(
             for text in nearly_full(evidence):
                 warn(text)
     else:
-        causes, verdict = _explained(api, pod, evidence, results, verdict, probe, asked)
-    one_way = asked.one_way or any(r.worst.outcome in ARRIVED for r in results)
+        causes, verdict = _explained(api, pod, evidence, results, verdict, probe, probe_settings)
+    one_way = probe_settings.one_way or any(r.worst.outcome in ARRIVED for r in results)
     answered = "delivered" if one_way else "answered"
     return sending.hops_verification(results, verdict, causes=causes, answered=answered)
 
@@ -101,7 +101,7 @@ def _delivered(
     evidence: Evidence,
     results: Sequence[HopResult],
     probe: Probe,
-    asked: Asked,
+    probe_settings: ProbeOptions,
 ) -> tuple[HopResult, ...]:
     """The results by delivery, if no pod answers the probe but all have read it.
 
@@ -111,7 +111,7 @@ def _delivered(
     silent = pods and all(outcome in ("timeout", REFUSED) for outcome in pods)
     if not isinstance(probe, DatagramProbe) or not silent:
         return ()
-    found = _send_one_way(api, pod, evidence, [r.hop for r in results], probe, asked)
+    found = _send_one_way(api, pod, evidence, [r.hop for r in results], probe, probe_settings)
     return found if all(r.worst.outcome in ARRIVED for r in found) else ()
 
 
@@ -121,11 +121,11 @@ def _send_one_way(
     evidence: Evidence,
     hops: Sequence[Hop],
     probe: Probe,
-    asked: Asked,
+    probe_settings: ProbeOptions,
 ) -> tuple[HopResult, ...]:
     gateways = [each.name for each in evidence.gateway_pods if each.ready]
     gateway = (evidence.spec.gateway.namespace, gateways)
-    return sending.send_one_way(api, pod, hops, probe, asked, evidence.service, gateway)
+    return sending.send_one_way(api, pod, hops, probe, probe_settings, evidence.service, gateway)
 
 
 def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
@@ -164,7 +164,7 @@ def _explained(
     results: Sequence[HopResult],
     verdict: Verdict,
     probe: Probe,
-    asked: Asked,
+    probe_settings: ProbeOptions,
 ) -> tuple[dict[Hop, Cause], Verdict]:
     """The verdict with its cause, and the cause of each hop that failed in the same way."""
     failed = [
@@ -175,7 +175,7 @@ def _explained(
         size=size_of(probe),
         longest_answer=max(sizes, default=None),
         silent=[hop for hop in failed if hop.via is Via.GATEWAY],
-        again=lambda hop: sending.send(api, pod, [hop], probe, asked),
+        again=lambda hop: sending.send(api, pod, [hop], probe, probe_settings),
     )
     evidence = gather.gather(api, evidence, sent)
     answers = {r.hop: r.worst for r in results}

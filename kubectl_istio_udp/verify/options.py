@@ -8,7 +8,7 @@ from kubectl_istio_udp.model.durations import Duration
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProbeOptions:
     """The values of the options for probes and their output.
 
     Attributes:

@@ -6,7 +6,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import sending
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import HttpProbe
 from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
 from kubectl_istio_udp.verify.toolpod import ToolPod
@@ -17,7 +17,7 @@ _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
 
 
 def verify_response(
-    api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, asked: Asked
+    api: Api, pod: ToolPod, existing: Existing, spec: ResponseSpec, probe_settings: ProbeOptions
 ) -> sending.Verification:
     """Request a response from each gateway pod and the gateway's Service, for each host.
 
@@ -27,7 +27,7 @@ def verify_response(
         api: the cluster.
         pod: the network-tool pod.
         existing, spec: the response.
-        asked: the options for probes.
+        probe_settings: the options for probes.
 
     Raises:
         NotFound, ClusterError, Unreachable, Forbidden: the test was not possible.
@@ -38,8 +38,8 @@ def verify_response(
     for host in spec.answer.hosts:
         port = hops[0].service_port if hops else spec.gateway_port
         probe = HttpProbe(_concrete(host), port, spec.answer, tls)
-        sent = sending.send(api, pod, hops, probe, asked)
-        results += sending.ask_again(api, pod, sent, probe, asked)
+        sent = sending.send(api, pod, hops, probe, probe_settings)
+        results += sending.ask_again(api, pod, sent, probe, probe_settings)
     verdict = judge_response(results)
     if existing.missing:
         verdict = Verdict(

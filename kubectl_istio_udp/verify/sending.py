@@ -20,7 +20,7 @@ from kubectl_istio_udp.output.printing import Progress
 from kubectl_istio_udp.render.samples import one_run_tool
 from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.delivery import Watched, deliver
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
 from kubectl_istio_udp.verify.result import UNCERTAIN, read_answer
 from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool
@@ -31,18 +31,18 @@ _ONE_WAY_TIMEOUT = Duration(1)
 _NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
 
 
-def probe_of(asked: Asked, service: Service) -> Probe:
+def probe_of(probe_settings: ProbeOptions, service: Service) -> Probe:
     """The probe for a Service.
 
     Raises:
         UsageError: it is malformed, or there is no DNS name to query.
     """
-    if asked.probe == "dns" and asked.one_way:
+    if probe_settings.probe == "dns" and probe_settings.one_way:
         raise UsageError(
             "--one-way is for protocols that do not answer, but DNS does",
             hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
         )
-    if asked.probe == "dns" and not (asked.query or service.query):
+    if probe_settings.probe == "dns" and not (probe_settings.query or service.query):
         where = f"-n {service.namespace} {service.name}"
         raise UsageError(
             f"missing the DNS name to query at Service {service}",
@@ -52,28 +52,33 @@ def probe_of(asked: Asked, service: Service) -> Probe:
                 "if it is not a DNS server: --probe text:HELLO or --probe hex:00ff",
             ],
         )
-    return parse_probe(asked.probe, asked.query or service.query)
+    return parse_probe(probe_settings.probe, probe_settings.query or service.query)
 
 
 # Waits for the pod that is looked for; None to create one.
 Tool: TypeAlias = "Callable[[], ToolPod] | None"
 
 
-def look_for_tool(api: Api, namespace: str, asked: Asked) -> Tool:
+def look_for_tool(api: Api, namespace: str, probe_settings: ProbeOptions) -> Tool:
     """Start to search for the network-tool pod, unless the options say to create one."""
-    if asked.create_tool:
+    if probe_settings.create_tool:
         return None
-    return begun(lambda: find_tool(api, namespace, asked.tool_pod))
+    return begun(lambda: find_tool(api, namespace, probe_settings.tool_pod))
 
 
 @contextmanager
 def tool(
-    api: Api, namespace: str, asked: Asked, looked_for: Tool, *, in_mesh: bool = False
+    api: Api,
+    namespace: str,
+    probe_settings: ProbeOptions,
+    looked_for: Tool,
+    *,
+    in_mesh: bool = False,
 ) -> Iterator[ToolPod]:
     """The network-tool pod: the one that was found, or one created for this run.
 
     Args:
-        api, namespace, asked: the cluster, the namespace and the options.
+        api, namespace, probe_settings: the cluster, the namespace and the options.
         looked_for: the result of `look_for_tool`.
         in_mesh: whether a created pod gets a sidecar.
 
@@ -85,14 +90,14 @@ def tool(
         return
 
     progress = Progress()
-    manifest = one_run_tool(namespace, asked.tool_image, in_mesh)
+    manifest = one_run_tool(namespace, probe_settings.tool_image, in_mesh)
     with made_tool(api, namespace, manifest, progress) as pod:
         progress.clear()
         yield pod
 
 
 def send(
-    api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, asked: Asked
+    api: Api, pod: ToolPod, hops: Sequence[Hop], probe: Probe, probe_settings: ProbeOptions
 ) -> tuple[HopResult, ...]:
     """Send the requested number of probes to every hop, in parallel.
 
@@ -101,21 +106,25 @@ def send(
         pod: the network-tool pod.
         hops: the destinations.
         probe: the probe.
-        asked: the options for probes.
+        probe_settings: the options for probes.
 
     Raises:
         ClusterError: the pod lacks the tool, or exec is not possible.
     """
-    seconds = asked.timeout.seconds
+    seconds = probe_settings.timeout.seconds
     commands = [
-        argv(probe, hop.address, hop.port, seconds) for hop in hops for _ in range(asked.count)
+        argv(probe, hop.address, hop.port, seconds)
+        for hop in hops
+        for _ in range(probe_settings.count)
     ]
     answers = [
         read_answer(probe, done.stdout, done.stderr, done.exit_code, done.error, str(pod))
         for done in pod.run_all(api, commands, seconds)
     ]
     return tuple(
-        HopResult(hop, tuple(answers[index * asked.count : (index + 1) * asked.count]))
+        HopResult(
+            hop, tuple(answers[index * probe_settings.count : (index + 1) * probe_settings.count])
+        )
         for index, hop in enumerate(hops)
     )
 
@@ -125,21 +134,21 @@ def send_one_way(
     pod: ToolPod,
     hops: Sequence[Hop],
     probe: Probe,
-    asked: Asked,
+    probe_settings: ProbeOptions,
     service: Service,
     gateway: tuple[str, Sequence[str]] = ("", ()),
 ) -> tuple[HopResult, ...]:
     """Send probes without answers to every hop in turn, and read from counters what arrives.
 
     Args:
-        api, pod, hops, probe, asked: as for `send`.
+        api, pod, hops, probe, probe_settings: as for `send`.
         service: the Service whose pods are read.
         gateway: the namespace and the names of the gateway's pods.
 
     Raises:
         ClusterError: as `send`.
     """
-    quick = replace(asked, timeout=min(asked.timeout, _ONE_WAY_TIMEOUT))
+    quick = replace(probe_settings, timeout=min(probe_settings.timeout, _ONE_WAY_TIMEOUT))
     names = {hop.name for hop in hops if hop.via is Via.POD}
     try:
         selector = selector_of(service.selector)
@@ -152,7 +161,7 @@ def send_one_way(
 
 
 def ask_again(
-    api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, asked: Asked
+    api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, probe_settings: ProbeOptions
 ) -> tuple[HopResult, ...]:
     """Query silent Services again for a few seconds, if the gateway behind them answers.
 
@@ -160,7 +169,7 @@ def ask_again(
     it has.
 
     Args:
-        api, pod, probe, asked: as for `send`.
+        api, pod, probe, probe_settings: as for `send`.
         results: the results so far; those of other hops are returned unchanged.
     """
     deadline = time.monotonic() + api.waits.kube_proxy
@@ -171,7 +180,7 @@ def ask_again(
         if not silent:
             break
         time.sleep(api.waits.kube_proxy_poll)
-        again = {r.hop: r for r in send(api, pod, silent, probe, asked)}
+        again = {r.hop: r for r in send(api, pod, silent, probe, probe_settings)}
         found = [again.get(r.hop, r) for r in found]
     return tuple(found)
 

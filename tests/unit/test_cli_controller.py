@@ -15,7 +15,7 @@ import yaml
 
 from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.events import TOLD_ANNOTATION, tell
+from kubectl_istio_udp.kube.events import TIME_ANNOTATION, write_event
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.render.controller import LEASE, NAME, Installation, controller
 from tests.unit import builders
@@ -184,10 +184,10 @@ def test_status(run: Any, server: Any, api: Api) -> None:
     about = About.of(server.get("Service", "default", "coredns"))
     no: dict[str, Any] = {"reason": "ExposeForbidden", "warning": True, "by": "me"}
     secret = server.get("Lease", "istio-udp", LEASE)["metadata"]["uid"]
-    tell(api, about, message="call me", secret="guessed", **no)
+    write_event(api, about, message="call me", secret="guessed", **no)
     assert "call me" not in run("controller", "status").out
     server.remove("Event", "default", server.all("Event")[0]["metadata"]["name"])
-    tell(api, about, message="may not expose", secret=secret, **no)
+    write_event(api, about, message="may not expose", secret=secret, **no)
     (event,) = server.all("Event")
     done = run("controller", "status")
     assert "may not expose" in done.out and "2/2" in done.out and IMAGE in done.out
@@ -195,7 +195,7 @@ def test_status(run: Any, server: Any, api: Api) -> None:
         [{"message": "call me"}, {"type": "Normal"}, {"reason": "Exposed"}]
     ):
         time = f"203{number}-01-01T00:00:00"
-        notes = {**event["metadata"]["annotations"], TOLD_ANNOTATION: f"{time}.000000Z"}
+        notes = {**event["metadata"]["annotations"], TIME_ANNOTATION: f"{time}.000000Z"}
         metadata = {"name": f"f{number}", "namespace": "default", "annotations": notes}
         server.put({**event, **forged, "metadata": metadata, "lastTimestamp": f"{time}Z"})
         done = run("controller", "status")

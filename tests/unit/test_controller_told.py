@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.controller.events import AGAIN_SECONDS, Teller
+from kubectl_istio_udp.controller.events import AGAIN_SECONDS, EventWriter
 from kubectl_istio_udp.controller.outcome import OK, REFUSED, Outcome
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.about import About
@@ -86,33 +86,33 @@ def test_what_is_still_bad_is_told_again_before_it_is_forgotten(
     api: Api, server: ApiServer
 ) -> None:
     now = 0.0
-    teller = Teller(api, "one", lambda: "secret", lambda: now)
-    assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS
+    writer = EventWriter(api, "one", lambda: "secret", lambda: now)
+    assert writer.write(KEY, ABOUT, NO) == AGAIN_SECONDS
     now = 100.0
-    assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS - 100
+    assert writer.write(KEY, ABOUT, NO) == AGAIN_SECONDS - 100
     assert len(server.all("Event")) == 1
     (first,) = server.all("Event")
     now = AGAIN_SECONDS
-    assert teller.tell(KEY, ABOUT, NO) == AGAIN_SECONDS
+    assert writer.write(KEY, ABOUT, NO) == AGAIN_SECONDS
     (again,) = server.all("Event")
     assert again["metadata"]["annotations"] != first["metadata"]["annotations"]
-    assert teller.tell(KEY, ABOUT, YES) is None
+    assert writer.write(KEY, ABOUT, YES) is None
     now = 10 * AGAIN_SECONDS
     asked = len(server.requests)
-    assert teller.tell(KEY, ABOUT, YES) is None and len(server.requests) == asked
+    assert writer.write(KEY, ABOUT, YES) is None and len(server.requests) == asked
 
 
 def test_a_namespace_has_a_budget_of_events_and_others_have_theirs(
     api: Api, server: ApiServer
 ) -> None:
     now = 0.0
-    teller = Teller(api, "one", lambda: "secret", lambda: now)
+    writer = EventWriter(api, "one", lambda: "secret", lambda: now)
     for number in range(120):
-        last = teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, f"no {number}"))
+        last = writer.write(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, f"no {number}"))
     assert len(server.all("Event")) == 100 and last is not None and last < 60
     other = ("other", "coredns")
-    teller.tell(other, About("Service", "v1", *other, uid="u2"), NO)
+    writer.write(other, About("Service", "v1", *other, uid="u2"), NO)
     assert len(server.all("Event")) == 101
     now = last
-    teller.tell(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, "no 119"))
+    writer.write(KEY, ABOUT, Outcome(REFUSED, FORBIDDEN, "no 119"))
     assert "no 119" in [event["message"] for event in server.all("Event")]

@@ -29,7 +29,7 @@ def told() -> list[Any]:
 
 @pytest.fixture
 def patient(kubeconfig: Path, told: list[Any]) -> Api:
-    return connected(kubeconfig, retries=quick_retries(tell=told.append))
+    return connected(kubeconfig, retries=quick_retries(notify=told.append))
 
 
 def asked(server: ApiServer, method: str = "GET", path: str = SERVICE) -> list[Request]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kubectl_istio_udp.cli.options import Common
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
-from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries, tell_nobody
+from kubectl_istio_udp.kube.retrying import MOST_RETRIES, Retries, ignore
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import check_dns_label
@@ -27,7 +27,7 @@ def connect(common: Common) -> Api:
     retries = Retries(
         MOST_RETRIES if common.retry else 0,
         warn,
-        warn if common.verbose else tell_nobody,
+        warn if common.verbose else ignore,
         waits.first_retry,
         waits.longest_retry,
     )

@@ -13,7 +13,7 @@ from kubectl_istio_udp.apply.exposing import decide
 from kubectl_istio_udp.apply.pipeline import refuse_errors
 from kubectl_istio_udp.cli.demo import SAMPLES_PORT
 from kubectl_istio_udp.cli.run import manifests as files
-from kubectl_istio_udp.cli.run.printed import tell_findings
+from kubectl_istio_udp.cli.run.printed import print_findings
 from kubectl_istio_udp.envoy import binary
 from kubectl_istio_udp.envoy.check import ensure_accepted
 from kubectl_istio_udp.envoy.gateway import LOOPBACK, Gateway
@@ -92,7 +92,7 @@ def _expose(local: LocalMesh, ports: Sequence[str], program: Path) -> tuple[Expo
     )
     decided = decide(request, local.snapshot())
     refuse_errors(decided.findings)
-    tell_findings(decided.said, decided.findings)
+    print_findings(decided.summary, decided.findings)
     rendered = [write.manifest for write in writes(decided.exposure)]
     envoy_filter = next(each for each in rendered if each["kind"] == "EnvoyFilter")
     ensure_accepted(rendered, "envoy", {"port_value": "-p"}, str(program), warn=printing.warn)

@@ -11,40 +11,40 @@ from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.hops import read_service, service_hops
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
 
 
 def query(
     *,
     service: str,
-    asked: Asked,
+    probe_settings: ProbeOptions,
     common: options.Common,
 ) -> int:
     """Run `direct query`, with the values of its options; the exit code."""
     check_dns_label(service, "Service")
     api = connect(common)
     namespace = namespace_of(common, api)
-    tool = sending.look_for_tool(api, namespace, asked)
+    tool = sending.look_for_tool(api, namespace, probe_settings)
     found, slices = read_service(api, namespace, service)
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")
-    probe = sending.probe_of(asked, found)
+    probe = sending.probe_of(probe_settings, found)
     hops = service_hops(found, slices)
     results: tuple[HopResult, ...] = ()
     if hops:
-        with sending.tool(api, namespace, asked, tool) as pod:
-            if asked.one_way:
-                results = sending.send_one_way(api, pod, hops, probe, asked, found)
+        with sending.tool(api, namespace, probe_settings, tool) as pod:
+            if probe_settings.one_way:
+                results = sending.send_one_way(api, pod, hops, probe, probe_settings, found)
             else:
-                results = sending.send(api, pod, hops, probe, asked)
-    verdict = (judge_one_way if asked.one_way else judge)(results, direct_only=True)
-    answered = "delivered" if asked.one_way else "answered"
+                results = sending.send(api, pod, hops, probe, probe_settings)
+    verdict = (judge_one_way if probe_settings.one_way else judge)(results, direct_only=True)
+    answered = "delivered" if probe_settings.one_way else "answered"
     verification = sending.hops_verification(results, verdict, answered=answered)
-    if asked.output == "table":
+    if probe_settings.output == "table":
         if results:
             click.echo(printing.table(verification.rows, verification.headers))
         click.echo(f"{service}: {verification.text}")
     else:
-        click.echo(printing.data(dict(verification.data), asked.output), nl=False)
+        click.echo(printing.data(dict(verification.data), probe_settings.output), nl=False)
     return 0 if verification.good else 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kubectl_istio_udp.apply.exposing import Asked, Exposed, expose
+from kubectl_istio_udp.apply.exposing import ExposeArguments, Exposed, expose
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
@@ -62,8 +62,8 @@ def run(
         check_dns_label(name, "exposure")
     settings = _named(ports, remove_ports, named)
     api = connect(common)
-    asked = Asked(namespace_of(common, api), service, name, settings, gateway)
-    exposed = expose(api, asked, applying, Printed(applying), _FLAGS)
+    arguments = ExposeArguments(namespace_of(common, api), service, name, settings, gateway)
+    exposed = expose(api, arguments, applying, Printed(applying), _FLAGS)
     if applying.in_words:
         _print_addresses(api, exposed, applying.waits)
 

@@ -30,7 +30,7 @@ class Printed:
 
     def decided(self, decision: Decision) -> None:
         """Print the decision, the findings, and the changed settings."""
-        tell_findings(decision.said, decision.findings)
+        print_findings(decision.summary, decision.findings)
         spec, before = decision.spec, decision.before
         changed = differences(settings_of(before), settings_of(spec)) if before else ()
         if changed:
@@ -65,12 +65,12 @@ class Printed:
         click.echo(line, err=self._applying.output is not None)
 
 
-def tell_findings(said: str, findings: Sequence[Finding]) -> None:
+def print_findings(summary: str, findings: Sequence[Finding]) -> None:
     """Print the decision, and the findings with their hints."""
-    printing.note(said)
+    printing.note(summary)
     for finding in findings:
-        tell = printing.warn if finding.severity is Severity.WARNING else printing.note
-        tell(str(finding))
+        notify = printing.warn if finding.severity is Severity.WARNING else printing.note
+        notify(str(finding))
         if finding.hint:
             printing.note(f"  {finding.hint}")
 

@@ -17,7 +17,7 @@ from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import sending
-from kubectl_istio_udp.verify.options import Asked
+from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.toolpod import ToolPod
 
 
@@ -27,7 +27,7 @@ def run(
     all_names: bool,
     all_namespaces: bool,
     to: str | None,
-    asked: Asked,
+    probe_settings: ProbeOptions,
     common: options.Common,
 ) -> int:
     """Run `verify`, with the values of its options; the exit code."""
@@ -38,18 +38,20 @@ def run(
         )
     api = connect(common)
     namespace = namespace_of(common, api)
-    tool = sending.look_for_tool(api, namespace, asked)
+    tool = sending.look_for_tool(api, namespace, probe_settings)
     found = find_existing(common, api, names, all_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return 0
     in_mesh = any(map(_in_mesh, found))
-    with sending.tool(api, namespace, asked, tool, in_mesh=in_mesh) as pod:
+    with sending.tool(api, namespace, probe_settings, tool, in_mesh=in_mesh) as pod:
         if len(found) == 1:
-            verifications = [_verify_existing(api, pod, found[0], to, asked)]
+            verifications = [_verify_existing(api, pod, found[0], to, probe_settings)]
         else:
-            verifications = [_verify_one(api, pod, existing, to, asked) for existing in found]
-    if asked.output == "table":
+            verifications = [
+                _verify_one(api, pod, existing, to, probe_settings) for existing in found
+            ]
+    if probe_settings.output == "table":
         _print(found, verifications)
     else:
         data = [
@@ -63,7 +65,7 @@ def run(
             }
             for existing, verification in zip(found, verifications, strict=True)
         ]
-        click.echo(printing.data(data, asked.output), nl=False)
+        click.echo(printing.data(data, probe_settings.output), nl=False)
     return 0 if all(verification.good for verification in verifications) else 1
 
 
@@ -75,32 +77,32 @@ def _in_mesh(existing: Existing) -> bool:
 
 
 def _verify_one(
-    api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
+    api: Api, pod: ToolPod, existing: Existing, to: str | None, probe_settings: ProbeOptions
 ) -> sending.Verification:
     """Like the function below, but errors become results, so that the others are still tested."""
     try:
-        return _verify_existing(api, pod, existing, to, asked)
+        return _verify_existing(api, pod, existing, to, probe_settings)
     except (ClusterError, UsageError) as error:
         return sending.Verification(False, error.message)
 
 
 def _verify_existing(
-    api: Api, pod: ToolPod, existing: Existing, to: str | None, asked: Asked
+    api: Api, pod: ToolPod, existing: Existing, to: str | None, probe_settings: ProbeOptions
 ) -> sending.Verification:
 
     spec = existing.spec
     if isinstance(spec, ExposureSpec):
         from kubectl_istio_udp.verify.exposure import verify_exposure
 
-        return verify_exposure(api, pod, existing, spec, asked)
+        return verify_exposure(api, pod, existing, spec, probe_settings)
     if isinstance(spec, ResponseSpec):
         from kubectl_istio_udp.verify.response import verify_response
 
-        return verify_response(api, pod, existing, spec, asked)
+        return verify_response(api, pod, existing, spec, probe_settings)
     if isinstance(spec, AccessLogSpec):
         from kubectl_istio_udp.verify.accesslog import verify_access_log
 
-        return verify_access_log(api, pod, spec, to, asked)
+        return verify_access_log(api, pod, spec, to, probe_settings)
     raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
 
 
