@@ -8,7 +8,8 @@ import pytest
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled, UsageError
 from kubectl_istio_udp.model.exposure import Discovery
-from kubectl_istio_udp.model.gateway import Gateway, GatewayChoice
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
