@@ -57,7 +57,9 @@ $(VENV)/.demo: $(REQUIRED) | $(VENV)/bin/pip
 lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict kubectl_istio_udp docs packaging bench tests/support tests/unit tests/envoy
+	$(VENV)/bin/mypy --strict kubectl_istio_udp docs packaging bench tests/conftest.py tests/support tests/unit tests/envoy
+	@# These import from each other by their folders, as pytest and the scripts run them.
+	MYPYPATH=tests/cluster:tests/cluster/ground $(VENV)/bin/mypy --strict --explicit-package-bases tests/cluster tests/conformance
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare tests/conformance/run
 

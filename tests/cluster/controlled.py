@@ -43,8 +43,8 @@ def controller() -> Iterator[str]:
     assert IMAGE, "E2E_CONTROLLER_IMAGE does not name the controller's image"
     with _namespace("edge") as gateway:
         Space(gateway, "").apply(*gateway_manifests("edge", "edge"))
-        words = ("--image", IMAGE, "--gateway-namespace", gateway, "--timeout", "90s")
-        words = (*words, "--gateway-api")
+        where = ("--image", IMAGE, "--gateway-namespace", gateway)
+        words = (*where, "--timeout", "90s", "--gateway-api")
         done = run("kubectl", "istio-udp", "controller", "install", *words)
         assert done.code == 0, done.both
         eventually("a replica leads", leader)

@@ -120,7 +120,7 @@ def bare_gateway(name: str, kind: str = "Deployment", **spec: Any) -> list[dict[
 
 def listened_ports(namespace: str, selector: str) -> set[int]:
     """The ports of every listener in the Envoys of some gateway pods."""
-    found = set()
+    found: set[Any] = set()
     for pod in get("pods", "-n", namespace, "-l", selector)["items"]:
         said = kubectl(
             "exec", "-n", namespace, pod["metadata"]["name"], "-c", "istio-proxy", "--",

@@ -62,7 +62,7 @@ class Load:
     def _socket(self, port: int) -> socket.socket:
         opened = self._connected(port)
         opened.setblocking(False)
-        self.selector.register(opened, selectors.EVENT_READ)
+        self.selector.register(opened, selectors.EVENT_READ, opened)
         return opened
 
     def _connected(self, port: int) -> socket.socket:
@@ -84,7 +84,7 @@ class Load:
 
     def receive(self, seconds: float) -> None:
         for key, _ in self.selector.select(max(0.0, seconds)):
-            client = key.fileobj
+            client: socket.socket = key.data
             try:
                 answer = client.recv(65535)
             except OSError:
@@ -108,7 +108,7 @@ class Load:
         late = [key for key, sent in self.waiting.items() if time.monotonic() - sent > timeout]
         for key in late:
             self.overdue.append(self.waiting.pop(key))
-            self._close(self.selector.get_map()[key[0]].fileobj)
+            self._close(self.selector.get_map()[key[0]].data)
 
 
 def main() -> None:

@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.alone
 def test_no_tenant_costs_the_victim_an_answer(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "bench.campaign", "--seconds", "40", "--log", tmp_path / "log"]
+    words = [
+        sys.executable,
+        "-m",
+        "bench.campaign",
+        "--seconds",
+        "40",
+        "--log",
+        str(tmp_path / "log"),
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)

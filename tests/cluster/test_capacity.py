@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from budgets import RESERVED, Edge, watched
 from conftest import Result, Space, dns_server, eventually, finish, get, kubectl, run
+from gateways import gateway_manifests
 from test_controller_faults import GROUND_RUN, SITTER, overloaded
-from test_gateways import gateway_manifests
 
 Load = Callable[..., "subprocess.Popen[str]"]
 
@@ -169,7 +169,7 @@ def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: i
         )
     with watched(edge.space.name) as seen:
         annotate = [
-            lambda n=n: run(  # type: ignore[misc]
+            lambda n=n: run(
                 "kubectl", "annotate", "service", "-n", edge.space.name, f"declared-{n}",
                 f"kubectl-istio-udp/expose={port + 50 + n}:53",
                 f"kubectl-istio-udp/gateway={edge.ref}",
@@ -180,7 +180,7 @@ def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: i
         typed = [
             lambda n=n: edge.expose(
                 f"typed-{n}", port + n, "--max-sessions", str(ninth), "--no-wait"
-            )  # type: ignore[misc]
+            )
             for n in range(10)
         ]
         results = at_once([each for pair in zip(annotate, typed, strict=True) for each in pair])

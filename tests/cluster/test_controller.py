@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -188,7 +189,9 @@ def test_a_tenant_gets_what_is_allowed_and_nothing_else(tenant: Space, port: int
         kubectl("delete", "events", "--all", "-n", tenant.name)
         patch = tenant.name, {"metadata": {"annotations": {EXPOSE: ports}}}
         _patch("service", "dns", *patch)
-        eventually(f"{ports[:30]!r}: {reason}", lambda r=reason: r in events(tenant, "dns"))
+        eventually(
+            f"{ports[:30]!r}: {reason}", partial(lambda r: r in events(tenant, "dns"), reason)
+        )
         assert own_objects(tenant) == [], ports[:30]
         withdraw(tenant, "dns")
     request_exposure(tenant, "dns", f"{port}:53")

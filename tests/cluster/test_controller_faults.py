@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -181,7 +182,9 @@ def test_leader_killed_in_a_burst_of_changes(switch: Switch, load_pod: LoadPod) 
         switch.wait("b", WITHIN)
         print(f"\nleader killed: true again after {time.monotonic() - killed:.1f} s")
         for number in range(1, 6):
-            eventually(f"s{number} answers", lambda n=number: space.verify(f"s{n}").code == 0)
+            eventually(
+                f"s{number} answers", partial(lambda n: space.verify(f"s{n}").code == 0, number)
+            )
 
 
 def test_graceful_handover(switch: Switch) -> None:

@@ -21,8 +21,8 @@ from conftest import (
     run,
     service,
 )
+from gateways import gateway_manifests
 from tenants import who_server
-from test_gateways import gateway_manifests
 
 SPEC = "kubectl-istio-udp/spec"
 FOREIGN = "192.0.2.99"

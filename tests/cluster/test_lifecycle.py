@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Space, dns_server, eventually, get, kubectl, own_objects
-from test_gateways import gateway_manifests
+from gateways import gateway_manifests
 
 OWN = "edge"
 HOOK = "kubectl-istio-udp/expose"

@@ -6,6 +6,7 @@ Each test has a gateway of its own in its own namespace.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +18,12 @@ from meshes import istio_version, istiod_variables, mesh_config
 __all__ = ["gateway_api"]
 
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
-EDGE = {"workloadSelector": {"labels": {"istio": "edge"}}}
+EDGE: dict[str, Any] = {"workloadSelector": {"labels": {"istio": "edge"}}}
+
+
+def items(kind: str, space: Space, selector: str) -> list[dict[str, Any]]:
+    """The objects of a kind in a test's namespace."""
+    return list(get(kind, "-n", space.name, "-l", selector)["items"])
 
 
 @pytest.fixture
@@ -154,9 +160,7 @@ def test_target_refs_are_for_the_gateway_that_they_name(
     for name in ("public", "private"):
         eventually(
             f"Gateway {name} has pods",
-            lambda name=name: get("deploy", "-n", space.name, "-l", f"{GATEWAY_NAME}={name}")[
-                "items"
-            ],
+            partial(items, "deploy", space, f"{GATEWAY_NAME}={name}"),
         )
         kubectl("rollout", "status", "-n", space.name, f"deploy/{name}-istio", "--timeout=90s")
     refused = space.expose("dns", "-p", f"{port}:53", "--gateway", f"{space.name}/private", code=3)
@@ -194,7 +198,7 @@ def test_a_gateway_that_hears_of_its_own_clusters_only(
             kubectl("rollout", "status", "-n", space.name, f"deploy/{name}", "--timeout=90s")
             eventually(
                 f"one pod of {name}",
-                lambda n=name: len(get("pods", "-n", space.name, "-l", f"app={n}")["items"]) == 1,
+                partial(lambda n: len(items("pods", space, f"app={n}")) == 1, name),
                 60,
             )
             if discovery == "endpoints":

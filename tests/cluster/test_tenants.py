@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import subprocess
+from functools import partial
 from typing import Any
 
 import pytest
@@ -405,7 +406,7 @@ def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Vi
     ]
     by_hand = service("any")
     del by_hand["spec"]["selector"]
-    slices = {
+    slices: dict[str, Any] = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": "any-1", "labels": {"kubernetes.io/service-name": "any"}},
@@ -451,7 +452,7 @@ def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Vi
         for name, number in (("own", port), ("any", port + 1)):
             eventually(
                 f"the gateway sends {name} to the own pod alone",
-                lambda n=name, p=number: gateway_hosts(mine, n, p) == {address},
+                partial(lambda n, p: gateway_hosts(mine, n, p) == {address}, name, number),
             )
         for manifest in get("serviceentries", "-n", mine.name)["items"]:
             assert "kubectl-istio-udp/source" not in (manifest["metadata"].get("labels") or {})

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -178,7 +179,7 @@ class Changes:
             self._seen.clear()
             sent = time.monotonic()
             self._point(address)
-            eventually("the change is written", lambda a=address: a in self._seen, 60)
+            eventually("the change is written", partial(self._seen.__contains__, address), 60)
             took.append(self._seen[address] - sent)
             time.sleep(SECONDS_APART)
         self._cache.stop()

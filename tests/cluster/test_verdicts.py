@@ -377,7 +377,7 @@ def test_a_listener_that_was_removed_and_still_drains(space: Space, port: int) -
     """Its sockets are bound to 0.0.0.0, which the kernel prefers to ours, bound to ::."""
     gateway(space)
     space.apply(*dns_server())
-    labels = {"workloadSelector": {"labels": {"app": "edge"}}}
+    labels: dict[str, Any] = {"workloadSelector": {"labels": {"app": "edge"}}}
     space.apply(udp_filter("theirs", port, **labels))
 
     def listens() -> bool:

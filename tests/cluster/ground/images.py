@@ -12,6 +12,7 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -27,17 +28,17 @@ class Layout:
         self.folder = folder
         self.blobs = folder / "blobs" / "sha256"
         self.blobs.mkdir(parents=True)
-        self.manifests: list[dict] = []
+        self.manifests: list[dict[str, Any]] = []
 
-    def put(self, data: bytes, media_type: str) -> dict:
+    def put(self, data: bytes, media_type: str) -> dict[str, Any]:
         digest = hashlib.sha256(data).hexdigest()
         (self.blobs / digest).write_bytes(data)
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
-    def put_json(self, value: dict, media_type: str) -> dict:
+    def put_json(self, value: dict[str, Any], media_type: str) -> dict[str, Any]:
         return self.put(json.dumps(value).encode(), media_type)
 
-    def image(self, name: str, layers: list[dict], **config: object) -> None:
+    def image(self, name: str, layers: list[dict[str, Any]], **config: object) -> None:
         stored = self.put_json(
             {
                 "architecture": ARCHITECTURE,
@@ -78,7 +79,7 @@ def main(folder: str, base_tar: str, bin_: str, istio_bin: str) -> None:
     layout = Layout(Path(folder))
     base = layout.put(Path(base_tar).read_bytes(), LAYER)
 
-    def programs(*paths: Path, extra: dict[str, Path] | None = None) -> dict:
+    def programs(*paths: Path, extra: dict[str, Path] | None = None) -> dict[str, Any]:
         files = {f"usr/local/bin/{path.name}": path for path in paths}
         return layout.put(layer_of(files | (extra or {})), LAYER)
 
