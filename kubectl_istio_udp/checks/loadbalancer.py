@@ -1,4 +1,4 @@
-"""Rules about the way from clients to the gateway: its Service and the load balancer."""
+"""Rules about the gateway's Service and its load balancer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about the mesh: does istiod read what `expose` writes, and what the Service changes?"""
+"""Rules about the mesh: does istiod read the written objects, and follow the Service?"""
 
 from __future__ import annotations
 

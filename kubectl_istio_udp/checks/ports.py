@@ -1,4 +1,4 @@
-"""Rules about ports and names: are they taken, at the gateway or at its Service?
+"""Rules about ports and names that the gateway or its Service already has.
 
 If two EnvoyFilters add a listener or cluster with the same name, or bind the same port, Envoy
 rejects the whole update: running gateway pods keep their old configuration, new ones never become
@@ -100,7 +100,7 @@ def _is_live(footprint: Footprint, snapshot: Snapshot) -> bool:
 
 
 def _blocks(footprint: Footprint, taken: str | int, snapshot: Snapshot) -> bool:
-    """Whether an EnvoyFilter that takes a port, or a name, keeps an exposure from taking it too.
+    """Whether an EnvoyFilter with a port or name prevents an exposure from using it.
 
     If only the mesh's root namespace is unknown, it does: the gateway gets both if the EnvoyFilter
     is in it. What the exposure has already is no reason to refuse a change.
@@ -118,7 +118,7 @@ def _held(before: ExposureSpec | None) -> Set[str | int]:
 
 
 def _only_root_unknown(footprint: Footprint) -> bool:
-    """Whether another EnvoyFilter reaches the gateway if its namespace is the root namespace.
+    """Whether another EnvoyFilter applies to the gateway if its namespace is the root namespace.
 
     Those of exposures are for the gateways of their own namespace, wherever that is.
     """
@@ -137,7 +137,7 @@ def _if_root(footprint: Footprint, snapshot: Snapshot) -> str:
 
 
 def _or_root(footprint: Footprint, snapshot: Snapshot) -> str:
-    """What the remedy adds there."""
+    """The addition to the remedy if the root namespace is unknown."""
     if _is_live(footprint, snapshot):
         return ""
     return ", or name the root namespace: --root-namespace NAMESPACE"

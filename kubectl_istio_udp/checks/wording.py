@@ -13,5 +13,5 @@ def exposure_ref(exposure: Exposure) -> str:
 
 
 def companion_ref(exposure: Exposure) -> str:
-    """`Service namespace/name` of the Service for clients beside the gateway's own."""
+    """`Service namespace/name` of the companion Service."""
     return f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}"

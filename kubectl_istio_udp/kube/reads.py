@@ -1,4 +1,4 @@
-"""The reads of one decision: what was read once is not requested again."""
+"""The reads of one decision: each object or list is only requested once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _List:
         return frozenset(filter(None, self.selector.split(",")))
 
     def covers(self, other: _List) -> bool:
-        """Whether this list has every object of another one."""
+        """Whether this list includes every object of another one."""
         keys = {requirement.partition("=")[0] for requirement in other.requirements}
         return (
             self.kind == other.kind
@@ -50,7 +50,7 @@ class _List:
 
 
 class Reads(Api):
-    """A cluster as one decision sees it.
+    """A client that caches the reads of one decision.
 
     A list also answers narrower ones: for one of its namespaces, or with more labels. Make a new
     Reads for each decision, and use it in a `with`. Use the Api itself for what may have changed
@@ -65,11 +65,11 @@ class Reads(Api):
         self._pool = ThreadPoolExecutor(_MANY_AT_ONCE)
 
     def __enter__(self) -> Reads:
-        """Nothing is read yet."""
+        """Enter the context; nothing is read yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drop the reads that have not begun, and wait for those that have: none goes on."""
+        """Drop the reads that have not begun, and wait for those that have."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def begin(self, kind: str, namespace: str | None = None, selector: str = "") -> None:
@@ -79,7 +79,7 @@ class Reads(Api):
             self._known[asked] = self._pool.submit(Api.list, self, kind, namespace, selector)
 
     def begin_call(self, call: Callable[[], object]) -> None:
-        """Start a function that reads, so that its answers are known when they are needed."""
+        """Start a function that reads in parallel, so that its results are cached when needed."""
         self._pool.submit(call)
 
     def list(
@@ -91,7 +91,7 @@ class Reads(Api):
             known = [each for each in self._known if isinstance(each, _List)]
         for wider in known:
             if wider != asked and wider.covers(asked):
-                # Who may not list everything may be allowed to list this.
+                # Users who may not list everything may be allowed to list this.
                 with suppress(Forbidden):
                     return [each for each in self._result(wider) if asked.has(each)]
         return [*self._once(asked, lambda: Api.list(self, kind, namespace, selector))]
@@ -129,7 +129,7 @@ class Reads(Api):
         return None
 
     def _once(self, key: _List | tuple[str, str | None, str], read: Callable[[], Any]) -> Any:
-        """The answer to a request that is sent if nobody has sent it yet."""
+        """The result of a request, which is only sent the first time."""
         with self._lock:
             sent = key in self._known
             future = self._known.setdefault(key, Future())
@@ -144,5 +144,5 @@ class Reads(Api):
         try:
             return self._known[key].result()
         except ClusterError as error:
-            # Each caller adds hints of its own.
+            # Each caller adds its own hints.
             raise copy.copy(error) from error

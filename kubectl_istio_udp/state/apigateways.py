@@ -108,7 +108,7 @@ class ApiGateways:
         """All caches."""
         return (self.classes, self.gateways, self.routes, self.grants)
 
-    # -- answers ------------------------------------------------------------------------------
+    # -- lookups ------------------------------------------------------------------------------
 
     def gateway(self, key: Key) -> ApiGateway | None:
         """A Gateway of our class; None for others."""
@@ -176,7 +176,7 @@ class ApiGateways:
         kept = [found for key in routes if (found := self.routes.get(*key))]
         return {parent for found in kept for parent in _parents(found.read)}
 
-    # -- what follows from a change -----------------------------------------------------------
+    # -- changes ------------------------------------------------------------------------------
 
     def service_changed(self, service: Key) -> None:
         """Report what depends on a changed Service."""

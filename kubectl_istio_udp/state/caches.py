@@ -67,8 +67,7 @@ What = TypeVar("What")
 SERVICE_LABEL = "kubernetes.io/service-name"
 _SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
 _METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
-# ServiceEntries of an exposure in its own namespace: the one that it has, and those that one took
-# the place of.
+# ServiceEntries of an exposure in its own namespace: the current one, and those that it replaced.
 _MOST_OUTSIDE = 4
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -96,11 +95,11 @@ class KeptPod:
 
 @dataclass(frozen=True)
 class SeenEntry:
-    """A ServiceEntry: what matters of any, and the manifest of one with our labels.
+    """A ServiceEntry: a summary, and the manifest if it has our labels.
 
     Attributes:
-        summary: what matters of any; without the hosts that `many` has.
-        manifest: of one with our labels.
+        summary: the summary, without the hosts in `many`.
+        manifest: the manifest if it has our labels.
         many: its hosts with our suffix, if there are many.
     """
 
@@ -142,7 +141,7 @@ class Caches:
             root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
             ask: called with each exposure to reconcile.
-            asking: whether `ask` does anything now; otherwise nothing is searched for it.
+            asking: whether `ask` has an effect now; if not, nothing is searched for it.
             footprint_changed: called with an EnvoyFilter's former and new footprint.
             routes: how to watch the Gateway API's objects; None to not watch them.
         """
@@ -220,7 +219,7 @@ class Caches:
             )
             for namespace, name in sorted(mesh_configs)
         }
-        # The Gateway of each exposure that a Gateway of the Gateway API asks for.
+        # The Gateway of each exposure that a Gateway of the Gateway API requests.
         self._of_gateways: dict[Key, Key] = {}
         self.api_gateways: ApiGateways | None = None
         if routes is not None:
@@ -242,7 +241,7 @@ class Caches:
             *self.filters.values(),
         )
 
-    # -- answers ------------------------------------------------------------------------------
+    # -- lookups ------------------------------------------------------------------------------
 
     def exposures(self) -> list[Key]:
         """Every requested or existing exposure, the oldest intent first."""
@@ -291,8 +290,8 @@ class Caches:
         with self._lock:
             found = list(self._own.get(key, {}).items())
         counted = [manifest for ref, manifest in found if ref.namespace in self.gateway_namespaces]
-        # Whoever writes in the exposure's own namespace may make thousands. It has few there, under
-        # the first names; when one of these goes, the next one comes in.
+        # Users of the exposure's own namespace may create thousands. The exposure has few there,
+        # with the first names; when one of these is deleted, the next one is included.
         outside = [row for row in found if row[0].namespace not in self.gateway_namespaces]
         first = heapq.nsmallest(_MOST_OUTSIDE, outside, key=lambda row: row[0].name)
         counted += [manifest for _, manifest in first]
@@ -300,7 +299,7 @@ class Caches:
         return there or Existing(Kind.EXPOSURE, *key, None, ())
 
     def reserved(self, key: Key) -> tuple[GatewayFilter, ...]:
-        """The reservations of an exposure, at whatever gateway."""
+        """The reservations of an exposure, at any gateway."""
         with self._lock:
             return tuple(self._reserved.get(key, {}).values())
 
@@ -368,7 +367,7 @@ class Caches:
         return tuple(seen.summary for seen in self.entries.values())
 
     def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
-        """The ServiceEntries that have a host of some entries', these among them.
+        """The ServiceEntries with a host of these entries, including these.
 
         Each summary has those hosts alone.
         """
@@ -492,7 +491,7 @@ class Caches:
             return self.filters[manifest["metadata"]["namespace"]]
         return caches[kind]
 
-    # -- what is kept -------------------------------------------------------------------------
+    # -- reducing objects ---------------------------------------------------------------------
 
     def _kept_service(self, manifest: Manifest) -> Manifest | KeptService:
         key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
@@ -529,7 +528,7 @@ class Caches:
         trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
         return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)
 
-    # -- what follows from a change -----------------------------------------------------------
+    # -- changes ------------------------------------------------------------------------------
 
     def _namespace_changed(
         self, key: Key, before: KeptNamespace | None, now: KeptNamespace | None
@@ -582,7 +581,7 @@ class Caches:
         self._gateways_changed()
 
     def _gateway_asks(self, gateway: Key) -> None:
-        """Take what a Gateway of the Gateway API asks for now."""
+        """Store a Gateway's request."""
         key = exposure_key(gateway)
         found = self.api_gateways.gateway(gateway) if self.api_gateways else None
         with self._lock:
@@ -680,7 +679,7 @@ class Caches:
     def _affected(
         self, namespace: str, before: Manifest | KeptPod | None, now: Manifest | KeptPod | None
     ) -> set[Key]:
-        """The Services of a namespace that list the address of a pod that changes, or select it."""
+        """The Services of a namespace that list a changed pod's address, or select it."""
         found = set()
         for address in _addresses(before) ^ _addresses(now):
             found |= self._listed_by(namespace, address)
@@ -714,7 +713,7 @@ class Caches:
             self._ask(owner)
 
     def _note_hosts(self, key: Key, seen: SeenEntry, gone: bool) -> set[Key]:
-        """Keep the index of hosts; the exposures that a ServiceEntry's hosts were made for."""
+        """Update the index of hosts; return the exposures that the hosts were made for."""
         if seen.many is not None:
             (self._many_hosts.discard if gone else self._many_hosts.add)(key)
             held = [spec for specs in self._specs_in.values() for spec in specs.values()]
@@ -859,7 +858,7 @@ def _intent(read: Callable[[], Intent]) -> Intent | UsageError:
 
 
 def _addresses_status(service: Manifest) -> Manifest:
-    """Of a Service's status, the addresses of its load balancer."""
+    """The addresses of a Service's load balancer, from its status."""
     balancer = (service.get("status") or {}).get("loadBalancer") or {}
     return {"loadBalancer": balancer} if balancer else {}
 

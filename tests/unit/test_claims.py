@@ -177,10 +177,13 @@ def test_any_namespace_may_be_a_root_namespace_that_is_not_known() -> None:
     assert found_at(everywhere, mesh=Mesh(assumed=True)) == "possible"
     elsewhere = envoyfilter(patch("LISTENER", listener()), namespace="x", selector={"app": "y"})
     assert found_at(elsewhere, mesh=Mesh(assumed=True)) == "nothing"
-    told = Mesh(assumed=True).told("mesh-config")
+    told = Mesh(assumed=True).with_root_namespace("mesh-config")
     assert found_at(everywhere, mesh=told) == "certain"
-    assert found_at(everywhere, mesh=Mesh(assumed=True).told("istio-system")) == "nothing"
-    assert Mesh("read").told("mesh-config") == Mesh("read")
+    assert (
+        found_at(everywhere, mesh=Mesh(assumed=True).with_root_namespace("istio-system"))
+        == "nothing"
+    )
+    assert Mesh("read").with_root_namespace("mesh-config") == Mesh("read")
 
 
 def test_every_doubt_is_told() -> None:

@@ -1361,7 +1361,7 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
     now = {name: len(value) for name, value in vars(caches).items() if isinstance(value, dict)}
     # The mesh of each gateway is read with the first exposure there.
     assert {n: s for n, s in now.items() if s > empty[n] and n != "_meshes"} == {}
-    kept = [vars(controller._reconciler), vars(controller._teller), vars(controller)]
+    kept = [vars(controller._reconciler), vars(controller._events), vars(controller)]
     left = {n: v for each in kept for n, v in each.items() if isinstance(v, dict) and v}
     left.pop("_budgets")
     assert left == {}

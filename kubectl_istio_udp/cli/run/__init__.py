@@ -1,1 +1,1 @@
-"""What each verb does, imported only when it runs."""
+"""The work of each verb, imported only when it runs."""

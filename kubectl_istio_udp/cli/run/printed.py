@@ -1,4 +1,4 @@
-"""How every command that writes tells what it does."""
+"""Print what commands that write do."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What each verb of `controller` does."""
+"""The work of each verb of `controller`."""
