@@ -331,7 +331,7 @@ class Reconciler:
         todo = [marked(write, source) for write in writes(exposure, MANAGER)]
         differing = [write for write in todo if not self._is_so(write)]
         kinds = {write.kind for write in differing}
-        if "EnvoyFilter" in kinds and own.exists and (left := self._calm_left(intent.key)) > 0:
+        if "EnvoyFilter" in kinds and (left := self._calm_left(intent.key)) > 0:
             return Outcome(WAITING, again=left)
         if kinds - {"ServiceEntry"}:
             with self._decided(intent, permission, exposure, snapshot, todo):
@@ -927,10 +927,23 @@ class Reconciler:
         left = self._remove(key, changes)
         if own.exists:
             return Outcome(LEAVING, again=left)
-        for times in (self._silent, self._calm, self._missed, self._emptied):
+        for times in (self._silent, self._missed, self._emptied):
             times.pop(key, None)
         # A run that continues deletes its reservation; a killed one leaves it.
-        return Outcome(GONE, again=max(map(self._lasts, self._caches.reserved(key)), default=None))
+        waits = [*map(self._lasts, self._caches.reserved(key)), *self._calm_lasts(key)]
+        return Outcome(GONE, again=max(waits, default=None))
+
+    def _calm_lasts(self, key: Key) -> Iterator[float]:
+        """The seconds for which the last change matters to an exposure that is created again.
+
+        Otherwise an annotation that goes and comes, or names one gateway after the other, would
+        change the gateways again and again.
+        """
+        left = self._calm_left(key) + self._timing.longest_calm
+        if left > 0 and key in self._calm:
+            yield left
+        else:
+            self._calm.pop(key, None)
 
     def _changes(self, own: Existing, todo: Sequence[Write]) -> ChangeSet:
         """The difference to the wanted objects, including leftovers."""

@@ -295,6 +295,28 @@ def test_who_flips_an_annotation_does_not_shake_the_gateway(running: Running) ->
     assert len(filter_changes(running)) == 2
 
 
+def test_who_asks_and_asks_no_more_does_not_shake_the_gateways(running: Running) -> None:
+    """By an annotation that comes and goes, or that names one gateway after the other."""
+    running.wait_for(calm=60.0)
+    labels = {"app": "edge", "istio": "edge"}
+    running.server.put(builders.gateway_pod("edge-1", labels=labels))
+    controller = running.start()
+    for number in range(10):
+        gateway = "edge" if number % 2 else "istio-ingressgateway"
+        running.server.put(annotated(options={"gateway": gateway}))
+        time.sleep(0.1)
+        if number % 3 == 0:
+            running.server.put(builders.service())
+            time.sleep(0.1)
+    running.server.put(annotated(options={"gateway": "edge"}))
+    until(lambda: controller.states() == {"waiting": 1})
+    made = [w for w in running.server.writes() if "POST" in w and "envoyfilters" in w]
+    assert len(made) == 1, made
+    running.clock.move(60.0)
+    running.exposed()
+    assert running.spec().gateway.name == "edge"
+
+
 def filter_changes(running: Running) -> list[str]:
     return [w for w in running.server.writes() if "PATCH" in w and "envoyfilters" in w]
 
@@ -1358,6 +1380,9 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
             running.server.remove(*key)
     running.quiet()
     until(lambda: controller.states() == {})
+    # How often their parts of the gateway changed is of interest for a while.
+    running.clock.move(240.0)
+    until(lambda: not controller._reconciler._calm)
     now = {name: len(value) for name, value in vars(caches).items() if isinstance(value, dict)}
     # The mesh of each gateway is read with the first exposure there.
     assert {n: s for n, s in now.items() if s > empty[n] and n != "_meshes"} == {}
