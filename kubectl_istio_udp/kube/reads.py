@@ -5,14 +5,16 @@ from __future__ import annotations
 import builtins
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden
+
+Result = TypeVar("Result")
 
 _MANY_AT_ONCE = 12
 
@@ -39,29 +41,46 @@ class _List:
             and all(each in (*other.requirements, *keys) for each in self.requirements)
         )
 
-    def has(self, manifest: Mapping[str, Any]) -> bool:
-        """Whether an object of the kind belongs to this list."""
-        metadata = manifest["metadata"]
-        labels = metadata.get("labels") or {}
-        return self.namespace in (None, metadata.get("namespace")) and all(
-            labels.get(key) == value if equals else key in labels
-            for key, equals, value in (each.partition("=") for each in self.requirements)
-        )
+
+class _Listed:
+    """The objects of a list, by namespace and by name."""
+
+    def __init__(self, manifests: Sequence[dict[str, Any]]) -> None:
+        self.all = manifests
+        self.in_namespace: dict[str | None, list[dict[str, Any]]] = {}
+        self.named: dict[tuple[str | None, str], dict[str, Any]] = {}
+        for manifest in manifests:
+            metadata = manifest["metadata"]
+            namespace = metadata.get("namespace")
+            self.in_namespace.setdefault(namespace, []).append(manifest)
+            self.named[namespace, metadata["name"]] = manifest
+
+    def of(self, asked: _List) -> list[dict[str, Any]]:
+        """The objects of a narrower list."""
+        some = self.all if asked.namespace is None else self.in_namespace.get(asked.namespace, ())
+        wanted = [requirement.partition("=") for requirement in asked.requirements]
+        labels = ((manifest, manifest["metadata"].get("labels") or {}) for manifest in some)
+        return [
+            manifest
+            for manifest, has in labels
+            if all(has.get(key) == value if equals else key in has for key, equals, value in wanted)
+        ]
 
 
 class Reads(Api):
     """A client that caches the reads of one decision.
 
-    A list also answers narrower ones: for one of its namespaces, or with more labels. Make a new
-    Reads for each decision, and use it in a `with`. Use the Api itself for what may have changed
-    since.
+    A list that was begun also answers narrower ones (for one of its namespaces, or with more
+    labels), `get` and `find`. Make a new Reads for each decision, and use it in a `with`. Use the
+    Api itself for what may have changed since.
     """
 
     def __init__(self, api: Api) -> None:
         """Share the connections of an Api."""
         vars(self).update(vars(api))
         self._lock = threading.Lock()
-        self._known: dict[_List | tuple[str, str | None, str], Future[Any]] = {}
+        self._begun: dict[_List, Future[_Listed]] = {}
+        self._read: dict[_List | tuple[str, str | None, str], Future[Any]] = {}
         self._pool = ThreadPoolExecutor(_MANY_AT_ONCE)
 
     def __enter__(self) -> Reads:
@@ -74,9 +93,11 @@ class Reads(Api):
 
     def begin(self, kind: str, namespace: str | None = None, selector: str = "") -> None:
         """Start to read a list. An error is raised by the `list`, `get` or `find` that needs it."""
-        asked = _List(kind, namespace, selector)
-        with self._lock:
-            self._known[asked] = self._pool.submit(Api.list, self, kind, namespace, selector)
+
+        def read() -> _Listed:
+            return _Listed(Api.list(self, kind, namespace, selector))
+
+        self._begun[_List(kind, namespace, selector)] = self._pool.submit(read)
 
     def begin_call(self, call: Callable[[], object]) -> None:
         """Start a function that reads in parallel, so that its results are cached when needed."""
@@ -87,20 +108,20 @@ class Reads(Api):
     ) -> builtins.list[dict[str, Any]]:
         """See `Api.list`."""
         asked = _List(kind, namespace, selector)
-        with self._lock:
-            known = [each for each in self._known if isinstance(each, _List)]
-        for wider in known:
-            if wider != asked and wider.covers(asked):
+        for wider, listed in [*self._begun.items()]:
+            if wider == asked:
+                return [*_result(listed).all]
+            if wider.covers(asked):
                 # Users who may not list everything may be allowed to list this.
                 with suppress(Forbidden):
-                    return [each for each in self._result(wider) if asked.has(each)]
+                    return _result(listed).of(asked)
         return [*self._once(asked, lambda: Api.list(self, kind, namespace, selector))]
 
     def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
         """See `Api.get`."""
-        listed = self._listed(kind, namespace, name)
-        if listed:
-            return listed[0]
+        listed = self._listed(kind, namespace)
+        if listed and (namespace, name) in listed.named:
+            return listed.named[namespace, name]
         found: dict[str, Any] = self._once(
             (kind, namespace, name), lambda: Api.get(self, kind, namespace, name)
         )
@@ -108,41 +129,35 @@ class Reads(Api):
 
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         """See `Api.find`."""
-        listed = self._listed(kind, namespace, name)
-        if listed is not None:
-            return listed[0] if listed else None
-        return super().find(kind, namespace, name)
+        listed = self._listed(kind, namespace)
+        return (
+            listed.named.get((namespace, name)) if listed else super().find(kind, namespace, name)
+        )
 
-    def _listed(
-        self, kind: str, namespace: str | None, name: str
-    ) -> builtins.list[dict[str, Any]] | None:
-        """The object of this name in a list of all objects; None without such a list."""
-        for whole in dict.fromkeys((_List(kind, None, ""), _List(kind, namespace, ""))):
-            if whole in self._known:
+    def _listed(self, kind: str, namespace: str | None) -> _Listed | None:
+        """A list that was begun and has all objects of a namespace; None without such a list."""
+        for whole in (_List(kind, None, ""), _List(kind, namespace, "")):
+            if whole in self._begun:
                 with suppress(ClusterError):
-                    return [
-                        each
-                        for each in self._result(whole)
-                        if (each["metadata"].get("namespace"), each["metadata"]["name"])
-                        == (namespace, name)
-                    ]
+                    return _result(self._begun[whole])
         return None
 
     def _once(self, key: _List | tuple[str, str | None, str], read: Callable[[], Any]) -> Any:
         """The result of a request, which is only sent the first time."""
         with self._lock:
-            sent = key in self._known
-            future = self._known.setdefault(key, Future())
+            sent = key in self._read
+            future = self._read.setdefault(key, Future())
         if not sent:
             try:
                 future.set_result(read())
             except BaseException as error:
                 future.set_exception(error)
-        return self._result(key)
+        return _result(future)
 
-    def _result(self, key: _List | tuple[str, str | None, str]) -> Any:
-        try:
-            return self._known[key].result()
-        except ClusterError as error:
-            # Each caller adds its own hints.
-            raise copy.copy(error) from error
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except ClusterError as error:
+        # Each caller adds its own hints.
+        raise copy.copy(error) from error

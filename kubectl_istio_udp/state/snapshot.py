@@ -21,7 +21,7 @@ from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
-from kubectl_istio_udp.model.gateway import Gateway, selects
+from kubectl_istio_udp.model.gateway import ISTIO_LABEL, Gateway, selects
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
@@ -53,6 +53,8 @@ def begin_reads(reads: Reads, namespace: str, service: str, choice: GatewayChoic
     for kind in ("EnvoyFilter", "ServiceEntry", "Service"):
         reads.begin(kind)
     reads.begin("WorkloadEntry", namespace)
+    if not (choice.namespace or choice.selector):
+        reads.begin("Pod", None, ISTIO_LABEL)
     for place in ((namespace, service), API_SERVER_SERVICE):
         reads.begin_call(partial(service_slices, reads, *place))
     reads.begin_call(partial(gateway_pods, reads, choice))

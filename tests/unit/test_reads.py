@@ -60,6 +60,7 @@ def test_a_list_does_not_answer_wider_or_other_ones(
     reads: Reads, api: Api, server: ApiServer, first: Listed, second: Listed
 ) -> None:
     expected = api.list(*second)
+    reads.begin(*first)
     reads.list(*first)
     server.requests.clear()
     assert reads.list(*second) == expected

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
+# Of so many exposures the EndpointSlices are read with one list of all.
+_MANY = 20
 _HOSTS_SHOWN = 2
 
 
@@ -54,6 +56,8 @@ def _print(
         for existing in found:
             click.echo(existing.ref)
         return
+    if len(found) > _MANY:
+        api.begin("EndpointSlice")
     if output in ("yaml", "json"):
         items = _items(api, found)
         click.echo(printing.data(_one_or_list(items, names), output), nl=False)
