@@ -89,6 +89,8 @@ from kubectl_istio_udp.state.reservations import Reservation
 Manifest = Mapping[str, Any]
 
 _RETRY_SECONDS = 0.5
+# After the period in which the gateway must not change, so that it has ended.
+_STEP_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,11 @@ class _MovesError(IstioUdpError):
 
 @dataclass(frozen=True)
 class _Facts:
-    """A planned exposure and the snapshot it was planned from."""
+    """A planned exposure, the snapshot it was planned from, and whether no step is to follow."""
 
     exposure: Exposure
     snapshot: Snapshot
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -340,12 +343,26 @@ class Reconciler:
                     # Now, because a later write may fail. A failed write is retried after its
                     # back-off.
                     if write.kind == "EnvoyFilter":
-                        before = self._calm.get(intent.key)
-                        self._calm[intent.key] = Calm.after(before, self._clock(), self._timing)
+                        self._keep_calm(intent.key, own)
         else:
             self._apply_all(differing)
         again = self._remove(intent.key, self._changes(own, todo))
+        if not facts.complete:
+            next_step = max(0.0, self._calm_left(intent.key)) + _STEP_SECONDS
+            again = next_step if again is None else min(again, next_step)
         return replace(self._exposed(exposure, snapshot), again=again)
+
+    def _keep_calm(self, key: Key, own: Existing) -> None:
+        """Begin the period in which an exposure's part of the gateway must not change again.
+
+        The next step of one change does not count as another change.
+        """
+        before, now = self._calm.get(key), self._clock()
+        held = own.held.backends if own.held else ()
+        if before is not None and any(not backend.weight for backend in held):
+            self._calm[key] = Calm(now + before.seconds, before.seconds)
+        else:
+            self._calm[key] = Calm.after(before, now, self._timing)
 
     def _exposed(self, exposure: Exposure, snapshot: Snapshot) -> Outcome:
         """The outcome for a written exposure, possibly with a warning."""
@@ -437,13 +454,15 @@ class Reconciler:
         snapshot = self._snapshot(Service(*intent.key), gateway, own)
         ports = self._free_ports(intent, snapshot)
         services = {each.service for _, found in ports for each in found.backends}
-        states = {of: state for of in services if (state := self._service_state(of))}
+        former = own.held.services - self._forbidden(own.held) if own.held else frozenset()
+        states = {of: state for of in services | former if (state := self._service_state(of))}
         # A Service may disappear meanwhile; its routes are then reconciled again.
         if services - set(states):
             raise Refusal(Outcome(WAITING, again=_RETRY_SECONDS))
         room = self._room(intent.key, permission, gateway)
         planned = plan_routes(intent.request, ports, states, snapshot, room)
-        return self._permitted_facts(intent, permission, own, planned, snapshot)
+        facts = self._permitted_facts(intent, permission, own, planned.exposure, snapshot)
+        return replace(facts, complete=planned.complete)
 
     def _keep_child(self, intent: Intent) -> None:
         """Write the Gateway of class istio for a Gateway, or delete a former one."""

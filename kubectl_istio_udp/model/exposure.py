@@ -288,7 +288,12 @@ class ExposureSpec:
     @property
     def sessions(self) -> int:
         """The maximum sessions of all its clusters together in one gateway pod."""
-        return len(self.backends) * self.options.max_sessions
+        return len(self.serving) * self.options.max_sessions
+
+    @property
+    def serving(self) -> tuple[Backend, ...]:
+        """The backends that get clients."""
+        return tuple(backend for backend in self.backends if backend.weight)
 
     @property
     def kind(self) -> Kind:

@@ -224,7 +224,8 @@ class Backend:
         eds_service: the name of an existing endpoint list in istiod, that of the Service's TCP
             port with the same number (`outbound|53||coredns.default.svc.cluster.local`). None if
             the exposure's ServiceEntry provides the endpoints.
-        weight: its share, relative to the other backends of the port; at least 1.
+        weight: its share, relative to the other backends of the port. 0 for a backend whose cluster
+            is there before or after it gets clients.
         service: (namespace, name) of the Service; None for the exposure's own Service.
     """
 
@@ -247,7 +248,7 @@ class Backend:
             port_name=fields.take("port_name", _port_name),
             target_port=fields.take("target_port", optional(port)),
             eds_service=fields.take("eds_service", optional(_eds_service)),
-            weight=fields.take("weight", whole_number(1, MOST_WEIGHT)),
+            weight=fields.take("weight", whole_number(0, MOST_WEIGHT)),
             service=fields.take("service", service_key),
         )
 

@@ -224,7 +224,7 @@ def with_sessions(
         return request.options
     room = room or SessionRoom(snapshot.file_limit, lambda: snapshot.others.sessions)
     own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
-    before = (len(own[0].backends), own[0].options.max_sessions) if own else None
+    before = (len(own[0].serving), own[0].options.max_sessions) if own else None
     return replace(request.options, max_sessions=room.granted(clusters, before))
 
 

@@ -12,6 +12,7 @@ Field references: Envoy's `extensions.filters.udp.udp_proxy.v3.UdpProxyConfig`,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Affinity, ExposureSpec
@@ -32,25 +33,26 @@ def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
     It hashes the client's source port, so that each new socket is assigned anew; with affinity it
     hashes the client's address.
     """
-    if not port.backends:
+    serving = [backend for backend in port.backends if backend.weight]
+    if not serving:
         return {}
-    if len(port.backends) == 1 and not port.dropped:
-        return {"on_no_match": _route(spec, port, port.backends[0])}
+    if len(serving) == 1 and not port.dropped:
+        return {"on_no_match": _route(spec, port, serving[0])}
     branches = [
         _branch(spec, first, _route(spec, port, backend))
-        for backend, first in zip(port.backends, _first_numbers(port), strict=True)
+        for backend, first in zip(serving, _first_numbers(serving, port.dropped), strict=True)
     ]
     return {"matcher_list": {"matchers": branches}}
 
 
-def _first_numbers(port: ExposedPort) -> list[int]:
+def _first_numbers(backends: Sequence[Backend], dropped: int) -> list[int]:
     """The lowest number of each backend's clients; lower numbers than the last one are dropped.
 
     The first matching branch wins, so the first backend has the highest numbers.
     """
-    left = total = port.dropped + sum(backend.weight for backend in port.backends)
+    left = total = dropped + sum(backend.weight for backend in backends)
     found = []
-    for backend in port.backends:
+    for backend in backends:
         left -= backend.weight
         found.append(left * _NUMBERS // total)
     return found

@@ -161,7 +161,7 @@ def test_a_backend_is_there_once() -> None:
     [
         lambda port: port.pop("dropped"),
         lambda port: port.update(dropped=-1),
-        lambda port: port["backends"][0].update(weight=0),
+        lambda port: port["backends"][0].update(weight=-1),
         lambda port: port["backends"][0].update(weight=16_000_001),
         lambda port: port["backends"][0].update(service=None),
         lambda port: port["backends"][0].update(service=["a"]),

@@ -10,8 +10,9 @@ from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, 
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.plan.exposure import ServiceState
-from kubectl_istio_udp.plan.routes import plan_routes
+from kubectl_istio_udp.plan.routes import RoutePlan, plan_routes
 from kubectl_istio_udp.plan.sessions import SessionRoom
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.routes import Backends, WeightedBackend
 from tests.unit import builders
@@ -34,17 +35,30 @@ def state(of: tuple[str, str], rules: EndpointRules | None = None) -> ServiceSta
     return ServiceState(Service.from_object(manifest), slices, rules or EndpointRules(), of)
 
 
-def planned(
+def step(
     *ports: tuple[int, dict[tuple[str, str], int]], before: ExposureSpec | None = None, **more: Any
-) -> Exposure:
-    """What is planned for listeners, each with the weights of its backends."""
+) -> RoutePlan:
+    """The next step for listeners, each with the weights of its backends."""
     asked = [
         (number, Backends(tuple(WeightedBackend(of, 53, w) for of, w in weights.items())))
         for number, weights in ports
     ]
-    states = {of: state(of, more.get("rules")) for _, weights in ports for of in weights}
+    named = {of for _, weights in ports for of in weights}
+    former = (before.services if before else frozenset()) - more.get("gone", set())
+    states = {of: state(of, more.get("rules")) for of in named | former}
     snapshot = replace(SNAPSHOT, before=before, exposures=(before,) if before else ())
     return plan_routes(REQUEST, asked, states, snapshot, SessionRoom(None, lambda: 0))
+
+
+def planned(
+    *ports: tuple[int, dict[tuple[str, str], int]], before: ExposureSpec | None = None, **more: Any
+) -> Exposure:
+    """What listeners come to, step by step."""
+    while True:
+        found = step(*ports, before=before, **more)
+        if found.complete:
+            return found.exposure
+        before = found.exposure.spec
 
 
 def entries(spec: ExposureSpec) -> dict[tuple[str, str] | None, Any]:
@@ -73,6 +87,64 @@ def test_entries_stay_whatever_comes_and_goes_beside_them() -> None:
     assert len({entry.name for entry in more.entries}) == 3
     without_first = planned((5300, {C: 1, B: 1}), before=more).spec
     assert entries(without_first) == {of: entries(more)[of] for of in (B, C)}
+
+
+def weights(spec: ExposureSpec) -> dict[str, int]:
+    return {backend.service[1]: backend.weight for backend in spec.backends if backend.service}
+
+
+def test_a_cluster_comes_before_its_clients_and_goes_after_them() -> None:
+    """Envoy gets clusters before listeners: what a listener sends to must be there."""
+    before = planned((5300, {A: 1})).spec
+    steps = []
+    while True:
+        found = step((5300, {B: 2, C: 3}), before=before)
+        steps.append((weights(found.exposure.spec), found.complete))
+        if found.complete:
+            break
+        before = found.exposure.spec
+    assert steps == [
+        ({"a": 1, "b": 0, "c": 0}, False),
+        ({"b": 2, "c": 3, "a": 0}, False),
+        ({"b": 2, "c": 3}, True),
+    ]
+
+
+def test_a_step_that_adds_a_cluster_leaves_the_listener_as_it_is() -> None:
+    before = planned((5300, {A: 1, C: 1}))
+    after = step((5300, {A: 5, B: 1}), before=before.spec).exposure
+    listeners = [
+        patch["patch"]["value"]
+        for each in (before, after)
+        for patch in envoy_filter(each)["spec"]["configPatches"]
+        if patch["applyTo"] == "LISTENER"
+    ]
+    assert listeners[0] == listeners[1]
+
+
+def test_what_has_no_clients_yet_changes_at_once() -> None:
+    nothing = planned((5300, {})).spec
+    assert step((5300, {A: 1, B: 1}), before=nothing).complete
+    assert step((5300, {A: 1}), before=planned((5301, {A: 1})).spec).complete
+
+
+def test_weights_alone_change_at_once() -> None:
+    found = step((5300, {A: 1, B: 9}), before=planned((5300, {A: 9, B: 1})).spec)
+    assert found.complete and weights(found.exposure.spec) == {"a": 1, "b": 9}
+
+
+def test_a_service_that_is_gone_is_not_waited_for() -> None:
+    before = planned((5300, {A: 3, B: 1})).spec
+    found = step((5300, {B: 1}), before=before, gone={A})
+    assert found.complete and weights(found.exposure.spec) == {"b": 1}
+    first = step((5300, {B: 1, C: 1}), before=before, gone={A}).exposure.spec
+    assert weights(first) == {"b": 1, "c": 0} and first.ports[0].dropped == 3
+
+
+def test_a_step_reserves_no_more_sessions_than_its_backends_with_clients() -> None:
+    before = planned((5300, {A: 1})).spec
+    for found in (step((5300, {B: 1}), before=before).exposure.spec, before):
+        assert found.sessions == found.options.max_sessions
 
 
 def test_one_service_behind_two_listeners_has_one_entry() -> None:
