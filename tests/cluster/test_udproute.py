@@ -39,11 +39,13 @@ def listener(name: str, port: int, **allowed: Any) -> dict[str, Any]:
     return {**found, "allowedRoutes": allowed} if allowed else found
 
 
-def gateway(space: Space, *listeners: dict[str, Any], name: str = "udp") -> dict[str, Any]:
+def gateway(
+    space: Space, *listeners: dict[str, Any], name: str = "udp", sessions: int = 1500
+) -> dict[str, Any]:
     """A Gateway at the gateway `edge`."""
     notes = {
         "kubectl-istio-udp/gateway": f"{space.gateway}/edge",
-        "kubectl-istio-udp/max-sessions": "1500",
+        "kubectl-istio-udp/max-sessions": str(sessions),
     }
     return {
         "apiVersion": f"{GROUP}/v1",
@@ -250,7 +252,9 @@ def test_changes_under_load_lose_nothing(tenant: Space, port: int, load_pod: Loa
     """Weights, a backend that comes, one that goes; 200 queries a second, each from a new port."""
     for number, name in enumerate(("one", "two"), 1):
         tenant.apply(*server(name, number))
-    tenant.apply(gateway(tenant, listener("dns", port)), route("dns", backend("one")))
+    # 200 a second have 2,000 sessions, each until it has been idle for 10 s.
+    tenant.apply(gateway(tenant, listener("dns", port), sessions=4000))
+    tenant.apply(route("dns", backend("one")))
     address = programmed(tenant)
     answered_by(address, port, 1)
     load = load_pod(address, port, "--queries", "6000", "--rate", "200", "--timeout", "2")
