@@ -20,7 +20,7 @@ _SLOWEST_SECONDS = 400.0
 
 @dataclass
 class Edge:
-    """A gateway of the test's own.
+    """A gateway for this test only.
 
     Attributes:
         space: where it is.

@@ -184,7 +184,7 @@ def _namespace(prefix: str) -> Iterator[str]:
 def dns_server(
     name: str = "dns", replicas: int = 1, ports: tuple[int, ...] = (53,), **labels: str
 ) -> list[dict[str, Any]]:
-    """CoreDNS that answers foo.bar.com on each port, ready and leaving as a careful server does.
+    """CoreDNS that answers foo.bar.com on each port, with readiness and a graceful shutdown.
 
     Readiness by the plugin `ready`, and 5 s of lameduck: a pod that is told to go answers on
     until the gateway has heard of it.

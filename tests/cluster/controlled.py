@@ -34,7 +34,7 @@ SOURCE = "kubectl-istio-udp/source"
 
 @pytest.fixture(scope="session")
 def controller() -> Iterator[str]:
-    """The controller, installed and, afterwards, taken away without a trace.
+    """The controller, installed for the test and removed completely afterwards.
 
     For a gateway of its own, at which nobody else exposes anything: its namespace. There is one
     controller in the cluster, so all tests with it are of one group. It serves the Gateway API.
@@ -117,20 +117,20 @@ def withdraw(space: Space, name: str) -> None:
 
 
 def events(space: Space, name: str) -> str:
-    """What has been told of a Service: `REASON: message`, a line each."""
+    """The Events of a Service, one line each: `REASON: message`."""
     found = get("events", "-n", space.name, "--field-selector", f"involvedObject.name={name}")
     return "\n".join(f"{e['reason']}: {e['message']}" for e in found["items"])
 
 
 def entries(space: Space, name: str) -> list[dict[str, Any]]:
-    """The ServiceEntries of an exposure whose endpoints are listed: where tenants cannot write."""
+    """The ServiceEntries of an exposure with listed endpoints, in the gateway's namespace."""
     selector = f"kubectl-istio-udp/namespace={space.name},kubectl-istio-udp/exposure={name}"
     return list(get("serviceentries", "-n", space.gateway, "-l", selector)["items"])
 
 
 @dataclass(frozen=True)
 class Switch:
-    """Two servers that answer differently, and a Service whose list of endpoints names one.
+    """Two servers with different answers, and a Service with one of them in its EndpointSlice.
 
     Which of them answers through the gateway shows whether what was listed last has arrived.
     """
@@ -155,7 +155,7 @@ class Switch:
         self.space.apply(piece)
 
     def answers(self) -> str:
-        """Which server answers through the gateway now; "" where none does."""
+        """The server that answers through the gateway now; "" if none does."""
         address, port = companion(self.space, self.name)
         namespace, _, pod = self.space.tool.partition("/")
         words = ["kubectl", "exec", "-n", namespace, pod, "--"]

@@ -18,7 +18,7 @@ def gateway_api() -> None:
 
 
 def install_gateway_api() -> None:
-    """Install the Gateway API's CRDs, if they are missing; skip the test where that cannot be."""
+    """Install the Gateway API's CRDs if they are missing; skip the test if that is not possible."""
     known = run("kubectl", "get", "crd", "gateways.gateway.networking.k8s.io")
     if known.code != 0:
         ground = os.environ.get("GROUND")
@@ -135,7 +135,7 @@ def listened_ports(namespace: str, selector: str) -> set[int]:
 def udp_filter(
     name: str, port: int, *, operation: str = "ADD", match: Any = None, **spec: Any
 ) -> dict[str, Any]:
-    """Somebody's EnvoyFilter with a UDP listener that leads nowhere.
+    """A foreign EnvoyFilter with a UDP listener without endpoints.
 
     Args:
         name: its name, and the listener's.

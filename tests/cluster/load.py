@@ -102,7 +102,7 @@ class Load:
         client.close()
 
     def expire(self, timeout: float) -> None:
-        """Close fresh sockets whose answer is overdue; their query stays unanswered."""
+        """Close new sockets without an answer in time, and count their queries as lost."""
         if self.sticky:
             return
         late = [key for key, sent in self.waiting.items() if time.monotonic() - sent > timeout]

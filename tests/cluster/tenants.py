@@ -40,7 +40,7 @@ PORTS_EACH = 50
 
 @dataclass(frozen=True)
 class Tenant(Space):
-    """A namespace, used by whoever owns it and nobody else."""
+    """A tenant's namespace, used with the tenant's rights only."""
 
     ports: range = range(0)
 
@@ -103,7 +103,7 @@ def tenants(controller: str, tool: str, _ports: Iterator[int]) -> Iterator[Tenan
 
 
 def who_server(name: str, address: str) -> list[dict[str, Any]]:
-    """A DNS server whose answer for who.test tells it from every other one."""
+    """A DNS server with a unique answer for who.test."""
     made = dns_server(name)
     hosts = f"  hosts {{\n    {address} who.test foo.bar.com\n    fallthrough\n  }}\n"
     made[0]["data"]["Corefile"] = (

@@ -21,7 +21,7 @@ Load = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def edge(space: Space) -> Iterator[Edge]:
-    """A gateway in the test's namespace, which nobody finds who does not name it."""
+    """A gateway in the test's namespace, which commands only find by name."""
     space.apply(*dns_server(), *gateway_manifests("edge", "edge"))
     yield Edge(space)
     assert space.plugin("delete", "--all").code == 0

@@ -1,4 +1,4 @@
-"""The controller in the cluster: what is declared is answered, follows, and goes."""
+"""The controller in the cluster: it exposes, updates and deletes what is requested."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def settled(space: Space, name: str, replicas: int) -> None:
 
 
 def test_the_gateway_follows_what_is_declared(tenant: Space, port: int, load_pod: Load) -> None:
-    """Scaled up and down, restarted, moved: with listed endpoints, told by answers."""
+    """Scale, restart and move the server with listed endpoints; check by its answers."""
     tenant.apply(*dns_server(replicas=2))
     request_exposure(tenant, "dns", f"{port}:53", discovery="endpoints")
     target = exposed(tenant, "dns")
@@ -156,8 +156,8 @@ def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_po
     assert all(count["lost"] <= 5 for count in counts.values()), counts
 
 
-def test_two_wishes_for_one_port(tenant: Space, port: int, load_pod: Load) -> None:
-    """The older has it, the newer is told that it is taken, and takes over."""
+def test_two_requests_for_one_port(tenant: Space, port: int, load_pod: Load) -> None:
+    """The older Service gets the port; the newer one an Event, and the port when it is free."""
     tenant.apply(*dns_server("first"))
     request_exposure(tenant, "first", f"{port}:53")
     exposed(tenant, "first")
@@ -259,7 +259,7 @@ def _patch(kind: str, name: str, namespace: str, patch: dict[str, Any]) -> None:
 
 @pytest.mark.alone
 def test_it_follows_the_meshs_configuration(tenant: Space, port: int, load_pod: Load) -> None:
-    """What istiod does not read any more is listed where it does."""
+    """Endpoints that istiod no longer reads are listed in the gateway's namespace."""
     kubectl(
         "annotate", "namespace", tenant.name, "kubectl-istio-udp/allow-discovery=selector,endpoints"
     )

@@ -87,7 +87,7 @@ def restart(daemon: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def traffic(load_pod: LoadPod, switch: Switch) -> Iterator[None]:
-    """Fresh ports all the while, none of whose queries may be lost.
+    """Continuous queries from new ports, none of which may be lost.
 
     To the first of the two servers under a name of its own: an answer that is on its way while an
     endpoint goes is lost with any controller. In the pod by itself: what kubectl holds open ends
@@ -136,7 +136,7 @@ def _etcd(path: str, body: dict[str, Any]) -> Any:
 
 
 def test_istiod_gone_for_a_while(switch: Switch, load_pod: LoadPod) -> None:
-    """Traffic goes on; what changed meanwhile arrives when istiod is back."""
+    """Traffic continues; changes arrive when istiod is back."""
     with traffic(load_pod, switch):
         kubectl("scale", "-n", "istio-system", "deploy/istiod", "--replicas=0")
         kubectl("wait", "-n", "istio-system", "pod", "-l", "app=istiod", "--for=delete")
@@ -188,7 +188,7 @@ def test_leader_killed_in_a_burst_of_changes(switch: Switch, load_pod: LoadPod) 
 
 
 def test_graceful_handover(switch: Switch) -> None:
-    """A leader that is told to go gives its Lease up: nobody waits for it to run out."""
+    """A leader that is stopped releases its Lease, so that it does not have to expire."""
     first = leader()
     kubectl("delete", "pod", "-n", NAMESPACE, first, "--wait=false")
     told = time.monotonic()
@@ -226,7 +226,7 @@ def test_network_cut_between_controller_and_api_server(switch: Switch, load_pod:
 
 
 def test_connections_that_hang(switch: Switch, tmp_path: Path) -> None:
-    """Held open, and nothing passes: as behind a load balancer whose API server has frozen."""
+    """Connections stay open but nothing passes, as before a hung API server."""
     way = Way()
     kubeconfig = tmp_path / "kubeconfig"
     config = yaml.safe_load(kubectl("config", "view", "--raw", "--flatten"))
@@ -264,7 +264,7 @@ def _in_its_place(*options: str) -> Iterator[None]:
 
 
 class Way:
-    """A way to the API server, of which what has passed until now can be made to hang."""
+    """A proxy to the API server that can freeze its existing connections."""
 
     def __init__(self) -> None:
         self._passing: list[threading.Event] = []
@@ -336,7 +336,7 @@ def test_a_webhook_that_refuses_writes(switch: Switch, load_pod: LoadPod) -> Non
 
 
 def test_too_many_requests(switch: Switch, load_pod: LoadPod) -> None:
-    """The API server, overloaded, answers the controller 429: nobody leads, and traffic goes on."""
+    """An overloaded API server answers 429: there is no leader, but traffic continues."""
     with traffic(load_pod, switch):
         with overloaded(switch.space):
             switch.point("b")
@@ -356,7 +356,7 @@ def _lease_age() -> float:
 
 @contextlib.contextmanager
 def overloaded(space: Space) -> Iterator[None]:
-    """One seat for all requests of the controller, and somebody on it.
+    """One seat for all requests of the controller, occupied by another client.
 
     Who sits there waits for two webhooks that say nothing, one after the other, 30 s each. (A level
     without seats would let one request at a time pass.)

@@ -1,4 +1,4 @@
-"""The ServiceEntries of exposures: whose traffic they take, and who can take theirs."""
+"""The ServiceEntries of exposures: which traffic they capture, and who can capture theirs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOREIGN = "192.0.2.99"
 
 @pytest.fixture
 def mixed(space: Space) -> Iterator[Space]:
-    """A namespace with a gateway beside an application whose pods have sidecars."""
+    """A namespace with a gateway and an application with sidecars."""
     kubectl("label", "namespace", space.name, "istio-injection=enabled")
     client = {
         "apiVersion": "apps/v1",
@@ -186,7 +186,7 @@ def hosts_of(space: Space, name: str, port: int) -> set[str]:
 
 
 def thief(host: str, gateway_namespace: str, address: str) -> dict[str, Any]:
-    """A ServiceEntry of somebody else with the host of an exposure."""
+    """A foreign ServiceEntry with the host of an exposure."""
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "ServiceEntry",
@@ -245,7 +245,7 @@ def test_a_workload_entry_is_an_obstacle_for_selector(space: Space, port: int) -
 
 
 def test_special_addresses_are_never_endpoints(space: Space, port: int) -> None:
-    """Nor is the API server, whatever the EndpointSlices say."""
+    """The API server does not become an endpoint, whatever the EndpointSlices contain."""
     api_server = get(
         "endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=kubernetes"
     )

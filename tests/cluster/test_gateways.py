@@ -1,4 +1,4 @@
-"""More than one gateway, more than one pod of it, and pods that come later."""
+"""Several gateways, several pods per gateway, and pods that start later."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ SHARED = {"app": "istio-ingressgateway"}
 
 @pytest.fixture
 def inside_and_outside(space: Space) -> Iterator[None]:
-    """Two gateways whose pods differ by one label of the installation's own."""
+    """Two gateways with pods that differ by one label from the installation."""
     for name in ("inside", "outside"):
         space.apply(*gateway_manifests(f"gw-{name}", "ingressgateway", **SHARED, type=name))
     yield
@@ -102,7 +102,7 @@ def test_two_gateways_that_share_istios_labels(
 
 @pytest.mark.parametrize("fronted", [False, True])
 def test_a_pod_that_poses_as_a_gateway_is_not_one(space: Space, port: int, fronted: bool) -> None:
-    """Whoever may make a pod in some namespace can give it a gateway's labels."""
+    """Users who may create a pod in any namespace can give it a gateway's labels."""
     service = gateway_manifests("istio-ingressgateway", "ingressgateway")[0]
     space.apply(*dns_server(), posing_pod(), *([service] if fronted else []))
     kubectl("wait", "-n", space.name, "pod/posing", "--for=condition=Ready", "--timeout=60s")
@@ -171,7 +171,7 @@ def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> N
     ids=["root", "another user"],
 )
 def test_what_net_bind_service_allows(space: Space, user: int, listener: int) -> None:
-    """The gateway's own listener tells whether it could bind port 53; clients use 53 anyway."""
+    """The gateway's listener shows whether it could bind port 53; clients use 53 anyway."""
     may_bind = {
         "runAsUser": user,
         "runAsGroup": user,

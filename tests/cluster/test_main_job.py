@@ -263,7 +263,7 @@ def test_changing_discovery_and_way_leaves_nothing_behind(space: Space, port: in
 
 
 def test_affinity_keeps_a_client_on_one_pod(space: Space, port: int) -> None:
-    """whoami does not tell the pod, so the pods are told apart by what they answer."""
+    """whoami does not contain the pod, so the pods have different answers."""
     one, two = dns_server("one"), dns_server("two")
     for server, address in ((one, "192.0.2.11"), (two, "192.0.2.22")):
         server[0]["data"]["Corefile"] = server[0]["data"]["Corefile"].replace(

@@ -1,4 +1,4 @@
-"""A real API server whose Istio is so old that it serves the first versions of its API only."""
+"""A real API server with an Istio so old that it only serves the first versions of its API."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Old:
 
 
 def served_only(crd: dict[str, Any], version: str) -> dict[str, Any]:
-    """A CRD with one version, or with its oldest where it has not that one."""
+    """A CRD reduced to one version, or to its oldest if it lacks that one."""
     versions = crd["spec"]["versions"]
     kept = [each for each in versions if each["name"] == version] or versions[-1:]
     return {

@@ -144,7 +144,7 @@ def test_namespaces_that_istiod_does_not_read(space: Space, edge: str, port: int
 def test_target_refs_are_for_the_gateway_that_they_name(
     space: Space, gateway_api: None, port: int
 ) -> None:
-    """Two gateways of the Gateway API; somebody's EnvoyFilter is for one of them."""
+    """Two gateways of the Gateway API; a foreign EnvoyFilter applies to one of them."""
     for name in ("public", "private"):
         listeners = [{"name": "http", "port": 80, "protocol": "HTTP"}]
         space.apply(

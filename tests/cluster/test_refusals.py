@@ -27,7 +27,7 @@ _PROXY = "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3"
 
 
 def foreign_filter(name: str, listener: str, port: int) -> dict[str, Any]:
-    """An EnvoyFilter as somebody else would write it: a UDP listener with a cluster."""
+    """A foreign EnvoyFilter: a UDP listener with a cluster."""
     route = {"@type": f"{_PROXY}.Route", "cluster": listener}
     proxy = {
         "@type": f"{_PROXY}.UdpProxyConfig",
@@ -67,7 +67,7 @@ def foreign_filter(name: str, listener: str, port: int) -> dict[str, Any]:
 
 @pytest.fixture
 def foreign() -> Iterator[Any]:
-    """Applies somebody else's EnvoyFilter, and takes it away afterwards."""
+    """Apply a foreign EnvoyFilter, and delete it afterwards."""
     made = []
 
     def apply(manifest: dict[str, Any]) -> None:
@@ -221,7 +221,7 @@ def test_no_permission_names_what_to_check(space: Space) -> None:
     user = f"system:serviceaccount:{space.name}:default"
 
     def checked() -> str:
-        """The hint, whose command must say no."""
+        """The hint; its command must answer no."""
         refused = space.expose("dns", "--as", user, code=3)
         hint = next(line for line in refused.err.splitlines() if "kubectl auth can-i" in line)
         assert kubectl(*hint.partition("kubectl ")[2].split(), ok=False).strip() == "no"
@@ -268,7 +268,7 @@ def _kubeconfig(server: str) -> str:
 
 
 def test_api_server_down_or_slow(tmp_path: Any) -> None:
-    """One port that nobody listens on, and one that accepts and never says a word."""
+    """One closed port, and one that accepts connections and never responds."""
     file = tmp_path / "kubeconfig"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         number = silent.getsockname()[1]

@@ -24,7 +24,7 @@ HELLO = ("/direct", "--body", "hello world")
 
 
 def gateway(port: int, *hosts: str) -> dict[str, Any]:
-    """Somebody else's Istio Gateway at the ingress gateway."""
+    """A foreign Istio Gateway at the ingress gateway."""
     server = {
         "port": {"number": port, "name": "http", "protocol": "HTTP"},
         "hosts": list(hosts) or ["*"],
@@ -38,7 +38,7 @@ def gateway(port: int, *hosts: str) -> dict[str, Any]:
 
 
 def virtual_service(*routes: dict[str, Any], host: str, **spec: Any) -> dict[str, Any]:
-    """Somebody else's VirtualService, bound to that Gateway unless said otherwise."""
+    """A foreign VirtualService, bound to that Gateway by default."""
     return {
         "apiVersion": "networking.istio.io/v1beta1",
         "kind": "VirtualService",

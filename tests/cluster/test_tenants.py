@@ -99,7 +99,7 @@ def object_name(tenant: Space, name: str) -> str:
 
 
 def test_01_an_annotation_that_is_no_spec_stops_nobody(tenants: Tenants, victim: Victim) -> None:
-    """Neither the controller nor the command line, whichever namespace is asked about."""
+    """Neither the controller nor the command line acts on it, in any namespace."""
     mine, other = tenants.c, tenants.a
     good = spec_of(other, "dns")
     bad = {
@@ -268,7 +268,7 @@ def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
 def test_03_exposures_at_once_get_no_more_than_the_gateway_has(
     tenants: Tenants, victim: Victim
 ) -> None:
-    """Six Services ask at once for a third of the gateway each; the victim has a part of it."""
+    """Six Services request a third of the gateway each at the same time; the victim has a share."""
     mine = tenants.b
     edge = Edge(Space(mine.gateway, ""))
     third = edge.budget() // 3
@@ -391,7 +391,7 @@ def gateway_hosts(tenant: Tenant, name: str, port: int) -> set[str]:
 
 
 def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Victim) -> None:
-    """Neither hand-made EndpointSlices nor WorkloadEntries lead the gateway anywhere else."""
+    """Neither forged EndpointSlices nor WorkloadEntries redirect the gateway."""
     mine, port = tenants.b, tenants.b.ports[2]
     mine.apply(*who_server("own", "192.0.2.7"))
     address = pod_address(mine, "own")
@@ -577,7 +577,7 @@ def filters_in(tenant: Tenant) -> list[str]:
 
 
 def test_11_a_pod_that_poses_as_a_gateway_is_not_one(tenants: Tenants, victim: Victim) -> None:
-    """Another tenant's pod, with all that tells a gateway's, in its own namespace."""
+    """Another tenant's pod, with all marks of a gateway, in the tenant's namespace."""
     mine, other = tenants.c, tenants.b
     before = filters_in(mine)
     mine.make(posing_pod())

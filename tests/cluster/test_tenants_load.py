@@ -42,7 +42,7 @@ def api_of(tenant: Tenant | None = None) -> Api:
 
 
 def headless(name: str, ports: int, **notes: str) -> dict[str, Any]:
-    """A Service of so many UDP ports, with these annotations of ours."""
+    """A Service with this number of UDP ports and these annotations."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -202,7 +202,7 @@ class Changes:
 
 
 def changes_of(tenant: Tenant) -> Changes:
-    """An exposed Service of two pods whose list of endpoints names one of them."""
+    """An exposed Service with two pods, one of which is in its EndpointSlice."""
     tenant.apply(*who_server("one", "192.0.2.1"), *who_server("two", "192.0.2.2"))
     listed = service("dns")
     del listed["spec"]["selector"]
@@ -252,7 +252,7 @@ MISTAKES = (
 
 
 def annotate(tenant: Tenant, name: str, key: str, value: str | None) -> None:
-    """Give a Service an annotation of ours, or take it away."""
+    """Set one of our annotations on a Service, or remove it."""
     note = f"{PREFIX}{key}-" if value is None else f"{PREFIX}{key}={value}"
     tenant.kubectl("annotate", "service", name, "--overwrite", note)
 
@@ -327,7 +327,7 @@ def uid(line: str) -> str:
 
 
 def test_09_an_edit_that_an_apply_cannot_undo_is_undone(tenants: Tenants, victim: Victim) -> None:
-    """The ServiceEntry's endpoints replaced by a selector, by whoever may write it there."""
+    """A user with write access replaces the ServiceEntry's endpoints by a selector."""
     name = object_name(victim.tenant.name, victim.name)
     (found,) = [e for e in get("serviceentries", "-A")["items"] if e["metadata"]["name"] == name]
     namespace, before = found["metadata"]["namespace"], found["spec"]
@@ -348,7 +348,7 @@ def test_09_an_edit_that_an_apply_cannot_undo_is_undone(tenants: Tenants, victim
 
 
 def test_12_events_do_not_name_other_tenants(tenants: Tenants, victim: Victim) -> None:
-    """Who has the port is told to administrators only."""
+    """Only administrators learn who has the port."""
     port, rival = victim.tenant.ports[0], tenants.b
     kubectl("annotate", "namespace", rival.name, "--overwrite", f"{PREFIX}allow={port}")
     rival.apply(service("rival"))

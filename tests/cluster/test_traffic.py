@@ -15,7 +15,7 @@ Load = Callable[..., "subprocess.Popen[str]"]
 
 
 def test_rolling_restart_loses_next_to_nothing(space: Space, port: int, load_pod: Load) -> None:
-    """Three backends restarted under 500 queries/s, selector discovery, nothing of ours running.
+    """Three backends restart under 500 queries/s, with discovery by selector and no controller.
 
     Fresh ports and 50 clients that keep theirs, at the same time: at most 2 lost of 12,500 each.
     """

@@ -119,7 +119,7 @@ def attached(space: Space) -> dict[str, int]:
 
 
 def ask(address: str, port: int, timeout: float = 2.0) -> int:
-    """Which server answers a query from a fresh port: its number, 0 where none does."""
+    """The number of the server that answers a query from a new port; 0 for no answer."""
     labels = b"".join(bytes([len(part)]) + part.encode() for part in NAME.split("."))
     identity = secrets.token_bytes(2)
     query = identity + b"\x01\x00\x00\x01\0\0\0\0\0\0" + labels + b"\0\x00\x01\x00\x01"
@@ -249,7 +249,7 @@ def test_weights_and_the_share_of_an_invalid_backend(tenant: Space, port: int) -
 
 @pytest.mark.alone
 def test_changes_under_load_lose_nothing(tenant: Space, port: int, load_pod: Load) -> None:
-    """Weights, a backend that comes, one that goes; 200 queries a second, each from a new port."""
+    """Change weights, add and remove a backend; 200 queries per second, each from a new port."""
     for number, name in enumerate(("one", "two"), 1):
         tenant.apply(*server(name, number))
     # 200 a second have 2,000 sessions, each until it has been idle for 10 s.

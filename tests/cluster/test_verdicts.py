@@ -71,7 +71,7 @@ class Case:
         return str(found["metadata"]["name"])
 
     def patch(self, kind: str, name: str, *operations: dict[str, Any], where: str = "") -> None:
-        """Change an object as somebody would by `kubectl edit`."""
+        """Change an object as by `kubectl edit`."""
         text = json.dumps(operations)
         namespace = where or self.space.name
         kubectl("patch", kind, "-n", namespace, name, "--type=json", "-p", text)
@@ -116,7 +116,7 @@ def renumber(case: Case) -> None:
 
 
 def retarget(case: Case) -> None:
-    """The server's second port, which nothing has been told of."""
+    """The server's second port, which is not in its Service."""
     case.patch("service", "dns", replace("/spec/ports/0/targetPort", 1053))
 
 
@@ -259,7 +259,7 @@ def test_addresses_that_are_written_down_go_stale(space: Space, port: int, disco
 
 
 def _twin(space: Space, port: int) -> Case:
-    """A Service whose TCP port of the same number gives the endpoints."""
+    """A Service with a TCP port of the same number that provides the endpoints."""
     server = dns_server()
     tcp = {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}
     server[2]["spec"]["ports"].append(tcp)
@@ -304,7 +304,7 @@ def test_a_datagram_that_is_too_long(space: Space, port: int) -> None:
 
 
 def test_only_what_the_network_loses_is_the_networks_fault(space: Space, port: int) -> None:
-    """A server that hears nobody but the network tool, as a NetworkPolicy would have it."""
+    """A server that only receives from the network tool, as with a NetworkPolicy."""
     _echo(space, get("pod", "-n", *space.tool.split("/"))["status"]["podIP"])
     space.expose("dns", "-p", f"{port}:53")
     policy = {
@@ -430,7 +430,7 @@ _BAD_CLUSTER = {
 
 
 def _theirs(space: Space, name: str, value: dict[str, Any]) -> None:
-    """Somebody else's EnvoyFilter for gateway edge, with one cluster."""
+    """A foreign EnvoyFilter for gateway edge, with one cluster."""
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump({
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
@@ -456,7 +456,7 @@ _HOLD = (
 def test_somebody_elses_rejection_is_not_ours(
     space: Space, port: int, words: tuple[str, ...]
 ) -> None:
-    """Their cluster is rejected again and again, and its name goes on where ours ends."""
+    """A foreign cluster is rejected repeatedly, and its name begins with ours."""
     gateway(space, *words)
     space.apply(*dns_server())
     _theirs(space, f"udp-{space.name}-dns-{port}0", _BAD_CLUSTER)

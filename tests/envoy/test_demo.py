@@ -33,7 +33,7 @@ SECONDS = 60
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """Where the command puts its files; it is to be empty after."""
+    """The directory for the command's files; it must be empty afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -66,7 +66,7 @@ def started(
 
 
 def ended(temporary: Path, *words: str, **more: Any) -> tuple[int, str, str]:
-    """Run it to its end: exit code, stdout, stderr. Nothing may be left of it."""
+    """Run it until it ends: exit code, stdout, stderr. It must leave nothing behind."""
     with started(temporary, *words, **more) as process:
         out, err = process.communicate(timeout=SECONDS)
     assert list(temporary.iterdir()) == []
@@ -237,7 +237,7 @@ def test_an_envoy_that_is_none_is_said(temporary: Path, tmp_path: Path) -> None:
 
 
 def test_takes_service_pods_and_gateway_from_files(temporary: Path, tmp_path: Path) -> None:
-    """Two replicas, a named port, a TCP twin whose endpoints istiod publishes, a second Service."""
+    """Two replicas, a named port, a TCP port with the same number, a second Service."""
     front, back = free_port(), free_port()
     container = {
         "name": "dns",

@@ -131,7 +131,7 @@ def of_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
 
 @st.composite
 def without_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
-    """A Service whose endpoints are made by hand, or a DNS name."""
+    """A Service with endpoints managed by hand, or a DNS name."""
     external = draw(st.booleans())
     gone = service(type="ExternalName", externalName=f"{draw(NAMES)}.example.com")
     gone["spec"].pop("selector")
@@ -167,7 +167,7 @@ def drawn(kind: Callable[..., Any], count: int) -> list[Exposure]:
 
 
 def batches(things: Any) -> list[list[dict[str, Any]]]:
-    """Lists of manifests that could be at one gateway together: none takes what another does.
+    """Lists of manifests that can be at one gateway together, without conflicts.
 
     Args:
         things: what each takes (names, ports), and its manifests.

@@ -51,7 +51,7 @@ class Echo:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody has, and that the kernel gives to nobody who asks for any."""
+    """A free port that the kernel does not assign as an ephemeral port."""
     while True:
         port = random.randrange(2_000, 10_000)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):

@@ -1,4 +1,4 @@
-"""Annotations and objects as somebody might forge them: hypothesis strategies."""
+"""Hypothesis strategies for forged annotations and objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An API server in this process: enough of Kubernetes for the plugin, and faults on demand.
+"""An API server in this process: enough of Kubernetes for the plugin, with faults on demand.
 
 Reads, lists, watches, server-side apply, creation, updates, deletes, logs, exec, port-forward. What
 it is true to is listed where it is done; tests/cluster proves the plugin against the real one.
@@ -152,12 +152,12 @@ class ApiServer:
         self._http.server_close()
 
     def _accept(self) -> None:
-        """Answer until told to stop; serve_forever would look many times a second whether it is."""
+        """Serve until stopped; serve_forever would poll many times per second."""
         while not self._stopping.is_set():
             self._http.handle_request()
 
     def kubeconfig(self, path: Path, **context: Any) -> Path:
-        """Write a kubeconfig whose context `here` leads to this server."""
+        """Write a kubeconfig with the context `here` for this server."""
         cluster = {"name": "fake", "cluster": {"server": self.url}}
         user = {"name": "me", "user": {"token": "t0ken"}}
         here = {"name": "here", "context": {"cluster": "fake", "user": "me", **context}}
@@ -172,7 +172,7 @@ class ApiServer:
     # -- for tests ----------------------------------------------------------------------------
 
     def put(self, *manifests: Manifest) -> None:
-        """Store objects as somebody else's (field manager `helm`)."""
+        """Store objects with another field manager (`helm`)."""
         with self._lock:
             for manifest in manifests:
                 key = _key(manifest)
@@ -190,7 +190,7 @@ class ApiServer:
             self._history.clear()
 
     def cut_watches(self) -> None:
-        """Break every watch that goes on."""
+        """Break all running watches."""
         with self._lock:
             watches, self._watches = self._watches, []
         for connection in watches:
@@ -203,7 +203,7 @@ class ApiServer:
             return len(self._watches)
 
     def get(self, kind: str, namespace: str, name: str) -> Any:
-        """The manifest of an object, None where there is none.
+        """The manifest of an object; None if it does not exist.
 
         Any, so that a test may take for granted that it is there.
         """
@@ -225,7 +225,7 @@ class ApiServer:
             return {key: _content(manifest) for key, manifest in self._objects.items()}
 
     def fail(self, method: str, path: str, status: int = 0, body: str = "", **more: Any) -> None:
-        """Answer requests whose path (with query) has this pattern with a status.
+        """Answer requests with a path (and query) matching this pattern with a status.
 
         Status 0 closes the connection; -1 never answers. `skip` lets the first ones pass, `times`
         ends it after so many.
@@ -244,7 +244,7 @@ class ApiServer:
         ]
 
     def kind_of(self, root: str, plural: str) -> str | None:
-        """The kind whose objects are at a path; None where the server has no such path."""
+        """The kind of the objects at a path; None for unknown paths."""
         api_version = root.split("/", 1)[1]
         for kind, resource in RESOURCES.items():
             if plural == resource.plural and kind in self.installed:
@@ -387,7 +387,7 @@ class ApiServer:
         return self._version
 
     def changes(self, kind: str, since: int, seconds: float) -> list[tuple[int, str, Manifest]]:
-        """What changed after a version, waited for; an IndexError where that is forgotten."""
+        """Wait for the changes after a version; raises IndexError if they are no longer kept."""
         with self._news:
             found = self._since(kind, since)
             if not found:
@@ -579,7 +579,7 @@ def _chosen(selector: str, manifest: Manifest) -> bool:
 
 
 def _field(manifest: Any, path: str) -> Any:
-    """The value at a dotted path; None where there is none."""
+    """The value at a dotted path; None if it does not exist."""
     for key in path.split("."):
         manifest = manifest.get(key) if isinstance(manifest, dict) else None
     return manifest
@@ -794,7 +794,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
         def seen(
             self, namespace: str | None, first: dict[str, str], event: str, manifest: Manifest
         ) -> str:
-            """The event as a watch tells it: what ceases to match a label selector is deleted."""
+            """The event as a watch sends it: an object that no longer matches is deleted."""
             metadata = manifest["metadata"]
             if namespace not in (None, metadata.get("namespace")):
                 return ""

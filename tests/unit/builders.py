@@ -230,7 +230,7 @@ def proc_net(*remotes: str) -> str:
 
 
 def gateway_of(selector: dict[str, str]) -> Gateway:
-    """A gateway in istio-system with one pod, whose labels are its selector."""
+    """A gateway in istio-system with one pod; its selector is the pod's labels."""
     pod = GatewayPod("pod", labels=selector)
     return Gateway(GatewayRef("istio-system", "gateway", selector), (pod,))
 

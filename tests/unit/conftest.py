@@ -45,7 +45,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_envoy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does a test here run the machine's Envoy: those in tests/envoy do."""
+    """Tests here do not run the machine's Envoy; those in tests/envoy do."""
     monkeypatch.setattr(binary, "find_envoy", lambda _: None)
 
 
@@ -88,7 +88,7 @@ def fakes(server: ApiServer) -> Fakes:
 
 @pytest.fixture
 def kubeconfig(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The kubeconfig that is used where none is named."""
+    """The kubeconfig that is used by default."""
     path = server.kubeconfig(tmp_path / "kubeconfig")
     monkeypatch.setenv("KUBECONFIG", str(path))
     return path

@@ -34,7 +34,7 @@ def page(status: int, body: str = "", **headers: str) -> Exec:
 
 @dataclass
 class Fakes:
-    """Envoys that have at once what the server's EnvoyFilters say, and a dig.
+    """Envoys that immediately have the configuration of the server's EnvoyFilters, and a dig.
 
     Attributes:
         refuses: what Envoys say of a listener, by its name, in place of taking it.
@@ -196,7 +196,7 @@ class Fakes:
         return {"name": name, "active_state": {"listener": resource}}
 
     def _target(self, cluster: dict[str, Any]) -> int | None:
-        """The pods' port that a cluster's list of endpoints is for; None where no entry says."""
+        """The pods' port in a cluster's endpoint list; None if no entry has it."""
         host = cluster["eds_cluster_config"]["service_name"].split("|")[3]
         for entry in self.server.all("ServiceEntry"):
             if host in entry["spec"]["hosts"]:

@@ -1,4 +1,4 @@
-"""Situations in which a cluster is looked for, and what kubectl asks which server then.
+"""Configurations for finding a cluster, and the requests that kubectl sends with them.
 
 tests/unit/test_kubeconfig_cases.py holds the plugin to them; tests/cluster/test_kubectl.py runs
 kubectl beside it, so that they stay true.
@@ -80,7 +80,7 @@ BETA = "client.authentication.k8s.io/v1beta1"
 
 
 def secure(user: Any = None, **cluster: Any) -> dict[str, Any]:
-    """A kubeconfig whose cluster is reached over TLS."""
+    """A kubeconfig with a cluster that uses TLS."""
     return config({**TLS, **cluster}, TOKEN if user is None else user)
 
 
@@ -137,7 +137,7 @@ ASKS_PROXY: dict[str, Any] = {"server": "tls", "headers": bearer("t"), "sni": "a
 
 
 def jwt(ends: int) -> str:
-    """An id-token that ends then, in seconds since 1970; nobody checks its signature."""
+    """An id-token with this expiry time (seconds since 1970) and an unchecked signature."""
     parts = {"alg": "RS256"}, {"iss": "https://idp.example", "exp": ends}
     coded = [base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts]
     return ".".join([*coded, "c2ln"])

@@ -142,6 +142,6 @@ def manifests_of(thing: Response | AccessLogSpec) -> list[Manifest]:
 
 
 def put(server: ApiServer, *things: Response | AccessLogSpec) -> None:
-    """Store what these things consist of."""
+    """Store the objects of these exposures, responses and access logs."""
     for thing in things:
         server.put(*manifests_of(thing))

@@ -1,4 +1,4 @@
-"""Putting a command into a situation of kubeconfig_cases.py, and what came of it."""
+"""Run a command in a configuration of kubeconfig_cases.py, and return its requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def place(case: Case, found: Recorders, folder: Path) -> tuple[dict[str, str], l
 
 
 def _yaml(content: Any) -> str:
-    """By libyaml where it is there: Python alone takes a third of each test for it."""
+    """Use libyaml if it is available: pure Python takes a third of each test's time."""
     return str(yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
 
 
@@ -79,7 +79,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """What the recorders are to see; {} for nothing."""
+    """The requests that the recorders must see; {} for none."""
     if not case.server:
         return {}
     return {

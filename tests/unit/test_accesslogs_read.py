@@ -54,7 +54,7 @@ def test_reads_the_namespaces_proxies(api: Api, server: ApiServer) -> None:
     assert snapshot.telemetry_logs is False
 
 
-def test_in_the_root_namespace_everything_is_in_reach(api: Api, server: ApiServer) -> None:
+def test_in_the_root_namespace_every_proxy_is_selected(api: Api, server: ApiServer) -> None:
     server.put(sidecar_pod("a"), sidecar_pod("b", namespace="lab"))
     put(server, access_log(), access_log(namespace="lab"))
     server.put(telemetry("lab", accessLogging=[{}]))

@@ -25,7 +25,7 @@ PORT = ExposedPort.of(53, 10053, 53)
 def exposed(
     server: ApiServer, api: Api, mode: GatewayServiceMode = GatewayServiceMode.COMPANION
 ) -> ExposureSpec:
-    """An exposure whose objects are in the cluster."""
+    """An exposure with its objects in the cluster."""
     exposure = plan_of(ports=parse_port_requests(["5300:53"]), gateway_service=mode).exposure
     for write in writes(exposure):
         api.apply(write.manifest, before=None, manager=write.manager)
@@ -100,7 +100,7 @@ def test_pods_are_reached_at_the_port_they_bind() -> None:
 
 
 def test_a_range_of_ports_is_one_way() -> None:
-    """A thousand lines of addresses tell nobody anything."""
+    """A thousand lines of addresses are useless."""
     ports = [ExposedPort.of(number, number + 10_000, number) for number in range(50, 55)]
     node_ports = [
         {"port": p.gateway_port, "protocol": "UDP", "nodePort": p.gateway_port * 600} for p in ports

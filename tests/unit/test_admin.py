@@ -1,4 +1,4 @@
-"""Questions to an Envoy: by port-forward, and by exec where that is not possible."""
+"""Queries to an Envoy: by port-forward, or by exec if that is not possible."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def write_all(api: Api, todo: list[Write] | tuple[Write, ...], **how: Any) -> li
 
 
 def fail_after(api: Api, todo: tuple[Write, ...]) -> ClusterError:
-    """Write all of it, then fail as a gateway's refusal does; the error."""
+    """Write everything, then fail as after a gateway's rejection; return the error."""
     with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
         for write in todo:
             transaction.apply(write)
@@ -301,7 +301,7 @@ def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(
 
 
 def test_the_listener_is_gone_before_the_cluster(api: Api, server: ApiServer, fakes: Fakes) -> None:
-    """Its patch goes first; then no gateway listens; then the EnvoyFilter goes, then the rest."""
+    """First its patch goes, then no gateway listens, then the EnvoyFilter goes, then the rest."""
     write_all(api, todo())
     delete(api)
     (patch,) = [r for r in server.requests if r.method == "PATCH" and r.query.get("force")]
@@ -358,7 +358,7 @@ def test_gives_the_gateways_service_back(api: Api, server: ApiServer, fakes: Fak
 def test_takes_the_ports_off_whichever_service_bears_them(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
-    """The gateway's own Service may have changed since; the field manager tells."""
+    """The gateway's own Service may have changed since; the field manager decides."""
     write_all(api, patched())
     other = copy.deepcopy(server.get(*OWN))
     server.remove(*OWN)

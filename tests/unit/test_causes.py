@@ -58,7 +58,7 @@ def evidence(
     slices: tuple[dict[str, Any], ...] = SLICES,
     **parts: Any,
 ) -> Evidence:
-    """Evidence of a good exposure, of which some parts are otherwise."""
+    """The evidence of a good exposure, with some parts replaced."""
     options = parts.pop("options", {})
     objects = parts.pop("objects", None)
     made = plan_of(objects, ports=PORTS, discovery=discovery, **options).exposure

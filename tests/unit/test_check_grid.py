@@ -1,4 +1,4 @@
-"""State in YAML goes in, (code, object) comes out: for `expose`, and for the controller's caches.
+"""From state in YAML to (code, object), for `expose` and for the controller's caches.
 
 Each file of grid/ adds objects to the usual cluster, or replaces some. Its first document says what
 is found besides information when port 5300 of Service coredns is exposed.
@@ -61,7 +61,7 @@ class Case:
 
     @property
     def refused(self) -> str | None:
-        """The code that refuses it; None where it is exposed."""
+        """The code of the error; None if it is exposed."""
         errors = (code for code, _ in self.finds if CHECKS[code].severity is Severity.ERROR)
         return next(errors, None)
 

@@ -61,7 +61,7 @@ AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 
 
 def balanced(annotations: dict[str, Any], kind: str = "LoadBalancer") -> list[dict[str, Any]]:
-    """A cluster whose gateway's Service has these annotations."""
+    """A cluster in which the gateway's Service has these annotations."""
     found = gateway_service(type=kind)
     found["metadata"]["annotations"] = annotations
     return cluster(gateway_service=found)

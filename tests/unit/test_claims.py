@@ -98,13 +98,13 @@ def test_reads_the_udp_ports_of_a_listener_in_either_spelling(
         {},
     ],
 )
-def test_what_adds_nothing_claims_nothing(odd: dict[str, Any]) -> None:
+def test_what_adds_nothing_has_no_footprint(odd: dict[str, Any]) -> None:
     found = footprint(odd)
     assert not (found.listeners | found.clusters | found.udp_ports)
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"configPatches": None}])
-def test_an_empty_filter_claims_nothing(spec: dict[str, Any] | None) -> None:
+def test_an_empty_filter_has_no_footprint(spec: dict[str, Any] | None) -> None:
     found = Footprint.from_object({**envoyfilter(), "spec": spec})
     assert found == Footprint("istio-system/other")
 
@@ -187,7 +187,7 @@ def test_any_namespace_may_be_a_root_namespace_that_is_not_known() -> None:
 
 
 def test_every_doubt_is_told() -> None:
-    """Nobody knows whether its namespace is the root namespace, nor what the proxies' COLOUR is."""
+    """It is unknown whether its namespace is the root namespace, and the proxies' COLOUR."""
     found = envoyfilter(
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"COLOUR": "blue"}}}},
         namespace="mesh-config",

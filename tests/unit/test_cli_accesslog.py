@@ -192,7 +192,7 @@ def test_warns_where_no_line_will_appear(run: Run, mesh: ApiServer) -> None:
         (["-l", "app=x"], "no pod in namespace default has a proxy and the labels app=x yet"),
     ],
 )
-def test_warns_where_nobody_is_in_reach(
+def test_warns_if_no_proxy_is_selected(
     run: Run, mesh: ApiServer, words: list[str], where: str
 ) -> None:
     done = run("access-log", *words)
@@ -321,7 +321,7 @@ def test_takes_it_away_and_nothing_else(run: Run, mesh: ApiServer, words: list[s
         (["-n", "lab"], ["-n", "lab", "--off"]),
     ],
 )
-def test_off_takes_away_that_of_its_reach(
+def test_off_deletes_the_one_with_its_scope(
     run: Run, mesh: ApiServer, made: list[str], off: list[str]
 ) -> None:
     assert run("access-log", *made).code == 0
@@ -377,7 +377,7 @@ def test_describe(run: Run, mesh: ApiServer) -> None:
 
 
 class Mesh:
-    """A mesh that injects sidecars, and whose proxies write lines of the connection held.
+    """A mesh that injects sidecars, with proxies that log the held connection.
 
     Attributes:
         ages: the milliseconds that the connection is open at each line, by pod; else `usual`.
@@ -445,7 +445,7 @@ def proxies(mesh: ApiServer, fakes: Fakes) -> Mesh:
 
 @pytest.fixture
 def database(server: ApiServer) -> ApiServer:
-    """A Service with two pods in the mesh, of which one gets the connection."""
+    """A Service with two pods in the mesh; one of them gets the connection."""
     server.put(
         service("db", ports=[tcp(5432, "tcp-db")], clusterIP="10.96.0.77"),
         endpoint_slice(
@@ -570,7 +570,7 @@ def test_verify_of_labels_needs_a_service(run: Run, proxies: Mesh, database: Api
     assert [row[2] for row in table(done.out)[1:3]] == ["no", "yes"]
 
 
-def test_verify_where_nobody_is_in_reach(
+def test_verify_if_no_proxy_is_selected(
     run: Run, mesh: ApiServer, proxies: Mesh, database: ApiServer
 ) -> None:
     run(*EVERY, "-l", "app=other")
@@ -590,7 +590,7 @@ def test_verify_of_the_whole_mesh(run: Run, mesh: ApiServer, proxies: Mesh) -> N
 def test_verify_without_a_sidecar_beside_the_tool(
     run: Run, mesh: ApiServer, proxies: Mesh, database: ApiServer
 ) -> None:
-    """Then the server's proxy alone is looked at."""
+    """Only the server's proxy is checked then."""
     bare = mesh.get("Pod", "default", "network-tool")
     bare["spec"]["containers"] = bare["spec"]["containers"][:1]
     mesh.put(bare)

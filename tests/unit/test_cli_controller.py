@@ -214,7 +214,7 @@ def process(server: Any, tmp_path: Any, *words: str) -> subprocess.Popen[bytes]:
 def test_a_process_runs_and_hands_over_when_told_to_end(
     server: Any, run: Any, tmp_path: Any
 ) -> None:
-    """And what it made goes with `uninstall`, or stays."""
+    """`uninstall` deletes its exposures, or keeps them."""
     server.put(space("default"), annotated())
     running = process(server, tmp_path, "--port", "18099", "-n", "default")
     try:

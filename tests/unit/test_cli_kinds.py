@@ -1,4 +1,4 @@
-"""`get`, `describe`, `verify` and `delete` where things of several kinds are."""
+"""`get`, `describe`, `verify` and `delete` with several kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every verb: exit codes, hints, tracebacks, where output goes."""
+"""Rules for every verb: exit codes, hints, tracebacks, stdout and stderr."""
 
 from __future__ import annotations
 

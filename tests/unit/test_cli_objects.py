@@ -444,7 +444,7 @@ def test_why_a_load_balancer_has_no_address_is_told(run: Run, server: ApiServer,
 def test_an_exposure_whose_namespace_is_gone_is_listed_and_deleted(
     run: Run, server: ApiServer, source: str | None
 ) -> None:
-    """What it has at the gateway is all that is left of it, whoever made it."""
+    """Only its objects at the gateway are left, whoever created them."""
     run(*EXPOSE)
     for key in [key for key in server.there() if key[1] == "default"]:
         server.remove(*key)

@@ -141,7 +141,7 @@ def test_several_exposures_are_told_apart(run: Run, exposed: str) -> None:
 def test_what_is_wrong_with_one_does_not_hide_the_others(
     run: Run, exposed: str, server: ApiServer
 ) -> None:
-    """Of three exposures one has lost its Service, and of one nobody says what to ask for."""
+    """Of three exposures, one has lost its Service and one has no query."""
     server.put(service("gone"), service("mute"))
     assert run("expose", "gone", "-p", "5301:53").code == 0
     assert run("expose", "mute", "-p", "5302:53").code == 0
@@ -641,7 +641,7 @@ def test_a_good_path_asks_nothing_more(
 def test_a_second_entry_with_the_host_is_told_although_all_answers(
     run: Run, exposed: str, server: ApiServer
 ) -> None:
-    """Whoever made it gets the exposure's datagrams as soon as it is the older one."""
+    """Its creator gets the exposure's datagrams as soon as it is the older one."""
     thief = server.get("ServiceEntry", "default", NAME)
     thief["metadata"] = {"name": "thief", "namespace": "lab"}
     thief["spec"]["exportTo"] = ["istio-system"]

@@ -82,7 +82,7 @@ def web(server: ApiServer) -> ApiServer:
 def test_a_services_plain_port(
     api: Api, web: ApiServer, text: str, number: int, target: int
 ) -> None:
-    """Where none is named, the first that does not speak HTTP."""
+    """If no port is named, the first that is not HTTP."""
     found = service_target(api, "default", text)
     assert (found.address, found.port) == ("10.96.0.90", number)
     assert found.servers == (("10.244.0.30", target), ("10.244.0.31", target))

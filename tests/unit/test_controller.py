@@ -1,4 +1,4 @@
-"""The controller against an API server in this process: what it writes, when, and what it tells."""
+"""The controller with an API server in this process: what it writes and when, and its Events."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def space(name: str, allow: str | None = "5300-5399", **notes: str) -> dict[str,
 
 
 def annotated(name: str = "coredns", ports: str = "5300:53", **more: Any) -> dict[str, Any]:
-    """A Service that asks to be exposed; `options` are further annotations of ours."""
+    """A Service that requests to be exposed; `options` are more annotations."""
     options = {f"kubectl-istio-udp/{k}": v for k, v in more.pop("options", {}).items()}
     created = more.pop("created", None)
     found = builders.service(name, annotations={EXPOSE: ports, **options}, **more)
@@ -110,7 +110,7 @@ class Running:
             controller.stop()
 
     def quiet(self) -> list[str]:
-        """Wait until nobody asks or does anything for a while; the writes so far."""
+        """Wait until there are no requests for a while; return the writes so far."""
         deadline, still = time.monotonic() + 60, 0
         while time.monotonic() < deadline:
             asked, worked = len(self.server.requests), time.process_time()
@@ -158,7 +158,7 @@ class Running:
 
 
 def next_of(controller: Controller) -> tuple[str, str]:
-    """The exposure that is looked at next."""
+    """The exposure that is reconciled next."""
     taken = controller._queue.take(0)
     assert taken is not None
     return taken[0]
@@ -172,7 +172,7 @@ def running(api: Api, server: ApiServer) -> Iterator[Running]:
     found.stop()
 
 
-def test_a_wish_becomes_an_exposure_and_is_told(running: Running) -> None:
+def test_a_request_becomes_an_exposure_and_is_told(running: Running) -> None:
     running.start()
     running.server.put(annotated())
     running.exposed()
@@ -329,7 +329,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("how", ["annotation", "service", "namespace", "permission"])
-def test_a_wish_withdrawn_takes_everything_listener_first(running: Running, how: str) -> None:
+def test_a_request_withdrawn_takes_everything_listener_first(running: Running, how: str) -> None:
     running.start()
     running.server.put(annotated())
     running.exposed()
@@ -360,7 +360,7 @@ def test_a_wish_withdrawn_takes_everything_listener_first(running: Running, how:
     ]
 
 
-def test_the_older_of_two_wishes_wins_and_the_other_takes_over(running: Running) -> None:
+def test_the_older_of_two_requests_wins_and_the_other_takes_over(running: Running) -> None:
     old, new = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
     running.server.put(
         annotated("newer", created=new),
@@ -392,7 +392,7 @@ def test_who_has_a_port_keeps_it(running: Running) -> None:
     assert running.filter("udp-default-first") is None
 
 
-def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
+def test_an_older_request_that_cannot_be_honoured_does_not_keep_others_waiting(
     running: Running,
 ) -> None:
     running.server.put(
@@ -404,7 +404,7 @@ def test_an_older_wish_that_cannot_be_honoured_does_not_keep_others_waiting(
     assert "has no UDP port 99" in running.tells("ExposeInvalid", "older")
 
 
-def test_in_whatever_order_wishes_are_looked_at_the_older_comes_first(running: Running) -> None:
+def test_in_whatever_order_requests_are_looked_at_the_older_comes_first(running: Running) -> None:
     running.server.put(
         annotated("older", created="2026-01-01T00:00:00Z"),
         annotated("newer", created="2026-02-01T00:00:00Z"),
@@ -437,7 +437,7 @@ def test_what_is_being_written_is_taken_already(running: Running) -> None:
     assert seen[0].reason == "PortTaken" and running.filter("udp-default-older") is None
 
 
-def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) -> None:
+def test_a_malformed_request_keeps_what_is_allowed_and_no_more(running: Running) -> None:
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
@@ -450,7 +450,7 @@ def test_a_malformed_wish_keeps_what_is_allowed_and_no_more(running: Running) ->
     until(lambda: not running.filter() and not running.entry())
 
 
-def test_twenty_wishes_for_one_port_at_once(running: Running) -> None:
+def test_twenty_requests_for_one_port_at_once(running: Running) -> None:
     running.start(workers=8)
     running.server.put(*[annotated(f"s{n}") for n in range(20)])
 
@@ -683,7 +683,7 @@ def test_ports_with_other_addresses_have_a_list_of_their_own(running: Running) -
 
 
 def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Running) -> None:
-    """The watch has not told of it yet: what is written says which object it means."""
+    """The watch has not delivered it yet, so the write names the object's uid."""
     name = object_name("default", "mine")
     expose_by_hand(running.server, "endpoints", "mine")
     controller = running.start()
@@ -713,7 +713,7 @@ def test_a_persons_exposure_is_not_taken_over(running: Running) -> None:
 
 
 def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
-    """Pods whose named port differs need a list; when they agree again, nothing changes."""
+    """Pods with different numbers for a named port need a list; it stays when they agree again."""
     ports = [{"name": "udp-dns", "port": 5353, "protocol": "UDP"}]
     running.start()
     running.server.put(
@@ -1024,7 +1024,7 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
 
 
 def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
-    """What was honoured stays, and its endpoints stay true; the refusal is told."""
+    """An accepted exposure stays and its endpoints are updated; an Event reports the refusal."""
     controller = running.start()
     running.server.put(annotated(options={"max-sessions": "500"}))
     running.exposed()
@@ -1332,7 +1332,7 @@ def test_a_second_entry_with_the_host_is_told(
 
 @pytest.mark.parametrize("by", ["person", "controller"])
 def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> None:
-    """Whoever made it; nobody else can find it any more."""
+    """Whoever created it; nobody else can find it any more."""
     for write in writes(builders.plan_of(ports=[PortRequest(5300, 53)]).exposure):
         made = marked(write) if by == "controller" else write
         running.server.apply(made.key, dict(made.manifest), made.manager, False, False)
@@ -1344,7 +1344,7 @@ def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> 
 
 
 def test_hundreds_of_namespaces_without_permission_take_the_turns_of_one(running: Running) -> None:
-    """Whoever has them makes nobody wait who may expose something."""
+    """Their owner does not delay namespaces that may expose something."""
     names = [f"attack{number}" for number in range(300)]
     running.server.put(*[space(name, None) for name in names], space("victim", "5300"))
     controller = running.start(workers=0)
@@ -1393,7 +1393,7 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
 
 
 def test_thousands_of_entries_of_one_exposure_cost_no_more_than_a_few(running: Running) -> None:
-    """They are looked at, and deleted, a few at a time; what a person exposed is not touched."""
+    """They are deleted a few at a time; exposures of the command line are not changed."""
     controller = running.start()
     running.server.put(annotated())
     running.exposed()
@@ -1434,7 +1434,7 @@ def test_pods_that_change_cost_no_more_than_the_intents_that_are_looked_at(
 
 
 def test_of_a_service_with_thousands_of_endpoints_a_thousand_are_listed(running: Running) -> None:
-    """Those of the first EndpointSlices by name, and it is told."""
+    """Those of the first EndpointSlices by name, with an Event."""
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
@@ -1461,7 +1461,7 @@ def forged_filter(name: str, gateway_namespace: str, port: int, sessions: int) -
 def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes(
     running: Running,
 ) -> None:
-    """Neither is it taken over, nor do the forged sessions count for its namespace."""
+    """It is not taken over, and the forged sessions do not count for its namespace."""
     controller = running.start(gateway_namespaces=("edge", "istio-system"))
     running.server.put(annotated(options={"max-sessions": "500"}))
     running.exposed()
@@ -1479,7 +1479,7 @@ def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes
 def test_the_name_of_an_exposure_that_is_not_there_yet_may_be_taken_at_another_gateway(
     running: Running,
 ) -> None:
-    """It is that gateway's owner who exposed it; the Service is told at which gateway it is."""
+    """That gateway's owner exposed it; the Service's Event names the gateway."""
     running.server.put(forged_filter("coredns", "edge", 5399, 100))
     running.start(gateway_namespaces=("edge", "istio-system"))
     running.server.put(annotated())

@@ -30,7 +30,7 @@ class Routed(Running):
     """A controller that serves the Gateway API, and what to ask of the cluster."""
 
     def ask_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
-        """Answer as an Envoy that has what the EnvoyFilters say, unless it is told to lag."""
+        """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
         if self.lagging:
             return Exec(json.dumps({"configs": []}))
         names = [

@@ -1,4 +1,4 @@
-"""What the controller tells, and what `controller status` makes of it."""
+"""The controller's Events, and what `controller status` shows of them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_what_became_of_the_datagrams(seen: Seen, outcome: str) -> None:
 
 
 class Pods:
-    """Pods that read what is sent, and a gateway that opens sessions; nobody answers."""
+    """Pods that read datagrams without answering, and a gateway that opens sessions."""
 
     def __init__(self, server: ApiServer, fakes: Fakes) -> None:
         self.fakes, self.server = fakes, server

@@ -32,7 +32,7 @@ LIST, QUERY = ("get", "-A"), ("direct", "query", "coredns")
 
 
 def closed() -> str:
-    """An address where nobody listens."""
+    """An address without a listener."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{unused.getsockname()[1]}"
@@ -75,7 +75,7 @@ def configured(content: Any, script: str = "") -> Arrange:
 
 
 def behind_proxy(scheme: str, *replies: bytes) -> Arrange:
-    """A server whose proxy answers so."""
+    """A server behind a proxy that answers like this."""
 
     def arrange(_: ApiServer, kubeconfig: Path, recorded: Recorders) -> None:
         port = recorded.stack.enter_context(answering(*replies))

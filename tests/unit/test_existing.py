@@ -141,7 +141,7 @@ def found(api: Api, namespace: str | None = None) -> list[tuple[str, str]]:
 
 
 def test_things_of_all_kinds_are_told_apart(api: Api, server: ApiServer) -> None:
-    """Even where they have one name: an EnvoyFilter may belong to any of them."""
+    """Even if they have the same name: an EnvoyFilter may belong to any of them."""
     server.put(*objects("one"))
     put(server, access_log("one"), response(name="one", **OWN_GATEWAY))
     put(server, access_log("other", namespace="lab"))

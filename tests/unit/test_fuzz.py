@@ -1,4 +1,4 @@
-"""Whatever somebody writes into an object's annotation is about that one object.
+"""A forged annotation only affects its own object.
 
 `make fuzz` reads 100,000 documents; `make test` reads a thousand.
 """

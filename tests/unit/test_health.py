@@ -37,7 +37,7 @@ def ask(health: HealthServer, path: str) -> bytes:
 
 
 def test_connections_that_are_held_open_keep_no_probe_waiting(health: HealthServer) -> None:
-    """Silent ones, and ones that send a request slowly; nor do they take a thread each."""
+    """Silent connections and slow requests; they do not occupy a thread each."""
     before = threading.active_count()
     held = []
     for number in range(400):

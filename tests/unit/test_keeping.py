@@ -187,7 +187,7 @@ def test_an_endpoint_slice_with_names_made_by_chance() -> None:
 
 
 def test_a_service_entry_with_labels_and_annotations_of_no_use() -> None:
-    """Thousands of labels, and many annotations that look like ours."""
+    """Thousands of labels, and many annotations with our prefix."""
     labels = {f"l{n}": "x" * 63 for n in range(5000)} | {"kubectl-istio-udp/exposure": "e"}
     notes = {f"kubectl-istio-udp/n{n}": "x" * 8000 for n in range(30)}
     about = {"name": "e", "namespace": "d", "labels": labels, "annotations": notes}

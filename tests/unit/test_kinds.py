@@ -1,4 +1,4 @@
-"""What kinds are called, and the way from an object to the thing that it belongs to."""
+"""The words for kinds, and from an object to its owner."""
 
 from __future__ import annotations
 

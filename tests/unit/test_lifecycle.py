@@ -344,7 +344,7 @@ def test_delete_all_finds_a_port_that_is_all_that_is_left(run: Run, server: ApiS
 
 
 def test_a_forged_reservation_is_nobodys(run: Run, server: ApiServer) -> None:
-    """Somebody else's EnvoyFilter with the name and the mark is left alone."""
+    """A foreign EnvoyFilter with the name and the mark is not changed."""
     run(*EXPOSE)
     spec = server.get("EnvoyFilter", "istio-system", NAME)["metadata"]["annotations"]
     for number, text in enumerate(["{}", spec["kubectl-istio-udp/spec"]]):

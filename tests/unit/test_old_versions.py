@@ -1,4 +1,4 @@
-"""A cluster whose Istio is so old that it serves the first versions of its API only."""
+"""A cluster with an Istio so old that it only serves the first versions of its API."""
 
 from __future__ import annotations
 

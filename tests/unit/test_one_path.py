@@ -1,4 +1,4 @@
-"""`expose` goes one way: nothing of cli/ runs between its plan and its report."""
+"""`expose` has one path: no code of cli/ runs between its plan and its report."""
 
 from __future__ import annotations
 

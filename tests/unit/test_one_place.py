@@ -1,4 +1,4 @@
-"""Decisions that the command line and the controller share are made in one place each.
+"""Each decision that the command line and the controller share is made in one place.
 
 Whoever calls the building blocks of such a decision elsewhere begins a second copy of it, which
 will drift. docs/rooms.md has the table of decisions for people.

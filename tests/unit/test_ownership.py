@@ -1,4 +1,4 @@
-"""Whose an object is: every way to forge one, and every state in which ours may be left."""
+"""Ownership of objects: all ways to forge one, and all states in which ours may be left."""
 
 from __future__ import annotations
 

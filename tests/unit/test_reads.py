@@ -112,7 +112,7 @@ def test_each_caller_of_a_refused_list_gets_an_error_of_its_own(
 
 
 def test_what_was_begun_does_not_go_on_afterwards(api: Api, server: ApiServer) -> None:
-    """Nor is what has not begun: a command that fails ends with its last request."""
+    """Reads that have not begun are dropped: a failed command ends with its last request."""
     namespaces = [f"n{number}" for number in range(50)]
     with pytest.raises(KeyboardInterrupt), Reads(api) as reads:
         for namespace in namespaces:

@@ -35,7 +35,7 @@ SEED = Path(__file__).parent / "golden" / "seed-udp-listener.yaml"
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
-    """Every leaf of a manifest by its path, the patches told apart by what they add."""
+    """Every leaf of a manifest by its path; patches are distinguished by what they add."""
     if isinstance(value, dict) and value:
         return {k: v for key in value for k, v in leaves(value[key], (*path, key)).items()}
     if isinstance(value, list) and value:

@@ -143,7 +143,7 @@ def test_the_earlier_one_counts_and_a_stale_one_never() -> None:
 
 
 def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port() -> None:
-    """Another run of it is told of by the one who may not create a second reservation."""
+    """The run that cannot create a second reservation reports the other run."""
     exposure = plan_of().exposure
     spec = exposure.spec
     own = read(made(spec, 7)).footprint

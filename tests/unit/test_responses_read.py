@@ -125,7 +125,7 @@ def test_ones_own_objects_are_no_rivals(api: Api, server: ApiServer) -> None:
 
 
 def test_ones_own_objects_at_another_gateway_are_seen(api: Api, server: ApiServer) -> None:
-    """They are to go when the response moves: found by their labels, not by place."""
+    """They must be deleted when the response moves, so labels find them, not the place."""
     other = response(
         name="hello",
         gateway=GatewayRef("lab", "edge", {"app": "edge"}),

@@ -85,7 +85,7 @@ def use_everything(running: Running, rights: Rights, gateway_api: bool) -> None:
     server.fail("POST", "/leases", 409, times=1)
 
     def done(check: Any) -> None:
-        """Wait for a step; in vain where the right for it is missing."""
+        """Wait for a step; it does not happen without the right for it."""
         until(lambda: check() or rights.refused, most)
 
     running.start(

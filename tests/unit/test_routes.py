@@ -1,4 +1,4 @@
-"""Which listeners a UDPRoute attaches to, which Services it leads to, and what is said of it."""
+"""The listeners that a UDPRoute attaches to, its Services, and its conditions."""
 
 from __future__ import annotations
 

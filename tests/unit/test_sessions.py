@@ -137,7 +137,7 @@ def test_who_shares_the_pods_shares_the_sessions(
     assert GatewayUsage.of(gateway_of(ONE), "istio-system", [there], spec.key).sessions == 0
 
 
-def test_the_root_namespace_reaches_gateways_of_every_namespace() -> None:
+def test_the_root_namespace_applies_to_gateways_of_every_namespace() -> None:
     spec = replace(plan_of(max_sessions=7).exposure.spec, gateway=GatewayRef("root", "x", ONE))
     assert GatewayUsage.of(gateway_of(ONE), "root", [spec]).sessions == 7
 

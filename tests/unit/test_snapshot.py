@@ -131,7 +131,7 @@ def test_an_exposure_that_cannot_be_read_is_left_out(
         ([foreign("root")], "[unclosed", ["root/other"]),
     ],
 )
-def test_sees_the_filters_that_reach_the_gateway(
+def test_sees_the_filters_that_apply_to_the_gateway(
     api: Api,
     server: ApiServer,
     fakes: Fakes,
@@ -308,7 +308,7 @@ def live(name: str, port: int, protocol: str = "UDP") -> dict[str, Any]:
 def test_what_a_live_listener_binds_is_told_by_its_configuration(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
-    """Its name tells nothing where neither istiod nor a known EnvoyFilter made it."""
+    """Its name proves nothing if neither istiod nor a known EnvoyFilter created it."""
     fakes.live = [
         live("a.b|c", 5300),
         live("other", 5301, "TCP"),

@@ -152,7 +152,7 @@ def test_a_refusal_in_the_log_ends_it_at_once(api: Api, server: ApiServer, fakes
 def test_somebody_elses_refusal_in_the_log_does_not_end_it(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
-    """Its name goes on where ours ends."""
+    """Its name begins with ours."""
     server.logs["istio-system", POD] = (
         "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config rejected: "
         f"Error adding/updating cluster(s) {NAME}0: bad\tthread=1\n"

@@ -15,7 +15,7 @@ from tests.unit.test_controller import until
 
 
 class Kept:
-    """A cache that is told what to take by hand, and what it did with it."""
+    """A cache that receives objects by hand, and the changes that it reported."""
 
     def __init__(self, api: Api) -> None:
         self.read: list[int] = []
@@ -71,7 +71,7 @@ def test_what_was_forgotten_is_taken_when_it_comes_back(kept: Kept) -> None:
 def test_the_late_response_to_a_write_brings_no_deleted_object_back(
     kept: Kept, server: ApiServer
 ) -> None:
-    """The watch has told of the deletion before the response to a write that came before it."""
+    """The watch delivers the deletion before the response to an earlier write arrives."""
     service = {**builders.service(), "content": 1}
     server.put(service)
     kept.cache.start()
@@ -114,7 +114,7 @@ def test_a_kind_that_the_server_lacks_counts_as_one_without_objects(
 
 
 class Odd(Exception):
-    """Nothing that anybody foresaw."""
+    """An unexpected error."""
 
 
 @pytest.mark.parametrize("error", [Odd(), RecursionError(), MemoryError(), OverflowError()])

@@ -38,7 +38,7 @@ def istiod(manifest: Any) -> str:
 
 
 def edited(server: ApiServer, edit: Any) -> Any:
-    """The object as we wrote it, then edited by somebody else."""
+    """The object as we wrote it, then edited by another user."""
     server.admit = istiod
     server.apply(KEY, copy.deepcopy(dict(WRITE.manifest)), "us", False, False)
     manifest = server.get(*KEY)

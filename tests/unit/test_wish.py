@@ -78,7 +78,7 @@ def test_what_is_refused(options: dict[str, Any], said: str) -> None:
 
 
 @given(st.text(max_size=3000))
-def test_any_text_is_a_wish_or_refused(text: str) -> None:
+def test_any_text_is_a_request_or_refused(text: str) -> None:
     try:
         ports = intent(text).request.ports
     except UsageError as error:
