@@ -97,7 +97,7 @@ def _next_step(wanted: ExposedPort, before: ExposedPort | None, states: States) 
     """The port after the next change of the gateway.
 
     Envoy gets clusters before listeners, and a listener that sends to a cluster that is not there
-    yet, or no more, loses datagrams (3 s of them, measured on a busy machine). So a cluster comes
+    yet, or no more, loses datagrams until it changes too (docs/measurements.md). So a cluster comes
     one change before its clients, and goes one change after them.
     """
     if before is None or not any(backend.weight for backend in before.backends):
