@@ -52,5 +52,5 @@ def _with_option(finding: Finding, flags: Mapping[str, str]) -> str:
     known = {same(field): flag for field, flag in flags.items()}
     parts = [part for part in reversed(finding.path) if isinstance(part, str)]
     flag = next((known[same(part)] for part in parts if same(part) in known), None)
-    said = f"{finding.field}: {finding.message}"
+    said = f"{finding.field or 'EnvoyFilter'}: {finding.message}"
     return f"{flag} ({said})" if flag else said

@@ -89,7 +89,7 @@ def test_any_list_of_manifests_can_be_validated(envoy: Path) -> None:
     virtual_service = {"kind": "VirtualService", "metadata": {"name": "x"}, "spec": {}}
     ensure_accepted([virtual_service, *manifests], "envoy", {}, warn=pytest.fail)
     bad = {"apiVersion": "v1", "kind": "EnvoyFilter", "metadata": {"name": "x"}, "spec": {}}
-    with pytest.raises(Refused, match="it has no configPatches"):
+    with pytest.raises(Refused, match="rejects EnvoyFilter: has no configPatches"):
         ensure_accepted(
             [virtual_service, bad, *manifests], "envoy", {}, str(envoy), warn=pytest.fail
         )
