@@ -12,11 +12,7 @@ from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.endpointrules import (
-    API_SERVER_SERVICE,
-    EndpointRules,
-    api_server_addresses,
-)
+from kubectl_istio_udp.model.endpointrules import API_SERVER_SERVICE, EndpointRules
 from kubectl_istio_udp.model.entries import EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
@@ -30,6 +26,7 @@ from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Pod, Service, workload_labels
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.state.gateways import (
     gateway_among,
     gateway_pods,
@@ -39,7 +36,10 @@ from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
 from kubectl_istio_udp.state.ownership import Existing, readable
 from kubectl_istio_udp.state.reservations import Reservation
-from kubectl_istio_udp.state.services import read_service_objects, service_entries, service_slices
+from kubectl_istio_udp.state.services import (
+    service_entries,
+    service_slices,
+)
 
 
 def begin_reads(reads: Reads, namespace: str, service: str, choice: GatewayChoice) -> None:
@@ -108,7 +108,7 @@ def read_snapshot(
         lambda: api.find("Service", gateway.ref.namespace, own_name),
         lambda: _ask_proxy(api, gateway, need_proxy),
         lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
-        lambda: _api_server(api),
+        lambda: read_api_server_addresses(api),
         lambda: _workload_entries(api, service),
     ]
     filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
@@ -159,15 +159,6 @@ def _under_our_names(
             entry["metadata"]["name"], request.namespace, request.exposure_name
         )
     ]
-
-
-def _api_server(api: Api) -> frozenset[str]:
-    """The addresses of the API server and its Service; empty if they may not be read."""
-    try:
-        service, slices = read_service_objects(api, *API_SERVER_SERVICE)
-    except (Forbidden, NotFound):
-        return frozenset()
-    return api_server_addresses(service, slices)
 
 
 def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:

@@ -140,6 +140,7 @@ def _first(rules: Iterable[Rule], evidence: Evidence, port: ExposedPort, pod: st
 
 _NO_ENDPOINT: tuple[Rule, ...] = (
     pod_causes.port_gone,
+    pod_causes.all_refused,
     pod_causes.no_pods,
     pod_causes.pods_not_ready,
     pod_causes.target_port_missing,

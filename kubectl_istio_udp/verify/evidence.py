@@ -92,6 +92,8 @@ class Evidence:
         envoy_filter: the manifest of its EnvoyFilter.
         front: the manifest of the Service in front of the gateway.
         missing: the exposure's missing objects.
+        refused: endpoints that the gateway does not send to, with the reason; they are not in
+            `slices`.
         same_host: another ServiceEntry with the exposure's host, as `namespace/name`.
         probe_bytes: the length of the sent datagram; None if unknown.
         answer_bytes: the length of a pod's longest answer; None without one.
@@ -109,6 +111,7 @@ class Evidence:
     envoy_filter: Mapping[str, Any] | None = None
     front: Mapping[str, Any] | None = None
     missing: Sequence[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
     same_host: str = ""
     probe_bytes: int | None = None
     answer_bytes: int | None = None

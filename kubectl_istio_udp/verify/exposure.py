@@ -23,7 +23,9 @@ from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
 from kubectl_istio_udp.verify.listener_causes import nearly_full
 from kubectl_istio_udp.verify.options import ProbeOptions
+from kubectl_istio_udp.verify.pod_causes import refused_cause
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
+from kubectl_istio_udp.verify.refused import refused_endpoints, without
 from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
@@ -66,8 +68,10 @@ def verify_exposure(
         )
         raise
     probe = sending.probe_of(probe_settings, service)
+    refused = refused_endpoints(api, existing, spec, slices)
+    slices = without(slices, refused)
     inner = _inner(spec, service, slices)
-    evidence = known(existing, spec, service, slices, outer)
+    evidence = known(existing, spec, service, slices, outer, refused)
     hops = [*inner, *outer.hops(spec)]
     # In parallel to the probes: the evidence that a good result needs.
     looked = begun(lambda: with_proxies_and_sockets(api, evidence))
@@ -138,6 +142,7 @@ def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
     """A problem although every hop answered: it will fail soon, or for some clients."""
     cause = (
         causes.missing_cause(evidence)
+        or refused_cause(evidence)
         or _wrong_hosts(api, evidence)
         or causes.second_entry(evidence)
         or causes.front_cause(evidence)
@@ -153,7 +158,7 @@ def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
     # Pods may be moving: only a persistent difference is a problem.
     time.sleep(api.waits.endpoints_settle)
     service, slices = read_service(api, evidence.spec.namespace, evidence.spec.service)
-    evidence = replace(evidence, service=service, slices=slices)
+    evidence = replace(evidence, service=service, slices=without(slices, evidence.refused))
     return causes.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))
 
 

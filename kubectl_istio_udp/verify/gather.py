@@ -60,12 +60,14 @@ def known(
     service: Service,
     slices: tuple[EndpointSlice, ...],
     outer: Outer,
+    refused: Mapping[str, str],
 ) -> Evidence:
     """The evidence from objects that were already read.
 
     Args:
         existing, spec: the exposure.
-        service, slices: its Service and EndpointSlices.
+        service, slices: its Service and EndpointSlices, without refused endpoints.
+        refused: the refused endpoints, with the reason.
         outer: the gateway's pods and the Service in front.
     """
     objects = existing.objects
@@ -73,6 +75,7 @@ def known(
         spec=spec,
         service=service,
         slices=slices,
+        refused=refused,
         gateway_pods=tuple(map(PodState.from_object, outer.pods)),
         entries=tuple(o for o in objects if o["kind"] == "ServiceEntry"),
         envoy_filter=existing.object("EnvoyFilter"),

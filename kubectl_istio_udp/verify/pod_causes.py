@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.service import SERVICE_LABEL
 from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.verify.cause import Cause, labels_text, none_ready
 from kubectl_istio_udp.verify.evidence import Evidence
@@ -26,6 +27,27 @@ def port_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
         f"Service {service} no longer has port {port.service_port}/UDP ({now})",
         f"kubectl istio-udp expose {spec.service} -n {spec.namespace} -p {port.gateway_port}:{to}",
     )
+
+
+def refused_cause(evidence: Evidence) -> Cause | None:
+    """The gateway does not send to some addresses of the Service, because they are not allowed."""
+    if not evidence.refused:
+        return None
+    address, reason = next(iter(sorted(evidence.refused.items())))
+    count = len(evidence.refused) - 1
+    more = f" (and {count} more)" if count else ""
+    service = evidence.service
+    return Cause(
+        "EndpointRefused",
+        f"the gateway does not send to {address}{more}: it is {reason}",
+        "see who lists it: kubectl get endpointslices "
+        f"-n {service.namespace} -l {SERVICE_LABEL}={service.name}",
+    )
+
+
+def all_refused(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+    """All addresses of the Service are refused."""
+    return refused_cause(evidence)
 
 
 def no_pods(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

@@ -6,6 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_istio_udp.controller.objects import marked
+from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.render.exposure import writes
+from tests.unit import builders
 from tests.unit.apiserver import ApiServer, Exec
 from tests.unit.builders import endpoint, endpoint_slice, gateway_pod, pod, service, tcp
 from tests.unit.conftest import Run
@@ -652,3 +657,32 @@ def test_a_second_entry_with_the_host_is_told_although_all_answers(
     thief["spec"]["exportTo"] = ["."]
     server.put(thief)
     assert run("verify", "coredns").code == 0
+
+
+def test_addresses_that_are_not_allowed_are_not_queried(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes
+) -> None:
+    """Whoever may write an EndpointSlice would choose where the network-tool pod sends to."""
+    bad = endpoint_slice(endpoint("224.0.0.1"), endpoint("169.254.169.254"), suffix="bad")
+    server.put(bad)
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert "does not send to 169.254.169.254 (and 1 more): it is a link-local address" in done.out
+    assert "kubectl get endpointslices -n default" in done.out
+    sent = [word for command in probes(fakes) for word in command]
+    assert not any("224.0.0.1" in word or "169.254" in word for word in sent)
+
+
+def test_an_address_that_a_controlled_exposure_does_not_list_is_not_queried(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
+    """The API server's address, and one that no pod of the namespace has."""
+    planned = builders.plan_of(
+        ports=parse_port_requests(["5300:53"]), discovery=Discovery.ENDPOINTS
+    )
+    for write in map(marked, writes(planned.exposure)):
+        server.apply(write.key, dict(write.manifest), write.manager, False, False)
+    server.put(endpoint_slice(endpoint("10.99.0.9"), suffix="bad"))
+    done = run("verify", "coredns")
+    assert "10.99.0.9: it is not the address of a running pod of the namespace" in done.out
+    assert not any("10.99.0.9" in word for command in probes(fakes) for word in command)

@@ -48,8 +48,13 @@ _DECIDING = tuple(
         *("plan", "sources"),
     )
 )
-# The pod that --create-tool makes is rendered like a sample.
-_DECIDING_BUT_RENDER = tuple(name for name in _DECIDING if name != "kubectl_istio_udp.render")
+# The pod that --create-tool makes is rendered like a sample; endpoints that are not allowed are not
+# queried.
+_NOT_BY_VERIFY = tuple(
+    name
+    for name in _DECIDING
+    if name not in ("kubectl_istio_udp.render", "kubectl_istio_udp.model.endpointrules")
+)
 # What only a command that asks an Envoy needs.
 _ENVOYS = tuple(
     f"kubectl_istio_udp.{name}"
@@ -79,7 +84,7 @@ _ENVOYS = tuple(
                 *("kubectl_istio_udp.state.controllers", "kubectl_istio_udp.envoy.validate"),
             ),
         ),
-        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_DECIDING_BUT_RENDER)),
+        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_NOT_BY_VERIFY)),
         (["direct", "coredns"], (*_NEVER, "kubectl_istio_udp.controller")),
     ],
     ids=lambda words: " ".join(words[:2]),

@@ -1,0 +1,72 @@
+"""The endpoints of a Service that a gateway does not send to, because they are not allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.endpointrules import EndpointRules, canonical
+from kubectl_istio_udp.model.errors import Forbidden
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
+from kubectl_istio_udp.model.service import EndpointSlice, Pod
+from kubectl_istio_udp.render.serviceentry import listed_addresses
+from kubectl_istio_udp.state.apiserver import read_api_server_addresses
+from kubectl_istio_udp.state.ownership import Existing
+
+Manifest = Mapping[str, Any]
+
+
+def refused_endpoints(
+    api: Api, existing: Existing, spec: ExposureSpec, slices: Iterable[EndpointSlice]
+) -> dict[str, str]:
+    """Find addresses that must not be queried: whoever writes EndpointSlices chooses them.
+
+    An address that the exposure lists is allowed, except special ones. Only if another one is
+    ready, more is read to tell whether it is refused or not listed yet.
+
+    Args:
+        api: the cluster.
+        existing, spec: the exposure.
+        slices: the EndpointSlices of its Service.
+
+    Returns:
+        {address: why it is refused}, e.g. {"224.0.0.1": "a multicast address"}.
+
+    Raises:
+        Unreachable, ClusterError: errors of the API server.
+    """
+    slices = tuple(slices)
+    listed = canonical(listed_addresses(existing.all_of("ServiceEntry")))
+    ready = {e.address for each in slices for e in each.endpoints if e.ready}
+    if spec.discovery is not Discovery.ENDPOINTS or canonical(ready) <= listed:
+        return EndpointRules().objections(slices)
+    api_server, pods = in_parallel(
+        [
+            lambda: read_api_server_addresses(api),
+            # `expose` lists what its user may; the controller only pods of the namespace.
+            lambda: _pod_addresses(api, spec.namespace) if existing.source else None,
+        ]
+    )
+    return EndpointRules(api_server, pods).allowing(listed).objections(slices)
+
+
+def without(
+    slices: Iterable[EndpointSlice], refused: Mapping[str, str]
+) -> tuple[EndpointSlice, ...]:
+    """EndpointSlices without the endpoints whose addresses are refused."""
+    return tuple(
+        replace(each, endpoints=tuple(e for e in each.endpoints if e.address not in refused))
+        for each in slices
+    )
+
+
+def _pod_addresses(api: Api, namespace: str) -> frozenset[str] | None:
+    """The addresses of a namespace's pods; None if they may not be read."""
+    try:
+        pods = map(Pod.from_object, api.list("Pod", namespace))
+    except Forbidden:
+        return None
+    return frozenset(address for pod in pods for address in canonical(pod.addresses))
