@@ -63,6 +63,24 @@ def test_two_gateways(space: Space, second_gateway: str, port: int) -> None:
     assert space.verify("dns-3").code == 0
 
 
+@alone
+def test_a_second_gateway_leaves_an_exposure_where_it_is(space: Space, port: int) -> None:
+    """Nobody named a gateway: the exposure can be changed all the same, and another one cannot."""
+    space.apply(*dns_server())
+    words = ("-p", f"{port}:53")
+    space.expose("dns", *words)
+    space.apply(*gateway_manifests("edge", "ingressgateway", test=space.name))
+    try:
+        refused = space.expose("dns", "-p", f"{port + 1}:53", "--name", "dns-2", code=2)
+        assert f"{space.name}/edge" in refused.err
+        changed = space.expose("dns", *words, "--idle-timeout", "20s")
+        assert "idle-timeout: 10s -> 20s" in changed.err
+        assert not any(line.strip().startswith("gateway") for line in changed.err.splitlines())
+        wait_answered(space, "dns")
+    finally:
+        gone(space, "deployment", "edge")
+
+
 SHARED = {"app": "istio-ingressgateway"}
 
 
