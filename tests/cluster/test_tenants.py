@@ -325,6 +325,34 @@ def large(name: str) -> dict[str, Any]:
     return found
 
 
+def test_05_small_objects_that_ask_for_much_do_not_end_the_controller(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """1,200 Services of 400 bytes that ask for 500 ports each; a namespace that may expose none."""
+    mine = tenants.c
+    asking = []
+    for number in range(1_200):
+        found = service(f"small-{number}", clusterIP="None")
+        found["metadata"] |= {
+            "namespace": mine.name,
+            "labels": {"size": "small"},
+            "annotations": {"kubectl-istio-udp/expose": "10000-10499:53"},
+        }
+        asking.append(found)
+    with victim.asked():
+        for first in range(0, len(asking), 300):
+            listed = {"apiVersion": "v1", "kind": "List", "items": asking[first : first + 300]}
+            mine.kubectl("create", "-f", "-", stdin=json.dumps(listed))
+        tenants.b.apply(*who_server("among", "192.0.2.31"))
+        exposed(tenants.b, "among", tenants.b.ports[9])
+    most = [peak_megabytes(pod["metadata"]["name"]) for pod in replicas()]
+    print(f"\nthe most memory of each replica: {most} MB")
+    # One request; kubectl would send one for each.
+    services = f"/api/v1/namespaces/{mine.name}/services?labelSelector=size%3Dsmall"
+    kubectl("delete", "--raw", services)
+    assert max(most) < MOST_MEGABYTES
+
+
 def peak_megabytes(pod: str) -> int:
     """The most memory that a replica of the controller has had since it started."""
     read = "print(open('/proc/1/status').read())"
@@ -569,6 +597,28 @@ def test_10_a_forged_label_makes_no_exposure_the_controllers(
         assert would.code == 0, would.both
         assert f'"{name}" deleted' not in would.out
         assert f'"{object_name(victim.tenant, "dns")}" deleted' in would.out
+
+
+def test_10_a_forged_field_manager_stops_no_expose_and_no_delete(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """A Service as if an exposure of somebody else's had its only port there."""
+    person, mine = tenants.b, tenants.c
+    person.apply(*who_server("trapped", "192.0.2.35"))
+    gateway = f"{person.gateway}/edge"
+    words = ("-p", f"{person.ports[23]}:53", "--gateway", gateway)
+    manager = f"kubectl-istio-udp/{object_name(person, 'trapped')}"
+    trap = json.dumps(service("trap"))
+    with victim.asked():
+        mine.kubectl("apply", "--server-side", "--field-manager", manager, "-f", "-", stdin=trap)
+        person.administered.expose("trapped", *words)
+        person.administered.expose("trapped", *words, "--idle-timeout", "20s")
+        listed = run("kubectl", "istio-udp", "get", "-A")
+        assert listed.code == 0 and f"{mine.name}/trap" not in listed.both, listed.both
+        deleted = person.administered.plugin("delete", "trapped")
+        assert deleted.code == 0, deleted.both
+    assert not any(object_name(person, "trapped") in line for line in own_objects(person))
+    assert get("service", "trap", "-n", mine.name)["spec"]["ports"]
 
 
 def filters_in(tenant: Tenant) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_se
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.watch import Cache
+from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import object_name
 
 __all__ = ["controller", "tenants", "victim"]
@@ -119,8 +122,41 @@ def namespaces(api: Api, tenant: Tenant) -> Callable[[int], None]:
     return touch
 
 
+def entries(api: Api, tenant: Tenant) -> Callable[[int], None]:
+    """Three hundred ServiceEntries under the name of one exposure, each with a spec of 13 kB."""
+    name, labels = object_name(tenant.name, "x"), names.labels(Kind.EXPOSURE, tenant.name, "x")
+
+    def touch(n: int) -> None:
+        ports = [{"gateway_port": 7000 + p, "listener_port": 7000 + p, "service_port": 53}
+                 for p in range(200)]  # fmt: skip
+        spec = {
+            "version": 2, "namespace": tenant.name, "name": "x", "service": "x", "ports": ports,
+            "gateway": {"namespace": tenant.gateway, "name": "g", "selector": {"a": f"b{n}"}},
+            "discovery": "endpoints", "entries": [],
+            "options": {
+                "idle_timeout": "10s", "affinity": "none", "load_balancing": "round-robin",
+                "gateway_service": "none",
+            },
+        }  # fmt: skip
+        notes = {names.SPEC_ANNOTATION: json.dumps(spec)}
+        body = {
+            "hosts": ["x.example"], "exportTo": ["."], "location": "MESH_INTERNAL",
+            "resolution": "STATIC", "ports": [{"name": "p", "number": 53, "protocol": "TCP"}],
+        }  # fmt: skip
+        about = {"name": f"{name}.{n % 300}", "labels": labels, "annotations": notes}
+        kind = {"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry"}
+        put(api, tenant, {**kind, "metadata": about, "spec": body})
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(touch, range(300)):
+            pass
+    return touch
+
+
 ATTACK = "attack-of"
-ATTACKS = {"wide": wide, "many": many, "flips": flips, "namespaces": namespaces}
+ATTACKS = {
+    "wide": wide, "many": many, "flips": flips, "namespaces": namespaces, "entries": entries,
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -145,7 +181,7 @@ def under(attack: str, tenant: Tenant) -> Iterator[Callable[[], int]]:
         ended.set()
         thread.join()
         # What asks to be exposed is withdrawn with the namespace.
-        kubectl("delete", "services", "-n", tenant.name, "--all", "--wait=false")
+        kubectl("delete", "services,serviceentries", "-n", tenant.name, "--all", "--wait=false")
         kubectl("delete", "namespaces", "-l", f"{ATTACK}={tenant.name}", "--wait=false")
 
 
