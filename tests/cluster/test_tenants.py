@@ -482,6 +482,11 @@ def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Vi
                 f"the gateway sends {name} to the own pod alone",
                 partial(lambda n, p: gateway_hosts(mine, n, p) == {address}, name, number),
             )
+        verified = mine.administered.verify("any", "--query", "who.test", "-o", "json")
+        (said,) = json.loads(verified.out)
+        assert (verified.code, said["reason"]) == (1, "EndpointRefused"), verified.both
+        asked = {probe["target"] for probe in said["probes"] if probe["via"] == "pod"}
+        assert asked == {f"{address}:53"}
         for manifest in get("serviceentries", "-n", mine.name)["items"]:
             assert "kubectl-istio-udp/source" not in (manifest["metadata"].get("labels") or {})
 

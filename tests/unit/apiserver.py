@@ -613,7 +613,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             """
             self.requestline = self.raw_requestline.decode("iso-8859-1").rstrip("\r\n")
             words = self.requestline.split()
-            if len(words) != 3:
+            if len(words) != 3 or not words[2].startswith("HTTP/"):
                 # A client that speaks TLS.
                 self.command, self.request_version = "", "HTTP/1.1"
                 self.send_error(400)
