@@ -103,7 +103,7 @@ cluster-down: ## end that cluster
 
 # Most tests wait more than they work, and run beside each other; some need the cluster for themselves.
 define E2E
-$(1) $(VENV)/bin/pytest tests/cluster -m 'not alone' -n 4 --dist loadgroup $(ARGS)
+$(1) $(VENV)/bin/pytest tests/cluster -m 'not alone' -n 3 --dist loadgroup $(ARGS)
 $(1) $(VENV)/bin/pytest tests/cluster -m alone -s $(ARGS)
 endef
 ifeq ($(E2E_CLUSTER),current)

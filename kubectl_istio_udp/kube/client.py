@@ -370,10 +370,12 @@ class Api:
         Raises:
             Conflict: the object with this name has another uid.
         """
-        query = {"dryRun": "All"} if dry_run else {}
-        exact = {"preconditions": {"uid": uid}}
+        # All in the body: the API server ignores the query of a DELETE that has a body.
+        options: dict[str, Any] = {"dryRun": ["All"]} if dry_run else {}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         try:
-            self._json("delete", kind, namespace, name, query=query, body=exact if uid else None)
+            self._json("delete", kind, namespace, name, body=options or None)
         except NotFound:
             return False
         return True

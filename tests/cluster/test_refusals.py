@@ -150,7 +150,7 @@ def test_what_envoy_refuses_is_taken_back(space: Space, port: int) -> None:
     finally:
         holder.kill()
         holder.wait()
-    assert "refused it" in refused.err and "cannot bind" in refused.err
+    assert "rejected it" in refused.err and "cannot bind" in refused.err
     assert "everything that this run wrote was undone" in refused.err
     assert inventory(space) == before
 

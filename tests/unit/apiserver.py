@@ -89,6 +89,13 @@ class Request:
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether it changes nothing: the query of a DELETE that has a body is ignored."""
+        if self.method == "DELETE" and self.body:
+            return bool(self.body.get("dryRun") == ["All"])
+        return self.query.get("dryRun") == ["All"]
+
 
 class ApiServer:
     """The store, and what tests may set.
@@ -240,7 +247,7 @@ class ApiServer:
         return [
             str(r)
             for r in self.requests
-            if r.method in ("PATCH", "DELETE", "POST", "PUT") and "dryRun" not in r.query
+            if r.method in ("PATCH", "DELETE", "POST", "PUT") and not r.dry_run
         ]
 
     def kind_of(self, root: str, plural: str) -> str | None:
@@ -647,6 +654,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             body = json.loads(self.rfile.read(length)) if length else None
             query = parse_qs(target.query)
             request = Request(self.command, target.path, query, self.given, body)
+            self.request_now = request
             server.requests.append(request)
             server.seen(request)
             fault = server.fault(self.command, self.path)
@@ -690,7 +698,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             self, kind: str, match: re.Match[str], first: dict[str, str], query: Any, body: Any
         ) -> None:
             namespace, name = match["namespace"], match["name"]
-            dry_run = first.get("dryRun") == "All"
+            dry_run = self.request_now.dry_run
             # A list of one name needs a right to that name only.
             one = first.get("fieldSelector", "").partition("metadata.name=")[2]
             for verb in self.verbs(kind, match, first):
