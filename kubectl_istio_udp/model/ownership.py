@@ -45,5 +45,15 @@ def managed_ports(service: Mapping[str, Any], manager: str) -> list[Mapping[str,
     return [entry for entry in service["spec"].get("ports") or () if _key(entry) in owned]
 
 
+def has_other_ports(service: Mapping[str, Any]) -> bool:
+    """Whether a Service manifest has a port that no exposure's field manager owns."""
+    owned = {
+        _key(port)
+        for manager in exposure_managers(service)
+        for port in managed_ports(service, manager)
+    }
+    return any(_key(port) not in owned for port in service["spec"].get("ports") or ())
+
+
 def _key(entry: Mapping[str, Any]) -> str:
     return f'k:{{"port":{entry["port"]},"protocol":"{entry.get("protocol", "TCP")}"}}'

@@ -1,8 +1,9 @@
 """Find leftovers of interrupted runs that labels do not lead to.
 
-Anybody can write a Service under the field manager of somebody else's exposure, and shape it so
-that the API server refuses to take the ports off again. So Services only count in the namespace of
-the exposure's gateway, and in istio-system.
+Anybody can write a Service under the field manager of somebody else's exposure. So the Services of
+an exposure only count in the namespace of its gateway, and in istio-system. Nobody knows where the
+gateway of a deleted exposure was: then those count that keep a port when the exposure's are taken
+off, as a gateway's Service does. The API server refuses to take the last port off.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from kubectl_istio_udp.model.names import (
     namespaced_name,
     service_manager,
 )
-from kubectl_istio_udp.model.ownership import exposure_managers, is_managed, managed_ports
+from kubectl_istio_udp.model.ownership import (
+    exposure_managers,
+    has_other_ports,
+    is_managed,
+    managed_ports,
+)
 from kubectl_istio_udp.state.existing import USUAL_GATEWAY_NAMESPACE
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.reservations import Reservation, read_reservation
@@ -151,8 +157,15 @@ class Leftovers:
 
 
 def _counts(service: Manifest, *specs: ExposureSpec | None) -> bool:
-    """Whether a Service is where the gateways of some exposures are, or may have been."""
+    """Whether a Service may have ports of an exposure.
+
+    Args:
+        service: the Service.
+        specs: the exposure as it is and as it will be; none if it is deleted.
+    """
     gateways = {spec.gateway.namespace for spec in specs if spec}
+    if not gateways:
+        return has_other_ports(service)
     return namespaced_name(service)[0] in {USUAL_GATEWAY_NAMESPACE, *gateways}
 
 

@@ -31,16 +31,20 @@ ASK = ["pilot-agent", "request", "GET"]
 GATEWAYS = {"istio-system": "istio-ingressgateway", "edge": "edge"}
 
 
+def edge_gateway() -> list[builders.Manifest]:
+    """A gateway in a namespace of its own."""
+    labels = {"app": "edge", "istio": "edge"}
+    return [
+        namespace("edge"),
+        gateway_pod("edge-1", namespace="edge", labels=labels, ips=("10.244.0.8",)),
+        gateway_service("edge", namespace="edge", selector=labels),
+    ]
+
+
 def two_gateways() -> ApiServer:
     """A DNS Service, and two gateways in namespaces of their own."""
     server = ApiServer()
-    edge = {"app": "edge", "istio": "edge"}
-    server.put(
-        *map(namespace, ("default", "istio-system", "edge")),
-        *cluster(),
-        gateway_pod("edge-1", namespace="edge", labels=edge, ips=("10.244.0.8",)),
-        gateway_service("edge", namespace="edge", selector=edge),
-    )
+    server.put(*map(namespace, ("default", "istio-system")), *cluster(), *edge_gateway())
     return server
 
 
@@ -273,6 +277,29 @@ def test_a_service_that_a_tenant_wrote_as_an_exposure_does_not_count(
     listed = run("get", "-A")
     assert listed.code == 0 and "trap" not in listed.out, listed.err
     for words in ((*EXPOSE, "--idle-timeout", "20s"), ("delete", "coredns")):
+        done = run(*words)
+        assert done.code == 0, done.err
+    server.heal()
+    server.remove("Service", "lab", "trap")
+    assert server.state() == before
+
+
+def test_a_port_at_any_gateway_is_found_when_all_else_was_deleted_by_hand(
+    run: Run, server: ApiServer
+) -> None:
+    """Also beside a Service that a tenant wrote, which would be left without a port."""
+    server.put(*edge_gateway())
+    before = server.state()
+    done = run(*EXPOSE, "--gateway-service", "patch", "--gateway", "edge/edge", "--no-wait")
+    assert done.code == 0, done.err
+    server.remove("ServiceEntry", "default", NAME)
+    server.remove("EnvoyFilter", "edge", NAME)
+    trap = builders.service("trap", namespace="lab", ports=[builders.udp()])
+    server.apply(("Service", "lab", "trap"), trap, f"kubectl-istio-udp/{NAME}", False, False)
+    server.fail("PATCH", "/lab/services/trap", 422)
+    listed = run("get", "-A")
+    assert "Service edge/edge: port 5300/UDP" in listed.out and "trap" not in listed.out
+    for words in (("delete", "coredns"), ("delete", "--all")):
         done = run(*words)
         assert done.code == 0, done.err
     server.heal()
