@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_istio_udp.apply.changes import change_set
+from kubectl_istio_udp.apply.deleting import delete_one
 from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
-from kubectl_istio_udp.apply.removal import delete_existing
 from kubectl_istio_udp.checks.accesslog import check_access_log
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope
@@ -102,16 +102,7 @@ def stop_logging(
     place = _place(api, namespace, named, gateway, read_mesh(api))
     name = named.name_at(place.gateway, place.labels)
     for existing in get_existing(api, place.namespace, [f"accesslog/{name}"]):
-        warnings = delete_existing(
-            api,
-            existing,
-            Leftovers(),
-            timeout=0,
-            dry_run=writing.dry_run,
-            report=lambda kind, _, removed: report.removed(kind, removed),
-        )
-        for text in warnings:
-            report.warn(text)
+        delete_one(api, existing, Leftovers(), writing, report)
 
 
 def _place(

@@ -53,14 +53,25 @@ def delete(
         raise _refusal(declared, "nothing was deleted")
     for existing in found:
         if existing.ref not in declared:
-            _delete_one(api, existing, leftovers, writing, report)
+            delete_one(api, existing, leftovers, writing, report)
     if declared:
         raise _refusal(declared, "not deleted")
 
 
-def _delete_one(
+def delete_one(
     api: Api, existing: Existing, leftovers: Leftovers, writing: Writing, report: Report
 ) -> None:
+    """Delete one exposure, response or access log.
+
+    Args:
+        api: the cluster.
+        existing: what to delete.
+        leftovers: finds what interrupted runs left behind.
+        writing, report: as for `delete`.
+
+    Raises:
+        Interrupted, ClusterError: the hints say how to delete the rest.
+    """
     again = f"to delete the rest: kubectl istio-udp delete -n {existing.namespace} {existing.ref}"
     try:
         warnings = delete_existing(
