@@ -38,10 +38,7 @@ def exposure_key(gateway: Key) -> Key:
     The name is a DNS label, although a Gateway's name may be longer and have dots. The suffix
     avoids the names of Services.
     """
-    namespace, name = gateway
-    digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
-    end = f"-gw-{digest}"
-    return namespace, name.replace(".", "-")[: LONGEST_LABEL - len(end)].rstrip("-") + end
+    return _made_key(gateway, "gw", LONGEST_LABEL)
 
 
 def child_key(gateway: Key) -> Key:
@@ -49,11 +46,15 @@ def child_key(gateway: Key) -> Key:
 
     istiod appends a dash and the class to the names of its objects, which must be DNS labels.
     """
+    return _made_key(gateway, "udp", LONGEST_LABEL - len(f"-{ISTIO_CLASS}"))
+
+
+def _made_key(gateway: Key, word: str, longest: int) -> Key:
+    """The namespace of a Gateway, and a name made from its name, a word and a hash."""
     namespace, name = gateway
     digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
-    end = f"-udp-{digest}"
-    longest = LONGEST_LABEL - len(f"{end}-{ISTIO_CLASS}")
-    return namespace, name.replace(".", "-")[:longest].rstrip("-") + end
+    end = f"-{word}-{digest}"
+    return namespace, name.replace(".", "-")[: longest - len(end)].rstrip("-") + end
 
 
 def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
