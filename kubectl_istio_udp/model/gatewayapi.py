@@ -135,7 +135,24 @@ class ParametersRef:
 
 
 @dataclass(frozen=True)
-class ApiGateway:
+class _Requesting:
+    """What Gateways and routes have in common: they request something for themselves."""
+
+    about: About
+    generation: int
+
+    @property
+    def key(self) -> Key:
+        """(namespace, name)."""
+        return (self.about.namespace, self.about.name)
+
+    def __str__(self) -> str:
+        """`namespace/name`."""
+        return f"{self.about.namespace}/{self.about.name}"
+
+
+@dataclass(frozen=True)
+class ApiGateway(_Requesting):
     """A Gateway of the Gateway API.
 
     Attributes:
@@ -151,8 +168,6 @@ class ApiGateway:
         leaving: whether it is being deleted.
     """
 
-    about: About
-    generation: int
     class_name: str
     listeners: tuple[Listener, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -191,15 +206,6 @@ class ApiGateway:
             addresses=bool(spec.get("addresses")),
             leaving="deletionTimestamp" in manifest["metadata"],
         )
-
-    @property
-    def key(self) -> Key:
-        """(namespace, name)."""
-        return (self.about.namespace, self.about.name)
-
-    def __str__(self) -> str:
-        """`namespace/name`."""
-        return f"{self.about.namespace}/{self.about.name}"
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ class BackendRef:
 
 
 @dataclass(frozen=True)
-class UdpRoute:
+class UdpRoute(_Requesting):
     """A UDPRoute.
 
     Attributes:
@@ -290,8 +296,6 @@ class UdpRoute:
         annotations: its annotations with our prefix.
     """
 
-    about: About
-    generation: int
     parents: tuple[ParentRef, ...] = ()
     backends: tuple[BackendRef, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -316,15 +320,6 @@ class UdpRoute:
             backends=tuple(backends),
             annotations=_our_annotations(manifest),
         )
-
-    @property
-    def key(self) -> Key:
-        """(namespace, name)."""
-        return (self.about.namespace, self.about.name)
-
-    def __str__(self) -> str:
-        """`namespace/name`."""
-        return f"{self.about.namespace}/{self.about.name}"
 
 
 @dataclass(frozen=True)
