@@ -43,7 +43,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
-from kubectl_istio_udp.model.endpointrules import EndpointRules
+from kubectl_istio_udp.model.endpointrules import EndpointRules, summary
 from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
@@ -382,15 +382,9 @@ class Reconciler:
                 f"{text}. To see which one: kubectl istio-udp verify {spec.name}",
                 f"{text}: {listed}",
             )
-        refused_addresses = snapshot.rules.objections(snapshot.slices)
-        if refused_addresses:
-            address, reason = next(iter(refused_addresses.items()))
-            count = len(refused_addresses) - 1
-            more = f" (and {count} more)" if count else ""
+        if objections := snapshot.rules.objections(snapshot.slices):
             return Outcome(
-                OK,
-                ENDPOINT_REFUSED,
-                f"the gateway does not send to {address}{more}: it is {reason}",
+                OK, ENDPOINT_REFUSED, f"the gateway does not send to {summary(objections)}"
             )
         if left_out := sum(map(self._caches.endpoints_left_out, spec.services)):
             return Outcome(

@@ -78,6 +78,17 @@ class EndpointRules:
         return {address: reason for address, reason in found.items() if reason}
 
 
+def summary(objections: Mapping[str, str]) -> str:
+    """`10.9.0.2 (and 4 more): it is a multicast address`, from `EndpointRules.objections`.
+
+    Args:
+        objections: at least one address, with the reason.
+    """
+    address, reason = next(iter(objections.items()))
+    more = f" (and {len(objections) - 1} more)" if len(objections) > 1 else ""
+    return f"{address}{more}: it is {reason}"
+
+
 ANY_ADDRESS = EndpointRules()
 # The Service of the API server.
 API_SERVER_SERVICE = ("default", "kubernetes")

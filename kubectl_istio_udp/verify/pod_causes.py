@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_istio_udp.model.endpointrules import summary
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import SERVICE_LABEL
 from kubectl_istio_udp.model.values import some
@@ -33,13 +34,10 @@ def refused_cause(evidence: Evidence) -> Cause | None:
     """The gateway does not send to some addresses of the Service, because they are not allowed."""
     if not evidence.refused:
         return None
-    address, reason = next(iter(sorted(evidence.refused.items())))
-    count = len(evidence.refused) - 1
-    more = f" (and {count} more)" if count else ""
     service = evidence.service
     return Cause(
         "EndpointRefused",
-        f"the gateway does not send to {address}{more}: it is {reason}",
+        f"the gateway does not send to {summary(evidence.refused)}",
         "see who lists it: kubectl get endpointslices "
         f"-n {service.namespace} -l {SERVICE_LABEL}={service.name}",
     )
