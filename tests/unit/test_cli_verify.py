@@ -673,6 +673,18 @@ def test_addresses_that_are_not_allowed_are_not_queried(
     assert not any("224.0.0.1" in word or "169.254" in word for word in sent)
 
 
+def test_direct_query_sends_to_no_special_address(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
+    """Whether the Service is exposed or not; the API server's is one of them."""
+    kubernetes = service("kubernetes", clusterIP="10.96.0.1")
+    server.put(kubernetes, endpoint_slice(endpoint("10.96.0.1"), endpoint("127.0.0.1"), suffix="b"))
+    done = run("direct", "coredns")
+    assert done.code == 0, done.err
+    assert "does not query 10.96.0.1 (and 1 more): it is an address of the API server" in done.err
+    assert not any("127.0.0.1" in w or "10.96.0.1" in w for c in probes(fakes) for w in c)
+
+
 def test_an_address_that_a_controlled_exposure_does_not_list_is_not_queried(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:

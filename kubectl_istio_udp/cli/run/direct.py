@@ -6,12 +6,15 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.model.endpointrules import EndpointRules, summary
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.hops import read_service, service_hops
 from kubectl_istio_udp.verify.options import ProbeOptions
+from kubectl_istio_udp.verify.refused import without
 from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
 
 
@@ -30,7 +33,10 @@ def query(
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")
     probe = sending.probe_of(probe_settings, found)
-    hops = service_hops(found, slices)
+    # Whoever writes EndpointSlices chooses the addresses.
+    if refused := EndpointRules(read_api_server_addresses(api)).objections(slices):
+        printing.warn(f"does not query {summary(refused)}")
+    hops = service_hops(found, without(slices, refused))
     results: tuple[HopResult, ...] = ()
     if hops:
         with sending.tool(api, namespace, probe_settings, tool) as pod:
