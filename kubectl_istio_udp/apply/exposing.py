@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.model.write_options import Writing
@@ -182,6 +183,16 @@ def _refuse_declared(existing: Existing) -> None:
     if not is_declared(existing):
         return
     namespace, name = existing.namespace, existing.name
+    if existing.exposure is not None and not existing.exposure.service:
+        gateways = RESOURCES[API_GATEWAY].qualified
+        raise Refused(
+            f"exposure {name} is managed by the controller for a Gateway of the Gateway API; "
+            "nothing was written",
+            hints=[
+                f"to change it, edit the Gateway: kubectl get {gateways} -n {namespace}",
+                "to create another exposure: --name NAME",
+            ],
+        )
     annotate = f"kubectl annotate service -n {namespace} {name}"
     raise Refused(
         f"exposure {name} is managed by the controller, because Service {namespace}/{name} has "

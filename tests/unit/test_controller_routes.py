@@ -274,6 +274,10 @@ def test_what_a_gateway_asks_for_is_not_deleted(running: Routed, run: Run) -> No
     done = run("delete", "-n", "team", KEY[1])
     assert done.code == 3 and "Gateway team/udp requests this exposure" in done.err
     assert "kubectl delete gateways.gateway.networking.k8s.io -n team udp" in done.err
+    done = run("expose", "-n", "team", "coredns", "-p", "5301:53", "--name", KEY[1])
+    assert done.code == 3 and "for a Gateway of the Gateway API" in done.err
+    assert "kubectl get gateways.gateway.networking.k8s.io -n team" in done.err
+    assert "annotate" not in done.err
     assert running.filter(NAME)
 
 
