@@ -2,9 +2,9 @@
 
     .venv/bin/python -m bench.decision --exposures 1000
 
-Against the API server in this process (tests/unit/apiserver.py), which answers at once. Prints the
-CPU time of the controller's thread for a changed exposure, which touches the gateway, and the part
-of it for which it holds the lock that all decisions about gateways take.
+Against the API server in this process (tests/support/apiserver.py), which answers at once. Prints
+the CPU time of the controller's thread for a changed exposure, which touches the gateway, and the
+part of it for which it holds the lock that all decisions about gateways take.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit import builders
-from tests.unit.apiserver import ApiServer
+from tests.support import builders
+from tests.support.apiserver import ApiServer
 
 KEY = ("default", "coredns")
 CHANGES = 20

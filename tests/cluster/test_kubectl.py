@@ -1,4 +1,4 @@
-"""kubectl in the situations of tests/unit/kubeconfig_cases.py, which the plugin is held to.
+"""kubectl in the situations of tests/support/kubeconfig_cases.py, which the plugin is held to.
 
 It asks servers of this process, and needs no cluster.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.kubeconfig_cases import CASES, EXPIRED, NAMESPACES, VALID, Case, oidc, secure
-from tests.unit.recording import Recorders, recorders
-from tests.unit.situations import expected, observed, place
+from tests.support.kubeconfig_cases import CASES, EXPIRED, NAMESPACES, VALID, Case, oidc, secure
+from tests.support.recording import Recorders, recorders
+from tests.support.situations import expected, observed, place
 
 # Give a command the service account of a pod, for which it looks in one place only.
 _IN_POD = """

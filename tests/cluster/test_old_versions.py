@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import eventually, get, run
 
-from tests.unit import builders
+from tests.support import builders
 
 KINDS = ("serviceentries", "virtualservices", "gateways", "envoyfilters", "workloadentries")
 GROUP = "networking.istio.io"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.envoy import binary
-from tests.unit.builders import service
+from tests.support.builders import service
 from tests.unit.conftest import Run
 
 HERE = Path(__file__).parent

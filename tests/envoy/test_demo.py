@@ -23,7 +23,7 @@ import yaml
 from kubectl_istio_udp.envoy.backend import whoami
 from kubectl_istio_udp.render.samples import istio_gateway
 from tests.envoy.traffic import free_port
-from tests.unit.builders import GATEWAY_LABELS, pod, service, tcp, udp
+from tests.support.builders import GATEWAY_LABELS, pod, service, tcp, udp
 from tests.unit.conftest import Run
 
 COMMAND = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()", "demo"]

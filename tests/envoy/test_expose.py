@@ -14,8 +14,8 @@ from kubectl_istio_udp.model.errors import Refused
 from kubectl_istio_udp.model.exposure import Exposure
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit.apiserver import ApiServer
-from tests.unit.builders import plan_of
+from tests.support.apiserver import ApiServer
+from tests.support.builders import plan_of
 from tests.unit.conftest import Run, api, fakes, kubeconfig, run, server  # noqa: F401
 
 EXPOSE = ("expose", "coredns", "-p", "5300:53")

@@ -29,8 +29,7 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import response_writes
-from tests.support.effort import examples
-from tests.unit.builders import (
+from tests.support.builders import (
     cluster,
     endpoint,
     endpoint_slice,
@@ -41,6 +40,7 @@ from tests.unit.builders import (
     tcp,
     udp,
 )
+from tests.support.effort import examples
 
 # At most so many exposures go into one run of Envoy.
 BATCH = 20

@@ -18,7 +18,7 @@ from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.service import Endpoint
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from tests.envoy.traffic import Echo, ask, free_port
-from tests.unit.builders import plan_of
+from tests.support.builders import plan_of
 
 CLIENT = "127.0.0.98"
 PORTS = range(12_001, 13_001)

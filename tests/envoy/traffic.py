@@ -18,7 +18,7 @@ from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.service import Endpoint
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit.builders import cluster, plan_of, pod, service, udp
+from tests.support.builders import cluster, plan_of, pod, service, udp
 
 LARGEST = 65_535
 

@@ -13,13 +13,13 @@ from hypothesis import settings
 from kubectl_istio_udp.cli.main import main
 from kubectl_istio_udp.envoy import binary
 from kubectl_istio_udp.kube.client import Api
+from tests.support.apiserver import ApiServer
+from tests.support.builders import cluster, namespace, pod, service
 from tests.support.connection import connected
+from tests.support.fakes import Fakes
+from tests.support.mesh_builders import mesh_config
+from tests.support.recording import Recorders, recorders
 from tests.support.waits import QUICK
-from tests.unit.apiserver import ApiServer
-from tests.unit.builders import cluster, namespace, pod, service
-from tests.unit.fakes import Fakes
-from tests.unit.mesh_builders import mesh_config
-from tests.unit.recording import Recorders, recorders
 
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.load_profile("quick")

@@ -22,10 +22,10 @@ from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.spec_annotation import LONGEST_SPEC_BYTES
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.ownership import resolve
+from tests.support.builders import plan_of
 from tests.support.effort import examples
 from tests.support.forged import JSON, documents
-from tests.unit.builders import plan_of
-from tests.unit.mesh_builders import access_log, manifests_of, response
+from tests.support.mesh_builders import access_log, manifests_of, response
 
 READERS: dict[str, tuple[Any, Any]] = {
     "exposure": (ExposureSpec, plan_of().exposure.spec),

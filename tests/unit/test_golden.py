@@ -33,7 +33,7 @@ from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import response_writes
-from tests.unit.builders import snapshot_of
+from tests.support.builders import snapshot_of
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name.removesuffix(".in.yaml") for path in GOLDEN.glob("*.in.yaml"))

@@ -15,8 +15,8 @@ import kubectl_istio_udp
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
-from tests.unit.builders import plan_of
-from tests.unit.fakes import Fakes
+from tests.support.builders import plan_of
+from tests.support.fakes import Fakes
 
 _CODE = """
 import sys

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from kubectl_istio_udp.cli.main import main
-from tests.support.effort import examples
-from tests.support.waits import QUICK
-from tests.unit import builders
-from tests.unit.apiserver import ApiServer
-from tests.unit.builders import (
+from tests.support import builders
+from tests.support.apiserver import ApiServer
+from tests.support.builders import (
     cluster,
     gateway_pod,
     gateway_service,
     namespace,
 )
+from tests.support.effort import examples
+from tests.support.fakes import Fakes
+from tests.support.waits import QUICK
 from tests.unit.conftest import Run
-from tests.unit.fakes import Fakes
 
 NAME = "udp-default-coredns"
 ASK = ["pilot-agent", "request", "GET"]

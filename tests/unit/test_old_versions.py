@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.apiserver import ApiServer
+from tests.support.apiserver import ApiServer
+from tests.support.fakes import Fakes
+from tests.support.mesh_builders import istio_gateway
 from tests.unit.conftest import Run
-from tests.unit.fakes import Fakes
-from tests.unit.mesh_builders import istio_gateway
 
 KINDS = ("ServiceEntry", "VirtualService", "Gateway", "EnvoyFilter")
 

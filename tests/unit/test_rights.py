@@ -12,10 +12,10 @@ from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.render.controller import Installation, controller
 from kubectl_istio_udp.sources.gateways import child_key
-from tests.unit.apiserver import Exec
-from tests.unit.builders import endpoint, endpoint_slice
-from tests.unit.routes import gateway, gateway_class, listener, route
-from tests.unit.test_controller import Running, annotated, running, space, until
+from tests.support.apiserver import Exec
+from tests.support.builders import endpoint, endpoint_slice
+from tests.support.routes import gateway, gateway_class, listener, route
+from tests.unit.controller.test_reconcile import Running, annotated, running, space, until
 
 __all__ = ["running"]
 Right = tuple[str, str, str, str]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.apiserver import ApiServer, Request
+from tests.support.apiserver import ApiServer, Request
+from tests.support.fakes import Fakes
 from tests.unit.conftest import Run
-from tests.unit.fakes import Fakes
 
 EXPOSE = ("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none")
 PAGE = Path(__file__).parents[2] / "docs" / "measurements.md"

@@ -11,7 +11,7 @@ import yaml
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.names import SPEC_ANNOTATION
-from tests.unit.apiserver import ApiServer
+from tests.support.apiserver import ApiServer
 from tests.unit.conftest import Run
 from tests.unit.test_golden import given_in
 

@@ -1,0 +1,92 @@
+"""From state in YAML to (code, object), for `expose` and for the controller's caches.
+
+Each file of grid/ adds objects to the usual cluster, or replaces some. Its first document says what
+is found besides information when port 5300 of Service coredns is exposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_istio_udp.apply.exposing import decide
+from kubectl_istio_udp.checks.catalog import CHECKS, Severity
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
+from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.reservations import reservation
+from kubectl_istio_udp.state.snapshot import read_snapshot
+from tests.support import builders
+from tests.support.apiserver import ApiServer
+from tests.support.fakes import Fakes
+from tests.unit.controller.test_reconcile import Running, annotated, running, until
+
+__all__ = ["running"]
+
+GRID = sorted((Path(__file__).parent / "grid").glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file of the grid.
+
+    Attributes:
+        finds: (code, object) of each error and warning.
+        objects: what is put into the cluster.
+    """
+
+    finds: list[tuple[str, str]]
+    objects: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Case:
+        about, *objects = yaml.safe_load_all(path.read_text())
+        if image := about.get("gateway_image"):
+            objects.append(builders.gateway_pod(image=image))
+        if reserved := about.get("reserved"):
+            planned = builders.plan_of(
+                name=reserved["name"], ports=parse_port_requests(reserved["ports"])
+            )
+            made = reservation(planned.exposure.spec, "run")
+            made["metadata"]["creationTimestamp"] = f"{datetime.now(timezone.utc):%FT%TZ}"
+            objects.append(made)
+        return cls([(code, about_) for code, about_ in about["finds"]], objects)
+
+    @property
+    def refused(self) -> str | None:
+        """The code of the error; None if it is exposed."""
+        errors = (code for code, _ in self.finds if CHECKS[code].severity is Severity.ERROR)
+        return next(errors, None)
+
+
+@pytest.fixture(params=GRID, ids=lambda path: path.stem)
+def case(request: pytest.FixtureRequest, server: ApiServer) -> Case:
+    found = Case.read(request.param)
+    server.put(*found.objects)
+    return found
+
+
+def test_expose_finds(case: Case, api: Api, fakes: Fakes) -> None:
+    asked = ExposeRequest("default", "coredns", ports=parse_port_requests(["5300:53"]))
+    existing = find_exposure(api, "default", "coredns")
+    snapshot = read_snapshot(api, asked, GatewayChoice(), existing, need_proxy=True)
+    # Envoy's listeners are not in the files: they would tell of every EnvoyFilter a second time.
+    found = decide(asked, replace(snapshot, bound=None)).findings
+    assert [(f.code, f.about) for f in found if f.severity is not Severity.INFO] == case.finds
+
+
+def test_the_controller_refuses_the_same(case: Case, running: Running) -> None:
+    running.start(mesh_configs=(("istio-system", "istio"),))
+    running.server.put(annotated())
+    if case.refused:
+        running.tells(f"[{case.refused}]")
+        assert not running.filter()
+    else:
+        until(running.filter)

@@ -1,0 +1,443 @@
+"""The controller with Gateways and UDPRoutes, against an API server in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.names import object_name
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.sources.gateways import child_key, exposure_key
+from tests.support import builders
+from tests.support.apiserver import ApiServer, Exec
+from tests.support.builders import endpoint, endpoint_slice
+from tests.support.routes import backend, gateway, gateway_class, grant, listener, route
+from tests.unit.conftest import Run
+from tests.unit.controller.test_reconcile import Running, annotated, space, until
+
+KEY = exposure_key(("team", "udp"))
+NAME = object_name(*KEY)
+TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
+ALL = {"from_": "All"}
+
+
+class Routed(Running):
+    """A controller that serves the Gateway API, and what to ask of the cluster."""
+
+    def ask_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
+        """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
+        if self.lagging:
+            return Exec(json.dumps({"configs": []}))
+        names = [
+            patch["patch"]["value"]["name"]
+            for each in self.server.all("EnvoyFilter")
+            for patch in each["spec"].get("configPatches", ())
+            if patch["applyTo"] == "LISTENER"
+        ]
+        listeners = [{"active_state": {"listener": {"name": name}}} for name in names]
+        return Exec(json.dumps({"configs": [{"dynamic_listeners": listeners}]}))
+
+    lagging = False
+
+    def begin(self, *manifests: Any, **settings: Any) -> Any:
+        self.server.run = self.ask_envoy
+        self.server.put(*manifests)
+        return self.start(gateway_api=True, **settings)
+
+    def status(self, kind: str, name: str, namespace: str = "team") -> Any:
+        found = self.server.get(kind, namespace, name)
+        return (found or {}).get("status") or {}
+
+    def conditions(self, name: str = "udp") -> dict[str, tuple[str, str]]:
+        return _read(self.status(API_GATEWAY, name).get("conditions", ()))
+
+    def route_conditions(self, name: str = "dns", parent: int = 0) -> dict[str, tuple[str, str]]:
+        parents = self.status("UDPRoute", name).get("parents", ())
+        return _read(parents[parent]["conditions"]) if len(parents) > parent else {}
+
+    def programmed(self, name: str = "udp") -> None:
+        until(lambda: self.conditions(name).get("Programmed") == ("True", "Programmed"))
+
+    def attached(self, name: str = "udp") -> list[int]:
+        return [
+            each["attachedRoutes"] for each in self.status(API_GATEWAY, name).get("listeners", ())
+        ]
+
+    def routed(self) -> ExposureSpec:
+        return self.spec(NAME)
+
+    def weights(self) -> list[tuple[str, int]]:
+        return [(b.service[1], b.weight) for b in self.routed().backends if b.service]
+
+
+def _read(conditions: Any) -> dict[str, tuple[str, str]]:
+    return {each["type"]: (each["status"], each["reason"]) for each in conditions}
+
+
+@pytest.fixture
+def running(api: Api, server: ApiServer) -> Iterator[Routed]:
+    server.put(
+        *(space(name) for name in ("team", "apps", "other")),
+        builders.gateway_pod(),
+        builders.gateway_service(),
+        gateway_class(),
+        *services("team", "coredns", "canary"),
+        *services("apps", "foreign"),
+    )
+    found = Routed(api, server)
+    found.wait_for(installed=0.05)
+    yield found
+    found.stop()
+
+
+def services(namespace: str, *names: str) -> Iterator[Any]:
+    for number, name in enumerate(names):
+        address = f"10.1.{len(namespace)}.{number + 1}"
+        yield builders.service(name, namespace=namespace)
+        yield endpoint_slice(endpoint(address, f"{name}-1"), of=name, namespace=namespace)
+
+
+def test_a_route_is_exposed_and_everything_says_so(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    spec = running.routed()
+    assert [(p.gateway_port, p.dropped) for p in spec.ports] == [(5300, 0)]
+    assert running.weights() == [("coredns", 1)]
+    (entry,) = running.server.all("ServiceEntry")
+    assert [each["address"] for each in entry["spec"]["endpoints"]] == ["10.1.4.1"]
+    until(lambda: running.route_conditions().get("Accepted") == ("True", "Accepted"))
+    assert running.route_conditions()["ResolvedRefs"] == ("True", "ResolvedRefs")
+    status = running.status(API_GATEWAY, "udp")
+    assert running.attached() == [1]
+    assert status["addresses"] == [{"type": "IPAddress", "value": "203.0.113.5"}]
+    features = running.status("GatewayClass", "istio-udp", "")["supportedFeatures"]
+    assert {"name": "UDPRoute"} in features
+    assert "Exposed: 5300:53/UDP at gateway istio-system/istio-ingressgateway" in running.told(
+        "udp"
+    )
+
+
+def test_nothing_is_written_when_nothing_changes(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    before = running.quiet()
+    found = running.server.get("UDPRoute", "team", "dns")
+    found["metadata"]["labels"] = {"some": "label"}
+    running.server.put(found)
+    assert running.quiet() == before
+
+
+def test_a_new_leader_repeats_what_is_still_so(running: Routed) -> None:
+    """Even while it cannot ask the gateway's Envoy."""
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    before = running.quiet()
+    running.controllers.pop().stop()
+    running.server.run = lambda *_: Exec(code=1)
+    controller = running.start("two", gateway_api=True)
+    until(lambda: controller.states() == {"ok": 1})
+    after = [w for w in running.server.writes()[len(before) :] if "/events/" not in w]
+    assert after == []
+    changed = gateway(listener(), listener("b", 5301), annotations=TARGET)
+    changed["metadata"]["generation"] = 2
+    changed["status"] = running.status(API_GATEWAY, "udp")
+    running.server.put(changed)
+    until(lambda: running.conditions().get("Programmed") == ("False", "Pending"))
+
+
+def test_it_is_programmed_only_when_envoy_has_the_listener(running: Routed) -> None:
+    running.lagging = True
+    running.begin(gateway(annotations=TARGET), route())
+    until(lambda: running.filter(NAME) and running.conditions().get("Programmed"))
+    until(lambda: running.conditions()["Programmed"] == ("False", "Pending"))
+    message = running.status(API_GATEWAY, "udp")["conditions"][1]["message"]
+    assert "no listener" in message
+    running.lagging = False
+    running.programmed()
+
+
+def test_a_gateway_without_routes_drops_what_comes(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET))
+    running.programmed()
+    assert running.routed().ports[0].backends == () and running.attached() == [0]
+    assert not running.server.all("ServiceEntry")
+
+
+def test_weights_and_invalid_backends(running: Routed) -> None:
+    refs = [backend(weight=70), backend("canary", weight=0), backend("gone", weight=30)]
+    running.begin(gateway(annotations=TARGET), route(*refs))
+    running.programmed()
+    assert running.weights() == [("coredns", 70)] and running.routed().ports[0].dropped == 30
+    until(lambda: running.route_conditions().get("ResolvedRefs") == ("False", "BackendNotFound"))
+    running.server.put(*services("team", "gone"))
+    until(lambda: running.weights() == [("coredns", 70), ("gone", 30)])
+    until(lambda: running.route_conditions()["ResolvedRefs"] == ("True", "ResolvedRefs"))
+    running.server.put(route(backend(weight=10), backend("canary", weight=90)))
+    until(lambda: running.weights() == [("coredns", 10), ("canary", 90)])
+    until(lambda: len(running.server.all("ServiceEntry")) == 2)
+
+
+def test_a_grant_is_needed_and_may_be_withdrawn(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET), route(backend("foreign", namespace="apps")))
+    until(lambda: running.route_conditions().get("ResolvedRefs") == ("False", "RefNotPermitted"))
+    assert running.route_conditions()["Accepted"] == ("True", "Accepted")
+    running.programmed()
+    assert running.weights() == []
+    running.server.put(grant())
+    until(lambda: running.weights() == [("foreign", 1)])
+    until(lambda: running.route_conditions()["ResolvedRefs"] == ("True", "ResolvedRefs"))
+    running.server.remove("ReferenceGrant", "apps", "grant")
+    until(lambda: running.weights() == [])
+    until(lambda: running.route_conditions()["ResolvedRefs"] == ("False", "RefNotPermitted"))
+    until(lambda: not running.server.all("ServiceEntry"))
+
+
+def test_a_withdrawn_grant_does_not_wait_for_the_gateway(running: Routed) -> None:
+    """The gateway changes no more for a while, and the endpoints go at once."""
+    running.wait_for(calm=60.0)
+    running.begin(gateway(annotations=TARGET), grant(), route(backend("foreign", namespace="apps")))
+    running.programmed()
+    before = running.filter(NAME)
+    running.server.remove("ReferenceGrant", "apps", "grant")
+
+    def endpoints() -> Any:
+        return [e["spec"].get("endpoints") for e in running.server.all("ServiceEntry")]
+
+    until(lambda: endpoints() == [[]])
+    assert running.filter(NAME) == before
+
+
+def test_the_oldest_route_gets_the_datagrams(running: Routed) -> None:
+    young = route(backend("canary"), name="young", created="2026-05-01T00:00:00Z")
+    running.begin(gateway(annotations=TARGET), route(), young)
+    running.programmed()
+    until(lambda: running.attached() == [2])
+    assert running.weights() == [("coredns", 1)]
+    assert running.route_conditions("young")["Accepted"] == ("True", "Accepted")
+    running.server.remove("UDPRoute", "team", "dns")
+    until(lambda: running.weights() == [("canary", 1)])
+    until(lambda: running.attached() == [1])
+
+
+def test_endpoints_follow_the_pods_of_every_namespace(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET), grant(), route(backend("foreign", namespace="apps")))
+    running.programmed()
+    moved = endpoint_slice(endpoint("10.1.4.99", "foreign-2"), of="foreign", namespace="apps")
+    running.server.put(moved)
+
+    def addresses() -> list[str]:
+        found = running.server.all("ServiceEntry")
+        return [e["address"] for each in found for e in each["spec"]["endpoints"]]
+
+    until(lambda: addresses() == ["10.1.4.99"])
+
+
+def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
+    selected = listener(namespaces={"from": "Selector", "selector": {"matchLabels": {"udp": "1"}}})
+    parents = [{"name": "udp", "namespace": "team"}]
+    running.begin(
+        gateway(selected, annotations=TARGET), route(namespace="other", parents=parents), grant()
+    )
+
+    def accepted() -> Any:
+        found = running.status("UDPRoute", "dns", "other").get("parents")
+        return _read(found[0]["conditions"])["Accepted"] if found else None
+
+    until(lambda: accepted() == ("False", "NotAllowedByListeners"))
+    labelled = space("other")
+    labelled["metadata"]["labels"] = {"udp": "1"}
+    running.server.put(labelled)
+    until(lambda: accepted() == ("True", "Accepted"))
+    until(lambda: running.attached() == [1])
+
+
+def test_a_gateway_that_goes_takes_its_exposure_along(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    running.server.remove(API_GATEWAY, "team", "udp")
+    until(lambda: not running.server.all("EnvoyFilter") and not running.server.all("ServiceEntry"))
+    assert running.companion(NAME) is None
+    until(lambda: not running.status("UDPRoute", "dns")["parents"])
+
+
+def test_what_a_gateway_asks_for_is_not_deleted(running: Routed, run: Run) -> None:
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    rows = run("get", "-n", "team").out.splitlines()
+    assert rows[1].split()[:3] == [KEY[1], "team/coredns", "5300:53/UDP"]
+    assert " gateway " in rows[1] and " ok " in rows[1]
+    done = run("delete", "-n", "team", KEY[1])
+    assert done.code == 3 and "Gateway team/udp requests this exposure" in done.err
+    assert "kubectl delete gateways.gateway.networking.k8s.io -n team udp" in done.err
+    done = run("expose", "-n", "team", "coredns", "-p", "5301:53", "--name", KEY[1])
+    assert done.code == 3 and "for a Gateway of the Gateway API" in done.err
+    assert "kubectl get gateways.gateway.networking.k8s.io -n team" in done.err
+    assert "annotate" not in done.err
+    assert running.filter(NAME)
+
+
+def test_it_waits_for_the_addresses_of_the_gateway_s_pods(running: Routed) -> None:
+    """One that binds IPv4 alone, and both families a moment later, loses datagrams for 45 s."""
+    running.server.put(builders.gateway_pod(ips=(), ready=False))
+    running.begin(gateway(annotations=TARGET), route())
+    until(lambda: running.conditions().get("Programmed") == ("False", "NoResources"))
+    assert running.filter(NAME) is None
+    running.server.put(builders.gateway_pod(ips=("10.244.0.7", "fd00::7")))
+    running.programmed()
+    posts = [w for w in running.server.writes() if "envoyfilters" in w and NAME in w]
+    assert len([w for w in posts if w.startswith("PATCH")]) == 1
+    patches = running.filter(NAME)["spec"]["configPatches"]
+    listeners = [p["patch"]["value"] for p in patches if p["applyTo"] == "LISTENER"]
+    assert listeners[0]["address"]["socket_address"]["ipv4_compat"]
+
+
+def test_a_gateway_whose_pods_all_start_anew_keeps_its_exposure(running: Routed) -> None:
+    running.server.put(builders.gateway_pod(ips=("10.244.0.7", "fd00::7")))
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    before = running.filter(NAME)["spec"]
+    running.server.put(builders.gateway_pod(ips=(), ready=False))
+    until(lambda: running.conditions().get("Programmed") == ("False", "NoResources"))
+    running.server.put(builders.gateway_pod(ips=("10.244.0.8", "fd00::8")))
+    running.programmed()
+    assert running.filter(NAME)["spec"] == before
+
+
+def test_another_class_is_left_alone(running: Routed) -> None:
+    theirs = gateway_class("theirs", controller="example.com/controller")
+    running.begin(theirs, gateway(class_name="theirs", annotations=TARGET), route())
+    running.quiet()
+    assert not running.status(API_GATEWAY, "udp") and not running.status("UDPRoute", "dns")
+    assert not running.status("GatewayClass", "theirs", "")
+    assert not running.server.all("EnvoyFilter")
+
+
+def made_by_istiod(running: Routed, name: str) -> None:
+    """The pod and the Service that istiod makes for a Gateway of class istio."""
+    labels = {"gateway.networking.k8s.io/gateway-name": name}
+    running.server.put(
+        builders.gateway_pod(f"{name}-1", labels=labels, ips=("10.244.0.9",)),
+        {
+            **builders.gateway_service(f"{name}-istio", selector=labels),
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}},
+        },
+    )
+
+
+def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
+    """And has it until it names one."""
+    running.server.put(space("istio-system", allow=None), *services("istio-system", "coredns"))
+    infrastructure = {"labels": {"team": "a"}}
+    asking = gateway(namespace="istio-system", infrastructure=infrastructure)
+    running.begin(asking, route(namespace="istio-system"))
+    _, child = child_key(("istio-system", "udp"))
+    made = until(lambda: running.server.get(API_GATEWAY, "istio-system", child))
+    assert made["spec"]["gatewayClassName"] == "istio"
+    assert made["spec"]["listeners"] == [{"name": "placeholder", "port": 5300, "protocol": "TCP"}]
+    assert made["spec"]["infrastructure"] == infrastructure
+    assert made["metadata"]["ownerReferences"][0]["name"] == "udp"
+
+    def programmed() -> Any:
+        conditions = running.status(API_GATEWAY, "udp", "istio-system").get("conditions", ())
+        return _read(conditions).get("Programmed")
+
+    until(lambda: programmed() == ("False", "NoResources"))
+    made_by_istiod(running, child)
+    until(lambda: programmed() == ("True", "Programmed"))
+    (envoy_filter,) = running.server.all("EnvoyFilter")
+    selector = envoy_filter["spec"]["workloadSelector"]["labels"]
+    assert selector == {"gateway.networking.k8s.io/gateway-name": child}
+    ports = running.server.get("Service", "istio-system", f"{child}-istio")["spec"]["ports"]
+    assert {"name": "udp-5300", "port": 5300, "protocol": "UDP", "targetPort": 5300} in ports
+    addresses = running.status(API_GATEWAY, "udp", "istio-system")["addresses"]
+    assert addresses == [{"type": "IPAddress", "value": "203.0.113.9"}]
+    before = running.quiet()
+    running.server.put({**made, "metadata": {**made["metadata"], "annotations": {"a": "b"}}})
+    assert running.quiet() == before
+    asking["metadata"]["annotations"] = TARGET
+    running.server.put(asking, space("istio-system"))
+    until(lambda: running.server.get(API_GATEWAY, "istio-system", child) is None)
+
+
+def test_a_gateway_of_its_own_takes_no_object_of_somebody_else(running: Routed) -> None:
+    _, child = child_key(("istio-system", "udp"))
+    theirs = gateway(name=child, namespace="istio-system", class_name="istio")
+    running.server.put(space("istio-system"))
+    running.begin(theirs, gateway(namespace="istio-system"))
+    until(lambda: running.told("udp"))
+    found = running.server.get(API_GATEWAY, "istio-system", child)
+    assert found["spec"] == theirs["spec"]
+
+
+PARAMETERS = {
+    "none": ({}, {}, "namespace team is not a --gateway-namespace"),
+    "both": (
+        TARGET,
+        {"group": "", "kind": "Service", "name": "x"},
+        "both the annotation",
+    ),
+    "a kind that it is not": ({}, {"group": "", "kind": "ConfigMap", "name": "x"}, "a ConfigMap"),
+}
+
+
+@pytest.mark.parametrize("row", PARAMETERS)
+def test_parameters_that_name_no_gateway(running: Routed, row: str) -> None:
+    notes, parameters, message = PARAMETERS[row]
+    more: dict[str, Any] = {"infrastructure": {"parametersRef": parameters}} if parameters else {}
+    running.begin(gateway(annotations=notes, **more))
+    until(lambda: running.conditions().get("Accepted") == ("False", "InvalidParameters"))
+    assert message in running.status(API_GATEWAY, "udp")["conditions"][0]["message"]
+
+
+def test_parameters_name_a_service_in_the_gateway_s_namespace(running: Routed) -> None:
+    parameters = {"group": "", "kind": "Service", "name": "istio-ingressgateway"}
+    asking = gateway(namespace="istio-system", infrastructure={"parametersRef": parameters})
+    running.server.put(space("istio-system"))
+    running.begin(asking)
+    until(lambda: running.server.all("EnvoyFilter"))
+
+
+def test_ports_must_be_allowed(running: Routed) -> None:
+    running.begin(gateway(listener(port=53), annotations=TARGET), route())
+    until(lambda: running.conditions().get("Programmed") == ("False", "Invalid"))
+    message = running.status(API_GATEWAY, "udp")["conditions"][1]["message"]
+    assert "gateway port 53 is not allowed" in message and running.filter(NAME) is None
+    assert running.attached() == [1]
+
+
+def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
+    running.server.put(annotated(namespace="other"))
+    running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET), route())
+    name = object_name("other", "coredns")
+    running.exposed(name)
+    until(lambda: running.conditions().get("Accepted") == ("True", "ListenersNotValid"))
+    running.programmed()
+    listeners = running.status(API_GATEWAY, "udp")["listeners"]
+    said = [_read(each["conditions"])["Accepted"] for each in listeners]
+    assert said == [("False", "PortUnavailable"), ("True", "Accepted")]
+    running.server.remove("Service", "other", "coredns")
+    until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))
+    until(lambda: len(running.routed().ports) == 2)
+
+
+def test_it_works_without_the_crds_and_when_they_come(running: Routed) -> None:
+    kinds = {"GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"}
+    running.server.installed -= kinds
+    running.server.put(annotated(namespace="other"))
+    controller = running.begin(gateway(annotations=TARGET, name="later"))
+    running.exposed(object_name("other", "coredns"))
+    assert controller.ready()
+    running.server.installed |= kinds
+    until(lambda: running.conditions("later").get("Accepted"))
+
+
+def test_without_the_option_nothing_of_the_gateway_api_is_asked_for(running: Routed) -> None:
+    running.server.put(gateway(annotations=TARGET), route())
+    running.start()
+    running.quiet()
+    assert not [r for r in running.server.requests if "gateway.networking.k8s.io" in r.path]

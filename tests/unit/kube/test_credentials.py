@@ -1,0 +1,304 @@
+"""Credentials that change while a process runs: tokens in files, and what plugins print."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_istio_udp.kube import kubeconfig
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.credentials import Certificate, TokenFile
+from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
+from kubectl_istio_udp.model.errors import Forbidden, Unreachable
+from tests.support.apiserver import ApiServer, Exec
+from tests.support.connection import connected
+from tests.support.kubeconfig_cases import EXPIRED, TLS, V1, VALID, config, oidc, plugin
+from tests.support.recording import Recorders, front
+from tests.support.situations import filled
+
+# Prints what is in the file `answer` beside it, and notes that it ran.
+SCRIPT = '#!/bin/sh\ncd "$(dirname "$0")"\necho ran >>runs\ncat answer\n'
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def fronted(server: ApiServer, recorded: Recorders) -> Iterator[str]:
+    """The API server behind TLS, for credentials go nowhere else."""
+    recorded.forget()
+    with front(recorded, int(server.url.rpartition(":")[2])) as port:
+        yield f"https://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def connect(fronted: str, recorded: Recorders, tmp_path: Path) -> Callable[..., Api]:
+    """Connect as a user."""
+
+    def made(user: Any) -> Api:
+        path = tmp_path / "config"
+        text = yaml.safe_dump(config({**TLS, "server": fronted}, user))
+        path.write_text(filled(text, recorded, tmp_path), encoding="utf-8")
+        return connected(path)
+
+    return made
+
+
+@pytest.fixture
+def plugged(connect: Callable[..., Api], tmp_path: Path) -> Callable[..., Api]:
+    """Connect by a plugin, which prints what `answer` was given last."""
+    script = tmp_path / "plugin"
+    script.write_text(SCRIPT, encoding="utf-8")
+    script.chmod(0o755)
+    return lambda **more: connect(plugin(**more))
+
+
+def answer(folder: Path, **status: str) -> None:
+    found = {"kind": "ExecCredential", "apiVersion": V1, "status": status}
+    (folder / "answer").write_text(json.dumps(found), encoding="utf-8")
+
+
+def runs(folder: Path) -> int:
+    return len((folder / "runs").read_text(encoding="utf-8").splitlines())
+
+
+def tokens(server: ApiServer) -> list[str]:
+    return [request.headers["authorization"][0] for request in server.requests]
+
+
+# -- a token in a file --------------------------------------------------------------------------
+
+
+def test_a_tokens_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
+    path, clock = tmp_path / "token", Clock()
+    path.write_text("one\n")
+    found = TokenFile(path, "", None, clock)
+    assert found.authorization() == "Bearer one"
+    path.write_text("two\n")
+    clock.now += 59
+    assert found.authorization() == "Bearer one"
+    clock.now += 1
+    assert found.authorization() == "Bearer two"
+    path.unlink()
+    clock.now += 61
+    assert found.authorization() == "Bearer two"
+    path.write_text("three")
+    assert found.authorization() == "Bearer three"
+
+
+def test_a_tokens_file_is_read_again_after_a_401(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("one")
+    found = TokenFile(path, "", None, Clock())
+    assert found.authorization() == "Bearer one"
+    path.write_text("two")
+    found.rejected()
+    assert found.authorization() == "Bearer two"
+
+
+def test_no_request_goes_out_without_a_token(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(b"\n")
+    found = TokenFile(path, "", None)
+    for _ in range(2):
+        with pytest.raises(Unreachable, match="token is empty"):
+            found.authorization()
+    assert TokenFile(path, "", Certificate(b"c", b"k")).authorization() == ""
+    assert TokenFile(path, "fallback", None).authorization() == "Bearer fallback"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(Unreachable, match="token is not text"):
+        TokenFile(path, "", None).authorization()
+
+
+def test_a_pods_token_is_renewed(
+    fronted: str,
+    server: ApiServer,
+    recorded: Recorders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kubelet replaces it while the controller runs."""
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", fronted.rpartition(":")[2])
+    (tmp_path / "ca.crt").write_bytes(recorded.files["ca.pem"].read_bytes())
+    (tmp_path / "token").write_text("one")
+    server.run = lambda *_: Exec("ran")
+    api = Api.connect(ConnectionOptions())
+    api.list("Pod")
+    (tmp_path / "token").write_text("two")
+    server.fail("GET", "/pods", 401, times=1)
+    with pytest.raises(Forbidden):
+        api.list("Pod")
+    api.list("Pod")
+    assert api.exec("default", "coredns-1", "coredns", ["true"], 5).stdout == "ran"
+    assert tokens(server) == ["Bearer one", "Bearer one", "Bearer two", "Bearer two"]
+
+
+# -- plugins ------------------------------------------------------------------------------------
+
+
+def test_a_plugin_runs_once_for_many_requests(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
+) -> None:
+    answer(tmp_path, token="one", expirationTimestamp="2100-01-01T00:00:00Z")
+    api = plugged()
+    for _ in range(3):
+        api.list("Pod")
+    api.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert runs(tmp_path) == 1
+    assert tokens(server) == ["Bearer one"] * 4
+
+
+def test_a_plugin_runs_again_when_its_credentials_expire(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
+) -> None:
+    answer(tmp_path, token="one", expirationTimestamp="2000-01-01T00:00:00Z")
+    api = plugged()
+    api.list("Pod")
+    answer(tmp_path, token="two", expirationTimestamp="2100-01-01T00:00:00Z")
+    api.list("Pod")
+    before = runs(tmp_path)
+    api.list("Pod")
+    assert tokens(server) == ["Bearer one", "Bearer two", "Bearer two"]
+    assert runs(tmp_path) == before
+
+
+@pytest.mark.parametrize("exec_first", [False, True])
+def test_a_plugin_runs_again_after_a_401(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path, exec_first: bool
+) -> None:
+    """What it printed may have been withdrawn before it expires."""
+    answer(tmp_path, token="one", expirationTimestamp="2100-01-01T00:00:00Z")
+    api = plugged()
+    api.list("Pod")
+    answer(tmp_path, token="two")
+    server.fail("GET", "/", 401, times=1)
+    with pytest.raises(Forbidden, match="rejected the credentials"):
+        if exec_first:
+            api.exec("default", "coredns-1", "coredns", ["true"], 5)
+        else:
+            api.list("Pod")
+    api.list("Pod")
+    assert tokens(server) == ["Bearer one", "Bearer one", "Bearer two"]
+    assert runs(tmp_path) == 2
+
+
+def test_another_certificate_of_a_plugin_is_shown(
+    plugged: Callable[..., Api], recorded: Recorders, tmp_path: Path
+) -> None:
+    def pair(number: str) -> dict[str, str]:
+        names = {"clientCertificateData": "cert", "clientKeyData": "key"}
+        return {
+            key: recorded.files[f"{name}{number}.pem"].read_text() for key, name in names.items()
+        }
+
+    answer(tmp_path, **pair(""), expirationTimestamp="2000-01-01T00:00:00Z")
+    api = plugged()
+    api.list("Pod")
+    answer(tmp_path, **pair("2"))
+    api.list("Pod")
+    api.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert recorded.shown == ["client", "other client", "other client"]
+
+
+COMMAND = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()"]
+
+
+def test_a_plugins_prompts_are_seen_when_stdout_is_a_pipe(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
+) -> None:
+    answer(tmp_path, token="one")
+    script = tmp_path / "plugin"
+    script.write_text(SCRIPT.replace("cat", "echo 'open https://login.example' >&2\ncat"))
+    plugged()
+    done = subprocess.run(
+        [*COMMAND, "get", "-A", "-o", "json", "--kubeconfig", str(tmp_path / "config")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("open https://login.example\n")
+    assert "login.example" not in done.stdout
+    assert set(tokens(server)) == {"Bearer one"}
+
+
+def test_a_plugin_may_ask_at_a_terminal(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
+) -> None:
+    script = tmp_path / "plugin"
+    script.write_text(
+        "#!/bin/sh\nprintf 'code: ' >&2\nread code\ncat <<E\n"
+        f'{{"kind": "ExecCredential", "apiVersion": "{V1}", "status": {{"token": "$code"}}}}\nE\n'
+    )
+    plugged(interactiveMode="Always")
+    keyboard, terminal = pty.openpty()
+    try:
+        os.write(keyboard, b"1234\n")
+        done = subprocess.run(
+            [*COMMAND, "get", "-A", "--kubeconfig", str(tmp_path / "config")],
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("code: ")
+    assert set(tokens(server)) == {"Bearer 1234"}
+
+
+# -- the auth provider oidc ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_kubectl_is_asked_to_renew_an_id_token(
+    fronted: str,
+    server: ApiServer,
+    recorded: Recorders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    renewed: bool,
+) -> None:
+    path = tmp_path / "config"
+    user = oidc(**{"id-token": EXPIRED, "refresh-token": "s3cret"})
+    text = yaml.safe_dump(config({**TLS, "server": fronted}, user))
+    path.write_text(filled(text, recorded, tmp_path), encoding="utf-8")
+    change = f"sed -i s/{EXPIRED}/{VALID}/ {path}" if renewed else "exit 1"
+    (tmp_path / "kubectl").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/words\n{change}\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    options = ConnectionOptions(str(path), context="c", insecure_skip_tls_verify=True)
+    if renewed:
+        Api.connect(options).list("Pod")
+        assert tokens(server) == [f"Bearer {VALID}"]
+    else:
+        with pytest.raises(Unreachable, match="id-token has expired") as caught:
+            Api.connect(options)
+        assert "s3cret" not in caught.value.format()
+    assert (tmp_path / "words").read_text().split() == [
+        "get", "--raw", "/version", f"--kubeconfig={path}", "--context=c",
+        "--insecure-skip-tls-verify",
+    ]  # fmt: skip

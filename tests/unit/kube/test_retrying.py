@@ -1,0 +1,220 @@
+"""Requests that the API server refuses with 429 or 503 and Retry-After, or with a conflict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.retrying import Retries
+from kubectl_istio_udp.model.errors import ApplyConflict, Busy, ClusterError, Conflict
+from tests.support.apiserver import ApiServer, Request
+from tests.support.connection import connected, quick_retries
+from tests.unit.conftest import Run
+from tests.unit.kube.test_client import MAP
+
+AT_ONCE = {"Retry-After": "0"}
+SERVICE = "/services/coredns"
+
+
+@pytest.fixture
+def told() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def patient(kubeconfig: Path, told: list[Any]) -> Api:
+    return connected(kubeconfig, retries=quick_retries(notify=told.append))
+
+
+def asked(server: ApiServer, method: str = "GET", path: str = SERVICE) -> list[Request]:
+    return [r for r in server.requests if r.method == method and path in r.path]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_with_a_time_is_retried_and_told(
+    patient: Api, server: ApiServer, told: list[Any], status: int
+) -> None:
+    server.fail("GET", SERVICE, status, times=2, headers={"Retry-After": "1"})
+    begun = time.monotonic()
+    assert patient.get("Service", "default", "coredns")["kind"] == "Service"
+    assert time.monotonic() - begun >= 2
+    assert len(asked(server)) == 3
+    assert [text.rpartition("; ")[2] for text in told] == [
+        "trying again in 1s (1 of 10)",
+        "trying again in 1s (2 of 10)",
+    ]
+
+
+def test_every_verb_is_retried(patient: Api, server: ApiServer) -> None:
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        server.fail(method, "/configmaps", 429, times=1, headers=AT_ONCE)
+    made = patient.create(MAP, manager="m")
+    patient.apply(MAP, before=None, manager="m")
+    patient.update({**made, "data": {}}, manager="m")
+    assert patient.delete("ConfigMap", "default", "m")
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        assert len(asked(server, method, "/configmaps")) == 2
+
+
+def test_exec_is_retried(patient: Api, server: ApiServer) -> None:
+    server.fail("GET", "/exec", 429, times=1, headers=AT_ONCE)
+    assert patient.exec("default", "coredns-1", "coredns", ["true"], 5).exit_code == 0
+
+
+def test_it_ends_after_ten_retries(patient: Api, server: ApiServer, told: list[Any]) -> None:
+    server.fail("GET", SERVICE, 429, headers=AT_ONCE)
+    with pytest.raises(Busy):
+        patient.get("Service", "default", "coredns")
+    assert len(asked(server)) == 11
+    assert len(told) == 10
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {}), (503, {"Retry-After": "soon"}), (429, {"Retry-After": "3600"}), (500, AT_ONCE)],
+)
+def test_what_names_no_time_or_too_long_a_time_ends_at_once(
+    patient: Api, server: ApiServer, status: int, headers: dict[str, Any]
+) -> None:
+    server.fail("GET", SERVICE, status, headers=headers)
+    with pytest.raises(ClusterError):
+        patient.get("Service", "default", "coredns")
+    assert len(asked(server)) == 1
+
+
+def test_a_caller_with_a_queue_retries_nothing(kubeconfig: Path, server: ApiServer) -> None:
+    api = connected(kubeconfig, retries=Retries(0))
+    server.fail("GET", SERVICE, 429, headers=AT_ONCE)
+    with pytest.raises(Busy) as caught:
+        api.get("Service", "default", "coredns")
+    assert caught.value.retry_after == 0
+    assert len(asked(server)) == 1
+
+
+def test_expose_and_its_rollback_outlast_a_busy_server(run: Run, server: ApiServer) -> None:
+    """429 at each write, then a refusal for good: all is taken back, through further 429s."""
+    before = server.state()
+    for method in ("PATCH", "POST", "DELETE"):
+        server.fail(method, "", 429, times=2, headers=AT_ONCE)
+    run("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate=none")
+    assert run.code == 0, run.err
+    assert "trying again in 0s" in run.err
+    assert "taken back" not in run.err
+    server.heal()
+    assert run("delete", "coredns", "--no-wait").code == 0
+    server.fail("PATCH", "envoyfilters", 403, '{"message": "no"}')
+    server.fail("DELETE", "", 429, times=2, headers=AT_ONCE)
+    run("expose", "coredns", "-p", "5300:53", "--no-wait", "--validate=none")
+    assert run.code == 3
+    assert "everything that this run wrote was undone" in run.err
+    assert server.state() == before
+
+
+def test_an_apply_that_meets_another_write_is_sent_again(api: Api, server: ApiServer) -> None:
+    modified = '{"message": "Operation cannot be fulfilled: the object has been modified"}'
+    server.fail("PATCH", "/configmaps", 409, modified, times=2)
+    assert api.apply(MAP, before=None, manager="m").verb == "created"
+
+
+def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api: Api, server: ApiServer) -> None:
+    """Fields of another manager; and a request about one version of the object."""
+    api.apply(MAP, before=None, manager="m")
+    with pytest.raises(ApplyConflict):
+        api.apply({**MAP, "data": {"k": "other"}}, before=None, manager="somebody")
+    exact = {**MAP, "metadata": {**MAP["metadata"], "uid": "another"}}
+    with pytest.raises(Conflict):
+        api.apply(exact, before=None, manager="m")
+    assert len(asked(server, "PATCH", "/configmaps")) == 3
+
+
+# -- what is sent twice -------------------------------------------------------------------------
+
+
+def write(api: Api, verb: str, made: dict[str, Any]) -> Any:
+    calls: dict[str, Callable[[], Any]] = {
+        "create": lambda: api.create(
+            {**MAP, "metadata": {**MAP["metadata"], "name": "n"}}, manager="m"
+        ),
+        "update": lambda: api.update({**made, "data": {}}, manager="m"),
+        "apply": lambda: api.apply({**MAP, "data": {"k": "w"}}, before=made, manager="m"),
+        "merge": lambda: api.merge({**MAP, "data": {"k": "x"}}, manager="m"),
+        "delete": lambda: api.delete("ConfigMap", "default", "m"),
+    }
+    return calls[verb]()
+
+
+METHODS = {
+    "create": "POST",
+    "update": "PUT",
+    "apply": "PATCH",
+    "merge": "PATCH",
+    "delete": "DELETE",
+}
+Fault = tuple[int, dict[str, str]]
+BROKEN: Fault = (0, {})
+SILENT: Fault = (-1, {})
+LATER = {status: (status, AT_ONCE) for status in (429, 503)}
+
+
+@pytest.mark.parametrize(
+    ("verb", "fault", "sent"),
+    [
+        # Nobody knows whether the server did it: such a write is never sent again.
+        *((verb, fault, 1) for verb in METHODS for fault in (BROKEN, SILENT)),
+        # The server did nothing, and says when to come again.
+        *((verb, LATER[429], 2) for verb in METHODS),
+        # 503 may come from a front after the server did it. Only an apply may be done twice.
+        *((verb, LATER[503], 2 if verb == "apply" else 1) for verb in METHODS),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("done", [False, True])
+def test_a_write_is_never_sent_twice_where_that_could_do_harm(
+    kubeconfig: Path,
+    server: ApiServer,
+    verb: str,
+    fault: tuple[int, dict[str, Any]],
+    sent: int,
+    done: bool,
+) -> None:
+    """Whether the server had done it (`done`) or not, which the client cannot know."""
+    made = connected(kubeconfig).create(MAP, manager="m")
+    # Only who gets no answer is to wait no longer; others may wait for a busy machine.
+    api = connected(kubeconfig, request_timeout=0.2 if fault == SILENT else 10.0)
+    before = len(server.requests)
+    status, headers = fault
+    server.fail(METHODS[verb], "/configmaps", status, times=1, headers=headers, done=done)
+    if sent == 1:
+        with pytest.raises(ClusterError):
+            write(api, verb, made)
+    else:
+        with suppress(ClusterError):  # as a second PUT of what the first has changed
+            write(api, verb, made)
+    assert len(asked(server, METHODS[verb], "/configmaps")) - (verb == "create") == sent
+    assert len(server.requests) - before == sent
+
+
+@pytest.mark.parametrize("what", ["get", "list"])
+def test_a_read_is_sent_again_after_a_broken_connection(
+    patient: Api, server: ApiServer, what: str
+) -> None:
+    server.fail("GET", "/configmaps", 0, times=3)
+    if what == "get":
+        assert patient.find("ConfigMap", "default", "none") is None
+    else:
+        assert patient.list("ConfigMap", "default") == []
+    assert len(asked(server, "GET", "/configmaps")) == 4
+
+
+def test_exec_is_not_sent_again_after_a_broken_connection(patient: Api, server: ApiServer) -> None:
+    """The command may have run."""
+    server.fail("GET", "/exec", 0, times=1)
+    with pytest.raises(ClusterError):
+        patient.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert len(asked(server, "GET", "/exec")) == 1

@@ -1,0 +1,160 @@
+"""The cache that a watch keeps: what it takes, and what it passes over."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
+from tests.support import builders, routes
+from tests.support.apiserver import ApiServer
+from tests.unit.controller.test_reconcile import until
+
+
+class Kept:
+    """A cache that receives objects by hand, and the changes that it reported."""
+
+    def __init__(self, api: Api) -> None:
+        self.read: list[int] = []
+        self.changes: list[tuple[int | None, int | None]] = []
+        self.cache: Cache[int] = Cache(api, "Service", keep=self._keep, changed=self._changed)
+
+    def _keep(self, manifest: Any) -> int:
+        self.read.append(manifest["content"])
+        content: int = manifest["content"]
+        return content
+
+    def _changed(self, key: Key, before: int | None, now: int | None) -> None:
+        self.changes.append((before, now))
+
+    def learn(self, content: int, version: str | None) -> None:
+        metadata = {"namespace": "default", "name": "coredns", "resourceVersion": version}
+        self.cache.learn({"metadata": metadata, "content": content})
+
+
+@pytest.fixture
+def kept(api: Api) -> Kept:
+    return Kept(api)
+
+
+def test_the_echo_of_a_write_is_not_read_again(kept: Kept) -> None:
+    kept.learn(1, "10")
+    kept.learn(1, "10")
+    assert kept.read == [1]
+    assert kept.changes == [(None, 1)]
+
+
+def test_what_is_older_is_passed_over(kept: Kept) -> None:
+    kept.learn(2, "10")
+    kept.learn(1, "9")
+    assert kept.cache.get("default", "coredns") == 2
+    kept.learn(3, "11")
+    assert kept.changes == [(None, 2), (2, 3)]
+
+
+def test_what_has_no_version_is_always_taken(kept: Kept) -> None:
+    for content in (1, 2):
+        kept.learn(content, None)
+    assert kept.changes == [(None, 1), (1, 2)]
+
+
+def test_what_was_forgotten_is_taken_when_it_comes_back(kept: Kept) -> None:
+    kept.learn(1, "10")
+    kept.cache.forget("default", "coredns")
+    kept.learn(1, "11")
+    assert kept.changes == [(None, 1), (1, None), (None, 1)]
+
+
+def test_the_late_response_to_a_write_brings_no_deleted_object_back(
+    kept: Kept, server: ApiServer
+) -> None:
+    """The watch delivers the deletion before the response to an earlier write arrives."""
+    service = {**builders.service(), "content": 1}
+    server.put(service)
+    kept.cache.start()
+    until(lambda: kept.cache.get("default", "coredns"))
+    late = server.get("Service", "default", "coredns")
+    server.remove("Service", "default", "coredns")
+    until(lambda: kept.cache.get("default", "coredns") is None)
+    assert late is not None
+    kept.cache.learn(late)
+    assert kept.cache.get("default", "coredns") is None
+    server.put(service)
+    until(lambda: kept.cache.get("default", "coredns"))
+    kept.cache.stop()
+
+
+def test_a_kind_that_the_server_lacks_counts_as_one_without_objects(
+    api: Api, server: ApiServer
+) -> None:
+    """It is watched as soon as it is installed, and its objects go with it."""
+    changes: list[tuple[Any, Any]] = []
+    cache: Cache[str] = Cache(
+        api,
+        "UDPRoute",
+        keep=lambda manifest: manifest["metadata"]["name"],
+        changed=lambda _, before, now: changes.append((before, now)),
+        again=0.05,
+    )
+    server.installed.discard("UDPRoute")
+    server.put(routes.route())
+    cache.start()
+    assert cache.wait_synced(5.0) and not cache.values() and not cache.failures
+    server.installed.add("UDPRoute")
+    until(lambda: cache.values() == ("dns",))
+    server.installed.discard("UDPRoute")
+    server.compact()
+    server.cut_watches()
+    until(lambda: not cache.values())
+    assert changes == [(None, "dns"), ("dns", None)] and cache.alive
+    cache.stop()
+
+
+class Odd(Exception):
+    """An unexpected error."""
+
+
+@pytest.mark.parametrize("error", [Odd(), RecursionError(), MemoryError(), OverflowError()])
+def test_an_object_that_cannot_be_read_hides_no_other(api: Api, error: Exception) -> None:
+    def keep(manifest: Any) -> int:
+        if manifest["metadata"]["name"] == "odd":
+            raise error
+        return 1
+
+    cache: Cache[int] = Cache(api, "Service", keep=keep, changed=lambda *_: None)
+    for name in ("odd", "even"):
+        cache.learn({"metadata": {"namespace": "default", "name": name}})
+    assert (cache.get("default", "odd"), cache.get("default", "even")) == (None, 1)
+
+
+def test_what_follows_from_an_object_may_fail_and_the_watch_goes_on(
+    api: Api, server: ApiServer
+) -> None:
+    """Every object after it is taken, those that the watch brings too."""
+    told: list[str] = []
+
+    def changed(key: Key, before: int | None, now: int | None) -> None:
+        told.append(key[1])
+        if key[1].startswith("odd"):
+            raise Odd
+
+    cache: Cache[int] = Cache(api, "ConfigMap", keep=lambda _: 1, changed=changed)
+    server.put(config_map("odd-1"), config_map("even-1"))
+    cache.start()
+    assert cache.wait_synced(5)
+    server.put(config_map("odd-2"))
+    server.put(config_map("even-2"))
+    deadline = time.monotonic() + 60
+    while "even-2" not in told and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {"odd-1", "even-1", "odd-2", "even-2"} <= set(told)
+    assert cache.alive
+    cache.stop()
+
+
+def config_map(name: str) -> dict[str, Any]:
+    metadata = {"namespace": "default", "name": name}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}

@@ -1,0 +1,461 @@
+"""The listeners that a UDPRoute attaches to, its Services, and its conditions."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.controller import conditions
+from kubectl_istio_udp.controller.conditions import ParentReport, Progress, Said
+from kubectl_istio_udp.model.gatewayapi import (
+    CONTROLLER_NAME,
+    ApiGateway,
+    GatewayClass,
+    ReferenceGrant,
+    UdpRoute,
+)
+from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.sources.routes import Attachment, Backends, attach, attached, resolve
+from tests.support import builders
+from tests.support.routes import (
+    GROUP,
+    backend,
+    gateway,
+    gateway_class,
+    grant,
+    listener,
+    route,
+)
+
+NOW, LATER = "2026-02-03T04:05:06Z", "2026-02-03T04:06:07Z"
+LABELS = {"team": {"tier": "a"}, "other": {"tier": "b"}}
+UDP_ROUTE = {"group": GROUP, "kind": "UDPRoute"}
+HTTP_ROUTE = {"group": GROUP, "kind": "HTTPRoute"}
+
+
+def parent(**more: Any) -> dict[str, Any]:
+    return {"group": GROUP, "kind": "Gateway", "name": "udp", **more}
+
+
+# -- attachment -------------------------------------------------------------------------------
+
+TWO = [listener("a", 5300), listener("b", 5301)]
+ATTACHMENTS: dict[str, Any] = {
+    # Traps 4 to 6 of the Gateway API: allowedRoutes and parentRefs.
+    "no section and no port: every listener": (TWO, {}, "team", ("a", "b"), "Accepted"),
+    "a section": (TWO, {"sectionName": "b"}, "team", ("b",), "Accepted"),
+    "a port": (TWO, {"port": 5300}, "team", ("a",), "Accepted"),
+    "both": (TWO, {"sectionName": "b", "port": 5301}, "team", ("b",), "Accepted"),
+    "both must fit": (TWO, {"sectionName": "b", "port": 5300}, "team", (), "NoMatchingParent"),
+    "no such section": (TWO, {"sectionName": "c"}, "team", (), "NoMatchingParent"),
+    "no such port": (TWO, {"port": 1}, "team", (), "NoMatchingParent"),
+    "Same is the default": ([listener()], {}, "other", (), "NotAllowedByListeners"),
+    "Same": ([listener(from_="Same")], {}, "team", ("dns",), "Accepted"),
+    "All": ([listener(from_="All")], {}, "other", ("dns",), "Accepted"),
+    "None": ([listener(from_="None")], {}, "team", (), "NotAllowedByListeners"),
+    "a value that a later version may have": (
+        [listener(from_="Some")],
+        {},
+        "team",
+        (),
+        "NotAllowedByListeners",
+    ),
+    "Selector": (
+        [
+            listener(
+                namespaces={"from": "Selector", "selector": {"matchLabels": {"tier": "b"}}},
+            )
+        ],
+        {},
+        "other",
+        ("dns",),
+        "Accepted",
+    ),
+    "Selector, other labels": (
+        [
+            listener(
+                namespaces={
+                    "from": "Selector",
+                    "selector": {
+                        "matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["b"]}]
+                    },
+                },
+            )
+        ],
+        {},
+        "other",
+        (),
+        "NotAllowedByListeners",
+    ),
+    "Selector, a namespace that is not known": (
+        [listener(namespaces={"from": "Selector", "selector": {}})],
+        {},
+        "gone",
+        (),
+        "NotAllowedByListeners",
+    ),
+    "kinds": ([listener(kinds=[UDP_ROUTE])], {}, "team", ("dns",), "Accepted"),
+    "another kind": ([listener(kinds=[HTTP_ROUTE])], {}, "team", (), "NotAllowedByListeners"),
+    "a TLS listener": (
+        [listener("tls", 443, "TLS")],
+        {"sectionName": "tls"},
+        "team",
+        (),
+        "NotAllowedByListeners",
+    ),
+    "one of two that takes it": (
+        [listener("a", 5300, from_="None"), listener("b", 5301)],
+        {},
+        "team",
+        ("b",),
+        "Accepted",
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ATTACHMENTS)
+def test_attachment(row: str) -> None:
+    listeners, ref, namespace, names, reason = ATTACHMENTS[row]
+    found = ApiGateway.from_object(gateway(*listeners))
+    wanted = UdpRoute.from_object(
+        route(namespace=namespace, parents=[parent(namespace="team", **ref)])
+    )
+    decided = attach(wanted, wanted.parents[0], found, LABELS.get)
+    assert (decided.listeners, decided.reason) == (names, reason)
+    assert decided.accepted == bool(names) and bool(decided.message) == (not names)
+
+
+def test_a_parent_is_in_the_route_s_namespace_where_it_says_none() -> None:
+    there, other = parent(), parent(namespace="other")
+    refs = UdpRoute.from_object(route(parents=[there, other])).parents
+    assert [ref.is_gateway(("team", "udp")) for ref in refs] == [True, False]
+    service = {"group": "", "kind": "Service", "name": "udp"}
+    assert not UdpRoute.from_object(route(parents=[service])).parents[0].is_gateway(("team", "udp"))
+
+
+def test_the_oldest_route_is_first_and_all_are_attached() -> None:
+    """Trap 9: those that get nothing count too. Of the same age the name decides."""
+    old = route(name="z", created="2026-01-01T00:00:00Z")
+    young, younger = route(name="b"), route(name="a", created="2026-03-01T00:00:00Z")
+    two = route(
+        name="both", created="2026-05-01T00:00:00Z", parents=[parent(), parent(sectionName="dns")]
+    )
+    elsewhere = route(name="c", parents=[parent(name="other")])
+    for order in itertools.permutations([old, young, younger, two, elsewhere]):
+        routes = [UdpRoute.from_object(each) for each in order]
+        found = attached(ApiGateway.from_object(gateway()), routes, LABELS.get)
+        assert [each.about.name for each in found["dns"]] == ["z", "b", "a", "both"]
+
+
+# -- backends ---------------------------------------------------------------------------------
+
+SERVICES = [
+    builders.service(namespace="team", ports=[builders.udp(53), builders.tcp(80)]),
+    builders.service("foreign", namespace="apps"),
+    builders.service("name", namespace="team", type="ExternalName", externalName="example.com"),
+]
+TO_FOREIGN = {"group": "", "kind": "Service", "name": "foreign"}
+FOREIGN = backend("foreign", namespace="apps")
+BACKENDS = {
+    # Traps 1 to 3: grants, reasons, weights.
+    "one": ([backend()], [], [("coredns", 1)], 0, "ResolvedRefs"),
+    "its group and kind said": (
+        [backend(group="", kind="Service")],
+        [],
+        [("coredns", 1)],
+        0,
+        "ResolvedRefs",
+    ),
+    "weight 0": ([backend(weight=0)], [], [], 0, "ResolvedRefs"),
+    "weights": ([backend(weight=70)], [], [("coredns", 70)], 0, "ResolvedRefs"),
+    "twice the same": (
+        [backend(weight=1), backend(weight=2)],
+        [],
+        [("coredns", 3)],
+        0,
+        "ResolvedRefs",
+    ),
+    "no such Service": ([backend("gone", weight=3)], [], [], 3, "BackendNotFound"),
+    "no such Service, weight 0": ([backend("gone", weight=0)], [], [], 0, "BackendNotFound"),
+    "no such port": ([backend(port=54)], [], [], 1, "BackendNotFound"),
+    "no port": ([backend(port=None)], [], [], 1, "BackendNotFound"),
+    "a TCP port": ([backend(port=80)], [], [], 1, "UnsupportedProtocol"),
+    "an ExternalName": ([backend("name")], [], [], 1, "UnsupportedProtocol"),
+    "another kind": ([backend(kind="Pod")], [], [], 1, "InvalidKind"),
+    "another group": ([backend(group="example.com")], [], [], 1, "InvalidKind"),
+    "the first problem is told, the rest goes on": (
+        [backend(weight=70), backend("gone", weight=10), backend(kind="Pod", weight=20)],
+        [],
+        [("coredns", 70)],
+        30,
+        "BackendNotFound",
+    ),
+    "no grant": ([FOREIGN], [], [], 1, "RefNotPermitted"),
+    "no grant and no such Service: no hint whether it exists": (
+        [backend("gone", namespace="apps")],
+        [],
+        [],
+        1,
+        "RefNotPermitted",
+    ),
+    "a grant": ([FOREIGN], [grant()], [("foreign", 1)], 0, "ResolvedRefs"),
+    "a grant for this Service": (
+        [FOREIGN],
+        [grant(TO_FOREIGN)],
+        [("foreign", 1)],
+        0,
+        "ResolvedRefs",
+    ),
+    "a grant for another Service": (
+        [FOREIGN],
+        [grant({**TO_FOREIGN, "name": "x"})],
+        [],
+        1,
+        "RefNotPermitted",
+    ),
+    "a grant for Secrets": (
+        [FOREIGN],
+        [grant({"group": "", "kind": "Secret"})],
+        [],
+        1,
+        "RefNotPermitted",
+    ),
+    "a grant to another namespace": (
+        [FOREIGN],
+        [grant(origin="other")],
+        [],
+        1,
+        "RefNotPermitted",
+    ),
+    "a grant to TCPRoutes": ([FOREIGN], [grant(kind="TCPRoute")], [], 1, "RefNotPermitted"),
+    "a grant of another namespace": (
+        [FOREIGN],
+        [grant(namespace="team")],
+        [],
+        1,
+        "RefNotPermitted",
+    ),
+}
+
+
+@pytest.mark.parametrize("row", BACKENDS)
+def test_backends(row: str) -> None:
+    refs, grants, backends, dropped, reason = BACKENDS[row]
+    services = {(s.namespace, s.name): s for s in map(Service.from_object, SERVICES)}
+    found = resolve(
+        UdpRoute.from_object(route(*refs)),
+        lambda namespace, name: services.get((namespace, name)),
+        [ReferenceGrant.from_object(each) for each in grants],
+    )
+    assert [(each.service[1], each.weight) for each in found.backends] == backends
+    assert (found.dropped, found.reason) == (dropped, reason)
+    assert found.resolved == (not found.message)
+
+
+# -- conditions -------------------------------------------------------------------------------
+
+
+def of(there: list[Any], *said: Said, generation: int = 1, now: str = NOW) -> list[Any]:
+    return conditions.conditions(there, said, generation, now)
+
+
+def test_a_condition_s_time_changes_with_its_status_only() -> None:
+    """Trap 8."""
+    first = of([], Said("Accepted", True, "Accepted"))
+    assert first[0]["lastTransitionTime"] == NOW
+    again = of(first, Said("Accepted", True, "Other", "words"), now=LATER)
+    assert again[0]["lastTransitionTime"] == NOW and again[0]["reason"] == "Other"
+    changed = of(again, Said("Accepted", False, "Other", "words"), now=LATER)
+    assert changed[0]["lastTransitionTime"] == LATER
+
+
+def test_conditions_of_the_crd_are_replaced_and_foreign_ones_stay() -> None:
+    """Traps 7 and 15: Unknown/Pending without observedGeneration is what the CRD puts there."""
+    usual = {"type": "Accepted", "status": "Unknown", "reason": "Pending", "message": "wait"}
+    foreign = {"type": "example.com/Ready", "status": "True", "reason": "x", "message": ""}
+    found = of([usual, foreign], Said("Accepted", True, "Accepted"), generation=7)
+    assert [each["type"] for each in found] == ["Accepted", "example.com/Ready"]
+    assert found[0]["observedGeneration"] == 7 and found[1] == foreign
+
+
+def test_a_new_generation_is_told_even_if_nothing_else_changes() -> None:
+    found = of(of([], Said("Accepted", True, "Accepted")), Said("Accepted", True, "Accepted"))
+    bumped = of(found, Said("Accepted", True, "Accepted"), generation=2, now=LATER)
+    assert bumped[0]["observedGeneration"] == 2 and bumped[0]["lastTransitionTime"] == NOW
+
+
+# -- the status of a GatewayClass, a route, a Gateway -----------------------------------------
+
+
+def test_a_class_tells_its_features_sorted() -> None:
+    """Traps 12 and 14."""
+    status = conditions.class_status(gateway_class(), NOW)
+    names = [each["name"] for each in status["supportedFeatures"]]
+    assert names == sorted(names) == ["Gateway", "ReferenceGrant", "UDPRoute"]
+    assert status["conditions"][0]["status"] == "True"
+    manifest = {**gateway_class(), "status": status}
+    assert conditions.class_status(manifest, LATER) == status
+    bad = gateway_class(parametersRef={"group": "", "kind": "ConfigMap", "name": "x"})
+    assert conditions.class_status(bad, NOW)["conditions"][0]["reason"] == "InvalidParameters"
+    assert not GatewayClass.from_object(gateway_class(controller="example.com/x")).ours
+
+
+GOOD = (Attachment(("dns",), "Accepted", ""), Backends(()))
+BAD = (Attachment((), "NoMatchingParent", "no"), Backends((), 1, "BackendNotFound", "no"))
+THEIRS = {"parentRef": parent(), "controllerName": "example.com/c", "conditions": []}
+
+
+def reports(manifest: dict[str, Any], *verdicts: tuple[Attachment, Backends]) -> list[ParentReport]:
+    parents = UdpRoute.from_object(manifest).parents
+    return [ParentReport(ref, *verdict) for ref, verdict in zip(parents, verdicts, strict=True)]
+
+
+def test_a_route_has_one_entry_for_each_parent() -> None:
+    manifest = route(parents=[parent(), parent(sectionName="dns")])
+    found = conditions.route_status(manifest, reports(manifest, GOOD, BAD), NOW)["parents"]
+    assert [each["parentRef"] for each in found] == manifest["spec"]["parentRefs"]
+    assert {each["controllerName"] for each in found} == {CONTROLLER_NAME}
+    said = [[(c["type"], c["status"], c["reason"]) for c in each["conditions"]] for each in found]
+    assert said == [
+        [("Accepted", "True", "Accepted"), ("ResolvedRefs", "True", "ResolvedRefs")],
+        [("Accepted", "False", "NoMatchingParent"), ("ResolvedRefs", "False", "BackendNotFound")],
+    ]
+    assert all(c["observedGeneration"] == 1 for each in found for c in each["conditions"])
+
+
+def test_other_controllers_entries_stay_and_ours_go_with_their_parent() -> None:
+    """Trap 15, and the atomic list: what others wrote is written back as it was."""
+    manifest = route(parents=[parent(), parent(sectionName="dns")])
+    manifest["status"] = conditions.route_status(manifest, reports(manifest, GOOD, GOOD), NOW)
+    manifest["status"]["parents"].insert(1, THEIRS)
+    fewer = copy.deepcopy(manifest)
+    del fewer["spec"]["parentRefs"][0]
+    found = conditions.route_status(fewer, reports(fewer, GOOD), LATER)["parents"]
+    assert found == [THEIRS, manifest["status"]["parents"][2]]
+    assert conditions.route_status(fewer, [], LATER)["parents"] == [THEIRS]
+
+
+def test_a_route_s_status_that_is_right_is_not_changed() -> None:
+    manifest = route()
+    manifest["status"] = conditions.route_status(manifest, reports(manifest, GOOD), NOW)
+    before = copy.deepcopy(manifest)
+    assert conditions.route_status(manifest, reports(manifest, GOOD), LATER) == before["status"]
+    assert manifest == before
+
+
+DONE = Progress(programmed=True, addresses=(("IPAddress", "10.0.0.1"),))
+HTTP = listener("web", 80, "HTTP")
+GATEWAYS: dict[str, Any] = {
+    # The Gateway's Accepted and Programmed with their reasons, then each listener's.
+    "served": (
+        [listener()],
+        {},
+        DONE,
+        ("Accepted", "Programmed"),
+        [("Accepted", "Programmed", "ResolvedRefs", "NoConflicts")],
+    ),
+    "not yet": (
+        [listener()],
+        {},
+        Progress(),
+        ("Accepted", "!Pending"),
+        [("Accepted", "!Pending", "ResolvedRefs", "NoConflicts")],
+    ),
+    # Trap 13: the listeners are there, and clients have no address.
+    "no address": (
+        [listener()],
+        {},
+        Progress(programmed=True),
+        ("Accepted", "!AddressNotAssigned"),
+        [("Accepted", "Programmed", "ResolvedRefs", "NoConflicts")],
+    ),
+    "an HTTP listener alone": (
+        [HTTP],
+        {},
+        DONE,
+        ("!ListenersNotValid", "!Invalid"),
+        [("!UnsupportedProtocol", "!Invalid", "ResolvedRefs", "NoConflicts")],
+    ),
+    "an HTTP listener beside a good one": (
+        [HTTP, listener()],
+        {},
+        DONE,
+        ("ListenersNotValid", "Programmed"),
+        [
+            ("!UnsupportedProtocol", "!Invalid", "ResolvedRefs", "NoConflicts"),
+            ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),
+        ],
+    ),
+    "kinds that it cannot take": (
+        [listener(kinds=[UDP_ROUTE, HTTP_ROUTE])],
+        {},
+        DONE,
+        ("Accepted", "Programmed"),
+        [("Accepted", "Programmed", "!InvalidRouteKinds", "NoConflicts")],
+    ),
+    # Trap 11.
+    "a port that another Gateway has": (
+        [listener(), listener("b", 5301)],
+        {},
+        Progress(None, {"b": "taken"}, True, addresses=DONE.addresses),
+        ("ListenersNotValid", "Programmed"),
+        [
+            ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),
+            ("!PortUnavailable", "!Invalid", "ResolvedRefs", "!!PortUnavailable"),
+        ],
+    ),
+    "its parameters name nothing": (
+        [listener()],
+        {},
+        Progress(("InvalidParameters", "no")),
+        ("!InvalidParameters", "!Invalid"),
+        [("Accepted", "!Pending", "ResolvedRefs", "NoConflicts")],
+    ),
+}
+
+
+def reasons(found: list[dict[str, Any]], *wrong: Any) -> tuple[str, ...]:
+    """The reasons of conditions, with `!` where one is False; Conflicted the other way around."""
+    signs = {("Conflicted", "True"): "!!", ("Conflicted", "False"): ""}
+    return tuple(
+        signs.get((c["type"], c["status"]), "" if c["status"] == "True" else "!") + c["reason"]
+        for c in found
+    )
+
+
+@pytest.mark.parametrize("row", GATEWAYS)
+def test_gateway_status(row: str) -> None:
+    listeners, attached_routes, progress, expected, of_listeners = GATEWAYS[row]
+    manifest = gateway(*listeners)
+    status = conditions.gateway_status(manifest, attached_routes, progress, NOW)
+    assert reasons(status["conditions"]) == expected
+    assert [reasons(each["conditions"]) for each in status["listeners"]] == of_listeners
+    manifest["status"] = status
+    assert conditions.gateway_status(manifest, attached_routes, progress, LATER) == status
+
+
+def test_a_listener_tells_its_kinds_and_counts_its_routes() -> None:
+    """Traps 9 and 10: 0 is said, the group is said, and an empty list is a list."""
+    listeners = [listener(), listener("b", 1, kinds=[HTTP_ROUTE]), HTTP]
+    status = conditions.gateway_status(gateway(*listeners), {"dns": 2}, DONE, NOW)
+    assert [each["attachedRoutes"] for each in status["listeners"]] == [2, 0, 0]
+    assert [each["supportedKinds"] for each in status["listeners"]] == [[UDP_ROUTE], [], []]
+    assert status["addresses"] == [{"type": "IPAddress", "value": "10.0.0.1"}]
+
+
+def test_foreign_conditions_of_gateways_and_listeners_stay() -> None:
+    foreign = {"type": "example.com/Ready", "status": "True", "reason": "x", "message": ""}
+    manifest = gateway(listener(), listener("b", 5301))
+    manifest["status"] = {
+        "conditions": [foreign],
+        "listeners": [{"name": "b", "conditions": [foreign]}, {"name": "gone", "conditions": []}],
+        "addresses": [{"type": "IPAddress", "value": "10.9.9.9"}],
+        "attachedListenerSets": 0,
+    }
+    status = conditions.gateway_status(manifest, {}, Progress(), NOW)
+    assert foreign in status["conditions"] and foreign in status["listeners"][1]["conditions"]
+    assert [each["name"] for each in status["listeners"]] == ["dns", "b"]
+    assert "addresses" not in status and status["attachedListenerSets"] == 0

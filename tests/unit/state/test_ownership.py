@@ -1,0 +1,273 @@
+"""Ownership of objects: all ways to forge one, and all states in which ours may be left."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.names import SOURCE_LABEL, SPEC_ANNOTATION, object_name
+from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state import ownership
+from kubectl_istio_udp.state.ownership import belongs, readable, resolve, spec_of
+from tests.support.builders import plan_of
+from tests.support.mesh_builders import access_log, manifests_of, response
+
+SPEC = plan_of().exposure.spec
+EXPOSURE_LABEL, NAMESPACE_LABEL = "kubectl-istio-udp/exposure", "kubectl-istio-udp/namespace"
+LAB = GatewayRef("lab", "edge", {"app": "edge"})
+
+
+def objects(**changes: Any) -> list[dict[str, Any]]:
+    """ServiceEntry, EnvoyFilter and companion Service of default/coredns, changed or not."""
+    exposure = plan_of().exposure
+    spec = replace(exposure.spec, **changes)
+    made = [copy.deepcopy(dict(write.manifest)) for write in writes(replace(exposure, spec=spec))]
+    for manifest in made:
+        manifest["metadata"]["creationTimestamp"] = "2026-01-02T00:00:00Z"
+    return made
+
+
+def forged(kind: str, **metadata: Any) -> dict[str, Any]:
+    """One of the objects of default/coredns with other metadata; younger than the real ones."""
+    (found,) = [copy.deepcopy(manifest) for manifest in objects() if manifest["kind"] == kind]
+    found["metadata"] |= {"creationTimestamp": "2026-02-02T00:00:00Z", **metadata}
+    return found
+
+
+def labels_of(namespace: str, name: str) -> dict[str, str]:
+    return {**objects()[0]["metadata"]["labels"], NAMESPACE_LABEL: namespace, EXPOSURE_LABEL: name}
+
+
+def note(spec: ExposureSpec | str) -> dict[str, str]:
+    return {SPEC_ANNOTATION: spec if isinstance(spec, str) else spec.to_json()}
+
+
+def places(manifests: Any) -> list[str]:
+    return [f"{m['kind']} {m['metadata']['namespace']}/{m['metadata']['name']}" for m in manifests]
+
+
+OURS = places(objects())
+NAME = SPEC.object_name
+
+
+# A ServiceEntry or Service in a tenant's namespace, an EnvoyFilter in another gateway's.
+FORGERIES = {
+    "labels of another namespace": forged("ServiceEntry", namespace="lab"),
+    "labels of another namespace, other name": forged("ServiceEntry", namespace="lab", name="x"),
+    "own labels, spec of another": forged(
+        "ServiceEntry",
+        namespace="lab",
+        name=object_name("lab", "evil"),
+        labels=labels_of("lab", "evil"),
+    ),
+    "own labels, name of another": forged(
+        "ServiceEntry", namespace="lab", labels=labels_of("lab", "evil")
+    ),
+    "own labels and spec, name of another": forged(
+        "ServiceEntry",
+        namespace="lab",
+        labels=labels_of("lab", "evil"),
+        annotations=note(replace(SPEC, namespace="lab", name="evil", entries=())),
+    ),
+    "two kinds in the labels": forged(
+        "ServiceEntry",
+        namespace="lab",
+        labels={**labels_of("lab", "evil"), "kubectl-istio-udp/response": "evil"},
+    ),
+    "no name in the labels": forged(
+        "ServiceEntry", namespace="lab", labels={**labels_of("lab", "evil"), EXPOSURE_LABEL: ""}
+    ),
+    "companion Service elsewhere": forged("Service", namespace="lab"),
+    "companion Service of a gateway of one's own": forged(
+        "Service", namespace="lab", annotations=note(replace(SPEC, gateway=LAB))
+    ),
+    "EnvoyFilter elsewhere": forged("EnvoyFilter", namespace="lab"),
+    "EnvoyFilter of a gateway of one's own": forged(
+        "EnvoyFilter", namespace="lab", annotations=note(replace(SPEC, gateway=LAB))
+    ),
+    "EnvoyFilter elsewhere that cannot be read": forged(
+        "EnvoyFilter", namespace="lab", annotations=note("{")
+    ),
+    "ServiceEntry elsewhere that cannot be read": forged(
+        "ServiceEntry", namespace="lab", annotations=note('{"service":["x"]}')
+    ),
+    "a kind that no exposure has": {**forged("Service"), "kind": "VirtualService"},
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
+@pytest.mark.parametrize("first", [True, False])
+def test_beside_the_real_exposure_a_forgery_is_a_stray(forgery: Any, first: bool) -> None:
+    there = [forgery, *objects()] if first else [*objects(), forgery]
+    state = resolve(there)
+    (exposure,) = state.existing
+    assert (exposure.namespace, exposure.name, exposure.spec) == ("default", "coredns", SPEC)
+    assert places(exposure.objects) == OURS
+    (stray,) = state.strays
+    assert [str(stray)] == places([forgery])
+    assert stray.reason
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        forgery
+        for what, forgery in FORGERIES.items()
+        # These agree with themselves, or are all that is left of something.
+        if "one's own" not in what and what != "EnvoyFilter elsewhere that cannot be read"
+    ],
+)
+def test_alone_a_forgery_is_a_stray(forgery: Any) -> None:
+    state = resolve([forgery])
+    assert state.existing == ()
+    assert len(state.strays) == 1
+
+
+def test_a_stray_says_whose_it_claims_to_be_and_why_it_is_not() -> None:
+    (stray,) = resolve([FORGERIES["own labels, spec of another"]]).strays
+    assert str(stray) == "ServiceEntry lab/udp-lab-evil"
+    assert stray.claimed_owner == "exposure lab/evil"
+    assert stray.reason == "its annotation belongs to exposure default/coredns"
+
+
+@pytest.mark.parametrize("keeps", range(1, 8))
+def test_whatever_part_of_an_exposure_is_left_belongs_to_it(keeps: int) -> None:
+    left = [manifest for bit, manifest in enumerate(objects()) if keeps & 1 << bit]
+    (exposure,) = resolve(left).existing
+    assert exposure.spec == SPEC
+    assert places(exposure.objects) == places(left)
+
+
+@pytest.mark.parametrize("keeps", range(1, 8))
+@pytest.mark.parametrize("text", [None, "{", '{"version":9}'])
+def test_what_is_left_and_cannot_be_read_belongs_to_it(keeps: int, text: str | None) -> None:
+    left = [manifest for bit, manifest in enumerate(objects()) if keeps & 1 << bit]
+    for manifest in left:
+        manifest["metadata"]["annotations"] = None if text is None else note(text)
+    (exposure,) = resolve(left).existing
+    assert exposure.spec is None and exposure.problem
+    assert places(exposure.objects) == places(left)
+
+
+@pytest.mark.parametrize(
+    "spoiled", ["{", replace(SPEC, name="other", entries=()).to_json(), "null"]
+)
+def test_an_entry_whose_annotation_somebody_spoiled_can_be_repaired(spoiled: str) -> None:
+    """Where the EnvoyFilter says that it is there, the ServiceEntry is known by labels and name."""
+    entry, *others = objects()
+    entry["metadata"]["annotations"] = note(spoiled)
+    state = resolve([entry, *others])
+    (exposure,) = state.existing
+    assert (exposure.spec, state.strays) == (SPEC, ())
+    assert places(exposure.objects) == OURS
+    assert belongs(entry, SPEC)
+
+
+def test_of_two_envoy_filters_the_one_that_the_own_namespace_confirms_decides() -> None:
+    older = forged(
+        "EnvoyFilter",
+        namespace="lab",
+        annotations=note(replace(SPEC, gateway=LAB)),
+        creationTimestamp="2020-01-01T00:00:00Z",
+    )
+    state = resolve([older, *objects()])
+    assert state.existing[0].spec == SPEC
+    assert [str(stray) for stray in state.strays] == [f"EnvoyFilter lab/{NAME}"]
+
+
+def test_of_two_that_nothing_confirms_the_older_decides() -> None:
+    younger = forged("EnvoyFilter", namespace="lab", annotations=note(replace(SPEC, gateway=LAB)))
+    state = resolve([younger, *objects()[1:]])
+    assert state.existing[0].spec == SPEC
+
+
+def test_the_envoy_filter_says_who_declared_an_exposure() -> None:
+    entry, envoy_filter, companion = objects()
+    entry["metadata"]["labels"][SOURCE_LABEL] = "controller"
+    (exposure,) = resolve([entry, envoy_filter, companion]).existing
+    assert exposure.source is None
+    envoy_filter["metadata"]["labels"][SOURCE_LABEL] = "controller"
+    (exposure,) = resolve([entry, envoy_filter, companion]).existing
+    assert exposure.source == "controller"
+
+
+@pytest.mark.parametrize("namespace", ["default", "istio-system"])
+def test_a_service_entry_may_be_in_either_namespace(namespace: str) -> None:
+    entry, *others = objects()
+    entry["metadata"]["namespace"] = namespace
+    (exposure,) = resolve([entry, *others]).existing
+    assert len(exposure.objects) == 3
+    assert belongs(entry, SPEC)
+
+
+def test_the_service_entry_that_the_spec_has_comes_before_a_leftover() -> None:
+    entry, *others = objects()
+    leftover = copy.deepcopy(entry)
+    leftover["metadata"]["namespace"] = "istio-system"
+    (exposure,) = resolve([leftover, entry, *others]).existing
+    assert exposure.object("ServiceEntry") is entry
+    assert exposure.all_of("ServiceEntry") == [leftover, entry]
+    assert exposure.missing == ()
+
+
+def test_only_the_object_that_decides_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exposure may have hundreds of ServiceEntries, each with the whole spec."""
+    entry, *others = objects()
+    entries = []
+    for number in range(300):
+        further = copy.deepcopy(entry)
+        further["metadata"]["name"] += f".{number}"
+        entries.append(further)
+    read: list[str] = []
+
+    def noted(manifest: dict[str, Any]) -> Any:
+        read.append(manifest["kind"])
+        return spec_of(manifest)
+
+    monkeypatch.setattr(ownership, "spec_of", noted)
+    (exposure,) = resolve([*entries, *others]).existing
+    assert len(exposure.objects) == 302
+    assert read == ["EnvoyFilter"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "made"),
+    [
+        (response().spec, manifests_of(response())),
+        (access_log(), manifests_of(access_log())),
+    ],
+    ids=["response", "access log"],
+)
+def test_responses_and_access_logs_are_known_by_the_same_rule(spec: Any, made: Any) -> None:
+    (found,) = resolve(made).existing
+    assert (found.kind, found.spec) == (spec.kind, spec)
+    for manifest in made:
+        moved = copy.deepcopy(manifest)
+        moved["metadata"]["namespace"] = "elsewhere"
+        state = resolve([*made, moved])
+        assert [str(stray) for stray in state.strays] == places([moved])
+        assert state.existing[0].objects == found.objects
+        assert not belongs(moved, spec)
+
+
+def test_only_the_kinds_asked_for_are_resolved() -> None:
+    there = [*objects(), *manifests_of(access_log())]
+    assert [e.kind for e in resolve(there, (Kind.ACCESS_LOG,)).existing] == [Kind.ACCESS_LOG]
+    assert [e.kind for e in resolve(there).existing] == [Kind.EXPOSURE, Kind.ACCESS_LOG]
+
+
+def test_spec_of_trusts_only_what_agrees_with_itself() -> None:
+    assert spec_of(objects()[0]) == SPEC
+    for forgery in FORGERIES.values():
+        if forgery["metadata"]["annotations"] == note(replace(SPEC, gateway=LAB)):
+            continue
+        assert readable(forgery, ExposureSpec) is None
+        with pytest.raises(ClusterError):
+            spec_of(forgery)
