@@ -94,7 +94,7 @@ def measure(count: int) -> dict[str, float]:
     settings = Settings("one", *places, places, places, 10**9, elect=False, port=None, workers=0)
     controller = Controller(api, settings)
     reconciler, lock = controller._reconciler, TimedLock()
-    reconciler._deciding = lock  # type: ignore[assignment]
+    reconciler._reserver._deciding = lock  # type: ignore[assignment]
     controller.start()
     wait_for(controller._may_write)
     looks = []
@@ -106,7 +106,7 @@ def measure(count: int) -> dict[str, float]:
             return bool(intent) and intent.request.options.idle_timeout.seconds == 20 + number
 
         wait_for(heard)
-        reconciler._calm.clear()
+        reconciler._waits.clear()
         begun = time.thread_time()
         outcome = reconciler.reconcile(KEY)
         looks.append(time.thread_time() - begun)

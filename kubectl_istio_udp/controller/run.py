@@ -14,8 +14,10 @@ from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
 from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
-from kubectl_istio_udp.controller.reconcile import NotLeading, Reconciler, Timing
+from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.controller.reporting import Reporter
+from kubectl_istio_udp.controller.waits import Timing
+from kubectl_istio_udp.controller.writing import NotLeading
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.lease import Election

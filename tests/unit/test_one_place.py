@@ -19,8 +19,8 @@ ONLY_IN = {
     "counted": {"state/occupancy.py"},
     "GatewayUsage.of": {"state/occupancy.py"},
     # What is wanted, checked and written, for every command that writes.
-    "plan": {"apply/exposing.py", "controller/reconcile.py"},
-    "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reconcile.py"},
+    "plan": {"apply/exposing.py", "controller/deciding.py"},
+    "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reserving.py"},
     "Transaction": {"apply/pipeline.py", "cli/run/samples.py", "cli/run/controller/install.py"},
     "carry": {"apply/exposing.py", "apply/responding.py", "apply/access_logging.py"},
     "plan_response": {"apply/responding.py"},
@@ -32,7 +32,7 @@ ONLY_IN = {
     "reserved": {"apply/reserving.py"},
     "read_again": {"apply/reserving.py"},
     # The order of a removal; each loop hands in how a step is done.
-    "carry_out": {"apply/removal.py", "controller/reconcile.py"},
+    "carry_out": {"apply/removal.py", "controller/removing.py"},
     "read_reservation": {"state/occupancy.py", "apply/reserving.py", "state/leftovers.py"},
 }
 

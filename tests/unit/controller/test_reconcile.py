@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.controller import reconcile
+from kubectl_istio_udp.controller import deciding
 from kubectl_istio_udp.controller.objects import MANAGER, marked
-from kubectl_istio_udp.controller.reconcile import Calm, Timing
 from kubectl_istio_udp.controller.run import Controller, Settings
+from kubectl_istio_udp.controller.waits import Calm, Timing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
@@ -1145,7 +1145,7 @@ def test_nothing_is_planned_for_what_is_not_allowed(
         planned.append(request.namespace)
         return plan(request, *given)
 
-    monkeypatch.setattr(reconcile, "plan", noted)
+    monkeypatch.setattr(deciding, "plan", noted)
     running.server.put(space("attack", None), space("victim", "5300"))
     running.server.put(
         *[
@@ -1382,7 +1382,7 @@ def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
     until(lambda: controller.states() == {})
     # How often their parts of the gateway changed is of interest for a while.
     running.clock.move(240.0)
-    until(lambda: not controller._reconciler._calm)
+    until(lambda: not controller._reconciler._waits._calm)
     now = {name: len(value) for name, value in vars(caches).items() if isinstance(value, dict)}
     # The mesh of each gateway is read with the first exposure there.
     assert {n: s for n, s in now.items() if s > empty[n] and n != "_meshes"} == {}

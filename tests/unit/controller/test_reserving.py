@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.apply.reserving import fitting, reserved
-from kubectl_istio_udp.controller import reconcile
+from kubectl_istio_udp.controller import reserving
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
 from kubectl_istio_udp.model.ports import PortRequest
@@ -130,7 +130,7 @@ def test_an_internal_error_while_an_exposure_is_written_leaves_its_port_free(
             raise RuntimeError("broken by the test")
         return fitting(api, exposure, *rest)
 
-    monkeypatch.setattr(reconcile, "fitting", broken)
+    monkeypatch.setattr(reserving, "fitting", broken)
     controller = running.start()
     running.server.put(annotated(created="2026-01-02T00:00:00Z"))
     until(lambda: controller.states() == {"failed": 1})

@@ -1,0 +1,124 @@
+"""What a namespace may have: permissions from its annotations, and the limits on their totals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from kubectl_istio_udp.controller.outcome import REFUSED, WAITING, Outcome, Refusal
+from kubectl_istio_udp.controller.pending import PendingExposures, ports_and_sessions
+from kubectl_istio_udp.kube.watch import Key
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.reasons import FORBIDDEN, NOT_TAKEN
+from kubectl_istio_udp.sources.annotations import Intent
+from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
+from kubectl_istio_udp.state.caches import Caches, KeptNamespace
+
+
+class Permissions:
+    """The permissions of namespaces, and whether intents keep to them."""
+
+    def __init__(
+        self,
+        caches: Caches,
+        pending: PendingExposures,
+        *,
+        allow_all: bool,
+        defaults: Mapping[str, str],
+    ) -> None:
+        """Take the caches, and what is written at the moment.
+
+        Args:
+            caches, pending: what exists.
+            allow_all: whether every namespace may expose every port.
+            defaults: defaults for settings that Namespaces do not set, by setting name.
+        """
+        self._caches, self._pending = caches, pending
+        self.allow_all, self._defaults = allow_all, tuple(defaults.items())
+
+    def of(self, namespace: KeptNamespace) -> Permission:
+        """The permission of a namespace.
+
+        Raises:
+            UsageError: its annotations are not valid.
+        """
+        if self.allow_all:
+            return ALLOWED_ALL
+        return _permission(tuple(namespace.annotations.items()), self._defaults)
+
+    def permits(self, key: Key) -> bool:
+        """Whether an intent's namespace has permission for it.
+
+        There may be thousands of older intents, so the cheapest checks come first.
+        """
+        kept = self._caches.namespaces.get("", key[0])
+        if kept is None or kept.leaving:
+            return False
+        try:
+            permission = self.of(kept)
+            self.check_rank(permission, key)
+            intent, existing = self._caches.intent(key), self._caches.own(key)
+            if not isinstance(intent, Intent) or (existing.exists and existing.source is None):
+                return False
+            check_use(permission, Use.of_request(intent.request, intent.udp_ports))
+        except (UsageError, Refusal):
+            return False
+        return True
+
+    def check_rank(self, permission: Permission, key: Key) -> None:
+        """Raise Refusal if too many older Services of the namespace have requests.
+
+        This does not depend on gateways, and there may be thousands. The caches queue the next one
+        when a Service of the namespace withdraws its request.
+        """
+        most = permission.total_ports
+        if not permission.everything and not self._caches.is_within(key, most):
+            raise Refusal(
+                Outcome(
+                    REFUSED,
+                    NOT_TAKEN,
+                    f"{most} older Services of the namespace already request to be exposed; more "
+                    "are not allowed (annotation kubectl-istio-udp/allow-total-ports on the "
+                    "Namespace)",
+                )
+            )
+
+    def check_totals(self, permission: Permission, spec: ExposureSpec) -> None:
+        """Raise Refusal if the namespace's exposures would exceed its limits."""
+        if permission.everything:
+            return
+        held = self._caches.own(spec.key).held
+        rows = zip(
+            ("ports", "sessions"),
+            ports_and_sessions(spec),
+            ports_and_sessions(held) if held else (0, 0),
+            self._pending.totals(spec.key),
+            (permission.total_ports, permission.total_sessions),
+            strict=True,
+        )
+        for what, now, before, others, limit in rows:
+            if now > before and others + now > limit:
+                raise Refusal(
+                    Outcome(
+                        WAITING,
+                        NOT_TAKEN,
+                        f"the namespace's exposures would have {others + now} {what} in total; "
+                        f"{limit} are allowed (annotation "
+                        f"kubectl-istio-udp/allow-total-{what} on the Namespace)",
+                    )
+                )
+
+
+def check_use(permission: Permission, use: Use) -> None:
+    """Raise Refusal if a permission does not include a use."""
+    if objection := permission.objection(use):
+        raise Refusal(Outcome(REFUSED, FORBIDDEN, objection))
+
+
+@lru_cache(maxsize=1024)
+def _permission(
+    annotations: tuple[tuple[str, str], ...], defaults: tuple[tuple[str, str], ...]
+) -> Permission:
+    """Read a Namespace's annotations; cached for thousands of Services."""
+    return Permission.parse(dict(annotations), dict(defaults))

@@ -1,0 +1,91 @@
+"""Write and delete objects as the leader.
+
+Each write has the uid of the object that was read, so that it does not overwrite or recreate an
+object that someone replaced meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kubectl_istio_udp.apply.exact import apply_write
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import IstioUdpError
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.state.caches import Caches
+
+Manifest = Mapping[str, Any]
+
+
+class NotLeading(IstioUdpError):
+    """Another replica leads, or may start to lead before this write has ended."""
+
+
+class Writer:
+    """Writes objects while this replica leads; the caches learn of each write at once."""
+
+    def __init__(
+        self,
+        api: Api,
+        caches: Caches,
+        *,
+        may_write: Callable[[], bool],
+        wrote: Callable[[str, str], None],
+    ) -> None:
+        """Take the dependencies.
+
+        Args:
+            api: the cluster.
+            caches: they learn of each write.
+            may_write: whether this replica leads.
+            wrote: called with the verb and kind of each write request.
+        """
+        self.api, self._caches = api, caches
+        self._may_write, self._wrote = may_write, wrote
+
+    def apply(self, write: Write, only: Manifest | None = None) -> None:
+        """Server-side apply, of a new object or only of the object that was read.
+
+        Args:
+            write: what to write.
+            only: the object to change. If it was deleted since, it is not created again.
+
+        Raises:
+            Conflict: the object was replaced or does not exist.
+        """
+        existing = only or self._caches.find(write.kind, write.namespace, write.name)
+        manifest = dict(write.manifest)
+        if existing is not None and write.whole and "uid" in existing["metadata"]:
+            manifest["metadata"] = {**manifest["metadata"], "uid": existing["metadata"]["uid"]}
+        self.fence("patch", write.kind)
+        applied = apply_write(
+            self.api,
+            replace(write, manifest=manifest),
+            before=existing,
+            force=existing is not None and write.whole,
+        )
+        self._caches.learn(applied.manifest)
+
+    def delete(self, manifest: Manifest) -> None:
+        """Delete an object."""
+        self.fence("delete", manifest["kind"])
+        metadata = manifest["metadata"]
+        place = (manifest["kind"], metadata["namespace"], metadata["name"])
+        self.api.delete(*place, uid=metadata.get("uid", ""))
+        self._caches.forget(manifest)
+
+    def fence(self, verb: str, kind: str) -> None:
+        """Count a write request that is about to be sent.
+
+        Raises:
+            NotLeading: this replica does not lead, or not long enough.
+        """
+        if not self._may_write():
+            raise NotLeading("another replica leads")
+        self.count(verb, kind)
+
+    def count(self, verb: str, kind: str) -> None:
+        """Count a write request that needs no fence."""
+        self._wrote(verb, kind)
