@@ -17,6 +17,7 @@ from kubectl_istio_udp.controller.deciding import Decided, Decider, GatewayChang
 from kubectl_istio_udp.controller.endpoints import Endpoints
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked, source_of
 from kubectl_istio_udp.controller.outcome import (
+    GONE,
     LEAVING,
     MANUAL,
     OK,
@@ -134,18 +135,16 @@ class Reconciler:
         namespace = self._caches.namespaces.get("", key[0])
         if namespace is None:
             # On the command line or by annotation: the exposed Service no longer exists.
-            return self._removal.withdraw(key, existing)
+            return self._withdraw(key, existing)
         if existing.exists and existing.source is None:
             left = self._refresher.refresh(existing, names.MANAGER)
             outcome = _not_taken_over(key, existing) if requested else Outcome(MANUAL)
             return replace(outcome, again=left or None)
         if namespace.leaving:
-            return self._removal.withdraw(key, existing)
+            return self._withdraw(key, existing)
         if requested is None:
             left = self._waits.unrequested_left(key) if existing.exists else 0
-            return (
-                Outcome(LEAVING, again=left) if left > 0 else self._removal.withdraw(key, existing)
-            )
+            return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, existing)
         self._waits.requested(key)
         return self._reconcile_requested(key, requested, namespace, existing)
 
@@ -171,7 +170,7 @@ class Reconciler:
             outcome = self._try(requested, permission, existing)
         except GatewayChanges:
             # Delete it at its gateway, then reconcile again.
-            return self._removal.withdraw(key, existing)
+            return self._withdraw(key, existing)
         except IstioUdpError:
             if withdrawn:
                 return self._forbid(key, existing, withdrawn)
@@ -186,9 +185,15 @@ class Reconciler:
             return replace(outcome, message=f"{outcome.message}; {stays}")
         return outcome
 
+    def _withdraw(self, key: Key, existing: Existing) -> Outcome:
+        outcome = self._removal.withdraw(key, existing)
+        if outcome.state == GONE:
+            self._routes.forget(key)
+        return outcome
+
     def _forbid(self, key: Key, existing: Existing, message: str) -> Outcome:
         """Delete an exposure that is not permitted any longer."""
-        outcome = self._removal.withdraw(key, existing)
+        outcome = self._withdraw(key, existing)
         return replace(outcome, reason=FORBIDDEN, message=message)
 
     def _try(

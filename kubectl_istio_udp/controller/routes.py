@@ -64,6 +64,10 @@ class RouteDecider:
         """The gateway ports that an exposure requests and others have."""
         return self._unavailable.get(key, frozenset())
 
+    def forget(self, key: Key) -> None:
+        """Forget an exposure that does not exist any more."""
+        self._unavailable.pop(key, None)
+
     def _free_ports(self, intent: Intent, snapshot: Snapshot) -> list[tuple[int, Backends]]:
         """The ports of a Gateway's listeners that no other exposure has, and their backends."""
         asking = self._caches.gateway_of(intent.key)

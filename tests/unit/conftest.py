@@ -16,6 +16,7 @@ from kubectl_istio_udp.kube.client import Api
 from tests.support.apiserver import ApiServer
 from tests.support.builders import cluster, namespace, pod, service
 from tests.support.connection import connected
+from tests.support.controlling import Running, space
 from tests.support.fakes import Fakes
 from tests.support.mesh_builders import mesh_config
 from tests.support.recording import Recorders, recorders
@@ -134,3 +135,11 @@ class Run:
 @pytest.fixture
 def run(kubeconfig: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> Run:
     return Run(capsys)
+
+
+@pytest.fixture
+def running(api: Api, server: ApiServer) -> Iterator[Running]:
+    server.put(space("default"))
+    found = Running(api, server)
+    yield found
+    found.stop()

@@ -14,10 +14,9 @@ from kubectl_istio_udp.render.controller import Installation, controller
 from kubectl_istio_udp.sources.gateways import child_key
 from tests.support.apiserver import Exec
 from tests.support.builders import endpoint, endpoint_slice
+from tests.support.controlling import Running, annotated, space, until
 from tests.support.routes import gateway, gateway_class, listener, route
-from tests.unit.controller.test_reconcile import Running, annotated, running, space, until
 
-__all__ = ["running"]
 Right = tuple[str, str, str, str]
 
 EVERYWHERE = ""

@@ -25,10 +25,8 @@ from kubectl_istio_udp.state.reservations import reservation
 from kubectl_istio_udp.state.snapshot import read_snapshot
 from tests.support import builders
 from tests.support.apiserver import ApiServer
+from tests.support.controlling import Running, annotated, until
 from tests.support.fakes import Fakes
-from tests.unit.controller.test_reconcile import Running, annotated, running, until
-
-__all__ = ["running"]
 
 GRID = sorted((Path(__file__).parent / "grid").glob("*.yaml"))
 

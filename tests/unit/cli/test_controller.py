@@ -19,8 +19,8 @@ from kubectl_istio_udp.kube.events import TIME_ANNOTATION, write_event
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.render.controller import LEASE, NAME, Installation, controller
 from tests.support import builders
+from tests.support.controlling import annotated, space, until
 from tests.support.mesh_builders import mesh_config
-from tests.unit.controller.test_reconcile import annotated, space, until
 
 IMAGE = "registry.example.com/controller:1"
 

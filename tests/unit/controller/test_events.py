@@ -14,9 +14,7 @@ from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN
 from kubectl_istio_udp.render.controller import LEASE
 from kubectl_istio_udp.state.controllers import read_controller
 from tests.support.apiserver import ApiServer
-from tests.unit.controller.test_reconcile import NAME, Running, annotated, running, space, until
-
-__all__ = ["running"]
+from tests.support.controlling import NAME, Running, annotated, space, until
 
 KEY = ("default", "coredns")
 ABOUT = About("Service", "v1", *KEY, uid="u1")

@@ -9,10 +9,9 @@ import pytest
 from kubectl_istio_udp.model.exposure import Discovery
 from tests.support import builders
 from tests.support.builders import service, tcp, udp
+from tests.support.controlling import Running, annotated, space, until
 from tests.support.mesh_builders import istiod_pod, mesh_config
-from tests.unit.controller.test_reconcile import Running, annotated, running, space, until
 
-__all__ = ["running"]
 CONFIG: dict[str, Any] = {"mesh_configs": (("istio-system", "istio"),)}
 # Every discovery is allowed, so that the mesh decides which one it is.
 FREE = {"kubectl-istio-udp/allow-discovery": "selector,endpoints"}

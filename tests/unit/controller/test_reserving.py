@@ -1,8 +1,9 @@
-"""The controller beside runs of `expose` that write to the same gateway."""
+"""Who gets what a gateway has: the older of two requests, and runs of `expose` beside them."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,15 +11,23 @@ import pytest
 
 from kubectl_istio_udp.apply.reserving import fitting, reserved
 from kubectl_istio_udp.controller import reserving
+from kubectl_istio_udp.controller.objects import marked
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec, Options
+from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.reservations import reservation
 from tests.support import builders
 from tests.support.apiserver import ApiServer, Request
-from tests.unit.controller.test_reconcile import NAME, Running, annotated, running, until
-
-__all__ = ["running"]
+from tests.support.controlling import (
+    NAME,
+    Running,
+    annotated,
+    next_of,
+    until,
+)
 
 # Room for 1,000 sessions.
 SMALL: dict[str, Any] = {"file_limit": 3_000}
@@ -136,3 +145,196 @@ def test_an_internal_error_while_an_exposure_is_written_leaves_its_port_free(
     until(lambda: controller.states() == {"failed": 1})
     running.server.put(annotated("older", created="2026-01-01T00:00:00Z"))
     running.exposed("udp-default-older")
+
+
+def test_the_older_of_two_requests_wins_and_the_other_takes_over(running: Running) -> None:
+    old, new = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+    running.server.put(
+        annotated("newer", created=new),
+        annotated("older", created=old),
+        annotated("third", created="2027"),
+    )
+    running.start()
+    running.exposed("udp-default-older")
+    for loser in ("newer", "third"):
+        told = running.tells("PortTaken", loser)
+        assert "5300/UDP" in told and "default/older" not in told
+    running.quiet()
+    assert running.filter("udp-default-newer") is None
+    running.server.remove("Service", "default", "older")
+    running.exposed("udp-default-newer")
+    running.quiet()
+    assert running.filter("udp-default-third") is None
+    assert running.filter("udp-default-older") is None
+
+
+def test_who_has_a_port_keeps_it(running: Running) -> None:
+    running.start()
+    running.server.put(annotated("second", created="2026-02-01T00:00:00Z"))
+    running.exposed("udp-default-second")
+    running.server.put(annotated("first", created="2026-01-01T00:00:00Z"))
+    told = running.tells("PortTaken", "first")
+    assert "port 5300/UDP is taken" in told and "second" not in told
+    running.quiet()
+    assert running.filter("udp-default-first") is None
+
+
+def test_an_older_request_that_cannot_be_honoured_does_not_keep_others_waiting(
+    running: Running,
+) -> None:
+    running.server.put(
+        annotated("older", ports="5300:99", created="2026-01-01T00:00:00Z"),
+        annotated("newer", created="2026-02-01T00:00:00Z"),
+    )
+    running.start()
+    running.exposed("udp-default-newer")
+    assert "has no UDP port 99" in running.tells("ExposeInvalid", "older")
+
+
+def test_in_whatever_order_requests_are_looked_at_the_older_comes_first(running: Running) -> None:
+    running.server.put(
+        annotated("older", created="2026-01-01T00:00:00Z"),
+        annotated("newer", created="2026-02-01T00:00:00Z"),
+    )
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    outcome = controller._reconciler.reconcile(("default", "newer"))
+    assert outcome.reason == "PortTaken" and "Service default/older" in outcome.detail
+    assert "default/older" not in outcome.message
+    assert controller._reconciler.reconcile(("default", "older")).state == "ok"
+    assert running.filter("udp-default-newer") is None
+
+
+def test_what_is_being_written_is_taken_already(running: Running) -> None:
+    """An older request is too late while the younger one's EnvoyFilter is being written."""
+    running.server.put(annotated("younger", created="2026-02-01T00:00:00Z"))
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    seen: list[Any] = []
+
+    def meanwhile(request: Any) -> None:
+        if request.method == "PATCH" and not seen:
+            seen.append(None)
+            running.server.put(annotated("older", created="2026-01-01T00:00:00Z"))
+            until(lambda: controller.caches.intent(("default", "older")))
+            seen[0] = controller._reconciler.reconcile(("default", "older"))
+
+    running.server.seen = meanwhile
+    assert controller._reconciler.reconcile(("default", "younger")).state == "ok"
+    assert seen[0].reason == "PortTaken" and running.filter("udp-default-older") is None
+
+
+def test_twenty_requests_for_one_port_at_once(running: Running) -> None:
+    running.start(workers=8)
+    running.server.put(*[annotated(f"s{n}") for n in range(20)])
+
+    def told() -> set[str]:
+        return {e["involvedObject"]["name"] for e in running.server.all("Event")}
+
+    until(lambda: len(told()) == 20)
+    running.quiet()
+    assert len(running.server.all("EnvoyFilter")) == 1
+
+
+def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
+    """A tenant's own ServiceEntry, made before the controller's, that says it holds 40,000."""
+    planned = builders.plan_of(ports=[PortRequest(5300, 53)], max_sessions=40_000)
+    forged = next(marked(w) for w in writes(planned.exposure) if w.kind == "ServiceEntry")
+    running.server.put(dict(forged.manifest))
+    running.start()
+    running.server.put(annotated())
+    running.exposed()
+    cluster = running.filter()["spec"]["configPatches"][0]["patch"]["value"]
+    # What the namespace may have is 4,000; how many it gets unasked depends on what is seen first.
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_connections"] in (1_750, 4_000)
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_no_more_ports_than_the_gateway_has_memory_for(running: Running, more: bool) -> None:
+    """Half of 1 MiB is enough for two."""
+    limits = {"cpu": "2", "memory": "1Mi"}
+    running.server.put(builders.gateway_pod(limits=limits))
+    running.start()
+    for number in range(2):
+        running.server.put(annotated(f"s{number}", ports=f"530{number}:53"))
+        running.exposed(f"udp-default-s{number}")
+    running.server.put(annotated("third", ports="5302:53"))
+    assert "3 UDP port(s) may use" in running.tells("ExposeRefused", "third")
+    running.quiet()
+    assert running.filter("udp-default-third") is None
+    if more:
+        running.server.put(builders.gateway_pod(limits={**limits, "memory": "2Mi"}))
+    else:
+        running.server.remove("Service", "default", "s0")
+    running.exposed("udp-default-third")
+
+
+def test_a_port_that_is_taken_is_said(running: Running) -> None:
+    port = running.start().health.port
+    with pytest.raises(
+        UsageError, match=f"cannot serve health and metrics on port {port}: Address already"
+    ):
+        running.start("two", port=port)
+
+
+def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_follow(
+    running: Running,
+) -> None:
+    running.server.put(
+        annotated("older", ports="5300:53,5399:99", created="2026-01-01T00:00:00Z"),
+        annotated("newer", created="2026-02-01T00:00:00Z"),
+    )
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    controller._look(("default", "newer"), time.monotonic())
+    assert controller.states() == {"waiting": 1}
+    controller._queue.close()
+    controller._queue.open()
+    controller._look(("default", "older"), time.monotonic())
+    controller._wake(("default", "older"))
+    assert next_of(controller) == ("default", "newer")
+    controller._look(("default", "newer"), time.monotonic())
+    assert controller.states() == {"refused": 1, "ok": 1}
+
+
+def forged_filter(name: str, gateway_namespace: str, port: int, sessions: int) -> dict[str, Any]:
+    """The EnvoyFilter of an exposure of namespace `default`, in another gateway's namespace."""
+    planned = builders.plan_of(ports=[PortRequest(port, 53)], name=name, max_sessions=sessions)
+    spec = planned.exposure.spec
+    gateway = dataclasses.replace(spec.gateway, namespace=gateway_namespace)
+    exposure = dataclasses.replace(
+        planned.exposure, spec=dataclasses.replace(spec, gateway=gateway)
+    )
+    return dict(next(w for w in writes(exposure) if w.kind == "EnvoyFilter").manifest)
+
+
+def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes(
+    running: Running,
+) -> None:
+    """It is not taken over, and the forged sessions do not count for its namespace."""
+    controller = running.start(gateway_namespaces=("edge", "istio-system"))
+    running.server.put(annotated(options={"max-sessions": "500"}))
+    running.exposed()
+    running.quiet()
+    created = {"creationTimestamp": "2099-01-01T00:00:00Z"}
+    forged = forged_filter("coredns", "edge", 5399, 7_900)
+    running.server.put({**forged, "metadata": {**forged["metadata"], **created}})
+    running.quiet()
+    assert running.spec().gateway.namespace == "istio-system"
+    assert controller.states() == {"ok": 1}
+    running.server.put(annotated("second", ports="5301:53", options={"max-sessions": "500"}))
+    running.exposed(object_name("default", "second"))
+
+
+def test_the_name_of_an_exposure_that_is_not_there_yet_may_be_taken_at_another_gateway(
+    running: Running,
+) -> None:
+    """That gateway's owner exposed it; the Service's Event names the gateway."""
+    running.server.put(forged_filter("coredns", "edge", 5399, 100))
+    running.start(gateway_namespaces=("edge", "istio-system"))
+    running.server.put(annotated())
+    told = running.tells("ExposeRefused")
+    assert "at gateway edge/istio-ingressgateway" in told and "kubectl istio-udp delete" in told
+    assert running.filter() is None
+    running.server.remove("EnvoyFilter", "edge", NAME)
+    running.exposed()

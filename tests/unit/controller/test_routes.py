@@ -16,9 +16,9 @@ from kubectl_istio_udp.sources.gateways import child_key, exposure_key
 from tests.support import builders
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import endpoint, endpoint_slice
+from tests.support.controlling import Running, annotated, space, until
 from tests.support.routes import backend, gateway, gateway_class, grant, listener, route
 from tests.unit.conftest import Run
-from tests.unit.controller.test_reconcile import Running, annotated, space, until
 
 KEY = exposure_key(("team", "udp"))
 NAME = object_name(*KEY)
@@ -423,6 +423,14 @@ def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
     running.server.remove("Service", "other", "coredns")
     until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))
     until(lambda: len(running.routed().ports) == 2)
+
+
+def test_a_gateway_that_goes_leaves_no_memory_of_its_ports(running: Routed) -> None:
+    running.server.put(annotated(namespace="other"))
+    controller = running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET))
+    until(lambda: controller._reconciler.unavailable(KEY) == {5300})
+    running.server.remove(API_GATEWAY, "team", "udp")
+    until(lambda: not controller._reconciler.unavailable(KEY))
 
 
 def test_it_works_without_the_crds_and_when_they_come(running: Routed) -> None:

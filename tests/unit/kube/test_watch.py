@@ -11,7 +11,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from tests.support import builders, routes
 from tests.support.apiserver import ApiServer
-from tests.unit.controller.test_reconcile import until
+from tests.support.controlling import until
 
 
 class Kept:

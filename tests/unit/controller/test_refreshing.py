@@ -1,0 +1,172 @@
+"""The endpoints of exposures that otherwise stay as they are."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.controller.objects import MANAGER
+from kubectl_istio_udp.model.names import object_name
+from tests.support.builders import endpoint, endpoint_slice, udp
+from tests.support.controlling import (
+    NAME,
+    Running,
+    annotated,
+    expose_by_hand,
+    space,
+    until,
+)
+from tests.unit.test_golden import given_in
+from tests.unit.test_version1 import stored
+from tests.unit.test_version1 import write as write_version_1
+
+
+def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Running) -> None:
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    running.start()
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: running.addresses(name) == ["10.244.0.77"])
+    running.quiet()
+    running.server.remove("EnvoyFilter", "istio-system", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.78")))
+    until(lambda: running.addresses(name) == ["10.244.0.78"])
+    running.server.remove("ServiceEntry", "istio-system", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.79")))
+    running.quiet()
+    assert running.entry(name) is None and running.filter(name) is None
+
+
+def test_what_a_person_listed_is_not_what_a_tenant_puts_beside_it(running: Running) -> None:
+    """A ServiceEntry in the tenant's namespace, with the labels and a name of the exposure's."""
+    name, foreign = object_name("default", "mine"), "203.0.113.9"
+    expose_by_hand(running.server, "endpoints", "mine")
+    forged = copy.deepcopy(running.entry(name))
+    forged["metadata"] |= {"namespace": "default", "name": f"{name}.1"}
+    forged["spec"]["endpoints"] = [{"address": foreign}]
+    running.server.put(forged)
+    running.start()
+    running.server.put(endpoint_slice(endpoint("10.244.0.77"), endpoint(foreign)))
+    until(lambda: running.addresses(name) == ["10.244.0.77"])
+    running.quiet()
+    assert running.addresses(name) == ["10.244.0.77"]
+
+
+def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    controller = running.start()
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: running.addresses(name) == ["10.244.0.77"])
+    running.quiet()
+    find = controller.caches.find
+    lost: list[str] = []
+
+    def find_and_lose(kind: str, namespace: str, wanted: str) -> Any:
+        found = find(kind, namespace, wanted)
+        if found and kind == "ServiceEntry" and not lost:
+            running.server.remove(kind, namespace, wanted)
+            lost.append(wanted)
+            until(lambda: find(kind, namespace, wanted) is None)
+        return found
+
+    monkeypatch.setattr(controller.caches, "find", find_and_lose)
+    running.server.put(endpoint_slice(endpoint("10.244.0.78")))
+    until(lambda: lost)
+    running.quiet()
+    assert running.entry(name) is None
+
+
+def test_a_persons_entry_sends_to_the_port_that_was_meant(running: Running) -> None:
+    """The addresses alone say no port; the entry does."""
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    edited = running.entry(name)
+    edited["spec"]["ports"][0]["targetPort"] = 5353
+    running.server.put(edited)
+    running.start()
+    until(lambda: running.entry(name)["spec"]["ports"][0]["targetPort"] == 53)
+    assert running.quiet() == [running.server.writes()[0]]
+
+
+def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Running) -> None:
+    """The watch has not delivered it yet, so the write names the object's uid."""
+    name = object_name("default", "mine")
+    expose_by_hand(running.server, "endpoints", "mine")
+    controller = running.start()
+    running.quiet()
+    running.server.fail("GET", "serviceentries.*watch=true", 500)
+    running.server.cut_watches()
+    until(lambda: running.server.watching() == 5)
+    running.server.remove("ServiceEntry", "istio-system", name)
+    running.server.put(endpoint_slice(endpoint("10.244.0.77")))
+    until(lambda: controller.states()["failed"])
+    assert running.entry(name) is None
+    running.server.heal()
+    until(lambda: controller.states()["failed"] == 0)
+    assert running.entry(name) is None
+
+
+def test_an_exposure_of_the_version_before_is_mended(running: Running) -> None:
+    """Its ServiceEntry moves to where tenants cannot write, with another host and an address."""
+    for manifest in stored("selector"):
+        manifest["metadata"]["labels"]["kubectl-istio-udp/source"] = "service"
+        key = ("", manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        running.server.apply((manifest["kind"], *key[1:]), manifest, MANAGER, False, False)
+    running.server.put(space("default", "53"), annotated(ports="53"))
+    running.start()
+    entry = until(running.entry)
+    assert entry["spec"]["addresses"] and entry["spec"]["exportTo"] == ["."]
+    until(lambda: running.server.get("ServiceEntry", "default", NAME) is None)
+    (host,) = entry["spec"]["hosts"]
+    assert host.endswith(".coredns.default.kubectl-istio-udp.internal")
+    assert running.spec().entries[0].host == host
+    assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
+
+
+@pytest.mark.parametrize("case", ["selector", "endpoints-selectorless"])
+def test_a_persons_exposure_of_the_version_before_is_mended(running: Running, case: str) -> None:
+    """Nothing but its ServiceEntry and the cluster behind it changes."""
+    running.server.put(*given_in(case)["objects"])
+    write_version_1(running.server, case)
+    before = running.spec()
+    running.start()
+    until(lambda: running.spec().entries[0].addresses)
+    running.quiet()
+    (entry,) = running.server.all("ServiceEntry")
+    after = running.spec()
+    assert entry["spec"]["addresses"] == list(after.entries[0].addresses)
+    assert entry["spec"].get("endpoints") or entry["spec"]["workloadSelector"]
+    assert dataclasses.replace(after, entries=before.entries) == before
+    assert "kubectl-istio-udp/source" not in running.filter()["metadata"]["labels"]
+
+
+def test_what_somebody_is_deleting_is_not_mended(running: Running) -> None:
+    write_version_1(running.server, "selector")
+    running.server.remove("Service", "istio-system", NAME)
+    running.start()
+    assert running.quiet() == []
+
+
+def test_renaming_a_port_keeps_the_endpoints(running: Running) -> None:
+    """Also while the EndpointSlices still have the former name, and for a person's exposure."""
+    expose_by_hand(running.server, "endpoints", "mine")
+    mine = object_name("default", "mine")
+    running.start()
+    running.server.put(annotated(ports="5301:53"))
+    running.exposed()
+    both = ["10.244.0.20", "10.244.0.21"]
+    running.quiet()
+    renamed = annotated(ports="5301:53")
+    renamed["spec"]["ports"] = [udp(53, "dns")]
+    running.server.put(renamed)
+    until(lambda: running.spec().ports[0].service_port_name == "dns")
+    assert running.addresses() == running.addresses(mine) == both
+    port = [{"name": "dns", "port": 53, "protocol": "UDP"}]
+    running.server.put(endpoint_slice(endpoint("10.244.0.30"), ports=port))
+    until(lambda: running.addresses() == running.addresses(mine) == ["10.244.0.30"])

@@ -1,0 +1,86 @@
+"""What the controller removes, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.controller.objects import marked
+from kubectl_istio_udp.model.ports import PortRequest
+from kubectl_istio_udp.render.exposure import writes
+from tests.support import builders
+from tests.support.controlling import (
+    NAME,
+    Running,
+    annotated,
+    space,
+    until,
+)
+
+
+@pytest.mark.parametrize("how", ["annotation", "service", "namespace", "permission"])
+def test_a_request_withdrawn_takes_everything_listener_first(running: Running, how: str) -> None:
+    running.start()
+    running.server.put(annotated())
+    running.exposed()
+    running.quiet()
+    history: list[str] = []
+
+    def note(request: Any) -> None:
+        found = running.filter()
+        kinds = [p["applyTo"] for p in found["spec"]["configPatches"]] if found else []
+        if request.method in ("PATCH", "DELETE") and "/events/" not in request.path:
+            history.append(f"{request.method} {request.path.split('/')[-2]} {kinds}")
+
+    running.server.seen = note
+    if how == "annotation":
+        running.server.put(builders.service())
+    elif how == "service":
+        running.server.remove("Service", "default", "coredns")
+    elif how == "namespace":
+        running.server.remove("Namespace", "", "default")
+    else:
+        running.server.put(space("default", None))
+    until(lambda: not running.filter() and not running.entry() and not running.companion())
+    assert history == [
+        "DELETE services ['CLUSTER', 'LISTENER', 'CLUSTER']",
+        "PATCH envoyfilters ['CLUSTER', 'LISTENER', 'CLUSTER']",
+        "DELETE envoyfilters ['CLUSTER', 'CLUSTER']",
+        "DELETE serviceentries []",
+    ]
+
+
+@pytest.mark.parametrize("by", ["person", "controller"])
+def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> None:
+    """Whoever created it; nobody else can find it any more."""
+    for write in writes(builders.plan_of(ports=[PortRequest(5300, 53)]).exposure):
+        made = marked(write) if by == "controller" else write
+        running.server.apply(made.key, dict(made.manifest), made.manager, False, False)
+    for kind, name in (("ServiceEntry", NAME), ("Service", "coredns")):
+        running.server.remove(kind, "default", name)
+    running.server.remove("Namespace", "", "default")
+    running.start()
+    until(lambda: not running.filter() and not running.companion())
+
+
+def test_thousands_of_entries_of_one_exposure_cost_no_more_than_a_few(running: Running) -> None:
+    """They are deleted a few at a time; exposures of the command line are not changed."""
+    controller = running.start()
+    running.server.put(annotated())
+    running.exposed()
+    running.quiet()
+    (forged,) = (w.manifest for w in writes(planned_here()) if w.kind == "ServiceEntry")
+    for number in range(30):
+        metadata = {**forged["metadata"], "namespace": "default", "name": f"{NAME}.{number}"}
+        running.server.put({**forged, "metadata": metadata})
+        own = controller.caches.own(("default", "coredns"))
+        assert len([o for o in own.objects if o["metadata"]["namespace"] == "default"]) <= 4
+    running.quiet()
+    left = [key for key in running.server.there() if key[:2] == ("ServiceEntry", "default")]
+    assert left == [] and running.spec().namespace == "default"
+
+
+def planned_here() -> Any:
+    """A plan of the exposure that `annotated` asks for."""
+    return builders.plan_of(ports=[PortRequest(5300, 53)]).exposure
