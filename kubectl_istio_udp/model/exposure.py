@@ -221,7 +221,8 @@ class ExposureSpec:
         """The name of its objects; further ServiceEntries have a suffix after a dot."""
         return names.object_name(self.namespace, self.name)
 
-    @property
+    # Cached, as below: every decision about a gateway adds up all exposures there.
+    @cached_property
     def backends(self) -> tuple[Backend, ...]:
         """The backends of all ports."""
         return tuple(backend for port in self.ports for backend in port.backends)
@@ -280,17 +281,17 @@ class ExposureSpec:
         ]
         return f"outbound|{backend.port}||{hosts[0]}" if hosts else None
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         """(namespace, name), unique among exposures."""
         return (self.namespace, self.name)
 
-    @property
+    @cached_property
     def sessions(self) -> int:
         """The maximum sessions of all its clusters together in one gateway pod."""
         return len(self.serving) * self.options.max_sessions
 
-    @property
+    @cached_property
     def serving(self) -> tuple[Backend, ...]:
         """The backends that get clients."""
         return tuple(backend for backend in self.backends if backend.weight)

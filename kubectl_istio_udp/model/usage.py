@@ -76,12 +76,13 @@ class GatewayUsage:
         pods = [dict(pairs) for pairs in labels] or [dict(gateway.ref.selector)]
         most: dict[Key, Holder] = {}
         for spec in specs:
-            if spec.key == without or not _reaches(spec.gateway, gateway, root_namespace, pods):
+            key = spec.key
+            if key == without or not _reaches(spec.gateway, gateway, root_namespace, pods):
                 continue
             ports, sessions = len(spec.ports), spec.sessions
-            if (former := most.get(spec.key)) is not None:
+            if (former := most.get(key)) is not None:
                 ports, sessions = max(ports, former.ports), max(sessions, former.sessions)
-            most[spec.key] = Holder(spec.key, ports, sessions)
+            most[key] = Holder(key, ports, sessions)
         return cls(tuple(most.values()))
 
 

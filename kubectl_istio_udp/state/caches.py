@@ -164,6 +164,7 @@ class Caches:
         self._pods_at: dict[str, dict[str, set[str]]] = {}
         self._slices_in: dict[str, dict[str, KeptSlice]] = {}
         self._hosts: dict[str, set[Key]] = {}
+        self._summaries: dict[Key, EntrySummary] = {}
         # The ServiceEntries that have too many hosts for the index.
         self._many_hosts: set[Key] = set()
         # The Services of exposures with another name than their Service, and the reverse.
@@ -364,7 +365,8 @@ class Caches:
 
     def summaries(self) -> tuple[EntrySummary, ...]:
         """The summaries of all ServiceEntries."""
-        return tuple(seen.summary for seen in self.entries.values())
+        with self._lock:
+            return tuple(self._summaries.values())
 
     def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
         """The ServiceEntries with a host of these entries, including these.
@@ -709,6 +711,10 @@ class Caches:
             for seen, gone in ((before, True), (now, False)):
                 if seen:
                     owners |= self._note_hosts(key, seen, gone)
+            if now:
+                self._summaries[key] = now.summary
+            else:
+                self._summaries.pop(key, None)
         for owner in owners:
             self._ask(owner)
 
