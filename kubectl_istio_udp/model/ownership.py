@@ -7,9 +7,11 @@ has the key `k:{"port":53,"protocol":"UDP"}`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from kubectl_istio_udp.model.kinds import MANAGER
+from kubectl_istio_udp.model.times import read_time
 
 
 def is_managed(service: Mapping[str, Any], manager: str) -> bool:
@@ -32,6 +34,15 @@ def manager_of(manifest: Mapping[str, Any]) -> str | None:
         if owner.get("operation") == "Apply" and "f:spec" in (owner.get("fieldsV1") or {}):
             return str(owner["manager"])
     return None
+
+
+def last_written(manifest: Mapping[str, Any]) -> datetime | None:
+    """When anybody last wrote an object's fields; None if managedFields does not show it.
+
+    Writes of its status count too.
+    """
+    owners = manifest["metadata"].get("managedFields") or ()
+    return max((read_time(owner["time"]) for owner in owners if owner.get("time")), default=None)
 
 
 def managed_ports(service: Mapping[str, Any], manager: str) -> list[Mapping[str, Any]]:

@@ -20,6 +20,9 @@ class Waits:
             (measured).
         kube_proxy: until a Service that does not answer, although the gateway does, counts as
             broken: kube-proxy may not have it yet.
+        kube_proxy_retry: until a Service counts as broken after its last write. kube-proxy usually
+            applies it within a second. On a busy node it took more than 5 s (measured), and
+            kube-proxy waits 30 s after an attempt that failed (its `syncPeriod`).
         kube_proxy_poll: between two probes of such a Service.
         endpoints_settle: until endpoints that a gateway lacks count as missing: pods may be moving.
         log_lines: how long an access log with short intervals is watched.
@@ -35,6 +38,7 @@ class Waits:
     balancer_address: float = 3.0
     envoy_answer: float = 30.0
     kube_proxy: float = 5.0
+    kube_proxy_retry: float = 35.0
     kube_proxy_poll: float = 0.5
     endpoints_settle: float = 1.5
     log_lines: float = 3.0

@@ -16,6 +16,7 @@ from kubectl_istio_udp.verify.cause import Cause, Rule, labels_text, none_ready,
 from kubectl_istio_udp.verify.evidence import Evidence
 from kubectl_istio_udp.verify.result import LOST, NOT_READ
 
+NOT_PROGRAMMED = "ServiceNotProgrammed"
 _SILENT = ("timeout", "unreachable", LOST, NOT_READ)
 
 
@@ -40,7 +41,7 @@ def why_hop_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
     if missing := missing_cause(evidence):
         return missing
     if hop.via is Via.SERVICE:
-        return _why_front_fails(evidence)
+        return why_front_fails(evidence)
     port = next(p for p in evidence.spec.ports if p.listener_port == hop.port)
     silent = outcome in _SILENT
     rules = _GATEWAY if silent else (*_HOSTS, endpoint_causes.other_answer)
@@ -75,7 +76,8 @@ def _why_no_gateway(evidence: Evidence) -> Cause:
     return Cause("GatewayNotReady", f"it has {len(pods)} pod(s), {none_ready(pods)}", remedy)
 
 
-def _why_front_fails(evidence: Evidence) -> Cause:
+def why_front_fails(evidence: Evidence) -> Cause:
+    """Why the Service in front of the gateway does not answer, although the gateway does."""
     found = front_cause(evidence)
     if found:
         return found
@@ -89,7 +91,7 @@ def _why_front_fails(evidence: Evidence) -> Cause:
             "run a gateway pod on each node, or set internalTrafficPolicy: Cluster",
         )
     return Cause(
-        "ServiceNotProgrammed",
+        NOT_PROGRAMMED,
         "the Service is correct, but kube-proxy (or its replacement) does not forward it",
         "kubectl get pods -n kube-system",
     )

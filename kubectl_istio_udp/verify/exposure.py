@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.ownership import last_written
 from kubectl_istio_udp.model.service import EndpointSlice, Service
+from kubectl_istio_udp.model.waits import Waits
 from kubectl_istio_udp.output.printing import warn
 from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import causes, gather, sending
 from kubectl_istio_udp.verify.cause import Cause
+from kubectl_istio_udp.verify.causes import NOT_PROGRAMMED
 from kubectl_istio_udp.verify.evidence import Evidence
 from kubectl_istio_udp.verify.front_causes import no_address
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
@@ -29,8 +33,6 @@ from kubectl_istio_udp.verify.refused import refused_endpoints, without
 from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
-
-# How long istiod and Envoy take to follow a moving pod.
 
 
 def verify_exposure(
@@ -80,7 +82,8 @@ def verify_exposure(
         verdict = judge_one_way(results)
     else:
         results = sending.send(api, pod, hops, probe, probe_settings)
-        results = sending.ask_again(api, pod, results, probe, probe_settings)
+        seconds = _until_forwarded(api.waits, evidence)
+        results = sending.ask_again(api, pod, results, probe, probe_settings, seconds)
         verdict = judge(results)
         delivered = _delivered(api, pod, evidence, results, probe, probe_settings)
         if delivered:
@@ -97,6 +100,17 @@ def verify_exposure(
     one_way = probe_settings.one_way or any(r.worst.outcome in ARRIVED for r in results)
     answered = "delivered" if one_way else "answered"
     return sending.hops_verification(results, verdict, causes=causes, answered=answered)
+
+
+def _until_forwarded(waits: Waits, evidence: Evidence) -> float:
+    """The seconds to wait for kube-proxy, if nothing else explains a silent Service."""
+    if causes.why_front_fails(evidence).reason != NOT_PROGRAMMED:
+        return waits.kube_proxy
+    written = last_written(evidence.front) if evidence.front else None
+    if written is None:
+        return waits.kube_proxy
+    age = (datetime.now(timezone.utc) - written).total_seconds()
+    return max(waits.kube_proxy, waits.kube_proxy_retry - max(0.0, age))
 
 
 def _delivered(

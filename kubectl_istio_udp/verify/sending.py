@@ -161,9 +161,14 @@ def send_one_way(
 
 
 def ask_again(
-    api: Api, pod: ToolPod, results: Sequence[HopResult], probe: Probe, probe_settings: ProbeOptions
+    api: Api,
+    pod: ToolPod,
+    results: Sequence[HopResult],
+    probe: Probe,
+    probe_settings: ProbeOptions,
+    seconds: float,
 ) -> tuple[HopResult, ...]:
-    """Query silent Services again for a few seconds, if the gateway behind them answers.
+    """Query silent Services again for some seconds, if the gateway behind them answers.
 
     kube-proxy applies a new or changed Service about once a second, and the API does not show when
     it has.
@@ -171,8 +176,9 @@ def ask_again(
     Args:
         api, pod, probe, probe_settings: as for `send`.
         results: the results so far; those of other hops are returned unchanged.
+        seconds: how long.
     """
-    deadline = time.monotonic() + api.waits.kube_proxy
+    deadline = time.monotonic() + seconds
     found = list(results)
     gateway_answers = any(r.hop.via is Via.GATEWAY and r.good for r in found)
     while gateway_answers and time.monotonic() < deadline:

@@ -102,6 +102,7 @@ class ApiServer:
 
     Attributes:
         requests: all that came, in order.
+        now: the time of writes, as in managedFields.
         run: called with (namespace, pod, container, command) for every exec. What it answers to
             `pilot-agent request GET PATH` is what the pod's admin interface answers by
             port-forward too.
@@ -122,6 +123,7 @@ class ApiServer:
         self.requests: list[Request] = []
         self.run: Callable[[str, str, str, list[str]], Exec] = lambda *_: Exec()
         self.seen: Callable[[Request], object] = lambda _: None
+        self.now: Callable[[], str] = _now
         self.forwards = 0
         self.logs: dict[tuple[str, str], str] = {}
         self.load_balancer: str | None = "203.0.113.5"
@@ -326,7 +328,7 @@ class ApiServer:
             if refused := self.admit(result):
                 return 400, _status(400, refused)
             if dry_run:
-                return (200 if there else 201), _with_managers(result, owned)
+                return (200 if there else 201), _with_managers(result, owned, self.now())
             if there is None or _content(result) != _content(there):
                 self._owned[key] = owned
                 self._store(key, result)
@@ -373,8 +375,7 @@ class ApiServer:
             # Its fields are the creator's, by `Update`: no apply takes them away again.
             self._owned[key] = {"create": _leaves(_keyed(_content(manifest)))}
             made = _copied(manifest)
-            now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            made["metadata"].setdefault("creationTimestamp", now)
+            made["metadata"].setdefault("creationTimestamp", self.now())
             self._store(key, made)
             return 201, _copied(self._objects[key])
 
@@ -432,7 +433,7 @@ class ApiServer:
         metadata["uid"] = former.get("uid") or f"uid-{self._version}"
         metadata.setdefault("creationTimestamp", "2026-01-02T03:04:05Z")
         event = "MODIFIED" if key in self._objects else "ADDED"
-        self._objects[key] = _with_managers(manifest, self._owned.get(key, {}))
+        self._objects[key] = _with_managers(manifest, self._owned.get(key, {}), self.now())
         self._note(event, self._objects[key])
 
     def _defaults(self, manifest: Manifest, *, created: bool) -> None:
@@ -556,7 +557,13 @@ def _drop(manifest: Manifest, path: tuple[str, ...]) -> None:
         del manifest[key]
 
 
-def _with_managers(manifest: Manifest, owned: dict[str, dict[tuple[str, ...], Any]]) -> Manifest:
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _with_managers(
+    manifest: Manifest, owned: dict[str, dict[tuple[str, ...], Any]], now: str
+) -> Manifest:
     entries = []
     for manager, leaves in sorted(owned.items()):
         fields: Manifest = {}
@@ -565,7 +572,8 @@ def _with_managers(manifest: Manifest, owned: dict[str, dict[tuple[str, ...], An
             for key in path:
                 place = place.setdefault(key if key.startswith("k:") else f"f:{key}", {})
         name, _, operation = manager.partition(":")
-        entries.append({"manager": name, "operation": operation or "Apply", "fieldsV1": fields})
+        entry = {"manager": name, "operation": operation or "Apply", "time": now}
+        entries.append({**entry, "fieldsV1": fields})
     result = _copied(manifest)
     result["metadata"]["managedFields"] = entries
     return result

@@ -8,6 +8,7 @@ QUICK = Waits(
     poll=0.01,
     balancer_address=0.05,
     kube_proxy=0.05,
+    kube_proxy_retry=0.05,
     kube_proxy_poll=0.01,
     endpoints_settle=0.01,
     log_lines=0.2,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -87,10 +88,17 @@ def test_says_what_the_gateway_lacks(
     )
 
 
+@pytest.mark.parametrize(
+    "waits",
+    [
+        pytest.param({"kube_proxy": 30}, id="any"),
+        pytest.param({"kube_proxy": 0, "kube_proxy_retry": 30}, id="just written"),
+    ],
+)
 def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(
-    run: Run, exposed: str, fakes: Fakes
+    run: Run, exposed: str, fakes: Fakes, waits: dict[str, float]
 ) -> None:
-    run.wait_for(kube_proxy=30)
+    run.wait_for(**waits)
     fakes.dig[exposed] = "timeout"
     asked = []
     run_fake = fakes.run
@@ -106,6 +114,19 @@ def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(
     done = run("verify", "coredns")
     assert done.code == 0
     assert len(asked) == 2
+
+
+def test_a_service_that_was_written_long_ago_is_not_asked_again_for_long(
+    run: Run, exposed: str, fakes: Fakes, server: ApiServer
+) -> None:
+    run.wait_for(kube_proxy=0, kube_proxy_retry=30)
+    fakes.dig[exposed] = "timeout"
+    server.now = lambda: "2026-01-02T03:04:05Z"
+    server.put(server.get("Service", "istio-system", NAME))
+    begun = time.monotonic()
+    done = run("verify", "coredns")
+    assert "kube-proxy (or its replacement) does not forward it" in done.out
+    assert time.monotonic() - begun < 15
 
 
 @pytest.mark.parametrize(("answer", "rcode"), [("servfail", "SERVFAIL"), ("refused", "REFUSED")])
