@@ -281,6 +281,11 @@ class ExposureSpec:
         ]
         return f"outbound|{backend.port}||{hosts[0]}" if hosts else None
 
+    @property
+    def routed(self) -> bool:
+        """Whether it is the exposure of a Gateway: its routes name the Services."""
+        return not self.service
+
     @cached_property
     def key(self) -> tuple[str, str]:
         """(namespace, name), unique among exposures."""

@@ -23,8 +23,8 @@ class Hop:
         via: the kind of hop.
         name: the name of its pod or Service.
         address, port: where probes are sent.
-        service_port: the port of the exposed Service that this leads to; for an HTTP response
-            the port of the requests.
+        service_port: the port of the exposed Service that this leads to, 0 if it leads to several
+            Services; for an HTTP response the port of the requests.
     """
 
     via: Via

@@ -134,24 +134,50 @@ class Backends:
         return self.reason == RESOLVED
 
 
-def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]) -> Backends:
-    """Resolve the backend references of a route.
+@dataclass(frozen=True)
+class Reference:
+    """A backend reference of a route, and whether it is valid.
+
+    Attributes:
+        ref: the reference.
+        reason: why it is invalid, a reason of the condition ResolvedRefs; "" if it is valid.
+        message: the message of the condition; "" if it is valid.
+    """
+
+    ref: BackendRef
+    reason: str = ""
+    message: str = ""
+
+
+def references(
+    route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]
+) -> tuple[Reference, ...]:
+    """Check the backend references of a route.
 
     Args:
         route: the route.
         find: returns a Service; None if it does not exist.
         grants: the ReferenceGrants of the cluster.
     """
+    return tuple(Reference(ref, *_objection(route, ref, find, grants)) for ref in route.backends)
+
+
+def resolve(route: UdpRoute, find: FindService, grants: Sequence[ReferenceGrant]) -> Backends:
+    """Resolve the backend references of a route; the arguments are those of `references`."""
+    return combined(references(route, find, grants))
+
+
+def combined(found: Iterable[Reference]) -> Backends:
+    """The backends of a route from its references."""
     weights: dict[tuple[tuple[str, str], int], int] = {}
     dropped, problem = 0, (RESOLVED, "")
-    for ref in route.backends:
-        reason, message = _objection(route, ref, find, grants)
-        if reason:
-            dropped += ref.weight
-            problem = (reason, message) if problem[0] == RESOLVED else problem
-        elif ref.weight:
-            key = ((ref.namespace, ref.name), ref.port or 0)
-            weights[key] = weights.get(key, 0) + ref.weight
+    for each in found:
+        if each.reason:
+            dropped += each.ref.weight
+            problem = (each.reason, each.message) if problem[0] == RESOLVED else problem
+        elif each.ref.weight:
+            key = ((each.ref.namespace, each.ref.name), each.ref.port or 0)
+            weights[key] = weights.get(key, 0) + each.ref.weight
     backends = tuple(WeightedBackend(*key, weight) for key, weight in weights.items())
     return Backends(backends, dropped, *problem)
 

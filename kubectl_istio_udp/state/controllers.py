@@ -14,7 +14,6 @@ from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import (
     ClusterError,
-    Forbidden,
     NotInstalled,
     UsageError,
     WaitTimeout,
@@ -24,13 +23,12 @@ from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
-from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
-from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
+from kubectl_istio_udp.state.routing import find_gateways
 
 # In deletion order: first the writer, then its permissions.
 KINDS = (
@@ -224,11 +222,8 @@ def declaring_object(api: Api, existing: Existing) -> ObjectRef | None:
 
 def _declaring_gateway(api: Api, existing: Existing) -> ObjectRef | None:
     """The Gateway of the Gateway API that an exposure is for."""
-    with suppress(NotInstalled, Forbidden):
-        for gateway in api.list(API_GATEWAY, existing.namespace):
-            if exposure_key(namespaced_name(gateway)) == existing.key:
-                return ObjectRef.of(gateway)
-    return None
+    found = find_gateways(api, [existing.key]).get(existing.key)
+    return ObjectRef.of(found) if found is not None else None
 
 
 def remove_controller(

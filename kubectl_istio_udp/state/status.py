@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -256,7 +256,7 @@ def _status(
         return Status(made, with_ready(at_gateway), owner=owner)
     addresses, services = read_service
     endpoints = _endpoints(spec, services)
-    conditions = [accepted, _resolved(services, endpoints)]
+    conditions = [accepted, _resolved(spec, services, endpoints)]
     conditions += [programmed] if programmed else []
     conditions.append(_addressed(spec, addresses))
     ready = f"{endpoints[0]}/{endpoints[1]}" if endpoints else ""
@@ -298,23 +298,41 @@ def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
     return Condition.holds(ConditionType.ACCEPTED)
 
 
-def _resolved(services: tuple[_ServiceRead, ...], endpoints: tuple[int, int] | None) -> Condition:
-    """Whether the Services exist and have ready endpoints."""
+def _resolved(
+    spec: ExposureSpec, services: tuple[_ServiceRead, ...], endpoints: tuple[int, int] | None
+) -> Condition:
+    """Whether the Services are valid backends, and have ready endpoints."""
+    type_ = ConditionType.RESOLVED_REFS
     missing = [name for name, service, _ in services if service is None]
     if missing:
         message = f"Service {'/'.join(missing[0])} does not exist"
-        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", message)
-    if not services:
-        message = "no route leads to a Service"
-        return Condition.fails(ConditionType.RESOLVED_REFS, "NoService", message)
-    if endpoints is not None and not endpoints[0]:
+        return Condition.fails(type_, "NoService", message)
+    if not services and not any(port.dropped for port in spec.ports):
+        return Condition.fails(type_, "NoService", "no route leads to a Service")
+    if endpoints is not None and services and not endpoints[0]:
         name = ", ".join(f"Service {'/'.join(each)}" for each, _, _ in services)
         return Condition.fails(
-            ConditionType.RESOLVED_REFS,
+            type_,
             "NoEndpoints",
             f"{name} has no ready endpoints ({endpoints[1]} not ready); clients get no answer",
         )
-    return Condition.holds(ConditionType.RESOLVED_REFS)
+    dropping = [str(port.gateway_port) for port in spec.ports if port.dropped]
+    if dropping:
+        return Condition.fails(
+            type_,
+            "InvalidBackend",
+            f"the gateway drops a share of the clients of port {', '.join(dropping)}, because a "
+            "route refers to a backend that is not valid; see its condition ResolvedRefs, or "
+            "describe this exposure",
+        )
+    silent = [each[0] for each in services if not _counted(spec, [each])[0]]
+    if endpoints is not None and silent and not spec.service:
+        return Condition.fails(
+            type_,
+            "NoEndpoints",
+            f"Service {'/'.join(silent[0])} has no ready endpoints; its clients get no answer",
+        )
+    return Condition.holds(type_)
 
 
 def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | None:
@@ -378,8 +396,11 @@ def _endpoints(spec: ExposureSpec, services: tuple[_ServiceRead, ...]) -> tuple[
 
     Counted by address: an endpoint is ready for all ports of a Service or for none.
     """
-    if spec.discovery is Discovery.DNS:
-        return None
+    return None if spec.discovery is Discovery.DNS else _counted(spec, services)
+
+
+def _counted(spec: ExposureSpec, services: Iterable[_ServiceRead]) -> tuple[int, int]:
+    """The numbers of ready and of all endpoints of some Services."""
     endpoints = {
         (name, endpoint.address): endpoint
         for name, manifest, slices in services

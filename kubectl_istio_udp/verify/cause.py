@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.ports import ExposedPort
-from kubectl_istio_udp.model.values import some
+from kubectl_istio_udp.model.values import PREFIX, some
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
 
 CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"
@@ -38,12 +38,26 @@ def hosts_agree(evidence: Evidence, port: ExposedPort, pod: str) -> bool:
 
 
 def run_again(spec: ExposureSpec, *flags: str) -> str:
-    """`run again: kubectl istio-udp expose ...`, with these flags."""
-    return f"run again: {expose_command(spec, *flags)}"
+    """`run again: kubectl istio-udp expose ...`, with these flags.
+
+    The controller repairs the exposure of a Gateway, so this says how to find out why it has not.
+    """
+    settings = [flag for flag in flags if " " in flag]
+    if not spec.service and not settings:
+        return "the controller repairs this; see kubectl istio-udp controller status"
+    return f"run again: {expose_command(spec, *flags)}" if spec.service else with_setting(*settings)
+
+
+def with_setting(setting: str) -> str:
+    """How to change a setting of a Gateway's exposure; `setting` is a flag, `--idle-timeout 5m`."""
+    name, _, value = setting.removeprefix("--").partition(" ")
+    return f"annotate its Gateway: {PREFIX}{name}={value}"
 
 
 def expose_command(spec: ExposureSpec, *flags: str) -> str:
-    """The `expose` command that keeps an exposure's settings except for those in flags."""
+    """The command that changes the settings in flags, and no others."""
+    if not spec.service:
+        return with_setting(*flags)
     name = [] if spec.name == spec.service else [f"--name {spec.name}"]
     start = f"kubectl istio-udp expose -n {spec.namespace} {spec.service}"
     return " ".join([start, *name, *flags])
@@ -53,7 +67,7 @@ def hosts_differ(evidence: Evidence, port: ExposedPort, pod: str) -> str:
     """`sends to A, but the ready endpoints are B`."""
     hosts, addresses = evidence.hosts(pod, port), evidence.addresses(port)
     has, should = _listed(hosts) or "nowhere", _listed(addresses) or "no ready endpoints"
-    name = evidence.spec.service
+    name = evidence.service.name
     return f"gateway {pod} sends port {port.service_port} to {has}, but Service {name} has {should}"
 
 

@@ -17,6 +17,7 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.proxystate import UdpSocket, UdpStatus
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.verify.result import (
@@ -30,7 +31,9 @@ from kubectl_istio_udp.verify.result import (
 )
 from kubectl_istio_udp.verify.verdict import HopResult
 
-Statuses = Mapping[str, UdpStatus]
+# (namespace, name) of a pod.
+Key = tuple[str, str]
+Statuses = Mapping[Key, UdpStatus]
 
 
 @dataclass(frozen=True)
@@ -38,29 +41,25 @@ class Watched:
     """The pods whose UDP counters show where a datagram went.
 
     Attributes:
-        namespace: the namespace of the Service's pods.
-        servers: the containers of each of the Service's pods, by pod name.
-        gateway_namespace, gateways: the gateway's pods.
+        servers: the containers of each of the Services' pods, by (namespace, name).
+        gateways: the same of the gateway's pods.
     """
 
-    namespace: str
-    servers: Mapping[str, Sequence[str]]
-    gateway_namespace: str = ""
-    gateways: Sequence[str] = ()
+    servers: Mapping[Key, Sequence[str]]
+    gateways: Mapping[Key, Sequence[str]]
 
     @classmethod
     def of(
         cls,
-        namespace: str,
         pods: Iterable[Mapping[str, Any]],
         gateway_namespace: str = "",
-        gateways: Sequence[str] = (),
+        gateways: Iterable[str] = (),
     ) -> Watched:
-        """Make it from the manifests of the Service's pods."""
+        """Make it from the manifests of the Services' pods, and the names of the gateway's."""
         servers = {
-            pod["metadata"]["name"]: [c["name"] for c in pod["spec"]["containers"]] for pod in pods
+            namespaced_name(pod): [c["name"] for c in pod["spec"]["containers"]] for pod in pods
         }
-        return cls(namespace, servers, gateway_namespace, gateways)
+        return cls(servers, {(gateway_namespace, name): [PROXY_CONTAINER] for name in gateways})
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ def deliver(
         result = send(hop)
         if result.worst.outcome in ("timeout", REFUSED):
             after = _look(api, watched)
-            servers = [pods[hop.address]] if hop.via is Via.POD else list(watched.servers)
+            name = pods[hop.address] if hop.via is Via.POD else None
+            servers = [key for key in watched.servers if name in (None, key[1])]
             sockets = _at_ports(after.servers, servers, hosts)
             seen = Seen(
                 sent=len(result.answers),
@@ -155,24 +155,17 @@ def judge_delivery(seen: Seen) -> str:
 
 def _look(api: Api, watched: Watched) -> _Look:
     servers, gateways = in_parallel(
-        [
-            lambda: _statuses(api, watched.namespace, watched.servers),
-            lambda: _statuses(
-                api,
-                watched.gateway_namespace,
-                {pod: [PROXY_CONTAINER] for pod in watched.gateways},
-            ),
-        ]
+        [lambda: _statuses(api, watched.servers), lambda: _statuses(api, watched.gateways)]
     )
     return _Look(servers, gateways)
 
 
-def _statuses(api: Api, namespace: str, pods: Mapping[str, Sequence[str]]) -> Statuses:
-    def status(pod: str) -> UdpStatus | None:
+def _statuses(api: Api, pods: Mapping[Key, Sequence[str]]) -> Statuses:
+    def status(pod: Key) -> UdpStatus | None:
         # The containers of a pod share its network, so one with `cat` is enough.
         for container in pods[pod]:
             try:
-                found = proxies.udp_status(api, namespace, pod, container)
+                found = proxies.udp_status(api, *pod, container)
             except ClusterError:
                 return None
             if found is not None:
@@ -183,7 +176,7 @@ def _statuses(api: Api, namespace: str, pods: Mapping[str, Sequence[str]]) -> St
     return {pod: status for pod, status in found if status is not None}
 
 
-def _read(before: Statuses, after: Statuses, pods: Iterable[str]) -> int | None:
+def _read(before: Statuses, after: Statuses, pods: Iterable[Key]) -> int | None:
     """How many datagrams the pods' processes have read; None if a pod's counters are unknown."""
     pods = list(pods)
     if not pods or not all(pod in before and pod in after for pod in pods):
@@ -193,8 +186,8 @@ def _read(before: Statuses, after: Statuses, pods: Iterable[str]) -> int | None:
 
 def _opened(before: _Look, after: _Look, hop: Hop, hosts: frozenset[str]) -> bool | None:
     """Whether gateway pods have opened a session to one of the hosts; None if unknown."""
-    pods = [hop.name] if hop.via is Via.GATEWAY else list(after.gateways)
-    pods = [pod for pod in pods if pod in before.gateways and pod in after.gateways]
+    name = hop.name if hop.via is Via.GATEWAY else None
+    pods = [pod for pod in after.gateways if name in (None, pod[1]) and pod in before.gateways]
     if not pods:
         return None
     there = {(pod, s) for pod in pods for s in before.gateways[pod].sockets}
@@ -205,7 +198,7 @@ def _opened(before: _Look, after: _Look, hop: Hop, hosts: frozenset[str]) -> boo
     )
 
 
-def _at_ports(statuses: Statuses, pods: Iterable[str], hosts: Iterable[str]) -> list[UdpSocket]:
+def _at_ports(statuses: Statuses, pods: Iterable[Key], hosts: Iterable[str]) -> list[UdpSocket]:
     """The sockets of these pods at the ports of these addresses."""
     ports = {int(host.rpartition(":")[2]) for host in hosts}
     return [

@@ -118,7 +118,7 @@ def foreign(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     )
     if not foreign:
         return None
-    namespace = evidence.spec.namespace
+    namespace = evidence.service.namespace
     differ = hosts_differ(evidence, port, pod)
     return Cause(
         "ForeignHosts",
@@ -132,13 +132,13 @@ def not_sent(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Something that istiod should have sent is missing."""
     if hosts_agree(evidence, port, pod):
         return None
-    name = evidence.spec.proxy_name(port)
+    name = evidence.cluster(port)
     if not evidence.hosts(pod, port):
         return Cause(
             "NoHosts",
             f"cluster {name} of {pod} has no hosts: istiod sends no endpoints of Service "
             f"{evidence.service}",
-            f"{CHECK_ISTIOD}, and whether it watches namespace {evidence.spec.namespace}",
+            f"{CHECK_ISTIOD}, and whether it watches namespace {evidence.service.namespace}",
         )
     return Cause(
         "HostsMissing",

@@ -82,7 +82,7 @@ class Evidence:
     """An exposure and the facts that may explain why a hop does not answer.
 
     Attributes:
-        spec: the exposure.
+        spec: the exposure; of a Gateway's exposure only one port with one backend.
         service, slices: its current Service and EndpointSlices.
         pods: the pods that the Service selects; None if it has no selector, or if they could not
             be read.
@@ -117,6 +117,12 @@ class Evidence:
     answer_bytes: int | None = None
     policies: tuple[str, ...] | None = None
 
+    @property
+    def ready_gateway_pods(self) -> tuple[str, tuple[str, ...]]:
+        """The namespace and the names of the gateway's ready pods."""
+        names = tuple(pod.name for pod in self.gateway_pods if pod.ready)
+        return self.spec.gateway.namespace, names
+
     def ready(self, port: ExposedPort) -> tuple[Endpoint, ...]:
         """The ready endpoints of a port, by the current name of the Service's port."""
         named = [p for p in self.service.udp_ports if p.port == port.service_port]
@@ -135,4 +141,8 @@ class Evidence:
 
     def hosts(self, pod: str, port: ExposedPort) -> frozenset[str]:
         """The addresses to which a gateway pod sends a port's datagrams."""
-        return self.proxy(pod).state.hosts.get(self.spec.proxy_name(port), frozenset())
+        return self.proxy(pod).state.hosts.get(self.cluster(port), frozenset())
+
+    def cluster(self, port: ExposedPort) -> str:
+        """The name of the cluster of a port's only backend."""
+        return self.spec.cluster_name(port, port.backends[0])

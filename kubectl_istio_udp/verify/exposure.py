@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, in_parallel
-from kubectl_istio_udp.model.errors import ClusterError, NotFound
+from kubectl_istio_udp.model.errors import NotFound
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ownership import last_written
@@ -51,11 +51,6 @@ def verify_exposure(
         UsageError: there is no query.
         ClusterError, Unreachable, Forbidden: the test was not possible.
     """
-    if not spec.service:
-        raise ClusterError(
-            f"exposure {spec.name} belongs to a Gateway, and verify cannot test those yet",
-            hints=["query it: kubectl get gateway; dig @ADDRESS -p PORT NAME"],
-        )
     try:
         (service, slices), outer = in_parallel(
             [
@@ -70,7 +65,7 @@ def verify_exposure(
         )
         raise
     probe = sending.probe_of(probe_settings, service)
-    refused = refused_endpoints(api, existing, spec, slices)
+    refused = refused_endpoints(api, existing, spec, spec.namespace, slices)
     slices = without(slices, refused)
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer, refused)
@@ -82,7 +77,7 @@ def verify_exposure(
         verdict = judge_one_way(results)
     else:
         results = sending.send(api, pod, hops, probe, probe_settings)
-        seconds = _until_forwarded(api.waits, evidence)
+        seconds = until_forwarded(api.waits, evidence)
         results = sending.ask_again(api, pod, results, probe, probe_settings, seconds)
         verdict = judge(results)
         delivered = _delivered(api, pod, evidence, results, probe, probe_settings)
@@ -91,7 +86,7 @@ def verify_exposure(
     causes: dict[Hop, Cause] = {}
     evidence = looked()
     if verdict.good:
-        verdict = _although_good(api, evidence, verdict)
+        verdict = although_good(api, evidence, verdict)
         if verdict.good:
             for text in nearly_full(evidence):
                 warn(text)
@@ -102,7 +97,7 @@ def verify_exposure(
     return sending.hops_verification(results, verdict, causes=causes, answered=answered)
 
 
-def _until_forwarded(waits: Waits, evidence: Evidence) -> float:
+def until_forwarded(waits: Waits, evidence: Evidence) -> float:
     """The seconds to wait for kube-proxy, if nothing else explains a silent Service."""
     if causes.why_front_fails(evidence).reason != NOT_PROGRAMMED:
         return waits.kube_proxy
@@ -141,9 +136,8 @@ def _send_one_way(
     probe: Probe,
     probe_settings: ProbeOptions,
 ) -> tuple[HopResult, ...]:
-    gateways = [each.name for each in evidence.gateway_pods if each.ready]
-    gateway = (evidence.spec.gateway.namespace, gateways)
-    return sending.send_one_way(api, pod, hops, probe, probe_settings, evidence.service, gateway)
+    watched = evidence.ready_gateway_pods
+    return sending.send_one_way(api, pod, hops, probe, probe_settings, [evidence.service], watched)
 
 
 def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ...]) -> list[Hop]:
@@ -152,7 +146,7 @@ def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ..
     return [hop for hop in service_hops(service, slices) if hop.service_port in exposed]
 
 
-def _although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
+def although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
     """A problem although every hop answered: it will fail soon, or for some clients."""
     cause = (
         causes.missing_cause(evidence)
@@ -171,7 +165,7 @@ def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
         return None
     # Pods may be moving: only a persistent difference is a problem.
     time.sleep(api.waits.endpoints_settle)
-    service, slices = read_service(api, evidence.spec.namespace, evidence.spec.service)
+    service, slices = read_service(api, evidence.service.namespace, evidence.service.name)
     evidence = replace(evidence, service=service, slices=without(slices, evidence.refused))
     return causes.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))
 

@@ -218,7 +218,7 @@ def _same_host(api: Api, spec: ExposureSpec) -> str:
 
 
 def _policies(api: Api, evidence: Evidence) -> list[dict[str, Any]] | None:
-    namespaces = sorted({evidence.spec.namespace, evidence.spec.gateway.namespace})
+    namespaces = sorted({evidence.service.namespace, evidence.spec.gateway.namespace})
     found = for_each(lambda namespace: _list(api, "NetworkPolicy", namespace), namespaces)
     lists = [each for each in found if each is not None]
     return [policy for each in lists for policy in each] if lists else None
@@ -239,17 +239,14 @@ def _selecting(
     """The policies that may select one of the pods; matchExpressions are ignored."""
     if policies is None:
         return None
-    labels = {
-        evidence.spec.namespace: [pod["metadata"].get("labels") or {} for pod in pods],
-        evidence.spec.gateway.namespace: [],
-    }
+    labels = {evidence.service.namespace: [pod["metadata"].get("labels") or {} for pod in pods]}
     for pod in evidence.gateway_pods:
-        labels[evidence.spec.gateway.namespace].append(dict(pod.labels))
+        labels.setdefault(evidence.spec.gateway.namespace, []).append(dict(pod.labels))
     return tuple(
         "/".join(namespaced_name(policy))
         for policy in policies
         if any(
             selects(((policy["spec"].get("podSelector") or {}).get("matchLabels") or {}), each)
-            for each in labels[policy["metadata"]["namespace"]]
+            for each in labels.get(policy["metadata"]["namespace"], ())
         )
     )

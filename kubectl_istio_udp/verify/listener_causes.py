@@ -48,14 +48,16 @@ def _too_long(evidence: Evidence, size: int | None, what: str) -> Cause | None:
 
 def rejected(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Envoy rejected the exposure's configuration."""
-    state, name = evidence.proxy(pod).state, evidence.spec.proxy_name(port)
-    there = name in state.listeners and name in state.clusters
-    if name not in state.refusals or there:
-        return None
-    what = "Cluster" if name in state.listeners else "Listener"
-    return Cause(
-        f"{what}Rejected", f"its Envoy rejected {what.lower()} {name}: {state.refusals[name].why}"
-    )
+    state = evidence.proxy(pod).state
+    listener, cluster = evidence.spec.proxy_name(port), evidence.cluster(port)
+    for what, name, there in (
+        ("Listener", listener, state.listeners),
+        ("Cluster", cluster, state.clusters),
+    ):
+        if name in state.refusals and name not in there:
+            why = state.refusals[name].why
+            return Cause(f"{what}Rejected", f"its Envoy rejected {what.lower()} {name}: {why}")
+    return None
 
 
 def filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
@@ -76,11 +78,13 @@ def filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause |
 
 def held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Envoy rejects an update as a whole, because of another resource in it."""
-    state, name = evidence.proxy(pod).state, evidence.spec.proxy_name(port)
-    waiting = (("LISTENER", state.listeners), ("CLUSTER", state.clusters))
-    if not any(name not in there and _adds(evidence, kind, name) for kind, there in waiting):
+    state = evidence.proxy(pod).state
+    listener, cluster = evidence.spec.proxy_name(port), evidence.cluster(port)
+    waiting = (("LISTENER", listener, state.listeners), ("CLUSTER", cluster, state.clusters))
+    if not any(name not in there and _adds(evidence, kind, name) for kind, name, there in waiting):
         return None
-    others = {other: refusal for other, refusal in state.refusals.items() if other != name}
+    mine = (listener, cluster)
+    others = {other: refusal for other, refusal in state.refusals.items() if other not in mine}
     if not others:
         return None
     other = min(others)
@@ -132,18 +136,19 @@ def other_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | No
     """The listener sends to another cluster."""
     name = evidence.spec.proxy_name(port)
     target = evidence.proxy(pod).state.targets.get(name)
-    if not target or target == name:
+    cluster = evidence.cluster(port)
+    if not target or target == cluster:
         return None
     return Cause(
         "ListenerSendsElsewhere",
-        f"listener {name} in {pod} sends to cluster {target}, not {name}",
+        f"listener {name} in {pod} sends to cluster {target}, not {cluster}",
         run_again(evidence.spec, "--force-conflicts"),
     )
 
 
 def no_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """The gateway's Envoy has no cluster for the port."""
-    name = evidence.spec.proxy_name(port)
+    name = evidence.cluster(port)
     if name in evidence.proxy(pod).state.clusters:
         return None
     return Cause("ClusterMissing", f"no cluster {name} in {pod}", run_again(evidence.spec))

@@ -23,10 +23,15 @@ def port_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     else:
         now = "it has no UDP port"
     to = renumbered[0].port if renumbered else "SERVICE_PORT"
+    remedy = (
+        f"kubectl istio-udp expose {spec.service} -n {spec.namespace} -p {port.gateway_port}:{to}"
+        if spec.service
+        else f"change port to {to} in the UDPRoute's backendRefs"
+    )
     return Cause(
         "ServicePortGone",
         f"Service {service} no longer has port {port.service_port}/UDP ({now})",
-        f"kubectl istio-udp expose {spec.service} -n {spec.namespace} -p {port.gateway_port}:{to}",
+        remedy,
     )
 
 

@@ -20,7 +20,11 @@ Manifest = Mapping[str, Any]
 
 
 def refused_endpoints(
-    api: Api, existing: Existing, spec: ExposureSpec, slices: Iterable[EndpointSlice]
+    api: Api,
+    existing: Existing,
+    spec: ExposureSpec,
+    namespace: str,
+    slices: Iterable[EndpointSlice],
 ) -> dict[str, str]:
     """Find addresses that must not be queried: whoever writes EndpointSlices chooses them.
 
@@ -30,7 +34,8 @@ def refused_endpoints(
     Args:
         api: the cluster.
         existing, spec: the exposure.
-        slices: the EndpointSlices of its Service.
+        namespace: the namespace of a Service that it sends to.
+        slices: the EndpointSlices of this Service.
 
     Returns:
         {address: why it is refused}, e.g. {"224.0.0.1": "a multicast address"}.
@@ -47,7 +52,7 @@ def refused_endpoints(
         [
             lambda: read_api_server_addresses(api),
             # `expose` lists what its user may; the controller only pods of the namespace.
-            lambda: _pod_addresses(api, spec.namespace) if existing.source else None,
+            lambda: _pod_addresses(api, namespace) if existing.source else None,
         ]
     )
     return EndpointRules(api_server, pods).allowing(listed).objections(slices)

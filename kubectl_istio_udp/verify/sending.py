@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -135,14 +135,14 @@ def send_one_way(
     hops: Sequence[Hop],
     probe: Probe,
     probe_settings: ProbeOptions,
-    service: Service,
+    services: Iterable[Service],
     gateway: tuple[str, Sequence[str]] = ("", ()),
 ) -> tuple[HopResult, ...]:
     """Send probes without answers to every hop in turn, and read from counters what arrives.
 
     Args:
         api, pod, hops, probe, probe_settings: as for `send`.
-        service: the Service whose pods are read.
+        services: the Services whose pods are read.
         gateway: the namespace and the names of the gateway's pods.
 
     Raises:
@@ -150,14 +150,19 @@ def send_one_way(
     """
     quick = replace(probe_settings, timeout=min(probe_settings.timeout, _ONE_WAY_TIMEOUT))
     names = {hop.name for hop in hops if hop.via is Via.POD}
-    try:
-        selector = selector_of(service.selector)
-        found = api.list("Pod", service.namespace, selector) if selector else []
-    except ClusterError:
-        found = []
+    found = [pod for service in services for pod in _pods(api, service)]
     servers = [each for each in found if each["metadata"]["name"] in names]
-    watched = Watched.of(service.namespace, servers, *gateway)
+    watched = Watched.of(servers, *gateway)
     return deliver(api, hops, watched, lambda hop: send(api, pod, [hop], probe, quick)[0])
+
+
+def _pods(api: Api, service: Service) -> list[dict[str, Any]]:
+    """The pods that a Service selects; none if they may not be listed."""
+    selector = selector_of(service.selector)
+    try:
+        return api.list("Pod", service.namespace, selector) if selector else []
+    except ClusterError:
+        return []
 
 
 def ask_again(

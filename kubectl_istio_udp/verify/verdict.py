@@ -116,7 +116,7 @@ def judge(
         before: what is known about the pods and about the gateway, for the sentence.
     """
     pods = [r for r in results if r.hop.via is Via.POD]
-    bare = {r.hop.service_port for r in results} - {r.hop.service_port for r in pods}
+    bare = {r.hop.service_port for r in results} - {r.hop.service_port for r in pods} - {0}
     if bare or not pods:
         return no_endpoint(sorted(bare))
     bad_pods = [r for r in pods if not r.good]

@@ -195,14 +195,27 @@ class Fakes:
             return {"name": name, "error_state": {"details": self.refuses[name]}}
         return {"name": name, "active_state": {"listener": resource}}
 
+    def _entry(self, cluster: dict[str, Any]) -> dict[str, Any] | None:
+        """The ServiceEntry whose endpoints a cluster has, if one does."""
+        host = cluster["eds_cluster_config"]["service_name"].split("|")[3]
+        found = (e for e in self.server.all("ServiceEntry") if host in e["spec"]["hosts"])
+        return next(found, None)
+
     def _target(self, cluster: dict[str, Any]) -> int | None:
         """The pods' port in a cluster's endpoint list; None if no entry has it."""
-        host = cluster["eds_cluster_config"]["service_name"].split("|")[3]
-        for entry in self.server.all("ServiceEntry"):
-            if host in entry["spec"]["hosts"]:
-                port = entry["spec"]["ports"][0]
-                return int(port.get("targetPort", port["number"]))
-        return None
+        entry = self._entry(cluster)
+        if entry is None:
+            return None
+        port = entry["spec"]["ports"][0]
+        return int(port.get("targetPort", port["number"]))
+
+    def _listed(self, cluster: dict[str, Any]) -> list[dict[str, Any]]:
+        """The addresses that the ServiceEntry of a route's backend lists."""
+        entry = self._entry(cluster) if "." in cluster["name"] else None
+        return [
+            {"socket_address": {"address": each["address"], "port_value": self._target(cluster)}}
+            for each in (entry or {"spec": {}})["spec"].get("endpoints", ())
+        ]
 
     def _hosts(self, cluster: dict[str, Any]) -> list[dict[str, Any]]:
         """The addresses in the cluster itself, else all ready ones of the EndpointSlices."""
@@ -210,6 +223,7 @@ class Fakes:
             return []
         pieces = (cluster.get("load_assignment") or {}).get("endpoints") or ()
         sockets = [e["endpoint"]["address"] for piece in pieces for e in piece["lb_endpoints"]]
+        sockets = sockets or self._listed(cluster)
         if not sockets:
             sockets = [
                 {"socket_address": {"address": e["addresses"][0], "port_value": port["port"]}}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, find_existing
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.output import printing
@@ -17,6 +18,7 @@ from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.proxyrows import proxy_rows
+from kubectl_istio_udp.state.routing import Routing, read_route_backends, read_routing
 from kubectl_istio_udp.state.status import Status, age, read_status
 
 
@@ -31,11 +33,31 @@ def run(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common)
     statuses = read_status(api, found, ask_envoy=True, patience=patience)
     proxies = for_each(lambda existing: proxy_rows(api, existing, patience), found)
     reserved = read_reserved(api, found)
+    routing = read_routing(api, [e.key for e in found if e.exposure and e.exposure.routed])
     texts = [
-        _text(existing, status, rows, reserved.get((existing.namespace, existing.name)))
+        _text(existing, status, rows, reserved.get(existing.key), _routes(api, existing, routing))
         for existing, status, rows in zip(found, statuses, proxies, strict=True)
     ]
     click.echo("\n\n\n".join(texts))
+
+
+def _routes(
+    api: Api, existing: Existing, routing: Mapping[tuple[str, str], Routing]
+) -> Sequence[str]:
+    """The Gateway of an exposure, and what is at its listeners; nothing for other exposures."""
+    found = routing.get(existing.key) if existing.exposure else None
+    if found is None:
+        return ()
+    rows = [
+        [row.listener, row.port, row.route or "<none>", row.backend, row.weight, row.problem]
+        for row in read_route_backends(api, found)
+    ]
+    headers = ["listener", "port", "route", "backend", "weight", "problem"]
+    lines = [f"Routes of Gateway {found.gateway}:", _indented(printing.table(rows, headers))]
+    if found.rejected:
+        rejected = [[route, message] for route, message in found.rejected]
+        lines += ["Rejected routes:", _indented(printing.table(rejected, ["route", "because"]))]
+    return lines
 
 
 def _text(
@@ -43,6 +65,7 @@ def _text(
     status: Status,
     proxies: Sequence[Sequence[str]],
     reserved: Reserved | None,
+    routes: Sequence[str],
 ) -> str:
 
     head = {
@@ -63,6 +86,7 @@ def _text(
     conditions = [[c.type.value, c.status.value, c.reason, c.message] for c in status.conditions]
     table = printing.table(conditions, ["type", "status", "reason", "message"])
     lines += ["Conditions:", _indented(table)]
+    lines += routes
     if existing.spec:
         spec = json.loads(existing.spec.to_json())
         asked = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}

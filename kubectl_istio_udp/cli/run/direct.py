@@ -41,7 +41,7 @@ def query(
     if hops:
         with sending.tool(api, namespace, probe_settings, tool) as pod:
             if probe_settings.one_way:
-                results = sending.send_one_way(api, pod, hops, probe, probe_settings, found)
+                results = sending.send_one_way(api, pod, hops, probe, probe_settings, [found])
             else:
                 results = sending.send(api, pod, hops, probe, probe_settings)
     verdict = (judge_one_way if probe_settings.one_way else judge)(results, direct_only=True)

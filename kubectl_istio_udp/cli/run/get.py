@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,7 @@ from kubectl_istio_udp.state.status import Status, begin_reads, read_status
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.state.gatewayusage import Reserved
+    from kubectl_istio_udp.state.routing import Routing
 
 _API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
@@ -79,7 +81,12 @@ def _print(
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
 
-    statuses = read_status(api, found, ask_envoy=wide)
+    statuses, routing = in_parallel(
+        [
+            lambda: read_status(api, found, ask_envoy=wide),
+            lambda: _routing(api, found),
+        ]
+    )
     reserved = _reserved(api, found) if wide else {}
     several = len({existing.kind for existing in found}) > 1
     _warn_of_no_address(found, statuses)
@@ -94,17 +101,40 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             name = f"{kind.value}/{existing.name}" if several else existing.name
             lead = [existing.namespace, name] if with_namespace else [name]
             known = existing.spec is not None
+            requested = routing.get(existing.key) if kind is Kind.EXPOSURE else None
+            if requested:
+                # As kubectl names an object: TYPE/NAME.
+                status = replace(status, owner=f"gateway/{requested.gateway.about.name}")
             cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
             extra = cells[len(headers) :]
             if wide and known and kind is Kind.EXPOSURE:
-                found_there = reserved.get((existing.namespace, existing.name))
-                extra.append(str(found_there or ""))
+                extra.append(str(reserved.get(existing.key) or ""))
+                extra += [_routes(requested) if requested else ""] if routing else []
             rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])
         if rows:
             first = ["namespace", "name"] if with_namespace else ["name"]
-            last = wide_headers if wide else ()
+            # Not for people without UDPRoutes.
+            more = ["routes"] if routing and kind is Kind.EXPOSURE else []
+            last = [*wide_headers, *more] if wide else []
             tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
     return tables
+
+
+def _routing(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Routing]:
+    """The Gateways and routes of exposures; only imported and read if there is such an exposure."""
+    exposures = [each.key for each in found if each.exposure and each.exposure.routed]
+    if not exposures:
+        return {}
+    from kubectl_istio_udp.state.routing import read_routing
+
+    return read_routing(api, exposures)
+
+
+def _routes(requested: Routing) -> str:
+    """The routes that get datagrams, `dns,apps/logs`; those of other namespaces with it."""
+    served = {routes[0].key for routes in requested.routes.values() if routes}
+    own = requested.gateway.about.namespace
+    return ",".join(name if where == own else f"{where}/{name}" for where, name in sorted(served))
 
 
 def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
@@ -156,6 +186,7 @@ def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
 
     The API server does not serve such a kind: the output is for scripts, not for `kubectl apply`.
     """
+    routing = _routing(api, found)
     return [
         {
             "apiVersion": _API_VERSION,
@@ -167,11 +198,24 @@ def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
                 "conditions": [condition.to_data() for condition in status.conditions],
                 **({"address": status.address} if status.address else {}),
                 **({"readyEndpoints": status.ready} if status.ready else {}),
+                **_requested(api, routing.get(existing.key)),
             },
             "objects": [_shown(manifest) for manifest in existing.objects],
         }
         for existing, status in zip(found, read_status(api, found, ask_envoy=True), strict=True)
     ]
+
+
+def _requested(api: Any, routing: Routing | None) -> dict[str, Any]:
+    """The Gateway of an exposure, and the backends of its routes; {} for other exposures."""
+    if routing is None:
+        return {}
+    from kubectl_istio_udp.state.routing import read_route_backends
+
+    return {
+        "gateway": str(routing.gateway),
+        "routes": [asdict(row) for row in read_route_backends(api, routing)],
+    }
 
 
 def _shown(manifest: Mapping[str, Any]) -> dict[str, Any]:

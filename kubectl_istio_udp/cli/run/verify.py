@@ -91,6 +91,10 @@ def _verify_existing(
 ) -> sending.Verification:
 
     spec = existing.spec
+    if isinstance(spec, ExposureSpec) and not spec.service:
+        from kubectl_istio_udp.verify.routes import verify_routes
+
+        return verify_routes(api, pod, existing, spec, probe_settings)
     if isinstance(spec, ExposureSpec):
         from kubectl_istio_udp.verify.exposure import verify_exposure
 

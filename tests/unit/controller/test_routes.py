@@ -270,7 +270,7 @@ def test_what_a_gateway_asks_for_is_not_deleted(running: Routed, run: Run) -> No
     running.programmed()
     rows = run("get", "-n", "team").out.splitlines()
     assert rows[1].split()[:3] == [KEY[1], "team/coredns", "5300:53/UDP"]
-    assert " gateway " in rows[1] and " ok " in rows[1]
+    assert " gateway/udp " in rows[1] and " ok " in rows[1]
     done = run("delete", "-n", "team", KEY[1])
     assert done.code == 3 and "Gateway team/udp requests this exposure" in done.err
     assert "kubectl delete gateways.gateway.networking.k8s.io -n team udp" in done.err
