@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 from conftest import GATEWAY_NAMESPACE, Space, dns_server, eventually, get, kubectl, wait_answered
@@ -12,6 +15,7 @@ from conftest import GATEWAY_NAMESPACE, Space, dns_server, eventually, get, kube
 pytestmark = pytest.mark.alone
 
 OWN = "istio-ingressgateway"
+GROUND_RUN = os.environ.get("E2E_GROUND_RUN", "")
 
 
 def udp_ports() -> list[int]:
@@ -77,3 +81,20 @@ def test_none_makes_no_service(space: Space, port: int) -> None:
     assert verified.code == 0, verified.both
     low = space.expose("dns", "-p", "53", "--gateway-service", "none", "--name", "low", code=2)
     assert "may not bind port 53" in low.err
+
+
+@pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster")
+def test_verify_waits_until_kube_proxy_has_a_new_service(space: Space, port: int) -> None:
+    """kube-proxy stands still for longer than verify waits for a Service that is older."""
+    space.apply(*dns_server())
+    kube_proxy = int(Path(GROUND_RUN, "pids", "kube-proxy").read_text().split()[0])
+    os.kill(kube_proxy, signal.SIGSTOP)
+    goes_on = threading.Timer(12, os.kill, (kube_proxy, signal.SIGCONT))
+    goes_on.start()
+    try:
+        space.expose("dns", "-p", f"{port}:53", "--gateway-service", "companion")
+        assert goes_on.is_alive(), "verify has not begun while kube-proxy stood still"
+        verified = space.verify("dns")
+    finally:
+        goes_on.join()
+    assert verified.code == 0, verified.both
