@@ -6,16 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, in_parallel
 from kubectl_istio_udp.model.errors import NotFound
-from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ownership import last_written
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.model.waits import Waits
 from kubectl_istio_udp.output.printing import warn
+from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import causes, gather, sending
@@ -51,6 +53,10 @@ def verify_exposure(
         UsageError: there is no query.
         ClusterError, Unreachable, Forbidden: the test was not possible.
     """
+    listed = spec.discovery is Discovery.ENDPOINTS
+    read = partial(read_api_server_addresses, api)
+    # A list of addresses contains no address of the API server, so it is rarely needed then.
+    api_server = read if listed else begun(read)
     try:
         (service, slices), outer = in_parallel(
             [
@@ -65,7 +71,7 @@ def verify_exposure(
         )
         raise
     probe = sending.probe_of(probe_settings, service)
-    refused = refused_endpoints(api, existing, spec, spec.namespace, slices)
+    refused = refused_endpoints(api, existing, spec, spec.namespace, slices, api_server)
     slices = without(slices, refused)
     inner = _inner(spec, service, slices)
     evidence = known(existing, spec, service, slices, outer, refused)

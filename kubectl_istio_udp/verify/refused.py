@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.service import EndpointSlice, Pod
 from kubectl_istio_udp.render.serviceentry import listed_addresses
-from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.state.ownership import Existing
 
 Manifest = Mapping[str, Any]
@@ -25,6 +24,7 @@ def refused_endpoints(
     spec: ExposureSpec,
     namespace: str,
     slices: Iterable[EndpointSlice],
+    api_server: Callable[[], frozenset[str]],
 ) -> dict[str, str]:
     """Find addresses that must not be queried: whoever writes EndpointSlices chooses them.
 
@@ -36,6 +36,7 @@ def refused_endpoints(
         existing, spec: the exposure.
         namespace: the namespace of a Service that it sends to.
         slices: the EndpointSlices of this Service.
+        api_server: reads the API server's addresses; called at most once.
 
     Returns:
         {address: why it is refused}, e.g. {"224.0.0.1": "a multicast address"}.
@@ -44,18 +45,20 @@ def refused_endpoints(
         Unreachable, ClusterError: errors of the API server.
     """
     slices = tuple(slices)
+    if spec.discovery is not Discovery.ENDPOINTS:
+        return EndpointRules(api_server()).objections(slices)
     listed = canonical(listed_addresses(existing.all_of("ServiceEntry")))
     ready = {e.address for each in slices for e in each.endpoints if e.ready}
-    if spec.discovery is not Discovery.ENDPOINTS or canonical(ready) <= listed:
+    if canonical(ready) <= listed:
         return EndpointRules().objections(slices)
-    api_server, pods = in_parallel(
+    special, pods = in_parallel(
         [
-            lambda: read_api_server_addresses(api),
+            api_server,
             # `expose` lists what its user may; the controller only pods of the namespace.
             lambda: _pod_addresses(api, namespace) if existing.source else None,
         ]
     )
-    return EndpointRules(api_server, pods).allowing(listed).objections(slices)
+    return EndpointRules(special, pods).allowing(listed).objections(slices)
 
 
 def without(

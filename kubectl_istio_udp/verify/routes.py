@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, for_each, in_parallel
@@ -19,6 +20,7 @@ from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.output.printing import warn
+from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.routing import Routing, read_references, read_routing
 from kubectl_istio_udp.verify import causes, gather, sending
@@ -121,12 +123,14 @@ def _read_backends(
     """The evidence about each Service that gets clients, without those that do not exist."""
     names = sorted({each.service for each in spec.serving if each.service})
 
+    api_server = partial(read_api_server_addresses, api)
+
     def read(name: Key) -> Evidence | None:
         try:
             service, slices = read_service(api, *name)
         except NotFound:
             return None
-        refused = refused_endpoints(api, existing, spec, service.namespace, slices)
+        refused = refused_endpoints(api, existing, spec, service.namespace, slices, api_server)
         return gather.known(existing, spec, service, without(slices, refused), outer, refused)
 
     found = zip(names, for_each(read, names), strict=True)

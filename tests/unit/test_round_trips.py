@@ -20,7 +20,7 @@ COMMANDS: list[tuple[tuple[str, ...], int, int, int, int]] = [
     (("get", "-A"), 9, 2, 0, 0),
     (("get", "coredns"), 10, 2, 0, 0),
     (EXPOSE, 18, 6, 1, 1),
-    (("verify", "coredns"), 9, 3, 1, 2),
+    (("verify", "coredns"), 11, 3, 1, 2),
     (("delete", "coredns"), 10, 8, 1, 0),
 ]
 _QUIET_SECONDS = 0.15

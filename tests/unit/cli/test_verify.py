@@ -719,3 +719,19 @@ def test_an_address_that_a_controlled_exposure_does_not_list_is_not_queried(
     done = run("verify", "coredns")
     assert "10.99.0.9: it is not the address of a running pod of the namespace" in done.out
     assert not any("10.99.0.9" in word for command in probes(fakes) for word in command)
+
+
+@pytest.mark.parametrize("discovery", ["selector", "endpoints"])
+def test_the_api_server_is_not_queried(
+    run: Run, server: ApiServer, fakes: Fakes, discovery: str
+) -> None:
+    """A tenant may list its address in an EndpointSlice of the Service."""
+    run(*EXPOSE, "--discovery", discovery)
+    api_server = endpoint("10.9.9.9", "kubernetes")
+    server.put(endpoint_slice(api_server, of="kubernetes"), service("kubernetes"))
+    server.put(endpoint_slice(endpoint("10.9.9.9", "coredns-1"), suffix="forged"))
+    fakes.commands.clear()
+    done = run("verify", "coredns")
+    assert done.code == 1
+    assert "an address of the API server; see who lists it" in done.out
+    assert not [command for command in fakes.commands if "@10.9.9.9" in command]
