@@ -171,7 +171,7 @@ def test_02_nor_does_one_who_knows_the_host(tenants: Tenants, victim: Victim) ->
     (host,) = get("serviceentry", "-n", mine.gateway, own)["spec"]["hosts"]
     wildcard = "*.kubectl-istio-udp.internal"
     forged = []
-    for number, each in enumerate((host, wildcard)):
+    for number, each in enumerate((host, wildcard, host.upper(), f"{host}.")):
         made = entry(f"knows-{number}", {}, "", each)
         del made["metadata"]["annotations"]
         made["spec"] |= {
