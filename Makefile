@@ -40,9 +40,12 @@ $(VENV)/bin/pip:
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends python3-venv; } || \
 		{ echo "$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@# Those of older Pythons take twice as long to choose among a package's files.
+	$(PIP_INSTALL) -U pip
 
-# A third of pip's time would go into compiling modules that nothing here imports.
-PIP_INSTALL = $(VENV)/bin/pip install -q --no-compile --disable-pip-version-check -c requirements-dev.txt
+# A third of pip's time would go into compiling modules that nothing here imports. Its second -q leaves out
+# setuptools' warnings to those who install something editable.
+PIP_INSTALL = $(VENV)/bin/pip install -qq --no-compile --disable-pip-version-check -c requirements-dev.txt
 REQUIRED := setup.cfg pyproject.toml requirements-dev.txt
 
 $(VENV)/.stamp: $(REQUIRED) | $(VENV)/bin/pip
