@@ -40,7 +40,9 @@ def test_answers_20000_queries_from_20000_fresh_ports(envoy: Path) -> None:
         target,
         echoes,
     ):
-        assert ask_from_many_ports(target, CLIENT, range(12_001, 32_001), 100) == 20_000
+        # A session ends a second after its last datagram, later on a busy machine.
+        rate, ports = sessions / 3, range(12_001, 32_001)
+        assert ask_from_many_ports(target, CLIENT, ports, 100, rate=rate) == 20_000
         assert sum(len(echo.clients) for echo in echoes) == 20_000
         os.kill(gateway.pid, 0)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -141,16 +143,33 @@ def ask(
 
 
 def ask_from_many_ports(
-    target: tuple[str, int], source: str, ports: Any, at_once: int, timeout: float = 5.0
+    target: tuple[str, int],
+    source: str,
+    ports: Any,
+    at_once: int,
+    timeout: float = 5.0,
+    rate: float = math.inf,
 ) -> int:
-    """One query from each port, some at once; gives how many were answered by their own answer."""
+    """One query from each port, some at once; gives how many were answered by their own answer.
+
+    Args:
+        target: the address and port to query.
+        source: the address to query from.
+        ports: the client ports.
+        at_once: how many queries wait for their answers at the same time, at most.
+        timeout: the seconds without any answer after which it ends.
+        rate: queries per second, at most.
+    """
     answered = 0
+    started = time.monotonic()
     waiting = selectors.DefaultSelector()
     rest = iter(ports)
 
     def begin() -> None:
         port = next(rest, None)
         if port is not None:
+            due = started + (answered - at_once) / rate
+            time.sleep(max(0.0, due - time.monotonic()))
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             client.bind((source, port))
             client.connect(target)
