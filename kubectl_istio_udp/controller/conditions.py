@@ -27,7 +27,7 @@ Manifest = Mapping[str, Any]
 # The supported features of a GatewayClass, sorted.
 FEATURES = ("Gateway", "ReferenceGrant", "UDPRoute")
 ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
-CONFLICTED = "Conflicted"
+CONFLICTED, PARTIALLY_INVALID = "Conflicted", "PartiallyInvalid"
 # The API's limits.
 _MOST_PARENTS, _MOST_ADDRESSES, _LONGEST_MESSAGE = 32, 16, 32_768
 
@@ -94,20 +94,31 @@ def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ParentReport:
-    """The status of a route at one of our Gateways."""
+    """The status of a route at one of our Gateways.
+
+    Attributes:
+        parent, attachment, backends: the parent, and what the route's spec results in there.
+        options_problem: why the route's annotations do not apply; "" if they do.
+    """
 
     parent: ParentRef
     attachment: Attachment
     backends: Backends
+    options_problem: str = ""
 
     @property
-    def said(self) -> tuple[Said, Said]:
-        """The conditions."""
+    def said(self) -> tuple[Said, ...]:
+        """The conditions; PartiallyInvalid only if it is true, as the API demands."""
         attachment, backends = self.attachment, self.backends
-        return (
+        usual = (
             Said(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
             Said(RESOLVED, backends.resolved, backends.reason, backends.message),
         )
+        if not self.options_problem:
+            return usual
+        # The API wants the message to begin so.
+        message = f"Fall Back: {self.options_problem}; the settings before apply"
+        return (*usual, Said(PARTIALLY_INVALID, True, "UnsupportedValue", message))
 
 
 def route_status(manifest: Manifest, reports: Sequence[ParentReport], now: str) -> dict[str, Any]:
@@ -142,10 +153,14 @@ def _identity(parent: ParentRef) -> tuple[Any, ...]:
 
 
 def _parent(report: ParentReport, there: object, generation: int, now: str) -> dict[str, Any]:
+    found = conditions(there, report.said, generation, now)
+    said = {each.type for each in report.said}
     return {
         "parentRef": dict(report.parent.raw),
         "controllerName": CONTROLLER_NAME,
-        "conditions": conditions(there, report.said, generation, now),
+        "conditions": [
+            each for each in found if each["type"] in said or each["type"] != PARTIALLY_INVALID
+        ],
     }
 
 

@@ -47,6 +47,20 @@ class Permissions:
             return ALLOWED_ALL
         return _permission(tuple(namespace.annotations.items()), self._defaults)
 
+    def of_intent(
+        self, requested: Intent | UsageError | None, namespace: KeptNamespace
+    ) -> Permission:
+        """The permission for an intent of a namespace.
+
+        Raises:
+            UsageError: the annotations of the namespace are not valid.
+        """
+        permission = self.of(namespace)
+        if isinstance(requested, Intent) and requested.own_gateway:
+            # It uses nothing of a gateway that others share.
+            return ALLOWED_ALL
+        return permission
+
     def permits(self, key: Key) -> bool:
         """Whether an intent's namespace has permission for it.
 

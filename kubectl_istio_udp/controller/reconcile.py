@@ -55,7 +55,7 @@ from kubectl_istio_udp.model.service import MOST_ENDPOINTS
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.annotations import Intent
-from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
+from kubectl_istio_udp.sources.permission import Permission, Use
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 from kubectl_istio_udp.state.ownership import Existing
 
@@ -148,17 +148,24 @@ class Reconciler:
         self._waits.requested(key)
         return self._reconcile_requested(key, requested, namespace, existing)
 
+    def permission(self, key: Key) -> Permission | None:
+        """What an intent may use of a gateway; None if its namespace does not say, or is gone."""
+        namespace = self._caches.namespaces.get("", key[0])
+        if namespace is None:
+            return None
+        try:
+            return self._permissions.of_intent(self._caches.intent(key), namespace)
+        except UsageError:
+            return None
+
     def _reconcile_requested(
         self, key: Key, requested: Intent | UsageError, namespace: KeptNamespace, existing: Existing
     ) -> Outcome:
         try:
-            permission = self._permissions.of(namespace)
+            permission = self._permissions.of_intent(requested, namespace)
         except UsageError as error:
             self._refresher.refresh(existing, MANAGER)
             return invalid(error)
-        if isinstance(requested, Intent) and requested.own_gateway:
-            # It uses nothing of a gateway that others share.
-            permission = ALLOWED_ALL
         return self._keep_permitted(key, requested, permission, existing)
 
     def _keep_permitted(

@@ -41,7 +41,8 @@ from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, UdpRoute
 from kubectl_istio_udp.model.reasons import NO_GATEWAY
 from kubectl_istio_udp.sources.gateways import InvalidParameters, exposure_key
-from kubectl_istio_udp.sources.routes import attach
+from kubectl_istio_udp.sources.permission import Permission
+from kubectl_istio_udp.sources.routes import attach, route_options
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.addresses import addresses_of
 from kubectl_istio_udp.state.apigateways import CLASS, GATEWAY, ApiGateways, Subject
@@ -61,6 +62,7 @@ class Reporter:
         *,
         outcome: Callable[[Key], Outcome | None],
         unavailable: Callable[[Key], frozenset[int]],
+        permission: Callable[[Key], Permission | None],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
         clock: Clock,
@@ -72,12 +74,14 @@ class Reporter:
             caches: the state of the cluster.
             outcome: returns the latest outcome of an exposure.
             unavailable: returns the ports that an exposure requests and others have.
+            permission: returns what an exposure may use; None if its namespace does not say.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
             clock: the time.
         """
         self._api, self._caches = api, caches
         self._outcome, self._unavailable = outcome, unavailable
+        self._permission = permission
         self._may_write, self._wrote = may_write, wrote
         self._queue: WorkQueue[Subject] = WorkQueue(clock, group=lambda subject: subject[1])
         self._ended = threading.Event()
@@ -180,8 +184,14 @@ class Reporter:
             gateway = gateways.gateway((parent.namespace, parent.name))
             if gateway is not None and parent.is_gateway(gateway.key):
                 attachment = attach(route, parent, gateway, self._caches.labels_of_namespace)
-                found.append(ParentReport(parent, attachment, backends))
+                problem = self._options_problem(route, gateway)
+                found.append(ParentReport(parent, attachment, backends, problem))
         return found
+
+    def _options_problem(self, route: UdpRoute, gateway: ApiGateway) -> str:
+        """Why the annotations of a route do not apply at a Gateway; "" if they do."""
+        permission = self._permission(exposure_key(gateway.key))
+        return route_options(route, gateway, permission).problem if permission else ""
 
     def _report_gateway(self, gateways: ApiGateways, key: Key) -> bool:
         """Report on a Gateway; return whether it is complete."""

@@ -10,13 +10,14 @@ from kubectl_istio_udp.controller.outcome import WAITING, Outcome, Refusal, take
 from kubectl_istio_udp.controller.pending import PendingExposures
 from kubectl_istio_udp.controller.waits import RETRY_SECONDS
 from kubectl_istio_udp.kube.watch import Key
+from kubectl_istio_udp.model.exposure import ExposureSpec, Options
 from kubectl_istio_udp.model.ports import listener_port
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.routes import plan_routes
 from kubectl_istio_udp.sources.annotations import Intent
-from kubectl_istio_udp.sources.permission import Permission
-from kubectl_istio_udp.sources.routes import Backends
+from kubectl_istio_udp.sources.permission import Permission, Use
+from kubectl_istio_udp.sources.routes import Backends, route_options
 from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.ownership import Existing
 
@@ -56,9 +57,29 @@ class RouteDecider:
         if services - set(states):
             raise Refusal(Outcome(WAITING, again=RETRY_SECONDS))
         room = self._decider.room(intent.key, permission, gateway)
-        planned = plan_routes(intent.request, ports, states, snapshot, room)
+        options = self._options(intent, permission, held)
+        planned = plan_routes(intent.request, ports, states, snapshot, room, options)
         decided = permitted(intent, permission, existing, planned.exposure, snapshot)
         return replace(decided, complete=planned.complete)
+
+    def _options(
+        self, intent: Intent, permission: Permission, held: ExposureSpec | None
+    ) -> dict[int, Options]:
+        """The settings of ports whose routes have annotations.
+
+        If these cannot be read, the port keeps the settings that it has, while they are permitted.
+        """
+        asking, gateways = self._caches.gateway_of(intent.key), self._caches.api_gateways
+        if asking is None or gateways is None:
+            return {}
+        before = {p.gateway_port: p.options for p in held.port_options} if held else {}
+        found = {}
+        for port, route in gateways.served(asking).items():
+            read = route_options(route, asking, permission)
+            options = before.get(port) if read.malformed else read.options
+            if options and not permission.objection(Use((), options, automatic_sessions=True)):
+                found[port] = options
+        return found
 
     def unavailable(self, key: Key) -> frozenset[int]:
         """The gateway ports that an exposure requests and others have."""

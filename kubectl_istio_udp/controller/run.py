@@ -130,6 +130,7 @@ class Controller:
             self.caches,
             outcome=self._outcomes.get,
             unavailable=self._reconciler.unavailable,
+            permission=self._reconciler.permission,
             may_write=self._may_write,
             wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),
             clock=clock,

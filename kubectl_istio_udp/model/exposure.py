@@ -175,6 +175,31 @@ class Options:
 
 
 @dataclass(frozen=True)
+class PortOptions:
+    """The settings of one port, in place of the exposure's.
+
+    Attributes:
+        gateway_port: the port.
+        options: its settings; `max_sessions` and `gateway_service` are the exposure's.
+    """
+
+    gateway_port: int
+    options: Options
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> PortOptions:
+        """Read them from a spec annotation of version 3.
+
+        Raises:
+            ValueError, UsageError: a field is missing or invalid.
+        """
+        return cls(
+            gateway_port=fields.take("gateway_port", whole_number(1, 65_535)),
+            options=fields.take("options", record(Options.from_fields)),
+        )
+
+
+@dataclass(frozen=True)
 class ExposureSpec:
     """The settings of an exposure, as stored in its objects' annotation.
 
@@ -186,6 +211,7 @@ class ExposureSpec:
         discovery: how the gateway gets the endpoint addresses.
         options: the settings that have defaults.
         entries: its ServiceEntries; none for static and DNS discovery.
+        port_options: the ports of a Gateway's exposure whose routes have other settings.
     """
 
     namespace: str
@@ -196,6 +222,7 @@ class ExposureSpec:
     discovery: Discovery
     options: Options = field(default_factory=Options)
     entries: tuple[Entry, ...] = ()
+    port_options: tuple[PortOptions, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject a spec without ports, or with entries that may belong to another exposure.
@@ -248,6 +275,11 @@ class ExposureSpec:
         text = "/".join([*backend.service, str(backend.port)])
         digest = hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
         return f"{self.proxy_name(port)}.{digest}"
+
+    def options_of(self, port: ExposedPort) -> Options:
+        """The settings of a port."""
+        own = (each.options for each in self.port_options if each.gateway_port == port.gateway_port)
+        return next(own, self.options)
 
     @property
     def listener_names(self) -> frozenset[str]:
@@ -335,7 +367,10 @@ class ExposureSpec:
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
         if not self.service:
+            for each, own in zip(data["port_options"], self.port_options, strict=True):
+                each["options"]["idle_timeout"] = own.options.idle_timeout.envoy()
             return write_spec(data, _ROUTED)
+        del data["port_options"]
         data["ports"] = [port.to_data() for port in self.ports]
         for entry in data["entries"]:
             del entry["service"]
@@ -362,6 +397,7 @@ class ExposureSpec:
         routed = fields.version == _ROUTED
         entry = record(Entry.from_routed_fields if routed else Entry.from_fields)
         port = record(ExposedPort.from_routed_fields if routed else ExposedPort.from_fields)
+        own = items(record(PortOptions.from_fields))
         listed = fields.take("entries", items(entry)) if fields.version > 1 else ()
         found = cls(
             namespace=fields.take("namespace", dns_label),
@@ -372,6 +408,7 @@ class ExposureSpec:
             discovery=fields.take("discovery", one_of(Discovery)),
             options=fields.take("options", record(Options.from_fields)),
             entries=listed,
+            port_options=fields.take("port_options", own, ()) if routed else (),
         )
         return found if fields.version > 1 else _with_entry_of_version_1(found)
 

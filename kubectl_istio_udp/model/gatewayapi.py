@@ -298,10 +298,12 @@ class UdpRoute(_Requesting):
         generation: metadata.generation.
         parents: the requested parents.
         backends: its backends.
+        annotations: its annotations with our prefix.
     """
 
     parents: tuple[ParentRef, ...] = ()
     backends: tuple[BackendRef, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_object(cls, manifest: Manifest) -> UdpRoute:
@@ -321,6 +323,7 @@ class UdpRoute(_Requesting):
             generation=_generation(manifest),
             parents=tuple(parents),
             backends=tuple(backends),
+            annotations=_our_annotations(manifest),
         )
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from kubectl_istio_udp.model.entries import Entry
-from kubectl_istio_udp.model.exposure import Discovery, Endpoints, Exposure, ExposureSpec
+from kubectl_istio_udp.model.exposure import (
+    Discovery,
+    Endpoints,
+    Exposure,
+    ExposureSpec,
+    Options,
+    PortOptions,
+)
 from kubectl_istio_udp.model.ports import Backend, ExposedPort, listener_port
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Service, ServicePort
@@ -21,6 +29,7 @@ from kubectl_istio_udp.plan.exposure import (
 from kubectl_istio_udp.plan.sessions import SessionRoom
 from kubectl_istio_udp.sources.routes import Backends, WeightedBackend
 
+NO_OPTIONS: Mapping[int, Options] = MappingProxyType({})
 States = Mapping[tuple[str, str], ServiceState]
 
 
@@ -43,6 +52,7 @@ def plan_routes(
     states: States,
     snapshot: Snapshot,
     room: SessionRoom,
+    options: Mapping[int, Options] = NO_OPTIONS,
 ) -> RoutePlan:
     """Decide the ports, endpoints and sessions of a Gateway's exposure.
 
@@ -53,6 +63,7 @@ def plan_routes(
             if they may still be used.
         snapshot: the gateway and its state.
         room: the limits on sessions.
+        options: the settings of ports whose routes have other settings than the Gateway.
 
     Raises:
         UsageError: the gateway may bind neither a port nor its replacement.
@@ -71,6 +82,7 @@ def plan_routes(
     clusters = sum(len(port.backends) for port in wanted)
     before = {port.gateway_port: port for port in snapshot.before.ports} if snapshot.before else {}
     exposed = tuple(_next_step(port, before.get(port.gateway_port), states) for port in wanted)
+    shared = with_sessions(request, snapshot, room, max(1, clusters))
     spec = ExposureSpec(
         namespace=request.namespace,
         name=request.exposure_name,
@@ -78,7 +90,8 @@ def plan_routes(
         ports=exposed,
         gateway=gateway.ref,
         discovery=Discovery.ENDPOINTS,
-        options=with_sessions(request, snapshot, room, max(1, clusters)),
+        options=shared,
+        port_options=_port_options(exposed, shared, options),
     )
     endpoints: Endpoints = {
         backend.key: port_endpoints(_port(state.service, backend.port), state, snapshot)
@@ -91,6 +104,25 @@ def plan_routes(
         gateway_service=gateway.service,
     )
     return RoutePlan(exposure, complete=exposed == wanted)
+
+
+def _port_options(
+    ports: Sequence[ExposedPort], shared: Options, options: Mapping[int, Options]
+) -> tuple[PortOptions, ...]:
+    """The settings of ports that differ from the shared ones."""
+    found = [
+        PortOptions(
+            port.gateway_port,
+            replace(
+                options[port.gateway_port],
+                max_sessions=shared.max_sessions,
+                gateway_service=shared.gateway_service,
+            ),
+        )
+        for port in ports
+        if port.gateway_port in options
+    ]
+    return tuple(each for each in found if each.options != shared)
 
 
 def _next_step(wanted: ExposedPort, before: ExposedPort | None, states: States) -> ExposedPort:

@@ -29,16 +29,16 @@ _DNS_FAMILIES = {IPV4: "V4_ONLY", IPV6: "V6_ONLY"}
 def cluster(exposure: Exposure, port: ExposedPort, backend: Backend) -> dict[str, Any]:
     """The cluster of a backend of an exposed port."""
     spec = exposure.spec
-    name = spec.cluster_name(port, backend)
+    options, name = spec.options_of(port), spec.cluster_name(port, backend)
     cluster: dict[str, Any] = {
         "name": name,
-        "lb_policy": _LB_POLICIES[spec.options.load_balancing],
+        "lb_policy": _LB_POLICIES[options.load_balancing],
         # Each session counts as a connection; the circuit breaker's default is 1,024.
-        "circuit_breakers": {"thresholds": [{"max_connections": spec.options.max_sessions}]},
+        "circuit_breakers": {"thresholds": [{"max_connections": options.max_sessions}]},
     }
     if spec.discovery is Discovery.STATIC:
         addresses = [(e.address, e.port) for e in exposure.ready_endpoints(backend)]
-        hashed = spec.options.affinity is Affinity.SOURCE_IP
+        hashed = options.affinity is Affinity.SOURCE_IP
         cluster |= {"type": "STATIC", "load_assignment": _assignment(name, addresses, hashed)}
     elif spec.discovery is Discovery.DNS:
         target = [(exposure.external_name or "", backend.port)]

@@ -29,17 +29,18 @@ def listener(exposure: Exposure, port: ExposedPort) -> dict[str, Any]:
     """The UDP listener of an exposed port."""
     spec = exposure.spec
     name = spec.proxy_name(port)
-    size = spec.options.max_datagram_size
+    options = spec.options_of(port)
+    size = options.max_datagram_size
     proxy: dict[str, Any] = {
         "@type": f"{TYPES}.filters.udp.udp_proxy.v3.UdpProxyConfig",
         "stat_prefix": name,
-        "idle_timeout": spec.options.idle_timeout.envoy(),
+        "idle_timeout": options.idle_timeout.envoy(),
         "upstream_socket_config": {"max_rx_datagram_size": size},
         "matcher": matcher(spec, port),
     }
-    if spec.options.affinity is Affinity.SOURCE_IP:
+    if options.affinity is Affinity.SOURCE_IP:
         proxy["hash_policies"] = [{"source_ip": True}]
-    if spec.options.session_log:
+    if options.session_log:
         proxy["access_log"] = [_session_log(name)]
     return marked(
         spec,

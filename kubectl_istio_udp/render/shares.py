@@ -38,8 +38,9 @@ def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
         return {}
     if len(serving) == 1 and not port.dropped:
         return {"on_no_match": _route(spec, port, serving[0])}
+    sticky = spec.options_of(port).affinity is Affinity.SOURCE_IP
     branches = [
-        _branch(spec, first, _route(spec, port, backend))
+        _branch(sticky, first, _route(spec, port, backend))
         for backend, first in zip(serving, _first_numbers(serving, port.dropped), strict=True)
     ]
     return {"matcher_list": {"matchers": branches}}
@@ -58,9 +59,8 @@ def _first_numbers(backends: Sequence[Backend], dropped: int) -> list[int]:
     return found
 
 
-def _branch(spec: ExposureSpec, first: int, on_match: dict[str, Any]) -> dict[str, Any]:
-    """Match clients from a number on."""
-    sticky = spec.options.affinity is Affinity.SOURCE_IP
+def _branch(sticky: bool, first: int, on_match: dict[str, Any]) -> dict[str, Any]:
+    """Match clients from a number on, by their address if they are sticky."""
     what, type_ = ("source_ip", "SourceIPInput") if sticky else ("source_port", "SourcePortInput")
     return {
         "predicate": {

@@ -131,8 +131,11 @@ def read_options(notes: Mapping[str, str], supported: Iterable[str]) -> ExposeOp
     }
     unknown = sorted(set(values) - set(supported))
     if unknown:
+        name = f"{PREFIX}{shown(unknown[0])[1:-1]}"
         raise UsageError(
-            f"unknown annotation {PREFIX}{shown(unknown[0])[1:-1]}",
+            f"annotation {name} does not apply to this kind of object"
+            if unknown[0] in _READERS
+            else f"unknown annotation {name}",
             hints=[f"supported: {', '.join(PREFIX + name for name in supported)}"],
         )
     read = {name: _READERS[name](PREFIX + name, value) for name, value in values.items()}
@@ -212,3 +215,5 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
 }
 # Routes have their endpoints listed, wherever their Services are.
 GATEWAY_OPTIONS = tuple(name for name in _READERS if name != "discovery")
+# A route may not have what the Gateway shares among its listeners: the gateway and its sessions.
+ROUTE_OPTIONS = ("idle-timeout", "max-datagram-size", "affinity", "load-balancing", "session-log")

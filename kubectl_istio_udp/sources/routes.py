@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import Options
 from kubectl_istio_udp.model.gatewayapi import (
     GROUP,
     ApiGateway,
@@ -19,6 +21,8 @@ from kubectl_istio_udp.model.gatewayapi import (
     UdpRoute,
 )
 from kubectl_istio_udp.model.service import Service
+from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, ROUTE_OPTIONS, read_options
+from kubectl_istio_udp.sources.permission import Permission, Use
 
 KIND = "UDPRoute"
 ACCEPTED, NO_PARENT, NOT_ALLOWED = "Accepted", "NoMatchingParent", "NotAllowedByListeners"
@@ -193,6 +197,43 @@ def _is_permitted(route: UdpRoute, ref: BackendRef, grants: Sequence[ReferenceGr
     return ref.namespace == namespace or any(
         grant.permits((GROUP, KIND, namespace), ref) for grant in grants
     )
+
+
+@dataclass(frozen=True)
+class RouteOptions:
+    """The settings that a route has at the listeners of a Gateway.
+
+    Attributes:
+        options: the settings; None for those of the Gateway.
+        problem: why the route's annotations do not apply; "" if they do.
+        malformed: whether an annotation cannot be read; otherwise it is not permitted.
+    """
+
+    options: Options | None = None
+    problem: str = ""
+    malformed: bool = False
+
+
+def route_options(route: UdpRoute, gateway: ApiGateway, permission: Permission) -> RouteOptions:
+    """Read the annotations of a route; what they do not name is as the Gateway's annotations say.
+
+    Args:
+        route: the route.
+        gateway: the Gateway that it attaches to.
+        permission: what the Gateway may use.
+    """
+    if not route.annotations:
+        return RouteOptions()
+    try:
+        read_options(route.annotations, ROUTE_OPTIONS)
+        notes = {**gateway.annotations, **route.annotations}
+        options = read_options(notes, GATEWAY_OPTIONS).options
+    except UsageError as error:
+        problem = "; ".join([error.message, *error.hints])
+        return RouteOptions(problem=problem, malformed=True)
+    if objection := permission.objection(Use((), options, automatic_sessions=True)):
+        return RouteOptions(problem=objection)
+    return RouteOptions(options)
 
 
 def _objection(

@@ -166,6 +166,15 @@ class ApiGateways:
             if listener.protocol == UDP
         ]
 
+    def served(self, gateway: ApiGateway) -> dict[int, UdpRoute]:
+        """The route that gets the datagrams of each port of a Gateway that has one."""
+        routes = self.attached(gateway)
+        return {
+            listener.port: routes[listener.name][0]
+            for listener in gateway.listeners
+            if listener.protocol == UDP and routes[listener.name]
+        }
+
     def gateways_of_service(self, service: Key) -> set[Key]:
         """The Gateways with a route that refers to a Service."""
         with self._lock:
@@ -189,6 +198,13 @@ class ApiGateways:
         self._routes_affected(
             [r.read.key for r in self.routes.values() if r.read.key[0] == namespace]
         )
+
+    def permission_changed(self, namespace: str) -> None:
+        """Report the routes whose settings may be permitted now, or no longer."""
+        for gateway in self.gateways.values():
+            if gateway.read.key[0] == namespace:
+                for route in self.routes_at(gateway.read.key):
+                    self._report((ROUTE, *route.key))
 
     def _routes_affected(self, routes: Iterable[Key]) -> None:
         routes = tuple(routes)

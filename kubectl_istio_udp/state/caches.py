@@ -543,8 +543,10 @@ class Caches:
             keys = {*self.intents.first(name), *self._own_in.get(name, ())}
         for found in keys:
             self._ask(found)
-        if self.api_gateways and _labels(before) != _labels(now):
-            self.api_gateways.namespace_changed(name)
+        if self.api_gateways:
+            self.api_gateways.permission_changed(name)
+            if _labels(before) != _labels(now):
+                self.api_gateways.namespace_changed(name)
 
     def _mesh_changed(self, _key: Key, _before: Config | None, _now: Config | None) -> None:
         with self._lock:

@@ -27,16 +27,16 @@ def not_asked(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
 
 def probe_too_long(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """The probe is longer than the listener's maximum datagram size."""
-    return _too_long(evidence, evidence.probe_bytes, "the probe")
+    return _too_long(evidence, port, evidence.probe_bytes, "the probe")
 
 
 def answer_too_long(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """The answer is longer than the listener's maximum datagram size."""
-    return _too_long(evidence, evidence.answer_bytes, "the answer")
+    return _too_long(evidence, port, evidence.answer_bytes, "the answer")
 
 
-def _too_long(evidence: Evidence, size: int | None, what: str) -> Cause | None:
-    most = evidence.spec.options.max_datagram_size
+def _too_long(evidence: Evidence, port: ExposedPort, size: int | None, what: str) -> Cause | None:
+    most = evidence.spec.options_of(port).max_datagram_size
     if size is None or size <= most:
         return None
     return Cause(

@@ -71,6 +71,19 @@ def backend(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "port": 53, **more}
 
 
+def granted(space: Space) -> dict[str, Any]:
+    """A ReferenceGrant for the UDPRoutes of a namespace."""
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "ReferenceGrant",
+        "metadata": {"name": "grant"},
+        "spec": {
+            "from": [{"group": GROUP, "kind": "UDPRoute", "namespace": space.name}],
+            "to": [{"group": "", "kind": "Service"}],
+        },
+    }
+
+
 def conditions(found: Any) -> dict[str, str]:
     """The reasons of conditions, each with `!` before it where the condition is false."""
     return {c["type"]: ("" if c["status"] == "True" else "!") + c["reason"] for c in found}
@@ -208,17 +221,7 @@ def test_another_namespace_s_service_needs_a_grant(tenant: Space, other: Space, 
     address = programmed(tenant)
     told(tenant, "dns", Accepted="Accepted", ResolvedRefs="!RefNotPermitted")
     assert set(answers(address, port, 10, 0.5)) == {0}
-    other.apply(
-        {
-            "apiVersion": f"{GROUP}/v1",
-            "kind": "ReferenceGrant",
-            "metadata": {"name": "grant"},
-            "spec": {
-                "from": [{"group": GROUP, "kind": "UDPRoute", "namespace": tenant.name}],
-                "to": [{"group": "", "kind": "Service"}],
-            },
-        }
-    )
+    other.apply(granted(tenant))
     told(tenant, "dns", ResolvedRefs="ResolvedRefs")
     answered_by(address, port, 7)
     kubectl("delete", f"referencegrants.{GROUP}", "-n", other.name, "grant")
@@ -363,3 +366,69 @@ def test_the_class_says_what_it_can_do(controller: str) -> None:
     eventually("features", lambda: features() == ["Gateway", "ReferenceGrant", "UDPRoute"])
     found = run("kubectl", "get", "gatewayclasses", "istio-udp")
     assert "True" in found.out
+
+
+def exposure(space: Space) -> str:
+    """The name of the only exposure of a namespace."""
+    names: list[str] = space.plugin("get", "-o", "name").out.split()
+    (name,) = names
+    return name
+
+
+def verdict(space: Space, code: int) -> dict[str, Any]:
+    """What `verify` finds about the only exposure."""
+    words = ("--query", NAME, "--tool-pod", space.tool, "-o", "json")
+    done = space.plugin("verify", exposure(space), *words)
+    assert done.code == code, done.both
+    (found,) = json.loads(done.out)
+    return dict(found)
+
+
+def test_verify_and_describe_a_route(tenant: Space, other: Space, port: int) -> None:
+    """Two backends in two namespaces; then without the grant, without a weight, without pods."""
+    tenant.apply(*server("one", 1), gateway(tenant, listener("dns", port)))
+    other.apply(*server("two", 2), granted(tenant))
+    refs = [backend("one", weight=60), backend("two", namespace=other.name, weight=40)]
+    tenant.apply(route("dns", *refs))
+    address = programmed(tenant)
+    answered_by(address, port, 1, 2)
+    found = verdict(tenant, 0)
+    hops = [each["via"] for each in found["probes"]]
+    assert hops == ["pod", "pod", "gateway", "service"], found
+    shown = tenant.plugin("describe", exposure(tenant)).out
+    assert f"{tenant.name}/one:53" in shown and f"{other.name}/two:53" in shown
+    assert "gateway/udp" in tenant.plugin("get").out
+    kubectl("scale", "-n", other.name, "deploy/two", "--replicas=0")
+    eventually("no pod of two", lambda: verdict(tenant, 1)["reason"] == "NoPods", 60)
+    assert "40% of the clients" in verdict(tenant, 1)["verdict"]
+    kubectl("delete", f"referencegrants.{GROUP}", "-n", other.name, "grant")
+    eventually("refused", lambda: verdict(tenant, 1)["reason"] == "RefNotPermitted", 60)
+    tenant.apply(route("dns", backend("one", weight=0)))
+    eventually("weight 0", lambda: verdict(tenant, 1)["reason"] == "WeightZero", 60)
+    kept = tenant.plugin("delete", exposure(tenant))
+    assert kept.code == 3 and f"Gateway {tenant.name}/udp requests this exposure" in kept.err
+
+
+def test_the_settings_of_a_route(tenant: Space, port: int) -> None:
+    """One route of two has source-ip affinity: a client then always gets the same backend."""
+    tenant.apply(*server("one", 1), *server("two", 2))
+    tenant.apply(gateway(tenant, listener("a", port), listener("b", port + 1)))
+    refs = [backend("one"), backend("two")]
+    sticky = route("sticky", *refs, parents=[{"sectionName": "a"}])
+    sticky["metadata"]["annotations"] = {"kubectl-istio-udp/affinity": "source-ip"}
+    tenant.apply(sticky, route("free", *refs, parents=[{"sectionName": "b"}]))
+    address = programmed(tenant)
+    answered_by(address, port + 1, 1, 2)
+    eventually("one answers all", lambda: len(answers(address, port, 60)) == 1, 60)
+    assert set(answers(address, port + 1, 60)) == {1, 2}
+    # What is malformed is told, and changes nothing.
+    sticky["metadata"]["annotations"] = {"kubectl-istio-udp/affinity": "source"}
+    tenant.apply(sticky)
+    told(tenant, "sticky", Accepted="Accepted", PartiallyInvalid="UnsupportedValue")
+    assert len(answers(address, port, 60)) == 1
+    del sticky["metadata"]["annotations"]
+    kubectl(
+        *("annotate", f"udproutes.{GROUP}", "-n", tenant.name, "sticky"),
+        "kubectl-istio-udp/affinity-",
+    )
+    answered_by(address, port, 1, 2)

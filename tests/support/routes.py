@@ -66,13 +66,15 @@ def route(
     namespace: str = "team",
     parents: Any = None,
     created: str = CREATED,
+    annotations: Any = None,
     **more: Any,
 ) -> Manifest:
+    notes = {"annotations": annotations} if annotations else {}
     usual = [{"group": GROUP, "kind": "Gateway", "name": "udp"}]
     return {
         "apiVersion": f"{GROUP}/v1",
         "kind": "UDPRoute",
-        "metadata": _about(namespace, name, created),
+        "metadata": _about(namespace, name, created, **notes),
         "spec": {
             "parentRefs": usual if parents is None else parents,
             "rules": [{"backendRefs": list(backends) or [backend()]}],

@@ -449,3 +449,29 @@ def test_without_the_option_nothing_of_the_gateway_api_is_asked_for(running: Rou
     running.start()
     running.quiet()
     assert not [r for r in running.server.requests if "gateway.networking.k8s.io" in r.path]
+
+
+def test_the_settings_of_a_route(running: Routed) -> None:
+    """What cannot be read is a condition, and the listener keeps the settings that it has."""
+    idle, log = "kubectl-istio-udp/idle-timeout", "kubectl-istio-udp/session-log"
+    running.begin(gateway(annotations=TARGET), route(annotations={idle: "2m"}))
+    running.programmed()
+
+    def idles() -> list[float]:
+        return [each.options.idle_timeout.seconds for each in running.routed().port_options]
+
+    assert idles() == [120]
+    running.server.put(route(annotations={idle: "soon"}))
+    until(lambda: "PartiallyInvalid" in running.route_conditions())
+    assert running.route_conditions()["PartiallyInvalid"] == ("True", "UnsupportedValue")
+    assert running.route_conditions()["Accepted"] == ("True", "Accepted")
+    running.quiet()
+    assert idles() == [120]
+    running.server.put(route(annotations={log: "true"}))
+    until(lambda: idles() == [])
+    assert "allow-session-log" in str(running.status("UDPRoute", "dns"))
+    team = running.server.get("Namespace", "", "team")
+    team["metadata"]["annotations"]["kubectl-istio-udp/allow-session-log"] = "true"
+    running.server.put(team)
+    until(lambda: "PartiallyInvalid" not in running.route_conditions())
+    until(lambda: [e.options.session_log for e in running.routed().port_options] == [True])

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
-from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, Options
+from kubectl_istio_udp.model.exposure import (
+    Affinity,
+    Discovery,
+    Exposure,
+    ExposureSpec,
+    LoadBalancing,
+    Options,
+)
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.plan.exposure import ServiceState
@@ -47,7 +55,9 @@ def step(
     former = (before.services if before else frozenset()) - more.get("gone", set())
     states = {of: state(of, more.get("rules")) for of in named | former}
     snapshot = replace(SNAPSHOT, before=before, exposures=(before,) if before else ())
-    return plan_routes(REQUEST, asked, states, snapshot, SessionRoom(None, lambda: 0))
+    return plan_routes(
+        REQUEST, asked, states, snapshot, SessionRoom(None, lambda: 0), more.get("options", {})
+    )
 
 
 def planned(
@@ -174,3 +184,45 @@ def test_low_ports_are_translated_and_reach_the_service_for_clients() -> None:
 def test_what_is_planned_survives_its_annotation() -> None:
     spec = planned((5300, {A: 70, C: 30}), (5301, {})).spec
     assert ExposureSpec.from_json(spec.to_json()) == spec
+
+
+def test_the_settings_of_one_port() -> None:
+    """They are rendered for this port alone, and are read again from the annotation."""
+    own = Options(
+        idle_timeout=Duration(300),
+        max_datagram_size=1400,
+        affinity=Affinity.SOURCE_IP,
+        load_balancing=LoadBalancing.MAGLEV,
+        session_log=True,
+    )
+    made = planned((5300, {A: 1, B: 1}), (5301, {A: 1, B: 1}), options={5300: own})
+    (found,) = made.spec.port_options
+    assert found.gateway_port == 5300
+    # The sessions are those of the Gateway, which reserves them.
+    assert found.options == replace(own, max_sessions=made.spec.options.max_sessions)
+    assert ExposureSpec.from_json(made.spec.to_json()) == made.spec
+    patches = envoy_filter(made)["spec"]["configPatches"]
+    added = [p["patch"]["value"] for p in patches if "value" in p["patch"]]
+    values = {each["name"]: each for each in added if "name" in each}
+    proxies = [
+        values[f"{made.spec.object_name}-{port}"]["listener_filters"][0]["typed_config"]
+        for port in (5300, 5301)
+    ]
+    assert [each["idle_timeout"] for each in proxies] == ["300s", "10s"]
+    assert [each.get("hash_policies") for each in proxies] == [[{"source_ip": True}], None]
+    assert ["access_log" in each for each in proxies] == [True, False]
+    assert ["SourceIPInput" in str(each["matcher"]) for each in proxies] == [True, False]
+    policies = {
+        value["lb_policy"]: name.partition(".")[0]
+        for name, value in values.items()
+        if "lb_policy" in value
+    }
+    assert policies == {
+        "MAGLEV": f"{made.spec.object_name}-5300",
+        "ROUND_ROBIN": f"{made.spec.object_name}-5301",
+    }
+
+
+def test_a_port_with_the_settings_of_its_gateway_has_none() -> None:
+    made = planned((5300, {A: 1}), options={5300: Options()})
+    assert made.spec.port_options == ()

@@ -10,6 +10,8 @@ import pytest
 
 from kubectl_istio_udp.controller import conditions
 from kubectl_istio_udp.controller.conditions import ParentReport, Progress, Said
+from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing, Options
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
     ApiGateway,
@@ -18,7 +20,16 @@ from kubectl_istio_udp.model.gatewayapi import (
     UdpRoute,
 )
 from kubectl_istio_udp.model.service import Service
-from kubectl_istio_udp.sources.routes import Attachment, Backends, attach, attached, resolve
+from kubectl_istio_udp.sources.permission import Permission
+from kubectl_istio_udp.sources.routes import (
+    Attachment,
+    Backends,
+    RouteOptions,
+    attach,
+    attached,
+    resolve,
+    route_options,
+)
 from tests.support import builders
 from tests.support.routes import (
     GROUP,
@@ -459,3 +470,87 @@ def test_foreign_conditions_of_gateways_and_listeners_stay() -> None:
     assert foreign in status["conditions"] and foreign in status["listeners"][1]["conditions"]
     assert [each["name"] for each in status["listeners"]] == ["dns", "b"]
     assert "addresses" not in status and status["attachedListenerSets"] == 0
+
+
+PREFIX = "kubectl-istio-udp/"
+SOME = Permission.parse({}, {})
+
+
+@pytest.mark.parametrize(
+    ("notes", "of_gateway", "expected"),
+    [
+        ({}, {"idle-timeout": "5m"}, None),
+        ({"idle-timeout": "2m"}, {}, Options(idle_timeout=Duration(120))),
+        (
+            {"affinity": "source-ip"},
+            {"idle-timeout": "2m"},
+            Options(
+                idle_timeout=Duration(120),
+                affinity=Affinity.SOURCE_IP,
+                load_balancing=LoadBalancing.MAGLEV,
+            ),
+        ),
+        # The default of the load balancing follows the affinity, whichever object names it.
+        (
+            {"affinity": "none", "max-datagram-size": "1400"},
+            {"affinity": "source-ip"},
+            Options(max_datagram_size=1400),
+        ),
+    ],
+)
+def test_the_settings_of_a_route(
+    notes: dict[str, str], of_gateway: dict[str, str], expected: Options | None
+) -> None:
+    found = settings(notes, of_gateway)
+    assert found == RouteOptions(expected)
+
+
+@pytest.mark.parametrize(
+    ("notes", "of_gateway", "said", "malformed"),
+    [
+        ({"idle-timeout": "soon"}, {}, "idle-timeout", True),
+        ({"affinty": "source-ip"}, {}, "unknown annotation kubectl-istio-udp/affinty", True),
+        (
+            {"max-sessions": "9"},
+            {},
+            "annotation kubectl-istio-udp/max-sessions does not apply to this kind of object; "
+            "supported: kubectl-istio-udp/idle-timeout, ",
+            True,
+        ),
+        ({"gateway": "a/b"}, {}, "kubectl-istio-udp/gateway does not apply", True),
+        ({"affinity": "source-ip"}, {"load-balancing": "random"}, "cannot be combined", True),
+        ({"session-log": "true"}, {}, "a session log is not allowed", False),
+        ({"idle-timeout": "20h"}, {}, "allow-idle-timeout", False),
+    ],
+)
+def test_settings_that_a_route_cannot_have(
+    notes: dict[str, str], of_gateway: dict[str, str], said: str, malformed: bool
+) -> None:
+    found = settings(notes, of_gateway)
+    assert found.options is None and said in found.problem
+    assert found.malformed is malformed
+
+
+def settings(notes: dict[str, str], of_gateway: dict[str, str]) -> RouteOptions:
+    asked, shared = (
+        {PREFIX + name: value for name, value in each.items()} for each in (notes, of_gateway)
+    )
+    return route_options(
+        UdpRoute.from_object(route(annotations=asked)),
+        ApiGateway.from_object(gateway(annotations=shared)),
+        SOME,
+    )
+
+
+def test_settings_that_do_not_apply_are_a_condition_until_they_do() -> None:
+    manifest = route()
+    parent = UdpRoute.from_object(manifest).parents[0]
+    taken = Attachment(("dns",), "Accepted", "")
+    bad = conditions.ParentReport(parent, taken, Backends(()), "no such value")
+    manifest["status"] = conditions.route_status(manifest, [bad], NOW)
+    found = manifest["status"]["parents"][0]["conditions"]
+    assert reasons(found) == ("Accepted", "ResolvedRefs", "UnsupportedValue")
+    assert found[2]["message"].startswith("Fall Back: no such value")
+    good = conditions.ParentReport(parent, taken, Backends(()))
+    found = conditions.route_status(manifest, [good], LATER)["parents"][0]["conditions"]
+    assert reasons(found) == ("Accepted", "ResolvedRefs")
