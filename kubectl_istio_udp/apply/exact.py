@@ -93,7 +93,7 @@ def _removal(write: Write, there: Manifest) -> dict[str, Any]:
         # Fields that the server added to remaining ports (nodePort) stay.
         patch = {"ports": _with_server_fields(wanted.get("ports") or (), spec.get("ports") or ())}
     else:
-        patch = _merge_patch(spec, wanted)
+        patch = merge_patch(spec, wanted)
     metadata = {key: manifest["metadata"][key] for key in ("name", "namespace")}
     if "uid" in there["metadata"]:
         metadata["uid"] = there["metadata"]["uid"]
@@ -105,13 +105,13 @@ def _removal(write: Write, there: Manifest) -> dict[str, Any]:
     }
 
 
-def _merge_patch(have: Manifest, wanted: Manifest) -> dict[str, Any]:
+def merge_patch(have: Manifest, wanted: Manifest) -> dict[str, Any]:
     """The RFC 7396 merge patch from one mapping to another: null removes, mappings are merged."""
     patch: dict[str, Any] = {key: None for key in have if key not in wanted}
     for key, value in wanted.items():
         there = have.get(key)
         both = isinstance(value, Mapping) and isinstance(there, Mapping)
-        patch[key] = _merge_patch(there, value) if both else value  # type: ignore[arg-type]
+        patch[key] = merge_patch(there, value) if both else value  # type: ignore[arg-type]
     return patch
 
 

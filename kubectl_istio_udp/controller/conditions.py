@@ -1,4 +1,4 @@
-"""The status of GatewayClasses, Gateways and UDPRoutes: computed here, written by reporting.py.
+"""The status of GatewayClasses, Gateways and routes: computed here, written by reporting.py.
 
 Each function takes an existing object and returns its new status. The status is equal if nothing
 needs to be written: other controllers' entries are kept, and the time of a condition only changes
@@ -7,9 +7,9 @@ with its status (the Gateway API's documentation of conditions).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import (
@@ -28,6 +28,13 @@ Manifest = Mapping[str, Any]
 FEATURES = ("Gateway", "ReferenceGrant", "UDPRoute")
 ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
 CONFLICTED, PARTIALLY_INVALID = "Conflicted", "PartiallyInvalid"
+# Tells that another Gateway serves a part of the listeners, so that policies must target that one.
+MIRRORED = "kubectl-istio-udp.dev/Mirrored"
+# The API's conditions of listeners.
+LISTENER_TYPES = (ACCEPTED, PROGRAMMED, RESOLVED, CONFLICTED, "OverlappingTLSConfig")
+# Conditions of the created Gateway that its Gateway repeats.
+REPEATED = (RESOLVED, "InsecureFrontendValidationMode")
+_STATUS = {True: "True", False: "False", None: "Unknown"}
 # The API's limits.
 _MOST_PARENTS, _MOST_ADDRESSES, _LONGEST_MESSAGE = 32, 16, 32_768
 
@@ -37,17 +44,21 @@ class Said:
     """One condition.
 
     Attributes:
-        type, holds, reason, message: as in the API; `holds` is the status.
+        type, holds, reason, message: as in the API; `holds` is the status, None for Unknown.
     """
 
     type: str
-    holds: bool
+    holds: bool | None
     reason: str
     message: str = ""
 
 
 def conditions(
-    there: object, said: Iterable[Said], generation: int, now: str
+    there: object,
+    said: Iterable[Said],
+    generation: int,
+    now: str,
+    ended: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Merge new conditions into existing ones; other types are kept.
 
@@ -56,11 +67,14 @@ def conditions(
         said: the new conditions.
         generation: the generation of the object.
         now: the current time in the API's format.
+        ended: the types to remove if they are not among the new conditions.
     """
+    said = tuple(said)
+    ended = set(ended).difference(each.type for each in said)
     found = {str(each.get("type")): dict(each) for each in map(record, items(there))}
     for each in said:
         before = found.get(each.type, {})
-        status = "True" if each.holds else "False"
+        status = _STATUS[each.holds]
         since = before.get("lastTransitionTime") if before.get("status") == status else None
         found[each.type] = {
             "type": each.type,
@@ -70,7 +84,7 @@ def conditions(
             "observedGeneration": generation,
             "lastTransitionTime": since or now,
         }
-    return list(found.values())
+    return [each for kind, each in found.items() if kind not in ended]
 
 
 # -- GatewayClass -----------------------------------------------------------------------------
@@ -89,12 +103,24 @@ def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
     }
 
 
-# -- UDPRoute ---------------------------------------------------------------------------------
+# -- routes -----------------------------------------------------------------------------------
+
+
+class Report(Protocol):
+    """The status of a route at one of our Gateways."""
+
+    @property
+    def parent(self) -> ParentRef:
+        """The route's reference to the Gateway."""
+
+    @property
+    def said(self) -> Sequence[Said] | None:
+        """The conditions; None if the former ones, if there are any, are still the latest."""
 
 
 @dataclass(frozen=True)
 class ParentReport:
-    """The status of a route at one of our Gateways.
+    """The status of a UDPRoute at one of our Gateways.
 
     Attributes:
         parent, attachment, backends: the parent, and what the route's spec results in there.
@@ -121,19 +147,29 @@ class ParentReport:
         return (*usual, Said(PARTIALLY_INVALID, True, "UnsupportedValue", message))
 
 
-def route_status(manifest: Manifest, reports: Sequence[ParentReport], now: str) -> dict[str, Any]:
-    """The status of a UDPRoute: other controllers' entries are kept, ours are replaced."""
+@dataclass(frozen=True)
+class MirrorReport:
+    """The status of a route of another kind at one of our Gateways; see Report."""
+
+    parent: ParentRef
+    said: Sequence[Said] | None
+
+
+def route_status(manifest: Manifest, reports: Sequence[Report], now: str) -> dict[str, Any]:
+    """The status of a route: other controllers' entries are kept, ours are replaced."""
     status, metadata = record(manifest.get("status")), manifest["metadata"]
     namespace, generation = metadata["namespace"], int(metadata.get("generation") or 0)
-    wanted = {_identity(report.parent): report for report in reports}
+    wanted = {report.parent.identity: report for report in reports}
     parents: list[Any] = []
     for entry in map(record, items(status.get("parents"))):
         if entry.get("controllerName") != CONTROLLER_NAME:
             parents.append(entry)
             continue
         ref = ParentRef.from_object(record(entry.get("parentRef")), namespace)
-        report = wanted.pop(_identity(ref), None)
-        if report is not None:
+        report = wanted.pop(ref.identity, None)
+        if report is not None and report.said is None:
+            parents.append(entry)
+        elif report is not None:
             parents.append(_parent(report, entry.get("conditions"), generation, now))
     parents += [_parent(report, (), generation, now) for report in wanted.values()]
     if not parents and not status.get("parents"):
@@ -141,30 +177,71 @@ def route_status(manifest: Manifest, reports: Sequence[ParentReport], now: str) 
     return {**status, "parents": parents[:_MOST_PARENTS]}
 
 
-def _identity(parent: ParentRef) -> tuple[Any, ...]:
-    return (
-        parent.group,
-        parent.kind,
-        parent.namespace,
-        parent.name,
-        parent.section_name,
-        parent.port,
-    )
-
-
-def _parent(report: ParentReport, there: object, generation: int, now: str) -> dict[str, Any]:
-    found = conditions(there, report.said, generation, now)
-    said = {each.type for each in report.said}
+def _parent(report: Report, there: object, generation: int, now: str) -> dict[str, Any]:
+    said = report.said
+    if said is None:
+        said = [Said(ACCEPTED, None, "Pending", "istiod has not accepted or rejected it yet")]
+    types = [str(each.get("type")) for each in map(record, items(there))]
     return {
         "parentRef": dict(report.parent.raw),
         "controllerName": CONTROLLER_NAME,
-        "conditions": [
-            each for each in found if each["type"] in said or each["type"] != PARTIALLY_INVALID
-        ],
+        # All conditions of the entry are ours.
+        "conditions": conditions(there, said, generation, now, ended=types),
     }
 
 
 # -- Gateway ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ListenerStatus:
+    """The status of a listener.
+
+    Attributes:
+        kinds: its supportedKinds.
+        attached: its attachedRoutes.
+        said: its conditions.
+    """
+
+    kinds: tuple[Manifest, ...]
+    attached: int
+    said: tuple[Said, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is accepted."""
+        return any(each.type == ACCEPTED and each.holds for each in self.said)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The status of the Gateway of class istio that was created for a Gateway.
+
+    Attributes:
+        name: its name.
+        pending: why its status is not that of the Gateway's current generation; "" if it is.
+        said: its conditions by type, if its status is current.
+        listeners: its listeners by name, if their status is current.
+        addresses: its addresses, as (type, value).
+    """
+
+    name: str
+    pending: str = ""
+    said: Mapping[str, Said] = field(default_factory=dict)
+    listeners: Mapping[str, ListenerStatus] = field(default_factory=dict)
+    addresses: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def repeated(self) -> tuple[Said, ...]:
+        """The conditions that the Gateway repeats, and the one about policies."""
+        told = Said(
+            MIRRORED,
+            True,
+            "Mirrored",
+            f"Gateway {self.name} serves all listeners but those for UDP. A policy that targets "
+            f"this Gateway does not apply to them; it must target Gateway {self.name}",
+        )
+        return (*(self.said[kind] for kind in REPEATED if kind in self.said), told)
 
 
 @dataclass(frozen=True)
@@ -174,9 +251,11 @@ class Progress:
     Attributes:
         problem: reason and message of a problem with the Gateway itself; None if there is none.
         unavailable: why a listener cannot get its port, by the listener's name.
-        programmed: whether every ready gateway pod has the listeners.
+        programmed: whether every ready gateway pod has the UDP listeners, if there are any.
         reason, message: why it is not programmed.
         addresses: the addresses for clients, as (type, value).
+        mirror: the Gateway of class istio with its listeners for other protocols; None if it has
+            none of these, or if it names a gateway.
     """
 
     problem: tuple[str, str] | None = None
@@ -185,6 +264,15 @@ class Progress:
     reason: str = "Pending"
     message: str = ""
     addresses: tuple[tuple[str, str], ...] = ()
+    mirror: Mirror | None = None
+
+    def is_mirrored(self, listener: Listener) -> bool:
+        """Whether the Gateway of class istio serves a listener."""
+        return self.mirror is not None and listener.is_mirrored
+
+    def mirrored(self, listener: Listener) -> ListenerStatus | None:
+        """The status of a listener at the Gateway of class istio; None if there is none yet."""
+        return self.mirror.listeners.get(listener.name) if self.mirror else None
 
 
 def gateway_status(
@@ -200,35 +288,53 @@ def gateway_status(
     """
     gateway, status = ApiGateway.from_object(manifest), record(manifest.get("status"))
     before = {each.get("name"): each for each in map(record, items(status.get("listeners")))}
-    listeners = [
-        {
-            "name": listener.name,
-            "supportedKinds": [
-                {"group": group, "kind": kind} for group, kind in listener.supported_kinds
-            ],
-            "attachedRoutes": attached.get(listener.name, 0),
-            "conditions": conditions(
-                record(before.get(listener.name)).get("conditions"),
+    listeners: list[dict[str, Any]] = []
+    for listener in gateway.listeners:
+        there = record(before.get(listener.name))
+        if not progress.is_mirrored(listener):
+            seen = ListenerStatus(
+                tuple(_kind(*each) for each in listener.supported_kinds),
+                attached.get(listener.name, 0),
                 _of_listener(listener, progress),
-                gateway.generation,
-                now,
-            ),
-        }
-        for listener in gateway.listeners
-    ]
+            )
+        elif found := progress.mirrored(listener):
+            seen = found
+        else:
+            # What was said of a former generation is still marked as such.
+            listeners += [dict(there)] if there else []
+            continue
+        merged = conditions(
+            there.get("conditions"), seen.said, gateway.generation, now, LISTENER_TYPES
+        )
+        listeners.append(
+            {
+                "name": listener.name,
+                "supportedKinds": list(seen.kinds),
+                "attachedRoutes": seen.attached,
+                "conditions": merged,
+            }
+        )
     addresses = [{"type": kind, "value": value} for kind, value in progress.addresses]
-    found = {
+    repeated = progress.mirror.repeated if progress.mirror else ()
+    said = (*_of_gateway(gateway, progress), *repeated)
+    own = conditions(status.get("conditions"), said, gateway.generation, now, (MIRRORED, *REPEATED))
+    result = {
         **{key: value for key, value in status.items() if key != "addresses"},
-        "conditions": conditions(
-            status.get("conditions"), _of_gateway(gateway, progress), gateway.generation, now
-        ),
+        "conditions": own,
         "listeners": listeners,
     }
-    return {**found, "addresses": addresses[:_MOST_ADDRESSES]} if addresses else found
+    return {**result, "addresses": addresses[:_MOST_ADDRESSES]} if addresses else result
 
 
-def is_valid(listener: Listener, progress: Progress) -> bool:
-    """Whether a listener can be served."""
+def _kind(group: str, kind: str) -> dict[str, str]:
+    return {"group": group, "kind": kind}
+
+
+def _is_valid(listener: Listener, progress: Progress) -> bool:
+    """Whether a listener can be served; True for one that istiod has not decided about."""
+    if progress.is_mirrored(listener):
+        seen = progress.mirrored(listener)
+        return seen is None or seen.accepted
     return listener.protocol == UDP and listener.name not in (progress.unavailable or {})
 
 
@@ -260,11 +366,14 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[Said, ...]:
     return (accepted, programmed, resolved, conflicted)
 
 
-def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[Said, Said]:
-    invalid = [each.name for each in gateway.listeners if not is_valid(each, progress)]
+def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[Said, ...]:
+    invalid = [each.name for each in gateway.listeners if not _is_valid(each, progress)]
     some = len(invalid) < len(gateway.listeners)
     if progress.problem:
         accepted = Said(ACCEPTED, False, *progress.problem)
+    elif progress.mirror and progress.mirror.pending:
+        # Whether its listeners are accepted is not known yet.
+        return (Said(PROGRAMMED, False, "Pending", progress.mirror.pending),)
     elif invalid:
         message = f"not valid: {', '.join(invalid)}"
         accepted = Said(ACCEPTED, some, "ListenersNotValid", message)
@@ -272,10 +381,17 @@ def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[Said, Said]:
         accepted = Said(ACCEPTED, True, ACCEPTED)
     if not accepted.holds:
         return accepted, Said(PROGRAMMED, False, "Invalid", accepted.message)
-    if progress.programmed and not progress.addresses:
-        return accepted, Said(
-            PROGRAMMED, False, "AddressNotAssigned", "the Service for clients has no address yet"
-        )
-    if progress.programmed:
-        return accepted, Said(PROGRAMMED, True, PROGRAMMED)
-    return accepted, Said(PROGRAMMED, False, progress.reason, progress.message)
+    return accepted, _programmed(progress)
+
+
+def _programmed(progress: Progress) -> Said:
+    """Whether a Gateway that is accepted is programmed."""
+    if not progress.programmed:
+        return Said(PROGRAMMED, False, progress.reason, progress.message)
+    mirrored = progress.mirror.said.get(PROGRAMMED) if progress.mirror else None
+    if mirrored is not None and not mirrored.holds:
+        return mirrored
+    if not progress.addresses:
+        message = "the Service for clients has no address yet"
+        return Said(PROGRAMMED, False, "AddressNotAssigned", message)
+    return Said(PROGRAMMED, True, PROGRAMMED)

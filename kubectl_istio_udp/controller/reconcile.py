@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from kubectl_istio_udp.controller.childgateway import ChildGateways
 from kubectl_istio_udp.controller.deciding import Decided, Decider, GatewayChanges
 from kubectl_istio_udp.controller.endpoints import Endpoints
 from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked, source_of
@@ -109,7 +108,6 @@ class Reconciler:
             freed=freed,
             watch_seconds=timing.watch,
         )
-        self._children = ChildGateways(caches, self._writer)
         self._refresher = Refresher(caches, endpoints, self._writer)
         self._removal = Removal(caches, self._writer, self._waits)
         self.unavailable = self._routes.unavailable
@@ -234,7 +232,6 @@ class Reconciler:
     def _decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         if intent.request.service:
             return self._decider.decide(intent, permission, existing)
-        self._children.keep(intent)
         return self._routes.decide(intent, permission, existing)
 
     def _write(

@@ -1,8 +1,8 @@
-"""Write the statuses of GatewayClasses, Gateways and UDPRoutes that have changed.
+"""Write the statuses of GatewayClasses, Gateways and routes that have changed.
 
 A report is requested whenever something changes that a status depends on; a status that is already
-correct is not written. If the object was modified concurrently (resourceVersion), the status is
-computed again.
+correct is not written. What mirrors a Gateway or a route is written first (mirroring.py). If the
+object was modified concurrently (resourceVersion), the status is computed again.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ import ipaddress
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.controller.conditions import (
+    ACCEPTED,
     PROGRAMMED,
+    Mirror,
+    MirrorReport,
     ParentReport,
     Progress,
+    Said,
     class_status,
     gateway_status,
     route_status,
 )
+from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
+from kubectl_istio_udp.controller.mirroring import Mirroring
 from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.controller.outcome import FAILED, OK, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
@@ -40,12 +47,15 @@ from kubectl_istio_udp.model.errors import (
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, UdpRoute
 from kubectl_istio_udp.model.reasons import NO_GATEWAY
+from kubectl_istio_udp.render.childgateway import child_gateway
+from kubectl_istio_udp.render.routeclone import route_clone
 from kubectl_istio_udp.sources.gateways import InvalidParameters, exposure_key
+from kubectl_istio_udp.sources.mirrors import MirroredParent, copied_parents
 from kubectl_istio_udp.sources.permission import Permission
 from kubectl_istio_udp.sources.routes import attach, route_options
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.addresses import addresses_of
-from kubectl_istio_udp.state.apigateways import CLASS, GATEWAY, ApiGateways, Subject
+from kubectl_istio_udp.state.apigateways import CLASS, GATEWAY, ROUTE, ApiGateways, Subject
 from kubectl_istio_udp.state.caches import Caches
 
 _WORKERS = 2
@@ -83,6 +93,11 @@ class Reporter:
         self._outcome, self._unavailable = outcome, unavailable
         self._permission = permission
         self._may_write, self._wrote = may_write, wrote
+        self._mirroring = (
+            Mirroring(api, caches.api_gateways, may_write=may_write, wrote=wrote)
+            if caches.api_gateways
+            else None
+        )
         self._queue: WorkQueue[Subject] = WorkQueue(clock, group=lambda subject: subject[1])
         self._ended = threading.Event()
         # The listeners of each exposure that all ready pods of its gateway were found to have.
@@ -110,10 +125,8 @@ class Reporter:
         self._seen.clear()
         self._queue.open()
         gateways = self._caches.api_gateways
-        for cache in gateways.caches if gateways else ():
-            for kept in cache.values():
-                metadata = kept.manifest["metadata"]
-                self.ask((cache.kind, metadata.get("namespace") or "", metadata["name"]))
+        for subject in gateways.subjects() if gateways else ():
+            self.ask(subject)
 
     def pause(self) -> None:
         """Stop reporting, because another replica leads."""
@@ -148,16 +161,18 @@ class Reporter:
                 self._queue.done(subject)
 
     def _report(self, subject: Subject) -> None:
-        gateways, (kind, *key) = self._caches.api_gateways, subject
-        if gateways is None:
+        gateways, mirroring = self._caches.api_gateways, self._mirroring
+        if gateways is None or mirroring is None:
             return
-        done = True
+        kind, key, done = subject[0], subject[1:], True
         if kind == CLASS:
             self._report_class(gateways, key[1])
         elif kind == GATEWAY:
-            done = self._report_gateway(gateways, (key[0], key[1]))
+            done = self._report_gateway(gateways, key, mirroring.keep_gateway(key))
+        elif kind == ROUTE:
+            self._report_route(gateways, key)
         else:
-            self._report_route(gateways, (key[0], key[1]))
+            done = self._report_mirrored(gateways, kind, key, mirroring.keep_route(kind, key))
         if done:
             self._queue.succeeded(subject)
         else:
@@ -193,25 +208,60 @@ class Reporter:
         permission = self._permission(exposure_key(gateway.key))
         return route_options(route, gateway, permission).problem if permission else ""
 
-    def _report_gateway(self, gateways: ApiGateways, key: Key) -> bool:
-        """Report on a Gateway; return whether it is complete."""
+    def _report_mirrored(self, gateways: ApiGateways, kind: str, key: Key, blocked: str) -> bool:
+        """Report on a route of another kind than UDPRoute; return whether it is complete.
+
+        Args:
+            gateways: the caches.
+            kind, key: the route.
+            blocked: why its copy cannot be written; "" if it can.
+        """
+        cache = gateways.mirrored[kind]
+        kept = cache.get(*key)
+        parents = gateways.mirrored_parents(kept.read) if kept else ()
+        if kept is not None and (parents or kept.reported):
+            manifest, clone = kept.manifest, gateways.clone(kind, key)
+            controller = gateways.istio_controller()
+            copied = copied_parents(parents)
+            wanted = route_clone(manifest, copied) if copied else None
+            reports = [
+                MirrorReport(each.parent, _said(each, clone, wanted, controller, blocked))
+                for each in parents
+            ]
+            self._write(cache, manifest, route_status(manifest, reports, _now()))
+        return not blocked
+
+    def _report_gateway(self, gateways: ApiGateways, key: Key, blocked: str) -> bool:
+        """Report on a Gateway; return whether it is complete.
+
+        Args:
+            gateways: the caches.
+            key: the Gateway.
+            blocked: why the Gateway of class istio for it cannot be written; "" if it can.
+        """
         kept, gateway = gateways.gateways.get(*key), gateways.gateway(key)
         if kept is None or gateway is None or gateway.leaving:
             self._seen.pop(exposure_key(key), None)
             return True
-        problem = self._problem(gateway, exposure_key(key))
-        outcome = self._outcome(exposure_key(key))
+        requested, outcome = (
+            self._caches.intent(exposure_key(key)),
+            self._outcome(exposure_key(key)),
+        )
+        problem = _problem(gateway, requested)
         if problem is not None:
             progress, done = Progress(problem), True
+        elif requested is None:
+            progress, done = Progress(programmed=True), True
         elif outcome is None:
             # Asked again after the first look. What another replica has said may still be so.
             return True
         else:
             progress, done = self._progress(gateway, outcome, _was_programmed(kept.manifest))
+        progress = self._mirrored(gateways, gateway, progress, blocked)
         attached = {name: len(routes) for name, routes in gateways.attached(gateway).items()}
         status = gateway_status(kept.manifest, attached, progress, _now())
         self._write(gateways.gateways, kept.manifest, status)
-        return done
+        return done and not blocked
 
     def _write(self, cache: Cache[Any], manifest: Mapping[str, Any], status: Any) -> None:
         """Write a status, if it differs.
@@ -265,15 +315,19 @@ class Reporter:
         progress = Progress(None, unavailable, not missing, "Pending", missing, addresses)
         return progress, not missing
 
-    def _problem(self, gateway: ApiGateway, key: Key) -> tuple[str, str] | None:
-        """The reason and message of a problem with a Gateway itself; None if there is none."""
-        requested = self._caches.intent(key)
-        if gateway.addresses:
-            return "UnsupportedAddress", "spec.addresses is not supported"
-        if isinstance(requested, UsageError) and any(e.protocol == UDP for e in gateway.listeners):
-            reason = "InvalidParameters" if isinstance(requested, InvalidParameters) else "Invalid"
-            return reason, "; ".join([requested.message, *requested.hints[:1]])
-        return None
+    def _mirrored(
+        self, gateways: ApiGateways, gateway: ApiGateway, progress: Progress, blocked: str
+    ) -> Progress:
+        """A Gateway's progress, with that of the Gateway of class istio for it."""
+        if not gateways.has_child(gateway):
+            return progress
+        if blocked and progress.problem is None:
+            progress = replace(progress, programmed=False, reason="NoResources", message=blocked)
+        if not gateway.mirrored:
+            return progress
+        found: Mirror = mirror(gateways.child(gateway.key), child_gateway(gateway), blocked)
+        addresses = dict.fromkeys((*progress.addresses, *found.addresses))
+        return replace(progress, mirror=found, addresses=tuple(addresses))
 
     def _missing(self, spec: ExposureSpec) -> str:
         """The listener that a ready gateway pod still lacks, as text; "" if there is none.
@@ -310,6 +364,39 @@ class Reporter:
             inside = [addresses.cluster_ip] if addresses.cluster_ip else []
             found = list(addresses.external) or ([] if addresses.pending else inside)
         return tuple((_address_type(each), each) for each in found)
+
+
+def _said(
+    parent: MirroredParent,
+    clone: Mapping[str, Any] | None,
+    wanted: Mapping[str, Any] | None,
+    controller: str,
+    blocked: str,
+) -> Sequence[Said] | None:
+    """The conditions of a route at a parent, from its copy; None if istiod has not said any."""
+    if parent.refusal is not None:
+        return [Said(ACCEPTED, False, parent.refusal.reason, parent.refusal.message)]
+    if blocked:
+        return [Said(ACCEPTED, None, "Pending", blocked)]
+    if parent.copied is None or wanted is None:
+        return None
+    return parent_conditions(clone, wanted, parent.copied, controller)
+
+
+def _problem(gateway: ApiGateway, requested: object) -> tuple[str, str] | None:
+    """The reason and message of a problem with a Gateway itself; None if there is none.
+
+    Args:
+        gateway: the Gateway.
+        requested: its intent, or the error from reading it; None without UDP listeners.
+    """
+    if gateway.addresses:
+        return "UnsupportedAddress", "spec.addresses is not supported"
+    if isinstance(requested, InvalidParameters):
+        return "InvalidParameters", "; ".join([requested.message, *requested.hints[:1]])
+    if isinstance(requested, UsageError) and gateway.udp:
+        return "Invalid", "; ".join([requested.message, *requested.hints[:1]])
+    return None
 
 
 def _may_work(outcome: Outcome) -> bool:

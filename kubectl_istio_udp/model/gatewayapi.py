@@ -7,7 +7,7 @@ by the CRDs' schemas, so a malformed field is from another version of the API, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_istio_udp.model.about import About
@@ -22,7 +22,10 @@ GROUP = GATEWAY_API_GROUP
 # GatewayClasses with this controllerName are ours, as are their Gateways.
 CONTROLLER_NAME = "kubectl-istio-udp.dev/gateway-controller"
 UDP = "UDP"
-# The route kinds that a listener supports, by protocol; other protocols are not supported.
+# The protocols that a Gateway of class istio serves, and the kinds of their routes.
+MIRRORED_PROTOCOLS = ("HTTP", "HTTPS", "TLS", "TCP")
+MIRRORED_ROUTES = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute")
+# The route kinds that a listener of ours supports, by protocol.
 _ROUTE_KINDS = {UDP: ((GROUP, "UDPRoute"),)}
 
 
@@ -70,6 +73,7 @@ class Listener:
         namespaces: allowedRoutes.namespaces.from: Same, All, Selector or None.
         selector: the label selector of the namespaces, for Selector.
         kinds: allowedRoutes.kinds as (group, kind); None for the protocol's default.
+        raw: the listener in the manifest's form, for the Gateway that mirrors it.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Listener:
     namespaces: str = "Same"
     selector: Mapping[str, Any] = field(default_factory=dict)
     kinds: tuple[tuple[str, str], ...] | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_object(cls, entry: Manifest) -> Listener:
@@ -92,7 +97,13 @@ class Listener:
             namespaces=str(namespaces.get("from") or "Same"),
             selector=record(namespaces.get("selector")),
             kinds=tuple((_group(kind), str(kind.get("kind"))) for kind in kinds) or None,
+            raw=entry,
         )
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether a Gateway of class istio can serve it."""
+        return self.protocol in MIRRORED_PROTOCOLS
 
     @property
     def supported_kinds(self) -> tuple[tuple[str, str], ...]:
@@ -136,7 +147,12 @@ class ParametersRef:
 
 @dataclass(frozen=True)
 class _Requesting:
-    """What Gateways and routes have in common: they request something for themselves."""
+    """What Gateways and routes have in common: they request something for themselves.
+
+    Attributes:
+        about: the reference to the object.
+        generation: metadata.generation.
+    """
 
     about: About
     generation: int
@@ -162,8 +178,8 @@ class ApiGateway(_Requesting):
         listeners: its listeners, in the same order.
         annotations: its annotations with our prefix.
         parameters: spec.infrastructure.parametersRef; None if not set.
-        labels, infrastructure: its labels that istiod reads, and spec.infrastructure, for the
-            Gateway that is created for it.
+        labels, infrastructure, tls: its labels that istiod reads, spec.infrastructure and spec.tls,
+            for the Gateway that is created for it.
         addresses: whether it requests addresses (spec.addresses).
         leaving: whether it is being deleted.
     """
@@ -174,6 +190,7 @@ class ApiGateway(_Requesting):
     parameters: ParametersRef | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     infrastructure: Mapping[str, Any] = field(default_factory=dict)
+    tls: Mapping[str, Any] = field(default_factory=dict)
     addresses: bool = False
     leaving: bool = False
 
@@ -208,9 +225,20 @@ class ApiGateway(_Requesting):
                 for key in ("labels", "annotations")
                 if key in infrastructure
             },
+            tls=record(spec.get("tls")),
             addresses=bool(spec.get("addresses")),
             leaving="deletionTimestamp" in manifest["metadata"],
         )
+
+    @property
+    def udp(self) -> tuple[Listener, ...]:
+        """Its UDP listeners."""
+        return tuple(each for each in self.listeners if each.protocol == UDP)
+
+    @property
+    def mirrored(self) -> tuple[Listener, ...]:
+        """Its listeners that a Gateway of class istio can serve."""
+        return tuple(each for each in self.listeners if each.is_mirrored)
 
 
 @dataclass(frozen=True)
@@ -255,6 +283,18 @@ class ParentRef:
         """Whether it selects a listener of its Gateway: sectionName and port must both match."""
         return self.section_name in ("", listener.name) and self.port in (None, listener.port)
 
+    @property
+    def identity(self) -> tuple[str | int | None, ...]:
+        """What distinguishes it from a route's other parents, whatever defaults are written out."""
+        return (
+            *(self.group, self.kind, self.namespace, self.name),
+            *(self.section_name, self.port),
+        )
+
+    def renamed(self, name: str) -> ParentRef:
+        """The same reference to another Gateway of the namespace."""
+        return replace(self, name=name, raw={**self.raw, "name": name})
+
 
 @dataclass(frozen=True)
 class BackendRef:
@@ -290,18 +330,36 @@ class BackendRef:
 
 
 @dataclass(frozen=True)
-class UdpRoute(_Requesting):
+class Route(_Requesting):
+    """A route of any kind.
+
+    Attributes:
+        parents: the requested parents.
+    """
+
+    parents: tuple[ParentRef, ...] = ()
+
+    @classmethod
+    def from_object(cls, manifest: Manifest) -> Route:
+        """Read a route manifest."""
+        return cls(About.of(manifest), _generation(manifest), _parents(manifest))
+
+    @property
+    def gateways(self) -> set[Key]:
+        """The parents that are Gateways."""
+        named = {(parent.namespace, parent.name): parent for parent in self.parents}
+        return {key for key, parent in named.items() if parent.is_gateway(key)}
+
+
+@dataclass(frozen=True)
+class UdpRoute(Route):
     """A UDPRoute.
 
     Attributes:
-        about: the reference to it.
-        generation: metadata.generation.
-        parents: the requested parents.
         backends: its backends.
         annotations: its annotations with our prefix.
     """
 
-    parents: tuple[ParentRef, ...] = ()
     backends: tuple[BackendRef, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -314,14 +372,10 @@ class UdpRoute(_Requesting):
             for rule in items(spec.get("rules"))
             for entry in items(record(rule).get("backendRefs"))
         ]
-        parents = [
-            ParentRef.from_object(record(entry), namespace)
-            for entry in items(spec.get("parentRefs"))
-        ]
         return cls(
             about=About.of(manifest),
             generation=_generation(manifest),
-            parents=tuple(parents),
+            parents=_parents(manifest),
             backends=tuple(backends),
             annotations=_our_annotations(manifest),
         )
@@ -366,6 +420,12 @@ class ReferenceGrant:
                 target[:2] == wanted and target[2] in ("", backend.name) for target in self.targets
             )
         )
+
+
+def _parents(manifest: Manifest) -> tuple[ParentRef, ...]:
+    namespace = manifest["metadata"]["namespace"]
+    refs = items(record(manifest.get("spec")).get("parentRefs"))
+    return tuple(ParentRef.from_object(record(entry), namespace) for entry in refs)
 
 
 def _texts(value: object, *names: str) -> Iterable[tuple[str, str, str]]:

@@ -128,6 +128,12 @@ RESOURCES: dict[str, Resource] = {
         Resource("Telemetry", "telemetries", "telemetry.istio.io", ("v1alpha1", "v1")),
         Resource("GatewayClass", "gatewayclasses", GATEWAY_API, namespaced=False),
         Resource("Gateway", "gateways", GATEWAY_API, key=API_GATEWAY),
+        Resource("HTTPRoute", "httproutes", GATEWAY_API),
+        Resource("GRPCRoute", "grpcroutes", GATEWAY_API),
+        # `v1` from Gateway API 1.5 on (TCPRoute: 1.6). istiod only reads the version that its
+        # release was built for.
+        Resource("TLSRoute", "tlsroutes", GATEWAY_API, ("v1", "v1alpha3", "v1alpha2")),
+        Resource("TCPRoute", "tcproutes", GATEWAY_API, ("v1", "v1alpha2")),
         # `v1` from Gateway API 1.6 on, `v1alpha2` in the experimental channel of older releases.
         Resource("UDPRoute", "udproutes", GATEWAY_API, ("v1", "v1alpha2")),
         Resource("ReferenceGrant", "referencegrants", GATEWAY_API, ("v1", "v1beta1")),

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_istio_udp import __version__
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
+from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME, MIRRORED_ROUTES
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 
 Manifest = dict[str, Any]
@@ -120,6 +120,9 @@ _GATEWAY_RULES = [
 _ROUTE_RULES = [
     _rule(["GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"], "list", "watch"),
     _rule(["GatewayClass", API_GATEWAY, "UDPRoute"], "patch", subresource="status"),
+    # Copies of routes are in the namespaces of the originals, so that ReferenceGrants apply.
+    _rule(MIRRORED_ROUTES, "list", "watch", "create", "patch", "delete"),
+    _rule(MIRRORED_ROUTES, "patch", subresource="status"),
 ]
 # To query listeners from gateways' Envoys: `get` until Kubernetes 1.34, `create` from 1.35.
 _ENVOY_RULE = _rule(["Pod"], "get", "create", subresource="portforward")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.kinds import Spec
 
 # EnvoyFilter has no newer version. A ServiceEntry changes with its endpoints, up to a hundred times
@@ -24,6 +25,17 @@ def metadata(spec: Spec, namespace: str) -> dict[str, Any]:
         "namespace": namespace,
         "labels": names.labels(spec.kind, spec.namespace, spec.name),
         "annotations": {names.SPEC_ANNOTATION: spec.to_json()},
+    }
+
+
+def owned_by(owner: About) -> dict[str, Any]:
+    """The owner reference to the object that another one of its namespace is created for."""
+    return {
+        "apiVersion": owner.api_version,
+        "kind": owner.kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
     }
 
 

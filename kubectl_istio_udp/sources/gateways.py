@@ -8,7 +8,7 @@ from dataclasses import replace
 from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
-from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, Key, ParametersRef
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, ParametersRef
 from kubectl_istio_udp.model.names import LONGEST_LABEL
 from kubectl_istio_udp.model.ports import check_port_count
 from kubectl_istio_udp.model.request import ExposeRequest
@@ -57,8 +57,22 @@ def _made_key(gateway: Key, word: str, longest: int) -> Key:
     return namespace, name.replace(".", "-")[: longest - len(end)].rstrip("-") + end
 
 
-def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
-    """Read the request of a Gateway.
+def clone_key(route: Key) -> Key:
+    """The (namespace, name) of the copy of a route for Gateways of class istio."""
+    return _made_key(route, "udp", LONGEST_LABEL)
+
+
+def needs_child(gateway: ApiGateway) -> bool:
+    """Whether a Gateway needs one of class istio that is created for it.
+
+    It does if it names no gateway and has a listener that can be served.
+    """
+    attached = gateway.parameters or f"{PREFIX}gateway" in gateway.annotations
+    return not attached and bool(gateway.udp or gateway.mirrored)
+
+
+def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
+    """Read the request of a Gateway; None if it has only listeners of a created gateway.
 
     Args:
         gateway: the Gateway.
@@ -66,11 +80,11 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
 
     Raises:
         InvalidParameters: it names several gateways, or none although none may be created.
-        UsageError: an annotation is malformed, too long or unknown, or there is no UDP listener.
+        UsageError: an annotation is malformed, too long or unknown, or no listener can be served.
     """
     asked = read_options(gateway.annotations, GATEWAY_OPTIONS)
-    listeners = [listener for listener in gateway.listeners if listener.protocol == UDP]
-    if not listeners:
+    listeners, mirrored = gateway.udp, needs_child(gateway) and gateway.mirrored
+    if not listeners and not mirrored:
         raise UsageError(f"Gateway {gateway} has no UDP listener")
     check_port_count(len(listeners))
     namespace, name = exposure_key(gateway.key)
@@ -91,6 +105,8 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent:
             "can be created in it",
             hints=[f"name one: annotation {PREFIX}gateway, or spec.infrastructure.parametersRef"],
         )
+    if not listeners:
+        return None
     if target is None:
         return _with_own_gateway(Intent(request, gateway.about, None, ports), gateway)
     return Intent(request, gateway.about, target, ports)

@@ -7,31 +7,42 @@ the statuses of Gateways and routes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import (
+    CONTROLLER_NAME,
+    MIRRORED_ROUTES,
     UDP,
     ApiGateway,
     GatewayClass,
     ReferenceGrant,
+    Route,
     UdpRoute,
 )
 from kubectl_istio_udp.model.mesh import REVISION_LABEL
+from kubectl_istio_udp.model.names import MANAGED_BY_LABEL
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.service import Service
-from kubectl_istio_udp.sources.gateways import child_key
+from kubectl_istio_udp.sources.gateways import ISTIO_CLASS, child_key, clone_key, needs_child
+from kubectl_istio_udp.sources.mirrors import MirroredParent, mirrored_parents
 from kubectl_istio_udp.sources.routes import Backends, attached, forbidden, resolve
-from kubectl_istio_udp.state.trimming import our_annotations
+from kubectl_istio_udp.state.trimming import Packed, our_annotations
 
 Manifest = Mapping[str, Any]
 Read = TypeVar("Read")
+Noted = TypeVar("Noted", bound=tuple[str, ...])
 
 CLASS, GATEWAY, ROUTE = "GatewayClass", API_GATEWAY, "UDPRoute"
 Subject = tuple[str, str, str]
+# The controllerName of istiod (its default).
+_ISTIO_CONTROLLER = "istio.io/gateway-controller"
+_LABELS = (REVISION_LABEL, MANAGED_BY_LABEL)
 _METADATA = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"),
     *("deletionTimestamp", "ownerReferences"),
@@ -49,6 +60,28 @@ class Kept(Generic[Read]):
 
     manifest: Manifest
     read: Read
+
+
+@dataclass(frozen=True)
+class KeptRoute:
+    """An HTTPRoute, GRPCRoute, TLSRoute or TCPRoute, most of which are for other Gateways.
+
+    Attributes:
+        packed: its manifest, compressed.
+        read: its parents.
+        owner: the name of the route that it was created for; "" if there is none.
+        reported: whether its status has an entry of ours.
+    """
+
+    packed: Packed
+    read: Route
+    owner: str = ""
+    reported: bool = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """The parts of its manifest that its copy and its status are computed from."""
+        return self.packed.unpacked()
 
 
 @dataclass(frozen=True)
@@ -74,6 +107,7 @@ class ApiGateways:
         service: Callable[[str, str], Service | None],
         labels: Callable[[str], Mapping[str, str] | None],
         changed: Callable[[Key], None],
+        creates_in: Container[str],
         watch: RouteWatch,
     ) -> None:
         """Prepare the caches.
@@ -83,12 +117,15 @@ class ApiGateways:
             service: returns a Service.
             labels: returns a namespace's labels.
             changed: called with each Gateway with an exposure that may change.
+            creates_in: the namespaces in which Gateways may be created.
             watch: how to watch.
         """
         self._service, self._labels = service, labels
         self._changed, self._report = changed, watch.report
+        self._creates_in = creates_in
         self._lock = threading.RLock()
         self._by_parent: dict[Key, set[Key]] = {}
+        self._mirrored_by_parent: dict[Key, set[Subject]] = {}
         self._by_service: dict[Key, set[Key]] = {}
 
         def cache(kind: str, read: Callable[[Manifest], Read], follow: Any) -> Cache[Kept[Read]]:
@@ -102,11 +139,21 @@ class ApiGateways:
         self.gateways = cache(GATEWAY, ApiGateway.from_object, self._gateway_changed)
         self.routes = cache(ROUTE, UdpRoute.from_object, self._route_changed)
         self.grants = cache("ReferenceGrant", ReferenceGrant.from_object, self._grant_changed)
+        self.mirrored: dict[str, Cache[KeptRoute]] = {
+            kind: Cache(
+                api,
+                kind,
+                keep=_kept_route,
+                changed=partial(self._mirrored_changed, kind),
+                again=watch.installed,
+            )
+            for kind in MIRRORED_ROUTES
+        }
 
     @property
     def caches(self) -> tuple[Cache[Any], ...]:
         """All caches."""
-        return (self.classes, self.gateways, self.routes, self.grants)
+        return (self.classes, self.gateways, self.routes, self.grants, *self.mirrored.values())
 
     # -- lookups ------------------------------------------------------------------------------
 
@@ -118,15 +165,43 @@ class ApiGateways:
         of = self.classes.get("", found.read.class_name)
         return found.read if of is not None and of.read.ours else None
 
+    def subjects(self) -> Iterator[Subject]:
+        """All objects with a status."""
+        for cache in (self.classes, self.gateways, self.routes):
+            for kept in cache.values():
+                metadata = kept.manifest["metadata"]
+                yield (cache.kind, metadata.get("namespace") or "", metadata["name"])
+        for kind, mirrored in self.mirrored.items():
+            for route in mirrored.values():
+                yield (kind, *route.read.key)
+
+    def is_undecided(self, key: Key) -> bool:
+        """Whether a Gateway exists and its class does not, so that it may be of our class."""
+        found = self.gateways.get(*key)
+        return found is not None and self.classes.get("", found.read.class_name) is None
+
+    def has_child(self, gateway: ApiGateway) -> bool:
+        """Whether a Gateway of class istio is created for a Gateway of our class."""
+        return gateway.about.namespace in self._creates_in and needs_child(gateway)
+
     def child(self, key: Key) -> Manifest | None:
-        """The Gateway that was created for a Gateway (by owner reference); None if missing."""
+        """The Gateway with the name of the one that is created for a Gateway."""
         found = self.gateways.get(*child_key(key))
-        owner = self.gateways.get(*key)
-        if found is None:
-            return None
-        owners = found.manifest["metadata"].get("ownerReferences") or ()
-        uids = {reference.get("uid") for reference in owners}
-        return found.manifest if owner and owner.read.about.uid in uids else None
+        return found.manifest if found else None
+
+    def mirrored_parents(self, route: Route) -> tuple[MirroredParent, ...]:
+        """The parents of a route that are Gateways of our class."""
+        return mirrored_parents(route, self.gateway, self.has_child)
+
+    def clone(self, kind: str, key: Key) -> Manifest | None:
+        """The route with the name of a route's copy."""
+        found = self.mirrored[kind].get(*clone_key(key))
+        return found.manifest if found else None
+
+    def istio_controller(self) -> str:
+        """The controllerName of the class istio."""
+        found = self.classes.get("", ISTIO_CLASS)
+        return found.read.controller if found else _ISTIO_CONTROLLER
 
     def routes_at(self, key: Key) -> list[UdpRoute]:
         """The routes with a Gateway as parent."""
@@ -183,7 +258,7 @@ class ApiGateways:
 
     def _parents(self, routes: Iterable[Key]) -> set[Key]:
         kept = [found for key in routes if (found := self.routes.get(*key))]
-        return {parent for found in kept for parent in _parents(found.read)}
+        return {parent for found in kept for parent in found.read.gateways}
 
     # -- changes ------------------------------------------------------------------------------
 
@@ -222,14 +297,41 @@ class ApiGateways:
         for found in self.gateways.values():
             if found.read.class_name == key[1]:
                 self._gateway_affected(found.read.key)
+                self._mirrored_affected(found.read.key)
 
-    def _gateway_changed(self, key: Key, _before: object, _now: object) -> None:
+    def _gateway_changed(
+        self, key: Key, before: Kept[ApiGateway] | None, now: Kept[ApiGateway] | None
+    ) -> None:
         self._gateway_affected(key)
+        there = [kept for kept in (before, now) if kept is not None]
+        for owner in {_owner(kept.manifest) for kept in there} - {""}:
+            self._report((GATEWAY, key[0], owner))
+        # Not when its status alone changes: routes at Gateways of others may be many.
+        if len(there) < len((before, now)) or there[0].read != there[1].read:
+            self._mirrored_affected(key)
 
     def _gateway_affected(self, key: Key) -> None:
         self._affected([key])
         for route in self.routes_at(key):
             self._report((ROUTE, *route.key))
+
+    def _mirrored_affected(self, gateway: Key) -> None:
+        with self._lock:
+            subjects = tuple(self._mirrored_by_parent.get(gateway, ()))
+        for subject in subjects:
+            self._report(subject)
+
+    def _mirrored_changed(
+        self, kind: str, key: Key, before: KeptRoute | None, now: KeptRoute | None
+    ) -> None:
+        subject = (kind, *key)
+        with self._lock:
+            for kept, gone in ((before, True), (now, False)):
+                if kept is not None:
+                    _note(self._mirrored_by_parent, kept.read.gateways, subject, gone)
+        self._report(subject)
+        for owner in {kept.owner for kept in (before, now) if kept is not None} - {""}:
+            self._report((kind, key[0], owner))
 
     def _route_changed(
         self, key: Key, before: Kept[UdpRoute] | None, now: Kept[UdpRoute] | None
@@ -238,8 +340,8 @@ class ApiGateways:
         with self._lock:
             for kept, gone in ((before, True), (now, False)):
                 if kept is not None:
-                    parents |= _parents(kept.read)
-                    _note(self._by_parent, _parents(kept.read), key, gone)
+                    parents |= kept.read.gateways
+                    _note(self._by_parent, kept.read.gateways, key, gone)
                     _note(self._by_service, _services(kept.read), key, gone)
         self._report((ROUTE, *key))
         if before is None or now is None or before.read != now.read:
@@ -252,18 +354,12 @@ class ApiGateways:
         self._routes_affected(route for route in routes if route[0] != key[0])
 
 
-def _parents(route: UdpRoute) -> set[Key]:
-    """The parents of a route that are Gateways."""
-    named = {(parent.namespace, parent.name): parent for parent in route.parents}
-    return {key for key, parent in named.items() if parent.is_gateway(key)}
-
-
 def _services(route: UdpRoute) -> set[Key]:
     """The Services that a route refers to, with or without permission."""
     return {(ref.namespace, ref.name) for ref in route.backends}
 
 
-def _note(index: dict[Key, set[Key]], places: Iterable[Key], key: Key, gone: bool) -> None:
+def _note(index: dict[Key, set[Noted]], places: Iterable[Key], key: Noted, gone: bool) -> None:
     for place in places:
         there = index.setdefault(place, set())
         (there.discard if gone else there.add)(key)
@@ -283,8 +379,25 @@ def _kept(manifest: Manifest) -> dict[str, Any]:
         "metadata": {
             **about,
             "annotations": notes,
-            "labels": {key: labels[key] for key in (REVISION_LABEL,) if key in labels},
+            "labels": {key: labels[key] for key in _LABELS if key in labels},
         },
         "spec": manifest.get("spec") or {},
         "status": manifest.get("status") or {},
     }
+
+
+def _kept_route(manifest: Manifest) -> KeptRoute:
+    parents = items(record(manifest.get("status")).get("parents"))
+    return KeptRoute(
+        Packed.of(_kept(manifest)),
+        Route.from_object(manifest),
+        _owner(manifest),
+        any(record(entry).get("controllerName") == CONTROLLER_NAME for entry in parents),
+    )
+
+
+def _owner(manifest: Manifest) -> str:
+    """The name of the Gateway or route that another one was created for; "" if there is none."""
+    owners = items(manifest["metadata"].get("ownerReferences"))
+    names = [str(each.get("name")) for each in owners if each.get("kind") == manifest["kind"]]
+    return names[0] if names else ""

@@ -63,6 +63,7 @@ _log = logging.getLogger(__name__)
 Where = TypeVar("Where", bound=Hashable)
 Name = TypeVar("Name", bound=Hashable)
 What = TypeVar("What")
+Requested = TypeVar("Requested")
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 _SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
@@ -229,6 +230,7 @@ class Caches:
                 service=self.routed_service,
                 labels=self.labels_of_namespace,
                 changed=self._gateway_asks,
+                creates_in=self.gateway_namespaces,
                 watch=routes,
             )
         self.all: tuple[Cache[Any], ...] = (
@@ -594,13 +596,17 @@ class Caches:
                     self.intents.drop(key)
             else:
                 self._of_gateways[key] = gateway
-                self._put_intent(key, found.about.rank, self._gateway_intent(found))
+                intent = self._gateway_intent(found)
+                if intent is None:
+                    self.intents.drop(key)
+                else:
+                    self._put_intent(key, found.about.rank, intent)
         self._ask(key)
 
     def _put_intent(self, key: Key, rank: Rank, intent: Intent | UsageError) -> None:
         self.intents.put(key, rank, intent.gateway_ports if isinstance(intent, Intent) else ())
 
-    def _gateway_intent(self, gateway: ApiGateway) -> Intent | UsageError:
+    def _gateway_intent(self, gateway: ApiGateway) -> Intent | UsageError | None:
         may_own = gateway.about.namespace in self.gateway_namespaces
         return _intent(lambda: gateway_intent(gateway, may_own=may_own))
 
@@ -856,7 +862,7 @@ def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: W
         del index[where]
 
 
-def _intent(read: Callable[[], Intent]) -> Intent | UsageError:
+def _intent(read: Callable[[], Requested]) -> Requested | UsageError:
     """The request, or the error from reading it."""
     try:
         return read()

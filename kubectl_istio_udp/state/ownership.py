@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
@@ -347,6 +348,24 @@ def claimed_owner(manifest: Manifest) -> Owner:
     if found != expected and not further:
         raise Disagreement(f"the objects of {_words(owner)} are named {expected}")
     return owner
+
+
+def is_copy_of(manifest: Manifest, original: About) -> bool:
+    """Whether the controller created a Gateway or route for another one of the Gateway API.
+
+    Its controlling owner is the original, and a route has our label. A Gateway has none, because
+    istiod copies the labels of Gateways to objects that are not ours. Whoever may write such an
+    object could also write the original: both are in the same namespace.
+    """
+    metadata = manifest["metadata"]
+    owners = [o for o in metadata.get("ownerReferences") or () if o.get("controller")]
+    labelled = _labels(manifest).get(names.MANAGED_BY_LABEL) == names.MANAGER
+    return (
+        (labelled or manifest["kind"] == "Gateway")
+        and manifest["kind"] == original.kind
+        and metadata.get("namespace") == original.namespace
+        and [(o.get("kind"), o.get("uid")) for o in owners] == [(original.kind, original.uid)]
+    )
 
 
 def _read_annotation(manifest: Manifest, owner: Owner) -> Spec:

@@ -349,6 +349,8 @@ class ApiServer:
                 self._store(key, _copied(there))
                 return 200, _copied(self._objects[key])
             result = _merged(_copied(there), patch)
+            if "generation" in there["metadata"] and result.get("spec") != there.get("spec"):
+                result["metadata"]["generation"] = there["metadata"]["generation"] + 1
             if refused := self.admit(result):
                 return 400, _status(400, refused)
             old, new = (_leaves(_keyed(_content(each))) for each in (there, result))

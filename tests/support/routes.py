@@ -83,6 +83,12 @@ def route(
     }
 
 
+def mirrored_route(kind: str = "HTTPRoute", name: str = "web", **more: Any) -> Manifest:
+    """A route of another kind than UDPRoute."""
+    found = route(backend("web", 8080), name=name, **more)
+    return {**found, "kind": kind}
+
+
 def grant(
     *targets: Manifest, namespace: str = "apps", origin: str = "team", kind: str = "UDPRoute"
 ) -> Manifest:

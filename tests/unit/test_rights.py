@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.model.gatewayapi import MIRRORED_ROUTES
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.render.controller import Installation, controller
-from kubectl_istio_udp.sources.gateways import child_key
+from kubectl_istio_udp.sources.gateways import child_key, clone_key
 from tests.support.apiserver import Exec
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import Running, annotated, space, until
-from tests.support.routes import gateway, gateway_class, listener, route
+from tests.support.routes import gateway, gateway_class, listener, mirrored_route, route
 
 Right = tuple[str, str, str, str]
 
@@ -131,6 +132,20 @@ def use_routes(running: Running, done: Callable[[Any], None]) -> None:
     done(lambda: server.get(API_GATEWAY, *child))
     server.put(gateway(listener(port=5301), namespace="istio-system"))
     done(lambda: server.get(API_GATEWAY, *child)["spec"]["listeners"][0]["port"] == 5301)
+    # Routes of each other kind are copied, the copies changed and deleted, the statuses written.
+    for kind in MIRRORED_ROUTES:
+        original = mirrored_route(kind, namespace="istio-system")
+        clone = clone_key(("istio-system", "web"))
+        server.put(gateway(listener("web", 80, "HTTP"), namespace="istio-system"), original)
+        done(lambda kind=kind, clone=clone: server.get(kind, *clone))
+        done(lambda kind=kind: server.get(kind, "istio-system", "web").get("status"))
+        other = server.get(kind, "istio-system", "web")
+        other["spec"]["rules"] = []
+        server.put(other)
+        done(lambda kind=kind, clone=clone: not server.get(kind, *clone)["spec"]["rules"])
+        other["spec"]["parentRefs"] = []
+        server.put(other)
+        done(lambda kind=kind, clone=clone: not server.get(kind, *clone))
     server.put(gateway(namespace="istio-system", annotations=notes))
     done(lambda: not server.get(API_GATEWAY, *child))
 

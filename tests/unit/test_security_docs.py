@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from kubectl_istio_udp.render.controller import Installation, controller
@@ -14,10 +15,10 @@ WANTED = Installation(
 Right = tuple[str, str, str, str]
 
 
-def installed() -> set[Right]:
+def installed(gateway_api: bool = False) -> set[Right]:
     """(where, verb, resource, name) of every right in the manifests."""
     found = set()
-    for manifest in controller(WANTED):
+    for manifest in controller(replace(WANTED, gateway_api=gateway_api)):
         if manifest["kind"] not in ("ClusterRole", "Role"):
             continue
         where = manifest["metadata"].get("namespace", "every namespace")
@@ -30,11 +31,12 @@ def installed() -> set[Right]:
     return found
 
 
-def documented() -> set[Right]:
-    """The same from the table."""
-    table = DOC.read_text().partition("## The controller's rights")[2]
+def documented(heading: str) -> set[Right]:
+    """The same from the table below a heading."""
+    section = DOC.read_text().partition(heading)[2]
+    table = re.split("^#", section, maxsplit=1, flags=re.MULTILINE)[0]
     found = set()
-    for where, rights in re.findall(r"^\| ([a-z ]+) \| ([a-z, -]+) \|", table, re.MULTILINE):
+    for where, rights in re.findall(r"^\| ([a-z ]+) \| ([a-z, /-]+) \|", table, re.MULTILINE):
         if where == "where":
             continue
         words, _, name = rights.partition(" named ")
@@ -45,7 +47,9 @@ def documented() -> set[Right]:
 
 
 def test_the_table_of_rights_is_that_of_the_manifests() -> None:
-    assert documented() == installed()
+    rights = installed()
+    assert documented("## The controller's rights") == rights
+    assert documented("### With `--gateway-api`") == installed(gateway_api=True) - rights
 
 
 def test_the_documents_that_it_names_are_there() -> None:

@@ -2,81 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
-from kubectl_istio_udp.sources.gateways import child_key, exposure_key
+from kubectl_istio_udp.sources.gateways import child_key
 from tests.support import builders
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import endpoint, endpoint_slice
-from tests.support.controlling import Running, annotated, space, until
+from tests.support.controlling import annotated, space, until
+from tests.support.routed import KEY, NAME, Routed, made_by_istiod, read, services
 from tests.support.routes import backend, gateway, gateway_class, grant, listener, route
 from tests.unit.conftest import Run
 
-KEY = exposure_key(("team", "udp"))
-NAME = object_name(*KEY)
 TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
 ALL = {"from_": "All"}
-
-
-class Routed(Running):
-    """A controller that serves the Gateway API, and what to ask of the cluster."""
-
-    def ask_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
-        """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
-        if self.lagging:
-            return Exec(json.dumps({"configs": []}))
-        names = [
-            patch["patch"]["value"]["name"]
-            for each in self.server.all("EnvoyFilter")
-            for patch in each["spec"].get("configPatches", ())
-            if patch["applyTo"] == "LISTENER"
-        ]
-        listeners = [{"active_state": {"listener": {"name": name}}} for name in names]
-        return Exec(json.dumps({"configs": [{"dynamic_listeners": listeners}]}))
-
-    lagging = False
-
-    def begin(self, *manifests: Any, **settings: Any) -> Any:
-        self.server.run = self.ask_envoy
-        self.server.put(*manifests)
-        return self.start(gateway_api=True, **settings)
-
-    def status(self, kind: str, name: str, namespace: str = "team") -> Any:
-        found = self.server.get(kind, namespace, name)
-        return (found or {}).get("status") or {}
-
-    def conditions(self, name: str = "udp") -> dict[str, tuple[str, str]]:
-        return _read(self.status(API_GATEWAY, name).get("conditions", ()))
-
-    def route_conditions(self, name: str = "dns", parent: int = 0) -> dict[str, tuple[str, str]]:
-        parents = self.status("UDPRoute", name).get("parents", ())
-        return _read(parents[parent]["conditions"]) if len(parents) > parent else {}
-
-    def programmed(self, name: str = "udp") -> None:
-        until(lambda: self.conditions(name).get("Programmed") == ("True", "Programmed"))
-
-    def attached(self, name: str = "udp") -> list[int]:
-        return [
-            each["attachedRoutes"] for each in self.status(API_GATEWAY, name).get("listeners", ())
-        ]
-
-    def routed(self) -> ExposureSpec:
-        return self.spec(NAME)
-
-    def weights(self) -> list[tuple[str, int]]:
-        return [(b.service[1], b.weight) for b in self.routed().backends if b.service]
-
-
-def _read(conditions: Any) -> dict[str, tuple[str, str]]:
-    return {each["type"]: (each["status"], each["reason"]) for each in conditions}
 
 
 @pytest.fixture
@@ -93,13 +37,6 @@ def running(api: Api, server: ApiServer) -> Iterator[Routed]:
     found.wait_for(installed=0.05)
     yield found
     found.stop()
-
-
-def services(namespace: str, *names: str) -> Iterator[Any]:
-    for number, name in enumerate(names):
-        address = f"10.1.{len(namespace)}.{number + 1}"
-        yield builders.service(name, namespace=namespace)
-        yield endpoint_slice(endpoint(address, f"{name}-1"), of=name, namespace=namespace)
 
 
 def test_a_route_is_exposed_and_everything_says_so(running: Routed) -> None:
@@ -246,7 +183,7 @@ def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
 
     def accepted() -> Any:
         found = running.status("UDPRoute", "dns", "other").get("parents")
-        return _read(found[0]["conditions"])["Accepted"] if found else None
+        return read(found[0]["conditions"])["Accepted"] if found else None
 
     until(lambda: accepted() == ("False", "NotAllowedByListeners"))
     labelled = space("other")
@@ -317,18 +254,6 @@ def test_another_class_is_left_alone(running: Routed) -> None:
     assert not running.server.all("EnvoyFilter")
 
 
-def made_by_istiod(running: Routed, name: str) -> None:
-    """The pod and the Service that istiod makes for a Gateway of class istio."""
-    labels = {"gateway.networking.k8s.io/gateway-name": name}
-    running.server.put(
-        builders.gateway_pod(f"{name}-1", labels=labels, ips=("10.244.0.9",)),
-        {
-            **builders.gateway_service(f"{name}-istio", selector=labels),
-            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}},
-        },
-    )
-
-
 def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
     """And has it until it names one."""
     running.server.put(space("istio-system", allow=None), *services("istio-system", "coredns"))
@@ -338,13 +263,15 @@ def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
     _, child = child_key(("istio-system", "udp"))
     made = until(lambda: running.server.get(API_GATEWAY, "istio-system", child))
     assert made["spec"]["gatewayClassName"] == "istio"
-    assert made["spec"]["listeners"] == [{"name": "placeholder", "port": 5300, "protocol": "TCP"}]
+    (placeholder,) = made["spec"]["listeners"]
+    assert (placeholder["name"], placeholder["port"]) == ("placeholder", 5300)
+    assert placeholder["protocol"] == "TCP"
     assert made["spec"]["infrastructure"] == infrastructure
     assert made["metadata"]["ownerReferences"][0]["name"] == "udp"
 
     def programmed() -> Any:
         conditions = running.status(API_GATEWAY, "udp", "istio-system").get("conditions", ())
-        return _read(conditions).get("Programmed")
+        return read(conditions).get("Programmed")
 
     until(lambda: programmed() == ("False", "NoResources"))
     made_by_istiod(running, child)
@@ -418,7 +345,7 @@ def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
     until(lambda: running.conditions().get("Accepted") == ("True", "ListenersNotValid"))
     running.programmed()
     listeners = running.status(API_GATEWAY, "udp")["listeners"]
-    said = [_read(each["conditions"])["Accepted"] for each in listeners]
+    said = [read(each["conditions"])["Accepted"] for each in listeners]
     assert said == [("False", "PortUnavailable"), ("True", "Accepted")]
     running.server.remove("Service", "other", "coredns")
     until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayRef
@@ -15,7 +16,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import SOURCE_LABEL, SPEC_ANNOTATION, object_name
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state import ownership
-from kubectl_istio_udp.state.ownership import belongs, readable, resolve, spec_of
+from kubectl_istio_udp.state.ownership import belongs, is_copy_of, readable, resolve, spec_of
 from tests.support.builders import plan_of
 from tests.support.mesh_builders import access_log, manifests_of, response
 
@@ -271,3 +272,30 @@ def test_spec_of_trusts_only_what_agrees_with_itself() -> None:
         assert readable(forgery, ExposureSpec) is None
         with pytest.raises(ClusterError):
             spec_of(forgery)
+
+
+OWNER = {"kind": "HTTPRoute", "name": "web", "uid": "1", "controller": True}
+
+
+@pytest.mark.parametrize(
+    ("copied", "metadata"),
+    [
+        (True, {}),
+        (False, {"labels": {}}),
+        (False, {"namespace": "other"}),
+        (False, {"ownerReferences": []}),
+        (False, {"ownerReferences": [{**OWNER, "uid": "2"}]}),
+        (False, {"ownerReferences": [{**OWNER, "kind": "GRPCRoute"}]}),
+        (False, {"ownerReferences": [{**OWNER, "controller": False}]}),
+        # One that another controller owns, too.
+        (False, {"ownerReferences": [OWNER, {**OWNER, "uid": "2"}]}),
+    ],
+)
+def test_which_routes_are_copies(copied: bool, metadata: dict[str, Any]) -> None:
+    original = About("HTTPRoute", "gateway.networking.k8s.io/v1", "team", "web", "1")
+    usual = {
+        "namespace": "team",
+        "labels": {"app.kubernetes.io/managed-by": "kubectl-istio-udp"},
+        "ownerReferences": [OWNER],
+    }
+    assert is_copy_of({"kind": "HTTPRoute", "metadata": usual | metadata}, original) is copied

@@ -1,0 +1,114 @@
+"""The statuses of the Gateways and routes that the controller creates for others, from istiod.
+
+They are those of the originals only if the copy is as the original requests now, and if istiod has
+seen that (observedGeneration).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kubectl_istio_udp.controller.conditions import (
+    ACCEPTED,
+    LISTENER_TYPES,
+    PROGRAMMED,
+    REPEATED,
+    ListenerStatus,
+    Mirror,
+    Said,
+)
+from kubectl_istio_udp.controller.objects import contains
+from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.gatewayapi import ParentRef
+
+Manifest = Mapping[str, Any]
+_HOLDS = {"True": True, "False": False}
+
+
+def is_current(there: Manifest | None, wanted: Manifest) -> bool:
+    """Whether a copy is as it should be: its spec has no other fields than the wanted one."""
+    if there is None or (there.get("spec") or {}) != wanted["spec"]:
+        return False
+    parts = {part: wanted["metadata"][part] for part in ("labels", "ownerReferences")}
+    return contains(there["metadata"], {name: part for name, part in parts.items() if part})
+
+
+def mirror(there: Manifest | None, wanted: Manifest, problem: str = "") -> Mirror:
+    """The status of the Gateway of class istio that was created for a Gateway.
+
+    Args:
+        there: the created Gateway; None if it is missing.
+        wanted: what it should be.
+        problem: why it cannot be written; "" if it can.
+    """
+    name = str(wanted["metadata"]["name"])
+    if there is None or not is_current(there, wanted):
+        return Mirror(name, problem or f"Gateway {name} is being written")
+    generation = int(there["metadata"].get("generation") or 0)
+    status = record(there.get("status"))
+    types = (ACCEPTED, PROGRAMMED, *REPEATED)
+    said = {each.type: each for each in _current(status.get("conditions"), generation, types)}
+    listeners = {}
+    for entry in map(record, items(status.get("listeners"))):
+        if found := _current(entry.get("conditions"), generation, LISTENER_TYPES):
+            kinds = tuple(map(record, items(entry.get("supportedKinds"))))
+            attached = int(entry.get("attachedRoutes") or 0)
+            listeners[str(entry.get("name"))] = ListenerStatus(kinds, attached, found)
+    names = {str(listener["name"]) for listener in wanted["spec"]["listeners"]}
+    pending = "" if PROGRAMMED in said and names <= listeners.keys() else _unseen(name)
+    addresses = tuple(
+        (str(each.get("type") or "IPAddress"), str(each.get("value")))
+        for each in map(record, items(status.get("addresses")))
+    )
+    return Mirror(name, pending, said, listeners, addresses)
+
+
+def _unseen(name: str) -> str:
+    return f"istiod has not reported on Gateway {name} yet"
+
+
+def parent_conditions(
+    there: Manifest | None, wanted: Manifest, parent: ParentRef, controller: str
+) -> tuple[Said, ...] | None:
+    """What istiod says about a copy of a route at a parent; None if it has not said it yet.
+
+    Args:
+        there: the copy; None if it is missing.
+        wanted: what it should be.
+        parent: its reference to the created Gateway.
+        controller: the controllerName of istiod.
+    """
+    if there is None or not is_current(there, wanted):
+        return None
+    metadata = there["metadata"]
+    for entry in map(record, items(record(there.get("status")).get("parents"))):
+        ref = ParentRef.from_object(record(entry.get("parentRef")), metadata["namespace"])
+        if entry.get("controllerName") == controller and ref.identity == parent.identity:
+            generation = int(metadata.get("generation") or 0)
+            return _current(entry.get("conditions"), generation) or None
+    return None
+
+
+def _current(
+    found: object, generation: int, types: Collection[str] | None = None
+) -> tuple[Said, ...]:
+    """An object's conditions; empty if one of them is of a former generation.
+
+    Args:
+        found: the conditions.
+        generation: the object's generation.
+        types: the types to read, because others may be another controller's; None for all.
+    """
+    said = [each for each in map(record, items(found)) if not types or each.get("type") in types]
+    if any(each.get("observedGeneration") != generation for each in said):
+        return ()
+    return tuple(
+        Said(
+            str(each.get("type")),
+            _HOLDS.get(str(each.get("status"))),
+            str(each.get("reason")),
+            str(each.get("message") or ""),
+        )
+        for each in said
+    )

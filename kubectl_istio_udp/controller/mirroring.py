@@ -1,0 +1,140 @@
+"""Write the Gateways and routes of class istio that mirror those of our class.
+
+A Gateway that names no gateway gets a Gateway of class istio, for which istiod creates pods. HTTP,
+GRPC, TLS and TCP routes at the former are copied to the latter. Objects of others with the same
+names are never changed. The API server's garbage collector deletes copies with their originals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubectl_istio_udp.apply.exact import merge_patch
+from kubectl_istio_udp.controller.mirrored import is_current
+from kubectl_istio_udp.controller.objects import MANAGER
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.errors import Busy, ClusterError, Conflict, Unreachable
+from kubectl_istio_udp.model.resources import resource_key
+from kubectl_istio_udp.render.childgateway import child_gateway
+from kubectl_istio_udp.render.routeclone import route_clone
+from kubectl_istio_udp.sources.gateways import needs_child
+from kubectl_istio_udp.sources.mirrors import copied_parents
+from kubectl_istio_udp.state.apigateways import ApiGateways
+from kubectl_istio_udp.state.ownership import is_copy_of
+
+Manifest = Mapping[str, Any]
+# Errors that another attempt fixes.
+_PASSING = (Busy, Conflict, Unreachable)
+
+
+class Mirroring:
+    """Writes and deletes copies; thread-safe for different originals."""
+
+    def __init__(
+        self,
+        api: Api,
+        gateways: ApiGateways,
+        *,
+        may_write: Callable[[], bool],
+        wrote: Callable[[str, str], None],
+    ) -> None:
+        """Take the dependencies.
+
+        Args:
+            api: the cluster, for writes.
+            gateways: the caches of Gateways and routes.
+            may_write: whether this replica leads.
+            wrote: called with the verb and kind of each write request.
+        """
+        self._api, self._gateways = api, gateways
+        self._may_write, self._wrote = may_write, wrote
+
+    def keep_gateway(self, key: Key) -> str:
+        """Write the Gateway of class istio for a Gateway, or delete a former one.
+
+        Returns:
+            Why it cannot be written; "" if there is no problem.
+
+        Raises:
+            ClusterError: a write failed; it must be retried.
+        """
+        gateways, gateway = self._gateways, self._gateways.gateway(key)
+        kept, there = gateways.gateways.get(*key), gateways.child(key)
+        if kept is None or kept.read.leaving or gateways.is_undecided(key):
+            return ""
+        mine = there is not None and is_copy_of(there, kept.read.about)
+        if gateway is None or not needs_child(gateway):
+            if there is not None and mine:
+                self._delete(gateways.gateways, there)
+            return ""
+        if not gateways.has_child(gateway):
+            return ""
+        wanted = child_gateway(gateway)
+        if there is not None and not mine:
+            return _taken(wanted, str(gateway))
+        return self._write(gateways.gateways, wanted, there)
+
+    def keep_route(self, kind: str, key: Key) -> str:
+        """Write the copy of a route, or delete a former one; as `keep_gateway`."""
+        gateways, cache = self._gateways, self._gateways.mirrored[kind]
+        kept, there = cache.get(*key), gateways.clone(kind, key)
+        if kept is None or any(map(gateways.is_undecided, kept.read.gateways)):
+            return ""
+        copied = copied_parents(gateways.mirrored_parents(kept.read))
+        if not copied and there is None:
+            return ""
+        original = kept.manifest
+        if "deletionTimestamp" in original["metadata"]:
+            return ""
+        mine = there is not None and is_copy_of(there, About.of(original))
+        if not copied:
+            if there is not None and mine:
+                self._delete(cache, there)
+            return ""
+        wanted = route_clone(original, copied)
+        if there is not None and not mine:
+            return _taken(wanted, f"{key[0]}/{key[1]}")
+        return self._write(cache, wanted, there)
+
+    def _write(self, cache: Cache[Any], wanted: Manifest, there: Manifest | None) -> str:
+        if is_current(there, wanted) or not self._may_write():
+            return ""
+        try:
+            cache.learn(self._create(wanted) if there is None else self._change(wanted, there))
+        except _PASSING:
+            raise
+        except ClusterError as error:
+            return f"{wanted['kind']} {wanted['metadata']['name']}: {error.message}"
+        return ""
+
+    def _create(self, wanted: Manifest) -> Manifest:
+        self._wrote("create", wanted["kind"])
+        return self._api.create(dict(wanted), manager=MANAGER)
+
+    def _change(self, wanted: Manifest, there: Manifest) -> Manifest:
+        """Change an object so that it has exactly the wanted spec, whatever others changed."""
+        patch = {
+            **wanted,
+            "metadata": {**wanted["metadata"], "uid": there["metadata"]["uid"]},
+            "spec": merge_patch(there.get("spec") or {}, wanted["spec"]),
+        }
+        self._wrote("patch", wanted["kind"])
+        return self._api.merge(patch, manager=MANAGER)
+
+    def _delete(self, cache: Cache[Any], there: Manifest) -> None:
+        if not self._may_write():
+            return
+        metadata = there["metadata"]
+        self._wrote("delete", there["kind"])
+        place = (metadata["namespace"], metadata["name"])
+        self._api.delete(resource_key(there), *place, uid=metadata["uid"])
+        cache.forget(*place)
+
+
+def _taken(wanted: Manifest, original: str) -> str:
+    kind, metadata = wanted["kind"], wanted["metadata"]
+    place = f"{metadata['namespace']}/{metadata['name']}"
+    return f"{kind} {place} already exists and was not created for {kind} {original}"

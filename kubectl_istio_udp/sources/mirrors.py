@@ -1,0 +1,67 @@
+"""Which parents of HTTP, GRPC, TLS and TCP routes a Gateway of class istio decides about.
+
+The controller creates it for a Gateway of our class (`sources/gateways.py`), and copies the routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, ParentRef, Route
+from kubectl_istio_udp.sources.gateways import child_key
+from kubectl_istio_udp.sources.routes import NO_PARENT, NOT_ALLOWED, Attachment
+
+FindGateway = Callable[[Key], ApiGateway | None]
+
+
+@dataclass(frozen=True)
+class MirroredParent:
+    """A parent of a route that is a Gateway of our class.
+
+    Attributes:
+        parent: the reference of the route.
+        copied: the reference of its copy to the created Gateway; None if there is none.
+        refusal: why there is none; None otherwise.
+    """
+
+    parent: ParentRef
+    copied: ParentRef | None = None
+    refusal: Attachment | None = None
+
+
+def mirrored_parents(
+    route: Route, find: FindGateway, has_child: Callable[[ApiGateway], bool]
+) -> tuple[MirroredParent, ...]:
+    """The parents of a route that are Gateways of our class.
+
+    Args:
+        route: an HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
+        find: returns a Gateway of our class; None for others.
+        has_child: whether a Gateway of class istio is created for a Gateway.
+    """
+    found = []
+    for parent in route.parents:
+        gateway = find((parent.namespace, parent.name))
+        if gateway is None or not parent.is_gateway(gateway.key):
+            continue
+        refusal = _refusal(route.about.kind, parent, gateway, has_child(gateway))
+        copied = None if refusal else parent.renamed(child_key(gateway.key)[1])
+        found.append(MirroredParent(parent, copied, refusal))
+    return tuple(found)
+
+
+def copied_parents(parents: Sequence[MirroredParent]) -> tuple[ParentRef, ...]:
+    """The references of a route's copy; empty if it needs none."""
+    return tuple(each.copied for each in parents if each.copied is not None)
+
+
+def _refusal(kind: str, parent: ParentRef, gateway: ApiGateway, child: bool) -> Attachment | None:
+    """Why no listener of the created Gateway is meant; None if one is, and istiod decides."""
+    named = [listener for listener in gateway.listeners if parent.selects(listener)]
+    if not named:
+        return Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")
+    if child and any(listener.is_mirrored for listener in named):
+        return None
+    listed = ", ".join(listener.name for listener in named)
+    return Attachment((), NOT_ALLOWED, f"Gateway {gateway} allows no {kind} at listener {listed}")

@@ -1,0 +1,91 @@
+"""A controller that serves the Gateway API, what to ask of the cluster, and what istiod makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.names import object_name
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.sources.gateways import exposure_key
+from tests.support import builders
+from tests.support.apiserver import Exec
+from tests.support.builders import endpoint, endpoint_slice
+from tests.support.controlling import Running, until
+
+KEY = exposure_key(("team", "udp"))
+NAME = object_name(*KEY)
+
+
+class Routed(Running):
+    """A controller that serves the Gateway API, and what to ask of the cluster."""
+
+    def ask_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
+        """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
+        if self.lagging:
+            return Exec(json.dumps({"configs": []}))
+        names = [
+            patch["patch"]["value"]["name"]
+            for each in self.server.all("EnvoyFilter")
+            for patch in each["spec"].get("configPatches", ())
+            if patch["applyTo"] == "LISTENER"
+        ]
+        listeners = [{"active_state": {"listener": {"name": name}}} for name in names]
+        return Exec(json.dumps({"configs": [{"dynamic_listeners": listeners}]}))
+
+    lagging = False
+
+    def begin(self, *manifests: Any, **settings: Any) -> Any:
+        self.server.run = self.ask_envoy
+        self.server.put(*manifests)
+        return self.start(gateway_api=True, **settings)
+
+    def status(self, kind: str, name: str, namespace: str = "team") -> Any:
+        found = self.server.get(kind, namespace, name)
+        return (found or {}).get("status") or {}
+
+    def conditions(self, name: str = "udp") -> dict[str, tuple[str, str]]:
+        return read(self.status(API_GATEWAY, name).get("conditions", ()))
+
+    def route_conditions(self, name: str = "dns", parent: int = 0) -> dict[str, tuple[str, str]]:
+        parents = self.status("UDPRoute", name).get("parents", ())
+        return read(parents[parent]["conditions"]) if len(parents) > parent else {}
+
+    def programmed(self, name: str = "udp") -> None:
+        until(lambda: self.conditions(name).get("Programmed") == ("True", "Programmed"))
+
+    def attached(self, name: str = "udp") -> list[int]:
+        return [
+            each["attachedRoutes"] for each in self.status(API_GATEWAY, name).get("listeners", ())
+        ]
+
+    def routed(self) -> ExposureSpec:
+        return self.spec(NAME)
+
+    def weights(self) -> list[tuple[str, int]]:
+        return [(b.service[1], b.weight) for b in self.routed().backends if b.service]
+
+
+def read(conditions: Any) -> dict[str, tuple[str, str]]:
+    return {each["type"]: (each["status"], each["reason"]) for each in conditions}
+
+
+def services(namespace: str, *names: str) -> Iterator[Any]:
+    for number, name in enumerate(names):
+        address = f"10.1.{len(namespace)}.{number + 1}"
+        yield builders.service(name, namespace=namespace)
+        yield endpoint_slice(endpoint(address, f"{name}-1"), of=name, namespace=namespace)
+
+
+def made_by_istiod(running: Routed, name: str) -> None:
+    """The pod and the Service that istiod makes for a Gateway of class istio."""
+    labels = {"gateway.networking.k8s.io/gateway-name": name}
+    running.server.put(
+        builders.gateway_pod(f"{name}-1", labels=labels, ips=("10.244.0.9",)),
+        {
+            **builders.gateway_service(f"{name}-istio", selector=labels),
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}},
+        },
+    )

@@ -1,0 +1,77 @@
+"""Which parents of HTTP, GRPC, TLS and TCP routes the created Gateway decides about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, Route
+from kubectl_istio_udp.sources.gateways import child_key, clone_key, gateway_intent, needs_child
+from kubectl_istio_udp.sources.mirrors import copied_parents, mirrored_parents
+from tests.support.routes import gateway, listener, mirrored_route
+
+WEB, DNS = listener("web", 80, "HTTP"), listener("dns", 53)
+BOTH = [WEB, DNS]
+CHILD = child_key(("team", "udp"))[1]
+ROWS: dict[str, Any] = {
+    # The listeners, the parentRef, and why the route's copy does not have it ("": it has).
+    "every listener": (BOTH, {}, ""),
+    "the one for HTTP": (BOTH, {"sectionName": "web"}, ""),
+    "its port": (BOTH, {"port": 80}, ""),
+    "the one for UDP": (BOTH, {"sectionName": "dns"}, "NotAllowedByListeners"),
+    "the port of the one for UDP": (BOTH, {"port": 53}, "NotAllowedByListeners"),
+    "no such listener": (BOTH, {"sectionName": "other"}, "NoMatchingParent"),
+    "a section at another port": (BOTH, {"sectionName": "web", "port": 53}, "NoMatchingParent"),
+    "UDP alone": ([DNS], {}, "NotAllowedByListeners"),
+    "a protocol that nobody serves": (
+        [listener("x", 1, "INVALID"), WEB],
+        {"sectionName": "x"},
+        "NotAllowedByListeners",
+    ),
+    "one port for two protocols": ([listener("t", 53, "TCP"), DNS], {"port": 53}, ""),
+}
+
+
+def parents_of(found: ApiGateway, ref: Any, child: bool = True) -> Any:
+    route = mirrored_route(parents=[{"name": "udp", **ref}, {"name": "else"}])
+    known = {found.key: found}
+    return mirrored_parents(Route.from_object(route), known.get, lambda _: child)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_parents(row: str) -> None:
+    listeners, ref, reason = ROWS[row]
+    (parent,) = parents_of(ApiGateway.from_object(gateway(*listeners)), ref)
+    assert (parent.refusal.reason if parent.refusal else "") == reason
+    copied = [dict(each.raw) for each in copied_parents([parent])]
+    assert copied == ([] if reason else [{"name": CHILD, **ref}])
+
+
+def test_a_gateway_that_names_one_serves_udp_alone() -> None:
+    (parent,) = parents_of(ApiGateway.from_object(gateway(*BOTH)), {}, child=False)
+    assert parent.refusal and parent.refusal.reason == "NotAllowedByListeners"
+
+
+def test_which_gateways_need_a_created_one() -> None:
+    def needs(*listeners: Any, **more: Any) -> bool:
+        return needs_child(ApiGateway.from_object(gateway(*listeners, **more)))
+
+    assert needs(WEB) and needs(DNS) and needs(*BOTH)
+    assert not needs(listener("x", 1, "INVALID"))
+    assert not needs(*BOTH, annotations={"kubectl-istio-udp/gateway": "istio-system/edge"})
+    named = {"parametersRef": {"group": "", "kind": "Service", "name": "x"}}
+    assert not needs(*BOTH, infrastructure=named)
+
+
+def test_without_a_udp_listener_there_is_no_exposure() -> None:
+    assert gateway_intent(ApiGateway.from_object(gateway(WEB)), may_own=True) is None
+    both = gateway_intent(ApiGateway.from_object(gateway(*BOTH)), may_own=True)
+    assert both is not None and both.udp_ports == (53,)
+
+
+def test_names_of_copies_are_dns_labels() -> None:
+    long = ("team", ".".join(["a" * 60] * 4))
+    for key in (clone_key(long), child_key(long)):
+        assert len(key[1]) <= 63 and "." not in key[1]
+    assert clone_key(("team", "a.b")) != clone_key(("team", "a-b"))
