@@ -2,13 +2,11 @@ module conformance
 
 go 1.26.0
 
-require (
-	github.com/stretchr/testify v1.11.1
-	sigs.k8s.io/gateway-api/conformance v1.6.3
-	sigs.k8s.io/yaml v1.6.0
-)
+require sigs.k8s.io/gateway-api/conformance v1.6.3
 
 require (
+	github.com/stretchr/testify v1.11.1 // indirect
+	sigs.k8s.io/yaml v1.6.0 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/emicklei/go-restful/v3 v3.13.0 // indirect
 	github.com/evanphx/json-patch/v5 v5.9.11 // indirect
