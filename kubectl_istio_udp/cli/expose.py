@@ -105,6 +105,15 @@ def _values(enumeration: Any) -> click.Choice[str]:
     f"port added to the gateway's own Service; none: neither.  "
     f"[default: {_DEFAULTS.gateway_service.value}]",
 )
+@click.option(
+    "--api",
+    type=click.Choice(["istio", "udproute"]),
+    default="istio",
+    show_default=True,
+    help="What to write. istio: the EnvoyFilter and the other objects of an exposure; udproute: a "
+    "Gateway and UDPRoutes, which the controller serves (`controller install --gateway-api`). "
+    "`--as udproute` is the same.",
+)
 @applying_options(waiting=True)
 @options.cluster_options
 def command(**values: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_istio_udp.model.resources import resource_key
+
 
 @dataclass(frozen=True)
 class Write:
@@ -24,8 +26,8 @@ class Write:
 
     @property
     def kind(self) -> str:
-        """The object's kind."""
-        return str(self.manifest["kind"])
+        """The object's kind, as in requests: its key in RESOURCES."""
+        return resource_key(self.manifest)
 
     @property
     def namespace(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from kubectl_istio_udp.model.about import About
@@ -149,6 +150,38 @@ def read_options(notes: Mapping[str, str], supported: Iterable[str]) -> ExposeOp
         discovery=read.get("discovery"),
         gateway=read.get("gateway"),
     )
+
+
+def option_annotations(request: ExposeRequest, gateway: str) -> dict[str, str]:
+    """The annotations that request the same options: the inverse of `read_options`.
+
+    Options with their default have none.
+
+    Args:
+        request: the request.
+        gateway: `NAMESPACE/NAME`.
+    """
+    options, usual = request.options, Options()
+    sessions, rate = not request.automatic_sessions, request.expect_rate
+    found: dict[str, object] = {
+        "gateway": gateway,
+        "max-sessions": options.max_sessions if sessions else None,
+        "expect-rate": f"{rate:g}" if rate is not None else None,
+        "idle-timeout": _unusual(options.idle_timeout, usual.idle_timeout),
+        "max-datagram-size": _unusual(options.max_datagram_size, usual.max_datagram_size),
+        "affinity": _unusual(options.affinity, usual.affinity),
+        "load-balancing": _unusual(options.load_balancing, options.affinity.usual_load_balancing),
+        "session-log": "true" if options.session_log else None,
+        "gateway-service": _unusual(options.gateway_service, usual.gateway_service),
+    }
+    return {f"{PREFIX}{name}": str(each) for name, each in found.items() if each is not None}
+
+
+def _unusual(value: object, usual: object) -> object:
+    """The text of a value; None for the default."""
+    if value == usual:
+        return None
+    return value.value if isinstance(value, Enum) else str(value)
 
 
 def _ports(text: str) -> tuple[PortRequest, ...]:

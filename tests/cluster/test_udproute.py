@@ -432,3 +432,21 @@ def test_the_settings_of_a_route(tenant: Space, port: int) -> None:
         "kubectl-istio-udp/affinity-",
     )
     answered_by(address, port, 1, 2)
+
+
+def test_expose_writes_a_gateway_and_a_route(tenant: Space, port: int) -> None:
+    """Twice with the same result; then refused by the controller, which undoes the change."""
+    tenant.apply(*server("dns", 5))
+    words = ("--api", "udproute", "--gateway", f"{tenant.gateway}/edge", "--timeout", "60s")
+    done = tenant.plugin("expose", "dns", "-p", f"{port}:53", "--max-sessions", "500", *words)
+    assert done.code == 0, done.both
+    address = done.out.split()[-1]
+    answered_by(address, port, 5)
+    again = tenant.plugin("expose", "dns", *words)
+    assert again.code == 0 and again.out.count(" unchanged") == 2, again.both
+    told(tenant, "dns-53", Accepted="Accepted", ResolvedRefs="ResolvedRefs")
+    refused = tenant.plugin("expose", "dns", "-p", f"{port + 20}:53", *words)
+    assert refused.code == 3 and "is not allowed" in refused.err, refused.both
+    found = get(f"gateways.{GROUP}", "-n", tenant.name, "dns")["spec"]["listeners"]
+    assert [each["port"] for each in found] == [port]
+    answered_by(address, port, 5)

@@ -22,7 +22,10 @@ ONLY_IN = {
     "plan": {"apply/exposing.py", "controller/deciding.py"},
     "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reserving.py"},
     "Transaction": {"apply/pipeline.py", "cli/run/samples.py", "cli/run/controller/install.py"},
-    "carry": {"apply/exposing.py", "apply/responding.py", "apply/access_logging.py"},
+    "carry": {
+        *("apply/exposing.py", "apply/exposing_routes.py"),
+        *("apply/responding.py", "apply/access_logging.py"),
+    },
     "plan_response": {"apply/responding.py"},
     "plan_access_log": {"apply/access_logging.py"},
     # How many sessions an exposure gets.

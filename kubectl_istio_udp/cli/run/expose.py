@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -30,6 +31,7 @@ from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.sources.settings import Named
 from kubectl_istio_udp.state.addresses import client_addresses
 
+_UDPROUTE = "udproute"
 # The option for each field of a listener or cluster.
 _FLAGS = {
     "port_value": "-p",
@@ -52,20 +54,41 @@ def run(
     remove_ports: tuple[str, ...],
     name: str | None,
     gateway: GatewayChoice,
+    api: str,
     applying: Applying,
     common: options.Common,
     **named: Any,
 ) -> None:
     """Run `expose`, with the values of its options."""
+    api_name, common = _api_name(api, common)
     check_dns_label(service, "Service")
     if name:
         check_dns_label(name, "exposure")
     settings = _named(ports, remove_ports, named)
-    api = connect(common)
-    arguments = ExposeArguments(namespace_of(common, api), service, name, settings, gateway)
-    exposed = expose(api, arguments, applying, Printed(applying), _FLAGS)
+    cluster = connect(common)
+    arguments = ExposeArguments(namespace_of(common, cluster), service, name, settings, gateway)
+    if api_name == _UDPROUTE:
+        from kubectl_istio_udp.apply.exposing_routes import addresses, expose_by_routes
+
+        written = expose_by_routes(cluster, arguments, applying, Printed(applying), _FLAGS)
+        if applying.in_words:
+            for address in addresses(written):
+                click.echo(f"clients reach {service} at {address}")
+        return
+    exposed = expose(cluster, arguments, applying, Printed(applying), _FLAGS)
     if applying.in_words:
-        _print_addresses(api, exposed, applying.waits)
+        _print_addresses(cluster, exposed, applying.waits)
+
+
+def _api_name(api: str, common: options.Common) -> tuple[str, options.Common]:
+    """The value of --api, and the other options.
+
+    `--as` is kubectl's name of the user to impersonate, and no user is named udproute.
+    """
+    if common.connection.get("as_user") != _UDPROUTE:
+        return api, common
+    connection = {key: each for key, each in common.connection.items() if key != "as_user"}
+    return _UDPROUTE, replace(common, connection=connection)
 
 
 def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:

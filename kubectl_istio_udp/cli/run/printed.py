@@ -12,6 +12,7 @@ import click
 from kubectl_istio_udp.checks.catalog import Severity
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.cli.applying import Applying
+from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.sources.settings import differences, settings_of
@@ -88,7 +89,7 @@ def _show(done: Sequence[Done], applying: Applying) -> None:
     ours = [each.manifest for each in done if each.write.whole]
     if applying.output == "name":
         for manifest in ours:
-            click.echo(printing.resource(manifest["kind"], manifest["metadata"]["name"]))
+            click.echo(printing.resource(resource_key(manifest), manifest["metadata"]["name"]))
     else:
         click.echo(printing.documents(ours, applying.output), nl=False)
     for each in done:

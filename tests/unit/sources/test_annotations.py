@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import pytest
@@ -14,9 +15,17 @@ from kubectl_istio_udp.model.exposure import (
     Discovery,
     GatewayServiceMode,
     LoadBalancing,
+    Options,
 )
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.sources.annotations import is_requested, service_intent
+from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.sources.annotations import (
+    GATEWAY_OPTIONS,
+    is_requested,
+    option_annotations,
+    read_options,
+    service_intent,
+)
 from tests.support import builders
 
 PREFIX = "kubectl-istio-udp/"
@@ -118,3 +127,45 @@ def test_all_ports_are_counted_before_they_are_read() -> None:
         builders.service(annotations={f"{PREFIX}expose": "all"}, ports=ports[:9])
     )
     assert found.gateway_ports == tuple(range(1000, 1009))
+
+
+@given(
+    sessions=st.none() | st.integers(1, 100_000),
+    rate=st.none() | st.sampled_from([0.5, 200.0]),
+    idle=st.sampled_from([0.5, 10, 90, 7200]),
+    size=st.sampled_from([1400, 9000]),
+    affinity=st.sampled_from(Affinity),
+    log=st.booleans(),
+    mode=st.sampled_from(GatewayServiceMode),
+)
+def test_annotations_for_options_are_read_as_these_options(
+    sessions: int | None,
+    rate: float | None,
+    idle: float,
+    size: int,
+    affinity: Affinity,
+    log: bool,
+    mode: GatewayServiceMode,
+) -> None:
+    options = Options(
+        idle_timeout=Duration(idle),
+        max_datagram_size=size,
+        affinity=affinity,
+        load_balancing=affinity.usual_load_balancing,
+        session_log=log,
+        gateway_service=mode,
+    )
+    if sessions is not None:
+        rate, options = None, dataclasses.replace(options, max_sessions=sessions)
+    request = ExposeRequest(
+        "a", "b", options=options, automatic_sessions=sessions is None, expect_rate=rate
+    )
+    notes = option_annotations(request, "istio-system/edge")
+    read = read_options(notes, GATEWAY_OPTIONS)
+    assert read.options == options and read.gateway == "istio-system/edge"
+    assert (read.automatic_sessions, read.expect_rate) == (sessions is None, rate)
+
+
+def test_defaults_need_no_annotation() -> None:
+    found = option_annotations(ExposeRequest("a", "b"), "istio-system/edge")
+    assert found == {f"{PREFIX}gateway": "istio-system/edge"}

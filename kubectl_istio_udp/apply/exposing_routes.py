@@ -1,0 +1,337 @@
+"""`expose --api udproute`: decide as for an exposure, and write a Gateway and UDPRoutes.
+
+The controller makes the exposure of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_istio_udp.apply.changes import ChangeSet
+from kubectl_istio_udp.apply.exposing import ExposeArguments, decide
+from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, carry
+from kubectl_istio_udp.envoy.check import ensure_accepted
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.errors import (
+    Forbidden,
+    NotInstalled,
+    Refused,
+    Rejected,
+    UsageError,
+    WaitTimeout,
+)
+from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, GatewayClass, Key, UdpRoute
+from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.render import udproute
+from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, option_annotations, read_options
+from kubectl_istio_udp.sources.gateways import exposure_key
+from kubectl_istio_udp.sources.routes import KIND
+from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.snapshot import read_snapshot
+
+Manifest = Mapping[str, Any]
+
+_USUAL_CLASS = "istio-udp"
+_INSTALL = "kubectl istio-udp controller install --gateway-api"
+# Reasons of the condition Programmed for what the controller does not carry out.
+_REFUSED = ("Invalid", "NoResources")
+_STATUS = "see the controller: kubectl istio-udp controller status"
+
+
+@dataclass(frozen=True)
+class _Current:
+    """The Gateway and the routes of an earlier run.
+
+    Attributes:
+        gateway: the Gateway's manifest; None if it does not exist.
+        routes: the routes that this command has written for it.
+        before: the exposure that they request; None without one.
+        automatic_sessions: whether the controller chooses the number of sessions.
+        expect_rate: the annotation of this name.
+    """
+
+    gateway: Manifest | None = None
+    routes: tuple[Manifest, ...] = ()
+    before: ExposureSpec | None = None
+    automatic_sessions: bool = True
+    expect_rate: float | None = None
+
+
+def expose_by_routes(
+    api: Api, arguments: ExposeArguments, writing: Writing, report: Report, flags: Mapping[str, str]
+) -> Manifest:
+    """Write a Gateway and UDPRoutes for a Service, as requested on a command line.
+
+    Args:
+        api: the cluster.
+        arguments: the request; the name is the Gateway's.
+        writing: how to write.
+        report: informed about each step.
+        flags: as for `carry`.
+
+    Returns:
+        The Gateway's manifest; after waiting with its status.
+
+    Raises:
+        UsageError: it is not possible with this Service or gateway.
+        NotInstalled: the Gateway API or its class is not installed.
+        Refused, Rejected or an error of the cluster; everything was rolled back then.
+    """
+    settings = arguments.settings
+    if settings.discovery not in (None, "auto", Discovery.ENDPOINTS.value):
+        raise UsageError(
+            f"--discovery {settings.discovery} cannot be combined with --api udproute",
+            hints=["the controller always lists the endpoints of routes"],
+        )
+    key = (arguments.namespace, arguments.name or arguments.service)
+    class_name, current = in_parallel(
+        [
+            lambda: _class_name(api, key[0]),
+            lambda: _read_current(api, key, arguments.service, writing),
+        ]
+    )
+    exposure, decision = _decide(api, key, class_name, current, arguments, writing)
+    ensure_accepted(
+        [write.manifest for write in writes(exposure, writing.manager)],
+        writing.validate,
+        flags,
+        warn=report.warn,
+    )
+    done = carry(api, decision, writing, report, flags)
+    _delete_routes(api, decision, current, writing, report)
+    if writing.waits and writing.dry_run == "none":
+        return api.get(API_GATEWAY, *key)
+    return next(each.manifest for each in done if each.write.kind == API_GATEWAY)
+
+
+def _class_name(api: Api, namespace: str) -> str:
+    """The name of the controller's GatewayClass.
+
+    Raises:
+        NotInstalled: the Gateway API, its UDPRoutes, or the class is not installed.
+    """
+    try:
+        found, _ = in_parallel(
+            [lambda: api.list("GatewayClass"), lambda: api.list(KIND, namespace)]
+        )
+    except Forbidden:
+        return _USUAL_CLASS
+    except NotInstalled as error:
+        error.hints = (
+            "install the CRDs of the Gateway API, 1.6 or later: "
+            "https://gateway-api.sigs.k8s.io/guides/getting-started/",
+            f"then the controller: {_INSTALL}",
+        )
+        raise
+    ours = [each.name for each in map(GatewayClass.from_object, found) if each.ours]
+    if not ours:
+        raise NotInstalled(
+            f"the cluster has no GatewayClass {_USUAL_CLASS}, because no controller serves "
+            "UDPRoutes",
+            hints=[f"install it: {_INSTALL}"],
+        )
+    return _USUAL_CLASS if _USUAL_CLASS in ours else min(ours)
+
+
+# -- the current state ----------------------------------------------------------------------------
+
+
+def _read_current(api: Api, key: Key, service: str, writing: Writing) -> _Current:
+    """The Gateway and the routes of an earlier run of this command.
+
+    Raises:
+        Refused: the Gateway exists, and this command did not write it.
+    """
+    with suppress(NotInstalled):
+        gateway = api.find(API_GATEWAY, *key)
+        if gateway is None:
+            return _Current()
+        if not _is_written_by(gateway, writing.manager):
+            raise Refused(
+                f"Gateway {'/'.join(key)} exists, and expose did not write it; nothing was written",
+                hints=["to create another Gateway: --name NAME"],
+            )
+        found = [
+            each
+            for each in api.list(KIND, key[0])
+            if _is_written_by(each, writing.manager) and _only_parent(each, key)
+        ]
+        return _current(api, key, service, gateway, found)
+    return _Current()
+
+
+def _current(
+    api: Api, key: Key, service: str, gateway: Manifest, found: Sequence[Manifest]
+) -> _Current:
+    read, exposed = ApiGateway.from_object(gateway), find_exposure(api, *exposure_key(key))
+    asked = read_options(read.annotations, GATEWAY_OPTIONS)
+    targets = {
+        parent.section_name: backend.port or 0
+        for route in map(UdpRoute.from_object, found)
+        for parent in route.parents
+        for backend in route.backends
+    }
+    ports = tuple(
+        ExposedPort.of(listener.port, listener.port, targets[listener.name])
+        for listener in read.listeners
+        if listener.name in targets
+    )
+    if exposed.exposure is None or not ports:
+        return _Current(gateway, tuple(found))
+    options = asked.options
+    if asked.automatic_sessions:
+        options = replace(options, max_sessions=exposed.exposure.options.max_sessions)
+    before = ExposureSpec(
+        *exposed.key, service, ports, exposed.exposure.gateway, Discovery.ENDPOINTS, options
+    )
+    return _Current(gateway, tuple(found), before, asked.automatic_sessions, asked.expect_rate)
+
+
+def _is_written_by(manifest: Manifest, manager: str) -> bool:
+    owners = manifest["metadata"].get("managedFields") or ()
+    return any(owner.get("manager") == manager for owner in owners)
+
+
+def _only_parent(manifest: Manifest, key: Key) -> bool:
+    parents = UdpRoute.from_object(manifest).parents
+    return bool(parents) and all(parent.is_gateway(key) for parent in parents)
+
+
+# -- the decision ---------------------------------------------------------------------------------
+
+
+def _decide(
+    api: Api,
+    key: Key,
+    class_name: str,
+    current: _Current,
+    arguments: ExposeArguments,
+    writing: Writing,
+) -> tuple[Exposure, Decision]:
+    settings = replace(arguments.settings, discovery=Discovery.ENDPOINTS.value)
+    before = current.before
+    namespace, name = exposure_key(key)
+    request = settings.request(namespace, arguments.service, name, before)
+    if settings.max_sessions is None and settings.expect_rate is None:
+        request = replace(
+            request,
+            automatic_sessions=current.automatic_sessions,
+            expect_rate=current.expect_rate,
+        )
+    choice = arguments.gateway.or_known(before.gateway) if before else arguments.gateway
+    # The objects of its exposure are the controller's.
+    nothing = Existing(Kind.EXPOSURE, namespace, name, None, ())
+    snapshot = read_snapshot(api, request, choice, nothing, need_proxy=False)
+    others = tuple(each for each in snapshot.exposures if each.key != (namespace, name))
+    snapshot = replace(snapshot, exposures=others)
+    decided = decide(request, snapshot)
+    exposure = decided.exposure
+    spec = exposure.spec
+    if len(spec.ports) > udproute.MOST_LISTENERS:
+        raise UsageError(
+            f"{len(spec.ports)} ports are more than the {udproute.MOST_LISTENERS} listeners that a "
+            "Gateway can have",
+            hints=["write several Gateways: --name NAME"],
+        )
+    notes = option_annotations(request, str(spec.gateway))
+    manifests = [
+        udproute.gateway(key, class_name, spec.ports, notes),
+        *udproute.routes(key, arguments.service, spec.ports),
+    ]
+    todo = tuple(Write(manifest, writing.manager) for manifest in manifests)
+    summary = f"Gateway {'/'.join(key)} of class {class_name}, at gateway {spec.gateway}"
+    return exposure, Decision(
+        spec=spec,
+        before=before,
+        summary=summary,
+        # The controller keeps the list of endpoints up to date.
+        findings=tuple(each for each in decided.findings if each.code != "U202"),
+        changes=ChangeSet(writes=todo),
+        wait=lambda seconds, progress: _wait_until_programmed(api, key, seconds, progress),
+    )
+
+
+def _delete_routes(
+    api: Api, decision: Decision, current: _Current, writing: Writing, report: Report
+) -> None:
+    """Delete the routes to ports of the Service that are no longer exposed."""
+    wanted = {write.name for write in decision.changes.writes if write.kind == KIND}
+    for route in current.routes:
+        namespace, name = route["metadata"]["namespace"], route["metadata"]["name"]
+        if name in wanted:
+            continue
+        if writing.dry_run != "client":
+            api.delete(KIND, namespace, name, dry_run=writing.dry_run == "server")
+        report.removed(KIND, name)
+
+
+# -- the result -----------------------------------------------------------------------------------
+
+
+def _wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress) -> None:
+    """Wait until the controller reports that the gateway has the listeners.
+
+    Raises:
+        Rejected: the controller does not accept the Gateway or one of its listeners.
+        WaitTimeout: it has not reported this in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        gateway = api.get(API_GATEWAY, *key)
+        accepted, programmed = (_condition(gateway, each) for each in ("Accepted", "Programmed"))
+        problem = _problem(gateway)
+        if problem:
+            raise Rejected(
+                f"the controller does not accept Gateway {'/'.join(key)}: {problem}",
+                hints=["what a namespace may expose: docs/controller.md"],
+            )
+        if accepted.get("status") == programmed.get("status") == "True":
+            return
+        message = str(programmed.get("message") or "the controller has not reported yet")
+        progress(f"waiting for Gateway {key[1]}: {message}")
+        if time.monotonic() >= deadline:
+            raise WaitTimeout(
+                f"Gateway {'/'.join(key)} is not programmed after {seconds:g}s: {message}",
+                hints=[_STATUS, "to wait longer: --timeout 2m"],
+            )
+        time.sleep(api.waits.poll)
+
+
+def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Mapping[str, Any]:
+    """A condition of a Gateway, or of a listener; {} unless it is about its generation."""
+    now = int(gateway["metadata"].get("generation") or 0)
+    found = record(gateway.get("status")) if owner is None else owner
+    for each in map(record, items(found.get("conditions"))):
+        if each.get("type") == kind and each.get("observedGeneration") == now:
+            return each
+    return {}
+
+
+def _problem(gateway: Manifest) -> str:
+    """Why the controller does not accept a Gateway or one of its listeners; "" if it does."""
+    listeners = map(record, items(record(gateway.get("status")).get("listeners")))
+    found = [_condition(gateway, "Accepted", each) for each in listeners]
+    for each in [*found, _condition(gateway, "Accepted")]:
+        if each.get("status") == "False":
+            return str(each.get("message") or each.get("reason"))
+    programmed = _condition(gateway, "Programmed")
+    return str(programmed.get("message")) if programmed.get("reason") in _REFUSED else ""
+
+
+def addresses(gateway: Manifest) -> list[str]:
+    """The addresses for clients in a Gateway's status."""
+    found = items(record(gateway.get("status")).get("addresses"))
+    return [str(record(each).get("value")) for each in found]

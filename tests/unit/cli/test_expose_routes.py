@@ -1,0 +1,192 @@
+"""`expose --api udproute`: the Gateway and the UDPRoutes that it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.sources.gateways import exposure_key
+from tests.support import builders
+from tests.support.apiserver import ApiServer
+from tests.support.builders import tcp, udp
+from tests.support.controlling import Running, space, until
+from tests.support.routes import gateway, gateway_class
+from tests.unit.conftest import Run
+
+EXPOSE = ("expose", "coredns", "--api", "udproute")
+TARGET = "istio-system/istio-ingressgateway"
+API_KINDS = {"GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"}
+
+
+@pytest.fixture
+def classed(server: ApiServer) -> ApiServer:
+    server.put(gateway_class())
+    return server
+
+
+@pytest.fixture
+def controlled(api: Api, classed: ApiServer, run: Run) -> Iterator[ApiServer]:
+    """A controller serves the class; namespaces may expose ports 5300 to 5309."""
+    classed.put(space("default"))
+    running = Running(api, classed)
+    controller = running.start(gateway_api=True)
+    until(lambda: controller.states() is not None)
+    run.wait_for(poll=0.02)
+    yield classed
+    running.stop()
+
+
+def written(server: ApiServer) -> tuple[Any, list[Any]]:
+    (found,) = server.all(API_GATEWAY)
+    return found, sorted(server.all("UDPRoute"), key=lambda each: each["metadata"]["name"])
+
+
+def test_writes_a_gateway_and_a_route(run: Run, classed: ApiServer) -> None:
+    done = run(*EXPOSE, "-p", "5300:53", "--no-wait")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        "gateway.gateway.networking.k8s.io/coredns serverside-applied",
+        "udproute.gateway.networking.k8s.io/coredns-53 serverside-applied",
+    ]
+    made, (route,) = written(classed)
+    assert made["spec"] == {
+        "gatewayClassName": "istio-udp",
+        "listeners": [{"name": "udp-5300", "port": 5300, "protocol": "UDP"}],
+    }
+    assert made["metadata"]["annotations"] == {"kubectl-istio-udp/gateway": TARGET}
+    assert route["spec"] == {
+        "parentRefs": [{"name": "coredns", "sectionName": "udp-5300"}],
+        "rules": [{"backendRefs": [{"name": "coredns", "port": 53}]}],
+    }
+    assert not classed.all("EnvoyFilter")
+
+
+def test_as_udproute_is_the_same(run: Run, classed: ApiServer) -> None:
+    done = run("expose", "coredns", "--as", "udproute", "-p", "5300:53", "--no-wait")
+    assert done.code == 0, done.err
+    written(classed)
+    assert not any("impersonate" in str(request).lower() for request in classed.requests)
+
+
+def test_the_controller_makes_the_exposure(run: Run, controlled: ApiServer) -> None:
+    done = run(*EXPOSE, "-p", "5300:53", "--max-sessions", "500", "--timeout", "20s")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == "clients reach coredns at 203.0.113.5"
+    name = exposure_key(("default", "coredns"))[1]
+    shown = json.loads(run("get", name, "-o", "json").out)
+    assert shown["status"]["gateway"] == "default/coredns"
+    # Again: nothing changes.
+    again = run(*EXPOSE, "--timeout", "20s")
+    assert again.code == 0, again.err
+    assert [line.split()[-1] for line in again.out.splitlines()[:2]] == ["unchanged"] * 2
+    # A setting is changed, the others stay; the changes are shown.
+    done = run(*EXPOSE, "--idle-timeout", "2m", "-p", "5301:53", "--timeout", "20s")
+    assert done.code == 0, done.err
+    assert "idle-timeout: 10s -> 120s" in done.err and "max-sessions:" not in done.err
+    made, (route,) = written(controlled)
+    assert [each["port"] for each in made["spec"]["listeners"]] == [5300, 5301]
+    notes = made["metadata"]["annotations"]
+    assert notes["kubectl-istio-udp/max-sessions"] == "500"
+    assert notes["kubectl-istio-udp/idle-timeout"] == "120s"
+    assert len(route["spec"]["parentRefs"]) == 2
+
+
+def test_what_the_namespace_may_not_have_is_rolled_back(run: Run, controlled: ApiServer) -> None:
+    controlled.put(space("default", allow="6000"))
+    done = run(*EXPOSE, "-p", "5300:53", "--timeout", "20s")
+    assert done.code == 3
+    assert "the controller does not accept Gateway default/coredns: " in done.err
+    assert "gateway port 5300 is not allowed" in done.err
+    until(lambda: not controlled.all(API_GATEWAY) and not controlled.all("UDPRoute"))
+
+
+def test_without_a_controller_it_says_so(run: Run, classed: ApiServer) -> None:
+    run.wait_for(poll=0.02)
+    done = run(*EXPOSE, "-p", "5300:53", "--timeout", "0.1s")
+    assert done.code == 3
+    assert "the controller has not reported yet" in done.err
+    assert "controller status" in done.err
+    written(classed)
+
+
+@pytest.mark.parametrize("form", ["yaml", "json", "name"])
+def test_a_dry_run_writes_nothing(run: Run, classed: ApiServer, form: str) -> None:
+    words = (*EXPOSE, "-p", "5300:53", "--dry-run", "client", "-o", form)
+    done = run(*words)
+    assert done.code == 0, done.err
+    if form == "yaml":
+        kinds = [each["kind"] for each in yaml.safe_load_all(done.out)]
+        assert kinds == ["Gateway", "UDPRoute"]
+    elif form == "json":
+        assert [each["kind"] for each in json.loads(done.out)["items"]] == ["Gateway", "UDPRoute"]
+    else:
+        assert done.out.split()[0] == "gateway.gateway.networking.k8s.io/coredns"
+    assert not classed.all(API_GATEWAY)
+    done = run(*EXPOSE, "-p", "5300:53", "--dry-run", "server")
+    assert done.code == 0 and "(server dry run)" in done.out
+    assert not classed.all(API_GATEWAY)
+
+
+def test_a_taken_port_is_refused_before_anything_is_written(run: Run, classed: ApiServer) -> None:
+    assert run("expose", "coredns", "-p", "5300:53").code == 0
+    done = run(*EXPOSE, "-p", "5300:53", "--no-wait")
+    assert done.code == 3 and "nothing was written" in done.err
+    assert "port 5300/UDP of gateway istio-system/istio-ingressgateway is taken" in done.err
+    assert not classed.all(API_GATEWAY)
+
+
+def test_several_ports_of_a_service(run: Run, classed: ApiServer) -> None:
+    ports = [udp(), udp(54, "more"), tcp()]
+    classed.put(builders.service(ports=ports))
+    assert run(*EXPOSE, "--no-wait").code == 0
+    made, routes = written(classed)
+    assert [each["port"] for each in made["spec"]["listeners"]] == [53, 54]
+    assert [each["metadata"]["name"] for each in routes] == ["coredns-53", "coredns-54"]
+
+
+def test_a_removed_port_loses_its_route(run: Run, controlled: ApiServer) -> None:
+    controlled.put(builders.service(ports=[udp(), udp(54, "more")]))
+    assert run(*EXPOSE, "-p", "5300:53", "-p", "5301:54", "--timeout", "20s").code == 0
+    done = run(*EXPOSE, "--remove-port", "5301", "--timeout", "20s")
+    assert done.code == 0, done.err
+    assert 'udproute.gateway.networking.k8s.io "coredns-54" deleted' in done.out
+    made, routes = written(controlled)
+    assert [each["port"] for each in made["spec"]["listeners"]] == [5300]
+    assert [each["metadata"]["name"] for each in routes] == ["coredns-53"]
+
+
+def test_another_gateway_of_the_name_is_not_changed(run: Run, classed: ApiServer) -> None:
+    other = gateway(name="coredns", namespace="default", class_name="istio")
+    classed.put(other)
+    done = run(*EXPOSE, "-p", "5300:53", "--no-wait")
+    assert done.code == 3 and "expose did not write it; nothing was written" in done.err
+    assert run(*EXPOSE, "-p", "5300:53", "--no-wait", "--name", "dns").code == 0
+
+
+@pytest.mark.parametrize("missing", [API_KINDS, {"UDPRoute"}])
+def test_without_the_gateway_api(run: Run, classed: ApiServer, missing: set[str]) -> None:
+    classed.installed -= missing
+    done = run(*EXPOSE, "-p", "5300:53")
+    assert done.code == 3
+    assert "the Gateway API's CRDs are not installed" in done.err
+    assert "kubectl istio-udp controller install --gateway-api" in done.err
+
+
+def test_without_the_class(run: Run, server: ApiServer) -> None:
+    server.put(gateway_class("istio", controller="istio.io/gateway-controller"))
+    done = run(*EXPOSE, "-p", "5300:53")
+    assert done.code == 3
+    assert "the cluster has no GatewayClass istio-udp" in done.err
+    assert "install it: kubectl istio-udp controller install --gateway-api" in done.err
+
+
+def test_endpoints_are_always_listed(run: Run, classed: ApiServer) -> None:
+    done = run(*EXPOSE, "-p", "5300:53", "--discovery", "static")
+    assert done.code == 2
+    assert "--discovery static cannot be combined with --api udproute" in done.err
