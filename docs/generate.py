@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kubectl_istio_udp.checks import accesslog, expose, response
-from kubectl_istio_udp.checks.catalog import CHECKS
-from kubectl_istio_udp.checks.objects import documented_codes
+from kubectl_istio_udp.checks.catalog import (
+    CHECKS,
+    CODES_OF_VALIDATE,
+    Check,
+    Severity,
+    Surface,
+)
+from kubectl_istio_udp.checks.findings import FINDING_KEYS
+from kubectl_istio_udp.checks.rules import Rule, codes_of
 from kubectl_istio_udp.cli.main import cli
 from kubectl_istio_udp.plan.loadbalancer import COPIED_FIELDS, LEFT_OUT_FIELDS, PROVIDERS, Why
 
@@ -115,22 +122,26 @@ def load_balancers_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+RULES: dict[str, Sequence[Rule[Any, Any]]] = {
+    "expose": expose.RULES,
+    "direct response": response.RULES,
+    "access-log": accesslog.RULES,
+}
+
+
 def checks_page() -> str:
     """docs/checks.md."""
-    ruled: dict[str, tuple[Callable[..., Any], ...]] = {
-        "expose": expose.RULES,
-        "direct response": response.RULES,
-        "access-log": accesslog.RULES,
-    }
+    codes = {name: codes_of(rules) for name, rules in RULES.items()}
+    codes["validate"] = CODES_OF_VALIDATE
     lines = [
         "# Checks",
         "",
         "Made from `kubectl_istio_udp/checks/catalog.py` by `python docs/generate.py`; a test",
         "keeps it true.",
         "",
-        "What these commands find before they write:",
+        "What these commands find before they write, and `validate` in files:",
         "",
-        *(f"- `{name}`: {', '.join(sorted(documented_codes(r)))}" for name, r in ruled.items()),
+        *(f"- `{name}`: {', '.join(sorted(found))}" for name, found in codes.items()),
         "",
         "An *error* stops the command before it writes anything; a *warning* or *info* is printed,",
         "and the command continues. A code never changes its meaning.",
@@ -138,13 +149,48 @@ def checks_page() -> str:
         "The controller runs the checks of `expose`, and acts on errors only. Where the end of",
         "another exposure may put an error right, it waits: "
         f"{', '.join(code for code, check in CHECKS.items() if check.may_pass)}.",
+        "",
+        "With `-o json`, `expose`, `direct response` and `access-log` print each finding to stderr",
+        "as an object in a line of its own, errors too; stdout has the manifests. `validate -o",
+        "json` lists findings with `file`, `line` and `column`. The keys:",
+        "",
+        "| key | value |",
+        "|---|---|",
+        *(f"| `{key}` | {text} |" for key, text in FINDING_KEYS.items()),
+        "",
+        "Below, names in braces are keys of `values`; `{object}` is the object.",
     ]
     for check in CHECKS.values():
-        meaning = textwrap.wrap(
-            check.meaning, WIDTH, break_on_hyphens=False, break_long_words=False
-        )
-        lines += ["", f"## {check.title}", *meaning]
+        lines += ["", f"## {check.title}", *wrapped(check.meaning), "", *texts_of(check)]
     return "\n".join(lines) + "\n"
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a paragraph."""
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False)
+
+
+def texts_of(check: Check) -> list[str]:
+    """What findings of a code say, on each surface, without repetitions."""
+    texts = check.texts.values()
+    found = [f"- Message: {text.message}" for text in texts]
+    for name, surface in (
+        ("Remedy on the command line", Surface.COMMAND_LINE),
+        ("Remedy in annotations", Surface.ANNOTATION),
+        ("Remedy in a Gateway", Surface.LISTENER),
+    ):
+        found += [f"- {name}: {text.remedy.on(surface)}" for text in texts]
+    if check.severity is Severity.ERROR and check.code in codes_of(expose.RULES):
+        found += [f"- Event: {text.event or 'the message'}" for text in texts]
+    reads = {
+        field
+        for rules in RULES.values()
+        for r in rules
+        if check.code in r.codes
+        for field in r.reads
+    }
+    found.append(f"- Reads: {', '.join(sorted(reads))}")
+    return [line for line in dict.fromkeys(found) if not line.endswith(": ")]
 
 
 def readme_page(current: str) -> str:

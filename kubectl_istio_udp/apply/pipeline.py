@@ -77,7 +77,7 @@ class Report(Protocol):
     """Receives the progress of a run."""
 
     def decided(self, decision: Decision) -> None:
-        """Report the decision, the findings and the changes."""
+        """Report the decision, the findings and the changes; if there are errors, they follow."""
 
     def note(self, text: str) -> None:
         """Report information."""
@@ -118,8 +118,8 @@ def carry(
         Refused, Rejected or an error of the cluster; everything was rolled back then. After an
             error while removing the writes stay; the same command removes the rest.
     """
-    refuse_errors(decision.findings)
     report.decided(decision)
+    refuse_errors(decision.findings)
     todo = decision.changes.writes
     ensure_accepted([w.manifest for w in todo], writing.validate, flags, warn=report.warn)
     if writing.dry_run == "client":
@@ -140,7 +140,7 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
     refusing = errors(findings)
     if refusing:
         worst, *others = refusing
-        hints = [worst.hint] if worst.hint else []
+        hints = [worst.remedy()] if worst.remedy() else []
         raise Refused(
             f"{worst}; nothing was written",
             hints=[*hints, *map(str, others), f"see {worst.check.link}"],

@@ -73,7 +73,8 @@ class Overtaken(ClusterError):
     def __init__(self, findings: Sequence[Finding]) -> None:
         """Use the first finding as the message."""
         first = findings[0]
-        super().__init__(f"{first}; nothing was written", hints=[first.hint] if first.hint else [])
+        hints = [first.remedy()] if first.remedy() else []
+        super().__init__(f"{first}; nothing was written", hints=hints)
         self.findings = tuple(findings)
 
 

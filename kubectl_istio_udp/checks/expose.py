@@ -5,16 +5,14 @@ The rules are in the files of their subjects; `RULES` has all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from kubectl_istio_udp.checks import endpoints, gateway, loadbalancer, mesh, ports, sessions
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
-from kubectl_istio_udp.checks.wording import exposure_ref
+from kubectl_istio_udp.checks.places import spec_ref
+from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
 from kubectl_istio_udp.model.exposure import Exposure
 from kubectl_istio_udp.model.snapshot import Snapshot
-
-Rule = Callable[[Exposure, Snapshot], Iterator[Finding]]
 
 
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
@@ -22,28 +20,29 @@ def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
     return run_rules(RULES, exposure, snapshot)
 
 
+@rule("U101", reads=("objects",))
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U101: one of our objects would overwrite an existing one that does not belong to it."""
+    """One of our objects would overwrite an existing one that does not belong to it."""
     return foreign_objects(exposure.spec, snapshot.objects)
 
 
+@rule("U106", reads=("exposures",))
 def _other_exposure(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U106: the exposure's name is used for another Service or gateway."""
-    mine = exposure.spec
+    """The exposure's name is used for another Service or gateway."""
+    spec = exposure.spec
     for other in snapshot.exposures:
-        if other.gateway.same_pods(mine.gateway) and other.service == mine.service:
+        same_service = other.service == spec.service
+        if other.gateway.same_pods(spec.gateway) and same_service:
             continue
         yield Finding(
             "U106",
-            exposure_ref(exposure),
-            f"exposure {mine.namespace}/{mine.name} already exists, for Service {other.service} at "
-            f"gateway {other.gateway}",
-            f"use another name: --name {mine.name}-2; or first run "
-            f"kubectl istio-udp delete -n {mine.namespace} {mine.name}",
+            spec_ref(spec),
+            "spec.gateway" if same_service else "spec.service",
+            {"service": other.service, "gateway": str(other.gateway)},
         )
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Rule[Exposure, Snapshot], ...] = (
     mesh.namespace_not_read,
     mesh.selectors_ignored,
     mesh.changes_hidden,

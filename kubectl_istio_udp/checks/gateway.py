@@ -4,77 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.checks.findings import Finding, Value
+from kubectl_istio_udp.checks.places import (
+    PROXY_IMAGE,
+    READY,
+    gateway_ref,
+    gateway_service_ref,
+    owner_ref,
+)
+from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Exposure,
 )
+from kubectl_istio_udp.model.mesh import show_version
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 # The first Istio with Envoy 1.23, whose UDP proxy has a matcher and a log (its release notes).
 _FIRST_ISTIO = (1, 15)
 
 
+@rule("U107", reads=("gateway",))
 def old_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U107: the gateway's Envoy is too old for the rendered configuration."""
+    """The gateway's Envoy is too old for the rendered configuration."""
     istio = snapshot.gateway.istio
     if istio is not None and istio < _FIRST_ISTIO:
         yield Finding(
             "U107",
-            f"gateway {snapshot.gateway.ref}",
-            f"gateway {snapshot.gateway.ref} runs Istio {'.'.join(map(str, istio))} and is too "
-            f"old: routing UDP needs Istio {'.'.join(map(str, _FIRST_ISTIO))} or newer",
-            "upgrade the gateway",
+            gateway_ref(snapshot.gateway.ref),
+            PROXY_IMAGE,
+            {"istio": show_version(istio), "needed": show_version(_FIRST_ISTIO)},
         )
 
 
+@rule("U203", reads=("gateway",))
 def no_ready_gateway(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U203: no gateway pod is ready, so the configuration cannot be confirmed."""
+    """No gateway pod is ready, so the configuration cannot be confirmed."""
     if not snapshot.gateway.ready_pods:
-        yield Finding(
-            "U203",
-            f"gateway {snapshot.gateway.ref}",
-            f"gateway {snapshot.gateway.ref} has no ready pod",
-            f"see them: kubectl get pods -n {snapshot.gateway.ref.namespace}",
-        )
+        yield Finding("U203", gateway_ref(snapshot.gateway.ref), READY)
 
 
+@rule("U305", reads=("gateway",))
 def on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U305: the gateway's listeners use the network of its nodes."""
+    """The gateway's listeners use the network of its nodes."""
     if not snapshot.gateway.host_network:
         return
-    listened = ", ".join(f"{port.listener_port}/UDP" for port in exposure.spec.ports)
+    values: dict[str, Value] = {
+        "ports": tuple(f"{port.listener_port}/UDP" for port in exposure.spec.ports)
+    }
     translated = [p for p in exposure.spec.ports if p.listener_port != p.gateway_port]
-    yield Finding(
-        "U305",
-        f"gateway {snapshot.gateway.ref}",
-        f"gateway {snapshot.gateway.ref} uses the network of its nodes: {listened} is open on each "
-        "of them"
-        + (
-            f"; clients that send to a node use these ports, not {translated[0].gateway_port}"
-            if translated
-            else ""
-        ),
-        "make sure that no other program on these nodes uses the ports, and restrict access by a "
-        "firewall",
-    )
+    if translated:
+        values["gateway_port"] = translated[0].gateway_port
+    case = "translated" if translated else ""
+    yield Finding("U305", gateway_ref(snapshot.gateway.ref), "spec.hostNetwork", values, case)
 
 
+@rule("U306", reads=("exposures", "service"))
 def who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U306: servers see the gateway's address; printed once, when the exposure is new."""
+    """Servers see the gateway's address; printed once, when the exposure is new."""
     if any(before.key == exposure.spec.key for before in snapshot.exposures):
         return
-    yield Finding(
-        "U306",
-        f"Service {snapshot.service}",
-        f"the pods of {snapshot.service} see the addresses of the gateway's pods instead of those "
-        "of the clients, and must answer from the port that was queried",
-        "what this means for DNS views, RADIUS, syslog, SIP and TFTP: docs/clients.md",
-    )
+    yield Finding("U306", owner_ref("Service", str(snapshot.service)))
 
 
+@rule("U307", reads=("gateway",))
 def affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U307: with externalTrafficPolicy Cluster source-ip affinity applies to nodes, not clients."""
+    """With externalTrafficPolicy Cluster source-ip affinity applies to nodes, not clients."""
     if exposure.spec.options.affinity is not Affinity.SOURCE_IP:
         return
     service = (exposure.gateway_service or {}).get("spec") or {}
@@ -82,9 +77,6 @@ def affinity_to_nodes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
     if outside and service.get("externalTrafficPolicy") != "Local":
         yield Finding(
             "U307",
-            f"Service {snapshot.gateway.service_name}",
-            f"--affinity source-ip applies to nodes instead of clients: "
-            f"{snapshot.gateway.service_name} has externalTrafficPolicy Cluster, so the gateway "
-            "sees the address of a node",
-            "set externalTrafficPolicy: Local on that Service, then expose again",
+            gateway_service_ref(snapshot.gateway),
+            "spec.externalTrafficPolicy",
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.wording import companion_ref, exposure_ref
+from kubectl_istio_udp.checks.findings import Finding, Value
+from kubectl_istio_udp.checks.places import companion_ref, gateway_service_ref, spec_ref
+from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.exposure import (
     Exposure,
     GatewayServiceMode,
@@ -15,8 +16,9 @@ from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.loadbalancer import Takeover, refuses_udp_beside_tcp, takeover
 
 
+@rule("U206", reads=("exposures",))
 def way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U206: the port or address that clients use would change."""
+    """The port or address that clients use would change."""
     mine = exposure.spec
     for before in snapshot.exposures:
         if before.gateway != mine.gateway or before.service != mine.service:
@@ -25,93 +27,78 @@ def way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         gone = [port for port in before.ports if port.gateway_port not in kept]
         if gone:
             yield Finding(
-                "U206",
-                exposure_ref(exposure),
-                f"this removes port {', '.join(ports_text(gone))} from exposure {mine.name}; "
-                "clients can no longer use it",
+                "U206", spec_ref(mine), "spec.ports", {"ports": tuple(ports_text(gone))}, "port"
             )
         mode, new = before.options.gateway_service.value, mine.options.gateway_service.value
         if mode != new:
             yield Finding(
                 "U206",
-                exposure_ref(exposure),
-                f"the address of exposure {mine.name} changes: --gateway-service was {mode}, "
-                f"now {new}",
+                spec_ref(mine),
+                "spec.options.gateway_service",
+                {"before": mode, "now": new},
+                "address",
             )
 
 
+@rule("U301", reads=("gateway",))
 def own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U301: the companion Service creates a separate load balancer."""
+    """The companion Service creates a separate load balancer."""
     service = snapshot.gateway.service
     companion = exposure.spec.options.gateway_service is GatewayServiceMode.COMPANION
     if companion and service and service["spec"].get("type") == "LoadBalancer":
         yield Finding(
             "U301",
             companion_ref(exposure),
-            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} creates a "
-            "separate load balancer with its own address",
-            f"to use the address of {snapshot.gateway.service_name}: --gateway-service patch",
+            "spec.type",
+            {"gateway_service": str(gateway_service_ref(snapshot.gateway))},
         )
 
 
+@rule("U133", reads=("exposures",))
 def no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U133: no controller will create the companion's load balancer."""
+    """No controller will create the companion's load balancer."""
     taken = _companion_takeover(exposure)
     if taken and taken.no_udp and taken.sure and not _is_that_way(exposure, snapshot):
-        yield Finding(
-            "U133",
-            companion_ref(exposure),
-            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} would never "
-            f"get an address: {taken.no_udp}",
-            _ANOTHER_WAY_IN,
-        )
+        yield Finding("U133", companion_ref(exposure), "spec.type", {"reason": taken.no_udp})
 
 
+@rule("U134", reads=("exposures", "gateway"))
 def stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U134: with a UDP port, the gateway's own load balancer would no longer be updated."""
+    """With a UDP port, the gateway's own load balancer would no longer be updated."""
     reason = _refused_beside_tcp(exposure)
     if reason and not _is_that_way(exposure, snapshot):
         yield Finding(
             "U134",
-            f"Service {snapshot.gateway.service_name}",
-            f"a UDP port would stop the load balancer of Service {snapshot.gateway.service_name} "
-            f"from following changes, for its TCP ports too: {reason}",
-            "use --gateway-service companion, or none",
+            gateway_service_ref(snapshot.gateway),
+            "spec.ports",
+            {"reason": reason, "gateway": str(snapshot.gateway.ref)},
         )
 
 
+@rule("U217", reads=("exposures", "gateway"))
 def load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U217: a load balancer may not be created, not forward, or not be updated.
+    """A load balancer may not be created, not forward, or not be updated.
 
     If it is already so, this is no reason to refuse other changes.
     """
     taken = _companion_takeover(exposure)
     stays = _is_that_way(exposure, snapshot)
-    name = f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name}"
+    companion = companion_ref(exposure)
     if taken and taken.no_udp and (stays or not taken.sure):
-        yield Finding("U217", companion_ref(exposure), f"{name}: {taken.no_udp}", _ANOTHER_WAY_IN)
+        yield Finding("U217", companion, "spec.type", {"reason": taken.no_udp}, "no UDP")
     elif taken and taken.health_check and not taken.no_udp:
         yield Finding(
-            "U217",
-            companion_ref(exposure),
-            f"{name}: {taken.health_check}",
-            "let the load balancer send to pods (aws-load-balancer-nlb-target-type: ip)",
+            "U217", companion, "spec.type", {"reason": taken.health_check}, "health check"
         )
     reason = _refused_beside_tcp(exposure)
     if reason and stays:
         yield Finding(
             "U217",
-            f"Service {snapshot.gateway.service_name}",
-            f"the load balancer of Service {snapshot.gateway.service_name} may not follow changes: "
-            f"{reason}",
-            "use --gateway-service companion, or none",
+            gateway_service_ref(snapshot.gateway),
+            "spec.ports",
+            {"reason": reason},
+            "patched",
         )
-
-
-_ANOTHER_WAY_IN = (
-    "bring the clients to the gateway's pods or nodes another way, and expose with "
-    "--gateway-service none"
-)
 
 
 def _refused_beside_tcp(exposure: Exposure) -> str:
@@ -132,35 +119,31 @@ def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
     )
 
 
+@rule("U216", reads=("gateway",))
 def unknown_annotations(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U216: the companion does not get unknown annotations."""
+    """The companion does not get unknown annotations."""
     taken = _companion_takeover(exposure)
     if taken and taken.unknown:
-        name = exposure.spec.object_name
-        yield Finding(
-            "U216",
-            companion_ref(exposure),
-            f"Service {exposure.spec.gateway.namespace}/{name} does not take over from "
-            f"{snapshot.gateway.service_name}: {', '.join(taken.unknown)} (unknown annotations, "
-            "which may name one load balancer)",
-            "if they restrict access, set them on the Service yourself: kubectl annotate "
-            f"service -n {exposure.spec.gateway.namespace} {name} ...",
-        )
+        values: dict[str, Value] = {
+            "gateway_service": str(gateway_service_ref(snapshot.gateway)),
+            "annotations": taken.unknown,
+        }
+        yield Finding("U216", companion_ref(exposure), "metadata.annotations", values)
 
 
+@rule("U304", reads=("gateway",))
 def left_out(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U304: annotations that only apply to the gateway's own load balancer."""
+    """Annotations that only apply to the gateway's own load balancer."""
     taken = _companion_takeover(exposure)
     if taken and taken.left_out:
-        listed = ", ".join(
+        listed = tuple(
             f"{key} ({why.value.partition(':')[0]})" for key, why in sorted(taken.left_out.items())
         )
-        yield Finding(
-            "U304",
-            companion_ref(exposure),
-            f"Service {exposure.spec.gateway.namespace}/{exposure.spec.object_name} does not take "
-            f"over from {snapshot.gateway.service_name}: {listed}",
-        )
+        values: dict[str, Value] = {
+            "gateway_service": str(gateway_service_ref(snapshot.gateway)),
+            "annotations": listed,
+        }
+        yield Finding("U304", companion_ref(exposure), "metadata.annotations", values)
 
 
 def _companion_takeover(exposure: Exposure) -> Takeover | None:

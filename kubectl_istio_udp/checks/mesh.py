@@ -4,59 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.checks.findings import Finding, Value
+from kubectl_istio_udp.checks.places import gateway_ref
+from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.exposure import (
     Exposure,
 )
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.mesh import Mesh, show_version
 from kubectl_istio_udp.model.snapshot import Snapshot
 
 
+@rule("U131", reads=("gateway", "mesh", "namespaces"))
 def namespace_not_read(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U131: istiod does not read the namespace of one of the exposure's objects."""
+    """Istiod does not read the namespace of one of the exposure's objects."""
     places = {ref.namespace: ref.kind for ref in exposure.spec.objects if ref.kind != "Service"}
     for namespace, kind in sorted(places.items()):
         if snapshot.reads_namespace(namespace):
             continue
         yield Finding(
             "U131",
-            f"Namespace {namespace}",
-            f"{snapshot.mesh.control_plane} does not read namespace {namespace}, so it would "
-            f"ignore {kind} {exposure.spec.object_name}: meshConfig.discoverySelectors do not "
-            "select the namespace",
-            "give the namespace the labels of one of the discoverySelectors"
-            + (", or use --discovery static" if kind == "ServiceEntry" else ""),
+            ObjectRef("Namespace", "", namespace),
+            "metadata.labels",
+            {
+                "control_plane": str(snapshot.mesh.control_plane),
+                "kind": kind,
+                "object_name": exposure.spec.object_name,
+                "gateway": str(snapshot.gateway.ref),
+            },
         )
 
 
+@rule("U132", reads=("gateway", "mesh"))
 def selectors_ignored(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U132: istiod ignores workloadSelectors for gateways of the Gateway API."""
+    """Istiod ignores workloadSelectors for gateways of the Gateway API."""
     if snapshot.gateway.api and not snapshot.mesh.selectors_for_gateway_api:
         yield Finding(
             "U132",
-            f"gateway {snapshot.gateway.ref}",
-            f"{snapshot.gateway.ref} is a gateway of the Gateway API, and "
-            f"{snapshot.mesh.control_plane} ignores the workloadSelector of EnvoyFilters for these",
-            "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or use another gateway",
+            gateway_ref(snapshot.gateway.ref),
+            values={"control_plane": str(snapshot.mesh.control_plane)},
         )
 
 
+_HIDING = ("exposures", "gateway", "mesh", "service")
+
+
+@rule("U135", reads=_HIDING)
 def changes_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U135: the gateway would not be informed when the Service's pods change."""
+    """The gateway would not be informed when the Service's pods change."""
     if _hides_changes(exposure, snapshot) and not _exists(exposure, snapshot):
-        yield Finding("U135", f"gateway {snapshot.gateway.ref}", _hidden(snapshot), _SHOW_CHANGES)
+        yield Finding("U135", gateway_ref(snapshot.gateway.ref), values=_hidden(snapshot))
 
 
+@rule("U218", reads=_HIDING)
 def changes_stay_hidden(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U218: like U135, but only a warning because the exposure already exists."""
+    """Like U135, but only a warning because the exposure already exists."""
     if _hides_changes(exposure, snapshot) and _exists(exposure, snapshot):
-        yield Finding("U218", f"gateway {snapshot.gateway.ref}", _hidden(snapshot), _SHOW_CHANGES)
-
-
-_SHOW_CHANGES = (
-    "set PILOT_FILTER_GATEWAY_CLUSTER_CONFIG=false for istiod, upgrade to Istio 1.31, or use "
-    "--discovery static and expose again when pods move"
-)
+        yield Finding("U218", gateway_ref(snapshot.gateway.ref), values=_hidden(snapshot))
 
 
 def _hides_changes(exposure: Exposure, snapshot: Snapshot) -> bool:
@@ -64,31 +68,32 @@ def _hides_changes(exposure: Exposure, snapshot: Snapshot) -> bool:
     return snapshot.mesh.hides_changes and any(map(spec.eds_service, spec.backends))
 
 
-def _hidden(snapshot: Snapshot) -> str:
+def _hidden(snapshot: Snapshot) -> dict[str, Value]:
     mesh = snapshot.mesh
-    return (
-        f"{mesh.control_plane} (Istio {show_version(mesh.istio)}) does not inform gateways about "
-        "changed endpoints, because PILOT_FILTER_GATEWAY_CLUSTER_CONFIG is set: when the pods "
-        "endpoints that change, because PILOT_FILTER_GATEWAY_CLUSTER_CONFIG is set: when the pods "
-        f"of {snapshot.service} move, clients get no answer"
-    )
+    return {
+        "control_plane": str(mesh.control_plane),
+        "istio": show_version(mesh.istio),
+        "service": str(snapshot.service),
+        "gateway": str(snapshot.gateway.ref),
+    }
 
 
 def _exists(exposure: Exposure, snapshot: Snapshot) -> bool:
     return any(before.key == exposure.spec.key for before in snapshot.exposures)
 
 
+@rule("U209", reads=("gateway", "mesh"))
 def mesh_unknown(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U209: the mesh's root namespace is unknown."""
+    """The mesh's root namespace is unknown."""
     mesh = snapshot.mesh
     if mesh.assumed:
-        yield Finding(
-            "U209",
-            f"gateway {snapshot.gateway.ref}",
-            f"could not read the mesh configuration of {mesh_name(mesh)}; assuming root namespace "
-            f"{mesh.root_namespace}. An EnvoyFilter in another root namespace could conflict",
-            "name the root namespace: --root-namespace NAMESPACE",
-        )
+        plane = mesh.control_plane
+        values = {"mesh": mesh_name(mesh), "root_namespace": mesh.root_namespace}
+        if plane.namespace:
+            config = ObjectRef("ConfigMap", plane.namespace, plane.config_name)
+            yield Finding("U209", config, "data.mesh", values)
+        else:
+            yield Finding("U209", gateway_ref(snapshot.gateway.ref), values=values)
 
 
 def mesh_name(mesh: Mesh) -> str:

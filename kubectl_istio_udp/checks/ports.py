@@ -7,10 +7,20 @@ Ready. So conflicts are errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
 
-from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.checks.findings import Finding, Value
 from kubectl_istio_udp.checks.mesh import mesh_name
+from kubectl_istio_udp.checks.places import (
+    LISTENER_ADDRESS,
+    gateway_ref,
+    owner_ref,
+    patch_name,
+    service_port,
+    spec_ref,
+)
+from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
 from kubectl_istio_udp.model.exposure import (
@@ -18,13 +28,17 @@ from kubectl_istio_udp.model.exposure import (
     ExposureSpec,
     GatewayServiceMode,
 )
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.ownership import managed_ports
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.state.reservations import reservation_name
+from kubectl_istio_udp.state.reservations import ANNOTATION, is_reservation, reservation_name
+
+_FOOTPRINT_FIELDS = ("before", "bound", "footprints", "gateway", "mesh")
 
 
+@rule("U102", reads=_FOOTPRINT_FIELDS)
 def name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U102: another EnvoyFilter adds a listener or cluster with the same name."""
+    """Another EnvoyFilter adds a listener or cluster with the same name."""
     for footprint in _footprints_of_others(exposure, snapshot):
         for kind, wanted, taken in (
             ("listener", exposure.spec.listener_names, footprint.listeners),
@@ -32,33 +46,49 @@ def name_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         ):
             for name in sorted(wanted & taken):
                 if _blocks(footprint, name, snapshot):
+                    case, more = _certainty(footprint, snapshot)
                     yield Finding(
                         "U102",
-                        f"EnvoyFilter {footprint.owner}",
-                        f"EnvoyFilter {footprint.owner} already adds a {kind} named {name} to "
-                        f"gateway {snapshot.gateway.ref}{_if_root(footprint, snapshot)}",
-                        f"give the exposure another name: --name{_or_root(footprint, snapshot)}",
+                        owner_ref("EnvoyFilter", footprint.owner),
+                        _field(footprint, patch_name(name)),
+                        {
+                            "kind": kind,
+                            "name": name,
+                            "gateway": str(snapshot.gateway.ref),
+                            **more,
+                        },
+                        case,
                     )
 
 
+@rule("U103", reads=_FOOTPRINT_FIELDS)
 def port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U103: another EnvoyFilter's listener binds the same UDP port."""
+    """Another EnvoyFilter's listener binds the same UDP port."""
     for footprint in _footprints_of_others(exposure, snapshot):
         for port in exposure.spec.ports:
             if port.listener_port in footprint.udp_ports and _blocks(
                 footprint, port.listener_port, snapshot
             ):
+                case, more = _certainty(footprint, snapshot)
+                if footprint.exposure:
+                    case, more = _exposure(footprint.exposure)
                 yield Finding(
                     "U103",
-                    f"EnvoyFilter {footprint.owner}",
-                    f"port {port.listener_port}/UDP of gateway {snapshot.gateway.ref} is taken by "
-                    f"{_owner(footprint)}{_if_root(footprint, snapshot)}",
-                    _another_port(port.service_port) + _or_root(footprint, snapshot),
+                    owner_ref("EnvoyFilter", footprint.owner),
+                    _field(footprint, LISTENER_ADDRESS),
+                    {
+                        "port": port.listener_port,
+                        "service_port": port.service_port,
+                        "gateway": str(snapshot.gateway.ref),
+                        **more,
+                    },
+                    case,
                 )
 
 
+@rule("U208", reads=("before", "bound", "footprints", "gateway"))
 def perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U208: an EnvoyFilter would conflict, but it is not certain that the gateway gets it."""
+    """An EnvoyFilter would conflict, but it is not certain that the gateway gets it."""
     for footprint in _footprints_of_others(exposure, snapshot):
         spec = exposure.spec
         wanted = spec.listener_names | spec.cluster_names
@@ -71,13 +101,18 @@ def perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         )
         if not (taken or ports):
             continue
-        what = [f"port {port}/UDP" for port in sorted(ports)] + taken
+        case, more = _exposure(footprint.exposure) if footprint.exposure else ("", {})
         yield Finding(
             "U208",
-            f"EnvoyFilter {footprint.owner}",
-            f"{_owner(footprint)} may add {', '.join(what)} to gateway {snapshot.gateway.ref}; its "
-            f"Envoy would then reject both. Not certain: {footprint.doubt}",
-            f"check it: kubectl get envoyfilter -n {footprint.owner.replace('/', ' ')} -o yaml",
+            owner_ref("EnvoyFilter", footprint.owner),
+            _field(footprint, "spec.configPatches"),
+            {
+                "added": (*(f"port {port}/UDP" for port in sorted(ports)), *taken),
+                "gateway": str(snapshot.gateway.ref),
+                "doubt": footprint.doubt,
+                **more,
+            },
+            case,
         )
 
 
@@ -125,79 +160,70 @@ def _only_root_unknown(footprint: Footprint) -> bool:
     return footprint.doubt == ROOT_UNKNOWN and footprint.exposure is None
 
 
-def _if_root(footprint: Footprint, snapshot: Snapshot) -> str:
-    """The addition to a message if the root namespace is unknown."""
+def _field(footprint: Footprint, field: str) -> str:
+    """The field of an EnvoyFilter that adds something; a reservation has no patches yet."""
+    name = footprint.owner.rpartition("/")[2]
+    return f"metadata.annotations.{ANNOTATION}" if is_reservation(name) else field
+
+
+def _certainty(footprint: Footprint, snapshot: Snapshot) -> tuple[str, dict[str, Value]]:
+    """The case of a finding, and its values, if the root namespace is unknown."""
     if _is_live(footprint, snapshot):
-        return ""
-    namespace = footprint.owner.partition("/")[0]
-    return (
-        f", if {namespace} is the root namespace of the mesh; could not read the configuration of "
-        f"{mesh_name(snapshot.mesh)}"
-    )
+        return "", {}
+    return "root unknown", {"mesh": mesh_name(snapshot.mesh)}
 
 
-def _or_root(footprint: Footprint, snapshot: Snapshot) -> str:
-    """The addition to the remedy if the root namespace is unknown."""
-    if _is_live(footprint, snapshot):
-        return ""
-    return ", or name the root namespace: --root-namespace NAMESPACE"
+def _exposure(key: tuple[str, str]) -> tuple[str, dict[str, Value]]:
+    """The case of a finding about another exposure's EnvoyFilter, and its values."""
+    return "exposure", {"namespace": key[0], "owner": key[1]}
 
 
-def _owner(footprint: Footprint) -> str:
-    """An EnvoyFilter in messages."""
-    if not footprint.exposure:
-        return f"EnvoyFilter {footprint.owner}"
-    namespace, name = footprint.exposure
-    return f"EnvoyFilter {footprint.owner} (exposure {name} of namespace {namespace})"
-
-
+@rule("U104", reads=("bound", "footprints", "gateway", "objects"))
 def port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U104: an active listener of the gateway has the UDP port (e.g. HTTP/3) or the name.
+    """An active listener of the gateway has the UDP port (e.g. HTTP/3) or the name.
 
     Ignores listeners of the exposure itself, and those of EnvoyFilters: U102 and U103 describe
     them better.
     """
     added = {name for footprint in snapshot.footprints for name in footprint.listeners}
-    own = exposure.spec.listener_names
-    there = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
+    ours = exposure.spec.listener_names
+    gateway = gateway_ref(snapshot.gateway.ref)
+    exists = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
     for bound in snapshot.bound or ():
         if bound.name in added:
             continue
         udp = bound.protocol == "UDP"
         # A listener that was just deleted may still be active; it goes away.
-        if bound.name in own and not udp and not there:
-            yield Finding(
-                "U104",
-                f"gateway {snapshot.gateway.ref}",
-                f"gateway {snapshot.gateway.ref} already has a listener {bound.name} on "
-                f"{bound.port}/{bound.protocol}",
-                "give the exposure another name: --name",
-            )
+        if bound.name in ours and not udp and not exists:
+            values: dict[str, Value] = {
+                "listener": bound.name,
+                "port": bound.port,
+                "protocol": bound.protocol,
+            }
+            yield Finding("U104", gateway, values=values, case="name")
         for port in exposure.spec.ports:
-            if udp and bound.port == port.listener_port and bound.name not in own:
+            if udp and bound.port == port.listener_port and bound.name not in ours:
                 yield Finding(
                     "U104",
-                    f"gateway {snapshot.gateway.ref}",
-                    f"port {bound.port}/UDP of gateway {snapshot.gateway.ref} is taken by its "
-                    f"listener {bound.name}",
-                    _another_port(port.service_port),
+                    gateway,
+                    values={
+                        "listener": bound.name,
+                        "port": bound.port,
+                        "service_port": port.service_port,
+                    },
+                    case="port",
                 )
 
 
+@rule("U105", reads=("gateway",))
 def service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U105: the gateway's Service, which would be patched, already has such a UDP port."""
+    """The gateway's Service, which would be patched, already has such a UDP port."""
     if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH:
         return
     service = exposure.gateway_service
     if service is None:
-        yield Finding(
-            "U105",
-            f"gateway {snapshot.gateway.ref}",
-            f"gateway {snapshot.gateway.ref} has no Service to patch",
-            "use --gateway-service companion",
-        )
+        yield Finding("U105", gateway_ref(snapshot.gateway.ref), case="no Service")
         return
-    name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
     ours = managed_ports(service, names.service_manager(*exposure.spec.key))
     for port in exposure.spec.ports:
         for entry in service["spec"].get("ports") or ():
@@ -207,43 +233,45 @@ def service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
             if same_port or entry.get("name") == f"udp-{port.gateway_port}":
                 yield Finding(
                     "U105",
-                    f"Service {name}",
-                    f"Service {name} already has a port {entry['port']}/{entry.get('protocol')} "
-                    f"({entry.get('name')})",
-                    _another_port(port.service_port),
+                    _service_ref(service),
+                    service_port(entry["port"]),
+                    {
+                        "port": entry["port"],
+                        "protocol": entry.get("protocol") or "TCP",
+                        "name": entry.get("name") or "without a name",
+                        "service_port": port.service_port,
+                        "gateway": str(snapshot.gateway.ref),
+                    },
+                    "port",
                 )
 
 
+@rule("U230")
 def protocols_meet(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U230: a TCP and a UDP port of the gateway's own Service would have the same number."""
+    """A TCP and a UDP port of the gateway's own Service would have the same number."""
     service = exposure.gateway_service
     if exposure.spec.options.gateway_service is not GatewayServiceMode.PATCH or service is None:
         return
-    name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
     taken = {p["port"] for p in service["spec"].get("ports") or () if p.get("protocol") != "UDP"}
     for port in exposure.spec.ports:
         if port.gateway_port in taken:
             yield Finding(
                 "U230",
-                f"Service {name}",
-                f"Service {name} has {port.gateway_port}/TCP and gets {port.gateway_port}/UDP, but "
-                "`kubectl apply` and Helm merge ports by number alone: they may change the wrong "
-                "one of the two",
-                "use --gateway-service companion, or another gateway port",
+                _service_ref(service),
+                service_port(port.gateway_port),
+                {"port": port.gateway_port},
             )
 
 
+@rule("U302")
 def port_translated(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U302: the gateway may not bind the port, so the Service translates it."""
+    """The gateway may not bind the port, so the Service translates it."""
     for port in exposure.spec.ports:
         if port.listener_port != port.gateway_port:
-            yield Finding(
-                "U302",
-                f"gateway {snapshot.gateway.ref}",
-                f"the gateway's pods may not bind port {port.gateway_port}; they listen on "
-                f"{port.listener_port}/UDP, and the Service in front translates the port",
-            )
+            values = {"port": port.gateway_port, "listener_port": port.listener_port}
+            yield Finding("U302", spec_ref(exposure.spec), "spec.ports", values)
 
 
-def _another_port(service_port: int) -> str:
-    return f"choose another gateway port: -p PORT:{service_port}"
+def _service_ref(service: Mapping[str, Any]) -> ObjectRef:
+    metadata = service["metadata"]
+    return ObjectRef("Service", metadata["namespace"], metadata["name"])

@@ -6,10 +6,11 @@ paths of a host without an answer. Such cases are errors here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.objects import foreign_objects, run_rules
+from kubectl_istio_udp.checks.findings import Finding, Value
+from kubectl_istio_udp.checks.places import gateway_ref, owner_ref, server_hosts, spec_ref
+from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
 from kubectl_istio_udp.model.mesh import Version, show_version
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
 from kubectl_istio_udp.model.routing import Rival, Takes
@@ -21,8 +22,6 @@ from kubectl_istio_udp.plan.response import (
     rival_hosts,
 )
 
-Rule = Callable[[Response, ResponseSnapshot], Iterator[Finding]]
-
 # Istio's validation warns above this size (HTTPBody, its API reference).
 _LARGE_BODY_BYTES = 100_000
 # Envoy's own limit (RouteConfiguration.max_direct_response_body_size_bytes); istiod raises it from
@@ -31,7 +30,6 @@ _SMALL_BODY_BYTES = 4096
 _LARGE_BODIES_SINCE: Version = (1, 18)
 # Istio's documentation, "Ports used by Istio".
 _ISTIOS_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
-_OTHER_API = "take precedence over all VirtualServices: --api envoyfilter"
 
 
 def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Finding, ...]:
@@ -39,89 +37,77 @@ def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Find
     return run_rules(RULES, response, snapshot)
 
 
+@rule("U101", reads=("objects",))
 def _foreign_object(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U101: one of our objects would overwrite an existing one that does not belong to it."""
+    """One of our objects would overwrite an existing one that does not belong to it."""
     return foreign_objects(response.spec, snapshot.objects)
 
 
+@rule("U111", reads=("servers",))
 def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U111: no Istio Gateway has an HTTP server on the port that accepts the hosts."""
+    """No Istio Gateway has an HTTP server on the port that accepts the hosts."""
     spec = response.spec
-    if spec.mesh or spec.servers or spec.creates_gateway:
+    if spec.gateway is None or spec.servers or spec.creates_gateway:
         return
-    where = f"port {spec.gateway_port} of gateway {spec.gateway}"
+    gateway = gateway_ref(spec.gateway)
     standing = [server for server in snapshot.servers if server.response is None and server.http]
-    there = [server for server in standing if server.port == spec.gateway_port]
-    if not there:
-        ports = sorted({server.port for server in standing})
-        others = f"; ports with one: {', '.join(map(str, ports))}" if ports else ""
-        yield Finding(
-            "U111",
-            f"gateway {spec.gateway}",
-            f"no Istio Gateway has an HTTP server on {where}{others}",
-            "create one: --create-gateway"
-            + ("; or use another port: --gateway-port" if ports else ""),
-        )
+    on_port = [server for server in standing if server.port == spec.gateway_port]
+    values: dict[str, Value] = {"port": spec.gateway_port}
+    if not on_port:
+        ports = tuple(map(str, sorted({server.port for server in standing})))
+        if ports:
+            values["ports"] = ports
+        yield Finding("U111", gateway, values=values, case="other ports" if ports else "no server")
         return
-    owners = ", ".join(sorted({server.gateway for server in there}))
-    if all(server.redirects for server in there):
-        yield Finding(
-            "U111",
-            f"gateway {spec.gateway}",
-            f"{where} redirects every request to https ({owners})",
-            "answer at its https port: --gateway-port 443",
-        )
+    values["gateways"] = tuple(sorted({server.gateway for server in on_port}))
+    if all(server.redirects for server in on_port):
+        yield Finding("U111", gateway, values=values, case="redirects")
         return
-    taken = sorted({host for server in there for host in server.hosts})
-    yield Finding(
-        "U111",
-        f"gateway {spec.gateway}",
-        f"{where} accepts {', '.join(taken)}, not {', '.join(spec.answer.hosts)} ({owners})",
-        "use one of its hosts: --host",
-    )
+    values["accepted"] = tuple(sorted({host for server in on_port for host in server.hosts}))
+    values["hosts"] = spec.answer.hosts
+    yield Finding("U111", gateway, values=values, case="hosts")
 
 
+@rule("U118", reads=("servers",))
 def _port_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U118: the port for a new Gateway is used by Istio itself, or by a server without HTTP."""
+    """The port for a new Gateway is used by Istio itself, or by a server without HTTP."""
     spec = response.spec
     if not spec.creates_gateway:
         return
     if spec.gateway_port in _ISTIOS_PORTS:
-        yield Finding(
-            "U118",
-            f"gateway {spec.gateway}",
-            f"port {spec.gateway_port} is used by Istio's proxies themselves",
-            "use another port: --gateway-port",
-        )
+        values = {"port": spec.gateway_port}
+        yield Finding("U118", spec_ref(spec), "spec.gateway_port", values, "Istio")
     for server in snapshot.servers:
         if server.port == spec.gateway_port and (server.tls or not server.http):
             yield Finding(
                 "U118",
-                f"Gateway {server.gateway}",
-                f"port {spec.gateway_port} of gateway {spec.gateway} has a server of Gateway "
-                f"{server.gateway} that is not plain HTTP",
-                "use another port: --gateway-port",
+                owner_ref("Gateway", server.gateway),
+                "spec.servers",
+                {"port": spec.gateway_port, "gateway": str(spec.gateway)},
+                "server",
             )
 
 
+@rule("U112", reads=("servers",))
 def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U112: the port's servers accept only some of the hosts."""
+    """The port's servers accept only some of the hosts."""
     spec = response.spec
     if not spec.servers:
         return
-    there = [server for server in snapshot.servers if server.gateway in spec.servers]
+    ours = [server for server in snapshot.servers if server.gateway in spec.servers]
     for host in spec.answer.hosts:
-        if not any(s.admits(host, spec.namespace) for s in there if s.port == spec.gateway_port):
+        if not any(s.admits(host, spec.namespace) for s in ours if s.port == spec.gateway_port):
             yield Finding(
                 "U112",
-                f"gateway {spec.gateway}",
-                f"port {spec.gateway_port} of gateway {spec.gateway} does not accept host {host}",
-                f"add the host to Gateway {spec.servers[0]}, or omit it",
+                owner_ref("Gateway", spec.servers[0]),
+                server_hosts(spec.gateway_port),
+                {"port": spec.gateway_port, "gateway": str(spec.gateway), "host": host},
             )
 
 
+@rule("U113", "U212", reads=("objects", "rivals", "servers"))
 def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U113, U212: an older VirtualService for the same host takes precedence."""
+    """An older VirtualService for the same host takes precedence."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
@@ -132,41 +118,27 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
         older = bool(made) and made < rival.created
         if host not in own or (older and not spec.answer.catches_all):
             continue
+        owner = owner_ref("VirtualService", rival.owner)
+        values = {"path": spec.answer.path, "host": host}
         takes = rival.takes(spec.answer)
         if older and takes is Takes.YES:
             takes = Takes.PERHAPS if len(rival.routes) > 1 else Takes.NO
         if takes is Takes.YES:
-            yield Finding(
-                "U113",
-                f"VirtualService {rival.owner}",
-                f"VirtualService {rival.owner} is older and takes precedence for "
-                f"{spec.answer.path} of host {host}; this response would never be used",
-                _OTHER_API,
-            )
+            yield Finding("U113", owner, "spec.http", values)
         elif takes is Takes.PERHAPS:
-            yield Finding(
-                "U212",
-                f"VirtualService {rival.owner}",
-                f"VirtualService {rival.owner} is older and, depending on its conditions, takes "
-                f"precedence for some requests for {spec.answer.path} of host {host}",
-                _OTHER_API,
-            )
+            yield Finding("U212", owner, "spec.http", values)
 
 
+@rule("U114", reads=("objects", "rivals", "servers"))
 def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U114: our VirtualService would leave other paths of a host without their routes."""
+    """Our VirtualService would leave other paths of a host without their routes."""
     spec = response.spec
     if spec.mesh:
         if spec.api is ResponseApi.ENVOY_FILTER:
             return
         for rival, host in _sharing(spec, snapshot):
-            yield Finding(
-                "U114",
-                f"VirtualService {rival.owner}",
-                f"VirtualService {rival.owner} routes host {host} inside the mesh, where Istio "
-                "uses only one VirtualService for each host: one of the two would be ignored",
-                _OTHER_API,
-            )
+            owner = owner_ref("VirtualService", rival.owner)
+            yield Finding("U114", owner, "spec.hosts", {"host": host}, "mesh")
         return
     for rival, host in _sharing(spec, snapshot):
         for narrower in sorted(own_hosts(spec, snapshot) - {host}):
@@ -174,29 +146,34 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
                 continue
             yield Finding(
                 "U114",
-                f"VirtualService {rival.owner}",
-                f"VirtualService {rival.owner} serves {narrower} by its host {host}; a response "
-                f"for {narrower} would make all paths but {spec.answer.path} unreachable",
-                f"use the same host, so that Istio merges both: --host '{host}'",
+                owner_ref("VirtualService", rival.owner),
+                "spec.hosts",
+                {"host": host, "narrower": narrower, "path": spec.answer.path},
+                "gateway",
             )
 
 
+@rule("U115", reads=("gateway", "mesh", "proxies"))
 def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U115: this Istio does not support directResponse in a VirtualService."""
+    """This Istio does not support directResponse in a VirtualService."""
     version = snapshot.istio
     asked = response.spec.api is ResponseApi.VIRTUAL_SERVICE
     if asked and version and version < DIRECT_RESPONSE_SINCE:
         yield Finding(
             "U115",
-            _response(response),
-            f"Istio {show_version(version)} does not support directResponse in a VirtualService "
-            f"({snapshot.versions}); this needs {show_version(DIRECT_RESPONSE_SINCE)} or newer",
-            "use --api envoyfilter or --api auto",
+            spec_ref(response.spec),
+            "spec.api",
+            {
+                "istio": show_version(version),
+                "versions": snapshot.versions,
+                "needed": show_version(DIRECT_RESPONSE_SINCE),
+            },
         )
 
 
+@rule("U116", "U211", reads=("gateway", "mesh", "proxies"))
 def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U116, U211: the body is longer than old gateways support, or than Istio recommends."""
+    """The body is longer than old gateways support, or than Istio recommends."""
     body = response.spec.answer.body
     if body is None:
         return
@@ -204,36 +181,39 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if body.size > _SMALL_BODY_BYTES and version and version < _LARGE_BODIES_SINCE:
         yield Finding(
             "U116",
-            _response(response),
-            f"the body has {body.size} bytes, but Istio {show_version(version)} "
-            f"({snapshot.versions}) answers at most {_SMALL_BODY_BYTES}",
-            f"shorten it, or upgrade to Istio {show_version(_LARGE_BODIES_SINCE)}",
+            spec_ref(response.spec),
+            "spec.answer.body",
+            {
+                "size": body.size,
+                "limit": _SMALL_BODY_BYTES,
+                "istio": show_version(version),
+                "versions": snapshot.versions,
+                "needed": show_version(_LARGE_BODIES_SINCE),
+            },
         )
     if body.size > _LARGE_BODY_BYTES:
-        yield Finding(
-            "U211",
-            _response(response),
-            f"the body has {body.size} bytes, and every proxy that answers keeps it in memory; "
-            f"Istio advises against more than {_LARGE_BODY_BYTES}",
-        )
+        values = {"size": body.size, "limit": _LARGE_BODY_BYTES}
+        yield Finding("U211", spec_ref(response.spec), "spec.answer.body", values)
 
 
+@rule("U213", reads=("rivals", "servers"))
 def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U213: an EnvoyFilter's route takes precedence over a VirtualService that answers now."""
+    """An EnvoyFilter's route takes precedence over a VirtualService that answers now."""
     spec = response.spec
     if spec.api is not ResponseApi.ENVOY_FILTER:
         return
     for rival in {rival.owner: rival for rival, _ in _sharing(spec, snapshot)}.values():
         yield Finding(
             "U213",
-            f"VirtualService {rival.owner}",
-            f"this response takes precedence over VirtualService {rival.owner}, which no longer "
-            f"gets requests for {spec.answer.path} of {', '.join(rival.hosts)}",
+            owner_ref("VirtualService", rival.owner),
+            "spec.http",
+            {"path": spec.answer.path, "hosts": rival.hosts},
         )
 
 
+@rule("U214", reads=("rivals", "servers"))
 def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U214: other VirtualServices answer for hosts that our wildcard covers."""
+    """Other VirtualServices answer for hosts that our wildcard covers."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
@@ -245,33 +225,18 @@ def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterat
     }
     if theirs:
         shown = some((f"{host} ({owner})" for host, owner in sorted(theirs.items())), 5)
-        yield Finding(
-            "U214",
-            _response(response),
-            f"other VirtualServices, not this response, get the requests for these hosts: {shown}",
-            f"create another response for one: --host {min(theirs)} --name NAME; or {_OTHER_API}",
-        )
+        values = {"hosts": shown, "host": min(theirs)}
+        yield Finding("U214", spec_ref(spec), "spec.answer.hosts", values)
 
 
+@rule("U117", "U215", reads=("services",))
 def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """U117, U215: the host has no Service, so sidecars have no route to add an answer to."""
+    """The host has no Service, so sidecars have no route to add an answer to."""
     spec = response.spec
     if not spec.mesh or snapshot.services:
         return
-    host = spec.answer.hosts[0]
-    if spec.api is ResponseApi.ENVOY_FILTER:
-        yield Finding(
-            "U117",
-            _response(response),
-            f"host {host} has no Service; an EnvoyFilter must name the Service's ports",
-            "create the Service first, or use --api virtualservice",
-        )
-    else:
-        yield Finding(
-            "U215",
-            _response(response),
-            f"host {host} has no Service; sidecars route it only if a ServiceEntry defines it",
-        )
+    code = "U117" if spec.api is ResponseApi.ENVOY_FILTER else "U215"
+    yield Finding(code, spec_ref(spec), "spec.answer.hosts", {"host": spec.answer.hosts[0]})
 
 
 def _made(snapshot: ResponseSnapshot) -> str:
@@ -300,11 +265,7 @@ def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
     return any(host in hosts for hosts in (*mine, *theirs))
 
 
-def _response(response: Response) -> str:
-    return f"response {response.spec.namespace}/{response.spec.name}"
-
-
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Rule[Response, ResponseSnapshot], ...] = (
     _foreign_object,
     _no_server,
     _port_taken,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.wording import exposure_ref
+from kubectl_istio_udp.checks.findings import Finding, Value
+from kubectl_istio_udp.checks.places import PROXY_MEMORY, gateway_ref, spec_ref
+from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.exposure import (
     Exposure,
 )
@@ -22,42 +23,52 @@ from kubectl_istio_udp.plan.sessions import (
 
 # How many of the exposures with the most sessions a message names.
 _HOLDERS_SHOWN = 3
+_SESSIONS = "spec.options.max_sessions"
 
 
+@rule("U108", reads=("file_limit", "gateway", "others"))
 def too_many_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U108: clients could make the gateway's Envoy run out of files, and crash."""
+    """Clients could make the gateway's Envoy run out of files, and crash."""
     if snapshot.file_limit is None:
         return
     options, ports = exposure.spec.options, len(exposure.spec.ports)
     free = room(snapshot.file_limit, snapshot.others.sessions)
     if exposure.spec.sessions > free:
+        cases = ["none left"] if free < ports else []
+        cases += ["no others"] if not snapshot.others.holders else []
         yield Finding(
             "U108",
-            f"gateway {snapshot.gateway.ref}",
-            f"{options.max_sessions} sessions on {ports} port(s) exceed what gateway "
-            f"{snapshot.gateway.ref} has left: {_reserved(snapshot, snapshot.file_limit)} (its "
-            f"Envoy may open {snapshot.file_limit} files, and crashes when it needs more)",
-            f"use at most --max-sessions {free // ports}"
-            if free >= ports
-            else "raise the file limit of the gateway's nodes, or lower another exposure's "
-            "--max-sessions",
+            spec_ref(exposure.spec),
+            _SESSIONS,
+            {
+                "sessions": options.max_sessions,
+                "ports": ports,
+                "at_most": max(0, free // ports),
+                "file_limit": snapshot.file_limit,
+                **_reserved(snapshot, snapshot.file_limit),
+            },
+            ", ".join(cases),
         )
 
 
-def _reserved(snapshot: Snapshot, file_limit: int) -> str:
-    """`9000 of 18000 sessions are reserved, the most by a/b 5000, c/d 4000`."""
+def _reserved(snapshot: Snapshot, file_limit: int) -> dict[str, Value]:
+    """What others have reserved of the gateway's sessions."""
     others = snapshot.others
-    text = f"{others.sessions} of {budget(file_limit)} sessions are reserved"
-    largest = ", ".join(map(str, others.largest(_HOLDERS_SHOWN)))
-    return f"{text}, the most by {largest}" if largest else text
+    return {
+        "gateway": str(snapshot.gateway.ref),
+        "reserved": others.sessions,
+        "budget": budget(file_limit),
+        "largest": tuple(map(str, others.largest(_HOLDERS_SHOWN))),
+    }
 
 
+@rule("U109", reads=("exposures", "gateway", "others", "size"))
 def too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U109: the UDP ports could use so much memory that the gateway's Envoy is killed."""
+    """The UDP ports could use so much memory that the gateway's Envoy is killed."""
     limit, size = snapshot.gateway.memory_limit, snapshot.size
-    own = [spec for spec in snapshot.exposures if spec.key == exposure.spec.key]
-    new = len(exposure.spec.ports) - sum(len(spec.ports) for spec in own)
-    clusters = len(exposure.spec.backends) - sum(len(spec.backends) for spec in own)
+    before = [spec for spec in snapshot.exposures if spec.key == exposure.spec.key]
+    new = len(exposure.spec.ports) - sum(len(spec.ports) for spec in before)
+    clusters = len(exposure.spec.backends) - sum(len(spec.backends) for spec in before)
     if limit is None or size is None or max(new, clusters) <= 0:
         return
     ports = snapshot.others.ports + len(exposure.spec.ports)
@@ -65,34 +76,32 @@ def too_much_memory(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
     if needed > udp_budget(limit):
         yield Finding(
             "U109",
-            f"gateway {snapshot.gateway.ref}",
-            f"{ports} UDP port(s) may use {_mebibytes(needed)} of gateway {snapshot.gateway.ref}, "
-            f"more than half of the memory limit of its pods ({_mebibytes(limit)}): Envoy keeps a "
-            f"record of each of its {size.clusters} clusters for each port in each of its "
-            f"{size.workers} workers",
-            "raise the memory limit of the gateway's pods, or use another gateway",
+            gateway_ref(snapshot.gateway.ref),
+            PROXY_MEMORY,
+            {
+                "ports": ports,
+                "needed_mib": needed / 2**20,
+                "limit_mib": limit / 2**20,
+                "clusters": size.clusters,
+                "workers": size.workers,
+            },
         )
 
 
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.0f} MiB"
-
-
+@rule("U204", reads=("file_limit", "gateway"))
 def unknown_limit(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U204: the open-file limit of the gateway's Envoy is unknown."""
+    """The open-file limit of the gateway's Envoy is unknown."""
     if snapshot.file_limit is None and snapshot.gateway.ready_pods:
         yield Finding(
             "U204",
-            f"gateway {snapshot.gateway.ref}",
-            f"could not read the open-file limit of gateway {snapshot.gateway.ref} (no permission "
-            f"to exec, no shell in its image, or no answer); each port gets "
-            f"{exposure.spec.options.max_sessions} sessions",
-            "if its nodes allow more open files, set the number: --max-sessions",
+            gateway_ref(snapshot.gateway.ref),
+            values={"sessions": exposure.spec.options.max_sessions},
         )
 
 
+@rule("U205", reads=("file_limit", "gateway", "others"))
 def few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U205: the exposure gets so few sessions that clients may lose datagrams."""
+    """The exposure gets so few sessions that clients may lose datagrams."""
     options = exposure.spec.options
     if options.max_sessions < FEW_SESSIONS:
         idle = options.idle_timeout
@@ -100,24 +109,32 @@ def few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
         limit = CAREFUL_FILE_LIMIT if snapshot.file_limit is None else snapshot.file_limit
         yield Finding(
             "U205",
-            exposure_ref(exposure),
-            f"each port has only {options.max_sessions} client sessions: with --idle-timeout "
-            f"{idle}, datagrams are lost above {rate:.3g} new clients a second. At gateway "
-            f"{snapshot.gateway.ref} {_reserved(snapshot, limit)}",
-            "if you expect more: --expect-rate N",
+            spec_ref(exposure.spec),
+            _SESSIONS,
+            {
+                "sessions": options.max_sessions,
+                "idle_timeout": str(idle),
+                "rate": rate,
+                **_reserved(snapshot, limit),
+            },
+            "" if snapshot.others.holders else "no others",
         )
 
 
+@rule("U303", reads=("exposures",))
 def session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """U303: for how many clients the number of sessions is enough."""
+    """For how many clients the number of sessions is enough."""
     options = exposure.spec.options
-    there = any(spec.options == options for spec in snapshot.exposures)
-    if options.max_sessions >= FEW_SESSIONS and not there:
+    unchanged = any(spec.options == options for spec in snapshot.exposures)
+    if options.max_sessions >= FEW_SESSIONS and not unchanged:
         rate = rate_for_sessions(options.max_sessions, options.idle_timeout.seconds)
         yield Finding(
             "U303",
-            exposure_ref(exposure),
-            f"each port has {options.max_sessions} client sessions, enough for {rate:.3g} new "
-            f"clients a second (--idle-timeout {options.idle_timeout})",
-            "if you expect more: --expect-rate N",
+            spec_ref(exposure.spec),
+            _SESSIONS,
+            {
+                "sessions": options.max_sessions,
+                "idle_timeout": str(options.idle_timeout),
+                "rate": rate,
+            },
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kubectl_istio_udp.checks.catalog import Surface
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
@@ -64,9 +65,9 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
     first = findings[0]
     state = WAITING if all(finding.check.may_pass for finding in findings) else REFUSED
     reason = PORT_TAKEN if first.code == "U103" else NOT_TAKEN
-    ports = ", ".join(f"{port.listener_port}/UDP" for port in spec.ports)
-    said = first.check.tenants.format(gateway=spec.gateway, ports=ports, message=first.message)
-    message, full = f"{said} [{first.code}]", str(first)
+    remedy = first.remedy(Surface.ANNOTATION if spec.service else Surface.LISTENER)
+    text = f"{first.event}; {remedy}" if remedy else first.event
+    message, full = f"{text} [{first.code}]", str(first)
     return Outcome(state, reason, message, full if full != message else "")
 
 

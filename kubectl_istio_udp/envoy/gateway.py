@@ -63,9 +63,9 @@ def configuration(
     Returns:
         Envoy's bootstrap, and the names of the endpoint lists that it needs.
     """
-    patches, findings = read_patches(envoy_filters)
-    if findings:
-        raise GatewayFailed(f"{findings[0].field}: {findings[0].message}")
+    patches, flaws = read_patches(envoy_filters)
+    if flaws:
+        raise GatewayFailed(f"{flaws[0].field}: {flaws[0].message}")
     listeners, clusters, wanted = [], [], set()
     for patch in patches:
         if (patch.apply_to, patch.operation) == ("LISTENER", "ADD"):

@@ -27,8 +27,14 @@ _SIDES = {"SIDECAR_INBOUND": "SIDECAR", "SIDECAR_OUTBOUND": "SIDECAR"}
 MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
 
 
+def json_path(path: Path) -> str:
+    """A path as text: `spec.configPatches[0].applyTo`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).lstrip(".")
+
+
 @dataclass(frozen=True)
-class Finding:
+class Flaw:
     """A problem at one place of a manifest.
 
     Attributes:
@@ -44,10 +50,7 @@ class Finding:
     @property
     def field(self) -> str:
         """The path as text: `configPatches[0].patch.value.address`."""
-        text = ""
-        for part in self.path[1:] if self.path[:1] == ("spec",) else self.path:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}"
-        return text.lstrip(".")
+        return json_path(self.path[1:] if self.path[:1] == ("spec",) else self.path)
 
 
 @dataclass(frozen=True)
@@ -105,22 +108,22 @@ def _spelt(mapping: Mapping[str, Any], name: str) -> str:
     return next((key for key in mapping if same(str(key)) == same(name)), name)
 
 
-def read_patches(manifests: Sequence[Mapping[str, Any]]) -> tuple[list[Patch], list[Finding]]:
+def read_patches(manifests: Sequence[Mapping[str, Any]]) -> tuple[list[Patch], list[Flaw]]:
     """The patches of all EnvoyFilters in the manifests, and the errors in their format.
 
     Other kinds are ignored.
     """
     patches: list[Patch] = []
-    findings: list[Finding] = []
+    flaws: list[Flaw] = []
     met: Counter[str] = Counter()
     for index, manifest in enumerate(manifests):
         if manifest.get("kind") != "EnvoyFilter":
             continue
         name = _name(manifest)
         for found in _read(index, manifest, met[name]):
-            (patches if isinstance(found, Patch) else findings).append(found)  # type: ignore[arg-type]
+            (patches if isinstance(found, Patch) else flaws).append(found)  # type: ignore[arg-type]
         met[name] += 1
-    return patches, findings
+    return patches, flaws
 
 
 def _name(manifest: Mapping[str, Any]) -> str:
@@ -128,12 +131,12 @@ def _name(manifest: Mapping[str, Any]) -> str:
     return f"{field(metadata, 'namespace')}/{field(metadata, 'name')}"
 
 
-def _read(index: int, manifest: Mapping[str, Any], version: int) -> Iterator[Patch | Finding]:
+def _read(index: int, manifest: Mapping[str, Any], version: int) -> Iterator[Patch | Flaw]:
     """Read one manifest; `version` counts earlier ones with its name, which it replaces."""
     spec = manifest.get("spec")
     entries = field(spec, "config_patches")
     if not isinstance(entries, list) or not entries:
-        yield Finding(index, ("spec",), "has no configPatches, so it changes nothing")
+        yield Flaw(index, ("spec",), "has no configPatches, so it changes nothing")
         return
     assert isinstance(spec, Mapping)
     base = ("spec", _spelt(spec, "config_patches"))
@@ -143,13 +146,13 @@ def _read(index: int, manifest: Mapping[str, Any], version: int) -> Iterator[Pat
 
 def _read_patch(
     index: int, path: Path, manifest: Mapping[str, Any], version: int, entry: Any
-) -> Iterator[Patch | Finding]:
+) -> Iterator[Patch | Flaw]:
     if not isinstance(entry, Mapping):
-        yield Finding(index, path, "is not a patch (applyTo, match, patch)")
+        yield Flaw(index, path, "is not a patch (applyTo, match, patch)")
         return
     strange = [key for key in entry if same(str(key)) not in ("applyto", "match", "patch")]
     for key in strange:
-        yield Finding(index, (*path, key), f"no such field: {key!r}")
+        yield Flaw(index, (*path, key), f"no such field: {key!r}")
     patch = entry.get("patch")
     match = entry.get("match") or {}
     context = field(match, "context")
@@ -165,19 +168,19 @@ def _read_patch(
             wrong = True
             key = _spelt(mapping, name) if isinstance(mapping, Mapping) else name
             said = "is missing" if value is None else f"is {value!r}"
-            yield Finding(index, (*where, key), f"{said}; must be one of {', '.join(allowed)}")
+            yield Flaw(index, (*where, key), f"{said}; must be one of {', '.join(allowed)}")
     if wrong or strange:
         return
     assert isinstance(patch, Mapping)
     for key in patch:
         if same(str(key)) not in ("operation", "value", "filterclass"):
-            yield Finding(index, (*path, "patch", key), f"no such field: {key!r}")
+            yield Flaw(index, (*path, "patch", key), f"no such field: {key!r}")
             return
     value, operation = patch.get("value"), patch["operation"]
     if operation == "REMOVE":
         return
     if not isinstance(value, Mapping) or not value:
-        yield Finding(
+        yield Flaw(
             index, (*path, "patch", "value"), f"is missing or empty, and {operation} needs one"
         )
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.envoy.patches import Finding, same
+from kubectl_istio_udp.envoy.patches import Flaw, same
 from kubectl_istio_udp.envoy.validate import validate
 from kubectl_istio_udp.model.errors import Refused
 
@@ -29,14 +29,14 @@ def refuse_rejected(
         NoEnvoy: it does not run on this machine.
     """
     report = validate(program, manifests)
-    for finding in report.unchecked:
-        warn(f"{finding.field}: {finding.message}")
+    for flaw in report.unchecked:
+        warn(f"{flaw.field}: {flaw.message}")
     if report.refused:
         raise _refusal(report.refused, program, flags)
 
 
-def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]) -> Exception:
-    first, *others = [_with_option(finding, flags) for finding in refused]
+def _refusal(refused: Sequence[Flaw], program: Path, flags: Mapping[str, str]) -> Exception:
+    first, *others = [_with_option(flaw, flags) for flaw in refused]
     return Refused(
         f"Envoy rejects {first}; nothing was written",
         hints=[
@@ -47,10 +47,10 @@ def _refusal(refused: Sequence[Finding], program: Path, flags: Mapping[str, str]
     )
 
 
-def _with_option(finding: Finding, flags: Mapping[str, str]) -> str:
-    """A finding with the option that caused it, if one did: the innermost field has its say."""
+def _with_option(flaw: Flaw, flags: Mapping[str, str]) -> str:
+    """A flaw with the option that caused it, if one did: the innermost field has its say."""
     known = {same(field): flag for field, flag in flags.items()}
-    parts = [part for part in reversed(finding.path) if isinstance(part, str)]
+    parts = [part for part in reversed(flaw.path) if isinstance(part, str)]
     flag = next((known[same(part)] for part in parts if same(part) in known), None)
-    said = f"{finding.field or 'EnvoyFilter'}: {finding.message}"
+    said = f"{flaw.field or 'EnvoyFilter'}: {flaw.message}"
     return f"{flag} ({said})" if flag else said

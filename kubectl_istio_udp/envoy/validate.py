@@ -15,7 +15,7 @@ from kubectl_istio_udp.envoy import envoyerror
 from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
 from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, Unfit, assemble
 from kubectl_istio_udp.envoy.envoyerror import EnvoyError
-from kubectl_istio_udp.envoy.patches import Finding, Patch, Path, field, read_patches
+from kubectl_istio_udp.envoy.patches import Flaw, Patch, Path, field, read_patches
 from kubectl_istio_udp.model.envoyfilter import Scope
 
 # A run takes 0.05 s, but may take long on a busy machine.
@@ -42,8 +42,8 @@ class Report:
         unchecked: what could not be checked, and why; it may be valid or not.
     """
 
-    refused: tuple[Finding, ...]
-    unchecked: tuple[Finding, ...]
+    refused: tuple[Flaw, ...]
+    unchecked: tuple[Flaw, ...]
 
 
 def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
@@ -59,9 +59,9 @@ def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
     Raises:
         NoEnvoy: the program does not run on this machine.
     """
-    patches, findings = read_patches(manifests)
+    patches, flaws = read_patches(manifests)
     twice = list(_twice(patches))
-    refused = [*findings, *twice]
+    refused = [*flaws, *twice]
     with (
         tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder,
         ThreadPoolExecutor(_RUNS_AT_ONCE) as pool,
@@ -73,23 +73,23 @@ def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
         known = {(each.manifest, each.path[:-1]) for each in twice}
         passed = [
             patch
-            for patch, (_, finding) in zip(patches, said, strict=True)
-            if not finding and (patch.manifest, patch.path) not in known
+            for patch, (_, flaw) in zip(patches, said, strict=True)
+            if not flaw and (patch.manifest, patch.path) not in known
         ]
-        refused += [finding for kind, finding in said if finding and kind == "refused"]
-        unchecked = [finding for kind, finding in said if finding and kind == "unchecked"]
+        refused += [flaw for kind, flaw in said if flaw and kind == "refused"]
+        unchecked = [flaw for kind, flaw in said if flaw and kind == "unchecked"]
         for found in pool.map(lambda group: list(_conflicts(group, run)), _meeting(passed)):
             refused += found
     return Report(_ordered(refused), _ordered(unchecked))
 
 
-def _ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def _ordered(flaws: Sequence[Flaw]) -> tuple[Flaw, ...]:
     """Without duplicates, in the order of their manifests."""
 
-    def place(finding: Finding) -> tuple[int, list[str]]:
-        return finding.manifest, [f"{p:09}" if isinstance(p, int) else p for p in finding.path]
+    def place(flaw: Flaw) -> tuple[int, list[str]]:
+        return flaw.manifest, [f"{p:09}" if isinstance(p, int) else p for p in flaw.path]
 
-    return tuple(sorted(dict.fromkeys(findings), key=place))
+    return tuple(sorted(dict.fromkeys(flaws), key=place))
 
 
 class _Runner:
@@ -193,15 +193,15 @@ def _accepted(patches: Sequence[Patch], run: Run) -> bool:
         return False
 
 
-def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
-    """The result for one patch: ("refused" or "unchecked", finding); None as finding if valid."""
+def _alone(patch: Patch, run: Run) -> tuple[str, Flaw | None]:
+    """The result for one patch: ("refused" or "unchecked", flaw); None as flaw if valid."""
     try:
         said, configuration, placed = _ask([patch], run)
     except NotCovered as error:
         text = f"not checked: {patch.apply_to} {error} is not covered"
-        return "unchecked", Finding(patch.manifest, patch.path, text)
+        return "unchecked", Flaw(patch.manifest, patch.path, text)
     except Unfit as error:
-        return "refused", Finding(patch.manifest, (*patch.path, *error.path), error.why)
+        return "refused", Flaw(patch.manifest, (*patch.path, *error.path), error.why)
     if said is None:
         return "", None
     base = placed[0].path
@@ -210,16 +210,16 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Finding | None]:
         inner = found[len(base) :]
     else:
         inner = _narrow(patch, run)
-    finding = Finding(patch.manifest, (*patch.path, *inner), _sentence(said))
+    flaw = Flaw(patch.manifest, (*patch.path, *inner), _sentence(said))
     if said.missing_file:
-        return "unchecked", _because(finding, "a gateway may have what this machine does not have")
+        return "unchecked", _because(flaw, "a gateway may have what this machine does not have")
     if said.unknown_type and said.unknown_type.startswith(_ISTIOS_OWN):
-        return "unchecked", _because(finding, "Istio's own build of Envoy may know it")
-    return "refused", finding
+        return "unchecked", _because(flaw, "Istio's own build of Envoy may know it")
+    return "refused", flaw
 
 
-def _because(finding: Finding, why: str) -> Finding:
-    return Finding(finding.manifest, finding.path, f"not checked, {why}: {finding.message}")
+def _because(flaw: Flaw, why: str) -> Flaw:
+    return Flaw(flaw.manifest, flaw.path, f"not checked, {why}: {flaw.message}")
 
 
 def _sentence(said: EnvoyError) -> str:
@@ -279,7 +279,7 @@ def _at(node: Any, path: Path) -> Any:
     return node
 
 
-def _conflicts(patches: list[Patch], run: Run) -> Iterator[Finding]:
+def _conflicts(patches: list[Patch], run: Run) -> Iterator[Flaw]:
     """Conflicts between patches that are valid alone: each that fails with those before it."""
     while patches:
         said, configuration, placed = _ask(patches, run)
@@ -298,11 +298,11 @@ def _conflicts(patches: list[Patch], run: Run) -> Iterator[Finding]:
         culprit, base = patches[low - 1], placed[low - 1].path
         found = envoyerror.find_place(said, configuration, base)
         inner = found[len(base) :] if found and found[: len(base)] == base else ()
-        yield Finding(culprit.manifest, (*culprit.path, *inner), _sentence(said))
+        yield Flaw(culprit.manifest, (*culprit.path, *inner), _sentence(said))
         patches = [*patches[: low - 1], *patches[low:]]
 
 
-def _twice(patches: Sequence[Patch]) -> Iterator[Finding]:
+def _twice(patches: Sequence[Patch]) -> Iterator[Flaw]:
     """Listeners and clusters that are added twice with one name.
 
     Envoy treats the second of two static listeners as an update of the first, but rejects both from
@@ -318,5 +318,5 @@ def _twice(patches: Sequence[Patch]) -> Iterator[Finding]:
             if key in seen and (patch.manifest, patch.path) not in reported:
                 reported.add((patch.manifest, patch.path))
                 text = f"{patch.apply_to.lower()} {key[1]!r} is added twice"
-                yield Finding(patch.manifest, (*patch.path, "name"), text)
+                yield Flaw(patch.manifest, (*patch.path, "name"), text)
             seen.add(key)

@@ -105,8 +105,9 @@ class ObjectRef:
         return cls(manifest["kind"], metadata.get("namespace") or "", metadata["name"])
 
     def __str__(self) -> str:
-        """`ServiceEntry default/udp-default-coredns`."""
-        return f"{self.kind} {self.namespace}/{self.name}"
+        """`ServiceEntry default/udp-default-coredns`; `Namespace default` without a namespace."""
+        name = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.kind} {name}"
 
 
 class Spec(Protocol):

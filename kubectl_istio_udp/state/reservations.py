@@ -91,6 +91,11 @@ class Reservation:
         return mine is None or (self.version < mine.version and self.spec.key != mine.spec.key)
 
 
+def is_reservation(name: str) -> bool:
+    """Whether an EnvoyFilter's name is that of a reservation."""
+    return name.startswith(_PREFIX)
+
+
 def reservation_name(spec: ExposureSpec) -> str:
     """The name of an exposure's reservation; there is one per exposure."""
     return _PREFIX + spec.object_name

@@ -101,19 +101,19 @@ def test_looks_at_every_file_and_every_document(run: Run, file: Callable[..., An
     done = run("validate", "-f", good, "-f", path, "-f", str(BROKEN), "-o", "json")
     answer = json.loads(done.out)
     assert (done.code, answer["good"], answer["envoyFilters"]) == (1, False, 4)
-    refused = [(each["file"], each["envoyFilter"]) for each in answer["refused"]]
+    refused = [(each["file"], each["object"]["name"]) for each in answer["refused"]]
     assert refused == [
-        (path, "istio-system/second"),
-        (str(BROKEN), "istio-system/port-too-high"),
+        (path, "second"),
+        (str(BROKEN), "port-too-high"),
     ]
-    assert answer["refused"][0]["field"] == "configPatches[0].patch.value.lb_policy"
+    assert answer["refused"][0]["field"] == "spec.configPatches[0].patch.value.lb_policy"
 
 
 def test_tells_every_patch_at_fault_of_a_filter(run: Run, file: Callable[..., Any]) -> None:
     wrong = [patch("CLUSTER", cluster(f"c{n}", connect_timeout="1")) for n in range(12)]
     done = run("validate", "-f", file(envoy_filter(*wrong)), "-o", "json")
     fields = [each["field"] for each in json.loads(done.out)["refused"]]
-    assert fields == [f"configPatches[{n}].patch.value.connect_timeout" for n in range(12)]
+    assert fields == [f"spec.configPatches[{n}].patch.value.connect_timeout" for n in range(12)]
 
 
 def test_takes_a_directory(run: Run, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_what_could_not_be_checked_does_not_hide_what_is_wrong(
     answer = json.loads(done.out)
     assert done.code == 1
     assert [each["field"] for each in answer["refused"]] == [
-        "configPatches[1].patch.value.nonsense"
+        "spec.configPatches[1].patch.value.nonsense"
     ]
     assert len(answer["unchecked"]) == 1
 

@@ -3,15 +3,16 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.checks import accesslog, expose, response
-from kubectl_istio_udp.checks.catalog import CHECKS, PAGE
-from kubectl_istio_udp.checks.objects import documented_codes
+from kubectl_istio_udp.checks.catalog import CHECKS, CODES_OF_VALIDATE, PAGE
+from kubectl_istio_udp.checks.findings import FINDING_KEYS, Finding
+from kubectl_istio_udp.checks.rules import Rule, codes_of
+from kubectl_istio_udp.model.kinds import ObjectRef
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,15 +39,20 @@ def test_the_picture_shows_every_room_and_the_files_of_expose() -> None:
 
 
 def test_every_check_is_in_the_table() -> None:
-    rules: tuple[Callable[..., Any], ...] = (*expose.RULES, *response.RULES, *accesslog.RULES)
-    assert list(CHECKS) == sorted(documented_codes(rules))
+    rules: tuple[Rule[Any, Any], ...] = (*expose.RULES, *response.RULES, *accesslog.RULES)
+    assert list(CHECKS) == sorted(codes_of(rules) | CODES_OF_VALIDATE)
     assert len({check.meaning for check in CHECKS.values()}) == len(CHECKS)
+
+
+def test_every_key_of_a_finding_is_documented() -> None:
+    found = Finding("U203", ObjectRef("gateway", "istio-system", "edge"))
+    assert list(found.to_data()) == list(FINDING_KEYS)
 
 
 def test_a_finding_links_to_its_paragraph() -> None:
     """As GitHub makes anchors of headings: in lower case, without punctuation."""
     page = (ROOT / "docs" / "checks.md").read_text()
-    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    headings = re.findall(r"^## (U.+)$", page, re.MULTILINE)
     anchors = [re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings]
     assert [check.link for check in CHECKS.values()] == [f"{PAGE}#{anchor}" for anchor in anchors]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubectl_istio_udp.checks.catalog import Severity
-from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.model.write import Write
@@ -30,8 +30,19 @@ class Printed:
         self._applying = applying
 
     def decided(self, decision: Decision) -> None:
-        """Print the decision, the findings, and the changed settings."""
-        print_findings(decision.summary, decision.findings)
+        """Print the decision, the findings, and the changed settings.
+
+        Errors are printed when they end the command. With `-o json` the findings are JSON, one in
+        a line, and the errors are among them.
+        """
+        findings = decision.findings
+        if self._applying.output == "json":
+            for finding in findings:
+                click.echo(json.dumps(finding.to_data()), err=True)
+            findings = ()
+        if errors(decision.findings):
+            return
+        print_findings(decision.summary, findings)
         spec, before = decision.spec, decision.before
         changed = differences(settings_of(before), settings_of(spec)) if before else ()
         if changed:
@@ -72,8 +83,8 @@ def print_findings(summary: str, findings: Sequence[Finding]) -> None:
     for finding in findings:
         notify = printing.warn if finding.severity is Severity.WARNING else printing.note
         notify(str(finding))
-        if finding.hint:
-            printing.note(f"  {finding.hint}")
+        if finding.remedy():
+            printing.note(f"  {finding.remedy()}")
 
 
 def _show(done: Sequence[Done], applying: Applying) -> None:

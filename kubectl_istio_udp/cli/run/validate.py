@@ -3,17 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.cli.run import manifests
 from kubectl_istio_udp.cli.run.manifests import Document, Place, Unreadable
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.envoy.patches import Finding
+from kubectl_istio_udp.envoy.patches import Flaw, json_path
 from kubectl_istio_udp.envoy.validate import validate
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.output import printing
+
+
+@dataclass(frozen=True)
+class Located:
+    """A finding with its place in a file.
+
+    Attributes:
+        finding: the finding.
+        place: the place.
+        lead: the object and the field in messages, each with a colon after it.
+    """
+
+    finding: Finding
+    place: Place
+    lead: str = ""
+
+    @classmethod
+    def of_file(cls, unreadable: Unreadable) -> Located:
+        """The finding about a file that cannot be read."""
+        place = unreadable.place
+        file = ObjectRef("File", "", place.file)
+        return cls(Finding("U142", file, values={"reason": unreadable.why}), place)
+
+    @classmethod
+    def of_flaw(cls, code: str, filters: Sequence[Document], flaw: Flaw) -> Located:
+        """The finding about a field of an EnvoyFilter."""
+        document = filters[flaw.manifest]
+        metadata = document.data.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        namespace, name = (str(metadata.get(key) or "") for key in ("namespace", "name"))
+        lead = f"EnvoyFilter {_name(document)}: " + (f"{flaw.field}: " if flaw.field else "")
+        finding = Finding(
+            code,
+            ObjectRef("EnvoyFilter", namespace, name),
+            json_path(flaw.path),
+            {"reason": flaw.message},
+        )
+        return cls(finding, document.place(flaw.path), lead)
+
+    def to_data(self) -> dict[str, Any]:
+        """The finding as plain data, with its place."""
+        return {**vars(self.place), **self.finding.to_data()}
+
+    def __str__(self) -> str:
+        """`FILE:LINE:COLUMN: EnvoyFilter NAME: FIELD: MESSAGE`."""
+        return f"{self.place}: {self.lead}{self.finding.message}"
 
 
 def run(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> int:
@@ -40,38 +89,22 @@ def run(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> int:
         )
     report = validate(program, [document.data for document in filters])
     refused = [
-        *(_data(each.place, None, "", each.why) for each in broken),
-        *(_located(filters, each) for each in report.refused),
+        *(Located.of_file(each) for each in broken),
+        *(Located.of_flaw("U141", filters, each) for each in report.refused),
     ]
-    unchecked = [_located(filters, each) for each in report.unchecked]
+    unchecked = [Located.of_flaw("U241", filters, each) for each in report.unchecked]
     if output == "json":
         whole = {
             "good": not refused,
             "envoy": version,
             "envoyFilters": len(filters),
-            "refused": refused,
-            "unchecked": unchecked,
+            "refused": [each.to_data() for each in refused],
+            "unchecked": [each.to_data() for each in unchecked],
         }
         click.echo(printing.data(whole, "json"), nl=False)
     else:
         _print(version, filters, refused, unchecked)
     return 1 if refused else 0
-
-
-def _located(filters: Sequence[Document], finding: Finding) -> dict[str, Any]:
-    document = filters[finding.manifest]
-    return _data(document.place(finding.path), document, finding.field, finding.message)
-
-
-def _data(place: Place, document: Document | None, field: str, message: str) -> dict[str, Any]:
-    return {
-        "file": place.file,
-        "line": place.line,
-        "column": place.column,
-        "envoyFilter": _name(document) if document else None,
-        "field": field,
-        "message": message,
-    }
 
 
 def _name(document: Document) -> str:
@@ -90,14 +123,13 @@ def _passed_over(documents: Sequence[Document]) -> str:
 def _print(
     version: str,
     filters: Sequence[Document],
-    refused: Sequence[dict[str, Any]],
-    unchecked: Sequence[dict[str, Any]],
+    refused: Sequence[Located],
+    unchecked: Sequence[Located],
 ) -> None:
-
     for each in unchecked:
-        printing.warn(_line(each))
+        printing.warn(str(each))
     for each in refused:
-        click.echo(_line(each))
+        click.echo(str(each))
     count = f"{len(filters)} EnvoyFilter{'s' if len(filters) != 1 else ''}"
     if refused:
         places = f"{len(refused)} place{'s' if len(refused) != 1 else ''}"
@@ -106,10 +138,3 @@ def _print(
         click.echo(f"Envoy {version} accepts {count}, except for what could not be checked")
     else:
         click.echo(f"Envoy {version} accepts {count}")
-
-
-def _line(each: dict[str, Any]) -> str:
-    lead = f"{each['file']}:{each['line']}:{each['column']}: "
-    owner = f"EnvoyFilter {each['envoyFilter']}: " if each["envoyFilter"] else ""
-    field = f"{each['field']}: " if each["field"] else ""
-    return f"{lead}{owner}{field}{each['message']}"

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.checks.catalog import PAGE
 from kubectl_istio_udp.checks.expose import RULES, check_expose
 from kubectl_istio_udp.checks.findings import Finding, errors
-from kubectl_istio_udp.checks.objects import documented_codes
+from kubectl_istio_udp.checks.rules import codes_of
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import EntrySummary
@@ -19,6 +20,7 @@ from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
+    Exposure,
     ExposureSpec,
     GatewayServiceMode,
     LoadBalancing,
@@ -26,10 +28,11 @@ from kubectl_istio_udp.model.exposure import (
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.memory import ProxySize
-from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.mesh import ControlPlane, Mesh
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.proxystate import BoundListener
 from kubectl_istio_udp.model.request import ExposeRequest
+from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
@@ -46,6 +49,7 @@ from tests.support.builders import (
     udp,
     usage,
 )
+from tests.support.checked import texts_of, undeclared, whole
 
 PATCH: dict[str, Any] = {"gateway_service": GatewayServiceMode.PATCH}
 NO_SERVICE: dict[str, Any] = {"gateway_service": GatewayServiceMode.NONE}
@@ -87,13 +91,13 @@ API_GATEWAY = cluster(
 LIMITED = cluster(gateways=[gateway_pod(limits={"cpu": "2", "memory": "1Gi"})])
 
 
-def findings(
+def planned(
     cluster_: list[dict[str, Any]] | None = None,
     options: dict[str, Any] | None = None,
     request: dict[str, Any] | None = None,
     **facts: Any,
-) -> tuple[Finding, ...]:
-    """What is found about an exposure of the DNS Service; `facts` are fields of the Snapshot."""
+) -> tuple[Exposure, Snapshot]:
+    """An exposure of the DNS Service; `facts` are fields of the Snapshot."""
     snapshot = snapshot_of(cluster_ or cluster(), **{"file_limit": 2**20, **facts})
     asked = ExposeRequest(
         "default",
@@ -102,7 +106,12 @@ def findings(
         automatic_sessions="max_sessions" not in (options or {}),
         **(request or {}),
     )
-    return check_expose(plan(asked, snapshot).exposure, snapshot)
+    return plan(asked, snapshot).exposure, snapshot
+
+
+def findings(**case: Any) -> tuple[Finding, ...]:
+    """What is found about an exposure of the DNS Service."""
+    return check_expose(*planned(**case))
 
 
 def same_host_as(
@@ -161,7 +170,7 @@ EXTERNAL = cluster(
     pods=[],
 )
 
-FIRES = [
+FIRES: list[tuple[str, dict[str, Any]]] = [
     ("U101", {"objects": (without_labels(OURS[0]),)}),
     ("U101", {"objects": (OURS[0], without_labels(OURS[2]))}),
     ("U101", {"objects": (envoy_filter(plan_of(name="other").exposure),)}),
@@ -203,6 +212,7 @@ FIRES = [
         },
     ),
     ("U209", {"mesh": Mesh(assumed=True)}),
+    ("U209", {"mesh": Mesh(assumed=True, control_plane=ControlPlane(""))}),
     ("U105", {"cluster_": cluster(gateway_service=None), "options": PATCH}),
     ("U105", {"cluster_": with_udp(), "options": PATCH}),
     ("U105", {"cluster_": with_udp(99, "udp-53"), "options": PATCH}),
@@ -239,6 +249,14 @@ FIRES = [
     ),
     ("U204", {"file_limit": None}),
     ("U108", {"file_limit": 10_000, "others": usage(sessions=8_000)}),
+    (
+        "U108",
+        {
+            "file_limit": 10_000,
+            "others": usage(sessions=7_000),
+            "options": {"max_sessions": 2_000},
+        },
+    ),
     ("U205", {"file_limit": 2_500}),
     ("U205", {"file_limit": 10_000, "others": usage(sessions=7_500)}),
     ("U205", {"options": {"max_sessions": 249}}),
@@ -255,12 +273,13 @@ FIRES = [
     ("U216", {"cluster_": balanced({"new-cloud.example/load-balancer": "7"})}),
     ("U304", {"cluster_": balanced({f"{AWS}name": "edge"})}),
     ("U305", {"cluster_": ON_HOST}),
+    ("U305", {"cluster_": ON_HOST, "request": {"ports": (PortRequest(5300, 53),)}}),
     ("U306", {}),
     ("U307", {"options": BY_SOURCE}),
     ("U301", {}),
     ("U302", {}),
 ]
-SILENT = [
+SILENT: list[tuple[str, dict[str, Any]]] = [
     ("U135", {"mesh": Mesh(filters_gateway_clusters=True, istio=(1, 31))}),
     ("U135", {"mesh": Mesh(istio=(1, 30))}),
     ("U135", {"mesh": Mesh(filters_gateway_clusters=True), "exposures": (SPEC,)}),
@@ -397,8 +416,9 @@ SILENT = [
 @pytest.mark.parametrize(("code", "case"), FIRES)
 def test_finds(code: str, case: dict[str, Any]) -> None:
     (found, *_) = [f for f in findings(**case) if f.code == code]
-    assert found.message and str(found) == f"{found.message} [{code}]"
-    assert re.fullmatch(r"\w+( [a-z0-9.-]+/[a-z0-9.-]+| [a-z0-9-]+)", found.about)
+    assert str(found) == f"{found.message} [{code}]"
+    assert re.fullmatch(r"\w+( [a-z0-9.-]+/[a-z0-9.-]+| [a-z0-9-]+)", str(found.object))
+    whole(found)
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
@@ -406,15 +426,17 @@ def test_passes(code: str, case: dict[str, Any]) -> None:
     assert code not in [f.code for f in findings(**case)]
 
 
-def test_every_rule_says_its_code() -> None:
-    assert len(documented_codes(RULES)) == len(RULES)
-    for rule in RULES:
-        code, _, text = (rule.__doc__ or "").splitlines()[0].partition(": ")
-        assert code[0] == "U" and code[1:].isdigit() and text.endswith(".")
-
-
 def test_every_code_is_tested_both_ways() -> None:
-    assert {code for code, _ in FIRES} == documented_codes(RULES) == {code for code, _ in SILENT}
+    assert {code for code, _ in FIRES} == codes_of(RULES) == {code for code, _ in SILENT}
+
+
+def test_every_text_is_tested() -> None:
+    found = {(f.code, f.case) for code, case in FIRES for f in findings(**case)}
+    assert found == texts_of(RULES)
+
+
+def test_rules_read_what_they_declare() -> None:
+    assert undeclared(RULES, ((code, *planned(**case)) for code, case in (*FIRES, *SILENT))) == {}
 
 
 def test_errors_come_first() -> None:
@@ -429,14 +451,14 @@ def test_a_port_taken_by_another_exposure_is_named() -> None:
     other = Footprint("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
     (found,) = errors(findings(footprints=(other,)))
     assert "is taken by EnvoyFilter istio-system/x (exposure dns of namespace lab)" in found.message
-    assert found.hint == "choose another gateway port: -p PORT:53"
+    assert found.remedy() == "choose another gateway port: -p PORT:53"
 
 
 def test_too_many_sessions_says_how_many_fit() -> None:
     (found,) = errors(findings(options={"max_sessions": 20_000}, file_limit=10_000))
-    assert found.hint == "use at most --max-sessions 8000"
+    assert found.remedy() == "use at most --max-sessions 8000"
     (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
-    assert "raise the file limit" in found.hint
+    assert "raise the file limit" in found.remedy()
 
 
 def test_too_many_sessions_names_who_holds_the_most() -> None:
@@ -449,8 +471,37 @@ def test_few_sessions_say_for_how_many_clients_they_are() -> None:
     found = findings(options={"max_sessions": 50, "idle_timeout": Duration(20)}, file_limit=None)
     (few,) = [f for f in found if f.code == "U205"]
     assert "datagrams are lost above 2.5 new clients a second" in few.message
-    assert few.hint == "if you expect more: --expect-rate N"
+    assert few.remedy() == "if you expect more: --expect-rate N"
 
 
-def test_a_finding_without_a_hint() -> None:
-    assert str(Finding("U301", "Service a/b", "text")) == "text [U301]"
+def test_a_finding_as_data() -> None:
+    other = Footprint("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
+    (found,) = errors(findings(footprints=(other,)))
+    assert found.to_data() == {
+        "code": "U103",
+        "severity": "error",
+        "object": {"kind": "EnvoyFilter", "namespace": "istio-system", "name": "x"},
+        "field": 'spec.configPatches[?(@.applyTo=="LISTENER")].patch.value.address',
+        "message": found.message,
+        "values": {
+            "port": 10053,
+            "service_port": 53,
+            "gateway": "istio-system/istio-ingressgateway",
+            "namespace": "lab",
+            "owner": "dns",
+        },
+        "remedy": {
+            "commandLine": "choose another gateway port: -p PORT:53",
+            "annotation": "choose another port in the annotation kubectl-istio-udp/expose",
+            "listener": "choose another port for the listener",
+        },
+        "mayPass": True,
+        "link": f"{PAGE}#u103-error",
+    }
+
+
+def test_events_name_nothing_of_other_tenants() -> None:
+    """Not another exposure, EnvoyFilter or ServiceEntry, nor how much others use."""
+    for _, case in FIRES:
+        for found in errors(findings(**case)):
+            assert not {"lab", "hijack", "http3", "8000"} & set(re.findall(r"\w+", found.event))

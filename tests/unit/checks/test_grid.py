@@ -1,4 +1,4 @@
-"""From state in YAML to (code, object), for `expose` and for the controller's caches.
+"""From state in YAML to (code, object, field), for `expose` and for the controller's caches.
 
 Each file of grid/ adds objects to the usual cluster, or replaces some. Its first document says what
 is found besides information when port 5300 of Service coredns is exposed.
@@ -36,11 +36,11 @@ class Case:
     """A file of the grid.
 
     Attributes:
-        finds: (code, object) of each error and warning.
+        finds: (code, object, field) of each error and warning.
         objects: what is put into the cluster.
     """
 
-    finds: list[tuple[str, str]]
+    finds: list[tuple[str, ...]]
     objects: list[dict[str, Any]]
 
     @classmethod
@@ -55,12 +55,13 @@ class Case:
             made = reservation(planned.exposure.spec, "run")
             made["metadata"]["creationTimestamp"] = f"{datetime.now(timezone.utc):%FT%TZ}"
             objects.append(made)
-        return cls([(code, about_) for code, about_ in about["finds"]], objects)
+        keys = ("code", "object", "field")
+        return cls([tuple(row[key] for key in keys) for row in about["finds"]], objects)
 
     @property
     def refused(self) -> str | None:
         """The code of the error; None if it is exposed."""
-        errors = (code for code, _ in self.finds if CHECKS[code].severity is Severity.ERROR)
+        errors = (code for code, *_ in self.finds if CHECKS[code].severity is Severity.ERROR)
         return next(errors, None)
 
 
@@ -77,7 +78,8 @@ def test_expose_finds(case: Case, api: Api, fakes: Fakes) -> None:
     snapshot = read_snapshot(api, asked, GatewayChoice(), existing, need_proxy=True)
     # Envoy's listeners are not in the files: they would tell of every EnvoyFilter a second time.
     found = decide(asked, replace(snapshot, bound=None)).findings
-    assert [(f.code, f.about) for f in found if f.severity is not Severity.INFO] == case.finds
+    shown = [(f.code, str(f.object), f.field) for f in found if f.severity is not Severity.INFO]
+    assert shown == case.finds
 
 
 def test_the_controller_refuses_the_same(case: Case, running: Running) -> None:

@@ -9,18 +9,19 @@ import pytest
 
 from kubectl_istio_udp.checks.catalog import Severity
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.objects import documented_codes
 from kubectl_istio_udp.checks.response import RULES, check_response
+from kubectl_istio_udp.checks.rules import codes_of
 from kubectl_istio_udp.model.gateway import gateways_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.model.request import ResponseRequest
-from kubectl_istio_udp.model.response import Answer, Body, ResponseApi
+from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi
 from kubectl_istio_udp.model.routing import Rival, Server
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import ResponseSnapshot, plan_response
 from tests.support.builders import CREATED, gateway_pod, gateway_service, metadata, service, tcp
+from tests.support.checked import texts_of, undeclared, whole
 
 (GATEWAY,) = gateways_from([gateway_pod()], [gateway_service()])
 SHOP = Server("istio-system/shop", 80, ("*",))
@@ -55,9 +56,9 @@ def own(**more: Any) -> dict[str, Any]:
     }
 
 
-def findings(
+def planned(
     hosts: tuple[str, ...] = ("a.example",), body: Body | None = None, **case: Any
-) -> tuple[Finding, ...]:
+) -> tuple[Response, ResponseSnapshot]:
     request: dict[str, Any] = {
         key: case.pop(key) for key in ("mesh", "api", "create_gateway") if key in case
     }
@@ -73,8 +74,12 @@ def findings(
     facts.setdefault("mesh_config", Mesh(istio=(1, 31)))
     snapshot = ResponseSnapshot(facts.pop("mesh_config"), **facts)
     answer = Answer(path, 200, body=body, prefix=prefix, hosts=tuple(hosts))
-    planned = plan_response(ResponseRequest("lab", answer, name="direct", **request), snapshot)
-    return check_response(planned.response, snapshot)
+    asked = ResponseRequest("lab", answer, name="direct", **request)
+    return plan_response(asked, snapshot).response, snapshot
+
+
+def findings(**case: Any) -> tuple[Finding, ...]:
+    return check_response(*planned(**case))
 
 
 FOREIGN = {"kind": "VirtualService", "metadata": metadata("lab", "response-lab-direct"), "spec": {}}
@@ -138,7 +143,7 @@ FIRES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("U215", MESH),
 ]
-SILENT = [
+SILENT: list[tuple[str, dict[str, Any]]] = [
     ("U101", {"objects": (own(),)}),
     ("U111", {}),
     ("U111", {"servers": (), "create_gateway": True}),
@@ -186,7 +191,9 @@ SILENT = [
 @pytest.mark.parametrize(("code", "case"), FIRES)
 def test_fires(code: str, case: dict[str, Any]) -> None:
     found = [finding for finding in findings(**case) if finding.code == code]
-    assert found and all(each.message and str(each).endswith(f"[{code}]") for each in found)
+    assert found and all(str(each).endswith(f"[{code}]") for each in found)
+    for each in found:
+        whole(each)
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
@@ -195,8 +202,17 @@ def test_passes(code: str, case: dict[str, Any]) -> None:
 
 
 def test_every_code_is_tested_both_ways() -> None:
-    codes = documented_codes(RULES)
+    codes = codes_of(RULES)
     assert {code for code, _ in FIRES} == codes == {code for code, _ in SILENT}
+
+
+def test_every_text_is_tested() -> None:
+    found = {(f.code, f.case) for code, case in FIRES for f in findings(**case)}
+    assert found == texts_of(RULES)
+
+
+def test_rules_read_what_they_declare() -> None:
+    assert undeclared(RULES, ((code, *planned(**case)) for code, case in (*FIRES, *SILENT))) == {}
 
 
 def test_a_good_response_has_no_findings() -> None:
@@ -206,9 +222,9 @@ def test_a_good_response_has_no_findings() -> None:
 def test_who_is_concerned_is_named() -> None:
     (found,) = findings(rivals=(rival(EXACT),))
     assert "shop/theirs" in found.message and "a.example" in found.message
-    assert "--api envoyfilter" in found.hint
+    assert "--api envoyfilter" in found.remedy()
     (found,) = findings(servers=(dataclasses.replace(SHOP, port=8080),))
-    assert "8080" in found.message and "--gateway-port" in found.hint
+    assert "8080" in found.message and "--gateway-port" in found.remedy()
     assert OLDER < CREATED < NEWER
 
 
@@ -290,7 +306,7 @@ SAID = {
 def test_says_what_and_what_to_do(code: str) -> None:
     case = next(case for fires, case in FIRES if fires == code and "path" not in case)
     found = next(finding for finding in findings(**case) if finding.code == code)
-    assert (found.severity, found.message, found.hint) == SAID[code]
+    assert (found.severity, found.message, found.remedy()) == SAID[code]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +334,7 @@ def test_says_what_and_what_to_do(code: str) -> None:
 )
 def test_says_which_servers_there_are(servers: tuple[Server, ...], message: str, hint: str) -> None:
     (found,) = findings(servers=servers)
-    assert (found.code, found.message, found.hint) == ("U111", message, hint)
+    assert (found.code, found.message, found.remedy()) == ("U111", message, hint)
 
 
 def test_inside_the_mesh_either_would_switch_the_other_off() -> None:

@@ -226,6 +226,34 @@ def test_what_would_harm_the_gateway_is_refused(run: Run, server: ApiServer) -> 
     assert server.state() == before
 
 
+def findings(done: Run) -> list[dict[str, Any]]:
+    """The findings on stderr, as a program reads them."""
+    return [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("dry_run", ["none", "client", "server"])
+def test_findings_are_json_with_output_json(run: Run, dry_run: str) -> None:
+    done = run(*EXPOSE, "-o", "json", "--dry-run", dry_run)
+    assert [each["code"] for each in findings(done)] == ["U301", "U303", "U306"]
+    assert findings(done)[0]["object"] == {
+        "kind": "Service",
+        "namespace": "istio-system",
+        "name": NAME,
+    }
+    assert "[U301]" not in done.err
+    assert len(json.loads(done.out)["items"]) == 3
+
+
+def test_findings_that_refuse_are_json_too(run: Run) -> None:
+    run(*EXPOSE)
+    done = run("expose", "coredns", "--name", "other", "-p", "5300:53", "-o", "json")
+    assert (done.code, done.out) == (3, "")
+    first = findings(done)[0]
+    assert (first["code"], first["severity"], first["mayPass"]) == ("U103", "error", True)
+    assert first["values"]["port"] == 5300
+    assert "[U103]; nothing was written" in done.err
+
+
 def test_every_reason_to_refuse_is_told(run: Run, server: ApiServer) -> None:
     run("expose", "coredns", "-p", "5300:53")
     server.put(service("other", ports=[udp(53)]))

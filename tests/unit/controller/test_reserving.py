@@ -175,6 +175,7 @@ def test_who_has_a_port_keeps_it(running: Running) -> None:
     running.server.put(annotated("first", created="2026-01-01T00:00:00Z"))
     told = running.tells("PortTaken", "first")
     assert "port 5300/UDP is taken" in told and "second" not in told
+    assert "choose another port in the annotation kubectl-istio-udp/expose [U103]" in told
     running.quiet()
     assert running.filter("udp-default-first") is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from kubectl_istio_udp.checks.accesslog import RULES, check_access_log
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.objects import documented_codes
+from kubectl_istio_udp.checks.rules import codes_of
 from kubectl_istio_udp.model.accesslog import (
     AccessLogSpec,
     Direction,
@@ -26,6 +27,7 @@ from kubectl_istio_udp.model.mesh import Mesh, image_version, oldest, parse_vers
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from tests.support.builders import gateway_pod, metadata, pod
+from tests.support.checked import texts_of, undeclared, whole
 
 LOGGING = Mesh(writes_access_log=True, istio=(1, 31))
 
@@ -260,14 +262,19 @@ def test_each_direction_has_a_name_of_its_own() -> None:
 PROXY = Proxy("lab", "p", {"app": "a"}, (1, 31))
 
 
-def findings(asked: AccessLogSpec | None = None, **facts: Any) -> tuple[Finding, ...]:
-    snapshot = AccessLogSnapshot(**{"mesh": LOGGING, "proxies": (PROXY,), **facts})
-    return check_access_log(asked or spec(), snapshot)
+def planned(
+    asked: AccessLogSpec | None = None, **facts: Any
+) -> tuple[AccessLogSpec, AccessLogSnapshot]:
+    return asked or spec(), AccessLogSnapshot(**{"mesh": LOGGING, "proxies": (PROXY,), **facts})
+
+
+def findings(**case: Any) -> tuple[Finding, ...]:
+    return check_access_log(*planned(**case))
 
 
 OWN = access_log_writes(spec())[0].manifest
 FOREIGN = {**OWN, "metadata": metadata("lab", "accesslog-lab-x")}
-FIRES = [
+FIRES: list[tuple[str, dict[str, Any]]] = [
     ("U101", {"objects": (FOREIGN,)}),
     ("U121", {"settings": (setting(name="y"),)}),
     ("U121", {"settings": (Setting("root/x", "istio-system"),)}),
@@ -275,10 +282,15 @@ FIRES = [
     ("U222", {"proxies": ()}),
     ("U222", {"asked": spec(selector={"app": "b"})}),
     ("U222", {"proxies": (), "asked": spec("istio-system", scope=LogScope.MESH)}),
+    (
+        "U222",
+        {"asked": spec("istio-system", scope=LogScope.MESH, selector={"app": "b"}), "proxies": ()},
+    ),
     ("U223", {}),
+    ("U223", {"proxies": (PROXY, dataclasses.replace(PROXY, name="q"))}),
     ("U223", {"present": spec(every=Duration(9))}),
 ]
-SILENT = [
+SILENT: list[tuple[str, dict[str, Any]]] = [
     ("U101", {"objects": (OWN,)}),
     ("U121", {"settings": (setting(), setting("other"))}),
     ("U221", {}),
@@ -293,7 +305,8 @@ SILENT = [
 @pytest.mark.parametrize(("code", "case"), FIRES)
 def test_fires(code: str, case: dict[str, Any]) -> None:
     (found,) = [finding for finding in findings(**case) if finding.code == code]
-    assert found.message and str(found).endswith(f"[{code}]")
+    assert str(found).endswith(f"[{code}]")
+    whole(found)
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
@@ -302,16 +315,25 @@ def test_passes(code: str, case: dict[str, Any]) -> None:
 
 
 def test_every_code_is_tested_both_ways() -> None:
-    codes = documented_codes(RULES)
+    codes = codes_of(RULES)
     assert {code for code, _ in FIRES} == codes == {code for code, _ in SILENT}
+
+
+def test_every_text_is_tested() -> None:
+    found = {(f.code, f.case) for code, case in FIRES for f in findings(**case)}
+    assert found == texts_of(RULES)
+
+
+def test_rules_read_what_they_declare() -> None:
+    assert undeclared(RULES, ((code, *planned(**case)) for code, case in (*FIRES, *SILENT))) == {}
 
 
 def test_an_overlap_says_what_to_take_away() -> None:
     (found, *_) = findings(settings=(setting(name="y"),))
     assert "accesslog/y of namespace lab" in found.message
-    assert "kubectl istio-udp delete -n lab accesslog/y" in found.hint
+    assert "kubectl istio-udp delete -n lab accesslog/y" in found.remedy()
     (found, *_) = findings(settings=(Setting("istio-system/x", "istio-system"),))
-    assert "kubectl delete envoyfilter -n istio-system x" in found.hint
+    assert "kubectl delete envoyfilter -n istio-system x" in found.remedy()
 
 
 def test_its_object_is_labelled_as_its_own() -> None:
