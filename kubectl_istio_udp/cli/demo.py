@@ -9,7 +9,7 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.errors import IstioUdpError
 
-# The ports in the README's example.
+# The ports of the samples, as in the README's example.
 SAMPLES_PORT = "5300:53"
 
 
@@ -46,4 +46,4 @@ def command(**values: Any) -> int:
             hints=["install it: pip install dnspython"],
         ) from error
 
-    return demo.run(**values)
+    return demo.run(samples_port=SAMPLES_PORT, **values)

@@ -10,11 +10,10 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kubectl_istio_udp.kube.kubeconfig import Login, User
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Login, User
 from kubectl_istio_udp.model.errors import Unreachable
 
 # Seconds until a token file is read again; the same as client-go's token_source.go.
@@ -22,14 +21,6 @@ _READ_AGAIN_SECONDS = 60.0
 _LEGAL_IN_HEADERS = frozenset(
     "!#$&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A client certificate with its key, each as PEM."""
-
-    certificate: bytes
-    key: bytes
 
 
 class Credentials(Protocol):

@@ -78,6 +78,14 @@ class ConnectionOptions:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A client certificate with its key, each as PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+@dataclass(frozen=True)
 class Plugin:
     """A command that prints credentials (`exec` of a user).
 

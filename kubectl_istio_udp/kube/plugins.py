@@ -17,8 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kubectl_istio_udp.kube.credentials import Certificate
-from kubectl_istio_udp.kube.kubeconfig import Cluster, Fields, Login, Plugin, decoded
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, Fields, Login, Plugin, decoded
 from kubectl_istio_udp.model.errors import Unreachable
 
 

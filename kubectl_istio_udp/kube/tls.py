@@ -16,8 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from kubectl_istio_udp.kube.credentials import Certificate
-from kubectl_istio_udp.kube.kubeconfig import Cluster
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster
 from kubectl_istio_udp.model.errors import Unreachable
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import urllib3
 
 from kubectl_istio_udp.kube import kubeconfig, tls
-from kubectl_istio_udp.kube.credentials import Certificate, credentials_of, impersonation
-from kubectl_istio_udp.kube.kubeconfig import Login
+from kubectl_istio_udp.kube.credentials import credentials_of, impersonation
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Login
 from kubectl_istio_udp.kube.proxies import Proxy, proxy_for
 from kubectl_istio_udp.model.errors import Broken, Unreachable
 

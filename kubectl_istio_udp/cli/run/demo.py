@@ -11,7 +11,6 @@ import click
 
 from kubectl_istio_udp.apply.exposing import decide
 from kubectl_istio_udp.apply.pipeline import refuse_errors
-from kubectl_istio_udp.cli.demo import SAMPLES_PORT
 from kubectl_istio_udp.cli.run import manifests as files
 from kubectl_istio_udp.cli.run.printed import print_findings
 from kubectl_istio_udp.envoy import binary
@@ -44,13 +43,14 @@ def run(
     ports: tuple[str, ...],
     envoy: str | None,
     keep: bool,
+    samples_port: str,
 ) -> int:
     """Run `demo`, with the values of its options; the exit code."""
     _end_with_terminal()
     program = binary.need_envoy(envoy)
     version = binary.version(program)
     with LocalMesh(_manifests(filenames), service) as local:
-        spec, envoy_filter = _expose(local, ports or ([] if filenames else [SAMPLES_PORT]), program)
+        spec, envoy_filter = _expose(local, ports or ([] if filenames else [samples_port]), program)
         with Gateway(program, [envoy_filter], local.endpoints()) as gateway:
             click.echo(f"\nEnvoy {version} has the listener\n")
             good = _verify(local, spec)
@@ -68,7 +68,6 @@ def _end_with_terminal() -> None:
 
 
 def _manifests(filenames: Sequence[str]) -> Sequence[Manifest]:
-
     return list(_read(filenames)) if filenames else samples("default")
 
 
@@ -102,7 +101,6 @@ def _expose(local: LocalMesh, ports: Sequence[str], program: Path) -> tuple[Expo
 
 
 def _probe(local: LocalMesh) -> DnsProbe:
-
     return DnsProbe.parse(local.service.query or SAMPLE_QUERY)
 
 

@@ -16,8 +16,8 @@ import yaml
 
 from kubectl_istio_udp.kube import kubeconfig
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.credentials import Certificate, TokenFile
-from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
+from kubectl_istio_udp.kube.credentials import TokenFile
+from kubectl_istio_udp.kube.kubeconfig import Certificate, ConnectionOptions
 from kubectl_istio_udp.model.errors import Forbidden, Unreachable
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.connection import connected
