@@ -5,7 +5,6 @@ The controller makes the exposure of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,21 +12,18 @@ from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet
 from kubectl_istio_udp.apply.exposing import ExposeArguments, decide
-from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, carry
+from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
+from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
 from kubectl_istio_udp.envoy.check import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
-from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import (
-    Forbidden,
     NotInstalled,
     Refused,
-    Rejected,
     UsageError,
-    WaitTimeout,
 )
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
-from kubectl_istio_udp.model.gatewayapi import ApiGateway, GatewayClass, Key, UdpRoute
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, UdpRoute
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.resources import API_GATEWAY
@@ -43,12 +39,6 @@ from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.snapshot import read_snapshot
 
 Manifest = Mapping[str, Any]
-
-_USUAL_CLASS = "istio-udp"
-_INSTALL = "kubectl istio-udp controller install --gateway-api"
-# Reasons of the condition Programmed for what the controller does not carry out.
-_REFUSED = ("Invalid", "NoResources")
-_STATUS = "see the controller: kubectl istio-udp controller status"
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,7 @@ def expose_by_routes(
     key = (arguments.namespace, arguments.name or arguments.service)
     class_name, current = in_parallel(
         [
-            lambda: _class_name(api, key[0]),
+            lambda: read_class_name(api, key[0]),
             lambda: _read_current(api, key, arguments.service, writing),
         ]
     )
@@ -115,35 +105,6 @@ def expose_by_routes(
     if writing.waits and writing.dry_run == "none":
         return api.get(API_GATEWAY, *key)
     return next(each.manifest for each in done if each.write.kind == API_GATEWAY)
-
-
-def _class_name(api: Api, namespace: str) -> str:
-    """The name of the controller's GatewayClass.
-
-    Raises:
-        NotInstalled: the Gateway API, its UDPRoutes, or the class is not installed.
-    """
-    try:
-        found, _ = in_parallel(
-            [lambda: api.list("GatewayClass"), lambda: api.list(KIND, namespace)]
-        )
-    except Forbidden:
-        return _USUAL_CLASS
-    except NotInstalled as error:
-        error.hints = (
-            "install the CRDs of the Gateway API, 1.6 or later: "
-            "https://gateway-api.sigs.k8s.io/guides/getting-started/",
-            f"then the controller: {_INSTALL}",
-        )
-        raise
-    ours = [each.name for each in map(GatewayClass.from_object, found) if each.ours]
-    if not ours:
-        raise NotInstalled(
-            f"the cluster has no GatewayClass {_USUAL_CLASS}, because no controller serves "
-            "UDPRoutes",
-            hints=[f"install it: {_INSTALL}"],
-        )
-    return _USUAL_CLASS if _USUAL_CLASS in ours else min(ours)
 
 
 # -- the current state ----------------------------------------------------------------------------
@@ -260,7 +221,7 @@ def _decide(
         # The controller keeps the list of endpoints up to date.
         findings=tuple(each for each in decided.findings if each.code != "U202"),
         changes=ChangeSet(writes=todo),
-        wait=lambda seconds, progress: _wait_until_programmed(api, key, seconds, progress),
+        wait=lambda seconds, progress: wait_until_programmed(api, key, seconds, progress),
     )
 
 
@@ -276,62 +237,3 @@ def _delete_routes(
         if writing.dry_run != "client":
             api.delete(KIND, namespace, name, dry_run=writing.dry_run == "server")
         report.removed(KIND, name)
-
-
-# -- the result -----------------------------------------------------------------------------------
-
-
-def _wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress) -> None:
-    """Wait until the controller reports that the gateway has the listeners.
-
-    Raises:
-        Rejected: the controller does not accept the Gateway or one of its listeners.
-        WaitTimeout: it has not reported this in time.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        gateway = api.get(API_GATEWAY, *key)
-        accepted, programmed = (_condition(gateway, each) for each in ("Accepted", "Programmed"))
-        problem = _problem(gateway)
-        if problem:
-            raise Rejected(
-                f"the controller does not accept Gateway {'/'.join(key)}: {problem}",
-                hints=["what a namespace may expose: docs/controller.md"],
-            )
-        if accepted.get("status") == programmed.get("status") == "True":
-            return
-        message = str(programmed.get("message") or "the controller has not reported yet")
-        progress(f"waiting for Gateway {key[1]}: {message}")
-        if time.monotonic() >= deadline:
-            raise WaitTimeout(
-                f"Gateway {'/'.join(key)} is not programmed after {seconds:g}s: {message}",
-                hints=[_STATUS, "to wait longer: --timeout 2m"],
-            )
-        time.sleep(api.waits.poll)
-
-
-def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Mapping[str, Any]:
-    """A condition of a Gateway, or of a listener; {} unless it is about its generation."""
-    now = int(gateway["metadata"].get("generation") or 0)
-    found = record(gateway.get("status")) if owner is None else owner
-    for each in map(record, items(found.get("conditions"))):
-        if each.get("type") == kind and each.get("observedGeneration") == now:
-            return each
-    return {}
-
-
-def _problem(gateway: Manifest) -> str:
-    """Why the controller does not accept a Gateway or one of its listeners; "" if it does."""
-    listeners = map(record, items(record(gateway.get("status")).get("listeners")))
-    found = [_condition(gateway, "Accepted", each) for each in listeners]
-    for each in [*found, _condition(gateway, "Accepted")]:
-        if each.get("status") == "False":
-            return str(each.get("message") or each.get("reason"))
-    programmed = _condition(gateway, "Programmed")
-    return str(programmed.get("message")) if programmed.get("reason") in _REFUSED else ""
-
-
-def addresses(gateway: Manifest) -> list[str]:
-    """The addresses for clients in a Gateway's status."""
-    found = items(record(gateway.get("status")).get("addresses"))
-    return [str(record(each).get("value")) for each in found]

@@ -15,6 +15,23 @@ _image_options = options.options(
 )
 
 
+_udproute_options = options.options(
+    click.option(
+        "--udproute",
+        is_flag=True,
+        help="Add a Gateway, a UDPRoute and a ReferenceGrant. The controller creates a separate "
+        "gateway for them (`controller install --gateway-api`).",
+    ),
+    click.option(
+        "--gateway-namespace",
+        default="istio-system",
+        show_default=True,
+        metavar="NAMESPACE",
+        help="Namespace of the Gateway and the UDPRoute: a --gateway-namespace of the controller.",
+    ),
+)
+
+
 @click.group("samples")
 def command() -> None:
     """Apply, delete or print a sample DNS server and network tool.
@@ -26,6 +43,7 @@ def command() -> None:
 
 @command.command("apply")
 @_image_options
+@_udproute_options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run.")
 @click.option(
     "--timeout", type=options.DURATION, default="60s", show_default=True, help="How long to wait."
@@ -40,6 +58,7 @@ def apply_command(**values: Any) -> None:
 
 
 @command.command("delete")
+@_udproute_options
 @options.dry_run_option
 @options.cluster_options
 def delete_command(**values: Any) -> None:
@@ -51,6 +70,7 @@ def delete_command(**values: Any) -> None:
 
 @command.command("print")
 @_image_options
+@_udproute_options
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace.")
 @options.output_option("yaml", "json", default="yaml")
 def print_command(**values: Any) -> None:

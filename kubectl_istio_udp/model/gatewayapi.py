@@ -21,6 +21,8 @@ Key = tuple[str, str]
 GROUP = GATEWAY_API_GROUP
 # GatewayClasses with this controllerName are ours, as are their Gateways.
 CONTROLLER_NAME = "kubectl-istio-udp.dev/gateway-controller"
+# The GatewayClass that `controller install` creates.
+GATEWAY_CLASS = "istio-udp"
 UDP = "UDP"
 # The protocols that a Gateway of class istio serves, and the kinds of their routes.
 MIRRORED_PROTOCOLS = ("HTTP", "HTTPS", "TLS", "TCP")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_istio_udp import __version__
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME, MIRRORED_ROUTES
+from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME, GATEWAY_CLASS, MIRRORED_ROUTES
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 
 Manifest = dict[str, Any]
@@ -17,7 +17,6 @@ NAME = "kubectl-istio-udp-controller"
 # The Lease of its leader election; controller/run.py uses the same name.
 LEASE = NAME
 DEFAULT_IMAGE = f"kubectl-istio-udp/controller:{__version__}"
-GATEWAY_CLASS = "istio-udp"
 LABELS = {names.MANAGED_BY_LABEL: names.MANAGER, "app.kubernetes.io/name": NAME}
 SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _PODS = {"app.kubernetes.io/name": NAME}

@@ -10,12 +10,15 @@ import secrets
 from typing import Any
 
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, QUERY_ANNOTATION
+from kubectl_istio_udp.model.resources import API_GATEWAY, GATEWAY_API, RESOURCES
 
 COREDNS_IMAGE = "coredns/coredns"
 TOOL_IMAGE = "zhaohuabing/network-tool"
 SAMPLE_QUERY = "foo.bar.com"
 _ECHO_PORT = 9000
 _SERVER, _TOOL, _ECHO = "coredns", "network-tool", "tcp-echo"
+# The sample Gateway.
+_GATEWAY = "udp-sample"
 _COREFILE = """\
 .:53 {
     forward . 8.8.8.8 9.9.9.9
@@ -38,6 +41,44 @@ def samples(
         _deployment(namespace, server_image),
         _tool_pod(namespace, _TOOL, tool_image, sidecar=True),
     )
+
+
+def udproute_samples(
+    namespace: str, gateway_namespace: str, class_name: str
+) -> tuple[dict[str, Any], ...]:
+    """A Gateway with a gateway of its own, a UDPRoute to the server, and its ReferenceGrant.
+
+    Args:
+        namespace: the server's.
+        gateway_namespace: that of the Gateway and the UDPRoute: a `--gateway-namespace` of the
+            controller.
+        class_name: the GatewayClass.
+    """
+    gateway = {
+        **RESOURCES[API_GATEWAY].type_meta,
+        "metadata": _metadata(gateway_namespace, _GATEWAY, _GATEWAY),
+        "spec": {
+            "gatewayClassName": class_name,
+            "listeners": [{"name": "dns", "port": 5300, "protocol": "UDP"}],
+        },
+    }
+    route = {
+        **RESOURCES["UDPRoute"].type_meta,
+        "metadata": _metadata(gateway_namespace, _SERVER, _SERVER),
+        "spec": {
+            "parentRefs": [{"name": _GATEWAY, "sectionName": "dns"}],
+            "rules": [{"backendRefs": [{"name": _SERVER, "namespace": namespace, "port": 53}]}],
+        },
+    }
+    grant = {
+        **RESOURCES["ReferenceGrant"].type_meta,
+        "metadata": _metadata(namespace, _SERVER, _SERVER),
+        "spec": {
+            "from": [{"group": GATEWAY_API, "kind": "UDPRoute", "namespace": gateway_namespace}],
+            "to": [{"group": "", "kind": "Service", "name": _SERVER}],
+        },
+    }
+    return gateway, route, grant
 
 
 def one_run_tool(namespace: str, image: str | None, in_mesh: bool = False) -> dict[str, Any]:

@@ -450,3 +450,16 @@ def test_expose_writes_a_gateway_and_a_route(tenant: Space, port: int) -> None:
     found = get(f"gateways.{GROUP}", "-n", tenant.name, "dns")["spec"]["listeners"]
     assert [each["port"] for each in found] == [port]
     answered_by(address, port, 5)
+
+
+def test_the_samples_with_a_route_work(controller: str, tenant: Space) -> None:
+    """The API server accepts them by the CRDs' schemas, and verify finds every hop good."""
+    words = ("--udproute", "--gateway-namespace", controller)
+    try:
+        applied = tenant.plugin("samples", "apply", *words, "--timeout", "90s")
+        assert applied.code == 0, applied.both
+        following = applied.err.split("kubectl istio-udp ")[-1].split()
+        done = run("kubectl", "istio-udp", *following)
+        assert done.code == 0 and "every hop answered" in done.out, done.both
+    finally:
+        assert tenant.plugin("samples", "delete", *words).code == 0

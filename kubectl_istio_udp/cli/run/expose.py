@@ -68,7 +68,8 @@ def run(
     cluster = connect(common)
     arguments = ExposeArguments(namespace_of(common, cluster), service, name, settings, gateway)
     if api_name == _UDPROUTE:
-        from kubectl_istio_udp.apply.exposing_routes import addresses, expose_by_routes
+        from kubectl_istio_udp.apply.exposing_routes import expose_by_routes
+        from kubectl_istio_udp.apply.gatewayapi import addresses
 
         written = expose_by_routes(cluster, arguments, applying, Printed(applying), _FLAGS)
         if applying.in_words:

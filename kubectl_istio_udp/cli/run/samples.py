@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
-from kubectl_istio_udp.model.errors import ApplyConflict
-from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import ApplyConflict, NotInstalled
+from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS
+from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, check_dns_label
+from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
-from kubectl_istio_udp.render.samples import samples
+from kubectl_istio_udp.render.samples import samples, udproute_samples
+from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.verify.toolpod import wait_running
 
 
@@ -22,6 +28,8 @@ def apply(
     *,
     coredns_image: str,
     tool_image: str,
+    udproute: bool,
+    gateway_namespace: str,
     wait: bool,
     timeout: Any,
     dry_run: str,
@@ -31,6 +39,11 @@ def apply(
     api = connect(common)
     namespace = namespace_of(common, api)
     manifests = samples(namespace, coredns_image, tool_image)
+    class_name = GATEWAY_CLASS
+    if udproute and dry_run != "client":
+        class_name = read_class_name(api, gateway_namespace)
+    routed = _routed(namespace, gateway_namespace, udproute, class_name)
+    manifests += routed
     outcomes = []
     try:
         with Transaction(api, dry_run=dry_run == "server") as transaction:
@@ -47,24 +60,54 @@ def apply(
         raise
     for manifest, outcome in zip(manifests, outcomes, strict=True):
         name = manifest["metadata"]["name"]
-        click.echo(printing.object_line(manifest["kind"], name, outcome, dry_run))
+        click.echo(printing.object_line(resource_key(manifest), name, outcome, dry_run))
     if wait and dry_run == "none":
         progress = printing.Progress()
-        for app in sorted({manifest["metadata"]["labels"]["app"] for manifest in manifests}):
+        pods = [each for each in manifests if each["kind"] in ("Deployment", "Pod")]
+        for app in sorted({manifest["metadata"]["labels"]["app"] for manifest in pods}):
             progress(f"waiting for the pods of {app}")
             wait_running(api, namespace, f"app={app}", timeout.seconds)
+        if routed:
+            wait_until_programmed(api, _key(routed[0]), timeout.seconds, progress)
         progress.clear()
         where = f"-n {common.namespace} " if common.namespace else ""
-        click.echo(f"next: kubectl istio-udp expose {where}coredns -p 5300:53", err=True)
+        then = f"expose {where}coredns -p 5300:53"
+        if routed:
+            exposure = exposure_key(_key(routed[0]))[1]
+            tool = f"--tool-pod {namespace}/network-tool"
+            then = f"verify -n {gateway_namespace} {exposure} {tool}"
+        click.echo(f"next: kubectl istio-udp {then}", err=True)
 
 
-def delete(*, dry_run: str, common: options.Common) -> None:
+def _routed(
+    namespace: str, gateway_namespace: str, udproute: bool, class_name: str = GATEWAY_CLASS
+) -> tuple[dict[str, Any], ...]:
+    """The samples for the Gateway API, if they are requested."""
+    if not udproute:
+        return ()
+    check_dns_label(gateway_namespace, "namespace")
+    return udproute_samples(namespace, gateway_namespace, class_name)
+
+
+def _find(api: Api, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+    """An object; None if it does not exist, or the cluster does not serve its kind."""
+    with suppress(NotInstalled):
+        return api.find(kind, namespace, name)
+    return None
+
+
+def _key(manifest: dict[str, Any]) -> tuple[str, str]:
+    return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+
+
+def delete(*, udproute: bool, gateway_namespace: str, dry_run: str, common: options.Common) -> None:
     """Run `samples delete`, with the values of its options."""
     api = connect(common)
-    namespace = namespace_of(common, api)
-    for manifest in reversed(samples(namespace)):
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        there = api.find(kind, namespace, name)
+    found = samples(namespace_of(common, api))
+    found += _routed(namespace_of(common, api), gateway_namespace, udproute)
+    for manifest in reversed(found):
+        kind, (namespace, name) = resource_key(manifest), _key(manifest)
+        there = _find(api, kind, namespace, name)
         if there is None:
             continue
         if (there["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
@@ -77,7 +120,18 @@ def delete(*, dry_run: str, common: options.Common) -> None:
         click.echo(printing.deleted_line(kind, name, dry_run))
 
 
-def print_manifests(*, coredns_image: str, tool_image: str, namespace: str, output: str) -> None:
+def print_manifests(
+    *,
+    coredns_image: str,
+    tool_image: str,
+    udproute: bool,
+    gateway_namespace: str,
+    namespace: str,
+    output: str,
+) -> None:
     """Run `samples print`, with the values of its options."""
-    found: Sequence[dict[str, Any]] = samples(namespace, coredns_image, tool_image)
+    found: Sequence[dict[str, Any]] = (
+        *samples(namespace, coredns_image, tool_image),
+        *_routed(namespace, gateway_namespace, udproute),
+    )
     click.echo(printing.documents(found, output), nl=False)

@@ -190,3 +190,44 @@ def test_endpoints_are_always_listed(run: Run, classed: ApiServer) -> None:
     done = run(*EXPOSE, "-p", "5300:53", "--discovery", "static")
     assert done.code == 2
     assert "--discovery static cannot be combined with --api udproute" in done.err
+
+
+SAMPLES = ["gateway.gateway.networking.k8s.io/udp-sample"]
+SAMPLES += [f"{kind}.gateway.networking.k8s.io/coredns" for kind in ("udproute", "referencegrant")]
+
+
+def test_the_samples_have_a_route(run: Run, controlled: ApiServer) -> None:
+    """The route crosses namespaces, so the ReferenceGrant is needed."""
+    controlled.put(space("istio-system", allow=None))
+    before = controlled.there()
+    words = ("-n", "lab", "--udproute")
+    done = run("samples", "apply", *words, "--no-wait")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-3:] == [f"{name} serverside-applied" for name in SAMPLES]
+
+    def conditions() -> dict[str, str]:
+        found = controlled.get("UDPRoute", "istio-system", "coredns")
+        parents = (found.get("status") or {}).get("parents", ())
+        return {each["type"]: each["reason"] for p in parents for each in p["conditions"]}
+
+    until(lambda: conditions() == {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"})
+    gone = run("samples", "delete", *words)
+    assert gone.code == 0
+    until(lambda: controlled.there() >= before)
+    left = {(kind, name) for kind, _, name in controlled.there()}
+    assert not left & {(API_GATEWAY, "udp-sample"), ("UDPRoute", "coredns")}
+
+
+def test_the_samples_are_printed_with_a_route(run: Run) -> None:
+    done = run("samples", "print", "--udproute", "-n", "lab", "--gateway-namespace", "edge")
+    found = {each["kind"]: each for each in yaml.safe_load_all(done.out)}
+    assert found["Gateway"]["metadata"]["namespace"] == "edge"
+    assert found["ReferenceGrant"]["metadata"]["namespace"] == "lab"
+    assert "Gateway" not in run("samples", "print", "-n", "lab").out
+
+
+def test_the_samples_need_the_class(run: Run, server: ApiServer) -> None:
+    done = run("samples", "apply", "--udproute")
+    assert done.code == 3 and "controller install --gateway-api" in done.err
+    server.installed -= API_KINDS
+    assert run("samples", "delete", "--udproute").code == 0

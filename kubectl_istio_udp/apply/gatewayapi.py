@@ -1,0 +1,118 @@
+"""The GatewayClass of the controller, and waiting until it reports that a Gateway is served."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.errors import Forbidden, NotInstalled, Rejected, WaitTimeout
+from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS, GatewayClass, Key
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.sources.routes import KIND
+
+Manifest = Mapping[str, Any]
+Progress = Callable[[str], None]
+
+_INSTALL = "kubectl istio-udp controller install --gateway-api"
+# Reasons of the condition Programmed for what the controller does not carry out.
+_REFUSED = ("Invalid", "NoResources")
+_STATUS = "see the controller: kubectl istio-udp controller status"
+
+
+def read_class_name(api: Api, namespace: str) -> str:
+    """The name of the controller's GatewayClass.
+
+    Args:
+        api: the cluster.
+        namespace: a namespace in which the user may list UDPRoutes.
+
+    Raises:
+        NotInstalled: the Gateway API, its UDPRoutes, or the class is not installed.
+    """
+    try:
+        found, _ = in_parallel(
+            [lambda: api.list("GatewayClass"), lambda: api.list(KIND, namespace)]
+        )
+    except Forbidden:
+        return GATEWAY_CLASS
+    except NotInstalled as error:
+        error.hints = (
+            "install the CRDs of the Gateway API, 1.6 or later: "
+            "https://gateway-api.sigs.k8s.io/guides/getting-started/",
+            f"then the controller: {_INSTALL}",
+        )
+        raise
+    ours = [each.name for each in map(GatewayClass.from_object, found) if each.ours]
+    if not ours:
+        raise NotInstalled(
+            f"the cluster has no GatewayClass {GATEWAY_CLASS}, because no controller serves "
+            "UDPRoutes",
+            hints=[f"install it: {_INSTALL}"],
+        )
+    return GATEWAY_CLASS if GATEWAY_CLASS in ours else min(ours)
+
+
+def wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress) -> None:
+    """Wait until the controller reports that the gateway has the listeners.
+
+    Args:
+        api: the cluster.
+        key: (namespace, name) of the Gateway.
+        seconds: how long.
+        progress: called with a line of text.
+
+    Raises:
+        Rejected: the controller does not accept the Gateway or one of its listeners.
+        WaitTimeout: it has not reported this in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        gateway = api.get(API_GATEWAY, *key)
+        accepted, programmed = (_condition(gateway, each) for each in ("Accepted", "Programmed"))
+        problem = _problem(gateway)
+        if problem:
+            raise Rejected(
+                f"the controller does not accept Gateway {'/'.join(key)}: {problem}",
+                hints=["what a namespace may expose: docs/controller.md"],
+            )
+        if accepted.get("status") == programmed.get("status") == "True":
+            return
+        message = str(programmed.get("message") or "the controller has not reported yet")
+        progress(f"waiting for Gateway {key[1]}: {message}")
+        if time.monotonic() >= deadline:
+            raise WaitTimeout(
+                f"Gateway {'/'.join(key)} is not programmed after {seconds:g}s: {message}",
+                hints=[_STATUS, "to wait longer: --timeout 2m"],
+            )
+        time.sleep(api.waits.poll)
+
+
+def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Mapping[str, Any]:
+    """A condition of a Gateway, or of a listener; {} unless it is about its generation."""
+    now = int(gateway["metadata"].get("generation") or 0)
+    found = record(gateway.get("status")) if owner is None else owner
+    for each in map(record, items(found.get("conditions"))):
+        if each.get("type") == kind and each.get("observedGeneration") == now:
+            return each
+    return {}
+
+
+def _problem(gateway: Manifest) -> str:
+    """Why the controller does not accept a Gateway or one of its listeners; "" if it does."""
+    listeners = map(record, items(record(gateway.get("status")).get("listeners")))
+    found = [_condition(gateway, "Accepted", each) for each in listeners]
+    for each in [*found, _condition(gateway, "Accepted")]:
+        if each.get("status") == "False":
+            return str(each.get("message") or each.get("reason"))
+    programmed = _condition(gateway, "Programmed")
+    return str(programmed.get("message")) if programmed.get("reason") in _REFUSED else ""
+
+
+def addresses(gateway: Manifest) -> list[str]:
+    """The addresses for clients in a Gateway's status."""
+    found = items(record(gateway.get("status")).get("addresses"))
+    return [str(record(each).get("value")) for each in found]
