@@ -26,6 +26,7 @@ from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_T
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
+from kubectl_istio_udp.state.failing import Failing, read_failing
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
 from kubectl_istio_udp.state.routing import find_gateways
@@ -125,12 +126,14 @@ class ControllerStatus:
         holder: the leading replica; "" if there is none.
         exposures: the exposures that it manages.
         unmet: the Services with requests that are not met, sorted.
+        failing: the conditions of Gateways and UDPRoutes that are not as they should be.
     """
 
     deployment: Mapping[str, Any] | None
     holder: str
     exposures: tuple[Existing, ...]
     unmet: tuple[Unmet, ...]
+    failing: tuple[Failing, ...] = ()
 
     @property
     def ready(self) -> int:
@@ -147,13 +150,14 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
         namespace, name: the controller's Deployment.
         lease: the name of its Lease.
     """
-    deployment, found_lease, exposures, services, events = in_parallel(
+    deployment, found_lease, exposures, services, events, failing = in_parallel(
         [
             lambda: api.find("Deployment", namespace, name),
             lambda: api.find("Lease", namespace, lease),
             lambda: list_exposures(api),
             lambda: api.list("Service"),
             lambda: api.list("Event"),
+            lambda: read_failing(api),
         ]
     )
     made = tuple(existing for existing in exposures if is_declared(existing))
@@ -166,7 +170,7 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
         and (found := _unmet(service, exposures, events_by_service.get(namespaced_name(service))))
     ]
     holder = ((found_lease or {}).get("spec") or {}).get("holderIdentity") or ""
-    return ControllerStatus(deployment, holder, made, tuple(unmet))
+    return ControllerStatus(deployment, holder, made, tuple(unmet), failing)
 
 
 def _unmet(

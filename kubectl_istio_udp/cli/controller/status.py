@@ -12,7 +12,10 @@ from kubectl_istio_udp.cli import options
 @click.command("status")
 @options.controller_options
 def command(**values: Any) -> int:
-    """Show whether the controller runs, and which Services it could not expose and why.
+    """Show whether the controller runs, and which requests it could not carry out and why.
+
+    Requests are the annotations of Services, and Gateways and UDPRoutes of the Gateway API: each of
+    their conditions that reports a problem is shown.
 
     A Service is unmet too if an earlier request is still exposed, but the latest one was refused,
     is invalid, or could not be written.

@@ -17,8 +17,9 @@ from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import TIME_ANNOTATION, write_event
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
 from kubectl_istio_udp.render.controller import LEASE, NAME, Installation, controller
-from tests.support import builders
+from tests.support import builders, routes
 from tests.support.controlling import annotated, space, until
 from tests.support.mesh_builders import mesh_config
 
@@ -200,6 +201,31 @@ def test_status(run: Any, server: Any, api: Api) -> None:
         server.put({**event, **forged, "metadata": metadata, "lastTimestamp": f"{time}Z"})
         done = run("controller", "status")
         assert done.code == 1 and "may not expose" in done.out, forged
+
+
+def test_status_of_gateways_and_routes(run: Any, server: Any) -> None:
+    run("controller", "install", "--image", IMAGE, "--no-wait", "--gateway-api")
+    deployment = server.get("Deployment", "istio-udp", NAME)
+    server.put({**deployment, "status": {"readyReplicas": 2}})
+    lease = {"kind": "Lease", "metadata": {"name": LEASE, "namespace": "istio-udp"}}
+    server.put({**lease, "apiVersion": "coordination.k8s.io/v1", "spec": {"holderIdentity": "me"}})
+    assert run("controller", "status").code == 0
+    refused: dict[str, Any] = {"type": "ResolvedRefs", "status": "False"}
+    refused |= {
+        "reason": "RefNotPermitted",
+        "message": "no ReferenceGrant",
+        "observedGeneration": 1,
+    }
+    parent = {"parentRef": {"name": "udp"}, "controllerName": CONTROLLER_NAME}
+    good = {"type": "Accepted", "status": "True", "reason": "Accepted", "observedGeneration": 1}
+    routed = routes.route(status={"parents": [{**parent, "conditions": [refused]}]})
+    server.put({**routes.gateway(), "status": {"conditions": [good]}}, routed)
+    done = run("controller", "status")
+    assert done.code == 1
+    words = ["team", "UDPRoute/dns", "team/udp", "ResolvedRefs", "RefNotPermitted"]
+    assert done.out.splitlines()[-1].split() == [*words, "no", "ReferenceGrant"]
+    # The header's column for what is not met.
+    assert done.out.splitlines()[1].split()[4] == "1"
 
 
 def process(server: Any, tmp_path: Any, *words: str) -> subprocess.Popen[bytes]:

@@ -23,7 +23,9 @@ def run(*, common: options.Common) -> int:
     spec = found.deployment["spec"]
     replicas = f"{found.ready}/{spec['replicas']}"
     image = spec["template"]["spec"]["containers"][0]["image"]
-    row = [NAME, replicas, found.holder or "<none>", len(found.exposures), len(found.unmet), image]
+    refused = {(each.kind, each.namespace, each.name) for each in found.failing}
+    unmet = len(found.unmet) + len(refused)
+    row = [NAME, replicas, found.holder or "<none>", len(found.exposures), unmet, image]
     headers = ["controller", "ready", "leader", "exposures", "unmet", "image"]
     click.echo(printing.table([row], headers))
     if found.unmet:
@@ -33,4 +35,19 @@ def run(*, common: options.Common) -> int:
             for unmet in found.unmet
         ]
         click.echo(printing.table(rows, ["namespace", "service", "exposed", "why not"]))
-    return 0 if found.ready and found.holder and not found.unmet else 1
+    if found.failing:
+        click.echo()
+        rows = [
+            [
+                each.namespace,
+                f"{each.kind}/{each.name}",
+                each.part,
+                each.type,
+                each.reason,
+                each.message,
+            ]
+            for each in found.failing
+        ]
+        headers = ["namespace", "object", "at", "condition", "reason", "message"]
+        click.echo(printing.table(rows, headers))
+    return 0 if found.ready and found.holder and not unmet else 1

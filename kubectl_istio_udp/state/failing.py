@@ -1,0 +1,128 @@
+"""The Gateways and UDPRoutes of the controller with conditions that are not as they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.errors import Forbidden, NotInstalled
+from kubectl_istio_udp.model.gatewayapi import (
+    CONTROLLER_NAME,
+    ApiGateway,
+    GatewayClass,
+    Key,
+    UdpRoute,
+)
+from kubectl_istio_udp.model.names import namespaced_name
+from kubectl_istio_udp.model.resources import API_GATEWAY
+
+Manifest = Mapping[str, Any]
+
+# Conditions that report a problem if they are true.
+_PROBLEMS = ("Conflicted", "PartiallyInvalid")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A condition that is not as it should be.
+
+    Attributes:
+        kind: Gateway or UDPRoute.
+        namespace, name: the object.
+        part: the listener of a Gateway, or the Gateway of a route; "" for the Gateway itself.
+        type, reason, message: of the condition; the type is "" if none is about the object as it
+            is now.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    part: str
+    type: str
+    reason: str
+    message: str
+
+
+def read_failing(api: Api) -> tuple[Failing, ...]:
+    """The failing conditions in all namespaces; none if the Gateway API cannot be read."""
+    with suppress(NotInstalled, Forbidden):
+        classes, gateways, routes = in_parallel(
+            [
+                lambda: api.list("GatewayClass"),
+                lambda: api.list(API_GATEWAY),
+                lambda: api.list("UDPRoute"),
+            ]
+        )
+        return failing(classes, gateways, routes)
+    return ()
+
+
+def failing(
+    classes: Iterable[Manifest], gateways: Iterable[Manifest], routes: Iterable[Manifest]
+) -> tuple[Failing, ...]:
+    """The failing conditions of the Gateways of the controller's classes, and of their routes.
+
+    Args:
+        classes, gateways, routes: all GatewayClasses, Gateways and UDPRoutes.
+    """
+    ours = {each.name for each in map(GatewayClass.from_object, classes) if each.ours}
+    mine = [each for each in gateways if ApiGateway.from_object(each).class_name in ours]
+    keys = {namespaced_name(each) for each in mine}
+    found = [
+        *(each for gateway in mine for each in _of_gateway(gateway)),
+        *(each for route in routes for each in _of_route(route, keys)),
+    ]
+    return tuple(sorted(found, key=lambda each: (each.kind, each.namespace, each.name, each.part)))
+
+
+def _of_gateway(manifest: Manifest) -> Iterator[Failing]:
+    status = record(manifest.get("status"))
+    failed = [*_failed(manifest, status, "")]
+    for listener in map(record, items(status.get("listeners"))):
+        # A listener that is not programmed yet says the same as its Gateway.
+        failed += [
+            each
+            for each in _failed(manifest, listener, str(listener.get("name")))
+            if each.type and not (failed and each.type == "Programmed")
+        ]
+    yield from failed
+
+
+def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[Failing]:
+    namespace = manifest["metadata"]["namespace"]
+    wanted = {
+        (parent.namespace, parent.name)
+        for parent in UdpRoute.from_object(manifest).parents
+        if parent.is_gateway((parent.namespace, parent.name))
+    } & gateways
+    for entry in map(record, items(record(manifest.get("status")).get("parents"))):
+        if entry.get("controllerName") != CONTROLLER_NAME:
+            continue
+        parent = record(entry.get("parentRef"))
+        key = (str(parent.get("namespace") or namespace), str(parent.get("name")))
+        if key in wanted:
+            wanted.discard(key)
+            yield from _failed(manifest, entry, "/".join(key))
+    for key in sorted(wanted):
+        yield from _failed(manifest, {}, "/".join(key))
+
+
+def _failed(manifest: Manifest, owner: Manifest, part: str) -> Iterator[Failing]:
+    """The failing conditions of a Gateway, listener or route."""
+    metadata = manifest["metadata"]
+    generation = int(metadata.get("generation") or 0)
+    about = (manifest["kind"], metadata["namespace"], metadata["name"], part)
+    found = [record(each) for each in items(owner.get("conditions"))]
+    current = [each for each in found if each.get("observedGeneration") == generation]
+    if not current:
+        yield Failing(*about, "", "Pending", "the controller has not reported on it yet")
+    for each in current:
+        bad = "True" if each.get("type") in _PROBLEMS else "False"
+        if each.get("status") == bad:
+            texts = (str(each.get(name) or "") for name in ("type", "reason", "message"))
+            yield Failing(*about, *texts)
