@@ -55,6 +55,13 @@ class EscapingStream(io.TextIOBase):
         """Flush the underlying stream."""
         self._inner.flush()
 
+    def close(self) -> None:
+        """Leave the underlying stream alone; it belongs to others.
+
+        Python calls this when nothing refers to the stream any more. The underlying one may be
+        closed by then, and a flush would fail, which Python reports from 3.13 on.
+        """
+
     def fileno(self) -> int:
         """The underlying file descriptor."""
         return self._inner.fileno()

@@ -53,6 +53,17 @@ def test_what_the_terminal_cannot_show_is_escaped_too() -> None:
     assert raw.getvalue() == b"caf\\xe9 \\ud800\n"
 
 
+def test_an_unused_stream_leaves_the_other_one_alone() -> None:
+    """It ends without an error, even if the other one was closed before."""
+    inner = io.StringIO()
+    stream = EscapingStream(inner)
+    inner.close()
+    stream.close()
+    open_one = io.StringIO()
+    EscapingStream(open_one).close()
+    assert not open_one.closed
+
+
 def test_a_cell_forges_no_row() -> None:
     text = printing.table([["a", "b\nforged   row"], ["c", "d"]], ["one", "two"])
     assert len(text.splitlines()) == 3
