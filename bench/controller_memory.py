@@ -122,7 +122,7 @@ def _port(name: str, number: int) -> Manifest:
     return {"name": name, "containerPort": number, "protocol": "UDP"}
 
 
-def handler(made: Made) -> type[BaseHTTPRequestHandler]:
+def handler(made: Made) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class inside
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

@@ -85,11 +85,9 @@ def _ends(user: User, token: str) -> float:
     Raises:
         Unreachable: it is not a JWT, or has no expiry time.
     """
-    parts = token.split(".")
     try:
-        if len(parts) != 3:
-            raise ValueError("not three parts")
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        _header, payload, _signature = token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
     except (ValueError, KeyError, TypeError) as error:
         raise _cannot(user, "its id-token is not a JWT with an expiry time") from error

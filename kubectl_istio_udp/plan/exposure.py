@@ -300,6 +300,15 @@ def _obstacle(
     ServiceEntry ports have the same number in all pods, and istiod only lists ready pods
     (Istio's reference, ServiceEntry.workloadSelector; ambient: measured on Istio 1.31).
     """
+    return (
+        _service_obstacle(snapshot, pairs)
+        or _ports_obstacle(snapshot, pairs, endpoints)
+        or _pods_obstacle(snapshot, endpoints)
+    )
+
+
+def _service_obstacle(snapshot: Snapshot, pairs: Sequence[tuple[int, ServicePort]]) -> str | None:
+    """Why the Service, or how istiod reads it, prevents a workloadSelector."""
     service = snapshot.service
     if not service.selector:
         return "the Service has no selector"
@@ -314,6 +323,15 @@ def _obstacle(
     )
     if hidden and any(service.tcp_twin(port) for _, port in pairs):
         return f"the Service is not exported to namespace {snapshot.gateway.ref.namespace}"
+    return None
+
+
+def _ports_obstacle(
+    snapshot: Snapshot,
+    pairs: Sequence[tuple[int, ServicePort]],
+    endpoints: Mapping[int, tuple[Endpoint, ...]],
+) -> str | None:
+    """The port that does not have the same number in all pods."""
     for _, port in pairs:
         numbers = _target_numbers(port, snapshot.pods, endpoints[port.port])
         if len(numbers) > 1:
@@ -322,6 +340,11 @@ def _obstacle(
         without = _pods_without(port, snapshot.pods)
         if without and len(without) < len(snapshot.pods):
             return f"pod {without[0]} does not declare target port {port.target_port}"
+    return None
+
+
+def _pods_obstacle(snapshot: Snapshot, endpoints: Mapping[int, tuple[Endpoint, ...]]) -> str | None:
+    """The pod, or other workload, for which istiod would publish another address."""
     ambient = [pod.name for pod in snapshot.pods if pod.ambient]
     if ambient:
         return f"pod {ambient[0]} is in ambient mode"

@@ -13,6 +13,7 @@ from conftest import (
     companion,
     dns_server,
     envoy,
+    eventually,
     gateway_pods,
     get,
     inventory,
@@ -288,7 +289,6 @@ def test_session_log(space: Space, port: int) -> None:
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53", "--session-log", "--idle-timeout", "1s")
     assert space.verify("dns").code == 0
-    from conftest import eventually
 
     def lines() -> list[str]:
         log = kubectl("logs", "-n", GATEWAY_NAMESPACE, "-l", "istio=ingressgateway", "--tail=200")

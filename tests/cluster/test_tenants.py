@@ -31,6 +31,8 @@ from controlled import events, logs, replicas, request_exposure
 from gateways import posing_pod
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
+from kubectl_istio_udp.model import names
+
 __all__ = ["controller", "tenants", "victim"]
 
 pytestmark = pytest.mark.xdist_group("controller")
@@ -93,8 +95,6 @@ def spec_of(tenant: Tenant, name: str) -> dict[str, Any]:
 
 def object_name(tenant: Space, name: str) -> str:
     """The name of an exposure's objects, as the product forms it (for namespaces with a dash)."""
-    from kubectl_istio_udp.model import names
-
     return names.object_name(tenant.name, name)
 
 

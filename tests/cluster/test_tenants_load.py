@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import eventually, get, kubectl, own_objects, service
+from conftest import eventually, get, kubectl, own_objects, run, service
 from controlled import events, request_exposure
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
@@ -321,8 +321,6 @@ def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Vict
 
 def kubectl_status() -> str:
     """What `controller status` says."""
-    from conftest import run
-
     return run("kubectl", "istio-udp", "controller", "status").both
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import pytest
 import yaml
 
@@ -313,8 +314,6 @@ def test_manifests_that_do_not_do(
 
 
 def test_server_answers_queries_and_nothing_else() -> None:
-    import dns.message
-
     query = dns.message.make_query("foo.bar.com", "A")
     said = whoami(query.to_wire(), "192.0.2.1", 4711)
     assert said is not None

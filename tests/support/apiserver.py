@@ -76,6 +76,28 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def _stale(given: Manifest, existing: Manifest) -> str:
+    """Why an object is not the one that a write was for; "" if it is."""
+    uid, version = given.get("uid"), given.get("resourceVersion")
+    if uid and uid != existing.get("uid"):
+        return f"uid mismatch: {uid}"
+    if version and existing and version != existing["resourceVersion"]:
+        return "object modified"
+    return ""
+
+
+def _take(mine: dict[Any, Any], others: dict[str, dict[Any, Any]], *, force: bool) -> str:
+    """Take the leaves that other managers have otherwise; without force, the conflict as text."""
+    for other, theirs in others.items():
+        clashing = [path for path, value in mine.items() if theirs.get(path, value) != value]
+        if clashing and not force:
+            fields = ", ".join(".".join(path) for path in clashing)
+            return f'conflict with "{other}": {fields}'
+        for path in clashing:
+            del theirs[path]
+    return ""
+
+
 @dataclass(frozen=True)
 class Request:
     """A request as it came."""
@@ -295,25 +317,13 @@ class ApiServer:
         """
         with self._lock:
             there = self._objects.get(key)
-            uid = manifest["metadata"].get("uid")
-            if uid and uid != (there or {"metadata": {}})["metadata"].get("uid"):
-                return 409, _status(409, f"Operation cannot be fulfilled: uid mismatch: {uid}")
-            version = manifest["metadata"].get("resourceVersion")
-            if version and there and version != there["metadata"]["resourceVersion"]:
-                return 409, _status(409, "Operation cannot be fulfilled: object modified")
+            if stale := _stale(manifest["metadata"], (there or {"metadata": {}})["metadata"]):
+                return 409, _status(409, f"Operation cannot be fulfilled: {stale}")
             owned = {n: dict(v) for n, v in self._owned.get(key, {}).items()} if there else {}
             mine = _leaves(_keyed(_content(manifest)))
-            for other, theirs in owned.items():
-                if other == manager:
-                    continue
-                clashing = [p for p, v in mine.items() if p in theirs and theirs[p] != v]
-                if clashing and not force:
-                    fields = ", ".join(".".join(path) for path in clashing)
-                    return 409, _status(
-                        409, f'Apply failed with 1 conflict: conflict with "{other}": {fields}'
-                    )
-                for path in clashing:
-                    del theirs[path]
+            others_leaves = {name: leaves for name, leaves in owned.items() if name != manager}
+            if conflict := _take(mine, others_leaves, force=force):
+                return 409, _status(409, f"Apply failed with 1 conflict: {conflict}")
             gone = set(owned.get(manager, {})) - set(mine)
             owned[manager] = mine
             others = {path for leaves in owned.values() for path in leaves}

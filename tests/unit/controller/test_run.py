@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import urllib3
 
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
@@ -85,8 +86,6 @@ def test_odd_objects_hide_nobody(running: Running) -> None:
 
 
 def test_health_and_metrics(running: Running) -> None:
-    import urllib3
-
     controller = running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import click
@@ -10,9 +11,10 @@ import click
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import WaitTimeout
-from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE
+from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE, Mesh
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
@@ -64,14 +66,31 @@ def run(
     api = connect(common)
     namespace_of(common, api)
     if file_limit is None:
-        measured = smallest_file_limit(api, gateway_namespaces)
-        if measured is None:
-            printing.warn(
-                "could not read the open-file limit of any gateway; assuming "
-                f"{CAREFUL_FILE_LIMIT} (set it with --file-limit)"
-            )
-        wanted = replace(wanted, file_limit=measured or CAREFUL_FILE_LIMIT)
+        wanted = replace(wanted, file_limit=_measured_file_limit(api, gateway_namespaces))
     wanted = replace(wanted, api_ports=api_ports(api))
+    meshes = _known_meshes(api, gateway_namespaces)
+    if not root_namespaces:
+        wanted = replace(wanted, root_namespaces=tuple(sorted({m.root_namespace for m in meshes})))
+    if not mesh_configs:
+        wanted = replace(wanted, mesh_configs=mesh_config_places(api, meshes))
+    _write(api, wanted, dry_run)
+    if wait and dry_run == "none":
+        _wait(common, wanted, timeout.seconds)
+
+
+def _measured_file_limit(api: Api, gateway_namespaces: Sequence[str]) -> int:
+    """The smallest open-file limit of the gateways; a warning and a safe one if none is known."""
+    measured = smallest_file_limit(api, gateway_namespaces)
+    if measured is None:
+        printing.warn(
+            "could not read the open-file limit of any gateway; assuming "
+            f"{CAREFUL_FILE_LIMIT} (set it with --file-limit)"
+        )
+    return measured or CAREFUL_FILE_LIMIT
+
+
+def _known_meshes(api: Api, gateway_namespaces: Sequence[str]) -> Sequence[Mesh]:
+    """The gateways' meshes; a warning for each whose configuration cannot be read."""
     meshes = read_meshes(api, gateway_namespaces)
     for found in meshes:
         if found.assumed:
@@ -80,25 +99,23 @@ def run(
                 "defaults (name its ConfigMap with --mesh-config, its root namespace with "
                 "--root-namespace)"
             )
-    if not root_namespaces:
-        wanted = replace(wanted, root_namespaces=tuple(sorted({m.root_namespace for m in meshes})))
-    if not mesh_configs:
-        wanted = replace(wanted, mesh_configs=mesh_config_places(api, meshes))
-    manifests = controller(wanted)
+    return meshes
+
+
+def _write(api: Api, wanted: Installation, dry_run: str) -> None:
+    """Write the controller's objects, all or none, and print a line for each."""
     if dry_run == "none" and api.find("Namespace", None, wanted.namespace) is None:
         name = {"name": wanted.namespace}
         api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": name}, manager=MANAGER)
         click.echo(printing.object_line("Namespace", wanted.namespace, "created"))
     with Transaction(api, dry_run=dry_run == "server") as transaction:
-        for manifest in manifests:
+        for manifest in controller(wanted):
             verb = "changed"
             if dry_run != "client":
                 verb = transaction.apply(Write(manifest, MANAGER)).verb
             outcome = "unchanged" if verb == "unchanged" else "serverside-applied"
             name_ = manifest["metadata"]["name"]
             click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
-    if wait and dry_run == "none":
-        _wait(common, wanted, timeout.seconds)
 
 
 def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
