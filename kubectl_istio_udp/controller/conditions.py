@@ -24,8 +24,12 @@ from kubectl_istio_udp.sources.routes import Attachment, Backends
 
 Manifest = Mapping[str, Any]
 
-# The supported features of a GatewayClass, sorted.
-FEATURES = ("Gateway", "ReferenceGrant", "UDPRoute")
+# The supported features of a GatewayClass, sorted. Those of HTTP, GRPC and TLS are istiod's (1.30 and
+# later). TCPRoute is not among them, because istiod 1.30 does not serve it.
+FEATURES = (
+    *("GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant"),
+    *("TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate", "UDPRoute"),
+)
 ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
 CONFLICTED, PARTIALLY_INVALID = "Conflicted", "PartiallyInvalid"
 # Tells that another Gateway serves a part of the listeners, so that policies must target that one.

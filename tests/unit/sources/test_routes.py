@@ -305,7 +305,7 @@ def test_a_class_tells_its_features_sorted() -> None:
     """Traps 12 and 14."""
     status = conditions.class_status(gateway_class(), NOW)
     names = [each["name"] for each in status["supportedFeatures"]]
-    assert names == sorted(names) == ["Gateway", "ReferenceGrant", "UDPRoute"]
+    assert names == sorted(names) and {"Gateway", "ReferenceGrant", "UDPRoute"} < set(names)
     assert status["conditions"][0]["status"] == "True"
     manifest = {**gateway_class(), "status": status}
     assert conditions.class_status(manifest, LATER) == status
