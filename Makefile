@@ -142,7 +142,7 @@ try: venv cluster ## the cluster, the sample workloads and one exposed Service, 
 	@echo "  kubectl istio-udp --help"
 	@echo "\`make cluster-down\` ends it."
 
-conformance: venv cluster ## the profile GATEWAY-UDP of the Gateway API's conformance suite, in that cluster
+conformance: venv cluster ## the Gateway API's conformance suite, unmodified, in that cluster
 	$(IN_VENV) tests/conformance/run $(ARGS)
 
 shell: venv cluster ## a shell in the cluster's network, kubectl and the plugin on PATH

@@ -24,8 +24,8 @@ from kubectl_istio_udp.sources.routes import Attachment, Backends
 
 Manifest = Mapping[str, Any]
 
-# The supported features of a GatewayClass, sorted. Those of HTTP, GRPC and TLS are istiod's (1.30 and
-# later). TCPRoute is not among them, because istiod 1.30 does not serve it.
+# The supported features of a GatewayClass, sorted. Those of HTTP, GRPC and TLS are istiod's (1.30
+# and later). TCPRoute is not among them, because istiod 1.30 does not serve it.
 FEATURES = (
     *("GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant"),
     *("TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate", "UDPRoute"),
@@ -347,12 +347,13 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[Said, ...]:
     accepted, resolved = Said(ACCEPTED, True, ACCEPTED), Said(RESOLVED, True, RESOLVED)
     conflicted = Said(CONFLICTED, False, "NoConflicts")
     if listener.protocol != UDP:
-        accepted = Said(
-            ACCEPTED,
-            False,
-            "UnsupportedProtocol",
-            f"this class has no listeners for protocol {listener.protocol}, only for UDP",
-        )
+        message = f"this class has no listeners for protocol {listener.protocol}"
+        if listener.is_mirrored:
+            message = (
+                "a Gateway that names an existing gateway has only UDP listeners; "
+                f"{listener.protocol} belongs in the Gateway of class istio"
+            )
+        accepted = Said(ACCEPTED, False, "UnsupportedProtocol", message)
     elif taken:
         accepted = Said(ACCEPTED, False, "PortUnavailable", taken)
         conflicted = Said(CONFLICTED, True, "PortUnavailable", taken)
