@@ -1,10 +1,14 @@
-"""Draw docs/rooms.svg: the rooms, who may import whom, and the way of the data through them.
+"""Draw docs/rooms.svg and docs/gateway-api.svg.
 
-The rooms and their order come from import-linter's contracts in setup.cfg, their purpose and the
-way of `expose` from docs/rooms.md.
+rooms.svg: the rooms, who may import whom, and the way of the data through them. The rooms and their
+order come from import-linter's contracts in setup.cfg, their purpose and the way of `expose` from
+docs/rooms.md.
 
-python docs/draw.py          write the picture
-python docs/draw.py --check  exit 1 if it has drifted
+gateway-api.svg: a Gateway, its UDPRoute and the way of a datagram, from the example in
+docs/gateway-api.md.
+
+python docs/draw.py          write the pictures
+python docs/draw.py --check  exit 1 if one has drifted
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "docs" / "rooms.svg"
 PACKAGE = "kubectl_istio_udp"
 
 WIDTH, MARGIN, GAP = 960, 20, 14
@@ -151,8 +157,7 @@ def _text(left: float, top: float, text: str, style: str) -> str:
 
 
 def _arrow(left: float, right: float, height: float) -> str:
-    line = f'x1="{left:.1f}" y1="{height:.1f}" x2="{right - 2:.1f}" y2="{height:.1f}"'
-    return f'<line {line} stroke="#445" stroke-width="1.5" marker-end="url(#end)"/>'
+    return _line_to(left, height, right - 2, height)
 
 
 def _document(body: str, height: float) -> str:
@@ -165,6 +170,7 @@ text {{ font-family: sans-serif; fill: #223; }}
 .room {{ font-size: 16px; text-anchor: middle; }}
 .step {{ font-size: 13px; text-anchor: middle; }}
 .note {{ font-size: 13px; }}
+.small {{ font-size: 12px; text-anchor: middle; fill: #556; }}
 </style>
 <defs><marker id="end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" \
 orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#445"/></marker></defs>
@@ -174,23 +180,97 @@ orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#445"/></marker></defs>
 """
 
 
-def picture() -> str:
-    """The picture as it should be now."""
-    page = (ROOT / "docs" / "rooms.md").read_text()
+def example(page: str) -> Mapping[str, Any]:
+    """The manifests of the first example on docs/gateway-api.md, by kind."""
+    found = re.search(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert found, "docs/gateway-api.md has no example"
+    return {each["kind"]: each for each in yaml.safe_load_all(found[1])}
+
+
+def draw_class(manifests: Mapping[str, Any]) -> str:
+    """The picture of a Gateway with one listener, and its UDPRoute, as SVG."""
+    gateway, route = manifests["Gateway"], manifests["UDPRoute"]
+    (listener,) = gateway["spec"]["listeners"]
+    (rule,) = route["spec"]["rules"]
+    target = gateway["metadata"]["annotations"]["kubectl-istio-udp/gateway"]
+    port = f"{listener['port']}/{listener['protocol']}"
+    backends = rule["backendRefs"]
+    total = sum(each["weight"] for each in backends)
+    columns, (narrow, wide) = (MARGIN, 220, 450, 720), (170, 220)
+    top, way_top = 60.0, 60.0 + 2.4 * ROW
+    parts = [
+        _text(MARGIN, 34, "What the controller makes of a Gateway and a UDPRoute", "title"),
+        _labelled(columns[0], top, narrow, f"Gateway {_name(gateway)}", f"listener {port}", PURE),
+        _labelled(columns[1], top, narrow, f"UDPRoute {_name(route)}", "weights", PURE),
+        _line_to(columns[1], top + BOX / 2, columns[0] + narrow + 2, top + BOX / 2),
+        _arrow(columns[1] + narrow, columns[2], top + BOX / 2),
+        _labelled(columns[2], top, wide, "controller", "reads them, writes conditions", OTHER),
+        _line_to(columns[2] + wide / 2, top + BOX, columns[2] + wide / 2, way_top - 2),
+        _text(columns[2] + wide / 2 + 10, top + 1.55 * ROW, "EnvoyFilter, ServiceEntry,", "note"),
+        _text(columns[2] + wide / 2 + 10, top + 1.8 * ROW, "Service", "note"),
+        _text(MARGIN, way_top - 14, "The way of a datagram", "title"),
+        _labelled(columns[0], way_top, narrow, "client", "any port", OTHER),
+        _arrow(columns[0] + narrow, columns[1], way_top + BOX / 2),
+        _labelled(columns[1], way_top, narrow, "Service", f"address, port {port}", OTHER),
+        _arrow(columns[1] + narrow, columns[2], way_top + BOX / 2),
+        _labelled(columns[2], way_top, wide, target, "Envoy: listener, clusters", OTHER),
+    ]
+    for number, backend in enumerate(backends):
+        high = way_top + number * ROW
+        share = f"{100 * backend['weight'] // total}% of the clients"
+        name = f"{backend['name']}:{backend['port']}"
+        parts.append(_labelled(columns[3], high, wide, name, share, OTHER))
+        parts.append(_line_to(columns[2] + wide, way_top + BOX / 2, columns[3] - 2, high + BOX / 2))
+    return _document("\n".join(parts), way_top + len(backends) * ROW + MARGIN)
+
+
+def _name(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
+
+
+def _labelled(left: float, top: float, width: float, name: str, about: str, fill: str) -> str:
+    """A box with a name, and smaller what is said of it."""
+    middle = left + width / 2
+    return "".join(
+        [
+            _rectangle(left, top, width, fill),
+            _text(middle, top + 19, name, "step"),
+            _text(middle, top + 37, about, "small"),
+        ]
+    )
+
+
+def _line_to(left: float, top: float, right: float, bottom: float) -> str:
+    """An arrow from one point to another."""
+    line = f'x1="{left:.1f}" y1="{top:.1f}" x2="{right:.1f}" y2="{bottom:.1f}"'
+    return f'<line {line} stroke="#445" stroke-width="1.5" marker-end="url(#end)"/>'
+
+
+def pictures() -> Mapping[Path, str]:
+    """The pictures as they should be now."""
+    docs = ROOT / "docs"
+    page = (docs / "rooms.md").read_text()
     rooms = Rooms.read((ROOT / "setup.cfg").read_text())
-    return draw(rooms, purposes(page), way(page))
+    of_class = example((docs / "gateway-api.md").read_text())
+    return {
+        docs / "rooms.svg": draw(rooms, purposes(page), way(page)),
+        docs / "gateway-api.svg": draw_class(of_class),
+    }
 
 
 def main() -> int:
-    """Write or check; 1 if the picture has drifted."""
-    wanted = picture()
-    if "--check" in sys.argv:
-        same = PICTURE.exists() and PICTURE.read_text() == wanted
-        if not same:
-            print(f"{PICTURE.relative_to(ROOT)} has drifted: python docs/draw.py")
-        return 0 if same else 1
-    PICTURE.write_text(wanted)
-    return 0
+    """Write or check; 1 if a picture has drifted."""
+    drifted = [
+        path
+        for path, wanted in pictures().items()
+        if not path.exists() or path.read_text() != wanted
+    ]
+    for path in drifted:
+        if "--check" in sys.argv:
+            print(f"{path.relative_to(ROOT)} has drifted: python docs/draw.py")
+        else:
+            path.write_text(pictures()[path])
+    return 1 if drifted and "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":
