@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 import socket
@@ -16,8 +17,18 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from conftest import Space, dns_server, eventually, finish, get, kubectl, run
-from controlled import allow, controller, permitted, tenant
+from conftest import (
+    Space,
+    companion,
+    dns_server,
+    eventually,
+    finish,
+    get,
+    kubectl,
+    own_objects,
+    run,
+)
+from controlled import allow, controller, permitted, request_exposure, tenant
 
 __all__ = ["controller", "tenant"]
 pytestmark = pytest.mark.xdist_group("controller")
@@ -142,16 +153,21 @@ def message(identity: bytes) -> bytes:
 
 def ask(address: str, port: int, timeout: float = 2.0) -> int:
     """The number of the server that answers a query from a new port; 0 for no answer."""
-    identity = secrets.token_bytes(2)
-    query = message(identity)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(timeout)
         client.connect((address, port))
-        with suppress(OSError):
-            client.send(query)
+        return exchange(client)
+
+
+def exchange(client: socket.socket) -> int:
+    """The number of the server that answers a query; 0 for no answer."""
+    identity = secrets.token_bytes(2)
+    with suppress(OSError):
+        client.send(message(identity))
+        while True:
             answer = client.recv(512)
-            assert answer[:2] == identity
-            return answer[-1]
+            if answer[:2] == identity:
+                return answer[-1]
     return 0
 
 
@@ -168,6 +184,11 @@ def answered_by(address: str, port: int, *numbers: int) -> None:
         lambda: set(answers(address, port, 20)) == set(numbers),
         60,
     )
+
+
+def silent_at(address: str, port: int) -> None:
+    """Wait until nothing answers ten queries in a row."""
+    eventually(f"{port} is silent", lambda: set(answers(address, port, 10, 0.5)) == {0}, 60)
 
 
 @pytest.fixture
@@ -491,6 +512,10 @@ def test_verify_and_describe_a_route(tenant: Space, other: Space, port: int) -> 
     found = verdict(tenant, 0)
     hops = [each["via"] for each in found["probes"]]
     assert hops == ["pod", "pod", "gateway", "service"], found
+    # A protocol without answers: the pods' counters show that the datagrams arrive.
+    words = ("--one-way", "--probe", "text:hello", "--tool-pod", tenant.tool)
+    one_way = tenant.plugin("verify", exposure(tenant), *words)
+    assert one_way.code == 0 and "the server reads the datagrams" in one_way.out, one_way.both
     shown = tenant.plugin("describe", exposure(tenant)).out
     assert f"{tenant.name}/one:53" in shown and f"{other.name}/two:53" in shown
     assert "gateway/udp" in tenant.plugin("get").out
@@ -559,3 +584,162 @@ def test_the_samples_with_a_route_work(controller: str, tenant: Space) -> None:
         assert done.code == 0 and "every hop answered" in done.out, done.both
     finally:
         assert tenant.plugin("samples", "delete", *words).code == 0
+
+
+def test_routes_of_other_namespaces(tenant: Space, other: Space, port: int) -> None:
+    """A listener allows its namespace, or those with a label, which may come and go."""
+    labelled = {"from": "Selector", "selector": {"matchLabels": {"dns": "yes"}}}
+    other.apply(*server("dns", 3))
+    tenant.apply(
+        gateway(tenant, listener("own", port), listener("chosen", port + 1, namespaces=labelled))
+    )
+    other.apply(route("dns", backend("dns"), parents=[{"namespace": tenant.name}]))
+    address = programmed(tenant)
+    told(other, "dns", Accepted="!NotAllowedByListeners")
+    eventually("nothing is attached", lambda: attached(tenant) == {"own": 0, "chosen": 0})
+    assert set(answers(address, port, 5, 0.5)) == set(answers(address, port + 1, 5, 0.5)) == {0}
+    kubectl("label", "namespace", other.name, "dns=yes")
+    told(other, "dns", Accepted="Accepted", ResolvedRefs="ResolvedRefs")
+    answered_by(address, port + 1, 3)
+    assert set(answers(address, port, 5, 0.5)) == {0}
+    assert attached(tenant) == {"own": 0, "chosen": 1}
+    kubectl("label", "namespace", other.name, "dns-")
+    told(other, "dns", Accepted="!NotAllowedByListeners")
+    eventually("nobody answers", lambda: set(answers(address, port + 1, 10, 0.5)) == {0}, 60)
+
+
+def test_a_kind_that_a_listener_does_not_allow(tenant: Space, port: int) -> None:
+    tenant.apply(*server("dns", 3))
+    kinds = [{"group": GROUP, "kind": "TCPRoute"}]
+    tenant.apply(gateway(tenant, listener("none", port, kinds=kinds), listener("dns", port + 1)))
+    tenant.apply(route("dns", backend("dns"), parents=[{"sectionName": "none"}]))
+    told(tenant, "dns", Accepted="!NotAllowedByListeners")
+    found = {x["name"]: x for x in status(tenant, "Gateway", "udp")["listeners"]}
+    assert conditions(found["none"]["conditions"])["ResolvedRefs"] == "!InvalidRouteKinds"
+    assert found["none"]["supportedKinds"] == [] and found["none"]["attachedRoutes"] == 0
+
+
+@pytest.mark.alone
+def test_a_grant_is_withdrawn_under_load(tenant: Space, other: Space, port: int) -> None:
+    """Five seconds later its Service gets nothing: neither from new clients nor from old ones."""
+    tenant.apply(*server("near", 1), gateway(tenant, listener("dns", port)))
+    other.apply(*server("far", 2), granted(tenant))
+    tenant.apply(route("dns", backend("near"), backend("far", namespace=other.name)))
+    address = programmed(tenant)
+    answered_by(address, port, 1, 2)
+    # Clients that keep their ports: some of them are the far server's.
+    with Clients(address, port, 20) as clients:
+        assert set(clients.ask()) == {1, 2}
+        ended = time.monotonic()
+        kubectl("delete", f"referencegrants.{GROUP}", "-n", other.name, "grant")
+        seen = 0.0
+        while time.monotonic() < ended + 15:
+            if 2 in {*clients.ask(), *answers(address, port, 20, 0.5)}:
+                seen = time.monotonic() - ended
+        print(f"the last answer of the far server came {seen:.1f} s after the grant was deleted")
+        assert seen < 5
+        # Half of the clients still have the near server.
+        assert 1 in set(clients.ask())
+
+
+class Clients:
+    """Clients that each keep their source port."""
+
+    def __init__(self, address: str, port: int, count: int) -> None:
+        self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+        for each in self._sockets:
+            each.settimeout(0.5)
+            each.connect((address, port))
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._sockets:
+            each.close()
+
+    def ask(self) -> list[int]:
+        """The number of the server that answers each client; 0 for no answer."""
+        with ThreadPoolExecutor(10) as pool:
+            return list(pool.map(exchange, self._sockets))
+
+
+@pytest.mark.alone
+def test_a_route_moves_between_listeners_under_load(
+    tenant: Space, port: int, load_pod: Load
+) -> None:
+    """The clients of the listener beside lose nothing."""
+    tenant.apply(*server("one", 1), *server("two", 2))
+    names = ("a", "b", "c")
+    listeners = [listener(name, port + number) for number, name in enumerate(names)]
+    tenant.apply(gateway(tenant, *listeners, sessions=2500))
+    tenant.apply(route("stays", backend("two"), parents=[{"sectionName": "c"}]))
+    tenant.apply(route("moves", backend("one"), parents=[{"sectionName": "a"}]))
+    address = programmed(tenant)
+    answered_by(address, port, 1)
+    answered_by(address, port + 2, 2)
+    load = load_pod(address, port + 2, "--queries", "6000", "--rate", "200", "--timeout", "2")
+    for section, number, silent in (("b", 1, 0), ("a", 0, 1)):
+        tenant.apply(route("moves", backend("one"), parents=[{"sectionName": section}]))
+        answered_by(address, port + number, 1)
+        silent_at(address, port + silent)
+    result = finish(load)
+    print(result)
+    assert result["lost"] <= 6
+
+
+@pytest.mark.alone
+def test_the_crd_is_removed_and_restored_under_load(
+    tenant: Space, port: int, load_pod: Load
+) -> None:
+    """Exposures of Services stay; the routes are back with the CRD."""
+    tenant.apply(*server("one", 1), *dns_server("plain"))
+    request_exposure(tenant, "plain", f"{port + 1}:53", max_sessions="4000")
+    eventually("it is exposed", lambda: len(own_objects(tenant)) == 3, 60)
+    tenant.apply(gateway(tenant, listener("dns", port)), route("dns", backend("one")))
+    address = programmed(tenant)
+    answered_by(address, port, 1)
+    load = load_pod(*companion(tenant, "plain"), "--queries", "6000", "--rate", "200")
+    crd = get("crd", f"udproutes.{GROUP}")
+    about = crd["metadata"]
+    kubectl("delete", "crd", about["name"], "--timeout=60s")
+    try:
+        silent_at(address, port)
+    finally:
+        kept = {key: about[key] for key in ("name", "annotations", "labels") if key in about}
+        restored = {**crd, "metadata": kept, "status": None}
+        kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(restored))
+        kubectl("wait", "--for=condition=Established", f"crd/udproutes.{GROUP}", "--timeout=60s")
+    tenant.apply(route("dns", backend("one")))
+    answered_by(address, port, 1)
+    result = finish(load)
+    print(result)
+    assert result["lost"] <= 6
+
+
+def test_tcp_and_udp_at_one_port(controller: str, tool: str) -> None:
+    """A DNS server needs both, at port 53."""
+    space = Space(controller, tool, controller)
+    manifests = server("both", 4)
+    manifests[-1]["spec"]["ports"].append({"name": "tcp-dns", "port": 53, "protocol": "TCP"})
+    own = gateway(space, listener("udp", 53), name="both")
+    own["spec"]["listeners"].append({"name": "tcp", "port": 53, "protocol": "TCP"})
+    own["metadata"]["annotations"] = {"kubectl-istio-udp/max-sessions": "500"}
+    by_udp = route("both", backend("both"), parents=[{"name": "both", "sectionName": "udp"}])
+    by_tcp = {**by_udp, "kind": "TCPRoute", "spec": copy.deepcopy(by_udp["spec"])}
+    by_tcp["spec"]["parentRefs"][0]["sectionName"] = "tcp"
+    space.apply(*manifests, own, by_udp, by_tcp)
+    try:
+        address = programmed(space, "both")
+        answered_by(address, 53, 4)
+
+        def over_tcp() -> str:
+            words = ["kubectl", "exec", "-n", tool.split("/")[0], tool.split("/")[1], "--"]
+            return run(*words, "dig", f"@{address}", "+tcp", NAME, "+short").out.strip()
+
+        eventually("it is answered over TCP", lambda: over_tcp() == "192.0.2.4", 60)
+        answered_by(address, 53, 4)
+    finally:
+        kinds = ("gateways", "udproutes", "tcproutes")
+        kubectl("delete", ",".join(f"{k}.{GROUP}" for k in kinds), "-n", controller, "both")
+        kubectl("delete", "deploy,service,configmap", "-n", controller, "both")
