@@ -21,8 +21,11 @@ from kubectl_istio_udp.controller.conditions import (
 from kubectl_istio_udp.controller.objects import contains
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import ParentRef
+from kubectl_istio_udp.model.mesh import REVISION_LABEL
+from kubectl_istio_udp.model.names import MANAGED_BY_LABEL
 
 Manifest = Mapping[str, Any]
+COPY_LABELS = (REVISION_LABEL, MANAGED_BY_LABEL)
 _HOLDS = {"True": True, "False": False}
 
 
@@ -30,8 +33,15 @@ def is_current(there: Manifest | None, wanted: Manifest) -> bool:
     """Whether a copy is as it should be: its spec has no other fields than the wanted one."""
     if there is None or (there.get("spec") or {}) != wanted["spec"]:
         return False
-    parts = {part: wanted["metadata"][part] for part in ("labels", "ownerReferences")}
-    return contains(there["metadata"], {name: part for name, part in parts.items() if part})
+    have, want = there["metadata"], wanted["metadata"]
+    owned = contains(have.get("ownerReferences"), want["ownerReferences"])
+    return owned and _our_labels(have) == _our_labels(want)
+
+
+def _our_labels(metadata: Manifest) -> dict[str, str]:
+    """The labels that a copy has because of us."""
+    labels = metadata.get("labels") or {}
+    return {key: labels[key] for key in COPY_LABELS if key in labels}
 
 
 def mirror(there: Manifest | None, wanted: Manifest, problem: str = "") -> Mirror:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubectl_istio_udp.apply.exact import merge_patch
-from kubectl_istio_udp.controller.mirrored import is_current
+from kubectl_istio_udp.controller.mirrored import COPY_LABELS, is_current
 from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
@@ -116,9 +116,11 @@ class Mirroring:
 
     def _change(self, wanted: Manifest, there: Manifest) -> Manifest:
         """Change an object so that it has exactly the wanted spec, whatever others changed."""
+        labels = {**dict.fromkeys(COPY_LABELS), **wanted["metadata"]["labels"]}
+        uid = there["metadata"]["uid"]
         patch = {
             **wanted,
-            "metadata": {**wanted["metadata"], "uid": there["metadata"]["uid"]},
+            "metadata": {**wanted["metadata"], "labels": labels, "uid": uid},
             "spec": merge_patch(there.get("spec") or {}, wanted["spec"]),
         }
         self._wrote("patch", wanted["kind"])

@@ -12,6 +12,7 @@ from typing import Any
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.gatewayapi import ParentRef
+from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.render.metadata import owned_by
 from kubectl_istio_udp.sources.gateways import clone_key
 
@@ -23,7 +24,7 @@ def route_clone(route: Mapping[str, Any], parents: Sequence[ParentRef]) -> dict[
         route: the original.
         parents: the references to the created Gateways, at least one.
     """
-    about = About.of(route)
+    about, labels = About.of(route), route["metadata"].get("labels") or {}
     namespace, name = clone_key((about.namespace, about.name))
     return {
         "apiVersion": route["apiVersion"],
@@ -31,9 +32,13 @@ def route_clone(route: Mapping[str, Any], parents: Sequence[ParentRef]) -> dict[
         "metadata": {
             "name": name,
             "namespace": namespace,
-            # Not the labels and annotations of the original: tools that manage the original find
+            # Not all labels and annotations of the original: tools that manage the original find
             # their objects by these.
-            "labels": {names.MANAGED_BY_LABEL: names.MANAGER},
+            "labels": {
+                names.MANAGED_BY_LABEL: names.MANAGER,
+                # The istiod that serves it.
+                **{key: labels[key] for key in (REVISION_LABEL,) if key in labels},
+            },
             "ownerReferences": [owned_by(about)],
         },
         "spec": {**route["spec"], "parentRefs": [dict(each.raw) for each in parents]},

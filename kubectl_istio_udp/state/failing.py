@@ -1,10 +1,12 @@
-"""The Gateways and UDPRoutes of the controller with conditions that are not as they should be."""
+"""The Gateways and routes of the controller with conditions that are not as they should be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
@@ -13,10 +15,11 @@ from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import Forbidden, NotInstalled
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
+    MIRRORED_ROUTES,
     ApiGateway,
     GatewayClass,
     Key,
-    UdpRoute,
+    Route,
 )
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
@@ -32,7 +35,7 @@ class Failing:
     """A condition that is not as it should be.
 
     Attributes:
-        kind: Gateway or UDPRoute.
+        kind: Gateway, UDPRoute, HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
         namespace, name: the object.
         part: the listener of a Gateway, or the Gateway of a route; "" for the Gateway itself.
         type, reason, message: of the condition; the type is "" if none is about the object as it
@@ -58,8 +61,16 @@ def read_failing(api: Api) -> tuple[Failing, ...]:
                 lambda: api.list("UDPRoute"),
             ]
         )
-        return failing(classes, gateways, routes)
+        others = in_parallel([partial(_list_if_installed, api, kind) for kind in MIRRORED_ROUTES])
+        return failing(classes, gateways, [*routes, *chain.from_iterable(others)])
     return ()
+
+
+def _list_if_installed(api: Api, kind: str) -> list[dict[str, Any]]:
+    """The objects of a kind that a cluster may lack; none if they cannot be read."""
+    with suppress(NotInstalled, Forbidden):
+        return api.list(kind)
+    return []
 
 
 def failing(
@@ -68,7 +79,7 @@ def failing(
     """The failing conditions of the Gateways of the controller's classes, and of their routes.
 
     Args:
-        classes, gateways, routes: all GatewayClasses, Gateways and UDPRoutes.
+        classes, gateways, routes: all GatewayClasses, Gateways and routes.
     """
     ours = {each.name for each in map(GatewayClass.from_object, classes) if each.ours}
     mine = [each for each in gateways if ApiGateway.from_object(each).class_name in ours]
@@ -97,7 +108,7 @@ def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[Failing]:
     namespace = manifest["metadata"]["namespace"]
     wanted = {
         (parent.namespace, parent.name)
-        for parent in UdpRoute.from_object(manifest).parents
+        for parent in Route.from_object(manifest).parents
         if parent.is_gateway((parent.namespace, parent.name))
     } & gateways
     for entry in map(record, items(record(manifest.get("status")).get("parents"))):
@@ -123,6 +134,6 @@ def _failed(manifest: Manifest, owner: Manifest, part: str) -> Iterator[Failing]
         yield Failing(*about, "", "Pending", "the controller has not reported on it yet")
     for each in current:
         bad = "True" if each.get("type") in _PROBLEMS else "False"
-        if each.get("status") == bad:
+        if each.get("status") in (bad, "Unknown"):
             texts = (str(each.get(name) or "") for name in ("type", "reason", "message"))
             yield Failing(*about, *texts)

@@ -267,6 +267,18 @@ def test_a_copy_follows_its_original(running: Mirrored) -> None:
     until(running.clone)
 
 
+def test_the_revision_of_a_route_is_copied(running: Mirrored) -> None:
+    """It chooses the istiod."""
+    original = mirrored_route(namespace=PLACE)
+    original["metadata"]["labels"] = {"istio.io/rev": "canary"}
+    running.begin(gateway(WEB, namespace=PLACE), original)
+    assert until(running.clone)["metadata"]["labels"]["istio.io/rev"] == "canary"
+    other = running.server.get("HTTPRoute", PLACE, "web")
+    other["metadata"]["labels"] = {}
+    running.server.put(other)
+    until(lambda: "istio.io/rev" not in running.clone()["metadata"]["labels"])
+
+
 def test_a_copy_goes_with_its_last_parent(running: Mirrored) -> None:
     theirs = {"parentRef": {"name": "theirs"}, "controllerName": "example.com/c", "conditions": []}
     original = mirrored_route(namespace=PLACE, status={"parents": [theirs]})

@@ -4,7 +4,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
 from kubectl_istio_udp.state.failing import failing
-from tests.support.routes import gateway, gateway_class, route
+from tests.support.routes import gateway, gateway_class, mirrored_route, route
 
 
 def condition(kind: str, reason: str, holds: bool = False, generation: int = 1) -> dict[str, Any]:
@@ -80,3 +80,9 @@ def test_other_controllers_are_not_shown() -> None:
     assert rows([other], [route()]) == []
     mine = at(GOOD[0])
     assert rows([served()], [route(status={"parents": [foreign, mine]})]) == []
+
+
+def test_routes_of_other_kinds_that_istiod_has_not_reported_on() -> None:
+    pending = {**condition("Accepted", "Pending"), "status": "Unknown"}
+    found = mirrored_route("TCPRoute", status={"parents": [at(pending)]})
+    assert rows([served()], [found]) == [("TCPRoute", "team/udp", "Accepted", "Pending")]
