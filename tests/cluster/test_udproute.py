@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import secrets
 import socket
@@ -512,10 +511,10 @@ def test_verify_and_describe_a_route(tenant: Space, other: Space, port: int) -> 
     found = verdict(tenant, 0)
     hops = [each["via"] for each in found["probes"]]
     assert hops == ["pod", "pod", "gateway", "service"], found
-    # A protocol without answers: the pods' counters show that the datagrams arrive.
+    # A protocol without answers: the gateway's sockets show that it forwards the datagrams.
     words = ("--one-way", "--probe", "text:hello", "--tool-pod", tenant.tool)
     one_way = tenant.plugin("verify", exposure(tenant), *words)
-    assert one_way.code == 0 and "the server reads the datagrams" in one_way.out, one_way.both
+    assert one_way.code == 0 and one_way.out.count(" forwarded") == 2, one_way.both
     shown = tenant.plugin("describe", exposure(tenant)).out
     assert f"{tenant.name}/one:53" in shown and f"{other.name}/two:53" in shown
     assert "gateway/udp" in tenant.plugin("get").out
@@ -715,31 +714,3 @@ def test_the_crd_is_removed_and_restored_under_load(
     result = finish(load)
     print(result)
     assert result["lost"] <= 6
-
-
-def test_tcp_and_udp_at_one_port(controller: str, tool: str) -> None:
-    """A DNS server needs both, at port 53."""
-    space = Space(controller, tool, controller)
-    manifests = server("both", 4)
-    manifests[-1]["spec"]["ports"].append({"name": "tcp-dns", "port": 53, "protocol": "TCP"})
-    own = gateway(space, listener("udp", 53), name="both")
-    own["spec"]["listeners"].append({"name": "tcp", "port": 53, "protocol": "TCP"})
-    own["metadata"]["annotations"] = {"kubectl-istio-udp/max-sessions": "500"}
-    by_udp = route("both", backend("both"), parents=[{"name": "both", "sectionName": "udp"}])
-    by_tcp = {**by_udp, "kind": "TCPRoute", "spec": copy.deepcopy(by_udp["spec"])}
-    by_tcp["spec"]["parentRefs"][0]["sectionName"] = "tcp"
-    space.apply(*manifests, own, by_udp, by_tcp)
-    try:
-        address = programmed(space, "both")
-        answered_by(address, 53, 4)
-
-        def over_tcp() -> str:
-            words = ["kubectl", "exec", "-n", tool.split("/")[0], tool.split("/")[1], "--"]
-            return run(*words, "dig", f"@{address}", "+tcp", NAME, "+short").out.strip()
-
-        eventually("it is answered over TCP", lambda: over_tcp() == "192.0.2.4", 60)
-        answered_by(address, 53, 4)
-    finally:
-        kinds = ("gateways", "udproutes", "tcproutes")
-        kubectl("delete", ",".join(f"{k}.{GROUP}" for k in kinds), "-n", controller, "both")
-        kubectl("delete", "deploy,service,configmap", "-n", controller, "both")
