@@ -92,10 +92,10 @@ def change_set(
         writes: the wanted objects, in writing order; empty for a deletion.
     """
     wanted = {write.key for write in writes}
-    mine = {key_of(manifest): manifest for manifest in objects}
-    exists = {*mine, *map(key_of, services)}
+    existing = {key_of(manifest): manifest for manifest in objects}
+    exists = {*existing, *map(key_of, services)}
     order = OBJECT_KINDS[kind]
-    unwanted = [manifest for place, manifest in mine.items() if place not in wanted]
+    unwanted = [manifest for place, manifest in existing.items() if place not in wanted]
     # In reverse writing order: the Service for clients, Envoy's configuration, the endpoints.
     unwanted.sort(key=lambda manifest: order.index(manifest["kind"]), reverse=True)
     return ChangeSet(

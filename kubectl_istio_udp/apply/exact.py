@@ -64,12 +64,12 @@ def apply_write(
         if not may_remove or isinstance(error, _OTHER_CAUSES):
             raise
         # Rejected, possibly because of fields that others added.
-        there = before or {}
+        existing = before or {}
     else:
         if not may_remove or is_exact(write, applied.manifest):
             return applied
-        there = applied.manifest
-    merged = api.merge(_removal(write, there), manager=write.manager, dry_run=dry_run)
+        existing = applied.manifest
+    merged = api.merge(_removal(write, existing), manager=write.manager, dry_run=dry_run)
     if dry_run:
         return Applied(merged, "changed")
     applied = apply()
@@ -77,26 +77,26 @@ def apply_write(
     return Applied(applied.manifest, "changed", applied.warnings)
 
 
-def is_exact(write: Write, there: Manifest) -> bool:
+def is_exact(write: Write, existing: Manifest) -> bool:
     """Whether an object has no fields besides those of a write, as far as can be determined."""
-    spec, wanted = there.get("spec") or {}, write.manifest.get("spec") or {}
+    spec, wanted = existing.get("spec") or {}, write.manifest.get("spec") or {}
     if write.kind == "Service":
         return len(spec.get("ports") or ()) == len(wanted.get("ports") or ())
     return write.kind not in _EXACT or spec == wanted
 
 
-def _removal(write: Write, there: Manifest) -> dict[str, Any]:
+def _removal(write: Write, existing: Manifest) -> dict[str, Any]:
     """The merge patch that reduces an object's spec to a write's and changes nothing else."""
     manifest = write.manifest
-    wanted, spec = manifest["spec"], there.get("spec") or {}
+    wanted, spec = manifest["spec"], existing.get("spec") or {}
     if write.kind == "Service":
         # Fields that the server added to remaining ports (nodePort) stay.
         patch = {"ports": _with_server_fields(wanted.get("ports") or (), spec.get("ports") or ())}
     else:
         patch = merge_patch(spec, wanted)
     metadata = {key: manifest["metadata"][key] for key in ("name", "namespace")}
-    if "uid" in there["metadata"]:
-        metadata["uid"] = there["metadata"]["uid"]
+    if "uid" in existing["metadata"]:
+        metadata["uid"] = existing["metadata"]["uid"]
     return {
         "apiVersion": manifest["apiVersion"],
         "kind": manifest["kind"],
@@ -109,16 +109,16 @@ def merge_patch(have: Manifest, wanted: Manifest) -> dict[str, Any]:
     """The RFC 7396 merge patch from one mapping to another: null removes, mappings are merged."""
     patch: dict[str, Any] = {key: None for key in have if key not in wanted}
     for key, value in wanted.items():
-        there = have.get(key)
-        both = isinstance(value, Mapping) and isinstance(there, Mapping)
-        patch[key] = merge_patch(there, value) if both else value  # type: ignore[arg-type]
+        existing = have.get(key)
+        both = isinstance(value, Mapping) and isinstance(existing, Mapping)
+        patch[key] = merge_patch(existing, value) if both else value  # type: ignore[arg-type]
     return patch
 
 
 def _with_server_fields(wanted: Sequence[Manifest], have: Sequence[Manifest]) -> list[Manifest]:
-    there = {(port["port"], port.get("protocol", "TCP")): port for port in have}
+    existing = {(port["port"], port.get("protocol", "TCP")): port for port in have}
     return [
-        {**there.get((port["port"], port.get("protocol", "TCP")), {}), **port} for port in wanted
+        {**existing.get((port["port"], port.get("protocol", "TCP")), {}), **port} for port in wanted
     ]
 
 

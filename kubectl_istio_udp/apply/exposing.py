@@ -139,14 +139,14 @@ def _decide(
         exposure, spec = decided.exposure, decided.exposure.spec
         todo = writes(exposure, writing.manager)
         leftovers = read_leftovers(reads, [existing.spec, spec])
-    there = (*existing.objects, *snapshot.objects, *leftovers.stale_reservations(spec.key))
+    found = (*existing.objects, *snapshot.objects, *leftovers.stale_reservations(spec.key))
     return exposure, Decision(
         spec=spec,
         before=before,
         summary=decided.summary,
         findings=decided.findings,
         changes=change_set(
-            spec.kind, spec.key, there, leftovers.services_of([existing.spec, spec]), todo
+            spec.kind, spec.key, found, leftovers.services_of([existing.spec, spec]), todo
         ),
         wait=_waiter(api, exposure, todo, had_pods=bool(snapshot.gateway.ready_pods)),
         confirm=lambda: check_not_overtaken(api, spec),

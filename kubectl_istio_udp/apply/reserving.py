@@ -35,16 +35,16 @@ Manifest = Mapping[str, Any]
 _TRIES = 3
 
 
-def changes_gateway(envoy_filter: Manifest, there: Manifest | None) -> bool:
+def changes_gateway(envoy_filter: Manifest, existing: Manifest | None) -> bool:
     """Whether a rendered EnvoyFilter changes a gateway's configuration.
 
     Args:
         envoy_filter: the EnvoyFilter to be written.
         there: the existing one; None if there is none.
     """
-    if there is None or there["spec"] != envoy_filter["spec"]:
+    if existing is None or existing["spec"] != envoy_filter["spec"]:
         return True
-    before, now = (m["metadata"].get("annotations") or {} for m in (there, envoy_filter))
+    before, now = (m["metadata"].get("annotations") or {} for m in (existing, envoy_filter))
     return bool(before.get(SPEC_ANNOTATION) != now.get(SPEC_ANNOTATION))
 
 
@@ -122,21 +122,21 @@ def reserved_if_changed(
         notify: called with a text if the reservation could not be deleted afterwards.
     """
     wanted = next(write.manifest for write in todo if write.kind == "EnvoyFilter")
-    there = _own_filter(snapshot)
-    if not changes_gateway(wanted, there):
+    existing = _own_filter(snapshot)
+    if not changes_gateway(wanted, existing):
         return nullcontext()
 
-    def look_again(mine: Reservation) -> Snapshot:
-        return read_again(api, snapshot, exposure.spec.key, mine)
+    def look_again(reservation: Reservation) -> Snapshot:
+        return read_again(api, snapshot, exposure.spec.key, reservation)
 
-    return fitting(api, exposure, there, look_again, notify)
+    return fitting(api, exposure, existing, look_again, notify)
 
 
 @contextmanager
 def fitting(
     api: Api,
     exposure: Exposure,
-    there: Manifest | None,
+    existing: Manifest | None,
     look_again: Callable[[Reservation], Snapshot],
     notify: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
@@ -154,9 +154,9 @@ def fitting(
         Conflict: another run writes, or has written, the same exposure; nothing was written.
     """
     spec = exposure.spec
-    with reserved(api, spec, notify) as mine:
-        again = look_again(mine)
-        if not _same_filter(there, _own_filter(again)):
+    with reserved(api, spec, notify) as reservation:
+        again = look_again(reservation)
+        if not _same_filter(existing, _own_filter(again)):
             raise Conflict(
                 f"exposure {spec.namespace}/{spec.name} was modified concurrently by another run; "
                 "nothing was written",
@@ -218,12 +218,12 @@ def _create(api: Api, spec: ExposureSpec, run: str) -> Reservation:
             found = api.find("EnvoyFilter", spec.gateway.namespace, reservation_name(spec))
             if found is None:
                 continue  # that run has just ended
-            there = _read(found)
-            if there.run == run:
-                return there  # this run created it, but the response was lost
-            if not there.stale(datetime.now(timezone.utc)):
-                raise _busy(spec, there) from error
-            api.delete("EnvoyFilter", there.namespace, there.name, uid=there.uid)
+            existing = _read(found)
+            if existing.run == run:
+                return existing  # this run created it, but the response was lost
+            if not existing.stale(datetime.now(timezone.utc)):
+                raise _busy(spec, existing) from error
+            api.delete("EnvoyFilter", existing.namespace, existing.name, uid=existing.uid)
     raise _busy(spec, None)
 
 
@@ -242,8 +242,8 @@ def _read(manifest: Mapping[str, Any]) -> Reservation:
     return found
 
 
-def _busy(spec: ExposureSpec, there: Reservation | None) -> Conflict:
-    since = f" since {there.created:%H:%M:%S} UTC" if there else ""
+def _busy(spec: ExposureSpec, existing: Reservation | None) -> Conflict:
+    since = f" since {existing.created:%H:%M:%S} UTC" if existing else ""
     minutes = STALE_AFTER.total_seconds() / 60
     return Conflict(
         f"another run has been writing exposure {spec.namespace}/{spec.name}{since}; nothing was "

@@ -123,9 +123,11 @@ def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
         }
         return former
     for part in ("labels", "annotations"):
-        mine = manifest["metadata"].get(part) or {}
-        theirs = before["metadata"].get(part) or {}
-        former["metadata"][part] = {key: theirs[key] for key in mine if key in theirs}
+        written = manifest["metadata"].get(part) or {}
+        former_values = before["metadata"].get(part) or {}
+        former["metadata"][part] = {
+            key: former_values[key] for key in written if key in former_values
+        }
     # Its spec, or the equivalent fields of such a kind (data, rules).
     former |= {key: before[key] for key in manifest if key not in former and key in before}
     if manifest["kind"] == "Service":

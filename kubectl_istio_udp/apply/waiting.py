@@ -68,8 +68,10 @@ def wait_until_live(
 
     def refusal(pod: str, since: int) -> str | None:
         found = proxies.refusals_in_log(api, namespace, pod, since)
-        ours = [found[name] for name in (*expected.listeners, *expected.clusters) if name in found]
-        return ours[0] if ours else None
+        rejected = [
+            found[name] for name in (*expected.listeners, *expected.clusters) if name in found
+        ]
+        return rejected[0] if rejected else None
 
     return _wait(api, namespace, selector, look, refusal, timeout, progress, had_pods)
 

@@ -19,21 +19,21 @@ from kubectl_istio_udp.plan.loadbalancer import Takeover, refuses_udp_beside_tcp
 @rule("U206", reads=("exposures",))
 def way_changes(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """The port or address that clients use would change."""
-    mine = exposure.spec
+    spec = exposure.spec
     for before in snapshot.exposures:
-        if before.gateway != mine.gateway or before.service != mine.service:
+        if before.gateway != spec.gateway or before.service != spec.service:
             continue
-        kept = {port.gateway_port for port in mine.ports}
+        kept = {port.gateway_port for port in spec.ports}
         gone = [port for port in before.ports if port.gateway_port not in kept]
         if gone:
             yield Finding(
-                "U206", spec_ref(mine), "spec.ports", {"ports": tuple(ports_text(gone))}, "port"
+                "U206", spec_ref(spec), "spec.ports", {"ports": tuple(ports_text(gone))}, "port"
             )
-        mode, new = before.options.gateway_service.value, mine.options.gateway_service.value
+        mode, new = before.options.gateway_service.value, spec.options.gateway_service.value
         if mode != new:
             yield Finding(
                 "U206",
-                spec_ref(mine),
+                spec_ref(spec),
                 "spec.options.gateway_service",
                 {"before": mode, "now": new},
                 "address",
@@ -110,11 +110,11 @@ def _refused_beside_tcp(exposure: Exposure) -> str:
 
 def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
     """Whether the exposure exists with the same gateway-service mode."""
-    mine = exposure.spec
+    spec = exposure.spec
     return any(
-        before.key == mine.key
-        and before.gateway == mine.gateway
-        and before.options.gateway_service is mine.options.gateway_service
+        before.key == spec.key
+        and before.gateway == spec.gateway
+        and before.options.gateway_service is spec.options.gateway_service
         for before in snapshot.exposures
     )
 

@@ -122,9 +122,9 @@ def _footprints_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Fo
     Reservations of the same exposure are left out: only one run can hold one.
     """
     spec = exposure.spec
-    own = {f"{spec.gateway.namespace}/{n}" for n in (spec.object_name, reservation_name(spec))}
+    owned = {f"{spec.gateway.namespace}/{n}" for n in (spec.object_name, reservation_name(spec))}
     for footprint in snapshot.footprints:
-        if footprint.exposure != spec.key or footprint.owner not in own:
+        if footprint.exposure != spec.key or footprint.owner not in owned:
             yield footprint
 
 
@@ -186,7 +186,7 @@ def port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     them better.
     """
     added = {name for footprint in snapshot.footprints for name in footprint.listeners}
-    ours = exposure.spec.listener_names
+    owned = exposure.spec.listener_names
     gateway = gateway_ref(snapshot.gateway.ref)
     exists = any(manifest["kind"] == "EnvoyFilter" for manifest in snapshot.objects)
     for bound in snapshot.bound or ():
@@ -194,7 +194,7 @@ def port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             continue
         udp = bound.protocol == "UDP"
         # A listener that was just deleted may still be active; it goes away.
-        if bound.name in ours and not udp and not exists:
+        if bound.name in owned and not udp and not exists:
             values: dict[str, Value] = {
                 "listener": bound.name,
                 "port": bound.port,
@@ -202,7 +202,7 @@ def port_bound(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
             }
             yield Finding("U104", gateway, values=values, case="name")
         for port in exposure.spec.ports:
-            if udp and bound.port == port.listener_port and bound.name not in ours:
+            if udp and bound.port == port.listener_port and bound.name not in owned:
                 yield Finding(
                     "U104",
                     gateway,
@@ -224,10 +224,10 @@ def service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if service is None:
         yield Finding("U105", gateway_ref(snapshot.gateway.ref), case="no Service")
         return
-    ours = managed_ports(service, names.service_manager(*exposure.spec.key))
+    owned = managed_ports(service, names.service_manager(*exposure.spec.key))
     for port in exposure.spec.ports:
         for entry in service["spec"].get("ports") or ():
-            if entry in ours:
+            if entry in owned:
                 continue
             same_port = (entry["port"], entry.get("protocol")) == (port.gateway_port, "UDP")
             if same_port or entry.get("name") == f"udp-{port.gateway_port}":

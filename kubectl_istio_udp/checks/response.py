@@ -13,13 +13,13 @@ from kubectl_istio_udp.checks.places import gateway_ref, owner_ref, server_hosts
 from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
 from kubectl_istio_udp.model.mesh import Version, show_version
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
-from kubectl_istio_udp.model.routing import Rival, Takes
+from kubectl_istio_udp.model.routing import OtherVirtualService, Takes
 from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.plan.response import (
     DIRECT_RESPONSE_SINCE,
     ResponseSnapshot,
+    hosts_of_other,
     own_hosts,
-    rival_hosts,
 )
 
 # Istio's validation warns above this size (HTTPBody, its API reference).
@@ -94,9 +94,9 @@ def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[
     spec = response.spec
     if not spec.servers:
         return
-    ours = [server for server in snapshot.servers if server.gateway in spec.servers]
+    servers = [server for server in snapshot.servers if server.gateway in spec.servers]
     for host in spec.answer.hosts:
-        if not any(s.admits(host, spec.namespace) for s in ours if s.port == spec.gateway_port):
+        if not any(s.admits(host, spec.namespace) for s in servers if s.port == spec.gateway_port):
             yield Finding(
                 "U112",
                 owner_ref("Gateway", spec.servers[0]),
@@ -105,48 +105,48 @@ def _host_not_taken(response: Response, snapshot: ResponseSnapshot) -> Iterator[
             )
 
 
-@rule("U113", "U212", reads=("objects", "rivals", "servers"))
+@rule("U113", "U212", reads=("objects", "others", "servers"))
 def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
     """An older VirtualService for the same host takes precedence."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
     made = _made(snapshot)
-    own = own_hosts(spec, snapshot)
-    for rival, host in _sharing(spec, snapshot):
+    bound = own_hosts(spec, snapshot)
+    for other, host in _sharing(spec, snapshot):
         # istiod merges the routes of one host by creation time, and puts routes for all paths last.
-        older = bool(made) and made < rival.created
-        if host not in own or (older and not spec.answer.catches_all):
+        older = bool(made) and made < other.created
+        if host not in bound or (older and not spec.answer.catches_all):
             continue
-        owner = owner_ref("VirtualService", rival.owner)
+        owner = owner_ref("VirtualService", other.owner)
         values = {"path": spec.answer.path, "host": host}
-        takes = rival.takes(spec.answer)
+        takes = other.takes(spec.answer)
         if older and takes is Takes.YES:
-            takes = Takes.PERHAPS if len(rival.routes) > 1 else Takes.NO
+            takes = Takes.PERHAPS if len(other.routes) > 1 else Takes.NO
         if takes is Takes.YES:
             yield Finding("U113", owner, "spec.http", values)
         elif takes is Takes.PERHAPS:
             yield Finding("U212", owner, "spec.http", values)
 
 
-@rule("U114", reads=("objects", "rivals", "servers"))
+@rule("U114", reads=("objects", "others", "servers"))
 def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
     """Our VirtualService would leave other paths of a host without their routes."""
     spec = response.spec
     if spec.mesh:
         if spec.api is ResponseApi.ENVOY_FILTER:
             return
-        for rival, host in _sharing(spec, snapshot):
-            owner = owner_ref("VirtualService", rival.owner)
+        for other, host in _sharing(spec, snapshot):
+            owner = owner_ref("VirtualService", other.owner)
             yield Finding("U114", owner, "spec.hosts", {"host": host}, "mesh")
         return
-    for rival, host in _sharing(spec, snapshot):
+    for other, host in _sharing(spec, snapshot):
         for narrower in sorted(own_hosts(spec, snapshot) - {host}):
-            if not covers(host, narrower) or _has_own(snapshot, spec, narrower):
+            if not covers(host, narrower) or _has_route(snapshot, spec, narrower):
                 continue
             yield Finding(
                 "U114",
-                owner_ref("VirtualService", rival.owner),
+                owner_ref("VirtualService", other.owner),
                 "spec.hosts",
                 {"host": host, "narrower": narrower, "path": spec.answer.path},
                 "gateway",
@@ -196,36 +196,36 @@ def _body_size(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
         yield Finding("U211", spec_ref(response.spec), "spec.answer.body", values)
 
 
-@rule("U213", reads=("rivals", "servers"))
+@rule("U213", reads=("others", "servers"))
 def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
     """An EnvoyFilter's route takes precedence over a VirtualService that answers now."""
     spec = response.spec
     if spec.api is not ResponseApi.ENVOY_FILTER:
         return
-    for rival in {rival.owner: rival for rival, _ in _sharing(spec, snapshot)}.values():
+    for other in {other.owner: other for other, _ in _sharing(spec, snapshot)}.values():
         yield Finding(
             "U213",
-            owner_ref("VirtualService", rival.owner),
+            owner_ref("VirtualService", other.owner),
             "spec.http",
-            {"path": spec.answer.path, "hosts": rival.hosts},
+            {"path": spec.answer.path, "hosts": other.hosts},
         )
 
 
-@rule("U214", reads=("rivals", "servers"))
+@rule("U214", reads=("others", "servers"))
 def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
     """Other VirtualServices answer for hosts that our wildcard covers."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
-    mine = own_hosts(spec, snapshot)
-    theirs = {
-        host: rival.owner
-        for rival, host in _sharing(spec, snapshot)
-        if host not in mine and any(covers(own, host) for own in mine)
+    bound = own_hosts(spec, snapshot)
+    others = {
+        host: other.owner
+        for other, host in _sharing(spec, snapshot)
+        if host not in bound and any(covers(each, host) for each in bound)
     }
-    if theirs:
-        shown = some((f"{host} ({owner})" for host, owner in sorted(theirs.items())), 5)
-        values = {"hosts": shown, "host": min(theirs)}
+    if others:
+        shown = some((f"{host} ({owner})" for host, owner in sorted(others.items())), 5)
+        values = {"hosts": shown, "host": min(others)}
         yield Finding("U214", spec_ref(spec), "spec.answer.hosts", values)
 
 
@@ -249,20 +249,24 @@ def _made(snapshot: ResponseSnapshot) -> str:
     return stamps[0] if stamps else ""
 
 
-def _sharing(spec: ResponseSpec, snapshot: ResponseSnapshot) -> Iterator[tuple[Rival, str]]:
+def _sharing(
+    spec: ResponseSpec, snapshot: ResponseSnapshot
+) -> Iterator[tuple[OtherVirtualService, str]]:
     """The VirtualServices bound to the same Gateways, with each host they share with ours."""
-    mine = own_hosts(spec, snapshot)
-    for rival in snapshot.rivals:
-        for host in sorted(rival_hosts(rival, spec, snapshot)):
-            if any(covers(host, own) or covers(own, host) for own in mine):
-                yield rival, host
+    bound = own_hosts(spec, snapshot)
+    for other in snapshot.others:
+        for host in sorted(hosts_of_other(other, spec, snapshot)):
+            if any(covers(host, each) or covers(each, host) for each in bound):
+                yield other, host
 
 
-def _has_own(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
+def _has_route(snapshot: ResponseSnapshot, spec: ResponseSpec, host: str) -> bool:
     """Whether a VirtualService for exactly this host exists already."""
-    mine = [o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"]
-    theirs = [rival_hosts(rival, spec, snapshot) for rival in snapshot.rivals]
-    return any(host in hosts for hosts in (*mine, *theirs))
+    existing = [
+        o["spec"].get("hosts") or () for o in snapshot.objects if o["kind"] == "VirtualService"
+    ]
+    others = [hosts_of_other(other, spec, snapshot) for other in snapshot.others]
+    return any(host in hosts for hosts in (*existing, *others))
 
 
 RULES: tuple[Rule[Response, ResponseSnapshot], ...] = (

@@ -72,14 +72,14 @@ def cluster_options(command: Callable[..., Any]) -> Any:
 
 def controller_options(command: Callable[..., Any]) -> Any:
     """The same; -n is the controller's namespace."""
-    own = click.option(
+    namespace_option = click.option(
         "-n",
         "--namespace",
         default=CONTROLLER_NAMESPACE,
         show_default=True,
         help="Namespace of the controller.",
     )
-    return _with_common(command, (own, *_CLUSTER_OPTIONS[1:]))
+    return _with_common(command, (namespace_option, *_CLUSTER_OPTIONS[1:]))
 
 
 def _with_common(command: Callable[..., Any], decorators: Sequence[Decorator]) -> Any:

@@ -16,8 +16,8 @@ def probe_options(command: Callable[..., Any]) -> Any:
     """--query, --probe and the other options of probes, as one `probe_settings`."""
 
     def collect(**values: Any) -> Any:
-        mine = {each.name: values.pop(each.name) for each in fields(ProbeOptions)}
-        return command(probe_settings=ProbeOptions(**mine), **values)
+        probe_values = {each.name: values.pop(each.name) for each in fields(ProbeOptions)}
+        return command(probe_settings=ProbeOptions(**probe_values), **values)
 
     return options.with_options(collect, command, _PROBE_OPTIONS)
 

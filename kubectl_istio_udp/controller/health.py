@@ -143,8 +143,8 @@ def _handler(
                 problem = ailment()
                 self._answer(500 if problem else 200, (problem or "ok").encode())
             elif self.path == "/readyz":
-                there = ready()
-                self._answer(200 if there else 503, b"ok" if there else b"listing")
+                is_ready = ready()
+                self._answer(200 if is_ready else 503, b"ok" if is_ready else b"listing")
             else:
                 self._answer(404, b"there are /healthz, /readyz and /metrics")
 

@@ -29,11 +29,11 @@ COPY_LABELS = (REVISION_LABEL, MANAGED_BY_LABEL)
 _HOLDS = {"True": True, "False": False}
 
 
-def is_current(there: Manifest | None, wanted: Manifest) -> bool:
+def is_current(existing: Manifest | None, wanted: Manifest) -> bool:
     """Whether a copy is as it should be: its spec has no other fields than the wanted one."""
-    if there is None or (there.get("spec") or {}) != wanted["spec"]:
+    if existing is None or (existing.get("spec") or {}) != wanted["spec"]:
         return False
-    have, want = there["metadata"], wanted["metadata"]
+    have, want = existing["metadata"], wanted["metadata"]
     owned = contains(have.get("ownerReferences"), want["ownerReferences"])
     return owned and _our_labels(have) == _our_labels(want)
 
@@ -44,7 +44,7 @@ def _our_labels(metadata: Manifest) -> dict[str, str]:
     return {key: labels[key] for key in COPY_LABELS if key in labels}
 
 
-def mirror(there: Manifest | None, wanted: Manifest, problem: str = "") -> Mirror:
+def mirror(existing: Manifest | None, wanted: Manifest, problem: str = "") -> Mirror:
     """The status of the Gateway of class istio that was created for a Gateway.
 
     Args:
@@ -53,12 +53,12 @@ def mirror(there: Manifest | None, wanted: Manifest, problem: str = "") -> Mirro
         problem: why it cannot be written; "" if it can.
     """
     name = str(wanted["metadata"]["name"])
-    if there is None or not is_current(there, wanted):
+    if existing is None or not is_current(existing, wanted):
         return Mirror(name, problem or f"Gateway {name} is being written")
-    generation = int(there["metadata"].get("generation") or 0)
-    status = record(there.get("status"))
+    generation = int(existing["metadata"].get("generation") or 0)
+    status = record(existing.get("status"))
     types = (ACCEPTED, PROGRAMMED, *REPEATED)
-    said = {each.type: each for each in _current(status.get("conditions"), generation, types)}
+    current = {each.type: each for each in _current(status.get("conditions"), generation, types)}
     listeners = {}
     for entry in map(record, items(status.get("listeners"))):
         if found := _current(entry.get("conditions"), generation, LISTENER_TYPES):
@@ -66,12 +66,12 @@ def mirror(there: Manifest | None, wanted: Manifest, problem: str = "") -> Mirro
             attached = int(entry.get("attachedRoutes") or 0)
             listeners[str(entry.get("name"))] = ListenerStatus(kinds, attached, found)
     names = {str(listener["name"]) for listener in wanted["spec"]["listeners"]}
-    pending = "" if PROGRAMMED in said and names <= listeners.keys() else _unseen(name)
+    pending = "" if PROGRAMMED in current and names <= listeners.keys() else _unseen(name)
     addresses = tuple(
         (str(each.get("type") or "IPAddress"), str(each.get("value")))
         for each in map(record, items(status.get("addresses")))
     )
-    return Mirror(name, pending, said, listeners, addresses)
+    return Mirror(name, pending, current, listeners, addresses)
 
 
 def _unseen(name: str) -> str:
@@ -79,7 +79,7 @@ def _unseen(name: str) -> str:
 
 
 def parent_conditions(
-    there: Manifest | None, wanted: Manifest, parent: ParentRef, controller: str
+    existing: Manifest | None, wanted: Manifest, parent: ParentRef, controller: str
 ) -> tuple[Said, ...] | None:
     """What istiod says about a copy of a route at a parent; None if it has not said it yet.
 
@@ -89,10 +89,10 @@ def parent_conditions(
         parent: its reference to the created Gateway.
         controller: the controllerName of istiod.
     """
-    if there is None or not is_current(there, wanted):
+    if existing is None or not is_current(existing, wanted):
         return None
-    metadata = there["metadata"]
-    for entry in map(record, items(record(there.get("status")).get("parents"))):
+    metadata = existing["metadata"]
+    for entry in map(record, items(record(existing.get("status")).get("parents"))):
         ref = ParentRef.from_object(record(entry.get("parentRef")), metadata["namespace"])
         if entry.get("controllerName") == controller and ref.identity == parent.identity:
             generation = int(metadata.get("generation") or 0)
@@ -110,8 +110,8 @@ def _current(
         generation: the object's generation.
         types: the types to read, because others may be another controller's; None for all.
     """
-    said = [each for each in map(record, items(found)) if not types or each.get("type") in types]
-    if any(each.get("observedGeneration") != generation for each in said):
+    current = [each for each in map(record, items(found)) if not types or each.get("type") in types]
+    if any(each.get("observedGeneration") != generation for each in current):
         return ()
     return tuple(
         Said(
@@ -120,5 +120,5 @@ def _current(
             str(each.get("reason")),
             str(each.get("message") or ""),
         )
-        for each in said
+        for each in current
     )

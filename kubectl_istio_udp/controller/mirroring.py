@@ -62,48 +62,50 @@ class Mirroring:
             ClusterError: a write failed; it must be retried.
         """
         gateways, gateway = self._gateways, self._gateways.gateway(key)
-        kept, there = gateways.gateways.get(*key), gateways.child(key)
+        kept, existing = gateways.gateways.get(*key), gateways.child(key)
         if kept is None or kept.read.leaving or gateways.is_undecided(key):
             return ""
-        mine = there is not None and is_copy_of(there, kept.read.about)
+        is_copy = existing is not None and is_copy_of(existing, kept.read.about)
         if gateway is None or not needs_child(gateway):
-            if there is not None and mine:
-                self._delete(gateways.gateways, there)
+            if existing is not None and is_copy:
+                self._delete(gateways.gateways, existing)
             return ""
         if not gateways.has_child(gateway):
             return ""
         wanted = child_gateway(gateway)
-        if there is not None and not mine:
+        if existing is not None and not is_copy:
             return _taken(wanted, str(gateway))
-        return self._write(gateways.gateways, wanted, there)
+        return self._write(gateways.gateways, wanted, existing)
 
     def keep_route(self, kind: str, key: Key) -> str:
         """Write the copy of a route, or delete a former one; as `keep_gateway`."""
         gateways, cache = self._gateways, self._gateways.mirrored[kind]
-        kept, there = cache.get(*key), gateways.clone(kind, key)
+        kept, existing = cache.get(*key), gateways.clone(kind, key)
         if kept is None or any(map(gateways.is_undecided, kept.read.gateways)):
             return ""
         copied = copied_parents(gateways.mirrored_parents(kept.read))
-        if not copied and there is None:
+        if not copied and existing is None:
             return ""
         original = kept.manifest
         if "deletionTimestamp" in original["metadata"]:
             return ""
-        mine = there is not None and is_copy_of(there, About.of(original))
+        is_copy = existing is not None and is_copy_of(existing, About.of(original))
         if not copied:
-            if there is not None and mine:
-                self._delete(cache, there)
+            if existing is not None and is_copy:
+                self._delete(cache, existing)
             return ""
         wanted = route_clone(original, copied)
-        if there is not None and not mine:
+        if existing is not None and not is_copy:
             return _taken(wanted, f"{key[0]}/{key[1]}")
-        return self._write(cache, wanted, there)
+        return self._write(cache, wanted, existing)
 
-    def _write(self, cache: Cache[Any], wanted: Manifest, there: Manifest | None) -> str:
-        if is_current(there, wanted) or not self._may_write():
+    def _write(self, cache: Cache[Any], wanted: Manifest, existing: Manifest | None) -> str:
+        if is_current(existing, wanted) or not self._may_write():
             return ""
         try:
-            cache.learn(self._create(wanted) if there is None else self._change(wanted, there))
+            cache.learn(
+                self._create(wanted) if existing is None else self._change(wanted, existing)
+            )
         except _PASSING:
             raise
         except ClusterError as error:
@@ -114,25 +116,25 @@ class Mirroring:
         self._wrote("create", wanted["kind"])
         return self._api.create(dict(wanted), manager=MANAGER)
 
-    def _change(self, wanted: Manifest, there: Manifest) -> Manifest:
+    def _change(self, wanted: Manifest, existing: Manifest) -> Manifest:
         """Change an object so that it has exactly the wanted spec, whatever others changed."""
         labels = {**dict.fromkeys(COPY_LABELS), **wanted["metadata"]["labels"]}
-        uid = there["metadata"]["uid"]
+        uid = existing["metadata"]["uid"]
         patch = {
             **wanted,
             "metadata": {**wanted["metadata"], "labels": labels, "uid": uid},
-            "spec": merge_patch(there.get("spec") or {}, wanted["spec"]),
+            "spec": merge_patch(existing.get("spec") or {}, wanted["spec"]),
         }
         self._wrote("patch", wanted["kind"])
         return self._api.merge(patch, manager=MANAGER)
 
-    def _delete(self, cache: Cache[Any], there: Manifest) -> None:
+    def _delete(self, cache: Cache[Any], existing: Manifest) -> None:
         if not self._may_write():
             return
-        metadata = there["metadata"]
-        self._wrote("delete", there["kind"])
+        metadata = existing["metadata"]
+        self._wrote("delete", existing["kind"])
         place = (metadata["namespace"], metadata["name"])
-        self._api.delete(resource_key(there), *place, uid=metadata["uid"])
+        self._api.delete(resource_key(existing), *place, uid=metadata["uid"])
         cache.forget(*place)
 
 

@@ -49,19 +49,19 @@ def marked(write: Write, source: str = BY_SERVICE) -> Write:
     return replace(write, manifest={**write.manifest, "metadata": metadata})
 
 
-def is_so(write: Write, there: Manifest | None) -> bool:
+def is_so(write: Write, existing: Manifest | None) -> bool:
     """Whether an object is already as a write would make it."""
-    if there is None:
+    if existing is None:
         return False
-    wanted, have = write.manifest["spec"], there["spec"]
+    wanted, have = write.manifest["spec"], existing["spec"]
     if not write.whole:
-        return _ports(managed_ports(there, write.manager)) == _ports(wanted["ports"])
+        return _ports(managed_ports(existing, write.manager)) == _ports(wanted["ports"])
     for part in ("labels", "annotations"):
-        if not contains(there["metadata"].get(part) or {}, write.manifest["metadata"][part]):
+        if not contains(existing["metadata"].get(part) or {}, write.manifest["metadata"][part]):
             return False
     if write.kind == "Service":
         return contains(have, wanted)
-    return is_exact(write, there)
+    return is_exact(write, existing)
 
 
 def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:
@@ -78,6 +78,6 @@ def contains(have: Any, wanted: Any) -> bool:
         return (
             isinstance(have, list)
             and len(have) == len(wanted)
-            and all(contains(mine, theirs) for mine, theirs in zip(have, wanted, strict=True))
+            and all(contains(each, other) for each, other in zip(have, wanted, strict=True))
         )
     return bool(have == wanted)

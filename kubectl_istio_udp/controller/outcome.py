@@ -73,8 +73,8 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
 
 def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
     """The outcome for a port of an older request; only administrators see whose it is."""
-    said = f"port {min(ports)}/UDP of gateway {gateway} is already requested by "
-    return Outcome(WAITING, PORT_TAKEN, f"{said}an older Service", f"{said}the older {by}")
+    text = f"port {min(ports)}/UDP of gateway {gateway} is already requested by "
+    return Outcome(WAITING, PORT_TAKEN, f"{text}an older Service", f"{text}the older {by}")
 
 
 def taken_ports(ports: Iterable[int], gateway: object) -> Outcome:

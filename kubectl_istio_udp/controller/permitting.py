@@ -72,7 +72,7 @@ class Permissions:
         try:
             permission = self.of(kept)
             self.check_rank(permission, key)
-            intent, existing = self._caches.intent(key), self._caches.own(key)
+            intent, existing = self._caches.intent(key), self._caches.existing(key)
             if not isinstance(intent, Intent) or (existing.exists and existing.source is None):
                 return False
             check_use(permission, Use.of_request(intent.request, intent.udp_ports))
@@ -102,7 +102,7 @@ class Permissions:
         """Raise Refusal if the namespace's exposures would exceed its limits."""
         if permission.everything:
             return
-        held = self._caches.own(spec.key).held
+        held = self._caches.existing(spec.key).held
         rows = zip(
             ("ports", "sessions"),
             ports_and_sessions(spec),

@@ -129,7 +129,7 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        requested, existing = self._caches.intent(key), self._caches.own(key)
+        requested, existing = self._caches.intent(key), self._caches.existing(key)
         namespace = self._caches.namespaces.get("", key[0])
         if namespace is None:
             # On the command line or by annotation: the exposed Service no longer exists.

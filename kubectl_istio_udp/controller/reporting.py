@@ -292,15 +292,15 @@ class Reporter:
     ) -> tuple[Progress, bool]:
         """The progress of a Gateway, and whether it is complete."""
         key = exposure_key(gateway.key)
-        held, taken = self._caches.own(key).held, self._unavailable(key)
+        held, taken = self._caches.existing(key).held, self._unavailable(key)
         unavailable = {
             listener.name: f"another exposure has port {listener.port}/UDP of the gateway"
             for listener in gateway.listeners
             if listener.port in taken
         }
         wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
-        there = {port.gateway_port for port in held.ports} if held else set()
-        if held is None or wanted - there or not _may_work(outcome):
+        exposed = {port.gateway_port for port in held.ports} if held else set()
+        if held is None or wanted - exposed or not _may_work(outcome):
             # Pods that come are asked anew.
             self._seen.pop(key, None)
             reason, message = _why_not(outcome)

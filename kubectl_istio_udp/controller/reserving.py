@@ -80,7 +80,7 @@ class Reserver:
             self._check_addresses(spec)
             self._pending.add(footprint, spec)
         try:
-            if not takes_more(spec, self._caches.own(spec.key).held):
+            if not takes_more(spec, self._caches.existing(spec.key).held):
                 yield
             else:
                 with self._reserved(decided, todo):
@@ -126,7 +126,7 @@ class Reserver:
                 not.
         """
         caches, spec, snapshot = self._caches, decided.exposure.spec, decided.snapshot
-        held = caches.own(spec.key).held
+        held = caches.existing(spec.key).held
         existing = [caches.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
         occupancy = self._pending.occupancy(spec.key, reservation)
         others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
@@ -162,10 +162,10 @@ class Reserver:
         whatever order they are reconciled. This does not plan the others: it uses the outcome of
         their last reconciliation, and without one, that comes first.
         """
-        existing = self._caches.own(spec.key).held
+        existing = self._caches.existing(spec.key).held
         held = {port.listener_port for port in existing.ports} if existing else set()
         wanted = footprint.udp_ports - held
-        for rank, key in self._caches.rivals(wanted):
+        for rank, key in self._caches.requests_for(wanted):
             if rank >= intent.about.rank:
                 return
             if key != spec.key and self._may_take(key) and self._permissions.permits(key):

@@ -249,7 +249,7 @@ class Controller:
         if not self._leading.is_set():
             return
         ports = {port for footprint in (before, now) if footprint for port in footprint.udp_ports}
-        for _, key in self.caches.rivals(ports):
+        for _, key in self.caches.requests_for(ports):
             self._queue.add(key)
         if before is not None:
             for key in tuple(self._short):

@@ -95,8 +95,10 @@ def version(envoy: Path) -> str:
     _, found, rest = done.stdout.rpartition("version: ")
     parts = rest.split("/")
     if done.returncode != 0 or not found or len(parts) < 2:
-        said = " ".join((done.stderr or done.stdout).split())[:200]
-        raise NoEnvoy(f"{envoy} does not run as Envoy: {said or 'it prints nothing'}", hints=_OTHER)
+        output = " ".join((done.stderr or done.stdout).split())[:200]
+        raise NoEnvoy(
+            f"{envoy} does not run as Envoy: {output or 'it prints nothing'}", hints=_OTHER
+        )
     return parts[1]
 
 

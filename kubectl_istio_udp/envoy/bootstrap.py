@@ -154,8 +154,8 @@ def _http(patch: Patch) -> tuple[Any, Path]:
     filters: list[Any] = [_router()]
     path: Path
     if kind in ("HTTP_FILTER", "EXTENSION_CONFIG"):
-        mine = _merged_filter(patch, value) if patch.merges else value
-        filters = [mine] if _type(mine) == _ROUTER_TYPE else [mine, *filters]
+        merged = _merged_filter(patch, value) if patch.merges else value
+        filters = [merged] if _type(merged) == _ROUTER_TYPE else [merged, *filters]
         path = ("http_filters", 0)
     elif kind == "ROUTE_CONFIGURATION":
         routes = laid_over(routes, value) if patch.merges else value
@@ -180,9 +180,11 @@ def _merged_filter(patch: Patch, value: Mapping[str, Any]) -> Any:
     base = _known_filters().get(str(name))
     if base is None:
         raise NotCovered(f"{patch.operation} into {name or 'a filter without a name'}")
-    theirs, ours = _type(value), _type(base)
-    if theirs and theirs != ours:
-        why = f"is not the type of {name}, {ours.rpartition('/')[2]}; istiod drops such a patch"
+    value_type, base_type = _type(value), _type(base)
+    if value_type and value_type != base_type:
+        why = (
+            f"is not the type of {name}, {base_type.rpartition('/')[2]}; istiod drops such a patch"
+        )
         raise Unfit(("typed_config", "@type"), why)
     return laid_over(base, value)
 

@@ -36,10 +36,10 @@ def published(
         host = f"{service.name}.{service.namespace}.svc.{domain}"
         for port in service.ports:
             if port.protocol == "TCP":
-                own = [EndpointSlice.from_object(s) for s in slices if _belongs(s, service)]
+                of_service = [EndpointSlice.from_object(s) for s in slices if _belongs(s, service)]
                 found[f"outbound|{port.port}||{host}"] = [
                     (endpoint.address, number)
-                    for each in own
+                    for each in of_service
                     if (number := each.ports.get((port.name, "TCP")))
                     for endpoint in each.endpoints
                     if endpoint.ready

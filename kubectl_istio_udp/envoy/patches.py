@@ -167,8 +167,8 @@ def _read_patch(
         if needed and value not in allowed:
             wrong = True
             key = _spelt(mapping, name) if isinstance(mapping, Mapping) else name
-            said = "is missing" if value is None else f"is {value!r}"
-            yield Flaw(index, (*where, key), f"{said}; must be one of {', '.join(allowed)}")
+            problem = "is missing" if value is None else f"is {value!r}"
+            yield Flaw(index, (*where, key), f"{problem}; must be one of {', '.join(allowed)}")
     if wrong or strange:
         return
     assert isinstance(patch, Mapping)

@@ -52,5 +52,5 @@ def _with_option(flaw: Flaw, flags: Mapping[str, str]) -> str:
     known = {same(field): flag for field, flag in flags.items()}
     parts = [part for part in reversed(flaw.path) if isinstance(part, str)]
     flag = next((known[same(part)] for part in parts if same(part) in known), None)
-    said = f"{flaw.field or 'EnvoyFilter'}: {flaw.message}"
-    return f"{flag} ({said})" if flag else said
+    text = f"{flaw.field or 'EnvoyFilter'}: {flaw.message}"
+    return f"{flag} ({text})" if flag else text

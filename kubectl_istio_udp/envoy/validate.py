@@ -69,15 +69,15 @@ def validate(envoy: File, manifests: Sequence[Mapping[str, Any]]) -> Report:
         run = _Runner(envoy, File(folder))
         if not twice and all(pool.map(lambda group: _accepted(group, run), _meeting(patches))):
             return Report(_ordered(refused), ())
-        said = list(pool.map(lambda patch: _alone(patch, run), patches))
+        results = list(pool.map(lambda patch: _alone(patch, run), patches))
         known = {(each.manifest, each.path[:-1]) for each in twice}
         passed = [
             patch
-            for patch, (_, flaw) in zip(patches, said, strict=True)
+            for patch, (_, flaw) in zip(patches, results, strict=True)
             if not flaw and (patch.manifest, patch.path) not in known
         ]
-        refused += [flaw for kind, flaw in said if flaw and kind == "refused"]
-        unchecked = [flaw for kind, flaw in said if flaw and kind == "unchecked"]
+        refused += [flaw for kind, flaw in results if flaw and kind == "refused"]
+        unchecked = [flaw for kind, flaw in results if flaw and kind == "unchecked"]
         for found in pool.map(lambda group: list(_conflicts(group, run)), _meeting(passed)):
             refused += found
     return Report(_ordered(refused), _ordered(unchecked))
@@ -123,9 +123,9 @@ class _Runner:
         if done.returncode == 0:
             return None
         if "error initializing configuration" not in done.stderr:
-            said = " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
+            output = " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
             raise NoEnvoy(
-                f"{self._envoy} ended without a verdict: {said}",
+                f"{self._envoy} ended without a verdict: {output}",
                 hints=["name another: --envoy PATH"],
             )
         return envoyerror.read_envoy_error(done.stderr)
@@ -178,10 +178,10 @@ def _ask(patches: Sequence[Patch], run: Run) -> Asked:
     stand_ins: list[str] = []
     while True:
         configuration, placed = assemble(patches, stand_ins)
-        said = run(configuration)
-        missing = said.unknown_cluster if said else None
+        rejection = run(configuration)
+        missing = rejection.unknown_cluster if rejection else None
         if not missing or missing in stand_ins or len(stand_ins) >= _MOST_STAND_INS:
-            return said, configuration, placed
+            return rejection, configuration, placed
         stand_ins.append(missing)
 
 
@@ -196,24 +196,24 @@ def _accepted(patches: Sequence[Patch], run: Run) -> bool:
 def _alone(patch: Patch, run: Run) -> tuple[str, Flaw | None]:
     """The result for one patch: ("refused" or "unchecked", flaw); None as flaw if valid."""
     try:
-        said, configuration, placed = _ask([patch], run)
+        rejection, configuration, placed = _ask([patch], run)
     except NotCovered as error:
         text = f"not checked: {patch.apply_to} {error} is not covered"
         return "unchecked", Flaw(patch.manifest, patch.path, text)
     except Unfit as error:
         return "refused", Flaw(patch.manifest, (*patch.path, *error.path), error.why)
-    if said is None:
+    if rejection is None:
         return "", None
     base = placed[0].path
-    found = envoyerror.find_place(said, configuration, base)
+    found = envoyerror.find_place(rejection, configuration, base)
     if found is not None and found[: len(base)] == base:
         inner = found[len(base) :]
     else:
         inner = _narrow(patch, run)
-    flaw = Flaw(patch.manifest, (*patch.path, *inner), _sentence(said))
-    if said.missing_file:
+    flaw = Flaw(patch.manifest, (*patch.path, *inner), _sentence(rejection))
+    if rejection.missing_file:
         return "unchecked", _because(flaw, "a gateway may have what this machine does not have")
-    if said.unknown_type and said.unknown_type.startswith(_ISTIOS_OWN):
+    if rejection.unknown_type and rejection.unknown_type.startswith(_ISTIOS_OWN):
         return "unchecked", _because(flaw, "Istio's own build of Envoy may know it")
     return "refused", flaw
 
@@ -222,10 +222,10 @@ def _because(flaw: Flaw, why: str) -> Flaw:
     return Flaw(flaw.manifest, flaw.path, f"not checked, {why}: {flaw.message}")
 
 
-def _sentence(said: EnvoyError) -> str:
-    if "no such field" in said.why:
-        return f"{said.why} (istiod drops it silently)"
-    return said.why
+def _sentence(rejection: EnvoyError) -> str:
+    if "no such field" in rejection.why:
+        return f"{rejection.why} (istiod drops it silently)"
+    return rejection.why
 
 
 def _narrow(patch: Patch, run: Run) -> Path:
@@ -282,8 +282,8 @@ def _at(node: Any, path: Path) -> Any:
 def _conflicts(patches: list[Patch], run: Run) -> Iterator[Flaw]:
     """Conflicts between patches that are valid alone: each that fails with those before it."""
     while patches:
-        said, configuration, placed = _ask(patches, run)
-        if said is None:
+        rejection, configuration, placed = _ask(patches, run)
+        if rejection is None:
             return
         # The shortest prefix that fails ends with the culprit.
         low, high = 1, len(patches)
@@ -293,12 +293,12 @@ def _conflicts(patches: list[Patch], run: Run) -> Iterator[Flaw]:
                 low = middle + 1
             else:
                 high = middle
-        said, configuration, placed = _ask(patches[:low], run)
-        assert said is not None
+        rejection, configuration, placed = _ask(patches[:low], run)
+        assert rejection is not None
         culprit, base = patches[low - 1], placed[low - 1].path
-        found = envoyerror.find_place(said, configuration, base)
+        found = envoyerror.find_place(rejection, configuration, base)
         inner = found[len(base) :] if found and found[: len(base)] == base else ()
-        yield Flaw(culprit.manifest, (*culprit.path, *inner), _sentence(said))
+        yield Flaw(culprit.manifest, (*culprit.path, *inner), _sentence(rejection))
         patches = [*patches[: low - 1], *patches[low:]]
 
 

@@ -53,14 +53,14 @@ def write_event(
     message = (
         message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 3] + "..."
     )
-    said = hashlib.sha256(f"{about.uid}\0{reason}\0{message}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{about.uid}\0{reason}\0{message}".encode()).hexdigest()[:16]
     time = datetime.now(timezone.utc)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ")
     event: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{about.name[:_LONGEST_NAME]}.{said}",
+            "name": f"{about.name[:_LONGEST_NAME]}.{digest}",
             "namespace": about.namespace,
             "annotations": {TIME_ANNOTATION: time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
         },

@@ -176,14 +176,14 @@ class Election:
         """Take or renew the Lease, if it is still the version that was seen."""
         begun = self._clock()
         former = (seen or {}).get("spec") or {}
-        mine = former.get("holderIdentity") == self.identity
+        holds = former.get("holderIdentity") == self.identity
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": DURATION_SECONDS,
-            "acquireTime": former.get("acquireTime") if mine else now,
+            "acquireTime": former.get("acquireTime") if holds else now,
             "renewTime": now,
-            "leaseTransitions": (former.get("leaseTransitions") or 0) + (0 if mine else 1),
+            "leaseTransitions": (former.get("leaseTransitions") or 0) + (0 if holds else 1),
         }
         self._store(seen, spec)
         self._until = begun + _RENEW_WITHIN

@@ -71,13 +71,13 @@ class PodHttp:
         except ClusterError:
             self._http.close()
             raise
-        said = f"port {self._port} of pod {self.where} answered"
+        subject = f"port {self._port} of pod {self.where} answered"
         if len(body) > MOST_BYTES:
             self._http.close()
-            raise NoAnswer(f"{said} more than {MOST_BYTES // 2**20} MB")
+            raise NoAnswer(f"{subject} more than {MOST_BYTES // 2**20} MB")
         if answer.status != 200:
             text = body.decode(errors="replace").strip()
-            raise NoAnswer(f"{said} {answer.status}: {text[:300]}")
+            raise NoAnswer(f"{subject} {answer.status}: {text[:300]}")
         return body
 
     def _said(self, error: Exception) -> str:

@@ -99,9 +99,9 @@ def api_server_addresses(
 ) -> frozenset[str]:
     """The addresses of the API server, from its Service's manifest and its EndpointSlices."""
     spec = (service or {}).get("spec") or {}
-    own = {*(spec.get("clusterIPs") or ()), spec.get("clusterIP")}
+    cluster_ips = {*(spec.get("clusterIPs") or ()), spec.get("clusterIP")}
     endpoints = {endpoint.address for each in slices for endpoint in each.endpoints}
-    return frozenset(filter(None, own | endpoints))
+    return frozenset(filter(None, cluster_ips | endpoints))
 
 
 def canonical(addresses: Iterable[str]) -> set[str]:

@@ -153,8 +153,8 @@ class EntrySummary:
 
     def may_be_of(self, key: tuple[str, str], gateway_namespace: str) -> bool:
         """Whether its name and namespace are ones that an exposure's entries may have."""
-        there = self.namespace in (key[0], gateway_namespace)
-        return there and names.is_object_name(self.name, *key)
+        in_place = self.namespace in (key[0], gateway_namespace)
+        return in_place and names.is_object_name(self.name, *key)
 
     def visible_in(self, namespace: str) -> bool:
         """Whether proxies of a namespace may see it; the mesh's default counts as `*`."""
@@ -250,8 +250,8 @@ def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
 
 def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[Entry]) -> Entry:
     # The former entry stays until the gateway has the new host, so no datagram is lost.
-    there = [entry for entry in request.kept if entry.namespace == request.namespace]
-    used_names = {entry.name for entry in (*there, *others)}
+    existing = [entry for entry in request.kept if entry.namespace == request.namespace]
+    used_names = {entry.name for entry in (*existing, *others)}
     used_hosts = {host for other in request.others() for host in other.hosts}
     used_hosts |= {entry.host for entry in others}
     host = next(h for h in _hosts(request, group[0]) if h not in used_hosts)

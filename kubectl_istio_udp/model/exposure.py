@@ -257,8 +257,8 @@ class ExposureSpec:
     @property
     def services(self) -> frozenset[tuple[str, str]]:
         """(namespace, name) of each Service that its backends are ports of."""
-        own = (self.namespace, self.service)
-        return frozenset(backend.service or own for backend in self.backends)
+        default = (self.namespace, self.service)
+        return frozenset(backend.service or default for backend in self.backends)
 
     def proxy_name(self, port: ExposedPort) -> str:
         """The name of a port's listener in Envoy, and its stat prefix."""
@@ -278,8 +278,10 @@ class ExposureSpec:
 
     def options_of(self, port: ExposedPort) -> Options:
         """The settings of a port."""
-        own = (each.options for each in self.port_options if each.gateway_port == port.gateway_port)
-        return next(own, self.options)
+        of_port = (
+            each.options for each in self.port_options if each.gateway_port == port.gateway_port
+        )
+        return next(of_port, self.options)
 
     @property
     def listener_names(self) -> frozenset[str]:
@@ -295,12 +297,12 @@ class ExposureSpec:
 
     def entry_backends(self, entry: Entry) -> tuple[Backend, ...]:
         """The backends whose endpoints an entry lists; per Service port only the last of them."""
-        there = {
+        by_number = {
             backend.port: backend
             for backend in self.backends
             if backend.eds_service is None and backend.service == entry.service
         }
-        return tuple(there[number] for number in entry.ports if number in there)
+        return tuple(by_number[number] for number in entry.ports if number in by_number)
 
     def eds_service(self, backend: Backend) -> str | None:
         """The name under which istiod publishes a backend's endpoints (EDS); None without EDS."""
@@ -367,8 +369,8 @@ class ExposureSpec:
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
         if not self.service:
-            for each, own in zip(data["port_options"], self.port_options, strict=True):
-                each["options"]["idle_timeout"] = own.options.idle_timeout.envoy()
+            for each, given in zip(data["port_options"], self.port_options, strict=True):
+                each["options"]["idle_timeout"] = given.options.idle_timeout.envoy()
             return write_spec(data, _ROUTED)
         del data["port_options"]
         data["ports"] = [port.to_data() for port in self.ports]
@@ -397,7 +399,7 @@ class ExposureSpec:
         routed = fields.version == _ROUTED
         entry = record(Entry.from_routed_fields if routed else Entry.from_fields)
         port = record(ExposedPort.from_routed_fields if routed else ExposedPort.from_fields)
-        own = items(record(PortOptions.from_fields))
+        options = items(record(PortOptions.from_fields))
         listed = fields.take("entries", items(entry)) if fields.version > 1 else ()
         found = cls(
             namespace=fields.take("namespace", dns_label),
@@ -408,7 +410,7 @@ class ExposureSpec:
             discovery=fields.take("discovery", one_of(Discovery)),
             options=fields.take("options", record(Options.from_fields)),
             entries=listed,
-            port_options=fields.take("port_options", own, ()) if routed else (),
+            port_options=fields.take("port_options", options, ()) if routed else (),
         )
         return found if fields.version > 1 else _with_entry_of_version_1(found)
 
@@ -482,8 +484,8 @@ class Exposure:
         (KEP-1669): an answer from a terminating pod is better than none. With discovery by selector
         istiod does not do this.
         """
-        there = self.endpoints.get(backend.key, ())
-        ready = tuple(e for e in there if e.ready)
+        endpoints = self.endpoints.get(backend.key, ())
+        ready = tuple(e for e in endpoints if e.ready)
         if ready or self.spec.discovery is Discovery.SELECTOR:
             return ready
-        return tuple(e for e in there if e.serving and e.terminating)
+        return tuple(e for e in endpoints if e.serving and e.terminating)

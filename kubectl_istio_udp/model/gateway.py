@@ -98,8 +98,10 @@ class GatewayRef:
         """
         if self.namespace != other.namespace:
             return False
-        mine, theirs = dict(self.selector).items(), dict(other.selector).items()
-        return mine == theirs or (self.name == other.name and (mine <= theirs or mine >= theirs))
+        labels, other_labels = dict(self.selector).items(), dict(other.selector).items()
+        return labels == other_labels or (
+            self.name == other.name and (labels <= other_labels or labels >= other_labels)
+        )
 
 
 @dataclass(frozen=True)
@@ -178,19 +180,19 @@ def _first_bindable(spec: Mapping[str, Any], proxy: Mapping[str, Any]) -> int:
     capability to root: if it is added for another user, the process does not get it
     (capabilities(7); Kubernetes sets no ambient capabilities).
     """
-    of_pod, own = spec.get("securityContext") or {}, proxy.get("securityContext") or {}
+    of_pod, of_proxy = spec.get("securityContext") or {}, proxy.get("securityContext") or {}
     for sysctl in of_pod.get("sysctls") or ():
         if sysctl["name"] == _UNPRIVILEGED_SYSCTL:
             return int(sysctl["value"])
-    capabilities = own.get("capabilities") or {}
+    capabilities = of_proxy.get("capabilities") or {}
     dropped = {str(name).removeprefix("CAP_") for name in capabilities.get("drop") or ()}
     added = {str(name).removeprefix("CAP_") for name in capabilities.get("add") or ()}
     capable = (
         bool({"NET_BIND_SERVICE", "ALL"} & added)
         or not {"NET_BIND_SERVICE", "ALL"} & dropped
-        or bool(own.get("privileged"))
+        or bool(of_proxy.get("privileged"))
     )
-    root = own.get("runAsUser", of_pod.get("runAsUser")) == 0
+    root = of_proxy.get("runAsUser", of_pod.get("runAsUser")) == 0
     return 1 if root and capable else FIRST_UNPRIVILEGED_PORT
 
 
@@ -204,12 +206,12 @@ def _version(proxy: Mapping[str, Any]) -> str:
 
 def _proxy_metadata(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> dict[str, str]:
     """What a proxy reports to istiod about itself: ISTIO_META_X as X (pkg/bootstrap/config.go)."""
-    said = {
+    known = {
         name.removeprefix(_META_PREFIX): value
         for name, value in environment(proxy).items()
         if name.startswith(_META_PREFIX)
     }
-    return {**said, "NAME": metadata["name"], "NAMESPACE": metadata.get("namespace", "")}
+    return {**known, "NAME": metadata["name"], "NAMESPACE": metadata.get("namespace", "")}
 
 
 def _is_by_istiod(metadata: Mapping[str, Any], proxy: Mapping[str, Any]) -> bool:
@@ -410,9 +412,11 @@ def gateways_from(
     gateways: list[Gateway] = []
     for namespace, members in by_namespace.items():
         members.sort(key=lambda pod: pod.name)
-        there = in_front.get(namespace, [])
-        groups = [members] if selector else _grouped(members, there)
-        gateways += [_gateway(namespace, group, members, there, selector) for group in groups]
+        of_namespace = in_front.get(namespace, [])
+        groups = [members] if selector else _grouped(members, of_namespace)
+        gateways += [
+            _gateway(namespace, group, members, of_namespace, selector) for group in groups
+        ]
     return tuple(sorted(gateways, key=lambda gateway: (gateway.ref.namespace, gateway.ref.name)))
 
 
@@ -424,8 +428,8 @@ def _in_front(services: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[s
     found: dict[str, list[Mapping[str, Any]]] = {}
     for service in services:
         labels = service["metadata"].get("labels") or {}
-        ours = labels.get(MANAGED_BY_LABEL) == MANAGER
-        if not ours and (service.get("spec") or {}).get("selector"):
+        managed = labels.get(MANAGED_BY_LABEL) == MANAGER
+        if not managed and (service.get("spec") or {}).get("selector"):
             found.setdefault(service["metadata"]["namespace"], []).append(service)
     for each in found.values():
         each.sort(key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["name"]))

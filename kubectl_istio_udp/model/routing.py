@@ -98,7 +98,7 @@ class Takes(Enum):
 
 
 @dataclass(frozen=True)
-class Rival:
+class OtherVirtualService:
     """A VirtualService that the plugin did not create.
 
     Attributes:
@@ -118,7 +118,7 @@ class Rival:
     created: str = ""
 
     @classmethod
-    def from_object(cls, manifest: Mapping[str, Any]) -> Rival:
+    def from_object(cls, manifest: Mapping[str, Any]) -> OtherVirtualService:
         """Read a VirtualService manifest; short hosts are completed as istiod does."""
         metadata, spec = manifest["metadata"], manifest.get("spec") or {}
         namespace = metadata["namespace"]

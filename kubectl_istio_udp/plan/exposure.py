@@ -80,8 +80,8 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
     _check_families(snapshot)
-    there = ServiceState(service, snapshot.slices, snapshot.rules)
-    endpoints = {port.port: port_endpoints(port, there, snapshot) for _, port in pairs}
+    state = ServiceState(service, snapshot.slices, snapshot.rules)
+    endpoints = {port.port: port_endpoints(port, state, snapshot) for _, port in pairs}
     discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
     ports = tuple(
         _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
@@ -96,7 +96,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
         discovery=discovery,
         options=with_sessions(request, snapshot, room, len(ports)),
     )
-    spec = replace(spec, entries=service_entries(spec, snapshot, there, endpoints))
+    spec = replace(spec, entries=service_entries(spec, snapshot, state, endpoints))
     exposure = Exposure(
         spec=spec,
         families=gateway.families,
@@ -117,9 +117,9 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
     found = exposed_endpoints(spec, service, snapshot.slices, snapshot.gateway.families)
     endpoints = {key: snapshot.rules.permitted(each) for key, each in found.items()}
     by_number = {number: each for (_, number), each in endpoints.items()}
-    there = ServiceState(service, snapshot.slices, snapshot.rules)
+    state = ServiceState(service, snapshot.slices, snapshot.rules)
     return Exposure(
-        spec=replace(spec, entries=service_entries(spec, snapshot, there, by_number)),
+        spec=replace(spec, entries=service_entries(spec, snapshot, state, by_number)),
         families=snapshot.gateway.families,
         selector=service.selector,
         endpoints=endpoints,
@@ -128,24 +128,24 @@ def with_new_entries(spec: ExposureSpec, snapshot: Snapshot) -> Exposure:
 
 
 def port_endpoints(
-    port: ServicePort, there: ServiceState, snapshot: Snapshot
+    port: ServicePort, state: ServiceState, snapshot: Snapshot
 ) -> tuple[Endpoint, ...]:
     """The allowed endpoints of a Service's port, ready or not."""
     before = snapshot.before.backends if snapshot.before else ()
     former = {each.key: each.port_name for each in before}
     found = service_port_endpoints(
-        there.service,
-        there.slices,
-        replace(port, name=former.get((there.of, port.port), port.name)),
+        state.service,
+        state.slices,
+        replace(port, name=former.get((state.of, port.port), port.name)),
         snapshot.gateway.families,
     )
-    return there.rules.permitted(found)
+    return state.rules.permitted(found)
 
 
 def service_entries(
     spec: ExposureSpec,
     snapshot: Snapshot,
-    there: ServiceState,
+    state: ServiceState,
     endpoints: Mapping[int, tuple[Endpoint, ...]],
     planned: Sequence[Entry] = (),
 ) -> tuple[Entry, ...]:
@@ -161,24 +161,24 @@ def service_entries(
         endpoints: its endpoints by port number.
         planned: the entries already planned for the exposure's other Services.
     """
-    backends = [b for b in spec.backends if b.eds_service is None and b.service == there.of]
+    backends = [b for b in spec.backends if b.eds_service is None and b.service == state.of]
     numbers = tuple(dict.fromkeys(backend.port for backend in backends))
     if spec.discovery not in (Discovery.SELECTOR, Discovery.ENDPOINTS) or not numbers:
         return ()
     listed = spec.discovery is Discovery.ENDPOINTS
     before = snapshot.before.entries if snapshot.before else ()
-    kept = tuple(entry for entry in before if entry.service == there.of)
+    kept = tuple(entry for entry in before if entry.service == state.of)
     request = EntryRequest(
         key=spec.key,
         namespace=spec.gateway.namespace if listed else spec.namespace,
-        groups=_groups(numbers, there.service, endpoints, kept) if listed else [numbers],
+        groups=_groups(numbers, state.service, endpoints, kept) if listed else [numbers],
         gateway_namespace=spec.gateway.namespace,
         families=snapshot.gateway.families,
-        secret=f"{there.service.uid}/{snapshot.secret}",
+        secret=f"{state.service.uid}/{snapshot.secret}",
         kept=kept,
         everywhere=snapshot.entries,
-        service=there.of,
-        beside=(*(entry for entry in before if entry.service != there.of), *planned),
+        service=state.of,
+        beside=(*(entry for entry in before if entry.service != state.of), *planned),
     )
     return plan_entries(request)
 
@@ -223,8 +223,10 @@ def with_sessions(
     if not request.automatic_sessions:
         return request.options
     room = room or SessionRoom(snapshot.file_limit, lambda: snapshot.others.sessions)
-    own = [e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)]
-    before = (len(own[0].serving), own[0].options.max_sessions) if own else None
+    existing = [
+        e for e in snapshot.exposures if e.key == (request.namespace, request.exposure_name)
+    ]
+    before = (len(existing[0].serving), existing[0].options.max_sessions) if existing else None
     return replace(request.options, max_sessions=room.granted(clusters, before))
 
 
@@ -388,12 +390,12 @@ def _check_families(snapshot: Snapshot) -> None:
     Raises:
         UsageError: there is no common address family.
     """
-    theirs = {each.family for each in snapshot.slices if each.endpoints} & {IPV4, IPV6}
-    ours = snapshot.gateway.families
-    if theirs and ours and not theirs & set(ours):
+    of_service = {each.family for each in snapshot.slices if each.endpoints} & {IPV4, IPV6}
+    of_gateway = snapshot.gateway.families
+    if of_service and of_gateway and not of_service & set(of_gateway):
         raise UsageError(
-            f"Service {snapshot.service} has only {'/'.join(sorted(theirs))} addresses, but the "
-            f"pods of gateway {snapshot.gateway.ref} have only {'/'.join(ours)}",
+            f"Service {snapshot.service} has only {'/'.join(sorted(of_service))} addresses, but "
+            f"the pods of gateway {snapshot.gateway.ref} have only {'/'.join(of_gateway)}",
             hints=[
                 "give the Service both families (spec.ipFamilyPolicy: PreferDualStack), or use a "
                 "gateway that has its family"

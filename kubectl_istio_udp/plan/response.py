@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.response import (
     ResponseApi,
     ResponseSpec,
 )
-from kubectl_istio_udp.model.routing import MESH, Rival, Server
+from kubectl_istio_udp.model.routing import MESH, OtherVirtualService, Server
 from kubectl_istio_udp.model.service import Service
 
 # Istio 1.15's release notes: directResponse in a VirtualService.
@@ -31,7 +31,7 @@ class ResponseSnapshot:
         gateway: the gateway; None inside the mesh.
         proxies: the version of the gateway's proxies; None if unknown.
         servers: the gateway's HTTP servers, on any port.
-        rivals: VirtualServices that the plugin did not create.
+        others: VirtualServices that the plugin did not create.
         services: inside the mesh, the existing Services of the hosts.
         objects: manifests of existing objects with the names that this response would use.
         present: the existing response with this name; None if there is none.
@@ -41,7 +41,7 @@ class ResponseSnapshot:
     gateway: Gateway | None = None
     proxies: Version | None = None
     servers: tuple[Server, ...] = ()
-    rivals: tuple[Rival, ...] = ()
+    others: tuple[OtherVirtualService, ...] = ()
     services: tuple[Service, ...] = ()
     objects: tuple[Mapping[str, Any], ...] = ()
     present: ResponseSpec | None = None
@@ -80,7 +80,7 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
             hints=["for example: --mesh --host ratings.prod.svc.cluster.local"],
         )
     api, reason = _api(request, snapshot)
-    own = (request.namespace, request.response_name)
+    key = (request.namespace, request.response_name)
     on_port = [server for server in snapshot.servers if server.port == request.gateway_port]
     admitting = [
         server
@@ -91,7 +91,7 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     ]
     # A Gateway of another response is deleted with it, so nothing may depend on it.
     others = sorted({server.gateway for server in admitting if server.response is None})
-    made = any(server.response == own for server in on_port)
+    made = any(server.response == key for server in on_port)
     spec = ResponseSpec(
         namespace=request.namespace,
         name=request.response_name,
@@ -131,21 +131,23 @@ def own_hosts(spec: ResponseSpec, snapshot: ResponseSnapshot) -> frozenset[str]:
     return _taken(spec.answer.hosts, spec.namespace, spec.servers, snapshot)
 
 
-def rival_hosts(rival: Rival, spec: ResponseSpec, snapshot: ResponseSnapshot) -> frozenset[str]:
+def hosts_of_other(
+    other: OtherVirtualService, spec: ResponseSpec, snapshot: ResponseSnapshot
+) -> frozenset[str]:
     """The virtual hosts that a VirtualService shares with a response.
 
     A gateway merges the servers of all Istio Gateways on one port; and a VirtualService has its
     hosts on every port of its Gateways.
     """
     if spec.gateway is None:
-        return frozenset(rival.hosts) if MESH in rival.gateways else frozenset()
-    if rival.exported and spec.gateway.namespace not in rival.exported:
+        return frozenset(other.hosts) if MESH in other.gateways else frozenset()
+    if other.exported and spec.gateway.namespace not in other.exported:
         return frozenset()
     ports = {s.port for s in snapshot.servers if s.gateway in spec.servers} | {spec.gateway_port}
-    there = [s.gateway for s in snapshot.servers if s.port in ports]
-    namespace = rival.owner.partition("/")[0]
-    bound = rival.gateways & set(there)
-    return _taken(rival.hosts, namespace, bound, snapshot, ports)
+    on_ports = [s.gateway for s in snapshot.servers if s.port in ports]
+    namespace = other.owner.partition("/")[0]
+    bound = other.gateways & set(on_ports)
+    return _taken(other.hosts, namespace, bound, snapshot, ports)
 
 
 def _taken(

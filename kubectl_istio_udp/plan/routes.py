@@ -134,8 +134,8 @@ def _next_step(wanted: ExposedPort, before: ExposedPort | None, states: States) 
     """
     if before is None or not any(backend.weight for backend in before.backends):
         return wanted
-    there = {backend.key for backend in before.backends}
-    new = [replace(each, weight=0) for each in wanted.backends if each.key not in there]
+    existing = {backend.key for backend in before.backends}
+    new = [replace(each, weight=0) for each in wanted.backends if each.key not in existing]
     if new:
         now = {each.key: each for each in wanted.backends}
         kept = [each for each in before.backends if _is_there(each, states)]
@@ -180,6 +180,8 @@ def _entries(
     planned: tuple[Entry, ...] = ()
     for of in dict.fromkeys(state.of for _, state in _with_states(spec, states)):
         assert of is not None
-        mine = {number: each for (service, number), each in endpoints.items() if service == of}
-        planned += service_entries(spec, snapshot, states[of], mine, planned)
+        of_service = {
+            number: each for (service, number), each in endpoints.items() if service == of
+        }
+        planned += service_entries(spec, snapshot, states[of], of_service, planned)
     return planned

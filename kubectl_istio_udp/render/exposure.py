@@ -26,6 +26,6 @@ def writes(exposure: Exposure, manager: str = names.MANAGER) -> tuple[Write, ...
     if mode is GatewayServiceMode.COMPANION:
         found.append(Write(companion_service(exposure), manager))
     elif mode is GatewayServiceMode.PATCH:
-        own = names.service_manager(*exposure.spec.key)
-        found.append(Write(gateway_service_patch(exposure), own, whole=False))
+        manager_name = names.service_manager(*exposure.spec.key)
+        found.append(Write(gateway_service_patch(exposure), manager_name, whole=False))
     return tuple(found)

@@ -16,16 +16,16 @@ def companion_service(exposure: Exposure) -> dict[str, Any]:
     """
     spec = exposure.spec
     of_gateway = exposure.gateway_service or {}
-    theirs = of_gateway.get("spec") or {}
+    of_spec = of_gateway.get("spec") or {}
     manifest: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(spec, spec.gateway.namespace),
         "spec": {
-            "type": theirs.get("type", "ClusterIP"),
+            "type": of_spec.get("type", "ClusterIP"),
             "selector": dict(spec.gateway.selector),
             "ports": _ports(exposure),
-            **{name: theirs[name] for name in COPIED_FIELDS if name in theirs},
+            **{name: of_spec[name] for name in COPIED_FIELDS if name in of_spec},
         },
     }
     taken = takeover(of_gateway)

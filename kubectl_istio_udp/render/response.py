@@ -114,10 +114,10 @@ def _virtual_service(response: Response) -> dict[str, Any]:
 
 
 def _bound_to(spec: ResponseSpec) -> list[str]:
-    own = []
+    created = []
     if spec.creates_gateway and spec.gateway:
-        own = [f"{spec.gateway.namespace}/{spec.object_name}"]
-    return [*spec.servers, *own]
+        created = [f"{spec.gateway.namespace}/{spec.object_name}"]
+    return [*spec.servers, *created]
 
 
 def _answer(response: Response) -> dict[str, Any]:

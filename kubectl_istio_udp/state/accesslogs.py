@@ -36,14 +36,14 @@ def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) ->
         lambda: api.list("Pod", None if everywhere else namespace),
     ]
     filters, telemetries, pods = in_parallel(calls)
-    own = [f for f in filters if _place(f) == (namespace, own_name)]
+    existing = [f for f in filters if _place(f) == (namespace, own_name)]
     return AccessLogSnapshot(
         mesh=mesh,
         telemetry_logs=any(map(_turns_logging_on, telemetries)),
         settings=tuple(filter(None, map(Setting.from_object, filters))),
         proxies=tuple(filter(None, map(proxy_of, pods))),
-        objects=tuple(own),
-        present=readable(own[0], AccessLogSpec) if own else None,
+        objects=tuple(existing),
+        present=readable(existing[0], AccessLogSpec) if existing else None,
     )
 
 

@@ -63,8 +63,8 @@ class Admin(AbstractContextManager["Admin"]):
         try:
             return parse(json.loads(text))
         except _NOT_ENVOYS as error:
-            said = f"the response was {shown(text)}" if text.strip() else ""
-            raise self._unanswered(path, said) from error
+            output = f"the response was {shown(text)}" if text.strip() else ""
+            raise self._unanswered(path, output) from error
 
     def _forwarded(self, path: str) -> str | None:
         """The response by port-forward; None if that is not possible."""
@@ -87,8 +87,8 @@ class Admin(AbstractContextManager["Admin"]):
             raise self._neither(path, error) from error
         if result.exit_code == 0 and result.stdout.strip():
             return result.stdout
-        said = (result.error or result.stderr or result.stdout).strip()
-        raise self._unanswered(path, said.rpartition("\n")[2])
+        output = (result.error or result.stderr or result.stdout).strip()
+        raise self._unanswered(path, output.rpartition("\n")[2])
 
     def _neither(self, path: str, no_exec: ClusterError) -> ClusterError:
         """The error if neither port-forward nor exec is possible."""
@@ -108,9 +108,9 @@ class Admin(AbstractContextManager["Admin"]):
             ],
         )
 
-    def _unanswered(self, path: str, said: str) -> ClusterError:
+    def _unanswered(self, path: str, output: str) -> ClusterError:
         namespace, pod = self._namespace, self._pod
-        line = said.strip().partition("\n")[0] or "empty response"
+        line = output.strip().partition("\n")[0] or "empty response"
         return ClusterError(
             f"could not query {path} from the Envoy of gateway pod {namespace}/{pod}: {line}",
             hints=[f"see its log: kubectl logs -n {namespace} {pod} -c {PROXY_CONTAINER}"],

@@ -303,11 +303,11 @@ class ApiGateways:
         self, key: Key, before: Kept[ApiGateway] | None, now: Kept[ApiGateway] | None
     ) -> None:
         self._gateway_affected(key)
-        there = [kept for kept in (before, now) if kept is not None]
-        for owner in {_owner(kept.manifest) for kept in there} - {""}:
+        versions = [kept for kept in (before, now) if kept is not None]
+        for owner in {_owner(kept.manifest) for kept in versions} - {""}:
             self._report((GATEWAY, key[0], owner))
         # Not when its status alone changes: routes at Gateways of others may be many.
-        if len(there) < len((before, now)) or there[0].read != there[1].read:
+        if len(versions) < len((before, now)) or versions[0].read != versions[1].read:
             self._mirrored_affected(key)
 
     def _gateway_affected(self, key: Key) -> None:
@@ -361,9 +361,9 @@ def _services(route: UdpRoute) -> set[Key]:
 
 def _note(index: dict[Key, set[Noted]], places: Iterable[Key], key: Noted, gone: bool) -> None:
     for place in places:
-        there = index.setdefault(place, set())
-        (there.discard if gone else there.add)(key)
-        if not there:
+        keys = index.setdefault(place, set())
+        (keys.discard if gone else keys.add)(key)
+        if not keys:
             del index[place]
 
 

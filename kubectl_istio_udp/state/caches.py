@@ -110,8 +110,8 @@ class SeenEntry:
 
     def with_any(self, hosts: Iterable[str]) -> EntrySummary | None:
         """The summary with those of these hosts that it has; None if it has none of them."""
-        there = self.summary.hosts if self.many is None else self.many
-        found = tuple(host for host in hosts if host in there)
+        known = self.summary.hosts if self.many is None else self.many
+        found = tuple(host for host in hosts if host in known)
         return replace(self.summary, hosts=found) if found else None
 
 
@@ -249,8 +249,8 @@ class Caches:
     def exposures(self) -> list[Key]:
         """Every requested or existing exposure, the oldest intent first."""
         with self._lock:
-            there = dict.fromkeys((*self._own, *self._reserved))
-            return list(self.intents) + [key for key in there if key not in self.intents]
+            exposed = dict.fromkeys((*self._own, *self._reserved))
+            return list(self.intents) + [key for key in exposed if key not in self.intents]
 
     def intent(self, key: Key) -> Intent | UsageError | None:
         """The intent of an exposure, or the error from reading it; None if there is none."""
@@ -261,10 +261,10 @@ class Caches:
             return None
         return _intent(lambda: service_intent(service))
 
-    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Row]:
-        """The intents for any of these ports, as `Intents.rivals` returns them."""
+    def requests_for(self, gateway_ports: Iterable[int]) -> Iterator[Row]:
+        """The intents for any of these ports, as `Intents.requests_for` returns them."""
         with self._lock:
-            return self.intents.rivals(gateway_ports)
+            return self.intents.requests_for(gateway_ports)
 
     def is_within(self, key: Key, most: int) -> bool:
         """Whether an intent is among the oldest `most` of its namespace.
@@ -288,7 +288,7 @@ class Caches:
         with self._lock:
             return list(self._specs_in.get(namespace, {}).values())
 
-    def own(self, key: Key) -> Existing:
+    def existing(self, key: Key) -> Existing:
         """The current exposure; without objects if it does not exist."""
         with self._lock:
             found = list(self._own.get(key, {}).items())
@@ -298,8 +298,8 @@ class Caches:
         outside = [row for row in found if row[0].namespace not in self.gateway_namespaces]
         first = heapq.nsmallest(_MOST_OUTSIDE, outside, key=lambda row: row[0].name)
         counted += [manifest for _, manifest in first]
-        there = resolve_one((Kind.EXPOSURE, *key), counted)
-        return there or Existing(Kind.EXPOSURE, *key, None, ())
+        existing = resolve_one((Kind.EXPOSURE, *key), counted)
+        return existing or Existing(Kind.EXPOSURE, *key, None, ())
 
     def reserved(self, key: Key) -> tuple[GatewayFilter, ...]:
         """The reservations of an exposure, at any gateway."""
@@ -447,7 +447,7 @@ class Caches:
         """The EnvoyFilters that may apply to a gateway, including reservations."""
         return [found for cache in self.filters.values() for found in cache.values()]
 
-    def wait_reserved(self, mine: Reservation, seconds: float) -> None:
+    def wait_reserved(self, reservation: Reservation, seconds: float) -> None:
         """Wait until the watch has delivered a reservation.
 
         A watch delivers changes in the API server's order: afterwards the cache has everything that
@@ -457,14 +457,14 @@ class Caches:
             Unreachable: the watch did not deliver it in time.
         """
 
-        def there() -> bool:
-            found = self.filters[mine.namespace].get(mine.namespace, mine.name)
-            return bool(found and found.reservation and found.reservation.uid == mine.uid)
+        def is_seen() -> bool:
+            found = self.filters[reservation.namespace].get(reservation.namespace, reservation.name)
+            return bool(found and found.reservation and found.reservation.uid == reservation.uid)
 
         with self._filters_changed:
-            if not self._filters_changed.wait_for(there, seconds):
+            if not self._filters_changed.wait_for(is_seen, seconds):
                 raise Unreachable(
-                    f"the watch of EnvoyFilters in namespace {mine.namespace} is more than "
+                    f"the watch of EnvoyFilters in namespace {reservation.namespace} is more than "
                     f"{seconds:g}s late"
                 )
 
@@ -617,10 +617,10 @@ class Caches:
             self._patched.setdefault(manager, set()).add(key)
 
     def _note_gateway_service(self, key: Key, now: Manifest | None) -> None:
-        there = self._gateway_services.pop(key, None)
+        known = self._gateway_services.pop(key, None)
         if now is not None and not _is_ours(now):
-            there = self._gateway_services[key] = now
-        if there is not None:
+            known = self._gateway_services[key] = now
+        if known is not None:
             self._gateways = None
 
     def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
@@ -699,9 +699,9 @@ class Caches:
 
     def _note_pod(self, key: Key, pod: KeptPod, gone: bool) -> None:
         for address in _addresses(pod):
-            there = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
-            (there.discard if gone else there.add)(key[1])
-            if not there:
+            pods = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
+            (pods.discard if gone else pods.add)(key[1])
+            if not pods:
                 del self._pods_at[key[0]][address]
         _note(self._pods, key[0], key[1], None if gone else pod)
 
@@ -734,9 +734,9 @@ class Caches:
             return {spec.key for spec in held if seen.with_any(e.host for e in spec.entries)}
         hosts = seen.summary.hosts
         for host in hosts:
-            there = self._hosts.setdefault(host, set())
-            (there.discard if gone else there.add)(key)
-            if not there:
+            keys = self._hosts.setdefault(host, set())
+            (keys.discard if gone else keys.add)(key)
+            if not keys:
                 del self._hosts[host]
         owners = {names.exposure_of_host(host) for host in hosts}
         return {owner for owner in owners if owner in self._own}
@@ -767,7 +767,7 @@ class Caches:
             return False
         if before is None or before.reservation is None:
             return True
-        return now is not None or self.own(before.reservation.spec.key).exposure is None
+        return now is not None or self.existing(before.reservation.spec.key).exposure is None
 
     def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
         """Update the index of our objects; return the former and new exposure of an object."""
@@ -797,11 +797,11 @@ class Caches:
 
         If several objects have a spec, `own` finds the one that decides.
         """
-        own = self.own(owner)
-        _note(self._specs_in, *owner, own.held)
+        existing = self.existing(owner)
+        _note(self._specs_in, *owner, existing.held)
         for service in self._services.pop(owner, ()):
             _note(self._named_otherwise, service, owner, None)
-        services = own.exposure.services - {owner} if own.exposure else frozenset()
+        services = existing.exposure.services - {owner} if existing.exposure else frozenset()
         if services:
             self._services[owner] = services
         for service in services:
@@ -924,9 +924,9 @@ def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
 def _kept_namespace(manifest: Manifest) -> KeptNamespace:
     notes = manifest["metadata"].get("annotations") or {}
     # One character more than allowed, so that a longer value is rejected.
-    ours = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
+    settings = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
     labels = manifest["metadata"].get("labels") or {}
-    return KeptNamespace(ours, "deletionTimestamp" in manifest["metadata"], labels)
+    return KeptNamespace(settings, "deletionTimestamp" in manifest["metadata"], labels)
 
 
 def _labels(kept: KeptNamespace | None) -> Mapping[str, str] | None:

@@ -182,8 +182,8 @@ def _unmet(
     newest Event says so.
     """
     namespace, name = namespaced_name(service)
-    mine = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
-    exposed = any(e.object("EnvoyFilter") and is_declared(e) for e in mine)
+    matching = [e for e in exposures if (e.namespace, e.name) == (namespace, name)]
+    exposed = any(e.object("EnvoyFilter") and is_declared(e) for e in matching)
     try:
         intent = service_intent(service)
     except UsageError as error:

@@ -88,11 +88,11 @@ def _list_near(
     Raises:
         Forbidden: listing is not permitted there either.
     """
-    own = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
-    others = [kind for kind in object_kinds if kind not in own]
-    at_home = [(kind, namespace, lenient and kind in _NO_EXPOSURES) for kind in own]
+    of_namespace = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
+    others = [kind for kind in object_kinds if kind not in of_namespace]
+    at_home = [(kind, namespace, lenient and kind in _NO_EXPOSURES) for kind in of_namespace]
     found = for_each(lambda place: _list_in(api, selector, *place), at_home)
-    namespaces = {USUAL_GATEWAY_NAMESPACE} if own else set()
+    namespaces = {USUAL_GATEWAY_NAMESPACE} if of_namespace else set()
     for manifest in (m for each in found for m in each):
         with suppress(ClusterError):
             filters = [ref for ref in spec_of(manifest).objects if ref.kind == "EnvoyFilter"]
@@ -102,7 +102,7 @@ def _list_near(
         for each in sorted(namespaces)
         for kind in others
     ]
-    if "ServiceEntry" in own:
+    if "ServiceEntry" in of_namespace:
         # ServiceEntries that list addresses.
         places += [("ServiceEntry", each, True) for each in sorted(namespaces - {namespace})]
     # Access logs of the namespace, and objects of a gateway in it.
@@ -145,12 +145,12 @@ def get_state(
         return read_state(api, namespace)
     kinds = tuple(dict.fromkeys(ref.kind for ref in refs))
     state = read_state(api, namespace, kinds)
-    there = {existing.ref: existing for existing in state.existing}
+    found = {existing.ref: existing for existing in state.existing}
     owners = {(ref.kind, namespace, ref.name) for ref in refs}
     strays = tuple(stray for stray in state.strays if stray.owner in owners)
-    missing = [ref for ref in refs if ref not in there]
+    missing = [ref for ref in refs if ref not in found]
     if missing and not missing_ok:
-        same = [str(ref) for ref in there if ref.kind is missing[0].kind]
+        same = [str(ref) for ref in found if ref.kind is missing[0].kind]
         raise NotFound(
             f"{missing[0].kind.words} {missing[0].name} not found in namespace {namespace}",
             hints=[
@@ -160,7 +160,7 @@ def get_state(
                 *map(explain_stray, strays),
             ],
         )
-    return State(tuple(there[ref] for ref in refs if ref in there), strays)
+    return State(tuple(found[ref] for ref in refs if ref in found), strays)
 
 
 def explain_stray(stray: Stray) -> str:
@@ -172,5 +172,5 @@ def explain_stray(stray: Stray) -> str:
 def find_exposure(api: Api, namespace: str, name: str) -> Existing:
     """The exposure with this name and its existing objects, if any."""
     wanted = (namespace, name)
-    there = [e for e in list_exposures(api, namespace) if (e.namespace, e.name) == wanted]
-    return there[0] if there else Existing(Kind.EXPOSURE, namespace, name, None, ())
+    found = [e for e in list_exposures(api, namespace) if (e.namespace, e.name) == wanted]
+    return found[0] if found else Existing(Kind.EXPOSURE, namespace, name, None, ())

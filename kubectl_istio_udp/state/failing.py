@@ -81,11 +81,11 @@ def failing(
     Args:
         classes, gateways, routes: all GatewayClasses, Gateways and routes.
     """
-    ours = {each.name for each in map(GatewayClass.from_object, classes) if each.ours}
-    mine = [each for each in gateways if ApiGateway.from_object(each).class_name in ours]
-    keys = {namespaced_name(each) for each in mine}
+    class_names = {each.name for each in map(GatewayClass.from_object, classes) if each.ours}
+    served = [each for each in gateways if ApiGateway.from_object(each).class_name in class_names]
+    keys = {namespaced_name(each) for each in served}
     found = [
-        *(each for gateway in mine for each in _of_gateway(gateway)),
+        *(each for gateway in served for each in _of_gateway(gateway)),
         *(each for route in routes for each in _of_route(route, keys)),
     ]
     return tuple(sorted(found, key=lambda each: (each.kind, each.namespace, each.name, each.part)))

@@ -64,7 +64,7 @@ class Intents:
             _remove(self._by_port, port, row)
         return True
 
-    def rivals(self, gateway_ports: Iterable[int]) -> Iterator[Row]:
+    def requests_for(self, gateway_ports: Iterable[int]) -> Iterator[Row]:
         """Rank and key of the intents for any of these gateway or listener ports.
 
         The oldest first, without duplicates.

@@ -107,15 +107,15 @@ class Leftovers:
         """
         now = datetime.now(timezone.utc)
         specs = {e.key: e.exposure for e in existing if e.kind is Kind.EXPOSURE}
-        there: list[Leftover] = []
+        left: list[Leftover] = []
         for key, service in self._patched():
             spec = specs.get(key)
             if _counts(service, spec) and not (spec and _is_patched_by(service, spec)):
-                there.append(Leftover(key, service, key in specs))
+                left.append(Leftover(key, service, key in specs))
         for envoy_filter, read in self._reserved():
             if read.stale(now):
-                there.append(Leftover(read.spec.key, envoy_filter, read.spec.key in specs))
-        wanted = [each for each in there if namespace in (None, each.key[0])]
+                left.append(Leftover(read.spec.key, envoy_filter, read.spec.key in specs))
+        wanted = [each for each in left if namespace in (None, each.key[0])]
         return tuple(sorted(wanted, key=lambda each: (each.key, str(each))))
 
     def keys(self, namespace: str) -> frozenset[tuple[str, str]]:

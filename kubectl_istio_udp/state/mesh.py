@@ -49,8 +49,8 @@ def mesh_config_names(api: Api, control_plane: ControlPlane) -> tuple[str, ...]:
         return ()
     configs, pods = _read(api, control_plane)
     shared = _shared_name(_istiods(pods, control_plane))
-    own = [name for name in configs if name != shared]
-    names = own if len(own) == 1 else [control_plane.config_name]
+    of_revisions = [name for name in configs if name != shared]
+    names = of_revisions if len(of_revisions) == 1 else [control_plane.config_name]
     return tuple(sorted({*names, *filter(None, [shared])}))
 
 
@@ -67,8 +67,8 @@ def mesh_from(
     containers = _istiods(istiods, control_plane)
     variables = environment(containers[0]) if containers else {}
     shared = _shared_name(containers)
-    own = {name: config for name, config in configs.items() if name != shared}
-    config = own.get(control_plane.config_name, _only(own))
+    of_revisions = {name: config for name, config in configs.items() if name != shared}
+    config = of_revisions.get(control_plane.config_name, _only(of_revisions))
     if shared in configs:
         config = {**configs[shared], **(config or {})}
     versions = oldest(map(image_version, containers))

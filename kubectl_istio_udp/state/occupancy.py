@@ -80,7 +80,7 @@ class Occupancy:
     def __init__(
         self,
         filters: Iterable[GatewayFilter],
-        mine: Reservation | None = None,
+        reservation: Reservation | None = None,
         pending: Collection[Pending] = (),
     ) -> None:
         """Select what counts.
@@ -92,9 +92,9 @@ class Occupancy:
             pending: what this process will write for other exposures.
         """
         found = list(filters)
-        reservations = counted((f.reservation for f in found if f.reservation), mine)
+        reservations = counted((f.reservation for f in found if f.reservation), reservation)
         self._filters = [f for f in found if f.reservation is None or f.reservation in reservations]
-        self._pending = () if mine else tuple(pending)
+        self._pending = () if reservation else tuple(pending)
 
     def footprints_at(
         self, gateway: Gateway, mesh: Mesh, concerning: ExposureSpec | None = None
@@ -112,8 +112,8 @@ class Occupancy:
             ports = frozenset(port.listener_port for port in concerning.ports)
             names = (concerning.listener_names, concerning.cluster_names)
             found = [each for each in found if each.concerns(ports, *names)]
-        there = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
-        return (*there, *(each.footprint for each in self._pending))
+        footprints = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
+        return (*footprints, *(each.footprint for each in self._pending))
 
     def ports_of_others(
         self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: tuple[str, str]
@@ -127,9 +127,9 @@ class Occupancy:
             key: the exposure that asks.
         """
         found = [f for f in self._filters if f.concerns(ports, frozenset(), frozenset())]
-        there = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
-        there += [each.footprint for each in self._pending]
-        held = (each.udp_ports for each in there if each.exposure != key and not each.doubt)
+        footprints = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
+        footprints += [each.footprint for each in self._pending]
+        held = (each.udp_ports for each in footprints if each.exposure != key and not each.doubt)
         return frozenset().union(*held) & ports
 
     def usage(

@@ -102,8 +102,8 @@ class Existing:
         """Its missing objects, e.g. `EnvoyFilter istio-system/udp-a-b`."""
         if self.spec is None:
             return ()
-        there = {ObjectRef.of(manifest) for manifest in self.objects}
-        return tuple(str(ref) for ref in self.spec.objects if ref not in there)
+        existing = {ObjectRef.of(manifest) for manifest in self.objects}
+        return tuple(str(ref) for ref in self.spec.objects if ref not in existing)
 
     @property
     def source(self) -> str | None:

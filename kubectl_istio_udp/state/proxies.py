@@ -165,8 +165,8 @@ def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
         if not found["clusters"]:
             return ProxyState(**found, hosts={})
         hosts = admin.read(f"clusters?format=json&filter={pattern}", _hosts)
-    there = {name: hosts[name] for name in found["clusters"] if name in hosts}
-    return ProxyState(**found, hosts=there)
+    known = {name: hosts[name] for name in found["clusters"] if name in hosts}
+    return ProxyState(**found, hosts=known)
 
 
 def _hosts(answer: Any) -> dict[str, frozenset[str]]:
@@ -230,7 +230,7 @@ def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[st
         Forbidden, ClusterError: the query failed.
     """
     # `direct` must not match the routes of `direct-more`.
-    own = re.compile(f"{re.escape(object_name)}-[0-9a-f]+")
+    pattern = re.compile(f"{re.escape(object_name)}-[0-9a-f]+")
 
     def names(dump: Any) -> frozenset[str]:
         return frozenset(
@@ -238,7 +238,7 @@ def routes(api: Api, namespace: str, pod: str, object_name: str) -> frozenset[st
             for entry in dump.get("configs") or ()
             for host in (entry.get("route_config") or {}).get("virtual_hosts") or ()
             for route in host.get("routes") or ()
-            if own.fullmatch(str(route.get("name", "")))
+            if pattern.fullmatch(str(route.get("name", "")))
         )
 
     with Admin(api, namespace, pod) as admin:

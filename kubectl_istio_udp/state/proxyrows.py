@@ -69,5 +69,5 @@ def _read(
     return state, proxies.udp_status(api, namespace, pod, PROXY_CONTAINER)
 
 
-def _has(kind: str, name: str, there: Container[str]) -> str:
-    return f"{kind} {name}" if name in there else f"no {kind} {name}"
+def _has(kind: str, name: str, present: Container[str]) -> str:
+    return f"{kind} {name}" if name in present else f"no {kind} {name}"

@@ -79,16 +79,18 @@ class Reservation:
         """Seconds until it is stale; negative if it is."""
         return (self.created + STALE_AFTER - now).total_seconds()
 
-    def counts_for(self, mine: Reservation | None, now: datetime) -> bool:
+    def counts_for(self, reservation: Reservation | None, now: datetime) -> bool:
         """Whether another run must leave to it what it reserves.
 
         Args:
             mine: that run's reservation; None if it has none yet, so that every reservation counts.
             now: the current time, used if `mine` does not provide the API server's.
         """
-        if self.stale(mine.created if mine else now):
+        if self.stale(reservation.created if reservation else now):
             return False
-        return mine is None or (self.version < mine.version and self.spec.key != mine.spec.key)
+        return reservation is None or (
+            self.version < reservation.version and self.spec.key != reservation.spec.key
+        )
 
 
 def is_reservation(name: str) -> bool:
@@ -137,8 +139,10 @@ def read_reservation(envoy_filter: Mapping[str, Any]) -> Reservation | None:
 
 
 def counted(
-    reservations: Iterable[Reservation], mine: Reservation | None, now: datetime | None = None
+    reservations: Iterable[Reservation],
+    reservation: Reservation | None,
+    now: datetime | None = None,
 ) -> list[Reservation]:
     """The reservations that a run must respect."""
     now = now or datetime.now(timezone.utc)
-    return [each for each in reservations if each.counts_for(mine, now)]
+    return [each for each in reservations if each.counts_for(reservation, now)]

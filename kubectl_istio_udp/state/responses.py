@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Version
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import ResponseSpec
-from kubectl_istio_udp.model.routing import Rival, servers_from
+from kubectl_istio_udp.model.routing import OtherVirtualService, servers_from
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import ResponseSnapshot
 from kubectl_istio_udp.state import proxies
@@ -56,7 +56,7 @@ def read_response_snapshot(
         lambda: _proxy_version(api, gateway) if gateway else None,
     ]
     envoy_filter, version = in_parallel(calls)
-    mine = [o for e in existing if e.name == request.response_name for o in e.objects]
+    same_response = [o for e in existing if e.name == request.response_name for o in e.objects]
     same_named = [
         manifest
         for manifest in (*virtual_services, *gateways, *([envoy_filter] if envoy_filter else ()))
@@ -64,20 +64,20 @@ def read_response_snapshot(
         and manifest["metadata"]["namespace"]
         == (request.namespace if manifest["kind"] == "VirtualService" else proxies_space)
     ]
-    own_keys = {_key(manifest) for manifest in mine}
+    own_keys = {_key(manifest) for manifest in same_response}
     return ResponseSnapshot(
         mesh=mesh,
         gateway=gateway,
         proxies=version,
         servers=servers_from(gateways, gateway) if gateway else (),
-        rivals=tuple(
-            Rival.from_object(manifest)
+        others=tuple(
+            OtherVirtualService.from_object(manifest)
             for manifest in virtual_services
             if _key(manifest) not in own_keys
         ),
         services=services,
-        present=next((spec for o in mine if (spec := readable(o, ResponseSpec))), None),
-        objects=(*mine, *(m for m in same_named if _key(m) not in own_keys)),
+        present=next((spec for o in same_response if (spec := readable(o, ResponseSpec))), None),
+        objects=(*same_response, *(m for m in same_named if _key(m) not in own_keys)),
     )
 
 

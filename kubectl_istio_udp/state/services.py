@@ -40,5 +40,5 @@ def service_entries(api: Api, namespaces: Sequence[str]) -> list[dict[str, Any]]
     try:
         return api.list("ServiceEntry")
     except Forbidden:
-        there = for_each(lambda name: api.list("ServiceEntry", name), sorted({*namespaces}))
-        return [entry for each in there for entry in each]
+        lists = for_each(lambda name: api.list("ServiceEntry", name), sorted({*namespaces}))
+        return [entry for each in lists for entry in each]

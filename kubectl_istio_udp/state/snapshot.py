@@ -179,7 +179,9 @@ def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:
     )
 
 
-def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reservation) -> Snapshot:
+def read_again(
+    api: Api, snapshot: Snapshot, key: tuple[str, str], reservation: Reservation
+) -> Snapshot:
     """The same snapshot with the gateway's current EnvoyFilters.
 
     Args:
@@ -190,7 +192,7 @@ def read_again(api: Api, snapshot: Snapshot, key: tuple[str, str], mine: Reserva
     """
     gateway, mesh = snapshot.gateway, snapshot.mesh
     filters = _envoy_filters(api, gateway, mesh)
-    occupancy = Occupancy(map(GatewayFilter.of, filters), mine)
+    occupancy = Occupancy(map(GatewayFilter.of, filters), reservation)
     rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
     own_filter = _own_filter(filters, gateway, names.object_name(*key))
     return replace(

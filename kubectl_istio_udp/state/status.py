@@ -281,12 +281,12 @@ def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
         )
     envoy_filter = existing.object("EnvoyFilter")
     if envoy_filter is not None and gateway is not None:
-        mine = Footprint.from_object(envoy_filter)
+        footprint = Footprint.from_object(envoy_filter)
         for other in gateway.footprints:
-            if other.owner == mine.owner:
+            if other.owner == footprint.owner:
                 continue
-            ports = other.udp_ports & mine.udp_ports
-            same = (other.listeners & mine.listeners) | (other.clusters & mine.clusters)
+            ports = other.udp_ports & footprint.udp_ports
+            same = (other.listeners & footprint.listeners) | (other.clusters & footprint.clusters)
             if ports or same:
                 what = f"port {min(ports)}/UDP" if ports else min(same)
                 return Condition.fails(

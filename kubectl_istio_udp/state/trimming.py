@@ -127,8 +127,8 @@ def _ports(ports: Any, asked: str) -> list[Manifest]:
 def our_annotations(manifest: Manifest) -> dict[str, str]:
     """An object's annotations of ours, truncated just above their maximum length."""
     notes = manifest["metadata"].get("annotations") or {}
-    ours = sorted(key for key in notes if key.startswith(PREFIX))
-    kept = [*ours[:_MOST_ANNOTATIONS], *(key for key in ours if key == EXPOSE_ANNOTATION)]
+    of_plugin = sorted(key for key in notes if key.startswith(PREFIX))
+    kept = [*of_plugin[:_MOST_ANNOTATIONS], *(key for key in of_plugin if key == EXPOSE_ANNOTATION)]
     return {key: notes[key][: _longest(key) + 1] for key in kept}
 
 
@@ -221,8 +221,8 @@ class LabelSet:
         """Whether these include all labels of a selector, which must not be empty."""
         if not selector.digest:
             return False
-        mine = memoryview(self.digest).cast("Q")
-        return all(_holds(mine, each) for each in memoryview(selector.digest).cast("Q"))
+        digests = memoryview(self.digest).cast("Q")
+        return all(_holds(digests, each) for each in memoryview(selector.digest).cast("Q"))
 
 
 @dataclass(frozen=True)

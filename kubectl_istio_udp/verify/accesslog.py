@@ -166,9 +166,9 @@ def _sides(
         sides.append(_Side("client", proxy, address, to, applies(proxy, Direction.OUTBOUND)))
     for server, port in target.servers:
         if server in target.proxies:
-            theirs = target.proxies[server]
-            server_applies = applies(theirs, Direction.INBOUND)
-            sides.append(_Side("server", theirs, address, f"{server}:{port}", server_applies))
+            server_proxy = target.proxies[server]
+            server_applies = applies(server_proxy, Direction.INBOUND)
+            sides.append(_Side("server", server_proxy, address, f"{server}:{port}", server_applies))
     return sides
 
 

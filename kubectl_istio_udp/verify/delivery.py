@@ -190,9 +190,9 @@ def _opened(before: _Look, after: _Look, hop: Hop, hosts: frozenset[str]) -> boo
     pods = [pod for pod in after.gateways if name in (None, pod[1]) and pod in before.gateways]
     if not pods:
         return None
-    there = {(pod, s) for pod in pods for s in before.gateways[pod].sockets}
+    sockets_before = {(pod, s) for pod in pods for s in before.gateways[pod].sockets}
     return any(
-        socket.remote in hosts and (pod, socket) not in there
+        socket.remote in hosts and (pod, socket) not in sockets_before
         for pod in pods
         for socket in after.gateways[pod].sockets
     )

@@ -128,8 +128,8 @@ class Evidence:
         named = [p for p in self.service.udp_ports if p.port == port.service_port]
         if not named:
             return ()
-        there = endpoints_of(self.slices, named[0].name, (IPV4, IPV6))
-        return tuple(endpoint for endpoint in there if endpoint.ready)
+        found = endpoints_of(self.slices, named[0].name, (IPV4, IPV6))
+        return tuple(endpoint for endpoint in found if endpoint.ready)
 
     def addresses(self, port: ExposedPort) -> frozenset[str]:
         """Their addresses with ports, `10.0.0.1:53`."""

@@ -165,8 +165,10 @@ def _look_again(api: Api, evidence: Evidence, hop: Hop, sent: Sent) -> tuple[str
     sent.again(hop)
     time.sleep(_ARRIVAL_SECONDS)
     after = _udp_status(api, spec.gateway.namespace, hop.name) or before
-    there = {(socket.local, socket.remote) for socket in before.sockets}
-    opened = [s for s in after.sockets if s.remote in hosts and (s.local, s.remote) not in there]
+    open_before = {(socket.local, socket.remote) for socket in before.sockets}
+    opened = [
+        s for s in after.sockets if s.remote in hosts and (s.local, s.remote) not in open_before
+    ]
     return hop.name, replace(
         found,
         sockets=after.sockets,

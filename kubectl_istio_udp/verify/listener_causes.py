@@ -50,11 +50,11 @@ def rejected(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Envoy rejected the exposure's configuration."""
     state = evidence.proxy(pod).state
     listener, cluster = evidence.spec.proxy_name(port), evidence.cluster(port)
-    for what, name, there in (
+    for what, name, present in (
         ("Listener", listener, state.listeners),
         ("Cluster", cluster, state.clusters),
     ):
-        if name in state.refusals and name not in there:
+        if name in state.refusals and name not in present:
             why = state.refusals[name].why
             return Cause(f"{what}Rejected", f"its Envoy rejected {what.lower()} {name}: {why}")
     return None
@@ -81,10 +81,12 @@ def held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     state = evidence.proxy(pod).state
     listener, cluster = evidence.spec.proxy_name(port), evidence.cluster(port)
     waiting = (("LISTENER", listener, state.listeners), ("CLUSTER", cluster, state.clusters))
-    if not any(name not in there and _adds(evidence, kind, name) for kind, name, there in waiting):
+    if not any(
+        name not in present and _adds(evidence, kind, name) for kind, name, present in waiting
+    ):
         return None
-    mine = (listener, cluster)
-    others = {other: refusal for other, refusal in state.refusals.items() if other not in mine}
+    names = (listener, cluster)
+    others = {other: refusal for other, refusal in state.refusals.items() if other not in names}
     if not others:
         return None
     other = min(others)

@@ -108,8 +108,8 @@ def _http(probe: HttpProbe, payload: bytes, stderr: str, error: str) -> Answer:
     status, failed = _HTTP_STATUS.match(lines[0]), _CURL_EXIT.search(stderr)
     if status is None:
         code = int(failed[1]) if failed else 0
-        said = " ".join(stderr.split())[:200]
-        return Answer(False, "timeout" if error else _CURL.get(code, "no HTTP"), text=said)
+        output = " ".join(stderr.split())[:200]
+        return Answer(False, "timeout" if error else _CURL.get(code, "no HTTP"), text=output)
     headers = {
         name.strip().lower(): value.strip()
         for name, _, value in (line.partition(":") for line in lines[1:])
@@ -139,16 +139,16 @@ def _differs(probe: HttpProbe, status: int, headers: dict[str, str], body: bytes
 
 def _dns(stdout: str, stderr: str, error: str) -> Answer:
     status, flags = _STATUS.search(stdout), _FLAGS.search(stdout)
-    said = f"{stdout}\n{stderr}".lower()
+    output = f"{stdout}\n{stderr}".lower()
     # dig accepts its own query as an answer if it is sent back, and a truncated message too.
-    if any(text in said for text in _GARBLED_TEXTS):
+    if any(text in output for text in _GARBLED_TEXTS):
         return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
     if status is None or flags is None:
-        if "couldn't get address" in said:
+        if "couldn't get address" in output:
             return Answer(False, "unresolved")
-        if "unreachable" in said or "refused" in said:
+        if "unreachable" in output or "refused" in output:
             return Answer(False, "unreachable")
-        if error or "timed out" in said or "no servers could be reached" in said:
+        if error or "timed out" in output or "no servers could be reached" in output:
             return Answer(False, "timeout")
         return Answer(False, "garbled", text=" ".join(stdout.split())[:200])
     time, size = _TIME.search(stdout), _SIZE.search(stdout)

@@ -235,17 +235,19 @@ def _judge(
     api: Api, pod: ToolPod, listener: _Listener, results: Results, probe_settings: ProbeOptions
 ) -> _Outcome:
     """The verdict over a listener: failed pods first, then its route, then the gateway."""
-    mine = [results[hop] for hop in listener.hops]
+    of_listener = [results[hop] for hop in listener.hops]
     judged = judge_one_way if probe_settings.one_way else judge
-    pods = [each for each in mine if each.hop.via is Via.POD]
+    pods = [each for each in of_listener if each.hop.via is Via.POD]
     if any(not each.good for each in pods):
-        return _explained(api, pod, listener, mine, judge(pods, direct_only=True), probe_settings)
+        return _explained(
+            api, pod, listener, of_listener, judge(pods, direct_only=True), probe_settings
+        )
     cause = route_cause(listener.routed) or _no_endpoints(api, listener)
     if cause:
         return _Outcome(Verdict(False, None, "").because(cause.reason, cause.text, cause.remedy))
-    verdict = judged(mine)
+    verdict = judged(of_listener)
     if not verdict.good:
-        return _explained(api, pod, listener, mine, verdict, probe_settings)
+        return _explained(api, pod, listener, of_listener, verdict, probe_settings)
     for evidence in listener.backends:
         verdict = although_good(api, evidence, verdict)
         if not verdict.good:
@@ -300,10 +302,10 @@ def _explained(
 def _why(listener: _Listener, known: Sequence[Evidence], result: HopResult) -> Cause:
     """Why a hop fails: a pod because of its backend, a gateway because of any of them."""
     if result.hop.via is Via.POD:
-        mine = next(
+        of_listener = next(
             each for each, hops in zip(known, listener.inner, strict=True) if result.hop in hops
         )
-        return causes.why_hop_fails(mine, result.hop, result.worst.outcome)
+        return causes.why_hop_fails(of_listener, result.hop, result.worst.outcome)
     found = [causes.why_hop_fails(each, result.hop, result.worst.outcome) for each in known]
     # Dropped datagrams are the cause that is left when nothing else is found.
     return next((each for each in found if not each.reason.startswith("Dropped")), found[0])

@@ -197,6 +197,6 @@ def _why(pod: Mapping[str, Any]) -> str:
 
 def _tool(pod: Mapping[str, Any]) -> ToolPod:
     names = [container["name"] for container in pod["spec"]["containers"]]
-    own = [name for name in names if name != "istio-proxy"]
-    container = TOOL_NAME if TOOL_NAME in names else (own or names)[0]
+    containers = [name for name in names if name != "istio-proxy"]
+    container = TOOL_NAME if TOOL_NAME in names else (containers or names)[0]
     return ToolPod(pod["metadata"]["namespace"], pod["metadata"]["name"], container)

@@ -133,8 +133,10 @@ def _routing(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Ro
 def _routes(requested: Routing) -> str:
     """The routes that get datagrams, `dns,apps/logs`; those of other namespaces with it."""
     served = {routes[0].key for routes in requested.routes.values() if routes}
-    own = requested.gateway.about.namespace
-    return ",".join(name if where == own else f"{where}/{name}" for where, name in sorted(served))
+    namespace = requested.gateway.about.namespace
+    return ",".join(
+        name if where == namespace else f"{where}/{name}" for where, name in sorted(served)
+    )
 
 
 def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:

@@ -97,12 +97,12 @@ def _show(done: Sequence[Done], applying: Applying) -> None:
         return
     # The printed manifests may be applied, committed or deleted by other tools, as whole objects.
     # So a Service that belongs to others must not be printed.
-    ours = [each.manifest for each in done if each.write.whole]
+    whole = [each.manifest for each in done if each.write.whole]
     if applying.output == "name":
-        for manifest in ours:
+        for manifest in whole:
             click.echo(printing.resource(resource_key(manifest), manifest["metadata"]["name"]))
     else:
-        click.echo(printing.documents(ours, applying.output), nl=False)
+        click.echo(printing.documents(whole, applying.output), nl=False)
     for each in done:
         if not each.write.whole:
             _tell_left_out(each.write, applying)

@@ -107,10 +107,10 @@ def delete(*, udproute: bool, gateway_namespace: str, dry_run: str, common: opti
     found += _routed(namespace_of(common, api), gateway_namespace, udproute)
     for manifest in reversed(found):
         kind, (namespace, name) = resource_key(manifest), _key(manifest)
-        there = _find(api, kind, namespace, name)
-        if there is None:
+        existing = _find(api, kind, namespace, name)
+        if existing is None:
             continue
-        if (there["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
+        if (existing["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
             printing.warn(
                 f"{printing.resource(kind, name)} does not belong to the samples; not deleted"
             )

@@ -17,7 +17,7 @@ from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi
-from kubectl_istio_udp.model.routing import Rival, Server
+from kubectl_istio_udp.model.routing import OtherVirtualService, Server
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import ResponseSnapshot, plan_response
 from tests.support.builders import CREATED, gateway_pod, gateway_service, metadata, service, tcp
@@ -37,11 +37,13 @@ def rival(
     hosts: list[str] | tuple[str, ...] = ("a.example",),
     gateways: frozenset[str] | set[str] = frozenset({"istio-system/shop"}),
     made: str = OLDER,
-) -> Rival:
-    return Rival("shop/theirs", tuple(hosts), frozenset(gateways), tuple(routes), created=made)
+) -> OtherVirtualService:
+    return OtherVirtualService(
+        "shop/theirs", tuple(hosts), frozenset(gateways), tuple(routes), created=made
+    )
 
 
-def in_mesh(*routes: Any, hosts: list[str] | tuple[str, ...] = (RATINGS,)) -> Rival:
+def in_mesh(*routes: Any, hosts: list[str] | tuple[str, ...] = (RATINGS,)) -> OtherVirtualService:
     return rival(*routes, hosts=hosts, gateways={"mesh"})
 
 
@@ -102,44 +104,44 @@ FIRES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("U118", {"servers": (), "create_gateway": True, "port": 15021}),
     ("U112", {"servers": (Server("a/b", 80, ("a.example",)),), "hosts": ("a.example", "b.x")}),
-    ("U113", {"rivals": (rival(EXACT),)}),
+    ("U113", {"others": (rival(EXACT),)}),
     (
         "U113",
-        {"rivals": (rival(EXACT, gateways={"c/d"}),), "servers": (SHOP, Server("c/d", 80, ("*",)))},
+        {"others": (rival(EXACT, gateways={"c/d"}),), "servers": (SHOP, Server("c/d", 80, ("*",)))},
     ),
     # Made in the same second: the other one may be the first.
-    ("U113", {"rivals": (rival(EXACT, made=CREATED),), "objects": (own(),)}),
-    ("U114", {"rivals": (rival(hosts=["*"]),)}),
-    ("U114", {"rivals": (rival(hosts=["*"]), rival()), "hosts": ("a.example", "b.example")}),
+    ("U113", {"others": (rival(EXACT, made=CREATED),), "objects": (own(),)}),
+    ("U114", {"others": (rival(hosts=["*"]),)}),
+    ("U114", {"others": (rival(hosts=["*"]), rival()), "hosts": ("a.example", "b.example")}),
     (
         "U114",
         {
-            "rivals": (rival(hosts=["*"], gateways={"c/d"}),),
+            "others": (rival(hosts=["*"], gateways={"c/d"}),),
             "servers": (SHOP, Server(SHOP.gateway, 81, ("*",)), Server("c/d", 81, ("*",))),
         },
     ),
-    ("U113", {"rivals": (rival({}),), "path": "/", "prefix": True}),
-    ("U212", {"rivals": (rival(EXACT),), "path": "/", "prefix": True}),
+    ("U113", {"others": (rival({}),), "path": "/", "prefix": True}),
+    ("U212", {"others": (rival(EXACT),), "path": "/", "prefix": True}),
     (
         "U212",
-        {"rivals": (rival(EXACT, made=NEWER),), "path": "/", "prefix": True, "objects": (own(),)},
+        {"others": (rival(EXACT, made=NEWER),), "path": "/", "prefix": True, "objects": (own(),)},
     ),
-    ("U114", {"rivals": (rival(hosts=["*.example"]),)}),
-    ("U114", {"rivals": (rival(hosts=["*"]),), "api": ENVOY_FILTER}),
-    ("U114", {**MESH, "rivals": (in_mesh(),), "services": (SERVICE,)}),
-    ("U114", {**MESH, "rivals": (in_mesh(hosts=["*.svc.cluster.local"]),), "services": (SERVICE,)}),
+    ("U114", {"others": (rival(hosts=["*.example"]),)}),
+    ("U114", {"others": (rival(hosts=["*"]),), "api": ENVOY_FILTER}),
+    ("U114", {**MESH, "others": (in_mesh(),), "services": (SERVICE,)}),
+    ("U114", {**MESH, "others": (in_mesh(hosts=["*.svc.cluster.local"]),), "services": (SERVICE,)}),
     ("U115", {"mesh_config": OLD, "api": ResponseApi.VIRTUAL_SERVICE}),
     ("U115", {"proxies": (1, 14), "api": ResponseApi.VIRTUAL_SERVICE}),
     ("U116", {"proxies": (1, 17), "body": LARGE}),
     ("U117", {**MESH, "api": ENVOY_FILTER}),
     ("U211", {"body": Body(100_001, "")}),
-    ("U212", {"rivals": (rival(MAYBE),)}),
-    ("U213", {"rivals": (rival(EXACT),), "api": ENVOY_FILTER}),
-    ("U213", {**MESH, "rivals": (in_mesh(),), "services": (SERVICE,), "api": ENVOY_FILTER}),
-    ("U214", {"rivals": (rival(),), "hosts": ("*",)}),
+    ("U212", {"others": (rival(MAYBE),)}),
+    ("U213", {"others": (rival(EXACT),), "api": ENVOY_FILTER}),
+    ("U213", {**MESH, "others": (in_mesh(),), "services": (SERVICE,), "api": ENVOY_FILTER}),
+    ("U214", {"others": (rival(),), "hosts": ("*",)}),
     (
         "U214",
-        {"rivals": (rival(hosts=[f"{i}.example" for i in range(9)]),), "hosts": ("*.example",)},
+        {"others": (rival(hosts=[f"{i}.example" for i in range(9)]),), "hosts": ("*.example",)},
     ),
     ("U215", MESH),
 ]
@@ -153,27 +155,27 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
     ("U118", {}),
     (
         "U113",
-        {"rivals": (rival({}, made=NEWER),), "path": "/", "prefix": True, "objects": (own(),)},
+        {"others": (rival({}, made=NEWER),), "path": "/", "prefix": True, "objects": (own(),)},
     ),
     (
         "U114",
         {
-            "rivals": (rival(hosts=["*"], gateways={"c/d"}),),
+            "others": (rival(hosts=["*"], gateways={"c/d"}),),
             "servers": (SHOP, Server("c/d", 80, ("b.example",))),
         },
     ),
-    ("U113", {"rivals": (rival({"match": []}), rival({}))}),
-    ("U113", {"rivals": (rival(EXACT, hosts=["b.example"]),)}),
-    ("U113", {"rivals": (rival(EXACT, gateways={"e/f"}),)}),
+    ("U113", {"others": (rival({"match": []}), rival({}))}),
+    ("U113", {"others": (rival(EXACT, hosts=["b.example"]),)}),
+    ("U113", {"others": (rival(EXACT, gateways={"e/f"}),)}),
     # Of another virtual host: the one does not stand before the other.
-    ("U113", {"rivals": (rival(EXACT, hosts=["*"]),)}),
-    ("U113", {"rivals": (rival(EXACT),), "hosts": ("*",)}),
-    ("U113", {"rivals": (rival(EXACT),), "api": ENVOY_FILTER}),
-    ("U113", {"rivals": (rival(EXACT, made=NEWER),), "objects": (own(),)}),
-    ("U114", {"rivals": (rival(hosts=["*"]), rival(hosts=["a.example"]))}),
-    ("U114", {"rivals": (rival(hosts=["*"]),), "objects": (own(),)}),
-    ("U114", {"rivals": (rival(hosts=["*"]),), "hosts": ("*",)}),
-    ("U114", {**MESH, "rivals": (in_mesh(),), "services": (SERVICE,), "api": ENVOY_FILTER}),
+    ("U113", {"others": (rival(EXACT, hosts=["*"]),)}),
+    ("U113", {"others": (rival(EXACT),), "hosts": ("*",)}),
+    ("U113", {"others": (rival(EXACT),), "api": ENVOY_FILTER}),
+    ("U113", {"others": (rival(EXACT, made=NEWER),), "objects": (own(),)}),
+    ("U114", {"others": (rival(hosts=["*"]), rival(hosts=["a.example"]))}),
+    ("U114", {"others": (rival(hosts=["*"]),), "objects": (own(),)}),
+    ("U114", {"others": (rival(hosts=["*"]),), "hosts": ("*",)}),
+    ("U114", {**MESH, "others": (in_mesh(),), "services": (SERVICE,), "api": ENVOY_FILTER}),
     ("U115", {}),
     ("U115", {"mesh_config": OLD}),
     ("U116", {"body": LARGE}),
@@ -181,9 +183,9 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
     ("U116", {"body": Body(4096, ""), "proxies": (1, 17)}),
     ("U117", {**MESH, "services": (SERVICE,), "api": ENVOY_FILTER}),
     ("U211", {"body": Body(100_000, "")}),
-    ("U212", {"rivals": (rival(EXACT),)}),
-    ("U213", {"rivals": (rival(EXACT),)}),
-    ("U214", {"rivals": (rival(),)}),
+    ("U212", {"others": (rival(EXACT),)}),
+    ("U213", {"others": (rival(EXACT),)}),
+    ("U214", {"others": (rival(),)}),
     ("U215", {**MESH, "services": (SERVICE,)}),
 ]
 
@@ -220,7 +222,7 @@ def test_a_good_response_has_no_findings() -> None:
 
 
 def test_who_is_concerned_is_named() -> None:
-    (found,) = findings(rivals=(rival(EXACT),))
+    (found,) = findings(others=(rival(EXACT),))
     assert "shop/theirs" in found.message and "a.example" in found.message
     assert "--api envoyfilter" in found.remedy()
     (found,) = findings(servers=(dataclasses.replace(SHOP, port=8080),))
@@ -338,7 +340,7 @@ def test_says_which_servers_there_are(servers: tuple[Server, ...], message: str,
 
 
 def test_inside_the_mesh_either_would_switch_the_other_off() -> None:
-    (found,) = findings(**MESH, rivals=(in_mesh(),), services=(SERVICE,))
+    (found,) = findings(**MESH, others=(in_mesh(),), services=(SERVICE,))
     assert found.message == (
         f"VirtualService shop/theirs routes host {RATINGS} inside the mesh, where Istio uses "
         "only one VirtualService for each host: one of the two would be ignored"
@@ -347,15 +349,15 @@ def test_inside_the_mesh_either_would_switch_the_other_off() -> None:
 
 def test_of_many_hosts_the_first_are_listed() -> None:
     hosts = [f"{i}.example" for i in range(9)]
-    (found,) = findings(rivals=(rival(hosts=hosts),), hosts=("*.example",))
+    (found,) = findings(others=(rival(hosts=hosts),), hosts=("*.example",))
     assert found.message.endswith("4.example (shop/theirs) and 4 more")
 
 
 def test_errors_come_first_and_a_rival_of_two_hosts_is_told_once() -> None:
-    found = findings(rivals=(rival(EXACT),), body=Body(100_001, ""))
+    found = findings(others=(rival(EXACT),), body=Body(100_001, ""))
     assert [each.code for each in found] == ["U113", "U211"]
     both: dict[str, Any] = {
-        "rivals": (rival(EXACT, hosts=["a.example", "*.example"]),),
+        "others": (rival(EXACT, hosts=["a.example", "*.example"]),),
         "api": ENVOY_FILTER,
     }
     told = [each.code for each in findings(**both, objects=(own(),))]

@@ -13,13 +13,13 @@ from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, ResponseApi
-from kubectl_istio_udp.model.routing import Rival, Server, Takes, servers_from
+from kubectl_istio_udp.model.routing import OtherVirtualService, Server, Takes, servers_from
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import (
     ResponsePlan,
     ResponseSnapshot,
+    hosts_of_other,
     plan_response,
-    rival_hosts,
 )
 from tests.support.builders import gateway_pod, gateway_service, metadata, service, tcp, udp
 
@@ -62,8 +62,8 @@ def virtual_service(
 
 
 def takes(*matches: dict[str, Any], path: str = "/direct", prefix: bool = False) -> Takes:
-    rival = Rival.from_object(virtual_service({"match": list(matches)}))
-    return rival.takes(Answer(path, 200, prefix=prefix))
+    other = OtherVirtualService.from_object(virtual_service({"match": list(matches)}))
+    return other.takes(Answer(path, 200, prefix=prefix))
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,19 @@ def test_which_requests_of_a_prefix_a_route_takes(match: dict[str, Any], expecte
 
 def test_one_of_several_matches_is_enough() -> None:
     assert takes({"uri": {"exact": "/a"}}, {"uri": {"exact": "/direct"}}) is Takes.YES
-    assert Rival.from_object(virtual_service({})).takes(Answer("/x", 200)) is Takes.NO
-    assert Rival.from_object(virtual_service()).takes(Answer("/x", 200)) is Takes.NO
+    assert OtherVirtualService.from_object(virtual_service({})).takes(Answer("/x", 200)) is Takes.NO
+    assert OtherVirtualService.from_object(virtual_service()).takes(Answer("/x", 200)) is Takes.NO
 
 
 def test_reads_a_virtual_service() -> None:
-    rival = Rival.from_object(virtual_service(hosts=["ratings", "*"], gateways=["own", "mesh"]))
-    assert rival.hosts == ("ratings.shop.svc.cluster.local", "*")
-    assert rival.gateways == {"shop/own", "mesh"}
-    rival = Rival.from_object({"metadata": {"namespace": "a", "name": "b"}})
-    assert (rival.owner, rival.hosts) == ("a/b", ())
-    assert rival.gateways == {"mesh"}
+    other = OtherVirtualService.from_object(
+        virtual_service(hosts=["ratings", "*"], gateways=["own", "mesh"])
+    )
+    assert other.hosts == ("ratings.shop.svc.cluster.local", "*")
+    assert other.gateways == {"shop/own", "mesh"}
+    other = OtherVirtualService.from_object({"metadata": {"namespace": "a", "name": "b"}})
+    assert (other.owner, other.hosts) == ("a/b", ())
+    assert other.gateways == {"mesh"}
 
 
 @pytest.mark.parametrize(
@@ -191,8 +193,8 @@ def test_the_hosts_that_a_server_takes(hosts: list[str], host: str, expected: se
 def test_an_answer_for_everything_stands_behind_all_others(
     routes: list[dict[str, Any]], expected: Takes
 ) -> None:
-    rival = Rival.from_object(virtual_service(*routes))
-    assert rival.takes(Answer("/", 503, prefix=True)) is expected
+    other = OtherVirtualService.from_object(virtual_service(*routes))
+    assert other.takes(Answer("/", 503, prefix=True)) is expected
 
 
 def planned(
@@ -280,18 +282,18 @@ def test_inside_the_mesh() -> None:
     [([], True), (["*"], True), (["."], False), (["istio-system"], True), (["lab"], False)],
 )
 def test_whether_a_gateway_sees_it(export_to: list[str], expected: bool) -> None:
-    rival = Rival.from_object(virtual_service(exportTo=export_to))
+    other = OtherVirtualService.from_object(virtual_service(exportTo=export_to))
     snapshot = ResponseSnapshot(Mesh(), GATEWAY, servers=(Server(SHOP, 80, ("*",)),))
     spec = plan_response(ResponseRequest("lab", Answer("/x", 200)), snapshot).response.spec
-    assert bool(rival_hosts(rival, spec, snapshot)) is expected
+    assert bool(hosts_of_other(other, spec, snapshot)) is expected
 
 
 def test_other_ports_of_the_same_gateway_count() -> None:
-    rival = Rival.from_object(virtual_service(gateways=["c/d"]))
+    other = OtherVirtualService.from_object(virtual_service(gateways=["c/d"]))
     servers = [Server(SHOP, 80, ("*",)), Server(SHOP, 81, ("*",)), Server("c/d", 81, ("*",))]
     snapshot = ResponseSnapshot(Mesh(), GATEWAY, servers=tuple(servers))
     spec = plan_response(ResponseRequest("lab", Answer("/x", 200)), snapshot).response.spec
-    assert rival_hosts(rival, spec, snapshot) == {"a.example"}
+    assert hosts_of_other(other, spec, snapshot) == {"a.example"}
 
 
 @pytest.mark.parametrize("redirects", [True, False])

@@ -81,7 +81,7 @@ def test_reads_mesh_gateway_servers_and_rivals(api: Api, server: ApiServer) -> N
     assert [(s.gateway, s.port, s.hosts) for s in snapshot.servers] == [
         ("istio-system/edge", 80, ("shop.example.com",))
     ]
-    assert [rival.owner for rival in snapshot.rivals] == ["default/shop", "lab/api"]
+    assert [rival.owner for rival in snapshot.others] == ["default/shop", "lab/api"]
     assert (snapshot.services, snapshot.objects) == ((), ())
 
 
@@ -121,7 +121,7 @@ def test_ones_own_objects_are_no_rivals(api: Api, server: ApiServer) -> None:
         ("VirtualService", "default"),
         ("EnvoyFilter", "istio-system"),
     ]
-    assert [rival.owner for rival in snapshot.rivals] == ["default/response-default-other"]
+    assert [rival.owner for rival in snapshot.others] == ["default/response-default-other"]
 
 
 def test_ones_own_objects_at_another_gateway_are_seen(api: Api, server: ApiServer) -> None:
@@ -171,7 +171,7 @@ def test_who_may_not_look_everywhere_looks_near(api: Api, server: ApiServer) -> 
         server.fail("GET", rf"/v1beta1/{plural}(\?|$)", 403)
     choice = GatewayChoice("istio-system/istio-ingressgateway")
     snapshot = read(api, choice=choice)
-    assert [rival.owner for rival in snapshot.rivals] == ["default/shop"]
+    assert [rival.owner for rival in snapshot.others] == ["default/shop"]
     assert [s.gateway for s in snapshot.servers] == ["istio-system/edge"]
 
 

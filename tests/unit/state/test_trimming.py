@@ -209,7 +209,7 @@ def test_what_is_asked_for_is_kept_as_numbers() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept / 200 < 8_000
-    assert [key for _, key in intents.rivals([10_400, 300])] == intents.first("default")
+    assert [key for _, key in intents.requests_for([10_400, 300])] == intents.first("default")
     for key in list(intents):
         assert intents.drop(key)
-    assert list(intents.rivals([10_400])) == [] and not intents.drop(("default", "s1"))
+    assert list(intents.requests_for([10_400])) == [] and not intents.drop(("default", "s1"))
