@@ -46,14 +46,14 @@ def read_class_name(api: Api, namespace: str) -> str:
             f"then the controller: {_INSTALL}",
         )
         raise
-    ours = [each.name for each in map(GatewayClass.from_object, found) if each.ours]
-    if not ours:
+    served = [each.name for each in map(GatewayClass.from_object, found) if each.is_served]
+    if not served:
         raise NotInstalled(
             f"the cluster has no GatewayClass {GATEWAY_CLASS}, because no controller serves "
             "UDPRoutes",
             hints=[f"install it: {_INSTALL}"],
         )
-    return GATEWAY_CLASS if GATEWAY_CLASS in ours else min(ours)
+    return GATEWAY_CLASS if GATEWAY_CLASS in served else min(served)
 
 
 def wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress) -> None:

@@ -40,7 +40,7 @@ def changes_gateway(envoy_filter: Manifest, existing: Manifest | None) -> bool:
 
     Args:
         envoy_filter: the EnvoyFilter to be written.
-        there: the existing one; None if there is none.
+        existing: the existing one; None if there is none.
     """
     if existing is None or existing["spec"] != envoy_filter["spec"]:
         return True
@@ -145,7 +145,7 @@ def fitting(
     Args:
         api: the cluster.
         exposure: the planned exposure.
-        there: its EnvoyFilter in the state that was decided from; None if there was none.
+        existing: its EnvoyFilter in the state that was decided from; None if there was none.
         look_again: reads the state again, given the reservation.
         notify: called with a text if the reservation could not be deleted afterwards.
 

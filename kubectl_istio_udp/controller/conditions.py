@@ -44,7 +44,7 @@ _MOST_PARENTS, _MOST_ADDRESSES, _LONGEST_MESSAGE = 32, 16, 32_768
 
 
 @dataclass(frozen=True)
-class Said:
+class ApiCondition:
     """One condition.
 
     Attributes:
@@ -57,9 +57,9 @@ class Said:
     message: str = ""
 
 
-def conditions(
-    there: object,
-    said: Iterable[Said],
+def merged_conditions(
+    existing: object,
+    conditions: Iterable[ApiCondition],
     generation: int,
     now: str,
     ended: Collection[str] = (),
@@ -67,16 +67,16 @@ def conditions(
     """Merge new conditions into existing ones; other types are kept.
 
     Args:
-        there: the object's existing conditions.
-        said: the new conditions.
+        existing: the object's existing conditions.
+        conditions: the new conditions.
         generation: the generation of the object.
         now: the current time in the API's format.
         ended: the types to remove if they are not among the new conditions.
     """
-    said = tuple(said)
-    ended = set(ended).difference(each.type for each in said)
-    found = {str(each.get("type")): dict(each) for each in map(record, items(there))}
-    for each in said:
+    conditions = tuple(conditions)
+    ended = set(ended).difference(each.type for each in conditions)
+    found = {str(each.get("type")): dict(each) for each in map(record, items(existing))}
+    for each in conditions:
         before = found.get(each.type, {})
         status = _STATUS[each.holds]
         since = before.get("lastTransitionTime") if before.get("status") == status else None
@@ -97,12 +97,16 @@ def conditions(
 def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
     """The status of a GatewayClass of our controller."""
     found, status = GatewayClass.from_object(manifest), record(manifest.get("status"))
-    said = Said(ACCEPTED, True, ACCEPTED)
+    conditions = ApiCondition(ACCEPTED, True, ACCEPTED)
     if found.parameters:
-        said = Said(ACCEPTED, False, "InvalidParameters", "this class takes no parametersRef")
+        conditions = ApiCondition(
+            ACCEPTED, False, "InvalidParameters", "this class takes no parametersRef"
+        )
     return {
         **status,
-        "conditions": conditions(status.get("conditions"), [said], found.generation, now),
+        "conditions": merged_conditions(
+            status.get("conditions"), [conditions], found.generation, now
+        ),
         "supportedFeatures": [{"name": name} for name in FEATURES],
     }
 
@@ -118,7 +122,7 @@ class Report(Protocol):
         """The route's reference to the Gateway."""
 
     @property
-    def said(self) -> Sequence[Said] | None:
+    def conditions(self) -> Sequence[ApiCondition] | None:
         """The conditions; None if the former ones, if there are any, are still the latest."""
 
 
@@ -137,18 +141,18 @@ class ParentReport:
     options_problem: str = ""
 
     @property
-    def said(self) -> tuple[Said, ...]:
+    def conditions(self) -> tuple[ApiCondition, ...]:
         """The conditions; PartiallyInvalid only if it is true, as the API demands."""
         attachment, backends = self.attachment, self.backends
         usual = (
-            Said(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
-            Said(RESOLVED, backends.resolved, backends.reason, backends.message),
+            ApiCondition(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
+            ApiCondition(RESOLVED, backends.resolved, backends.reason, backends.message),
         )
         if not self.options_problem:
             return usual
         # The API wants the message to begin so.
         message = f"Fall Back: {self.options_problem}; the settings before apply"
-        return (*usual, Said(PARTIALLY_INVALID, True, "UnsupportedValue", message))
+        return (*usual, ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class MirrorReport:
     """The status of a route of another kind at one of our Gateways; see Report."""
 
     parent: ParentRef
-    said: Sequence[Said] | None
+    conditions: Sequence[ApiCondition] | None
 
 
 def route_status(manifest: Manifest, reports: Sequence[Report], now: str) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def route_status(manifest: Manifest, reports: Sequence[Report], now: str) -> dic
             continue
         ref = ParentRef.from_object(record(entry.get("parentRef")), namespace)
         report = wanted.pop(ref.identity, None)
-        if report is not None and report.said is None:
+        if report is not None and report.conditions is None:
             parents.append(entry)
         elif report is not None:
             parents.append(_parent(report, entry.get("conditions"), generation, now))
@@ -181,16 +185,18 @@ def route_status(manifest: Manifest, reports: Sequence[Report], now: str) -> dic
     return {**status, "parents": parents[:_MOST_PARENTS]}
 
 
-def _parent(report: Report, there: object, generation: int, now: str) -> dict[str, Any]:
-    said = report.said
-    if said is None:
-        said = [Said(ACCEPTED, None, "Pending", "istiod has not accepted or rejected it yet")]
-    types = [str(each.get("type")) for each in map(record, items(there))]
+def _parent(report: Report, existing: object, generation: int, now: str) -> dict[str, Any]:
+    conditions = report.conditions
+    if conditions is None:
+        conditions = [
+            ApiCondition(ACCEPTED, None, "Pending", "istiod has not accepted or rejected it yet")
+        ]
+    types = [str(each.get("type")) for each in map(record, items(existing))]
     return {
         "parentRef": dict(report.parent.raw),
         "controllerName": CONTROLLER_NAME,
         # All conditions of the entry are ours.
-        "conditions": conditions(there, said, generation, now, ended=types),
+        "conditions": merged_conditions(existing, conditions, generation, now, ended=types),
     }
 
 
@@ -204,17 +210,17 @@ class ListenerStatus:
     Attributes:
         kinds: its supportedKinds.
         attached: its attachedRoutes.
-        said: its conditions.
+        conditions: its conditions.
     """
 
     kinds: tuple[Manifest, ...]
     attached: int
-    said: tuple[Said, ...]
+    conditions: tuple[ApiCondition, ...]
 
     @property
     def accepted(self) -> bool:
         """Whether it is accepted."""
-        return any(each.type == ACCEPTED and each.holds for each in self.said)
+        return any(each.type == ACCEPTED and each.holds for each in self.conditions)
 
 
 @dataclass(frozen=True)
@@ -224,28 +230,31 @@ class Mirror:
     Attributes:
         name: its name.
         pending: why its status is not that of the Gateway's current generation; "" if it is.
-        said: its conditions by type, if its status is current.
+        conditions: its conditions by type, if its status is current.
         listeners: its listeners by name, if their status is current.
         addresses: its addresses, as (type, value).
     """
 
     name: str
     pending: str = ""
-    said: Mapping[str, Said] = field(default_factory=dict)
+    conditions: Mapping[str, ApiCondition] = field(default_factory=dict)
     listeners: Mapping[str, ListenerStatus] = field(default_factory=dict)
     addresses: tuple[tuple[str, str], ...] = ()
 
     @property
-    def repeated(self) -> tuple[Said, ...]:
+    def repeated(self) -> tuple[ApiCondition, ...]:
         """The conditions that the Gateway repeats, and the one about policies."""
-        told = Said(
+        about_policies = ApiCondition(
             MIRRORED,
             True,
             "Mirrored",
             f"Gateway {self.name} serves all listeners but those for UDP. A policy that targets "
             f"this Gateway does not apply to them; it must target Gateway {self.name}",
         )
-        return (*(self.said[kind] for kind in REPEATED if kind in self.said), told)
+        return (
+            *(self.conditions[kind] for kind in REPEATED if kind in self.conditions),
+            about_policies,
+        )
 
 
 @dataclass(frozen=True)
@@ -294,7 +303,7 @@ def gateway_status(
     before = {each.get("name"): each for each in map(record, items(status.get("listeners")))}
     listeners: list[dict[str, Any]] = []
     for listener in gateway.listeners:
-        there = record(before.get(listener.name))
+        existing = record(before.get(listener.name))
         if not progress.is_mirrored(listener):
             seen = ListenerStatus(
                 tuple(_kind(*each) for each in listener.supported_kinds),
@@ -305,10 +314,10 @@ def gateway_status(
             seen = found
         else:
             # What was said of a former generation is still marked as such.
-            listeners += [dict(there)] if there else []
+            listeners += [dict(existing)] if existing else []
             continue
-        merged = conditions(
-            there.get("conditions"), seen.said, gateway.generation, now, LISTENER_TYPES
+        merged = merged_conditions(
+            existing.get("conditions"), seen.conditions, gateway.generation, now, LISTENER_TYPES
         )
         listeners.append(
             {
@@ -320,11 +329,13 @@ def gateway_status(
         )
     addresses = [{"type": kind, "value": value} for kind, value in progress.addresses]
     repeated = progress.mirror.repeated if progress.mirror else ()
-    said = (*_of_gateway(gateway, progress), *repeated)
-    own = conditions(status.get("conditions"), said, gateway.generation, now, (MIRRORED, *REPEATED))
+    conditions = (*_of_gateway(gateway, progress), *repeated)
+    of_gateway = merged_conditions(
+        status.get("conditions"), conditions, gateway.generation, now, (MIRRORED, *REPEATED)
+    )
     result = {
         **{key: value for key, value in status.items() if key != "addresses"},
-        "conditions": own,
+        "conditions": of_gateway,
         "listeners": listeners,
     }
     return {**result, "addresses": addresses[:_MOST_ADDRESSES]} if addresses else result
@@ -342,10 +353,13 @@ def _is_valid(listener: Listener, progress: Progress) -> bool:
     return listener.protocol == UDP and listener.name not in (progress.unavailable or {})
 
 
-def _of_listener(listener: Listener, progress: Progress) -> tuple[Said, ...]:
+def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, ...]:
     taken = (progress.unavailable or {}).get(listener.name)
-    accepted, resolved = Said(ACCEPTED, True, ACCEPTED), Said(RESOLVED, True, RESOLVED)
-    conflicted = Said(CONFLICTED, False, "NoConflicts")
+    accepted, resolved = (
+        ApiCondition(ACCEPTED, True, ACCEPTED),
+        ApiCondition(RESOLVED, True, RESOLVED),
+    )
+    conflicted = ApiCondition(CONFLICTED, False, "NoConflicts")
     if listener.protocol != UDP:
         message = f"this class has no listeners for protocol {listener.protocol}"
         if listener.is_mirrored:
@@ -353,50 +367,50 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[Said, ...]:
                 "a Gateway that names an existing gateway has only UDP listeners; "
                 f"{listener.protocol} belongs in the Gateway of class istio"
             )
-        accepted = Said(ACCEPTED, False, "UnsupportedProtocol", message)
+        accepted = ApiCondition(ACCEPTED, False, "UnsupportedProtocol", message)
     elif taken:
-        accepted = Said(ACCEPTED, False, "PortUnavailable", taken)
-        conflicted = Said(CONFLICTED, True, "PortUnavailable", taken)
+        accepted = ApiCondition(ACCEPTED, False, "PortUnavailable", taken)
+        conflicted = ApiCondition(CONFLICTED, True, "PortUnavailable", taken)
     if listener.invalid_kinds:
         kinds = ", ".join(listener.invalid_kinds)
-        resolved = Said(
+        resolved = ApiCondition(
             RESOLVED, False, "InvalidRouteKinds", f"a UDP listener takes no routes of kind {kinds}"
         )
     if progress.programmed and accepted.holds:
-        programmed = Said(PROGRAMMED, True, PROGRAMMED)
+        programmed = ApiCondition(PROGRAMMED, True, PROGRAMMED)
     elif accepted.holds:
-        programmed = Said(PROGRAMMED, False, progress.reason, progress.message)
+        programmed = ApiCondition(PROGRAMMED, False, progress.reason, progress.message)
     else:
-        programmed = Said(PROGRAMMED, False, "Invalid", accepted.message)
+        programmed = ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
     return (accepted, programmed, resolved, conflicted)
 
 
-def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[Said, ...]:
+def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[ApiCondition, ...]:
     invalid = [each.name for each in gateway.listeners if not _is_valid(each, progress)]
     some = len(invalid) < len(gateway.listeners)
     if progress.problem:
-        accepted = Said(ACCEPTED, False, *progress.problem)
+        accepted = ApiCondition(ACCEPTED, False, *progress.problem)
     elif progress.mirror and progress.mirror.pending:
         # Whether its listeners are accepted is not known yet.
-        return (Said(PROGRAMMED, False, "Pending", progress.mirror.pending),)
+        return (ApiCondition(PROGRAMMED, False, "Pending", progress.mirror.pending),)
     elif invalid:
         message = f"not valid: {', '.join(invalid)}"
-        accepted = Said(ACCEPTED, some, "ListenersNotValid", message)
+        accepted = ApiCondition(ACCEPTED, some, "ListenersNotValid", message)
     else:
-        accepted = Said(ACCEPTED, True, ACCEPTED)
+        accepted = ApiCondition(ACCEPTED, True, ACCEPTED)
     if not accepted.holds:
-        return accepted, Said(PROGRAMMED, False, "Invalid", accepted.message)
+        return accepted, ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
     return accepted, _programmed(progress)
 
 
-def _programmed(progress: Progress) -> Said:
+def _programmed(progress: Progress) -> ApiCondition:
     """Whether a Gateway that is accepted is programmed."""
     if not progress.programmed:
-        return Said(PROGRAMMED, False, progress.reason, progress.message)
-    mirrored = progress.mirror.said.get(PROGRAMMED) if progress.mirror else None
+        return ApiCondition(PROGRAMMED, False, progress.reason, progress.message)
+    mirrored = progress.mirror.conditions.get(PROGRAMMED) if progress.mirror else None
     if mirrored is not None and not mirrored.holds:
         return mirrored
     if not progress.addresses:
         message = "the Service for clients has no address yet"
-        return Said(PROGRAMMED, False, "AddressNotAssigned", message)
-    return Said(PROGRAMMED, True, PROGRAMMED)
+        return ApiCondition(PROGRAMMED, False, "AddressNotAssigned", message)
+    return ApiCondition(PROGRAMMED, True, PROGRAMMED)

@@ -14,9 +14,9 @@ from kubectl_istio_udp.controller.conditions import (
     LISTENER_TYPES,
     PROGRAMMED,
     REPEATED,
+    ApiCondition,
     ListenerStatus,
     Mirror,
-    Said,
 )
 from kubectl_istio_udp.controller.objects import contains
 from kubectl_istio_udp.model.envoyfilter import items, record
@@ -48,7 +48,7 @@ def mirror(existing: Manifest | None, wanted: Manifest, problem: str = "") -> Mi
     """The status of the Gateway of class istio that was created for a Gateway.
 
     Args:
-        there: the created Gateway; None if it is missing.
+        existing: the created Gateway; None if it is missing.
         wanted: what it should be.
         problem: why it cannot be written; "" if it can.
     """
@@ -80,11 +80,11 @@ def _unseen(name: str) -> str:
 
 def parent_conditions(
     existing: Manifest | None, wanted: Manifest, parent: ParentRef, controller: str
-) -> tuple[Said, ...] | None:
+) -> tuple[ApiCondition, ...] | None:
     """What istiod says about a copy of a route at a parent; None if it has not said it yet.
 
     Args:
-        there: the copy; None if it is missing.
+        existing: the copy; None if it is missing.
         wanted: what it should be.
         parent: its reference to the created Gateway.
         controller: the controllerName of istiod.
@@ -102,7 +102,7 @@ def parent_conditions(
 
 def _current(
     found: object, generation: int, types: Collection[str] | None = None
-) -> tuple[Said, ...]:
+) -> tuple[ApiCondition, ...]:
     """An object's conditions; empty if one of them is of a former generation.
 
     Args:
@@ -114,7 +114,7 @@ def _current(
     if any(each.get("observedGeneration") != generation for each in current):
         return ()
     return tuple(
-        Said(
+        ApiCondition(
             str(each.get("type")),
             _HOLDS.get(str(each.get("status"))),
             str(each.get("reason")),

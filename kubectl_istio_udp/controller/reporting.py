@@ -19,11 +19,11 @@ from typing import Any
 from kubectl_istio_udp.controller.conditions import (
     ACCEPTED,
     PROGRAMMED,
+    ApiCondition,
     Mirror,
     MirrorReport,
     ParentReport,
     Progress,
-    Said,
     class_status,
     gateway_status,
     route_status,
@@ -182,7 +182,7 @@ class Reporter:
 
     def _report_class(self, gateways: ApiGateways, name: str) -> None:
         kept = gateways.classes.get("", name)
-        if kept is not None and kept.read.ours:
+        if kept is not None and kept.read.is_served:
             self._write(gateways.classes, kept.manifest, class_status(kept.manifest, _now()))
 
     def _report_route(self, gateways: ApiGateways, key: Key) -> None:
@@ -372,12 +372,12 @@ def _said(
     wanted: Mapping[str, Any] | None,
     controller: str,
     blocked: str,
-) -> Sequence[Said] | None:
+) -> Sequence[ApiCondition] | None:
     """The conditions of a route at a parent, from its copy; None if istiod has not said any."""
     if parent.refusal is not None:
-        return [Said(ACCEPTED, False, parent.refusal.reason, parent.refusal.message)]
+        return [ApiCondition(ACCEPTED, False, parent.refusal.reason, parent.refusal.message)]
     if blocked:
-        return [Said(ACCEPTED, None, "Pending", blocked)]
+        return [ApiCondition(ACCEPTED, None, "Pending", blocked)]
     if parent.copied is None or wanted is None:
         return None
     return parent_conditions(clone, wanted, parent.copied, controller)

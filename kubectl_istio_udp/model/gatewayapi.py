@@ -59,7 +59,7 @@ class GatewayClass:
         )
 
     @property
-    def ours(self) -> bool:
+    def is_served(self) -> bool:
         """Whether this controller manages its Gateways."""
         return self.controller == CONTROLLER_NAME
 
@@ -121,18 +121,20 @@ class Listener:
         supported = self.supported_kinds
         return tuple(kind for group, kind in self.kinds or () if (group, kind) not in supported)
 
-    def allows_namespace(self, namespace: str, own: str, labels: Mapping[str, str] | None) -> bool:
+    def allows_namespace(
+        self, namespace: str, gateway_namespace: str, labels: Mapping[str, str] | None
+    ) -> bool:
         """Whether routes in a namespace may attach.
 
         Args:
             namespace: the route's namespace.
-            own: the Gateway's namespace.
+            gateway_namespace: the Gateway's namespace.
             labels: the labels of the route's namespace; None if unknown.
         """
         if self.namespaces == "All":
             return True
         if self.namespaces == "Same":
-            return namespace == own
+            return namespace == gateway_namespace
         if self.namespaces == "Selector":
             return labels is not None and selector_matches(self.selector, labels)
         return False

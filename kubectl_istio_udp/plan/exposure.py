@@ -157,7 +157,7 @@ def service_entries(
     Args:
         spec: the exposure.
         snapshot: the gateway and the exposure as it was before.
-        there: the Service.
+        state: the Service.
         endpoints: its endpoints by port number.
         planned: the entries already planned for the exposure's other Services.
     """

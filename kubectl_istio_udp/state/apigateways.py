@@ -163,7 +163,7 @@ class ApiGateways:
         if found is None:
             return None
         of = self.classes.get("", found.read.class_name)
-        return found.read if of is not None and of.read.ours else None
+        return found.read if of is not None and of.read.is_served else None
 
     def subjects(self) -> Iterator[Subject]:
         """All objects with a status."""

@@ -795,7 +795,7 @@ class Caches:
     def _note_spec(self, owner: Key) -> None:
         """Update the specs per namespace, and exposures with another name than their Service.
 
-        If several objects have a spec, `own` finds the one that decides.
+        If several objects have a spec, `existing` finds the one that decides.
         """
         existing = self.existing(owner)
         _note(self._specs_in, *owner, existing.held)

@@ -81,7 +81,7 @@ def failing(
     Args:
         classes, gateways, routes: all GatewayClasses, Gateways and routes.
     """
-    class_names = {each.name for each in map(GatewayClass.from_object, classes) if each.ours}
+    class_names = {each.name for each in map(GatewayClass.from_object, classes) if each.is_served}
     served = [each for each in gateways if ApiGateway.from_object(each).class_name in class_names]
     keys = {namespaced_name(each) for each in served}
     found = [

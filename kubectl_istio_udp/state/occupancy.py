@@ -87,7 +87,7 @@ class Occupancy:
 
         Args:
             filters: the EnvoyFilters that may apply to the gateway, including reservations.
-            mine: this run's reservation. Later reservations and pending writes do not count,
+            reservation: this run's reservation. Later reservations and pending writes do not count,
                 because each pending write is reserved before it is written.
             pending: what this process will write for other exposures.
         """

@@ -83,8 +83,8 @@ class Reservation:
         """Whether another run must leave to it what it reserves.
 
         Args:
-            mine: that run's reservation; None if it has none yet, so that every reservation counts.
-            now: the current time, used if `mine` does not provide the API server's.
+            reservation: that run's reservation; None if it has none yet, so that every one counts.
+            now: the current time, used if `reservation` does not provide the API server's.
         """
         if self.stale(reservation.created if reservation else now):
             return False

@@ -188,7 +188,7 @@ def read_again(
         api: the cluster.
         snapshot: the earlier snapshot.
         key: the exposure's (namespace, name).
-        mine: this run's reservation; later ones do not count.
+        reservation: this run's reservation; later ones do not count.
     """
     gateway, mesh = snapshot.gateway, snapshot.mesh
     filters = _envoy_filters(api, gateway, mesh)

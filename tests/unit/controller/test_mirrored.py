@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.controller.conditions import Said
+from kubectl_istio_udp.controller.conditions import ApiCondition
 from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, ParentRef
 from kubectl_istio_udp.render.childgateway import child_gateway
@@ -37,7 +37,7 @@ def child() -> dict[str, Any]:
 
 def test_a_current_report() -> None:
     found = mirror(child(), WANTED)
-    assert not found.pending and set(found.said) == {"Accepted", "Programmed"}
+    assert not found.pending and set(found.conditions) == {"Accepted", "Programmed"}
     assert found.listeners["web"].attached == 2 and found.listeners["web"].accepted
 
 
@@ -117,10 +117,10 @@ def test_a_route_s_parents_are_told_apart() -> None:
         entry({**first, **REFS[0]}, condition("Accepted")),
         entry(REFS[1], condition("Accepted", status="False")),
     )
-    said = [parent_conditions(found, CLONE, parent, CONTROLLER) for parent in PARENTS]
-    assert said == [
-        (Said("Accepted", True, "Accepted"),),
-        (Said("Accepted", False, "Accepted"),),
+    conditions = [parent_conditions(found, CLONE, parent, CONTROLLER) for parent in PARENTS]
+    assert conditions == [
+        (ApiCondition("Accepted", True, "Accepted"),),
+        (ApiCondition("Accepted", False, "Accepted"),),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.controller import conditions
-from kubectl_istio_udp.controller.conditions import ParentReport, Progress, Said
+from kubectl_istio_udp.controller.conditions import ApiCondition, ParentReport, Progress
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing, Options
 from kubectl_istio_udp.model.gatewayapi import (
@@ -269,17 +269,17 @@ def test_backends(row: str) -> None:
 # -- conditions -------------------------------------------------------------------------------
 
 
-def of(there: list[Any], *said: Said, generation: int = 1, now: str = NOW) -> list[Any]:
-    return conditions.conditions(there, said, generation, now)
+def of(there: list[Any], *said: ApiCondition, generation: int = 1, now: str = NOW) -> list[Any]:
+    return conditions.merged_conditions(there, said, generation, now)
 
 
 def test_a_condition_s_time_changes_with_its_status_only() -> None:
     """Trap 8."""
-    first = of([], Said("Accepted", True, "Accepted"))
+    first = of([], ApiCondition("Accepted", True, "Accepted"))
     assert first[0]["lastTransitionTime"] == NOW
-    again = of(first, Said("Accepted", True, "Other", "words"), now=LATER)
+    again = of(first, ApiCondition("Accepted", True, "Other", "words"), now=LATER)
     assert again[0]["lastTransitionTime"] == NOW and again[0]["reason"] == "Other"
-    changed = of(again, Said("Accepted", False, "Other", "words"), now=LATER)
+    changed = of(again, ApiCondition("Accepted", False, "Other", "words"), now=LATER)
     assert changed[0]["lastTransitionTime"] == LATER
 
 
@@ -287,14 +287,17 @@ def test_conditions_of_the_crd_are_replaced_and_foreign_ones_stay() -> None:
     """Traps 7 and 15: Unknown/Pending without observedGeneration is what the CRD puts there."""
     usual = {"type": "Accepted", "status": "Unknown", "reason": "Pending", "message": "wait"}
     foreign = {"type": "example.com/Ready", "status": "True", "reason": "x", "message": ""}
-    found = of([usual, foreign], Said("Accepted", True, "Accepted"), generation=7)
+    found = of([usual, foreign], ApiCondition("Accepted", True, "Accepted"), generation=7)
     assert [each["type"] for each in found] == ["Accepted", "example.com/Ready"]
     assert found[0]["observedGeneration"] == 7 and found[1] == foreign
 
 
 def test_a_new_generation_is_told_even_if_nothing_else_changes() -> None:
-    found = of(of([], Said("Accepted", True, "Accepted")), Said("Accepted", True, "Accepted"))
-    bumped = of(found, Said("Accepted", True, "Accepted"), generation=2, now=LATER)
+    found = of(
+        of([], ApiCondition("Accepted", True, "Accepted")),
+        ApiCondition("Accepted", True, "Accepted"),
+    )
+    bumped = of(found, ApiCondition("Accepted", True, "Accepted"), generation=2, now=LATER)
     assert bumped[0]["observedGeneration"] == 2 and bumped[0]["lastTransitionTime"] == NOW
 
 
@@ -311,7 +314,7 @@ def test_a_class_tells_its_features_sorted() -> None:
     assert conditions.class_status(manifest, LATER) == status
     bad = gateway_class(parametersRef={"group": "", "kind": "ConfigMap", "name": "x"})
     assert conditions.class_status(bad, NOW)["conditions"][0]["reason"] == "InvalidParameters"
-    assert not GatewayClass.from_object(gateway_class(controller="example.com/x")).ours
+    assert not GatewayClass.from_object(gateway_class(controller="example.com/x")).is_served
 
 
 GOOD = (Attachment(("dns",), "Accepted", ""), Backends(()))
