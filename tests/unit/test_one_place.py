@@ -5,6 +5,7 @@ will drift. docs/rooms.md has the table of decisions for people.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,23 @@ ONLY_IN = {
     # How many sessions an exposure gets.
     "automatic_sessions": {"plan/sessions.py"},
     "sessions_for_rate": {"plan/exposure.py"},
+    # Which gateway, and what routes and Gateways get.
+    "choose_gateway": {"controller/deciding.py", "state/gateways.py", "state/manifests.py"},
+    "plan_routes": {"controller/routes.py"},
+    "attach": {"sources/routes.py", "state/routing.py", "controller/reporting.py"},
+    "is_copy_of": {"controller/mirroring.py"},
+    "copied_parents": {"controller/mirroring.py", "controller/reporting.py"},
     # Whether a gateway still has what was decided, once that is reserved.
+    "fitting": {"apply/reserving.py", "controller/reserving.py"},
     "reserved": {"apply/reserving.py"},
     "read_again": {"apply/reserving.py"},
+    # What is created, changed and removed, and how one object is written.
+    "change_set": {
+        *("apply/exposing.py", "apply/responding.py", "apply/access_logging.py"),
+        *("apply/removal.py", "controller/removing.py"),
+    },
+    # apply/transaction.py hands it to a thread.
+    "apply_write": {"controller/writing.py"},
     # The order of a removal; each loop hands in how a step is done.
     "carry_out": {"apply/removal.py", "controller/removing.py"},
     "read_reservation": {"state/occupancy.py", "apply/reserving.py", "state/leftovers.py"},
@@ -60,6 +75,21 @@ def callers() -> dict[str, set[str]]:
         for name in calls(path.read_text()):
             found.setdefault(name, set()).add(path.relative_to(PACKAGE).as_posix())
     return found
+
+
+def test_the_table_of_decisions_names_files_and_functions_that_exist() -> None:
+    page = (PACKAGE.parent / "docs" / "rooms.md").read_text()
+    table = page[page.index("| decision | where |") :].split("\n\n")[0]
+    named = [re.findall(r"`([^`]+)`", row.split("|")[2]) for row in table.splitlines()[2:]]
+    assert all(named)
+    for names in named:
+        room = ""
+        sources = []
+        for name in (name for name in names if name.endswith(".py")):
+            room = name.rpartition("/")[0] or room
+            sources.append((PACKAGE / room / name.rpartition("/")[2]).read_text())
+        for name in (name for name in names if not name.endswith(".py")):
+            assert any(re.search(rf"(def|class) {name.split('.')[-1]}\b", s) for s in sources), name
 
 
 @pytest.mark.parametrize("function", ONLY_IN)
