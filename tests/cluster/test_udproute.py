@@ -16,6 +16,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+import yaml
 from conftest import (
     Space,
     companion,
@@ -28,6 +29,8 @@ from conftest import (
     run,
 )
 from controlled import allow, controller, permitted, request_exposure, tenant
+from test_trust import DOCS
+from test_trust import granted as with_rights
 
 __all__ = ["controller", "tenant"]
 pytestmark = pytest.mark.xdist_group("controller")
@@ -714,3 +717,25 @@ def test_the_crd_is_removed_and_restored_under_load(
     result = finish(load)
     print(result)
     assert result["lost"] <= 6
+
+
+def test_the_documented_rights_suffice_to_write_routes(tenant: Space, port: int) -> None:
+    """docs/rbac.yaml: those for exposures, and those for routes.
+
+    A team without rights in all namespaces needs those of GATEWAY in istio-system too, where the
+    commands look for exposures.
+    """
+    text = (DOCS / "rbac.yaml").read_text().replace("TEAM", tenant.name)
+    needed = [
+        each
+        for where in (tenant.gateway, "istio-system")
+        for each in yaml.safe_load_all(text.replace("GATEWAY", where))
+        if each["metadata"]["name"] in ("istio-udp", "istio-udp-routes")
+    ]
+    tenant.apply(*server("dns", 6))
+    places = {(r["metadata"]["namespace"], r["metadata"]["name"]): r for r in needed}
+    with with_rights(tenant, list(places.values())) as user:
+        words = ("--api", "udproute", "--gateway", f"{tenant.gateway}/edge", "--timeout", "60s")
+        done = tenant.plugin("expose", "dns", "-p", f"{port}:53", *words, *user)
+        assert done.code == 0, done.both
+        answered_by(done.out.split()[-1], port, 6)
