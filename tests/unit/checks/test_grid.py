@@ -27,6 +27,7 @@ from tests.support import builders
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import Running, annotated, until
 from tests.support.fakes import Fakes
+from tests.support.jsonpath import select
 
 GRID = sorted((Path(__file__).parent / "grid").glob("*.yaml"))
 
@@ -80,6 +81,16 @@ def test_expose_finds(case: Case, api: Api, fakes: Fakes) -> None:
     found = decide(asked, replace(snapshot, bound=None)).findings
     shown = [(f.code, str(f.object), f.field) for f in found if f.severity is not Severity.INFO]
     assert shown == case.finds
+
+
+def test_the_fields_are_in_the_objects(case: Case, server: ApiServer) -> None:
+    """Except for labels of a Namespace, which are what is missing."""
+    for _, about, field in case.finds:
+        kind, _, place = about.partition(" ")
+        namespace, _, name = place.rpartition("/")
+        manifest = server.get(kind, namespace, name)
+        if manifest is not None and kind != "Namespace":
+            assert select(manifest, field), field
 
 
 def test_the_controller_refuses_the_same(case: Case, running: Running) -> None:
