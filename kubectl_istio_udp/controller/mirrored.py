@@ -7,6 +7,7 @@ seen that (observedGeneration).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from kubectl_istio_udp.controller.conditions import (
@@ -14,6 +15,7 @@ from kubectl_istio_udp.controller.conditions import (
     LISTENER_TYPES,
     PROGRAMMED,
     REPEATED,
+    RESOLVED,
     ApiCondition,
     ListenerStatus,
     Mirror,
@@ -44,13 +46,19 @@ def _our_labels(metadata: Manifest) -> dict[str, str]:
     return {key: labels[key] for key in COPY_LABELS if key in labels}
 
 
-def mirror(existing: Manifest | None, wanted: Manifest, problem: str = "") -> Mirror:
+def mirror(
+    existing: Manifest | None,
+    wanted: Manifest,
+    problem: str = "",
+    unpermitted: Mapping[str, str] = MappingProxyType({}),
+) -> Mirror:
     """The status of the Gateway of class istio that was created for a Gateway.
 
     Args:
         existing: the created Gateway; None if it is missing.
         wanted: what it should be.
         problem: why it cannot be written; "" if it can.
+        unpermitted: why listeners may not use their certificates, by the listener's name.
     """
     name = str(wanted["metadata"]["name"])
     if existing is None or not is_current(existing, wanted):
@@ -64,7 +72,11 @@ def mirror(existing: Manifest | None, wanted: Manifest, problem: str = "") -> Mi
         if found := _current(entry.get("conditions"), generation, LISTENER_TYPES):
             kinds = tuple(map(record, items(entry.get("supportedKinds"))))
             attached = int(entry.get("attachedRoutes") or 0)
-            listeners[str(entry.get("name"))] = ListenerStatus(kinds, attached, found)
+            listener = str(entry.get("name"))
+            if why := unpermitted.get(listener):
+                refused = ApiCondition(RESOLVED, False, "RefNotPermitted", why)
+                found = (*(each for each in found if each.type != RESOLVED), refused)
+            listeners[listener] = ListenerStatus(kinds, attached, found)
     names = {str(listener["name"]) for listener in wanted["spec"]["listeners"]}
     pending = "" if PROGRAMMED in current and names <= listeners.keys() else _unseen(name)
     addresses = tuple(

@@ -325,7 +325,8 @@ class Reporter:
             progress = replace(progress, programmed=False, reason="NoResources", message=blocked)
         if not gateway.mirrored:
             return progress
-        found: Mirror = mirror(gateways.child(gateway.key), child_gateway(gateway), blocked)
+        child, unpermitted = gateways.child(gateway.key), gateways.unpermitted(gateway)
+        found: Mirror = mirror(child, child_gateway(gateway), blocked, unpermitted)
         addresses = dict.fromkeys((*progress.addresses, *found.addresses))
         return replace(progress, mirror=found, addresses=tuple(addresses))
 

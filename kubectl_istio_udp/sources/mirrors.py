@@ -1,5 +1,7 @@
 """Which parents of HTTP, GRPC, TLS and TCP routes a Gateway of class istio decides about.
 
+And which certificates its listeners may use.
+
 The controller creates it for a Gateway of our class (`sources/gateways.py`), and copies the routes.
 """
 
@@ -8,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, ParentRef, Route
+from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.gatewayapi import (
+    GROUP,
+    ApiGateway,
+    BackendRef,
+    Key,
+    Listener,
+    ParentRef,
+    ReferenceGrant,
+    Route,
+)
 from kubectl_istio_udp.sources.gateways import child_key
 from kubectl_istio_udp.sources.routes import NO_PARENT, NOT_ALLOWED, Attachment
 
@@ -49,6 +61,39 @@ def mirrored_parents(
         copied = None if refusal else parent.renamed(child_key(gateway.key)[1])
         found.append(MirroredParent(parent, copied, refusal))
     return tuple(found)
+
+
+def certificates(gateway: ApiGateway, listener: Listener) -> tuple[BackendRef, ...]:
+    """The certificates of a listener in other namespaces, as references."""
+    refs = map(record, items(record(listener.raw.get("tls")).get("certificateRefs")))
+    found = (
+        BackendRef(
+            group=str(ref.get("group") or ""),
+            kind=str(ref.get("kind") or "Secret"),
+            namespace=str(ref.get("namespace") or gateway.about.namespace),
+            name=str(ref.get("name") or ""),
+        )
+        for ref in refs
+    )
+    return tuple(ref for ref in found if ref.namespace != gateway.about.namespace)
+
+
+def unpermitted_certificate(
+    gateway: ApiGateway, listener: Listener, grants: Sequence[ReferenceGrant]
+) -> str:
+    """Why a listener may not use a certificate of another namespace; "" if it may use all.
+
+    This comes before the question whether the certificate exists, which is not the business of
+    somebody without a ReferenceGrant. istiod 1.31 answers that one first.
+    """
+    namespace = gateway.about.namespace
+    for ref in certificates(gateway, listener):
+        if not any(grant.permits((GROUP, "Gateway", namespace), ref) for grant in grants):
+            return (
+                f"no ReferenceGrant in namespace {ref.namespace} permits Gateways of namespace "
+                f"{namespace} to refer to {ref.kind} {ref.namespace}/{ref.name}"
+            )
+    return ""
 
 
 def copied_parents(parents: Sequence[MirroredParent]) -> tuple[ParentRef, ...]:

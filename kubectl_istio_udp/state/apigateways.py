@@ -30,7 +30,12 @@ from kubectl_istio_udp.model.names import MANAGED_BY_LABEL
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.sources.gateways import ISTIO_CLASS, child_key, clone_key, needs_child
-from kubectl_istio_udp.sources.mirrors import MirroredParent, mirrored_parents
+from kubectl_istio_udp.sources.mirrors import (
+    MirroredParent,
+    certificates,
+    mirrored_parents,
+    unpermitted_certificate,
+)
 from kubectl_istio_udp.sources.routes import Backends, attached, forbidden, resolve
 from kubectl_istio_udp.state.trimming import Packed, our_annotations
 
@@ -193,6 +198,14 @@ class ApiGateways:
         """The parents of a route that are Gateways of our class."""
         return mirrored_parents(route, self.gateway, self.has_child)
 
+    def unpermitted(self, gateway: ApiGateway) -> dict[str, str]:
+        """Why listeners may not use certificates of other namespaces, by the listener's name."""
+        grants = self._all_grants()
+        found = {
+            each.name: unpermitted_certificate(gateway, each, grants) for each in gateway.mirrored
+        }
+        return {name: why for name, why in found.items() if why}
+
     def clone(self, kind: str, key: Key) -> Manifest | None:
         """The route with the name of a route's copy."""
         found = self.mirrored[kind].get(*clone_key(key))
@@ -352,6 +365,10 @@ class ApiGateways:
             services = [each for each in self._by_service if each[0] == key[0]]
             routes = {route for each in services for route in self._by_service[each]}
         self._routes_affected(route for route in routes if route[0] != key[0])
+        for gateway in (kept.read for kept in self.gateways.values()):
+            refs = (ref for each in gateway.mirrored for ref in certificates(gateway, each))
+            if any(ref.namespace == key[0] for ref in refs):
+                self._report((GATEWAY, *gateway.key))
 
 
 def _services(route: UdpRoute) -> set[Key]:

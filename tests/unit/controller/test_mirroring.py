@@ -16,7 +16,15 @@ from tests.support import builders
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import space, until
 from tests.support.routed import Routed, made_by_istiod, read, services
-from tests.support.routes import GROUP, gateway, gateway_class, listener, mirrored_route, route
+from tests.support.routes import (
+    GROUP,
+    gateway,
+    gateway_class,
+    grant,
+    listener,
+    mirrored_route,
+    route,
+)
 
 PLACE = "istio-system"
 CHILD = child_key((PLACE, "udp"))[1]
@@ -162,6 +170,27 @@ def test_what_istiod_says_of_a_former_generation_is_not_repeated(running: Mirror
     until(lambda: running.told_of_gateway().get("Programmed") == ("True", "Programmed"))
     status = running.status(API_GATEWAY, "udp", PLACE)
     assert {c["observedGeneration"] for c in status["conditions"]} == {2}
+
+
+def test_a_certificate_of_another_namespace_needs_a_grant(running: Mirrored) -> None:
+    """Whether it exists, which istiod says first, is not the business of others."""
+    secret = {"kind": "Secret", "group": "", "name": "absent", "namespace": "apps"}
+    secure = {**listener("web", 443, "HTTPS"), "tls": {"certificateRefs": [secret]}}
+    running.begin(gateway(secure, namespace=PLACE))
+    running.created()
+    absent = {"Accepted": "Accepted", "Programmed": "!Invalid", "ResolvedRefs": "!InvalidRef"}
+    running.report_gateway(web=absent)
+
+    def resolved() -> Any:
+        seen = running.status(API_GATEWAY, "udp", PLACE).get("listeners")
+        return read(seen[0]["conditions"])["ResolvedRefs"] if seen else None
+
+    until(lambda: resolved() == ("False", "RefNotPermitted"))
+    permitted = grant({"group": "", "kind": "Secret"}, origin=PLACE, kind="Gateway")
+    running.server.put(permitted)
+    until(lambda: resolved() == ("False", "InvalidRef"))
+    running.server.remove("ReferenceGrant", "apps", "grant")
+    until(lambda: resolved() == ("False", "RefNotPermitted"))
 
 
 BAD = {"Accepted": "!PortUnavailable", "Programmed": "!Invalid", "ResolvedRefs": "ResolvedRefs"}
