@@ -118,6 +118,7 @@ e2e: venv cluster
 endif
 
 bench: venv cluster ## the controller under load, in that cluster
+	$(if $(findstring --routes,$(ARGS)),$(GROUND) gateway-api)
 	$(IN_CLUSTER) $(VENV)/bin/python bench/controller.py $(ARGS)
 
 bench-memory: venv ## the controller's memory beside 5,000 of each kind of tenants' large objects

@@ -1,11 +1,15 @@
 """The controller under load, on a real API server: prints what docs/measurements.md has of it.
 
     make bench ARGS='--services 1000 --rate 100 --seconds 60'
+    make bench ARGS='--routes --services 500 --pods 5000'
 
 Makes Services with hand-made EndpointSlices and (as plain objects that no kubelet runs) their pods,
 starts a controller as a process, and times: until everything is exposed; from the write of an
 EndpointSlice to that of its ServiceEntry, and to the gateway's own Envoy; memory, CPU, requests. At
 last it takes everything away again. Exits 1 where a bound does not hold.
+
+With `--routes` Gateways and UDPRoutes expose the Services, instead of annotations. Then it also
+times from the write of a UDPRoute to that of its status.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ import urllib3
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.watch import Cache
+from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
 from kubectl_istio_udp.model.names import label_selector, object_name
 from kubectl_istio_udp.state import proxies
 
@@ -45,6 +50,8 @@ MANAGER = "bench"
 UNPROXIED = {"service.kubernetes.io/service-proxy-name": "none"}
 METRICS_PORT = 18_080
 ADMIN_PORT = 18_000
+LISTENERS = 25  # of each Gateway
+ROUTE_CHANGES_PER_SECOND = 5.0
 # What the issue asks for.
 P99_SECONDS, MEGABYTES, REQUESTS_A_CHANGE = 1.0, 200.0, 2.0
 SAMPLE_SECONDS = 0.5
@@ -58,6 +65,57 @@ def address(service: int, endpoint: int, round_: int = 0) -> str:
     return f"11.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
+def plain_service(namespace: str, number: int) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": f"s{number}", "namespace": namespace, "labels": UNPROXIED},
+        "spec": {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
+    }
+
+
+def gateway_class(namespace: str) -> Manifest:
+    """A class of the run's own, so that it can be deleted afterwards."""
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": namespace},
+        "spec": {"controllerName": CONTROLLER_NAME},
+    }
+
+
+def gateway(namespace: str, number: int, services: int) -> Manifest:
+    """A Gateway at the cluster's ingress gateway, with a listener for each of some Services."""
+    notes = {
+        "gateway": f"{GATEWAY_NAMESPACE}/istio-ingressgateway",
+        "max-sessions": str(SESSIONS),
+        "gateway-service": "none",
+    }
+    numbers = range(number * LISTENERS, min(services, (number + 1) * LISTENERS))
+    ports = [{"name": f"s{n}", "port": FIRST_PORT + n, "protocol": "UDP"} for n in numbers]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {
+            "name": f"g{number}",
+            "namespace": namespace,
+            "annotations": {f"kubectl-istio-udp/{key}": value for key, value in notes.items()},
+        },
+        "spec": {"gatewayClassName": namespace, "listeners": ports},
+    }
+
+
+def route(namespace: str, number: int, weight: int = 1) -> Manifest:
+    parent = {"name": f"g{number // LISTENERS}", "sectionName": f"s{number}"}
+    backend = {"name": f"s{number}", "port": 53, "weight": weight}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "UDPRoute",
+        "metadata": {"name": f"s{number}", "namespace": namespace},
+        "spec": {"parentRefs": [parent], "rules": [{"backendRefs": [backend]}]},
+    }
+
+
 def service(namespace: str, number: int) -> Manifest:
     notes = {
         "expose": f"{FIRST_PORT + number}:53",
@@ -66,17 +124,9 @@ def service(namespace: str, number: int) -> Manifest:
         # A Service of its own for each would time kube-proxy and load balancers, not this.
         "gateway-service": "none",
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": f"s{number}",
-            "namespace": namespace,
-            "labels": UNPROXIED,
-            "annotations": {f"kubectl-istio-udp/{key}": value for key, value in notes.items()},
-        },
-        "spec": {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
-    }
+    made = plain_service(namespace, number)
+    annotations = {f"kubectl-istio-udp/{key}": value for key, value in notes.items()}
+    return {**made, "metadata": {**made["metadata"], "annotations": annotations}}
 
 
 def slice_(namespace: str, number: int, changed: str = "") -> Manifest:
@@ -131,10 +181,10 @@ def count(api: Api, kind: str, namespace: str) -> int:
 
 
 @contextlib.contextmanager
-def controller() -> Iterator[subprocess.Popen[bytes]]:
+def controller(*options: str) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()"]
     words += ["controller", "run", "--no-leader-elect", "--file-limit", "1048576"]
-    words += ["--port", str(METRICS_PORT), "--log-level", "warning"]
+    words += ["--port", str(METRICS_PORT), "--log-level", "warning", *options]
     process = subprocess.Popen(words)
     try:
         yield process
@@ -241,6 +291,39 @@ def change(
     wait_until("all ServiceEntries", lambda: all(a in arrivals.entry for a in addresses), 30)
 
 
+class Statuses:
+    """When the status of each changed UDPRoute was first seen."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.sent: dict[str, float] = {}
+        self.seen: dict[str, float] = {}
+        self.cache: Cache[bool] = Cache(api, "UDPRoute", keep=self._keep, changed=self._ignore)
+
+    def _keep(self, manifest: Any) -> bool:
+        seen = time.monotonic()
+        parents = (manifest.get("status") or {}).get("parents") or ()
+        found = [c["observedGeneration"] for parent in parents for c in parent["conditions"]]
+        generation = manifest["metadata"]["generation"]
+        if found and min(found) == generation:
+            self.seen.setdefault(f"{manifest['metadata']['name']} {generation}", seen)
+        return True
+
+    def _ignore(self, key: Any, before: Any, now: Any) -> None:
+        pass
+
+    def change(self, namespace: str, routes: int, seconds: float) -> None:
+        """Change the weight of a route's only backend, one route after the other."""
+        count = min(routes, int(ROUTE_CHANGES_PER_SECOND * seconds))
+        begun = time.monotonic()
+        for number in range(count):
+            time.sleep(max(0.0, begun + number / ROUTE_CHANGES_PER_SECOND - time.monotonic()))
+            sent = time.monotonic()
+            made = self._api.merge(route(namespace, number, weight=2), manager=MANAGER)
+            self.sent[f"s{number} {made['metadata']['generation']}"] = sent
+        wait_until("every status", lambda: self.sent.keys() <= self.seen.keys(), 60)
+
+
 def wait_until(what: str, check: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not check():
@@ -252,6 +335,7 @@ def wait_until(what: str, check: Callable[[], bool], seconds: float) -> None:
 
 def percentiles(seen: dict[str, float], sent: dict[str, float]) -> dict[str, float]:
     """Milliseconds from the sending of a change to its being seen."""
+    seen = {each: when for each, when in seen.items() if each in sent}
     found = sorted(1000 * (when - sent[each]) for each, when in seen.items()) or [float("nan")]
     return {
         "n": len(seen),
@@ -348,6 +432,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--idle", type=float, default=30.0)
     parser.add_argument("--gateway-megabytes", type=int, default=4000)
+    parser.add_argument("--routes", action="store_true", help="expose by UDPRoutes")
     wanted = parser.parse_args()
     api = Api.connect(ConnectionOptions(kubeconfig=os.environ.get("KUBECONFIG")))
     namespace = f"bench{secrets.token_hex(3)}"
@@ -368,9 +453,11 @@ def main() -> int:
         print(json.dumps(result, indent=2), flush=True)
     finally:
         api.delete("Namespace", None, namespace)
-        with controller():
+        with controller(*(["--gateway-api"] if wanted.routes else [])):
             gone = lambda: not count(api, "EnvoyFilter", GATEWAY_NAMESPACE)  # noqa: E731
             wait_until("everything is gone", gone, 300)
+        if wanted.routes:
+            api.delete("GatewayClass", None, namespace)
     bounds = (
         result["to_service_entry"]["p99_ms"] < P99_SECONDS * 1000,
         result["peak_mb"] < MEGABYTES,
@@ -386,7 +473,14 @@ def main() -> int:
 def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any]:
     numbers = range(wanted.services)
     create = lambda manifest: api.create(manifest, manager=MANAGER)  # noqa: E731
-    in_bulk(create, (service(namespace, n) for n in numbers))
+    if wanted.routes:
+        gateways = range(-(-wanted.services // LISTENERS))
+        create(gateway_class(namespace))
+        in_bulk(create, (plain_service(namespace, n) for n in numbers))
+        in_bulk(create, (gateway(namespace, n, wanted.services) for n in gateways))
+        in_bulk(create, (route(namespace, n) for n in numbers))
+    else:
+        in_bulk(create, (service(namespace, n) for n in numbers))
     in_bulk(create, (slice_(namespace, n) for n in numbers))
     pods = (pod(namespace, n % wanted.services, n // wanted.services) for n in range(wanted.pods))
     in_bulk(create, pods)
@@ -399,9 +493,12 @@ def measure(
 ) -> dict[str, Any]:
     empty = allocated()
     begun = time.monotonic()
-    with controller() as process:
-        for kind in ("ServiceEntry", "EnvoyFilter"):
-            there = lambda k=kind: count(api, k, GATEWAY_NAMESPACE) == wanted.services  # noqa: E731
+    options, exposures = [], wanted.services
+    if wanted.routes:
+        options, exposures = ["--gateway-api"], -(-wanted.services // LISTENERS)
+    with controller(*options) as process:
+        for kind, expected in (("ServiceEntry", wanted.services), ("EnvoyFilter", exposures)):
+            there = lambda k=kind, n=expected: count(api, k, GATEWAY_NAMESPACE) == n  # noqa: E731
             wait_until(f"every {kind}", there, 300)
         startup = time.monotonic() - begun
         started = Usage(process.pid)
@@ -423,7 +520,7 @@ def measure(
         time.sleep(wanted.idle)
         idle = Usage(process.pid)
         changes = len(arrivals.sent)
-        return {
+        result = {
             "services": wanted.services,
             "pods": wanted.pods,
             "startup_s": round(startup, 1),
@@ -440,6 +537,14 @@ def measure(
             "idle_writes": idle.writes - quiet.writes,
             "idle_cpu_s": round(idle.cpu - quiet.cpu, 2),
         }
+        if wanted.routes:
+            statuses = Statuses(api)
+            statuses.cache.start()
+            statuses.cache.wait_synced(30)
+            statuses.change(namespace, wanted.services, wanted.seconds)
+            statuses.cache.stop()
+            result["to_route_status"] = percentiles(statuses.seen, statuses.sent)
+        return result
 
 
 if __name__ == "__main__":

@@ -133,11 +133,18 @@ class Switch:
     """Two servers with different answers, and a Service with one of them in its EndpointSlice.
 
     Which of them answers through the gateway shows whether what was listed last has arrived.
+
+    Attributes:
+        space: the namespace.
+        name: the Service.
+        addresses: the pod's address of each server.
+        others: addresses and ports of further exposures that send to the Service.
     """
 
     space: Space
     name: str
     addresses: dict[str, str]
+    others: tuple[tuple[str, int], ...] = ()
 
     def point(self, to: str) -> None:
         """List one server's address, and no other."""
@@ -155,8 +162,12 @@ class Switch:
         self.space.apply(piece)
 
     def answers(self) -> str:
-        """The server that answers through the gateway now; "" if none does."""
-        address, port = companion(self.space, self.name)
+        """The server that answers through all exposures now; "" if they differ, or none does."""
+        targets = (companion(self.space, self.name), *self.others)
+        found = {self._answers(*target) for target in targets}
+        return found.pop() if len(found) == 1 else ""
+
+    def _answers(self, address: str, port: int) -> str:
         namespace, _, pod = self.space.tool.partition("/")
         words = ["kubectl", "exec", "-n", namespace, pod, "--"]
         words += ["dig", f"@{address}", "-p", str(port), "plain.example", "+short"]

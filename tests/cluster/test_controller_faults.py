@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from controlled import (
     replicas,
     request_exposure,
 )
+from test_udproute import backend, gateway, listener, programmed, route
 
 __all__ = ["controller"]
 GROUND_RUN = os.environ.get("E2E_GROUND_RUN", "")
@@ -62,10 +64,13 @@ ETCD = "http://127.0.0.1:2379"
 
 @pytest.fixture(scope="module")
 def standing(controller: str, tool: str, _ports: Iterator[int]) -> Iterator[Switch]:
-    """A switch for all of these tests."""
+    """A switch for all of these tests, exposed by an annotation and by a UDPRoute."""
     port = next(_ports)
     with permitted(tool, port, controller) as space:
-        yield make_switch(space, port)
+        made = make_switch(space, port)
+        space.apply(gateway(space, listener("dns", port + 8), sessions=500))
+        space.apply(route("dns", backend("dns")))
+        yield replace(made, others=((programmed(space), port + 8),))
 
 
 @pytest.fixture
@@ -247,7 +252,8 @@ def test_connections_that_hang(switch: Switch, tmp_path: Path) -> None:
 def _in_its_place(*options: str) -> Iterator[None]:
     """A controller as a process of this machine, instead of the Deployment's."""
     deployment = ("-n", NAMESPACE, "deploy/kubectl-istio-udp-controller")
-    words = ["kubectl-istio_udp", "controller", "run", "-n", NAMESPACE, "--port", "0", *options]
+    words = ["kubectl-istio_udp", "controller", "run", "-n", NAMESPACE, "--port", "0"]
+    words += ["--gateway-api", *options]
     process: subprocess.Popen[bytes] | None = None
     try:
         kubectl("scale", *deployment, "--replicas=0")
