@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
+from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.values import PREFIX, some
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
@@ -37,27 +37,32 @@ def hosts_agree(evidence: Evidence, port: ExposedPort, pod: str) -> bool:
     return dns or evidence.hosts(pod, port) == evidence.addresses(port)
 
 
-def run_again(spec: ExposureSpec, *flags: str) -> str:
+def run_again(evidence: Evidence, *flags: str) -> str:
     """`run again: kubectl istio-udp expose ...`, with these flags.
 
-    The controller repairs the exposure of a Gateway, so this says how to find out why it has not.
+    The controller repairs the exposure of a Gateway or of an annotated Service, so this says how to
+    find out why it has not.
     """
+    if not evidence.declared:
+        return f"run again: {expose_command(evidence, *flags)}"
     settings = [flag for flag in flags if " " in flag]
-    if not spec.service and not settings:
-        return "the controller repairs this; see kubectl istio-udp controller status"
-    return f"run again: {expose_command(spec, *flags)}" if spec.service else with_setting(*settings)
+    if settings:
+        return _with_setting(evidence, *settings)
+    return "the controller repairs this; see kubectl istio-udp controller status"
 
 
-def with_setting(setting: str) -> str:
-    """How to change a setting of a Gateway's exposure; `setting` is a flag, `--idle-timeout 5m`."""
+def _with_setting(evidence: Evidence, setting: str) -> str:
+    """How to change a setting of a declared exposure; `setting` is a flag, `--idle-timeout 5m`."""
     name, _, value = setting.removeprefix("--").partition(" ")
-    return f"annotate its Gateway: {PREFIX}{name}={value}"
+    owner = "Service" if evidence.spec.service else "Gateway"
+    return f"annotate its {owner}: {PREFIX}{name}={value}"
 
 
-def expose_command(spec: ExposureSpec, *flags: str) -> str:
+def expose_command(evidence: Evidence, *flags: str) -> str:
     """The command that changes the settings in flags, and no others."""
-    if not spec.service:
-        return with_setting(*flags)
+    spec = evidence.spec
+    if evidence.declared:
+        return _with_setting(evidence, *flags)
     name = [] if spec.name == spec.service else [f"--name {spec.name}"]
     start = f"kubectl istio-udp expose -n {spec.namespace} {spec.service}"
     return " ".join([start, *name, *flags])

@@ -130,7 +130,7 @@ def missing_cause(evidence: Evidence) -> Cause | None:
     """The first missing object of the exposure, if any."""
     if not evidence.missing:
         return None
-    return Cause("ObjectMissing", f"{evidence.missing[0]} is missing", run_again(evidence.spec))
+    return Cause("ObjectMissing", f"{evidence.missing[0]} is missing", run_again(evidence))
 
 
 def _first(rules: Iterable[Rule], evidence: Evidence, port: ExposedPort, pod: str) -> Cause:

@@ -27,7 +27,7 @@ def host_taken(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
         "HostTaken",
         f"ServiceEntry {evidence.same_host} has the same host as this exposure, and istiod "
         f"sends its endpoints to the gateway; {hosts_differ(evidence, port, pod)}",
-        f"delete that ServiceEntry, or its host; then {run_again(evidence.spec)}",
+        f"delete that ServiceEntry, or its host; then {run_again(evidence)}",
     )
 
 
@@ -45,7 +45,7 @@ def twin_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
         "TwinPortGone",
         f"the gateway gets its endpoints from port {number}/TCP of Service {service}, which "
         f"{now}; {hosts_differ(evidence, port, pod)}",
-        run_again(evidence.spec),
+        run_again(evidence),
     )
 
 
@@ -80,7 +80,7 @@ def selector_changed(evidence: Evidence, port: ExposedPort, pod: str) -> Cause |
                 f"Service {evidence.service} selects {labels_text(evidence.service.selector)}, but "
                 f"ServiceEntry {name_of(entry)} selects {labels_text(written)}; "
                 f"{hosts_differ(evidence, port, pod)}",
-                run_again(evidence.spec),
+                run_again(evidence),
             )
     return None
 
@@ -97,7 +97,7 @@ def target_changed(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | N
         "TargetPortChanged",
         f"port {port.service_port} of Service {evidence.service} now leads to target port "
         f"{some_of(now)}; {hosts_differ(evidence, port, pod)}",
-        run_again(evidence.spec),
+        run_again(evidence),
     )
 
 
@@ -106,7 +106,7 @@ def stale(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     written = evidence.spec.discovery in (Discovery.STATIC, Discovery.ENDPOINTS)
     if not written or port.eds_service or hosts_agree(evidence, port, pod):
         return None
-    return Cause("StaleAddresses", hosts_differ(evidence, port, pod), run_again(evidence.spec))
+    return Cause("StaleAddresses", hosts_differ(evidence, port, pod), run_again(evidence))
 
 
 def foreign(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

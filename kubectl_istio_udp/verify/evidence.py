@@ -91,6 +91,8 @@ class Evidence:
         entries: manifests of the exposure's ServiceEntries.
         envoy_filter: the manifest of its EnvoyFilter.
         front: the manifest of the Service in front of the gateway.
+        declared: whether the controller keeps the exposure, as an annotated Service or a Gateway
+            requests it.
         missing: the exposure's missing objects.
         refused: endpoints that the gateway does not send to, with the reason; they are not in
             `slices`.
@@ -110,6 +112,7 @@ class Evidence:
     entries: tuple[Mapping[str, Any], ...] = ()
     envoy_filter: Mapping[str, Any] | None = None
     front: Mapping[str, Any] | None = None
+    declared: bool = False
     missing: Sequence[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     same_host: str = ""

@@ -37,7 +37,9 @@ def front_missing(evidence: Evidence) -> Cause | None:
     if evidence.front or spec.options.gateway_service is GatewayServiceMode.NONE:
         return None
     return Cause(
-        "FrontServiceMissing", f"no Service leads to the gateway for {spec.name}", run_again(spec)
+        "FrontServiceMissing",
+        f"no Service leads to the gateway for {spec.name}",
+        run_again(evidence),
     )
 
 
@@ -56,7 +58,7 @@ def front_selector(evidence: Evidence) -> Cause | None:
     return Cause(
         "FrontServiceSelector",
         f"the selector of {front_name(evidence)}, {labels_text(selector)}, is not the gateway's",
-        run_again(evidence.spec, "--force-conflicts"),
+        run_again(evidence, "--force-conflicts"),
     )
 
 
@@ -69,7 +71,7 @@ def front_ports(evidence: Evidence) -> Cause | None:
         for entry in evidence.front["spec"].get("ports") or ()
         if entry.get("protocol") == "UDP"
     }
-    name, remedy = front_name(evidence), run_again(evidence.spec, "--force-conflicts")
+    name, remedy = front_name(evidence), run_again(evidence, "--force-conflicts")
     for port in evidence.spec.ports:
         if port.gateway_port not in leads:
             text = f"{name} has no port {port.gateway_port}/UDP"

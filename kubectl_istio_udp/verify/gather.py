@@ -80,6 +80,7 @@ def known(
         entries=tuple(o for o in objects if o["kind"] == "ServiceEntry"),
         envoy_filter=existing.object("EnvoyFilter"),
         front=outer.front,
+        declared=existing.source is not None,
         missing=existing.missing,
     )
 

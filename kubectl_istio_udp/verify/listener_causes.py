@@ -42,7 +42,7 @@ def _too_long(evidence: Evidence, port: ExposedPort, size: int | None, what: str
     return Cause(
         "DatagramTooLong",
         f"{what} has {size} bytes, but this exposure forwards at most {most}",
-        run_again(evidence.spec, f"--max-datagram-size {size}"),
+        run_again(evidence, f"--max-datagram-size {size}"),
     )
 
 
@@ -72,7 +72,7 @@ def filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause |
         "FilterSelectsOtherPods",
         f"no listener on {port.listener_port} in {pod}: EnvoyFilter "
         f"{name_of(evidence.envoy_filter)} selects {labels_text(labels)}",
-        run_again(evidence.spec, "--force-conflicts"),
+        run_again(evidence, "--force-conflicts"),
     )
 
 
@@ -117,7 +117,7 @@ def no_listener(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
     return Cause(
         "ListenerMissing",
         f"no listener on {port.listener_port} in {pod}",
-        f"{run_again(evidence.spec)}; {CHECK_ISTIOD}",
+        f"{run_again(evidence)}; {CHECK_ISTIOD}",
     )
 
 
@@ -130,7 +130,7 @@ def other_port(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     return Cause(
         "ListenerOnOtherPort",
         f"listener {name} in {pod} is on port {bound}, not {port.listener_port}",
-        run_again(evidence.spec, "--force-conflicts"),
+        run_again(evidence, "--force-conflicts"),
     )
 
 
@@ -144,7 +144,7 @@ def other_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | No
     return Cause(
         "ListenerSendsElsewhere",
         f"listener {name} in {pod} sends to cluster {target}, not {cluster}",
-        run_again(evidence.spec, "--force-conflicts"),
+        run_again(evidence, "--force-conflicts"),
     )
 
 
@@ -153,7 +153,7 @@ def no_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     name = evidence.cluster(port)
     if name in evidence.proxy(pod).state.clusters:
         return None
-    return Cause("ClusterMissing", f"no cluster {name} in {pod}", run_again(evidence.spec))
+    return Cause("ClusterMissing", f"no cluster {name} in {pod}", run_again(evidence))
 
 
 def sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
@@ -168,7 +168,7 @@ def sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | No
         "SessionsFull",
         f"{pod} has {used} open sessions for port {port.service_port}, and this exposure allows "
         f"{most}: Envoy drops the datagrams of additional clients",
-        f"allow more: {expose_command(evidence.spec, '--expect-rate N')}; or lower --idle-timeout",
+        f"allow more: {expose_command(evidence, '--expect-rate N')}; or lower --idle-timeout",
     )
 
 
@@ -184,7 +184,7 @@ def nearly_full(evidence: Evidence) -> list[str]:
                 warnings.append(
                     f"{pod} has {used} open sessions to the endpoints of port {port}, and this "
                     f"exposure allows {most}: Envoy drops the datagrams of additional clients; to "
-                    f"allow more: {expose_command(evidence.spec, '--expect-rate N')}; or lower "
+                    f"allow more: {expose_command(evidence, '--expect-rate N')}; or lower "
                     "--idle-timeout"
                 )
     return warnings

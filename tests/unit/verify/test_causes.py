@@ -14,6 +14,7 @@ from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpSocket
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.verify import causes
+from kubectl_istio_udp.verify.cause import expose_command, run_again
 from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
 from kubectl_istio_udp.verify.front_causes import no_address
 from tests.support.builders import (
@@ -457,3 +458,19 @@ def test_other_services_need_no_address(manifest: dict[str, Any] | None) -> None
 def test_reads_why_a_pod_is_not_ready(manifest: dict[str, Any], ready: bool, why: str) -> None:
     found = PodState.from_object(manifest)
     assert (found.ready, found.why) == (ready, why)
+
+
+def test_the_controller_changes_the_exposures_that_it_keeps() -> None:
+    by_hand, kept = evidence(), evidence(declared=True)
+    assert run_again(by_hand) == "run again: kubectl istio-udp expose -n default coredns"
+    assert run_again(kept) == (
+        "the controller repairs this; see kubectl istio-udp controller status"
+    )
+    setting = "--max-datagram-size 4096"
+    assert run_again(by_hand, setting).endswith(f"expose -n default coredns {setting}")
+    assert run_again(kept, setting) == (
+        "annotate its Service: kubectl-istio-udp/max-datagram-size=4096"
+    )
+    assert expose_command(kept, "--expect-rate N") == (
+        "annotate its Service: kubectl-istio-udp/expect-rate=N"
+    )
