@@ -27,6 +27,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,11 @@ def in_bulk(work: Callable[[Any], object], items: Iterable[Any]) -> None:
 def count(api: Api, kind: str, namespace: str) -> int:
     """How many of our objects of a kind there are."""
     return len(api.list(kind, namespace, label_selector()))
+
+
+def all_exist(api: Api, kind: str, number: int) -> bool:
+    """Whether there are so many of our objects of a kind at the gateway."""
+    return count(api, kind, GATEWAY_NAMESPACE) == number
 
 
 @contextlib.contextmanager
@@ -498,7 +504,7 @@ def measure(
         options, exposures = ["--gateway-api"], -(-wanted.services // LISTENERS)
     with controller(*options) as process:
         for kind, expected in (("ServiceEntry", wanted.services), ("EnvoyFilter", exposures)):
-            there = lambda k=kind, n=expected: count(api, k, GATEWAY_NAMESPACE) == n  # noqa: E731
+            there = partial(all_exist, api, kind, expected)
             wait_until(f"every {kind}", there, 300)
         startup = time.monotonic() - begun
         started = Usage(process.pid)
