@@ -478,7 +478,7 @@ def main() -> int:
 
 def bench(api: Api, namespace: str, wanted: argparse.Namespace) -> dict[str, Any]:
     numbers = range(wanted.services)
-    create = lambda manifest: api.create(manifest, manager=MANAGER)  # noqa: E731
+    create = partial(api.create, manager=MANAGER)
     if wanted.routes:
         gateways = range(-(-wanted.services // LISTENERS))
         create(gateway_class(namespace))
