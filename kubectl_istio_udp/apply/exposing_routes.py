@@ -138,7 +138,7 @@ def _current(
     api: Api, key: Key, service: str, gateway: Manifest, found: Sequence[Manifest]
 ) -> _Current:
     read, exposed = ApiGateway.from_object(gateway), find_exposure(api, *exposure_key(key))
-    asked = read_options(read.annotations, GATEWAY_OPTIONS)
+    given = read_options(read.annotations, GATEWAY_OPTIONS)
     targets = {
         parent.section_name: backend.port or 0
         for route in map(UdpRoute.from_object, found)
@@ -152,13 +152,13 @@ def _current(
     )
     if exposed.exposure is None or not ports:
         return _Current(gateway, tuple(found))
-    options = asked.options
-    if asked.automatic_sessions:
+    options = given.options
+    if given.automatic_sessions:
         options = replace(options, max_sessions=exposed.exposure.options.max_sessions)
     before = ExposureSpec(
         *exposed.key, service, ports, exposed.exposure.gateway, Discovery.ENDPOINTS, options
     )
-    return _Current(gateway, tuple(found), before, asked.automatic_sessions, asked.expect_rate)
+    return _Current(gateway, tuple(found), before, given.automatic_sessions, given.expect_rate)
 
 
 def _is_written_by(manifest: Manifest, manager: str) -> bool:

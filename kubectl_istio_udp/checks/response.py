@@ -50,11 +50,13 @@ def _no_server(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findi
     if spec.gateway is None or spec.servers or spec.creates_gateway:
         return
     gateway = gateway_ref(spec.gateway)
-    standing = [server for server in snapshot.servers if server.response is None and server.http]
-    on_port = [server for server in standing if server.port == spec.gateway_port]
+    http_servers = [
+        server for server in snapshot.servers if server.response is None and server.http
+    ]
+    on_port = [server for server in http_servers if server.port == spec.gateway_port]
     values: dict[str, Value] = {"port": spec.gateway_port}
     if not on_port:
-        ports = tuple(map(str, sorted({server.port for server in standing})))
+        ports = tuple(map(str, sorted({server.port for server in http_servers})))
         if ports:
             values["ports"] = ports
         yield Finding("U111", gateway, values=values, case="other ports" if ports else "no server")
@@ -157,8 +159,8 @@ def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding
 def _too_old(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
     """This Istio does not support directResponse in a VirtualService."""
     version = snapshot.istio
-    asked = response.spec.api is ResponseApi.VIRTUAL_SERVICE
-    if asked and version and version < DIRECT_RESPONSE_SINCE:
+    by_virtual_service = response.spec.api is ResponseApi.VIRTUAL_SERVICE
+    if by_virtual_service and version and version < DIRECT_RESPONSE_SINCE:
         yield Finding(
             "U115",
             spec_ref(response.spec),

@@ -49,7 +49,7 @@ def marked(write: Write, source: str = BY_SERVICE) -> Write:
     return replace(write, manifest={**write.manifest, "metadata": metadata})
 
 
-def is_so(write: Write, existing: Manifest | None) -> bool:
+def is_applied(write: Write, existing: Manifest | None) -> bool:
     """Whether an object is already as a write would make it."""
     if existing is None:
         return False

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kubectl_istio_udp.controller.deciding import Decided, Decider, GatewayChanges
 from kubectl_istio_udp.controller.endpoints import Endpoints
-from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked, source_of
+from kubectl_istio_udp.controller.objects import MANAGER, is_applied, marked, source_of
 from kubectl_istio_udp.controller.outcome import (
     GONE,
     LEAVING,
@@ -243,7 +243,7 @@ class Reconciler:
         todo: Sequence[Write],
     ) -> float:
         """Write what differs; return the seconds until the gateway may change, 0 when done."""
-        differing = [write for write in todo if not self._is_so(write)]
+        differing = [write for write in todo if not self._is_applied(write)]
         kinds = {write.kind for write in differing}
         if not kinds - {"ServiceEntry"}:
             for write in differing:
@@ -261,8 +261,8 @@ class Reconciler:
                     self._waits.keep_calm(intent.key, next_step=next_step)
         return 0.0
 
-    def _is_so(self, write: Write) -> bool:
-        return is_so(write, self._caches.find(write.kind, write.namespace, write.name))
+    def _is_applied(self, write: Write) -> bool:
+        return is_applied(write, self._caches.find(write.kind, write.namespace, write.name))
 
     def _exposed(self, decided: Decided) -> Outcome:
         """The outcome for a written exposure, possibly with a warning."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from kubectl_istio_udp.apply.changes import key_of
 from kubectl_istio_udp.apply.removal import silenced
 from kubectl_istio_udp.controller.endpoints import Endpoints
-from kubectl_istio_udp.controller.objects import MANAGER, is_so, marked, source_of
+from kubectl_istio_udp.controller.objects import MANAGER, is_applied, marked, source_of
 from kubectl_istio_udp.controller.writing import Writer
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
@@ -67,7 +67,7 @@ class Refresher:
             write = marked(write, source_of(spec)) if manager == MANAGER else write
             entry = by_ref.get(ObjectRef.of(manifest))
             found = self._caches.find(write.kind, write.namespace, write.name)
-            if entry is not None and not is_so(write, found):
+            if entry is not None and not is_applied(write, found):
                 self._writer.apply(write, only=entry)
         return 0.0
 

@@ -267,7 +267,7 @@ def _find(request: PortRequest, service: Service) -> ServicePort:
 
 
 def _discovery(
-    asked: Discovery | None,
+    requested: Discovery | None,
     snapshot: Snapshot,
     pairs: Sequence[tuple[int, ServicePort]],
     endpoints: dict[int, tuple[Endpoint, ...]],
@@ -275,21 +275,24 @@ def _discovery(
     """Choose the discovery, and return why it is not by selector."""
     service = snapshot.service
     if service.external_name is not None:
-        if asked not in (None, Discovery.DNS):
+        if requested not in (None, Discovery.DNS):
             raise UsageError(
-                f"--discovery {asked.value} does not work for ExternalName Service {service}",
+                f"--discovery {requested.value} does not work for ExternalName Service {service}",
                 hints=["omit --discovery: the gateway then resolves the name"],
             )
         return Discovery.DNS, f"the Service is the DNS name {service.external_name}"
     obstacle = _obstacle(snapshot, pairs, endpoints)
-    if asked is Discovery.SELECTOR and obstacle:
+    if requested is Discovery.SELECTOR and obstacle:
         raise UsageError(
             f"--discovery selector does not work for Service {service}: {obstacle}",
             hints=["omit --discovery, or use --discovery endpoints"],
         )
-    if asked is None:
+    if requested is None:
         return (Discovery.ENDPOINTS if obstacle else Discovery.SELECTOR), obstacle
-    return asked, None if asked is Discovery.SELECTOR else obstacle or "as set for this exposure"
+    return (
+        requested,
+        None if requested is Discovery.SELECTOR else obstacle or "as set for this exposure",
+    )
 
 
 def _obstacle(

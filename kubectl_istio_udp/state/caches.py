@@ -574,13 +574,13 @@ class Caches:
         before, now = _manifest(was), _manifest(is_)
         with self._lock:
             self.tcp_ports += _tcp_ports(is_) - _tcp_ports(was)
-            asked = self._note_intent(key, now)
+            affected = self._note_intent(key, now)
             self._note_patched(key, before, now)
             owners = self._note_own("Service", before, now)
-            asked |= {key, *owners, *self._users(key)}
+            affected |= {key, *owners, *self._users(key)}
             if key[0] in self.gateway_namespaces:
                 self._note_gateway_service(key, now)
-        for each in asked:
+        for each in affected:
             self._ask(each)
         if self.api_gateways:
             self.api_gateways.service_changed(key)
@@ -629,9 +629,9 @@ class Caches:
             return set()
         if now is None or not is_requested(now):
             _note(self._selectors, key[0], key, None)
-            asked = self.intents.drop(key)
+            affected = self.intents.drop(key)
             next_in_line = self.intents.at(key[0], self._most_intents.get(key[0], 1) - 1)
-            return {next_in_line} if asked and next_in_line else set()
+            return {next_in_line} if affected and next_in_line else set()
         selector = LabelSet.of(now["spec"].get("selector") or {})
         _note(self._selectors, key[0], key, selector)
         self._put_intent(key, About.of(now).rank, _intent(lambda: service_intent(now)))
@@ -669,10 +669,10 @@ class Caches:
         before: Manifest | KeptPod | None,
         now: Manifest | KeptPod | None,
     ) -> None:
-        asked = set()
+        affected = set()
         with self._lock:
             if self._asking():
-                asked |= self._affected(key[0], before, now)
+                affected |= self._affected(key[0], before, now)
             for pod, gone in ((before, True), (now, False)):
                 if isinstance(pod, KeptPod):
                     self._note_pod(key, pod, gone)
@@ -682,7 +682,7 @@ class Caches:
                     if not gone:
                         self._gateway_pods[key] = pod
         self._note_istiod(key, _istiod_of(before), _istiod_of(now))
-        for each in asked:
+        for each in affected:
             self._ask(each)
         self._gateways_changed()
 

@@ -317,9 +317,9 @@ def _ask_proxy(
             # Independent queries: if the admin interface fails, the file limit may still be read.
             return None
 
-    asked: list[tuple[Callable[[Api, str, str], Any], str]]
-    asked = [(proxies.listeners_and_size, first), (proxies.file_limit, first)]
-    asked += [(proxies.file_limit, pod) for pod in others]
-    admin, *limits = for_each(known, asked)
+    queries: list[tuple[Callable[[Api, str, str], Any], str]]
+    queries = [(proxies.listeners_and_size, first), (proxies.file_limit, first)]
+    queries += [(proxies.file_limit, pod) for pod in others]
+    admin, *limits = for_each(known, queries)
     bound, size = admin or (None, None)
     return bound, min((limit for limit in limits if limit is not None), default=None), size

@@ -112,13 +112,13 @@ def read_status(
         patience: limits the queries; one for the whole command.
     """
     gateways: dict[_Gateway, GatewayRef] = {}
-    asked: set[_Gateway] = set()
+    queried: set[_Gateway] = set()
     for existing in found:
         gateway = _gateway_of(existing)
         if gateway is not None:
             gateways[_key(gateway)] = gateway
             if ask_envoy and not is_named_by_tenant(existing):
-                asked.add(_key(gateway))
+                queried.add(_key(gateway))
     patience = patience or Patience()
     read, services, mesh = in_parallel(
         [
@@ -130,7 +130,7 @@ def read_status(
     )
     facts = for_each(
         lambda each: _at_gateway(
-            api, each[0], each[1], mesh, patience if _key(each[0]) in asked else None
+            api, each[0], each[1], mesh, patience if _key(each[0]) in queried else None
         ),
         zip(gateways.values(), read, strict=True),
     )

@@ -77,8 +77,8 @@ def share(routed: RoutedPort, weight: int) -> str:
 def _differs(port: ExposedPort, wanted: Backends) -> bool:
     """Whether the shares of a port are not those of its route."""
     has = {each.key: each.weight for each in port.backends if each.weight}
-    asked = {(each.service, each.port): each.weight for each in wanted.backends}
-    return has != asked or port.dropped != wanted.dropped
+    expected = {(each.service, each.port): each.weight for each in wanted.backends}
+    return has != expected or port.dropped != wanted.dropped
 
 
 def _no_route(routed: RoutedPort) -> Cause:

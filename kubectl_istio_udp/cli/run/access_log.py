@@ -38,11 +38,11 @@ def run(
         name=name,
     )
     api = connect(common)
-    asked = (api, namespace_of(common, api), named, gateway, applying, Printed(applying))
+    arguments = (api, namespace_of(common, api), named, gateway, applying, Printed(applying))
     if off:
-        stop_logging(*asked)
+        stop_logging(*arguments)
         return
-    spec = log_connections(*asked)
+    spec = log_connections(*arguments)
     if applying.in_words:
         to = " --to SERVICE" if spec.selector else ""
         click.echo(

@@ -89,8 +89,8 @@ def _text(
     lines += routes
     if existing.spec:
         spec = json.loads(existing.spec.to_json())
-        asked = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}
-        lines += ["Settings:", _indented(printing.data(_plain(asked), "yaml"))]
+        settings = {k: v for k, v in spec.items() if k not in ("version", "namespace", "name")}
+        lines += ["Settings:", _indented(printing.data(_plain(settings), "yaml"))]
     else:
         lines.append(f"Problem:     {existing.problem}")
     objects = [

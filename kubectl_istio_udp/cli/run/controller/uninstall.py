@@ -24,13 +24,13 @@ def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: option
     """Run `controller uninstall`, with the values of its options."""
     api = connect(common)
     namespace = namespace_of(common, api)
-    asked = dry_run != "none"
+    dry = dry_run != "none"
 
     def report(kind: str, name: str) -> None:
         click.echo(printing.deleted_line(kind, name, dry_run))
 
-    remove_controller(api, SELECTOR, KINDS[:1], dry_run=asked, report=report)
-    if not asked:
+    remove_controller(api, SELECTOR, KINDS[:1], dry_run=dry, report=report)
+    if not dry:
         wait_no_pods(api, namespace, SELECTOR, timeout.seconds)
     exposures = () if keep_exposures else tuple(filter(is_declared, list_exposures(api)))
     leftovers = read_leftovers(api, [existing.spec for existing in exposures])
@@ -45,6 +45,6 @@ def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: option
         )
         for text in warnings:
             printing.warn(text)
-    remove_controller(api, SELECTOR, KINDS[1:], dry_run=asked, report=report)
-    if api.delete("Lease", namespace, LEASE, dry_run=asked):
+    remove_controller(api, SELECTOR, KINDS[1:], dry_run=dry, report=report)
+    if api.delete("Lease", namespace, LEASE, dry_run=dry):
         report("Lease", LEASE)
