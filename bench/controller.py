@@ -460,8 +460,8 @@ def main() -> int:
     finally:
         api.delete("Namespace", None, namespace)
         with controller(*(["--gateway-api"] if wanted.routes else [])):
-            gone = lambda: not count(api, "EnvoyFilter", GATEWAY_NAMESPACE)  # noqa: E731
-            wait_until("everything is gone", gone, 300)
+            for kind in ("EnvoyFilter", "ServiceEntry"):
+                wait_until(f"no {kind}", partial(all_exist, api, kind, 0), 300)
         if wanted.routes:
             api.delete("GatewayClass", None, namespace)
     bounds = (
