@@ -364,6 +364,8 @@ def test_ports_that_are_not_allowed_or_taken(tenant: Space, other: Space, port: 
     eventually("it has it now", lambda: said(other).get("Accepted") == "Accepted", 60)
 
 
+# With its pods a second gateway appears, and `expose` without --gateway asks which one is meant.
+@pytest.mark.alone
 def test_a_gateway_of_its_own(controller: str, tool: str) -> None:
     """istiod makes pods and a Service for it, which get the UDP port; all go with it."""
     space = Space(controller, tool, controller)
@@ -424,6 +426,7 @@ def istio() -> tuple[int, ...]:
     return tuple(map(int, container["image"].rpartition(":")[2].split(".")[:2]))
 
 
+@pytest.mark.alone
 def test_udp_tcp_and_http_at_one_address(controller: str, tool: str) -> None:
     """DNS has port 53 of both protocols; routes of other kinds are copied and deleted."""
     space = Space(controller, tool, controller)
@@ -591,6 +594,7 @@ def test_expose_writes_a_gateway_and_a_route(tenant: Space, port: int) -> None:
     answered_by(address, port, 5)
 
 
+@pytest.mark.alone
 def test_the_samples_with_a_route_work(controller: str, tenant: Space) -> None:
     """The API server accepts them by the CRDs' schemas, and verify finds every hop good."""
     words = ("--udproute", "--gateway-namespace", controller)
