@@ -187,10 +187,11 @@ def all_exist(api: Api, kind: str, number: int) -> bool:
 
 
 @contextlib.contextmanager
-def controller(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+def controller(*, routes: bool) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()"]
     words += ["controller", "run", "--no-leader-elect", "--file-limit", "1048576"]
-    words += ["--port", str(METRICS_PORT), "--log-level", "warning", *options]
+    words += ["--port", str(METRICS_PORT), "--log-level", "warning"]
+    words += ["--gateway-api"] if routes else []
     process = subprocess.Popen(words)
     try:
         yield process
@@ -459,7 +460,7 @@ def main() -> int:
         print(json.dumps(result, indent=2), flush=True)
     finally:
         api.delete("Namespace", None, namespace)
-        with controller(*(["--gateway-api"] if wanted.routes else [])):
+        with controller(routes=wanted.routes):
             for kind in ("EnvoyFilter", "ServiceEntry"):
                 wait_until(f"no {kind}", partial(all_exist, api, kind, 0), 300)
         if wanted.routes:
@@ -499,10 +500,8 @@ def measure(
 ) -> dict[str, Any]:
     empty = allocated()
     begun = time.monotonic()
-    options, exposures = [], wanted.services
-    if wanted.routes:
-        options, exposures = ["--gateway-api"], -(-wanted.services // LISTENERS)
-    with controller(*options) as process:
+    exposures = -(-wanted.services // LISTENERS) if wanted.routes else wanted.services
+    with controller(routes=wanted.routes) as process:
         for kind, expected in (("ServiceEntry", wanted.services), ("EnvoyFilter", exposures)):
             there = partial(all_exist, api, kind, expected)
             wait_until(f"every {kind}", there, 300)

@@ -5,7 +5,6 @@ host, a gateway gets the endpoints of one of them, usually the oldest, or of all
 whoever created them (measured on Istio 1.31). So the host has a part that others cannot guess: a
 hash of uids. The Service's uid alone is not enough: its tenant knows it and could give the host
 endpoints that the exposure must not have.
-exposure must not have.
 
 Sidecars in the gateway's namespace see the entries too. For an entry without an address they
 listen on 0.0.0.0 with its port numbers, which captures unrelated TCP connections (measured on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -98,9 +98,43 @@ def verify_exposure(
                 warn(text)
     else:
         causes, verdict = _explained(api, pod, evidence, results, verdict, probe, probe_settings)
+    return verification(results, verdict, causes, probe_settings)
+
+
+def verification(
+    results: Sequence[HopResult],
+    verdict: Verdict,
+    causes_found: Mapping[Hop, Cause],
+    probe_settings: ProbeOptions,
+) -> sending.Verification:
+    """The result of `verify`, whose column says `delivered` if probes do not have answers."""
     one_way = probe_settings.one_way or any(r.worst.outcome in ARRIVED for r in results)
     answered = "delivered" if one_way else "answered"
-    return sending.hops_verification(results, verdict, causes=causes, answered=answered)
+    return sending.hops_verification(results, verdict, causes=causes_found, answered=answered)
+
+
+def failed_probe(
+    api: Api,
+    pod: ToolPod,
+    probe: Probe,
+    probe_settings: ProbeOptions,
+    results: Sequence[HopResult],
+    silent: Sequence[Hop],
+) -> gather.Sent:
+    """What the search for a cause needs of a probe that failed.
+
+    Args:
+        api, pod, probe, probe_settings: as for `sending.send`.
+        results: the results of all hops.
+        silent: the gateway hops to which the probe may be sent once more.
+    """
+    sizes = [a.size for r in results if r.hop.via is Via.POD for a in r.answers if a.size]
+    return gather.Sent(
+        size=size_of(probe),
+        longest_answer=max(sizes, default=None),
+        silent=silent,
+        again=lambda hop: sending.send(api, pod, [hop], probe, probe_settings),
+    )
 
 
 def until_forwarded(waits: Waits, evidence: Evidence) -> float:
@@ -189,13 +223,8 @@ def _explained(
     failed = [
         r.hop for r in results if verdict.broken and r.hop.via is verdict.broken.via and not r.good
     ]
-    sizes = [a.size for r in results if r.hop.via is Via.POD for a in r.answers if a.size]
-    sent = gather.Sent(
-        size=size_of(probe),
-        longest_answer=max(sizes, default=None),
-        silent=[hop for hop in failed if hop.via is Via.GATEWAY],
-        again=lambda hop: sending.send(api, pod, [hop], probe, probe_settings),
-    )
+    silent = [hop for hop in failed if hop.via is Via.GATEWAY]
+    sent = failed_probe(api, pod, probe, probe_settings, results, silent)
     evidence = gather.gather(api, evidence, sent)
     answers = {r.hop: r.worst for r in results}
     found = {hop: causes.why_hop_fails(evidence, hop, answers[hop].outcome) for hop in failed}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, for_each, in_parallel
@@ -26,13 +26,17 @@ from kubectl_istio_udp.state.routing import Routing, read_references, read_routi
 from kubectl_istio_udp.verify import causes, gather, sending
 from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.evidence import Evidence
-from kubectl_istio_udp.verify.exposure import although_good, until_forwarded
+from kubectl_istio_udp.verify.exposure import (
+    although_good,
+    failed_probe,
+    until_forwarded,
+    verification,
+)
 from kubectl_istio_udp.verify.hops import Outer, read_outer, read_service, service_hops
 from kubectl_istio_udp.verify.listener_causes import nearly_full
 from kubectl_istio_udp.verify.options import ProbeOptions
-from kubectl_istio_udp.verify.probes import Probe, size_of
+from kubectl_istio_udp.verify.probes import Probe
 from kubectl_istio_udp.verify.refused import refused_endpoints, without
-from kubectl_istio_udp.verify.result import ARRIVED
 from kubectl_istio_udp.verify.route_causes import RoutedPort, route_cause, share
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
@@ -108,10 +112,7 @@ def verify_routes(
         for text in dict.fromkeys(full):
             warn(text)
     causes_found = {hop: cause for each in outcomes for hop, cause in each.causes.items()}
-    shown = list(results.values())
-    one_way = probe_settings.one_way or any(r.worst.outcome in ARRIVED for r in shown)
-    answered = "delivered" if one_way else "answered"
-    return sending.hops_verification(shown, verdict, causes=causes_found, answered=answered)
+    return verification(list(results.values()), verdict, causes_found, probe_settings)
 
 
 # -- reading ------------------------------------------------------------------------------------
@@ -123,7 +124,8 @@ def _read_backends(
     """The evidence about each Service that gets clients, without those that do not exist."""
     names = sorted({each.service for each in spec.serving if each.service})
 
-    api_server = partial(read_api_server_addresses, api)
+    # Read once for all of these Services, and only if one has an address that is not listed.
+    api_server = cache(partial(read_api_server_addresses, api))
 
     def read(name: Key) -> Evidence | None:
         try:
@@ -282,15 +284,10 @@ def _explained(
     broken, probe = verdict.broken, listener.probe
     assert probe is not None
     failed = [r for r in results if broken and r.hop.via is broken.via and not r.good]
-    sizes = [a.size for r in results if r.hop.via is Via.POD for a in r.answers if a.size]
     # A second probe may reach another backend, and then shows nothing about this one.
     alone = len(listener.backends) == 1
-    sent = gather.Sent(
-        size=size_of(probe),
-        longest_answer=max(sizes, default=None),
-        silent=[r.hop for r in failed if r.hop.via is Via.GATEWAY] if alone else [],
-        again=lambda hop: sending.send(api, pod, [hop], probe, probe_settings),
-    )
+    silent = [r.hop for r in failed if r.hop.via is Via.GATEWAY] if alone else []
+    sent = failed_probe(api, pod, probe, probe_settings, results, silent)
     known = for_each(lambda each: gather.gather(api, each, sent), listener.backends)
     found = {r.hop: _why(listener, known, r) for r in failed}
     cause = found[failed[0].hop] if failed else causes.why_nothing_to_ask(known[0], None)
