@@ -50,7 +50,8 @@ def test_more_clients_than_sessions_do_not_harm_the_gateway(
     restarts = gateway_restarts()
     target = companion(space, "dns")
     count = finish(load_pod(*target, "--queries", "3000", "--rate", "1500", "--timeout", "1"))
-    assert 500 <= count["answered"] < 3000, count
+    # The load's first query is not counted, and its session may last as long as the load does.
+    assert 499 <= count["answered"] < 3000, count
     assert gateway_restarts() == restarts
     after = finish(load_pod(*target, "--queries", "100", "--rate", "50"))
     assert after["answered"] == 100, after
