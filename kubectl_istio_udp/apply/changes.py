@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.ownership import is_managed
+from kubectl_istio_udp.model.managed_fields import is_managed
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.ownership import OBJECT_KINDS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kubectl_istio_udp.apply.removal import delete_existing
+from kubectl_istio_udp.apply.deletion_order import delete_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref

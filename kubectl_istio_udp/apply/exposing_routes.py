@@ -14,7 +14,7 @@ from kubectl_istio_udp.apply.changes import ChangeSet
 from kubectl_istio_udp.apply.exposing import ExposeArguments, decide
 from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
 from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
-from kubectl_istio_udp.envoy.check import ensure_accepted
+from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import (

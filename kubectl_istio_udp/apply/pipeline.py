@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from kubectl_istio_udp.apply.changes import ChangeSet
-from kubectl_istio_udp.apply.removal import remove
+from kubectl_istio_udp.apply.deletion_order import remove
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.checks.findings import Finding, errors
-from kubectl_istio_udp.envoy.check import ensure_accepted
+from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, Rejected
 from kubectl_istio_udp.model.kinds import Ref, Spec

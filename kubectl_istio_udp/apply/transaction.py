@@ -11,7 +11,7 @@ from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.kube.client import Api, Applied
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
-from kubectl_istio_udp.model.ownership import managed_ports
+from kubectl_istio_udp.model.managed_fields import managed_ports
 from kubectl_istio_udp.model.write import Write
 
 _IDENTITY = ("name", "namespace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_istio_udp.checks.findings import Finding, Value
-from kubectl_istio_udp.checks.places import owner_ref, spec_ref
+from kubectl_istio_udp.checks.refs import owner_ref, spec_ref
 from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.logscope import AccessLogSnapshot, Setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.places import owner_ref, service_port, spec_ref
+from kubectl_istio_udp.checks.refs import owner_ref, service_port, spec_ref
 from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.exposure import (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kubectl_istio_udp.checks import endpoints, gateway, loadbalancer, mesh, ports, sessions
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.checks.places import spec_ref
+from kubectl_istio_udp.checks.refs import spec_ref
 from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
 from kubectl_istio_udp.model.exposure import Exposure
 from kubectl_istio_udp.model.snapshot import Snapshot

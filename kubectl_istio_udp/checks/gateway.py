@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_istio_udp.checks.findings import Finding, Value
-from kubectl_istio_udp.checks.places import (
+from kubectl_istio_udp.checks.refs import (
     PROXY_IMAGE,
     READY,
     gateway_ref,

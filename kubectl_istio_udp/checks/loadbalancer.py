@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_istio_udp.checks.findings import Finding, Value
-from kubectl_istio_udp.checks.places import companion_ref, gateway_service_ref, spec_ref
+from kubectl_istio_udp.checks.refs import companion_ref, gateway_service_ref, spec_ref
 from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.exposure import (
     Exposure,

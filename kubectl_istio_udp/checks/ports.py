@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_istio_udp.checks.findings import Finding, Value
 from kubectl_istio_udp.checks.mesh import mesh_name
-from kubectl_istio_udp.checks.places import (
+from kubectl_istio_udp.checks.refs import (
     LISTENER_ADDRESS,
     gateway_ref,
     owner_ref,
@@ -29,7 +29,7 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
 )
 from kubectl_istio_udp.model.kinds import ObjectRef
-from kubectl_istio_udp.model.ownership import managed_ports
+from kubectl_istio_udp.model.managed_fields import managed_ports
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.state.reservations import ANNOTATION, is_reservation, reservation_name
 

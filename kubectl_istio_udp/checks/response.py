@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_istio_udp.checks.findings import Finding, Value
-from kubectl_istio_udp.checks.places import gateway_ref, owner_ref, server_hosts, spec_ref
+from kubectl_istio_udp.checks.refs import gateway_ref, owner_ref, server_hosts, spec_ref
 from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
+from kubectl_istio_udp.model.annotation_values import some
+from kubectl_istio_udp.model.http_routing import OtherVirtualService, Takes
 from kubectl_istio_udp.model.mesh import Version, show_version
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec, covers
-from kubectl_istio_udp.model.routing import OtherVirtualService, Takes
-from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.plan.response import (
     DIRECT_RESPONSE_SINCE,
     ResponseSnapshot,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kubectl_istio_udp.checks.findings import Finding, Value
-from kubectl_istio_udp.checks.places import PROXY_MEMORY, gateway_ref, spec_ref
+from kubectl_istio_udp.checks.refs import PROXY_MEMORY, gateway_ref, spec_ref
 from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model.exposure import (
     Exposure,

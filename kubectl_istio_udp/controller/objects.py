@@ -10,10 +10,10 @@ from typing import Any
 
 from kubectl_istio_udp.apply.exact import is_exact
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.managed_fields import managed_ports
 from kubectl_istio_udp.model.names import SOURCE_LABEL
-from kubectl_istio_udp.model.ownership import managed_ports
-from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]

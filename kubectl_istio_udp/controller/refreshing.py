@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_istio_udp.apply.changes import key_of
-from kubectl_istio_udp.apply.removal import silenced
+from kubectl_istio_udp.apply.deletion_order import silenced
 from kubectl_istio_udp.controller.endpoints import Endpoints
 from kubectl_istio_udp.controller.objects import MANAGER, is_applied, marked, source_of
 from kubectl_istio_udp.controller.writing import Writer

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
-from kubectl_istio_udp.apply.removal import carry_out, silenced
+from kubectl_istio_udp.apply.deletion_order import carry_out, silenced
 from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.controller.outcome import GONE, LEAVING, Outcome
 from kubectl_istio_udp.controller.waits import Waits

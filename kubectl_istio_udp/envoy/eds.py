@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.gateway import selects
 from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice, Service
-from kubectl_istio_udp.state.manifests import namespace_of, of_kind
+from kubectl_istio_udp.state.from_manifests import namespace_of, of_kind
 
 _ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 Address = tuple[str, int]

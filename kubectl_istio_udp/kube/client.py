@@ -20,8 +20,8 @@ from urllib.parse import urlencode
 import urllib3
 from urllib3.connection import HTTPConnection
 
+from kubectl_istio_udp.kube.http_errors import Action, refusal
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, log_in
-from kubectl_istio_udp.kube.refusals import Action, refusal
 from kubectl_istio_udp.kube.retrying import without_conflict
 from kubectl_istio_udp.kube.transport import Transport, plain
 from kubectl_istio_udp.model.errors import (

@@ -11,8 +11,8 @@ from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.values import PREFIX
 
 # The maximum length of a message (events.k8s.io/v1, field note).
 _LONGEST_MESSAGE = 1024

@@ -10,7 +10,7 @@ from typing import Any
 import websocket
 
 from kubectl_istio_udp.kube import websockets
-from kubectl_istio_udp.kube.refusals import Action
+from kubectl_istio_udp.kube.http_errors import Action
 from kubectl_istio_udp.kube.transport import Transport
 
 # The subprotocol's channels (k8s.io/apimachinery, remotecommand's documentation).

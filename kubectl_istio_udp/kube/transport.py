@@ -16,8 +16,8 @@ import urllib3
 
 from kubectl_istio_udp.kube import kubeconfig, tls
 from kubectl_istio_udp.kube.credentials import credentials_of, impersonation
+from kubectl_istio_udp.kube.http_proxy import Proxy, proxy_for
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Login
-from kubectl_istio_udp.kube.proxies import Proxy, proxy_for
 from kubectl_istio_udp.model.errors import Broken, Unreachable
 
 # More connections than the controller's workers and watches use. Connections beyond the pool's size

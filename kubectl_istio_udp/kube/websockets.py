@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import websocket
 
-from kubectl_istio_udp.kube.refusals import Action, refusal
+from kubectl_istio_udp.kube.http_errors import Action, refusal
 from kubectl_istio_udp.kube.transport import Transport
 from kubectl_istio_udp.model.errors import ClusterError, UpgradeUnavailable
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP, items, record
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, selector_matches
-from kubectl_istio_udp.model.values import PREFIX
 
 Manifest = Mapping[str, Any]
 Key = tuple[str, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.entries import Entry, EntryRequest, plan_entries
 from kubectl_istio_udp.model.errors import UsageError
@@ -36,7 +37,6 @@ from kubectl_istio_udp.model.service import (
     service_port_endpoints,
 )
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.plan.sessions import SessionRoom, sessions_for_rate
 
 

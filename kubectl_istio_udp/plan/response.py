@@ -8,6 +8,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.http_routing import MESH, OtherVirtualService, Server
 from kubectl_istio_udp.model.mesh import Mesh, Version, oldest, show_version
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import (
@@ -15,7 +16,6 @@ from kubectl_istio_udp.model.response import (
     ResponseApi,
     ResponseSpec,
 )
-from kubectl_istio_udp.model.routing import MESH, OtherVirtualService, Server
 from kubectl_istio_udp.model.service import Service
 
 # Istio 1.15's release notes: directResponse in a VirtualService.

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.http_routing import MESH
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec
-from kubectl_istio_udp.model.routing import MESH
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.metadata import metadata, revision
 

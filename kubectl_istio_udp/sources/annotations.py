@@ -12,6 +12,15 @@ from enum import Enum
 from typing import Any
 
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.annotation_values import (
+    PREFIX,
+    bounded,
+    duration,
+    one_of,
+    shown,
+    truth,
+    whole,
+)
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Affinity,
@@ -23,15 +32,6 @@ from kubectl_istio_udp.model.exposure import (
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION, QUERY_ANNOTATION, check_dns_subdomain
 from kubectl_istio_udp.model.ports import MOST_PORTS, PortRequest, parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest, rate
-from kubectl_istio_udp.model.values import (
-    PREFIX,
-    bounded,
-    duration,
-    one_of,
-    shown,
-    truth,
-    whole,
-)
 
 # Instead of a list of ports: every UDP port of the Service, under its own number.
 ALL_PORTS = "all"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
@@ -12,7 +13,6 @@ from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, ParametersRef
 from kubectl_istio_udp.model.names import LONGEST_LABEL
 from kubectl_istio_udp.model.ports import check_port_count
 from kubectl_istio_udp.model.request import ExposeRequest
-from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.sources.annotations import (
     GATEWAY_OPTIONS,
     ExposeOptions,

@@ -12,6 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_istio_udp.model.annotation_values import (
+    PREFIX,
+    bounded,
+    duration,
+    one_of,
+    parts,
+    shown,
+    truth,
+    whole,
+)
 from kubectl_istio_udp.model.endpointrules import Network
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -24,16 +34,6 @@ from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.names import check_dns_subdomain
 from kubectl_istio_udp.model.ports import port_number
 from kubectl_istio_udp.model.request import ExposeRequest
-from kubectl_istio_udp.model.values import (
-    PREFIX,
-    bounded,
-    duration,
-    one_of,
-    parts,
-    shown,
-    truth,
-    whole,
-)
 
 LONGEST_SETTING = 4_000
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")

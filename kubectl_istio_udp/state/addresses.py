@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.balancer import (
+from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.managed_fields import is_managed
+from kubectl_istio_udp.model.names import service_manager
+from kubectl_istio_udp.model.pending_loadbalancer import (
     is_pending,
     pending_remedy,
     pending_text,
     port_list,
 )
-from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
-from kubectl_istio_udp.model.names import service_manager
-from kubectl_istio_udp.model.ownership import is_managed
 from kubectl_istio_udp.model.ports import ExposedPort, number_ranges
-from kubectl_istio_udp.state.balancers import why_pending
+from kubectl_istio_udp.state.pending_loadbalancer import why_pending
 from kubectl_istio_udp.state.pods import ready_pods
 
 

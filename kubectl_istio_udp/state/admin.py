@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.annotation_values import shown
 from kubectl_istio_udp.model.errors import (
     ClusterError,
     Forbidden,
@@ -21,7 +22,6 @@ from kubectl_istio_udp.model.errors import (
     UpgradeUnavailable,
 )
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
-from kubectl_istio_udp.model.values import shown
 
 # The sidecar injector and gateways set this port; pilot-agent and istioctl use it.
 _PORT = 15000

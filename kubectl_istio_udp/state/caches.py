@@ -18,6 +18,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.endpointrules import (
     API_SERVER_SERVICE,
     api_server_addresses,
@@ -30,10 +31,9 @@ from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
 from kubectl_istio_udp.model.gatewayapi import ApiGateway
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
+from kubectl_istio_udp.model.managed_fields import exposure_managers
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
-from kubectl_istio_udp.model.ownership import exposure_managers
 from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
-from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS

@@ -26,10 +26,10 @@ from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_T
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
-from kubectl_istio_udp.state.failing import Failing, read_failing
+from kubectl_istio_udp.state.failed_conditions import Failing, read_failing
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
-from kubectl_istio_udp.state.routing import find_gateways
+from kubectl_istio_udp.state.udproutes import find_gateways
 
 # In deletion order: first the writer, then its permissions.
 KINDS = (

@@ -19,18 +19,18 @@ from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.kinds import Kind, Spec
+from kubectl_istio_udp.model.managed_fields import (
+    exposure_managers,
+    has_other_ports,
+    is_managed,
+    managed_ports,
+)
 from kubectl_istio_udp.model.names import (
     MANAGED_BY_LABEL,
     MANAGER,
     exposure_of_manager,
     namespaced_name,
     service_manager,
-)
-from kubectl_istio_udp.model.ownership import (
-    exposure_managers,
-    has_other_ports,
-    is_managed,
-    managed_ports,
 )
 from kubectl_istio_udp.state.existing import USUAL_GATEWAY_NAMESPACE
 from kubectl_istio_udp.state.ownership import Existing

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.envoy_log import reason, resource_rejections, route_rejections
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.memory import ProxySize
@@ -23,7 +24,6 @@ from kubectl_istio_udp.model.proxystate import (
     UdpStatus,
     read_udp_status,
 )
-from kubectl_istio_udp.model.rejections import reason, resource_rejections, route_rejections
 from kubectl_istio_udp.state.admin import Admin
 
 # The prefix of istiod's own UDP listeners (HTTP/3).

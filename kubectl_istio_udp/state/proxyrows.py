@@ -12,8 +12,8 @@ from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, GatewayRef
 from kubectl_istio_udp.model.proxystate import ProxyState, UdpStatus
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.pods import ready_pods
+from kubectl_istio_udp.state.query_limit import Patience
 from kubectl_istio_udp.state.status import is_named_by_tenant
 
 

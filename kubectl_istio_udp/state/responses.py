@@ -11,11 +11,11 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
+from kubectl_istio_udp.model.http_routing import OtherVirtualService, servers_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Version
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import ResponseSpec
-from kubectl_istio_udp.model.routing import OtherVirtualService, servers_from
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import ResponseSnapshot
 from kubectl_istio_udp.state import proxies

@@ -35,7 +35,7 @@ from kubectl_istio_udp.model.times import read_time
 from kubectl_istio_udp.state.addresses import Addresses, client_addresses
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.patience import Patience
+from kubectl_istio_udp.state.query_limit import Patience
 from kubectl_istio_udp.state.services import service_slices
 
 BY_COMMAND, BY_ANNOTATION, BY_GATEWAY = "command-line", "annotation", "gateway"

@@ -17,11 +17,11 @@ from itertools import islice
 from typing import Any
 
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.endpointrules import canonical
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.ports import MOST_PORTS
 from kubectl_istio_udp.model.service import EndpointSlice
-from kubectl_istio_udp.model.values import PREFIX
 from kubectl_istio_udp.sources.annotations import LONGEST_PORTS, LONGEST_VALUE
 
 Manifest = Mapping[str, Any]

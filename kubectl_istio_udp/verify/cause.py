@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from kubectl_istio_udp.model.annotation_values import PREFIX, some
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import ExposedPort
-from kubectl_istio_udp.model.values import PREFIX, some
 from kubectl_istio_udp.verify.evidence import Evidence, PodState
 
 CHECK_ISTIOD = "check istiod: kubectl get pods -A -l app=istiod"

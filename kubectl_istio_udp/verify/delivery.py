@@ -20,7 +20,7 @@ from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.proxystate import UdpSocket, UdpStatus
 from kubectl_istio_udp.state import proxies
-from kubectl_istio_udp.verify.result import (
+from kubectl_istio_udp.verify.tool_output import (
     DELIVERED,
     FORWARDED,
     LOST,

@@ -1,4 +1,4 @@
-"""The evidence about an exposure after a failed probe: the input of the rules in causes.py."""
+"""The evidence about an exposure after a failed probe: the input of the rules in find_cause.py."""
 
 from __future__ import annotations
 

@@ -13,17 +13,17 @@ from kubectl_istio_udp.kube.parallel import begun, in_parallel
 from kubectl_istio_udp.model.errors import NotFound
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.model.ownership import last_written
+from kubectl_istio_udp.model.managed_fields import last_written
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.model.waits import Waits
 from kubectl_istio_udp.output.printing import warn
 from kubectl_istio_udp.state.apiserver import read_api_server_addresses
-from kubectl_istio_udp.state.balancers import why_pending
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.verify import causes, gather, sending
+from kubectl_istio_udp.state.pending_loadbalancer import why_pending
+from kubectl_istio_udp.verify import find_cause, gather, sending
 from kubectl_istio_udp.verify.cause import Cause
-from kubectl_istio_udp.verify.causes import NOT_PROGRAMMED
 from kubectl_istio_udp.verify.evidence import Evidence
+from kubectl_istio_udp.verify.find_cause import NOT_PROGRAMMED
 from kubectl_istio_udp.verify.front_causes import no_address
 from kubectl_istio_udp.verify.gather import known, with_proxies_and_sockets
 from kubectl_istio_udp.verify.hops import read_outer, read_service, service_hops
@@ -31,8 +31,8 @@ from kubectl_istio_udp.verify.listener_causes import nearly_full
 from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.pod_causes import refused_cause
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
-from kubectl_istio_udp.verify.refused import refused_endpoints, without
-from kubectl_istio_udp.verify.result import ARRIVED, REFUSED
+from kubectl_istio_udp.verify.refused_endpoints import refused_endpoints, without
+from kubectl_istio_udp.verify.tool_output import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
 
@@ -139,7 +139,7 @@ def failed_probe(
 
 def until_forwarded(waits: Waits, evidence: Evidence) -> float:
     """The seconds to wait for kube-proxy, if nothing else explains a silent Service."""
-    if causes.why_front_fails(evidence).reason != NOT_PROGRAMMED:
+    if find_cause.why_front_fails(evidence).reason != NOT_PROGRAMMED:
         return waits.kube_proxy
     written = last_written(evidence.front) if evidence.front else None
     if written is None:
@@ -189,11 +189,11 @@ def _inner(spec: ExposureSpec, service: Service, slices: tuple[EndpointSlice, ..
 def although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
     """A problem although every hop answered: it will fail soon, or for some clients."""
     cause = (
-        causes.missing_cause(evidence)
+        find_cause.missing_cause(evidence)
         or refused_cause(evidence)
         or _wrong_hosts(api, evidence)
-        or causes.second_entry(evidence)
-        or causes.front_cause(evidence)
+        or find_cause.second_entry(evidence)
+        or find_cause.front_cause(evidence)
         or no_address(evidence, lambda service: why_pending(api, service))
     )
     return verdict.because(cause.reason, cause.text, cause.remedy) if cause else verdict
@@ -201,13 +201,13 @@ def although_good(api: Api, evidence: Evidence, verdict: Verdict) -> Verdict:
 
 def _wrong_hosts(api: Api, evidence: Evidence) -> Cause | None:
     """A gateway pod sends datagrams to addresses that are not endpoints of the Service."""
-    if causes.host_cause(evidence) is None:
+    if find_cause.host_cause(evidence) is None:
         return None
     # Pods may be moving: only a persistent difference is a problem.
     time.sleep(api.waits.endpoints_settle)
     service, slices = read_service(api, evidence.service.namespace, evidence.service.name)
     evidence = replace(evidence, service=service, slices=without(slices, evidence.refused))
-    return causes.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))
+    return find_cause.host_cause(gather.gather(api, evidence, gather.NOTHING_SENT))
 
 
 def _explained(
@@ -227,8 +227,8 @@ def _explained(
     sent = failed_probe(api, pod, probe, probe_settings, results, silent)
     evidence = gather.gather(api, evidence, sent)
     answers = {r.hop: r.worst for r in results}
-    found = {hop: causes.why_hop_fails(evidence, hop, answers[hop].outcome) for hop in failed}
-    cause = found[failed[0]] if failed else causes.why_nothing_to_ask(evidence, verdict.port)
+    found = {hop: find_cause.why_hop_fails(evidence, hop, answers[hop].outcome) for hop in failed}
+    cause = found[failed[0]] if failed else find_cause.why_nothing_to_ask(evidence, verdict.port)
     if cause.text or cause.remedy or cause.reason:
         verdict = verdict.because(cause.reason, cause.text, cause.remedy)
     return found, verdict

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubectl_istio_udp.model.balancer import is_pending, pending_remedy, pending_text
 from kubectl_istio_udp.model.exposure import GatewayServiceMode
+from kubectl_istio_udp.model.pending_loadbalancer import is_pending, pending_remedy, pending_text
 from kubectl_istio_udp.verify.cause import Cause, labels_text, name_of, run_again
 from kubectl_istio_udp.verify.evidence import Evidence
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.endpointrules import summary
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import SERVICE_LABEL
-from kubectl_istio_udp.model.values import some
 from kubectl_istio_udp.verify.cause import Cause, labels_text, none_ready
 from kubectl_istio_udp.verify.evidence import Evidence
 

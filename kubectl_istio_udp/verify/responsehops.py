@@ -7,9 +7,9 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.http_routing import servers_from
 from kubectl_istio_udp.model.logscope import proxy_of
 from kubectl_istio_udp.model.response import ResponseSpec
-from kubectl_istio_udp.model.routing import servers_from
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.gateways import find_gateway

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kubectl_istio_udp.model.gatewayapi import GROUP, UdpRoute
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.sources.routes import NOT_PERMITTED, Backends, Reference, combined
-from kubectl_istio_udp.state.routing import Routing
+from kubectl_istio_udp.state.udproutes import Routing
 from kubectl_istio_udp.verify.cause import Cause
 
 _STATUS = "see why: kubectl istio-udp controller status"

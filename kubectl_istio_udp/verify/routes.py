@@ -22,8 +22,8 @@ from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.output.printing import warn
 from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.routing import Routing, read_references, read_routing
-from kubectl_istio_udp.verify import causes, gather, sending
+from kubectl_istio_udp.state.udproutes import Routing, read_references, read_routing
+from kubectl_istio_udp.verify import find_cause, gather, sending
 from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.evidence import Evidence
 from kubectl_istio_udp.verify.exposure import (
@@ -36,7 +36,7 @@ from kubectl_istio_udp.verify.hops import Outer, read_outer, read_service, servi
 from kubectl_istio_udp.verify.listener_causes import nearly_full
 from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import Probe
-from kubectl_istio_udp.verify.refused import refused_endpoints, without
+from kubectl_istio_udp.verify.refused_endpoints import refused_endpoints, without
 from kubectl_istio_udp.verify.route_causes import RoutedPort, route_cause, share
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
@@ -265,7 +265,7 @@ def _no_endpoints(api: Api, listener: _Listener) -> Cause | None:
         (port,) = evidence.spec.ports
         (backend,) = port.backends
         evidence = gather.gather(api, evidence, gather.NOTHING_SENT)
-        cause = causes.why_nothing_to_ask(evidence, port.service_port)
+        cause = find_cause.why_nothing_to_ask(evidence, port.service_port)
         lost = share(listener.routed, backend.weight)
         text = f"the gateway drops {lost} of {listener.routed.name}: {cause.text}"
         return replace(cause, text=text)
@@ -290,7 +290,7 @@ def _explained(
     sent = failed_probe(api, pod, probe, probe_settings, results, silent)
     known = for_each(lambda each: gather.gather(api, each, sent), listener.backends)
     found = {r.hop: _why(listener, known, r) for r in failed}
-    cause = found[failed[0].hop] if failed else causes.why_nothing_to_ask(known[0], None)
+    cause = found[failed[0].hop] if failed else find_cause.why_nothing_to_ask(known[0], None)
     if cause.text or cause.remedy or cause.reason:
         verdict = verdict.because(cause.reason, cause.text, cause.remedy)
     return _Outcome(verdict, found)
@@ -302,7 +302,7 @@ def _why(listener: _Listener, known: Sequence[Evidence], result: HopResult) -> C
         of_listener = next(
             each for each, hops in zip(known, listener.inner, strict=True) if result.hop in hops
         )
-        return causes.why_hop_fails(of_listener, result.hop, result.worst.outcome)
-    found = [causes.why_hop_fails(each, result.hop, result.worst.outcome) for each in known]
+        return find_cause.why_hop_fails(of_listener, result.hop, result.worst.outcome)
+    found = [find_cause.why_hop_fails(each, result.hop, result.worst.outcome) for each in known]
     # Dropped datagrams are the cause that is left when nothing else is found.
     return next((each for each in found if not each.reason.startswith("Dropped")), found[0])

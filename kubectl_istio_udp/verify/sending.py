@@ -22,7 +22,7 @@ from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.delivery import Watched, deliver
 from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
-from kubectl_istio_udp.verify.result import UNCERTAIN, read_answer
+from kubectl_istio_udp.verify.tool_output import UNCERTAIN, read_answer
 from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 

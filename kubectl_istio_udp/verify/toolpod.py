@@ -13,7 +13,7 @@ from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
 from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
-from kubectl_istio_udp.verify import together
+from kubectl_istio_udp.verify import grouped_exec
 
 TOOL_NAME = "network-tool"
 # Extra seconds for the exec itself.
@@ -51,7 +51,7 @@ class ToolPod:
             Their results, in order.
         """
         found: list[ExecResult] = []
-        for group in together.grouped(commands):
+        for group in grouped_exec.grouped(commands):
             results = self._run_group(api, group, timeout) if len(group) > 1 else None
             found += results or for_each(lambda words: self.run(api, [*words], timeout), group)
         return found
@@ -60,7 +60,7 @@ class ToolPod:
         self, api: Api, group: Sequence[Sequence[str]], timeout: float
     ) -> list[ExecResult] | None:
         """Run commands with one exec; None if the pod has no shell."""
-        return together.results(self.run(api, together.joined(group), timeout), len(group))
+        return grouped_exec.results(self.run(api, grouped_exec.joined(group), timeout), len(group))
 
     def __str__(self) -> str:
         """`namespace/name`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.verify.result import (
+from kubectl_istio_udp.verify.tool_output import (
     DELIVERED,
     FORWARDED,
     LOST,

@@ -21,7 +21,7 @@ import dns.message
 import pytest
 import yaml
 
-from kubectl_istio_udp.envoy.backend import whoami
+from kubectl_istio_udp.envoy.dns_server import whoami
 from kubectl_istio_udp.render.samples import istio_gateway
 from tests.envoy.traffic import free_port
 from tests.support.builders import GATEWAY_LABELS, pod, service, tcp, udp

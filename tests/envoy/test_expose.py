@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.envoy.check import ensure_accepted
+from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.model.errors import Refused
 from kubectl_istio_udp.model.exposure import Exposure
 from kubectl_istio_udp.render.envoyfilter import envoy_filter

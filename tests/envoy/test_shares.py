@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.envoy.gateway import Gateway
+from kubectl_istio_udp.envoy.local_gateway import Gateway
 from kubectl_istio_udp.model.exposure import Affinity, Discovery, LoadBalancing
 from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.service import Endpoint

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_istio_udp.envoy.gateway import Gateway, raise_file_limit
+from kubectl_istio_udp.envoy.local_gateway import Gateway, raise_file_limit
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.plan.sessions import room

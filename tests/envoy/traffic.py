@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_istio_udp.envoy.eds import published
-from kubectl_istio_udp.envoy.gateway import Gateway
+from kubectl_istio_udp.envoy.local_gateway import Gateway
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.service import Endpoint

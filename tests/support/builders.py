@@ -11,7 +11,7 @@ from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.plan.exposure import Plan, plan
-from kubectl_istio_udp.state.manifests import snapshot_from
+from kubectl_istio_udp.state.from_manifests import snapshot_from
 
 Manifest = dict[str, Any]
 GATEWAY_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}

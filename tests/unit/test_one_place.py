@@ -33,9 +33,9 @@ ONLY_IN = {
     "automatic_sessions": {"plan/sessions.py"},
     "sessions_for_rate": {"plan/exposure.py"},
     # Which gateway, and what routes and Gateways get.
-    "choose_gateway": {"controller/deciding.py", "state/gateways.py", "state/manifests.py"},
+    "choose_gateway": {"controller/deciding.py", "state/gateways.py", "state/from_manifests.py"},
     "plan_routes": {"controller/routes.py"},
-    "attach": {"sources/routes.py", "state/routing.py", "controller/reporting.py"},
+    "attach": {"sources/routes.py", "state/udproutes.py", "controller/reporting.py"},
     "is_copy_of": {"controller/mirroring.py"},
     "copied_parents": {"controller/mirroring.py", "controller/reporting.py"},
     # Whether a gateway still has what was decided, once that is reserved.
@@ -45,12 +45,12 @@ ONLY_IN = {
     # What is created, changed and removed, and how one object is written.
     "change_set": {
         *("apply/exposing.py", "apply/responding.py", "apply/access_logging.py"),
-        *("apply/removal.py", "controller/removing.py"),
+        *("apply/deletion_order.py", "controller/removing.py"),
     },
     # apply/transaction.py hands it to a thread.
     "apply_write": {"controller/writing.py"},
     # The order of a removal; each loop hands in how a step is done.
-    "carry_out": {"apply/removal.py", "controller/removing.py"},
+    "carry_out": {"apply/deletion_order.py", "controller/removing.py"},
     "read_reservation": {"state/occupancy.py", "apply/reserving.py", "state/leftovers.py"},
 }
 

@@ -11,12 +11,12 @@ import click
 
 from kubectl_istio_udp.apply.exposing import decide
 from kubectl_istio_udp.apply.pipeline import refuse_errors
-from kubectl_istio_udp.cli.run import manifests as files
+from kubectl_istio_udp.cli.run import manifest_files as files
 from kubectl_istio_udp.cli.run.printed import print_findings
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.envoy.check import ensure_accepted
-from kubectl_istio_udp.envoy.gateway import LOOPBACK, Gateway
-from kubectl_istio_udp.envoy.localmesh import LocalMesh, replace_every_pod
+from kubectl_istio_udp.envoy.local_gateway import LOOPBACK, Gateway
+from kubectl_istio_udp.envoy.local_mesh import LocalMesh, replace_every_pod
+from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.ports import parse_port_requests
@@ -24,9 +24,9 @@ from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.samples import SAMPLE_QUERY, samples
-from kubectl_istio_udp.state.manifests import Manifest
+from kubectl_istio_udp.state.from_manifests import Manifest
 from kubectl_istio_udp.verify import sending
-from kubectl_istio_udp.verify.local import SteadyClient, ask
+from kubectl_istio_udp.verify.local_probes import SteadyClient, ask
 from kubectl_istio_udp.verify.probes import DnsProbe
 from kubectl_istio_udp.verify.verdict import HopResult, judge
 

@@ -16,10 +16,10 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.proxyrows import proxy_rows
-from kubectl_istio_udp.state.routing import Routing, read_route_backends, read_routing
+from kubectl_istio_udp.state.query_limit import Patience
 from kubectl_istio_udp.state.status import Status, age, read_status
+from kubectl_istio_udp.state.udproutes import Routing, read_route_backends, read_routing
 
 
 def run(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:

@@ -14,7 +14,7 @@ from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.hops import read_service, service_hops
 from kubectl_istio_udp.verify.options import ProbeOptions
-from kubectl_istio_udp.verify.refused import without
+from kubectl_istio_udp.verify.refused_endpoints import without
 from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
 
 

@@ -26,7 +26,7 @@ from kubectl_istio_udp.state.status import Status, begin_reads, read_status
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.state.gatewayusage import Reserved
-    from kubectl_istio_udp.state.routing import Routing
+    from kubectl_istio_udp.state.udproutes import Routing
 
 _API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
@@ -125,7 +125,7 @@ def _routing(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Ro
     exposures = [each.key for each in found if each.exposure and each.exposure.routed]
     if not exposures:
         return {}
-    from kubectl_istio_udp.state.routing import read_routing
+    from kubectl_istio_udp.state.udproutes import read_routing
 
     return read_routing(api, exposures)
 
@@ -212,7 +212,7 @@ def _requested(api: Any, routing: Routing | None) -> dict[str, Any]:
     """The Gateway of an exposure, and the backends of its routes; {} for other exposures."""
     if routing is None:
         return {}
-    from kubectl_istio_udp.state.routing import read_route_backends
+    from kubectl_istio_udp.state.udproutes import read_route_backends
 
     return {
         "gateway": str(routing.gateway),

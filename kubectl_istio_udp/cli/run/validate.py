@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.checks.findings import Finding
-from kubectl_istio_udp.cli.run import manifests
-from kubectl_istio_udp.cli.run.manifests import Document, Place, Unreadable
+from kubectl_istio_udp.cli.run import manifest_files
+from kubectl_istio_udp.cli.run.manifest_files import Document, Place, Unreadable
 from kubectl_istio_udp.envoy import binary
 from kubectl_istio_udp.envoy.patches import Flaw, json_path
 from kubectl_istio_udp.envoy.validate import validate
@@ -76,7 +76,7 @@ def run(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> int:
     version = binary.version(program)
     documents: list[Document] = []
     broken: list[Unreadable] = []
-    for found in manifests.read_documents(filenames):
+    for found in manifest_files.read_documents(filenames):
         if isinstance(found, Unreadable):
             broken.append(found)
         else:

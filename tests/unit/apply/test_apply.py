@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.apply.changes import change_set
-from kubectl_istio_udp.apply.removal import delete_existing, remove
+from kubectl_istio_udp.apply.deletion_order import delete_existing, remove
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import (

@@ -12,12 +12,12 @@ from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.checks.response import RULES, check_response
 from kubectl_istio_udp.checks.rules import codes_of
 from kubectl_istio_udp.model.gateway import gateways_from
+from kubectl_istio_udp.model.http_routing import OtherVirtualService, Server
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi
-from kubectl_istio_udp.model.routing import OtherVirtualService, Server
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import ResponseSnapshot, plan_response
 from tests.support.builders import CREATED, gateway_pod, gateway_service, metadata, service, tcp

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.http_proxy import proxy_for
 from kubectl_istio_udp.kube.parallel import in_parallel
-from kubectl_istio_udp.kube.proxies import proxy_for
 from kubectl_istio_udp.model.errors import Unreachable
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.connection import connected

@@ -15,8 +15,8 @@ from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.existing import list_existing, list_exposures
-from kubectl_istio_udp.state.patience import Patience
 from kubectl_istio_udp.state.proxyrows import proxy_rows
+from kubectl_istio_udp.state.query_limit import Patience
 from kubectl_istio_udp.state.status import Status, age, read_status
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import (

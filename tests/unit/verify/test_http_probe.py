@@ -18,7 +18,7 @@ from kubectl_istio_udp.model import response
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.verify.probes import HttpProbe, argv
-from kubectl_istio_udp.verify.result import Answer, read_answer
+from kubectl_istio_udp.verify.tool_output import Answer, read_answer
 from kubectl_istio_udp.verify.verdict import HopResult, judge_response
 
 BINARY = bytes(range(256))

@@ -11,7 +11,7 @@ import pytest
 
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.verify.probes import DatagramProbe, DnsProbe, argv, parse_probe
-from kubectl_istio_udp.verify.result import Answer, read_answer
+from kubectl_istio_udp.verify.tool_output import Answer, read_answer
 
 ANSWERS = Path(__file__).parents[2] / "support" / "answers"
 DNS, DATAGRAM = DnsProbe("foo.bar.com"), DatagramProbe(b"HELLO")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.verify.result import Answer
+from kubectl_istio_udp.verify.tool_output import Answer
 from kubectl_istio_udp.verify.verdict import HopResult, judge
 
 POD_A, POD_B = (Hop(Via.POD, f"coredns-{i}", f"10.244.0.2{i}", 53, 53) for i in (0, 1))

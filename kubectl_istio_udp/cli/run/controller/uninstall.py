@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kubectl_istio_udp.apply.removal import delete_existing
+from kubectl_istio_udp.apply.deletion_order import delete_existing
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.model.durations import Duration

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.model.rejections import resource_rejections, route_rejections
+from kubectl_istio_udp.model.envoy_log import resource_rejections, route_rejections
 
 MINE = "udp-default-coredns-5300"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"

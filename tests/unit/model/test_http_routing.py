@@ -8,12 +8,12 @@ import pytest
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gateway import gateways_from
+from kubectl_istio_udp.model.http_routing import OtherVirtualService, Server, Takes, servers_from
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import labels
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, ResponseApi
-from kubectl_istio_udp.model.routing import OtherVirtualService, Server, Takes, servers_from
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.plan.response import (
     ResponsePlan,

@@ -14,7 +14,7 @@ from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.verify import endpoint_causes, front_causes, listener_causes, pod_causes
 from kubectl_istio_udp.verify.cause import Cause, Rule, labels_text, none_ready, run_again, some_of
 from kubectl_istio_udp.verify.evidence import Evidence
-from kubectl_istio_udp.verify.result import LOST, NOT_READ
+from kubectl_istio_udp.verify.tool_output import LOST, NOT_READ
 
 NOT_PROGRAMMED = "ServiceNotProgrammed"
 _SILENT = ("timeout", "unreachable", LOST, NOT_READ)

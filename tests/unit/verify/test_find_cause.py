@@ -13,7 +13,7 @@ from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpSocket
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.verify import causes
+from kubectl_istio_udp.verify import find_cause
 from kubectl_istio_udp.verify.cause import expose_command, run_again
 from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
 from kubectl_istio_udp.verify.front_causes import no_address
@@ -249,27 +249,27 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
     ],
 )
 def test_why_a_gateway_is_silent(given: dict[str, Any], reason: str, text: str) -> None:
-    found = causes.why_hop_fails(evidence(**given), HOP, "timeout")
+    found = find_cause.why_hop_fails(evidence(**given), HOP, "timeout")
     assert found.reason == reason
     assert text in found.text
 
 
 def test_that_the_network_drops_is_said_only_where_all_else_is_as_it_should_be() -> None:
-    assert causes.why_hop_fails(evidence(), HOP, "timeout").reason == "DroppedBehindGateway"
-    assert causes.host_cause(evidence()) is None
-    assert causes.front_cause(evidence()) is None
-    assert causes.missing_cause(evidence()) is None
+    assert find_cause.why_hop_fails(evidence(), HOP, "timeout").reason == "DroppedBehindGateway"
+    assert find_cause.host_cause(evidence()) is None
+    assert find_cause.front_cause(evidence()) is None
+    assert find_cause.missing_cause(evidence()) is None
 
 
 def test_with_one_session_fewer_it_is_not_full() -> None:
     given = evidence(proxy=proxy(A, B, sockets=FULL), options={"max_sessions": 6})
-    assert causes.why_hop_fails(given, HOP, "timeout").reason == "DroppedBehindGateway"
+    assert find_cause.why_hop_fails(given, HOP, "timeout").reason == "DroppedBehindGateway"
 
 
 def test_another_answer_is_explained_by_the_hosts_alone() -> None:
     full: dict[str, Any] = {"proxy": proxy(A, B, sockets=FULL), "options": {"max_sessions": 5}}
-    assert causes.why_hop_fails(evidence(**full), HOP, "REFUSED").reason == "ErrorAnswer"
-    assert causes.why_hop_fails(evidence(proxy=proxy(FOREIGN)), HOP, "REFUSED").reason == (
+    assert find_cause.why_hop_fails(evidence(**full), HOP, "REFUSED").reason == "ErrorAnswer"
+    assert find_cause.why_hop_fails(evidence(proxy=proxy(FOREIGN)), HOP, "REFUSED").reason == (
         "ForeignHosts"
     )
 
@@ -304,7 +304,7 @@ def test_another_answer_is_explained_by_the_hosts_alone() -> None:
     ],
 )
 def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: str) -> None:
-    found = causes.why_nothing_to_ask(evidence(slices=(), **given), 53)
+    found = find_cause.why_nothing_to_ask(evidence(slices=(), **given), 53)
     assert found.reason == reason
     assert text in found.text
 
@@ -325,7 +325,7 @@ def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: st
     ],
 )
 def test_why_there_is_no_gateway_to_ask(pods: tuple[PodState, ...], reason: str, text: str) -> None:
-    found = causes.why_nothing_to_ask(evidence(gateway_pods=pods), None)
+    found = find_cause.why_nothing_to_ask(evidence(gateway_pods=pods), None)
     assert found.reason == reason
     assert text in found.text
 
@@ -343,7 +343,7 @@ def test_why_there_is_no_gateway_to_ask(pods: tuple[PodState, ...], reason: str,
     ],
 )
 def test_why_a_pod_fails(outcome: str, policies: tuple[str, ...], reason: str, text: str) -> None:
-    found = causes.why_hop_fails(evidence(policies=policies), POD_HOP, outcome)
+    found = find_cause.why_hop_fails(evidence(policies=policies), POD_HOP, outcome)
     assert found.reason == reason
     assert text in found.text
 
@@ -377,29 +377,29 @@ def front(**spec: Any) -> dict[str, Any]:
     ],
 )
 def test_why_the_service_in_front_is_silent(given: dict[str, Any], reason: str, text: str) -> None:
-    found = causes.why_hop_fails(evidence(**given), FRONT_HOP, "timeout")
+    found = find_cause.why_hop_fails(evidence(**given), FRONT_HOP, "timeout")
     assert found.reason == reason
     assert text in found.text
 
 
 def test_a_patched_service_that_selects_nobody() -> None:
     given = evidence(options={"gateway_service": GatewayServiceMode.PATCH}, front=front())
-    assert causes.front_cause(given) is None
+    assert find_cause.front_cause(given) is None
     given = replace(given, front=front(selector={"app": "gone"}))
-    found = causes.front_cause(given)
+    found = find_cause.front_cause(given)
     assert found is not None and found.reason == "FrontServiceSelector"
 
 
 @pytest.mark.parametrize("discovery", list(Discovery))
 def test_hosts_that_agree_are_no_cause(discovery: Discovery) -> None:
     spec = replace(evidence().spec, discovery=discovery)
-    assert causes.host_cause(replace(evidence(), spec=spec)) is None
+    assert find_cause.host_cause(replace(evidence(), spec=spec)) is None
 
 
 def test_names_that_envoy_resolves_are_not_compared() -> None:
     spec = replace(evidence().spec, discovery=Discovery.DNS)
     given = replace(evidence(proxy=proxy(FOREIGN)), spec=spec)
-    assert causes.host_cause(given) is None
+    assert find_cause.host_cause(given) is None
 
 
 def balancer(**more: Any) -> dict[str, Any]:

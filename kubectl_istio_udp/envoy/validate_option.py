@@ -35,7 +35,7 @@ def ensure_accepted(
     if program is None:
         return
     # Imported here because most machines have no Envoy.
-    from kubectl_istio_udp.envoy.rejecting import refuse_rejected
+    from kubectl_istio_udp.envoy.rejection_error import refuse_rejected
 
     try:
         refuse_rejected(program, manifests, flags, warn)

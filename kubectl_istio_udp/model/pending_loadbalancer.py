@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
-from kubectl_istio_udp.model.values import some
 
 Manifest = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ import dns.query
 import dns.rcode
 
 from kubectl_istio_udp.verify.probes import DnsProbe, argv
-from kubectl_istio_udp.verify.result import Answer, read_answer
+from kubectl_istio_udp.verify.tool_output import Answer, read_answer
 
 _EVERY_SECONDS = 0.01
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from kubectl_istio_udp.kube.exec import ExecResult
-from kubectl_istio_udp.verify.together import grouped, joined, results
+from kubectl_istio_udp.verify.grouped_exec import grouped, joined, results
 
 SHELLS = [
     [path, *applet]

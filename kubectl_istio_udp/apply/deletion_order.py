@@ -18,8 +18,8 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Conflict
 from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.managed_fields import manager_of
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.ownership import manager_of
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.leftovers import Leftovers
 from kubectl_istio_udp.state.ownership import Existing

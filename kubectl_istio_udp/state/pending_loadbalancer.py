@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.balancer import newest_warning
 from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.pending_loadbalancer import newest_warning
 
 _MOST_EVENTS = 500
 

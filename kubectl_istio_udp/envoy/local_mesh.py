@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.envoy.backend import Backend
+from kubectl_istio_udp.envoy.dns_server import Backend
 from kubectl_istio_udp.envoy.eds import Address, published
-from kubectl_istio_udp.envoy.gateway import LOOPBACK, raise_file_limit
+from kubectl_istio_udp.envoy.local_gateway import LOOPBACK, raise_file_limit
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
 from kubectl_istio_udp.model.gateway import is_gateway_pod
 from kubectl_istio_udp.model.hop import Hop, Via
@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.ports import (
 from kubectl_istio_udp.model.service import IPV4, EndpointSlice, Service, endpoints_of
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.render.samples import istio_gateway
-from kubectl_istio_udp.state.manifests import (
+from kubectl_istio_udp.state.from_manifests import (
     Manifest,
     endpoint_slices,
     namespace_of,

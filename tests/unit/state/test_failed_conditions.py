@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
-from kubectl_istio_udp.state.failing import failing
+from kubectl_istio_udp.state.failed_conditions import failing
 from tests.support.routes import gateway, gateway_class, mirrored_route, route
 
 
