@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from kubectl_istio_udp.apply.changes import change_set
 from kubectl_istio_udp.apply.deleting import delete_one
-from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
+from kubectl_istio_udp.apply.pipeline import Decision, Report, apply_decision
 from kubectl_istio_udp.checks.accesslog import check_access_log
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.mesh import Mesh
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.plan.accesslog import plan_access_log
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.sources.accesslog import NamedAccessLog
@@ -25,7 +25,7 @@ from kubectl_istio_udp.state.mesh import read_mesh
 
 
 @dataclass(frozen=True)
-class Place:
+class LogTarget:
     """The place of an access log.
 
     Attributes:
@@ -44,7 +44,7 @@ def log_connections(
     namespace: str,
     named: NamedAccessLog,
     gateway: GatewayChoice,
-    writing: Writing,
+    writing: WriteOptions,
     report: Report,
 ) -> AccessLogSpec:
     """Create or change an access log as requested on a command line.
@@ -65,10 +65,10 @@ def log_connections(
         Refused, Rejected or an error of the cluster; everything was rolled back then.
     """
     mesh = read_mesh(api)
-    place = _place(api, namespace, named, gateway, mesh)
-    name = named.name_at(place.gateway, place.labels)
-    snapshot = read_access_log_snapshot(api, mesh, place.namespace, name)
-    wanted = named.spec(place.namespace, name, place.labels, snapshot.present)
+    target = _find_target(api, namespace, named, gateway, mesh)
+    name = named.name_at(target.gateway, target.labels)
+    snapshot = read_access_log_snapshot(api, mesh, target.namespace, name)
+    wanted = named.spec(target.namespace, name, target.labels, snapshot.present)
     planned = plan_access_log(wanted, snapshot, named=named.name is not None)
     spec, count = planned.spec, planned.proxies
     decision = Decision(
@@ -81,7 +81,7 @@ def log_connections(
             spec.kind, spec.key, snapshot.objects, writes=access_log_writes(spec, writing.manager)
         ),
     )
-    carry(api, decision, writing, report, {spec.log_field.value: "--every"})
+    apply_decision(api, decision, writing, report, {spec.log_field.value: "--every"})
     return spec
 
 
@@ -90,7 +90,7 @@ def stop_logging(
     namespace: str,
     named: NamedAccessLog,
     gateway: GatewayChoice,
-    writing: Writing,
+    writing: WriteOptions,
     report: Report,
 ) -> None:
     """Delete the access log that `log_connections` with the same arguments would change.
@@ -99,21 +99,21 @@ def stop_logging(
         NotFound: there is none.
         UsageError or an error of the cluster.
     """
-    place = _place(api, namespace, named, gateway, read_mesh(api))
-    name = named.name_at(place.gateway, place.labels)
-    for existing in get_existing(api, place.namespace, [f"accesslog/{name}"]):
+    target = _find_target(api, namespace, named, gateway, read_mesh(api))
+    name = named.name_at(target.gateway, target.labels)
+    for existing in get_existing(api, target.namespace, [f"accesslog/{name}"]):
         delete_one(api, existing, Leftovers(), writing, report)
 
 
-def _place(
+def _find_target(
     api: Api, namespace: str, named: NamedAccessLog, choice: GatewayChoice, mesh: Mesh
-) -> Place:
+) -> LogTarget:
     """Find the namespace of the EnvoyFilter and the pods that it applies to."""
     if named.scope is LogScope.MESH:
-        return Place(mesh.root_namespace, None, dict(named.selector))
+        return LogTarget(mesh.root_namespace, None, dict(named.selector))
     if named.scope is LogScope.GATEWAY:
         ref = find_gateway(api, choice).ref
-        return Place(ref.namespace, ref.name, dict(ref.selector))
+        return LogTarget(ref.namespace, ref.name, dict(ref.selector))
     if namespace == mesh.root_namespace:
         raise UsageError(
             f"an EnvoyFilter in {namespace}, the mesh's root namespace, applies to every proxy",
@@ -122,4 +122,4 @@ def _place(
                 "to log at one gateway: --gateway NAMESPACE/NAME",
             ],
         )
-    return Place(namespace, None, dict(named.selector))
+    return LogTarget(namespace, None, dict(named.selector))

@@ -11,7 +11,7 @@ from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.state.controllers import declaring_object
 from kubectl_istio_udp.state.existing import explain_stray, get_state
 from kubectl_istio_udp.state.leftovers import Leftovers, read_leftovers
@@ -26,7 +26,7 @@ def delete(
     api: Api,
     namespace: str,
     names: Sequence[str],
-    writing: Writing,
+    writing: WriteOptions,
     report: Report,
     *,
     missing_ok: bool = False,
@@ -59,7 +59,7 @@ def delete(
 
 
 def delete_one(
-    api: Api, existing: Existing, leftovers: Leftovers, writing: Writing, report: Report
+    api: Api, existing: Existing, leftovers: Leftovers, writing: WriteOptions, report: Report
 ) -> None:
     """Delete one exposure, response or access log.
 

@@ -4,7 +4,7 @@ First the Services for clients, then the listeners, and when no gateway pod has 
 more, the clusters and endpoints. An interrupted run can be repeated: the rest is in the next run's
 ChangeSet.
 
-`carry_out` has the order; the command line and the controller supply each step.
+`delete_in_order` has the order; the command line and the controller supply each step.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Remover(Protocol):
         """
 
 
-def carry_out(changes: ChangeSet, remover: Remover) -> float:
+def delete_in_order(changes: ChangeSet, remover: Remover) -> float:
     """Delete and release everything in a ChangeSet, in the one order that is safe.
 
     Args:
@@ -137,12 +137,12 @@ def remove(
     Raises:
         Forbidden, Unreachable, ClusterError: run the command again to remove the rest.
     """
-    remover = _AtOnce(api, timeout, dry_run, report)
-    carry_out(changes, remover)
+    remover = _ByRequests(api, timeout, dry_run, report)
+    delete_in_order(changes, remover)
     return tuple(remover.warnings)
 
 
-class _AtOnce:
+class _ByRequests:
     """Removes by one request after the other, and waits for the gateways where necessary."""
 
     def __init__(self, api: Api, timeout: float, dry_run: str, report: OnRemoved) -> None:
@@ -168,11 +168,11 @@ class _AtOnce:
 
     def drain(self, envoy_filter: Manifest) -> float:
         if self._timeout and self._dry_run == "none":
-            self.warnings += _silence(self._api, envoy_filter, self._timeout)
+            self.warnings += _remove_listeners(self._api, envoy_filter, self._timeout)
         return 0.0
 
 
-def silenced(manifest: Manifest, manager: str) -> Write | None:
+def without_listeners(manifest: Manifest, manager: str) -> Write | None:
     """The write that removes the listeners of an EnvoyFilter; None if it has none.
 
     Args:
@@ -202,9 +202,9 @@ def silenced(manifest: Manifest, manager: str) -> Write | None:
     return Write(silent, manager)
 
 
-def _silence(api: Api, manifest: Manifest, timeout: float) -> list[str]:
+def _remove_listeners(api: Api, manifest: Manifest, timeout: float) -> list[str]:
     """Remove the listeners of an EnvoyFilter and wait until no gateway has them."""
-    write = silenced(manifest, manager_of(manifest) or MANAGER)
+    write = without_listeners(manifest, manager_of(manifest) or MANAGER)
     if write is None:
         return []
     # With the uid it is not created again if it was deleted since.

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kubectl_istio_udp.kube.client import Api, Applied
+from kubectl_istio_udp.kube.client import Api, ApplyResult
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     Busy,
@@ -35,7 +35,7 @@ _EXACT = ("EnvoyFilter", "ServiceEntry")
 
 def apply_write(
     api: Api, write: Write, *, before: Manifest | None, force: bool, dry_run: bool = False
-) -> Applied:
+) -> ApplyResult:
     """Server-side apply; if forced, also remove fields of others that prevent it.
 
     Args:
@@ -52,7 +52,7 @@ def apply_write(
     # Cached objects have no resourceVersion, which `api.apply` needs to detect a change.
     read = before if before is not None and "resourceVersion" in before["metadata"] else None
 
-    def apply() -> Applied:
+    def apply() -> ApplyResult:
         return api.apply(
             write.manifest, before=read, manager=write.manager, force=force, dry_run=dry_run
         )
@@ -71,10 +71,10 @@ def apply_write(
         existing = applied.manifest
     merged = api.merge(_removal(write, existing), manager=write.manager, dry_run=dry_run)
     if dry_run:
-        return Applied(merged, "changed")
+        return ApplyResult(merged, "changed")
     applied = apply()
     _own_by_apply(api, applied.manifest, write.manager)
-    return Applied(applied.manifest, "changed", applied.warnings)
+    return ApplyResult(applied.manifest, "changed", applied.warnings)
 
 
 def is_exact(write: Write, existing: Manifest) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import change_set
-from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, carry
+from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, apply_decision
 from kubectl_istio_udp.apply.reserving import decide_until_it_fits, reserved_if_changed
 from kubectl_istio_udp.apply.waiting import Expected, wait_until_live
 from kubectl_istio_udp.checks.expose import check_expose
@@ -22,11 +22,11 @@ from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import revisions
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.sources.settings import Named
+from kubectl_istio_udp.sources.settings import NamedSettings
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, is_declared, readable
@@ -47,7 +47,7 @@ class ExposeArguments:
     namespace: str
     service: str
     name: str | None
-    settings: Named
+    settings: NamedSettings
     gateway: GatewayChoice
 
 
@@ -80,7 +80,11 @@ class Exposed:
 
 
 def expose(
-    api: Api, arguments: ExposeArguments, writing: Writing, report: Report, flags: Mapping[str, str]
+    api: Api,
+    arguments: ExposeArguments,
+    writing: WriteOptions,
+    report: Report,
+    flags: Mapping[str, str],
 ) -> Exposed:
     """Expose a Service as requested on a command line.
 
@@ -89,7 +93,7 @@ def expose(
         arguments: the request.
         writing: how to write.
         report: informed about each step.
-        flags: as for `carry`.
+        flags: as for `apply_decision`.
 
     Raises:
         UsageError: it is not possible with this Service or gateway.
@@ -99,7 +103,7 @@ def expose(
 
     def decide_and_write() -> None:
         exposure, decision = _decide(api, arguments, writing, report)
-        done = carry(api, decision, writing, report, flags)
+        done = apply_decision(api, decision, writing, report, flags)
         services = (each.manifest for each in done if each.write.kind == "Service")
         exposed.append(Exposed(exposure, next(services, None)))
 
@@ -120,7 +124,7 @@ def decide(request: ExposeRequest, snapshot: Snapshot) -> Decided:
 
 
 def _decide(
-    api: Api, arguments: ExposeArguments, writing: Writing, report: Report
+    api: Api, arguments: ExposeArguments, writing: WriteOptions, report: Report
 ) -> tuple[Exposure, Decision]:
     """Decide from the current state of the cluster."""
     with Reads(api) as reads:

@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_istio_udp.apply.changes import ChangeSet
 from kubectl_istio_udp.apply.exposing import ExposeArguments, decide
 from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
-from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
+from kubectl_istio_udp.apply.pipeline import Decision, Report, apply_decision
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
@@ -28,7 +28,7 @@ from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.render import udproute
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, option_annotations, read_options
@@ -61,7 +61,11 @@ class _Current:
 
 
 def expose_by_routes(
-    api: Api, arguments: ExposeArguments, writing: Writing, report: Report, flags: Mapping[str, str]
+    api: Api,
+    arguments: ExposeArguments,
+    writing: WriteOptions,
+    report: Report,
+    flags: Mapping[str, str],
 ) -> Manifest:
     """Write a Gateway and UDPRoutes for a Service, as requested on a command line.
 
@@ -70,7 +74,7 @@ def expose_by_routes(
         arguments: the request; the name is the Gateway's.
         writing: how to write.
         report: informed about each step.
-        flags: as for `carry`.
+        flags: as for `apply_decision`.
 
     Returns:
         The Gateway's manifest; after waiting with its status.
@@ -100,7 +104,7 @@ def expose_by_routes(
         flags,
         warn=report.warn,
     )
-    done = carry(api, decision, writing, report, flags)
+    done = apply_decision(api, decision, writing, report, flags)
     _delete_routes(api, decision, current, writing, report)
     if writing.waits and writing.dry_run == "none":
         return api.get(API_GATEWAY, *key)
@@ -110,7 +114,7 @@ def expose_by_routes(
 # -- the current state ----------------------------------------------------------------------------
 
 
-def _read_current(api: Api, key: Key, service: str, writing: Writing) -> _Current:
+def _read_current(api: Api, key: Key, service: str, writing: WriteOptions) -> _Current:
     """The Gateway and the routes of an earlier run of this command.
 
     Raises:
@@ -180,7 +184,7 @@ def _decide(
     class_name: str,
     current: _Current,
     arguments: ExposeArguments,
-    writing: Writing,
+    writing: WriteOptions,
 ) -> tuple[Exposure, Decision]:
     settings = replace(arguments.settings, discovery=Discovery.ENDPOINTS.value)
     before = current.before
@@ -226,7 +230,7 @@ def _decide(
 
 
 def _delete_routes(
-    api: Api, decision: Decision, current: _Current, writing: Writing, report: Report
+    api: Api, decision: Decision, current: _Current, writing: WriteOptions, report: Report
 ) -> None:
     """Delete the routes to ports of the Service that are no longer exposed."""
     wanted = {write.name for write in decision.changes.writes if write.kind == KIND}

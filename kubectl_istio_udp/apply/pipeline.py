@@ -22,7 +22,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, Rejected
 from kubectl_istio_udp.model.kinds import Ref, Spec
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 
 Progress = Callable[[str], None]
 
@@ -59,7 +59,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Done:
+class WriteResult:
     """A write that was made, or would be in a dry run.
 
     Attributes:
@@ -88,20 +88,20 @@ class Report(Protocol):
     def waiting(self) -> AbstractContextManager[Progress]:
         """Show progress while the context is open."""
 
-    def written(self, done: Sequence[Done]) -> None:
+    def written(self, done: Sequence[WriteResult]) -> None:
         """Report the written objects."""
 
     def removed(self, kind: str, name: str) -> None:
         """Report that an object was deleted, or lost the exposure's ports."""
 
 
-def carry(
+def apply_decision(
     api: Api,
     decision: Decision,
-    writing: Writing,
+    writing: WriteOptions,
     report: Report,
     flags: Mapping[str, str],
-) -> Sequence[Done]:
+) -> Sequence[WriteResult]:
     """Carry out a decision: write all objects or none, wait, remove what is no longer wanted.
 
     Args:
@@ -123,7 +123,7 @@ def carry(
     todo = decision.changes.writes
     ensure_accepted([w.manifest for w in todo], writing.validate, flags, warn=report.warn)
     if writing.dry_run == "client":
-        done = [Done(write, True, write.manifest) for write in todo]
+        done = [WriteResult(write, True, write.manifest) for write in todo]
     else:
         done = _write(api, decision, writing, report)
     report.written(done)
@@ -147,9 +147,11 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
         )
 
 
-def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> list[Done]:
+def _write(
+    api: Api, decision: Decision, writing: WriteOptions, report: Report
+) -> list[WriteResult]:
     dry_run = writing.dry_run == "server"
-    done: list[Done] = []
+    done: list[WriteResult] = []
     with (
         nullcontext() if dry_run else decision.guard(),
         Transaction(api, force=writing.force, dry_run=dry_run) as transaction,
@@ -162,7 +164,7 @@ def _write(api: Api, decision: Decision, writing: Writing, report: Report) -> li
                 # Istio shows this for every EnvoyFilter; the plugin keeps them valid.
                 if not text.startswith("EnvoyFilter exposes internal implementation details"):
                     report.warn(text)
-            done.append(Done(write, changed, applied.manifest))
+            done.append(WriteResult(write, changed, applied.manifest))
         if decision.wait and writing.waits:
             _wait(transaction, decision.spec, partial(decision.wait, writing.seconds), report)
             decision.confirm()
@@ -196,7 +198,7 @@ def _wait(
         raise
 
 
-def _remove(api: Api, changes: ChangeSet, writing: Writing, report: Report) -> None:
+def _remove(api: Api, changes: ChangeSet, writing: WriteOptions, report: Report) -> None:
     try:
         warnings = remove(
             api,

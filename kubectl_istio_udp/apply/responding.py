@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kubectl_istio_udp.apply.changes import change_set
-from kubectl_istio_udp.apply.pipeline import Decision, Report, carry
+from kubectl_istio_udp.apply.pipeline import Decision, Report, apply_decision
 from kubectl_istio_udp.apply.waiting import wait_until_routed
 from kubectl_istio_udp.checks.response import check_response
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.response import Response, ResponseSpec
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.plan.response import plan_response
 from kubectl_istio_udp.render.response import read_content, response_writes, route_name
 from kubectl_istio_udp.sources.response import NamedResponse
@@ -25,7 +25,7 @@ def respond(
     namespace: str,
     named: NamedResponse,
     gateway: GatewayChoice,
-    writing: Writing,
+    writing: WriteOptions,
     report: Report,
     flags: Mapping[str, str],
 ) -> ResponseSpec:
@@ -38,7 +38,7 @@ def respond(
         gateway: how the gateway is chosen.
         writing: how to write.
         report: informed about each step.
-        flags: as for `carry`.
+        flags: as for `apply_decision`.
 
     Returns:
         The response as written.
@@ -67,7 +67,7 @@ def respond(
         changes=change_set(spec.kind, spec.key, snapshot.objects, writes=todo),
         wait=_waiter(api, response, had_pods=had_pods),
     )
-    carry(api, decision, writing, report, flags)
+    apply_decision(api, decision, writing, report, flags)
     return spec
 
 

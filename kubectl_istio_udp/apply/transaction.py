@@ -8,14 +8,14 @@ from typing import Any
 
 from kubectl_istio_udp.apply.changes import Key
 from kubectl_istio_udp.apply.exact import apply_write
-from kubectl_istio_udp.kube.client import Api, Applied
+from kubectl_istio_udp.kube.client import Api, ApplyResult
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
 from kubectl_istio_udp.model.managed_fields import managed_ports
 from kubectl_istio_udp.model.write import Write
 
 _IDENTITY = ("name", "namespace")
-# The fields of a port that we apply; the server adds more (nodePort).
+# The applied fields of a port; the server adds more (nodePort).
 _APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
 
@@ -38,14 +38,14 @@ class Transaction:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Roll back on any exception; our errors get a hint that says what was undone."""
+        """Roll back on any exception; errors of the plugin get a hint that says what was undone."""
         if error is None or not self._undo:
             return
-        aftermath = _aftermath(self._take_back())
+        hints = _hints_after_undo(self._roll_back())
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted("interrupted", hints=aftermath) from None
+            raise Interrupted("interrupted", hints=hints) from None
         if isinstance(error, IstioUdpError):
-            error.hints = (*error.hints, *aftermath)
+            error.hints = (*error.hints, *hints)
 
     def keep(self) -> None:
         """Keep what has been written, whatever happens next."""
@@ -56,7 +56,7 @@ class Transaction:
         found = for_each(lambda w: (w.key, self._api.find(w.kind, w.namespace, w.name)), writes)
         self._before.update(found)
 
-    def apply(self, write: Write) -> Applied:
+    def apply(self, write: Write) -> ApplyResult:
         """Apply one write (server-side apply).
 
         Raises:
@@ -90,7 +90,7 @@ class Transaction:
             self._undo[-1:] = []
         return applied
 
-    def _take_back(self) -> list[tuple[Write, IstioUdpError]]:
+    def _roll_back(self) -> list[tuple[Write, IstioUdpError]]:
         """Undo in reverse order; return the writes that could not be undone, with the errors."""
         remaining = []
         for write, before in reversed(self._undo):
@@ -98,44 +98,42 @@ class Transaction:
                 if before is None and write.whole:
                     self._api.delete(write.kind, write.namespace, write.name)
                 else:
-                    former = _former(write, before or {})
-                    self._api.apply(former, before=before, manager=write.manager, force=True)
+                    previous = _previous_manifest(write, before or {})
+                    self._api.apply(previous, before=before, manager=write.manager, force=True)
             except IstioUdpError as error:
                 remaining.append((write, error))
         self._undo.clear()
         return remaining
 
 
-def _former(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The apply configuration that restores the fields that we owned."""
+def _previous_manifest(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The apply configuration that restores the fields that the manager owned."""
     manifest = write.manifest
-    former: dict[str, Any] = {
+    previous: dict[str, Any] = {
         "apiVersion": manifest["apiVersion"],
         "kind": manifest["kind"],
         "metadata": {key: value for key, value in manifest["metadata"].items() if key in _IDENTITY},
     }
     if not write.whole:
-        former["spec"] = {
+        previous["spec"] = {
             "ports": [
                 {key: entry[key] for key in _APPLIED_PORT_FIELDS if key in entry}
                 for entry in managed_ports(before, write.manager)
             ]
         }
-        return former
+        return previous
     for part in ("labels", "annotations"):
         written = manifest["metadata"].get(part) or {}
-        former_values = before["metadata"].get(part) or {}
-        former["metadata"][part] = {
-            key: former_values[key] for key in written if key in former_values
-        }
+        old_values = before["metadata"].get(part) or {}
+        previous["metadata"][part] = {key: old_values[key] for key in written if key in old_values}
     # Its spec, or the equivalent fields of such a kind (data, rules).
-    former |= {key: before[key] for key in manifest if key not in former and key in before}
+    previous |= {key: before[key] for key in manifest if key not in previous and key in before}
     if manifest["kind"] == "Service":
-        former["spec"] = {k: v for k, v in before["spec"].items() if k in manifest["spec"]}
-    return former
+        previous["spec"] = {k: v for k, v in before["spec"].items() if k in manifest["spec"]}
+    return previous
 
 
-def _aftermath(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
+def _hints_after_undo(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
     if not remaining:
         return ["everything that this run wrote was undone"]
     return [

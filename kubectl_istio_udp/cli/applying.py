@@ -11,11 +11,11 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.write_options import Writing
+from kubectl_istio_udp.model.write_options import WriteOptions
 
 
 @dataclass(frozen=True)
-class Applying(Writing):
+class Applying(WriteOptions):
     """The values of the options for writing and output.
 
     Attributes:

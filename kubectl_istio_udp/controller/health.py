@@ -32,7 +32,7 @@ class HealthServer:
         self,
         port: int | None,
         metrics: Callable[[], bytes],
-        ailment: Callable[[], str],
+        why_unhealthy: Callable[[], str],
         ready: Callable[[], bool],
     ) -> None:
         """Bind the port; `start` begins to answer.
@@ -50,7 +50,7 @@ class HealthServer:
         if port is None:
             return
         try:
-            self._http = _Server(("", port), _handler(_kept(metrics), ailment, ready))
+            self._http = _Server(("", port), _handler(_kept(metrics), why_unhealthy, ready))
         except OSError as error:
             raise UsageError(
                 f"cannot serve health and metrics on port {port}: {error.strerror}",
@@ -126,7 +126,7 @@ def _kept(metrics: Callable[[], bytes]) -> Callable[[], bytes]:
 
 
 def _handler(
-    metrics: Callable[[], bytes], ailment: Callable[[], str], ready: Callable[[], bool]
+    metrics: Callable[[], bytes], why_unhealthy: Callable[[], str], ready: Callable[[], bool]
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         # A client that sends nothing must not occupy a thread.
@@ -140,7 +140,7 @@ def _handler(
             if self.path == "/metrics":
                 self._answer(200, metrics(), "text/plain; version=0.0.4; charset=utf-8")
             elif self.path == "/healthz":
-                problem = ailment()
+                problem = why_unhealthy()
                 self._answer(500 if problem else 200, (problem or "ok").encode())
             elif self.path == "/readyz":
                 is_ready = ready()

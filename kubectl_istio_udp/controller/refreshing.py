@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_istio_udp.apply.changes import key_of
-from kubectl_istio_udp.apply.deletion_order import silenced
+from kubectl_istio_udp.apply.deletion_order import without_listeners
 from kubectl_istio_udp.controller.endpoints import Endpoints
 from kubectl_istio_udp.controller.objects import MANAGER, is_applied, marked, source_of
 from kubectl_istio_udp.controller.writing import Writer
@@ -84,7 +84,7 @@ class Refresher:
         envoy_filter = existing.object("EnvoyFilter")
         if service is None or gateway is None or envoy_filter is None:
             return False
-        if silenced(envoy_filter, manager) is None:
+        if without_listeners(envoy_filter, manager) is None:
             return False
         snapshot = self._snapshot(spec, service, gateway, rules)
         todo = writes(with_new_entries(spec, snapshot), manager)

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
-from kubectl_istio_udp.apply.deletion_order import carry_out, silenced
+from kubectl_istio_udp.apply.deletion_order import delete_in_order, without_listeners
 from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.controller.outcome import GONE, LEAVING, Outcome
 from kubectl_istio_udp.controller.waits import Waits
@@ -42,7 +42,7 @@ class Removal:
     def remove(self, existing: Existing, wanted: Sequence[Write]) -> float | None:
         """Remove what is not wanted; return the seconds until the next step, None when done."""
         steps = _Steps(self._writer, self._waits, existing.key)
-        return carry_out(self._changes(existing, wanted), steps) or None
+        return delete_in_order(self._changes(existing, wanted), steps) or None
 
     def _changes(self, existing: Existing, wanted: Sequence[Write]) -> ChangeSet:
         """The difference to the wanted objects, including leftovers."""
@@ -74,7 +74,7 @@ class _Steps:
 
     def drain(self, envoy_filter: Manifest) -> float:
         """Remove the listeners; return the seconds until the gateways have done so."""
-        write = silenced(envoy_filter, MANAGER)
+        write = without_listeners(envoy_filter, MANAGER)
         if write is not None:
             self.writer.apply(write)
             self.waits.drain(self.key)

@@ -126,20 +126,20 @@ class Reporter:
         self._queue.open()
         gateways = self._caches.api_gateways
         for subject in gateways.subjects() if gateways else ():
-            self.ask(subject)
+            self.request(subject)
 
     def pause(self) -> None:
         """Stop reporting, because another replica leads."""
         self._queue.close()
 
-    def ask(self, subject: Subject) -> None:
+    def request(self, subject: Subject) -> None:
         """Request a report on an object."""
         if self._may_write():
             self._queue.add(subject)
 
-    def ask_gateway(self, key: Key) -> None:
+    def request_gateway(self, key: Key) -> None:
         """Request a report on a Gateway."""
-        self.ask((GATEWAY, *key))
+        self.request((GATEWAY, *key))
 
     def _work(self) -> None:
         while not self._ended.is_set():

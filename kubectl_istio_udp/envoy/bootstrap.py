@@ -59,7 +59,7 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True)
-class Placed:
+class PatchLocation:
     """The place of a patch's value.
 
     Attributes:
@@ -73,7 +73,7 @@ class Placed:
 
 def assemble(
     patches: Sequence[Patch], stand_ins: Sequence[str] = ()
-) -> tuple[dict[str, Any], list[Placed]]:
+) -> tuple[dict[str, Any], list[PatchLocation]]:
     """Build a bootstrap that contains all patches.
 
     Args:
@@ -107,13 +107,13 @@ def assemble(
     for patch in patches:
         if patch.apply_to == "BOOTSTRAP":
             whole = laid_over(whole, patch.value)
-            placed.append(Placed(patch, ()))
+            placed.append(PatchLocation(patch, ()))
             continue
         kind = "clusters" if patch.apply_to == "CLUSTER" else "listeners"
         number = len(resources[kind])
         resource, path = _surround(patch, number)
         resources[kind].append(resource)
-        placed.append(Placed(patch, ("static_resources", kind, number, *path)))
+        placed.append(PatchLocation(patch, ("static_resources", kind, number, *path)))
     return whole, placed
 
 

@@ -16,7 +16,7 @@ import dns.rrset
 _LARGEST = 65_535
 
 
-class Backend:
+class DnsServer:
     """One server; it runs from construction until `close`.
 
     Attributes:

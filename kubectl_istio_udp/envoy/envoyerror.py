@@ -120,7 +120,7 @@ def _parts(place: str) -> Iterator[str | int]:
             yield found[3]
 
 
-def find_place(error: EnvoyError, configuration: Mapping[str, Any], within: Path) -> Path | None:
+def find_field(error: EnvoyError, configuration: Mapping[str, Any], within: Path) -> Path | None:
     """Find the field that an error is about.
 
     Args:

@@ -106,7 +106,7 @@ def _from_file(cluster: Mapping[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-class Gateway:
+class LocalGateway:
     """An Envoy that runs inside a `with` block; its files are removed afterwards."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Gateway:
         assert self._process is not None
         return self._process.pid
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> LocalGateway:
         """Start Envoy, and wait until it is live and has its endpoints.
 
         Raises:
@@ -234,15 +234,15 @@ class Gateway:
         while True:
             assert self._process is not None
             if self._process.poll() is not None:
-                raise GatewayFailed(f"Envoy ended: {self._last_words()}")
+                raise GatewayFailed(f"Envoy ended: {self._last_message()}")
             with suppress(OSError, http.client.HTTPException, ValueError):
                 if reached():
                     return
             if time.monotonic() > deadline:
-                raise GatewayFailed(f"Envoy is not {what}: {self._last_words()}")
+                raise GatewayFailed(f"Envoy is not {what}: {self._last_message()}")
             time.sleep(_POLL_SECONDS)
 
-    def _last_words(self) -> str:
+    def _last_message(self) -> str:
         assert self._temporary is not None
         text = ""
         for name in ("log", "stderr"):

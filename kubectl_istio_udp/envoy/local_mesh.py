@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_istio_udp.envoy.dns_server import Backend
+from kubectl_istio_udp.envoy.dns_server import DnsServer
 from kubectl_istio_udp.envoy.eds import Address, published
 from kubectl_istio_udp.envoy.local_gateway import LOOPBACK, raise_file_limit
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
@@ -45,7 +45,7 @@ class _Running:
     """A running pod and its server."""
 
     pod: Manifest
-    backend: Backend
+    backend: DnsServer
     ready: bool = True
 
 
@@ -112,7 +112,7 @@ class LocalMesh:
         self._running = []
 
     @property
-    def pods(self) -> dict[str, Backend]:
+    def pods(self) -> dict[str, DnsServer]:
         """The server of each pod, by the pod's name."""
         return {str(each.pod["metadata"]["name"]): each.backend for each in self._running}
 
@@ -185,7 +185,7 @@ class LocalMesh:
                 if protocol == "UDP"
             }
             try:
-                self._running.append(_Running(pod, Backend(address, sorted(ports))))
+                self._running.append(_Running(pod, DnsServer(address, sorted(ports))))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     continue

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_istio_udp.envoy import envoyerror
 from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
-from kubectl_istio_udp.envoy.bootstrap import NotCovered, Placed, Unfit, assemble
+from kubectl_istio_udp.envoy.bootstrap import NotCovered, PatchLocation, Unfit, assemble
 from kubectl_istio_udp.envoy.envoyerror import EnvoyError
 from kubectl_istio_udp.envoy.patches import Flaw, Patch, Path, field, read_patches
 from kubectl_istio_udp.model.envoyfilter import Scope
@@ -30,7 +30,7 @@ _ISTIOS_OWN = ("istio", "io.istio.", "stats.PluginConfig", "envoy.tcp.metadataex
 
 Run = Callable[[Mapping[str, Any]], EnvoyError | None]
 # Envoy's error (None if it accepts), the configuration, and the places of patches in it.
-Asked = tuple[EnvoyError | None, dict[str, Any], list[Placed]]
+ValidationRun = tuple[EnvoyError | None, dict[str, Any], list[PatchLocation]]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _all_meeting(scopes: Sequence[Scope]) -> frozenset[Scope]:
     return frozenset(kept)
 
 
-def _ask(patches: Sequence[Patch], run: Run) -> Asked:
+def _validate_once(patches: Sequence[Patch], run: Run) -> ValidationRun:
     """Run Envoy; clusters that only istiod generates are replaced by stand-ins.
 
     Raises:
@@ -188,7 +188,7 @@ def _ask(patches: Sequence[Patch], run: Run) -> Asked:
 def _accepted(patches: Sequence[Patch], run: Run) -> bool:
     """Whether all patches are covered and Envoy accepts them."""
     try:
-        return _ask(patches, run)[0] is None
+        return _validate_once(patches, run)[0] is None
     except (NotCovered, Unfit):
         return False
 
@@ -196,7 +196,7 @@ def _accepted(patches: Sequence[Patch], run: Run) -> bool:
 def _alone(patch: Patch, run: Run) -> tuple[str, Flaw | None]:
     """The result for one patch: ("refused" or "unchecked", flaw); None as flaw if valid."""
     try:
-        rejection, configuration, placed = _ask([patch], run)
+        rejection, configuration, placed = _validate_once([patch], run)
     except NotCovered as error:
         text = f"not checked: {patch.apply_to} {error} is not covered"
         return "unchecked", Flaw(patch.manifest, patch.path, text)
@@ -205,7 +205,7 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Flaw | None]:
     if rejection is None:
         return "", None
     base = placed[0].path
-    found = envoyerror.find_place(rejection, configuration, base)
+    found = envoyerror.find_field(rejection, configuration, base)
     if found is not None and found[: len(base)] == base:
         inner = found[len(base) :]
     else:
@@ -282,21 +282,21 @@ def _at(node: Any, path: Path) -> Any:
 def _conflicts(patches: list[Patch], run: Run) -> Iterator[Flaw]:
     """Conflicts between patches that are valid alone: each that fails with those before it."""
     while patches:
-        rejection, configuration, placed = _ask(patches, run)
+        rejection, configuration, placed = _validate_once(patches, run)
         if rejection is None:
             return
         # The shortest prefix that fails ends with the culprit.
         low, high = 1, len(patches)
         while low < high:
             middle = (low + high) // 2
-            if _ask(patches[:middle], run)[0] is None:
+            if _validate_once(patches[:middle], run)[0] is None:
                 low = middle + 1
             else:
                 high = middle
-        rejection, configuration, placed = _ask(patches[:low], run)
+        rejection, configuration, placed = _validate_once(patches[:low], run)
         assert rejection is not None
         culprit, base = patches[low - 1], placed[low - 1].path
-        found = envoyerror.find_place(rejection, configuration, base)
+        found = envoyerror.find_field(rejection, configuration, base)
         inner = found[len(base) :] if found and found[: len(base)] == base else ()
         yield Flaw(culprit.manifest, (*culprit.path, *inner), _sentence(rejection))
         patches = [*patches[: low - 1], *patches[low:]]

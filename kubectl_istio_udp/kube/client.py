@@ -56,7 +56,7 @@ _HARMLESS = _READS | {"patch"}
 
 
 @dataclass(frozen=True)
-class Applied:
+class ApplyResult:
     """The result of one server-side apply.
 
     Attributes:
@@ -172,7 +172,7 @@ class Api:
         manager: str,
         force: bool = False,
         dry_run: bool = False,
-    ) -> Applied:
+    ) -> ApplyResult:
         """Apply one object by server-side apply.
 
         Args:
@@ -199,10 +199,10 @@ class Api:
         exact = {"uid", "resourceVersion"} & set(metadata)
         after, warnings = patch() if exact else without_conflict(patch)
         if before is None:
-            return Applied(after, "created", warnings)
+            return ApplyResult(after, "created", warnings)
         # A dry run returns the old resourceVersion, so compare the content too.
         same = _same_content(before, after) if dry_run else _same_version(before, after)
-        return Applied(after, "unchanged" if same else "changed", warnings)
+        return ApplyResult(after, "unchanged" if same else "changed", warnings)
 
     def merge(
         self, patch: Object, *, manager: str, dry_run: bool = False, subresource: str = ""

@@ -104,7 +104,7 @@ class TokenFile(Fixed):
         self._until = -math.inf
 
 
-class Plugged:
+class PluginSource:
     """The credentials that a credential plugin prints, cached until they expire."""
 
     def __init__(self, login: Login) -> None:
@@ -172,7 +172,7 @@ def credentials_of(login: Login) -> Credentials:
         return Fixed(f"Bearer {id_token(user)}", certificate)
     # client-go does not run the plugin if the user also has a certificate.
     if user.plugin and certificate is None:
-        return Plugged(login)
+        return PluginSource(login)
     if certificate is None:
         raise Unreachable(
             f"the kubeconfig has no credentials for {login.cluster.url}"

@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.errors import Unreachable
 
 
 @dataclass(frozen=True)
-class Given:
+class PluginCredentials:
     """The credentials that a plugin printed.
 
     Attributes:
@@ -49,7 +49,7 @@ def find(plugin: Plugin) -> str:
     return found
 
 
-def run(login: Login) -> Given:
+def run(login: Login) -> PluginCredentials:
     """Run a user's plugin. It may read stdin and write to stderr, as with kubectl.
 
     Raises:
@@ -126,7 +126,7 @@ def _cluster_info(cluster: Cluster) -> dict[str, Any]:
     return {**{key: value for key, value in info.items() if value}, "config": cluster.exec_config}
 
 
-def _read(output: bytes, plugin: Plugin) -> Given:
+def _read(output: bytes, plugin: Plugin) -> PluginCredentials:
     """Parse a plugin's output.
 
     Raises:
@@ -153,7 +153,7 @@ def _read(output: bytes, plugin: Plugin) -> Given:
     if not token and not certificate:
         raise ValueError("printed neither a token nor a certificate")
     pair = Certificate(certificate.encode(), key.encode()) if certificate else None
-    return Given(token, pair, _expires(expires))
+    return PluginCredentials(token, pair, _expires(expires))
 
 
 def _decoded(text: str) -> Any:

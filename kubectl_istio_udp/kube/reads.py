@@ -55,10 +55,14 @@ class _Listed:
             self.in_namespace.setdefault(namespace, []).append(manifest)
             self.named[namespace, metadata["name"]] = manifest
 
-    def of(self, asked: _List) -> list[dict[str, Any]]:
+    def of(self, requested: _List) -> list[dict[str, Any]]:
         """The objects of a narrower list."""
-        some = self.all if asked.namespace is None else self.in_namespace.get(asked.namespace, ())
-        wanted = [requirement.partition("=") for requirement in asked.requirements]
+        some = (
+            self.all
+            if requested.namespace is None
+            else self.in_namespace.get(requested.namespace, ())
+        )
+        wanted = [requirement.partition("=") for requirement in requested.requirements]
         labels = ((manifest, manifest["metadata"].get("labels") or {}) for manifest in some)
         return [
             manifest
@@ -107,15 +111,15 @@ class Reads(Api):
         self, kind: str, namespace: str | None = None, selector: str = ""
     ) -> builtins.list[dict[str, Any]]:
         """See `Api.list`."""
-        asked = _List(kind, namespace, selector)
+        requested = _List(kind, namespace, selector)
         for wider, listed in [*self._begun.items()]:
-            if wider == asked:
+            if wider == requested:
                 return [*_result(listed).all]
-            if wider.covers(asked):
+            if wider.covers(requested):
                 # Users who may not list everything may be allowed to list this.
                 with suppress(Forbidden):
-                    return _result(listed).of(asked)
-        return [*self._once(asked, lambda: Api.list(self, kind, namespace, selector))]
+                    return _result(listed).of(requested)
+        return [*self._once(requested, lambda: Api.list(self, kind, namespace, selector))]
 
     def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any]:
         """See `Api.get`."""

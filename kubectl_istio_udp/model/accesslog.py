@@ -144,7 +144,7 @@ class AccessLogSpec:
         return (ObjectRef("EnvoyFilter", self.namespace, self.object_name),)
 
     @property
-    def possible_places(self) -> frozenset[tuple[str, str]]:
+    def possible_locations(self) -> frozenset[tuple[str, str]]:
         """(kind, namespace) of every object that it may have: only the EnvoyFilter."""
         return frozenset((ref.kind, ref.namespace) for ref in self.objects)
 

@@ -350,7 +350,7 @@ class ExposureSpec:
         return tuple(found)
 
     @property
-    def possible_places(self) -> frozenset[tuple[str, str]]:
+    def possible_locations(self) -> frozenset[tuple[str, str]]:
         """(kind, namespace) of every object that it may have, with any current or former options.
 
         Its ServiceEntry may be in its own namespace or in the gateway's.

@@ -138,7 +138,7 @@ class Spec(Protocol):
         """The objects that it consists of, in writing order."""
 
     @property
-    def possible_places(self) -> frozenset[tuple[str, str]]:
+    def possible_locations(self) -> frozenset[tuple[str, str]]:
         """(kind, namespace) of every object that it may have, including leftovers.
 
         Objects that other options or an earlier version created belong to it too; the next write

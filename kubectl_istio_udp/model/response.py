@@ -320,7 +320,7 @@ class ResponseSpec:
         return tuple(ObjectRef(kind, place, self.object_name) for kind, place in found.items())
 
     @property
-    def possible_places(self) -> frozenset[tuple[str, str]]:
+    def possible_locations(self) -> frozenset[tuple[str, str]]:
         """(kind, namespace) of every object that it may have, with current or former options."""
         proxies = self.gateway.namespace if self.gateway else self.root_namespace
         at_gateway = [("Gateway", proxies)] if self.gateway else []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Writing:
+class WriteOptions:
     """How a command writes, and how long it waits.
 
     Attributes:

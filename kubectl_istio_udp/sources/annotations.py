@@ -85,17 +85,17 @@ def service_intent(service: Mapping[str, Any]) -> Intent:
     ports = _ports(notes.pop(EXPOSE_ANNOTATION))
     udp_ports = () if ports else _udp_ports(service)
     notes.pop(QUERY_ANNOTATION, None)
-    asked = read_options(notes, _READERS)
+    expose_options = read_options(notes, _READERS)
     request = ExposeRequest(
         namespace=metadata["namespace"],
         service=metadata["name"],
         ports=ports,
-        discovery=asked.discovery,
-        automatic_sessions=asked.automatic_sessions,
-        expect_rate=asked.expect_rate,
-        options=asked.options,
+        discovery=expose_options.discovery,
+        automatic_sessions=expose_options.automatic_sessions,
+        expect_rate=expose_options.expect_rate,
+        options=expose_options.options,
     )
-    return Intent(request, About.of(service), asked.gateway, udp_ports)
+    return Intent(request, About.of(service), expose_options.gateway, udp_ports)
 
 
 @dataclass(frozen=True)

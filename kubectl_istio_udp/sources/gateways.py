@@ -82,7 +82,7 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
         InvalidParameters: it names several gateways, or none although none may be created.
         UsageError: an annotation is malformed, too long or unknown, or no listener can be served.
     """
-    asked = read_options(gateway.annotations, GATEWAY_OPTIONS)
+    expose_options = read_options(gateway.annotations, GATEWAY_OPTIONS)
     listeners, mirrored = gateway.udp, needs_child(gateway) and gateway.mirrored
     if not listeners and not mirrored:
         raise UsageError(f"Gateway {gateway} has no UDP listener")
@@ -93,12 +93,12 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
         service="",
         name=name,
         discovery=Discovery.ENDPOINTS,
-        automatic_sessions=asked.automatic_sessions,
-        expect_rate=asked.expect_rate,
-        options=asked.options,
+        automatic_sessions=expose_options.automatic_sessions,
+        expect_rate=expose_options.expect_rate,
+        options=expose_options.options,
     )
     ports = tuple(listener.port for listener in listeners)
-    target = _target(gateway, asked)
+    target = _target(gateway, expose_options)
     if target is None and not may_own:
         raise InvalidParameters(
             f"namespace {namespace} is not a --gateway-namespace of the controller, so no gateway "
@@ -125,10 +125,10 @@ def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
     )
 
 
-def _target(gateway: ApiGateway, asked: ExposeOptions) -> str | None:
+def _target(gateway: ApiGateway, expose_options: ExposeOptions) -> str | None:
     """The Istio gateway for a Gateway, `[NAMESPACE/]NAME`; None for a separate one."""
     parameters = gateway.parameters
-    if asked.gateway and parameters:
+    if expose_options.gateway and parameters:
         raise InvalidParameters(
             f"both the annotation {PREFIX}gateway and spec.infrastructure.parametersRef name a "
             "gateway",
@@ -136,7 +136,7 @@ def _target(gateway: ApiGateway, asked: ExposeOptions) -> str | None:
         )
     if parameters:
         return f"{gateway.about.namespace}/{_named(parameters)}"
-    return asked.gateway
+    return expose_options.gateway
 
 
 def _named(parameters: ParametersRef) -> str:

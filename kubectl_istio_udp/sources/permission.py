@@ -157,11 +157,11 @@ class Permission:
             break
         if use.gateway and not self.allows_gateway(use.gateway):
             yield "allow-gateways", f"gateway {use.gateway} is not allowed"
-        asked = use.options.max_sessions
-        if not use.automatic_sessions and asked > self.sessions:
+        requested = use.options.max_sessions
+        if not use.automatic_sessions and requested > self.sessions:
             yield (
                 "allow-sessions",
-                f"{asked} sessions for each port exceed the {self.sessions} allowed",
+                f"{requested} sessions for each port exceed the {self.sessions} allowed",
             )
         mode = use.options.gateway_service
         if mode not in self.gateway_services:

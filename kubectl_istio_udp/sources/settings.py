@@ -30,7 +30,7 @@ _KEPT_DISCOVERIES = (Discovery.STATIC, Discovery.ENDPOINTS)
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedSettings:
     """The settings named on a command line; None or () for those not named.
 
     Attributes:

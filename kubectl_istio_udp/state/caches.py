@@ -129,10 +129,10 @@ class Caches:
         root_namespaces: Iterable[str],
         mesh_configs: Iterable[Key] = (),
         *,
-        ask: Callable[[Key], None],
+        enqueue: Callable[[Key], None],
         footprint_changed: Callable[[Footprint | None, Footprint | None], None],
         routes: RouteWatch | None = None,
-        asking: Callable[[], bool],
+        may_enqueue: Callable[[], bool],
     ) -> None:
         """Take what to watch, and whom to inform.
 
@@ -141,15 +141,19 @@ class Caches:
             gateway_namespaces: the namespaces with gateways.
             root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
-            ask: called with each exposure to reconcile.
-            asking: whether `ask` has an effect now; if not, nothing is searched for it.
+            enqueue: called with each exposure to reconcile.
+            may_enqueue: whether `enqueue` has an effect now; if not, nothing is searched for it.
             footprint_changed: called with an EnvoyFilter's former and new footprint.
             routes: how to watch the Gateway API's objects; None to not watch them.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
         self._root_namespaces = tuple(root_namespaces)
-        self._ask, self._asking, self._footprint_changed = ask, asking, footprint_changed
+        self._enqueue, self._may_enqueue, self._footprint_changed = (
+            enqueue,
+            may_enqueue,
+            footprint_changed,
+        )
         self._lock = threading.RLock()
         self._filters_changed = threading.Condition()
         self.intents = Intents()
@@ -229,7 +233,7 @@ class Caches:
                 api,
                 service=self.routed_service,
                 labels=self.labels_of_namespace,
-                changed=self._gateway_asks,
+                changed=self._gateway_requests,
                 creates_in=self.gateway_namespaces,
                 watch=routes,
             )
@@ -539,12 +543,12 @@ class Caches:
     ) -> None:
         name = key[1]
         if name in self.gateway_namespaces and _labels(before) != _labels(now):
-            self._ask_all()
+            self._enqueue_all()
             return
         with self._lock:
             keys = {*self.intents.first(name), *self._own_in.get(name, ())}
         for found in keys:
-            self._ask(found)
+            self._enqueue(found)
         if self.api_gateways:
             self.api_gateways.permission_changed(name)
             if _labels(before) != _labels(now):
@@ -553,7 +557,7 @@ class Caches:
     def _mesh_changed(self, _key: Key, _before: Config | None, _now: Config | None) -> None:
         with self._lock:
             self._meshes.clear()
-        self._ask_all()
+        self._enqueue_all()
 
     def _note_istiod(self, key: Key, before: Manifest | None, now: Manifest | None) -> None:
         if before == now:
@@ -566,7 +570,7 @@ class Caches:
             changed = meshes != self._meshes
             self._meshes = meshes
         if changed:
-            self._ask_all()
+            self._enqueue_all()
 
     def _service(
         self, key: Key, was: Manifest | KeptService | None, is_: Manifest | KeptService | None
@@ -581,12 +585,12 @@ class Caches:
             if key[0] in self.gateway_namespaces:
                 self._note_gateway_service(key, now)
         for each in affected:
-            self._ask(each)
+            self._enqueue(each)
         if self.api_gateways:
             self.api_gateways.service_changed(key)
         self._gateways_changed()
 
-    def _gateway_asks(self, gateway: Key) -> None:
+    def _gateway_requests(self, gateway: Key) -> None:
         """Store a Gateway's request."""
         key = exposure_key(gateway)
         found = self.api_gateways.gateway(gateway) if self.api_gateways else None
@@ -601,7 +605,7 @@ class Caches:
                     self.intents.drop(key)
                 else:
                     self._put_intent(key, found.about.rank, intent)
-        self._ask(key)
+        self._enqueue(key)
 
     def _put_intent(self, key: Key, rank: Rank, intent: Intent | UsageError) -> None:
         self.intents.put(key, rank, intent.gateway_ports if isinstance(intent, Intent) else ())
@@ -655,7 +659,7 @@ class Caches:
                 _note(self._slices_in, key[0], key[1], None if gone else kept)
                 touched |= {service, *self._users(service)}
         for each in touched:
-            self._ask(each)
+            self._enqueue(each)
 
     def _listed_by(self, namespace: str, address: str) -> set[Key]:
         """The Services whose EndpointSlices list an address, and their exposures."""
@@ -671,7 +675,7 @@ class Caches:
     ) -> None:
         affected = set()
         with self._lock:
-            if self._asking():
+            if self._may_enqueue():
                 affected |= self._affected(key[0], before, now)
             for pod, gone in ((before, True), (now, False)):
                 if isinstance(pod, KeptPod):
@@ -683,7 +687,7 @@ class Caches:
                         self._gateway_pods[key] = pod
         self._note_istiod(key, _istiod_of(before), _istiod_of(now))
         for each in affected:
-            self._ask(each)
+            self._enqueue(each)
         self._gateways_changed()
 
     def _affected(
@@ -724,7 +728,7 @@ class Caches:
             else:
                 self._summaries.pop(key, None)
         for owner in owners:
-            self._ask(owner)
+            self._enqueue(owner)
 
     def _note_hosts(self, key: Key, seen: SeenEntry, gone: bool) -> set[Key]:
         """Update the index of hosts; return the exposures that the hosts were made for."""
@@ -756,7 +760,7 @@ class Caches:
                 "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
             )
         for owner in owners:
-            self._ask(owner)
+            self._enqueue(owner)
         self._footprint_changed(
             before.footprint if before else None, now.footprint if now else None
         )
@@ -844,11 +848,11 @@ class Caches:
             if facts == self._gateway_facts:
                 return
             self._gateway_facts = facts
-        self._ask_all()
+        self._enqueue_all()
 
-    def _ask_all(self) -> None:
+    def _enqueue_all(self) -> None:
         for key in self.exposures():
-            self._ask(key)
+            self._enqueue(key)
 
 
 def _note(index: dict[Where, dict[Name, What]], where: Where, name: Name, now: What | None) -> None:

@@ -26,7 +26,7 @@ from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_T
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
-from kubectl_istio_udp.state.failed_conditions import Failing, read_failing
+from kubectl_istio_udp.state.failed_conditions import FailedCondition, read_failing
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
 from kubectl_istio_udp.state.udproutes import find_gateways
@@ -83,7 +83,7 @@ def _gateways(api: Api, namespaces: Sequence[str]) -> list[Gateway]:
     ]
 
 
-def mesh_config_places(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str], ...]:
+def mesh_config_maps(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str], ...]:
     """(namespace, name) of each ConfigMap with settings of one of these meshes."""
     planes = [mesh.control_plane for mesh in meshes]
     found = for_each(lambda plane: mesh_config_names(api, plane), planes)
@@ -102,7 +102,7 @@ def api_ports(api: Api) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Unmet:
+class UnmetRequest:
     """A Service with a latest request that is not met.
 
     Attributes:
@@ -132,8 +132,8 @@ class ControllerStatus:
     deployment: Mapping[str, Any] | None
     holder: str
     exposures: tuple[Existing, ...]
-    unmet: tuple[Unmet, ...]
-    failing: tuple[Failing, ...] = ()
+    unmet: tuple[UnmetRequest, ...]
+    failing: tuple[FailedCondition, ...] = ()
 
     @property
     def ready(self) -> int:
@@ -175,7 +175,7 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
 
 def _unmet(
     service: Mapping[str, Any], exposures: Sequence[Existing], event: Mapping[str, Any] | None
-) -> Unmet | None:
+) -> UnmetRequest | None:
     """The unmet part of a Service's request; None if it is met.
 
     The existing exposure only counts as the result of the latest request if the controller's
@@ -187,7 +187,7 @@ def _unmet(
     try:
         intent = service_intent(service)
     except UsageError as error:
-        return Unmet(namespace, name, exposed, error.message)
+        return UnmetRequest(namespace, name, exposed, error.message)
     reason = str((event or {}).get("reason", ""))
     bad = event is not None and event.get("type") == "Warning" and reason not in _EXPOSED_YET
     if exposed and not bad:
@@ -195,7 +195,7 @@ def _unmet(
     message = str((event or {}).get("message", "")) if bad else ""
     if reason == PORT_TAKEN and (holders := _holders(intent, exposures)):
         message += f" (by {', '.join(holders)})"
-    return Unmet(namespace, name, exposed, message)
+    return UnmetRequest(namespace, name, exposed, message)
 
 
 def _holders(intent: Intent, exposures: Sequence[Existing]) -> list[str]:

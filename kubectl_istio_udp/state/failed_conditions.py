@@ -31,7 +31,7 @@ _PROBLEMS = ("Conflicted", "PartiallyInvalid")
 
 
 @dataclass(frozen=True)
-class Failing:
+class FailedCondition:
     """A condition that is not as it should be.
 
     Attributes:
@@ -51,7 +51,7 @@ class Failing:
     message: str
 
 
-def read_failing(api: Api) -> tuple[Failing, ...]:
+def read_failing(api: Api) -> tuple[FailedCondition, ...]:
     """The failing conditions in all namespaces; none if the Gateway API cannot be read."""
     with suppress(NotInstalled, Forbidden):
         classes, gateways, routes = in_parallel(
@@ -75,7 +75,7 @@ def _list_if_installed(api: Api, kind: str) -> list[dict[str, Any]]:
 
 def failing(
     classes: Iterable[Manifest], gateways: Iterable[Manifest], routes: Iterable[Manifest]
-) -> tuple[Failing, ...]:
+) -> tuple[FailedCondition, ...]:
     """The failing conditions of the Gateways of the controller's classes, and of their routes.
 
     Args:
@@ -91,7 +91,7 @@ def failing(
     return tuple(sorted(found, key=lambda each: (each.kind, each.namespace, each.name, each.part)))
 
 
-def _of_gateway(manifest: Manifest) -> Iterator[Failing]:
+def _of_gateway(manifest: Manifest) -> Iterator[FailedCondition]:
     status = record(manifest.get("status"))
     failed = [*_failed(manifest, status, "")]
     for listener in map(record, items(status.get("listeners"))):
@@ -104,7 +104,7 @@ def _of_gateway(manifest: Manifest) -> Iterator[Failing]:
     yield from failed
 
 
-def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[Failing]:
+def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[FailedCondition]:
     namespace = manifest["metadata"]["namespace"]
     wanted = {
         (parent.namespace, parent.name)
@@ -123,7 +123,7 @@ def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[Failing]:
         yield from _failed(manifest, {}, "/".join(key))
 
 
-def _failed(manifest: Manifest, owner: Manifest, part: str) -> Iterator[Failing]:
+def _failed(manifest: Manifest, owner: Manifest, part: str) -> Iterator[FailedCondition]:
     """The failing conditions of a Gateway, listener or route."""
     metadata = manifest["metadata"]
     generation = int(metadata.get("generation") or 0)
@@ -131,9 +131,9 @@ def _failed(manifest: Manifest, owner: Manifest, part: str) -> Iterator[Failing]
     found = [record(each) for each in items(owner.get("conditions"))]
     current = [each for each in found if each.get("observedGeneration") == generation]
     if not current:
-        yield Failing(*about, "", "Pending", "the controller has not reported on it yet")
+        yield FailedCondition(*about, "", "Pending", "the controller has not reported on it yet")
     for each in current:
         bad = "True" if each.get("type") in _PROBLEMS else "False"
         if each.get("status") in (bad, "Unknown"):
             texts = (str(each.get(name) or "") for name in ("type", "reason", "message"))
-            yield Failing(*about, *texts)
+            yield FailedCondition(*about, *texts)

@@ -175,7 +175,7 @@ def spec_of(manifest: Manifest) -> Spec:
         raise Disagreement(
             f"its annotation belongs to {spec.kind.words} {spec.namespace}/{spec.name}"
         )
-    if _place(manifest) not in spec.possible_places:
+    if _place(manifest) not in spec.possible_locations:
         raise Disagreement(
             f"{_words(owner)} has no {manifest['kind']} in namespace {_place(manifest)[1]}"
         )
@@ -199,7 +199,7 @@ def belongs(manifest: Manifest, spec: Spec) -> bool:
     try:
         if claimed_owner(manifest) != (spec.kind, *spec.key):
             return False
-        return _place(manifest) in spec.possible_places or spec_of(manifest).key == spec.key
+        return _place(manifest) in spec.possible_locations or spec_of(manifest).key == spec.key
     except ClusterError:
         return False
 
@@ -246,7 +246,7 @@ def resolve_one(owner: Owner, claimants: Sequence[Manifest]) -> Existing | None:
     kind, namespace, name = owner
     spec, problem = _deciding(owner, claimants), ""
     if spec is not None:
-        places = spec.possible_places
+        places = spec.possible_locations
         members = [manifest for manifest in claimants if _place(manifest) in places]
     else:
         problems = [(manifest, _problem(manifest)) for manifest in claimants]

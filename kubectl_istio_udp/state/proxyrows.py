@@ -13,11 +13,13 @@ from kubectl_istio_udp.model.proxystate import ProxyState, UdpStatus
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.pods import ready_pods
-from kubectl_istio_udp.state.query_limit import Patience
+from kubectl_istio_udp.state.query_limit import QueryLimit
 from kubectl_istio_udp.state.status import is_named_by_tenant
 
 
-def proxy_rows(api: Api, existing: Existing, patience: Patience | None = None) -> list[list[str]]:
+def proxy_rows(
+    api: Api, existing: Existing, query_limit: QueryLimit | None = None
+) -> list[list[str]]:
     """One row for each ready gateway pod.
 
     Four columns: the pod, what its Envoy has, the open sessions and their maximum, and the
@@ -27,7 +29,7 @@ def proxy_rows(api: Api, existing: Existing, patience: Patience | None = None) -
     Args:
         api: the cluster.
         existing: the exposure, response or access log.
-        patience: limits the queries; one for the whole command.
+        query_limit: limits the queries; one for the whole command.
     """
     spec = existing.spec
     gateway: GatewayRef | None = getattr(spec, "gateway", None)
@@ -35,12 +37,12 @@ def proxy_rows(api: Api, existing: Existing, patience: Patience | None = None) -
         return []
     if is_named_by_tenant(existing):
         return []
-    rows, patience = [], patience or Patience()
+    rows, query_limit = [], query_limit or QueryLimit()
     for pod in ready_pods(api, gateway.namespace, gateway.selector):
         where = (gateway.namespace, pod.name)
         try:
             if isinstance(spec, ExposureSpec):
-                state, udp = patience.ask(*where, partial(_read, api, *where, spec))
+                state, udp = query_limit.call(*where, partial(_read, api, *where, spec))
                 for port in spec.ports:
                     listener = spec.proxy_name(port)
                     clusters = [spec.cluster_name(port, backend) for backend in port.backends]
@@ -54,7 +56,7 @@ def proxy_rows(api: Api, existing: Existing, patience: Patience | None = None) -
                     rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
             else:
                 read = partial(proxies.routes, api, *where, spec.object_name)
-                routes = patience.ask(*where, read)
+                routes = query_limit.call(*where, read)
                 has = [f"route {route}" for route in sorted(routes)]
                 rows.append([pod.name, ", ".join(has) or "no route", "", ""])
         except ClusterError as error:

@@ -14,7 +14,7 @@ _SLOW_SECONDS, _MOST_SILENT = 5.0, 2
 Read = TypeVar("Read")
 
 
-class Patience:
+class QueryLimit:
     """Limits how long a command about all gateways waits for pods that do not respond.
 
     A tenant can create any number of gateways in its namespace, and pods that pose as gateways and
@@ -26,7 +26,7 @@ class Patience:
         self._clock = clock
         self._silent: Counter[str] = Counter()
 
-    def ask(self, namespace: str, pod: str, query: Callable[[], Read]) -> Read:
+    def call(self, namespace: str, pod: str, query: Callable[[], Read]) -> Read:
         """Query a pod, unless too many pods of its namespace were silent.
 
         Raises:

@@ -106,7 +106,7 @@ def read_snapshot(
         lambda: api.list("Pod", namespace, selector) if selector else [],
         lambda: service_entries(api, [namespace, gateway.ref.namespace]),
         lambda: api.find("Service", gateway.ref.namespace, own_name),
-        lambda: _ask_proxy(api, gateway, need_proxy),
+        lambda: _query_proxy(api, gateway, need_proxy),
         lambda: _labels(api, {namespace, gateway.ref.namespace}, mesh),
         lambda: read_api_server_addresses(api),
         lambda: _workload_entries(api, service),
@@ -291,7 +291,7 @@ def _protocols(
         return bound
 
 
-def _ask_proxy(
+def _query_proxy(
     api: Api, gateway: Gateway, needed: bool
 ) -> tuple[tuple[BoundListener, ...] | None, int | None, ProxySize | None]:
     """The listeners and size of one ready gateway pod's Envoy, and the lowest file limit of all.
@@ -304,13 +304,13 @@ def _ask_proxy(
     first, *others = [pod.name for pod in gateway.ready_pods]
 
     def known(question: tuple[Callable[[Api, str, str], Any], str]) -> Any:
-        ask, pod = question
+        call, pod = question
         try:
-            return ask(api, namespace, pod)
+            return call(api, namespace, pod)
         except ClusterError as error:
             # Users who may port-forward but not exec get a warning about the file limit instead
             # (U204).
-            unknown = ask is proxies.file_limit and isinstance(error, Forbidden)
+            unknown = call is proxies.file_limit and isinstance(error, Forbidden)
             if needed and pod == first and not unknown:
                 error.hints += ("or run without waiting for the gateway: --no-wait",)
                 raise

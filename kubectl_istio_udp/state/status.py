@@ -35,7 +35,7 @@ from kubectl_istio_udp.model.times import read_time
 from kubectl_istio_udp.state.addresses import Addresses, client_addresses
 from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import Existing
-from kubectl_istio_udp.state.query_limit import Patience
+from kubectl_istio_udp.state.query_limit import QueryLimit
 from kubectl_istio_udp.state.services import service_slices
 
 BY_COMMAND, BY_ANNOTATION, BY_GATEWAY = "command-line", "annotation", "gateway"
@@ -67,7 +67,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class _AtGateway:
+class _GatewayFacts:
     """The facts about one gateway that the status of its exposures depends on.
 
     Attributes:
@@ -99,17 +99,17 @@ def read_status(
     api: Api,
     found: Sequence[Existing],
     *,
-    ask_envoy: bool = False,
-    patience: Patience | None = None,
+    query_envoy: bool = False,
+    query_limit: QueryLimit | None = None,
 ) -> list[Status]:
     """The status of each exposure, response and access log, read in parallel.
 
     Args:
         api: the cluster.
         found: the exposures, responses and access logs.
-        ask_envoy: whether to query the listeners of each gateway pod's Envoy. If not, only the
+        query_envoy: whether to query the listeners of each gateway pod's Envoy. If not, only the
             pods' readiness is known. Gateways that only a tenant's object names are not queried.
-        patience: limits the queries; one for the whole command.
+        query_limit: limits the queries; one for the whole command.
     """
     gateways: dict[_Gateway, GatewayRef] = {}
     queried: set[_Gateway] = set()
@@ -117,9 +117,9 @@ def read_status(
         gateway = _gateway_of(existing)
         if gateway is not None:
             gateways[_key(gateway)] = gateway
-            if ask_envoy and not is_named_by_tenant(existing):
+            if query_envoy and not is_named_by_tenant(existing):
                 queried.add(_key(gateway))
-    patience = patience or Patience()
+    query_limit = query_limit or QueryLimit()
     read, services, mesh = in_parallel(
         [
             lambda: for_each(lambda ref: _read_gateway(api, ref), gateways.values()),
@@ -129,8 +129,8 @@ def read_status(
         ]
     )
     facts = for_each(
-        lambda each: _at_gateway(
-            api, each[0], each[1], mesh, patience if _key(each[0]) in queried else None
+        lambda each: _gateway_facts(
+            api, each[0], each[1], mesh, query_limit if _key(each[0]) in queried else None
         ),
         zip(gateways.values(), read, strict=True),
     )
@@ -167,13 +167,13 @@ def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
     return pods, filters
 
 
-def _at_gateway(
-    api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, patience: Patience | None
-) -> _AtGateway:
+def _gateway_facts(
+    api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, query_limit: QueryLimit | None
+) -> _GatewayFacts:
     """The facts about a gateway; `mesh` is that of the default control plane."""
     pods, filters = read
     if pods is None:
-        return _AtGateway()
+        return _GatewayFacts()
     gateway = Gateway(ref, pods)
     if gateway.control_plane != mesh.control_plane:
         mesh = read_mesh(api, gateway.control_plane)
@@ -186,22 +186,22 @@ def _at_gateway(
         for footprint in footprints_at(manifest, gateway, mesh)
         if not footprint.doubt
     )
-    if patience is None:
-        return _AtGateway(ready, footprints)
+    if query_limit is None:
+        return _GatewayFacts(ready, footprints)
     # `get` without -o wide does not query Envoy, and so does not import the parsers.
     from kubectl_istio_udp.state import proxies
 
     try:
         bound = for_each(
-            lambda pod: patience.ask(
+            lambda pod: query_limit.call(
                 ref.namespace, pod, lambda: proxies.listeners(api, ref.namespace, pod)
             ),
             ready,
         )
     except ClusterError as error:
-        return _AtGateway(ready, footprints, problem=error.message)
+        return _GatewayFacts(ready, footprints, problem=error.message)
     names = [frozenset(listener.name for listener in each) for each in bound]
-    return _AtGateway(ready, footprints, dict(zip(ready, names, strict=True)))
+    return _GatewayFacts(ready, footprints, dict(zip(ready, names, strict=True)))
 
 
 def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
@@ -242,7 +242,7 @@ def _read_service(api: Api, spec: ExposureSpec | None) -> _ReadService | None:
 
 
 def _status(
-    existing: Existing, gateway: _AtGateway | None, read_service: _ReadService | None
+    existing: Existing, gateway: _GatewayFacts | None, read_service: _ReadService | None
 ) -> Status:
     made = age(min(o["metadata"]["creationTimestamp"] for o in existing.objects))
     owner = _owner(existing)
@@ -270,7 +270,7 @@ def _owner(existing: Existing) -> str:
     return BY_GATEWAY if spec is not None and not spec.service else BY_ANNOTATION
 
 
-def _accepted(existing: Existing, gateway: _AtGateway | None) -> Condition:
+def _accepted(existing: Existing, gateway: _GatewayFacts | None) -> Condition:
     """Whether its objects are complete and do not conflict with others."""
     if existing.missing:
         return Condition.fails(
@@ -335,7 +335,7 @@ def _resolved(
     return Condition.holds(type_)
 
 
-def _programmed(existing: Existing, gateway: _AtGateway | None) -> Condition | None:
+def _programmed(existing: Existing, gateway: _GatewayFacts | None) -> Condition | None:
     """Whether the gateway has the configuration; None for what is not at a gateway."""
     ref, type_ = _gateway_of(existing), ConditionType.PROGRAMMED
     if ref is None or gateway is None:

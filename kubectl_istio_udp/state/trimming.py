@@ -113,8 +113,8 @@ class KeptService:
         return cls(tcp, packed)
 
 
-def _ports(ports: Any, asked: str) -> list[Manifest]:
-    words = {*re.split("[^a-z0-9]+", asked), *re.split("[^a-z0-9-]+", asked)}
+def _ports(ports: Any, annotation: str) -> list[Manifest]:
+    words = {*re.split("[^a-z0-9]+", annotation), *re.split("[^a-z0-9-]+", annotation)}
     fields = ("name", "port", "protocol", "targetPort")
     udp_first = sorted(ports, key=lambda port: port.get("protocol") != "UDP")
     return [

@@ -50,7 +50,7 @@ class Target:
     proxies: Mapping[str, Proxy]
 
 
-class Held:
+class HeldConnection:
     """A connection that is held open.
 
     Attributes:
@@ -65,7 +65,7 @@ class Held:
 
 
 @contextmanager
-def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[Held]:
+def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[HeldConnection]:
     """Hold a connection open for at most this many seconds.
 
     It is not closed on exit but ends by itself, or when its destination is deleted.
@@ -76,7 +76,7 @@ def held(api: Api, tool: ToolPod, target: Target, seconds: float) -> Iterator[He
         target: the destination.
         seconds: how long the connection is held.
     """
-    connection = Held()
+    connection = HeldConnection()
     command = ["sh", "-c", _HOLD, "sh", target.address, str(target.port), str(round(seconds))]
 
     def hold() -> None:

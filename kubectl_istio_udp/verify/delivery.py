@@ -37,7 +37,7 @@ Statuses = Mapping[Key, UdpStatus]
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedPods:
     """The pods whose UDP counters show where a datagram went.
 
     Attributes:
@@ -54,7 +54,7 @@ class Watched:
         pods: Iterable[Mapping[str, Any]],
         gateway_namespace: str = "",
         gateways: Iterable[str] = (),
-    ) -> Watched:
+    ) -> WatchedPods:
         """Make it from the manifests of the Services' pods, and the names of the gateway's."""
         servers = {
             namespaced_name(pod): [c["name"] for c in pod["spec"]["containers"]] for pod in pods
@@ -63,7 +63,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Counters:
     """The counters at one time, without pods whose images cannot read them."""
 
     servers: Statuses
@@ -73,7 +73,7 @@ class _Look:
 def deliver(
     api: Api,
     hops: Sequence[Hop],
-    watched: Watched,
+    watched: WatchedPods,
     send: Callable[[Hop], HopResult],
 ) -> tuple[HopResult, ...]:
     """Send the probe to each hop in turn, and read from the pods' counters what arrived.
@@ -95,14 +95,14 @@ def deliver(
     hosts = frozenset(f"{hop.address}:{hop.port}" for hop in hops if hop.via is Via.POD)
     found = []
     for hop in hops:
-        before = _look(api, watched)
+        before = _read_counters(api, watched)
         result = send(hop)
         if result.worst.outcome in ("timeout", REFUSED):
-            after = _look(api, watched)
+            after = _read_counters(api, watched)
             name = pods[hop.address] if hop.via is Via.POD else None
             servers = [key for key in watched.servers if name in (None, key[1])]
             sockets = _at_ports(after.servers, servers, hosts)
-            seen = Seen(
+            seen = DatagramCounts(
                 sent=len(result.answers),
                 refused=result.worst.outcome == REFUSED,
                 read=_read(before.servers, after.servers, servers),
@@ -116,7 +116,7 @@ def deliver(
 
 
 @dataclass(frozen=True)
-class Seen:
+class DatagramCounts:
     """What the counters show about the datagrams sent to one hop.
 
     Attributes:
@@ -138,7 +138,7 @@ class Seen:
     connected: bool = False
 
 
-def judge_delivery(seen: Seen) -> str:
+def judge_delivery(seen: DatagramCounts) -> str:
     """The outcome of the datagrams."""
     if seen.opened is False:
         return LOST
@@ -153,11 +153,11 @@ def judge_delivery(seen: Seen) -> str:
     return NOT_READ if seen.queued else LOST
 
 
-def _look(api: Api, watched: Watched) -> _Look:
+def _read_counters(api: Api, watched: WatchedPods) -> _Counters:
     servers, gateways = in_parallel(
         [lambda: _statuses(api, watched.servers), lambda: _statuses(api, watched.gateways)]
     )
-    return _Look(servers, gateways)
+    return _Counters(servers, gateways)
 
 
 def _statuses(api: Api, pods: Mapping[Key, Sequence[str]]) -> Statuses:
@@ -184,7 +184,7 @@ def _read(before: Statuses, after: Statuses, pods: Iterable[Key]) -> int | None:
     return sum(after[pod].read - before[pod].read for pod in pods)
 
 
-def _opened(before: _Look, after: _Look, hop: Hop, hosts: frozenset[str]) -> bool | None:
+def _opened(before: _Counters, after: _Counters, hop: Hop, hosts: frozenset[str]) -> bool | None:
     """Whether gateway pods have opened a session to one of the hosts; None if unknown."""
     name = hop.name if hop.via is Via.GATEWAY else None
     pods = [pod for pod in after.gateways if name in (None, pod[1]) and pod in before.gateways]
@@ -210,7 +210,7 @@ def _at_ports(statuses: Statuses, pods: Iterable[Key], hosts: Iterable[str]) -> 
     ]
 
 
-def _with_outcome(result: HopResult, outcome: str, seen: Seen) -> HopResult:
+def _with_outcome(result: HopResult, outcome: str, seen: DatagramCounts) -> HopResult:
     text = "" if seen.read is None else f"the server read {seen.read} datagram(s), {seen.sent} sent"
     good = outcome in (DELIVERED, FORWARDED, SENT, ONE_CLIENT)
     answers = tuple(

@@ -84,7 +84,7 @@ def verify_exposure(
     else:
         results = sending.send(api, pod, hops, probe, probe_settings)
         seconds = until_forwarded(api.waits, evidence)
-        results = sending.ask_again(api, pod, results, probe, probe_settings, seconds)
+        results = sending.query_again(api, pod, results, probe, probe_settings, seconds)
         verdict = judge(results)
         delivered = _delivered(api, pod, evidence, results, probe, probe_settings)
         if delivered:
@@ -120,7 +120,7 @@ def failed_probe(
     probe_settings: ProbeOptions,
     results: Sequence[HopResult],
     silent: Sequence[Hop],
-) -> gather.Sent:
+) -> gather.FailedProbe:
     """What the search for a cause needs of a probe that failed.
 
     Args:
@@ -129,7 +129,7 @@ def failed_probe(
         silent: the gateway hops to which the probe may be sent once more.
     """
     sizes = [a.size for r in results if r.hop.via is Via.POD for a in r.answers if a.size]
-    return gather.Sent(
+    return gather.FailedProbe(
         size=size_of(probe),
         longest_answer=max(sizes, default=None),
         silent=silent,
@@ -228,7 +228,7 @@ def _explained(
     evidence = gather.gather(api, evidence, sent)
     answers = {r.hop: r.worst for r in results}
     found = {hop: find_cause.why_hop_fails(evidence, hop, answers[hop].outcome) for hop in failed}
-    cause = found[failed[0]] if failed else find_cause.why_nothing_to_ask(evidence, verdict.port)
+    cause = found[failed[0]] if failed else find_cause.why_nothing_to_query(evidence, verdict.port)
     if cause.text or cause.remedy or cause.reason:
         verdict = verdict.because(cause.reason, cause.text, cause.remedy)
     return found, verdict

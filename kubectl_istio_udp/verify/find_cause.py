@@ -20,7 +20,7 @@ NOT_PROGRAMMED = "ServiceNotProgrammed"
 _SILENT = ("timeout", "unreachable", LOST, NOT_READ)
 
 
-def why_nothing_to_ask(evidence: Evidence, service_port: int | None) -> Cause:
+def why_nothing_to_query(evidence: Evidence, service_port: int | None) -> Cause:
     """Why there is no pod to query for a Service port (None: for the gateway)."""
     if service_port is None:
         return _why_no_gateway(evidence)
@@ -168,7 +168,7 @@ _HOSTS: tuple[Rule, ...] = (
 )
 _GATEWAY: tuple[Rule, ...] = (
     listener_causes.probe_too_long,
-    listener_causes.not_asked,
+    listener_causes.not_queried,
     listener_causes.rejected,
     listener_causes.filter_elsewhere,
     listener_causes.held_up,

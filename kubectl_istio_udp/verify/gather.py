@@ -34,7 +34,7 @@ _LOG_SECONDS = 600
 
 
 @dataclass(frozen=True)
-class Sent:
+class FailedProbe:
     """The failed probe.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sent:
 
 
 # For problems although every hop answered.
-NOTHING_SENT = Sent(None, None, (), lambda _hop: None)
+NOTHING_SENT = FailedProbe(None, None, (), lambda _hop: None)
 
 
 def known(
@@ -100,7 +100,7 @@ def with_proxies(api: Api, evidence: Evidence) -> Evidence:
 def with_proxies_and_sockets(api: Api, evidence: Evidence) -> Evidence:
     """Add the same and each ready gateway pod's UDP sockets, all read in parallel."""
     pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
-    asked, found = in_parallel(
+    with_envoys, found = in_parallel(
         [
             lambda: with_proxies(api, evidence),
             lambda: for_each(
@@ -109,20 +109,22 @@ def with_proxies_and_sockets(api: Api, evidence: Evidence) -> Evidence:
         ]
     )
     seen = {
-        pod: replace(asked.proxies[pod], sockets=udp.sockets)
+        pod: replace(with_envoys.proxies[pod], sockets=udp.sockets)
         for pod, udp in zip(pods, found, strict=True)
-        if udp and not asked.proxies[pod].error
+        if udp and not with_envoys.proxies[pod].error
     }
-    return replace(evidence, proxies={**asked.proxies, **seen}, same_host=asked.same_host)
+    return replace(
+        evidence, proxies={**with_envoys.proxies, **seen}, same_host=with_envoys.same_host
+    )
 
 
-def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
+def gather(api: Api, evidence: Evidence, sent: FailedProbe) -> Evidence:
     """Add everything that may explain a failure, except what may not be read.
 
     Raises:
         Unreachable: the API server can no longer be reached.
     """
-    pods, policies, asked = in_parallel(
+    pods, policies, with_envoys = in_parallel(
         [
             lambda: _service_pods(api, evidence.service),
             lambda: _policies(api, evidence),
@@ -132,9 +134,9 @@ def gather(api: Api, evidence: Evidence, sent: Sent) -> Evidence:
     evidence = replace(
         evidence,
         pods=None if pods is None else tuple(map(PodState.from_object, pods)),
-        same_host=asked.same_host,
+        same_host=with_envoys.same_host,
         policies=_selecting(policies, evidence, pods or ()),
-        proxies=asked.proxies,
+        proxies=with_envoys.proxies,
         probe_bytes=sent.size,
         answer_bytes=sent.longest_answer,
     )
@@ -150,7 +152,9 @@ def _proxy(api: Api, spec: ExposureSpec, pod: str) -> ProxyEvidence:
     return ProxyEvidence(state)
 
 
-def _look_again(api: Api, evidence: Evidence, hop: Hop, sent: Sent) -> tuple[str, ProxyEvidence]:
+def _look_again(
+    api: Api, evidence: Evidence, hop: Hop, sent: FailedProbe
+) -> tuple[str, ProxyEvidence]:
     """Send the probe once more, and read from the gateway pod's sockets what happens to it."""
     found = evidence.proxy(hop.name)
     spec = evidence.spec

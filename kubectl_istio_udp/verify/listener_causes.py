@@ -19,7 +19,7 @@ from kubectl_istio_udp.verify.evidence import Evidence
 _NEARLY_FULL = 0.9
 
 
-def not_asked(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+def not_queried(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """The gateway's Envoy could not be read."""
     error = evidence.proxy(pod).error
     return Cause("ProxyNotAsked", error) if error else None

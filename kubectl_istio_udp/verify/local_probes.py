@@ -18,7 +18,7 @@ from kubectl_istio_udp.verify.tool_output import Answer, read_answer
 _EVERY_SECONDS = 0.01
 
 
-def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
+def query(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
     """Send one query to one address.
 
     Args:
@@ -27,7 +27,7 @@ def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
         timeout: seconds to wait for an answer.
     """
     if shutil.which("dig") is None:
-        return ask_without_dig(probe, address, port, timeout)
+        return query_without_dig(probe, address, port, timeout)
     command = argv(probe, address, port, timeout)
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout + 10
@@ -35,8 +35,8 @@ def ask(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
     return read_answer(probe, done.stdout, done.stderr, done.returncode, "", "of this machine")
 
 
-def ask_without_dig(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
-    """Like `ask`, but with dnspython and a new client port."""
+def query_without_dig(probe: DnsProbe, address: str, port: int, timeout: float) -> Answer:
+    """Like `query`, but with dnspython and a new client port."""
     query = dns.message.make_query(probe.name, probe.type)
     began = time.monotonic()
     try:
@@ -64,14 +64,14 @@ class SteadyClient:
     the gateway's endpoints at that moment: Envoy ends the sessions of a removed host.
 
     Attributes:
-        asked: the number of queries.
+        sent: the number of queries.
         answered: the number of answered queries.
-        again: how many of those were answered at the second attempt.
+        retried: how many of those were answered at the second attempt.
     """
 
     def __init__(self, probe: DnsProbe, address: str, port: int, timeout: float) -> None:
-        """Take the arguments of ask_without_dig."""
-        self.asked = self.answered = self.again = 0
+        """Take the arguments of query_without_dig."""
+        self.sent = self.answered = self.retried = 0
         self._where = (probe, address, port, timeout)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="steady client", daemon=True)
@@ -88,15 +88,15 @@ class SteadyClient:
 
     def _ask(self) -> None:
         while not self._ended.wait(_EVERY_SECONDS):
-            answered = ask_without_dig(*self._where).answered
+            answered = query_without_dig(*self._where).answered
             if not answered:
-                answered = ask_without_dig(*self._where).answered
-                self.again += answered
+                answered = query_without_dig(*self._where).answered
+                self.retried += answered
             self.answered += answered
-            self.asked += 1
+            self.sent += 1
 
     def go_on(self, more: int) -> None:
         """Wait until it has sent this many more queries."""
-        wanted = self.asked + more
-        while self.asked < wanted:
+        wanted = self.sent + more
+        while self.sent < wanted:
             time.sleep(_EVERY_SECONDS)

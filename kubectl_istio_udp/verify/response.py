@@ -39,7 +39,7 @@ def verify_response(
         port = hops[0].service_port if hops else spec.gateway_port
         probe = HttpProbe(_concrete(host), port, spec.answer, tls)
         sent = sending.send(api, pod, hops, probe, probe_settings)
-        results += sending.ask_again(api, pod, sent, probe, probe_settings, api.waits.kube_proxy)
+        results += sending.query_again(api, pod, sent, probe, probe_settings, api.waits.kube_proxy)
     verdict = judge_response(results)
     if existing.missing:
         verdict = Verdict(

@@ -227,7 +227,7 @@ def _send_to(
         return sending.send_one_way(api, pod, hops, probe, probe_settings, services, watched)
     results = sending.send(api, pod, hops, probe, probe_settings)
     seconds = until_forwarded(api.waits, listener.backends[0])
-    return sending.ask_again(api, pod, results, probe, probe_settings, seconds)
+    return sending.query_again(api, pod, results, probe, probe_settings, seconds)
 
 
 # -- verdict ------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def _no_endpoints(api: Api, listener: _Listener) -> Cause | None:
         (port,) = evidence.spec.ports
         (backend,) = port.backends
         evidence = gather.gather(api, evidence, gather.NOTHING_SENT)
-        cause = find_cause.why_nothing_to_ask(evidence, port.service_port)
+        cause = find_cause.why_nothing_to_query(evidence, port.service_port)
         lost = share(listener.routed, backend.weight)
         text = f"the gateway drops {lost} of {listener.routed.name}: {cause.text}"
         return replace(cause, text=text)
@@ -290,7 +290,7 @@ def _explained(
     sent = failed_probe(api, pod, probe, probe_settings, results, silent)
     known = for_each(lambda each: gather.gather(api, each, sent), listener.backends)
     found = {r.hop: _why(listener, known, r) for r in failed}
-    cause = found[failed[0].hop] if failed else find_cause.why_nothing_to_ask(known[0], None)
+    cause = found[failed[0].hop] if failed else find_cause.why_nothing_to_query(known[0], None)
     if cause.text or cause.remedy or cause.reason:
         verdict = verdict.because(cause.reason, cause.text, cause.remedy)
     return _Outcome(verdict, found)

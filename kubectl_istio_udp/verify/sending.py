@@ -19,11 +19,11 @@ from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.output.printing import Progress
 from kubectl_istio_udp.render.samples import one_run_tool
 from kubectl_istio_udp.verify.cause import Cause
-from kubectl_istio_udp.verify.delivery import Watched, deliver
+from kubectl_istio_udp.verify.delivery import WatchedPods, deliver
 from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
 from kubectl_istio_udp.verify.tool_output import UNCERTAIN, read_answer
-from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool
+from kubectl_istio_udp.verify.toolpod import ToolPod, created_tool, find_tool
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 
 # Only a closed port is waited for: an open one reads the datagram long before.
@@ -59,7 +59,7 @@ def probe_of(probe_settings: ProbeOptions, service: Service) -> Probe:
 Tool: TypeAlias = "Callable[[], ToolPod] | None"
 
 
-def look_for_tool(api: Api, namespace: str, probe_settings: ProbeOptions) -> Tool:
+def start_tool_search(api: Api, namespace: str, probe_settings: ProbeOptions) -> Tool:
     """Start to search for the network-tool pod, unless the options say to create one."""
     if probe_settings.create_tool:
         return None
@@ -71,7 +71,7 @@ def tool(
     api: Api,
     namespace: str,
     probe_settings: ProbeOptions,
-    looked_for: Tool,
+    tool_search: Tool,
     *,
     in_mesh: bool = False,
 ) -> Iterator[ToolPod]:
@@ -85,13 +85,13 @@ def tool(
     Raises:
         NotFound, ClusterError, WaitTimeout: there is no running one.
     """
-    if looked_for is not None:
-        yield looked_for()
+    if tool_search is not None:
+        yield tool_search()
         return
 
     progress = Progress()
     manifest = one_run_tool(namespace, probe_settings.tool_image, in_mesh)
-    with made_tool(api, namespace, manifest, progress) as pod:
+    with created_tool(api, namespace, manifest, progress) as pod:
         progress.clear()
         yield pod
 
@@ -152,7 +152,7 @@ def send_one_way(
     names = {hop.name for hop in hops if hop.via is Via.POD}
     found = [pod for service in services for pod in _pods(api, service)]
     servers = [each for each in found if each["metadata"]["name"] in names]
-    watched = Watched.of(servers, *gateway)
+    watched = WatchedPods.of(servers, *gateway)
     return deliver(api, hops, watched, lambda hop: send(api, pod, [hop], probe, quick)[0])
 
 
@@ -165,7 +165,7 @@ def _pods(api: Api, service: Service) -> list[dict[str, Any]]:
         return []
 
 
-def ask_again(
+def query_again(
     api: Api,
     pod: ToolPod,
     results: Sequence[HopResult],

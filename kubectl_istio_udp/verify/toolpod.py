@@ -68,7 +68,7 @@ class ToolPod:
 
 
 @contextmanager
-def made_tool(
+def created_tool(
     api: Api,
     namespace: str,
     manifest: Mapping[str, Any],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.envoy.local_gateway import Gateway
+from kubectl_istio_udp.envoy.local_gateway import LocalGateway
 from kubectl_istio_udp.model.exposure import Affinity, Discovery, LoadBalancing
 from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.service import Endpoint
@@ -60,7 +60,9 @@ def spread(envoy: Path, weights: tuple[int, ...], dropped: int, echoes: list[Ech
     for echo in echoes:
         echo.clients.clear()
     port = free_port()
-    with Gateway(envoy, [routed(port, weights, dropped, echoes, max_sessions=2000)], {}) as gateway:
+    with LocalGateway(
+        envoy, [routed(port, weights, dropped, echoes, max_sessions=2000)], {}
+    ) as gateway:
         for number in PORTS:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.bind((CLIENT, number))
@@ -101,7 +103,7 @@ def test_clients_are_spread_by_weight_and_the_rest_is_dropped(
 
 def test_a_port_without_backends_drops_everything(envoy: Path) -> None:
     port = free_port()
-    with Gateway(envoy, [routed(port, (), 0, ())], {}) as gateway:
+    with LocalGateway(envoy, [routed(port, (), 0, ())], {}) as gateway:
         with pytest.raises(TimeoutError):
             ask(("127.0.0.1", port), timeout=0.5)
         assert sum(gateway.statistics("downstream_sess_no_route").values()) == 1
@@ -112,7 +114,7 @@ def test_with_affinity_a_client_s_address_decides(envoy: Path) -> None:
     with servers(2) as echoes:
         port = free_port()
         envoy_filters = [routed(port, (50, 50), 0, echoes, **STICKY)]
-        with Gateway(envoy, envoy_filters, {}):
+        with LocalGateway(envoy, envoy_filters, {}):
             used = set()
             for number in range(1, 31):
                 for echo in echoes:
@@ -132,7 +134,7 @@ def test_a_change_of_weights_moves_only_the_share_that_moves(envoy: Path) -> Non
         found = []
         with servers(2) as echoes:
             port = free_port()
-            with Gateway(envoy, [routed(port, weights, 0, echoes, max_sessions=2000)], {}):
+            with LocalGateway(envoy, [routed(port, weights, 0, echoes, max_sessions=2000)], {}):
                 for number in PORTS:
                     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                         client.bind((CLIENT, number))

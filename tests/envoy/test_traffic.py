@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_istio_udp.envoy.local_gateway import Gateway, raise_file_limit
+from kubectl_istio_udp.envoy.local_gateway import LocalGateway, raise_file_limit
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.plan.sessions import room
@@ -147,6 +147,6 @@ def test_the_server_sees_the_gateways_address(envoy: Path) -> None:
         assert echo.clients[-1][0] != "127.0.1.7"
 
 
-def sessions(gateway: Gateway) -> int:
+def sessions(gateway: LocalGateway) -> int:
     """How many sessions it has."""
     return sum(gateway.statistics("udp.*downstream_sess_active").values())

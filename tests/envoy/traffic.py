@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_istio_udp.envoy.eds import published
-from kubectl_istio_udp.envoy.local_gateway import Gateway
+from kubectl_istio_udp.envoy.local_gateway import LocalGateway
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.service import Endpoint
@@ -64,7 +64,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 @contextmanager
 def exposed(
     envoy: Path, servers: int = 1, **options: Any
-) -> Iterator[tuple[Gateway, tuple[str, int], list[Echo]]]:
+) -> Iterator[tuple[LocalGateway, tuple[str, int], list[Echo]]]:
     """A gateway before some echo servers.
 
     Yields:
@@ -88,7 +88,7 @@ def exposed(
         )
         rendered = [write.manifest for write in writes(planned.exposure)]
         filters = [manifest for manifest in rendered if manifest["kind"] == "EnvoyFilter"]
-        gateway = stack.enter_context(Gateway(envoy, filters, published([*rendered, *pods])))
+        gateway = stack.enter_context(LocalGateway(envoy, filters, published([*rendered, *pods])))
         yield gateway, ("127.0.0.1", port), echoes
 
 
@@ -123,7 +123,7 @@ def exposed_twice(
         exposure = replace(planned.exposure, endpoints=hosts)
         rendered = [write.manifest for write in writes(exposure)]
         filters = [manifest for manifest in rendered if manifest["kind"] == "EnvoyFilter"]
-        stack.enter_context(Gateway(envoy, filters, published(rendered)))
+        stack.enter_context(LocalGateway(envoy, filters, published(rendered)))
         yield [("127.0.0.1", port) for port in ports], echoes
 
 

@@ -22,7 +22,7 @@ NAME = object_name(*KEY)
 class Routed(Running):
     """A controller that serves the Gateway API, and what to ask of the cluster."""
 
-    def ask_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
+    def query_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
         """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
         if self.lagging:
             return Exec(json.dumps({"configs": []}))
@@ -38,7 +38,7 @@ class Routed(Running):
     lagging = False
 
     def begin(self, *manifests: Any, **settings: Any) -> Any:
-        self.server.run = self.ask_envoy
+        self.server.run = self.query_envoy
         self.server.put(*manifests)
         return self.start(gateway_api=True, **settings)
 

@@ -68,11 +68,11 @@ def test_the_manifests_in_the_docs_are_served(page: str) -> None:
         gateway, route = found.get("Gateway", {}), found.get("UDPRoute")
         if route is None or gateway["spec"]["gatewayClassName"] != GATEWAY_CLASS:
             continue
-        asking, read = ApiGateway.from_object(gateway), UdpRoute.from_object(route)
-        intent = gateway_intent(asking, may_own=False)
+        requesting, read = ApiGateway.from_object(gateway), UdpRoute.from_object(route)
+        intent = gateway_intent(requesting, may_own=False)
         assert intent and intent.gateway == "istio-system/istio-ingressgateway"
         (parent,) = read.parents
-        assert attach(read, parent, asking, lambda _: {}).accepted
+        assert attach(read, parent, requesting, lambda _: {}).accepted
         assert resolve(read, _a_service, []).resolved
         served += 1
     assert served >= 1

@@ -29,13 +29,13 @@ finally:
 # The Kubernetes client takes a quarter of a second to import, and others are not needed either.
 _NEVER = ("kubernetes", "pydantic", "requests", "tabulate", "certifi", "prometheus_client")
 _CLUSTER = ("urllib3", "yaml", "http", "ssl", "concurrent", "kubectl_istio_udp.kube")
-# `asked` has the values of `verify`'s options; the rest sends probes.
+# `options` has the values of `verify`'s options; the rest sends probes.
 _EXEC = (
     "websocket",
     *(
         f"kubectl_istio_udp.verify.{path.stem}"
         for path in (Path(kubectl_istio_udp.__file__).parent / "verify").glob("*.py")
-        if path.stem not in ("__init__", "asked")
+        if path.stem not in ("__init__", "options")
     ),
 )
 _ELSEWHERE = ("kubectl_istio_udp.controller", "kubectl_istio_udp.envoy")
@@ -55,12 +55,12 @@ _NOT_BY_VERIFY = tuple(
     for name in _DECIDING
     if name not in ("kubectl_istio_udp.render", "kubectl_istio_udp.model.endpointrules")
 )
-# What only a command that asks an Envoy needs.
+# What only a command that queries an Envoy needs.
 _ENVOYS = tuple(
     f"kubectl_istio_udp.{name}"
     for name in (
         *("apply.waiting", "state.admin", "state.proxies"),
-        *("model.memory", "model.proxystate", "model.rejections"),
+        *("model.memory", "model.proxystate", "model.envoy_log"),
     )
 )
 

@@ -23,7 +23,7 @@ ONLY_IN = {
     "plan": {"apply/exposing.py", "controller/deciding.py"},
     "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reserving.py"},
     "Transaction": {"apply/pipeline.py", "cli/run/samples.py", "cli/run/controller/install.py"},
-    "carry": {
+    "apply_decision": {
         *("apply/exposing.py", "apply/exposing_routes.py"),
         *("apply/responding.py", "apply/access_logging.py"),
     },
@@ -50,7 +50,7 @@ ONLY_IN = {
     # apply/transaction.py hands it to a thread.
     "apply_write": {"controller/writing.py"},
     # The order of a removal; each loop hands in how a step is done.
-    "carry_out": {"apply/deletion_order.py", "controller/removing.py"},
+    "delete_in_order": {"apply/deletion_order.py", "controller/removing.py"},
     "read_reservation": {"state/occupancy.py", "apply/reserving.py", "state/leftovers.py"},
 }
 

@@ -119,8 +119,8 @@ def use_routes(running: Running, done: Callable[[Any], None]) -> None:
     server = running.server
     server.run = lambda *_: Exec('{"configs": []}')
     notes = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
-    asking = gateway(namespace="default", annotations=notes)
-    server.put(gateway_class(), asking, route(namespace="default"))
+    requesting = gateway(namespace="default", annotations=notes)
+    server.put(gateway_class(), requesting, route(namespace="default"))
     done(lambda: server.get("GatewayClass", "", "istio-udp").get("status"))
     done(lambda: server.get("UDPRoute", "default", "dns").get("status"))
     done(lambda: "no listener" in str(server.get(API_GATEWAY, "default", "udp").get("status")))

@@ -50,7 +50,7 @@ def namespace_of(common: Common, api: Api) -> str:
     return check_dns_label(common.namespace or api.namespace, "namespace")
 
 
-def place_of(common: Common, api: Api, all_namespaces: bool) -> str | None:
+def searched_namespace(common: Common, api: Api, all_namespaces: bool) -> str | None:
     """The namespace, None for all of them."""
     return None if all_namespaces else namespace_of(common, api)
 

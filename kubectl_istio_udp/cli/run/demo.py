@@ -14,7 +14,7 @@ from kubectl_istio_udp.apply.pipeline import refuse_errors
 from kubectl_istio_udp.cli.run import manifest_files as files
 from kubectl_istio_udp.cli.run.printed import print_findings
 from kubectl_istio_udp.envoy import binary
-from kubectl_istio_udp.envoy.local_gateway import LOOPBACK, Gateway
+from kubectl_istio_udp.envoy.local_gateway import LOOPBACK, LocalGateway
 from kubectl_istio_udp.envoy.local_mesh import LocalMesh, replace_every_pod
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.model.errors import UsageError
@@ -26,7 +26,7 @@ from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.samples import SAMPLE_QUERY, samples
 from kubectl_istio_udp.state.from_manifests import Manifest
 from kubectl_istio_udp.verify import sending
-from kubectl_istio_udp.verify.local_probes import SteadyClient, ask
+from kubectl_istio_udp.verify.local_probes import SteadyClient, query
 from kubectl_istio_udp.verify.probes import DnsProbe
 from kubectl_istio_udp.verify.verdict import HopResult, judge
 
@@ -51,7 +51,7 @@ def run(
     version = binary.version(program)
     with LocalMesh(_manifests(filenames), service) as local:
         spec, envoy_filter = _expose(local, ports or ([] if filenames else [samples_port]), program)
-        with Gateway(program, [envoy_filter], local.endpoints()) as gateway:
+        with LocalGateway(program, [envoy_filter], local.endpoints()) as gateway:
             click.echo(f"\nEnvoy {version} has the listener\n")
             good = _verify(local, spec)
             good = _restart(local, spec, gateway) and good
@@ -108,7 +108,7 @@ def _verify(local: LocalMesh, spec: ExposureSpec) -> bool:
     """Query every hop and print the table of `verify`; True if all answered."""
     probe = _probe(local)
     results = [
-        HopResult(hop, (ask(probe, hop.address, hop.port, _PROBE_SECONDS),))
+        HopResult(hop, (query(probe, hop.address, hop.port, _PROBE_SECONDS),))
         for hop in local.hops(spec.ports)
     ]
     verification = sending.hops_verification(results, judge(results))
@@ -117,7 +117,7 @@ def _verify(local: LocalMesh, spec: ExposureSpec) -> bool:
     return verification.good
 
 
-def _restart(local: LocalMesh, spec: ExposureSpec, gateway: Gateway) -> bool:
+def _restart(local: LocalMesh, spec: ExposureSpec, gateway: LocalGateway) -> bool:
     """Replace every pod during queries; True if all were answered and all hops work afterwards."""
     click.echo()
     port = spec.ports[0].listener_port
@@ -126,9 +126,9 @@ def _restart(local: LocalMesh, spec: ExposureSpec, gateway: Gateway) -> bool:
             local, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
         ):
             click.echo(f"pod {old} is replaced by {new} at {local.pods[new].address}")
-    again = f", {client.again} of them at the second attempt" if client.again else ""
-    click.echo(f"meanwhile {client.answered} of {client.asked} queries were answered{again}\n")
-    return _verify(local, spec) and client.answered == client.asked
+    retried = f", {client.retried} of them at the second attempt" if client.retried else ""
+    click.echo(f"meanwhile {client.answered} of {client.sent} queries were answered{retried}\n")
+    return _verify(local, spec) and client.answered == client.sent
 
 
 def _keep(local: LocalMesh, spec: ExposureSpec) -> None:

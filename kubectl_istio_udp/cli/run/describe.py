@@ -17,7 +17,7 @@ from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.proxyrows import proxy_rows
-from kubectl_istio_udp.state.query_limit import Patience
+from kubectl_istio_udp.state.query_limit import QueryLimit
 from kubectl_istio_udp.state.status import Status, age, read_status
 from kubectl_istio_udp.state.udproutes import Routing, read_route_backends, read_routing
 
@@ -29,9 +29,9 @@ def run(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return
-    patience = Patience()
-    statuses = read_status(api, found, ask_envoy=True, patience=patience)
-    proxies = for_each(lambda existing: proxy_rows(api, existing, patience), found)
+    query_limit = QueryLimit()
+    statuses = read_status(api, found, query_envoy=True, query_limit=query_limit)
+    proxies = for_each(lambda existing: proxy_rows(api, existing, query_limit), found)
     reserved = read_reserved(api, found)
     routing = read_routing(api, [e.key for e in found if e.exposure and e.exposure.routed])
     texts = [

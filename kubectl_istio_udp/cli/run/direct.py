@@ -28,7 +28,7 @@ def query(
     check_dns_label(service, "Service")
     api = connect(common)
     namespace = namespace_of(common, api)
-    tool = sending.look_for_tool(api, namespace, probe_settings)
+    tool = sending.start_tool_search(api, namespace, probe_settings)
     found, slices = read_service(api, namespace, service)
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")

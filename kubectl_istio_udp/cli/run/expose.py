@@ -28,7 +28,7 @@ from kubectl_istio_udp.model.ports import (
     port_runs,
 )
 from kubectl_istio_udp.output import printing
-from kubectl_istio_udp.sources.settings import Named
+from kubectl_istio_udp.sources.settings import NamedSettings
 from kubectl_istio_udp.state.addresses import client_addresses
 
 _UDPROUTE = "udproute"
@@ -92,7 +92,9 @@ def _api_name(api: str, common: options.Common) -> tuple[str, options.Common]:
     return _UDPROUTE, replace(common, connection=connection)
 
 
-def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]) -> Named:
+def _named(
+    ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[str, Any]
+) -> NamedSettings:
     """The settings that the command line names."""
     kinds = {
         "affinity": Affinity,
@@ -103,7 +105,7 @@ def _named(ports: tuple[str, ...], remove_ports: tuple[str, ...], named: dict[st
         key: kinds[key](value) if key in kinds and value is not None else value
         for key, value in named.items()
     }
-    return Named(
+    return NamedSettings(
         ports=parse_port_requests(ports),
         remove_ports=tuple(
             number for text in remove_ports for number in port_numbers(text, "gateway port")

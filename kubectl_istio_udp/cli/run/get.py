@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.run.cluster import connect, find_state, namespace_of, place_of
+from kubectl_istio_udp.cli.run.cluster import connect, find_state, namespace_of, searched_namespace
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
@@ -64,7 +64,7 @@ def _print(
         items = _items(api, found)
         click.echo(printing.data(_one_or_list(items, names), output), nl=False)
         return
-    place = place_of(common, api, all_namespaces)
+    place = searched_namespace(common, api, all_namespaces)
     tables, leftovers = in_parallel(
         [
             lambda: _tables(api, found, all_namespaces, output == "wide"),
@@ -83,7 +83,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
 
     statuses, routing = in_parallel(
         [
-            lambda: read_status(api, found, ask_envoy=wide),
+            lambda: read_status(api, found, query_envoy=wide),
             lambda: _routing(api, found),
         ]
     )
@@ -204,7 +204,7 @@ def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
             },
             "objects": [_shown(manifest) for manifest in existing.objects],
         }
-        for existing, status in zip(found, read_status(api, found, ask_envoy=True), strict=True)
+        for existing, status in zip(found, read_status(api, found, query_envoy=True), strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ from kubectl_istio_udp.sources.settings import differences, settings_of
 
 if TYPE_CHECKING:
     # `delete` prints with this file, and does not need what the pipeline imports.
-    from kubectl_istio_udp.apply.pipeline import Decision, Done
+    from kubectl_istio_udp.apply.pipeline import Decision, WriteResult
 
 
 class Printed:
@@ -67,7 +67,7 @@ class Printed:
         finally:
             progress.clear()
 
-    def written(self, done: Sequence[Done]) -> None:
+    def written(self, done: Sequence[WriteResult]) -> None:
         """Print a line for each object, or the objects."""
         _show(done, self._applying)
 
@@ -87,7 +87,7 @@ def print_findings(summary: str, findings: Sequence[Finding]) -> None:
             printing.note(f"  {finding.remedy()}")
 
 
-def _show(done: Sequence[Done], applying: Applying) -> None:
+def _show(done: Sequence[WriteResult], applying: Applying) -> None:
 
     if applying.output is None:
         for each in done:

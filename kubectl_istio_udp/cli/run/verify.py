@@ -38,7 +38,7 @@ def run(
         )
     api = connect(common)
     namespace = namespace_of(common, api)
-    tool = sending.look_for_tool(api, namespace, probe_settings)
+    tool = sending.start_tool_search(api, namespace, probe_settings)
     found = find_existing(common, api, names, all_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")

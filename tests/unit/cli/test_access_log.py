@@ -14,7 +14,7 @@ import yaml
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.logscope import Proxy
 from kubectl_istio_udp.verify import accesslog as verify_accesslog
-from kubectl_istio_udp.verify.connection import Held
+from kubectl_istio_udp.verify.connection import HeldConnection
 from tests.support.apiserver import ApiServer, Exec, Request
 from tests.support.builders import endpoint, endpoint_slice, gateway_service, service, tcp
 from tests.support.fakes import Fakes
@@ -623,8 +623,8 @@ def test_verify_proves_nothing_by_a_connection_that_never_was(
     run: Run, proxies: Mesh, database: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def ended(*_: Any) -> Iterator[Held]:
-        connection = Held()
+    def ended(*_: Any) -> Iterator[HeldConnection]:
+        connection = HeldConnection()
         connection.ended.set()
         yield connection
 

@@ -30,7 +30,7 @@ def health(counted: list[int]) -> Iterator[HealthServer]:
     server.stop()
 
 
-def ask(health: HealthServer, path: str) -> bytes:
+def query(health: HealthServer, path: str) -> bytes:
     with urllib.request.urlopen(f"http://127.0.0.1:{health.port}{path}", timeout=2) as answer:
         found: bytes = answer.read()
         return found
@@ -45,16 +45,16 @@ def test_connections_that_are_held_open_keep_no_probe_waiting(health: HealthServ
         if number % 2:
             held[-1].sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         if number % 40 == 0:
-            assert ask(health, "/healthz") == b"ok"
+            assert query(health, "/healthz") == b"ok"
     end = time.monotonic() + 60
     while threading.active_count() - before > 40 and time.monotonic() < end:
         time.sleep(0.01)
     assert threading.active_count() - before <= 40
-    assert ask(health, "/readyz") == b"ok"
+    assert query(health, "/readyz") == b"ok"
     for each in held:
         each.close()
 
 
 def test_metrics_are_counted_once_a_second(health: HealthServer, counted: list[int]) -> None:
-    assert {ask(health, "/metrics") for _ in range(50)} == {b"metrics"}
+    assert {query(health, "/metrics") for _ in range(50)} == {b"metrics"}
     assert len(counted) < 5

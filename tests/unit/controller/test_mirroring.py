@@ -126,8 +126,8 @@ def running(api: Api, server: ApiServer) -> Iterator[Mirrored]:
 
 def test_http_listeners_are_served_by_the_created_gateway(running: Mirrored) -> None:
     named = listener("web", 80, "HTTP", from_="All")
-    asking = gateway(named, namespace=PLACE, tls={"frontend": {}})
-    running.begin(asking)
+    requesting = gateway(named, namespace=PLACE, tls={"frontend": {}})
+    running.begin(requesting)
     child = running.created()
     assert child["spec"]["listeners"] == [named] and child["spec"]["tls"] == {"frontend": {}}
     assert child["metadata"]["ownerReferences"][0]["uid"] == running.uid(API_GATEWAY, "udp")
@@ -151,8 +151,8 @@ def test_http_listeners_are_served_by_the_created_gateway(running: Mirrored) -> 
 
 
 def test_what_istiod_says_of_a_former_generation_is_not_repeated(running: Mirrored) -> None:
-    asking = gateway(WEB, namespace=PLACE)
-    running.begin(asking)
+    requesting = gateway(WEB, namespace=PLACE)
+    running.begin(requesting)
     running.created()
     running.report_gateway()
     until(lambda: running.told_of_gateway().get("Programmed") == ("True", "Programmed"))
@@ -350,8 +350,8 @@ def test_routes_of_other_gateways_are_left_alone(running: Mirrored) -> None:
 def test_objects_of_somebody_else_are_not_changed(running: Mirrored) -> None:
     their_gateway = gateway(WEB, name=CHILD, namespace=PLACE, class_name="istio")
     their_route = mirrored_route(name=CLONE, namespace=PLACE, parents=[{"name": "theirs"}])
-    asking = (gateway(WEB, namespace=PLACE), mirrored_route(namespace=PLACE))
-    running.begin(their_gateway, their_route, *asking)
+    requesting = (gateway(WEB, namespace=PLACE), mirrored_route(namespace=PLACE))
+    running.begin(their_gateway, their_route, *requesting)
 
     def messages() -> str:
         return str(running.status(API_GATEWAY, "udp", PLACE)) + str(

@@ -258,8 +258,8 @@ def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
     """And has it until it names one."""
     running.server.put(space("istio-system", allow=None), *services("istio-system", "coredns"))
     infrastructure = {"labels": {"team": "a"}}
-    asking = gateway(namespace="istio-system", infrastructure=infrastructure)
-    running.begin(asking, route(namespace="istio-system"))
+    requesting = gateway(namespace="istio-system", infrastructure=infrastructure)
+    running.begin(requesting, route(namespace="istio-system"))
     _, child = child_key(("istio-system", "udp"))
     made = until(lambda: running.server.get(API_GATEWAY, "istio-system", child))
     assert made["spec"]["gatewayClassName"] == "istio"
@@ -286,8 +286,8 @@ def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
     before = running.quiet()
     running.server.put({**made, "metadata": {**made["metadata"], "annotations": {"a": "b"}}})
     assert running.quiet() == before
-    asking["metadata"]["annotations"] = TARGET
-    running.server.put(asking, space("istio-system"))
+    requesting["metadata"]["annotations"] = TARGET
+    running.server.put(requesting, space("istio-system"))
     until(lambda: running.server.get(API_GATEWAY, "istio-system", child) is None)
 
 
@@ -323,9 +323,9 @@ def test_parameters_that_name_no_gateway(running: Routed, row: str) -> None:
 
 def test_parameters_name_a_service_in_the_gateway_s_namespace(running: Routed) -> None:
     parameters = {"group": "", "kind": "Service", "name": "istio-ingressgateway"}
-    asking = gateway(namespace="istio-system", infrastructure={"parametersRef": parameters})
+    requesting = gateway(namespace="istio-system", infrastructure={"parametersRef": parameters})
     running.server.put(space("istio-system"))
-    running.begin(asking)
+    running.begin(requesting)
     until(lambda: running.server.all("EnvoyFilter"))
 
 

@@ -82,7 +82,7 @@ def test_odd_objects_hide_nobody(running: Running) -> None:
     controller = running.start()
     running.server.put(annotated())
     running.exposed()
-    assert controller.ailment() == ""
+    assert controller.why_unhealthy() == ""
 
 
 def test_health_and_metrics(running: Running) -> None:

@@ -206,12 +206,12 @@ def test_a_proxy_that_refuses_is_told_without_its_password(
     with answering(*answers) as port:
         url = f"{scheme}://me:s3cret-pw@127.0.0.1:{port}"
         api = connect({**PROXIED, "proxy-url": url})
-        for ask in (
+        for query in (
             lambda: api.exec("default", "coredns-1", "coredns", ["true"], 60),
             lambda: api.list("Pod"),
         ):
             with pytest.raises(Unreachable) as caught:
-                ask()
+                query()
             said = caught.value.format()
             assert f"through the proxy {scheme}://127.0.0.1:{port}: " in said
             assert why in said

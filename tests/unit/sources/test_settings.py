@@ -10,7 +10,7 @@ import pytest
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.model.ports import PortRequest
-from kubectl_istio_udp.sources.settings import Named, differences
+from kubectl_istio_udp.sources.settings import NamedSettings, differences
 from tests.support.apiserver import ApiServer
 from tests.support.builders import gateway_pod, gateway_service, plan_of, service, udp
 from tests.unit.conftest import Run
@@ -161,7 +161,7 @@ def test_another_service_under_the_same_name_is_refused(run: Run, server: ApiSer
 
 
 def test_a_request_for_a_new_exposure_has_the_defaults() -> None:
-    named = Named(ports=(PortRequest(5300, 53),), idle_timeout=None)
+    named = NamedSettings(ports=(PortRequest(5300, 53),), idle_timeout=None)
     request = named.request("default", "coredns", None, None)
     assert request.options == type(request.options)()
     assert (request.ports, request.discovery) == ((PortRequest(5300, 53),), None)
@@ -169,7 +169,7 @@ def test_a_request_for_a_new_exposure_has_the_defaults() -> None:
 
 def test_a_named_port_points_elsewhere() -> None:
     before = plan_of(ports=[PortRequest(5300, 53)]).exposure.spec
-    named = Named(ports=(PortRequest(5300, "dns"),))
+    named = NamedSettings(ports=(PortRequest(5300, "dns"),))
     assert named.request("default", "coredns", None, before).ports == (PortRequest(5300, "dns"),)
 
 
@@ -189,7 +189,7 @@ def test_what_is_wrong_whatever_there_is_is_refused_at_once(
     settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        Named(**settings)
+        NamedSettings(**settings)
 
 
 def test_differences_name_what_changes() -> None:

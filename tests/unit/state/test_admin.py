@@ -23,7 +23,7 @@ WHERE = ("istio-system", "istio-ingressgateway-1")
 HTML = "<html>a login page</html>"
 
 
-def ask(api: Api, *paths: str) -> list[Any]:
+def query(api: Api, *paths: str) -> list[Any]:
     with Admin(api, *WHERE) as asked:
         return [asked.read(path, as_it_is) for path in paths]
 
@@ -40,13 +40,13 @@ def ways(server: ApiServer) -> list[str]:
 
 def test_several_questions_take_one_connection_and_no_process(api: Api, server: ApiServer) -> None:
     server.run = lambda *words: Exec(f'"{words[3][3]}"')
-    assert ask(api, "listeners?format=json", "stats") == ["listeners?format=json", "stats"]
+    assert query(api, "listeners?format=json", "stats") == ["listeners?format=json", "stats"]
     assert ways(server) == ["portforward"]
 
 
 def test_a_long_answer_is_read_to_its_end(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(f'"{"x" * 1_000_000}"')
-    assert [len(found) for found in ask(api, "config_dump", "config_dump")] == [1_000_000] * 2
+    assert [len(found) for found in query(api, "config_dump", "config_dump")] == [1_000_000] * 2
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_where_port_forward_is_not_possible_exec_asks(
 ) -> None:
     server.fail("GET", "/portforward", **refusal)
     server.run = lambda *_: Exec("1")
-    assert ask(api, "a", "b") == ask(api, "c", "d") == [1, 1]
+    assert query(api, "a", "b") == query(api, "c", "d") == [1, 1]
     # A way that is closed in this namespace is not tried again.
     assert ways(server) == ["portforward", "exec", "exec", "exec", "exec"]
 
@@ -80,7 +80,7 @@ def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api: Api, server: Api
         return Exec(error="sandbox") if len(commands) == 1 else Exec("1")
 
     server.run = run
-    assert ask(api, "a") == [1]
+    assert query(api, "a") == [1]
     assert ways(server) == ["portforward", "exec"]
 
 
@@ -103,7 +103,7 @@ def test_an_envoy_that_cannot_be_asked(
     api = connected(kubeconfig, replace(QUICK, envoy_answer=seconds))
     server.run = lambda *_: answer
     with pytest.raises(ClusterError, match=f"could not query stats from .*: .*{said}") as caught:
-        ask(api, "stats")
+        query(api, "stats")
     assert "/".join(WHERE) in caught.value.message
     assert "\n" not in caught.value.message
     assert "kubectl logs -n istio-system istio-ingressgateway-1" in caught.value.hints[0]
@@ -159,7 +159,7 @@ def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(
         server.fail("GET", "/portforward", 403)
     server.run = lambda *_: Exec("x" * 2**23)
     with pytest.raises(ClusterError, match=r"could not query stats from .*more than 3 MB$"):
-        ask(api, "stats")
+        query(api, "stats")
 
 
 def test_a_question_after_a_failed_one_takes_a_new_connection(api: Api, server: ApiServer) -> None:
@@ -183,7 +183,7 @@ def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(
 ) -> None:
     server.fail("GET", "/(portforward|exec)", 403)
     with pytest.raises(Forbidden) as caught:
-        ask(api, "stats")
+        query(api, "stats")
     text = caught.value.format()
     assert "istio-system/istio-ingressgateway-1" in text
     for right in ("portforward", "exec"):
@@ -198,11 +198,11 @@ def test_a_port_that_does_not_listen_is_told_where_exec_is_forbidden(
     server.fail("GET", "/exec", 403)
     server.run = lambda *_: Exec(error="port 15000")
     with pytest.raises(ClusterError, match="port 15000: connection refused"):
-        ask(api, "stats")
+        query(api, "stats")
 
 
 def test_a_busy_server_is_asked_again(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/portforward", 429, times=1, headers={"Retry-After": "0"})
     server.run = lambda *_: Exec("1")
-    assert ask(api, "stats") == [1]
+    assert query(api, "stats") == [1]
     assert ways(server) == ["portforward"] * 2

@@ -16,7 +16,7 @@ from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.existing import list_existing, list_exposures
 from kubectl_istio_udp.state.proxyrows import proxy_rows
-from kubectl_istio_udp.state.query_limit import Patience
+from kubectl_istio_udp.state.query_limit import QueryLimit
 from kubectl_istio_udp.state.status import Status, age, read_status
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import (
@@ -181,7 +181,7 @@ def test_no_pod_is_asked_that_only_a_service_entry_names(
     assert existing.spec is not None
     assert proxy_rows(api, existing) == []
     assert not [request for request in server.requests if "/pods" in request.path]
-    read_status(api, [existing], ask_envoy=True)
+    read_status(api, [existing], query_envoy=True)
     assert not [r for r in server.requests if r.path.endswith(("/portforward", "/exec"))]
 
 
@@ -224,13 +224,13 @@ def test_what_is_not_at_a_gateway_has_no_rows(api: Api, server: ApiServer, fakes
 
 
 def exposed(
-    api: Api, server: ApiServer, *, ask_envoy: bool = False, **options: Any
+    api: Api, server: ApiServer, *, query_envoy: bool = False, **options: Any
 ) -> Callable[..., Any]:
     """Write an exposure of port 5300, let `server` be as it is; its status."""
     exposure = plan_of(ports=parse_port_requests(["5300:53"]), **options).exposure
     for write in writes(exposure):
         api.apply(write.manifest, before=None, manager=write.manager)
-    return lambda: read_status(api, list_exposures(api), ask_envoy=ask_envoy)[0]
+    return lambda: read_status(api, list_exposures(api), query_envoy=query_envoy)[0]
 
 
 def condition(status: Status, type_: ConditionType) -> tuple[Truth, str]:
@@ -242,7 +242,7 @@ READY = (Truth.TRUE, "Ready")
 
 
 def test_all_is_well(api: Api, server: ApiServer, fakes: Fakes) -> None:
-    status = exposed(api, server, ask_envoy=True)()
+    status = exposed(api, server, query_envoy=True)()
     assert status.state == "ok"
     assert {c.status for c in status.conditions} == {Truth.TRUE}
     assert condition(status, ConditionType.READY) == READY
@@ -277,9 +277,9 @@ def test_an_envoy_without_the_listener_is_seen_where_it_is_asked(
 ) -> None:
     fakes.stuck = True
     assert exposed(api, server)().state == "ok"
-    assert exposed(api, server, ask_envoy=True)().state == "NotProgrammed"
+    assert exposed(api, server, query_envoy=True)().state == "NotProgrammed"
     fakes.stuck, fakes.deaf[POD] = False, Exec(error="gone")
-    status = exposed(api, server, ask_envoy=True)()
+    status = exposed(api, server, query_envoy=True)()
     assert condition(status, ConditionType.PROGRAMMED)[0] is Truth.UNKNOWN
     assert status.state == "ok"
 
@@ -332,7 +332,7 @@ def test_the_port_is_gone_from_the_gateways_own_service(api: Api, server: ApiSer
 def test_of_a_namespace_whose_pods_stay_silent_no_more_are_asked() -> None:
     """A tenant can have any number of gateways, and pods that pose as theirs."""
     now, asked = 0.0, []
-    patience = Patience(clock=lambda: now)
+    query_limit = QueryLimit(clock=lambda: now)
 
     def silent(pod: str, seconds: float) -> Callable[[], None]:
         def query() -> None:
@@ -345,11 +345,11 @@ def test_of_a_namespace_whose_pods_stay_silent_no_more_are_asked() -> None:
 
     for pod, seconds in (("quick", 0.1), ("a", 30.0), ("quick", 0.1), ("b", 30.0), ("c", 30.0)):
         with pytest.raises(ClusterError):
-            patience.ask("evil", pod, silent(pod, seconds))
+            query_limit.call("evil", pod, silent(pod, seconds))
     assert asked == ["quick", "a", "quick", "b"]
     with pytest.raises(ClusterError, match="evil/d was not queried: 2 pods"):
-        patience.ask("evil", "d", lambda: None)
-    assert patience.ask("istio-system", "gateway", lambda: "answer") == "answer"
+        query_limit.call("evil", "d", lambda: None)
+    assert query_limit.call("istio-system", "gateway", lambda: "answer") == "answer"
 
 
 def test_who_may_not_see_the_gateway_is_told_what_is_known(api: Api, server: ApiServer) -> None:
@@ -366,7 +366,7 @@ def test_gateways_are_looked_at_once_for_all(api: Api, server: ApiServer, fakes:
         for write in writes(exposure):
             api.apply(write.manifest, before=None, manager=write.manager)
     server.requests.clear()
-    read_status(api, list_exposures(api), ask_envoy=True)
+    read_status(api, list_exposures(api), query_envoy=True)
     assert len([r for r in server.requests if r.path.endswith("/portforward")]) == 1
     selected = [r.query.get("labelSelector", [""])[0] for r in server.requests]
     assert len([text for text in selected if "istio=ingressgateway" in text]) == 1

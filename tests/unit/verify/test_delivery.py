@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.verify.delivery import Seen, judge_delivery
+from kubectl_istio_udp.verify.delivery import DatagramCounts, judge_delivery
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import pod
 from tests.support.fakes import Fakes
@@ -20,24 +20,24 @@ SESSION = "8: 0700F40A:84D0 1400F40A:0035 01 00000000:00000000 00:00000000 00000
 @pytest.mark.parametrize(
     ("seen", "outcome"),
     [
-        (Seen(), "sent"),
-        (Seen(opened=True), "forwarded"),
-        (Seen(opened=False), "lost"),
-        (Seen(opened=False, read=1), "lost"),
-        (Seen(opened=True, read=1), "delivered"),
-        (Seen(read=5), "delivered"),
-        (Seen(sent=2, read=1), "lost"),
-        (Seen(read=0), "lost"),
-        (Seen(read=0, queued=True), "not read"),
-        (Seen(read=0, opened=True), "lost"),
-        (Seen(refused=True), "unreachable"),
-        (Seen(refused=True, read=0), "unreachable"),
-        (Seen(refused=True, read=0, connected=True), "one client"),
-        (Seen(read=0, connected=True, opened=False), "lost"),
-        (Seen(read=0, connected=True, opened=True), "one client"),
+        (DatagramCounts(), "sent"),
+        (DatagramCounts(opened=True), "forwarded"),
+        (DatagramCounts(opened=False), "lost"),
+        (DatagramCounts(opened=False, read=1), "lost"),
+        (DatagramCounts(opened=True, read=1), "delivered"),
+        (DatagramCounts(read=5), "delivered"),
+        (DatagramCounts(sent=2, read=1), "lost"),
+        (DatagramCounts(read=0), "lost"),
+        (DatagramCounts(read=0, queued=True), "not read"),
+        (DatagramCounts(read=0, opened=True), "lost"),
+        (DatagramCounts(refused=True), "unreachable"),
+        (DatagramCounts(refused=True, read=0), "unreachable"),
+        (DatagramCounts(refused=True, read=0, connected=True), "one client"),
+        (DatagramCounts(read=0, connected=True, opened=False), "lost"),
+        (DatagramCounts(read=0, connected=True, opened=True), "one client"),
     ],
 )
-def test_what_became_of_the_datagrams(seen: Seen, outcome: str) -> None:
+def test_what_became_of_the_datagrams(seen: DatagramCounts, outcome: str) -> None:
     assert judge_delivery(seen) == outcome
 
 

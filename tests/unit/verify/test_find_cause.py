@@ -304,7 +304,7 @@ def test_another_answer_is_explained_by_the_hosts_alone() -> None:
     ],
 )
 def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: str) -> None:
-    found = find_cause.why_nothing_to_ask(evidence(slices=(), **given), 53)
+    found = find_cause.why_nothing_to_query(evidence(slices=(), **given), 53)
     assert found.reason == reason
     assert text in found.text
 
@@ -325,7 +325,7 @@ def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: st
     ],
 )
 def test_why_there_is_no_gateway_to_ask(pods: tuple[PodState, ...], reason: str, text: str) -> None:
-    found = find_cause.why_nothing_to_ask(evidence(gateway_pods=pods), None)
+    found = find_cause.why_nothing_to_query(evidence(gateway_pods=pods), None)
     assert found.reason == reason
     assert text in found.text
 

@@ -101,7 +101,7 @@ def run(
     )
 
 
-def ask(answer: response.Answer, port: int, host: str = "shop.example.com") -> Answer:
+def query(answer: response.Answer, port: int, host: str = "shop.example.com") -> Answer:
     probe = HttpProbe(host, 80, answer)
     done = run(probe, port)
     return read_answer(probe, done.stdout, done.stderr, done.returncode, "", "default/tool")
@@ -120,7 +120,7 @@ def ask(answer: response.Answer, port: int, host: str = "shop.example.com") -> A
     ],
 )
 def test_an_answer_as_wanted(pages: PagesServer, answer: response.Answer, outcome: str) -> None:
-    found = ask(answer, pages.server_port)
+    found = query(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (True, outcome, True)
     assert found.milliseconds is not None and found.milliseconds >= 0
     assert pages.asked[-1] == ("shop.example.com", answer.path)
@@ -140,17 +140,17 @@ def test_an_answer_as_wanted(pages: PagesServer, answer: response.Answer, outcom
 def test_another_answer_than_wanted(
     pages: PagesServer, answer: response.Answer, outcome: str
 ) -> None:
-    found = ask(answer, pages.server_port)
+    found = query(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, outcome, True)
 
 
 def test_shows_the_body_or_its_bytes(pages: PagesServer) -> None:
-    assert ask(wanted("/hello"), pages.server_port).text == "hello"
-    assert ask(wanted("/binary"), pages.server_port).text == BINARY.hex()
+    assert query(wanted("/hello"), pages.server_port).text == "hello"
+    assert query(wanted("/binary"), pages.server_port).text == BINARY.hex()
 
 
 def test_the_host_asked_for_is_not_the_address_it_is_sent_to(pages: PagesServer) -> None:
-    ask(wanted("/hello"), pages.server_port, "a.example.com")
+    query(wanted("/hello"), pages.server_port, "a.example.com")
     assert pages.asked[-1] == ("a.example.com", "/hello")
 
 
@@ -183,12 +183,12 @@ def test_what_curl_is_given(probe: HttpProbe, address: str, url: str, connect: s
 def test_a_closed_port_is_unreachable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        found = ask(wanted("/hello"), unused.getsockname()[1])
+        found = query(wanted("/hello"), unused.getsockname()[1])
     assert (found.answered, found.outcome, found.arrived) == (False, "unreachable", False)
 
 
 def test_a_server_that_is_silent_times_out(pages: PagesServer) -> None:
-    found = ask(wanted("/silent"), pages.server_port)
+    found = query(wanted("/silent"), pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, "timeout", False)
 
 
@@ -209,7 +209,7 @@ def test_what_is_no_http_is_told_in_one_line() -> None:
 
         thread = threading.Thread(target=talk)
         thread.start()
-        found = ask(wanted("/hello"), server.getsockname()[1])
+        found = query(wanted("/hello"), server.getsockname()[1])
         thread.join()
     assert (found.answered, found.outcome, found.arrived) == (False, "no HTTP", True)
     assert found.text.startswith("curl: (") and "\n" not in found.text

@@ -11,7 +11,7 @@ import pytest
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, WaitTimeout
 from kubectl_istio_udp.render.samples import one_run_tool
-from kubectl_istio_udp.verify.toolpod import ToolPod, find_tool, made_tool, wait_running
+from kubectl_istio_udp.verify.toolpod import ToolPod, created_tool, find_tool, wait_running
 from tests.support.apiserver import ApiServer, Request
 from tests.support.builders import pod
 from tests.support.connection import connected
@@ -24,7 +24,7 @@ def found(api: Api, name: str | None = None, namespace: str = "default") -> Tool
 
 
 def made(api: Api, manifest: dict[str, Any], progress: Callable[..., Any] = lambda _: None) -> Any:
-    with made_tool(api, "default", manifest, progress) as tool:
+    with created_tool(api, "default", manifest, progress) as tool:
         return tool
 
 
@@ -110,7 +110,7 @@ def test_makes_one_and_removes_it(api: Api, server: ApiServer) -> None:
     before = pods(server)
     lines: list[str] = []
     manifest = one_run_tool("default", "tool:1")
-    with made_tool(api, "default", manifest, lines.append) as tool:
+    with created_tool(api, "default", manifest, lines.append) as tool:
         assert pods(server) == {*before, tool.name}
         assert tool.container == "network-tool"
     assert pods(server) == before
@@ -120,7 +120,7 @@ def test_makes_one_and_removes_it(api: Api, server: ApiServer) -> None:
 def test_removes_it_whatever_happens(api: Api, server: ApiServer) -> None:
     before = pods(server)
     manifest = one_run_tool("default", None)
-    with pytest.raises(KeyboardInterrupt), made_tool(api, "default", manifest, print):
+    with pytest.raises(KeyboardInterrupt), created_tool(api, "default", manifest, print):
         raise KeyboardInterrupt
     assert pods(server) == before
 
@@ -218,6 +218,6 @@ def test_the_reason_why_a_tool_pod_cannot_be_made_is_told(api: Api, server: ApiS
     server.fail("DELETE", "/pods/", 403)
     with (
         pytest.raises(Forbidden, match="no permission to patch pods"),
-        made_tool(api, "default", one_run_tool("default", None), print),
+        created_tool(api, "default", one_run_tool("default", None), print),
     ):
         pass

@@ -22,7 +22,7 @@ from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.render.controller import NAME, Installation, controller
 from kubectl_istio_udp.state.controllers import (
     api_ports,
-    mesh_config_places,
+    mesh_config_maps,
     read_meshes,
     smallest_file_limit,
 )
@@ -72,7 +72,7 @@ def run(
     if not root_namespaces:
         wanted = replace(wanted, root_namespaces=tuple(sorted({m.root_namespace for m in meshes})))
     if not mesh_configs:
-        wanted = replace(wanted, mesh_configs=mesh_config_places(api, meshes))
+        wanted = replace(wanted, mesh_configs=mesh_config_maps(api, meshes))
     _write(api, wanted, dry_run)
     if wait and dry_run == "none":
         _wait(common, wanted, timeout.seconds)
