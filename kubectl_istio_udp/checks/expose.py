@@ -22,7 +22,7 @@ def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
 
 @rule("U101", reads=("objects",))
 def _foreign_object(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """One of our objects would overwrite an existing one that does not belong to it."""
+    """An object of the exposure already exists, and belongs to something else."""
     return foreign_objects(exposure.spec, snapshot.objects)
 
 

@@ -39,7 +39,7 @@ def check_response(response: Response, snapshot: ResponseSnapshot) -> tuple[Find
 
 @rule("U101", reads=("objects",))
 def _foreign_object(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """One of our objects would overwrite an existing one that does not belong to it."""
+    """An object of the response already exists, and belongs to something else."""
     return foreign_objects(response.spec, snapshot.objects)
 
 
@@ -133,7 +133,7 @@ def _preceded(response: Response, snapshot: ResponseSnapshot) -> Iterator[Findin
 
 @rule("U114", reads=("objects", "others", "servers"))
 def _cut_off(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """Our VirtualService would leave other paths of a host without their routes."""
+    """The response's VirtualService would leave other paths of a host without routes."""
     spec = response.spec
     if spec.mesh:
         if spec.api is ResponseApi.ENVOY_FILTER:
@@ -215,7 +215,7 @@ def _takes_over(response: Response, snapshot: ResponseSnapshot) -> Iterator[Find
 
 @rule("U214", reads=("others", "servers"))
 def _answers_elsewhere(response: Response, snapshot: ResponseSnapshot) -> Iterator[Finding]:
-    """Other VirtualServices answer for hosts that our wildcard covers."""
+    """Other VirtualServices answer for hosts that the response's wildcard covers."""
     spec = response.spec
     if spec.mesh or spec.api is ResponseApi.ENVOY_FILTER:
         return
@@ -242,7 +242,7 @@ def _unknown_service(response: Response, snapshot: ResponseSnapshot) -> Iterator
 
 
 def _made(snapshot: ResponseSnapshot) -> str:
-    """When our VirtualService was created; "" if it does not exist."""
+    """When the response's VirtualService was created; "" if it does not exist."""
     stamps = [
         str(manifest["metadata"].get("creationTimestamp", ""))
         for manifest in snapshot.objects
@@ -254,7 +254,7 @@ def _made(snapshot: ResponseSnapshot) -> str:
 def _sharing(
     spec: ResponseSpec, snapshot: ResponseSnapshot
 ) -> Iterator[tuple[OtherVirtualService, str]]:
-    """The VirtualServices bound to the same Gateways, with each host they share with ours."""
+    """The VirtualServices at the same Gateways, with each host that both have."""
     bound = own_hosts(spec, snapshot)
     for other in snapshot.others:
         for host in sorted(hosts_of_other(other, spec, snapshot)):

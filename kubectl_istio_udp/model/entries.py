@@ -33,7 +33,7 @@ from kubectl_istio_udp.model.fields import (
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
 _HASH_LENGTH = 20
-# Our entries have one host and two addresses. Of a foreign entry with thousands, keep a few.
+# An exposure's entry has one host and two addresses. Of other entries, keep a few of each.
 _MOST_KEPT = 8
 # IPv4: reserved (RFC 1112, 240.0.0.0/4), without 240.0.0.0/8, from which istiod allocates
 # (240.240.0.0/16), and without 255.0.0.0/8 (broadcast). IPv6: the discard prefix (RFC 6666);
@@ -105,8 +105,8 @@ class EntrySummary:
 
     Attributes:
         namespace, name: of the ServiceEntry.
-        hosts: its hosts with our suffix.
-        addresses: its addresses within the ranges that our entries use.
+        hosts: its hosts with the suffix of exposures' hosts.
+        addresses: its addresses within the ranges that exposures' entries use.
         exported_to: the namespaces that see it, from its exportTo; () for the mesh's default.
     """
 
@@ -131,7 +131,7 @@ class EntrySummary:
 
     @property
     def has_many_hosts(self) -> bool:
-        """Whether it has more of our hosts than a cache keeps as text (`small`)."""
+        """Whether it has more of these hosts than a cache keeps as text (`small`)."""
         return len(self.hosts) > _MOST_KEPT
 
     def small(self, namespaces: Iterable[str]) -> EntrySummary:
@@ -310,7 +310,7 @@ def _address(value: object) -> str:
 
 
 def is_reserved(address: str) -> bool:
-    """Whether an address is in the ranges reserved for our entries."""
+    """Whether an address is in the ranges reserved for exposures' entries."""
     try:
         number = ipaddress.ip_address(address)
     except ValueError:

@@ -19,7 +19,7 @@ Manifest = Mapping[str, Any]
 Key = tuple[str, str]
 
 GROUP = GATEWAY_API_GROUP
-# GatewayClasses with this controllerName are ours, as are their Gateways.
+# This controller serves GatewayClasses with this controllerName, and their Gateways.
 CONTROLLER_NAME = "kubectl-istio-udp.dev/gateway-controller"
 # The GatewayClass that `controller install` creates.
 GATEWAY_CLASS = "istio-udp"
@@ -27,7 +27,7 @@ UDP = "UDP"
 # The protocols that a Gateway of class istio serves, and the kinds of their routes.
 MIRRORED_PROTOCOLS = ("HTTP", "HTTPS", "TLS", "TCP")
 MIRRORED_ROUTES = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute")
-# The route kinds that a listener of ours supports, by protocol.
+# The route kinds that a listener of such a Gateway supports, by protocol.
 _ROUTE_KINDS = {UDP: ((GROUP, "UDPRoute"),)}
 
 
@@ -180,7 +180,7 @@ class ApiGateway(_Requesting):
         generation: metadata.generation.
         class_name: the name of its GatewayClass.
         listeners: its listeners, in the same order.
-        annotations: its annotations with our prefix.
+        annotations: its annotations with the plugin's prefix.
         parameters: spec.infrastructure.parametersRef; None if not set.
         labels, infrastructure, tls: its labels that istiod reads, spec.infrastructure and spec.tls,
             for the Gateway that is created for it.
@@ -361,7 +361,7 @@ class UdpRoute(Route):
 
     Attributes:
         backends: its backends.
-        annotations: its annotations with our prefix.
+        annotations: its annotations with the plugin's prefix.
     """
 
     backends: tuple[BackendRef, ...] = ()

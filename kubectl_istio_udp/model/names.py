@@ -16,9 +16,9 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
 # On objects that the controller creates: what requested them.
 SOURCE_LABEL = "kubectl-istio-udp/source"
-# All labels of our objects.
+# All labels that the plugin writes.
 LABELS = (MANAGED_BY_LABEL, NAMESPACE_LABEL, SOURCE_LABEL, *(kind.label for kind in Kind))
-# The suffix of our ServiceEntries' hosts.
+# The suffix of the hosts of exposures' ServiceEntries.
 HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"
 EXPOSE_ANNOTATION = "kubectl-istio-udp/expose"
@@ -135,7 +135,7 @@ def labels(kind: Kind, namespace: str, name: str) -> dict[str, str]:
 
 
 def owner_of(labels: Mapping[str, str]) -> tuple[Kind, str, str] | None:
-    """The owner that an object's labels name: (kind, namespace, name); None without our labels.
+    """The owner that an object's labels name: (kind, namespace, name); None without such labels.
 
     Labels can be forged; state/ownership.py decides whether to trust them.
     """
@@ -165,7 +165,7 @@ def exposure_of_manager(manager: str) -> tuple[str, str] | None:
 def label_selector(
     namespace: str | None = None, name: str | None = None, kind: Kind | None = None
 ) -> str:
-    """The label selector for all our objects, or those of a namespace, a kind or a name.
+    """The label selector for all objects of the plugin, or of a namespace, a kind or a name.
 
     A name requires its kind.
     """

@@ -1,4 +1,4 @@
-"""The Gateway of class istio that the controller creates for a Gateway of our class.
+"""The Gateway of class istio that the controller creates for a Gateway of its class.
 
 It mirrors the listeners that Istio can serve. Without any it has a placeholder, because a Gateway
 needs a listener; a TCP listener without a route does not become a listener in Envoy.
@@ -34,8 +34,8 @@ def child_gateway(gateway: ApiGateway) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "namespace": namespace,
-            # No labels of ours: istiod copies the labels to the Service and the pods, and they
-            # would count as an exposure's.
+            # No labels of the plugin: istiod copies the labels to the Service and the pods, and
+            # they would count as an exposure's.
             "labels": dict(gateway.labels),
             "ownerReferences": [owned_by(gateway.about)],
         },

@@ -30,8 +30,8 @@ def envoy_filter(exposure: Exposure) -> dict[str, Any]:
         clusters = (cluster(exposure, port, backend) for backend in port.backends)
         patches += [_add("CLUSTER", cluster) for cluster in clusters]
         patches.append(_add("LISTENER", listener(exposure, port)))
-    # istiod generates clusters from our ServiceEntry, but only its endpoint list is needed; and
-    # each cluster costs memory for every UDP listener (model/memory.py).
+    # istiod generates clusters from the ServiceEntry, but the exposure only needs its endpoint
+    # list; and each cluster costs memory for every UDP listener (model/memory.py).
     needless = {
         f"outbound|{number}||{entry.host}" for entry in spec.entries for number in entry.ports
     }

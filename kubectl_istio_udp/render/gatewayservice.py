@@ -38,7 +38,7 @@ def companion_service(exposure: Exposure) -> dict[str, Any]:
 def gateway_service_patch(exposure: Exposure) -> dict[str, Any]:
     """A server-side apply configuration that adds the ports to the gateway's own Service.
 
-    It contains nothing else, so that we only own the ports.
+    It contains nothing else, so that the field manager only owns the ports.
     """
     service = exposure.gateway_service or {}
     name = (service.get("metadata") or {}).get("name", exposure.spec.gateway.name)

@@ -65,8 +65,8 @@ def _socket_options(exposure: Exposure) -> list[dict[str, Any]]:
     never fails.
 
     MTU discovery: Envoy forbids fragmentation of what its UDP listeners send (for QUIC), so
-    answers over 1,472 bytes would be lost. IP_PMTUDISC_DONT allows it again (ip(7)). Envoy sets
-    its own option after STATE_PREBIND, so ours is set at STATE_BOUND (measured).
+    answers over 1,472 bytes would be lost. IP_PMTUDISC_DONT allows it again (ip(7)). Envoy sets its
+    own option after STATE_PREBIND, so this one is set at STATE_BOUND (measured).
 
     Never change these: a listener with changed socket options gets new sockets, and until the
     old ones are drained (45 s) the kernel still gives them half of the datagrams (measured).

@@ -1,4 +1,4 @@
-"""The metadata of all our objects, and their API versions."""
+"""The metadata and API versions of all objects that the plugin creates."""
 
 from __future__ import annotations
 

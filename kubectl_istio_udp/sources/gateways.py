@@ -1,4 +1,4 @@
-"""The request of a Gateway of our class: one exposure with a port for each UDP listener."""
+"""The request of a Gateway that the controller serves: an exposure of its UDP listeners."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 And which certificates its listeners may use.
 
-The controller creates it for a Gateway of our class (`sources/gateways.py`), and copies the routes.
+The controller creates it for a Gateway of its class (`sources/gateways.py`), and copies the routes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FindGateway = Callable[[Key], ApiGateway | None]
 
 @dataclass(frozen=True)
 class MirroredParent:
-    """A parent of a route that is a Gateway of our class.
+    """A parent of a route that is a Gateway of the controller.
 
     Attributes:
         parent: the reference of the route.
@@ -45,11 +45,11 @@ class MirroredParent:
 def mirrored_parents(
     route: Route, find: FindGateway, has_child: Callable[[ApiGateway], bool]
 ) -> tuple[MirroredParent, ...]:
-    """The parents of a route that are Gateways of our class.
+    """The parents of a route that are Gateways of the controller.
 
     Args:
         route: an HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
-        find: returns a Gateway of our class; None for others.
+        find: returns a Gateway of the controller; None for others.
         has_child: whether a Gateway of class istio is created for a Gateway.
     """
     found = []

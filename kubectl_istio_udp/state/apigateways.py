@@ -1,7 +1,7 @@
 """The caches of the Gateway API's objects, and the references between them.
 
-Only Gateways of our classes are included. Changes are reported for the dependent exposures, and for
-the statuses of Gateways and routes.
+Only Gateways of the controller's classes are included. Changes are reported for the dependent
+exposures, and for the statuses of Gateways and routes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class KeptRoute:
         packed: its manifest, compressed.
         read: its parents.
         owner: the name of the route that it was created for; "" if there is none.
-        reported: whether its status has an entry of ours.
+        reported: whether its status has an entry of this controller.
     """
 
     packed: Packed
@@ -163,7 +163,7 @@ class ApiGateways:
     # -- lookups ------------------------------------------------------------------------------
 
     def gateway(self, key: Key) -> ApiGateway | None:
-        """A Gateway of our class; None for others."""
+        """A Gateway of the controller's classes; None for others."""
         found = self.gateways.get(*key)
         if found is None:
             return None
@@ -181,12 +181,12 @@ class ApiGateways:
                 yield (kind, *route.read.key)
 
     def is_undecided(self, key: Key) -> bool:
-        """Whether a Gateway exists and its class does not, so that it may be of our class."""
+        """Whether a Gateway exists and its class does not, so that it may be the controller's."""
         found = self.gateways.get(*key)
         return found is not None and self.classes.get("", found.read.class_name) is None
 
     def has_child(self, gateway: ApiGateway) -> bool:
-        """Whether a Gateway of class istio is created for a Gateway of our class."""
+        """Whether the controller creates a Gateway of class istio for a Gateway."""
         return gateway.about.namespace in self._creates_in and needs_child(gateway)
 
     def child(self, key: Key) -> Manifest | None:
@@ -195,7 +195,7 @@ class ApiGateways:
         return found.manifest if found else None
 
     def mirrored_parents(self, route: Route) -> tuple[MirroredParent, ...]:
-        """The parents of a route that are Gateways of our class."""
+        """The parents of a route that are Gateways of the controller's classes."""
         return mirrored_parents(route, self.gateway, self.has_child)
 
     def unpermitted(self, gateway: ApiGateway) -> dict[str, str]:

@@ -75,7 +75,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @dataclass(frozen=True)
 class KeptNamespace:
-    """A Namespace: its annotations of ours, whether it is being deleted, and its labels."""
+    """A Namespace: its annotations for the plugin, whether it is being deleted, and its labels."""
 
     annotations: Mapping[str, str]
     leaving: bool
@@ -96,12 +96,12 @@ class KeptPod:
 
 @dataclass(frozen=True)
 class SeenEntry:
-    """A ServiceEntry: a summary, and the manifest if it has our labels.
+    """A ServiceEntry: a summary, and the manifest if it has the plugin's labels.
 
     Attributes:
         summary: the summary, without the hosts in `many`.
-        manifest: the manifest if it has our labels.
-        many: its hosts with our suffix, if there are many.
+        manifest: the manifest if it has the plugin's labels.
+        many: its hosts with the suffix of exposures' hosts, if there are many.
     """
 
     summary: EntrySummary
@@ -202,7 +202,7 @@ class Caches:
         self.pods: Cache[Manifest | KeptPod] = Cache(
             api, "Pod", keep=self._kept_pod, changed=self._pod
         )
-        # All ServiceEntries: no other may have a host or address of ours.
+        # All ServiceEntries: no other may have an exposure's host or address.
         self.entries: Cache[SeenEntry] = Cache(
             api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
         )
@@ -473,7 +473,7 @@ class Caches:
                 )
 
     def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
-        """An object with a name that we would use, ours or not (only ours for ServiceEntries)."""
+        """An object by name, whoever created it (ServiceEntries: only those of exposures)."""
         if kind == "ServiceEntry":
             seen = self.entries.get(namespace, name)
             return seen.manifest if seen else None
@@ -774,7 +774,7 @@ class Caches:
         return now is not None or self.existing(before.reservation.spec.key).exposure is None
 
     def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
-        """Update the index of our objects; return the former and new exposure of an object."""
+        """Update the index of exposures' objects; return the old and new exposure of an object."""
         owners = set()
         for manifest, gone in ((before, True), (now, False)):
             owner = self._owner(kind, manifest) if manifest else None

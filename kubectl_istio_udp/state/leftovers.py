@@ -78,7 +78,7 @@ class Leftovers:
     Attributes:
         services: Services that the plugin did not create; their managedFields show whether an
             exposure has ports on them.
-        filters: our EnvoyFilters, including reservations.
+        filters: EnvoyFilters with the plugin's labels, including reservations.
     """
 
     services: tuple[Manifest, ...] = ()

@@ -7,7 +7,7 @@ agree decides what the exposure is (for an exposure its EnvoyFilter, which only 
 can write). The other objects belong to it if they have its labels, its name, and a namespace that
 its objects may be in. Their own annotations do not matter, so that an edited one can be repaired.
 
-All other objects with our labels are strays: they are shown but never acted on, and their
+All other objects with the plugin's labels are strays: they are shown but never changed, and their
 annotations are ignored.
 """
 
@@ -125,7 +125,7 @@ class Existing:
 
 @dataclass(frozen=True)
 class Stray:
-    """An object with our labels that belongs to no exposure, response or access log.
+    """An object with the plugin's labels that belongs to no exposure, response or access log.
 
     Attributes:
         kind, namespace, name: the object.
@@ -205,10 +205,10 @@ def belongs(manifest: Manifest, spec: Spec) -> bool:
 
 
 def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) -> State:
-    """Sort objects with our labels into owners and strays.
+    """Sort objects with the plugin's labels into owners and strays.
 
     Args:
-        manifests: objects with our labels, of any kind and namespace.
+        manifests: objects with the plugin's labels, of any kind and namespace.
         kinds: the kinds to return; objects that name other kinds are ignored.
     """
     groups: dict[Owner, list[Manifest]] = {}
@@ -353,9 +353,9 @@ def claimed_owner(manifest: Manifest) -> Owner:
 def is_copy_of(manifest: Manifest, original: About) -> bool:
     """Whether the controller created a Gateway or route for another one of the Gateway API.
 
-    Its controlling owner is the original, and a route has our label. A Gateway has none, because
-    istiod copies the labels of Gateways to objects that are not ours. Whoever may write such an
-    object could also write the original: both are in the same namespace.
+    Its controlling owner is the original, and a route has the plugin's label. A Gateway has none,
+    because istiod copies the labels of Gateways to objects that it creates. Whoever may write such
+    an object could also write the original: both are in the same namespace.
     """
     metadata = manifest["metadata"]
     owners = [o for o in metadata.get("ownerReferences") or () if o.get("controller")]

@@ -26,7 +26,7 @@ from kubectl_istio_udp.sources.annotations import LONGEST_PORTS, LONGEST_VALUE
 
 Manifest = Mapping[str, Any]
 
-# More than we define, so that unknown annotations are kept too (and reported).
+# More than the plugin defines, so that unknown annotations are kept too (and reported).
 _MOST_ANNOTATIONS = 24
 # Ports of a Service, UDP first. Further ports are only kept if its annotation names them. The limit
 # is above that of an exposure, so that a request for all ports of a larger Service is refused.
@@ -125,7 +125,7 @@ def _ports(ports: Any, annotation: str) -> list[Manifest]:
 
 
 def our_annotations(manifest: Manifest) -> dict[str, str]:
-    """An object's annotations of ours, truncated just above their maximum length."""
+    """An object's annotations for the plugin, truncated just above their maximum length."""
     notes = manifest["metadata"].get("annotations") or {}
     of_plugin = sorted(key for key in notes if key.startswith(PREFIX))
     kept = [*of_plugin[:_MOST_ANNOTATIONS], *(key for key in of_plugin if key == EXPOSE_ANNOTATION)]
@@ -276,7 +276,7 @@ def small_pod(pod: Manifest) -> Manifest:
 
 
 def small_entry(manifest: Manifest) -> Manifest:
-    """A tenant's ServiceEntry with our labels, without fields longer than ours would be.
+    """A tenant's ServiceEntry with the plugin's labels, without too long fields.
 
     Without its spec it differs from every rendered one, and is written again.
     """
