@@ -18,6 +18,8 @@ from kubectl_istio_udp.model.errors import Unreachable
 
 # Seconds until a token file is read again; the same as client-go's token_source.go.
 _READ_AGAIN_SECONDS = 60.0
+# Seconds until a credential plugin that failed is run again.
+_RUN_AGAIN_SECONDS = 1.0
 _LEGAL_IN_HEADERS = frozenset(
     "!#$&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
@@ -114,6 +116,8 @@ class PluginSource:
         self._lock = threading.Lock()
         self._authorization = ""
         self._until = 0.0
+        self._failure: Unreachable | None = None
+        self._failed = -math.inf
 
     def _renew(self) -> None:
         # Imported here because most users have no plugin.
@@ -122,7 +126,14 @@ class PluginSource:
         with self._lock:
             if time.time() < self._until:
                 return
-            given = run(self._login)
+            # A plugin may prompt. Do not run it again for each of a command's parallel requests.
+            if self._failure and time.monotonic() < self._failed + _RUN_AGAIN_SECONDS:
+                raise self._failure
+            try:
+                given = run(self._login)
+            except Unreachable as error:
+                self._failure, self._failed = error, time.monotonic()
+                raise
             self._authorization = f"Bearer {given.token}" if given.token else ""
             self._certificate = given.certificate
             self._until = given.expires

@@ -34,6 +34,8 @@ _EXEC_MODES = ("Never", "IfAvailable", "Always")
 # Removed auth providers and the plugins that replace them (client-go's plugin/pkg/client/auth).
 _REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
 _CHECK = "check it: kubectl config view"
+# Go's YAML decoder has this limit.
+_DEEPEST = 10_000
 Entry = TypeVar("Entry")
 
 
@@ -288,6 +290,9 @@ def _parse(path: Path, text: str) -> Kubeconfig:
     top = Fields("the file", document)
     if top.text("kind") not in ("", "Config") or top.text("apiVersion") not in ("", "v1"):
         raise ValueError(f"it is a {top.text('kind') or top.text('apiVersion')}, not a kubeconfig")
+    # kubectl reads these too, so it rejects other types.
+    top.fields("preferences")
+    top.entries("extensions")
     folder = path.absolute().parent
     clusters = {
         name: _cluster(name, entry, folder) for name, entry in top.named("clusters", "cluster")
@@ -310,8 +315,12 @@ def decoded(text: str) -> Any:
     if start.startswith("{"):
         try:
             return json.JSONDecoder().raw_decode(start)[0]
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
         except ValueError:
             pass  # It may be YAML that begins with a flow mapping.
+    if _may_be_deep(text) and _depth(text) > _DEEPEST:
+        raise ValueError("it is nested too deeply")
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
@@ -323,8 +332,35 @@ def decoded(text: str) -> Any:
     }
     try:
         return next(iter(yaml.load_all(text, Loader)), None)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def _may_be_deep(text: str) -> bool:
+    """Whether YAML has enough brackets and dashes to be nested too deeply.
+
+    Indentation alone would need 50 MB for that.
+    """
+    return sum(map(text.count, "[{-?")) > _DEEPEST
+
+
+def _depth(text: str) -> int:
+    """The nesting depth of YAML, up to the first syntax error; at most _DEEPEST + 1.
+
+    libyaml builds nested nodes by recursion, without a limit: the process would crash.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > _DEEPEST:
+                break
+    except yaml.YAMLError:
+        pass  # The loader reports it.
+    return depth
 
 
 class Fields:
@@ -352,13 +388,17 @@ class Fields:
         """A string, "" if it is missing."""
         return self._get(key, str, "")
 
+    def optional_text(self, key: str) -> str | None:
+        """A string, None if it is missing."""
+        return None if self._mapping.get(key) is None else self.text(key)
+
     def flag(self, key: str) -> bool:
         """A boolean, False if it is missing."""
         return self._get(key, bool, False)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings."""
-        values = self._get(key, list, [])
+        """A list of strings; as in Go, null is an empty string."""
+        values = ["" if value is None else value for value in self._get(key, list, [])]
         if not all(isinstance(value, str) for value in values):
             raise ValueError(f"{key} of {self.where} is not a list of strings")
         return tuple(values)

@@ -9,6 +9,7 @@ import base64
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from typing import Any
 
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, Fields, Login, Plugin, decoded
 from kubectl_istio_udp.model.errors import Unreachable
+
+_KIND = "ExecCredential"
+# RFC 3339 as Go's time.Parse reads it. Fractions of a second do not matter here.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d?):(\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def run(login: Login) -> PluginCredentials:
     spec: dict[str, Any] = {"interactive": interactive}
     if plugin.cluster_info:
         spec["cluster"] = _cluster_info(login.cluster)
-    info = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": spec}
+    info = {"kind": _KIND, "apiVersion": plugin.api_version, "spec": spec}
     environment = {
         **os.environ,
         **_environment(plugin),
@@ -134,17 +139,18 @@ def _read(output: bytes, plugin: Plugin) -> PluginCredentials:
     """
     try:
         answer = Fields("the output", _decoded(output.decode()))
-        kind, version = answer.text("kind"), answer.text("apiVersion")
-    except ValueError:
+        # kubectl accepts an object without a kind.
+        kind, version = answer.text("kind") or _KIND, answer.text("apiVersion")
+    except (ValueError, RecursionError):
         kind = ""
-    if kind != "ExecCredential":
+    if kind != _KIND:
         # The output is not shown, because it may contain a token.
         raise ValueError("did not print an ExecCredential (JSON)")
     if version != plugin.api_version:
         raise ValueError(f"printed apiVersion {version!r}; the kubeconfig has {plugin.api_version}")
     try:
         status = answer.fields("status") or Fields("the status", {})
-        token, expires = status.text("token"), status.text("expirationTimestamp")
+        token, expires = status.text("token"), status.optional_text("expirationTimestamp")
         certificate, key = status.text("clientCertificateData"), status.text("clientKeyData")
     except ValueError as error:
         raise ValueError(f"printed a malformed ExecCredential: {error}") from error
@@ -165,22 +171,19 @@ def _decoded(text: str) -> Any:
     return json.loads(text) if text.lstrip().startswith("{") else decoded(text)
 
 
-def _expires(timestamp: str) -> float:
-    if not timestamp:
+def _expires(timestamp: str | None) -> float:
+    if timestamp is None:
         return math.inf
+    invalid = ValueError(f"printed an invalid expirationTimestamp: {timestamp!r}")
+    match = _TIME.fullmatch(timestamp)
+    if not match:
+        raise invalid
+    day, hour, rest, zone = match.groups()
+    offset = zone.replace("Z", "+00:00")
     try:
-        # Python 3.10 does not parse `Z`, and only parses fractions of three or six digits.
-        plain = timestamp.replace("Z", "+00:00").replace("z", "+00:00")
-        head, dot, rest = plain.partition(".")
-        if dot:
-            digits = rest[: len(rest) - 6]
-            plain = f"{head}.{digits[:6]:0<6}{rest[-6:]}"
-        found = datetime.fromisoformat(plain)
-    except ValueError as error:
-        raise ValueError(f"printed an invalid expirationTimestamp: {timestamp!r}") from error
-    if found.tzinfo is None:
-        raise ValueError(f"printed an expirationTimestamp without time zone: {timestamp!r}")
-    return found.timestamp()
+        return datetime.fromisoformat(f"{day}T{hour:0>2}:{rest}{offset}").timestamp()
+    except ValueError:
+        raise invalid from None
 
 
 def _failed(plugin: Plugin, message: str) -> Unreachable:

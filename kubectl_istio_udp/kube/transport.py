@@ -244,10 +244,10 @@ def _socks_pool(proxy: Proxy, options: Mapping[str, Any]) -> urllib3.PoolManager
 
 
 def _in_utf8(headers: urllib3.HTTPHeaderDict) -> urllib3.HTTPHeaderDict:
-    """Encode headers as UTF-8, as Go does; http.client would write Latin-1."""
+    """Trim headers and encode them as UTF-8, as Go does; http.client would write Latin-1."""
     found = urllib3.HTTPHeaderDict()
     for name, value in headers.iteritems():
-        found.add(name, value.encode().decode("latin-1"))
+        found.add(name, value.strip(" \t").encode().decode("latin-1"))
     return found
 
 

@@ -83,7 +83,7 @@ def mesh_config(config_map: Manifest) -> Config:
     """
     try:
         config = yaml.safe_load((config_map.get("data") or {}).get("mesh") or "")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError("the mesh configuration is not YAML") from error
     return config if isinstance(config, dict) else {}
 

@@ -115,6 +115,8 @@ cat <<E
 E
 """
 ALSO = "$DIR/config:$DIR/second"
+NULL: Any = None
+BRACKETS = "[" * 100_000 + "]" * 100_000
 PROXIED = {**TLS, "server": "https://api.example:6443"}
 NAMED = {**TLS, "tls-server-name": "api.example"}
 HTTP = "http://127.0.0.1:$PORT_proxy"
@@ -910,6 +912,15 @@ CASES = [
         says="no kubeconfig names a server",
     ),
     Case("another version", {"config": PLAIN.replace("v1", "v2")}, says="not a kubeconfig"),
+    Case("JSON that is nested deeply", {"config": '{"a": ' + BRACKETS + "}"}, says="too deeply"),
+    Case("YAML that is nested deeply", {"config": f"a: {BRACKETS}"}, says="too deeply"),
+    Case("lists in YAML that are nested deeply", {"config": "- " * 50_000}, says="too deeply"),
+    Case(
+        "preferences that are a list", {"config": f"{PLAIN}preferences: [1]\n"}, says="preferences"
+    ),
+    Case(
+        "extensions that are a mapping", {"config": f"{PLAIN}extensions: {{}}\n"}, says="extensions"
+    ),
     Case("a token that is a number", {"config": secure({"token": 12345})}, says="not a string"),
     Case(
         "insecure as YAML 1.1 writes it",
@@ -1144,6 +1155,12 @@ CASES = [
         says="the header Authorization cannot be sent",
     ),
     Case(
+        "a token with spaces after it",
+        {"config": secure({"token": "t \t"})},
+        server="tls",
+        headers=bearer("t"),
+    ),
+    Case(
         "a token beyond ASCII",
         {"config": secure({"token": "t\u20ac"})},
         server="tls",
@@ -1360,7 +1377,47 @@ CASES = [
             "config": secure(plugin()),
             "plugin": printing('{"token": "a", "expirationTimestamp": "2100-01-01T00:00:00"}'),
         },
-        says="without time zone",
+        says="invalid expirationTimestamp",
+    ),
+    *(
+        Case(
+            f"a plugin whose time is {time!r}",
+            {
+                "config": secure(plugin()),
+                "plugin": printing(f'{{"token": "a", "expirationTimestamp": "{time}"}}'),
+            },
+            says="invalid expirationTimestamp",
+        )
+        for time in ("", "2100-01-01t00:00:00z", "2100-01-01 00:00:00Z", "2100-02-30T00:00:00Z")
+    ),
+    Case(
+        "a plugin whose hour has one digit",
+        {
+            "config": secure(plugin()),
+            "plugin": printing('{"token": "a", "expirationTimestamp": "2100-01-01T0:00:00Z"}'),
+        },
+        server="tls",
+        headers=bearer("a"),
+    ),
+    Case(
+        "a plugin that prints no kind",
+        {
+            "config": secure(plugin()),
+            "plugin": TOKEN_SCRIPT.replace('"kind": "ExecCredential", ', ""),
+        },
+        server="tls",
+        headers=bearer("from-plugin"),
+    ),
+    Case(
+        "a plugin that prints brackets alone",
+        {"config": secure(plugin()), "plugin": "#!/bin/sh\nprintf '[%.0s' $(seq 100000)\n"},
+        says="did not print an ExecCredential",
+    ),
+    Case(
+        "a plugin with an argument that is null",
+        {"config": secure(plugin(args=[NULL])), "plugin": TOKEN_SCRIPT},
+        server="tls",
+        headers=bearer("from-plugin"),
     ),
     Case(
         "a plugin with an environment that empties",

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kubectl_istio_udp.kube import kubeconfig
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.credentials import TokenFile
 from kubectl_istio_udp.kube.kubeconfig import Certificate, ConnectionOptions
+from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, Unreachable
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.connection import connected
@@ -124,6 +126,16 @@ def test_no_request_goes_out_without_a_token(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(Unreachable, match="token is not text"):
         TokenFile(path, "", None).authorization()
+
+
+def test_a_plugin_that_fails_runs_once_for_a_commands_requests(
+    plugged: Callable[..., Api], tmp_path: Path
+) -> None:
+    api = plugged()
+    # The plugin reads the file `answer`, which does not exist.
+    with pytest.raises(Unreachable, match="failed with exit code"):
+        in_parallel([partial(api.list, "Pod", "default")] * 20)
+    assert runs(tmp_path) == 1
 
 
 def test_a_pods_token_is_renewed(
