@@ -150,9 +150,10 @@ def checks_page() -> str:
         "another exposure may put an error right, it waits: "
         f"{', '.join(code for code, check in CHECKS.items() if check.may_pass)}.",
         "",
-        "With `-o json`, `expose`, `direct response` and `access-log` print each finding to stderr",
-        "as an object in a line of its own, errors too; stdout has the manifests. `validate -o",
-        "json` lists findings with `file`, `line` and `column`. The keys:",
+        "With `-o json` or `-o yaml`, `expose`, `direct response` and `access-log` print each",
+        "finding to stderr, errors too: a JSON object in one line. stdout has the manifests.",
+        "`validate -o json` lists findings with `file`, `line` and `column`. The controller's log",
+        "has the findings of a refused request in the field `findings`. The keys:",
         "",
         "| key | value |",
         "|---|---|",

@@ -29,6 +29,7 @@ class Outcome:
         message: a sentence for all readers of the Service's Events: it names no objects of other
             tenants.
         detail: a more detailed message for administrators, in the log; "" if there is none.
+        findings: the findings of the checks that refused the request, for the log.
         after: the exposure that may have to be reconciled first to fix it; None if there is none.
         again: seconds until it must be reconciled again; None to wait for a change.
     """
@@ -37,6 +38,7 @@ class Outcome:
     reason: str = ""
     message: str = ""
     detail: str = ""
+    findings: tuple[Finding, ...] = ()
     after: tuple[str, str] | None = None
     again: float | None = None
 
@@ -68,7 +70,8 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
     remedy = first.remedy(Surface.ANNOTATION if spec.service else Surface.LISTENER)
     text = f"{first.event}; {remedy}" if remedy else first.event
     message, full = f"{text} [{first.code}]", str(first)
-    return Outcome(state, reason, message, full if full != message else "")
+    detail = full if full != message else ""
+    return Outcome(state, reason, message, detail, tuple(findings))
 
 
 def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
@@ -78,6 +81,6 @@ def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
 
 
 def taken_ports(ports: Iterable[int], gateway: object) -> Outcome:
-    """Other exposures have all ports that a Gateway asks for."""
+    """Other exposures have all ports that a Gateway requests."""
     listed = ", ".join(f"{port}/UDP" for port in sorted(ports))
     return Outcome(WAITING, PORT_TAKEN, f"port {listed} of gateway {gateway} is taken")

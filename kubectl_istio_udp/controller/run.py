@@ -344,7 +344,9 @@ class Controller:
                 self._wake(outcome.after)
         if before != outcome and outcome.message:
             message = outcome.detail or outcome.message
-            _log.info(message, extra={"key": key, "state": outcome.state})
+            values = [finding.to_data() for finding in outcome.findings]
+            extra = {"key": key, "state": outcome.state}
+            _log.info(message, extra={**extra, "findings": values} if values else extra)
         self._tell(key, outcome)
         if gateway := self.caches.gateway_of(key):
             self._reporter.request_gateway(gateway.key)

@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.gateway import Gateway, gateways_from
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
-from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, INVALID, PORT_TAKEN
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
@@ -108,13 +108,16 @@ class UnmetRequest:
     Attributes:
         namespace, name: the Service.
         exposed: whether an earlier request is still exposed.
-        reason: why it is not met; "" if the controller has not reported it.
+        reason: why it is not met in one word, that of the controller's Event; "" if the
+            controller has not reported it.
+        message: the same in a sentence.
     """
 
     namespace: str
     name: str
     exposed: bool
     reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def _unmet(
     try:
         intent = service_intent(service)
     except UsageError as error:
-        return UnmetRequest(namespace, name, exposed, error.message)
+        return UnmetRequest(namespace, name, exposed, INVALID, error.message)
     reason = str((event or {}).get("reason", ""))
     bad = event is not None and event.get("type") == "Warning" and reason not in _EXPOSED_YET
     if exposed and not bad:
@@ -195,7 +198,7 @@ def _unmet(
     message = str((event or {}).get("message", "")) if bad else ""
     if reason == PORT_TAKEN and (holders := _holders(intent, exposures)):
         message += f" (by {', '.join(holders)})"
-    return UnmetRequest(namespace, name, exposed, message)
+    return UnmetRequest(namespace, name, exposed, reason if bad else "", message)
 
 
 def _holders(intent: Intent, exposures: Sequence[Existing]) -> list[str]:

@@ -10,6 +10,7 @@ from kubectl_istio_udp.cli import options
 
 
 @click.command("status")
+@options.output_option("table", "yaml", "json", default="table")
 @options.controller_options
 def command(**values: Any) -> int:
     """Show whether the controller runs, and which requests it could not carry out and why.

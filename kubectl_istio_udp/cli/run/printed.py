@@ -32,11 +32,11 @@ class Printed:
     def decided(self, decision: Decision) -> None:
         """Print the decision, the findings, and the changed settings.
 
-        Errors are printed when they end the command. With `-o json` the findings are JSON, one in
-        a line, and the errors are among them.
+        Errors are printed when they end the command. With `-o json` and `-o yaml` each finding,
+        an error too, is an object in one line of JSON, which is YAML as well.
         """
         findings = decision.findings
-        if self._applying.output == "json":
+        if self._applying.output in ("json", "yaml"):
             for finding in findings:
                 click.echo(json.dumps(finding.to_data()), err=True)
             findings = ()
@@ -88,7 +88,6 @@ def print_findings(summary: str, findings: Sequence[Finding]) -> None:
 
 
 def _show(done: Sequence[WriteResult], applying: Applying) -> None:
-
     if applying.output is None:
         for each in done:
             outcome = "serverside-applied" if each.changed else "unchanged"

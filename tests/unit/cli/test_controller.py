@@ -203,6 +203,26 @@ def test_status(run: Any, server: Any, api: Api) -> None:
         assert done.code == 1 and "may not expose" in done.out, forged
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_status_as_data(run: Any, server: Any, form: str) -> None:
+    run("controller", "install", "--image", IMAGE, "--no-wait")
+    deployment = server.get("Deployment", "istio-udp", NAME)
+    server.put({**deployment, "status": {"readyReplicas": 1}})
+    server.put(annotated(ports="nonsense"))
+    done = run("controller", "status", "-o", form)
+    assert done.code == 1
+    found = yaml.safe_load(done.out)
+    assert found["good"] is False and found["conditions"] == [] and found["exposures"] == 0
+    assert found["controller"] == {
+        **{"namespace": "istio-udp", "name": NAME, "image": IMAGE},
+        **{"replicas": 2, "ready": 1, "leader": ""},
+    }
+    (unmet,) = found["unmet"]
+    assert (unmet["namespace"], unmet["service"]) == ("default", "coredns")
+    assert (unmet["exposed"], unmet["reason"]) == (False, "ExposeInvalid")
+    assert "is not a number" in unmet["message"]
+
+
 def test_status_of_gateways_and_routes(run: Any, server: Any) -> None:
     run("controller", "install", "--image", IMAGE, "--no-wait", "--gateway-api")
     deployment = server.get("Deployment", "istio-udp", NAME)
@@ -226,6 +246,11 @@ def test_status_of_gateways_and_routes(run: Any, server: Any) -> None:
     assert done.out.splitlines()[-1].split() == [*words, "no", "ReferenceGrant"]
     # The header's column for what is not met.
     assert done.out.splitlines()[1].split()[4] == "1"
+    (condition,) = json.loads(run("controller", "status", "-o", "json").out)["conditions"]
+    assert [condition[key] for key in ("at", "type", "message")] == [
+        *words[2:4],
+        "no ReferenceGrant",
+    ]
 
 
 def process(server: Any, tmp_path: Any, *words: str) -> subprocess.Popen[bytes]:

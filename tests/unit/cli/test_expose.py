@@ -231,9 +231,10 @@ def findings(done: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
 @pytest.mark.parametrize("dry_run", ["none", "client", "server"])
-def test_findings_are_json_with_output_json(run: Run, dry_run: str) -> None:
-    done = run(*EXPOSE, "-o", "json", "--dry-run", dry_run)
+def test_findings_are_values_if_the_manifests_are(run: Run, form: str, dry_run: str) -> None:
+    done = run(*EXPOSE, "-o", form, "--dry-run", dry_run)
     assert [each["code"] for each in findings(done)] == ["U301", "U303", "U306"]
     assert findings(done)[0]["object"] == {
         "kind": "Service",
@@ -241,12 +242,14 @@ def test_findings_are_json_with_output_json(run: Run, dry_run: str) -> None:
         "name": NAME,
     }
     assert "[U301]" not in done.err
-    assert len(json.loads(done.out)["items"]) == 3
+    found = json.loads(done.out)["items"] if form == "json" else [*yaml.safe_load_all(done.out)]
+    assert len(found) == 3
 
 
-def test_findings_that_refuse_are_json_too(run: Run) -> None:
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_findings_that_refuse_are_values_too(run: Run, form: str) -> None:
     run(*EXPOSE)
-    done = run("expose", "coredns", "--name", "other", "-p", "5300:53", "-o", "json")
+    done = run("expose", "coredns", "--name", "other", "-p", "5300:53", "-o", form)
     assert (done.code, done.out) == (3, "")
     first = findings(done)[0]
     assert (first["code"], first["severity"], first["mayPass"]) == ("U103", "error", True)

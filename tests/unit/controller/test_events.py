@@ -23,7 +23,7 @@ NO, YES = Outcome(REFUSED, FORBIDDEN, "no"), Outcome(OK, EXPOSED, "yes")
 
 def unmet(api: Api) -> list[tuple[str, bool, str]]:
     found = read_controller(api, "istio-system", "c", LEASE).unmet
-    return [(each.name, each.exposed, each.reason) for each in found]
+    return [(each.name, each.exposed, each.message) for each in found]
 
 
 def says(running: Running, what: str) -> Any:

@@ -168,7 +168,8 @@ def test_the_older_of_two_requests_wins_and_the_other_takes_over(running: Runnin
     assert running.filter("udp-default-older") is None
 
 
-def test_who_has_a_port_keeps_it(running: Running) -> None:
+def test_who_has_a_port_keeps_it(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="kubectl_istio_udp")
     running.start()
     running.server.put(annotated("second", created="2026-02-01T00:00:00Z"))
     running.exposed("udp-default-second")
@@ -176,6 +177,10 @@ def test_who_has_a_port_keeps_it(running: Running) -> None:
     told = running.tells("PortTaken", "first")
     assert "port 5300/UDP is taken" in told and "second" not in told
     assert "choose another port in the annotation kubectl-istio-udp/expose [U103]" in told
+    (finding, *_) = next(
+        vars(each)["findings"] for each in caplog.records if "findings" in vars(each)
+    )
+    assert (finding["code"], finding["values"]["port"]) == ("U103", 5300)
     running.quiet()
     assert running.filter("udp-default-first") is None
 

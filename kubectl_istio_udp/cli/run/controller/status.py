@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.controller import LEASE, NAME
-from kubectl_istio_udp.state.controllers import read_controller
+from kubectl_istio_udp.state.controllers import ControllerStatus, read_controller
 
 
-def run(*, common: options.Common) -> int:
+def run(*, output: str, common: options.Common) -> int:
     """Run `controller status`, with the values of its options; the exit code."""
     api = connect(common)
     namespace = namespace_of(common, api)
@@ -20,34 +23,75 @@ def run(*, common: options.Common) -> int:
         printing.note(f"No controller found in namespace {namespace}.")
         printing.note("  install it: kubectl istio-udp controller install")
         return 1
-    spec = found.deployment["spec"]
-    replicas = f"{found.ready}/{spec['replicas']}"
-    image = spec["template"]["spec"]["containers"][0]["image"]
-    refused = {(each.kind, each.namespace, each.name) for each in found.failing}
-    unmet = len(found.unmet) + len(refused)
-    row = [NAME, replicas, found.holder or "<none>", len(found.exposures), unmet, image]
+    data = _data(found, namespace, found.deployment["spec"])
+    if output == "table":
+        _print_tables(data)
+    else:
+        click.echo(printing.data(data, output), nl=False)
+    return 0 if data["good"] else 1
+
+
+def _data(found: ControllerStatus, namespace: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The status as plain data; docs/controller.md describes the keys."""
+    return {
+        "good": bool(found.ready and found.holder and not found.unmet and not found.failing),
+        "controller": {
+            "namespace": namespace,
+            "name": NAME,
+            "image": spec["template"]["spec"]["containers"][0]["image"],
+            "replicas": spec["replicas"],
+            "ready": found.ready,
+            "leader": found.holder,
+        },
+        "exposures": len(found.exposures),
+        "unmet": [
+            {
+                "namespace": each.namespace,
+                "service": each.name,
+                "exposed": each.exposed,
+                "reason": each.reason,
+                "message": each.message,
+            }
+            for each in found.unmet
+        ],
+        "conditions": [
+            {
+                "kind": each.kind,
+                "namespace": each.namespace,
+                "name": each.name,
+                "at": each.part,
+                "type": each.type,
+                "reason": each.reason,
+                "message": each.message,
+            }
+            for each in found.failing
+        ],
+    }
+
+
+def _print_tables(data: Mapping[str, Any]) -> None:
+    of, unmet, conditions = data["controller"], data["unmet"], data["conditions"]
+    refused = {(each["kind"], each["namespace"], each["name"]) for each in conditions}
+    row = [of["name"], f"{of['ready']}/{of['replicas']}", of["leader"] or "<none>"]
+    row += [data["exposures"], len(unmet) + len(refused), of["image"]]
     headers = ["controller", "ready", "leader", "exposures", "unmet", "image"]
     click.echo(printing.table([row], headers))
-    if found.unmet:
-        click.echo()
-        rows = [
-            [unmet.namespace, unmet.name, "as before" if unmet.exposed else "no", unmet.reason]
-            for unmet in found.unmet
-        ]
-        click.echo(printing.table(rows, ["namespace", "service", "exposed", "why not"]))
-    if found.failing:
-        click.echo()
+    if unmet:
         rows = [
             [
-                each.namespace,
-                f"{each.kind}/{each.name}",
-                each.part,
-                each.type,
-                each.reason,
-                each.message,
+                each["namespace"],
+                each["service"],
+                "as before" if each["exposed"] else "no",
+                each["message"],
             ]
-            for each in found.failing
+            for each in unmet
+        ]
+        click.echo("\n" + printing.table(rows, ["namespace", "service", "exposed", "why not"]))
+    if conditions:
+        keys = ("at", "type", "reason", "message")
+        rows = [
+            [each["namespace"], f"{each['kind']}/{each['name']}", *(each[key] for key in keys)]
+            for each in conditions
         ]
         headers = ["namespace", "object", "at", "condition", "reason", "message"]
-        click.echo(printing.table(rows, headers))
-    return 0 if found.ready and found.holder and not unmet else 1
+        click.echo("\n" + printing.table(rows, headers))
