@@ -33,7 +33,7 @@ def command(**values: Any) -> None:
     """Delete exposures, responses and access logs.
 
     NAME is an exposure; for other kinds use response/NAME or accesslog/NAME. Deletes only objects
-    that belong to them. Of an exposure it deletes the Service for clients first, then listeners,
+    that belong to them. For an exposure, it deletes the Service for clients first, then listeners,
     clusters and endpoints.
     """
     from kubectl_istio_udp.cli.run import delete

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, waits: Waits | None = None) -> 
 
     Args:
         arguments: the words after the plugin's name; None for the process's own.
-        waits: how long to wait, and for what; None as users wait.
+        waits: how long to wait, and for what; None for the defaults.
     """
     with escaping():
         _main(sys.argv[1:] if arguments is None else arguments, waits)

@@ -54,7 +54,7 @@ class Common:
         request_timeout: the timeout of one request.
         verbose: whether errors show their traceback.
         retry: whether requests are retried when the API server asks for that.
-        waits: how long to wait, and for what; None as users wait.
+        waits: how long to wait, and for what; None for the defaults.
     """
 
     namespace: str | None
@@ -71,7 +71,7 @@ def cluster_options(command: Callable[..., Any]) -> Any:
 
 
 def controller_options(command: Callable[..., Any]) -> Any:
-    """The same; -n is the controller's namespace."""
+    """Like `cluster_options`, but -n is the controller's namespace."""
     namespace_option = click.option(
         "-n",
         "--namespace",

@@ -19,7 +19,7 @@ _LAST_PORT = 65_535
 @click.option(
     "--body-file",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-    help="File with the body; - reads standard input.",
+    help="File with the body; - for standard input.",
 )
 @click.option("--binary", is_flag=True, help="Accept a body that is not UTF-8 text.")
 @click.option(

@@ -42,7 +42,7 @@ def connect(common: Common) -> Api:
 
 
 def namespace_of(common: Common, api: Api) -> str:
-    """The namespace that a command is about.
+    """The namespace that a command works in.
 
     Raises:
         UsageError: it is not a valid name.
@@ -51,7 +51,7 @@ def namespace_of(common: Common, api: Api) -> str:
 
 
 def searched_namespace(common: Common, api: Api, all_namespaces: bool) -> str | None:
-    """The namespace, None for all of them."""
+    """The namespace to search; None for all namespaces."""
     return None if all_namespaces else namespace_of(common, api)
 
 

@@ -44,7 +44,7 @@ def run(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common)
 def _routes(
     api: Api, existing: Existing, routing: Mapping[tuple[str, str], Routing]
 ) -> Sequence[str]:
-    """The Gateway of an exposure, and what is at its listeners; nothing for other exposures."""
+    """The Gateway of an exposure, and the routes at its listeners; nothing for other exposures."""
     found = routing.get(existing.key) if existing.exposure else None
     if found is None:
         return ()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
-# Of so many exposures the EndpointSlices are read with one list of all.
+# For more exposures than this, read all EndpointSlices with one list.
 _MANY = 20
 _HOSTS_SHOWN = 2
 
@@ -113,7 +113,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             rows.append([*lead, *cells[: len(headers)], status.state, status.age, *extra])
         if rows:
             first = ["namespace", "name"] if with_namespace else ["name"]
-            # Not for people without UDPRoutes.
+            # No column for clusters without UDPRoutes.
             more = ["routes"] if routing and kind is Kind.EXPOSURE else []
             last = [*wide_headers, *more] if wide else []
             tables.append(printing.table(rows, [*first, *headers, "status", "age", *last]))
@@ -131,7 +131,7 @@ def _routing(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Ro
 
 
 def _routes(requested: Routing) -> str:
-    """The routes that get datagrams, `dns,apps/logs`; those of other namespaces with it."""
+    """The routes that get datagrams: `dns,apps/logs`, with the namespace if it is another one."""
     served = {routes[0].key for routes in requested.routes.values() if routes}
     namespace = requested.gateway.about.namespace
     return ",".join(

@@ -1,4 +1,4 @@
-"""Read manifests from files, with the line of every field."""
+"""Read manifests from files, and find the line of every field."""
 
 from __future__ import annotations
 

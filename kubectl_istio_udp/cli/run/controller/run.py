@@ -1,4 +1,4 @@
-"""`controller run`: run the controller until it is told to end."""
+"""`controller run`: run the controller until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
