@@ -1,4 +1,4 @@
-"""Report outcomes by Events: new ones, and bad ones again before they expire, within a budget.
+"""Report outcomes as Events: new outcomes, and problems again before their Event expires.
 
 `controller status` reads from a Service's newest Event whether its request is met. So a bad outcome
 is reported again before the API server deletes the Event (usually after an hour). Tenants can
@@ -64,7 +64,7 @@ class EventWriter:
                 self._budgets[key[0]].left += 1
 
     def write(self, key: Key, about: About, outcome: Outcome) -> float | None:
-        """Write an Event, if there is something new to report or something old to repeat.
+        """Write an Event if an outcome is new, or its last Event is about to expire.
 
         Returns:
             The seconds until it must be called again; None to wait for a change.
@@ -96,7 +96,7 @@ class EventWriter:
     def _turn(self, key: Key, now: float) -> float:
         """The seconds until an exposure's Event may be written; 0 for now.
 
-        An Event that must wait keeps its place in its namespace's order.
+        An Event that must wait keeps its position in the order of its namespace.
         """
         with self._lock:
             if key not in self._turns:

@@ -38,7 +38,7 @@ class HealthServer:
         """Bind the port; `start` begins to answer.
 
         Args:
-            port: the port; 0 for any free one, None to not listen.
+            port: the port; 0 for any free one, None to open none.
             metrics: returns the text of /metrics.
             ailment: returns why /healthz should answer 500; "" if everything works.
             ready: returns whether /readyz should answer 200.
@@ -78,7 +78,7 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # The backlog: probes may wait behind many new connections.
+    # The length of the backlog: probes may wait behind many new connections.
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:

@@ -1,4 +1,4 @@
-"""The controller's metrics for Prometheus. Tenants cannot choose any label value."""
+"""The controller's metrics for Prometheus. No label value comes from a tenant's object."""
 
 from __future__ import annotations
 

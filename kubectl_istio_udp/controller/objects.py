@@ -18,8 +18,8 @@ from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]
 
-# Differs from the manager of `expose`, so that an `expose` of the same name conflicts. Otherwise it
-# would take the exposure over, and the controller would revert it.
+# Differs from the field manager of `expose`, so that an `expose` with the same name gets a
+# conflict. Otherwise it would take the exposure over, and the controller would revert it.
 MANAGER = f"{names.MANAGER}-controller"
 BY_SERVICE, BY_GATEWAY = "service", "gateway"
 DIGEST_ANNOTATION = f"{PREFIX}digest"

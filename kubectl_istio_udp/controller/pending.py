@@ -1,4 +1,4 @@
-"""What workers have decided and not written yet, which counts for the others as written."""
+"""Exposures that a worker has decided but not written yet; other workers count them as written."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kubectl_istio_udp.state.reservations import Reservation
 
 
 class PendingExposures:
-    """The exposures that are being written, by key; thread-safe."""
+    """The exposures that workers are writing, by key; thread-safe."""
 
     def __init__(self, caches: Caches) -> None:
-        """Take the caches, for what is written."""
+        """Take the caches, which have the written exposures."""
         self._caches = caches
         self._pending: dict[Key, Pending] = {}
 

@@ -1,4 +1,4 @@
-"""What a namespace may have: permissions from its annotations, and the limits on their totals."""
+"""What a namespace may expose: the permissions in its annotations, and limits on totals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 
 
 class Permissions:
-    """The permissions of namespaces, and whether intents keep to them."""
+    """The permissions of namespaces, and whether intents comply with them."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Permissions:
         """
         permission = self.of(namespace)
         if isinstance(requested, Intent) and requested.own_gateway:
-            # It uses nothing of a gateway that others share.
+            # The gateway is for this exposure alone, so it needs no permission.
             return ALLOWED_ALL
         return permission
 

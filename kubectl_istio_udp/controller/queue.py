@@ -1,11 +1,11 @@
 """The work queue: keys to process, each at most once however often it was added.
 
-A key is never given to two workers: if it is added while it is processed, it is queued again
+No two workers get the same key: a key that is added while a worker has it is queued again
 afterwards. A failed key is queued again after a delay that grows with each failure.
 
 Keys belong to groups (the exposures of a namespace), and groups take turns: a group that adds a
-thousand keys, or one key again and again, delays another group by one key at most. No group gets
-all workers: some are left for other groups.
+thousand keys, or one key again and again, delays another group by at most one key. No group gets
+all workers.
 """
 
 from __future__ import annotations

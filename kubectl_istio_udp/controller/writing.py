@@ -24,7 +24,7 @@ class NotLeading(IstioUdpError):
 
 
 class Writer:
-    """Writes objects while this replica leads; the caches learn of each write at once."""
+    """Writes objects while this replica leads; updates the caches with each result at once."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Writer:
 
         Args:
             api: the cluster.
-            caches: they learn of each write.
+            caches: get the result of each write.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
         """
