@@ -37,7 +37,7 @@ _TOLERANCE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """One proxy on the connection's path.
+    """One proxy of the connection.
 
     Attributes:
         name: client or server.

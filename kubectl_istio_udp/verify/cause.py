@@ -1,4 +1,4 @@
-"""A cause, and the words that the rules share."""
+"""A cause, and texts that several rules use."""
 
 from __future__ import annotations
 

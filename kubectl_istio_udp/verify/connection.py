@@ -19,7 +19,7 @@ from kubectl_istio_udp.state.services import service_slices
 from kubectl_istio_udp.verify.toolpod import ToolPod, wait_running
 
 _NOT_FOUND = 127
-# The first bytes satisfy proxies that detect the protocol. A new Service may refuse at first, and a
+# The first bytes let proxies detect the protocol. A new Service may refuse at first, and a
 # proxy without endpoints accepts and closes, so the shell retries. It waits for both ends of the
 # pipe; the empty lines let the first one notice that nc has ended.
 _HOLD = """

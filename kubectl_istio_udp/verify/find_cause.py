@@ -1,8 +1,8 @@
 """Find the cause of a failure from the evidence. Pure: rules only read the evidence.
 
-Each rule looks for one cause and returns it or None. For a hop the first rule that finds its cause
-wins. The rules are ordered from certain to likely causes; dropped datagrams in the network come
-last, when everything else is excluded.
+Each rule looks for one cause and returns it or None. The first rule that finds a cause wins. The
+rules are ordered from certain to likely causes. Datagrams dropped in the network come last, when
+everything else is excluded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def why_nothing_to_query(evidence: Evidence, service_port: int | None) -> Cause:
 
 
 def why_hop_fails(evidence: Evidence, hop: Hop, outcome: str) -> Cause:
-    """Why a hop fails although the hops nearer to the pods do not.
+    """Why a hop fails although the hops closer to the pods work.
 
     Args:
         evidence: the evidence.
@@ -103,7 +103,7 @@ def front_cause(evidence: Evidence) -> Cause | None:
 
 
 def host_cause(evidence: Evidence) -> Cause | None:
-    """A gateway pod sends datagrams to other addresses than the Service has, if so."""
+    """The cause if a gateway pod sends datagrams to addresses that the Service does not have."""
     for pod, proxy in sorted(evidence.proxies.items()):
         for port in evidence.spec.ports:
             if proxy.error:
@@ -115,7 +115,7 @@ def host_cause(evidence: Evidence) -> Cause | None:
 
 
 def second_entry(evidence: Evidence) -> Cause | None:
-    """Another ServiceEntry has the exposure's host, and its endpoints may get datagrams."""
+    """Another ServiceEntry with the exposure's host, whose endpoints may get datagrams."""
     if not evidence.same_host:
         return None
     return Cause(

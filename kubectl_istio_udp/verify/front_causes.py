@@ -63,7 +63,7 @@ def front_selector(evidence: Evidence) -> Cause | None:
 
 
 def front_ports(evidence: Evidence) -> Cause | None:
-    """The Service for clients lacks a port of the exposure, or sends it elsewhere."""
+    """The Service for clients lacks a port of the exposure, or sends it to another port."""
     if evidence.front is None:
         return None
     leads = {

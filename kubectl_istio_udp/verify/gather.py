@@ -98,7 +98,7 @@ def with_proxies(api: Api, evidence: Evidence) -> Evidence:
 
 
 def with_proxies_and_sockets(api: Api, evidence: Evidence) -> Evidence:
-    """Add the same and each ready gateway pod's UDP sockets, all read in parallel."""
+    """Like `with_proxies`, and add each ready gateway pod's UDP sockets; reads in parallel."""
     pods = [pod.name for pod in evidence.gateway_pods if pod.ready]
     with_envoys, found = in_parallel(
         [

@@ -1,4 +1,4 @@
-"""What the flags of `verify` and `direct query` say."""
+"""The values of the options of `verify` and `direct query`."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ def refused_endpoints(
     slices: Iterable[EndpointSlice],
     api_server: Callable[[], frozenset[str]],
 ) -> dict[str, str]:
-    """Find addresses that must not be queried: whoever writes EndpointSlices chooses them.
+    """Find addresses that must not be queried: anyone who can write EndpointSlices chooses them.
 
-    An address that the exposure lists is allowed, except special ones. Only if another one is
-    ready, more is read to tell whether it is refused or not listed yet.
+    An address that the exposure lists is allowed, except special ones. Reads more only if another
+    address is ready: it may be refused, or not listed yet.
 
     Args:
         api: the cluster.

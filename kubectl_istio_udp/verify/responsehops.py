@@ -1,4 +1,4 @@
-"""The hops of a response, and why one does not answer as expected."""
+"""The hops of a response, and why a hop does not answer as expected."""
 
 from __future__ import annotations
 

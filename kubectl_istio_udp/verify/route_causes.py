@@ -44,9 +44,9 @@ class RoutedPort:
 
 
 def route_cause(routed: RoutedPort) -> Cause | None:
-    """Why clients of a port are dropped although its backends' pods may work; None if they are not.
+    """Why the gateway drops clients of a port although the backends' pods may work; None if not.
 
-    Backends without endpoints are not found here, because the reason is with their pods.
+    Backends without endpoints are another rule's, because the cause is in their pods.
     """
     if routed.routing is None:
         return None if routed.weight else _nothing(routed)

@@ -70,7 +70,7 @@ class _Listener:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The verdict over a listener, and the causes of hops that failed."""
+    """The verdict on a listener, and the causes of failed hops."""
 
     verdict: Verdict
     causes: Mapping[Hop, Cause] = field(default_factory=dict)
@@ -236,7 +236,7 @@ def _send_to(
 def _judge(
     api: Api, pod: ToolPod, listener: _Listener, results: Results, probe_settings: ProbeOptions
 ) -> _Outcome:
-    """The verdict over a listener: failed pods first, then its route, then the gateway."""
+    """The verdict on a listener: failed pods first, then its route, then the gateway."""
     of_listener = [results[hop] for hop in listener.hops]
     judged = judge_one_way if probe_settings.one_way else judge
     pods = [each for each in of_listener if each.hop.via is Via.POD]
@@ -284,7 +284,7 @@ def _explained(
     broken, probe = verdict.broken, listener.probe
     assert probe is not None
     failed = [r for r in results if broken and r.hop.via is broken.via and not r.good]
-    # A second probe may reach another backend, and then shows nothing about this one.
+    # A second probe may reach another backend, so it shows nothing about this one.
     alone = len(listener.backends) == 1
     silent = [r.hop for r in failed if r.hop.via is Via.GATEWAY] if alone else []
     sent = failed_probe(api, pod, probe, probe_settings, results, silent)
@@ -304,5 +304,5 @@ def _why(listener: _Listener, known: Sequence[Evidence], result: HopResult) -> C
         )
         return find_cause.why_hop_fails(of_listener, result.hop, result.worst.outcome)
     found = [find_cause.why_hop_fails(each, result.hop, result.worst.outcome) for each in known]
-    # Dropped datagrams are the cause that is left when nothing else is found.
+    # The rules name dropped datagrams if they find no other cause.
     return next((each for each in found if not each.reason.startswith("Dropped")), found[0])

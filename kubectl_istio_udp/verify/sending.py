@@ -26,7 +26,7 @@ from kubectl_istio_udp.verify.tool_output import UNCERTAIN, read_answer
 from kubectl_istio_udp.verify.toolpod import ToolPod, created_tool, find_tool
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict
 
-# Only a closed port is waited for: an open one reads the datagram long before.
+# An open port reads the datagram at once; the wait is only for a closed port's refusal.
 _ONE_WAY_TIMEOUT = Duration(1)
 _NO_CAUSES: Mapping[Hop, Cause] = MappingProxyType({})
 
@@ -55,7 +55,7 @@ def probe_of(probe_settings: ProbeOptions, service: Service) -> Probe:
     return parse_probe(probe_settings.probe, probe_settings.query or service.query)
 
 
-# Waits for the pod that is looked for; None to create one.
+# Waits for the search for the pod; None to create a pod.
 Tool: TypeAlias = "Callable[[], ToolPod] | None"
 
 

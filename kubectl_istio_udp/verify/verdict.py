@@ -166,7 +166,7 @@ def judge_response(results: Sequence[HopResult]) -> Verdict:
 
 
 def _outwards(results: Sequence[HopResult], pods: str, gateway: str) -> Verdict:
-    """The verdict over the hops beyond the pods; `pods` and `gateway` describe the good ones."""
+    """The verdict on the gateway and the Service; `pods` and `gateway` describe the good hops."""
     steps = ((Via.SIDECAR, pods), (Via.GATEWAY, pods), (Via.SERVICE, gateway))
     for via, before in steps:
         bad = [r for r in results if r.hop.via is via and not r.good]
