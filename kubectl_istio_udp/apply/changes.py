@@ -62,8 +62,8 @@ class ChangeSet:
         create: objects that do not exist yet, in writing order.
         change: existing objects that are applied again; the API server reports which of them
             change.
-        delete: existing objects that are no longer wanted, in deletion order.
-        release: Services on which ports are no longer wanted.
+        delete: existing objects that are no longer needed, in deletion order.
+        release: Services with ports that are no longer needed.
         writes: `create` and `change` together, in writing order.
     """
 

@@ -1,4 +1,4 @@
-"""`delete`: find what the names stand for, and delete it."""
+"""`delete`: find the exposures, responses and access logs by name, and delete them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def delete(
     *,
     missing_ok: bool = False,
 ) -> None:
-    """Delete exposures, responses and access logs, except those that a controller would recreate.
+    """Delete exposures, responses and access logs, unless a controller would recreate them.
 
     Args:
         api: the cluster.
@@ -39,10 +39,10 @@ def delete(
         names: what to delete, each `[TYPE/]NAME`; empty for everything in the namespace.
         writing: how to write; `seconds` to wait for each gateway to drop the listeners.
         report: informed about each deleted object and each warning.
-        missing_ok: whether names may stand for nothing.
+        missing_ok: whether to ignore names that do not exist.
 
     Raises:
-        NotFound: a name stands for nothing; nothing was deleted.
+        NotFound: a name does not exist; nothing was deleted.
         Refused: a controller would recreate an exposure. Nothing was deleted if it was named;
             everything else was deleted if not.
         Interrupted, ClusterError: the hints say how to delete the rest.
@@ -139,7 +139,7 @@ def _refusal(declared: Mapping[Ref, ObjectRef], outcome: str) -> Refused:
 
 
 def _request(by: ObjectRef) -> str:
-    """What requests an exposure: an annotation of a Service, or a Gateway."""
+    """The text for what requests an exposure: an annotation of a Service, or a Gateway."""
     name = f"{by.kind} {by.namespace}/{by.name}"
     return f"annotation {EXPOSE_ANNOTATION} of {name}" if by.kind == "Service" else name
 

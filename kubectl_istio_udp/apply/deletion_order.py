@@ -1,7 +1,7 @@
-"""Carry out the deletions of a ChangeSet, in the one order that is safe for clients.
+"""Delete what a ChangeSet deletes, in the one order that is safe for clients.
 
 First the Services for clients, then the listeners, and when no gateway pod has the listeners any
-more, the clusters and endpoints. An interrupted run can be repeated: the rest is in the next run's
+more, the clusters and endpoints. After an interruption, run it again: the rest is in the next run's
 ChangeSet.
 
 `delete_in_order` has the order; the command line and the controller supply each step.
@@ -74,7 +74,7 @@ def _deletion_of(existing: Existing, leftovers: Leftovers) -> ChangeSet:
 
 
 class Remover(Protocol):
-    """The steps of a removal: by requests, with fencing, or only reported."""
+    """Does each step of a deletion: the command line sends requests, the controller fences them."""
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object."""
@@ -91,7 +91,7 @@ class Remover(Protocol):
 
 
 def delete_in_order(changes: ChangeSet, remover: Remover) -> float:
-    """Delete and release everything in a ChangeSet, in the one order that is safe.
+    """Delete and release everything in a ChangeSet, in the safe order.
 
     Args:
         changes: what to remove; its writes are ignored.
@@ -143,7 +143,7 @@ def remove(
 
 
 class _ByRequests:
-    """Removes by one request after the other, and waits for the gateways where necessary."""
+    """Sends one request after the other, and waits for the gateways where necessary."""
 
     def __init__(self, api: Api, timeout: float, dry_run: str, report: OnRemoved) -> None:
         self._api, self._timeout, self._dry_run, self._report = api, timeout, dry_run, report

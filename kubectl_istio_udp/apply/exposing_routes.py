@@ -1,6 +1,6 @@
 """`expose --api udproute`: decide as for an exposure, and write a Gateway and UDPRoutes.
 
-The controller makes the exposure of them.
+The controller creates the exposure from them.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def _decide(
             expect_rate=current.expect_rate,
         )
     choice = arguments.gateway.or_known(before.gateway) if before else arguments.gateway
-    # The objects of its exposure are the controller's.
+    # The controller writes the objects of its exposure.
     nothing = Existing(Kind.EXPOSURE, namespace, name, None, ())
     snapshot = read_snapshot(api, request, choice, nothing, need_proxy=False)
     others = tuple(each for each in snapshot.exposures if each.key != (namespace, name))

@@ -1,8 +1,8 @@
 """The one path from a decision to the cluster, for all kinds and all commands that write.
 
-    refuse -> report -> ask Envoy -> write -> wait -> remove
+    refuse -> report -> validate with Envoy -> write -> wait -> remove
 
-Nothing is printed here: the commands hand in a Report.
+It prints nothing: the commands pass a Report.
 """
 
 from __future__ import annotations

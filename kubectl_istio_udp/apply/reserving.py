@@ -1,6 +1,6 @@
-"""Reserve what an exposure needs of its gateway, and check that it is still available.
+"""Reserve ports and sessions of a gateway for an exposure, and check that they are available.
 
-The command line and the controller both use this. They supply how to read the gateway again (by
+The command line and the controller both use this. Each passes how to read the gateway again (by
 requests, or by waiting for a watch), and what to do if other runs were faster.
 """
 

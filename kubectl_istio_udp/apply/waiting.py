@@ -88,7 +88,7 @@ def wait_until_routed(
 ) -> tuple[str, ...]:
     """Wait until every ready gateway pod has the HTTP route with this name.
 
-    The other arguments, the result and the errors are those of wait_until_live.
+    For the other arguments, the result and the errors see wait_until_live.
     """
 
     def lack(pod: str) -> str:
@@ -212,8 +212,8 @@ def wait_until_gone(
         timeout: in seconds.
 
     Returns:
-        None if that is so; otherwise, after `timeout` seconds or if a pod cannot be queried,
-            the text of a warning.
+        None if no pod has them; the text of a warning after `timeout` seconds, or if a pod cannot
+        be queried.
     """
     begun = time.monotonic()
     names = tuple(listeners)
