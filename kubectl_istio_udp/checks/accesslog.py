@@ -1,4 +1,4 @@
-"""The checks of `access-log` before it writes: will lines appear, and only the requested ones?"""
+"""The checks of `access-log`: whether lines appear, and only the requested ones."""
 
 from __future__ import annotations
 

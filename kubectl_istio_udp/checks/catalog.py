@@ -289,7 +289,7 @@ _CHECKS = (
     Check(
         "U107",
         "The gateway's Istio is older than 1.15. The UDP proxy of its Envoy cannot route by "
-        "matcher, and writes no session log; Envoy 1.23 was the first that does.",
+        "matcher, and writes no session log; Envoy 1.23 was the first version that does.",
         Text(
             "{object} runs Istio {istio} and is too old: routing UDP needs Istio {needed} or newer",
             Remedy("upgrade the gateway"),
@@ -542,7 +542,7 @@ _CHECKS = (
     Check(
         "U134",
         "With `--gateway-service patch` the gateway's own Service would have TCP and UDP ports. "
-        "Its cloud controller does not accept such a Service, or treats the UDP port as TCP. It "
+        "The cloud controller does not accept such a Service, or treats the UDP port as TCP. It "
         "would no longer update the load balancer, also not for the TCP ports of others. See "
         "[what the companion takes over](load-balancers.md).",
         Text(

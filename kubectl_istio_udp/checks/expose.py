@@ -1,4 +1,4 @@
-"""The checks of `expose` before it writes: would it harm the gateway, or have no effect?
+"""The checks of `expose`: whether it would harm the gateway, or have no effect.
 
 The rules are in the files of their subjects; `RULES` has all of them.
 """

@@ -24,7 +24,7 @@ FINDING_KEYS = {
     "values": "what the message names: strings, numbers, lists of strings",
     "remedy": "what to do next: `commandLine`, and for errors that the controller reports "
     "`annotation` (of a Service) and `listener` (of a Gateway)",
-    "mayPass": "whether the end of another exposure may put it right",
+    "mayPass": "whether deleting another exposure may fix it",
     "link": "the paragraph on this page",
 }
 Value = str | int | float | tuple[str, ...]

@@ -61,7 +61,7 @@ def on_host_network(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
 
 @rule("U306", reads=("exposures", "service"))
 def who_the_client_is(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """Servers see the gateway's address; printed once, when the exposure is new."""
+    """Servers see the gateway's address, not the client's; printed for a new exposure."""
     if any(before.key == exposure.spec.key for before in snapshot.exposures):
         return
     yield Finding("U306", owner_ref("Service", str(snapshot.service)))

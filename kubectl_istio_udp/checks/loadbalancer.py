@@ -77,9 +77,9 @@ def stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Find
 
 @rule("U217", reads=("exposures", "gateway"))
 def load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """A load balancer may not be created, not forward, or not be updated.
+    """The load balancer may not be created, may not forward, or may not be updated.
 
-    If it is already so, this is no reason to refuse other changes.
+    Only a warning if the exposure already has this problem, so that other changes are possible.
     """
     taken = _companion_takeover(exposure)
     stays = _is_that_way(exposure, snapshot)
@@ -109,7 +109,7 @@ def _refused_beside_tcp(exposure: Exposure) -> str:
 
 
 def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
-    """Whether the exposure exists with the same gateway-service mode."""
+    """Whether the exposure already exists with this gateway-service mode."""
     spec = exposure.spec
     return any(
         before.key == spec.key

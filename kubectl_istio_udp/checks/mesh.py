@@ -1,4 +1,4 @@
-"""Rules about the mesh: does istiod read the written objects, and follow the Service?"""
+"""Rules about the mesh: whether istiod reads the written objects, and follows the Service."""
 
 from __future__ import annotations
 

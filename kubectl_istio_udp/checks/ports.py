@@ -138,7 +138,7 @@ def _blocks(footprint: Footprint, taken: str | int, snapshot: Snapshot) -> bool:
     """Whether an EnvoyFilter with a port or name prevents an exposure from using it.
 
     If only the mesh's root namespace is unknown, it does: the gateway gets both if the EnvoyFilter
-    is in it. What the exposure has already is no reason to refuse a change.
+    is in it. A port or name that the exposure already has does not prevent a change.
     """
     unknown = _only_root_unknown(footprint) and taken not in _held(snapshot.before)
     return _is_live(footprint, snapshot) or unknown
@@ -155,7 +155,7 @@ def _held(before: ExposureSpec | None) -> Set[str | int]:
 def _only_root_unknown(footprint: Footprint) -> bool:
     """Whether another EnvoyFilter applies to the gateway if its namespace is the root namespace.
 
-    Those of exposures are for the gateways of their own namespace, wherever that is.
+    EnvoyFilters of exposures only apply to gateways of their own namespace.
     """
     return footprint.doubt == ROOT_UNKNOWN and footprint.exposure is None
 

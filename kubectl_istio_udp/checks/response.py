@@ -1,4 +1,4 @@
-"""The checks of `direct response` before it writes: who will answer, and which requests change?
+"""The checks of `direct response`: which object would answer, and which other requests change.
 
 A VirtualService gets all requests for its hosts, so one with a single path may leave all other
 paths of a host without an answer. Such cases are errors here.

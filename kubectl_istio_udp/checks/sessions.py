@@ -1,4 +1,4 @@
-"""Rules about sessions: can the gateway hold them, in open files and in memory?"""
+"""Rules about sessions: whether the gateway has enough open files and memory for them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def few_sessions(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 @rule("U303", reads=("exposures",))
 def session_rate(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
-    """For how many clients the number of sessions is enough."""
+    """How many new clients a second the number of sessions serves."""
     options = exposure.spec.options
     unchanged = any(spec.options == options for spec in snapshot.exposures)
     if options.max_sessions >= FEW_SESSIONS and not unchanged:
