@@ -19,7 +19,7 @@ _TCP_TYPE = f"{_TYPES}.filters.network.tcp_proxy.v3.TcpProxy"
 _HTTP_TYPE = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _UDP_TYPE = f"{_TYPES}.filters.udp.udp_proxy.v3.UdpProxyConfig"
 _HTTP2_TYPE = f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions"
-# The name of everything that stands in for istiod's configuration; nobody else uses it.
+# The name of every stand-in for istiod's configuration; nothing else has this name.
 STAND_IN = "kubectl-istio-udp-stand-in"
 # The limit of istiod from Istio 1.18 on (route.DefaultMaxDirectResponseBodySizeBytes); Envoy's own
 # is 4,096.
@@ -50,7 +50,7 @@ class NotCovered(Exception):
 
 
 class Unfit(Exception):
-    """istiod cannot apply a patch; has the path in its value, and the reason."""
+    """istiod cannot apply a patch; has the path in the patch's value, and the reason."""
 
     def __init__(self, path: Path, why: str) -> None:
         """Take the path and the reason."""

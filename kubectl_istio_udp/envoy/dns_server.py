@@ -17,7 +17,7 @@ _LARGEST = 65_535
 
 
 class DnsServer:
-    """One server; it runs from construction until `close`.
+    """A server that runs from construction until `close`.
 
     Attributes:
         address: its IP address.

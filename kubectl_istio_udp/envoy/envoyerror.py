@@ -1,4 +1,4 @@
-"""Parse Envoy's error about a rejected configuration, and find the field it is about. Pure.
+"""Parse Envoy's error about a rejected configuration, and find the field that it concerns. Pure.
 
 Envoy's loader names the field (`invalid JSON in ... @ static_resources.listeners[0].address`), and
 its constraints name fields within a message (`UdpProxyConfigValidationError.HashPolicies[0]`).
@@ -121,7 +121,7 @@ def _parts(place: str) -> Iterator[str | int]:
 
 
 def find_field(error: EnvoyError, configuration: Mapping[str, Any], within: Path) -> Path | None:
-    """Find the field that an error is about.
+    """Find the field that an error concerns.
 
     Args:
         error: the error.

@@ -148,7 +148,7 @@ class LocalMesh:
             self._objects(),
             self.service.namespace,
             self.service.name,
-            # The files are the user's own: a gateway may be in any namespace.
+            # The user wrote the files, so a gateway may be in any namespace.
             gateway_namespaces={namespace_of(self._fixed[0])},
             bound=(),
             file_limit=raise_file_limit(),
@@ -258,7 +258,7 @@ def replace_every_pod(
     """A rolling restart as by a Deployment: start a pod, make the old one unready, end it.
 
     Args:
-        lab: whose pods.
+        lab: the local mesh with the pods.
         serve: called with the endpoint lists after each change.
         between: called before each further step.
 
