@@ -1,1 +1,1 @@
-"""What users and programs read: kubectl's lines, tables, YAML and JSON, progress."""
+"""Format what users and programs read: kubectl's lines, tables, YAML and JSON, progress."""

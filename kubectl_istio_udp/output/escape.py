@@ -56,7 +56,7 @@ class EscapingStream(io.TextIOBase):
         self._inner.flush()
 
     def close(self) -> None:
-        """Leave the underlying stream alone; it belongs to others.
+        """Do nothing: the underlying stream belongs to the caller.
 
         Python calls this when nothing refers to the stream any more. The underlying one may be
         closed by then, and a flush would fail, which Python reports from 3.13 on.
