@@ -1,4 +1,4 @@
-"""What the listeners and clusters of an EnvoyFilter have in common."""
+"""The mark in the metadata of an EnvoyFilter's listeners and clusters."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def route_clone(route: Mapping[str, Any], parents: Sequence[ParentRef]) -> dict[
             # their objects by these.
             "labels": {
                 names.MANAGED_BY_LABEL: names.MANAGER,
-                # The istiod that serves it.
+                # The revision of the istiod that serves it.
                 **{key: labels[key] for key in (REVISION_LABEL,) if key in labels},
             },
             "ownerReferences": [owned_by(about)],
