@@ -1,4 +1,4 @@
-"""The controller in a cluster: facts for its installation, its status, its removal."""
+"""The controller in a cluster: reads for its installation, its status and its removal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
 from kubectl_istio_udp.state.udproutes import find_gateways
 
-# In deletion order: first the writer, then its permissions.
+# In deletion order: first the Deployment, which writes, then its permissions.
 KINDS = (
     "Deployment",
     "PodDisruptionBudget",
@@ -216,8 +216,8 @@ def _holders(intent: Intent, exposures: Sequence[Existing]) -> list[str]:
 def declaring_object(api: Api, existing: Existing) -> ObjectRef | None:
     """The Service or Gateway that still requests an exposure of a controller; None for others.
 
-    A running controller creates such an exposure again as soon as somebody deletes it. The
-    exposure of a Service has the Service's name.
+    A running controller creates such an exposure again at once after it was deleted. The exposure
+    of a Service has the Service's name.
     """
     if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
         return None
@@ -265,7 +265,7 @@ def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:
 
 
 def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> None:
-    """Wait until the controller's pods have ended, so that none of them writes.
+    """Wait until the controller's pods have ended, so that none of them writes any more.
 
     Args:
         api: the cluster.

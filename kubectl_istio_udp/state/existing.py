@@ -20,7 +20,7 @@ from kubectl_istio_udp.state.ownership import (
     spec_of,
 )
 
-# Kinds that no exposure consists of.
+# Kinds of objects that exposures do not have.
 _NO_EXPOSURES = ("Gateway", "VirtualService")
 # Where to look for objects of a gateway if the user may not list all namespaces.
 USUAL_GATEWAY_NAMESPACE = "istio-system"
@@ -29,7 +29,7 @@ USUAL_GATEWAY_NAMESPACE = "istio-system"
 def read_state(
     api: Api, namespace: str | None = None, kinds: Sequence[Kind] = tuple(Kind)
 ) -> State:
-    """The exposures, responses and access logs of a namespace (None: of all), and the strays.
+    """The exposures, responses, access logs and strays of a namespace; None for all namespaces.
 
     Leftovers of an interrupted deletion are included, so that they can be seen and deleted. If
     exposures are requested, forbidden kinds that only responses or access logs need are skipped:
@@ -75,8 +75,8 @@ def _list_near(
 ) -> list[list[dict[str, Any]]]:
     """The objects that a user without access to all namespaces can find.
 
-    Those in the exposures' own namespace, and in the namespaces of their gateways. Access logs only
-    have objects in their own namespace.
+    Searches the namespace of the exposures, and the namespaces of their gateways. An access log
+    only has objects in its own namespace.
 
     Args:
         api: the cluster.

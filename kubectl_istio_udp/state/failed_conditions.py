@@ -1,4 +1,4 @@
-"""The Gateways and routes of the controller with conditions that are not as they should be."""
+"""The conditions of the controller's Gateways and routes that report a problem."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _PROBLEMS = ("Conflicted", "PartiallyInvalid")
 
 @dataclass(frozen=True)
 class FailedCondition:
-    """A condition that is not as it should be.
+    """A condition that reports a problem.
 
     Attributes:
         kind: Gateway, UDPRoute, HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
         namespace, name: the object.
         part: the listener of a Gateway, or the Gateway of a route; "" for the Gateway itself.
-        type, reason, message: of the condition; the type is "" if none is about the object as it
-            is now.
+        type, reason, message: of the condition; the type is "" if no condition is about the current
+            generation of the object.
     """
 
     kind: str

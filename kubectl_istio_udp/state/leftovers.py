@@ -1,9 +1,9 @@
-"""Find leftovers of interrupted runs that labels do not lead to.
+"""Find leftovers of interrupted runs that labels do not identify.
 
-Anybody can write a Service under the field manager of somebody else's exposure. So the Services of
-an exposure only count in the namespace of its gateway, and in istio-system. Nobody knows where the
-gateway of a deleted exposure was: then those count that keep a port when the exposure's are taken
-off, as a gateway's Service does. The API server refuses to take the last port off.
+Anybody can write a Service with the field manager of another exposure. So the Services of an
+exposure only count in the namespace of its gateway, and in istio-system. The gateway of a deleted
+exposure is unknown: then Services count that keep a port without the exposure's ports, as a
+gateway's Service does. The API server rejects a Service without ports.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Leftover:
-    """An object, or part of one, that an interrupted run left behind.
+    """An object, or a part of an object, that an interrupted run left behind.
 
     Attributes:
         key: (namespace, name) of the exposure.

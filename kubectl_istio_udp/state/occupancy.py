@@ -124,7 +124,7 @@ class Occupancy:
             ports: listener ports.
             gateway: the gateway.
             mesh: its mesh.
-            key: the exposure that asks.
+            key: the exposure that is decided.
         """
         found = [f for f in self._filters if f.concerns(ports, frozenset(), frozenset())]
         footprints = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]

@@ -43,7 +43,7 @@ _DECIDES: Mapping[Kind, Sequence[str]] = {
     Kind.RESPONSE: ("VirtualService", "EnvoyFilter", "Gateway"),
     Kind.ACCESS_LOG: ("EnvoyFilter",),
 }
-# Object kinds in the namespace of the exposure or response itself, not in that of a gateway.
+# Object kinds in the namespace of the exposure or response, not in the gateway's.
 _AT_HOME = ("ServiceEntry", "VirtualService")
 
 
@@ -303,7 +303,7 @@ def _deciding(owner: Owner, claimants: Sequence[Manifest]) -> Spec | None:
 
 
 def _specs(manifests: Iterable[Manifest]) -> list[tuple[Manifest, Spec]]:
-    """Those of some objects that agree with themselves, each with its spec."""
+    """The objects that agree with themselves, each with its spec."""
     found = []
     for manifest in manifests:
         with suppress(ClusterError):
@@ -312,7 +312,7 @@ def _specs(manifests: Iterable[Manifest]) -> list[tuple[Manifest, Spec]]:
 
 
 def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifest]:
-    """The objects of an owner if none of their annotations can be read.
+    """The objects of an owner if no annotation of theirs can be read.
 
     They are shown, so that they can be repaired or deleted: those in the owner's namespace, and
     those in one other namespace, that of the oldest.

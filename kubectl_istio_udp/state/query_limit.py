@@ -1,4 +1,4 @@
-"""How long a command about all gateways waits for pods that do not respond."""
+"""Limit how long a command about all gateways waits for pods that do not respond."""
 
 from __future__ import annotations
 

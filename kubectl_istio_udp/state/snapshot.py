@@ -43,7 +43,7 @@ from kubectl_istio_udp.state.services import (
 
 
 def begin_reads(reads: Reads, namespace: str, service: str, choice: GatewayChoice) -> None:
-    """Start to read what a decision needs and what depends on no other answer.
+    """Start the reads of a decision that depend on no other answer.
 
     Args:
         reads: the cluster, as the decision sees it.

@@ -87,7 +87,7 @@ _Gateway = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def begin_reads(reads: Reads) -> None:
-    """Start to read what a list of all exposures needs and what depends on no other answer."""
+    """Start the reads of a list of all exposures that depend on no other answer."""
     for kind in ("EnvoyFilter", "Service"):
         reads.begin(kind)
     # The pods of nearly all gateways have this label.
@@ -143,7 +143,7 @@ def read_status(
 
 
 def is_named_by_tenant(existing: Existing) -> bool:
-    """Whether nothing in the gateway's namespace names the gateway: an exposure's EnvoyFilter."""
+    """Whether only a tenant's object names the gateway, and no EnvoyFilter in its namespace."""
     return existing.kind is Kind.EXPOSURE and existing.object("EnvoyFilter") is None
 
 

@@ -1,4 +1,4 @@
-"""Reduce the objects that tenants write to what decisions need.
+"""Reduce objects that tenants write to the parts that decisions need.
 
 The API server allows objects of 1.5 MB. Here at most a few kilobytes of each are kept, whatever it
 contains: the controller's caches hold thousands of objects in its pod's memory.
@@ -276,7 +276,7 @@ def small_pod(pod: Manifest) -> Manifest:
 
 
 def small_entry(manifest: Manifest) -> Manifest:
-    """A tenant's ServiceEntry with the plugin's labels, without too long fields.
+    """A tenant's ServiceEntry with the plugin's labels, without fields longer than an exposure's.
 
     Without its spec it differs from every rendered one, and is written again.
     """

@@ -72,7 +72,7 @@ class RouteBackend:
 def read_route_backends(api: Api, routing: Routing) -> list[RouteBackend]:
     """The backends of the route at each UDP listener of a Gateway.
 
-    Whether a backend is valid is left open where the user may not read what decides it.
+    A backend counts as valid if the user may not read the objects that decide it.
     """
     listeners = routing.gateway.udp_listeners
     found = for_each(lambda each: _backends(api, each, routing.served(each.port)), listeners)
