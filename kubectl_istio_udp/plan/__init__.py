@@ -1,1 +1,1 @@
-"""Plan what to create, from a request and a snapshot of the cluster. Pure."""
+"""Plan the objects to create, from a request and a snapshot of the cluster. Pure."""

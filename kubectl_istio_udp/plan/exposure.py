@@ -193,7 +193,7 @@ def _groups(
 
     istiod combines each port of a ServiceEntry with each of its addresses. So ports only share an
     entry if all pods serve all of them: behind a selector, those with a numeric target port. A port
-    that has an entry of its own keeps it.
+    that is alone in its entry stays so.
     """
     fixed = {p.port for p in service.udp_ports if isinstance(p.target_port, int)}
     alone = {entry.ports[0] for entry in kept if len(entry.ports) == 1} if len(kept) > 1 else set()

@@ -1,4 +1,4 @@
-"""Which gateway a command or an intent is about."""
+"""Choose the gateway of a command or an intent."""
 
 from __future__ import annotations
 

@@ -128,9 +128,9 @@ def _port_options(
 def _next_step(wanted: ExposedPort, before: ExposedPort | None, states: States) -> ExposedPort:
     """The port after the next change of the gateway.
 
-    Envoy gets clusters before listeners, and a listener that sends to a cluster that is not there
-    yet, or no more, loses datagrams until it changes too (docs/measurements.md). So a cluster comes
-    one change before its clients, and goes one change after them.
+    Envoy gets clusters before listeners. A listener that sends to a missing cluster loses datagrams
+    until it changes too (docs/measurements.md). So a cluster is added one change before its
+    clients, and removed one change after them.
     """
     if before is None or not any(backend.weight for backend in before.backends):
         return wanted

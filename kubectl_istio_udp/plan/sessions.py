@@ -6,7 +6,7 @@ which breaks all traffic of the gateway (measured with Envoy 1.40: `socket(2) fa
 many open files`). So the sessions of all exposures together stay below the process's file limit.
 Without free ephemeral ports Envoy only drops the datagrams of additional clients (measured).
 
-A number once granted stays: changing it replaces the cluster and ends its sessions.
+An exposure keeps its number of sessions: a new number replaces the cluster and ends its sessions.
 docs/limits.md explains why a new exposure gets a sixteenth of what is left.
 """
 
@@ -86,7 +86,7 @@ class SessionRoom:
         elsewhere: returns the sessions of the gateway's other exposures, over all their ports;
             only called if the result depends on it.
         stays: whether an exposure keeps its number while its number of ports is unchanged, even if
-            the gateway has less room now. Set by the controller, which decides on every change: a
+            the gateway has fewer left now. Set by the controller, which decides on every change: a
             new number replaces the cluster and ends its sessions.
         limit: returns the namespace's limit; None for no limit.
     """
