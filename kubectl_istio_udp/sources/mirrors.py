@@ -1,4 +1,4 @@
-"""Which parents of HTTP, GRPC, TLS and TCP routes a Gateway of class istio decides about.
+"""The parents of HTTP, GRPC, TLS and TCP routes that a Gateway of class istio decides about.
 
 And which certificates its listeners may use.
 
@@ -34,7 +34,7 @@ class MirroredParent:
     Attributes:
         parent: the reference of the route.
         copied: the reference of its copy to the created Gateway; None if there is none.
-        refusal: why there is none; None otherwise.
+        refusal: why it has no copy; None otherwise.
     """
 
     parent: ParentRef
@@ -83,8 +83,8 @@ def unpermitted_certificate(
 ) -> str:
     """Why a listener may not use a certificate of another namespace; "" if it may use all.
 
-    This comes before the question whether the certificate exists, which is not the business of
-    somebody without a ReferenceGrant. istiod 1.31 answers that one first.
+    This is checked before the certificate's existence, which a namespace without a ReferenceGrant
+    must not learn. istiod 1.31 checks the existence first.
     """
     namespace = gateway.about.namespace
     for ref in certificates(gateway, listener):
@@ -102,7 +102,7 @@ def copied_parents(parents: Sequence[MirroredParent]) -> tuple[ParentRef, ...]:
 
 
 def _refusal(kind: str, parent: ParentRef, gateway: ApiGateway, child: bool) -> Attachment | None:
-    """Why no listener of the created Gateway is meant; None if one is, and istiod decides."""
+    """Why the parent selects no listener of the created Gateway; None if it selects one."""
     named = [listener for listener in gateway.listeners if parent.selects(listener)]
     if not named:
         return Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")

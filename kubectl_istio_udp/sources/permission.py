@@ -59,7 +59,7 @@ class Use:
 
     @classmethod
     def of_request(cls, request: ExposeRequest, udp_ports: tuple[int, ...]) -> Use:
-        """What a request asks for; `udp_ports` are the Service's, used if the request has none."""
+        """What a request needs; `udp_ports` are the Service's, used if the request has none."""
         ports = tuple(port.gateway_port for port in request.ports) or udp_ports
         return cls(ports, request.options, request.automatic_sessions, request.discovery)
 

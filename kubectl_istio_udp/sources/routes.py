@@ -1,4 +1,4 @@
-"""What UDPRoutes request: the listeners they attach to, and their Services.
+"""Read UDPRoutes: the listeners that they attach to, and the Services that they request.
 
 The rules are those of the Gateway API (its reference, and GEP-2645 for UDPRoute). If several routes
 attach to one listener, all are accepted, and the oldest gets the datagrams.
