@@ -173,7 +173,7 @@ class Election:
         return self._seen_at + duration - self._clock()
 
     def _write(self, seen: Mapping[str, Any] | None) -> None:
-        """Take or renew the Lease, if it is still the version that was seen."""
+        """Take or renew the Lease, unless it was modified since this candidate read it."""
         begun = self._clock()
         former = (seen or {}).get("spec") or {}
         holds = former.get("holderIdentity") == self.identity

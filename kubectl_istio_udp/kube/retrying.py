@@ -1,4 +1,4 @@
-"""Retry requests when the API server asks for that, as kubectl does."""
+"""Retry requests when the API server tells the client to, as kubectl does."""
 
 from __future__ import annotations
 

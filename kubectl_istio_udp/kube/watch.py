@@ -32,7 +32,7 @@ _GRACE_SECONDS = 15.0
 # the same time, and parsing a page needs several times its length in memory.
 _MOST_A_PAGE, _PAGE_BYTES = 500, 2_000_000
 _SHORT_SECONDS = 1.0
-# More than the writes that can be under way at the same time.
+# More than the number of writes that can be in progress at the same time.
 _DELETIONS_KEPT = 256
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Cache(Generic[Kept]):
         """Wait up to this many seconds for the first list; return whether it is complete."""
         return self._synced.wait(seconds)
 
-    # -- being kept up to date ----------------------------------------------------------------
+    # -- updating -----------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start a thread that lists and watches."""
