@@ -1,4 +1,4 @@
-"""The object that an Event is about."""
+"""The object that requests an exposure."""
 
 from __future__ import annotations
 

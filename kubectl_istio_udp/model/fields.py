@@ -205,7 +205,7 @@ def service_key(value: object) -> tuple[str, str]:
 
 
 def one_text(text: str) -> Check[str]:
-    """This very text."""
+    """A check for exactly this text."""
 
     def check(value: object) -> str:
         if value != text:

@@ -151,7 +151,7 @@ class ParametersRef:
 
 @dataclass(frozen=True)
 class _Requesting:
-    """What Gateways and routes have in common: they request something for themselves.
+    """The fields that Gateways and routes have in common.
 
     Attributes:
         about: the reference to the object.

@@ -1,4 +1,4 @@
-"""Hops: the places between client and server that probes are sent to."""
+"""Hops: the Services and pods between client and server that `verify` sends probes to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Via(str, Enum):
 
 @dataclass(frozen=True)
 class Hop:
-    """One place to send probes to.
+    """A Service or pod to send probes to.
 
     Attributes:
         via: the kind of hop.

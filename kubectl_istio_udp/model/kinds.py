@@ -1,4 +1,4 @@
-"""The kinds that the plugin manages (exposure, response, access log), and what they share."""
+"""The kinds that the plugin manages: exposure, response, access log."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class ControlPlane:
     def __str__(self) -> str:
         """The text for messages."""
         if not self.namespace:
-            return self.address or "outside of the cluster"
+            return self.address or "outside the cluster"
         return f"istiod{'-' + self.revision if self.revision else ''}.{self.namespace}"
 
 

@@ -11,6 +11,6 @@ def read_time(text: str) -> datetime:
     Without `strptime`, whose first call imports more than the rest of the command needs.
 
     Raises:
-        ValueError: it is no such time.
+        ValueError: it is not a time in this format.
     """
     return datetime.fromisoformat(str(text).removesuffix("Z")).replace(tzinfo=timezone.utc)

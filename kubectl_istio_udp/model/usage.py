@@ -52,7 +52,7 @@ class GatewayUsage:
         return sum(holder.sessions for holder in self.holders)
 
     def largest(self, count: int) -> list[Holder]:
-        """So many of the exposures, the one with the most sessions first."""
+        """The exposures with the most sessions, at most this many, the largest first."""
         return heapq.nsmallest(count, self.holders, key=lambda h: (-h.sessions, h.key))
 
     @classmethod
@@ -95,7 +95,7 @@ def _reaches(
     """
     if ref.namespace not in (gateway.ref.namespace, root_namespace):
         return False
-    # Nearly always so, and comparing two dicts takes a tenth of the time.
+    # Selectors are nearly always equal, and comparing two dicts takes a tenth of the time.
     if ref.selector == gateway.ref.selector:
         return True
     return any(selects(ref.selector, labels) for labels in pods)
