@@ -20,11 +20,9 @@ from typing import Any, TypeVar
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
-from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref, Spec
-from kubectl_istio_udp.model.response import ResponseSpec
 
 Manifest = Mapping[str, Any]
 Owner = tuple[Kind, str, str]
@@ -379,7 +377,14 @@ def _read_annotation(manifest: Manifest, owner: Owner) -> Spec:
     text = notes[names.SPEC_ANNOTATION]
     if owner[0] is Kind.EXPOSURE:
         return ExposureSpec.from_json(text)
-    return (ResponseSpec if owner[0] is Kind.RESPONSE else AccessLogSpec).from_json(text)
+    # Many clusters have none of the other kinds, and each takes 2 to 4 ms to import.
+    if owner[0] is Kind.RESPONSE:
+        from kubectl_istio_udp.model.response import ResponseSpec
+
+        return ResponseSpec.from_json(text)
+    from kubectl_istio_udp.model.accesslog import AccessLogSpec
+
+    return AccessLogSpec.from_json(text)
 
 
 def _place(manifest: Manifest) -> tuple[str, str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.response import Answer
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.model.response import Answer
 
 # `dig` and `nc` only accept whole seconds.
 _LEAST_SECONDS = 1

@@ -55,6 +55,8 @@ _NOT_BY_VERIFY = tuple(
     for name in _DECIDING
     if name not in ("kubectl_istio_udp.render", "kubectl_istio_udp.model.endpointrules")
 )
+# What only clusters with responses or access logs need.
+_OTHER_KINDS = ("kubectl_istio_udp.model.accesslog", "kubectl_istio_udp.model.response")
 # What only a command that queries an Envoy needs.
 _ENVOYS = tuple(
     f"kubectl_istio_udp.{name}"
@@ -68,14 +70,20 @@ _ENVOYS = tuple(
 @pytest.mark.parametrize(
     ("words", "needless"),
     [
-        (["--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
-        (["version"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
+        (["--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE, "logging", "traceback")),
+        (["version"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE, "logging", "traceback")),
         (
             ["get", "--help"],
             (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE, "kubectl_istio_udp.model.mesh"),
         ),
         (["expose", "--help"], (*_NEVER, *_CLUSTER, *_EXEC, *_ELSEWHERE)),
-        (["get", "-A"], (*_NEVER, "_strptime", "websocket", *_ELSEWHERE, *_DECIDING, *_ENVOYS)),
+        (
+            ["get", "-A"],
+            (
+                *(*_NEVER, "_strptime", "websocket", *_ELSEWHERE),
+                *(*_DECIDING, *_ENVOYS, *_OTHER_KINDS),
+            ),
+        ),
         (["delete", "--all", "--no-wait"], (*_NEVER, "websocket", *_ELSEWHERE)),
         (
             ["expose", "coredns", "-p", "5300:53", "--no-wait", "--validate", "none"],
@@ -84,7 +92,7 @@ _ENVOYS = tuple(
                 *("kubectl_istio_udp.state.controllers", "kubectl_istio_udp.envoy.validate"),
             ),
         ),
-        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_NOT_BY_VERIFY)),
+        (["verify", "coredns"], (*_NEVER, *_ELSEWHERE, *_NOT_BY_VERIFY, *_OTHER_KINDS)),
         (["direct", "coredns"], (*_NEVER, "kubectl_istio_udp.controller")),
     ],
     ids=lambda words: " ".join(words[:2]),
@@ -110,7 +118,7 @@ def test_a_command_imports_what_it_needs(
 def test_every_module_that_may_not_be_imported_exists() -> None:
     ours = [
         name
-        for name in (*_CLUSTER, *_EXEC, *_ELSEWHERE, *_DECIDING, *_ENVOYS)
+        for name in (*_CLUSTER, *_EXEC, *_ELSEWHERE, *_DECIDING, *_ENVOYS, *_OTHER_KINDS)
         if name.startswith("kubectl_istio_udp.")
     ]
     assert [name for name in ours if importlib.util.find_spec(name) is None] == []

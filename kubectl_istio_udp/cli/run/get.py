@@ -13,18 +13,18 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, find_state, namespace_of, searched_namespace
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.kube.reads import Reads
-from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.conditions import ConditionType, Truth
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort, ports_text
-from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.leftovers import Leftover, read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, Stray
 from kubectl_istio_udp.state.status import Status, begin_reads, read_status
 
 if TYPE_CHECKING:
+    from kubectl_istio_udp.model.accesslog import AccessLogSpec
+    from kubectl_istio_udp.model.response import ResponseSpec
     from kubectl_istio_udp.state.gatewayusage import Reserved
     from kubectl_istio_udp.state.udproutes import Routing
 

@@ -9,11 +9,9 @@ import click
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, find_existing, namespace_of
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.accesslog import AccessLogSpec
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind
-from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import sending
@@ -71,8 +69,10 @@ def run(
 
 def _in_mesh(existing: Existing) -> bool:
     """Whether the network-tool pod needs a sidecar for the test."""
-    if isinstance(existing.spec, ResponseSpec):
-        return existing.spec.mesh
+    if existing.kind is Kind.RESPONSE:
+        from kubectl_istio_udp.model.response import ResponseSpec
+
+        return isinstance(existing.spec, ResponseSpec) and existing.spec.mesh
     return existing.kind is Kind.ACCESS_LOG
 
 
@@ -99,15 +99,19 @@ def _verify_existing(
         from kubectl_istio_udp.verify.exposure import verify_exposure
 
         return verify_exposure(api, pod, existing, spec, probe_settings)
-    if isinstance(spec, ResponseSpec):
+    if spec is None:
+        raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
+    if existing.kind is Kind.RESPONSE:
+        from kubectl_istio_udp.model.response import ResponseSpec
         from kubectl_istio_udp.verify.response import verify_response
 
+        assert isinstance(spec, ResponseSpec)
         return verify_response(api, pod, existing, spec, probe_settings)
-    if isinstance(spec, AccessLogSpec):
-        from kubectl_istio_udp.verify.accesslog import verify_access_log
+    from kubectl_istio_udp.model.accesslog import AccessLogSpec
+    from kubectl_istio_udp.verify.accesslog import verify_access_log
 
-        return verify_access_log(api, pod, spec, to, probe_settings)
-    raise ClusterError(f"{existing.kind.words} {existing.name}: {existing.problem}")
+    assert isinstance(spec, AccessLogSpec)
+    return verify_access_log(api, pod, spec, to, probe_settings)
 
 
 def _print(found: Sequence[Existing], verifications: Sequence[sending.Verification]) -> None:

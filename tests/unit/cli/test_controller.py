@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -14,9 +15,11 @@ import pytest
 import yaml
 
 from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
+from kubectl_istio_udp.controller.run import Controller
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import TIME_ANNOTATION, write_event
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.errors import Unreachable
 from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
 from kubectl_istio_udp.render.controller import LEASE, NAME, Installation, controller
 from tests.support import builders, routes
@@ -294,6 +297,19 @@ def test_a_process_runs_and_hands_over_when_told_to_end(
     assert done.code == 0, done.err
     for kind in ("EnvoyFilter", "ServiceEntry", "ClusterRole", "Role", "Deployment", "Lease"):
         assert server.all(kind) == []
+
+
+def test_run_collects_garbage(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other commands do not: they are short."""
+    collecting = []
+
+    def start(_: Any) -> None:
+        collecting.append(gc.isenabled())
+        raise Unreachable("not started")
+
+    monkeypatch.setattr(Controller, "start", start)
+    assert run("controller", "run").code == 3
+    assert collecting == [True]
 
 
 def test_uninstall_waits_for_who_still_writes(run: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -33,6 +34,14 @@ EVERY = [
 
 def ids(words: list[str]) -> str:
     return " ".join(words)
+
+
+def test_commands_do_not_look_for_garbage(run: Run, server: ApiServer) -> None:
+    collecting = []
+    server.seen = lambda _: collecting.append(gc.isenabled())
+    assert run("get").code == 0
+    assert collecting and not any(collecting)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("verb", VERBS)

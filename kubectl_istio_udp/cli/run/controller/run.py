@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import secrets
@@ -51,6 +52,8 @@ def run(
         port=port,
     )
     _log_json(log_level)
+    # The command line does not collect garbage (cli/main.py), but this command runs for months.
+    gc.enable()
     controller = Controller(api, settings)
     controller.start()
     try:
