@@ -369,6 +369,7 @@ class ExposureSpec:
         data = asdict(self)
         data["options"]["idle_timeout"] = self.options.idle_timeout.envoy()
         if not self.service:
+            data["ports"] = [port.to_routed_data() for port in self.ports]
             for each, given in zip(data["port_options"], self.port_options, strict=True):
                 each["options"]["idle_timeout"] = given.options.idle_timeout.envoy()
             return write_spec(data, _ROUTED)

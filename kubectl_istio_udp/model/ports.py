@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 
 from kubectl_istio_udp.model.errors import UsageError
@@ -17,6 +17,13 @@ from kubectl_istio_udp.model.fields import (
     service_key,
     text,
     whole_number,
+)
+from kubectl_istio_udp.model.shares import (
+    Share,
+    check_shares,
+    read_shares,
+    usual_shares,
+    write_shares,
 )
 
 # Gateway containers lack NET_BIND_SERVICE; Linux lets them bind ports from here on
@@ -273,18 +280,22 @@ class ExposedPort:
             ports that the gateway may not bind.
         backends: the backends that share the clients; in an exposure of one Service exactly one.
         dropped: the weight of clients without a backend, relative to the backends' weights.
+        shares: which clients each backend has, in the order of their numbers, the highest first;
+            empty for the usual shares (model/shares.py).
     """
 
     gateway_port: int
     listener_port: int
     backends: tuple[Backend, ...]
     dropped: int = 0
+    shares: tuple[Share, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject invalid ports, which an edited annotation may contain.
 
         Raises:
-            ValueError: a number is missing or out of range, or two backends are the same.
+            ValueError: a number is missing or out of range, two backends are the same, or the
+                shares do not divide the clients.
         """
         numbers = [self.gateway_port, self.listener_port, *(b.port for b in self.backends)]
         for number in numbers:
@@ -292,6 +303,8 @@ class ExposedPort:
                 raise ValueError(f"{number!r} is not a port")
         if len({backend.key for backend in self.backends}) < len(self.backends):
             raise ValueError("two backends are the same")
+        if self.shares:
+            check_shares(self.shares, len(self.backends))
 
     @classmethod
     def of(
@@ -335,6 +348,7 @@ class ExposedPort:
             listener_port=fields.take("listener_port", port),
             backends=fields.take("backends", items(record(Backend.from_fields))),
             dropped=fields.take("dropped", whole_number(0, MOST_WEIGHT)),
+            shares=fields.take("shares", read_shares, ()),
         )
 
     def to_data(self) -> dict[str, object]:
@@ -348,6 +362,17 @@ class ExposedPort:
             "target_port": backend.target_port,
             "eds_service": backend.eds_service,
         }
+
+    def to_routed_data(self) -> dict[str, object]:
+        """The port in a spec annotation of version 3; earlier releases do not know `shares`."""
+        data = asdict(self)
+        del data["shares"]
+        return {**data, "shares": write_shares(self.shares)} if self.shares else data
+
+    @property
+    def usual_shares(self) -> tuple[Share, ...]:
+        """The shares without regard to former ones."""
+        return usual_shares([backend.weight for backend in self.backends], self.dropped)
 
     @property
     def service_port(self) -> int:

@@ -27,6 +27,7 @@ from kubectl_istio_udp.plan.exposure import (
     with_sessions,
 )
 from kubectl_istio_udp.plan.sessions import SessionRoom
+from kubectl_istio_udp.plan.shares import with_kept_shares
 from kubectl_istio_udp.sources.routes import Backends, WeightedBackend
 
 NO_OPTIONS: Mapping[int, Options] = MappingProxyType({})
@@ -81,7 +82,8 @@ def plan_routes(
     check_listener_ports(wanted, gateway, request.options.gateway_service)
     clusters = sum(len(port.backends) for port in wanted)
     before = {port.gateway_port: port for port in snapshot.before.ports} if snapshot.before else {}
-    exposed = tuple(_next_step(port, before.get(port.gateway_port), states) for port in wanted)
+    steps = [(_next_step(port, before.get(port.gateway_port), states), port) for port in wanted]
+    exposed = tuple(_with_shares(port, before.get(port.gateway_port)) for port, _ in steps)
     shared = with_sessions(request, snapshot, room, max(1, clusters))
     spec = ExposureSpec(
         namespace=request.namespace,
@@ -103,7 +105,11 @@ def plan_routes(
         endpoints=endpoints,
         gateway_service=gateway.service,
     )
-    return RoutePlan(exposure, complete=exposed == wanted)
+    return RoutePlan(exposure, complete=all(step == port for step, port in steps))
+
+
+def _with_shares(port: ExposedPort, before: ExposedPort | None) -> ExposedPort:
+    return with_kept_shares(port, before) if before else port
 
 
 def _port_options(

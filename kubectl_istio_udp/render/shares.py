@@ -12,19 +12,16 @@ Field references: Envoy's `extensions.filters.udp.udp_proxy.v3.UdpProxyConfig`,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kubectl_istio_udp.model.exposure import Affinity, ExposureSpec
 from kubectl_istio_udp.model.ports import MOST_WEIGHT, Backend, ExposedPort
+from kubectl_istio_udp.model.shares import NUMBERS, Share
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _INPUTS = f"{_TYPES}.matching.common_inputs.network.v3"
-# The hash numbers clients from 0 to this. It is constant, because with the sum of the weights, a
-# change of one weight would renumber all clients. It is above the largest sum, so that every weight
-# counts.
-_NUMBERS = 2**24
-assert _NUMBERS >= MOST_WEIGHT
+assert NUMBERS >= MOST_WEIGHT
 
 
 def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
@@ -33,54 +30,55 @@ def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
     It hashes the client's source port, so that each new socket is assigned anew; with affinity it
     hashes the client's address.
     """
-    serving = [backend for backend in port.backends if backend.weight]
-    if not serving:
+    shares = port.shares or port.usual_shares
+    if not any(backend.weight for backend in port.backends):
         return {}
-    if len(serving) == 1 and not port.dropped:
-        return {"on_no_match": _route(spec, port, serving[0])}
+    if len(shares) == 1 and shares[0].backend is not None:
+        return {"on_no_match": _route(spec, port, port.backends[shares[0].backend])}
     sticky = spec.options_of(port).affinity is Affinity.SOURCE_IP
     branches = [
-        _branch(sticky, first, _route(spec, port, backend))
-        for backend, first in zip(serving, _first_numbers(serving, port.dropped), strict=True)
+        {"predicate": predicate, "on_match": _route(spec, port, port.backends[share.backend])}
+        for share, predicate in zip(shares, _predicates(shares, sticky), strict=True)
+        if share.backend is not None
     ]
     return {"matcher_list": {"matchers": branches}}
 
 
-def _first_numbers(backends: Sequence[Backend], dropped: int) -> list[int]:
-    """The lowest number of each backend's clients; lower numbers than the last one are dropped.
+def _predicates(shares: Sequence[Share], sticky: bool) -> Iterator[dict[str, Any]]:
+    """What matches the clients of each share, but for those that an earlier branch has matched.
 
-    The first matching branch wins, so the first backend has the highest numbers.
+    A share whose datagrams are dropped has no branch, so those after it need an upper bound.
     """
-    left = total = dropped + sum(backend.weight for backend in backends)
-    found = []
-    for backend in backends:
-        left -= backend.weight
-        found.append(left * _NUMBERS // total)
-    return found
+    bounded = False
+    for end, share in zip([NUMBERS, *(share.first for share in shares)], shares, strict=False):
+        below = [{"not_matcher": _from(end, sticky)}] if bounded else []
+        bounded = bounded or share.backend is None
+        yield (
+            {"and_matcher": {"predicate": [_from(share.first, sticky), *below]}}
+            if below
+            else (_from(share.first, sticky))
+        )
 
 
-def _branch(sticky: bool, first: int, on_match: dict[str, Any]) -> dict[str, Any]:
+def _from(first: int, sticky: bool) -> dict[str, Any]:
     """Match clients from a number on, by their address if they are sticky."""
     what, type_ = ("source_ip", "SourceIPInput") if sticky else ("source_port", "SourcePortInput")
     return {
-        "predicate": {
-            "single_predicate": {
-                "input": {
-                    "name": f"envoy.matching.inputs.{what}",
-                    "typed_config": {"@type": f"{_INPUTS}.{type_}"},
+        "single_predicate": {
+            "input": {
+                "name": f"envoy.matching.inputs.{what}",
+                "typed_config": {"@type": f"{_INPUTS}.{type_}"},
+            },
+            "custom_match": {
+                "name": "envoy.matching.matchers.consistent_hashing",
+                "typed_config": {
+                    "@type": f"{_TYPES}.matching.input_matchers.consistent_hashing.v3."
+                    "ConsistentHashing",
+                    "modulo": NUMBERS,
+                    "threshold": first,
                 },
-                "custom_match": {
-                    "name": "envoy.matching.matchers.consistent_hashing",
-                    "typed_config": {
-                        "@type": f"{_TYPES}.matching.input_matchers.consistent_hashing.v3."
-                        "ConsistentHashing",
-                        "modulo": _NUMBERS,
-                        "threshold": first,
-                    },
-                },
-            }
-        },
-        "on_match": on_match,
+            },
+        }
     }
 
 

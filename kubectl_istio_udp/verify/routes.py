@@ -164,7 +164,8 @@ def _listener(
 
 def _only(spec: ExposureSpec, port: ExposedPort, *backends: Backend) -> ExposureSpec:
     """The exposure with one port; with backends, with these only."""
-    return replace(spec, ports=(replace(port, backends=backends or port.backends),))
+    only = replace(port, backends=backends, shares=()) if backends else port
+    return replace(spec, ports=(only,))
 
 
 def _inner(evidence: Evidence) -> tuple[Hop, ...]:

@@ -16,6 +16,7 @@ from kubectl_istio_udp.envoy.local_gateway import LocalGateway
 from kubectl_istio_udp.model.exposure import Affinity, Discovery, LoadBalancing
 from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.service import Endpoint
+from kubectl_istio_udp.plan.shares import with_kept_shares
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from tests.envoy.traffic import Echo, ask, free_port
 from tests.support.builders import plan_of
@@ -67,13 +68,7 @@ def spread(envoy: Path, weights: tuple[int, ...], dropped: int, echoes: list[Ech
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.bind((CLIENT, number))
                 client.sendto(b"x", ("127.0.0.1", port))
-        deadline = time.monotonic() + 20
-        while True:
-            lost = sum(gateway.statistics("downstream_sess_no_route").values())
-            if lost + sum(len(echo.clients) for echo in echoes) >= len(PORTS):
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        lost = all_arrived(gateway, echoes)
         sessions = sum(gateway.statistics("udp.*downstream_sess_total").values())
     assert sessions + lost == len(PORTS)
     assert lost == pytest.approx(len(PORTS) * dropped / (sum(weights) + dropped), abs=50)
@@ -127,26 +122,54 @@ def test_with_affinity_a_client_s_address_decides(envoy: Path) -> None:
         assert len(used) == 2
 
 
+def heard_by(envoy: Path, port: ExposedPort) -> list[int | None]:
+    """The number of the server that hears each client; None if its datagram is dropped."""
+    with servers(3) as echoes:
+        exposure = plan_of(discovery=Discovery.STATIC, max_sessions=2000).exposure
+        spec = replace(exposure.spec, service="", ports=(port,))
+        hosts = {
+            backend.key: (Endpoint(echo.address, echo.port),)
+            for backend, echo in zip(port.backends, echoes, strict=True)
+        }
+        filters = [envoy_filter(replace(exposure, spec=spec, endpoints=hosts))]
+        with LocalGateway(envoy, filters, {}) as gateway:
+            for number in PORTS:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.bind((CLIENT, number))
+                    client.sendto(b"%d" % number, ("127.0.0.1", port.listener_port))
+            all_arrived(gateway, echoes)
+        by_number = {int(text): index for index, echo in enumerate(echoes) for text in echo.heard}
+        return [by_number.get(number) for number in PORTS]
+
+
+def all_arrived(gateway: LocalGateway, echoes: list[Echo]) -> int:
+    """Wait for the datagrams of all PORTS; how many of them were dropped."""
+    deadline = time.monotonic() + 20
+    while True:
+        lost = sum(gateway.statistics("downstream_sess_no_route").values())
+        if lost + sum(len(echo.clients) for echo in echoes) >= len(PORTS):
+            return lost
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_change_of_weights_moves_only_the_share_that_moves(envoy: Path) -> None:
-    """From 50:50 to 70:50 the first gets 8% more of the clients, and keeps those it has."""
+    """The one between two others keeps all its clients; then a share in the middle is dropped."""
 
-    def heard(weights: tuple[int, ...]) -> list[bool]:
-        found = []
-        with servers(2) as echoes:
-            port = free_port()
-            with LocalGateway(envoy, [routed(port, weights, 0, echoes, max_sessions=2000)], {}):
-                for number in PORTS:
-                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                        client.bind((CLIENT, number))
-                        client.settimeout(5)
-                        client.connect(("127.0.0.1", port))
-                        before = len(echoes[0].clients)
-                        client.send(b"x")
-                        client.recv(10)
-                        found.append(len(echoes[0].clients) > before)
-        return found
+    def of(dropped: int, *weights: int) -> ExposedPort:
+        number = free_port()
+        backends = tuple(
+            Backend(53, weight=weight, service=("apps", f"server-{index}"))
+            for index, weight in enumerate(weights)
+        )
+        return ExposedPort(number, number, backends, dropped)
 
-    before, after = heard((50, 50)), heard((70, 50))
-    pairs = list(zip(before, after, strict=True))
-    assert pairs.count((True, False)) == 0
-    assert pairs.count((False, True)) == pytest.approx(len(PORTS) / 12, abs=30)
+    ports = [of(0, 50, 30, 20)]
+    for each in (of(0, 40, 30, 30), of(30, 40, 0, 30)):
+        ports.append(with_kept_shares(each, ports[-1]))
+    first, second, third = (heard_by(envoy, port) for port in ports)
+    moved = [pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
+    assert set(moved) == {(0, 2)}
+    assert len(moved) == pytest.approx(len(PORTS) / 10, abs=30)
+    assert {pair for pair in zip(second, third, strict=True) if pair[0] != pair[1]} == {(1, None)}
+    assert 1 not in third

@@ -26,7 +26,7 @@ LARGEST = 65_535
 
 
 class Echo:
-    """Sends every datagram back, and remembers whom each came from."""
+    """Sends every datagram back, and remembers it and whom it came from."""
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -34,6 +34,7 @@ class Echo:
         self.socket.bind((address, port))
         self.address, self.port = self.socket.getsockname()
         self.clients: list[tuple[str, int]] = []
+        self.heard: set[bytes] = set()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -43,6 +44,7 @@ class Echo:
             if data == b"end" and client == self.socket.getsockname():
                 return
             self.clients.append(client)
+            self.heard.add(data)
             with suppress(OSError):
                 self.socket.sendto(data, client)
 

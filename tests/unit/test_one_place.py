@@ -35,6 +35,7 @@ ONLY_IN = {
     # Which gateway, and what routes and Gateways get.
     "choose_gateway": {"controller/deciding.py", "state/gateways.py", "state/from_manifests.py"},
     "plan_routes": {"controller/routes.py"},
+    "with_kept_shares": {"plan/routes.py"},
     "attach": {"sources/routes.py", "state/udproutes.py", "controller/reporting.py"},
     "is_copy_of": {"controller/mirroring.py"},
     "copied_parents": {"controller/mirroring.py", "controller/reporting.py"},
