@@ -140,6 +140,9 @@ class Reconciler:
             return replace(outcome, again=left or None)
         if namespace.leaving:
             return self._withdraw(key, existing)
+        if requested is None and self._caches.is_undecided(key):
+            left = self._refresher.refresh(existing, MANAGER)
+            return Outcome(WAITING if existing.exists else GONE, again=left or None)
         if requested is None:
             left = self._waits.unrequested_left(key) if existing.exists else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, existing)

@@ -227,6 +227,8 @@ class Caches:
         }
         # The Gateway of each exposure that a Gateway of the Gateway API requests.
         self._of_gateways: dict[Key, Key] = {}
+        # The exposures of Gateways whose class does not exist.
+        self._undecided: set[Key] = set()
         self.api_gateways: ApiGateways | None = None
         if routes is not None:
             self.api_gateways = ApiGateways(
@@ -325,6 +327,13 @@ class Caches:
         """The Gateway that requests an exposure; None if a Service does."""
         gateway = self._of_gateways.get(key)
         return self.api_gateways.gateway(gateway) if gateway and self.api_gateways else None
+
+    def is_undecided(self, key: Key) -> bool:
+        """Whether an exposure is that of a Gateway whose class does not exist, for a while maybe.
+
+        The Gateway API wants existing Gateways not to change with their class.
+        """
+        return key in self._undecided
 
     def client_service(self, spec: ExposureSpec) -> Manifest | None:
         """The Service that clients of an exposure use; None if there is none."""
@@ -592,20 +601,26 @@ class Caches:
 
     def _gateway_requests(self, gateway: Key) -> None:
         """Store a Gateway's request."""
-        key = exposure_key(gateway)
-        found = self.api_gateways.gateway(gateway) if self.api_gateways else None
+        key, gateways = exposure_key(gateway), self.api_gateways
+        undecided = gateways is not None and gateways.is_undecided(gateway)
         with self._lock:
-            if found is None or found.leaving:
-                if self._of_gateways.pop(key, None):
-                    self.intents.drop(key)
-            else:
-                self._of_gateways[key] = gateway
-                intent = self._gateway_intent(found)
-                if intent is None:
-                    self.intents.drop(key)
-                else:
-                    self._put_intent(key, found.about.rank, intent)
+            (self._undecided.add if undecided else self._undecided.discard)(key)
+            # Until its class exists again, it keeps its rank and its ports.
+            if not undecided:
+                self._note_gateway(key, gateways.gateway(gateway) if gateways else None)
         self._enqueue(key)
+
+    def _note_gateway(self, key: Key, found: ApiGateway | None) -> None:
+        if found is None or found.leaving:
+            if self._of_gateways.pop(key, None):
+                self.intents.drop(key)
+            return
+        self._of_gateways[key] = found.key
+        intent = self._gateway_intent(found)
+        if intent is None:
+            self.intents.drop(key)
+        else:
+            self._put_intent(key, found.about.rank, intent)
 
     def _put_intent(self, key: Key, rank: Rank, intent: Intent | UsageError) -> None:
         self.intents.put(key, rank, intent.gateway_ports if isinstance(intent, Intent) else ())

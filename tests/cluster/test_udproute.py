@@ -10,7 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.request import urlopen
@@ -18,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 from conftest import (
+    LoadPod,
     Space,
     companion,
     dns_server,
@@ -28,7 +30,7 @@ from conftest import (
     own_objects,
     run,
 )
-from controlled import allow, controller, permitted, request_exposure, tenant
+from controlled import allow, controller, permitted, replicas, request_exposure, tenant
 from test_trust import DOCS
 from test_trust import granted as with_rights
 
@@ -301,6 +303,65 @@ def test_changes_under_load(tenant: Space, port: int, load_pod: Load) -> None:
     print(result)
     # One was lost in 6,000; five without the steps of plan/routes.py.
     assert result["lost"] <= 6
+
+
+@pytest.mark.alone
+def test_changed_weights_move_only_their_share(tenant: Space, port: int, load_pod: LoadPod) -> None:
+    """Of clients that keep their ports, under load; then a backend between two others is gone."""
+    names = ("one", "two", "three")
+    for number, name in enumerate(names, 1):
+        tenant.apply(*server(name, number))
+    tenant.apply(gateway(tenant, listener("dns", port), sessions=3000))
+
+    def weighted(*weights: int) -> dict[str, Any]:
+        return route("dns", *(backend(n, weight=w) for n, w in zip(names, weights, strict=True)))
+
+    tenant.apply(weighted(50, 30, 20))
+    address = programmed(tenant)
+    answered_by(address, port, 1, 2, 3)
+    lost = 0
+    with Clients(address, port, 100, timeout=2.0) as clients:
+        before = clients.ask()
+
+        def moved() -> set[tuple[int, int]]:
+            nonlocal lost
+            now = clients.ask()
+            lost += now.count(0)
+            return {pair for pair in zip(before, now, strict=True) if pair[0] != pair[1]}
+
+        assert set(before) == {1, 2, 3} and not moved()
+        with load_pod.asking((address, port), 200) as counts:
+            tenant.apply(weighted(40, 30, 30))
+            eventually("clients move", lambda: (1, 3) in moved())
+            assert moved() == {(1, 3)}
+        print(f"\n{counts}; clients that keep their ports lost {lost}")
+        assert counts["lost"] <= 6 and lost <= 2
+        after = clients.ask()
+        assert 1 <= sum(pair[0] != pair[1] for pair in zip(before, after, strict=True)) <= 25
+        before = after
+        refs = (backend("one", weight=40), backend("gone", weight=30), backend("three", weight=30))
+        tenant.apply(route("dns", *refs))
+        told(tenant, "dns", ResolvedRefs="!BackendNotFound")
+        eventually("those of two get nothing", lambda: (2, 0) in moved())
+        assert moved() == {(2, 0)} and 2 not in clients.ask()
+
+
+@pytest.mark.alone
+def test_a_rolling_restart_of_a_backend(tenant: Space, port: int, load_pod: Load) -> None:
+    """As test_traffic.py has it for an exposure: at most 2 lost of 12,500 each."""
+    tenant.apply(
+        *dns_server("dns", replicas=3), gateway(tenant, listener("dns", port), sessions=8000)
+    )
+    tenant.apply(route("dns", backend("dns")))
+    address = programmed(tenant)
+    fresh = load_pod(address, port, "--queries", "12500", "--rate", "500")
+    sticky = load_pod(address, port, "--queries", "12500", "--rate", "500", "--clients", "50")
+    kubectl("rollout", "restart", "-n", tenant.name, "deploy/dns")
+    kubectl("rollout", "status", "-n", tenant.name, "deploy/dns", "--timeout=60s")
+    assert fresh.poll() is None, "the load must outlast the restart"
+    counts = {"fresh ports": finish(fresh), "sticky clients": finish(sticky)}
+    print(f"\nrolling restart of a route's backend: {counts}")
+    assert all(count["lost"] <= 2 for count in counts.values()), counts
 
 
 def test_of_several_routes_the_oldest_is_answered(tenant: Space, port: int) -> None:
@@ -667,10 +728,10 @@ def test_a_grant_is_withdrawn_under_load(tenant: Space, other: Space, port: int)
 class Clients:
     """Clients that each keep their source port."""
 
-    def __init__(self, address: str, port: int, count: int) -> None:
+    def __init__(self, address: str, port: int, count: int, timeout: float = 0.5) -> None:
         self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
         for each in self._sockets:
-            each.settimeout(0.5)
+            each.settimeout(timeout)
             each.connect((address, port))
 
     def __enter__(self) -> Clients:
@@ -710,33 +771,86 @@ def test_a_route_moves_between_listeners_under_load(
     assert result["lost"] <= 6
 
 
+@contextmanager
+def removed(plural: str) -> Iterator[None]:
+    """Without a CRD for a while, and with its objects gone; GatewayClasses come back."""
+    name = f"{plural}.{GROUP}"
+    crd = get("crd", name)
+    about = crd["metadata"]
+    kept = {key: about[key] for key in ("name", "annotations", "labels") if key in about}
+    classes = [bare(each) for each in get(name)["items"]] if plural == "gatewayclasses" else []
+    kubectl("delete", "crd", name, "--timeout=60s")
+    try:
+        yield
+    finally:
+        restored = {**crd, "metadata": kept, "status": None}
+        kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(restored))
+        kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+        for each in classes:
+            eventually("it is created", partial(is_applied, each), 30)
+
+
+def bare(manifest: Any) -> dict[str, Any]:
+    """A manifest without what the API server fills in."""
+    about = manifest["metadata"]
+    kept = {key: about[key] for key in ("name", "labels") if key in about}
+    return {**{key: manifest[key] for key in ("apiVersion", "kind", "spec")}, "metadata": kept}
+
+
+def is_applied(manifest: dict[str, Any], *where: str) -> bool:
+    """Apply a manifest; whether the API server took it: a new CRD is served a bit later."""
+    return run("kubectl", "apply", *where, "-f", "-", stdin=json.dumps(manifest)).code == 0
+
+
+def goes_on(address: str, port: int, number: int, seconds: float) -> None:
+    """A server answers for so long: the controller changes a gateway every 5 s at most."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert set(answers(address, port, 5)) == {number}
+        # Each answer has a session for a while.
+        time.sleep(0.2)
+
+
+def restarts() -> dict[str, int]:
+    """How often each of the controller's pods has restarted."""
+    found = ((pod, pod["status"]["containerStatuses"]) for pod in replicas())
+    return {
+        pod["metadata"]["name"]: sum(status["restartCount"] for status in statuses)
+        for pod, statuses in found
+    }
+
+
 @pytest.mark.alone
-def test_the_crd_is_removed_and_restored_under_load(
-    tenant: Space, port: int, load_pod: Load
+def test_crds_are_removed_and_restored_under_load(
+    tenant: Space, port: int, load_pod: LoadPod
 ) -> None:
-    """Exposures of Services stay; the routes are back with the CRD."""
+    """What is exposed without an object of the kind stays; the rest is back with its objects."""
     tenant.apply(*server("one", 1), *dns_server("plain"))
     request_exposure(tenant, "plain", f"{port + 1}:53", max_sessions="4000")
     eventually("it is exposed", lambda: len(own_objects(tenant)) == 3, 60)
-    tenant.apply(gateway(tenant, listener("dns", port)), route("dns", backend("one")))
+    udp, dns = gateway(tenant, listener("dns", port)), route("dns", backend("one"))
+    tenant.apply(udp, dns)
     address = programmed(tenant)
     answered_by(address, port, 1)
-    load = load_pod(*companion(tenant, "plain"), "--queries", "6000", "--rate", "200")
-    crd = get("crd", f"udproutes.{GROUP}")
-    about = crd["metadata"]
-    kubectl("delete", "crd", about["name"], "--timeout=60s")
-    try:
-        silent_at(address, port)
-    finally:
-        kept = {key: about[key] for key in ("name", "annotations", "labels") if key in about}
-        restored = {**crd, "metadata": kept, "status": None}
-        kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(restored))
-        kubectl("wait", "--for=condition=Established", f"crd/udproutes.{GROUP}", "--timeout=60s")
-    tenant.apply(route("dns", backend("one")))
-    answered_by(address, port, 1)
-    result = finish(load)
-    print(result)
-    assert result["lost"] <= 6
+    before = restarts()
+    with load_pod.asking(companion(tenant, "plain"), 200) as counts:
+        # The Gateway and its route do not need these.
+        for plural in ("referencegrants", "httproutes", "tcproutes", "gatewayclasses"):
+            with removed(plural):
+                goes_on(address, port, 1, seconds=7)
+        told(tenant, "dns", Accepted="Accepted", ResolvedRefs="ResolvedRefs")
+        assert set(answers(address, port, 20)) == {1}
+        # Without a route, and then without a Gateway.
+        for plural, manifests in (("udproutes", (dns,)), ("gateways", (udp, dns))):
+            with removed(plural):
+                silent_at(address, port)
+            for manifest in manifests:
+                eventually("it is applied", partial(is_applied, manifest, "-n", tenant.name))
+            address = programmed(tenant)
+            answered_by(address, port, 1)
+    print(counts)
+    assert restarts() == before
+    assert counts["lost"] <= 6, counts
 
 
 def test_the_documented_rights_suffice_to_write_routes(tenant: Space, port: int) -> None:

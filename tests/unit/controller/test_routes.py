@@ -105,6 +105,31 @@ def test_a_gateway_without_routes_drops_what_comes(running: Routed) -> None:
     assert not running.server.all("ServiceEntry")
 
 
+def test_a_missing_class_changes_no_gateway(running: Routed) -> None:
+    """Its endpoints still follow. A class of another controller ends the exposure."""
+    controller = running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    before = running.filter(NAME)
+    running.server.remove("GatewayClass", "", "istio-udp")
+    until(lambda: controller.states() == {"waiting": 1})
+    moved = endpoint_slice(endpoint("10.1.4.77", "coredns-2"), of="coredns", namespace="team")
+    running.server.put(moved)
+    until(lambda: running.addresses(NAME) == ["10.1.4.77"])
+    assert running.filter(NAME) == before
+    # A controller that starts now knows the class no more.
+    running.controllers.pop().stop()
+    controller = running.start("two", gateway_api=True)
+    until(lambda: controller.states() == {"waiting": 1})
+    assert running.filter(NAME) == before
+    running.server.put(gateway_class())
+    until(lambda: controller.states() == {"ok": 1})
+    assert running.filter(NAME) == before
+    running.server.remove("GatewayClass", "", "istio-udp")
+    until(lambda: controller.states() == {"waiting": 1})
+    running.server.put(gateway_class(controller="example.com/other"))
+    until(lambda: not running.filter(NAME) and not controller.states())
+
+
 def test_weights_and_invalid_backends(running: Routed) -> None:
     refs = [backend(weight=70), backend("canary", weight=0), backend("gone", weight=30)]
     running.begin(gateway(annotations=TARGET), route(*refs))
