@@ -341,6 +341,14 @@ def gateway_status(
     return {**result, "addresses": addresses[:_MOST_ADDRESSES]} if addresses else result
 
 
+def without_ours(manifest: Manifest) -> dict[str, Any]:
+    """The status of a Gateway that is another controller's now: without our own condition type."""
+    status = record(manifest.get("status"))
+    conditions = list(map(record, items(status.get("conditions"))))
+    others = [each for each in conditions if each.get("type") != MIRRORED]
+    return {**status, "conditions": others} if len(others) < len(conditions) else dict(status)
+
+
 def _kind(group: str, kind: str) -> dict[str, str]:
     return {"group": group, "kind": kind}
 

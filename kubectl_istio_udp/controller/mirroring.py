@@ -70,7 +70,8 @@ class Mirroring:
             if existing is not None and is_copy:
                 self._delete(gateways.gateways, existing)
             return ""
-        if not gateways.has_child(gateway):
+        # One that is not accepted gets none, and keeps one that it has.
+        if not gateways.has_child(gateway) or (gateway.addresses and existing is None):
             return ""
         wanted = child_gateway(gateway)
         if existing is not None and not is_copy:

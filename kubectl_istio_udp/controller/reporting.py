@@ -27,6 +27,7 @@ from kubectl_istio_udp.controller.conditions import (
     class_status,
     gateway_status,
     route_status,
+    without_ours,
 )
 from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
 from kubectl_istio_udp.controller.mirroring import Mirroring
@@ -49,7 +50,11 @@ from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, UdpRoute
 from kubectl_istio_udp.model.reasons import NO_GATEWAY
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
-from kubectl_istio_udp.sources.gateways import InvalidParameters, exposure_key
+from kubectl_istio_udp.sources.gateways import (
+    InvalidParameters,
+    UnsupportedAddress,
+    exposure_key,
+)
 from kubectl_istio_udp.sources.mirrors import MirroredParent, copied_parents
 from kubectl_istio_udp.sources.permission import Permission
 from kubectl_istio_udp.sources.routes import attach, route_options
@@ -242,6 +247,8 @@ class Reporter:
         kept, gateway = gateways.gateways.get(*key), gateways.gateway(key)
         if kept is None or gateway is None or gateway.leaving:
             self._seen.pop(exposure_key(key), None)
+            if kept is not None and gateway is None and not gateways.is_undecided(key):
+                self._write(gateways.gateways, kept.manifest, without_ours(kept.manifest))
             return True
         requested, outcome = (
             self._caches.intent(exposure_key(key)),
@@ -252,6 +259,8 @@ class Reporter:
             progress, done = Progress(problem), True
         elif requested is None:
             progress, done = Progress(programmed=True), True
+        elif outcome is not None and (problem := self._missing_parameters(gateway, outcome)):
+            progress, done = Progress(problem), True
         elif outcome is None:
             # Asked again after the first look. What another replica has said may still be so.
             return True
@@ -262,6 +271,17 @@ class Reporter:
         status = gateway_status(kept.manifest, attached, progress, _now())
         self._write(gateways.gateways, kept.manifest, status)
         return done and not blocked
+
+    def _missing_parameters(self, gateway: ApiGateway, outcome: Outcome) -> tuple[str, str] | None:
+        """The problem of a parametersRef to an object that does not exist."""
+        named, gateways = gateway.parameters, self._caches.api_gateways
+        if named is None or gateways is None or outcome.reason != NO_GATEWAY:
+            return None
+        cache: Cache[Any] = self._caches.services if named.kind == "Service" else gateways.gateways
+        if cache.get(gateway.about.namespace, named.name) is not None:
+            return None
+        place = f"{gateway.about.namespace}/{named.name}"
+        return "InvalidParameters", f"{named.kind} {place} does not exist"
 
     def _write(self, cache: Cache[Any], manifest: Mapping[str, Any], status: Any) -> None:
         """Write a status, if it differs.
@@ -294,7 +314,7 @@ class Reporter:
         key = exposure_key(gateway.key)
         held, taken = self._caches.existing(key).held, self._unavailable(key)
         unavailable = {
-            listener.name: f"another exposure has port {listener.port}/UDP of the gateway"
+            listener.name: f"another one has port {listener.port}/UDP of the gateway already"
             for listener in gateway.listeners
             if listener.port in taken
         }
@@ -391,13 +411,14 @@ def _problem(gateway: ApiGateway, requested: object) -> tuple[str, str] | None:
         gateway: the Gateway.
         requested: its intent, or the error from reading it; None without UDP listeners.
     """
-    if gateway.addresses:
-        return "UnsupportedAddress", "spec.addresses is not supported"
+    if not isinstance(requested, UsageError):
+        return None
+    message = "; ".join([requested.message, *requested.hints[:1]])
+    if isinstance(requested, UnsupportedAddress):
+        return "UnsupportedAddress", message
     if isinstance(requested, InvalidParameters):
-        return "InvalidParameters", "; ".join([requested.message, *requested.hints[:1]])
-    if isinstance(requested, UsageError) and gateway.udp:
-        return "Invalid", "; ".join([requested.message, *requested.hints[:1]])
-    return None
+        return "InvalidParameters", message
+    return ("Invalid", message) if gateway.udp else None
 
 
 def _may_work(outcome: Outcome) -> bool:

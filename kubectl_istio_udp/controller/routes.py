@@ -90,7 +90,7 @@ class RouteDecider:
         self._unavailable.pop(key, None)
 
     def _free_ports(self, intent: Intent, snapshot: Snapshot) -> list[tuple[int, Backends]]:
-        """The ports of a Gateway's listeners that no other exposure has, and their backends."""
+        """The ports of a Gateway's listeners that nobody else has, and their backends."""
         asking = self._caches.gateway_of(intent.key)
         gateways = self._caches.api_gateways
         if asking is None or gateways is None:
@@ -103,9 +103,18 @@ class RouteDecider:
         occupancy = self._pending.occupancy(intent.key)
         bound = frozenset(number for number, _, _ in wanted)
         held = occupancy.ports_of_others(bound, gateway, snapshot.mesh, intent.key)
-        free = [(port, backends) for number, port, backends in wanted if number not in held]
-        unavailable = frozenset(port for number, port, _ in wanted if number in held)
-        self._unavailable[intent.key] = unavailable
+        served = {port.gateway_port for port in snapshot.before.ports} if snapshot.before else set()
+        # Two ports may be bound as the same one: 53 as 10053. The one that is served keeps it.
+        having: dict[int, int] = {}
+        for number, port, _ in sorted(wanted, key=lambda each: each[1] not in served):
+            having.setdefault(number, port)
+        free = [
+            (port, backends)
+            for number, port, backends in wanted
+            if number not in held and having[number] == port
+        ]
+        unavailable = {port for _, port, _ in wanted}.difference(port for port, _ in free)
+        self._unavailable[intent.key] = frozenset(unavailable)
         if not free:
             raise Refusal(taken_ports(unavailable, gateway))
         return free

@@ -198,11 +198,6 @@ class ApiGateway(_Requesting):
     addresses: bool = False
     leaving: bool = False
 
-    @property
-    def udp_listeners(self) -> tuple[Listener, ...]:
-        """Its UDP listeners."""
-        return tuple(each for each in self.listeners if each.protocol == UDP)
-
     @classmethod
     def from_object(cls, manifest: Manifest) -> ApiGateway:
         """Read a Gateway manifest."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from kubectl_istio_udp.model.entries import Entry
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
     Endpoints,
@@ -19,6 +20,7 @@ from kubectl_istio_udp.model.ports import Backend, ExposedPort, listener_port
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Service, ServicePort
 from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.spec_annotation import LONGEST_SPEC_BYTES
 from kubectl_istio_udp.plan.exposure import (
     ServiceState,
     check_listener_ports,
@@ -67,7 +69,8 @@ def plan_routes(
         options: the settings of ports whose routes have other settings than the Gateway.
 
     Raises:
-        UsageError: the gateway may bind neither a port nor its replacement.
+        UsageError: the gateway may bind neither a port nor its replacement, or there are more
+            backends than one exposure can have.
     """
     gateway = snapshot.gateway
     wanted = tuple(
@@ -99,13 +102,29 @@ def plan_routes(
         backend.key: port_endpoints(_port(state.service, backend.port), state, snapshot)
         for backend, state in _with_states(spec, states)
     }
+    spec = replace(spec, entries=_entries(spec, states, endpoints, snapshot))
+    _check_size(spec)
     exposure = Exposure(
-        spec=replace(spec, entries=_entries(spec, states, endpoints, snapshot)),
+        spec=spec,
         families=gateway.families,
         endpoints=endpoints,
         gateway_service=gateway.service,
     )
     return RoutePlan(exposure, complete=all(step == port for step, port in steps))
+
+
+def _check_size(spec: ExposureSpec) -> None:
+    """Reject a spec that could not be read again.
+
+    Raises:
+        UsageError: it is longer than an annotation may be.
+    """
+    if len(spec.to_json()) > LONGEST_SPEC_BYTES:
+        raise UsageError(
+            f"the routes have {len(spec.backends)} backends at {len(spec.ports)} listeners, more "
+            "than one Gateway can hold",
+            hints=["move some of the listeners to another Gateway"],
+        )
 
 
 def _with_shares(port: ExposedPort, before: ExposedPort | None) -> ExposedPort:

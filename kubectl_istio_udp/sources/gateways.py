@@ -32,6 +32,10 @@ class InvalidParameters(UsageError):
     """A Gateway names no Istio gateway that can be used, or several."""
 
 
+class UnsupportedAddress(UsageError):
+    """A Gateway requests addresses."""
+
+
 def exposure_key(gateway: Key) -> Key:
     """The (namespace, name) of the exposure of a Gateway.
 
@@ -80,9 +84,15 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
 
     Raises:
         InvalidParameters: it names several gateways, or none although none may be created.
+        UnsupportedAddress: it requests addresses.
         UsageError: an annotation is malformed, too long or unknown, or no listener can be served.
     """
     expose_options = read_options(gateway.annotations, GATEWAY_OPTIONS)
+    if gateway.addresses:
+        raise UnsupportedAddress(
+            "spec.addresses is not supported",
+            hints=["remove it: the addresses are those of the gateway's Service"],
+        )
     listeners, mirrored = gateway.udp, needs_child(gateway) and gateway.mirrored
     if not listeners and not mirrored:
         raise UsageError(f"Gateway {gateway} has no UDP listener")

@@ -17,10 +17,12 @@ from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
+    GROUP,
     MIRRORED_ROUTES,
     UDP,
     ApiGateway,
     GatewayClass,
+    ParametersRef,
     ReferenceGrant,
     Route,
     UdpRoute,
@@ -281,6 +283,12 @@ class ApiGateways:
             routes = tuple(self._by_service.get(service, ()))
         self._routes_affected(routes)
 
+    def parameter_changed(self, named: ParametersRef, namespace: str) -> None:
+        """Report the Gateways whose parametersRef is to an object that was created or deleted."""
+        for kept in self.gateways.values():
+            if kept.read.parameters == named and kept.read.about.namespace == namespace:
+                self._report((GATEWAY, *kept.read.key))
+
     def namespace_changed(self, namespace: str) -> None:
         """Report what depends on a namespace's changed labels."""
         self._routes_affected(
@@ -319,6 +327,8 @@ class ApiGateways:
         versions = [kept for kept in (before, now) if kept is not None]
         for owner in {_owner(kept.manifest) for kept in versions} - {""}:
             self._report((GATEWAY, key[0], owner))
+        if len(versions) < len((before, now)):
+            self.parameter_changed(ParametersRef(GROUP, "Gateway", key[1]), key[0])
         # Not when its status alone changes: routes at Gateways of others may be many.
         if len(versions) < len((before, now)) or versions[0].read != versions[1].read:
             self._mirrored_affected(key)

@@ -29,7 +29,7 @@ from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
-from kubectl_istio_udp.model.gatewayapi import ApiGateway
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, ParametersRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.managed_fields import exposure_managers
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
@@ -597,6 +597,8 @@ class Caches:
             self._enqueue(each)
         if self.api_gateways:
             self.api_gateways.service_changed(key)
+            if key[0] in self.gateway_namespaces and (was is None) != (is_ is None):
+                self.api_gateways.parameter_changed(ParametersRef("", "Service", key[1]), key[0])
         self._gateways_changed()
 
     def _gateway_requests(self, gateway: Key) -> None:

@@ -40,7 +40,7 @@ class Routing:
 
     def listener(self, port: int) -> Listener | None:
         """The listener of a gateway port."""
-        return next((each for each in self.gateway.udp_listeners if each.port == port), None)
+        return next((each for each in self.gateway.udp if each.port == port), None)
 
     def served(self, port: int) -> UdpRoute | None:
         """The route that gets the datagrams of a gateway port: the oldest at its listener."""
@@ -74,7 +74,7 @@ def read_route_backends(api: Api, routing: Routing) -> list[RouteBackend]:
 
     A backend counts as valid if the user may not read the objects that decide it.
     """
-    listeners = routing.gateway.udp_listeners
+    listeners = routing.gateway.udp
     found = for_each(lambda each: _backends(api, each, routing.served(each.port)), listeners)
     return [row for rows in found for row in rows]
 

@@ -330,6 +330,29 @@ def test_copies_and_created_gateways_stay_while_the_class_is_missing(running: Mi
     until(lambda: not running.clone() and not running.child())
 
 
+def test_another_class_takes_the_gateway_over(running: Mirrored) -> None:
+    """Nothing of ours is left: exposure, created Gateway, copies, entries and conditions."""
+    running.begin(
+        gateway(WEB, DNS, namespace=PLACE), mirrored_route(namespace=PLACE), route(namespace=PLACE)
+    )
+    running.created()
+    running.report_gateway()
+    until(lambda: running.told_of_gateway().get(MIRRORED))
+    until(lambda: running.status("UDPRoute", "dns", PLACE).get("parents"))
+    until(running.clone)
+    changed = running.server.get(API_GATEWAY, PLACE, "udp")
+    changed["spec"]["gatewayClassName"] = "istio"
+    running.server.put(changed)
+    until(lambda: not running.child() and not running.clone())
+    until(lambda: not running.status("UDPRoute", "dns", PLACE)["parents"])
+    until(lambda: MIRRORED not in running.told_of_gateway())
+    # And back.
+    changed["spec"]["gatewayClassName"] = "istio-udp"
+    running.server.put(changed)
+    running.created()
+    until(lambda: running.status("UDPRoute", "dns", PLACE)["parents"])
+
+
 def test_a_route_at_a_udp_listener_is_not_allowed(running: Mirrored) -> None:
     parents = [{"name": "udp", "sectionName": "dns"}]
     running.begin(

@@ -16,7 +16,15 @@ from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import annotated, space, until
 from tests.support.routed import KEY, NAME, Routed, made_by_istiod, read, services
-from tests.support.routes import backend, gateway, gateway_class, grant, listener, route
+from tests.support.routes import (
+    GROUP,
+    backend,
+    gateway,
+    gateway_class,
+    grant,
+    listener,
+    route,
+)
 from tests.unit.conftest import Run
 
 TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
@@ -346,6 +354,49 @@ def test_parameters_that_name_no_gateway(running: Routed, row: str) -> None:
     assert message in running.status(API_GATEWAY, "udp")["conditions"][0]["message"]
 
 
+@pytest.mark.parametrize("kind", ["Service", "Gateway"])
+def test_parameters_that_name_an_object_that_does_not_exist(running: Routed, kind: str) -> None:
+    group = GROUP if kind == "Gateway" else ""
+    parameters = {"group": group, "kind": kind, "name": "gone"}
+    running.server.put(space("istio-system"))
+    running.begin(gateway(namespace="istio-system", infrastructure={"parametersRef": parameters}))
+
+    def said() -> Any:
+        found = running.status(API_GATEWAY, "udp", "istio-system").get("conditions", ())
+        return [(each["reason"], each["message"]) for each in found]
+
+    until(lambda: ("InvalidParameters", f"{kind} istio-system/gone does not exist") in said())
+    # Without pods it exists, and may get some.
+    found = builders.service("gone", namespace="istio-system")
+    found = gateway(name="gone", namespace="istio-system", class_name="istio") if group else found
+    running.server.put(found)
+    until(lambda: ("NoResources") in {reason for reason, _ in said()})
+
+
+def test_addresses_are_not_supported(running: Routed) -> None:
+    """A Gateway that requests some is not accepted. One that was served before stays as it was."""
+    addresses = [{"type": "IPAddress", "value": "192.0.2.7"}]
+    running.server.put(space("istio-system"))
+    own = gateway(namespace="istio-system", name="own", addresses=addresses)
+    running.begin(gateway(annotations=TARGET), own, route())
+    running.programmed()
+
+    def said(*of: str) -> Any:
+        return read(running.status(API_GATEWAY, *of).get("conditions", ()))
+
+    refused = {"Accepted": ("False", "UnsupportedAddress"), "Programmed": ("False", "Invalid")}
+    until(lambda: said("own", "istio-system") == refused)
+    assert not running.server.get(API_GATEWAY, *child_key(("istio-system", "own")))
+    before = running.filter(NAME)
+    changed = gateway(listener(), listener("b", 5301), annotations=TARGET, addresses=addresses)
+    running.server.put(changed)
+    until(lambda: said("udp") == refused)
+    assert running.filter(NAME) == before
+    running.server.put(gateway(listener(), listener("b", 5301), annotations=TARGET))
+    running.programmed()
+    assert len(running.routed().ports) == 2
+
+
 def test_parameters_name_a_service_in_the_gateway_s_namespace(running: Routed) -> None:
     parameters = {"group": "", "kind": "Service", "name": "istio-ingressgateway"}
     requesting = gateway(namespace="istio-system", infrastructure={"parametersRef": parameters})
@@ -375,6 +426,21 @@ def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
     running.server.remove("Service", "other", "coredns")
     until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))
     until(lambda: len(running.routed().ports) == 2)
+
+
+def test_two_listeners_that_the_gateway_would_bind_as_one(running: Routed) -> None:
+    """53 is bound as 10053: the listener that has it keeps it, and the others are served."""
+    running.server.put(space("team", allow="1-20000"))
+    high, low = listener("high", 10_053), listener("low", 53)
+    running.begin(gateway(high, annotations=TARGET), route())
+    running.programmed()
+    changed = gateway(low, high, listener("b", 5301), annotations=TARGET)
+    running.server.put(changed)
+    until(lambda: [port.gateway_port for port in running.routed().ports] == [10_053, 5301])
+    until(lambda: running.conditions().get("Accepted") == ("True", "ListenersNotValid"))
+    listeners = running.status(API_GATEWAY, "udp")["listeners"]
+    said = {each["name"]: read(each["conditions"])["Accepted"][1] for each in listeners}
+    assert said == {"low": "PortUnavailable", "high": "Accepted", "b": "Accepted"}
 
 
 def test_a_gateway_that_goes_leaves_no_memory_of_its_ports(running: Routed) -> None:

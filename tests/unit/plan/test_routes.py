@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
@@ -97,6 +100,15 @@ def test_entries_stay_whatever_comes_and_goes_beside_them() -> None:
     assert len({entry.name for entry in more.entries}) == 3
     without_first = planned((5300, {C: 1, B: 1}), before=more).spec
     assert entries(without_first) == {of: entries(more)[of] for of in (B, C)}
+
+
+def test_more_backends_than_a_spec_can_hold_are_refused() -> None:
+    """What is written must be readable again."""
+    backends = {("team", chr(97 + number)): 1 for number in range(26)}
+    spec = planned(*((port, backends) for port in range(5300, 5335))).spec
+    assert ExposureSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(UsageError, match="1664 backends at 64 listeners, more than one Gateway"):
+        planned(*((port, backends) for port in range(5300, 5364)))
 
 
 def weights(spec: ExposureSpec) -> dict[str, int]:
