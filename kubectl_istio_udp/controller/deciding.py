@@ -148,7 +148,7 @@ class Decider:
             return self._pending.occupancy(key).usage(gateway, root, key).sessions
 
         def limit() -> SessionLimit:
-            left = permission.total_sessions - self._pending.totals(key)[1]
+            left = permission.total_sessions - self._pending.totals(key).sessions
             return SessionLimit(permission.sessions, left)
 
         limited = None if permission.everything else limit

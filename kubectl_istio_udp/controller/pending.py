@@ -5,6 +5,7 @@ from __future__ import annotations
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.usage import Usage
 from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.occupancy import Occupancy, Pending
 from kubectl_istio_udp.state.reservations import Reservation
@@ -41,19 +42,9 @@ class PendingExposures:
             key: the exposure that does not count.
             reservation: its reservation, if it has one.
         """
-        return Occupancy(self._caches.all_filters(), reservation, self.beside(key))
+        return Occupancy(self._caches.gateway_filters, reservation, self.beside(key))
 
-    def totals(self, key: Key) -> tuple[int, int]:
-        """The ports and sessions of its namespace's other exposures, at all gateways."""
-        found = {each.key: each for each in self._caches.in_namespace(key[0])}
-        decided = [each.spec for each in self.beside(key)]
-        found |= {spec.key: spec for spec in decided if spec.key[0] == key[0]}
-        found.pop(key, None)
-        used = [ports_and_sessions(each) for each in found.values()]
-        return sum(ports for ports, _ in used), sum(sessions for _, sessions in used)
-
-
-def ports_and_sessions(spec: ExposureSpec) -> tuple[int, int]:
-    """An exposure's ports, and its sessions over all ports."""
-    ports = len(spec.ports)
-    return ports, ports * spec.options.max_sessions
+    def totals(self, key: Key) -> Usage:
+        """What its namespace's other exposures use, at all gateways."""
+        decided = [each.spec for each in self.beside(key) if each.spec.key[0] == key[0]]
+        return self._caches.used_in(key[0], decided, key)

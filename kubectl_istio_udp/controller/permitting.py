@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from kubectl_istio_udp.controller.outcome import REFUSED, WAITING, Outcome, Refusal
-from kubectl_istio_udp.controller.pending import PendingExposures, ports_and_sessions
+from kubectl_istio_udp.controller.pending import PendingExposures
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import FORBIDDEN, NOT_TAKEN
+from kubectl_istio_udp.model.usage import Holder
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
@@ -103,21 +104,20 @@ class Permissions:
         if permission.everything:
             return
         held = self._caches.existing(spec.key).held
-        rows = zip(
-            ("ports", "sessions"),
-            ports_and_sessions(spec),
-            ports_and_sessions(held) if held else (0, 0),
-            self._pending.totals(spec.key),
-            (permission.total_ports, permission.total_sessions),
-            strict=True,
+        now, before = Holder.of(spec), Holder.of(held) if held else Holder(spec.key, 0, 0)
+        others = self._pending.totals(spec.key)
+        rows = (
+            ("ports", now.ports, before.ports, others.ports, permission.total_ports),
+            ("sessions", now.sessions, before.sessions, others.sessions, permission.total_sessions),
         )
-        for what, now, before, others, limit in rows:
-            if now > before and others + now > limit:
+        for what, wanted, had, elsewhere, limit in rows:
+            total = elsewhere + wanted
+            if wanted > had and total > limit:
                 raise Refusal(
                     Outcome(
                         WAITING,
                         NOT_TAKEN,
-                        f"the namespace's exposures would have {others + now} {what} in total; "
+                        f"the namespace's exposures would have {total} {what} in total; "
                         f"{limit} are allowed (annotation "
                         f"kubectl-istio-udp/allow-total-{what} on the Namespace)",
                     )

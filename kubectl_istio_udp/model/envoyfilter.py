@@ -101,7 +101,12 @@ class Footprint:
 
     def __bool__(self) -> bool:
         """Whether it adds anything."""
-        return bool(self.listeners or self.clusters or self.udp_ports)
+        return bool(self.used)
+
+    @property
+    def used(self) -> frozenset[int | str]:
+        """The UDP ports, and the names of listeners and clusters."""
+        return self.udp_ports | self.listeners | self.clusters
 
     @classmethod
     def from_object(cls, envoy_filter: Mapping[str, Any]) -> Footprint:

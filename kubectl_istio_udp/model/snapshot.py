@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH, Mesh
 from kubectl_istio_udp.model.proxystate import BoundListener
 from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
-from kubectl_istio_udp.model.usage import GatewayUsage
+from kubectl_istio_udp.model.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Snapshot:
     bound: tuple[BoundListener, ...] | None = None
     file_limit: int | None = None
     size: ProxySize | None = None
-    others: GatewayUsage = field(default_factory=GatewayUsage)
+    others: Usage = field(default_factory=Usage)
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()
     before: ExposureSpec | None = None

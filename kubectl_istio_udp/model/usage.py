@@ -1,4 +1,4 @@
-"""How many ports and sessions exposures use of a gateway."""
+"""How many ports and sessions exposures use together, e.g. those of one gateway."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway, GatewayRef, selects
 
 Key = tuple[str, str]
 
@@ -26,76 +25,103 @@ class Holder:
     ports: int
     sessions: int
 
+    @classmethod
+    def of(cls, spec: ExposureSpec) -> Holder:
+        """What an exposure uses."""
+        return cls(spec.key, len(spec.ports), spec.sessions)
+
+    def or_more(self, other: Holder) -> Holder:
+        """The larger numbers of two states of the same exposure."""
+        ports, sessions = max(self.ports, other.ports), max(self.sessions, other.sessions)
+        return Holder(self.key, ports, sessions)
+
     def __str__(self) -> str:
         """`namespace/name 9000`."""
         return f"{self.key[0]}/{self.key[1]} {self.sessions}"
 
 
 @dataclass(frozen=True)
-class GatewayUsage:
-    """What exposures use of a gateway together.
+class Usage:
+    """What exposures use together.
 
     Attributes:
         holders: the exposures, in any order.
+        ports: the total number of ports.
+        sessions: the total number of sessions, over all ports.
     """
 
     holders: tuple[Holder, ...] = ()
-
-    @property
-    def ports(self) -> int:
-        """The total number of ports."""
-        return sum(holder.ports for holder in self.holders)
-
-    @property
-    def sessions(self) -> int:
-        """The total number of sessions, over all ports."""
-        return sum(holder.sessions for holder in self.holders)
+    ports: int = 0
+    sessions: int = 0
 
     def largest(self, count: int) -> list[Holder]:
         """The exposures with the most sessions, at most this many, the largest first."""
         return heapq.nsmallest(count, self.holders, key=lambda h: (-h.sessions, h.key))
 
-    @classmethod
-    def of(
-        cls,
-        gateway: Gateway,
-        root_namespace: str,
-        specs: Iterable[ExposureSpec],
-        without: Key | None = None,
-    ) -> GatewayUsage:
-        """Add up what exposures use of a gateway.
 
-        Args:
-            gateway: the gateway.
-            root_namespace: the mesh's root namespace, whose EnvoyFilters apply to all namespaces.
-            specs: the exposures, at any gateway. One may appear twice, as it is and as planned:
-                the larger counts.
-            without: (namespace, name) of the exposure to leave out.
-        """
-        labels = {frozenset(pod.labels.items()) for pod in gateway.pods}
-        pods = [dict(pairs) for pairs in labels] or [dict(gateway.ref.selector)]
-        most: dict[Key, Holder] = {}
-        for spec in specs:
-            key = spec.key
-            if key == without or not _reaches(spec.gateway, gateway, root_namespace, pods):
-                continue
-            ports, sessions = len(spec.ports), spec.sessions
-            if (former := most.get(key)) is not None:
-                ports, sessions = max(ports, former.ports), max(sessions, former.sessions)
-            most[key] = Holder(key, ports, sessions)
-        return cls(tuple(most.values()))
+class Holders:
+    """Exposures, with sums that follow each change.
 
+    Adding up a thousand exposures anew for each decision would take most of the controller's time.
 
-def _reaches(
-    ref: GatewayRef, gateway: Gateway, root_namespace: str, pods: Iterable[dict[str, str]]
-) -> bool:
-    """Whether an exposure's EnvoyFilter applies to one of a gateway's pods.
-
-    Gateways with different names may share pods: the selectors decide.
+    Attributes:
+        ports: the total number of ports.
+        sessions: the total number of sessions, over all ports.
     """
-    if ref.namespace not in (gateway.ref.namespace, root_namespace):
-        return False
-    # Selectors are nearly always equal, and comparing two dicts takes a tenth of the time.
-    if ref.selector == gateway.ref.selector:
-        return True
-    return any(selects(ref.selector, labels) for labels in pods)
+
+    def __init__(self) -> None:
+        """Start without exposures."""
+        self._by_key: dict[Key, Holder] = {}
+        self.ports = self.sessions = 0
+
+    def __len__(self) -> int:
+        """The number of exposures."""
+        return len(self._by_key)
+
+    def put(self, key: Key, now: Holder | None) -> None:
+        """Add or replace an exposure; None removes it."""
+        before = self._by_key.pop(key, None)
+        if before is not None:
+            self.ports -= before.ports
+            self.sessions -= before.sessions
+        if now is not None:
+            self._by_key[key] = now
+            self.ports += now.ports
+            self.sessions += now.sessions
+
+    def add(self, holder: Holder) -> None:
+        """Add an exposure; if it is there already, the larger numbers count."""
+        before = self._by_key.get(holder.key)
+        self.put(holder.key, holder.or_more(before) if before else holder)
+
+    def copy(self) -> Holders:
+        """The same exposures; changes of the copy do not affect this one."""
+        copy = Holders()
+        copy._by_key, copy.ports, copy.sessions = self._by_key.copy(), self.ports, self.sessions
+        return copy
+
+    def usage(self) -> Usage:
+        """What the exposures use together, at this moment."""
+        return Usage(tuple(self._by_key.values()), self.ports, self.sessions)
+
+
+def used_by(
+    groups: Iterable[Holders] = (), more: Iterable[Holder] = (), without: Key | None = None
+) -> Usage:
+    """What groups of exposures use together.
+
+    One exposure may appear several times, e.g. as it is and as planned: the larger numbers count.
+
+    Args:
+        groups: the exposures. The sums of the largest group are used as they are; the exposures of
+            the others are added one by one.
+        more: further exposures.
+        without: (namespace, name) of the exposure to leave out.
+    """
+    largest, *others = sorted(groups, key=len, reverse=True) or [Holders()]
+    found = largest.copy()
+    for holder in (*(h for group in others for h in group.usage().holders), *more):
+        found.add(holder)
+    if without is not None:
+        found.put(without, None)
+    return found.usage()

@@ -34,13 +34,14 @@ from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.managed_fields import exposure_managers
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
 from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.usage import Holder, Holders, Usage, used_by
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
 from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
 from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch
 from kubectl_istio_udp.state.intents import Intents, Rank, Row
 from kubectl_istio_udp.state.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
-from kubectl_istio_udp.state.occupancy import GatewayFilter
+from kubectl_istio_udp.state.occupancy import GatewayFilter, GatewayFilters
 from kubectl_istio_udp.state.ownership import (
     Disagreement,
     Existing,
@@ -120,6 +121,7 @@ class Caches:
 
     Attributes:
         tcp_ports: the number of TCP ports of all Services together.
+        gateway_filters: the EnvoyFilters that may apply to a gateway, including reservations.
     """
 
     def __init__(
@@ -165,6 +167,8 @@ class Caches:
         self._own_in: dict[str, set[Key]] = {}
         self._reserved: dict[Key, dict[Key, GatewayFilter]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
+        self._held_in: dict[str, Holders] = {}
+        self.gateway_filters = GatewayFilters()
         # Per namespace: the running pods by address, and the EndpointSlices.
         self._pods_at: dict[str, dict[str, set[str]]] = {}
         self._slices_in: dict[str, dict[str, KeptSlice]] = {}
@@ -289,10 +293,17 @@ class Caches:
         permitted = kept is not None and bool(kept.annotations.get(f"{PREFIX}allow"))
         return permitted or namespace in self._specs_in
 
-    def in_namespace(self, namespace: str) -> list[ExposureSpec]:
-        """The exposures of a namespace that have an EnvoyFilter, at any gateway."""
+    def used_in(self, namespace: str, more: Iterable[ExposureSpec], without: Key) -> Usage:
+        """What the exposures of a namespace that have an EnvoyFilter use, at any gateway.
+
+        Args:
+            namespace: the namespace.
+            more: further exposures, and how others are planned to become.
+            without: the exposure to leave out.
+        """
         with self._lock:
-            return list(self._specs_in.get(namespace, {}).values())
+            held = self._held_in.get(namespace, Holders())
+            return used_by([held], map(Holder.of, more), without)
 
     def existing(self, key: Key) -> Existing:
         """The current exposure; without objects if it does not exist."""
@@ -456,10 +467,6 @@ class Caches:
         space = self.namespaces.get("", name)
         return space.labels if space else None
 
-    def all_filters(self) -> list[GatewayFilter]:
-        """The EnvoyFilters that may apply to a gateway, including reservations."""
-        return [found for cache in self.filters.values() for found in cache.values()]
-
     def wait_reserved(self, reservation: Reservation, seconds: float) -> None:
         """Wait until the watch has delivered a reservation.
 
@@ -471,7 +478,7 @@ class Caches:
         """
 
         def is_seen() -> bool:
-            found = self.filters[reservation.namespace].get(reservation.namespace, reservation.name)
+            found = self.gateway_filters.get((reservation.namespace, reservation.name))
             return bool(found and found.reservation and found.reservation.uid == reservation.uid)
 
         with self._filters_changed:
@@ -764,6 +771,7 @@ class Caches:
 
     def _filter(self, key: Key, before: GatewayFilter | None, now: GatewayFilter | None) -> None:
         with self._filters_changed:
+            self.gateway_filters.put(key, now)
             self._filters_changed.notify_all()
         with self._lock:
             if before and before.reservation:
@@ -820,6 +828,10 @@ class Caches:
         """
         existing = self.existing(owner)
         _note(self._specs_in, *owner, existing.held)
+        held = self._held_in.setdefault(owner[0], Holders())
+        held.put(owner, Holder.of(existing.held) if existing.held else None)
+        if not held:
+            del self._held_in[owner[0]]
         for service in self._services.pop(owner, ()):
             _note(self._named_otherwise, service, owner, None)
         services = existing.exposure.services - {owner} if existing.exposure else frozenset()

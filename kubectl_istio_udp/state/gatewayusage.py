@@ -12,7 +12,7 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
 from kubectl_istio_udp.plan.sessions import budget
 from kubectl_istio_udp.state import proxies
-from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
+from kubectl_istio_udp.state.occupancy import GatewayFilters, Occupancy
 from kubectl_istio_udp.state.ownership import Existing
 
 Place = tuple[str, tuple[tuple[str, str], ...]]
@@ -68,5 +68,5 @@ def _reserved(api: Api, ref: GatewayRef) -> Reserved | None:
             limit = proxies.file_limit(api, ref.namespace, gateway.ready_pods[0].name)
     # An EnvoyFilter in the root namespace that applies to this gateway is missing here; the checks
     # of `expose` include it.
-    usage = Occupancy(map(GatewayFilter.of, filters)).usage(gateway, ref.namespace)
+    usage = Occupancy(GatewayFilters.of(filters)).usage(gateway, ref.namespace)
     return Reserved(usage.sessions, None if limit is None else budget(limit))

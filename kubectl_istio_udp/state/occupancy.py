@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.envoyfilter import Footprint, attaches, footprints_at
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gateway import Gateway, GatewayRef, selects
 from kubectl_istio_udp.model.mesh import Mesh
-from kubectl_istio_udp.model.usage import GatewayUsage
+from kubectl_istio_udp.model.names import namespaced_name
+from kubectl_istio_udp.model.usage import Holder, Holders, Usage, used_by
 from kubectl_istio_udp.state.ownership import readable
 from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation
 
 Manifest = Mapping[str, Any]
+Key = tuple[str, str]
+Place = tuple[str, frozenset[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,6 @@ class GatewayFilter:
             return cls(manifest, reservation.footprint, None, reservation)
         return cls(manifest, Footprint.from_object(manifest), readable(manifest, ExposureSpec))
 
-    def concerns(self, ports: Set[int], listeners: Set[str], clusters: Set[str]) -> bool:
-        """Whether it has one of some UDP ports, or a name, at any gateway.
-
-        Args:
-            ports: the ports of UDP listeners.
-            listeners: names of listeners.
-            clusters: names of clusters.
-        """
-        footprint = self.footprint
-        return not (
-            footprint.udp_ports.isdisjoint(ports)
-            and footprint.listeners.isdisjoint(listeners)
-            and footprint.clusters.isdisjoint(clusters)
-        )
-
     def footprints_at(self, gateway: Gateway, mesh: Mesh) -> tuple[Footprint, ...]:
         """What it adds, or will add, to a gateway; empty if it does not apply to the gateway."""
         if self.reservation is None:
@@ -74,12 +63,114 @@ class Pending:
     spec: ExposureSpec
 
 
+class GatewayFilters:
+    """EnvoyFilters and reservations by what they use; thread-safe.
+
+    The controller keeps one up to date, and the command line makes one for each decision.
+    """
+
+    def __init__(self) -> None:
+        """Start without EnvoyFilters."""
+        self._lock = threading.Lock()
+        self._filters: dict[Key, GatewayFilter] = {}
+        self._reservations: dict[Key, Reservation] = {}
+        # By UDP port, and by the name of a listener or cluster.
+        self._users: dict[int | str, dict[Key, None]] = {}
+        # The exposures by the namespace and selector of their EnvoyFilters.
+        self._holders: dict[Place, Holders] = {}
+
+    @classmethod
+    def of(cls, manifests: Iterable[Manifest]) -> GatewayFilters:
+        """Read the manifests of EnvoyFilters."""
+        found = cls()
+        for manifest in manifests:
+            found.put(namespaced_name(manifest), GatewayFilter.of(manifest))
+        return found
+
+    def get(self, key: Key) -> GatewayFilter | None:
+        """The EnvoyFilter or reservation with this (namespace, name); None without one."""
+        return self._filters.get(key)
+
+    def put(self, key: Key, now: GatewayFilter | None) -> None:
+        """Add or replace the EnvoyFilter with this (namespace, name); None removes it."""
+        with self._lock:
+            before = self._filters.pop(key, None)
+            if before is not None:
+                self._remove(key, before)
+            if now is not None:
+                self._add(key, now)
+
+    def _add(self, key: Key, now: GatewayFilter) -> None:
+        self._filters[key] = now
+        for used in now.footprint.used:
+            self._users.setdefault(used, {})[key] = None
+        if now.reservation is not None:
+            self._reservations[key] = now.reservation
+        if now.spec is not None:
+            holders = self._holders.setdefault(_place(now.spec.gateway), Holders())
+            holders.put(now.spec.key, Holder.of(now.spec))
+
+    def _remove(self, key: Key, before: GatewayFilter) -> None:
+        self._reservations.pop(key, None)
+        for used in before.footprint.used:
+            users = self._users[used]
+            del users[key]
+            if not users:
+                del self._users[used]
+        if before.spec is not None:
+            place = _place(before.spec.gateway)
+            self._holders[place].put(before.spec.key, None)
+            if not self._holders[place]:
+                del self._holders[place]
+
+    def reservations(self) -> list[Reservation]:
+        """All reservations."""
+        with self._lock:
+            return list(self._reservations.values())
+
+    def all(self) -> list[GatewayFilter]:
+        """All EnvoyFilters and reservations."""
+        with self._lock:
+            return list(self._filters.values())
+
+    def using(self, anything: Iterable[int | str]) -> list[GatewayFilter]:
+        """The EnvoyFilters and reservations with one of these, at any gateway.
+
+        Args:
+            anything: UDP ports, and names of listeners and clusters.
+        """
+        with self._lock:
+            keys = {key for each in anything for key in self._users.get(each, ())}
+            return [self._filters[key] for key in sorted(keys)]
+
+    def usage(
+        self,
+        reaches: Callable[[GatewayRef], bool],
+        more: Iterable[ExposureSpec],
+        without: Key | None,
+    ) -> Usage:
+        """What exposures use of a gateway.
+
+        Args:
+            reaches: whether an EnvoyFilter with a namespace and selector applies to the gateway.
+            more: further exposures at the gateway, and how others are planned to become.
+            without: the exposure to leave out.
+        """
+        with self._lock:
+            groups = [
+                holders
+                for (namespace, selector), holders in self._holders.items()
+                if reaches(GatewayRef(namespace, "", dict(selector)))
+            ]
+            return used_by(groups, map(Holder.of, more), without)
+
+
 class Occupancy:
     """Everything that a decision about a gateway must take into account."""
 
     def __init__(
         self,
-        filters: Iterable[GatewayFilter],
+        filters: GatewayFilters,
         reservation: Reservation | None = None,
         pending: Collection[Pending] = (),
     ) -> None:
@@ -91,9 +182,8 @@ class Occupancy:
                 because each pending write is reserved before it is written.
             pending: what this process will write for other exposures.
         """
-        found = list(filters)
-        reservations = counted((f.reservation for f in found if f.reservation), reservation)
-        self._filters = [f for f in found if f.reservation is None or f.reservation in reservations]
+        self._filters = filters
+        self._reservations = counted(filters.reservations(), reservation)
         self._pending = () if reservation else tuple(pending)
 
     def footprints_at(
@@ -107,16 +197,25 @@ class Occupancy:
             concerning: skip EnvoyFilters that have nothing in common with this exposure. Of a
                 thousand filters a few remain, and computing each takes long.
         """
-        found = self._filters
-        if concerning is not None:
-            ports = frozenset(port.listener_port for port in concerning.ports)
-            names = (concerning.listener_names, concerning.cluster_names)
-            found = [each for each in found if each.concerns(ports, *names)]
-        footprints = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
+        if concerning is None:
+            return self._footprints(self._filters.all(), gateway, mesh)
+        used: Iterable[int | str] = (
+            *(port.listener_port for port in concerning.ports),
+            *concerning.listener_names,
+            *concerning.cluster_names,
+        )
+        return self._footprints(self._filters.using(used), gateway, mesh)
+
+    def _footprints(
+        self, found: Iterable[GatewayFilter], gateway: Gateway, mesh: Mesh
+    ) -> tuple[Footprint, ...]:
+        """What those of some EnvoyFilters that count add to a gateway, and what is pending."""
+        some = (f for f in found if f.reservation is None or f.reservation in self._reservations)
+        footprints = [footprint for f in some for footprint in f.footprints_at(gateway, mesh)]
         return (*footprints, *(each.footprint for each in self._pending))
 
     def ports_of_others(
-        self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: tuple[str, str]
+        self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: Key
     ) -> frozenset[int]:
         """The ports among some that other exposures and EnvoyFilters certainly bind at a gateway.
 
@@ -126,23 +225,33 @@ class Occupancy:
             mesh: its mesh.
             key: the exposure that is decided.
         """
-        found = [f for f in self._filters if f.concerns(ports, frozenset(), frozenset())]
-        footprints = [footprint for f in found for footprint in f.footprints_at(gateway, mesh)]
-        footprints += [each.footprint for each in self._pending]
+        footprints = self._footprints(self._filters.using(ports), gateway, mesh)
         held = (each.udp_ports for each in footprints if each.exposure != key and not each.doubt)
         return frozenset().union(*held) & ports
 
-    def usage(
-        self, gateway: Gateway, root_namespace: str, without: tuple[str, str] | None = None
-    ) -> GatewayUsage:
+    def usage(self, gateway: Gateway, root_namespace: str, without: Key | None = None) -> Usage:
         """The ports and sessions that exposures use of a gateway.
 
         Args:
             gateway: the gateway.
-            root_namespace: its mesh's root namespace.
+            root_namespace: its mesh's root namespace, whose EnvoyFilters apply to all namespaces.
             without: the exposure to leave out.
         """
-        specs = [f.spec for f in self._filters if f.spec]
-        specs += [f.reservation.spec for f in self._filters if f.reservation]
-        specs += [each.spec for each in self._pending]
-        return GatewayUsage.of(gateway, root_namespace, specs, without)
+        labels = {frozenset(pod.labels.items()) for pod in gateway.pods}
+        pods = [dict(pairs) for pairs in labels] or [dict(gateway.ref.selector)]
+
+        def reaches(ref: GatewayRef) -> bool:
+            # Gateways with different names may share pods: the selectors decide.
+            if ref.namespace not in (gateway.ref.namespace, root_namespace):
+                return False
+            same = ref.selector == gateway.ref.selector
+            return same or any(selects(ref.selector, labels) for labels in pods)
+
+        specs = [*(each.spec for each in self._reservations), *(p.spec for p in self._pending)]
+        more = [spec for spec in specs if reaches(spec.gateway)]
+        return self._filters.usage(reaches, more, without)
+
+
+def _place(ref: GatewayRef) -> Place:
+    """The namespace and selector of an exposure's EnvoyFilter."""
+    return (ref.namespace, frozenset(ref.selector.items()))

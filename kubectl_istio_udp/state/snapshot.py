@@ -33,7 +33,7 @@ from kubectl_istio_udp.state.gateways import (
     gateway_secret,
 )
 from kubectl_istio_udp.state.mesh import read_mesh
-from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy
+from kubectl_istio_udp.state.occupancy import GatewayFilters, Occupancy
 from kubectl_istio_udp.state.ownership import Existing, readable
 from kubectl_istio_udp.state.reservations import Reservation
 from kubectl_istio_udp.state.services import (
@@ -114,7 +114,7 @@ def read_snapshot(
     filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
     bound, file_limit, size = proxy
     own_filter = _own_filter(filters, gateway, own_name)
-    occupancy = Occupancy(map(GatewayFilter.of, filters))
+    occupancy = Occupancy(GatewayFilters.of(filters))
     footprints = occupancy.footprints_at(gateway, mesh)
     bound = _protocols(api, gateway, bound, footprints, needed=need_proxy)
     return Snapshot(
@@ -192,7 +192,7 @@ def read_again(
     """
     gateway, mesh = snapshot.gateway, snapshot.mesh
     filters = _envoy_filters(api, gateway, mesh)
-    occupancy = Occupancy(map(GatewayFilter.of, filters), reservation)
+    occupancy = Occupancy(GatewayFilters.of(filters), reservation)
     rest = [manifest for manifest in snapshot.objects if manifest["kind"] != "EnvoyFilter"]
     own_filter = _own_filter(filters, gateway, names.object_name(*key))
     return replace(

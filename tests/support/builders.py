@@ -9,7 +9,7 @@ from kubectl_istio_udp.model.exposure import Options
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from kubectl_istio_udp.model.usage import Holder, Usage, used_by
 from kubectl_istio_udp.plan.exposure import Plan, plan
 from kubectl_istio_udp.state.from_manifests import snapshot_from
 
@@ -235,9 +235,9 @@ def gateway_of(selector: dict[str, str]) -> Gateway:
     return Gateway(GatewayRef("istio-system", "gateway", selector), (pod,))
 
 
-def usage(ports: int = 0, sessions: int = 0) -> GatewayUsage:
+def usage(ports: int = 0, sessions: int = 0) -> Usage:
     """What one other exposure holds of a gateway."""
-    return GatewayUsage((Holder(("other", "holder"), ports, sessions),))
+    return used_by(more=[Holder(("other", "holder"), ports, sessions)])
 
 
 def plan_of(

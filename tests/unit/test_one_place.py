@@ -16,9 +16,9 @@ PACKAGE = Path(kubectl_istio_udp.__file__).parent
 
 # The call that makes a decision, and the only files that may make it.
 ONLY_IN = {
-    # What is taken of a gateway.
+    # What is taken of a gateway, and by a namespace.
     "counted": {"state/occupancy.py"},
-    "GatewayUsage.of": {"state/occupancy.py"},
+    "used_by": {"state/occupancy.py", "state/caches.py"},
     # What is wanted, checked and written, for every command that writes.
     "plan": {"apply/exposing.py", "controller/deciding.py"},
     "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reserving.py"},

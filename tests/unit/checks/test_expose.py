@@ -33,7 +33,7 @@ from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.model.proxystate import BoundListener
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from kubectl_istio_udp.model.usage import Holder, used_by
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
@@ -463,7 +463,7 @@ def test_too_many_sessions_says_how_many_fit() -> None:
 
 def test_too_many_sessions_names_who_holds_the_most() -> None:
     held = [Holder(("team", name), 1, sessions) for name, sessions in (("a", 9), ("b", 7))]
-    (found,) = errors(findings(file_limit=2_016, others=GatewayUsage(tuple(held))))
+    (found,) = errors(findings(file_limit=2_016, others=used_by(more=held)))
     assert "16 of 16 sessions are reserved, the most by team/a 9, team/b 7" in found.message
 
 

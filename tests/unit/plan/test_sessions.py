@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import MOST_USEFUL_SESSIONS
-from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.request import rate
-from kubectl_istio_udp.model.usage import GatewayUsage, Holder
 from kubectl_istio_udp.plan.sessions import (
     RESERVED_FILES,
     SessionLimit,
@@ -21,7 +16,7 @@ from kubectl_istio_udp.plan.sessions import (
     room,
     sessions_for_rate,
 )
-from tests.support.builders import cluster, gateway_of, plan_of, usage
+from tests.support.builders import cluster, plan_of, usage
 
 SMALL, USUAL = 20_000, 2**20
 
@@ -112,42 +107,6 @@ def test_a_plan_follows_the_expected_rate() -> None:
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(UsageError, match="new clients a second"):
         rate(text)
-
-
-ONE, TWO = {"app": "gw", "istio": "ingress"}, {"istio": "ingress"}
-
-
-@pytest.mark.parametrize(
-    ("namespace", "selector", "counts"),
-    [
-        ("istio-system", ONE, True),
-        # Another name for the same pods, and one that selects some of them.
-        ("istio-system", TWO, True),
-        ("istio-system", {"app": "other"}, False),
-        ("elsewhere", ONE, False),
-    ],
-)
-def test_who_shares_the_pods_shares_the_sessions(
-    namespace: str, selector: dict[str, Any], counts: bool
-) -> None:
-    spec = plan_of(max_sessions=7).exposure.spec
-    there = replace(spec, gateway=GatewayRef(namespace, "x", selector))
-    found = GatewayUsage.of(gateway_of(ONE), "istio-system", [there])
-    assert found == GatewayUsage((Holder(spec.key, 1, 7),) if counts else ())
-    assert GatewayUsage.of(gateway_of(ONE), "istio-system", [there], spec.key).sessions == 0
-
-
-def test_the_root_namespace_applies_to_gateways_of_every_namespace() -> None:
-    spec = replace(plan_of(max_sessions=7).exposure.spec, gateway=GatewayRef("root", "x", ONE))
-    assert GatewayUsage.of(gateway_of(ONE), "root", [spec]).sessions == 7
-
-
-def test_an_exposure_that_is_changing_counts_once_with_the_larger_number() -> None:
-    small, large = (plan_of(max_sessions=n).exposure.spec for n in (7, 9))
-    gateway = gateway_of(dict(small.gateway.selector))
-    for specs in ((small, large), (large, small)):
-        found = GatewayUsage.of(gateway, "istio-system", specs)
-        assert found.holders == (Holder(small.key, 1, 9),)
 
 
 def fails() -> int:

@@ -6,17 +6,26 @@ import dataclasses
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.usage import Holder
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
-from kubectl_istio_udp.state.occupancy import GatewayFilter, Occupancy, Pending
+from kubectl_istio_udp.state.occupancy import GatewayFilter, GatewayFilters, Occupancy, Pending
 from kubectl_istio_udp.state.reservations import Reservation, read_reservation, reservation
-from tests.support.builders import cluster, plan_of, snapshot_of
+from tests.support.builders import cluster, gateway_of, plan_of, snapshot_of
+from tests.support.effort import examples
 
 GATEWAY = snapshot_of(cluster()).gateway
 EXPOSURE = plan_of(max_sessions=500).exposure
 SPEC = EXPOSURE.spec
+PORTS = {port.listener_port for port in SPEC.ports}
+MESH = DEFAULT_MESH.with_root_namespace("root")
 
 
 def written(name: str = "coredns") -> GatewayFilter:
@@ -28,6 +37,13 @@ def reserved(name: str, version: int) -> dict[str, Any]:
     about = {"resourceVersion": str(version), "creationTimestamp": "2999-01-02T03:04:05Z"}
     manifest["metadata"] |= about
     return manifest
+
+
+def index_of(*found: GatewayFilter) -> GatewayFilters:
+    index = GatewayFilters()
+    for each in found:
+        index.put(namespaced_name(each.manifest), each)
+    return index
 
 
 def pending(name: str) -> Pending:
@@ -46,7 +62,7 @@ EVERYBODY = [written("w"), GatewayFilter.of(reserved("e", 19)), GatewayFilter.of
     ids=["before its reservation", "with its reservation"],
 )
 def test_what_counts(mine: Reservation | None, names: set[str]) -> None:
-    occupancy = Occupancy(EVERYBODY, mine, [pending("p")])
+    occupancy = Occupancy(index_of(*EVERYBODY), mine, [pending("p")])
     footprint = occupancy.footprints_at(GATEWAY, DEFAULT_MESH)
     usage = occupancy.usage(GATEWAY, "istio-system")
     assert {found.exposure[1] for found in footprint if found.exposure} == names
@@ -55,13 +71,124 @@ def test_what_counts(mine: Reservation | None, names: set[str]) -> None:
 
 
 def test_the_exposure_that_is_asked_for_does_not_count() -> None:
-    assert Occupancy([written()]).usage(GATEWAY, "istio-system", SPEC.key).sessions == 0
+    assert Occupancy(index_of(written())).usage(GATEWAY, "istio-system", SPEC.key).sessions == 0
 
 
 def test_what_concerns_another_exposure_is_omitted() -> None:
     (port,) = SPEC.ports
     same_port = plan_of(name="other").exposure.spec
     elsewhere = dataclasses.replace(same_port, ports=(ExposedPort.of(port.gateway_port, 1, 1),))
-    occupancy = Occupancy([written()])
+    occupancy = Occupancy(index_of(written()))
     assert len(occupancy.footprints_at(GATEWAY, DEFAULT_MESH, same_port)) == 1
     assert not occupancy.footprints_at(GATEWAY, DEFAULT_MESH, elsewhere)
+
+
+ONE, TWO, OTHER = {"app": "gw", "istio": "ingress"}, {"istio": "ingress"}, {"app": "other"}
+
+
+def at(gateway: GatewayRef, name: str = "coredns", sessions: int = 7) -> GatewayFilter:
+    """The EnvoyFilter of an exposure at a gateway."""
+    planned = plan_of(name=name, max_sessions=sessions).exposure
+    spec = dataclasses.replace(planned.spec, gateway=gateway)
+    found = GatewayFilter.of(envoy_filter(dataclasses.replace(planned, spec=spec)))
+    assert found.spec
+    return found
+
+
+@pytest.mark.parametrize(
+    ("namespace", "selector", "counts"),
+    [
+        ("istio-system", ONE, True),
+        # Another name for the same pods, and one that selects some of them.
+        ("istio-system", TWO, True),
+        ("istio-system", OTHER, False),
+        ("elsewhere", ONE, False),
+    ],
+)
+def test_exposures_of_the_same_pods_share_the_sessions(
+    namespace: str, selector: dict[str, Any], counts: bool
+) -> None:
+    found = at(GatewayRef(namespace, "x", selector))
+    usage = Occupancy(index_of(found)).usage(gateway_of(ONE), "istio-system")
+    assert usage.holders == ((Holder(("default", "coredns"), 1, 7),) if counts else ())
+    assert (usage.ports, usage.sessions) == ((1, 7) if counts else (0, 0))
+
+
+def test_the_root_namespace_applies_to_gateways_of_every_namespace() -> None:
+    found = at(GatewayRef("root", "x", ONE))
+    assert Occupancy(index_of(found)).usage(gateway_of(ONE), "root").sessions == 7
+
+
+def spec_at(sessions: int) -> ExposureSpec:
+    spec = at(GatewayRef("istio-system", "x", ONE), sessions=sessions).spec
+    assert spec
+    return spec
+
+
+@pytest.mark.parametrize(("there", "planned"), [(7, 9), (9, 7)])
+def test_an_exposure_that_is_changing_counts_once_with_the_larger_number(
+    there: int, planned: int
+) -> None:
+    index = index_of(at(GatewayRef("istio-system", "x", ONE), sessions=there))
+    changing = spec_at(planned)
+    changed = at(GatewayRef("istio-system", "x", ONE), sessions=planned)
+    occupancy = Occupancy(index, pending=[Pending(changed.footprint, changing)])
+    usage = occupancy.usage(gateway_of(ONE), "istio-system")
+    assert usage.holders == (Holder(changing.key, 1, 9),)
+    assert (usage.ports, usage.sessions) == (1, 9)
+
+
+CHANGES = [
+    at(GatewayRef(namespace, "x", selector), name, sessions)
+    for namespace in ("istio-system", "root")
+    for selector in (ONE, TWO, OTHER)
+    for name in ("a", "b", "c")
+    for sessions in (5, 60)
+] + [GatewayFilter.of(reserved(name, 19)) for name in ("a", "d")]
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(CHANGES), st.booleans()), max_size=30))
+def test_sums_that_follow_each_change_equal_sums_from_scratch(
+    changes: list[tuple[GatewayFilter, bool]],
+) -> None:
+    kept, there = GatewayFilters(), dict[tuple[str, str], GatewayFilter]()
+    for found, removed in changes:
+        key = namespaced_name(found.manifest)
+        kept.put(key, None if removed else found)
+        there.pop(key, None)
+        if not removed:
+            there[key] = found
+    fresh = index_of(*reversed(there.values()))
+    at_gateway = [
+        found.spec or found.reservation.spec
+        for found in there.values()
+        if (found.spec or found.reservation)
+    ]
+    for gateway in (gateway_of(ONE), gateway_of(OTHER)):
+        for without in (None, ("default", "a")):
+            usages = [Occupancy(i).usage(gateway, "root", without) for i in (kept, fresh)]
+            largest: dict[str, int] = {}
+            for spec in at_gateway:
+                pods = gateway.pods[0].labels.items()
+                if spec.gateway.selector.items() <= pods and spec.key != without:
+                    largest[spec.name] = max(largest.get(spec.name, 0), spec.sessions)
+            assert [u.sessions for u in usages] == 2 * [sum(largest.values())]
+            assert [u.ports for u in usages] == 2 * [len(largest)]
+            assert set(usages[0].holders) == set(usages[1].holders)
+            assert {h.key[1]: h.sessions for h in usages[0].holders} == largest
+        footprints = [set(Occupancy(i).footprints_at(gateway, MESH)) for i in (kept, fresh)]
+        assert footprints[0] == footprints[1]
+        some = [set(Occupancy(i).footprints_at(gateway, MESH, SPEC)) for i in (kept, fresh)]
+        concerning = {f for f in footprints[0] if f.used & (PORTS | SPEC.listener_names)}
+        assert some[0] == some[1] == concerning
+
+
+@given(st.lists(st.tuples(st.sampled_from(CHANGES), st.booleans()), max_size=30))
+def test_nothing_is_left_of_what_was_removed(changes: list[tuple[GatewayFilter, bool]]) -> None:
+    kept = GatewayFilters()
+    for found, _ in changes:
+        kept.put(namespaced_name(found.manifest), found)
+    for found, _ in changes:
+        kept.put(namespaced_name(found.manifest), None)
+    assert vars(kept) == {**vars(GatewayFilters()), "_lock": vars(kept)["_lock"]}

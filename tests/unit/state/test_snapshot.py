@@ -13,7 +13,7 @@ from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.usage import GatewayUsage, Holder
+from kubectl_istio_udp.model.usage import Holder, Usage
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.mesh import read_mesh
@@ -83,7 +83,7 @@ def test_sees_all_that_decides(api: Api, fakes: Fakes) -> None:
     assert [b.port for b in found.bound or ()] == [8443]
     assert found.file_limit == 1_048_576
     assert found.size == ProxySize(workers=2, clusters=20)
-    assert found.others == GatewayUsage()
+    assert found.others == Usage()
 
 
 def test_writes_nothing(api: Api, server: ApiServer, fakes: Fakes) -> None:
@@ -97,13 +97,13 @@ def test_sees_its_own_objects(api: Api, server: ApiServer, fakes: Fakes) -> None
     assert {o["kind"] for o in found.objects} == {"EnvoyFilter", "ServiceEntry", "Service"}
     assert [spec.key for spec in found.exposures] == [("default", "coredns")]
     assert found.exposures[0].options.max_sessions == 7
-    assert found.others == GatewayUsage()
+    assert found.others == Usage()
 
 
 def test_counts_the_sessions_of_other_exposures(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(*OURS)
     other = dataclasses.replace(REQUEST, name="other")
-    assert snapshot(api, other).others == GatewayUsage((Holder(("default", "coredns"), 1, 7),))
+    assert snapshot(api, other).others == Usage((Holder(("default", "coredns"), 1, 7),), 1, 7)
 
 
 def test_an_exposure_that_cannot_be_read_is_left_out(
