@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
-from kubectl_istio_udp.checks.expose import check_expose
-from kubectl_istio_udp.checks.findings import Finding, errors
+from kubectl_istio_udp.checks.expose import expose_errors
+from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError, Conflict, IstioUdpError
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
@@ -162,7 +162,7 @@ def fitting(
                 "nothing was written",
                 hints=[f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}"],
             )
-        if found := errors(check_expose(exposure, again)):
+        if found := expose_errors(exposure, again):
             raise Overtaken(found)
         yield
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_istio_udp.checks import endpoints, gateway, loadbalancer, mesh, ports, sessions
-from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.checks.findings import Finding, errors, is_error
 from kubectl_istio_udp.checks.refs import spec_ref
 from kubectl_istio_udp.checks.rules import Rule, foreign_objects, rule, run_rules
 from kubectl_istio_udp.model.exposure import Exposure
@@ -18,6 +18,11 @@ from kubectl_istio_udp.model.snapshot import Snapshot
 def check_expose(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
     """The findings of all rules about writing this exposure, errors first."""
     return run_rules(RULES, exposure, snapshot)
+
+
+def expose_errors(exposure: Exposure, snapshot: Snapshot) -> tuple[Finding, ...]:
+    """The findings that prevent the write, without looking for others."""
+    return errors(run_rules(ERROR_RULES, exposure, snapshot))
 
 
 @rule("U101", reads=("objects",))
@@ -79,3 +84,4 @@ RULES: tuple[Rule[Exposure, Snapshot], ...] = (
     ports.port_translated,
     sessions.session_rate,
 )
+ERROR_RULES = tuple(rule for rule in RULES if any(map(is_error, rule.codes)))

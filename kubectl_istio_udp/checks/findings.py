@@ -107,4 +107,9 @@ class Finding:
 
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings that prevent the write."""
-    return tuple(f for f in findings if f.severity is Severity.ERROR)
+    return tuple(f for f in findings if is_error(f.code))
+
+
+def is_error(code: str) -> bool:
+    """Whether findings with a code prevent the write."""
+    return CHECKS[code].severity is Severity.ERROR

@@ -136,7 +136,7 @@ class Decider:
             file_limit=self._file_limit,
             exposures=(existing.held,) if existing.held else (),
             before=existing.held,
-            entries=caches.summaries(),
+            entries=caches.known_entries,
             secret=gateway_secret(gateway),
         )
 

@@ -271,7 +271,7 @@ class Reconciler:
         """The outcome for a written exposure, possibly with a warning."""
         spec, snapshot = decided.exposure.spec, decided.snapshot
         others = same_host(
-            spec.key, spec.entries, self._caches.with_host_of(spec.entries), spec.gateway.namespace
+            spec.key, spec.entries, self._caches.known_entries, spec.gateway.namespace
         )
         if others:
             text = (

@@ -111,7 +111,7 @@ class Refresher:
             mesh=self._caches.mesh(gateway.control_plane),
             namespaces=self._caches.labels_of({spec.namespace, gateway.ref.namespace}),
             before=spec,
-            entries=self._caches.summaries(),
+            entries=self._caches.known_entries,
             rules=rules,
             secret=gateway_secret(gateway),
         )

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
-from kubectl_istio_udp.checks.expose import check_expose
-from kubectl_istio_udp.checks.findings import errors
+from kubectl_istio_udp.checks.expose import expose_errors
 from kubectl_istio_udp.controller.deciding import Decided
 from kubectl_istio_udp.controller.outcome import WAITING, Outcome, Refusal, refused, taken
 from kubectl_istio_udp.controller.pending import PendingExposures
@@ -73,7 +72,7 @@ class Reserver:
         spec = decided.exposure.spec
         footprint = Footprint.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
         with self._deciding:
-            if found := errors(check_expose(decided.exposure, self._seen(decided, todo))):
+            if found := expose_errors(decided.exposure, self._seen(decided, todo)):
                 raise Refusal(refused(found, spec))
             self._permissions.check_totals(permission, spec)
             self._yield_to_older(intent, spec, footprint)

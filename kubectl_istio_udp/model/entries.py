@@ -16,8 +16,17 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_istio_udp.model import names
@@ -31,6 +40,8 @@ from kubectl_istio_udp.model.fields import (
     shown,
 )
 from kubectl_istio_udp.model.service import IPV4, IPV6
+
+Key = tuple[str, str]
 
 _HASH_LENGTH = 20
 # An exposure's entry has one host and two addresses. Of other entries, keep a few of each.
@@ -161,10 +172,81 @@ class EntrySummary:
         return not seen_by or bool({"*", namespace} & seen_by)
 
 
+class EntryIndex:
+    """ServiceEntries by host and by address; thread-safe.
+
+    The controller keeps one up to date, and the command line makes one for each decision.
+    """
+
+    def __init__(self) -> None:
+        """Start without ServiceEntries."""
+        self._lock = threading.Lock()
+        self._summaries: dict[Key, EntrySummary] = {}
+        # Tuples, because nearly all of them have one element, and tenants may have many.
+        self._by_host: dict[str, tuple[Key, ...]] = {}
+        self._by_address: dict[str, tuple[Key, ...]] = {}
+        self._many: dict[Key, Container[str]] = {}
+
+    @classmethod
+    def of(cls, summaries: Iterable[EntrySummary]) -> EntryIndex:
+        """An index of some ServiceEntries."""
+        found = cls()
+        for summary in summaries:
+            found.put((summary.namespace, summary.name), summary)
+        return found
+
+    def put(self, key: Key, now: EntrySummary | None, many: Container[str] | None = None) -> None:
+        """Add or replace a ServiceEntry.
+
+        Args:
+            key: its (namespace, name).
+            now: its summary; None removes it.
+            many: its hosts, if they are too many for the summary.
+        """
+        with self._lock:
+            self._many.pop(key, None)
+            if many is not None:
+                self._many[key] = many
+            before = self._summaries.pop(key, None)
+            if now is not None:
+                self._summaries[key] = now
+            for summary, change in ((before, _without), (now, _with)):
+                for host in set(summary.hosts) if summary else ():
+                    change(self._by_host, host, key)
+                for address in set(summary.addresses) if summary else ():
+                    change(self._by_address, address, key)
+
+    def with_host(self, hosts: Collection[str]) -> tuple[EntrySummary, ...]:
+        """The ServiceEntries with one of these hosts; each summary has those hosts alone."""
+        with self._lock:
+            keys = {key for host in hosts for key in self._by_host.get(host, ())}
+            keys |= {k for k, many in self._many.items() if any(host in many for host in hosts)}
+            found = [(self._summaries[key], self._many.get(key)) for key in sorted(keys)]
+        return tuple(
+            replace(each, hosts=tuple(h for h in hosts if h in (many or each.hosts)))
+            for each, many in found
+        )
+
+    def with_address(self, address: str) -> tuple[EntrySummary, ...]:
+        """The ServiceEntries with an address, written as ours are."""
+        with self._lock:
+            return tuple(self._summaries[key] for key in self._by_address.get(address, ()))
+
+
+def _with(index: dict[str, tuple[Key, ...]], value: str, key: Key) -> None:
+    index[value] = (*index.get(value, ()), key)
+
+
+def _without(index: dict[str, tuple[Key, ...]], value: str, key: Key) -> None:
+    rest = tuple(each for each in index.pop(value) if each != key)
+    if rest:
+        index[value] = rest
+
+
 def same_host(
     key: tuple[str, str],
     entries: Iterable[Entry],
-    everywhere: Iterable[EntrySummary],
+    everywhere: EntryIndex,
     gateway_namespace: str,
 ) -> tuple[EntrySummary, ...]:
     """Other ServiceEntries with a host of the exposure that its gateway sees.
@@ -177,13 +259,10 @@ def same_host(
         everywhere: all ServiceEntries of the cluster.
         gateway_namespace: the gateway's namespace.
     """
-    hosts = {entry.host for entry in entries}
     return tuple(
         other
-        for other in everywhere
-        if hosts.intersection(other.hosts)
-        and not other.may_be_of(key, gateway_namespace)
-        and other.visible_in(gateway_namespace)
+        for other in everywhere.with_host([entry.host for entry in entries])
+        if not other.may_be_of(key, gateway_namespace) and other.visible_in(gateway_namespace)
     )
 
 
@@ -212,13 +291,20 @@ class EntryRequest:
     families: Sequence[str]
     secret: str
     kept: tuple[Entry, ...]
-    everywhere: Iterable[EntrySummary] = ()
+    everywhere: EntryIndex = field(default_factory=EntryIndex)
     service: tuple[str, str] | None = None
     beside: tuple[Entry, ...] = ()
 
-    def others(self) -> Iterator[EntrySummary]:
-        """The ServiceEntries that do not belong to this exposure."""
-        return (e for e in self.everywhere if not e.may_be_of(self.key, self.gateway_namespace))
+    def has_host(self, host: str) -> bool:
+        """Whether a ServiceEntry that does not belong to this exposure has a host."""
+        return self._any_other(self.everywhere.with_host([host]))
+
+    def has_address(self, address: str) -> bool:
+        """Whether a ServiceEntry that does not belong to this exposure has an address."""
+        return self._any_other(self.everywhere.with_address(address))
+
+    def _any_other(self, found: Iterable[EntrySummary]) -> bool:
+        return any(not each.may_be_of(self.key, self.gateway_namespace) for each in found)
 
 
 def plan_entries(request: EntryRequest) -> tuple[Entry, ...]:
@@ -251,9 +337,9 @@ def _new_entry(request: EntryRequest, group: tuple[int, ...], others: Sequence[E
     # The former entry stays until the gateway has the new host, so no datagram is lost.
     existing = [entry for entry in request.kept if entry.namespace == request.namespace]
     used_names = {entry.name for entry in (*existing, *others)}
-    used_hosts = {host for other in request.others() for host in other.hosts}
-    used_hosts |= {entry.host for entry in others}
-    host = next(h for h in _hosts(request, group[0]) if h not in used_hosts)
+    used_hosts = {entry.host for entry in others}
+    hosts = (host for host in _hosts(request, group[0]) if host not in used_hosts)
+    host = next(host for host in hosts if not request.has_host(host))
     name = next(n for n in _names(request.key, group[0]) if n not in used_names)
     return Entry(request.namespace, name, host, (), group, request.service)
 
@@ -280,18 +366,21 @@ def _addresses(request: EntryRequest, entry: Entry, others: Iterable[Entry]) -> 
     lacking = [family for family in sorted(request.families or (IPV4,)) if family not in has]
     if not lacking:
         return entry.addresses
-    used = {address for other in request.others() for address in other.addresses}
-    used |= {address for other in others for address in other.addresses}
-    return (*entry.addresses, *(_free_address(family, entry.host, used) for family in lacking))
+    used = {address for other in others for address in other.addresses}
+
+    def is_free(address: str) -> bool:
+        return address not in used and not request.has_address(address)
+
+    return (*entry.addresses, *(_free_address(family, entry.host, is_free) for family in lacking))
 
 
-def _free_address(family: str, host: str, used: set[str]) -> str:
+def _free_address(family: str, host: str, is_free: Callable[[str], bool]) -> str:
     """The address that the host's hash selects, or the next free one after it."""
     first, size = _RANGES[family]
     start = int.from_bytes(hashlib.sha256(host.encode()).digest()[:16], "big")
     for step in itertools.count():
         address = str(ipaddress.ip_address(first + (start + step) % size))
-        if address not in used:
+        if is_free(address):
             return address
     raise AssertionError("unreachable")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.endpointrules import ANY_ADDRESS, EndpointRules
-from kubectl_istio_udp.model.entries import EntrySummary
+from kubectl_istio_udp.model.entries import EntryIndex
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
@@ -58,7 +58,7 @@ class Snapshot:
     objects: tuple[Mapping[str, Any], ...] = ()
     exposures: tuple[ExposureSpec, ...] = ()
     before: ExposureSpec | None = None
-    entries: tuple[EntrySummary, ...] = ()
+    entries: EntryIndex = field(default_factory=EntryIndex)
     rules: EndpointRules = ANY_ADDRESS
     workload_entries: tuple[str, ...] = ()
     secret: str = ""

@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.endpointrules import (
     api_server_addresses,
     canonical,
 )
-from kubectl_istio_udp.model.entries import Entry, EntrySummary
+from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
@@ -109,12 +109,6 @@ class SeenEntry:
     manifest: Manifest | None
     many: HostSet | None = None
 
-    def with_any(self, hosts: Iterable[str]) -> EntrySummary | None:
-        """The summary with those of these hosts that it has; None if it has none of them."""
-        known = self.summary.hosts if self.many is None else self.many
-        found = tuple(host for host in hosts if host in known)
-        return replace(self.summary, hosts=found) if found else None
-
 
 class Caches:
     """All watched objects and their indexes.
@@ -122,6 +116,7 @@ class Caches:
     Attributes:
         tcp_ports: the number of TCP ports of all Services together.
         gateway_filters: the EnvoyFilters that may apply to a gateway, including reservations.
+        known_entries: all ServiceEntries.
     """
 
     def __init__(
@@ -172,10 +167,7 @@ class Caches:
         # Per namespace: the running pods by address, and the EndpointSlices.
         self._pods_at: dict[str, dict[str, set[str]]] = {}
         self._slices_in: dict[str, dict[str, KeptSlice]] = {}
-        self._hosts: dict[str, set[Key]] = {}
-        self._summaries: dict[Key, EntrySummary] = {}
-        # The ServiceEntries that have too many hosts for the index.
-        self._many_hosts: set[Key] = set()
+        self.known_entries = EntryIndex()
         # The Services of exposures with another name than their Service, and the reverse.
         self._services: dict[Key, frozenset[Key]] = {}
         self._named_otherwise: dict[Key, dict[Key, bool]] = {}
@@ -388,23 +380,6 @@ class Caches:
             if size > MOST_ENDPOINTS and size > each.size:
                 return
             yield each
-
-    def summaries(self) -> tuple[EntrySummary, ...]:
-        """The summaries of all ServiceEntries."""
-        with self._lock:
-            return tuple(self._summaries.values())
-
-    def with_host_of(self, entries: Iterable[Entry]) -> tuple[EntrySummary, ...]:
-        """The ServiceEntries with a host of these entries, including these.
-
-        Each summary has those hosts alone.
-        """
-        hosts = [entry.host for entry in entries]
-        with self._lock:
-            keys = {key for host in hosts for key in self._hosts.get(host, ())} | self._many_hosts
-        seen = [self.entries.get(*key) for key in sorted(keys)]
-        found = [each.with_any(hosts) for each in seen if each]
-        return tuple(summary for summary in found if summary)
 
     def api_server(self) -> frozenset[str]:
         """The addresses of the API server."""
@@ -744,29 +719,17 @@ class Caches:
             owners = self._note_own(
                 "ServiceEntry", before.manifest if before else None, now.manifest if now else None
             )
-            for seen, gone in ((before, True), (now, False)):
-                if seen:
-                    owners |= self._note_hosts(key, seen, gone)
-            if now:
-                self._summaries[key] = now.summary
-            else:
-                self._summaries.pop(key, None)
+            self.known_entries.put(key, now.summary if now else None, now.many if now else None)
+            owners |= {owner for seen in (before, now) if seen for owner in self._named_by(seen)}
         for owner in owners:
             self._enqueue(owner)
 
-    def _note_hosts(self, key: Key, seen: SeenEntry, gone: bool) -> set[Key]:
-        """Update the index of hosts; return the exposures that the hosts were made for."""
+    def _named_by(self, seen: SeenEntry) -> set[Key]:
+        """The exposures that a ServiceEntry's hosts were made for."""
         if seen.many is not None:
-            (self._many_hosts.discard if gone else self._many_hosts.add)(key)
             held = [spec for specs in self._specs_in.values() for spec in specs.values()]
-            return {spec.key for spec in held if seen.with_any(e.host for e in spec.entries)}
-        hosts = seen.summary.hosts
-        for host in hosts:
-            keys = self._hosts.setdefault(host, set())
-            (keys.discard if gone else keys.add)(key)
-            if not keys:
-                del self._hosts[host]
-        owners = {names.exposure_of_host(host) for host in hosts}
+            return {spec.key for spec in held if any(e.host in seen.many for e in spec.entries)}
+        owners = {names.exposure_of_host(host) for host in seen.summary.hosts}
         return {owner for owner in owners if owner in self._own}
 
     def _filter(self, key: Key, before: GatewayFilter | None, now: GatewayFilter | None) -> None:

@@ -13,7 +13,7 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.endpointrules import API_SERVER_SERVICE, EndpointRules
-from kubectl_istio_udp.model.entries import EntrySummary
+from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
@@ -139,7 +139,7 @@ def read_snapshot(
         if before
         else tuple(spec for f in own_filter if (spec := readable(f, ExposureSpec))),
         before=before,
-        entries=tuple(EntrySummary.from_object(entry) for entry in entries),
+        entries=EntryIndex.of(map(EntrySummary.from_object, entries)),
         rules=EndpointRules(api_server=api_server),
         workload_entries=workloads,
         secret=gateway_secret(gateway),

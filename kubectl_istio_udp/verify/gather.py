@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.entries import EntrySummary, same_host
+from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary, same_host
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
@@ -220,7 +220,8 @@ def _same_host(api: Api, spec: ExposureSpec) -> str:
         found = service_entries(api, [spec.namespace, gateway])
     except ClusterError:
         return ""
-    others = same_host(spec.key, spec.entries, map(EntrySummary.from_object, found), gateway)
+    everywhere = EntryIndex.of(map(EntrySummary.from_object, found))
+    others = same_host(spec.key, spec.entries, everywhere, gateway)
     return f"{others[0].namespace}/{others[0].name}" if others else ""
 
 

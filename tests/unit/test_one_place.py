@@ -21,7 +21,8 @@ ONLY_IN = {
     "used_by": {"state/occupancy.py", "state/caches.py"},
     # What is wanted, checked and written, for every command that writes.
     "plan": {"apply/exposing.py", "controller/deciding.py"},
-    "check_expose": {"apply/exposing.py", "apply/reserving.py", "controller/reserving.py"},
+    "check_expose": {"apply/exposing.py"},
+    "expose_errors": {"apply/reserving.py", "controller/reserving.py"},
     "Transaction": {"apply/pipeline.py", "cli/run/samples.py", "cli/run/controller/install.py"},
     "apply_decision": {
         *("apply/exposing.py", "apply/exposing_routes.py"),

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.checks.catalog import PAGE
-from kubectl_istio_udp.checks.expose import RULES, check_expose
+from kubectl_istio_udp.checks.expose import RULES, check_expose, expose_errors
 from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.checks.rules import codes_of
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.endpointrules import EndpointRules
-from kubectl_istio_udp.model.entries import EntrySummary
+from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
 from kubectl_istio_udp.model.exposure import (
     Affinity,
@@ -111,7 +111,10 @@ def planned(
 
 def findings(**case: Any) -> tuple[Finding, ...]:
     """What is found about an exposure of the DNS Service."""
-    return check_expose(*planned(**case))
+    exposure, snapshot = planned(**case)
+    found = check_expose(exposure, snapshot)
+    assert expose_errors(exposure, snapshot) == errors(found)
+    return found
 
 
 def same_host_as(
@@ -119,9 +122,10 @@ def same_host_as(
     namespace: str = "lab",
     name: str = "hijack",
     exported_to: tuple[str, ...] = (),
-) -> EntrySummary:
+) -> EntryIndex:
     """A ServiceEntry that has the host of an exposure's."""
-    return EntrySummary(namespace, name, (spec.entries[0].host,), exported_to=exported_to)
+    hosts = (spec.entries[0].host,)
+    return EntryIndex.of([EntrySummary(namespace, name, hosts, exported_to=exported_to)])
 
 
 def without_labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,14 +241,20 @@ FIRES: list[tuple[str, dict[str, Any]]] = [
     ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
     ("U210", {"request": LISTED, "rules": EndpointRules(frozenset({"10.244.0.21"}))}),
     ("U210", {"request": {"discovery": Discovery.STATIC}, "rules": EndpointRules(pods=())}),
-    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("istio-system",)),)}),
-    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("*",)),)}),
-    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC),)}),
     (
         "U110",
         {
             "before": SPEC,
-            "entries": (same_host_as(SPEC, "istio-system", exported_to=(".",)),),
+            "entries": same_host_as(SPEC, exported_to=("istio-system",)),
+        },
+    ),
+    ("U110", {"before": SPEC, "entries": same_host_as(SPEC, exported_to=("*",))}),
+    ("U110", {"before": SPEC, "entries": same_host_as(SPEC)}),
+    (
+        "U110",
+        {
+            "before": SPEC,
+            "entries": same_host_as(SPEC, "istio-system", exported_to=(".",)),
         },
     ),
     ("U204", {"file_limit": None}),
@@ -383,16 +393,22 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
     ),
     ("U210", {"request": LISTED}),
     ("U210", {"rules": EndpointRules(pods=())}),
-    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=(".",)),)}),
-    ("U110", {"before": SPEC, "entries": (same_host_as(SPEC, exported_to=("default", "~")),)}),
+    ("U110", {"before": SPEC, "entries": same_host_as(SPEC, exported_to=(".",))}),
     (
         "U110",
         {
             "before": SPEC,
-            "entries": (same_host_as(SPEC, "default", SPEC.object_name),),
+            "entries": same_host_as(SPEC, exported_to=("default", "~")),
         },
     ),
-    ("U110", {"before": SPEC, "entries": (EntrySummary("istio-system", "x"),)}),
+    (
+        "U110",
+        {
+            "before": SPEC,
+            "entries": same_host_as(SPEC, "default", SPEC.object_name),
+        },
+    ),
+    ("U110", {"before": SPEC, "entries": EntryIndex.of([EntrySummary("istio-system", "x")])}),
     ("U201", {}),
     ("U201", {"cluster_": EXTERNAL}),
     ("U202", {}),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.entries import (
     Entry,
+    EntryIndex,
     EntryRequest,
     EntrySummary,
     is_reserved,
@@ -66,10 +67,10 @@ def test_who_does_not_know_the_secret_does_not_know_the_host(one: str, other: st
 def test_an_address_or_host_that_somebody_has_is_not_taken() -> None:
     first = only(REQUEST)
     theirs = EntrySummary("lab", "x", (first.host,), first.addresses)
-    second = only(replace(REQUEST, everywhere=[theirs]))
+    second = only(replace(REQUEST, everywhere=EntryIndex.of([theirs])))
     assert second.host != first.host
     same_address = EntrySummary("lab", "x", addresses=first.addresses)
-    third = only(replace(REQUEST, everywhere=[same_address]))
+    third = only(replace(REQUEST, everywhere=EntryIndex.of([same_address])))
     assert third.host == first.host
     number = ipaddress.ip_address(first.addresses[0])
     assert third.addresses == (str(number + 1),)
@@ -78,16 +79,15 @@ def test_an_address_or_host_that_somebody_has_is_not_taken() -> None:
 def test_the_last_address_of_the_range_is_followed_by_its_first() -> None:
     taken = tuple(f"254.255.255.{number}" for number in range(256))
     for secret in map(str, range(50)):
-        entry = only(
-            replace(REQUEST, secret=secret, everywhere=[EntrySummary("x", "y", (), taken)])
-        )
+        everywhere = EntryIndex.of([EntrySummary("x", "y", (), taken)])
+        entry = only(replace(REQUEST, secret=secret, everywhere=everywhere))
         assert is_reserved(entry.addresses[0]) and entry.addresses[0] not in taken
 
 
 def test_what_an_exposure_has_it_keeps() -> None:
     first = only(REQUEST)
     elsewhere = EntrySummary("default", first.name, (first.host,), first.addresses)
-    again = replace(REQUEST, secret="other", kept=(first,), everywhere=[elsewhere])
+    again = replace(REQUEST, secret="other", kept=(first,), everywhere=EntryIndex.of([elsewhere]))
     assert only(again) == first
     both = only(replace(again, families=(IPV4, IPV6)))
     assert both.addresses[0] == first.addresses[0] and ":" in both.addresses[1]
@@ -133,7 +133,7 @@ def test_a_second_entry_counts_where_the_gateway_sees_it(
 ) -> None:
     entry = only(REQUEST)
     other = EntrySummary(where, "x", (entry.host,), exported_to=exported)
-    found = same_host(REQUEST.key, [entry], [other], "istio-system")
+    found = same_host(REQUEST.key, [entry], EntryIndex.of([other]), "istio-system")
     assert bool(found) is seen
 
 
@@ -231,3 +231,40 @@ def test_of_an_entry_with_thousands_of_hosts_little_is_kept() -> None:
         summary = EntrySummary("lab", "x", ("h",), exported_to=exported)
         assert summary.small(["istio-system"]).visible_in("istio-system") is visible
         assert summary.visible_in("istio-system") is visible
+
+
+SUMMARIES = [
+    EntrySummary("lab", name, hosts, addresses)
+    for name in ("x", "y")
+    for hosts in ((), ("a",), ("a", "b"), ("b", "b"))
+    for addresses in ((), ("241.0.0.1",), ("241.0.0.1", "241.0.0.2"))
+]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(SUMMARIES), st.booleans(), st.sampled_from([None, {"a", "c"}])),
+        max_size=20,
+    )
+)
+def test_an_index_that_follows_changes_equals_one_from_scratch(
+    changes: list[tuple[EntrySummary, bool, set[str] | None]],
+) -> None:
+    kept, there = EntryIndex(), dict[tuple[str, str], tuple[EntrySummary, set[str] | None]]()
+    for summary, removed, many in changes:
+        key = (summary.namespace, summary.name)
+        now = summary if many is None else replace(summary, hosts=())
+        kept.put(key, None if removed else now, None if removed else many)
+        there.pop(key, None)
+        if not removed:
+            there[key] = (now, many)
+    for host in ("a", "b", "c"):
+        having = {key for key, (each, many) in there.items() if host in (many or each.hosts)}
+        assert {(e.namespace, e.name) for e in kept.with_host([host])} == having
+        assert all(each.hosts == (host,) for each in kept.with_host([host]))
+    for address in ("241.0.0.1", "241.0.0.2"):
+        having = {key for key, (each, _) in there.items() if address in each.addresses}
+        assert {(e.namespace, e.name) for e in kept.with_address(address)} == having
+    for key in there:
+        kept.put(key, None)
+    assert vars(kept) == {**vars(EntryIndex()), "_lock": vars(kept)["_lock"]}

@@ -160,11 +160,8 @@ def test_sums_that_follow_each_change_equal_sums_from_scratch(
         if not removed:
             there[key] = found
     fresh = index_of(*reversed(there.values()))
-    at_gateway = [
-        found.spec or found.reservation.spec
-        for found in there.values()
-        if (found.spec or found.reservation)
-    ]
+    at_gateway = [found.spec for found in there.values() if found.spec]
+    at_gateway += [found.reservation.spec for found in there.values() if found.reservation]
     for gateway in (gateway_of(ONE), gateway_of(OTHER)):
         for without in (None, ("default", "a")):
             usages = [Occupancy(i).usage(gateway, "root", without) for i in (kept, fresh)]
