@@ -61,7 +61,7 @@ def test_a_changed_companion_is_found(space: Space, port: int) -> None:
     wait_answered(space, "dns")
 
 
-def test_a_gateway_that_sends_elsewhere_is_found(space: Space, port: int) -> None:
+def test_a_gateway_that_sends_to_other_addresses_is_found(space: Space, port: int) -> None:
     """The Service's target port moves to another port on which the pods answer too."""
     space.apply(*dns_server(ports=(53, 1053)))
     space.expose("dns", "-p", f"{port}:53")

@@ -392,7 +392,7 @@ def test_a_listener_that_was_removed_and_still_drains(space: Space, port: int) -
     verdict(space, "Answered", seconds=90)
 
 
-def test_a_load_balancer_that_never_comes(space: Space, port: int) -> None:
+def test_a_load_balancer_that_is_never_created(space: Space, port: int) -> None:
     gateway(space, loadBalancerClass="nobody.example/none")
     space.apply(*dns_server())
     expose_at_edge(space, port)

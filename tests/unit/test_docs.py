@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("script", ["generate.py", "draw.py"])
-def test_what_is_made_from_the_code_agrees_with_it(script: str) -> None:
+def test_generated_pages_are_current(script: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / script), "--check"],
         capture_output=True,
@@ -82,7 +82,7 @@ def _a_service(namespace: str, name: str) -> Service:
     return Service.from_object(builders.service(name, namespace=namespace))
 
 
-def test_the_migration_page_has_what_expose_writes() -> None:
+def test_the_migration_page_shows_what_expose_writes() -> None:
     text = (ROOT / "docs" / "migration.md").read_text()
     (block,) = re.findall(r"^```yaml\n([^`]*name: coredns-53.*?)^```", text, re.M | re.S)
     made, route = yaml.safe_load_all(block)

@@ -64,7 +64,7 @@ FUZZ = settings(
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_any_text_is_a_spec_or_an_error_of_ours(kind: str) -> None:
+def test_any_text_is_a_spec_or_a_reported_error(kind: str) -> None:
     read = 0
 
     @FUZZ
@@ -94,7 +94,7 @@ def test_any_text_is_a_spec_or_an_error_of_ours(kind: str) -> None:
         "\ud800",
     ],
 )
-def test_what_is_deep_or_huge_costs_little(text: str) -> None:
+def test_deep_or_huge_annotations_cost_little(text: str) -> None:
     tracemalloc.start()
     try:
         for reader, _ in READERS.values():
@@ -106,7 +106,7 @@ def test_what_is_deep_or_huge_costs_little(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, b"{}", [], {}, True])
-def test_an_annotation_that_is_no_text_is_unreadable(value: Any) -> None:
+def test_an_annotation_that_is_not_text_is_unreadable(value: Any) -> None:
     for reader, _ in READERS.values():
         with pytest.raises(Unreadable):
             reader.from_json(value)
@@ -143,7 +143,7 @@ def odd_objects(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(FUZZ, max_examples=FUZZ.max_examples // 10)
 @given(st.lists(odd_objects(), max_size=6))
-def test_every_object_belongs_to_one_thing_or_is_a_stray(objects: list[dict[str, Any]]) -> None:
+def test_every_object_belongs_to_one_owner_or_is_a_stray(objects: list[dict[str, Any]]) -> None:
     state = resolve(objects)
     members = [manifest for existing in state.existing for manifest in existing.objects]
     assert len(members) + len(state.strays) == len(objects)

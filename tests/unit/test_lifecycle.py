@@ -224,7 +224,7 @@ class Lifecycle(RuleBasedStateMachine):
 KUBECONFIG: list[Path] = []
 
 
-def test_whatever_is_left_behind_is_finished(tmp_path: Path) -> None:
+def test_the_next_run_removes_every_leftover(tmp_path: Path) -> None:
     KUBECONFIG[:] = [tmp_path / "kubeconfig"]
     run_state_machine_as_test(
         Lifecycle,
@@ -246,7 +246,7 @@ COMPANION = ("--gateway-service", "companion")
 OWN = ("Service", "istio-system", "istio-ingressgateway")
 
 
-def test_a_port_of_a_former_way_is_removed_after_a_timeout(
+def test_a_port_of_the_former_mode_is_removed_after_a_timeout(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     before = server.state()
@@ -264,9 +264,7 @@ def test_a_port_of_a_former_way_is_removed_after_a_timeout(
     assert server.state() == before
 
 
-def test_a_service_that_a_tenant_wrote_as_an_exposure_does_not_count(
-    run: Run, server: ApiServer
-) -> None:
+def test_a_service_that_a_tenant_forged_does_not_count(run: Run, server: ApiServer) -> None:
     """Under its field manager, and so that the API server refuses to take the port off again."""
     before = server.state()
     assert run(*EXPOSE).code == 0
@@ -284,7 +282,7 @@ def test_a_service_that_a_tenant_wrote_as_an_exposure_does_not_count(
     assert server.state() == before
 
 
-def test_a_port_at_any_gateway_is_found_when_all_else_was_deleted_by_hand(
+def test_a_port_at_any_gateway_is_found_after_everything_else_was_deleted(
     run: Run, server: ApiServer
 ) -> None:
     """Also beside a Service that a tenant wrote, which would be left without a port."""
@@ -307,9 +305,7 @@ def test_a_port_at_any_gateway_is_found_when_all_else_was_deleted_by_hand(
     assert server.state() == before
 
 
-def test_a_port_that_is_all_that_is_left_is_deleted(
-    run: Run, server: ApiServer, fakes: Fakes
-) -> None:
+def test_a_single_remaining_port_is_deleted(run: Run, server: ApiServer, fakes: Fakes) -> None:
     before = server.state()
     fakes.refuses[f"{NAME}-5300"] = "cannot bind"
     server.fail("PATCH", "/services/istio-ingressgateway", 500, skip=1)
@@ -332,7 +328,9 @@ def test_a_port_that_is_all_that_is_left_is_deleted(
     assert run("delete", "coredns").code == 3
 
 
-def test_a_filter_without_listeners_is_deleted_or_written_anew(run: Run, server: ApiServer) -> None:
+def test_an_envoy_filter_without_listeners_is_deleted_or_written_again(
+    run: Run, server: ApiServer
+) -> None:
     before = server.state()
     run(*EXPOSE, "--field-manager", "me")
     server.fail("DELETE", "/envoyfilters/", 0)
@@ -345,7 +343,9 @@ def test_a_filter_without_listeners_is_deleted_or_written_anew(run: Run, server:
     assert server.state() == before
 
 
-def test_who_may_not_list_all_services_finishes_at_the_gateway(run: Run, server: ApiServer) -> None:
+def test_without_permission_to_list_all_services_the_gateways_is_cleaned_up(
+    run: Run, server: ApiServer
+) -> None:
     before = server.state()
     run(*EXPOSE, "--gateway-service", "patch")
     server.fail("GET", r"/api/v1/services", 403)
@@ -356,7 +356,7 @@ def test_who_may_not_list_all_services_finishes_at_the_gateway(run: Run, server:
     assert server.state() == before
 
 
-def test_delete_all_finds_a_port_that_is_all_that_is_left(run: Run, server: ApiServer) -> None:
+def test_delete_all_finds_a_single_remaining_port(run: Run, server: ApiServer) -> None:
     """Of an exposure that has another name than its Service, too."""
     before = server.state()
     assert run(*EXPOSE, "--gateway-service", "patch", "--name", "other").code == 0
@@ -370,7 +370,7 @@ def test_delete_all_finds_a_port_that_is_all_that_is_left(run: Run, server: ApiS
     assert server.state() == before
 
 
-def test_a_forged_reservation_is_nobodys(run: Run, server: ApiServer) -> None:
+def test_a_forged_reservation_is_not_changed(run: Run, server: ApiServer) -> None:
     """A foreign EnvoyFilter with the name and the mark is not changed."""
     run(*EXPOSE)
     spec = server.get("EnvoyFilter", "istio-system", NAME)["metadata"]["annotations"]

@@ -63,7 +63,7 @@ def rounds_of(run: Run, server: ApiServer, words: tuple[str, ...]) -> int:
     COMMANDS,
     ids=[" ".join(words[:2]) for words, *_ in COMMANDS],
 )
-def test_a_command_makes_so_many_requests(
+def test_a_command_sends_this_many_requests(
     run: Run,
     server: ApiServer,
     fakes: Fakes,

@@ -52,7 +52,7 @@ def test_the_table_of_rights_is_that_of_the_manifests() -> None:
     assert documented("### With `--gateway-api`") == installed(gateway_api=True) - rights
 
 
-def test_the_documents_that_it_names_are_there() -> None:
+def test_the_named_documents_exist() -> None:
     for link in re.findall(r"\]\(([a-z.-]+)\)", DOC.read_text()):
         assert (DOC.parent / link).exists(), link
     for path in re.findall(

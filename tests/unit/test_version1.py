@@ -60,7 +60,7 @@ def test_its_spec_is_read_and_written_in_the_new_version(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_shown_as_whole(run: Run, server: ApiServer, case: str) -> None:
+def test_it_is_shown_as_complete(run: Run, server: ApiServer, case: str) -> None:
     write(server, case)
     done = run("get", "coredns")
     assert done.code == 0, done.err
@@ -69,7 +69,7 @@ def test_it_is_shown_as_whole(run: Run, server: ApiServer, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_next_expose_mends_it(run: Run, server: ApiServer, case: str) -> None:
+def test_the_next_expose_migrates_it(run: Run, server: ApiServer, case: str) -> None:
     write(server, case)
     expose_again(run, case)
     entries = server.all("ServiceEntry")
@@ -102,7 +102,7 @@ def test_the_next_expose_mends_it(run: Run, server: ApiServer, case: str) -> Non
 
 @pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_deleted_with_all_that_it_had(
+def test_all_of_its_objects_are_deleted(
     run: Run, server: ApiServer, case: str, again: bool
 ) -> None:
     server.put(*given_in(case)["objects"])

@@ -41,7 +41,7 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, " ".join(node.value.split())
 
 
-def test_no_text_has_a_wording_that_was_given_up() -> None:
+def test_no_text_uses_an_abandoned_wording() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {text}\n    write instead: {better}"
         for path in sorted((ROOT / "kubectl_istio_udp").rglob("*.py"))

@@ -73,7 +73,7 @@ def test_writes_all(api: Api, server: ApiServer, wanted: Callable[..., Any]) -> 
 @pytest.mark.parametrize("wanted", [todo, patched])
 # A 409 that passes is tried again (test_retrying.py).
 @pytest.mark.parametrize("status", [403, 500])
-def test_what_fails_at_any_step_leaves_nothing(
+def test_a_failure_at_any_step_leaves_nothing_behind(
     api: Api, server: ApiServer, step: int, wanted: Callable[..., Any], status: int
 ) -> None:
     before = server.state()
@@ -88,7 +88,7 @@ def test_what_fails_at_any_step_leaves_nothing(
 
 @pytest.mark.parametrize("step", range(3))
 @pytest.mark.parametrize("wanted", [todo, patched])
-def test_what_fails_at_any_step_leaves_the_former_content(
+def test_a_failure_at_any_step_restores_the_previous_content(
     api: Api, server: ApiServer, step: int, wanted: Callable[..., Any]
 ) -> None:
     write_all(api, wanted())
@@ -102,7 +102,7 @@ def test_what_fails_at_any_step_leaves_the_former_content(
 
 
 @pytest.mark.parametrize("wanted", [todo, patched])
-def test_a_refusal_after_the_last_write_takes_all_back(
+def test_a_rejection_after_the_last_write_undoes_everything(
     api: Api, server: ApiServer, wanted: Callable[..., Any]
 ) -> None:
     before = server.state()
@@ -111,7 +111,7 @@ def test_a_refusal_after_the_last_write_takes_all_back(
     assert error.hints == ("everything that this run wrote was undone",)
 
 
-def test_a_refused_change_gives_a_service_its_former_ports(api: Api, server: ApiServer) -> None:
+def test_a_rejected_change_restores_the_ports_of_a_service(api: Api, server: ApiServer) -> None:
     write_all(api, patched())
     before = server.state()
     fail_after(api, patched(ports=["5400:53"]))
@@ -119,7 +119,7 @@ def test_a_refused_change_gives_a_service_its_former_ports(api: Api, server: Api
     assert [p["port"] for p in before[OWN]["spec"]["ports"]] == [80, 443, 5300]
 
 
-def test_it_is_taken_back_in_reverse(api: Api, server: ApiServer) -> None:
+def test_writes_are_undone_in_reverse_order(api: Api, server: ApiServer) -> None:
     fail_after(api, todo())
     assert [r for r in server.writes() if r.startswith("DELETE")] == [
         f"DELETE /api/v1/namespaces/istio-system/services/{NAME}",
@@ -128,7 +128,7 @@ def test_it_is_taken_back_in_reverse(api: Api, server: ApiServer) -> None:
     ]
 
 
-def test_what_cannot_be_taken_back_is_named(api: Api, server: ApiServer) -> None:
+def test_the_error_names_what_could_not_be_undone(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/envoyfilters/", 403)
     error = fail_after(api, todo())
     (hint,) = error.hints
@@ -137,7 +137,7 @@ def test_what_cannot_be_taken_back_is_named(api: Api, server: ApiServer) -> None
     assert not {ENTRY, COMPANION} & server.there()
 
 
-def test_a_former_content_that_cannot_be_restored_is_named(api: Api, server: ApiServer) -> None:
+def test_the_error_names_content_that_could_not_be_restored(api: Api, server: ApiServer) -> None:
     write_all(api, todo())
     changed = todo(max_sessions=5)
     server.fail("PATCH", "/envoyfilters/.*force=true", 500)
@@ -145,7 +145,7 @@ def test_a_former_content_that_cannot_be_restored_is_named(api: Api, server: Api
     assert [hint for hint in error.hints if "EnvoyFilter" in hint]
 
 
-def test_an_interruption_takes_all_back(api: Api, server: ApiServer) -> None:
+def test_an_interruption_undoes_everything(api: Api, server: ApiServer) -> None:
     before = server.state()
     with pytest.raises(Interrupted) as caught, Transaction(api) as transaction:
         transaction.apply(todo()[0])
@@ -157,7 +157,7 @@ def test_an_interruption_takes_all_back(api: Api, server: ApiServer) -> None:
 @pytest.mark.parametrize("step", range(3))
 @pytest.mark.parametrize("wanted", [todo, patched])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_write_whose_answer_never_came_is_taken_back(
+def test_a_write_without_a_response_is_undone(
     api: Api, server: ApiServer, step: int, wanted: Callable[..., Any], there: bool
 ) -> None:
     if there:
@@ -172,7 +172,7 @@ def test_a_write_whose_answer_never_came_is_taken_back(
     assert server.state() == before
 
 
-def test_what_is_kept_stays(api: Api, server: ApiServer) -> None:
+def test_kept_writes_stay(api: Api, server: ApiServer) -> None:
     with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
         transaction.apply(todo()[0])
         transaction.keep()
@@ -181,7 +181,7 @@ def test_what_is_kept_stays(api: Api, server: ApiServer) -> None:
     assert caught.value.hints == ()
 
 
-def test_what_was_there_already_is_not_taken_back(api: Api, server: ApiServer) -> None:
+def test_unchanged_objects_are_not_undone(api: Api, server: ApiServer) -> None:
     write_all(api, todo())
     before = server.state()
     fail_after(api, todo())
@@ -206,7 +206,7 @@ def test_fields_of_others_are_taken_over_only_by_force(api: Api, server: ApiServ
     assert server.get(*FILTER)["spec"] == todo()[1].manifest["spec"]
 
 
-def test_the_gateways_service_keeps_all_else(api: Api, server: ApiServer) -> None:
+def test_the_gateways_service_keeps_its_other_fields(api: Api, server: ApiServer) -> None:
     before = server.state()[OWN]
     write_all(api, patched())
     after = server.state()[OWN]
@@ -236,7 +236,7 @@ def delete(
     return reported, warnings
 
 
-def test_what_another_run_deleted_meanwhile_is_not_created_again(
+def test_an_object_deleted_by_another_run_is_not_created_again(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     write_all(api, todo())
@@ -278,7 +278,7 @@ def test_an_object_that_was_replaced_meanwhile_stays(
     assert server.get("Service", "istio-system", NAME)
 
 
-def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(
+def test_deletes_exactly_what_it_wrote_starting_with_the_service(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     before = server.state()
@@ -300,7 +300,9 @@ def test_deletes_exactly_what_it_wrote_from_the_outside_inwards(
     ]
 
 
-def test_the_listener_is_gone_before_the_cluster(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_the_listener_is_removed_before_the_cluster(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     """First its patch goes, then no gateway listens, then the EnvoyFilter goes, then the rest."""
     write_all(api, todo())
     delete(api)
@@ -309,7 +311,7 @@ def test_the_listener_is_gone_before_the_cluster(api: Api, server: ApiServer, fa
     assert fakes.history == ["listeners []"]
 
 
-def test_a_gateway_that_goes_on_listening_is_a_warning(
+def test_a_gateway_that_still_listens_is_a_warning(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     write_all(api, todo())
@@ -322,7 +324,7 @@ def test_a_gateway_that_goes_on_listening_is_a_warning(
     )
 
 
-def test_a_gateway_that_cannot_be_asked_is_a_warning(
+def test_a_gateway_that_cannot_be_queried_is_a_warning(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     write_all(api, todo())
@@ -332,7 +334,7 @@ def test_a_gateway_that_cannot_be_asked_is_a_warning(
     assert "not confirmed by the gateway" in warnings[0]
 
 
-def test_without_waiting_no_gateway_is_asked(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_without_waiting_no_gateway_is_queried(api: Api, server: ApiServer, fakes: Fakes) -> None:
     write_all(api, todo())
     reported, _ = delete(api, timeout=0)
     assert len(reported) == 3
@@ -347,7 +349,7 @@ def test_a_dry_run_deletes_nothing(api: Api, server: ApiServer, fakes: Fakes) ->
     assert server.state() == before
 
 
-def test_gives_the_gateways_service_back(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_restores_the_gateways_service(api: Api, server: ApiServer, fakes: Fakes) -> None:
     before = server.state()
     write_all(api, patched())
     reported, _ = delete(api)
@@ -355,7 +357,7 @@ def test_gives_the_gateways_service_back(api: Api, server: ApiServer, fakes: Fak
     assert reported[0].startswith("Service istio-system/istio-ingressgateway (")
 
 
-def test_takes_the_ports_off_whichever_service_bears_them(
+def test_removes_the_ports_from_whichever_service_has_them(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     """The gateway's own Service may have changed since; the field manager decides."""
@@ -373,7 +375,7 @@ def test_takes_the_ports_off_whichever_service_bears_them(
 
 
 @pytest.mark.parametrize("gone", [[COMPANION], [COMPANION, FILTER], [FILTER], [ENTRY]])
-def test_a_half_done_deletion_can_be_repeated(
+def test_an_incomplete_deletion_can_be_repeated(
     api: Api, server: ApiServer, fakes: Fakes, gone: list[tuple[str, ...]]
 ) -> None:
     before = server.state()
@@ -384,7 +386,7 @@ def test_a_half_done_deletion_can_be_repeated(
     assert server.state() == before
 
 
-def test_an_interrupted_deletion_leaves_what_can_be_deleted(
+def test_an_interrupted_deletion_leaves_objects_that_can_be_deleted(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     before = server.state()
@@ -440,7 +442,7 @@ def changed(
         ),
     ],
 )
-def test_takes_away_what_is_no_longer_wanted(
+def test_deletes_objects_that_are_no_longer_needed(
     api: Api,
     server: ApiServer,
     before: dict[str, Any],
@@ -461,7 +463,7 @@ def test_a_dry_run_removes_nothing(api: Api, server: ApiServer) -> None:
     assert ENTRY in server.there()
 
 
-def test_a_forbidden_removal_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_a_forbidden_removal(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/serviceentries/", 403)
     with pytest.raises(Forbidden):
         changed(api, todo(), todo(discovery=Discovery.STATIC))

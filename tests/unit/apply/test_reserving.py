@@ -106,7 +106,7 @@ def test_a_reservation_is_read_as_it_was_made() -> None:
     assert found.footprint.listeners == found.footprint.clusters == {"udp-default-coredns-53"}
 
 
-def test_it_gives_envoy_nothing() -> None:
+def test_a_reservation_adds_nothing_to_envoy() -> None:
     assert "configPatches" not in reservation(SPEC, "run")["spec"]
 
 
@@ -120,18 +120,18 @@ def test_it_gives_envoy_nothing() -> None:
         {"resourceVersion": "x"},
     ],
 )
-def test_what_is_no_reservation(changes: dict[str, Any]) -> None:
+def test_other_objects_are_not_reservations(changes: dict[str, Any]) -> None:
     assert read_reservation(made(SPEC, 7, **changes)) is None
 
 
-def test_what_gives_envoy_anything_is_no_reservation() -> None:
+def test_an_envoy_filter_with_patches_is_not_a_reservation() -> None:
     """What it adds counts, whatever its annotation says."""
     found = made(SPEC, 7)
     found["spec"]["configPatches"] = [{"applyTo": "LISTENER"}]
     assert read_reservation(found) is None
 
 
-def test_the_earlier_one_counts_and_a_stale_one_never() -> None:
+def test_earlier_reservations_count_and_stale_ones_never() -> None:
     mine = read(made(spec_named("mine"), 20))
     earlier = read(made(spec_named("earlier"), 19))
     later = read(made(spec_named("later"), 21))
@@ -142,7 +142,7 @@ def test_the_earlier_one_counts_and_a_stale_one_never() -> None:
     assert counted(everyone, None, NOW + timedelta(minutes=6)) == []
 
 
-def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port() -> None:
+def test_a_reservation_of_the_same_exposure_takes_no_name_and_no_port() -> None:
     """The run that cannot create a second reservation reports the other run."""
     exposure = plan_of().exposure
     spec = exposure.spec
@@ -157,9 +157,7 @@ def test_the_reservation_of_the_very_exposure_takes_no_name_and_no_port() -> Non
 # -- one exposure, several runs ----------------------------------------------------------------
 
 
-def test_a_reservation_is_there_while_it_is_held_and_gone_afterwards(
-    api: Api, server: ApiServer
-) -> None:
+def test_a_reservation_exists_only_while_it_is_held(api: Api, server: ApiServer) -> None:
     before = server.state()
     with reserved(api, SPEC) as mine:
         assert [m["metadata"]["name"] for m in reservations(server)] == [reservation_name(SPEC)]
@@ -181,14 +179,16 @@ def test_of_several_runs_for_one_name_the_first_wins(api: Api, server: ApiServer
     assert reservations(server) == []
 
 
-def test_what_a_killed_run_left_is_replaced_after_five_minutes(api: Api, server: ApiServer) -> None:
+def test_the_reservation_of_a_killed_run_is_replaced_after_five_minutes(
+    api: Api, server: ApiServer
+) -> None:
     server.put(made(SPEC, 1, "2026-01-02T03:04:05Z"))
     with reserved(api, SPEC) as mine:
         assert mine.run != "run"
     assert reservations(server) == []
 
 
-def test_somebody_elses_object_in_its_place_is_left_alone(api: Api, server: ApiServer) -> None:
+def test_another_object_with_its_name_is_not_changed(api: Api, server: ApiServer) -> None:
     theirs = made(SPEC, 1, annotations={})
     server.put(theirs)
     with pytest.raises(ClusterError, match="cannot be read as one"), reserved(api, SPEC):
@@ -196,7 +196,7 @@ def test_somebody_elses_object_in_its_place_is_left_alone(api: Api, server: ApiS
     assert len(reservations(server)) == 1
 
 
-def test_an_answer_that_was_lost_is_found_again(api: Api, server: ApiServer) -> None:
+def test_a_reservation_with_a_lost_response_is_found(api: Api, server: ApiServer) -> None:
     """The server made it and said 500; or the connection ended: nothing stays behind."""
     server.fail("POST", "envoyfilters", 0, done=True, times=1)
     with pytest.raises(ClusterError), reserved(api, SPEC):
@@ -204,14 +204,14 @@ def test_an_answer_that_was_lost_is_found_again(api: Api, server: ApiServer) -> 
     assert reservations(server) == []
 
 
-def test_nobody_elses_reservation_is_deleted(api: Api, server: ApiServer) -> None:
+def test_reservations_of_other_runs_are_not_deleted(api: Api, server: ApiServer) -> None:
     with reserved(api, SPEC):
         server.remove("EnvoyFilter", GATEWAY, reservation_name(SPEC))
         server.put(made(SPEC, 1))
     assert len(reservations(server)) == 1
 
 
-def test_no_permission_to_delete_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_missing_permission_to_delete(api: Api, server: ApiServer) -> None:
     told: list[str] = []
     server.fail("DELETE", "envoyfilters", 403)
     with reserved(api, SPEC, told.append):
@@ -219,7 +219,7 @@ def test_no_permission_to_delete_is_told(api: Api, server: ApiServer) -> None:
     assert "could not delete the reservation" in told[0] and "5 minutes" in told[0]
 
 
-def test_no_permission_to_create_ends_it(api: Api, server: ApiServer) -> None:
+def test_missing_permission_to_create_is_an_error(api: Api, server: ApiServer) -> None:
     server.fail("POST", "envoyfilters", 403)
     with pytest.raises(Forbidden), reserved(api, SPEC):
         pytest.fail("it has no reservation")
@@ -239,7 +239,7 @@ def fitting(api: Api, exposure: Exposure, snapshot: Snapshot) -> Any:
     return reserved_if_changed(api, exposure, snapshot, writes(exposure), pytest.fail)
 
 
-def test_the_later_of_two_that_do_not_fit_together_is_not_written(
+def test_of_two_exposures_that_do_not_fit_the_later_is_not_written(
     api: Api, server: ApiServer, small: Any
 ) -> None:
     """Both decided on the same snapshot; 600 + 600 of 1,000."""
@@ -257,7 +257,7 @@ def test_the_later_of_two_that_do_not_fit_together_is_not_written(
         pytest.fail("it does not fit")
 
 
-def test_the_earlier_of_two_goes_on_whatever_the_later_one_reserves(
+def test_the_earlier_exposure_is_written_whatever_the_later_one_reserves(
     api: Api, server: ApiServer, small: Any
 ) -> None:
     one, seen_by_one = decided(api, "one", 5301, 600)
@@ -267,7 +267,7 @@ def test_the_earlier_of_two_goes_on_whatever_the_later_one_reserves(
         assert again.others.sessions == 0
 
 
-def test_two_for_one_port(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_two_exposures_request_one_port(api: Api, server: ApiServer, fakes: Fakes) -> None:
     one, seen_by_one = decided(api, "one", 5301)
     two, seen_by_two = decided(api, "two", 5301)
     with (
@@ -278,7 +278,7 @@ def test_two_for_one_port(api: Api, server: ApiServer, fakes: Fakes) -> None:
         pytest.fail("the port is taken")
 
 
-def test_an_exposure_that_grows_counts_with_what_it_is_to_have(
+def test_a_growing_exposure_counts_with_its_new_size(
     api: Api, server: ApiServer, small: Any
 ) -> None:
     """An old one of 100 sessions asks for 700, a new one for 600."""
@@ -293,7 +293,7 @@ def test_an_exposure_that_grows_counts_with_what_it_is_to_have(
         pytest.fail("it does not fit")
 
 
-def test_one_that_another_run_made_meanwhile_is_not_changed(api: Api, server: ApiServer) -> None:
+def test_an_exposure_that_another_run_created_is_not_changed(api: Api, server: ApiServer) -> None:
     mine, seen = decided(api, "one", 5301)
     write(api, decided(api, "one", 5302)[0])
     with (
@@ -303,7 +303,9 @@ def test_one_that_another_run_made_meanwhile_is_not_changed(api: Api, server: Ap
         pytest.fail("it would be changed")
 
 
-def test_many_at_once_never_exceed_what_there_is(api: Api, server: ApiServer, small: Any) -> None:
+def test_many_concurrent_runs_never_exceed_the_budget(
+    api: Api, server: ApiServer, small: Any
+) -> None:
     """Twenty runs with one snapshot, 90 sessions each of 1,000: eleven fit, and never more."""
     runs = [decided(api, f"run-{n}", 5300 + n, 90) for n in range(20)]
     held, most, lock, start = set(), [], threading.Lock(), threading.Barrier(20)
@@ -333,7 +335,7 @@ def test_many_at_once_never_exceed_what_there_is(api: Api, server: ApiServer, sm
 # -- the command line ----------------------------------------------------------------------------
 
 
-def test_a_run_that_was_overtaken_decides_again(run: Run, server: ApiServer, small: Any) -> None:
+def test_an_overtaken_run_decides_again(run: Run, server: ApiServer, small: Any) -> None:
     """Another run takes most of the gateway while this one asks Envoy: it takes what is left."""
     quick = spec_named("quick", 5400, 900)
 
@@ -369,7 +371,7 @@ def test_a_dry_run_reserves_nothing(run: Run, server: ApiServer) -> None:
     assert server.writes() == []
 
 
-def test_an_expose_of_a_name_that_another_run_writes_says_so(
+def test_expose_reports_that_another_run_writes_the_same_name(
     run: Run, server: ApiServer, api: Api
 ) -> None:
     with reserved(api, dataclasses.replace(SPEC, gateway=SPEC.gateway)):
@@ -389,5 +391,5 @@ def test_an_expose_of_a_name_that_another_run_writes_says_so(
         (spec_named("coredns", 5301), True),
     ],
 )
-def test_the_controller_reserves_only_what_is_more(before: ExposureSpec | None, more: bool) -> None:
+def test_the_controller_only_reserves_growth(before: ExposureSpec | None, more: bool) -> None:
     assert takes_more(SPEC, before) is more

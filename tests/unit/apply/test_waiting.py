@@ -52,12 +52,14 @@ def wait(
     return wait_until_live(api, *where, what or expected(), timeout, progress, **more)
 
 
-def test_all_is_there(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_returns_when_every_pod_has_the_configuration(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(manifest(), gateway_pod("istio-ingressgateway-2"))
     assert wait(api) == ("istio-ingressgateway-1", "istio-ingressgateway-2")
 
 
-def test_pods_that_are_not_ready_are_not_waited_for(
+def test_does_not_wait_for_pods_that_are_not_ready(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(manifest(), gateway_pod("istio-ingressgateway-2", ready=False))
@@ -65,15 +67,13 @@ def test_pods_that_are_not_ready_are_not_waited_for(
     assert wait(api) == (POD,)
 
 
-def test_without_a_ready_pod_there_is_nothing_to_wait_for(
-    api: Api, server: ApiServer, fakes: Fakes
-) -> None:
+def test_does_not_wait_without_a_ready_pod(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(gateway_pod(ready=False))
     assert wait(api, had_pods=False) == ()
     assert fakes.commands == []
 
 
-def test_a_gateway_whose_only_pod_ends_meanwhile_confirms_nothing(
+def test_a_gateway_whose_only_pod_ends_confirms_nothing(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(manifest(), gateway_pod(ready=False))
@@ -83,7 +83,7 @@ def test_a_gateway_whose_only_pod_ends_meanwhile_confirms_nothing(
     assert wait(api, timeout=10, progress=lambda _: server.put(gateway_pod())) == (POD,)
 
 
-def test_it_comes_while_we_wait(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_waits_until_the_configuration_arrives(api: Api, server: ApiServer, fakes: Fakes) -> None:
     lines = []
 
     def progress(line: str) -> None:
@@ -103,7 +103,7 @@ def test_it_comes_while_we_wait(api: Api, server: ApiServer, fakes: Fakes) -> No
         ("new", False, f"does not yet have host 10.244.0.20:53 in cluster {NAME}"),
     ],
 )
-def test_a_timeout_says_what_is_lacking(
+def test_a_timeout_names_what_is_missing(
     api: Api, server: ApiServer, fakes: Fakes, there: str | None, hosts: bool, lack: str
 ) -> None:
     wanted: dict[str, Any] = {}
@@ -122,13 +122,15 @@ def test_a_timeout_says_what_is_lacking(
     assert "--timeout" in caught.value.hints[0]
 
 
-def test_other_hosts_than_the_wanted_do_no_harm(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_additional_hosts_do_not_matter(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(manifest())
     assert wait(api, expected(hosts=["10.244.0.21:53"])) == (POD,)
     assert wait(api, expected(hosts=[])) == (POD,)
 
 
-def test_a_refusal_in_the_dump_ends_it_at_once(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_a_rejection_in_the_dump_ends_the_wait_at_once(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.put(manifest())
     fakes.refuses[NAME] = "no such field: bogus"
     with pytest.raises(Rejected) as caught:
@@ -138,7 +140,9 @@ def test_a_refusal_in_the_dump_ends_it_at_once(api: Api, server: ApiServer, fake
     )
 
 
-def test_a_refusal_in_the_log_ends_it_at_once(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_a_rejection_in_the_log_ends_the_wait_at_once(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.logs["istio-system", POD] = (
         "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config rejected: "
         f"Error adding/updating cluster(s) {NAME}: bad\tthread=1\n"
@@ -149,7 +153,7 @@ def test_a_refusal_in_the_log_ends_it_at_once(api: Api, server: ApiServer, fakes
     assert request.query["sinceSeconds"] == ["1"]
 
 
-def test_somebody_elses_refusal_in_the_log_does_not_end_it(
+def test_a_rejection_of_another_resource_does_not_end_the_wait(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     """Its name begins with ours."""
@@ -162,7 +166,7 @@ def test_somebody_elses_refusal_in_the_log_does_not_end_it(
     assert f"its Envoy rejects {NAME}0" in caught.value.hints[0]
 
 
-def test_a_pod_that_cannot_be_asked_is_asked_again(
+def test_a_pod_that_cannot_be_queried_is_queried_again(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(manifest())
@@ -175,7 +179,9 @@ def test_a_pod_that_cannot_be_asked_is_asked_again(
     assert wait(api, timeout=10, progress=progress) == (POD,)
 
 
-def test_who_may_not_ask_is_told_at_once(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_missing_permission_to_query_is_reported_at_once(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
     with pytest.raises(Forbidden):
         wait(api, timeout=60)
@@ -187,18 +193,18 @@ def gone(
     return wait_until_gone(api, "istio-system", GATEWAY_LABELS, names, timeout)
 
 
-def test_nobody_listens(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_no_pod_has_the_listener(api: Api, server: ApiServer, fakes: Fakes) -> None:
     assert gone(api) is None
     server.put(manifest())
     assert gone(api, names=["another"]) is None
 
 
-def test_a_listener_that_stays_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_listener_that_stays(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(manifest())
     assert gone(api) == f"gateway pod istio-system/{POD} still listens after 0.05s"
 
 
-def test_a_listener_that_goes_is_waited_for(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_waits_until_the_listener_is_removed(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(manifest())
     asked = threading.Event()
 
@@ -214,7 +220,9 @@ def test_a_listener_that_goes_is_waited_for(api: Api, server: ApiServer, fakes: 
     assert len(fakes.history) == 2
 
 
-def test_a_gateway_that_cannot_be_asked_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_gateway_that_cannot_be_queried(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
     assert "not confirmed by the gateway: no permission" in (gone(api) or "")
 
@@ -237,13 +245,13 @@ def routed(
     return wait_until_routed(api, "istio-system", GATEWAY_LABELS, ROUTE, timeout, progress)
 
 
-def test_every_gateway_has_the_route(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_every_gateway_pod_has_the_route(api: Api, server: ApiServer, fakes: Fakes) -> None:
     put(server, response())
     server.put(gateway_pod("istio-ingressgateway-2"), gateway_pod("late", ready=False))
     assert routed(api) == (POD, "istio-ingressgateway-2")
 
 
-def test_the_route_comes_while_we_wait(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_waits_until_the_route_arrives(api: Api, server: ApiServer, fakes: Fakes) -> None:
     """One of another answer is not taken for it."""
     put(server, response(status=201))
     lines = []
@@ -256,12 +264,12 @@ def test_the_route_comes_while_we_wait(api: Api, server: ApiServer, fakes: Fakes
     assert lines == [f"{POD} does not yet have route {ROUTE}"]
 
 
-def test_a_route_that_does_not_come_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_route_that_does_not_arrive(api: Api, server: ApiServer, fakes: Fakes) -> None:
     with pytest.raises(WaitTimeout, match=f"{POD} does not yet have route {ROUTE} after 0.05s"):
         routed(api)
 
 
-def test_a_gateway_that_cannot_be_asked_for_routes_is_asked_again(
+def test_a_gateway_that_cannot_be_queried_for_routes_is_queried_again(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     put(server, response())
@@ -274,7 +282,7 @@ def test_a_gateway_that_cannot_be_asked_for_routes_is_asked_again(
     assert routed(api, timeout=60, progress=progress) == (POD,)
 
 
-def test_who_may_not_ask_for_routes_is_told_at_once(
+def test_missing_permission_to_query_routes_is_reported_at_once(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
@@ -282,7 +290,7 @@ def test_who_may_not_ask_for_routes_is_told_at_once(
         routed(api, timeout=60)
 
 
-def test_a_refused_route_ends_it_at_once(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_a_rejected_route_ends_the_wait_at_once(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.logs["istio-system", POD] = (
         "2026-01-02T03:04:06.1Z\twarning\tenvoy\tgRPC config for type.googleapis.com/"
         "envoy.config.route.v3.RouteConfiguration rejected: bad body\tthread=1\n"

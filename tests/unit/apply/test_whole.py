@@ -61,7 +61,7 @@ def more_fields(spec: Any) -> None:
 
 
 @pytest.mark.parametrize("edit", [other_endpoints, more_labels, more_fields])
-def test_what_others_put_there_is_removed_and_nobody_else_owns_our_fields(
+def test_fields_added_by_others_are_removed_and_only_the_plugin_owns_the_rest(
     api: Api, server: ApiServer, edit: Any
 ) -> None:
     before = edited(server, edit)
@@ -81,14 +81,14 @@ def test_what_others_put_there_is_removed_and_nobody_else_owns_our_fields(
 
 
 @pytest.mark.parametrize("edit", [other_endpoints, more_labels])
-def test_nothing_of_others_is_removed_unasked(api: Api, server: ApiServer, edit: Any) -> None:
+def test_fields_of_others_are_only_removed_by_force(api: Api, server: ApiServer, edit: Any) -> None:
     before = edited(server, edit)
     with pytest.raises(ClusterError) if edit is other_endpoints else contextlib.nullcontext():
         apply_write(api, WRITE, before=before, force=False)
     assert server.get(*KEY)["spec"].keys() == before["spec"].keys()
 
 
-def test_another_object_of_that_name_is_left_alone(api: Api, server: ApiServer) -> None:
+def test_another_object_with_the_name_is_not_changed(api: Api, server: ApiServer) -> None:
     before = edited(server, other_endpoints)
     server.remove(*KEY)
     server.put({**before, "metadata": {"namespace": KEY[1], "name": KEY[2]}})
@@ -98,14 +98,14 @@ def test_another_object_of_that_name_is_left_alone(api: Api, server: ApiServer) 
     assert server.state()[KEY] == theirs
 
 
-def test_what_is_wrong_by_itself_is_said(api: Api, server: ApiServer) -> None:
+def test_an_invalid_manifest_is_reported(api: Api, server: ApiServer) -> None:
     before = edited(server, more_fields)
     server.admit = lambda _: "no"
     with pytest.raises(ClusterError, match="no"):
         apply_write(api, WRITE, before=before, force=True)
 
 
-def test_a_port_that_somebody_added_to_our_service_goes_and_ours_keeps_its_node_port(
+def test_a_port_added_to_the_companion_is_removed_and_its_own_keeps_the_node_port(
     api: Api, server: ApiServer
 ) -> None:
     key = ("Service", "istio-system", "udp-default-coredns")

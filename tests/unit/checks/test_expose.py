@@ -430,7 +430,7 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("code", "case"), FIRES)
-def test_finds(code: str, case: dict[str, Any]) -> None:
+def test_a_rule_reports_its_finding(code: str, case: dict[str, Any]) -> None:
     (found, *_) = [f for f in findings(**case) if f.code == code]
     assert str(found) == f"{found.message} [{code}]"
     assert re.fullmatch(r"\w+( [a-z0-9.-]+/[a-z0-9.-]+| [a-z0-9-]+)", str(found.object))
@@ -438,7 +438,7 @@ def test_finds(code: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
-def test_passes(code: str, case: dict[str, Any]) -> None:
+def test_a_rule_reports_nothing_without_its_problem(code: str, case: dict[str, Any]) -> None:
     assert code not in [f.code for f in findings(**case)]
 
 
@@ -470,20 +470,20 @@ def test_a_port_taken_by_another_exposure_is_named() -> None:
     assert found.remedy() == "choose another gateway port: -p PORT:53"
 
 
-def test_too_many_sessions_says_how_many_fit() -> None:
+def test_too_many_sessions_names_the_number_that_fits() -> None:
     (found,) = errors(findings(options={"max_sessions": 20_000}, file_limit=10_000))
     assert found.remedy() == "use at most --max-sessions 8000"
     (found,) = errors(findings(options={"max_sessions": 5}, file_limit=0))
     assert "raise the file limit" in found.remedy()
 
 
-def test_too_many_sessions_names_who_holds_the_most() -> None:
+def test_too_many_sessions_names_the_largest_exposures() -> None:
     held = [Holder(("team", name), 1, sessions) for name, sessions in (("a", 9), ("b", 7))]
     (found,) = errors(findings(file_limit=2_016, others=used_by(more=held)))
     assert "16 of 16 sessions are reserved, the most by team/a 9, team/b 7" in found.message
 
 
-def test_few_sessions_say_for_how_many_clients_they_are() -> None:
+def test_few_sessions_names_the_rate_of_clients_that_they_serve() -> None:
     found = findings(options={"max_sessions": 50, "idle_timeout": Duration(20)}, file_limit=None)
     (few,) = [f for f in found if f.code == "U205"]
     assert "datagrams are lost above 2.5 new clients a second" in few.message
@@ -516,7 +516,7 @@ def test_a_finding_as_data() -> None:
     }
 
 
-def test_events_name_nothing_of_other_tenants() -> None:
+def test_events_name_no_objects_of_other_tenants() -> None:
     """Not another exposure, EnvoyFilter or ServiceEntry, nor how much others use."""
     for _, case in FIRES:
         for found in errors(findings(**case)):

@@ -191,7 +191,7 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("code", "case"), FIRES)
-def test_fires(code: str, case: dict[str, Any]) -> None:
+def test_a_rule_reports_its_finding(code: str, case: dict[str, Any]) -> None:
     found = [finding for finding in findings(**case) if finding.code == code]
     assert found and all(str(each).endswith(f"[{code}]") for each in found)
     for each in found:
@@ -199,7 +199,7 @@ def test_fires(code: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
-def test_passes(code: str, case: dict[str, Any]) -> None:
+def test_a_rule_reports_nothing_without_its_problem(code: str, case: dict[str, Any]) -> None:
     assert code not in [finding.code for finding in findings(**case)]
 
 
@@ -221,7 +221,7 @@ def test_a_good_response_has_no_findings() -> None:
     assert findings() == ()
 
 
-def test_who_is_concerned_is_named() -> None:
+def test_the_message_names_the_objects_concerned() -> None:
     (found,) = findings(others=(rival(EXACT),))
     assert "shop/theirs" in found.message and "a.example" in found.message
     assert "--api envoyfilter" in found.remedy()
@@ -305,7 +305,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("code", SAID)
-def test_says_what_and_what_to_do(code: str) -> None:
+def test_the_finding_has_a_message_and_a_remedy(code: str) -> None:
     case = next(case for fires, case in FIRES if fires == code and "path" not in case)
     found = next(finding for finding in findings(**case) if finding.code == code)
     assert (found.severity, found.message, found.remedy()) == SAID[code]
@@ -334,12 +334,12 @@ def test_says_what_and_what_to_do(code: str) -> None:
         ),
     ],
 )
-def test_says_which_servers_there_are(servers: tuple[Server, ...], message: str, hint: str) -> None:
+def test_names_the_existing_servers(servers: tuple[Server, ...], message: str, hint: str) -> None:
     (found,) = findings(servers=servers)
     assert (found.code, found.message, found.remedy()) == ("U111", message, hint)
 
 
-def test_inside_the_mesh_either_would_switch_the_other_off() -> None:
+def test_inside_the_mesh_one_of_two_virtual_services_would_be_ignored() -> None:
     (found,) = findings(**MESH, others=(in_mesh(),), services=(SERVICE,))
     assert found.message == (
         f"VirtualService shop/theirs routes host {RATINGS} inside the mesh, where Istio uses "
@@ -347,13 +347,13 @@ def test_inside_the_mesh_either_would_switch_the_other_off() -> None:
     )
 
 
-def test_of_many_hosts_the_first_are_listed() -> None:
+def test_only_the_first_of_many_hosts_are_listed() -> None:
     hosts = [f"{i}.example" for i in range(9)]
     (found,) = findings(others=(rival(hosts=hosts),), hosts=("*.example",))
     assert found.message.endswith("4.example (shop/theirs) and 4 more")
 
 
-def test_errors_come_first_and_a_rival_of_two_hosts_is_told_once() -> None:
+def test_errors_come_first_and_a_virtual_service_with_two_hosts_is_reported_once() -> None:
     found = findings(others=(rival(EXACT),), body=Body(100_001, ""))
     assert [each.code for each in found] == ["U113", "U211"]
     both: dict[str, Any] = {

@@ -67,7 +67,7 @@ def options(every: str) -> dict[str, Any]:
 # -- writing ------------------------------------------------------------------------------------
 
 
-def test_of_a_namespace(run: Run, mesh: ApiServer) -> None:
+def test_applies_to_a_namespace(run: Run, mesh: ApiServer) -> None:
     done = run("access-log")
     assert (done.code, done.out) == (0, APPLIED)
     lines = done.err.splitlines()
@@ -88,13 +88,15 @@ def test_of_a_namespace(run: Run, mesh: ApiServer) -> None:
         (["--direction", "any"], "ANY"),
     ],
 )
-def test_of_one_direction(run: Run, mesh: ApiServer, words: list[str], context: str) -> None:
+def test_applies_to_one_direction(
+    run: Run, mesh: ApiServer, words: list[str], context: str
+) -> None:
     assert run("access-log", "--every", "500ms", *words).code == 0
     name = NAME if words[1] == "any" else f"{NAME}-{words[1]}"
     assert interval(mesh, name=name) == (context, options("0.5s"))
 
 
-def test_of_pods_with_labels(run: Run, mesh: ApiServer) -> None:
+def test_applies_to_pods_with_labels(run: Run, mesh: ApiServer) -> None:
     done = run("access-log", "-l", "app=web", "--every", "1m")
     assert done.code == 0
     assert done.err.startswith("applies to 1 proxy, ")
@@ -104,7 +106,7 @@ def test_of_pods_with_labels(run: Run, mesh: ApiServer) -> None:
     assert found["spec"]["workloadSelector"] == {"labels": {"app": "web"}}
 
 
-def test_of_the_whole_mesh(run: Run, mesh: ApiServer) -> None:
+def test_applies_to_the_whole_mesh(run: Run, mesh: ApiServer) -> None:
     mesh.put(mesh_config(accessLogFile="/dev/stdout", rootNamespace="lab"))
     mesh.put(sidecar_pod("far", namespace="prod"))
     done = run("access-log", "--mesh")
@@ -123,7 +125,7 @@ def test_of_the_whole_mesh(run: Run, mesh: ApiServer) -> None:
         ["--gateway", "istio-ingressgateway", "-n", "lab"],
     ],
 )
-def test_of_a_gateway(run: Run, mesh: ApiServer, words: list[str]) -> None:
+def test_applies_to_a_gateway(run: Run, mesh: ApiServer, words: list[str]) -> None:
     done = run("access-log", *words, "--name", "gw")
     assert done.code == 0
     assert done.err.startswith("applies to 1 proxy, ")
@@ -134,14 +136,14 @@ def test_of_a_gateway(run: Run, mesh: ApiServer, words: list[str]) -> None:
     assert selector == {"app": "istio-ingressgateway", "istio": "ingressgateway"}
 
 
-def test_an_old_proxy_gets_the_field_it_knows(run: Run, mesh: ApiServer) -> None:
+def test_an_old_proxy_gets_the_field_that_it_supports(run: Run, mesh: ApiServer) -> None:
     mesh.put(sidecar_pod("old", version="1.17.8"))
     done = run("access-log")
     assert "by access_log_flush_interval" in done.err
     assert interval(mesh) == ("ANY", {"access_log_flush_interval": "5s"})
 
 
-def test_the_same_again_changes_nothing(run: Run, mesh: ApiServer) -> None:
+def test_repeating_the_command_changes_nothing(run: Run, mesh: ApiServer) -> None:
     run("access-log")
     before = mesh.state()
     done = run("access-log")
@@ -150,7 +152,7 @@ def test_the_same_again_changes_nothing(run: Run, mesh: ApiServer) -> None:
     assert mesh.state() == before
 
 
-def test_a_change_takes_the_place_of_what_was(run: Run, mesh: ApiServer) -> None:
+def test_a_change_replaces_the_setting(run: Run, mesh: ApiServer) -> None:
     run("access-log")
     done = run("access-log", "--every", "10s")
     assert "U223" in done.err
@@ -178,7 +180,7 @@ def test_output_for_programs(run: Run, mesh: ApiServer, form: str) -> None:
 # -- warnings and refusals ----------------------------------------------------------------------
 
 
-def test_warns_where_no_line_will_appear(run: Run, mesh: ApiServer) -> None:
+def test_warns_if_no_line_will_appear(run: Run, mesh: ApiServer) -> None:
     mesh.put(mesh_config())
     done = run("access-log")
     assert done.code == 0
@@ -249,7 +251,7 @@ def test_the_root_namespace_is_that_of_the_mesh_config(run: Run, mesh: ApiServer
 
 
 @pytest.mark.parametrize("name", ["nothing", "lab/nothing"])
-def test_a_gateway_that_is_not_there(run: Run, mesh: ApiServer, name: str) -> None:
+def test_a_missing_gateway(run: Run, mesh: ApiServer, name: str) -> None:
     done = run("access-log", "--gateway", name)
     assert done.code in (2, 3)
     assert "gateway" in done.err and filters(mesh) == set()
@@ -264,7 +266,7 @@ def test_an_overlapping_access_log_is_refused(run: Run, mesh: ApiServer) -> None
     assert len(filters(mesh)) == 1
 
 
-def test_somebody_elses_interval_is_refused(run: Run, mesh: ApiServer) -> None:
+def test_an_interval_set_by_another_envoy_filter_is_refused(run: Run, mesh: ApiServer) -> None:
     config = {"typed_config": {"accessLogFlushInterval": "1s"}, "name": TCP_PROXY}
     theirs = envoy_filter("theirs")
     patch = {"applyTo": "NETWORK_FILTER", "patch": {"operation": "MERGE", "value": config}}
@@ -276,7 +278,7 @@ def test_somebody_elses_interval_is_refused(run: Run, mesh: ApiServer) -> None:
     assert f"kubectl delete envoyfilter -n {ROOT} theirs" in done.err
 
 
-def test_somebody_elses_filter_of_that_name_is_refused(run: Run, mesh: ApiServer) -> None:
+def test_another_envoy_filter_with_the_name_is_refused(run: Run, mesh: ApiServer) -> None:
     mesh.put(envoy_filter(NAME, namespace="default"))
     done = run("access-log")
     assert done.code == 3
@@ -284,7 +286,7 @@ def test_somebody_elses_filter_of_that_name_is_refused(run: Run, mesh: ApiServer
     assert mesh.writes() == []
 
 
-def test_who_may_not_see_the_pods_is_told(run: Run, mesh: ApiServer) -> None:
+def test_missing_permission_to_list_pods_is_reported(run: Run, mesh: ApiServer) -> None:
     mesh.fail("GET", "/default/pods", 403)
     done = run("access-log")
     assert done.code == 3
@@ -303,7 +305,7 @@ def test_who_may_not_see_the_pods_is_told(run: Run, mesh: ApiServer) -> None:
         ["delete", "--all"],
     ],
 )
-def test_takes_it_away_and_nothing_else(run: Run, mesh: ApiServer, words: list[str]) -> None:
+def test_deletes_its_objects_and_nothing_else(run: Run, mesh: ApiServer, words: list[str]) -> None:
     before = mesh.state()
     run("access-log")
     done = run(*words)
@@ -332,9 +334,7 @@ def test_off_deletes_the_one_with_its_scope(
 
 @pytest.mark.parametrize("dry_run", ["client", "server"])
 @pytest.mark.parametrize("words", [["access-log", "--off"], ["delete", "accesslog/namespace"]])
-def test_taking_away_can_be_tried(
-    run: Run, mesh: ApiServer, words: list[str], dry_run: str
-) -> None:
+def test_off_supports_dry_runs(run: Run, mesh: ApiServer, words: list[str], dry_run: str) -> None:
     run("access-log")
     done = run(*words, "--dry-run", dry_run)
     said = "(dry run)" if dry_run == "client" else "(server dry run)"
@@ -342,7 +342,7 @@ def test_taking_away_can_be_tried(
     assert filters(mesh) == {("default", NAME)}
 
 
-def test_off_where_there_is_none(run: Run, mesh: ApiServer) -> None:
+def test_off_without_an_access_log(run: Run, mesh: ApiServer) -> None:
     done = run("access-log", "--off")
     assert done.code == 3
     assert "access log namespace not found in namespace default" in done.err
@@ -424,7 +424,7 @@ class Mesh:
         )
 
 
-def test_what_is_not_named_stays_and_changes_are_shown(run: Run, mesh: ApiServer) -> None:
+def test_settings_not_named_stay_and_changes_are_shown(run: Run, mesh: ApiServer) -> None:
     words = ("--every", "1s", "--direction", "inbound", "-l", "app=web")
     assert run("access-log", "--name", "web", *words).code == 0
     there = mesh.state()
@@ -490,7 +490,7 @@ def test_verify_with_a_server_for_one_run(run: Run, mesh: ApiServer, proxies: Me
     assert (address.startswith("10.96.1."), port) == (True, "9000")
 
 
-def test_verify_takes_the_server_away_when_it_fails(
+def test_verify_deletes_the_server_after_a_failure(
     run: Run, mesh: ApiServer, proxies: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(*EVERY)
@@ -532,7 +532,7 @@ def test_verify_with_a_service(run: Run, proxies: Mesh, database: ApiServer, to:
         ),
     ],
 )
-def test_verify_tells_what_is_wrong(
+def test_verify_reports_what_is_wrong(
     run: Run, proxies: Mesh, database: ApiServer, pod: str, ages: tuple[int, ...], verdict: str
 ) -> None:
     run(*EVERY)
@@ -542,7 +542,7 @@ def test_verify_tells_what_is_wrong(
     assert verdict in last(done)
 
 
-def test_verify_of_one_direction_expects_silence_of_the_other(
+def test_verify_of_one_direction_expects_no_lines_from_the_other(
     run: Run, proxies: Mesh, database: ApiServer
 ) -> None:
     run(*EVERY, "--direction", "inbound")
@@ -601,7 +601,7 @@ def test_verify_without_a_sidecar_beside_the_tool(
     assert [row[0] for row in table(done.out)[1:-1]] == ["server"]
 
 
-def test_verify_tells_a_connection_that_ends_at_once(
+def test_verify_reports_a_connection_that_ends_at_once(
     run: Run, proxies: Mesh, database: ApiServer
 ) -> None:
     run("access-log", "--every", "30s")
@@ -611,7 +611,7 @@ def test_verify_tells_a_connection_that_ends_at_once(
     assert last(done).endswith("; the connection ended at once")
 
 
-def test_verify_tells_a_tool_that_lacks_nc(run: Run, proxies: Mesh, database: ApiServer) -> None:
+def test_verify_reports_a_tool_pod_without_nc(run: Run, proxies: Mesh, database: ApiServer) -> None:
     run(*EVERY)
     proxies.usual, proxies.hold = (), Exec(code=127)
     done = run("verify", "accesslog/namespace", "--to", "db")
@@ -619,7 +619,7 @@ def test_verify_tells_a_tool_that_lacks_nc(run: Run, proxies: Mesh, database: Ap
     assert "pod default/network-tool cannot run nc" in done.err and "--tool-pod" in done.err
 
 
-def test_verify_proves_nothing_by_a_connection_that_never_was(
+def test_verify_fails_if_the_connection_was_never_opened(
     run: Run, proxies: Mesh, database: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
@@ -643,7 +643,7 @@ def test_verify_proves_nothing_by_a_connection_that_never_was(
         ("coredns", 2, "Service default/coredns has no TCP port"),
     ],
 )
-def test_verify_to_what_is_not_there(
+def test_verify_to_a_missing_service(
     run: Run, proxies: Mesh, database: ApiServer, to: str, code: int, message: str
 ) -> None:
     run(*EVERY)

@@ -17,7 +17,7 @@ def values(*words: str) -> list[str]:
     return [line.partition("\t")[0] for line in lines]
 
 
-def test_verbs_with_what_they_do() -> None:
+def test_verbs_have_descriptions() -> None:
     assert values("") == list(VERBS)
     assert complete(["ver"])[0].startswith("verify\t")
     assert complete([]) == complete([""])
@@ -42,7 +42,7 @@ def test_a_wrong_line_has_no_completion_and_no_error(words: list[str]) -> None:
     assert complete(words)[-1] == ":4"
 
 
-def test_it_is_a_command_of_its_own() -> None:
+def test_completion_is_a_separate_command() -> None:
     code = "from kubectl_istio_udp.cli.completion import main; main()"
     words = [sys.executable, "-c", code, "ver"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -56,7 +56,7 @@ def test_rights_have_no_wildcard_no_secret_and_no_exec() -> None:
     assert written == {"serviceentries", "events"}
 
 
-def test_the_pod_may_nothing() -> None:
+def test_the_pod_has_no_privileges() -> None:
     spec = manifests()["Deployment", "istio-udp"]["spec"]["template"]["spec"]
     container = spec["containers"][0]
     assert spec["securityContext"]["runAsNonRoot"]
@@ -72,7 +72,7 @@ def test_the_pod_may_nothing() -> None:
     assert "--allow-all" in allowed["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
-def test_a_root_namespace_of_its_own_is_only_read() -> None:
+def test_a_separate_root_namespace_is_only_read() -> None:
     role = manifests(root_namespaces=("mesh",))["Role", "mesh"]
     assert [rule["verbs"] for rule in role["rules"]] == [["list", "watch"]]
 
@@ -122,7 +122,7 @@ def test_install_finds_the_meshes_of_the_gateways(run: Any, server: Any) -> None
     ]
 
 
-def test_install_says_that_a_mesh_cannot_be_read(run: Any, server: Any) -> None:
+def test_install_reports_a_mesh_that_cannot_be_read(run: Any, server: Any) -> None:
     server.remove("ConfigMap", "istio-system", "istio")
     done = run("controller", "install", "--no-wait")
     assert "could not read the mesh configuration of istiod.istio-system" in done.err
@@ -160,7 +160,7 @@ def test_install_measures_waits_and_is_repeatable(run: Any, server: Any, fakes: 
     assert again.code == 0 and "serverside-applied" not in again.out
 
 
-def test_install_says_when_nothing_could_be_measured_or_nothing_came_up(
+def test_install_reports_a_missing_file_limit_and_pods_that_do_not_start(
     run: Any, fakes: Any
 ) -> None:
     fakes.file_limit = "\n"
@@ -265,7 +265,7 @@ def process(server: Any, tmp_path: Any, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_a_process_runs_and_hands_over_when_told_to_end(
+def test_a_process_runs_and_releases_the_lease_on_sigterm(
     server: Any, run: Any, tmp_path: Any
 ) -> None:
     """`uninstall` deletes its exposures, or keeps them."""
@@ -312,13 +312,13 @@ def test_run_collects_garbage(run: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert collecting == [True]
 
 
-def test_uninstall_waits_for_who_still_writes(run: Any) -> None:
+def test_uninstall_waits_for_pods_that_still_write(run: Any) -> None:
     run("controller", "install", "--no-wait", "-n", "default")
     done = run("controller", "uninstall", "--timeout", "0s", "-n", "default")
     assert done.code == 3 and "still runs" in done.err
 
 
-def test_run_without_its_extra_says_what_to_install(
+def test_run_without_its_packages_names_what_to_install(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = ("kubectl_istio_udp.controller", "kubectl_istio_udp.cli.run.controller")

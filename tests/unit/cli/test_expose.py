@@ -45,7 +45,7 @@ def written(server: ApiServer) -> set[tuple[str, ...]]:
     return {key for key in server.there() if key[2] == NAME}
 
 
-def test_writes_waits_and_says_where_clients_reach_it(
+def test_writes_waits_and_prints_the_address_for_clients(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     done = run(*EXPOSE)
@@ -60,7 +60,7 @@ def test_writes_waits_and_says_where_clients_reach_it(
     assert ["pilot-agent", "request", "GET", f"config_dump?name_regex={NAME}-.*"] in fakes.commands
 
 
-def test_a_second_time_says_unchanged(run: Run, server: ApiServer) -> None:
+def test_a_second_run_prints_unchanged(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     before = server.state()
     done = run(*EXPOSE)
@@ -69,7 +69,7 @@ def test_a_second_time_says_unchanged(run: Run, server: ApiServer) -> None:
     assert server.state() == before
 
 
-def test_a_change_says_which_objects_it_touched(run: Run) -> None:
+def test_a_change_prints_the_changed_objects(run: Run) -> None:
     run(*EXPOSE)
     done = run(*EXPOSE, "--idle-timeout", "1m")
     assert [line.split()[1] for line in done.out.splitlines()[:3]] == ["serverside-applied"] * 3
@@ -95,7 +95,7 @@ def test_a_dry_run_writes_nothing(
     assert server.writes() == []
 
 
-def test_only_a_server_dry_run_asks_the_server(run: Run, server: ApiServer) -> None:
+def test_only_a_server_dry_run_sends_writes_to_the_server(run: Run, server: ApiServer) -> None:
     run(*EXPOSE, "--dry-run", "client")
     assert {request.method for request in server.requests} == {"GET"}
     run(*EXPOSE, "--dry-run", "server")
@@ -170,7 +170,7 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(
         ([*EXPOSE, "--gateway-selector", "nonsense"], "--gateway-selector 'nonsense' is not KEY"),
     ],
 )
-def test_a_bad_value_is_2_and_sends_nothing(
+def test_a_bad_value_exits_with_2_and_sends_nothing(
     run: Run, server: ApiServer, words: list[str], message: str
 ) -> None:
     done = run(*words)
@@ -192,7 +192,7 @@ def test_a_bad_value_is_2_and_sends_nothing(
         ([*EXPOSE, "--name", "x" * 63], 0, ""),
     ],
 )
-def test_what_does_not_fit_the_cluster_is_told(
+def test_reports_values_that_do_not_fit_the_cluster(
     run: Run, server: ApiServer, words: list[str], code: int, message: str
 ) -> None:
     done = run(*words)
@@ -214,7 +214,7 @@ def test_another_gateway_may_be_chosen(run: Run, server: ApiServer, words: list[
     assert server.get("EnvoyFilter", "edge", NAME)
 
 
-def test_what_would_harm_the_gateway_is_refused(run: Run, server: ApiServer) -> None:
+def test_refuses_what_would_harm_the_gateway(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     before = server.state()
     done = run("expose", "coredns", "--name", "other", "-p", "5300:53")
@@ -257,7 +257,7 @@ def test_findings_that_refuse_are_values_too(run: Run, form: str) -> None:
     assert "[U103]; nothing was written" in done.err
 
 
-def test_every_reason_to_refuse_is_told(run: Run, server: ApiServer) -> None:
+def test_every_error_is_reported(run: Run, server: ApiServer) -> None:
     run("expose", "coredns", "-p", "5300:53")
     server.put(service("other", ports=[udp(53)]))
     done = run("expose", "other", "--name", "coredns", "-p", "5301:53")
@@ -287,7 +287,7 @@ def test_the_servers_warnings_are_shown_for_what_changes(run: Run, server: ApiSe
 
 @pytest.mark.parametrize("path", ["serviceentries", "envoyfilters", f"services/{NAME}"])
 @pytest.mark.parametrize("status", [403, 409, 500])
-def test_a_refused_write_leaves_nothing(
+def test_a_rejected_write_leaves_nothing_behind(
     run: Run, server: ApiServer, path: str, status: int
 ) -> None:
     before = server.state()
@@ -299,7 +299,7 @@ def test_a_refused_write_leaves_nothing(
     assert done.out == ""
 
 
-def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(
+def test_a_rejection_by_the_gateway_is_reported_and_undone(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     before = server.state()
@@ -311,9 +311,7 @@ def test_a_gateway_that_refuses_is_told_and_all_is_taken_back(
     assert server.state() == before
 
 
-def test_a_refused_change_leaves_the_former_exposure(
-    run: Run, server: ApiServer, fakes: Fakes
-) -> None:
+def test_a_rejected_change_restores_the_exposure(run: Run, server: ApiServer, fakes: Fakes) -> None:
     run(*EXPOSE)
     before = server.state()
     fakes.refuses[f"{NAME}-5400"] = "no"
@@ -321,7 +319,9 @@ def test_a_refused_change_leaves_the_former_exposure(
     assert server.state() == before
 
 
-def test_what_cannot_be_taken_back_is_named(run: Run, server: ApiServer, fakes: Fakes) -> None:
+def test_the_error_names_what_could_not_be_undone(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     fakes.refuses[f"{NAME}-5300"] = "no"
     server.fail("DELETE", "/envoyfilters/", 403)
     done = run(*EXPOSE)
@@ -329,7 +329,7 @@ def test_what_cannot_be_taken_back_is_named(run: Run, server: ApiServer, fakes: 
     assert f"could not be undone and may remain: EnvoyFilter istio-system/{NAME}" in done.err
 
 
-def test_a_gateway_that_is_slow_is_told_and_all_stays(
+def test_a_slow_gateway_is_reported_and_the_objects_stay(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     fakes.run("istio-system", POD, "istio-proxy", ["pilot-agent", "request", "GET", "listeners"])
@@ -362,7 +362,7 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(
 
 
 @pytest.mark.parametrize("words", [["--no-wait"], ["--wait=false"], ["--timeout", "0"]])
-def test_without_waiting_no_gateway_need_take_it(
+def test_no_wait_needs_no_confirmation_by_the_gateway(
     run: Run, server: ApiServer, fakes: Fakes, words: list[str]
 ) -> None:
     fakes.stuck = True
@@ -370,7 +370,7 @@ def test_without_waiting_no_gateway_need_take_it(
     assert written(server) == KEYS
 
 
-def test_who_may_not_ask_envoy_is_told_before_anything_is_written(
+def test_missing_permission_to_query_envoy_is_reported_before_writing(
     run: Run, server: ApiServer
 ) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
@@ -401,7 +401,9 @@ def test_a_gateway_without_a_ready_pod_is_a_warning(
     assert "[U203]" in done.err
 
 
-def test_an_envoy_that_cannot_be_asked_stops_it(run: Run, server: ApiServer, fakes: Fakes) -> None:
+def test_an_envoy_that_cannot_be_queried_is_an_error(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
     fakes.deaf[POD] = Exec(error="container not found")
     done = run(*EXPOSE)
     assert done.code == 3
@@ -423,14 +425,14 @@ def test_a_port_on_the_gateways_own_service(run: Run, server: ApiServer) -> None
     assert "service/istio-ingressgateway unchanged" in again.out
 
 
-def test_a_load_balancer_without_an_address_is_told(run: Run, server: ApiServer) -> None:
+def test_reports_a_load_balancer_without_an_address(run: Run, server: ApiServer) -> None:
     server.load_balancer = None
     done = run(*EXPOSE)
     assert done.code == 0
     assert f"has no address yet: kubectl get service -n istio-system {NAME} -w" in done.err
 
 
-def test_changing_the_way_takes_the_old_one_away(run: Run, server: ApiServer) -> None:
+def test_changing_gateway_service_deletes_the_old_service(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     done = run(*EXPOSE, "--gateway-service", "patch", "--discovery", "static")
     assert done.code == 0
@@ -444,7 +446,7 @@ def test_changing_the_way_takes_the_old_one_away(run: Run, server: ApiServer) ->
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443]
 
 
-def test_all_udp_ports_without_any_p(run: Run, server: ApiServer) -> None:
+def test_without_p_all_udp_ports_are_exposed(run: Run, server: ApiServer) -> None:
     server.put(service(ports=[udp(53), tcp(80), udp(5353, "two")]))
     done = run("expose", "coredns")
     assert "clients reach coredns:53 at 203.0.113.5:53/UDP" in done.out
@@ -452,13 +454,13 @@ def test_all_udp_ports_without_any_p(run: Run, server: ApiServer) -> None:
     assert "[U302]" in done.err
 
 
-def test_a_gateway_that_cannot_be_asked_is_no_obstacle_to_a_dry_run(run: Run, fakes: Fakes) -> None:
+def test_a_dry_run_works_if_the_gateway_cannot_be_queried(run: Run, fakes: Fakes) -> None:
     fakes.deaf["istio-ingressgateway-1"] = Exec(error="container not found")
     assert run(*EXPOSE, "--dry-run", "client").code == 0
     assert run(*EXPOSE, "--no-wait").code == 0
 
 
-def test_who_was_overtaken_hears_of_it(api: Api, server: ApiServer) -> None:
+def test_an_overtaken_run_reports_it(api: Api, server: ApiServer) -> None:
     """Two expose the same Service at once with different ports: the later one stays."""
     mine = plan_of().exposure.spec
     theirs = plan_of(ports=[PortRequest(5399)]).exposure
@@ -515,7 +517,7 @@ def test_a_port_that_is_taken_if_an_unknown_root_namespace_is_another_is_refused
     assert "U209" not in told.err and "U208" not in told.err
 
 
-def test_what_is_exposed_already_is_not_refused_for_an_unknown_root_namespace(
+def test_an_existing_exposure_is_not_refused_for_an_unknown_root_namespace(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     assert run(*EXPOSE).code == 0
@@ -529,7 +531,7 @@ def test_what_is_exposed_already_is_not_refused_for_an_unknown_root_namespace(
     assert "[U103]" in run(*EXPOSE, "-p", "5301:53").err
 
 
-def test_a_root_namespace_that_can_be_read_is_what_it_is(
+def test_a_readable_root_namespace_overrides_the_option(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(everywhere("mesh-config"))

@@ -97,7 +97,9 @@ def test_the_controller_makes_the_exposure(run: Run, controlled: ApiServer) -> N
     assert len(route["spec"]["parentRefs"]) == 2
 
 
-def test_what_the_namespace_may_not_have_is_rolled_back(run: Run, controlled: ApiServer) -> None:
+def test_a_gateway_that_the_controller_refuses_is_rolled_back(
+    run: Run, controlled: ApiServer
+) -> None:
     controlled.put(space("default", allow="6000"))
     done = run(*EXPOSE, "-p", "5300:53", "--timeout", "20s")
     assert done.code == 3
@@ -106,7 +108,7 @@ def test_what_the_namespace_may_not_have_is_rolled_back(run: Run, controlled: Ap
     until(lambda: not controlled.all(API_GATEWAY) and not controlled.all("UDPRoute"))
 
 
-def test_without_a_controller_it_says_so(run: Run, classed: ApiServer) -> None:
+def test_without_a_controller_it_reports_that(run: Run, classed: ApiServer) -> None:
     run.wait_for(poll=0.02)
     done = run(*EXPOSE, "-p", "5300:53", "--timeout", "0.1s")
     assert done.code == 3
@@ -161,7 +163,7 @@ def test_a_removed_port_loses_its_route(run: Run, controlled: ApiServer) -> None
     assert [each["metadata"]["name"] for each in routes] == ["coredns-53"]
 
 
-def test_another_gateway_of_the_name_is_not_changed(run: Run, classed: ApiServer) -> None:
+def test_another_gateway_with_the_name_is_not_changed(run: Run, classed: ApiServer) -> None:
     other = gateway(name="coredns", namespace="default", class_name="istio")
     classed.put(other)
     done = run(*EXPOSE, "-p", "5300:53", "--no-wait")

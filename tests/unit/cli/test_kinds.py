@@ -50,7 +50,7 @@ def shown(done: Run, form: str) -> list[dict[str, Any]]:
 # -- get ----------------------------------------------------------------------------------------
 
 
-def test_a_table_a_kind(run: Run, things: ApiServer) -> None:
+def test_a_table_for_each_kind(run: Run, things: ApiServer) -> None:
     done = run("get")
     assert (done.code, done.err) == (0, "")
     exposures, responses, logs = (table(text) for text in done.out.strip().split("\n\n"))
@@ -59,7 +59,7 @@ def test_a_table_a_kind(run: Run, things: ApiServer) -> None:
     assert names == [["exposure/coredns"], ["response/hello"], ["accesslog/namespace"]]
 
 
-def test_one_kind_alone_has_no_type_in_its_names(run: Run, things: ApiServer) -> None:
+def test_names_of_a_single_kind_have_no_type(run: Run, things: ApiServer) -> None:
     assert table(run("get", "accesslog/namespace").out)[1][0] == "namespace"
 
 
@@ -88,7 +88,7 @@ def test_wide_tables(run: Run, things: ApiServer) -> None:
         (["response/hello", "coredns"], ["response/hello", "coredns"]),
     ],
 )
-def test_names_as_the_other_commands_take_them(
+def test_prints_names_that_other_commands_accept(
     run: Run, things: ApiServer, words: list[str], names: list[str]
 ) -> None:
     done = run("get", *words, "-o", "name")
@@ -112,7 +112,9 @@ def test_the_objects_of_all(run: Run, things: ApiServer, form: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["get", "describe"])
-def test_a_name_goes_with_one_namespace(run: Run, things: ApiServer, verb: str) -> None:
+def test_a_name_cannot_be_combined_with_all_namespaces(
+    run: Run, things: ApiServer, verb: str
+) -> None:
     done = run(verb, "-A", "response/hello")
     assert done.code == 2
     assert "names cannot be combined with -A" in done.err
@@ -120,7 +122,7 @@ def test_a_name_goes_with_one_namespace(run: Run, things: ApiServer, verb: str) 
 
 
 @pytest.mark.parametrize("verb", ["get", "describe", "delete", "verify"])
-def test_a_kind_that_is_none_of_ours(run: Run, things: ApiServer, verb: str) -> None:
+def test_an_unknown_kind(run: Run, things: ApiServer, verb: str) -> None:
     done = run(verb, "pod/x")
     assert done.code == 2
     assert "unknown kind in 'pod/x'" in done.err
@@ -134,7 +136,7 @@ def test_a_kind_that_is_none_of_ours(run: Run, things: ApiServer, verb: str) -> 
         ("EnvoyFilter", "default", "accesslog-default-namespace", ["accesslog/namespace", *"????"]),
     ],
 )
-def test_what_cannot_be_read_is_listed(
+def test_unreadable_objects_are_listed(
     run: Run, things: ApiServer, kind: str, namespace: str, name: str, row: list[str]
 ) -> None:
     broken = things.get(kind, namespace, name)
@@ -173,7 +175,7 @@ def test_describes_all_namespaces(run: Run, things: ApiServer) -> None:
     assert "Namespace:   lab" in done.out
 
 
-def test_describes_those_named_in_their_order(run: Run, things: ApiServer) -> None:
+def test_describes_names_in_the_given_order(run: Run, things: ApiServer) -> None:
     done = run("describe", "accesslog/namespace", "coredns")
     first, second = done.out.split("\n\n\n")
     assert ("namespace" in first.splitlines()[0], "coredns" in second.splitlines()[0]) == (
@@ -182,7 +184,7 @@ def test_describes_those_named_in_their_order(run: Run, things: ApiServer) -> No
     )
 
 
-def test_describes_why_something_cannot_be_read(run: Run, things: ApiServer) -> None:
+def test_describes_why_an_object_cannot_be_read(run: Run, things: ApiServer) -> None:
     broken = things.get("VirtualService", "default", "response-default-hello")
     broken["metadata"]["annotations"] = {}
     things.put(broken)
@@ -194,7 +196,7 @@ def test_describes_why_something_cannot_be_read(run: Run, things: ApiServer) -> 
     ) in lines
 
 
-def test_describes_a_gateway_that_cannot_be_asked(
+def test_describes_a_gateway_that_cannot_be_queried(
     run: Run, things: ApiServer, fakes: Fakes
 ) -> None:
     fakes.deaf[POD] = Exec(error="no such container")
@@ -225,7 +227,7 @@ def test_verifies_exposures_and_responses_together(run: Run, things: ApiServer) 
     ]
 
 
-def test_what_cannot_be_proven_does_not_hide_the_others(run: Run, things: ApiServer) -> None:
+def test_a_test_that_is_not_possible_does_not_hide_the_others(run: Run, things: ApiServer) -> None:
     """The tool has no sidecar, which only the response inside the mesh needs."""
     put(things, response("/in", mesh=True, hosts=(RATINGS,), name="inside"))
     done = run("verify", "response/inside", "response/hello")
@@ -241,14 +243,16 @@ def test_deletes_everything_of_a_namespace(run: Run, things: ApiServer) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["coredns", "--all"]])
-def test_delete_must_be_told_once_what(run: Run, things: ApiServer, words: list[str]) -> None:
+def test_delete_needs_names_or_all_but_not_both(
+    run: Run, things: ApiServer, words: list[str]
+) -> None:
     done = run("delete", *words)
     assert done.code == 2
     assert "name what to delete, or use --all" in done.err
     assert len(run("get", "-A", "-o", "name").out.split()) == 4
 
 
-def test_an_interrupted_deletion_says_how_to_go_on(
+def test_an_interrupted_deletion_prints_how_to_continue(
     run: Run, things: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Api | Existing | Leftovers, **__: Any) -> None:
@@ -260,7 +264,7 @@ def test_an_interrupted_deletion_says_how_to_go_on(
     assert "delete the rest: kubectl istio-udp delete -n default response/hello" in done.err
 
 
-def test_a_deletion_that_is_refused_says_how_to_go_on(run: Run, things: ApiServer) -> None:
+def test_a_rejected_deletion_prints_how_to_continue(run: Run, things: ApiServer) -> None:
     things.fail("DELETE", "/envoyfilters/", 403)
     done = run("delete", "accesslog/namespace")
     assert done.code == 3
@@ -275,6 +279,6 @@ def test_an_access_log_is_verified_by_a_tool_with_a_sidecar(run: Run, things: Ap
 
 
 @pytest.mark.parametrize("word", ["response", "responses", "Responses"])
-def test_a_kind_alone_lists_those_of_the_kind(run: Run, word: str) -> None:
+def test_a_kind_alone_lists_all_of_that_kind(run: Run, word: str) -> None:
     done = run("get", word)
     assert done.code == 0 and "No exposures, responses or access logs found" in done.err

@@ -82,7 +82,7 @@ def test_prints_the_version(run: Run) -> None:
         (["direct"], "Usage: kubectl istio-udp direct"),
     ],
 )
-def test_a_wrong_command_line_is_2_and_sends_nothing(
+def test_an_invalid_command_line_exits_with_2_and_sends_nothing(
     run: Run, server: ApiServer, words: list[str], message: str
 ) -> None:
     done = run(*words)
@@ -101,7 +101,7 @@ def test_a_wrong_command_line_is_2_and_sends_nothing(
         (0, "cannot be reached", "  check it: kubectl version"),
     ],
 )
-def test_a_cluster_that_refuses_is_3(
+def test_a_rejection_by_the_cluster_exits_with_3(
     run: Run, server: ApiServer, words: list[str], status: int, message: str, hint: str
 ) -> None:
     for method in ("GET", "PATCH", "DELETE"):
@@ -116,7 +116,7 @@ def test_a_cluster_that_refuses_is_3(
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
-def test_no_answer_in_time_is_3(run: Run, server: ApiServer, words: list[str]) -> None:
+def test_a_timeout_exits_with_3(run: Run, server: ApiServer, words: list[str]) -> None:
     for method in ("GET", "PATCH"):
         server.fail(method, ".", -1)
     done = run(*words, "--request-timeout", "50ms")
@@ -125,7 +125,7 @@ def test_no_answer_in_time_is_3(run: Run, server: ApiServer, words: list[str]) -
 
 
 @pytest.mark.parametrize("words", EVERY[:5], ids=ids)
-def test_a_cluster_without_istio_is_told(run: Run, server: ApiServer, words: list[str]) -> None:
+def test_reports_a_cluster_without_istio(run: Run, server: ApiServer, words: list[str]) -> None:
     server.installed -= {"EnvoyFilter", "ServiceEntry"}
     done = run(*words)
     if words[0] == "direct":
@@ -136,7 +136,7 @@ def test_a_cluster_without_istio_is_told(run: Run, server: ApiServer, words: lis
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
-def test_a_kubeconfig_that_is_not_there_is_3(run: Run, words: list[str], tmp_path: Path) -> None:
+def test_a_missing_kubeconfig_exits_with_3(run: Run, words: list[str], tmp_path: Path) -> None:
     done = run(*words, "--kubeconfig", str(tmp_path / "nothing"))
     assert done.code == 3
     assert "cannot be used" in done.err and str(tmp_path / "nothing") in done.err
@@ -144,7 +144,7 @@ def test_a_kubeconfig_that_is_not_there_is_3(run: Run, words: list[str], tmp_pat
 
 
 @pytest.mark.parametrize("words", EVERY, ids=ids)
-def test_a_context_that_is_not_there_is_3(run: Run, words: list[str]) -> None:
+def test_a_missing_context_exits_with_3(run: Run, words: list[str]) -> None:
     done = run(*words, "--context", "nowhere")
     assert done.code == 3
     assert done.err == (
@@ -153,7 +153,7 @@ def test_a_context_that_is_not_there_is_3(run: Run, words: list[str]) -> None:
     )
 
 
-def test_the_context_gives_the_namespace_and_n_overrides_it(
+def test_the_context_sets_the_namespace_and_n_overrides_it(
     run: Run, server: ApiServer, kubeconfig: Path
 ) -> None:
     config = yaml.safe_load(kubeconfig.read_text())
@@ -166,14 +166,14 @@ def test_the_context_gives_the_namespace_and_n_overrides_it(
     )
 
 
-def test_who_is_impersonated_goes_with_every_request(run: Run, server: ApiServer) -> None:
+def test_every_request_has_the_impersonated_user(run: Run, server: ApiServer) -> None:
     run("get", "--as", "jane", "--as-group", "dev", "--as-group", "ops")
     for request in server.requests:
         assert request.headers["impersonate-user"] == ["jane"]
         assert request.headers["impersonate-group"] == ["dev", "ops"]
 
 
-def test_a_403_for_somebody_else_says_so(run: Run, server: ApiServer) -> None:
+def test_a_403_names_the_impersonated_user(run: Run, server: ApiServer) -> None:
     server.fail("GET", ".", 403)
     assert "--as jane" in run("get", "--as", "jane").err
 
@@ -198,7 +198,7 @@ def test_only_verbose_shows_a_traceback(tmp_path: Path, flags: list[str], shown:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
-def test_an_interruption_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+def test_an_interruption_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
     def interrupted(*_: Api | str) -> None:
         raise error
 
@@ -207,7 +207,7 @@ def test_an_interruption_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, erro
     assert (done.code, done.err) == (130, "error: interrupted\n")
 
 
-def test_being_told_to_end_is_being_interrupted(run: Run, server: ApiServer) -> None:
+def test_sigterm_interrupts_the_command(run: Run, server: ApiServer) -> None:
     """SIGTERM: what is half done is taken back."""
     before = server.state()
 
@@ -222,7 +222,7 @@ def test_being_told_to_end_is_being_interrupted(run: Run, server: ApiServer) -> 
     assert server.state() == before
 
 
-def test_kubectls_way_to_write_wait(run: Run, server: ApiServer, fakes: Fakes) -> None:
+def test_accepts_wait_as_kubectl_writes_it(run: Run, server: ApiServer, fakes: Fakes) -> None:
     assert run("expose", "coredns", "-p", "5300:53", "--wait=false").code == 0
     assert not [command for command in fakes.commands if "config_dump" in command[-1]]
     assert run("expose", "coredns", "-p", "5300:53", "--wait=true").code == 0
@@ -271,12 +271,14 @@ def test_verbose_shows_the_traceback_and_keeps_the_exit_code(run: Run) -> None:
     assert done.err.rstrip().splitlines()[-1].startswith("  list the contexts")
 
 
-def test_no_words_are_not_the_processs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_arguments_are_not_those_of_the_process(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["kubectl-istio_udp", "version"])
     assert "Usage:" in run().out + run().err
 
 
-def test_a_reader_that_goes_away_is_no_defect() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     """kubectl istio-udp samples print | head -1"""
     reading, writing = os.pipe()
     os.close(reading)

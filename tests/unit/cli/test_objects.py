@@ -57,7 +57,7 @@ def test_lists_exposures(run: Run) -> None:
         ("Service", "default", "coredns", "NoService", "203.0.113.5"),
     ],
 )
-def test_lists_what_an_exposure_lacks(
+def test_lists_missing_objects(
     run: Run, server: ApiServer, kind: str, namespace: str, name: str, status: str, address: str
 ) -> None:
     run(*EXPOSE)
@@ -67,7 +67,7 @@ def test_lists_what_an_exposure_lacks(
     assert row[4] == address
 
 
-def test_of_many_ports_the_first_is_listed(run: Run, server: ApiServer) -> None:
+def test_only_the_first_of_many_ports_is_listed(run: Run, server: ApiServer) -> None:
     server.put(service(ports=[udp(53 + 2 * n, f"p{n}") for n in range(5)]))
     run("expose", "coredns")
     assert "53:53/UDP +4 more" in run("get").out
@@ -81,7 +81,7 @@ def test_lists_wide(run: Run) -> None:
     assert " ".join(row).endswith("77 10s none companion 77 of 1046576")
 
 
-def test_what_is_reserved_counts_all_exposures_of_the_gateway(run: Run, fakes: Fakes) -> None:
+def test_reserved_sessions_count_all_exposures_of_the_gateway(run: Run, fakes: Fakes) -> None:
     fakes.file_limit = "20000\n"
     run(*EXPOSE, "--max-sessions", "77")
     run("expose", "coredns", "--name", "more", "-p", "5400:53", "--max-sessions", "100")
@@ -109,14 +109,14 @@ def test_nothing_to_list(run: Run, words: list[str], text: str) -> None:
     assert (done.code, done.out, done.err) == (0, "", text)
 
 
-def test_nothing_has_no_names(run: Run) -> None:
+def test_an_empty_list_prints_no_names(run: Run) -> None:
     done = run("get", "-o", "name")
     assert (done.code, done.out) == (0, "")
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
 @pytest.mark.parametrize("names", [(), ("exposures",)])
-def test_a_list_is_a_list_however_many_there_are(
+def test_a_list_has_kind_list_for_any_number_of_items(
     run: Run, names: tuple[str, ...], form: str
 ) -> None:
     empty = yaml.safe_load(run("get", *names, "-o", form).out)
@@ -126,14 +126,14 @@ def test_a_list_is_a_list_however_many_there_are(
     assert (one["kind"], [i["metadata"]["name"] for i in one["items"]]) == ("List", ["coredns"])
 
 
-def test_names_alone(run: Run) -> None:
+def test_prints_only_names(run: Run) -> None:
     run(*EXPOSE)
     run("expose", "coredns", "--name", "b", "-p", "5400:53")
     assert run("get", "-o", "name").out == "b\ncoredns\n"
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_the_objects_behind_them(run: Run, form: str) -> None:
+def test_prints_the_objects_in_the_cluster(run: Run, form: str) -> None:
     run(*EXPOSE)
     done = run("get", "coredns", "-o", form)
     found = json.loads(done.out) if form == "json" else yaml.safe_load(done.out)
@@ -148,7 +148,7 @@ def test_the_objects_behind_them(run: Run, form: str) -> None:
     }  # fmt: skip
 
 
-def test_an_exposure_that_is_not_there(run: Run) -> None:
+def test_a_missing_exposure(run: Run) -> None:
     done = run("get", "x")
     assert done.code == 3
     assert "exposure x not found in namespace default" in done.err
@@ -175,7 +175,9 @@ DELETED = [
 
 
 @pytest.mark.parametrize("words", [["coredns"], ["--all"], ["coredns", "--no-wait"]])
-def test_takes_it_away_and_nothing_else(run: Run, server: ApiServer, words: list[str]) -> None:
+def test_deletes_its_objects_and_nothing_else(
+    run: Run, server: ApiServer, words: list[str]
+) -> None:
     before = server.state()
     run(*EXPOSE)
     done = run("delete", *words)
@@ -201,14 +203,14 @@ def test_a_dry_run_deletes_nothing(run: Run, server: ApiServer, mode: str, mark:
     assert server.state() == before
 
 
-def test_gives_the_gateways_service_back(run: Run, server: ApiServer) -> None:
+def test_restores_the_gateways_service(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE, "--gateway-service", "patch")
     assert run("delete", "coredns").code == 0
     assert server.state() == before
 
 
-def test_a_gateway_that_goes_on_listening_is_a_warning(
+def test_a_gateway_that_still_listens_is_a_warning(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     run(*EXPOSE)
@@ -219,13 +221,13 @@ def test_a_gateway_that_goes_on_listening_is_a_warning(
 
 
 @pytest.mark.parametrize("words", [[], ["coredns", "--all"]])
-def test_which_must_be_said_once(run: Run, words: list[str]) -> None:
+def test_names_and_all_cannot_be_combined(run: Run, words: list[str]) -> None:
     done = run("delete", *words)
     assert done.code == 2
     assert "name what to delete, or use --all" in done.err
 
 
-def test_deleting_what_is_not_there(run: Run) -> None:
+def test_deleting_a_missing_exposure(run: Run) -> None:
     assert run("delete", "x").code == 3
     assert run("delete", "x", "--ignore-not-found").code == 0
     assert run("delete", "--all").code == 0
@@ -239,7 +241,7 @@ def test_an_exposure_that_cannot_be_read_can_be_deleted(run: Run, server: ApiSer
     assert server.state() == before
 
 
-def test_a_refused_deletion_can_be_repeated(run: Run, server: ApiServer) -> None:
+def test_a_rejected_deletion_can_be_repeated(run: Run, server: ApiServer) -> None:
     before = server.state()
     run(*EXPOSE)
     server.fail("DELETE", "/envoyfilters/", 403, times=1)
@@ -269,7 +271,7 @@ def forge(
 STRAY = "ServiceEntry lab/udp-lab-evil is labelled as part of exposure lab/evil but is not"
 
 
-def test_get_shows_a_stray_as_what_it_is(run: Run, server: ApiServer) -> None:
+def test_get_lists_a_stray(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     forge(server)
     done = run("get", "-A")
@@ -288,7 +290,7 @@ def test_get_shows_a_stray_as_what_it_is(run: Run, server: ApiServer) -> None:
 
 
 @pytest.mark.parametrize("names", [["evil"], ["--all"]])
-def test_delete_leaves_a_stray_and_what_it_names_alone(
+def test_delete_changes_neither_a_stray_nor_what_it_names(
     run: Run, server: ApiServer, names: list[str]
 ) -> None:
     """Its annotation names the ports of another exposure on the gateway's own Service."""
@@ -301,7 +303,9 @@ def test_delete_leaves_a_stray_and_what_it_names_alone(
     assert server.state() == before
 
 
-def test_delete_takes_the_real_exposure_and_leaves_its_double(run: Run, server: ApiServer) -> None:
+def test_delete_deletes_the_exposure_and_not_a_stray_with_its_name(
+    run: Run, server: ApiServer
+) -> None:
     run(*EXPOSE)
     double = copy.deepcopy(server.get("ServiceEntry", "default", NAME))
     double["metadata"]["namespace"] = "lab"
@@ -327,7 +331,7 @@ def test_a_stray_is_not_described_nor_verified(run: Run, server: ApiServer, verb
 # -- samples ------------------------------------------------------------------------------------
 
 
-def test_applies_the_samples_and_takes_them_away(run: Run, server: ApiServer) -> None:
+def test_applies_and_deletes_the_samples(run: Run, server: ApiServer) -> None:
     before = server.state()
     done = run("samples", "apply", "-n", "lab")
     assert done.code == 0
@@ -356,7 +360,7 @@ def test_dry_runs_of_the_samples_write_nothing(
     assert server.state() == before
 
 
-def test_samples_that_do_not_start_are_told(run: Run, server: ApiServer) -> None:
+def test_reports_samples_that_do_not_start(run: Run, server: ApiServer) -> None:
     server.pods_start = False
     done = run("samples", "apply", "-n", "lab", "--timeout", "50ms")
     assert done.code == 3
@@ -365,7 +369,7 @@ def test_samples_that_do_not_start_are_told(run: Run, server: ApiServer) -> None
     assert run("samples", "apply", "-n", "lab", "--no-wait").code == 0
 
 
-def test_what_is_not_ours_stays(run: Run, server: ApiServer) -> None:
+def test_objects_that_are_not_samples_stay(run: Run, server: ApiServer) -> None:
     server.put(pod("network-tool", namespace="lab", app="network-tool"))
     done = run("samples", "delete", "-n", "lab")
     assert done.code == 0
@@ -373,7 +377,7 @@ def test_what_is_not_ours_stays(run: Run, server: ApiServer) -> None:
     assert ("Pod", "lab", "network-tool") in server.there()
 
 
-def test_refused_samples_leave_nothing(run: Run, server: ApiServer) -> None:
+def test_rejected_samples_leave_nothing_behind(run: Run, server: ApiServer) -> None:
     before = server.state()
     server.fail("PATCH", "/deployments/", 403)
     assert run("samples", "apply", "-n", "lab").code == 3
@@ -390,12 +394,12 @@ def test_prints_the_samples_without_a_cluster(run: Run, server: ApiServer, form:
     assert server.requests == []
 
 
-def test_samples_that_were_taken_back_are_not_called_applied(run: Run, server: ApiServer) -> None:
+def test_undone_samples_are_not_printed_as_applied(run: Run, server: ApiServer) -> None:
     server.fail("PATCH", "/deployments/", 403)
     assert run("samples", "apply", "-n", "lab").out == ""
 
 
-def test_samples_offer_no_flag_that_they_lack(run: Run, server: ApiServer) -> None:
+def test_samples_has_no_options_without_effect(run: Run, server: ApiServer) -> None:
     server.put(pod("network-tool", namespace="lab", app="network-tool"))
     done = run("samples", "apply", "-n", "lab")
     assert done.code == 3
@@ -407,7 +411,7 @@ def test_a_name_in_all_namespaces_is_refused(run: Run) -> None:
     assert run("get", "-A", "coredns").code == 2
 
 
-def test_a_deletion_that_fails_says_how_to_go_on(run: Run, server: ApiServer) -> None:
+def test_a_failed_deletion_prints_how_to_continue(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     server.fail("DELETE", "/envoyfilters/", 500)
     done = run("delete", "coredns")
@@ -418,7 +422,7 @@ def test_a_deletion_that_fails_says_how_to_go_on(run: Run, server: ApiServer) ->
 
 
 @pytest.mark.parametrize("verb", ["get", "describe"])
-def test_why_a_load_balancer_has_no_address_is_told(run: Run, server: ApiServer, verb: str) -> None:
+def test_reports_why_a_load_balancer_has_no_address(run: Run, server: ApiServer, verb: str) -> None:
     server.load_balancer = None
     assert run("expose", "coredns", "-p", "5300:53").code == 0
     about = {"kind": "Service", "name": "udp-default-coredns", "namespace": "istio-system"}
@@ -441,7 +445,7 @@ def test_why_a_load_balancer_has_no_address_is_told(run: Run, server: ApiServer,
 
 
 @pytest.mark.parametrize("source", [None, "service"])
-def test_an_exposure_whose_namespace_is_gone_is_listed_and_deleted(
+def test_an_exposure_of_a_deleted_namespace_is_listed_and_deleted(
     run: Run, server: ApiServer, source: str | None
 ) -> None:
     """Only its objects at the gateway are left, whoever created them."""

@@ -104,7 +104,7 @@ def test_a_path_is_short_for_a_response(run: Run, edge: ApiServer, words: list[s
     assert written(edge)
 
 
-def test_the_path_of_a_file_is_no_path_of_a_request(
+def test_the_path_of_a_file_is_not_a_request_path(
     run: Run, kubeconfig: Path, fakes: Fakes, edge: ApiServer
 ) -> None:
     done = run("direct", "--kubeconfig", str(kubeconfig), "coredns")
@@ -113,7 +113,7 @@ def test_the_path_of_a_file_is_no_path_of_a_request(
     assert not written(edge)
 
 
-def test_the_name_of_a_context_is_no_path_of_a_request(
+def test_the_name_of_a_context_is_not_a_request_path(
     run: Run, kubeconfig: Path, fakes: Fakes, edge: ApiServer
 ) -> None:
     """OpenShift's, of a context without a project."""
@@ -125,7 +125,7 @@ def test_the_name_of_a_context_is_no_path_of_a_request(
     assert not written(edge)
 
 
-def test_a_file_before_the_path_is_none_either(
+def test_a_file_before_the_path_is_not_a_request_path(
     run: Run, kubeconfig: Path, edge: ApiServer, tmp_path: Path
 ) -> None:
     body = tmp_path / "body"
@@ -135,14 +135,14 @@ def test_a_file_before_the_path_is_none_either(
     assert route(edge)["directResponse"]["body"] == {"string": "from a file"}
 
 
-def test_help_is_of_the_group_and_of_the_subcommand(run: Run) -> None:
+def test_the_group_and_the_subcommand_have_help(run: Run) -> None:
     done = run("direct", "--help")
     assert done.code == 0 and "query" in done.out and "response" in done.out
     done = run("direct", "response", "--help")
     assert done.code == 0 and "--create-gateway" in done.out
 
 
-def test_a_body_that_is_no_text(run: Run, edge: ApiServer, tmp_path: Path) -> None:
+def test_a_binary_body(run: Run, edge: ApiServer, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"\xff\x00")
     assert run("direct", "/hello", "--body-file", str(body), "--binary").code == 0
@@ -181,7 +181,7 @@ def test_another_namespace(run: Run, edge: ApiServer) -> None:
     assert written(edge, namespace="lab", name="response-lab-hello")
 
 
-def test_creates_a_gateway_where_asked(run: Run, server: ApiServer) -> None:
+def test_create_gateway_creates_a_gateway(run: Run, server: ApiServer) -> None:
     done = run(*HELLO, "--create-gateway", "--gateway-port", "8888", "--host", "a.org")
     assert done.code == 0
     assert done.out.splitlines() == [
@@ -201,7 +201,7 @@ def test_creates_a_gateway_where_asked(run: Run, server: ApiServer) -> None:
     assert written(server)["spec"]["gateways"] == ["istio-system/edge"]
 
 
-def test_an_envoy_filter_where_asked(run: Run, edge: ApiServer) -> None:
+def test_api_envoyfilter_writes_an_envoy_filter(run: Run, edge: ApiServer) -> None:
     done = run(*HELLO, "--api", "envoyfilter", "--header", "x-a=50%")
     assert done.code == 0
     assert done.out.splitlines() == [
@@ -218,7 +218,7 @@ def test_an_envoy_filter_where_asked(run: Run, edge: ApiServer) -> None:
 
 
 @pytest.mark.parametrize(("istiod", "gateway"), [("1.14.6", "1.31.0"), ("1.31.0", "1.12.1")])
-def test_an_istio_before_direct_responses_gets_an_envoy_filter(
+def test_an_istio_without_direct_responses_gets_an_envoy_filter(
     run: Run, edge: ApiServer, istiod: str, gateway: str
 ) -> None:
     edge.put(istiod_pod(version=istiod), gateway_pod(image=f"istio/proxyv2:{gateway}"))
@@ -228,7 +228,7 @@ def test_an_istio_before_direct_responses_gets_an_envoy_filter(
     assert written(edge, "EnvoyFilter", "istio-system")
 
 
-def test_changing_the_api_takes_the_other_objects_away(run: Run, edge: ApiServer) -> None:
+def test_changing_the_api_deletes_the_other_objects(run: Run, edge: ApiServer) -> None:
     assert run(*HELLO, "--api", "envoyfilter").code == 0
     done = run(*HELLO, "--api", "virtualservice")
     assert done.out.splitlines() == [
@@ -238,7 +238,7 @@ def test_changing_the_api_takes_the_other_objects_away(run: Run, edge: ApiServer
     assert not written(edge, "EnvoyFilter", "istio-system")
 
 
-def test_the_same_again_changes_nothing(run: Run, edge: ApiServer) -> None:
+def test_repeating_the_command_changes_nothing(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     before, count = edge.state(), len(edge.requests)
     done = run(*HELLO)
@@ -247,7 +247,7 @@ def test_the_same_again_changes_nothing(run: Run, edge: ApiServer) -> None:
     assert len(edge.requests) > count
 
 
-def test_what_is_not_named_stays_and_changes_are_shown(run: Run, edge: ApiServer) -> None:
+def test_settings_not_named_stay_and_changes_are_shown(run: Run, edge: ApiServer) -> None:
     run(*HELLO, "--header", "x-a=1")
     done = run("direct", "/hello", "--status", "404")
     assert done.code == 0
@@ -279,7 +279,7 @@ def test_the_api_and_a_binary_body_stay(run: Run, edge: ApiServer, tmp_path: Pat
     assert patch["value"]["match"] == {"prefix": "/hello"}
 
 
-def test_a_body_that_somebody_changed_must_be_named(run: Run, edge: ApiServer) -> None:
+def test_a_body_that_was_edited_must_be_named(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     changed = written(edge)
     changed["spec"]["http"][0]["directResponse"]["body"]["string"] = "theirs"
@@ -385,7 +385,7 @@ def test_no_server_on_the_port(run: Run, server: ApiServer) -> None:
     assert server.writes() == []
 
 
-def test_somebody_elses_virtual_service_of_that_name(run: Run, edge: ApiServer) -> None:
+def test_another_virtual_service_with_the_name(run: Run, edge: ApiServer) -> None:
     edge.put(virtual_service(NAME, hosts=("other.example.com",)))
     done = run(*HELLO)
     assert done.code == 3
@@ -397,7 +397,7 @@ def test_somebody_elses_virtual_service_of_that_name(run: Run, edge: ApiServer) 
     assert edge.writes() == []
 
 
-def test_an_older_route_of_others(run: Run, edge: ApiServer) -> None:
+def test_an_older_route_of_another_virtual_service(run: Run, edge: ApiServer) -> None:
     match = [{"uri": {"exact": "/hello"}}]
     edge.put(virtual_service(hosts=("*",), http=[{"match": match}]))
     done = run(*HELLO)
@@ -408,7 +408,7 @@ def test_an_older_route_of_others(run: Run, edge: ApiServer) -> None:
     assert "U213" in done.err and "default/shop" in done.err
 
 
-def test_an_api_that_this_istio_does_not_know(run: Run, edge: ApiServer) -> None:
+def test_an_api_that_this_istio_does_not_support(run: Run, edge: ApiServer) -> None:
     edge.put(istiod_pod(version="1.14.0"))
     done = run(*HELLO, "--api", "virtualservice")
     assert done.code == 3
@@ -416,7 +416,7 @@ def test_an_api_that_this_istio_does_not_know(run: Run, edge: ApiServer) -> None
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_a_failed_write_takes_everything_back(run: Run, server: ApiServer, gone: int) -> None:
+def test_a_failed_write_undoes_everything(run: Run, server: ApiServer, gone: int) -> None:
     before = server.state()
     server.fail("PATCH", "/(virtualservices|gateways)/", 403, skip=gone)
     done = run(*HELLO, "--create-gateway")
@@ -428,7 +428,7 @@ def test_a_failed_write_takes_everything_back(run: Run, server: ApiServer, gone:
 # -- waiting ------------------------------------------------------------------------------------
 
 
-def test_a_gateway_that_does_not_take_it_is_told(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_gateway_without_the_route(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     done = run(*HELLO, "--timeout", "50ms")
     assert done.code == 3
@@ -436,13 +436,13 @@ def test_a_gateway_that_does_not_take_it_is_told(run: Run, edge: ApiServer, fake
     assert written(edge)
 
 
-def test_no_wait_asks_nobody(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_no_wait_queries_no_envoy(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     assert run(*HELLO, "--no-wait").code == 0
     assert fakes.commands == []
 
 
-def test_a_refusal_takes_everything_back(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_a_rejection_undoes_everything(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     before = edge.state()
     edge.logs["istio-system", POD] = (
@@ -470,7 +470,7 @@ def test_an_interruption_while_waiting_keeps_what_was_written(
     assert written(edge)
 
 
-def test_an_interruption_while_writing_takes_back(
+def test_an_interruption_while_writing_undoes_everything(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     before = server.state()
@@ -537,7 +537,7 @@ def test_verify_every_hop_answers(run: Run, edge: ApiServer, fakes: Fakes) -> No
     assert words[-1] == "http://any.invalid:80/hello"
 
 
-def test_verify_asks_for_every_host(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_verify_requests_every_host(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO, "--host", "*.example.com", "--host", "b.org")
     assert run("verify", "response/hello").code == 0
     asked = {words[-1] for words in fakes.commands if words[0] == "sh"}
@@ -576,7 +576,7 @@ def test_verify_over_tls(run: Run, server: ApiServer, fakes: Fakes) -> None:
         ),
     ],
 )
-def test_verify_tells_another_answer(
+def test_verify_reports_another_answer(
     run: Run, edge: ApiServer, fakes: Fakes, answer: Exec, verdict: str
 ) -> None:
     run(*HELLO)
@@ -587,7 +587,7 @@ def test_verify_tells_another_answer(
     assert len(done.out.splitlines()) == 4
 
 
-def test_verify_tells_a_missing_route(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_verify_reports_a_missing_route(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO)
     run("direct", "/hello/more", "--name", "hello-more")
     found = written(edge)
@@ -599,7 +599,7 @@ def test_verify_tells_a_missing_route(run: Run, edge: ApiServer, fakes: Fakes) -
     assert done.out.splitlines()[-1].endswith(f"{POD} does not have the route of this response")
 
 
-def test_verify_tells_a_broken_service(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_verify_reports_a_broken_service(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     run(*HELLO)
     fakes.http[SERVICE_TARGET] = Exec(stderr="exit 28\n")
     done = run("verify", "response/hello")
@@ -610,7 +610,7 @@ def test_verify_tells_a_broken_service(run: Run, edge: ApiServer, fakes: Fakes) 
     )
 
 
-def test_verify_tells_a_missing_object(run: Run, edge: ApiServer, fakes: Fakes) -> None:
+def test_verify_reports_a_missing_object(run: Run, edge: ApiServer, fakes: Fakes) -> None:
     """Also while the gateway still answers."""
     run(*HELLO, "--api", "envoyfilter")
     edge.remove("VirtualService", "default", NAME)
@@ -673,7 +673,7 @@ def test_verify_inside_the_mesh_makes_a_tool_with_a_sidecar(run: Run, ratings: A
     assert made.body["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
 
 
-def test_verify_of_what_cannot_be_read(run: Run, edge: ApiServer) -> None:
+def test_verify_of_an_unreadable_response(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     broken = written(edge)
     broken["metadata"]["annotations"] = {}
@@ -745,14 +745,14 @@ def test_delete_leaves_others_of_the_same_name(run: Run, edge: ApiServer) -> Non
     assert run("get", "-o", "name").out == "accesslog/hello\n"
 
 
-def test_delete_of_what_is_not_there(run: Run, edge: ApiServer) -> None:
+def test_delete_of_a_missing_response(run: Run, edge: ApiServer) -> None:
     done = run("delete", "response/nothing")
     assert done.code == 3
     assert "response nothing not found in namespace default" in done.err
     assert run("delete", "response/nothing", "--ignore-not-found").code == 0
 
 
-def test_a_foreign_filter_in_the_way(run: Run, edge: ApiServer) -> None:
+def test_an_envoy_filter_of_another_owner_has_the_name(run: Run, edge: ApiServer) -> None:
     edge.put(envoy_filter(NAME))
     done = run(*HELLO, "--api", "envoyfilter")
     assert done.code == 3

@@ -99,7 +99,7 @@ def test_a_silent_gateway_is_named(run: Run, expose: Expose, fakes: Fakes) -> No
     assert found["reason"] == "DroppedBehindGateway"
 
 
-def test_a_gateway_that_sends_one_backend_elsewhere(
+def test_a_gateway_that_sends_one_backend_to_other_addresses(
     run: Run, expose: Expose, server: ApiServer
 ) -> None:
     """Although the probe through the gateway was answered: by the other backend."""
@@ -186,9 +186,7 @@ def test_a_listener_without_a_route(run: Run, expose: Expose) -> None:
     assert "UDPRoute apps/far is not accepted" in found["verdict"]
 
 
-def test_a_route_that_the_gateway_does_not_follow(
-    run: Run, expose: Expose, server: ApiServer
-) -> None:
+def test_a_route_that_is_not_applied(run: Run, expose: Expose, server: ApiServer) -> None:
     """No controller runs any more."""
     expose(route())
     server.put(route(backend("canary")))
@@ -208,7 +206,7 @@ def test_backends_with_different_queries(run: Run, expose: Expose, server: ApiSe
     assert run(*words, "--query", "foo.bar.com").code == 0
 
 
-def test_delete_says_what_manages_the_exposure(run: Run, expose: Expose) -> None:
+def test_delete_names_what_manages_the_exposure(run: Run, expose: Expose) -> None:
     expose(route())
     done = run("delete", "-n", "team", KEY[1])
     assert done.code == 3
@@ -230,12 +228,12 @@ def test_get_shows_the_gateway_and_the_routes(run: Run, expose: Expose) -> None:
     ]
 
 
-def test_get_says_that_a_share_is_dropped(run: Run, expose: Expose) -> None:
+def test_get_reports_a_dropped_share(run: Run, expose: Expose) -> None:
     expose(route(backend(weight=90), backend("gone", weight=10)))
     assert "InvalidBackend" in run("get", "-n", "team").out
 
 
-def test_get_says_that_a_backend_has_no_endpoints(
+def test_get_reports_a_backend_without_endpoints(
     run: Run, expose: Expose, server: ApiServer
 ) -> None:
     server.put(*server_of("team", "canary", CANARY, ready=False)[:2])

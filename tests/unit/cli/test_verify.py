@@ -71,7 +71,7 @@ def test_names_the_broken_hop(
     assert done.out.splitlines()[-1].startswith(verdict)
 
 
-def test_says_what_the_gateway_lacks(
+def test_names_what_the_gateway_lacks(
     run: Run, exposed: str, fakes: Fakes, server: ApiServer
 ) -> None:
     fakes.dig[GATEWAY] = "closed"
@@ -95,7 +95,7 @@ def test_says_what_the_gateway_lacks(
         pytest.param({"kube_proxy": 0, "kube_proxy_retry": 30}, id="just written"),
     ],
 )
-def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(
+def test_a_service_that_kube_proxy_does_not_have_yet_is_queried_again(
     run: Run, exposed: str, fakes: Fakes, waits: dict[str, float]
 ) -> None:
     run.wait_for(**waits)
@@ -116,7 +116,7 @@ def test_a_service_that_kube_proxy_has_not_got_yet_is_asked_again(
     assert len(asked) == 2
 
 
-def test_a_service_that_was_written_long_ago_is_not_asked_again_for_long(
+def test_a_service_written_long_ago_is_only_queried_again_briefly(
     run: Run, exposed: str, fakes: Fakes, server: ApiServer
 ) -> None:
     run.wait_for(kube_proxy=0, kube_proxy_retry=30)
@@ -130,7 +130,7 @@ def test_a_service_that_was_written_long_ago_is_not_asked_again_for_long(
 
 
 @pytest.mark.parametrize(("answer", "rcode"), [("servfail", "SERVFAIL"), ("refused", "REFUSED")])
-def test_a_refusal_is_told_from_silence(
+def test_distinguishes_a_refusal_from_silence(
     run: Run, exposed: str, fakes: Fakes, answer: str, rcode: str
 ) -> None:
     fakes.default = answer
@@ -153,7 +153,7 @@ def test_several_probes_are_counted(run: Run, exposed: str, fakes: Fakes) -> Non
     assert len([c for c in fakes.commands if c[0] == "dig"]) == 12
 
 
-def test_several_exposures_are_told_apart(run: Run, exposed: str) -> None:
+def test_reports_several_exposures_separately(run: Run, exposed: str) -> None:
     run("expose", "coredns", "-p", "5400:53", "--name", "second")
     done = run("verify", "--all")
     assert done.code == 0
@@ -164,7 +164,7 @@ def test_several_exposures_are_told_apart(run: Run, exposed: str) -> None:
     ]  # fmt: skip
 
 
-def test_what_is_wrong_with_one_does_not_hide_the_others(
+def test_an_error_of_one_exposure_does_not_hide_the_others(
     run: Run, exposed: str, server: ApiServer
 ) -> None:
     """Of three exposures, one has lost its Service and one has no query."""
@@ -198,7 +198,7 @@ def test_another_query_and_type(run: Run, exposed: str, fakes: Fakes) -> None:
         assert " ".join(command).count("-q x.example -t TXT") == 1
 
 
-def test_a_datagram_of_ones_own(run: Run, exposed: str, fakes: Fakes) -> None:
+def test_a_given_datagram(run: Run, exposed: str, fakes: Fakes) -> None:
     done = run("verify", "coredns", "--probe", "text:hi")
     assert done.code == 0
     assert done.out.splitlines()[1].endswith("hi")
@@ -206,12 +206,12 @@ def test_a_datagram_of_ones_own(run: Run, exposed: str, fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize("words", [["-A"], ["--all", "-n", "default"], ["coredns"]])
-def test_ways_to_say_which(run: Run, exposed: str, words: list[str]) -> None:
+def test_ways_to_name_exposures(run: Run, exposed: str, words: list[str]) -> None:
     assert run("verify", *words).code == 0
 
 
 @pytest.mark.parametrize("words", [[], ["coredns", "--all"], ["coredns", "-A"]])
-def test_which_must_be_said_once(run: Run, words: list[str]) -> None:
+def test_names_and_all_cannot_be_combined(run: Run, words: list[str]) -> None:
     done = run("verify", *words)
     assert done.code == 2
     assert "name what to verify, or use --all or -A" in done.err
@@ -226,14 +226,14 @@ def test_nothing_to_verify(run: Run) -> None:
     )
 
 
-def test_an_exposure_that_is_not_there(run: Run, exposed: str) -> None:
+def test_a_missing_exposure(run: Run, exposed: str) -> None:
     done = run("verify", "nothing")
     assert done.code == 3
     assert "exposure nothing not found in namespace default" in done.err
     assert "this namespace has: coredns" in done.err
 
 
-def test_no_name_to_ask_for(run: Run, exposed: str, server: ApiServer) -> None:
+def test_no_name_to_query(run: Run, exposed: str, server: ApiServer) -> None:
     server.put(service())
     done = run("verify", "coredns")
     assert done.code == 2
@@ -300,7 +300,7 @@ def test_a_tool_pod_without_the_tool(run: Run, exposed: str, fakes: Fakes) -> No
     assert "--tool-pod NAME, or --create-tool" in done.err
 
 
-def test_who_may_not_exec_is_told(run: Run, exposed: str, server: ApiServer) -> None:
+def test_missing_permission_to_exec_is_reported(run: Run, exposed: str, server: ApiServer) -> None:
     server.fail("GET", "/exec", 403)
     done = run("verify", "coredns")
     assert done.code == 3
@@ -319,7 +319,7 @@ def test_who_may_not_exec_is_told(run: Run, exposed: str, server: ApiServer) -> 
         ["direct", "-n", "default", "coredns"],
     ],
 )
-def test_direct_asks_the_pods_only(run: Run, fakes: Fakes, words: list[str]) -> None:
+def test_direct_only_queries_the_pods(run: Run, fakes: Fakes, words: list[str]) -> None:
     done = run(*words)
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()[1:3]] == [POD_A, POD_B]
@@ -364,7 +364,7 @@ def test_direct_without_an_endpoint(run: Run, server: ApiServer, fakes: Fakes) -
         ("svc/coredns", 2, "Service 'svc/coredns' is not a valid"),
     ],
 )
-def test_direct_at_what_is_not_there(
+def test_direct_at_a_missing_service(
     run: Run, server: ApiServer, name: str, code: int, message: str
 ) -> None:
     server.put(service("web", ports=[tcp(80)]))
@@ -373,7 +373,7 @@ def test_direct_at_what_is_not_there(
     assert message in done.err
 
 
-def test_endpoints_of_other_ports_are_not_asked(
+def test_endpoints_of_other_ports_are_not_queried(
     run: Run, exposed: str, server: ApiServer, fakes: Fakes
 ) -> None:
     ports = [{"name": "udp-dns", "port": 53, "protocol": "UDP"}]
@@ -386,9 +386,7 @@ def test_endpoints_of_other_ports_are_not_asked(
     assert "10.244.0.20:54" in run("direct", "coredns").out
 
 
-def test_asking_again_leaves_the_cluster_some_time(
-    run: Run, server: ApiServer, fakes: Fakes
-) -> None:
+def test_queries_again_at_intervals(run: Run, server: ApiServer, fakes: Fakes) -> None:
     run.wait_for(kube_proxy=0.3, kube_proxy_poll=0.1)
     run(*EXPOSE)
     address = server.get("Service", "istio-system", "udp-default-coredns")["spec"]["clusterIP"]
@@ -435,7 +433,9 @@ def test_a_changed_companion_is_found(
     assert "--force-conflicts" in done.out
 
 
-def test_a_gateway_that_sends_elsewhere_is_found(run: Run, exposed: str, server: ApiServer) -> None:
+def test_a_gateway_that_sends_to_other_addresses_is_found(
+    run: Run, exposed: str, server: ApiServer
+) -> None:
     """One of two pods is gone from the Service; the gateway still has both."""
     assert run(*EXPOSE, "--discovery", "static").code == 0
     server.put(endpoint_slice(endpoint("10.244.0.20", "coredns-1")))
@@ -447,7 +447,7 @@ def test_a_gateway_that_sends_elsewhere_is_found(run: Run, exposed: str, server:
     ) in done.out
 
 
-def test_no_way_for_clients_is_nobodys_fault_where_none_was_asked_for(
+def test_an_exposure_without_a_service_for_clients_passes(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
     assert run(*EXPOSE, "--gateway-service", "none").code == 0
@@ -489,7 +489,7 @@ def report(done: Run) -> dict[str, Any]:
         (Exec(error="no cat"), proc_net(), "DroppedBehindGateway"),
     ],
 )
-def test_the_gateways_sockets_tell_on_which_side_datagrams_are_lost(
+def test_the_gateways_sockets_show_on_which_side_datagrams_are_lost(
     run: Run, exposed: str, fakes: Fakes, before: Exec, after: Exec, reason: str
 ) -> None:
     fakes.dig[GATEWAY] = "timeout"
@@ -504,7 +504,7 @@ def test_the_gateways_sockets_tell_on_which_side_datagrams_are_lost(
     ]  # fmt: skip
 
 
-def test_as_many_sessions_as_are_allowed(run: Run, server: ApiServer, fakes: Fakes) -> None:
+def test_all_allowed_sessions_are_open(run: Run, server: ApiServer, fakes: Fakes) -> None:
     assert run(*EXPOSE, "--max-sessions", "1").code == 0
     fakes.dig[GATEWAY] = "timeout"
     fakes.sockets = [proc_net(SESSION)] * 2
@@ -514,7 +514,7 @@ def test_as_many_sessions_as_are_allowed(run: Run, server: ApiServer, fakes: Fak
 
 
 @pytest.mark.parametrize(("most", "warned"), [("1", True), ("2", False)])
-def test_nearly_as_many_sessions_as_are_allowed_is_a_warning(
+def test_nearly_all_allowed_sessions_open_is_a_warning(
     run: Run, server: ApiServer, fakes: Fakes, most: str, warned: bool
 ) -> None:
     assert run(*EXPOSE, "--max-sessions", most).code == 0
@@ -592,7 +592,7 @@ def test_pods_that_are_not_ready_are_named(run: Run, exposed: str, server: ApiSe
     )
 
 
-def test_without_permission_to_list_pods_the_endpoints_tell(
+def test_without_permission_to_list_pods_uses_the_endpoints(
     run: Run, exposed: str, server: ApiServer
 ) -> None:
     server.put(endpoint_slice())
@@ -625,7 +625,7 @@ def event(
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_load_balancer_that_never_comes(
+def test_a_load_balancer_that_is_never_created(
     run: Run, server: ApiServer, fakes: Fakes, readable: bool
 ) -> None:
     """Clients outside have no way in: that is no success, and the newest warning says why."""
@@ -651,7 +651,7 @@ def test_a_load_balancer_that_never_comes(
     assert {probe["reason"] for probe in found["probes"]} == {"Answered"}
 
 
-def test_a_good_path_asks_nothing_more(
+def test_a_passing_test_reads_no_further_evidence(
     run: Run, exposed: str, server: ApiServer, fakes: Fakes
 ) -> None:
     """What explains a failure is read after one, not before."""
@@ -664,7 +664,7 @@ def test_a_good_path_asks_nothing_more(
     assert len([command for command in fakes.commands if command[0] == "cat"]) == 1
 
 
-def test_a_second_entry_with_the_host_is_told_although_all_answers(
+def test_reports_a_second_entry_with_the_host_although_every_hop_answers(
     run: Run, exposed: str, server: ApiServer
 ) -> None:
     """Its creator gets the exposure's datagrams as soon as it is the older one."""

@@ -69,7 +69,7 @@ def test_a_repair_that_fails_is_unmet_until_it_succeeds(running: Running) -> Non
     until(lambda: unmet(running.api) == [])
 
 
-def test_administrators_are_told_who_has_the_port(running: Running) -> None:
+def test_administrators_learn_which_exposure_has_the_port(running: Running) -> None:
     running.server.put(space("other", "5300"))
     running.start(elect=True)
     running.server.put(annotated())
@@ -80,9 +80,7 @@ def test_administrators_are_told_who_has_the_port(running: Running) -> None:
     assert "coredns" not in running.tells("PortTaken", "late")
 
 
-def test_what_is_still_bad_is_told_again_before_it_is_forgotten(
-    api: Api, server: ApiServer
-) -> None:
+def test_a_problem_is_reported_again_before_its_event_expires(api: Api, server: ApiServer) -> None:
     now = 0.0
     writer = EventWriter(api, "one", lambda: "secret", lambda: now)
     assert writer.write(KEY, ABOUT, NO) == AGAIN_SECONDS
@@ -100,9 +98,7 @@ def test_what_is_still_bad_is_told_again_before_it_is_forgotten(
     assert writer.write(KEY, ABOUT, YES) is None and len(server.requests) == asked
 
 
-def test_a_namespace_has_a_budget_of_events_and_others_have_theirs(
-    api: Api, server: ApiServer
-) -> None:
+def test_each_namespace_has_a_budget_of_events(api: Api, server: ApiServer) -> None:
     now = 0.0
     writer = EventWriter(api, "one", lambda: "secret", lambda: now)
     for number in range(120):

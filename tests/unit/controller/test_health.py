@@ -36,7 +36,7 @@ def query(health: HealthServer, path: str) -> bytes:
         return found
 
 
-def test_connections_that_are_held_open_keep_no_probe_waiting(health: HealthServer) -> None:
+def test_open_connections_do_not_delay_probes(health: HealthServer) -> None:
     """Silent connections and slow requests; they do not occupy a thread each."""
     before = threading.active_count()
     held = []
@@ -55,6 +55,6 @@ def test_connections_that_are_held_open_keep_no_probe_waiting(health: HealthServ
         each.close()
 
 
-def test_metrics_are_counted_once_a_second(health: HealthServer, counted: list[int]) -> None:
+def test_metrics_are_computed_once_a_second(health: HealthServer, counted: list[int]) -> None:
     assert {query(health, "/metrics") for _ in range(50)} == {b"metrics"}
     assert len(counted) < 5

@@ -61,7 +61,7 @@ from tests.support.controlling import (
         ),
     ],
 )
-def test_what_a_tenant_may_not(
+def test_what_a_tenant_may_not_request(
     running: Running, service: dict[str, Any], reason: str, said: str
 ) -> None:
     running.start()
@@ -72,7 +72,7 @@ def test_what_a_tenant_may_not(
     assert not any(running.server.all(kind) for kind in ("EnvoyFilter", "ServiceEntry"))
 
 
-def test_none_is_allowed_unless_somebody_says_so(running: Running) -> None:
+def test_nothing_is_allowed_by_default(running: Running) -> None:
     running.server.put(space("default", None))
     controller = running.start()
     running.server.put(annotated())
@@ -89,7 +89,7 @@ def test_a_cluster_of_one_tenant(running: Running) -> None:
     running.exposed()
 
 
-def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
+def test_a_forbidden_change_keeps_the_exposure(running: Running) -> None:
     """An accepted exposure stays and its endpoints are updated; an Event reports the refusal."""
     controller = running.start()
     running.server.put(annotated(options={"max-sessions": "500"}))
@@ -116,7 +116,7 @@ def test_a_forbidden_change_takes_nothing_down(running: Running) -> None:
     until(lambda: not running.filter() and not running.companion() and not running.entry())
 
 
-def test_a_namespace_has_so_many_ports_and_sessions_and_no_more(running: Running) -> None:
+def test_a_namespace_has_limits_on_ports_and_sessions(running: Running) -> None:
     notes = {"allow-total-ports": "3", "allow-total-sessions": "2000"}
     named = {f"kubectl-istio-udp/{key}": value for key, value in notes.items()}
     running.server.put(space("default", "5300-5399", **named))
@@ -134,7 +134,7 @@ def test_a_namespace_has_so_many_ports_and_sessions_and_no_more(running: Running
     running.exposed("udp-default-b")
 
 
-def test_of_more_services_than_ports_the_oldest_are_looked_at(running: Running) -> None:
+def test_of_more_services_than_ports_only_the_oldest_are_read(running: Running) -> None:
     running.server.put(
         space("default", "5300-5399", **{"kubectl-istio-udp/allow-total-ports": "2"})
     )
@@ -176,7 +176,7 @@ def test_nothing_is_planned_for_what_is_not_allowed(
     assert set(planned) == {"victim"}
 
 
-def test_pods_that_change_cost_no_more_than_the_intents_that_are_looked_at(
+def test_changing_pods_only_queue_the_permitted_number_of_intents(
     running: Running,
 ) -> None:
     """Of a namespace the oldest ones, as many as it may have ports."""

@@ -32,7 +32,7 @@ def given(queue: WorkQueue[Given]) -> Given:
     return taken[0]
 
 
-def test_asked_for_often_given_once_and_the_first_first() -> None:
+def test_a_key_added_often_is_given_once_and_in_order() -> None:
     queue, clock = opened()
     queue.add("a")
     clock.now += 1
@@ -44,7 +44,7 @@ def test_asked_for_often_given_once_and_the_first_first() -> None:
     assert queue.take(0) is None
 
 
-def test_not_to_two_workers_and_again_afterwards() -> None:
+def test_a_key_is_not_given_to_two_workers_and_again_afterwards() -> None:
     queue, clock = opened()
     queue.add("a")
     assert queue.take(0) == ("a", 100.0)
@@ -59,7 +59,7 @@ def test_not_to_two_workers_and_again_afterwards() -> None:
     assert queue.take(0) is None
 
 
-def test_later_the_sooner_counts() -> None:
+def test_of_two_delays_the_shorter_counts() -> None:
     queue, clock = opened()
     queue.add_later("a", 5)
     queue.add_later("a", 2)
@@ -72,7 +72,7 @@ def test_later_the_sooner_counts() -> None:
     assert queue.take(0) is None
 
 
-def test_failures_wait_longer_each_time_until_one_succeeds() -> None:
+def test_the_back_off_grows_until_a_success() -> None:
     queue, _ = opened()
     waits = [queue.failed("a") for _ in range(12)]
     assert 0.05 <= waits[0] <= 0.1 and 7.5 <= waits[-1] <= 15
@@ -81,7 +81,7 @@ def test_failures_wait_longer_each_time_until_one_succeeds() -> None:
     assert queue.failed("b") <= 0.1
 
 
-def test_what_the_server_asks_for_is_kept_within_bounds() -> None:
+def test_retry_after_is_bounded() -> None:
     busy = Busy("later")
     busy.retry_after = 3.0
     assert Backoff().seconds(busy) >= 3.0
@@ -89,7 +89,7 @@ def test_what_the_server_asks_for_is_kept_within_bounds() -> None:
     assert Backoff().seconds(busy) <= 5.0
 
 
-def test_closed_it_gives_nothing_and_forgets() -> None:
+def test_a_closed_queue_gives_nothing_and_drops_its_keys() -> None:
     queue, clock = opened()
     queue.add("a")
     queue.add("w")
@@ -107,7 +107,7 @@ def test_closed_it_gives_nothing_and_forgets() -> None:
     assert given(queue) == "w"
 
 
-def test_ended_it_gives_waiting_workers_nothing_at_once() -> None:
+def test_an_ended_queue_releases_waiting_workers() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.open()
     taken: list[object] = []
@@ -134,7 +134,7 @@ def test_groups_take_turns() -> None:
     assert given(queue) == ("loud", 2)
 
 
-def test_one_that_is_asked_for_again_and_again_waits_for_its_turn() -> None:
+def test_a_key_added_repeatedly_waits_for_its_turn() -> None:
     queue: WorkQueue[tuple[str, int]] = WorkQueue(Clock(), group=itemgetter(0))
     queue.open()
     queue.add(("loud", 0))

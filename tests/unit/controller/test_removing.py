@@ -20,7 +20,9 @@ from tests.support.controlling import (
 
 
 @pytest.mark.parametrize("how", ["annotation", "service", "namespace", "permission"])
-def test_a_request_withdrawn_takes_everything_listener_first(running: Running, how: str) -> None:
+def test_withdrawing_a_request_deletes_everything_listener_first(
+    running: Running, how: str
+) -> None:
     running.start()
     running.server.put(annotated())
     running.exposed()
@@ -52,7 +54,7 @@ def test_a_request_withdrawn_takes_everything_listener_first(running: Running, h
 
 
 @pytest.mark.parametrize("by", ["person", "controller"])
-def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> None:
+def test_deletes_what_is_left_of_a_deleted_namespace(running: Running, by: str) -> None:
     """Whoever created it; nobody else can find it any more."""
     for write in writes(builders.plan_of(ports=[PortRequest(5300, 53)]).exposure):
         made = marked(write) if by == "controller" else write
@@ -64,7 +66,7 @@ def test_what_is_left_of_a_deleted_namespace_goes(running: Running, by: str) -> 
     until(lambda: not running.filter() and not running.companion())
 
 
-def test_thousands_of_entries_of_one_exposure_cost_no_more_than_a_few(running: Running) -> None:
+def test_thousands_of_entries_of_one_exposure_are_deleted_a_few_at_a_time(running: Running) -> None:
     """They are deleted a few at a time; exposures of the command line are not changed."""
     controller = running.start()
     running.server.put(annotated())

@@ -26,7 +26,7 @@ from tests.support.controlling import (
 )
 
 
-def test_a_refused_write_is_told_tried_again_and_delays_nobody(running: Running) -> None:
+def test_a_rejected_write_is_reported_and_retried_without_delaying_others(running: Running) -> None:
     refusal = json.dumps({"kind": "Status", "message": 'admission webhook "policy" denied it'})
     running.server.fail("PATCH", "envoyfilters/udp-default-coredns", 403, refusal)
     running.start(workers=2)
@@ -39,14 +39,14 @@ def test_a_refused_write_is_told_tried_again_and_delays_nobody(running: Running)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 0])
-def test_what_fails_is_tried_again(running: Running, status: int) -> None:
+def test_a_failed_reconciliation_is_retried(running: Running, status: int) -> None:
     running.server.fail("PATCH", ".", status, times=3)
     running.start()
     running.server.put(annotated())
     running.exposed()
 
 
-def test_watches_that_break_and_versions_that_are_gone(running: Running) -> None:
+def test_broken_watches_and_expired_versions(running: Running) -> None:
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
@@ -61,7 +61,7 @@ def test_watches_that_break_and_versions_that_are_gone(running: Running) -> None
     until(lambda: running.addresses() == ["10.244.1.9"])
 
 
-def test_a_deletion_that_no_watch_told_of(running: Running) -> None:
+def test_a_deletion_that_no_watch_reported(running: Running) -> None:
     running.start()
     running.server.put(annotated())
     running.exposed()
@@ -75,7 +75,7 @@ def test_a_deletion_that_no_watch_told_of(running: Running) -> None:
     until(lambda: not running.filter() and not running.entry())
 
 
-def test_odd_objects_hide_nobody(running: Running) -> None:
+def test_malformed_objects_do_not_hide_others(running: Running) -> None:
     odd = endpoint_slice(of="odd")
     odd["endpoints"] = [{"conditions": {}}]
     running.server.put(odd)
@@ -120,7 +120,7 @@ def test_one_of_two_leads_and_hands_over(running: Running) -> None:
     running.exposed()
 
 
-def test_who_cannot_renew_stops_before_another_begins(running: Running) -> None:
+def test_a_leader_that_cannot_renew_stops_before_another_begins(running: Running) -> None:
     first = running.start("one", elect=True)
     until(lambda: first._may_write())
     running.server.fail("PUT", "leases", 500)
@@ -161,7 +161,7 @@ def test_a_renewal_that_is_late_loses_nothing(running: Running) -> None:
     until(lambda: running.addresses() == ["10.244.0.30"])
 
 
-def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) -> None:
+def test_a_lease_newer_than_the_watch_restarts_all_watches(running: Running) -> None:
     first = running.start("one", elect=True)
     until(lambda: first._may_write())
     running.quiet()
@@ -178,7 +178,7 @@ def test_a_lease_that_was_not_told_of_begins_all_watches_anew(running: Running) 
     running.exposed()
 
 
-def test_hundreds_of_namespaces_without_permission_take_the_turns_of_one(running: Running) -> None:
+def test_hundreds_of_namespaces_without_permission_share_one_turn(running: Running) -> None:
     """Their owner does not delay namespaces that may expose something."""
     names = [f"attack{number}" for number in range(300)]
     running.server.put(*[space(name, None) for name in names], space("victim", "5300"))
@@ -202,7 +202,7 @@ def remembered(part: Any) -> Iterator[tuple[str, Any]]:
             yield from remembered(value)
 
 
-def test_what_an_attacker_leaves_behind_is_forgotten(running: Running) -> None:
+def test_deleted_objects_leave_nothing_in_memory(running: Running) -> None:
     """Objects that come and go, each about another Service, leave nothing in any index."""
     controller = running.start()
     running.quiet()

@@ -16,7 +16,7 @@ from tests.support.controlling import (
 )
 
 
-def test_who_flips_an_annotation_does_not_shake_the_gateway(running: Running) -> None:
+def test_toggling_an_annotation_rarely_changes_the_gateway(running: Running) -> None:
     running.wait_for(calm=60.0)
     controller = running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
@@ -37,7 +37,7 @@ def test_who_flips_an_annotation_does_not_shake_the_gateway(running: Running) ->
     assert len(filter_changes(running)) == 2
 
 
-def test_who_asks_and_asks_no_more_does_not_shake_the_gateways(running: Running) -> None:
+def test_repeated_requests_and_withdrawals_rarely_change_the_gateways(running: Running) -> None:
     """By an annotation that comes and goes, or that names one gateway after the other."""
     running.wait_for(calm=60.0)
     labels = {"app": "edge", "istio": "edge"}
@@ -59,7 +59,7 @@ def test_who_asks_and_asks_no_more_does_not_shake_the_gateways(running: Running)
     assert running.spec().gateway.name == "edge"
 
 
-def test_a_companion_that_is_refused_does_not_let_the_gateway_be_shaken(running: Running) -> None:
+def test_a_rejected_companion_does_not_change_the_gateway_repeatedly(running: Running) -> None:
     running.wait_for(calm=30.0)
     running.server.fail("PATCH", "services/udp-default-coredns", 403)
     running.start()
@@ -104,7 +104,7 @@ def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
     until(lambda: not running.filter() and not running.entry())
 
 
-def test_another_leader_waits_anew_before_it_takes_anything_away(running: Running) -> None:
+def test_a_new_leader_waits_again_before_it_deletes(running: Running) -> None:
     controller = running.start(workers=0)
     until(controller._may_write)
     running.server.put(annotated())
@@ -120,7 +120,7 @@ def test_another_leader_waits_anew_before_it_takes_anything_away(running: Runnin
     assert running.filter()
 
 
-def test_who_goes_on_changing_waits_longer_each_time() -> None:
+def test_continued_changes_wait_longer_each_time() -> None:
     """Envoy keeps replaced listeners for 45 s."""
     now, calm, waits = 0.0, None, []
     for _ in range(6):

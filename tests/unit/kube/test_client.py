@@ -57,7 +57,7 @@ def test_listed_objects_say_what_they_are(api: Api) -> None:
     assert (found["apiVersion"], found["kind"]) == ("discovery.k8s.io/v1", "EndpointSlice")
 
 
-def test_applies_and_tells_what_became_of_it(api: Api) -> None:
+def test_applies_and_returns_the_outcome(api: Api) -> None:
     first = api.apply(MAP, before=None, manager="me")
     again = api.apply(MAP, before=first.manifest, manager="me")
     other = api.apply({**MAP, "data": {"k": "w"}}, before=again.manifest, manager="me")
@@ -65,7 +65,7 @@ def test_applies_and_tells_what_became_of_it(api: Api) -> None:
     assert other.manifest["data"] == {"k": "w"}
 
 
-def test_fields_that_are_left_out_later_go_away(api: Api, server: ApiServer) -> None:
+def test_omitted_fields_are_removed(api: Api, server: ApiServer) -> None:
     first = api.apply(MAP, before=None, manager="me")
     api.apply({**MAP, "data": {"other": "x"}}, before=first.manifest, manager="me")
     assert server.get("ConfigMap", "default", "m")["data"] == {"other": "x"}
@@ -86,7 +86,9 @@ def test_a_dry_run_writes_nothing(
     assert server.requests[-1].query["dryRun"] == ["All"]
 
 
-def test_a_conflict_says_how_to_see_it_and_how_to_win(api: Api, server: ApiServer) -> None:
+def test_a_conflict_names_the_fields_and_the_option_to_take_them_over(
+    api: Api, server: ApiServer
+) -> None:
     server.put({**MAP, "data": {"k": "theirs"}})
     before = api.get("ConfigMap", "default", "m")
     with pytest.raises(ApplyConflict, match=r'conflict with "helm": data\.k') as caught:
@@ -96,7 +98,7 @@ def test_a_conflict_says_how_to_see_it_and_how_to_win(api: Api, server: ApiServe
     assert api.apply(MAP, before=before, manager="me", force=True).verb == "changed"
 
 
-def test_warnings_of_the_server_are_handed_on_once(api: Api, server: ApiServer) -> None:
+def test_each_warning_of_the_server_is_returned_once(api: Api, server: ApiServer) -> None:
     server.warnings["ConfigMap"] = ['mind \\"this\\"', "twice", "twice"]
     assert api.apply(MAP, before=None, manager="me").warnings == ('mind "this"', "twice")
 
@@ -134,7 +136,7 @@ def test_reads_a_log(api: Api, server: ApiServer) -> None:
 # -- who and where ------------------------------------------------------------------------------
 
 
-def test_says_who_asks(server: ApiServer, kubeconfig: Path) -> None:
+def test_sends_the_users_credentials(server: ApiServer, kubeconfig: Path) -> None:
     found = connected(kubeconfig, as_user="jane", as_groups=("dev", "ops"))
     found.list("Pod")
     found.exec("default", "network-tool", "network-tool", ["true"], 5)
@@ -169,7 +171,7 @@ def test_another_context_may_be_chosen(server: ApiServer, tmp_path: Path) -> Non
         ("here", {"context": "nowhere"}, "the kubeconfig has no context 'nowhere'"),
     ],
 )
-def test_a_kubeconfig_that_leads_nowhere(
+def test_an_unusable_kubeconfig(
     server: ApiServer, tmp_path: Path, text: str | None, options: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "k"
@@ -211,14 +213,16 @@ METHODS = {"patch": "PATCH", "delete": "DELETE"}
         ("exec", "kubectl auth can-i create pods -n default --subresource=exec"),
     ],
 )
-def test_a_403_says_how_to_check_it(api: Api, server: ApiServer, what: str, line: str) -> None:
+def test_a_403_names_the_command_to_check_it(
+    api: Api, server: ApiServer, what: str, line: str
+) -> None:
     server.fail(METHODS.get(what, "GET"), ".", 403)
     with pytest.raises(Forbidden, match=r"no permission to .*: told to answer 403") as caught:
         asked(api, what)
     assert caught.value.hints == (f"check it: {line}",)
 
 
-def test_a_403_names_whom_it_asked_for(kubeconfig: Path, server: ApiServer) -> None:
+def test_a_403_names_the_user_in_the_command(kubeconfig: Path, server: ApiServer) -> None:
     server.fail("GET", ".", 403)
     with pytest.raises(Forbidden) as caught:
         connected(kubeconfig, as_user="jane").list("Pod")
@@ -226,7 +230,7 @@ def test_a_403_names_whom_it_asked_for(kubeconfig: Path, server: ApiServer) -> N
 
 
 @pytest.mark.parametrize("what", ["get", "list", "patch", "delete", "log", "exec"])
-def test_a_401_says_to_log_in(api: Api, server: ApiServer, what: str) -> None:
+def test_a_401_says_to_log_in_again(api: Api, server: ApiServer, what: str) -> None:
     server.fail(METHODS.get(what, "GET"), ".", 401)
     with pytest.raises(Forbidden, match="rejected the credentials") as caught:
         asked(api, what)
@@ -244,7 +248,7 @@ def test_a_missing_pod_is_named_by_exec(api: Api) -> None:
         api.exec("default", "nothing", "c", ["true"], 5)
 
 
-def test_a_cluster_without_istio_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_a_cluster_without_istio(api: Api, server: ApiServer) -> None:
     server.installed -= {"EnvoyFilter"}
     with pytest.raises(NotInstalled, match="Istio's CRDs are not installed") as caught:
         api.list("EnvoyFilter")
@@ -261,7 +265,7 @@ def test_a_cluster_without_istio_is_told(api: Api, server: ApiServer) -> None:
         ('{"message": "some reason"}', "some reason"),
     ],
 )
-def test_other_refusals_are_quoted(
+def test_other_rejections_are_quoted(
     api: Api, server: ApiServer, status: int, body: str, message: str
 ) -> None:
     server.fail("GET", "/services/", status, body)
@@ -277,7 +281,7 @@ def test_other_refusals_are_quoted(
 
 
 @pytest.mark.parametrize("what", ["get", "list", "patch", "delete", "log", "exec"])
-def test_a_closed_connection_is_told(api: Api, server: ApiServer, what: str) -> None:
+def test_reports_a_closed_connection(api: Api, server: ApiServer, what: str) -> None:
     server.fail(METHODS.get(what, "GET"), ".")
     with pytest.raises(Unreachable, match="cannot be reached: ") as caught:
         asked(api, what)
@@ -286,7 +290,7 @@ def test_a_closed_connection_is_told(api: Api, server: ApiServer, what: str) -> 
 
 
 @pytest.mark.parametrize("what", ["list", "exec"])
-def test_a_refused_connection_is_told(server: ApiServer, tmp_path: Path, what: str) -> None:
+def test_reports_a_refused_connection(server: ApiServer, tmp_path: Path, what: str) -> None:
     path = server.kubeconfig(tmp_path / "k")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -332,7 +336,7 @@ def test_runs_a_command(api: Api, server: ApiServer, does: Exec, expected: tuple
     assert seen == [("default", "coredns-1", "main", ["dig", "@10.0.0.1", "a b&c"])]
 
 
-def test_a_command_that_does_not_end_is_given_up(api: Api, server: ApiServer) -> None:
+def test_a_command_that_does_not_end_times_out(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(hangs=True)
     found = api.exec("default", "coredns-1", "main", ["sleep", "9"], 0.1)
     assert (found.exit_code, found.error) == (None, "timed out")
@@ -354,26 +358,26 @@ def test_the_first_error_is_raised() -> None:
         in_parallel([lambda: fail("one"), lambda: fail("two")])
 
 
-def test_one_api_may_be_used_by_many(api: Api) -> None:
+def test_one_client_works_in_many_threads(api: Api) -> None:
     found = for_each(lambda _: api.exec("default", "coredns-1", "c", ["true"], 5), range(20))
     assert [each.exit_code for each in found] == [0] * 20
 
 
-def test_a_server_dry_run_tells_what_would_change(api: Api, server: ApiServer) -> None:
+def test_a_server_dry_run_returns_what_would_change(api: Api, server: ApiServer) -> None:
     """A dry run answers with the old resourceVersion (measured on Kubernetes 1.34)."""
     there = api.apply(MAP, before=None, manager="me").manifest
     changed = {**MAP, "data": {"k": "w"}}
     assert api.apply(changed, before=there, manager="me", dry_run=True).verb == "changed"
 
 
-def test_the_time_that_exec_waited_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_the_time_that_exec_waited(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/exec", -1)
     with pytest.raises(Unreachable, match=r"did not answer within 0\.1s"):
         api.exec("default", "coredns-1", "c", ["true"], 0.1)
 
 
 @pytest.mark.parametrize("text", ["a: [b", "\t"])
-def test_a_kubeconfig_that_is_no_yaml_is_told(tmp_path: Path, text: str) -> None:
+def test_reports_a_kubeconfig_that_is_not_yaml(tmp_path: Path, text: str) -> None:
     path = tmp_path / "k"
     path.write_text(text)
     with pytest.raises(Unreachable, match="cannot be used"):
@@ -383,7 +387,7 @@ def test_a_kubeconfig_that_is_no_yaml_is_told(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize(
     ("status", "body"), [(200, "<html>log in</html>"), (302, ""), (200, '"text"')]
 )
-def test_an_answer_that_is_not_the_api_servers_is_told(
+def test_reports_a_response_of_another_server(
     api: Api, server: ApiServer, status: int, body: str
 ) -> None:
     """A portal or a proxy in between."""
@@ -392,7 +396,7 @@ def test_an_answer_that_is_not_the_api_servers_is_told(
         api.list("Pod")
 
 
-def test_an_end_of_exec_that_cannot_be_read_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_an_unreadable_exec_status(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec("out", status="{")
     assert api.exec("default", "coredns-1", "c", ["true"], 5).exit_code is None
 
@@ -400,7 +404,7 @@ def test_an_end_of_exec_that_cannot_be_read_is_told(api: Api, server: ApiServer)
 @pytest.mark.parametrize(
     "text", ["emoji 😀", "\x00\x1f\x7f\x85\u2028\ufeff", 'quote " \\ \\ud83d', "é"]
 )
-def test_what_is_sent_is_json_and_yaml_alike(text: str) -> None:
+def test_request_bodies_are_valid_json_and_yaml(text: str) -> None:
     """An apply is read by a YAML parser, which knows no surrogate pairs."""
     sent = client._encoded({"text": text})
     assert json.loads(sent) == {"text": text}
@@ -418,7 +422,7 @@ ENTRY = {
 }
 
 
-def test_a_kind_is_used_in_the_version_that_the_server_has(api: Api, server: ApiServer) -> None:
+def test_uses_the_version_of_a_kind_that_the_server_has(api: Api, server: ApiServer) -> None:
     server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
     first = api.apply(ENTRY, before=None, manager="me")
     assert first.manifest["apiVersion"] == "networking.istio.io/v1beta1"
@@ -428,7 +432,7 @@ def test_a_kind_is_used_in_the_version_that_the_server_has(api: Api, server: Api
     assert tried == ["v1", "v1beta1", "v1beta1", "v1beta1"]
 
 
-def test_a_version_that_goes_away_later_is_no_longer_used(api: Api, server: ApiServer) -> None:
+def test_a_version_that_is_removed_is_no_longer_used(api: Api, server: ApiServer) -> None:
     """An upgrade of Istio while the controller runs."""
     server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
     api.list("ServiceEntry")
@@ -438,7 +442,7 @@ def test_a_version_that_goes_away_later_is_no_longer_used(api: Api, server: ApiS
     assert api.list("ServiceEntry") == []
 
 
-def test_no_version_of_a_kind_is_told_once(api: Api, server: ApiServer) -> None:
+def test_reports_a_kind_without_a_served_version_once(api: Api, server: ApiServer) -> None:
     server.installed -= {"ServiceEntry"}
     with pytest.raises(NotInstalled, match=r"does not serve serviceentries\.networking\.istio\.io"):
         api.list("ServiceEntry")

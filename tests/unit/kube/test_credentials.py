@@ -87,7 +87,7 @@ def tokens(server: ApiServer) -> list[str]:
 # -- a token in a file --------------------------------------------------------------------------
 
 
-def test_a_tokens_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
+def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
     path, clock = tmp_path / "token", Clock()
     path.write_text("one\n")
     found = TokenFile(path, "", None, clock)
@@ -104,7 +104,7 @@ def test_a_tokens_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
     assert found.authorization() == "Bearer three"
 
 
-def test_a_tokens_file_is_read_again_after_a_401(tmp_path: Path) -> None:
+def test_a_token_file_is_read_again_after_a_401(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("one")
     found = TokenFile(path, "", None, Clock())
@@ -212,7 +212,7 @@ def test_a_plugin_runs_again_after_a_401(
     assert runs(tmp_path) == 2
 
 
-def test_another_certificate_of_a_plugin_is_shown(
+def test_a_new_certificate_of_a_plugin_is_used(
     plugged: Callable[..., Api], recorded: Recorders, tmp_path: Path
 ) -> None:
     def pair(number: str) -> dict[str, str]:
@@ -254,7 +254,7 @@ def test_a_plugins_prompts_are_seen_when_stdout_is_a_pipe(
     assert set(tokens(server)) == {"Bearer one"}
 
 
-def test_a_plugin_may_ask_at_a_terminal(
+def test_a_plugin_may_prompt_at_a_terminal(
     plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
 ) -> None:
     script = tmp_path / "plugin"
@@ -286,7 +286,7 @@ def test_a_plugin_may_ask_at_a_terminal(
 
 
 @pytest.mark.parametrize("renewed", [True, False])
-def test_kubectl_is_asked_to_renew_an_id_token(
+def test_kubectl_renews_an_id_token(
     fronted: str,
     server: ApiServer,
     recorded: Recorders,

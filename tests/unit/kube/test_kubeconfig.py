@@ -27,7 +27,7 @@ def enter(
     return flags
 
 
-def test_what_kubectl_asks_without_a_kubeconfig() -> None:
+def test_requests_of_kubectl_without_a_kubeconfig() -> None:
     assert kubeconfig.DEFAULT_SERVER == "http://localhost:8080"
 
 
@@ -37,7 +37,7 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_asks_what_kubectl_asks(
+def test_sends_the_same_requests_as_kubectl(
     case: Case,
     recorded: Recorders,
     tmp_path: Path,

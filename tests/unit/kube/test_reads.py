@@ -86,7 +86,7 @@ def test_a_list_answers_get_and_find(reads: Reads, api: Api, server: ApiServer) 
         reads.get("Service", "default", "other")
 
 
-def test_who_may_not_list_everything_lists_what_is_needed(
+def test_without_permission_for_the_wide_list_the_narrow_one_is_requested(
     reads: Reads, api: Api, server: ApiServer
 ) -> None:
     expected = api.list("Service", "default"), api.get("Service", "default", "coredns")
@@ -98,7 +98,7 @@ def test_who_may_not_list_everything_lists_what_is_needed(
     ) == expected
 
 
-def test_each_caller_of_a_refused_list_gets_an_error_of_its_own(
+def test_each_caller_of_a_forbidden_list_gets_a_separate_error(
     reads: Reads, server: ApiServer
 ) -> None:
     server.fail("GET", r"/api/v1/services$", 403, body="no")
@@ -111,7 +111,7 @@ def test_each_caller_of_a_refused_list_gets_an_error_of_its_own(
     assert [error.hints.count("mine") for error in errors] == [1, 1]
 
 
-def test_what_was_begun_does_not_go_on_afterwards(api: Api, server: ApiServer) -> None:
+def test_reads_end_with_the_context(api: Api, server: ApiServer) -> None:
     """Reads that have not begun are dropped: a failed command ends with its last request."""
     namespaces = [f"n{number}" for number in range(50)]
     with pytest.raises(KeyboardInterrupt), Reads(api) as reads:

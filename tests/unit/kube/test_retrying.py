@@ -37,7 +37,7 @@ def asked(server: ApiServer, method: str = "GET", path: str = SERVICE) -> list[R
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_refusal_with_a_time_is_retried_and_told(
+def test_a_rejection_with_retry_after_is_retried_and_reported(
     patient: Api, server: ApiServer, told: list[Any], status: int
 ) -> None:
     server.fail("GET", SERVICE, status, times=2, headers={"Retry-After": "1"})
@@ -79,7 +79,7 @@ def test_it_ends_after_ten_retries(patient: Api, server: ApiServer, told: list[A
     ("status", "headers"),
     [(429, {}), (503, {"Retry-After": "soon"}), (429, {"Retry-After": "3600"}), (500, AT_ONCE)],
 )
-def test_what_names_no_time_or_too_long_a_time_ends_at_once(
+def test_no_retry_after_or_too_long_a_one_is_an_error_at_once(
     patient: Api, server: ApiServer, status: int, headers: dict[str, Any]
 ) -> None:
     server.fail("GET", SERVICE, status, headers=headers)
@@ -97,7 +97,7 @@ def test_a_caller_with_a_queue_retries_nothing(kubeconfig: Path, server: ApiServ
     assert len(asked(server)) == 1
 
 
-def test_expose_and_its_rollback_outlast_a_busy_server(run: Run, server: ApiServer) -> None:
+def test_expose_and_its_rollback_retry_on_a_busy_server(run: Run, server: ApiServer) -> None:
     """429 at each write, then a refusal for good: all is taken back, through further 429s."""
     before = server.state()
     for method in ("PATCH", "POST", "DELETE"):
@@ -122,7 +122,9 @@ def test_an_apply_that_meets_another_write_is_sent_again(api: Api, server: ApiSe
     assert api.apply(MAP, before=None, manager="m").verb == "created"
 
 
-def test_a_conflict_that_repeating_cannot_cure_ends_at_once(api: Api, server: ApiServer) -> None:
+def test_a_conflict_that_retrying_cannot_fix_is_an_error_at_once(
+    api: Api, server: ApiServer
+) -> None:
     """Fields of another manager; and a request about one version of the object."""
     api.apply(MAP, before=None, manager="m")
     with pytest.raises(ApplyConflict):
@@ -175,7 +177,7 @@ LATER = {status: (status, AT_ONCE) for status in (429, 503)}
     ids=str,
 )
 @pytest.mark.parametrize("done", [False, True])
-def test_a_write_is_never_sent_twice_where_that_could_do_harm(
+def test_a_write_is_never_sent_twice_if_that_could_do_harm(
     kubeconfig: Path,
     server: ApiServer,
     verb: str,

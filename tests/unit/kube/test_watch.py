@@ -40,14 +40,14 @@ def kept(api: Api) -> Kept:
     return Kept(api)
 
 
-def test_the_echo_of_a_write_is_not_read_again(kept: Kept) -> None:
+def test_the_watch_event_of_a_write_is_not_read_again(kept: Kept) -> None:
     kept.learn(1, "10")
     kept.learn(1, "10")
     assert kept.read == [1]
     assert kept.changes == [(None, 1)]
 
 
-def test_what_is_older_is_passed_over(kept: Kept) -> None:
+def test_older_versions_are_ignored(kept: Kept) -> None:
     kept.learn(2, "10")
     kept.learn(1, "9")
     assert kept.cache.get("default", "coredns") == 2
@@ -55,20 +55,20 @@ def test_what_is_older_is_passed_over(kept: Kept) -> None:
     assert kept.changes == [(None, 2), (2, 3)]
 
 
-def test_what_has_no_version_is_always_taken(kept: Kept) -> None:
+def test_objects_without_a_version_are_always_cached(kept: Kept) -> None:
     for content in (1, 2):
         kept.learn(content, None)
     assert kept.changes == [(None, 1), (1, 2)]
 
 
-def test_what_was_forgotten_is_taken_when_it_comes_back(kept: Kept) -> None:
+def test_a_recreated_object_is_cached_again(kept: Kept) -> None:
     kept.learn(1, "10")
     kept.cache.forget("default", "coredns")
     kept.learn(1, "11")
     assert kept.changes == [(None, 1), (1, None), (None, 1)]
 
 
-def test_the_late_response_to_a_write_brings_no_deleted_object_back(
+def test_a_late_response_to_a_write_does_not_restore_a_deleted_object(
     kept: Kept, server: ApiServer
 ) -> None:
     """The watch delivers the deletion before the response to an earlier write arrives."""
@@ -87,9 +87,7 @@ def test_the_late_response_to_a_write_brings_no_deleted_object_back(
     kept.cache.stop()
 
 
-def test_a_kind_that_the_server_lacks_counts_as_one_without_objects(
-    api: Api, server: ApiServer
-) -> None:
+def test_a_kind_that_the_server_lacks_has_no_objects(api: Api, server: ApiServer) -> None:
     """It is watched as soon as it is installed, and its objects go with it."""
     changes: list[tuple[Any, Any]] = []
     cache: Cache[str] = Cache(
@@ -118,7 +116,7 @@ class Odd(Exception):
 
 
 @pytest.mark.parametrize("error", [Odd(), RecursionError(), MemoryError(), OverflowError()])
-def test_an_object_that_cannot_be_read_hides_no_other(api: Api, error: Exception) -> None:
+def test_an_unreadable_object_does_not_hide_others(api: Api, error: Exception) -> None:
     def keep(manifest: Any) -> int:
         if manifest["metadata"]["name"] == "odd":
             raise error
@@ -130,9 +128,7 @@ def test_an_object_that_cannot_be_read_hides_no_other(api: Api, error: Exception
     assert (cache.get("default", "odd"), cache.get("default", "even")) == (None, 1)
 
 
-def test_what_follows_from_an_object_may_fail_and_the_watch_goes_on(
-    api: Api, server: ApiServer
-) -> None:
+def test_an_error_in_handling_an_object_does_not_end_the_watch(api: Api, server: ApiServer) -> None:
     """Every object after it is taken, those that the watch brings too."""
     told: list[str] = []
 

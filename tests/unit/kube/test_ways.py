@@ -52,7 +52,7 @@ def connect(
     return made
 
 
-def test_no_connection_changes_what_others_connect_with(
+def test_connections_do_not_change_each_others_tls_settings(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenSSL frees what another thread may be reading then."""
@@ -148,7 +148,7 @@ WAYS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, str], str]] = [
 @pytest.mark.parametrize(
     ("cluster", "user", "environment", "proxied"), [w[1:] for w in WAYS], ids=[w[0] for w in WAYS]
 )
-def test_exec_goes_the_way_that_requests_go(
+def test_exec_connects_as_requests_do(
     connect: Connect,
     server: ApiServer,
     recorded: Recorders,
@@ -179,7 +179,7 @@ def test_exec_goes_the_way_that_requests_go(
         ({**PROXIED, "proxy-url": "socks5://127.0.0.1:1"}, {}, "through the proxy socks5://127.0"),
     ],
 )  # fmt: skip
-def test_exec_judges_as_requests_do(
+def test_exec_verifies_certificates_as_requests_do(
     connect: Connect, cluster: dict[str, Any], environment: dict[str, str], message: str
 ) -> None:
     api = connect(cluster, TOKEN, environment)
@@ -200,7 +200,7 @@ def test_exec_judges_as_requests_do(
         ("socks5", (b"HTTP/1.1 400 Bad Request\r\n\r\n",), "invalid data"),
     ],
 )
-def test_a_proxy_that_refuses_is_told_without_its_password(
+def test_a_rejection_by_a_proxy_is_reported_without_its_password(
     connect: Connect, scheme: str, answers: tuple[bytes, ...], why: str
 ) -> None:
     with answering(*answers) as port:

@@ -44,12 +44,12 @@ def setting(namespace: str = "lab", **more: Any) -> Setting:
 
 
 @pytest.mark.parametrize("every", [0, 0.0009])
-def test_too_often(every: float | int) -> None:
+def test_an_interval_that_is_too_short(every: float | int) -> None:
     with pytest.raises(UsageError, match="accepts 1ms or more"):
         spec(every=Duration(every))
 
 
-def test_a_gateways_connections_have_no_direction() -> None:
+def test_a_gateway_has_no_direction() -> None:
     with pytest.raises(UsageError, match="--direction"):
         spec(scope=LogScope.GATEWAY, direction=Direction.INBOUND)
     assert spec(every=Duration(0.001), scope=LogScope.GATEWAY).direction is Direction.ANY
@@ -82,7 +82,7 @@ def test_names_from_the_scope(
         (None, [(1, 31)], LogField.FLUSH_INTERVAL),
     ],
 )
-def test_the_field_that_everyone_understands(
+def test_the_field_that_every_proxy_supports(
     control_plane: tuple[int, int] | None, proxies: list[Any], expected: LogField
 ) -> None:
     assert spec().understood_by(control_plane, proxies).log_field is expected
@@ -100,12 +100,12 @@ def test_the_field_that_everyone_understands(
         log_field=st.sampled_from(LogField),
     )
 )
-def test_the_annotation_keeps_all(made: AccessLogSpec) -> None:
+def test_the_annotation_keeps_every_setting(made: AccessLogSpec) -> None:
     assert AccessLogSpec.from_json(made.to_json()) == made
 
 
 @pytest.mark.parametrize("selector", ["null", "[]", '"app=a"'])
-def test_an_annotation_whose_selector_is_none(selector: str) -> None:
+def test_an_annotation_with_an_invalid_selector(selector: str) -> None:
     text = spec().to_json().replace('"selector":{}', f'"selector":{selector}')
     with pytest.raises(ClusterError):
         AccessLogSpec.from_json(text)
@@ -158,7 +158,7 @@ def filter_of(
         {"typedConfig": {"accessLogOptions": {}}},
     ],
 )
-def test_reads_other_peoples_settings_in_every_spelling(config: dict[str, Any]) -> None:
+def test_reads_intervals_of_other_envoy_filters_in_every_spelling(config: dict[str, Any]) -> None:
     found = Setting.from_object(filter_of(config))
     assert found is not None and found.owner == "lab/theirs" and found.access_log is None
     assert found.sides == {"inbound", "outbound", "gateway"}
@@ -176,15 +176,15 @@ def test_reads_other_peoples_settings_in_every_spelling(config: dict[str, Any]) 
         {"metadata": metadata("a", "b")},
     ],
 )
-def test_passes_over_what_sets_no_interval(manifest: dict[str, Any]) -> None:
+def test_ignores_envoy_filters_without_an_interval(manifest: dict[str, Any]) -> None:
     assert Setting.from_object(manifest) is None
 
 
-def test_knows_its_own() -> None:
+def test_recognizes_its_own_envoy_filter() -> None:
     assert setting().access_log == ("lab", "x")
 
 
-def test_a_response_of_that_name_is_no_access_log() -> None:
+def test_a_response_with_the_name_is_not_an_access_log() -> None:
     manifest = dict(access_log_writes(spec())[0].manifest)
     other = {"labels": labels(Kind.RESPONSE, "lab", "x")}
     manifest["metadata"] = {**manifest["metadata"], **other}
@@ -232,7 +232,7 @@ def test_versions(text: str, expected: tuple[int, ...] | None) -> None:
     assert show_version(expected) == (f"{expected[0]}.{expected[1]}" if expected else "unknown")
 
 
-def test_the_oldest_of_those_known() -> None:
+def test_the_oldest_known_version() -> None:
     assert oldest([(1, 31), None, (1, 9)]) == (1, 9)
     assert oldest([None]) is None
 
@@ -252,7 +252,7 @@ def test_reads_the_meshs_settings(config: dict[str, Any], writes: bool, root: st
     assert (found.writes_access_log, found.root_namespace) == (writes, root)
 
 
-def test_each_direction_has_a_name_of_its_own() -> None:
+def test_each_direction_has_its_own_name() -> None:
     found = {default_name(LogScope.NAMESPACE, {}, None, direction) for direction in Direction}
     assert found == {"namespace", "namespace-inbound", "namespace-outbound"}
     long = default_name(LogScope.NAMESPACE, {"a": "b" * 63}, None, Direction.INBOUND)
@@ -303,14 +303,14 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("code", "case"), FIRES)
-def test_fires(code: str, case: dict[str, Any]) -> None:
+def test_a_rule_reports_its_finding(code: str, case: dict[str, Any]) -> None:
     (found,) = [finding for finding in findings(**case) if finding.code == code]
     assert str(found).endswith(f"[{code}]")
     whole(found)
 
 
 @pytest.mark.parametrize(("code", "case"), SILENT)
-def test_passes(code: str, case: dict[str, Any]) -> None:
+def test_a_rule_reports_nothing_without_its_problem(code: str, case: dict[str, Any]) -> None:
     assert code not in [finding.code for finding in findings(**case)]
 
 
@@ -328,7 +328,7 @@ def test_rules_read_what_they_declare() -> None:
     assert undeclared(RULES, ((code, *planned(**case)) for code, case in (*FIRES, *SILENT))) == {}
 
 
-def test_an_overlap_says_what_to_take_away() -> None:
+def test_an_overlap_names_what_to_delete() -> None:
     (found, *_) = findings(settings=(setting(name="y"),))
     assert "accesslog/y of namespace lab" in found.message
     assert "kubectl istio-udp delete -n lab accesslog/y" in found.remedy()

@@ -54,19 +54,19 @@ def test_reads_what_kubectl_writes_and_writes_what_envoy_reads(
         "\u0661\u0660s",
     ],
 )
-def test_refuses_what_is_none(text: str) -> None:
+def test_rejects_invalid_durations(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration") as caught:
         Duration.parse(text)
     assert "10s" in caught.value.hints[0]
 
 
 @pytest.mark.parametrize("text", ["9223372036s", "9" * 400 + "h"])
-def test_refuses_what_a_protobuf_duration_cannot_hold(text: str) -> None:
+def test_rejects_durations_that_protobuf_cannot_hold(text: str) -> None:
     with pytest.raises(UsageError, match="292 years"):
         Duration.parse(text)
 
 
-def test_refuses_a_negative_span() -> None:
+def test_rejects_a_negative_duration() -> None:
     with pytest.raises(UsageError, match="not between"):
         Duration(-0.001)
 

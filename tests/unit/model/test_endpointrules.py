@@ -59,11 +59,11 @@ def test_special_addresses_are_never_endpoints(address: str, reason: str) -> Non
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "8.8.8.8", "fd00::1", "2001:db8::1", "100.64.0.1"])
-def test_other_addresses_may_be_where_nothing_is_restricted(address: str) -> None:
+def test_other_addresses_are_allowed_without_restrictions(address: str) -> None:
     assert ANY_ADDRESS.objection(address) is None
 
 
-def test_a_tenant_may_list_own_pods_and_what_the_administrator_allows() -> None:
+def test_a_tenant_may_list_its_pods_and_allowed_ranges() -> None:
     ranges = Permission.parse({"kubectl-istio-udp/allow-endpoints": "192.0.2.0/28, fd01::/64"})
     rules = EndpointRules(pods={"10.0.0.1", "fd00::1"}, ranges=ranges.endpoints)
     for address in ("10.0.0.1", "fd00::1", "FD00:0::1", "192.0.2.15", "fd01::5"):
@@ -103,7 +103,7 @@ def test_the_api_server_has_several_addresses() -> None:
 
 
 @pytest.mark.parametrize("discovery", [Discovery.ENDPOINTS, Discovery.STATIC])
-def test_a_plan_leaves_out_what_may_not_be(discovery: Discovery) -> None:
+def test_a_plan_omits_forbidden_endpoints(discovery: Discovery) -> None:
     slices = [endpoint_slice(endpoint("10.0.0.1"), endpoint("169.254.169.254"))]
     exposure = plan_of(cluster(slices=slices), discovery=discovery).exposure
     assert [e.address for e in exposure.endpoints[None, 53]] == ["10.0.0.1"]
@@ -152,6 +152,6 @@ def test_a_port_is_found_by_its_number_while_its_name_changes() -> None:
     assert addresses(None) == ["10.0.0.1"]
 
 
-def test_a_name_that_another_port_has_now_is_not_followed() -> None:
+def test_a_name_that_another_port_has_now_is_ignored() -> None:
     swapped = service(ports=[udp(53, "new", 5300), udp(54, "udp-dns", 53)])
     assert addresses(swapped) == []

@@ -57,14 +57,14 @@ def test_addresses_are_reserved_and_not_istiods(secret: str, families: tuple[str
 
 
 @given(st.text(), st.text())
-def test_who_does_not_know_the_secret_does_not_know_the_host(one: str, other: str) -> None:
+def test_the_host_depends_on_the_secret(one: str, other: str) -> None:
     hosts = [only(replace(REQUEST, secret=secret)).host for secret in (one, other)]
     assert (hosts[0] == hosts[1]) == (one == other)
     assert all(names.exposure_of_host(host) == ("default", "coredns") for host in hosts)
     assert only(replace(REQUEST, secret=one)).host == hosts[0]
 
 
-def test_an_address_or_host_that_somebody_has_is_not_taken() -> None:
+def test_a_used_address_or_host_is_not_chosen() -> None:
     first = only(REQUEST)
     theirs = EntrySummary("lab", "x", (first.host,), first.addresses)
     second = only(replace(REQUEST, everywhere=EntryIndex.of([theirs])))
@@ -84,7 +84,7 @@ def test_the_last_address_of_the_range_is_followed_by_its_first() -> None:
         assert is_reserved(entry.addresses[0]) and entry.addresses[0] not in taken
 
 
-def test_what_an_exposure_has_it_keeps() -> None:
+def test_an_exposure_keeps_its_host_and_addresses() -> None:
     first = only(REQUEST)
     elsewhere = EntrySummary("default", first.name, (first.host,), first.addresses)
     again = replace(REQUEST, secret="other", kept=(first,), everywhere=EntryIndex.of([elsewhere]))
@@ -137,7 +137,7 @@ def test_a_second_entry_counts_where_the_gateway_sees_it(
     assert bool(found) is seen
 
 
-def test_an_entry_is_summed_up_by_what_could_meet_ours() -> None:
+def test_a_summary_has_only_what_may_conflict() -> None:
     manifest = {
         "metadata": {"name": "x", "namespace": "lab"},
         "spec": {
@@ -214,7 +214,7 @@ def test_two_gateway_ports_for_one_service_port_share_its_entry() -> None:
     }
 
 
-def test_of_an_entry_with_thousands_of_hosts_little_is_kept() -> None:
+def test_a_summary_of_thousands_of_hosts_is_small() -> None:
     hosts = [f"h{n}.kubectl-istio-udp.internal" for n in range(5000)]
     spaces = [f"ns{n}" for n in range(5000)]
     found = EntrySummary("lab", "x", tuple(hosts), ("241.0.0.1",) * 5000, tuple(spaces))

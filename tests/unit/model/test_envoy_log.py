@@ -67,14 +67,14 @@ def as_json(*messages: str) -> str:
         (f"config of {MINE} accepted, of others rejected: no name here", {}),
     ],
 )
-def test_reads_whose_configuration_was_rejected_and_why(
+def test_reads_the_rejected_resource_and_the_reason(
     written: Callable[..., Any], message: str, found: dict[str, Any]
 ) -> None:
     assert resource_rejections(written("starting", message, "going on")) == found
 
 
 @pytest.mark.parametrize("written", [text, as_json])
-def test_one_whose_name_goes_on_is_another(written: Callable[..., Any]) -> None:
+def test_a_longer_name_is_another_resource(written: Callable[..., Any]) -> None:
     log = written(f"cds: cluster '{MINE}0' config rejected: {RING} {MINE}: no")
     assert resource_rejections(log) == {f"{MINE}0": f"{RING} {MINE}: no"}
 
@@ -87,7 +87,7 @@ def test_of_several_rejections_the_newest_counts() -> None:
 
 
 @pytest.mark.parametrize("log", ["", "\n", "{", '{"msg": 5}\n', "[1]\n", "{}\n"])
-def test_a_log_of_anything_says_nothing(log: str) -> None:
+def test_other_log_lines_are_ignored(log: str) -> None:
     assert resource_rejections(log) == {}
     assert route_rejections(log) == []
 

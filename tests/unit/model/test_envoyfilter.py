@@ -98,7 +98,7 @@ def test_reads_the_udp_ports_of_a_listener_in_either_spelling(
         {},
     ],
 )
-def test_what_adds_nothing_has_no_footprint(odd: dict[str, Any]) -> None:
+def test_patches_that_add_nothing_have_no_footprint(odd: dict[str, Any]) -> None:
     found = footprint(odd)
     assert not (found.listeners | found.clusters | found.udp_ports)
 
@@ -109,7 +109,7 @@ def test_an_empty_filter_has_no_footprint(spec: dict[str, Any] | None) -> None:
     assert found == Footprint("istio-system/other")
 
 
-def test_our_own_filters_are_known_by_their_labels() -> None:
+def test_envoy_filters_of_exposures_are_recognized_by_labels() -> None:
     ours = envoy_filter(plan_of().exposure)
     found = Footprint.from_object(ours)
     assert found.exposure == ("default", "coredns")
@@ -127,7 +127,7 @@ def test_our_own_filters_are_known_by_their_labels() -> None:
         {"app.kubernetes.io/managed-by": "kubectl-istio-udp", "kubectl-istio-udp/namespace": "x"},
     ],
 )  # fmt: skip
-def test_others_are_nobodys_exposure(labels: dict[str, Any]) -> None:
+def test_other_envoy_filters_belong_to_no_exposure(labels: dict[str, Any]) -> None:
     assert Footprint.from_object(envoyfilter(labels=labels)).exposure is None
 
 
@@ -186,7 +186,7 @@ def test_any_namespace_may_be_a_root_namespace_that_is_not_known() -> None:
     assert Mesh("read").with_root_namespace("mesh-config") == Mesh("read")
 
 
-def test_every_doubt_is_told() -> None:
+def test_every_doubt_is_reported() -> None:
     """It is unknown whether its namespace is the root namespace, and the proxies' COLOUR."""
     found = envoyfilter(
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"COLOUR": "blue"}}}},
@@ -222,7 +222,7 @@ def test_a_gateway_without_pods_is_judged_by_its_selector(value: str, expected: 
         ("LISTENER_FILTER", "INSERT_FIRST", "nothing"),
     ],
 )
-def test_what_istiod_takes_for_an_addition(kind: str, operation: str, expected: str) -> None:
+def test_operations_that_istiod_reads_as_add(kind: str, operation: str, expected: str) -> None:
     assert found_at(envoyfilter(patch(kind, listener(), operation))) == expected
 
 
@@ -259,7 +259,7 @@ def test_which_patches_a_gateway_gets(match: dict[str, Any], expected: str) -> N
     assert found_at(found, gateway_of(manifest)) == expected
 
 
-def test_a_version_that_no_image_tag_tells() -> None:
+def test_an_unknown_proxy_version() -> None:
     found = envoyfilter(
         {**patch("LISTENER", listener()), "match": {"proxy": {"proxyVersion": "^1"}}}
     )
@@ -302,7 +302,7 @@ def test_target_refs(
     assert found_at(found, gateway, Mesh(istio=istio)) == expected
 
 
-def test_a_new_proxy_tells_that_istiod_is_new_too() -> None:
+def test_a_new_proxy_implies_a_new_istiod() -> None:
     gateway = gateway_of(gateway_pod(labels=API, image="istio/proxyv2:1.27.1"), selector=API)
     found = envoyfilter(patch("LISTENER", listener()))
     found["spec"]["targetRefs"] = [{**TARGET, "name": "private"}]
@@ -360,7 +360,7 @@ def test_only_what_binds_the_same_family_takes_a_port(
         assert footprint.udp_ports == ports
 
 
-def test_what_is_certain_and_what_is_not_come_apart() -> None:
+def test_certain_and_uncertain_additions_are_separate() -> None:
     found = envoyfilter(
         patch("CLUSTER", {"name": "c"}),
         {**patch("LISTENER", listener()), "match": {"proxy": {"metadata": {"A": "b"}}}},
@@ -374,5 +374,5 @@ def test_what_is_certain_and_what_is_not_come_apart() -> None:
 @pytest.mark.parametrize(
     ("expression", "version"), [(r"^1\.16.*", "1.16.2"), ("", "1.0"), ("", ""), ("^1|^2", "2.1")]
 )
-def test_versions_that_an_expression_takes_in(expression: str, version: str) -> None:
+def test_versions_that_an_expression_matches(expression: str, version: str) -> None:
     assert version_attaches(expression, version).certain

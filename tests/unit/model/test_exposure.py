@@ -146,12 +146,12 @@ def test_sessions_are_counted_for_each_cluster() -> None:
         {"service": "coredns", "ports": (ExposedPort(1, 1, (Backend(53), Backend(54))),)},
     ],
 )
-def test_backends_are_of_one_service_or_name_theirs(changes: dict[str, Any]) -> None:
+def test_backends_belong_to_one_service_or_name_their_own(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="backend"):
         dataclasses.replace(SPLIT, **changes)
 
 
-def test_a_backend_is_there_once() -> None:
+def test_a_backend_appears_once() -> None:
     with pytest.raises(ValueError, match="the same"):
         ExposedPort(1, 1, (TWO[0], dataclasses.replace(TWO[0], weight=1)))
 
@@ -169,7 +169,7 @@ def test_a_backend_is_there_once() -> None:
         lambda port: port["backends"][0].update(more=1),
     ],
 )
-def test_a_bad_annotation_with_backends_is_told(change: Callable[..., Any]) -> None:
+def test_reports_a_bad_annotation_with_backends(change: Callable[..., Any]) -> None:
     data = json.loads(SPLIT.to_json())
     change(data["ports"][0])
     with pytest.raises(ClusterError, match="cannot be read: ports:"):
@@ -228,13 +228,13 @@ def without(key: str) -> str:
         changed(["options", "more"], 1),
     ],
 )
-def test_a_bad_annotation_is_told(text: str) -> None:
+def test_reports_a_bad_annotation(text: str) -> None:
     with pytest.raises(ClusterError, match="the annotation kubectl-istio-udp/spec cannot be read"):
         ExposureSpec.from_json(text)
 
 
 @pytest.mark.parametrize("version", [0, 4, "1", None, True])
-def test_another_version_is_told(version: bool | int | str | None) -> None:
+def test_reports_another_version(version: bool | int | str | None) -> None:
     with pytest.raises(
         ClusterError, match=f"in format {version!r}; this version reads format 1, 2, 3"
     ) as e:
@@ -260,7 +260,7 @@ def test_another_version_is_told(version: bool | int | str | None) -> None:
         ),
     ],
 )
-def test_refuses_what_envoy_would(options: dict[str, Any], message: str) -> None:
+def test_rejects_what_envoy_would_reject(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**options)
 

@@ -44,7 +44,7 @@ def refs(gateways: tuple[Gateway, ...]) -> list[str]:
     ],
     ids=["gateway", "injected sidecar", "istiod", "nothing", "gateway without a domain"],
 )
-def test_tells_gateway_pods_from_others(manifest: dict[str, Any], expected: bool) -> None:
+def test_distinguishes_gateway_pods_from_others(manifest: dict[str, Any], expected: bool) -> None:
     assert is_gateway_pod(manifest) is expected
 
 
@@ -69,7 +69,7 @@ def test_reads_a_gateway_pod() -> None:
         ("auto", None),
     ],
 )
-def test_tells_the_version_from_the_image_tag(image: str, version: tuple[int, ...] | None) -> None:
+def test_reads_the_version_from_the_image_tag(image: str, version: tuple[int, ...] | None) -> None:
     assert GatewayPod.from_object(gateway_pod(image=image)).istio == version
 
 
@@ -87,7 +87,7 @@ def test_reads_the_cluster_domain(args: list[str], domain: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["no condition", "not ready"])
-def test_tells_a_pod_that_is_not_ready(change: str) -> None:
+def test_recognizes_a_pod_that_is_not_ready(change: str) -> None:
     manifest = gateway_pod(ready=change != "not ready")
     if change == "no condition":
         manifest["status"] = {"podIP": "10.0.0.1"}
@@ -97,7 +97,7 @@ def test_tells_a_pod_that_is_not_ready(change: str) -> None:
     assert found(manifest)[0].ready_pods == ()
 
 
-def test_pods_that_are_gone_or_going_are_passed_over() -> None:
+def test_ended_and_terminating_pods_are_ignored() -> None:
     going, evicted, done = gateway_pod("a"), gateway_pod("b"), gateway_pod("c")
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     evicted["status"]["phase"], done["status"]["phase"] = "Failed", "Succeeded"
@@ -122,19 +122,17 @@ def test_pods_of_the_same_labels_are_one_gateway() -> None:
     ("namespace", "name", "selector"),
     [("a", "b", {}), ("a", "b", None), (None, "b", {"c": "d"}), ("a", 5, {"c": "d"})],
 )
-def test_a_gateway_that_would_select_anything_is_none(
-    namespace: Any, name: Any, selector: Any
-) -> None:
+def test_an_empty_selector_is_not_a_gateway(namespace: Any, name: Any, selector: Any) -> None:
     with pytest.raises(ValueError, match="a gateway has a"):
         GatewayRef(namespace, name, selector)
 
 
-def test_a_pod_goes_by_its_name_where_a_selector_found_it_and_no_label_names_it() -> None:
+def test_a_gateway_without_labels_is_named_after_its_pod() -> None:
     (gateway,) = found(gateway_pod("edge-1", labels={"role": "edge"}), selector={"role": "edge"})
     assert gateway.ref.name == "edge-1"
 
 
-def test_pods_of_other_labels_or_namespaces_are_others() -> None:
+def test_pods_with_other_labels_or_namespaces_are_other_gateways() -> None:
     gateways = found(
         gateway_pod("a"), gateway_pod("b", labels=EGRESS), gateway_pod("c", namespace="edge")
     )
@@ -145,7 +143,7 @@ def test_pods_of_other_labels_or_namespaces_are_others() -> None:
     ]
 
 
-def test_injected_sidecars_and_istiod_are_passed_over() -> None:
+def test_sidecars_and_istiod_are_ignored() -> None:
     istiod = pod("istiod", namespace="istio-system", app="istiod", labels={"istio": "pilot"})
     injected = gateway_pod("app", labels={"app": "x", "istio": "ingressgateway"}, args=SIDECAR)
     assert found(istiod, injected) == ()
@@ -160,7 +158,7 @@ def test_the_gateway_api_names_its_gateway() -> None:
     assert gateway.service_name == "edge-istio"
 
 
-def test_a_selector_makes_one_gateway_a_namespace_of_all_it_selects() -> None:
+def test_a_selector_makes_one_gateway_for_each_namespace() -> None:
     pods = [
         gateway_pod("a", labels={"app": "x", "role": "edge"}),
         gateway_pod("b", labels={"app": "y", "role": "edge"}),
@@ -179,7 +177,9 @@ def test_a_selector_makes_one_gateway_a_namespace_of_all_it_selects() -> None:
         ({"istio": "y"}, "y"),
     ],
 )
-def test_a_gateway_without_a_service_goes_by_a_label(labels: dict[str, Any], name: str) -> None:
+def test_a_gateway_without_a_service_is_named_after_a_label(
+    labels: dict[str, Any], name: str
+) -> None:
     assert found(gateway_pod(labels=labels))[0].ref.name == name
     assert found(gateway_pod(labels=labels))[0].service_name is None
 
@@ -215,7 +215,7 @@ def test_the_families_that_all_pods_have(addresses: list[Any], families: tuple[s
     assert found(*pods)[0].families == families
 
 
-def test_the_least_of_all_pods_counts() -> None:
+def test_the_lowest_value_of_all_pods_counts() -> None:
     pods = [
         gateway_pod("a", first_port=0, image="istio/proxyv2:1.20.0"),
         gateway_pod("b", image="istio/proxyv2:1.9.0"),
@@ -304,7 +304,7 @@ def test_several_gateways_are_listed() -> None:
         ),
     ],
 )
-def test_says_which_gateways_there_are_instead(
+def test_lists_the_existing_gateways_instead(
     pods: list[dict[str, Any]], name: str | None, message: str, hint: str
 ) -> None:
     with pytest.raises(NotFound, match=message) as caught:
@@ -369,7 +369,7 @@ def by_name(gateways: tuple[Gateway, ...]) -> dict[str, Any]:
         ),
     ],
 )
-def test_gateways_that_share_istios_labels_are_told_apart(
+def test_gateways_that_share_istios_labels_are_distinguished(
     pods: list[dict[str, Any]], services: list[dict[str, Any]], expected: dict[str, Any]
 ) -> None:
     gateways = by_name(found(*pods, services=services))
@@ -398,7 +398,7 @@ def test_a_rolling_update_is_one_gateway() -> None:
     assert gateway.ref == GatewayRef("istio-system", "edge", GATEWAY_LABELS)
 
 
-def test_a_label_of_ones_own_is_preferred_to_one_that_changes_with_an_upgrade() -> None:
+def test_a_stable_label_is_preferred_to_one_that_changes_with_an_upgrade() -> None:
     pods = [
         workload(name="a", labels={"version": "1", "zone": "a"}),
         workload(name="b", labels={"version": "2", "zone": "b"}),
@@ -407,7 +407,7 @@ def test_a_label_of_ones_own_is_preferred_to_one_that_changes_with_an_upgrade() 
     assert gateways["a"].ref.selector == {**GATEWAY_LABELS, "zone": "a"}
 
 
-def test_what_no_label_tells_apart_is_not_exposed_at_one() -> None:
+def test_gateways_that_no_label_distinguishes_are_refused() -> None:
     """The pods of the first are selected by every selector of it together with the second's."""
     pods = [workload(name="plain"), workload(name="special", labels={"type": "inside"})]
     services = [
@@ -478,7 +478,7 @@ def test_a_pod_that_poses_as_the_only_gateway_is_not_chosen(by_istiod: bool) -> 
     assert choose_gateway(found(posing), "atk-c/istio-ingressgateway").ref.namespace == "atk-c"
 
 
-def test_the_administrator_says_where_gateways_are() -> None:
+def test_the_administrator_labels_the_namespaces_of_gateways() -> None:
     gateways = found(INGRESS, HELM, services=[gateway_service(), HELM_SERVICE])
     with pytest.raises(UsageError, match="several gateways"):
         choose_gateway(gateways, None)

@@ -87,7 +87,7 @@ def takes(*matches: dict[str, Any], path: str = "/direct", prefix: bool = False)
         ({"uri": {"exact": "/DIRECT"}, "ignoreUriCase": False}, Takes.NO),
     ],
 )
-def test_which_requests_a_route_takes(match: dict[str, Any], expected: Takes) -> None:
+def test_which_requests_a_route_matches(match: dict[str, Any], expected: Takes) -> None:
     assert takes(match) is expected
 
 
@@ -102,7 +102,7 @@ def test_which_requests_a_route_takes(match: dict[str, Any], expected: Takes) ->
         ({"uri": {"prefix": "/other"}}, Takes.NO),
     ],
 )
-def test_which_requests_of_a_prefix_a_route_takes(match: dict[str, Any], expected: Takes) -> None:
+def test_which_requests_of_a_prefix_a_route_matches(match: dict[str, Any], expected: Takes) -> None:
     assert takes(match, path="/api", prefix=True) is expected
 
 
@@ -138,7 +138,7 @@ def test_reads_a_virtual_service() -> None:
         ((), "a.example", "lab", False),
     ],
 )
-def test_whom_a_server_admits(
+def test_which_virtual_services_a_server_accepts(
     hosts: tuple[str, ...], host: str, namespace: str, expected: bool
 ) -> None:
     assert Server(SHOP, 80, hosts).admits(host, namespace) is expected
@@ -177,7 +177,7 @@ def test_servers_of_a_gateways_pods() -> None:
         (["b.example"], "a.example", set()),
     ],
 )
-def test_the_hosts_that_a_server_takes(hosts: list[str], host: str, expected: set[str]) -> None:
+def test_the_hosts_of_a_server(hosts: list[str], host: str, expected: set[str]) -> None:
     assert Server(SHOP, 80, tuple(hosts)).taken(host, "lab") == expected
 
 
@@ -190,9 +190,7 @@ def test_the_hosts_that_a_server_takes(hosts: list[str], host: str, expected: se
         ([{"match": [{"uri": {"prefix": "/a"}}]}], Takes.PERHAPS),
     ],
 )
-def test_an_answer_for_everything_stands_behind_all_others(
-    routes: list[dict[str, Any]], expected: Takes
-) -> None:
+def test_a_route_for_all_paths_comes_last(routes: list[dict[str, Any]], expected: Takes) -> None:
     other = OtherVirtualService.from_object(virtual_service(*routes))
     assert other.takes(Answer("/", 503, prefix=True)) is expected
 
@@ -234,7 +232,7 @@ def test_the_older_one_decides(
     assert f"control plane {shown}" in found.reason
 
 
-def test_what_is_asked_for_is_done() -> None:
+def test_the_requested_api_is_used() -> None:
     assert planned(api=ResponseApi.ENVOY_FILTER).response.spec.api is ResponseApi.ENVOY_FILTER
 
 
@@ -253,7 +251,7 @@ def test_it_is_bound_to_the_servers_on_the_port() -> None:
         (None, True, False),
     ],
 )
-def test_no_response_rests_on_anothers_gateway(
+def test_a_response_does_not_depend_on_the_gateway_of_another(
     owner: tuple[str, str] | None, create: bool, expected: bool
 ) -> None:
     spec = planned(
@@ -297,12 +295,12 @@ def test_other_ports_of_the_same_gateway_count() -> None:
 
 
 @pytest.mark.parametrize("redirects", [True, False])
-def test_a_server_that_redirects_is_none(redirects: bool) -> None:
+def test_a_server_that_redirects_does_not_count(redirects: bool) -> None:
     servers = [Server("a/b", 80, ("*",), redirects=redirects)]
     assert planned(servers=servers).response.spec.servers == (() if redirects else ("a/b",))
 
 
-def test_a_name_made_from_a_path_stands_for_one_response() -> None:
+def test_a_name_derived_from_a_path_belongs_to_one_response() -> None:
     present = planned(Answer("/a/b", 200), [Server("a/b", 80, ("*",))]).response.spec
     snapshot = ResponseSnapshot(
         Mesh(), GATEWAY, servers=(Server("a/b", 80, ("*",)),), present=present

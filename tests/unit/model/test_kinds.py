@@ -41,7 +41,7 @@ MADE = [
         (Kind.ACCESS_LOG, "kubectl-istio-udp/accesslog", "access log", "accesslog", "accesslog/a"),
     ],
 )
-def test_what_a_kind_is_called(kind: Kind, label: str, words: str, prefix: str, shown: str) -> None:
+def test_names_of_a_kind(kind: Kind, label: str, words: str, prefix: str, shown: str) -> None:
     assert (kind.label, kind.words, kind.object_prefix) == (label, words, prefix)
     assert str(Ref(kind, "a")) == shown
 
@@ -54,7 +54,7 @@ def test_the_annotation_is_versioned_and_sorted() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, True])
 @pytest.mark.parametrize("kind", Kind)
-def test_another_version_is_told(kind: Kind, version: bool | int) -> None:
+def test_reports_another_version(kind: Kind, version: bool | int) -> None:
     said = f"this {kind.words} was written in format {version}; this version reads format 1"
     with pytest.raises(ClusterError, match=said) as caught:
         read_spec(json.dumps({"version": version}), kind, lambda fields: fields)
@@ -72,14 +72,14 @@ def test_another_version_is_told(kind: Kind, version: bool | int) -> None:
     ],
 )
 @pytest.mark.parametrize("text", ["{", "[]", "null", "{}", '"x"', "1"])
-def test_what_is_no_annotation_is_told(kind: Kind, verb: str, text: str) -> None:
+def test_reports_an_invalid_annotation(kind: Kind, verb: str, text: str) -> None:
     with pytest.raises(ClusterError, match=f"the annotation {NOTE} cannot be read") as caught:
         read_spec(text, kind, lambda fields: fields)
     assert caught.value.hints == (f"repair it: kubectl istio-udp {verb} ... --force-conflicts",)
 
 
 @pytest.mark.parametrize(("spec", "written"), MADE)
-def test_every_object_tells_what_it_belongs_to(
+def test_every_object_names_its_owner(
     spec: AccessLogSpec | ExposureSpec | ResponseSpec, written: tuple[Write, ...]
 ) -> None:
     assert tuple(ObjectRef(*write.key) for write in written) == spec.objects
@@ -92,7 +92,7 @@ def test_every_object_tells_what_it_belongs_to(
     [("labels", "its labels do not name one"), ("annotations", f"has no annotation {NOTE}")],
 )
 @pytest.mark.parametrize(("spec", "written"), MADE)
-def test_an_object_without_labels_or_annotation_is_nobodys(
+def test_an_object_without_labels_or_annotation_has_no_owner(
     spec: AccessLogSpec | ExposureSpec | ResponseSpec,
     written: tuple[Write, ...],
     part: str,

@@ -16,14 +16,14 @@ TANGLED = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).ma
 PAIR = st.tuples(LABEL, LABEL) | st.tuples(TANGLED, TANGLED)
 
 
-def test_plain_where_nothing_can_be_mistaken() -> None:
+def test_unambiguous_names_have_no_hash() -> None:
     assert names.object_name("default", "coredns") == "udp-default-coredns"
 
 
 @pytest.mark.parametrize(
     ("namespace", "name"), [("kube-system", "dns"), ("default", "x" * 60), ("n" * 63, "s" * 63)]
 )
-def test_hashed_where_the_parts_are_ambiguous_or_too_long(namespace: str, name: str) -> None:
+def test_ambiguous_or_long_names_have_a_hash(namespace: str, name: str) -> None:
     found = names.object_name(namespace, name)
     plain = f"udp-{namespace}-{name}"
     kept, _, digest = found.rpartition("-")
@@ -63,7 +63,7 @@ def test_two_exposures_never_share_a_host_or_a_manager(
 
 
 @given(PAIR)
-def test_names_tell_the_exposure_unless_they_were_cut(pair: tuple[str, ...]) -> None:
+def test_names_identify_the_exposure_unless_truncated(pair: tuple[str, ...]) -> None:
     name = names.object_name(*pair)
     whole = len(f"udp-{pair[0]}-{pair[1]}") <= 54
     assert names.exposure_of_name(name) in ([pair] if whole else [pair, None])
@@ -71,12 +71,12 @@ def test_names_tell_the_exposure_unless_they_were_cut(pair: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize("name", ["", "udp-", "udp-a", "udp--a", "udp-a-", "a-b-c", "udp-a-b-0123"])
-def test_names_of_others_tell_no_exposure(name: str) -> None:
+def test_other_names_identify_no_exposure(name: str) -> None:
     assert names.exposure_of_name(name) in (None, ("a", "b-0123"))
 
 
 @pytest.mark.parametrize("manager", ["", "kubectl-istio-udp", "kubectl-istio-udp/x", "helm"])
-def test_managers_of_others_tell_no_exposure(manager: str) -> None:
+def test_other_field_managers_identify_no_exposure(manager: str) -> None:
     assert names.exposure_of_manager(manager) is None
 
 
@@ -86,25 +86,25 @@ def test_field_managers_fit_the_api(pair: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "0", "a-b", "a" * 63])
-def test_takes_a_dns_label(text: str) -> None:
+def test_accepts_a_dns_label(text: str) -> None:
     assert names.check_dns_label(text, "Service") == text
 
 
 @pytest.mark.parametrize(
     "text", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "a b", "é", "a" * 64, "a\n", "../x"]
 )
-def test_refuses_what_is_no_dns_label(text: str) -> None:
+def test_rejects_an_invalid_dns_label(text: str) -> None:
     with pytest.raises(UsageError, match=r"^Service .* is not a valid Kubernetes name"):
         names.check_dns_label(text, "Service")
 
 
 @pytest.mark.parametrize("text", ["a", "a.b-c.0", ".".join(["a" * 63] * 3)])
-def test_takes_a_dns_subdomain(text: str) -> None:
+def test_accepts_a_dns_subdomain(text: str) -> None:
     assert names.check_dns_subdomain(text, "pod") == text
 
 
 @pytest.mark.parametrize("text", ["", ".", "a.", "a..b", "a/b", "A.b", ".".join(["a" * 63] * 4)])
-def test_refuses_what_is_no_dns_subdomain(text: str) -> None:
+def test_rejects_an_invalid_dns_subdomain(text: str) -> None:
     with pytest.raises(UsageError, match=r"^pod "):
         names.check_dns_subdomain(text, "pod")
 
@@ -128,7 +128,7 @@ def test_label_selectors(arguments: tuple[Any, ...], expected: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_labels_are_what_the_selector_asks_for(kind: Kind) -> None:
+def test_labels_match_the_selector(kind: Kind) -> None:
     selector = names.label_selector("default", "dns", kind)
     wanted = dict(pair.split("=") for pair in selector.split(","))
     assert names.labels(kind, "default", "dns") == wanted
@@ -138,11 +138,11 @@ def test_labels_are_what_the_selector_asks_for(kind: Kind) -> None:
 @pytest.mark.parametrize(
     "lost", [names.MANAGED_BY_LABEL, names.NAMESPACE_LABEL, Kind.EXPOSURE.label]
 )
-def test_labels_of_others_own_nothing(lost: str) -> None:
+def test_other_labels_name_no_owner(lost: str) -> None:
     labels = names.labels(Kind.EXPOSURE, "default", "dns")
     assert names.owner_of({key: value for key, value in labels.items() if key != lost}) is None
 
 
-def test_names_that_look_like_a_hash_are_told_apart() -> None:
+def test_names_that_look_like_a_hash_are_distinguished() -> None:
     hashed = names.object_name("a-b", "c")
     assert names.object_name("a", hashed.removeprefix("udp-a-")) != hashed

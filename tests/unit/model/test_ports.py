@@ -70,7 +70,7 @@ def test_refuses_a_bad_port_request(text: str, message: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_names_what_a_bad_number_is_of() -> None:
+def test_names_the_value_of_a_bad_number() -> None:
     with pytest.raises(UsageError, match="port 'x' is not a number"):
         port_number("x")
 
@@ -158,7 +158,7 @@ def test_ranges_and_single_ports_keep_their_order() -> None:
         (["1-999999999"], "gateway port 999999999 is out of range"),
     ],
 )
-def test_refuses_what_is_no_range(texts: list[str], message: str) -> None:
+def test_rejects_an_invalid_range(texts: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_port_requests(texts)
 
@@ -193,6 +193,6 @@ def test_reads_a_port_or_a_range(text: str, numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "3-1", "0-1", "5300:53"])
-def test_refuses_what_is_neither_a_port_nor_a_range(text: str) -> None:
+def test_rejects_text_that_is_neither_a_port_nor_a_range(text: str) -> None:
     with pytest.raises(UsageError):
         port_numbers(text, "gateway port")

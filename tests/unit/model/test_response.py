@@ -57,7 +57,7 @@ def test_every_final_status(status: int) -> None:
         ("/./b", "proxies resolve"),
     ],
 )
-def test_paths_that_no_request_has(path: str, said: str) -> None:
+def test_invalid_paths(path: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Answer(path, 200)
 
@@ -72,13 +72,13 @@ def test_paths(path: str) -> None:
 @pytest.mark.parametrize(
     "host", ["a b", "a:80", "*a.example", "a.*", "-a", "a..b", "https://a", ""]
 )
-def test_hosts_that_are_none(host: str) -> None:
+def test_invalid_hosts(host: str) -> None:
     with pytest.raises(UsageError, match="is not a valid host"):
         Answer("/x", 200, hosts=(host,))
 
 
 @pytest.mark.parametrize("hosts", [("*", "a.example"), ("a.example", "*.example")])
-def test_hosts_within_one_another(hosts: tuple[str, ...]) -> None:
+def test_hosts_that_cover_each_other(hosts: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="already covers"):
         Answer("/x", 200, hosts=hosts)
 
@@ -96,7 +96,7 @@ def test_statuses_without_body(status: int) -> None:
         Answer("/x", status, Body.of(b"x", binary=False))
 
 
-def test_an_answer_is_for_somebody() -> None:
+def test_an_answer_needs_a_host() -> None:
     with pytest.raises(UsageError, match="at least one host"):
         Answer("/x", 200, hosts=())
 
@@ -131,7 +131,7 @@ def test_what_a_pattern_covers(pattern: str, host: str, expected: bool) -> None:
         "é=1",
     ],
 )
-def test_headers_that_are_none(text: str) -> None:
+def test_invalid_headers(text: str) -> None:
     with pytest.raises(UsageError):
         parse_header(text)
 
@@ -189,13 +189,13 @@ SPECS = st.builds(
 
 
 @given(SPECS)
-def test_the_annotation_keeps_all(spec: ResponseSpec) -> None:
+def test_the_annotation_keeps_every_setting(spec: ResponseSpec) -> None:
     assert ResponseSpec.from_json(spec.to_json()) == spec
     assert ResponseSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 9}', "null"])
-def test_an_annotation_that_is_none(text: str) -> None:
+def test_an_invalid_annotation(text: str) -> None:
     with pytest.raises(ClusterError):
         ResponseSpec.from_json(text)
 
@@ -238,13 +238,13 @@ def test_the_objects_it_consists_of(
         ("accesslog/mesh", Ref(Kind.ACCESS_LOG, "mesh")),
     ],
 )
-def test_names_of_things(text: str, ref: Ref) -> None:
+def test_references(text: str, ref: Ref) -> None:
     assert Ref.parse(text) == ref
     assert Ref.parse(str(ref)) == ref
 
 
 @pytest.mark.parametrize("text", ["pod/a", "response/", "/a", "a/b/c"])
-def test_names_of_no_thing(text: str) -> None:
+def test_invalid_references(text: str) -> None:
     with pytest.raises(UsageError, match="unknown kind in") as caught:
         Ref.parse(text)
     assert "accesslog/NAME" in caught.value.hints[0]

@@ -38,7 +38,7 @@ def test_reads_a_service() -> None:
     assert [p.target_port for p in found.udp_ports] == ["dns"]
 
 
-def test_reads_the_least_of_a_service() -> None:
+def test_reads_a_minimal_service() -> None:
     found = Service.from_object({"metadata": {"name": "x"}, "spec": {"ports": [{"port": 53}]}})
     assert (found.namespace, found.selector, found.query) == ("default", {}, None)
     assert found.ports == (ServicePort(53, "", "TCP", 53),)
@@ -115,7 +115,7 @@ def test_reads_an_empty_slice(empty: dict[str, Any]) -> None:
     assert endpoints_of([piece], "udp-dns", (IPV4,)) == ()
 
 
-def test_a_port_without_a_number_is_none() -> None:
+def test_a_port_without_a_number_is_ignored() -> None:
     piece = endpoint_slice(endpoint("10.0.0.1"), ports=[{"name": "udp-dns", "protocol": "UDP"}])
     assert endpoints_of(read(piece), "udp-dns", (IPV4,)) == ()
 
@@ -140,12 +140,12 @@ def test_a_dual_stack_pod_counts_once(families: tuple[str, ...], expected: list[
     assert [e.address for e in endpoints_of(read(*DUAL), "udp-dns", families)] == expected
 
 
-def test_the_second_family_is_taken_where_the_first_has_none() -> None:
+def test_the_second_family_is_used_if_the_first_has_no_endpoints() -> None:
     found = endpoints_of(read(DUAL[1]), "udp-dns", (IPV4, IPV6))
     assert [e.address for e in found] == ["fd00::1", "fd00::2"]
 
 
-def test_fqdn_endpoints_are_passed_over() -> None:
+def test_fqdn_endpoints_are_ignored() -> None:
     piece = endpoint_slice(endpoint("dns.example.com"), family="FQDN")
     assert endpoints_of(read(piece), "udp-dns", (IPV4, IPV6)) == ()
 
@@ -196,13 +196,13 @@ def test_reads_a_pod() -> None:
 
 @pytest.mark.parametrize("place", ["labels", "annotations"])
 @pytest.mark.parametrize(("value", "ambient"), [("enabled", True), ("disabled", False)])
-def test_tells_an_ambient_pod(place: str, value: str, ambient: bool) -> None:
+def test_recognizes_an_ambient_pod(place: str, value: str, ambient: bool) -> None:
     found = Pod.from_object(pod(**dict[str, Any]({place: {"ambient.istio.io/redirection": value}})))
     assert found.ambient is ambient
 
 
 @pytest.mark.parametrize("place", ["containers", "initContainers"])
-def test_tells_a_sidecar_as_container_or_as_native_sidecar(place: str) -> None:
+def test_recognizes_containers_and_native_sidecars(place: str) -> None:
     manifest = pod()
     manifest["spec"].setdefault(place, []).append({"name": "istio-proxy"})
     assert Pod.from_object(manifest).sidecar

@@ -33,19 +33,19 @@ def harmless(text: str) -> bool:
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
+def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
 @given(st.text())
-def test_nothing_that_is_written_moves_the_cursor(text: str) -> None:
+def test_no_output_moves_the_cursor(text: str) -> None:
     inner = io.StringIO()
     EscapingStream(inner).write(text)
     assert harmless(inner.getvalue())
     assert inner.getvalue().count("\n") == text.count("\n")
 
 
-def test_what_the_terminal_cannot_show_is_escaped_too() -> None:
+def test_characters_that_the_terminal_cannot_show_are_escaped() -> None:
     raw = io.BytesIO()
     inner = io.TextIOWrapper(raw, encoding="ascii")
     EscapingStream(inner).write("caf\u00e9 \ud800\n")
@@ -64,12 +64,12 @@ def test_an_unused_stream_leaves_the_other_one_alone() -> None:
     assert not open_one.closed
 
 
-def test_a_cell_forges_no_row() -> None:
+def test_a_cell_cannot_look_like_a_row() -> None:
     text = printing.table([["a", "b\nforged   row"], ["c", "d"]], ["one", "two"])
     assert len(text.splitlines()) == 3
 
 
-def test_a_message_forges_no_other_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_cannot_look_like_two(capsys: pytest.CaptureFixture[str]) -> None:
     printing.warn("odd\nerror: everything was deleted")
     printing.note("odd\nerror: everything was deleted")
     printing.error(ClusterError("odd\nerror: forged", hints=["run\n  kubectl delete ns a"]))

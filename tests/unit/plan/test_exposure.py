@@ -49,7 +49,7 @@ def test_the_usual_case_follows_the_selector() -> None:
     assert [e.address for e in plan.exposure.endpoints[None, 53]] == ["10.244.0.20", "10.244.0.21"]
 
 
-def test_an_exposure_is_called_as_its_service_or_as_told() -> None:
+def test_an_exposure_is_named_after_its_service_unless_named() -> None:
     assert ExposeRequest("default", "coredns").exposure_name == "coredns"
     assert plan_of(name="edge-dns").exposure.spec.name == "edge-dns"
     assert plan_of(name="edge-dns").exposure.spec.service == "coredns"
@@ -102,7 +102,7 @@ def test_the_only_udp_port_need_not_be_named() -> None:
         ([udp(53), tcp(80)], ["5300:80"], "has no UDP port 80", "53/UDP"),
     ],
 )
-def test_refuses_ports_that_are_not_there_and_lists_those_that_are(
+def test_refuses_missing_ports_and_lists_the_existing_ones(
     ports: list[dict[str, Any]] | None, texts: list[str], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
@@ -134,14 +134,18 @@ OBSTACLES = [
 
 
 @pytest.mark.parametrize(("parts", "reason"), OBSTACLES)
-def test_lists_endpoints_where_a_selector_cannot_say_it(parts: dict[str, Any], reason: str) -> None:
+def test_lists_endpoints_if_a_selector_cannot_describe_them(
+    parts: dict[str, Any], reason: str
+) -> None:
     plan = plan_of(cluster(**parts))
     assert plan.exposure.spec.discovery is Discovery.ENDPOINTS
     assert plan.reason == reason
 
 
 @pytest.mark.parametrize(("parts", "reason"), OBSTACLES)
-def test_refuses_a_selector_that_cannot_say_it(parts: dict[str, Any], reason: str) -> None:
+def test_refuses_a_selector_that_cannot_describe_the_endpoints(
+    parts: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         plan_of(cluster(**parts), discovery=Discovery.SELECTOR)
     assert (
@@ -152,13 +156,13 @@ def test_refuses_a_selector_that_cannot_say_it(parts: dict[str, Any], reason: st
 
 
 @pytest.mark.parametrize("asked", [Discovery.ENDPOINTS, Discovery.STATIC])
-def test_does_as_asked(asked: Discovery) -> None:
+def test_uses_the_requested_discovery(asked: Discovery) -> None:
     plan = plan_of(discovery=asked)
     assert plan.exposure.spec.discovery is asked
     assert plan.reason == "as set for this exposure"
 
 
-def test_a_selector_that_is_asked_for_needs_no_reason() -> None:
+def test_a_requested_selector_needs_no_reason() -> None:
     assert plan_of(discovery=Discovery.SELECTOR).reason is None
 
 
@@ -178,7 +182,7 @@ def test_an_external_name_is_resolved_by_the_gateway() -> None:
 
 
 @pytest.mark.parametrize("asked", [Discovery.SELECTOR, Discovery.ENDPOINTS, Discovery.STATIC])
-def test_an_external_name_is_nothing_else(asked: Discovery) -> None:
+def test_an_external_name_allows_no_other_discovery(asked: Discovery) -> None:
     with pytest.raises(
         UsageError, match=f"--discovery {asked.value} does not work for ExternalName"
     ):
@@ -216,7 +220,7 @@ def test_listed_endpoints_need_no_declared_port() -> None:
 TWIN = service(ports=[udp(53), tcp(53)])
 
 
-def test_a_tcp_twin_lends_its_endpoints() -> None:
+def test_uses_the_endpoints_of_a_tcp_twin() -> None:
     args = ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.corp.example"]
     plan = plan_of(cluster(service=TWIN, gateways=[gateway_pod(args=args)]))
     port = ports_of(plan)[0]
@@ -224,7 +228,7 @@ def test_a_tcp_twin_lends_its_endpoints() -> None:
     assert plan.exposure.spec.eds_service(port.backends[0]) == port.eds_service
 
 
-def test_a_twin_is_not_used_where_endpoints_are_listed() -> None:
+def test_a_twin_is_not_used_if_endpoints_are_listed() -> None:
     plan = plan_of(cluster(service=TWIN), discovery=Discovery.ENDPOINTS)
     assert ports_of(plan)[0].eds_service is None
     (entry,) = plan.exposure.spec.entries
@@ -238,23 +242,23 @@ def test_privileged_ports_are_translated() -> None:
     assert [(p.gateway_port, p.listener_port) for p in ports_of(plan_of())] == [(53, 10053)]
 
 
-def test_privileged_ports_are_bound_where_the_gateway_may() -> None:
+def test_privileged_ports_are_bound_if_the_gateway_may() -> None:
     plan = plan_of(cluster(gateways=[gateway_pod(first_port=0)]))
     assert ports_of(plan)[0].listener_port == 53
 
 
-def test_without_a_service_in_front_nobody_translates() -> None:
+def test_without_a_service_in_front_no_port_is_translated() -> None:
     with pytest.raises(UsageError, match="may not bind port 53") as caught:
         plan_of(gateway_service=GatewayServiceMode.NONE)
     assert "use a higher port" in caught.value.hints[0]
 
 
-def test_two_ports_may_not_end_on_one_listener() -> None:
+def test_two_ports_may_not_share_a_listener_port() -> None:
     with pytest.raises(UsageError, match="would both bind 10053/UDP"):
         plan_of(ports=parse_port_requests(["53", "10053"]))
 
 
-def test_an_ipv6_gateway_takes_the_ipv6_endpoints() -> None:
+def test_an_ipv6_gateway_uses_the_ipv6_endpoints() -> None:
     slices = [
         endpoint_slice(endpoint("10.244.0.20")),
         endpoint_slice(endpoint("fd00::20"), family="IPv6", suffix="v6"),
@@ -293,11 +297,11 @@ def test_a_service_of_another_family_than_its_pods_primary_one_is_listed() -> No
     assert [e.address for e in plan.exposure.endpoints[None, 53]] == ["fd00::20"]
 
 
-def test_an_ipv4_gateway_says_why_an_ipv6_service_cannot_be_exposed() -> None:
+def test_an_ipv4_gateway_cannot_expose_an_ipv6_service() -> None:
     with pytest.raises(UsageError, match="has only IPv6 addresses, but the pods of gateway"):
         plan_of(cluster(slices=IPV6_ONLY, gateways=[gateway_pod(ips=("10.244.0.10",))]))
 
 
-def test_an_ipv6_gateway_says_why_an_ipv4_service_cannot_be_exposed() -> None:
+def test_an_ipv6_gateway_cannot_expose_an_ipv4_service() -> None:
     with pytest.raises(UsageError, match="has only IPv4 addresses"):
         plan_of(cluster(gateways=[gateway_pod(ips=("fd00::10",))]))

@@ -169,12 +169,12 @@ ACCESS = {
 }
 
 
-def test_what_names_one_load_balancer_or_address_is_left_out() -> None:
+def test_annotations_that_identify_a_load_balancer_or_address_are_omitted() -> None:
     assert companion(IDENTITY)[0] == companion()[0] | _checked(IDENTITY)
     assert set(takeover(gateway(IDENTITY)).left_out) == set(IDENTITY)
 
 
-def test_what_is_for_connections_is_left_out() -> None:
+def test_annotations_for_connections_are_omitted() -> None:
     assert companion(NOT_FOR_DATAGRAMS)[0] == _checked(NOT_FOR_DATAGRAMS)
     assert not takeover(gateway(NOT_FOR_DATAGRAMS)).unknown
 
@@ -185,7 +185,7 @@ def _checked(annotations: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def test_what_says_who_may_reach_it_is_copied() -> None:
+def test_annotations_that_restrict_access_are_copied() -> None:
     notes, _, _ = companion(ACCESS)
     assert notes == ACCESS
 
@@ -199,13 +199,13 @@ def test_what_says_who_may_reach_it_is_copied() -> None:
         "cloud.google.com/something-new",
     ],
 )
-def test_what_is_not_known_is_left_out_and_told(key: str) -> None:
+def test_unknown_annotations_are_omitted_and_reported(key: str) -> None:
     found = takeover(gateway({key: "x"}))
     assert key not in companion({key: "x"})[0]
     assert found.unknown == (key,)
 
 
-def test_what_tools_put_there_is_left_out_without_a_word() -> None:
+def test_annotations_of_tools_are_silently_omitted() -> None:
     found = takeover(
         gateway(
             {
@@ -317,7 +317,7 @@ def test_a_health_check_that_a_udp_port_can_have(
     assert not found.health_check
 
 
-def test_a_health_check_that_cannot_succeed_is_told() -> None:
+def test_reports_a_health_check_that_cannot_succeed() -> None:
     ports = [port(80), port(53, 30053, protocol="UDP")]
     assert "TCP port" in takeover(gateway({f"{AWS}type": "external"}, ports=ports)).health_check
 
@@ -421,7 +421,7 @@ def test_whether_that_is_certain(
         ({"metallb.io/address-pool": "x"}, {}, False),
     ],
 )
-def test_where_a_udp_port_stops_the_gateways_own_load_balancer(
+def test_when_a_udp_port_stops_the_gateways_own_load_balancer(
     annotations: dict[str, Any], spec: dict[str, Any], refused: bool
 ) -> None:
     assert bool(refuses_udp_beside_tcp(gateway(annotations, **spec))) is refused

@@ -53,7 +53,7 @@ def test_the_sessions_of_an_exposure(
     st.integers(1, 20),
     st.none() | st.integers(1, 2**20),
 )
-def test_never_more_than_there_is_room_for(
+def test_never_more_sessions_than_are_left(
     limit: int, elsewhere: int, ports: int, kept: int | None
 ) -> None:
     found = automatic_sessions(limit, elsewhere, ports, kept)
@@ -62,7 +62,7 @@ def test_never_more_than_there_is_room_for(
     assert found * ports <= free or found == 1
 
 
-def test_a_plan_takes_what_the_gateway_can_hold() -> None:
+def test_a_plan_respects_the_limits_of_the_gateway() -> None:
     facts = {"file_limit": RESERVED_FILES + 8_000, "others": usage(sessions=2_000)}
     assert plan_of(facts=facts).exposure.spec.options.max_sessions == 375
 
@@ -73,7 +73,7 @@ def test_a_plan_keeps_what_the_exposure_has() -> None:
     assert plan_of(facts=facts).exposure.spec.options.max_sessions == 77
 
 
-def test_a_plan_does_as_it_is_told() -> None:
+def test_a_plan_uses_the_requested_number() -> None:
     plan = plan_of(cluster(), facts={"file_limit": 2**20}, max_sessions=5)
     assert plan.exposure.spec.options.max_sessions == 5
 
@@ -104,7 +104,7 @@ def test_a_plan_follows_the_expected_rate() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e9", "many", ""])
-def test_what_is_no_rate(text: str) -> None:
+def test_invalid_rates(text: str) -> None:
     with pytest.raises(UsageError, match="new clients a second"):
         rate(text)
 

@@ -63,7 +63,7 @@ def static_exposure() -> Exposure:
     return plan_of(objects, ports=requests, discovery=Discovery.STATIC).exposure
 
 
-def test_static_rendering_is_the_seed_and_what_makes_it_safe() -> None:
+def test_static_rendering_is_the_seed_with_safe_settings() -> None:
     """Ours differs from the seed's filter in names alone, and adds nothing but what is listed."""
     theirs = leaves(yaml.safe_load(SEED.read_text(encoding="utf-8")))
     ours = leaves(envoy_filter(static_exposure()))
@@ -230,7 +230,7 @@ def test_the_samples_are_the_seeds_workloads() -> None:
     assert tool["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
 
 
-def test_a_tool_for_one_run_has_a_name_of_its_own_and_no_sidecar() -> None:
+def test_a_tool_pod_for_one_run_has_a_unique_name_and_no_sidecar() -> None:
     one, other = one_run_tool("lab", None), one_run_tool("lab", "tool:1")
     assert one["metadata"]["name"] != other["metadata"]["name"]
     assert one["spec"]["containers"][0]["image"] == "zhaohuabing/network-tool"
@@ -239,7 +239,7 @@ def test_a_tool_for_one_run_has_a_name_of_its_own_and_no_sidecar() -> None:
     assert "securityContext" not in one["spec"]["containers"][0]
 
 
-def test_a_gateway_without_ipv6_asks_for_ipv4_addresses() -> None:
+def test_a_gateway_without_ipv6_resolves_ipv4_addresses() -> None:
     """Envoy's default (AUTO) takes the IPv6 addresses of a name that has both."""
     outside = {"type": "ExternalName", "externalName": "dns.example.com", "ports": [udp(53)]}
     objects = cluster(service={**service(), "spec": outside}, slices=[], pods=[])
@@ -247,7 +247,7 @@ def test_a_gateway_without_ipv6_asks_for_ipv4_addresses() -> None:
     assert patch["patch"]["value"].get("dns_lookup_family") == "V4_ONLY"
 
 
-def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
+def test_a_listed_address_only_has_numbers_that_differ() -> None:
     def listed(*slices: dict[str, Any]) -> list[Any]:
         objects = cluster(slices=slices)
         (entry,) = service_entries(plan_of(objects, discovery=Discovery.ENDPOINTS).exposure)
@@ -263,7 +263,7 @@ def test_a_listed_address_says_only_numbers_that_are_not_usual() -> None:
     ]
 
 
-def test_istiods_own_cluster_of_our_entry_goes_and_no_other() -> None:
+def test_only_istiods_cluster_for_the_entry_is_removed() -> None:
     def removed(exposure: Exposure) -> list[dict[str, Any]]:
         patches = envoy_filter(exposure)["spec"]["configPatches"]
         return [p["match"]["cluster"] for p in patches if p["patch"]["operation"] == "REMOVE"]

@@ -81,7 +81,7 @@ def test_every_option_of_expose() -> None:
         ({"spec": "{}"}, "unknown annotation"),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], said: str) -> None:
+def test_invalid_annotations(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         intent(**options)
 
@@ -114,7 +114,7 @@ def test_expect_rate() -> None:
         ({"expect_rate": "9", "max_sessions": "9"}, "max-sessions and expect-rate both decide"),
     ],
 )
-def test_what_is_no_expected_rate(options: dict[str, Any], message: str) -> None:
+def test_invalid_expected_rates(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         intent(**options)
 

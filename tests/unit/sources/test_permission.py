@@ -51,13 +51,13 @@ def test_permissions() -> None:
 
 
 @pytest.mark.parametrize("text", ["*", "5300-", "5400-5300", "0", "70000", "-1", "5300 5301"])
-def test_permissions_that_are_none(text: str) -> None:
+def test_invalid_permissions(text: str) -> None:
     with pytest.raises(UsageError):
         allowed(allow=text)
 
 
 @given(st.text(max_size=200), st.integers(1, 65535))
-def test_no_text_allows_more_than_it_says(text: str, port: int) -> None:
+def test_no_text_allows_numbers_that_it_does_not_contain(text: str, port: int) -> None:
     """Only numbers that stand in it."""
     try:
         found = allowed(allow=text)
@@ -66,7 +66,7 @@ def test_no_text_allows_more_than_it_says(text: str, port: int) -> None:
     assert found.forbids(port) or any(first <= port <= last for first, last in found.ports)
 
 
-def test_a_namespace_without_annotations_is_allowed_what_suits_a_shared_gateway() -> None:
+def test_the_defaults_suit_a_shared_gateway() -> None:
     found = allowed(allow="5300")
     assert found.objection(use()) == ""
     assert found.gateway_services == {GatewayServiceMode.COMPANION, GatewayServiceMode.NONE}
@@ -86,7 +86,7 @@ def test_a_namespace_without_annotations_is_allowed_what_suits_a_shared_gateway(
         ({"idle_timeout": Duration(0.5)}, "allow-idle-timeout", "500ms-1s"),
     ],
 )
-def test_what_is_not_allowed_until_an_administrator_says_so(
+def test_settings_that_are_not_allowed_by_default(
     asked: dict[str, Any], name: str, value: str
 ) -> None:
     used = use(**asked)
@@ -113,7 +113,7 @@ def test_other_gateways(named: str) -> None:
     assert "gateway istio-system/edge" in found.withdrawn(use())
 
 
-def test_a_default_of_this_program_takes_nothing_away() -> None:
+def test_a_built_in_default_withdraws_nothing() -> None:
     """An exposure of an older version may have what is not allowed by default any more."""
     old = use(gateway_service=GatewayServiceMode.PATCH, session_log=True)
     found = allowed(allow="5300")
@@ -137,7 +137,7 @@ def test_a_default_of_this_program_takes_nothing_away() -> None:
         "allow=" + "1," * 5000,
     ],
 )
-def test_settings_that_are_none(text: str) -> None:
+def test_invalid_settings(text: str) -> None:
     with pytest.raises(UsageError):
         named_setting(text)
 

@@ -40,7 +40,7 @@ def shown(done: Run) -> list[str]:
 # -- the command line ----------------------------------------------------------------------------
 
 
-def test_what_is_not_named_stays(run: Run, server: ApiServer) -> None:
+def test_settings_not_named_stay(run: Run, server: ApiServer) -> None:
     assert run(*EXPOSE, *SPECIAL).code == 0
     before = server.state()
     done = run("expose", "coredns")
@@ -61,7 +61,7 @@ def test_what_is_not_named_stays(run: Run, server: ApiServer) -> None:
         (["-p", "5400:53"], "ports: 5300:53/UDP -> 5300:53/UDP,5400:53/UDP"),
     ],
 )
-def test_only_what_is_named_changes_and_it_is_shown(
+def test_only_named_settings_change_and_changes_are_shown(
     run: Run, server: ApiServer, words: list[str], change: str
 ) -> None:
     run(*EXPOSE, *SPECIAL)
@@ -75,7 +75,7 @@ def test_only_what_is_named_changes_and_it_is_shown(
     assert len(changed) == (1 if change.split(":")[0] not in ("ports", "discovery") else 0)
 
 
-def test_a_policy_follows_the_affinity_that_is_named(run: Run, server: ApiServer) -> None:
+def test_the_policy_follows_a_named_affinity(run: Run, server: ApiServer) -> None:
     run(*EXPOSE, *SPECIAL)
     done = run("expose", "coredns", "--affinity", "none")
     assert shown(done) == [
@@ -93,7 +93,7 @@ def test_changes_are_shown_before_anything_is_written(run: Run, server: ApiServe
     assert spec(server)["options"]["idle_timeout"] == "10s"
 
 
-def test_a_port_goes_only_when_asked_for(run: Run, server: ApiServer) -> None:
+def test_a_port_is_only_removed_by_the_option(run: Run, server: ApiServer) -> None:
     run("expose", "coredns", "-p", "5300:53", "-p", "5400:53")
     done = run("expose", "coredns", "-p", "5400:53")
     assert (done.code, shown(done)) == (0, [])
@@ -125,7 +125,7 @@ def test_a_new_port_of_the_service_is_not_exposed_by_itself(run: Run, server: Ap
     assert [port["gateway_port"] for port in spec(server)["ports"]] == [53]
 
 
-def test_the_gateway_stays_although_another_one_has_appeared(run: Run, server: ApiServer) -> None:
+def test_an_exposure_keeps_its_gateway_when_another_appears(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     labels = {"app": "second", "istio": "ingressgateway"}
     server.put(
@@ -141,7 +141,7 @@ def test_the_gateway_stays_although_another_one_has_appeared(run: Run, server: A
     assert away.code == 3 and "[U106]" in away.err
 
 
-def test_a_gateway_that_is_gone_is_named(run: Run, server: ApiServer) -> None:
+def test_names_a_gateway_that_no_longer_exists(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     done = run("expose", "coredns")
@@ -167,7 +167,7 @@ def test_a_request_for_a_new_exposure_has_the_defaults() -> None:
     assert (request.ports, request.discovery) == ((PortRequest(5300, 53),), None)
 
 
-def test_a_named_port_points_elsewhere() -> None:
+def test_a_named_port_gets_another_service_port() -> None:
     before = plan_of(ports=[PortRequest(5300, 53)]).exposure.spec
     named = NamedSettings(ports=(PortRequest(5300, "dns"),))
     assert named.request("default", "coredns", None, before).ports == (PortRequest(5300, "dns"),)
@@ -185,7 +185,7 @@ def test_a_named_port_points_elsewhere() -> None:
         ({"ports": (PortRequest(53),), "remove_ports": (53,)}, "in -p and in --remove-port"),
     ],
 )
-def test_what_is_wrong_whatever_there_is_is_refused_at_once(
+def test_settings_that_are_always_invalid_are_refused_at_once(
     settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -206,7 +206,7 @@ PATCH = (*EXPOSE, "--gateway-service", "patch")
 
 @pytest.mark.parametrize("dry_run", ["none", "client", "server"])
 @pytest.mark.parametrize("form", ["yaml", "json", "name"])
-def test_the_gateways_own_service_is_in_no_printed_manifest(
+def test_the_gateways_own_service_is_not_printed(
     run: Run, server: ApiServer, dry_run: str, form: str
 ) -> None:
     done = run(*PATCH, "--dry-run", dry_run, "-o", form)
@@ -250,7 +250,7 @@ def declared(run: Run, server: ApiServer) -> ApiServer:
 ANNOTATE = "kubectl annotate service -n default coredns"
 
 
-def test_what_an_annotation_declares_is_not_deleted(run: Run, declared: ApiServer) -> None:
+def test_an_exposure_requested_by_annotation_is_not_deleted(run: Run, declared: ApiServer) -> None:
     before = declared.state()
     done = run("delete", "coredns")
     assert done.code == 3
@@ -259,7 +259,7 @@ def test_what_an_annotation_declares_is_not_deleted(run: Run, declared: ApiServe
     assert declared.state() == before
 
 
-def test_all_deletes_the_rest_and_names_what_stays(run: Run, declared: ApiServer) -> None:
+def test_all_deletes_the_others_and_names_those_that_stay(run: Run, declared: ApiServer) -> None:
     run("expose", "coredns", "--name", "mine", "-p", "5400:53")
     done = run("delete", "--all")
     assert done.code == 3
@@ -267,7 +267,9 @@ def test_all_deletes_the_rest_and_names_what_stays(run: Run, declared: ApiServer
     assert run("get", "-o", "name").out == "coredns\n"
 
 
-def test_what_nothing_declares_any_more_can_be_deleted(run: Run, declared: ApiServer) -> None:
+def test_an_exposure_that_is_no_longer_requested_can_be_deleted(
+    run: Run, declared: ApiServer
+) -> None:
     """The controller was uninstalled, and the annotation taken away afterwards."""
     dns = declared.get("Service", "default", "coredns")
     del dns["metadata"]["annotations"]["kubectl-istio-udp/expose"]
@@ -276,7 +278,7 @@ def test_what_nothing_declares_any_more_can_be_deleted(run: Run, declared: ApiSe
     assert run("get", "-o", "name").out == ""
 
 
-def test_what_an_annotation_declares_is_not_changed(run: Run, declared: ApiServer) -> None:
+def test_an_exposure_requested_by_annotation_is_not_changed(run: Run, declared: ApiServer) -> None:
     before = declared.state()
     done = run("expose", "coredns", "--idle-timeout", "1m", "--force-conflicts")
     assert done.code == 3

@@ -67,7 +67,7 @@ def test_in_the_root_namespace_every_proxy_is_selected(api: Api, server: ApiServ
     assert snapshot.telemetry_logs is True
 
 
-def test_the_access_log_there_is_is_found(api: Api, server: ApiServer) -> None:
+def test_finds_the_existing_access_log(api: Api, server: ApiServer) -> None:
     mine = access_log()
     put(server, mine, access_log("other", selector={"app": "x"}))
     put(server, access_log("mesh", namespace="istio-system", scope=LogScope.MESH))
@@ -87,7 +87,7 @@ def test_the_access_log_there_is_is_found(api: Api, server: ApiServer) -> None:
     )
 
 
-def test_somebody_elses_object_of_the_same_name_is_seen(api: Api, server: ApiServer) -> None:
+def test_finds_another_object_with_the_same_name(api: Api, server: ApiServer) -> None:
     server.put(envoy_filter("accesslog-default-namespace", namespace="default"))
     snapshot = read(api)
     assert len(snapshot.objects) == 1
@@ -117,9 +117,7 @@ def test_an_istio_without_telemetries_has_none(api: Api, server: ApiServer) -> N
     assert read(api).telemetry_logs is False
 
 
-def test_a_root_namespace_that_may_not_be_read_counts_for_nothing(
-    api: Api, server: ApiServer
-) -> None:
+def test_a_root_namespace_that_may_not_be_read_is_ignored(api: Api, server: ApiServer) -> None:
     put(server, access_log("mesh", namespace="istio-system", scope=LogScope.MESH))
     put(server, access_log("other"))
     server.put(telemetry("istio-system", accessLogging=[{}]))
@@ -131,7 +129,7 @@ def test_a_root_namespace_that_may_not_be_read_counts_for_nothing(
 
 
 @pytest.mark.parametrize("plural", ["envoyfilters", "pods", "telemetries"])
-def test_ones_own_namespace_must_be_readable(api: Api, server: ApiServer, plural: str) -> None:
+def test_the_namespace_itself_must_be_readable(api: Api, server: ApiServer, plural: str) -> None:
     server.fail("GET", f"/default/{plural}", 403)
     with pytest.raises(Forbidden, match=plural):
         read(api)

@@ -67,7 +67,7 @@ TCP53 = {"port": 53, "protocol": "TCP", "nodePort": 30054}
         (None, ()),
     ],
 )  # fmt: skip
-def test_the_way_that_reaches_farthest(
+def test_the_most_widely_reachable_address_is_shown(
     service: dict[str, Any] | None, expected: tuple[str, ...]
 ) -> None:
     assert addresses_of(service).of([PORT]) == expected
@@ -99,7 +99,7 @@ def test_pods_are_reached_at_the_port_they_bind() -> None:
     assert socket("10.0.0.1", 53) == "10.0.0.1:53/UDP"
 
 
-def test_a_range_of_ports_is_one_way() -> None:
+def test_a_range_of_ports_is_one_address() -> None:
     """A thousand lines of addresses are useless."""
     ports = [ExposedPort.of(number, number + 10_000, number) for number in range(50, 55)]
     node_ports = [
@@ -121,7 +121,7 @@ def test_a_range_of_ports_is_one_way() -> None:
         (GatewayServiceMode.PATCH, "use --gateway-service companion"),
     ],
 )
-def test_the_other_way_is_advised_where_no_address_comes(
+def test_the_hint_names_the_other_mode_without_an_address(
     server: ApiServer, api: Api, mode: GatewayServiceMode, advice: str
 ) -> None:
     server.put(gateway_pod())
@@ -130,7 +130,7 @@ def test_the_other_way_is_advised_where_no_address_comes(
     assert advice in pending and f"--gateway-service {mode.value}" not in pending
 
 
-def test_a_companion_has_an_address_of_its_own(api: Api, server: ApiServer) -> None:
+def test_a_companion_has_its_own_address(api: Api, server: ApiServer) -> None:
     spec = exposed(server, api)
     found = gateway_service(api, spec)
     assert found is not None and found["metadata"]["name"] == "udp-default-coredns"
@@ -144,13 +144,13 @@ def test_the_patched_service_is_found_by_its_field_manager(api: Api, server: Api
     assert client_addresses(api, spec).of(spec.ports[:1]) == ("10.96.0.80:5300/UDP",)
 
 
-def test_a_service_that_nobody_patched_is_not_it(api: Api) -> None:
+def test_an_unpatched_service_does_not_count(api: Api) -> None:
     spec = plan_of(gateway_service=GatewayServiceMode.PATCH).exposure.spec
     assert gateway_service(api, spec) is None
 
 
 @pytest.mark.parametrize("mode", [GatewayServiceMode.NONE, GatewayServiceMode.COMPANION])
-def test_without_a_service_the_ready_pods_are_told(
+def test_without_a_service_the_pods_addresses_are_shown(
     api: Api, server: ApiServer, mode: GatewayServiceMode
 ) -> None:
     spec = exposed(server, api, mode)
@@ -162,7 +162,7 @@ def test_without_a_service_the_ready_pods_are_told(
     )  # fmt: skip
 
 
-def test_a_load_balancer_is_waited_for(api: Api, server: ApiServer) -> None:
+def test_waits_for_a_load_balancer(api: Api, server: ApiServer) -> None:
     server.load_balancer = None
     spec = exposed(server, api)
     assert client_addresses(api, spec).pending
@@ -181,7 +181,7 @@ def test_a_load_balancer_is_waited_for(api: Api, server: ApiServer) -> None:
     assert len(asked) >= 3
 
 
-def test_why_a_load_balancer_is_pending_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_why_a_load_balancer_is_pending(api: Api, server: ApiServer) -> None:
     server.load_balancer = None
     spec = exposed(server, api)
     event = {

@@ -38,13 +38,13 @@ def ways(server: ApiServer) -> list[str]:
     return [way for way in found if way in ("portforward", "exec")]
 
 
-def test_several_questions_take_one_connection_and_no_process(api: Api, server: ApiServer) -> None:
+def test_several_queries_use_one_connection_and_no_process(api: Api, server: ApiServer) -> None:
     server.run = lambda *words: Exec(f'"{words[3][3]}"')
     assert query(api, "listeners?format=json", "stats") == ["listeners?format=json", "stats"]
     assert ways(server) == ["portforward"]
 
 
-def test_a_long_answer_is_read_to_its_end(api: Api, server: ApiServer) -> None:
+def test_a_long_response_is_read_completely(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(f'"{"x" * 1_000_000}"')
     assert [len(found) for found in query(api, "config_dump", "config_dump")] == [1_000_000] * 2
 
@@ -61,7 +61,7 @@ def test_a_long_answer_is_read_to_its_end(api: Api, server: ApiServer) -> None:
     ],
     ids=str,
 )
-def test_where_port_forward_is_not_possible_exec_asks(
+def test_exec_is_used_if_port_forward_is_not_possible(
     api: Api, server: ApiServer, refusal: dict[str, Any]
 ) -> None:
     server.fail("GET", "/portforward", **refusal)
@@ -71,7 +71,7 @@ def test_where_port_forward_is_not_possible_exec_asks(
     assert ways(server) == ["portforward", "exec", "exec", "exec", "exec"]
 
 
-def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api: Api, server: ApiServer) -> None:
+def test_a_pod_without_port_forward_is_queried_by_exec(api: Api, server: ApiServer) -> None:
     """In a sandbox (gVisor, Kata) nothing listens where the node looks for the port."""
     commands = []
 
@@ -95,7 +95,7 @@ def test_a_pod_that_can_only_run_commands_is_asked_by_exec(api: Api, server: Api
         (Exec(hangs=True), "did not respond within 0.2s", 1),
     ],
 )
-def test_an_envoy_that_cannot_be_asked(
+def test_an_envoy_that_cannot_be_queried(
     kubeconfig: Path, server: ApiServer, answer: Exec, said: str, tried: int
 ) -> None:
     # Only one that hangs is to be waited for no longer; others may wait for a busy machine.
@@ -137,7 +137,7 @@ QUESTIONS = (
     ids=lambda answer: answer[:40],
 )
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_pod_that_poses_as_an_envoy_ends_no_command(
+def test_a_pod_that_poses_as_an_envoy_does_not_end_the_command(
     api: Api, server: ApiServer, question: Callable[..., Any], answer: str
 ) -> None:
     """A tenant can make one, in a namespace of its own, which `get -A` then asks."""
@@ -150,7 +150,7 @@ def test_a_pod_that_poses_as_an_envoy_ends_no_command(
 
 
 @pytest.mark.parametrize("way", ["portforward", "exec"])
-def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(
+def test_an_endless_response_is_not_read_completely(
     api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     for module in (websockets, portforward):
@@ -162,7 +162,7 @@ def test_a_pod_that_goes_on_for_ever_is_not_read_to_its_end(
         query(api, "stats")
 
 
-def test_a_question_after_a_failed_one_takes_a_new_connection(api: Api, server: ApiServer) -> None:
+def test_a_query_after_a_failed_one_uses_a_new_connection(api: Api, server: ApiServer) -> None:
     answers = [Exec('{"half', cut=True), Exec("1")]
     server.run = lambda *_: answers.pop(0)
     with Admin(api, *WHERE) as asked:
@@ -172,13 +172,13 @@ def test_a_question_after_a_failed_one_takes_a_new_connection(api: Api, server: 
     assert ways(server) == ["portforward", "portforward"]
 
 
-def test_a_pod_that_is_gone_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_a_missing_pod(api: Api, server: ApiServer) -> None:
     with pytest.raises(NotFound, match="pod gone not found in namespace istio-system"):
         Admin(api, "istio-system", "gone").read("stats", as_it_is)
     assert ways(server) == ["portforward"]
 
 
-def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(
+def test_without_both_rights_the_error_names_them_and_what_works(
     api: Api, server: ApiServer
 ) -> None:
     server.fail("GET", "/(portforward|exec)", 403)
@@ -192,16 +192,14 @@ def test_who_has_neither_right_is_told_of_both_and_of_what_works_without(
     assert "expose --no-wait" in text
 
 
-def test_a_port_that_does_not_listen_is_told_where_exec_is_forbidden(
-    api: Api, server: ApiServer
-) -> None:
+def test_reports_a_closed_port_if_exec_is_forbidden(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/exec", 403)
     server.run = lambda *_: Exec(error="port 15000")
     with pytest.raises(ClusterError, match="port 15000: connection refused"):
         query(api, "stats")
 
 
-def test_a_busy_server_is_asked_again(api: Api, server: ApiServer) -> None:
+def test_requests_to_a_busy_server_are_retried(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/portforward", 429, times=1, headers={"Retry-After": "0"})
     server.run = lambda *_: Exec("1")
     assert query(api, "stats") == [1]

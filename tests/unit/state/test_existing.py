@@ -43,14 +43,16 @@ def test_lists_by_namespace_and_name_sorted(api: Api, server: ApiServer) -> None
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_what_a_half_done_deletion_left_counts(api: Api, server: ApiServer, kept: int) -> None:
+def test_objects_left_by_an_incomplete_deletion_count(
+    api: Api, server: ApiServer, kept: int
+) -> None:
     server.put(objects()[kept])
     (found,) = list_exposures(api)
     assert found.spec == plan_of().exposure.spec
     assert len(found.objects) == 1
 
 
-def test_the_envoyfilter_is_trusted_most(api: Api, server: ApiServer) -> None:
+def test_the_envoy_filter_decides(api: Api, server: ApiServer) -> None:
     entry, envoy_filter, service = objects()
     other = plan_of(max_sessions=5).exposure.spec
     envoy_filter["metadata"]["annotations"][SPEC_NOTE] = other.to_json()
@@ -58,7 +60,7 @@ def test_the_envoyfilter_is_trusted_most(api: Api, server: ApiServer) -> None:
     assert list_exposures(api)[0].spec == other
 
 
-def test_what_one_object_cannot_tell_another_may(api: Api, server: ApiServer) -> None:
+def test_another_object_decides_if_one_is_unreadable(api: Api, server: ApiServer) -> None:
     entry, envoy_filter, service = objects()
     envoy_filter["metadata"]["annotations"][SPEC_NOTE] = "{"
     server.put(entry, envoy_filter, service)
@@ -84,7 +86,7 @@ def test_reads_the_annotation() -> None:
         spec_of(bare)
 
 
-def test_gets_those_named_in_their_order(api: Api, server: ApiServer) -> None:
+def test_gets_names_in_the_given_order(api: Api, server: ApiServer) -> None:
     server.put(*objects("a"), *objects("b"))
     assert [e.name for e in get_existing(api, "default", ["b", "a"])] == ["b", "a"]
     assert [e.name for e in get_existing(api, "default", [])] == ["a", "b"]
@@ -94,9 +96,7 @@ def test_gets_those_named_in_their_order(api: Api, server: ApiServer) -> None:
     ("there", "hint"),
     [(["a", "b"], "this namespace has: a, b"), ([], "list all: kubectl istio-udp get -A")],
 )
-def test_a_name_that_is_not_there_is_told(
-    api: Api, server: ApiServer, there: list[str], hint: str
-) -> None:
+def test_reports_a_missing_name(api: Api, server: ApiServer, there: list[str], hint: str) -> None:
     for name in there:
         server.put(*objects(name))
     with pytest.raises(NotFound, match="exposure x not found in namespace default") as caught:
@@ -105,7 +105,9 @@ def test_a_name_that_is_not_there_is_told(
     assert get_existing(api, "default", ["x"], missing_ok=True) == ()
 
 
-def test_who_may_not_look_everywhere_finds_what_is_near(api: Api, server: ApiServer) -> None:
+def test_without_access_to_all_namespaces_nearby_objects_are_found(
+    api: Api, server: ApiServer
+) -> None:
     """In the Service's namespace, and in that of the gateway which the ServiceEntry names."""
     server.put(*objects())
     for plural in ("serviceentries", "envoyfilters", "services"):
@@ -140,7 +142,7 @@ def found(api: Api, namespace: str | None = None) -> list[tuple[str, str]]:
     return [(e.namespace, str(e.ref)) for e in list_existing(api, namespace)]
 
 
-def test_things_of_all_kinds_are_told_apart(api: Api, server: ApiServer) -> None:
+def test_distinguishes_the_kinds(api: Api, server: ApiServer) -> None:
     """Even if they have the same name: an EnvoyFilter may belong to any of them."""
     server.put(*objects("one"))
     put(server, access_log("one"), response(name="one", **OWN_GATEWAY))
@@ -160,7 +162,7 @@ def test_things_of_all_kinds_are_told_apart(api: Api, server: ApiServer) -> None
     assert log.spec == access_log("one")
 
 
-def test_only_the_kinds_asked_for_are_listed(api: Api, server: ApiServer) -> None:
+def test_only_the_requested_kinds_are_listed(api: Api, server: ApiServer) -> None:
     server.put(*objects("one"))
     put(server, access_log("one"), response(name="one"))
     only = list_existing(api, None, (Kind.ACCESS_LOG,))
@@ -168,7 +170,7 @@ def test_only_the_kinds_asked_for_are_listed(api: Api, server: ApiServer) -> Non
     assert {r.path.rpartition("/")[2] for r in server.requests} == {"envoyfilters"}
 
 
-def test_gets_things_of_several_kinds_in_their_order(api: Api, server: ApiServer) -> None:
+def test_gets_several_kinds_in_the_given_order(api: Api, server: ApiServer) -> None:
     server.put(*objects("a"))
     put(server, access_log("a"), response(name="a"))
     names = ["accesslog/a", "a", "responses/a"]
@@ -184,7 +186,7 @@ def test_gets_things_of_several_kinds_in_their_order(api: Api, server: ApiServer
         ("x", "exposure x not found in namespace default", "kubectl istio-udp get -A"),
     ],
 )
-def test_those_of_the_same_kind_are_offered(
+def test_the_error_lists_names_of_the_same_kind(
     api: Api, server: ApiServer, name: str, message: str, hint: str
 ) -> None:
     put(server, access_log("there"), response(name="there"))
@@ -194,7 +196,7 @@ def test_those_of_the_same_kind_are_offered(
 
 
 @pytest.mark.parametrize("name", ["pod/x", "response/", "/x", "a/b/c"])
-def test_a_name_of_no_kind_is_refused(api: Api, name: str) -> None:
+def test_an_unknown_kind_is_refused(api: Api, name: str) -> None:
     with pytest.raises(UsageError, match="unknown kind in"):
         get_existing(api, "default", [name])
 
@@ -207,7 +209,7 @@ def test_a_name_of_no_kind_is_refused(api: Api, name: str) -> None:
         (("EnvoyFilter", "istio-system"), "EnvoyFilter istio-system/response-default-hello"),
     ],
 )
-def test_what_a_response_lacks_is_named(
+def test_names_the_missing_objects_of_a_response(
     api: Api, server: ApiServer, lost: tuple[str, str], missing: str
 ) -> None:
     put(server, response(**OWN_GATEWAY))
@@ -222,7 +224,7 @@ def test_what_a_response_lacks_is_named(
 EVERYWHERE = r"v[\w]+/(serviceentries|envoyfilters|services|gateways|virtualservices)\?"
 
 
-def test_responses_and_access_logs_near_are_found(api: Api, server: ApiServer) -> None:
+def test_finds_nearby_responses_and_access_logs(api: Api, server: ApiServer) -> None:
     server.put(*objects())
     away = GatewayRef("lab", "edge", {"app": "edge"})
     put(server, response(**OWN_GATEWAY), response(name="away", gateway=away, **OWN_GATEWAY))
@@ -239,7 +241,7 @@ def test_responses_and_access_logs_near_are_found(api: Api, server: ApiServer) -
     assert [str(e.ref) for e in list_existing(api, "istio-system")] == ["accesslog/gw"]
 
 
-def test_a_response_whose_annotation_is_lost_is_looked_for_at_the_usual_gateway(
+def test_a_response_without_annotation_is_searched_at_the_usual_gateway(
     api: Api, server: ApiServer
 ) -> None:
     put(server, response(**OWN_GATEWAY))
@@ -251,7 +253,7 @@ def test_a_response_whose_annotation_is_lost_is_looked_for_at_the_usual_gateway(
     assert there.missing == ()
 
 
-def test_rights_for_exposures_alone_are_enough_for_them(api: Api, server: ApiServer) -> None:
+def test_rights_for_exposures_suffice_for_exposures(api: Api, server: ApiServer) -> None:
     """Of the other kinds nothing is seen then, as of a namespace that has none."""
     server.put(*objects())
     put(server, response(mesh=True, hosts=(RATINGS,)), access_log())
@@ -264,7 +266,7 @@ def test_rights_for_exposures_alone_are_enough_for_them(api: Api, server: ApiSer
     assert [str(e.ref) for e in get_existing(api, "default", ["coredns"])] == ["coredns"]
 
 
-def test_who_may_list_exposures_everywhere_sees_those_of_all_namespaces(
+def test_permission_to_list_exposures_everywhere_shows_all_of_them(
     api: Api, server: ApiServer
 ) -> None:
     server.put(*objects())
@@ -278,7 +280,7 @@ def test_who_may_list_exposures_everywhere_sees_those_of_all_namespaces(
         list_existing(api)
 
 
-def test_rights_in_its_namespace_are_enough_for_an_access_log(api: Api, server: ApiServer) -> None:
+def test_rights_in_its_namespace_suffice_for_an_access_log(api: Api, server: ApiServer) -> None:
     put(server, access_log(), access_log(namespace="lab"))
     server.fail("GET", EVERYWHERE, 403)
     server.fail("GET", "/namespaces/istio-system/", 403)
@@ -289,9 +291,7 @@ def test_rights_in_its_namespace_are_enough_for_an_access_log(api: Api, server: 
         get_existing(api, "default", ["accesslog/namespace"])
 
 
-def test_who_asks_for_a_response_is_told_that_it_may_not_be_seen(
-    api: Api, server: ApiServer
-) -> None:
+def test_a_named_response_without_permission_is_an_error(api: Api, server: ApiServer) -> None:
     put(server, response())
     server.fail("GET", EVERYWHERE, 403)
     server.fail("GET", "/namespaces/[^/]+/virtualservices", 403)

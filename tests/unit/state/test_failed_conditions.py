@@ -33,7 +33,7 @@ def served(**status: Any) -> dict[str, Any]:
     return {**gateway(), "status": {"conditions": GOOD, **status}}
 
 
-def test_what_is_good_is_not_shown() -> None:
+def test_good_conditions_are_not_shown() -> None:
     resolved = condition("ResolvedRefs", "ResolvedRefs", True)
     listeners = [{"name": "dns", "conditions": [*GOOD, condition("Conflicted", "NoConflicts")]}]
     good = route(status={"parents": [at(GOOD[0], resolved)]})

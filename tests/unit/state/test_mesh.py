@@ -59,7 +59,7 @@ def test_each_revision_has_its_own(api: Api, server: ApiServer) -> None:
     assert read_mesh(api).istio == (1, 30)
 
 
-def test_of_several_revisions_none_is_guessed(api: Api, server: ApiServer) -> None:
+def test_several_revisions_are_ambiguous(api: Api, server: ApiServer) -> None:
     server.put(mesh_config("istio-a", rootNamespace="x"), mesh_config("istio-b", rootNamespace="y"))
     assert read_mesh(api) == ASSUMED
 
@@ -79,7 +79,7 @@ def test_a_control_plane_in_another_namespace(api: Api, server: ApiServer) -> No
     assert (found.istio, found.writes_access_log, found.assumed) == ((1, 24), True, False)
 
 
-def test_a_control_plane_outside_of_the_cluster_is_not_known(api: Api, server: ApiServer) -> None:
+def test_a_control_plane_outside_the_cluster_is_unknown(api: Api, server: ApiServer) -> None:
     found = read_mesh(api, ControlPlane("", address="meshconfig.googleapis.com:443"))
     assert found.assumed and found.root_namespace == "istio-system"
     assert not server.requests
@@ -93,14 +93,16 @@ def test_an_empty_config_is_istios_default(
     assert read_mesh(api) == DEFAULTS
 
 
-def test_what_cannot_be_read_is_istios_default_and_said_to_be(api: Api, server: ApiServer) -> None:
+def test_unreadable_settings_are_istios_defaults_and_marked_as_assumed(
+    api: Api, server: ApiServer
+) -> None:
     assert read_mesh(api) == ASSUMED
     server.put(mesh_config() | {"data": {"mesh": "{"}})
     assert read_mesh(api) == ASSUMED
 
 
 @pytest.mark.parametrize("path", ["/configmaps/istio$", r"/configmaps\b"])
-def test_who_may_not_read_it_gets_the_default(api: Api, server: ApiServer, path: str) -> None:
+def test_without_permission_the_default_is_assumed(api: Api, server: ApiServer, path: str) -> None:
     server.put(mesh_config(rootNamespace="hidden"), istiod_pod(version="1.20.3"))
     server.fail("GET", path, 403)
     assert read_mesh(api) == Mesh(istio=(1, 20), assumed=True)
@@ -111,7 +113,9 @@ def test_of_several_istiods_the_oldest_counts(api: Api, server: ApiServer) -> No
     assert read_mesh(api).istio == (1, 9)
 
 
-def test_an_istiod_that_may_not_be_seen_has_no_version(api: Api, server: ApiServer) -> None:
+def test_without_permission_to_list_istiod_the_version_is_unknown(
+    api: Api, server: ApiServer
+) -> None:
     server.put(mesh_config(rootNamespace="seen"), istiod_pod())
     server.fail("GET", "/istio-system/pods", 403)
     assert read_mesh(api) == Mesh("seen")

@@ -61,7 +61,7 @@ EVERYBODY = [written("w"), GatewayFilter.of(reserved("e", 19)), GatewayFilter.of
     [(None, {"w", "e", "l", "p"}), (MINE, {"w", "e"})],
     ids=["before its reservation", "with its reservation"],
 )
-def test_what_counts(mine: Reservation | None, names: set[str]) -> None:
+def test_what_counts_as_used(mine: Reservation | None, names: set[str]) -> None:
     occupancy = Occupancy(index_of(*EVERYBODY), mine, [pending("p")])
     footprint = occupancy.footprints_at(GATEWAY, DEFAULT_MESH)
     usage = occupancy.usage(GATEWAY, "istio-system")
@@ -70,11 +70,11 @@ def test_what_counts(mine: Reservation | None, names: set[str]) -> None:
     assert usage.sessions == 500 * len(names)
 
 
-def test_the_exposure_that_is_asked_for_does_not_count() -> None:
+def test_the_decided_exposure_does_not_count() -> None:
     assert Occupancy(index_of(written())).usage(GATEWAY, "istio-system", SPEC.key).sessions == 0
 
 
-def test_what_concerns_another_exposure_is_omitted() -> None:
+def test_envoy_filters_without_common_ports_or_names_are_omitted() -> None:
     (port,) = SPEC.ports
     same_port = plan_of(name="other").exposure.spec
     elsewhere = dataclasses.replace(same_port, ports=(ExposedPort.of(port.gateway_port, 1, 1),))

@@ -105,7 +105,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
 @pytest.mark.parametrize("first", [True, False])
-def test_beside_the_real_exposure_a_forgery_is_a_stray(forgery: Any, first: bool) -> None:
+def test_a_forged_object_beside_the_exposure_is_a_stray(forgery: Any, first: bool) -> None:
     there = [forgery, *objects()] if first else [*objects(), forgery]
     state = resolve(there)
     (exposure,) = state.existing
@@ -125,13 +125,13 @@ def test_beside_the_real_exposure_a_forgery_is_a_stray(forgery: Any, first: bool
         if "one's own" not in what and what != "EnvoyFilter elsewhere that cannot be read"
     ],
 )
-def test_alone_a_forgery_is_a_stray(forgery: Any) -> None:
+def test_a_forged_object_alone_is_a_stray(forgery: Any) -> None:
     state = resolve([forgery])
     assert state.existing == ()
     assert len(state.strays) == 1
 
 
-def test_a_stray_says_whose_it_claims_to_be_and_why_it_is_not() -> None:
+def test_a_stray_names_the_claimed_owner_and_the_reason() -> None:
     (stray,) = resolve([FORGERIES["own labels, spec of another"]]).strays
     assert str(stray) == "ServiceEntry lab/udp-lab-evil"
     assert stray.claimed_owner == "exposure lab/evil"
@@ -139,7 +139,7 @@ def test_a_stray_says_whose_it_claims_to_be_and_why_it_is_not() -> None:
 
 
 @pytest.mark.parametrize("keeps", range(1, 8))
-def test_whatever_part_of_an_exposure_is_left_belongs_to_it(keeps: int) -> None:
+def test_any_remaining_object_of_an_exposure_belongs_to_it(keeps: int) -> None:
     left = [manifest for bit, manifest in enumerate(objects()) if keeps & 1 << bit]
     (exposure,) = resolve(left).existing
     assert exposure.spec == SPEC
@@ -148,7 +148,7 @@ def test_whatever_part_of_an_exposure_is_left_belongs_to_it(keeps: int) -> None:
 
 @pytest.mark.parametrize("keeps", range(1, 8))
 @pytest.mark.parametrize("text", [None, "{", '{"version":9}'])
-def test_what_is_left_and_cannot_be_read_belongs_to_it(keeps: int, text: str | None) -> None:
+def test_remaining_unreadable_objects_belong_to_the_exposure(keeps: int, text: str | None) -> None:
     left = [manifest for bit, manifest in enumerate(objects()) if keeps & 1 << bit]
     for manifest in left:
         manifest["metadata"]["annotations"] = None if text is None else note(text)
@@ -160,7 +160,7 @@ def test_what_is_left_and_cannot_be_read_belongs_to_it(keeps: int, text: str | N
 @pytest.mark.parametrize(
     "spoiled", ["{", replace(SPEC, name="other", entries=()).to_json(), "null"]
 )
-def test_an_entry_whose_annotation_somebody_spoiled_can_be_repaired(spoiled: str) -> None:
+def test_an_entry_with_a_damaged_annotation_can_be_repaired(spoiled: str) -> None:
     """Where the EnvoyFilter says that it is there, the ServiceEntry is known by labels and name."""
     entry, *others = objects()
     entry["metadata"]["annotations"] = note(spoiled)
@@ -171,7 +171,7 @@ def test_an_entry_whose_annotation_somebody_spoiled_can_be_repaired(spoiled: str
     assert belongs(entry, SPEC)
 
 
-def test_of_two_envoy_filters_the_one_that_the_own_namespace_confirms_decides() -> None:
+def test_of_two_envoy_filters_the_confirmed_one_decides() -> None:
     older = forged(
         "EnvoyFilter",
         namespace="lab",
@@ -183,13 +183,13 @@ def test_of_two_envoy_filters_the_one_that_the_own_namespace_confirms_decides() 
     assert [str(stray) for stray in state.strays] == [f"EnvoyFilter lab/{NAME}"]
 
 
-def test_of_two_that_nothing_confirms_the_older_decides() -> None:
+def test_of_two_unconfirmed_envoy_filters_the_older_decides() -> None:
     younger = forged("EnvoyFilter", namespace="lab", annotations=note(replace(SPEC, gateway=LAB)))
     state = resolve([younger, *objects()[1:]])
     assert state.existing[0].spec == SPEC
 
 
-def test_the_envoy_filter_says_who_declared_an_exposure() -> None:
+def test_the_envoy_filter_decides_who_manages_an_exposure() -> None:
     entry, envoy_filter, companion = objects()
     entry["metadata"]["labels"][SOURCE_LABEL] = "controller"
     (exposure,) = resolve([entry, envoy_filter, companion]).existing
@@ -246,7 +246,7 @@ def test_only_the_object_that_decides_is_read(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=["response", "access log"],
 )
-def test_responses_and_access_logs_are_known_by_the_same_rule(spec: Any, made: Any) -> None:
+def test_responses_and_access_logs_follow_the_same_rule(spec: Any, made: Any) -> None:
     (found,) = resolve(made).existing
     assert (found.kind, found.spec) == (spec.kind, spec)
     for manifest in made:
@@ -258,7 +258,7 @@ def test_responses_and_access_logs_are_known_by_the_same_rule(spec: Any, made: A
         assert not belongs(moved, spec)
 
 
-def test_only_the_kinds_asked_for_are_resolved() -> None:
+def test_only_the_requested_kinds_are_resolved() -> None:
     there = [*objects(), *manifests_of(access_log())]
     assert [e.kind for e in resolve(there, (Kind.ACCESS_LOG,)).existing] == [Kind.ACCESS_LOG]
     assert [e.kind for e in resolve(there).existing] == [Kind.EXPOSURE, Kind.ACCESS_LOG]

@@ -71,7 +71,7 @@ def answering(server: ApiServer, *answers: Exec | dict[str, Any]) -> list[Any]:
     return asked
 
 
-def test_reads_what_an_envoy_has(api: Api, server: ApiServer) -> None:
+def test_reads_the_state_of_an_envoy(api: Api, server: ApiServer) -> None:
     asked = answering(server, DUMP, CLUSTERS)
     state = proxies.proxy_state(api, *WHERE, PREFIX)
     assert state.listeners == {NAME: "r1", "plain": ""}
@@ -82,7 +82,7 @@ def test_reads_what_an_envoy_has(api: Api, server: ApiServer) -> None:
     assert asked[0] == ("istio-proxy", question)
 
 
-def test_hosts_are_asked_for_only_where_there_are_clusters(api: Api, server: ApiServer) -> None:
+def test_hosts_are_only_queried_if_there_are_clusters(api: Api, server: ApiServer) -> None:
     asked = answering(server, {"configs": None})
     assert proxies.proxy_state(api, *WHERE, PREFIX) == ProxyState()
     assert len(asked) == 1
@@ -143,7 +143,7 @@ def test_a_rejected_cluster_is_in_the_log_only(api: Api, server: ApiServer) -> N
     assert proxies.refusals_in_log(api, *WHERE, 5) == {NAME: "bad"}
 
 
-def test_a_log_that_may_not_be_read_says_nothing(api: Api, server: ApiServer) -> None:
+def test_a_log_that_may_not_be_read_is_empty(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/log", 403)
     assert proxies.refusals_in_log(api, *WHERE, 5) == {}
     assert proxies.route_refusal_in_log(api, *WHERE, 5) is None
@@ -177,7 +177,7 @@ def test_reads_the_http_routes(api: Api, server: ApiServer) -> None:
         ({}, None),
     ],
 )
-def test_a_proxy_says_its_version(
+def test_reads_the_version_of_a_proxy(
     api: Api, server: ApiServer, answer: dict[str, Any], version: tuple[int, ...] | None
 ) -> None:
     asked = answering(server, answer)
@@ -186,7 +186,7 @@ def test_a_proxy_says_its_version(
 
 
 @pytest.mark.parametrize("word", ["9" * 5_000, "²", "-1", "1048576 1048576"])
-def test_a_file_limit_that_is_no_number_is_not_known(
+def test_a_file_limit_that_is_not_a_number_is_unknown(
     api: Api, server: ApiServer, word: str
 ) -> None:
     server.run = lambda *_: Exec(word)
@@ -207,9 +207,7 @@ HEAD = "  sl  local_address rem_address   st\n"
     ],
     ids=lambda line: line[:12],
 )
-def test_sockets_that_are_not_as_linux_writes_them_are_not_known(
-    api: Api, server: ApiServer, line: str
-) -> None:
+def test_malformed_socket_tables_are_unknown(api: Api, server: ApiServer, line: str) -> None:
     """The `cat` of a tenant's image may print anything."""
     server.run = lambda *_: Exec(HEAD + line + "\n")
     assert proxies.udp_status(api, *WHERE, "istio-proxy") is None

@@ -64,7 +64,7 @@ def keys(snapshot: ResponseSnapshot) -> list[tuple[str, ...]]:
 # -- the snapshot -------------------------------------------------------------------------------
 
 
-def test_reads_mesh_gateway_servers_and_rivals(api: Api, server: ApiServer) -> None:
+def test_reads_mesh_gateway_servers_and_other_virtual_services(api: Api, server: ApiServer) -> None:
     server.put(
         mesh_config(rootNamespace="istio-system"),
         istiod_pod(version="1.30.1"),
@@ -85,13 +85,13 @@ def test_reads_mesh_gateway_servers_and_rivals(api: Api, server: ApiServer) -> N
     assert (snapshot.services, snapshot.objects) == ((), ())
 
 
-def test_without_a_gateway_there_is_none_to_answer(api: Api, server: ApiServer) -> None:
+def test_without_a_gateway_it_is_an_error(api: Api, server: ApiServer) -> None:
     server.remove("Pod", "istio-system", POD)
     with pytest.raises(NotFound):
         read(api)
 
 
-def test_an_image_without_a_version_has_its_proxy_asked(
+def test_an_image_without_a_version_needs_a_query_to_its_proxy(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(gateway_pod(image="own/proxy:latest"))
@@ -100,7 +100,7 @@ def test_an_image_without_a_version_has_its_proxy_asked(
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_a_version_that_nobody_tells_is_unknown(
+def test_a_version_that_cannot_be_read_is_unknown(
     api: Api, server: ApiServer, fakes: Fakes, ready: bool
 ) -> None:
     """The proxy cannot be asked, or there is none that is ready."""
@@ -112,7 +112,9 @@ def test_a_version_that_nobody_tells_is_unknown(
     assert bool(fakes.commands) is ready
 
 
-def test_ones_own_objects_are_no_rivals(api: Api, server: ApiServer) -> None:
+def test_objects_of_the_response_are_not_other_virtual_services(
+    api: Api, server: ApiServer
+) -> None:
     put(server, response(creates_gateway=True, servers=(), api=ResponseApi.ENVOY_FILTER))
     put(server, response("/other", name="other"))
     snapshot = read(api)
@@ -124,7 +126,7 @@ def test_ones_own_objects_are_no_rivals(api: Api, server: ApiServer) -> None:
     assert [rival.owner for rival in snapshot.others] == ["default/response-default-other"]
 
 
-def test_ones_own_objects_at_another_gateway_are_seen(api: Api, server: ApiServer) -> None:
+def test_objects_of_the_response_at_another_gateway_are_found(api: Api, server: ApiServer) -> None:
     """They must be deleted when the response moves, so labels find them, not the place."""
     other = response(
         name="hello",
@@ -145,7 +147,7 @@ def test_ones_own_objects_at_another_gateway_are_seen(api: Api, server: ApiServe
         (envoy_filter(OWN_NAME), ("EnvoyFilter", "istio-system")),
     ],
 )
-def test_others_objects_of_the_same_name_are_seen(
+def test_other_objects_with_the_same_name_are_found(
     api: Api, server: ApiServer, manifest: dict[str, Any], place: tuple[str, ...]
 ) -> None:
     server.put(manifest)
@@ -153,14 +155,16 @@ def test_others_objects_of_the_same_name_are_seen(
 
 
 @pytest.mark.parametrize("make", [virtual_service, envoy_filter])
-def test_others_objects_of_the_same_name_elsewhere_do_not_matter(
+def test_other_objects_with_the_same_name_in_other_namespaces_do_not_matter(
     api: Api, server: ApiServer, make: Callable[..., Any]
 ) -> None:
     server.put(make(OWN_NAME, namespace="lab"))
     assert keys(read(api, name="hello")) == []
 
 
-def test_who_may_not_look_everywhere_looks_near(api: Api, server: ApiServer) -> None:
+def test_without_access_to_all_namespaces_reads_the_nearby_ones(
+    api: Api, server: ApiServer
+) -> None:
     server.put(
         istio_gateway(),
         virtual_service(),
@@ -175,7 +179,7 @@ def test_who_may_not_look_everywhere_looks_near(api: Api, server: ApiServer) -> 
     assert [s.gateway for s in snapshot.servers] == ["istio-system/edge"]
 
 
-def test_who_may_not_look_anywhere_is_told(api: Api, server: ApiServer) -> None:
+def test_without_any_permission_it_is_an_error(api: Api, server: ApiServer) -> None:
     server.fail("GET", "/virtualservices", 403)
     with pytest.raises(Forbidden, match="virtualservices"):
         read(api)
@@ -193,7 +197,7 @@ def test_inside_the_mesh_the_hosts_services_are_read(api: Api, server: ApiServer
     assert snapshot.versions == "control plane unknown"
 
 
-def test_a_service_that_may_not_be_read_is_none(api: Api, server: ApiServer) -> None:
+def test_a_service_that_may_not_be_read_counts_as_missing(api: Api, server: ApiServer) -> None:
     server.put(service("ratings", ports=[tcp(9080)]))
     server.fail("GET", "/services/ratings", 403)
     assert read(api, mesh=True, hosts=(RATINGS,)).services == ()
@@ -218,7 +222,7 @@ def port(name: str, number: int) -> dict[str, Any]:
     return {"name": name, "port": number, "protocol": "TCP"}
 
 
-def test_asks_pods_at_the_port_that_the_service_leads_to(api: Api, server: ApiServer) -> None:
+def test_queries_pods_at_the_target_port(api: Api, server: ApiServer) -> None:
     server.put(
         gateway_slice(
             endpoint("10.244.0.7", POD),
@@ -249,14 +253,14 @@ def test_a_named_target_port_may_differ_between_pods(api: Api, server: ApiServer
     ]
 
 
-def test_a_service_without_an_address_of_its_own_is_not_asked(api: Api, server: ApiServer) -> None:
+def test_a_headless_service_is_not_queried(api: Api, server: ApiServer) -> None:
     server.put(gateway_service(clusterIP="None"))
     server.put(gateway_slice(endpoint("10.244.0.7", POD), ports=[port("http2", 8080)]))
     assert [hop.via for hop in response_hops(api, response().spec, TOOL)] == [Via.GATEWAY]
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_port_that_no_service_leads_to_is_asked_at_the_pods(
+def test_a_port_without_a_service_is_queried_at_the_pods(
     api: Api, server: ApiServer, there: bool
 ) -> None:
     if not there:
@@ -269,7 +273,7 @@ def test_a_port_that_no_service_leads_to_is_asked_at_the_pods(
     )
 
 
-def test_a_gateway_that_is_gone_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_a_missing_gateway(api: Api, server: ApiServer) -> None:
     server.remove("Pod", "istio-system", POD)
     with pytest.raises(NotFound):
         response_hops(api, response().spec, TOOL)
@@ -285,7 +289,7 @@ def test_a_gateway_that_is_gone_is_told(api: Api, server: ApiServer) -> None:
         ([], 80),
     ],
 )
-def test_inside_the_mesh_the_tools_own_sidecar_is_asked(
+def test_inside_the_mesh_the_tools_sidecar_is_queried(
     api: Api, server: ApiServer, native: bool, ports: list[dict[str, Any]], number: int
 ) -> None:
     server.put(
@@ -299,13 +303,13 @@ def test_inside_the_mesh_the_tools_own_sidecar_is_asked(
 
 
 @pytest.mark.parametrize("host", ["api.example.com", "short"])
-def test_a_host_without_a_service_is_asked_at_80(api: Api, server: ApiServer, host: str) -> None:
+def test_a_host_without_a_service_is_queried_at_80(api: Api, server: ApiServer, host: str) -> None:
     server.put(sidecar_pod("network-tool", app="network-tool"))
     (hop,) = response_hops(api, response(mesh=True, hosts=(host,)).spec, TOOL)
     assert (hop.address, hop.port) == (host, 80)
 
 
-def test_a_tool_without_a_sidecar_cannot_ask_inside_the_mesh(api: Api, server: ApiServer) -> None:
+def test_a_tool_without_a_sidecar_cannot_query_inside_the_mesh(api: Api, server: ApiServer) -> None:
     with pytest.raises(ClusterError, match="pod default/network-tool has no sidecar") as caught:
         response_hops(api, response(mesh=True, hosts=(RATINGS,)).spec, TOOL)
     assert "--create-tool" in caught.value.hints[0]
@@ -322,7 +326,7 @@ def test_a_tool_without_a_sidecar_cannot_ask_inside_the_mesh(api: Api, server: A
         ([istio_gateway()], {"mesh": True, "hosts": (RATINGS,)}, False),
     ],
 )
-def test_whether_the_server_speaks_tls(
+def test_whether_the_server_terminates_tls(
     api: Api,
     server: ApiServer,
     gateways: list[dict[str, Any]],
@@ -338,7 +342,7 @@ def test_whether_the_server_speaks_tls(
 GATEWAY_HOP = Hop(Via.GATEWAY, POD, "10.244.0.7", 8080, 80)
 
 
-def test_a_gateway_that_has_the_route_has_another_before_it(
+def test_a_gateway_with_the_route_has_another_route_before_it(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     put(server, response())
@@ -346,14 +350,16 @@ def test_a_gateway_that_has_the_route_has_another_before_it(
     assert text == f"{POD} has the route of this response, but answers differently"
 
 
-def test_a_gateway_without_the_route_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_gateway_without_the_route(api: Api, server: ApiServer, fakes: Fakes) -> None:
     put(server, response(name="hello2"))
     assert route_name(response(name="hello2")).startswith("response-default-hello2-")
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
     assert text == f"{POD} does not have the route of this response"
 
 
-def test_a_gateway_that_cannot_be_asked_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_gateway_that_cannot_be_queried(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
     fakes.deaf[POD] = Exec(error="gone")
     text = why_not_answered(api, response().spec, GATEWAY_HOP)
     assert "could not query" in text and "gone" in text
@@ -366,7 +372,7 @@ def test_a_gateway_that_cannot_be_asked_is_told(api: Api, server: ApiServer, fak
         (response(mesh=True, hosts=(RATINGS,)).spec, Hop(Via.SIDECAR, "tool", RATINGS, 80, 80)),
     ],
 )
-def test_elsewhere_nobody_is_asked_why(
+def test_other_hops_are_not_queried_for_the_cause(
     api: Api, fakes: Fakes, spec: ResponseSpec, hop: Hop
 ) -> None:
     assert why_not_answered(api, spec, hop) == ""

@@ -71,7 +71,7 @@ def foreign(
     }  # fmt: skip
 
 
-def test_sees_all_that_decides(api: Api, fakes: Fakes) -> None:
+def test_reads_everything_that_a_decision_needs(api: Api, fakes: Fakes) -> None:
     fakes.bound = [("udp_0.0.0.0_8443", 8443)]
     found = snapshot(api)
     assert str(found.service) == "default/coredns"
@@ -91,7 +91,7 @@ def test_writes_nothing(api: Api, server: ApiServer, fakes: Fakes) -> None:
     assert server.writes() == []
 
 
-def test_sees_its_own_objects(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reads_the_objects_of_the_exposure(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.put(*OURS)
     found = snapshot(api)
     assert {o["kind"] for o in found.objects} == {"EnvoyFilter", "ServiceEntry", "Service"}
@@ -131,7 +131,7 @@ def test_an_exposure_that_cannot_be_read_is_left_out(
         ([foreign("root")], "[unclosed", ["root/other"]),
     ],
 )
-def test_sees_the_filters_that_apply_to_the_gateway(
+def test_reads_the_envoy_filters_that_apply_to_the_gateway(
     api: Api,
     server: ApiServer,
     fakes: Fakes,
@@ -158,7 +158,7 @@ def test_the_root_namespace(api: Api, server: ApiServer, text: str | None, expec
     assert read_mesh(api).root_namespace == expected
 
 
-def test_a_mesh_config_that_may_not_be_read_is_taken_for_the_usual(
+def test_a_mesh_config_that_may_not_be_read_is_assumed_to_be_the_default(
     api: Api, server: ApiServer
 ) -> None:
     server.fail("GET", "/configmaps/", 403)
@@ -177,7 +177,7 @@ EDGE = {"gateway.networking.k8s.io/gateway-name": "edge"}
         (GatewayChoice(selector=tuple(EDGE.items())), "edge/edge"),
     ],
 )
-def test_finds_the_gateway_that_is_meant(
+def test_finds_the_chosen_gateway(
     api: Api, server: ApiServer, fakes: Fakes, choice: GatewayChoice, chosen: str
 ) -> None:
     server.put(
@@ -189,15 +189,13 @@ def test_finds_the_gateway_that_is_meant(
         find_gateway(api, GatewayChoice())
 
 
-def test_a_named_namespace_is_the_only_one_looked_at(
-    api: Api, server: ApiServer, fakes: Fakes
-) -> None:
+def test_only_a_named_namespace_is_searched(api: Api, server: ApiServer, fakes: Fakes) -> None:
     find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway"))
     paths = {request.path for request in server.requests if request.path.endswith("/pods")}
     assert paths == {"/api/v1/namespaces/istio-system/pods", "/api/v1/namespaces/default/pods"}
 
 
-def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(
+def test_without_access_to_all_namespaces_the_hint_is_to_name_the_gateway(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.fail("GET", "^/api/v1/pods", 403)
@@ -207,7 +205,7 @@ def test_who_may_not_look_everywhere_is_told_to_name_the_gateway(
     assert find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway")).pods
 
 
-def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(
+def test_without_access_to_all_namespaces_the_exposure_at_the_gateway_is_found(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(*OURS)
@@ -218,18 +216,18 @@ def test_who_may_not_list_everywhere_sees_the_exposure_at_the_gateway(
     assert snapshot(api, other).exposures == ()
 
 
-def test_a_missing_service_is_told(api: Api, fakes: Fakes) -> None:
+def test_reports_a_missing_service(api: Api, fakes: Fakes) -> None:
     with pytest.raises(NotFound, match="service x not found in namespace default"):
         snapshot(api, ExposeRequest("default", "x"))
 
 
-def test_a_cluster_without_istio_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_cluster_without_istio(api: Api, server: ApiServer, fakes: Fakes) -> None:
     server.installed -= {"EnvoyFilter", "ServiceEntry"}
     with pytest.raises(NotInstalled, match="Istio's CRDs are not installed"):
         snapshot(api)
 
 
-def test_who_may_not_ask_envoy_is_told_where_it_is_needed(
+def test_missing_permission_to_query_envoy_is_reported_if_needed(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.fail("GET", "/(exec|portforward)", 403)
@@ -240,7 +238,7 @@ def test_who_may_not_ask_envoy_is_told_where_it_is_needed(
     assert "--no-wait" in caught.value.hints[-1]
 
 
-def test_who_may_port_forward_but_not_exec_learns_all_but_the_file_limit(
+def test_port_forward_without_exec_reads_all_but_the_file_limit(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.fail("GET", "/exec", 403)
@@ -249,7 +247,7 @@ def test_who_may_port_forward_but_not_exec_learns_all_but_the_file_limit(
     assert found.file_limit is None
 
 
-def test_a_gateway_without_a_ready_pod_is_not_asked(
+def test_a_gateway_without_a_ready_pod_is_not_queried(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     server.put(gateway_pod(ready=False))
@@ -278,7 +276,7 @@ def test_a_service_without_selector_has_no_pods(api: Api, server: ApiServer, fak
         (Discovery.STATIC, {"10.244.0.20:53", "10.244.0.21:53"}),
     ],
 )
-def test_what_istiod_finds_is_read_anew(
+def test_workload_entries_are_read_again(
     api: Api, server: ApiServer, discovery: Discovery, expected: set[str]
 ) -> None:
     exposure = plan_of(discovery=discovery).exposure
@@ -286,7 +284,7 @@ def test_what_istiod_finds_is_read_anew(
     assert ready_addresses(api, exposure) == {"udp-default-coredns-53": expected}
 
 
-def test_a_missing_namespace_is_told(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_a_missing_namespace(api: Api, server: ApiServer, fakes: Fakes) -> None:
     with pytest.raises(NotFound, match="namespace nowhere not found"):
         snapshot(api, ExposeRequest("nowhere", "x"))
     server.fail("GET", "^/api/v1/namespaces/[a-z]+$", 403)
@@ -305,7 +303,7 @@ def live(name: str, port: int, protocol: str = "UDP") -> dict[str, Any]:
     }
 
 
-def test_what_a_live_listener_binds_is_told_by_its_configuration(
+def test_the_configuration_shows_the_protocol_of_an_active_listener(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     """Its name proves nothing if neither istiod nor a known EnvoyFilter created it."""

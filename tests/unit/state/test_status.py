@@ -86,7 +86,7 @@ def test_a_load_balancer_without_an_address(api: Api, server: ApiServer) -> None
     assert status(api, server, plan_of().exposure)[0] == "<pending>"
 
 
-def test_the_pods_where_no_service_leads(api: Api, server: ApiServer) -> None:
+def test_shows_pod_addresses_without_a_service(api: Api, server: ApiServer) -> None:
     spec: dict[str, Any] = {
         "gateway_service": GatewayServiceMode.NONE,
         "discovery": Discovery.STATIC,
@@ -121,7 +121,7 @@ def test_an_exposure_that_cannot_be_read_has_an_age(api: Api, server: ApiServer)
     assert (found.state, found.conditions[0].type) == ("Unreadable", ConditionType.READY)
 
 
-def test_what_is_no_exposure_has_neither_address_nor_endpoints(api: Api, server: ApiServer) -> None:
+def test_other_kinds_have_neither_address_nor_endpoints(api: Api, server: ApiServer) -> None:
     put(server, response(), access_log())
     assert [(s.address, s.ready, s.state) for s in read_status(api, list_existing(api))] == [
         ("", "", "ok"),
@@ -129,7 +129,7 @@ def test_what_is_no_exposure_has_neither_address_nor_endpoints(api: Api, server:
     ]
 
 
-def test_the_oldest_object_gives_the_age(api: Api, server: ApiServer) -> None:
+def test_the_age_is_that_of_the_oldest_object(api: Api, server: ApiServer) -> None:
     put(server, response(creates_gateway=True, servers=()))
     old = server.get("Gateway", "istio-system", "response-default-hello")
     old["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
@@ -138,7 +138,7 @@ def test_the_oldest_object_gives_the_age(api: Api, server: ApiServer) -> None:
     assert found.age == age("2020-01-01T00:00:00Z")
 
 
-def test_a_response_that_lacks_an_object_says_so(api: Api, server: ApiServer) -> None:
+def test_reports_a_missing_object_of_a_response(api: Api, server: ApiServer) -> None:
     put(server, response(creates_gateway=True, servers=()))
     server.remove("VirtualService", "default", "response-default-hello")
     (found,) = read_status(api, list_existing(api))
@@ -169,7 +169,7 @@ def test_each_gateway_pods_listener_cluster_and_hosts(
     assert second[0] == SECOND and "could not query" in second[1] and second[2:] == ["", ""]
 
 
-def test_no_pod_is_asked_that_only_a_service_entry_names(
+def test_a_pod_that_only_a_service_entry_names_is_not_queried(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     """Tenants write ServiceEntries; which pods are a gateway's is for the EnvoyFilter to say."""
@@ -185,7 +185,7 @@ def test_no_pod_is_asked_that_only_a_service_entry_names(
     assert not [r for r in server.requests if r.path.endswith(("/portforward", "/exec"))]
 
 
-def test_the_sessions_that_are_open_are_counted(api: Api, fakes: Fakes) -> None:
+def test_counts_open_sessions(api: Api, fakes: Fakes) -> None:
     exposure = plan_of(ports=parse_port_requests(["5300:53"])).exposure
     for write in writes(exposure):
         api.apply(write.manifest, before=None, manager=write.manager)
@@ -194,7 +194,7 @@ def test_the_sessions_that_are_open_are_counted(api: Api, fakes: Fakes) -> None:
     assert sessions == "2 of 1125"
 
 
-def test_what_a_gateway_does_not_have_is_said(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_reports_what_a_gateway_does_not_have(api: Api, server: ApiServer, fakes: Fakes) -> None:
     fakes.stuck = True
     for write in writes(plan_of(cluster_with_free_ports()).exposure):
         api.apply(write.manifest, before=None, manager=write.manager)
@@ -209,7 +209,7 @@ def test_each_gateway_pods_route(api: Api, server: ApiServer, fakes: Fakes) -> N
     assert rows(api) == [[POD, "no route", "", ""]]
 
 
-def test_what_is_not_at_a_gateway_has_no_rows(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_kinds_without_a_gateway_have_no_rows(api: Api, server: ApiServer, fakes: Fakes) -> None:
     broken = access_log("broken")
     put(server, response(mesh=True, hosts=(RATINGS,)), access_log(), broken)
     unreadable = server.get("EnvoyFilter", "default", broken.object_name)
@@ -241,7 +241,7 @@ def condition(status: Status, type_: ConditionType) -> tuple[Truth, str]:
 READY = (Truth.TRUE, "Ready")
 
 
-def test_all_is_well(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_no_problem(api: Api, server: ApiServer, fakes: Fakes) -> None:
     status = exposed(api, server, query_envoy=True)()
     assert status.state == "ok"
     assert {c.status for c in status.conditions} == {Truth.TRUE}
@@ -272,7 +272,7 @@ def test_a_gateway_without_a_ready_pod(api: Api, server: ApiServer) -> None:
     assert status().state == "NotProgrammed"
 
 
-def test_an_envoy_without_the_listener_is_seen_where_it_is_asked(
+def test_an_envoy_without_the_listener_is_found_if_queried(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     fakes.stuck = True
@@ -329,7 +329,7 @@ def test_the_port_is_gone_from_the_gateways_own_service(api: Api, server: ApiSer
     assert (status().state, status().address) == ("NoAddress", "<none>")
 
 
-def test_of_a_namespace_whose_pods_stay_silent_no_more_are_asked() -> None:
+def test_pods_of_a_namespace_with_silent_pods_are_not_queried() -> None:
     """A tenant can have any number of gateways, and pods that pose as theirs."""
     now, asked = 0.0, []
     query_limit = QueryLimit(clock=lambda: now)
@@ -352,7 +352,7 @@ def test_of_a_namespace_whose_pods_stay_silent_no_more_are_asked() -> None:
     assert query_limit.call("istio-system", "gateway", lambda: "answer") == "answer"
 
 
-def test_who_may_not_see_the_gateway_is_told_what_is_known(api: Api, server: ApiServer) -> None:
+def test_without_permission_for_the_gateway_the_rest_is_shown(api: Api, server: ApiServer) -> None:
     status = exposed(api, server)
     server.fail("GET", "/namespaces/istio-system/pods", 403)
     assert status().state == "ok"
@@ -360,7 +360,7 @@ def test_who_may_not_see_the_gateway_is_told_what_is_known(api: Api, server: Api
     assert condition(status(), ConditionType.READY)[0] is Truth.UNKNOWN
 
 
-def test_gateways_are_looked_at_once_for_all(api: Api, server: ApiServer, fakes: Fakes) -> None:
+def test_each_gateway_is_read_once(api: Api, server: ApiServer, fakes: Fakes) -> None:
     for name in ("a", "b", "c"):
         exposure = plan_of(name=name, ports=parse_port_requests([f"53{ord(name)}:53"])).exposure
         for write in writes(exposure):
@@ -372,7 +372,7 @@ def test_gateways_are_looked_at_once_for_all(api: Api, server: ApiServer, fakes:
     assert len([text for text in selected if "istio=ingressgateway" in text]) == 1
 
 
-def test_several_things_are_wrong(api: Api, server: ApiServer) -> None:
+def test_several_problems(api: Api, server: ApiServer) -> None:
     status = exposed(api, server)
     server.put(endpoint_slice(endpoint("10.0.0.1", ready=False)), gateway_pod(ready=False))
     assert status().state == "NoEndpoints,NotProgrammed"

@@ -42,7 +42,7 @@ def test_a_service(notes: dict[str, str]) -> None:
     assert size(KeptService.of(found)) < 12_000
 
 
-def test_what_exposing_a_service_needs_is_kept() -> None:
+def test_keeps_what_exposing_a_service_needs() -> None:
     ports = [{"name": f"t{n}", "port": n, "protocol": "TCP", "targetPort": n} for n in range(1, 99)]
     ports.append({"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns", "nodePort": 9})
     found = builders.service(annotations={EXPOSE: "5300:dns", "note": LONG}, ports=ports)
@@ -54,12 +54,12 @@ def test_what_exposing_a_service_needs_is_kept() -> None:
     assert set(after.ports) == set(before.ports) and after.selector == before.selector
 
 
-def test_a_service_that_does_not_ask_and_has_no_udp_port_is_a_number() -> None:
+def test_a_service_without_request_and_udp_port_is_only_counted() -> None:
     found = builders.service(ports=[{"port": 80, "protocol": "TCP"}])
     assert KeptService.of(found).packed.unpacked() == {}
 
 
-def test_of_thousands_of_ports_those_that_are_asked_for() -> None:
+def test_keeps_the_requested_of_thousands_of_ports() -> None:
     ports = [{"name": f"p{n}", "port": n, "protocol": "UDP"} for n in range(1, 5001)]
     named = builders.service(annotations={EXPOSE: "5300:p4999,5301:4998"}, ports=ports)
     kept = Service.from_object(KeptService.of(named).packed.unpacked())
@@ -80,7 +80,7 @@ def test_an_endpoint_slice_is_the_same_and_small() -> None:
     assert listed.may_list("2001:db8::1")
 
 
-def test_texts_that_nobody_checks_in_an_endpoint_slice_are_cut() -> None:
+def test_unvalidated_texts_of_an_endpoint_slice_are_truncated() -> None:
     found = endpoint_slice(endpoint("10.0.0.1", pod="p"))
     found["endpoints"][0]["targetRef"] |= {"name": LONG, "fieldPath": LONG, "namespace": LONG}
     assert size(KeptSlice.of(found, "coredns")) < 1000
@@ -147,7 +147,7 @@ def by_chance(length: int, chance: random.Random) -> str:
     return "a" + "".join(chance.choices(letters, k=length - 2)) + "z"
 
 
-def test_a_service_with_names_made_by_chance() -> None:
+def test_a_service_with_random_names() -> None:
     """It is kept, and has no port to expose."""
     chance = random.Random(1)
     ports = [
@@ -163,7 +163,7 @@ def test_a_service_with_names_made_by_chance() -> None:
     assert len(Service.from_object(kept.packed.unpacked()).ports) == 1000
 
 
-def test_an_endpoint_slice_with_names_made_by_chance() -> None:
+def test_an_endpoint_slice_with_random_names() -> None:
     """Of pods it is known by their addresses whose they are; of ports none is left."""
     chance = random.Random(1)
     endpoints = [
@@ -186,7 +186,7 @@ def test_an_endpoint_slice_with_names_made_by_chance() -> None:
     }
 
 
-def test_a_service_entry_with_labels_and_annotations_of_no_use() -> None:
+def test_a_service_entry_with_useless_labels_and_annotations() -> None:
     """Thousands of labels, and many annotations with our prefix."""
     labels = {f"l{n}": "x" * 63 for n in range(5000)} | {"kubectl-istio-udp/exposure": "e"}
     notes = {f"kubectl-istio-udp/n{n}": "x" * 8000 for n in range(30)}
@@ -199,7 +199,7 @@ def test_a_service_entry_with_labels_and_annotations_of_no_use() -> None:
     assert kept["metadata"]["annotations"] == spec
 
 
-def test_what_is_asked_for_is_kept_as_numbers() -> None:
+def test_requested_ports_are_kept_as_numbers() -> None:
     """A Service of 400 bytes may ask for 500 ports."""
     intents = Intents()
     tracemalloc.start()

@@ -79,7 +79,7 @@ def web(server: ApiServer) -> ApiServer:
         ("web:second", 9001, 9901),
     ],
 )
-def test_a_services_plain_port(
+def test_the_first_plain_tcp_port_of_a_service(
     api: Api, web: ApiServer, text: str, number: int, target: int
 ) -> None:
     """If no port is named, the first that is not HTTP."""
@@ -106,9 +106,7 @@ def test_a_headless_service_is_reached_at_its_pod(api: Api, web: ApiServer) -> N
         ("web:http", "port 80 of Service default/web is an HTTP port", "--to SERVICE:PORT"),
     ],
 )
-def test_refuses_a_port_whose_connections_are_not_logged(
-    api: Api, web: ApiServer, text: str, message: str, hint: str
-) -> None:
+def test_refuses_an_http_port(api: Api, web: ApiServer, text: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         service_target(api, "default", text)
     assert not caught.value.message.endswith(" ")
@@ -118,7 +116,7 @@ def test_refuses_a_port_whose_connections_are_not_logged(
 @pytest.mark.parametrize(
     "entry", [tcp(80, "grpc-web"), {**tcp(80, "web"), "appProtocol": "http2"}, tcp(80, "http")]
 )
-def test_a_service_of_http_alone_is_refused(
+def test_a_service_with_only_http_ports_is_refused(
     api: Api, web: ApiServer, entry: dict[str, Any]
 ) -> None:
     web.put(service("web", ports=[entry]))
@@ -126,13 +124,13 @@ def test_a_service_of_http_alone_is_refused(
         service_target(api, "default", "web")
 
 
-def test_an_app_protocol_goes_before_the_name(api: Api, web: ApiServer) -> None:
+def test_the_app_protocol_takes_precedence_over_the_name(api: Api, web: ApiServer) -> None:
     web.put(service("web", ports=[{**tcp(9000, "http"), "appProtocol": "tcp"}]))
     web.put(endpoint_slice(endpoint("10.244.0.30"), of="web", ports=[port("http", 9900)]))
     assert service_target(api, "default", "web").servers == (("10.244.0.30", 9900),)
 
 
-def test_nothing_stands_behind_it(api: Api, web: ApiServer) -> None:
+def test_a_service_without_ready_pods(api: Api, web: ApiServer) -> None:
     web.put(
         endpoint_slice(
             endpoint("10.244.0.30", ready=False), of="web", ports=[port("tcp-raw", 9900)]
@@ -142,7 +140,7 @@ def test_nothing_stands_behind_it(api: Api, web: ApiServer) -> None:
         service_target(api, "default", "web")
 
 
-def test_a_service_that_is_not_there(api: Api, server: ApiServer) -> None:
+def test_a_missing_service(api: Api, server: ApiServer) -> None:
     with pytest.raises(NotFound, match="service web not found in namespace default"):
         service_target(api, "default", "web")
 
@@ -158,7 +156,7 @@ def test_the_client_and_its_proxy(api: Api, server: ApiServer) -> None:
     assert (address, proxy.name, proxy.istio) == ("10.244.0.8", "network-tool", (1, 31))
 
 
-def test_the_log_is_asked_for_with_timestamps(api: Api, server: ApiServer) -> None:
+def test_the_log_is_read_with_timestamps(api: Api, server: ApiServer) -> None:
     server.logs["default", "web-1"] = "a line\n"
     assert proxy_log(api, Proxy("default", "web-1"), 7) == "a line\n"
     query = server.requests[-1].query
@@ -202,7 +200,7 @@ def test_a_connection_that_cannot_be_made_ends(api: Api, server: ApiServer) -> N
     assert isinstance(held_one.problem, Forbidden)
 
 
-def test_a_tool_without_nc_is_named(api: Api, server: ApiServer) -> None:
+def test_reports_a_tool_without_nc(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(code=127)
     with held(api, TOOL, TARGET, 20) as held_one:
         assert held_one.ended.wait(30)
@@ -240,7 +238,7 @@ def test_the_command_sends_something_and_keeps_the_connection_open() -> None:
         running.wait(30)
 
 
-def test_the_command_connects_again_where_the_first_was_closed() -> None:
+def test_the_command_connects_again_after_a_closed_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(30)
         with holding(listening.getsockname()[1]):
@@ -250,7 +248,7 @@ def test_the_command_connects_again_where_the_first_was_closed() -> None:
             second.close()
 
 
-def test_the_command_tries_again_where_it_was_refused(tmp_path: Path) -> None:
+def test_the_command_retries_after_a_refused_connection(tmp_path: Path) -> None:
     """As an nc does that finds the port closed: it ends at once."""
     refused, calls = tmp_path / "nc", tmp_path / "calls"
     refused.write_text(f"#!/bin/sh\necho called >>{calls}\nexit 1\n", encoding="utf-8")
@@ -285,7 +283,7 @@ def injecting(server: ApiServer) -> ApiServer:
     return server
 
 
-def test_an_echo_server_is_made_and_taken_away(api: Api, injecting: ApiServer) -> None:
+def test_an_echo_server_is_created_and_deleted(api: Api, injecting: ApiServer) -> None:
     before = injecting.there()
     manifests = one_run_echo("default", "own/tool:1")
     name = manifests[0]["metadata"]["name"]
@@ -301,14 +299,14 @@ def test_an_echo_server_is_made_and_taken_away(api: Api, injecting: ApiServer) -
     assert injecting.there() == before
 
 
-def test_an_echo_server_is_taken_away_after_a_failure(api: Api, injecting: ApiServer) -> None:
+def test_an_echo_server_is_deleted_after_a_failure(api: Api, injecting: ApiServer) -> None:
     before = injecting.there()
     with pytest.raises(KeyboardInterrupt), echo_target(api, one_run_echo("default", None)):
         raise KeyboardInterrupt
     assert injecting.there() == before
 
 
-def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(
+def test_an_echo_server_without_a_sidecar_is_reported_and_deleted(
     api: Api, server: ApiServer
 ) -> None:
     before = server.there()
@@ -321,7 +319,7 @@ def test_an_echo_server_without_a_sidecar_is_told_and_taken_away(
     assert server.there() == before
 
 
-def test_an_echo_server_that_does_not_start_is_told_and_taken_away(
+def test_an_echo_server_that_does_not_start_is_reported_and_deleted(
     kubeconfig: Path, server: ApiServer
 ) -> None:
     api = connected(kubeconfig, replace(QUICK, pod_start=0.05))
@@ -335,7 +333,7 @@ def test_an_echo_server_that_does_not_start_is_told_and_taken_away(
     assert server.there() == before
 
 
-def test_an_echo_server_whose_service_may_not_be_made_is_taken_away(
+def test_an_echo_server_is_deleted_if_its_service_cannot_be_created(
     api: Api, injecting: ApiServer
 ) -> None:
     injecting.fail("PATCH", "/services/", 403)
@@ -348,7 +346,7 @@ def test_an_echo_server_whose_service_may_not_be_made_is_taken_away(
     assert injecting.there() == before
 
 
-def test_what_cannot_be_taken_away_does_not_hide_the_failure(api: Api, server: ApiServer) -> None:
+def test_a_failed_deletion_does_not_hide_the_failure(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/", 403)
     with (
         pytest.raises(ClusterError, match="has no sidecar"),

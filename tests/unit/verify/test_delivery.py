@@ -37,7 +37,7 @@ SESSION = "8: 0700F40A:84D0 1400F40A:0035 01 00000000:00000000 00:00000000 00000
         (DatagramCounts(read=0, connected=True, opened=True), "one client"),
     ],
 )
-def test_what_became_of_the_datagrams(seen: DatagramCounts, outcome: str) -> None:
+def test_the_outcome_of_datagrams(seen: DatagramCounts, outcome: str) -> None:
     assert judge_delivery(seen) == outcome
 
 
@@ -93,7 +93,7 @@ def outcomes(done: Run) -> list[str]:
 
 
 @pytest.mark.parametrize("words", [[], ["--one-way"]])
-def test_datagrams_that_are_read_are_delivered_though_nobody_answers(
+def test_datagrams_that_are_read_count_as_delivered_without_an_answer(
     run: Run, pods: Pods, words: list[str]
 ) -> None:
     done = verify(run, *words)
@@ -103,7 +103,7 @@ def test_datagrams_that_are_read_are_delivered_though_nobody_answers(
     assert "the server reads the datagrams, and does not answer" in report(done)["verdict"]
 
 
-def test_a_gateway_that_opens_no_session_is_told(run: Run, pods: Pods) -> None:
+def test_reports_a_gateway_that_opens_no_session(run: Run, pods: Pods) -> None:
     pods.opens = False
     done = verify(run, "--one-way")
     assert done.code == 1
@@ -112,7 +112,7 @@ def test_a_gateway_that_opens_no_session_is_told(run: Run, pods: Pods) -> None:
     assert report(done)["reason"] in ("DroppedBeforeGateway", "DroppedBehindGateway")
 
 
-def test_without_the_flag_what_is_not_proved_stays_a_failure_with_the_flag_as_its_remedy(
+def test_without_one_way_an_unconfirmed_delivery_fails_and_the_remedy_is_the_option(
     run: Run, pods: Pods
 ) -> None:
     pods.cat = False
@@ -126,7 +126,7 @@ def test_without_the_flag_what_is_not_proved_stays_a_failure_with_the_flag_as_it
     assert report(done)["verdict"].startswith("sent; this protocol does not answer")
 
 
-def test_a_server_that_does_not_read_is_told_from_one_that_does_not_answer(
+def test_distinguishes_a_server_that_does_not_read_from_one_that_does_not_answer(
     run: Run, pods: Pods
 ) -> None:
     pods.reads = False
@@ -148,7 +148,7 @@ def test_a_server_for_one_client(run: Run, pods: Pods) -> None:
     assert (done.code, report(done)["reason"]) == (1, "PortRefused")
 
 
-def test_the_table_says_what_is_uncertain(run: Run, pods: Pods) -> None:
+def test_the_table_shows_uncertain_outcomes(run: Run, pods: Pods) -> None:
     pods.cat = False
     done = run("verify", "coredns", "--probe", SENT, "--one-way")
     lines = done.out.splitlines()
@@ -156,7 +156,7 @@ def test_the_table_says_what_is_uncertain(run: Run, pods: Pods) -> None:
     assert [line.split()[3] for line in lines[1:5]] == ["?"] * 4
 
 
-def test_direct_asks_the_pods_alone(run: Run, pods: Pods) -> None:
+def test_direct_queries_only_the_pods(run: Run, pods: Pods) -> None:
     done = run("direct", "coredns", "--probe", SENT, "--one-way", "-o", "json")
     assert done.code == 0
     assert json.loads(done.out)["reason"] == "Delivered"

@@ -254,14 +254,14 @@ def test_why_a_gateway_is_silent(given: dict[str, Any], reason: str, text: str) 
     assert text in found.text
 
 
-def test_that_the_network_drops_is_said_only_where_all_else_is_as_it_should_be() -> None:
+def test_dropped_datagrams_are_only_reported_if_everything_else_is_correct() -> None:
     assert find_cause.why_hop_fails(evidence(), HOP, "timeout").reason == "DroppedBehindGateway"
     assert find_cause.host_cause(evidence()) is None
     assert find_cause.front_cause(evidence()) is None
     assert find_cause.missing_cause(evidence()) is None
 
 
-def test_with_one_session_fewer_it_is_not_full() -> None:
+def test_one_session_fewer_is_not_full() -> None:
     given = evidence(proxy=proxy(A, B, sockets=FULL), options={"max_sessions": 6})
     assert find_cause.why_hop_fails(given, HOP, "timeout").reason == "DroppedBehindGateway"
 
@@ -303,7 +303,7 @@ def test_another_answer_is_explained_by_the_hosts_alone() -> None:
         ({"now": service(selector={}), "pods": None}, "NoEndpoints", "no ready endpoint"),
     ],
 )
-def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: str) -> None:
+def test_why_there_is_no_pod_to_query(given: dict[str, Any], reason: str, text: str) -> None:
     found = find_cause.why_nothing_to_query(evidence(slices=(), **given), 53)
     assert found.reason == reason
     assert text in found.text
@@ -324,7 +324,9 @@ def test_why_there_is_no_pod_to_ask(given: dict[str, Any], reason: str, text: st
         ),
     ],
 )
-def test_why_there_is_no_gateway_to_ask(pods: tuple[PodState, ...], reason: str, text: str) -> None:
+def test_why_there_is_no_gateway_pod_to_query(
+    pods: tuple[PodState, ...], reason: str, text: str
+) -> None:
     found = find_cause.why_nothing_to_query(evidence(gateway_pods=pods), None)
     assert found.reason == reason
     assert text in found.text
@@ -382,7 +384,7 @@ def test_why_the_service_in_front_is_silent(given: dict[str, Any], reason: str, 
     assert text in found.text
 
 
-def test_a_patched_service_that_selects_nobody() -> None:
+def test_a_patched_service_that_selects_no_pod() -> None:
     given = evidence(options={"gateway_service": GatewayServiceMode.PATCH}, front=front())
     assert find_cause.front_cause(given) is None
     given = replace(given, front=front(selector={"app": "gone"}))
@@ -407,7 +409,7 @@ def balancer(**more: Any) -> dict[str, Any]:
     return {**found, "metadata": {**found["metadata"], "uid": "u"}}
 
 
-def test_a_load_balancer_without_an_address_leaves_no_way_in() -> None:
+def test_a_load_balancer_without_an_address_is_a_cause() -> None:
     ports = [{"port": 5300, "protocol": "UDP", "targetPort": 5300, "nodePort": 30123}]
     given = evidence(front=balancer(ports=ports))
     found = no_address(given, lambda manifest: "SyncLoadBalancerFailed: no UDP here")

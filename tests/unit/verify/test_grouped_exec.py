@@ -25,7 +25,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
-def test_a_shell_runs_all_commands_and_their_outputs_are_told_apart(shell: list[str]) -> None:
+def test_a_shell_runs_all_commands_and_their_outputs_are_separate(shell: list[str]) -> None:
     words = [*shell, *joined(COMMANDS)[1:]]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
     found = results(ExecResult(done.stdout, done.stderr, 0), len(COMMANDS))

@@ -48,13 +48,13 @@ def test_every_ready_pod_is_a_hop(api: Api, server: ApiServer) -> None:
     assert [hop.service_port for hop in hops_of(api)] == [53, 54]
 
 
-def test_an_external_name_is_asked_itself(api: Api, server: ApiServer) -> None:
+def test_an_external_name_is_queried_directly(api: Api, server: ApiServer) -> None:
     spec = {"type": "ExternalName", "externalName": "dns.example.com", "ports": [udp(53)]}
     server.put({**service("outside"), "spec": spec})
     assert targets(hops_of(api, "outside")) == ["pod dns.example.com dns.example.com:53"]
 
 
-def test_a_missing_service_is_told(api: Api) -> None:
+def test_reports_a_missing_service(api: Api) -> None:
     with pytest.raises(NotFound, match="service x not found"):
         hops_of(api, "x")
 

@@ -119,7 +119,7 @@ def query(answer: response.Answer, port: int, host: str = "shop.example.com") ->
         (wanted("/(a,b)%5B1*2", body=b"as written"), "200"),
     ],
 )
-def test_an_answer_as_wanted(pages: PagesServer, answer: response.Answer, outcome: str) -> None:
+def test_the_expected_answer(pages: PagesServer, answer: response.Answer, outcome: str) -> None:
     found = query(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (True, outcome, True)
     assert found.milliseconds is not None and found.milliseconds >= 0
@@ -137,9 +137,7 @@ def test_an_answer_as_wanted(pages: PagesServer, answer: response.Answer, outcom
         (wanted("/hello", headers=(("x-one", "1"), ("x-two", "2"))), "200 without x-two"),
     ],
 )
-def test_another_answer_than_wanted(
-    pages: PagesServer, answer: response.Answer, outcome: str
-) -> None:
+def test_an_unexpected_answer(pages: PagesServer, answer: response.Answer, outcome: str) -> None:
     found = query(answer, pages.server_port)
     assert (found.answered, found.outcome, found.arrived) == (False, outcome, True)
 
@@ -149,19 +147,19 @@ def test_shows_the_body_or_its_bytes(pages: PagesServer) -> None:
     assert query(wanted("/binary"), pages.server_port).text == BINARY.hex()
 
 
-def test_the_host_asked_for_is_not_the_address_it_is_sent_to(pages: PagesServer) -> None:
+def test_the_requested_host_is_independent_of_the_address(pages: PagesServer) -> None:
     query(wanted("/hello"), pages.server_port, "a.example.com")
     assert pages.asked[-1] == ("a.example.com", "/hello")
 
 
-def test_a_host_that_is_the_address_is_asked_itself(pages: PagesServer) -> None:
+def test_a_host_that_is_the_address(pages: PagesServer) -> None:
     probe = HttpProbe("127.0.0.1", pages.server_port, wanted("/hello"))
     assert "--connect-to" not in argv(probe, "127.0.0.1", pages.server_port, 1)
     done = run(probe, pages.server_port)
     assert read_answer(probe, done.stdout, done.stderr, done.returncode, "", "p").answered
 
 
-def test_dots_and_braces_go_as_they_are() -> None:
+def test_dots_and_braces_are_sent_unchanged() -> None:
     words = argv(HttpProbe("a.b", 80, wanted("/hello")), "10.0.0.1", 8080, 1.5)
     assert {"--path-as-is", "-g"} <= set(words)
     assert words[words.index("--max-time") + 1] == "2"
@@ -174,7 +172,7 @@ def test_dots_and_braces_go_as_they_are() -> None:
         (HttpProbe("a.b", 1, wanted("/"), True), "fd00::1", "https://a.b:1/", "::[fd00::1]:8080"),
     ],
 )
-def test_what_curl_is_given(probe: HttpProbe, address: str, url: str, connect: str) -> None:
+def test_the_arguments_of_curl(probe: HttpProbe, address: str, url: str, connect: str) -> None:
     words = argv(probe, address, 8080, 1)
     assert words[-1] == url == probe.url
     assert words[words.index("--connect-to") + 1] == connect
@@ -192,13 +190,13 @@ def test_a_server_that_is_silent_times_out(pages: PagesServer) -> None:
     assert (found.answered, found.outcome, found.arrived) == (False, "timeout", False)
 
 
-def test_a_name_that_does_not_resolve_is_told() -> None:
+def test_reports_a_name_that_does_not_resolve() -> None:
     probe = HttpProbe("nobody.invalid", 80, wanted("/hello"))
     said = "curl: (6) Could not resolve host: nobody.invalid\nexit 6\n"
     assert read_answer(probe, "", said, 0, "", "p").outcome == "unresolved"
 
 
-def test_what_is_no_http_is_told_in_one_line() -> None:
+def test_reports_other_protocols_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def talk() -> None:
@@ -221,7 +219,7 @@ def test_an_exec_that_times_out_is_a_timeout() -> None:
     assert found.outcome == "timeout"
 
 
-def test_without_curl_it_cannot_be_asked(tmp_path: Path) -> None:
+def test_without_curl_the_test_is_not_possible(tmp_path: Path) -> None:
     probe = HttpProbe("a.b", 80, wanted("/hello"))
     done = run(probe, 80, str(tmp_path))
     assert done.returncode == 127

@@ -69,7 +69,7 @@ def test_other_lines_do_not_count() -> None:
         ("10.244.0.80", SERVER),
     ],
 )
-def test_the_beginning_or_end_of_an_address_is_another(client: str, server: str) -> None:
+def test_a_part_of_an_address_is_another_address(client: str, server: str) -> None:
     assert lines_of(log(*LINES), client, server) == ()
 
 
@@ -107,13 +107,13 @@ def test_reads_json_lines() -> None:
         f'[x] "GET / HTTP/1.1" 200 - - - "-" 0 0 5 - "{CLIENT}:34330" "{SERVER}"',
     ],
 )
-def test_another_format_is_timed_by_when_its_lines_came(line: str) -> None:
+def test_lines_in_another_format_use_their_timestamps(line: str) -> None:
     found = lines_of(log((30, line), (33, line), (36, line)), CLIENT, SERVER)
     assert [entry.open_seconds for entry in found] == [None, None, None]
     assert interval(found) == pytest.approx(3)
 
 
-def test_one_line_without_an_age_has_all_timed_by_when_they_came() -> None:
+def test_one_line_without_an_age_makes_all_use_timestamps() -> None:
     odd = f"{CLIENT}:34330 {CLIENT}:34340 {SERVER}"
     found = lines_of(log((30, text(1000)), (34, odd)), CLIENT, SERVER)
     assert len(found) == 2
@@ -127,5 +127,5 @@ def test_stamps_with_fewer_digits(stamp: str) -> None:
 
 
 @pytest.mark.parametrize("lines", [(), (Line(1.0, 1.0, "x"),)])
-def test_between_fewer_than_two_lines_there_is_no_time(lines: tuple[Line, ...]) -> None:
+def test_fewer_than_two_lines_have_no_interval(lines: tuple[Line, ...]) -> None:
     assert interval(lines) is None

@@ -40,7 +40,7 @@ def read(name: str, exit_code: int = 0, error: str = "") -> Answer:
         ("truncated", True, "NOERROR", ""),
     ],
 )
-def test_reads_what_a_name_server_answered(
+def test_reads_the_answer_of_a_name_server(
     name: str, answered: bool, outcome: str, text: str
 ) -> None:
     found = read(name)
@@ -54,9 +54,7 @@ def test_reads_what_a_name_server_answered(
     ("name", "exit_code", "outcome", "arrived"),
     [("timeout", 9, "timeout", False), ("closed", 9, "unreachable", False)],
 )
-def test_reads_that_nothing_answered(
-    name: str, exit_code: int, outcome: str, arrived: bool
-) -> None:
+def test_reads_a_missing_answer(name: str, exit_code: int, outcome: str, arrived: bool) -> None:
     found = read(name, exit_code)
     assert found == Answer(False, outcome)
     assert found.arrived is arrived
@@ -71,13 +69,13 @@ def test_reads_that_nothing_answered(
         ("what is this\n", "", "", "garbled"),
     ],
 )
-def test_reads_what_dig_says_otherwise(stdout: str, stderr: str, error: str, outcome: str) -> None:
+def test_reads_other_output_of_dig(stdout: str, stderr: str, error: str, outcome: str) -> None:
     found = read_answer(DNS, stdout, stderr, None if error else 9, error, "pod")
     assert found.outcome == outcome
     assert not found.answered
 
 
-def test_an_answer_without_a_time_is_one() -> None:
+def test_an_answer_without_a_time_counts() -> None:
     header = ";; ->>HEADER<<- opcode: QUERY, status: NOERROR, id: 1\n;; flags: qr;\n"
     assert read_answer(DNS, header, "", 0, "", "p") == Answer(True, "NOERROR")
 
@@ -92,7 +90,7 @@ def test_an_answer_without_a_time_is_one() -> None:
         ("", "nc: Network is unreachable", Answer(False, "unreachable")),
     ],
 )
-def test_reads_what_nc_got(stdout: str, stderr: str, expected: Answer) -> None:
+def test_reads_the_output_of_nc(stdout: str, stderr: str, expected: Answer) -> None:
     assert read_answer(DATAGRAM, stdout, stderr, 0, "", "pod") == expected
 
 
@@ -132,7 +130,7 @@ def test_reads_a_query(text: str, expected: DnsProbe) -> None:
 @pytest.mark.parametrize(
     "text", ["", "  ", "a b c", "-f /etc/passwd", "+short", "@8.8.8.8", "x +trace", "x -t", "x @y"]
 )
-def test_refuses_a_query_that_dig_would_take_otherwise(text: str) -> None:
+def test_refuses_a_query_that_dig_would_misread(text: str) -> None:
     with pytest.raises(UsageError, match="is not a DNS name with an optional type"):
         DnsProbe.parse(text)
 
@@ -182,14 +180,14 @@ def test_tools_count_whole_seconds(seconds: float | int, expected: str) -> None:
     assert argv(DATAGRAM, "10.0.0.1", 53, seconds)[-1] == expected
 
 
-def test_dig_asks_once_over_udp_and_takes_what_comes() -> None:
+def test_dig_queries_once_over_udp() -> None:
     words = argv(DnsProbe("foo.bar.com", "TXT"), "fd00::1", 5300, 2)
     assert words[:4] == ["dig", "@fd00::1", "-p", "5300"]
     assert {"foo.bar.com", "TXT", "+tries=1", "+notcp", "+ignore", "+nosearch"} <= set(words)
 
 
 @pytest.mark.parametrize("payload", [b"HELLO\n", b"%s\\n'\"$(id)`", bytes(range(256))])
-def test_every_byte_goes_and_comes_back(payload: bytes) -> None:
+def test_every_byte_is_sent_and_received(payload: bytes) -> None:
     def echo() -> None:
         data, client = server.recvfrom(65_535)
         received.append(data)
@@ -211,7 +209,7 @@ def test_every_byte_goes_and_comes_back(payload: bytes) -> None:
     assert found == Answer(True, "answer", text=shown, size=len(answer))
 
 
-def test_a_message_that_is_no_response_is_no_answer() -> None:
+def test_a_message_that_is_not_a_response_is_not_an_answer() -> None:
     """dig takes a query that comes back as it went for NOERROR: an echo server, or a loop."""
     assert not read_answer(DnsProbe("foo.bar.com"), *captured("echoed"), 0, "", "p").answered
 
@@ -221,7 +219,7 @@ def test_a_malformed_message_is_garbled() -> None:
     assert answer.outcome == "garbled" and not answer.answered
 
 
-def test_what_is_no_dns_message_arrived() -> None:
+def test_a_malformed_message_counts_as_arrived() -> None:
     """dig drops it and waits for another, but says so: the path is sound."""
     assert read_answer(DnsProbe("foo.bar.com"), *captured("garbled"), 9, "", "p").arrived
 
@@ -238,12 +236,12 @@ def test_a_connection_that_breaks_is_not_a_missing_tool() -> None:
     assert "cannot run dig" not in caught.value.message
 
 
-def test_a_name_that_dig_takes_for_a_type_is_asked_for() -> None:
+def test_a_name_that_looks_like_a_type_is_queried() -> None:
     command = argv(DnsProbe("mx", "A"), "10.0.0.1", 53, 1)
     assert command[command.index("mx") - 1] == "-q"
 
 
-def test_a_closed_port_is_told_from_silence() -> None:
+def test_distinguishes_a_closed_port_from_silence() -> None:
     """nc of OpenBSD says nothing when the port is closed, unless -v."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))

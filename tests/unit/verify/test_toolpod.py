@@ -43,7 +43,7 @@ def test_finds_the_pod_by_its_name(api: Api, server: ApiServer) -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("dig", "default/dig"), ("lab/dig", "lab/dig")])
-def test_takes_the_pod_that_is_named(api: Api, server: ApiServer, name: str, expected: str) -> None:
+def test_uses_the_named_pod(api: Api, server: ApiServer, name: str, expected: str) -> None:
     server.put(pod("dig"), pod("dig", namespace="lab"))
     assert str(found(api, name)) == expected
 
@@ -64,7 +64,7 @@ def test_runs_in_the_container_that_has_the_tools(
     assert found(api, "dig").container == expected
 
 
-def test_there_is_none(api: Api) -> None:
+def test_no_tool_pod_exists(api: Api) -> None:
     with pytest.raises(NotFound, match="no network-tool pod found in namespace lab") as caught:
         found(api, namespace="lab")
     hints = "\n".join(caught.value.hints)
@@ -72,13 +72,13 @@ def test_there_is_none(api: Api) -> None:
         assert way in hints
 
 
-def test_the_one_named_is_missing(api: Api) -> None:
+def test_the_named_pod_is_missing(api: Api) -> None:
     with pytest.raises(NotFound, match="pod nothing not found in namespace default"):
         found(api, "nothing")
 
 
 @pytest.mark.parametrize("state", ["Pending", "Terminating", "Unknown"])
-def test_it_does_not_run(api: Api, server: ApiServer, state: str) -> None:
+def test_the_named_pod_does_not_run(api: Api, server: ApiServer, state: str) -> None:
     manifest = pod("network-tool", app="network-tool", phase=state)
     if state == "Terminating":
         manifest["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -91,7 +91,7 @@ def test_it_does_not_run(api: Api, server: ApiServer, state: str) -> None:
     assert "kubectl describe pod -n default network-tool" in caught.value.hints[0]
 
 
-def test_one_that_runs_is_preferred(api: Api, server: ApiServer) -> None:
+def test_a_running_pod_is_preferred(api: Api, server: ApiServer) -> None:
     server.put(pod("a-pending", app="network-tool", phase="Pending"))
     assert found(api).name == "network-tool"
 
@@ -106,7 +106,7 @@ def test_runs_a_command(api: Api, fakes: Fakes) -> None:
 # -- made for one run ---------------------------------------------------------------------------
 
 
-def test_makes_one_and_removes_it(api: Api, server: ApiServer) -> None:
+def test_creates_and_deletes_a_tool_pod(api: Api, server: ApiServer) -> None:
     before = pods(server)
     lines: list[str] = []
     manifest = one_run_tool("default", "tool:1")
@@ -117,7 +117,7 @@ def test_makes_one_and_removes_it(api: Api, server: ApiServer) -> None:
     assert lines == [f"starting pod {manifest['metadata']['name']}"]
 
 
-def test_removes_it_whatever_happens(api: Api, server: ApiServer) -> None:
+def test_deletes_the_tool_pod_after_an_error(api: Api, server: ApiServer) -> None:
     before = pods(server)
     manifest = one_run_tool("default", None)
     with pytest.raises(KeyboardInterrupt), created_tool(api, "default", manifest, print):
@@ -125,7 +125,9 @@ def test_removes_it_whatever_happens(api: Api, server: ApiServer) -> None:
     assert pods(server) == before
 
 
-def test_one_that_does_not_start_is_told_and_removed(kubeconfig: Path, server: ApiServer) -> None:
+def test_a_tool_pod_that_does_not_start_is_reported_and_deleted(
+    kubeconfig: Path, server: ApiServer
+) -> None:
     api = connected(kubeconfig, replace(QUICK, pod_start=0.05))
     server.pods_start = False
     before = pods(server)
@@ -136,7 +138,7 @@ def test_one_that_does_not_start_is_told_and_removed(kubeconfig: Path, server: A
     assert pods(server) == before
 
 
-def test_one_that_may_not_be_made_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_a_tool_pod_that_cannot_be_created(api: Api, server: ApiServer) -> None:
     server.fail("PATCH", "/pods/", 403)
     with pytest.raises(Forbidden, match="no permission to patch pods"):
         made(api, one_run_tool("default", None))
@@ -189,7 +191,7 @@ WAITING = {"waiting": {"reason": "CrashLoopBackOff"}}
         ),
     ],
 )
-def test_says_what_keeps_a_pod(
+def test_reports_why_a_pod_is_not_ready(
     api: Api, server: ApiServer, manifest: dict[str, Any], why: str
 ) -> None:
     server.put(manifest)
@@ -199,7 +201,7 @@ def test_says_what_keeps_a_pod(
     assert caught.value.hints == ("see why: kubectl describe pods -n default -l app=coredns",)
 
 
-def test_says_that_there_is_no_pod(api: Api, server: ApiServer) -> None:
+def test_reports_that_there_is_no_pod(api: Api, server: ApiServer) -> None:
     with pytest.raises(
         WaitTimeout, match="any pod of app=x did not start within 0s: there is none"
     ):
@@ -213,7 +215,7 @@ def test_the_pod_to_describe_is_in_its_own_namespace(api: Api, server: ApiServer
     assert "kubectl describe pod -n lab dig" in caught.value.hints[0]
 
 
-def test_the_reason_why_a_tool_pod_cannot_be_made_is_told(api: Api, server: ApiServer) -> None:
+def test_reports_why_a_tool_pod_cannot_be_created(api: Api, server: ApiServer) -> None:
     server.fail("PATCH", "/pods/", 403)
     server.fail("DELETE", "/pods/", 403)
     with (

@@ -93,7 +93,7 @@ def test_names_the_first_broken_hop_from_the_pods_outwards(
         (results([YES]), "pods answer, but the gateway has no ready pod"),
     ],
 )
-def test_nothing_to_ask_is_no_success(given: list[HopResult], text: str) -> None:
+def test_nothing_to_query_is_not_a_success(given: list[HopResult], text: str) -> None:
     verdict = judge(given)
     assert (verdict.good, verdict.broken, verdict.text) == (False, None, text)
 
@@ -117,7 +117,7 @@ def test_some_of_several_probes_lost() -> None:
     assert verdict.text == "pod coredns-0 (10.244.0.20:53) does not answer (2 of 3 answered)"
 
 
-def test_the_answer_to_show_is_the_worst() -> None:
+def test_the_worst_answer_is_shown() -> None:
     assert result(POD_A, YES, "refused", NO).worst.outcome == "REFUSED"
     assert result(POD_A, YES, YES).worst.outcome == "NOERROR"
 
