@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from kubectl_istio_udp.controller.permitting import Permissions
@@ -47,16 +47,23 @@ class Endpoints:
             return None
         return ServiceState(service, self._caches.slices_of(of), self.rules(of[0]), of)
 
-    def current(self, spec: ExposureSpec, rules_of: Callable[[str], EndpointRules]) -> Exposure:
+    def current(
+        self,
+        spec: ExposureSpec,
+        rules_of: Callable[[str], EndpointRules],
+        services: Collection[Key] | None = None,
+    ) -> Exposure:
         """An exposure with its Services' current endpoints.
 
         Args:
             spec: the exposure.
             rules_of: returns the rules for the endpoints of a namespace's Services.
+            services: the Services whose endpoints are needed; None for all.
         """
         families, caches = self._families(spec), self._caches
         endpoints: dict[Any, tuple[Endpoint, ...]] = {}
-        for key in spec.services - self.forbidden(spec):
+        wanted = spec.services if services is None else spec.services.intersection(services)
+        for key in wanted - self.forbidden(spec):
             of = None if spec.service else key
             found = exposed_endpoints(
                 spec, caches.service(key), caches.slices_of(key), families, of

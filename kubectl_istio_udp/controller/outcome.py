@@ -9,7 +9,7 @@ from kubectl_istio_udp.checks.catalog import Surface
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.reasons import INVALID, NOT_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.model.reasons import EXPOSED, INVALID, NOT_TAKEN, PORT_TAKEN
 
 # ok: as requested. manual: created on the command line; only its endpoints are updated. waiting:
 # for a port, a gateway, or the next allowed change. refused: the request must change. failed: the
@@ -41,6 +41,11 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     after: tuple[str, str] | None = None
     again: float | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the exposure is as requested, and nothing is to follow."""
+        return self.state == OK and self.reason == EXPOSED and self.again is None
 
 
 class Refusal(IstioUdpError):

@@ -9,7 +9,7 @@ ServiceEntry; nothing is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from kubectl_istio_udp.controller.deciding import Decided, Decider, GatewayChanges
@@ -149,6 +149,23 @@ class Reconciler:
         self._waits.requested(key)
         return self._reconcile_requested(key, requested, namespace, existing)
 
+    def refresh(self, key: Key, services: Collection[Key]) -> bool:
+        """Update an exposure after a change of endpoints alone, without planning it.
+
+        Args:
+            key: the exposure, with the outcome OK.
+            services: the Services whose endpoints may have changed.
+
+        Returns:
+            Whether it is up to date; if not, it must be reconciled.
+
+        Raises:
+            IstioUdpError: the API server rejected a write; it must be retried.
+        """
+        if self._caches.gateway_of(key) is None:
+            return False
+        return self._refresher.refresh_services(self._caches.existing(key), services)
+
     def permission(self, key: Key) -> Permission | None:
         """What an intent may use of a gateway; None if its namespace does not say, or is gone."""
         namespace = self._caches.namespaces.get("", key[0])
@@ -250,13 +267,13 @@ class Reconciler:
         kinds = {write.kind for write in differing}
         if not kinds - {"ServiceEntry"}:
             for write in differing:
-                self._writer.apply(write)
+                self._writer.apply(write, reconciles=intent.key)
             return 0.0
         if "EnvoyFilter" in kinds and (left := self._waits.calm_left(intent.key)) > 0:
             return left
         with self._reserver.hold(intent, permission, decided, todo):
             for write in differing:
-                self._writer.apply(write)
+                self._writer.apply(write, reconciles=intent.key)
                 # Now, because a later write may fail. A failed write is retried after its back-off.
                 if write.kind == "EnvoyFilter":
                     held = existing.held.backends if existing.held else ()

@@ -5,6 +5,7 @@ So for an exposure from the command line, and for one whose request is refused o
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from kubectl_istio_udp.apply.changes import key_of
@@ -12,6 +13,7 @@ from kubectl_istio_udp.apply.deletion_order import without_listeners
 from kubectl_istio_udp.controller.endpoints import Endpoints
 from kubectl_istio_udp.controller.objects import MANAGER, is_applied, marked, source_of
 from kubectl_istio_udp.controller.writing import Writer
+from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
@@ -21,7 +23,7 @@ from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.plan.exposure import with_new_entries
 from kubectl_istio_udp.render.exposure import writes
-from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries
+from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries, service_entry
 from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.gateways import gateway_secret
 from kubectl_istio_udp.state.ownership import Existing
@@ -70,6 +72,38 @@ class Refresher:
             if entry is not None and not is_applied(write, found):
                 self._writer.apply(write, only=entry)
         return 0.0
+
+    def refresh_services(self, existing: Existing, services: Collection[Key]) -> bool:
+        """Update the ServiceEntries of some Services of a Gateway's exposure, if they differ.
+
+        Each listener of a Gateway may have its own Service, so planning the whole exposure for a
+        change of one Service's endpoints would take many times longer.
+
+        Args:
+            existing: the exposure, which is as its Gateway requests.
+            services: the Services whose endpoints may have changed.
+
+        Returns:
+            Whether nothing else depends on these endpoints. If not, nothing was written: the
+            exposure must be planned anew.
+        """
+        spec = existing.held
+        if spec is None or spec.service or existing.source is None:
+            return False
+        entries = [entry for entry in spec.entries if entry.service in services]
+        # Ports whose endpoints differ get separate ServiceEntries.
+        shared = any(len(entry.ports) > 1 for entry in entries)
+        if shared or any(map(self._caches.endpoints_left_out, services)):
+            return False
+        found = [self._caches.find("ServiceEntry", e.namespace, e.name) for e in entries]
+        if None in found:
+            return False
+        exposure = self._endpoints.current(spec, self._endpoints.rules, services)
+        for entry, before in zip(entries, found, strict=True):
+            write = marked(Write(service_entry(exposure, entry), MANAGER), source_of(spec))
+            if not is_applied(write, before):
+                self._writer.apply(write, only=before, reconciles=spec.key)
+        return True
 
     def _migrate(self, existing: Existing, rules: EndpointRules, manager: str) -> bool:
         """Add hosts and addresses to an earlier version's ServiceEntries; return whether it did.

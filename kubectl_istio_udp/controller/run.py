@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kubectl_istio_udp.controller.changes import Changes
 from kubectl_istio_udp.controller.events import EventWriter
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
@@ -90,6 +91,7 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(
             clock, group=self._turn, at_once=max(1, settings.workers * 3 // 4)
         )
+        self._changes = Changes()
         self._outcomes: dict[Key, Outcome] = {}
         # Exposures that wait for a name, sessions or memory, and those that wait for an older one.
         self._short: set[Key] = set()
@@ -106,6 +108,7 @@ class Controller:
             settings.root_namespaces,
             settings.mesh_configs,
             enqueue=self._enqueue,
+            endpoints_changed=self._endpoints_changed,
             may_enqueue=self._leading.is_set,
             footprint_changed=self._footprint_changed,
             routes=RouteWatch(self._report, settings.timing.installed)
@@ -208,7 +211,7 @@ class Controller:
         everything = self.caches.exposures()
         _log.info("reconciling %d exposures", len(everything))
         for key in everything:
-            self._queue.add(key)
+            self._add(key)
 
     def _pause(self) -> None:
         with self._changing:
@@ -230,7 +233,17 @@ class Controller:
 
     def _enqueue(self, key: Key) -> None:
         if self._leading.is_set():
+            self._add(key)
+
+    def _endpoints_changed(self, key: Key, service: Key) -> None:
+        if self._leading.is_set():
+            self._changes.endpoints(key, service)
             self._queue.add(key)
+
+    def _add(self, key: Key) -> None:
+        """Queue an exposure, to be reconciled as a whole."""
+        self._changes.anything(key)
+        self._queue.add(key)
 
     def _report(self, subject: Subject) -> None:
         self._reporter.request(subject)
@@ -244,16 +257,19 @@ class Controller:
         everybody = self._settings.allow_all or "allow" in self._settings.defaults
         return namespace if everybody or self.caches.may_expose(namespace) else ""
 
-    def _footprint_changed(self, before: Footprint | None, now: Footprint | None) -> None:
+    def _footprint_changed(
+        self, before: Footprint | None, now: Footprint | None, planned_by: Key | None = None
+    ) -> None:
         """An EnvoyFilter changed: queue those that wait for what it had."""
         if not self._leading.is_set():
             return
         ports = {port for footprint in (before, now) if footprint for port in footprint.udp_ports}
         for _, key in self.caches.requests_for(ports):
-            self._queue.add(key)
+            if key != planned_by:
+                self._add(key)
         if before is not None:
             for key in tuple(self._short):
-                self._queue.add(key)
+                self._add(key)
 
     def _may_take(self, key: Key) -> bool:
         """Whether an intent may still get what it requests: it has no outcome, or is queued."""
@@ -281,14 +297,23 @@ class Controller:
         with self._changing:
             younger = self._yielding.pop(key, set())
         for each in younger:
-            self._queue.add(each)
+            self._add(each)
 
     def _look(self, key: Key, since: float) -> None:
         """Reconcile one exposure; an error does not affect others."""
         begun = time.monotonic()
         self._writing.done = False
+        services, before = self._changes.take(key), self._outcomes.get(key)
         try:
-            outcome = self._reconciler.reconcile(key)
+            if (
+                services
+                and before
+                and before.is_settled
+                and self._reconciler.refresh(key, services)
+            ):
+                outcome = before
+            else:
+                outcome = self._reconciler.reconcile(key)
         except NotLeading:
             # A late renewal may still succeed; if it does not, the queue is emptied.
             self._queue.failed(key)
@@ -319,6 +344,13 @@ class Controller:
         self.metrics.reconciles.labels(outcome.state or "gone").inc()
         self._note(key, outcome)
 
+    def _refreshed(self, key: Key) -> Outcome | None:
+        """Update an exposure if only endpoints changed; None if it must be reconciled."""
+        services, before = self._changes.take(key), self._outcomes.get(key)
+        if not services or before is None or not before.is_settled:
+            return None
+        return before if self._reconciler.refresh(key, services) else None
+
     def _wrote(self, verb: str, kind: str) -> None:
         self._writing.done = True
         self.metrics.writes.labels(verb, kind).inc()
@@ -348,7 +380,7 @@ class Controller:
             extra = {"key": key, "state": outcome.state}
             _log.info(message, extra={**extra, "findings": values} if values else extra)
         self._tell(key, outcome)
-        if gateway := self.caches.gateway_of(key):
+        if outcome is not before and (gateway := self.caches.gateway_of(key)):
             self._reporter.request_gateway(gateway.key)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:

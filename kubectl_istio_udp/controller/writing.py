@@ -7,14 +7,17 @@ object that someone replaced meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from kubectl_istio_udp.apply.exact import apply_write
+from kubectl_istio_udp.controller.objects import is_applied
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.write import Write
-from kubectl_istio_udp.state.caches import Caches
+from kubectl_istio_udp.state.caches import Caches, PlannedWrite
 
 Manifest = Mapping[str, Any]
 
@@ -45,12 +48,16 @@ class Writer:
         self.api, self._caches = api, caches
         self._may_write, self._wrote = may_write, wrote
 
-    def apply(self, write: Write, only: Manifest | None = None) -> None:
+    def apply(
+        self, write: Write, only: Manifest | None = None, reconciles: Key | None = None
+    ) -> None:
         """Server-side apply, of a new object or only of the object that was read.
 
         Args:
             write: what to write.
             only: the object to change. If it was deleted since, it is not created again.
+            reconciles: the exposure that is being reconciled. It is queued again only if the object
+                does not become as planned.
 
         Raises:
             Conflict: the object was replaced or does not exist.
@@ -60,13 +67,19 @@ class Writer:
         if existing is not None and write.whole and "uid" in existing["metadata"]:
             manifest["metadata"] = {**manifest["metadata"], "uid": existing["metadata"]["uid"]}
         self.fence("patch", write.kind)
-        applied = apply_write(
-            self.api,
-            replace(write, manifest=manifest),
-            before=existing,
-            force=existing is not None and write.whole,
-        )
-        self._caches.learn(applied.manifest)
+        meanwhile = nullcontext() if reconciles is None else self._planning(write, reconciles)
+        with meanwhile:
+            applied = apply_write(
+                self.api,
+                replace(write, manifest=manifest),
+                before=existing,
+                force=existing is not None and write.whole,
+            )
+            self._caches.learn(applied.manifest)
+
+    def _planning(self, write: Write, key: Key) -> AbstractContextManager[None]:
+        planned = PlannedWrite(key, lambda found: is_applied(write, found))
+        return self._caches.planning(write.kind, (write.namespace, write.name), planned)
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object."""

@@ -18,10 +18,11 @@ from kubectl_istio_udp.render.metadata import metadata
 
 def service_entries(exposure: Exposure) -> tuple[dict[str, Any], ...]:
     """The manifests of the exposure's ServiceEntries."""
-    return tuple(_service_entry(exposure, entry) for entry in exposure.spec.entries)
+    return tuple(service_entry(exposure, entry) for entry in exposure.spec.entries)
 
 
-def _service_entry(exposure: Exposure, entry: Entry) -> dict[str, Any]:
+def service_entry(exposure: Exposure, entry: Entry) -> dict[str, Any]:
+    """The manifest of one of the exposure's ServiceEntries."""
     spec, backends = exposure.spec, exposure.spec.entry_backends(entry)
     same_namespace = entry.namespace == spec.gateway.namespace
     body: dict[str, Any] = {

@@ -11,6 +11,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -110,6 +111,19 @@ class SeenEntry:
     many: HostSet | None = None
 
 
+@dataclass(frozen=True)
+class PlannedWrite:
+    """A write of a reconciliation.
+
+    Attributes:
+        key: the exposure that is reconciled.
+        is_done: whether the object is as planned.
+    """
+
+    key: Key
+    is_done: Callable[[Manifest], bool]
+
+
 class Caches:
     """All watched objects and their indexes.
 
@@ -127,7 +141,8 @@ class Caches:
         mesh_configs: Iterable[Key] = (),
         *,
         enqueue: Callable[[Key], None],
-        footprint_changed: Callable[[Footprint | None, Footprint | None], None],
+        endpoints_changed: Callable[[Key, Key], None],
+        footprint_changed: Callable[[Footprint | None, Footprint | None, Key | None], None],
         routes: RouteWatch | None = None,
         may_enqueue: Callable[[], bool],
     ) -> None:
@@ -139,18 +154,20 @@ class Caches:
             root_namespaces: the meshes' root namespaces, whose EnvoyFilters apply to every proxy.
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
             enqueue: called with each exposure to reconcile.
+            endpoints_changed: called with an exposure, and one of its Services whose endpoints
+                changed, if the exposure does not have the Service's name.
             may_enqueue: whether `enqueue` has an effect now; if not, nothing is searched for it.
-            footprint_changed: called with an EnvoyFilter's former and new footprint.
+            footprint_changed: called with an EnvoyFilter's former and new footprint, and the
+                exposure whose reconciliation wrote it.
             routes: how to watch the Gateway API's objects; None to not watch them.
         """
         self.gateway_namespaces = frozenset(gateway_namespaces)
         mesh_configs = frozenset(mesh_configs)
         self._root_namespaces = tuple(root_namespaces)
-        self._enqueue, self._may_enqueue, self._footprint_changed = (
-            enqueue,
-            may_enqueue,
-            footprint_changed,
-        )
+        self._enqueue, self._may_enqueue = enqueue, may_enqueue
+        self._endpoints_changed, self._footprint_changed = endpoints_changed, footprint_changed
+        # The writes that are under way in reconciliations.
+        self._planned: dict[tuple[str, Key], PlannedWrite] = {}
         self._lock = threading.RLock()
         self._filters_changed = threading.Condition()
         self.intents = Intents()
@@ -478,6 +495,27 @@ class Caches:
         """Store the result of a write before the watch delivers it."""
         self._cache(manifest).learn(manifest)
 
+    @contextmanager
+    def planning(self, kind: str, place: Key, planned: PlannedWrite) -> Iterator[None]:
+        """Do not queue an exposure for what its own reconciliation writes meanwhile.
+
+        Args:
+            kind: the kind of the object.
+            place: its (namespace, name).
+            planned: what is written.
+        """
+        self._planned[kind, place] = planned
+        try:
+            yield
+        finally:
+            # Two exposures may write ports of the same Service (patch).
+            self._planned.pop((kind, place), None)
+
+    def _planned_by(self, kind: str, place: Key, now: Manifest | None) -> Key | None:
+        """The exposure whose reconciliation made an object what it is now; None for others."""
+        planned = self._planned.get((kind, place))
+        return planned.key if planned and now and planned.is_done(now) else None
+
     def forget(self, manifest: Manifest) -> None:
         """Remove a deleted object before the watch reports it."""
         metadata = manifest["metadata"]
@@ -575,6 +613,7 @@ class Caches:
             affected |= {key, *owners, *self._users(key)}
             if key[0] in self.gateway_namespaces:
                 self._note_gateway_service(key, now)
+        affected.discard(self._planned_by("Service", key, now))
         for each in affected:
             self._enqueue(each)
         if self.api_gateways:
@@ -648,7 +687,7 @@ class Caches:
         return found
 
     def _slice_changed(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
-        touched = set()
+        services = {(key[0], kept.service) for kept in (before, now) if kept is not None}
         with self._lock:
             for kept, gone in ((before, True), (now, False)):
                 if kept is None:
@@ -656,15 +695,21 @@ class Caches:
                 service = (key[0], kept.service)
                 _note(self._slices_of_service, service, key[1], None if gone else kept)
                 _note(self._slices_in, key[0], key[1], None if gone else kept)
-                touched |= {service, *self._users(service)}
-        for each in touched:
-            self._enqueue(each)
+        self._enqueue_endpoints(services)
+
+    def _enqueue_endpoints(self, services: Iterable[Key]) -> None:
+        """Queue the exposures of Services whose endpoints changed."""
+        with self._lock:
+            users = [(user, service) for service in services for user in self._users(service)]
+        for service in services:
+            self._enqueue(service)
+        for user, service in users:
+            self._endpoints_changed(user, service)
 
     def _listed_by(self, namespace: str, address: str) -> set[Key]:
-        """The Services whose EndpointSlices list an address, and their exposures."""
+        """The Services whose EndpointSlices list an address."""
         kept = self._slices_in.get(namespace, {}).values()
-        services = {(namespace, each.service) for each in kept if each.may_list(address)}
-        return services.union(*(self._users(service) for service in services))
+        return {(namespace, each.service) for each in kept if each.may_list(address)}
 
     def _pod(
         self,
@@ -672,10 +717,13 @@ class Caches:
         before: Manifest | KeptPod | None,
         now: Manifest | KeptPod | None,
     ) -> None:
-        affected = set()
+        listed, selecting = set[Key](), set[Key]()
         with self._lock:
             if self._may_enqueue():
-                affected |= self._affected(key[0], before, now)
+                for address in _addresses(before) ^ _addresses(now):
+                    listed |= self._listed_by(key[0], address)
+                for labels in {pod.labels for pod in (before, now) if isinstance(pod, KeptPod)}:
+                    selecting |= self._selecting(key[0], labels)
             for pod, gone in ((before, True), (now, False)):
                 if isinstance(pod, KeptPod):
                     self._note_pod(key, pod, gone)
@@ -685,20 +733,10 @@ class Caches:
                     if not gone:
                         self._gateway_pods[key] = pod
         self._note_istiod(key, _istiod_of(before), _istiod_of(now))
-        for each in affected:
+        self._enqueue_endpoints(listed)
+        for each in selecting - listed:
             self._enqueue(each)
         self._gateways_changed()
-
-    def _affected(
-        self, namespace: str, before: Manifest | KeptPod | None, now: Manifest | KeptPod | None
-    ) -> set[Key]:
-        """The Services of a namespace that list a changed pod's address, or select it."""
-        found = set()
-        for address in _addresses(before) ^ _addresses(now):
-            found |= self._listed_by(namespace, address)
-        for labels in {pod.labels for pod in (before, now) if isinstance(pod, KeptPod)}:
-            found |= self._selecting(namespace, labels)
-        return found
 
     def _note_pod(self, key: Key, pod: KeptPod, gone: bool) -> None:
         for address in _addresses(pod):
@@ -721,6 +759,7 @@ class Caches:
             )
             self.known_entries.put(key, now.summary if now else None, now.many if now else None)
             owners |= {owner for seen in (before, now) if seen for owner in self._named_by(seen)}
+        owners.discard(self._planned_by("ServiceEntry", key, now.manifest if now else None))
         for owner in owners:
             self._enqueue(owner)
 
@@ -747,10 +786,12 @@ class Caches:
             owners = self._note_own(
                 "EnvoyFilter", before.manifest if before else None, now.manifest if now else None
             )
+        planned_by = self._planned_by("EnvoyFilter", key, now.manifest if now else None)
+        owners.discard(planned_by)
         for owner in owners:
             self._enqueue(owner)
         self._footprint_changed(
-            before.footprint if before else None, now.footprint if now else None
+            before.footprint if before else None, now.footprint if now else None, planned_by
         )
 
     def _frees(self, before: GatewayFilter | None, now: GatewayFilter | None) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.model.names import object_name
 from tests.support import builders
 from tests.support.builders import endpoint, endpoint_slice
@@ -28,6 +30,55 @@ def test_a_request_becomes_an_exposure_and_is_told(running: Running) -> None:
     labels = running.filter()["metadata"]["labels"]
     assert labels["kubectl-istio-udp/source"] == "service"
     assert "5300:53/UDP at gateway istio-system/istio-ingressgateway" in running.tells("Exposed")
+
+
+def test_what_it_writes_itself_is_not_reconciled_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciled: Counter[Any] = Counter()
+    before = Reconciler.reconcile
+
+    def reconcile(self: Reconciler, key: Any) -> Any:
+        reconciled[key] += 1
+        return before(self, key)
+
+    monkeypatch.setattr(Reconciler, "reconcile", reconcile)
+    named = [f"n{number}" for number in range(5)]
+    for number, name in enumerate(named):
+        asked = annotated(name, f"{5300 + number}:53", options={"discovery": "endpoints"})
+        running.server.put(asked, endpoint_slice(endpoint("10.0.0.1"), of=name))
+    running.start()
+    for name in named:
+        running.exposed(object_name("default", name))
+    running.quiet()
+    assert {key: count for key, count in reconciled.items() if key[0] == "default"} == {
+        ("default", name): 1 for name in named
+    }
+
+
+@pytest.mark.parametrize("kind", ["ServiceEntry", "EnvoyFilter", "Service"])
+def test_an_object_that_does_not_become_as_planned_is_written_again(
+    running: Running, kind: str
+) -> None:
+    changed: list[Any] = []
+
+    def admit(manifest: Any) -> str:
+        """Change the first object of the kind, as a webhook might."""
+        if manifest["kind"] == kind and manifest["metadata"]["name"] == NAME and not changed:
+            changed.append(manifest)
+            manifest["metadata"]["labels"]["kubectl-istio-udp/source"] = "webhook"
+        return ""
+
+    running.server.admit = admit
+    running.start()
+    running.server.put(annotated(options={"discovery": "endpoints"}))
+    until(lambda: changed)
+
+    def source() -> Any:
+        found = running.server.get(kind, "istio-system", NAME)
+        return found and found["metadata"]["labels"]["kubectl-istio-udp/source"]
+
+    until(lambda: source() == "service")
 
 
 def test_idle_means_idle(running: Running) -> None:

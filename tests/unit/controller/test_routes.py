@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
@@ -205,6 +206,93 @@ def test_endpoints_follow_the_pods_of_every_namespace(running: Routed) -> None:
         return [e["address"] for each in found for e in each["spec"]["endpoints"]]
 
     until(lambda: addresses() == ["10.1.4.99"])
+
+
+def listed(running: Routed) -> dict[int, list[str]]:
+    """The endpoints of each ServiceEntry, by its first port."""
+    return {
+        entry["spec"]["ports"][0]["number"]: [e["address"] for e in entry["spec"]["endpoints"]]
+        for entry in running.server.all("ServiceEntry")
+    }
+
+
+def planned_again(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The exposures that are planned from now on."""
+    found: list[Any] = []
+    before = Reconciler.reconcile
+
+    def reconcile(self: Reconciler, key: Any) -> Any:
+        found.append(key)
+        return before(self, key)
+
+    monkeypatch.setattr(Reconciler, "reconcile", reconcile)
+    return found
+
+
+def test_a_change_of_endpoints_updates_the_entry_of_its_service_alone(
+    running: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners = [listener(f"n{number}", 5300 + number) for number in range(3)]
+    at = [{"name": "udp", "sectionName": f"n{number}"} for number in range(3)]
+    running.begin(
+        gateway(*listeners, annotations=TARGET),
+        grant(),
+        route(backend("coredns"), name="a", parents=at[:1]),
+        route(backend("canary"), name="b", parents=at[1:2]),
+        route(backend("foreign", namespace="apps"), name="c", parents=at[2:]),
+    )
+    running.programmed()
+    running.quiet()
+    planned, before = planned_again(monkeypatch), len(running.server.writes())
+    moved = endpoint_slice(endpoint("10.1.4.99", "coredns-2"), of="coredns", namespace="team")
+    running.server.put(moved)
+    until(lambda: "10.1.4.99" in str(running.server.all("ServiceEntry")))
+    (write,) = running.quiet()[before:]
+    assert write.startswith("PATCH") and "/serviceentries/" in write
+    assert KEY not in planned
+    # What is not endpoints is planned; so is a change of both.
+    running.server.put(route(backend("coredns", weight=3), name="a", parents=at[:1]))
+    running.server.put(endpoint_slice(endpoint("10.1.4.98"), of="coredns", namespace="team"))
+    until(lambda: "10.1.4.98" in str(running.server.all("ServiceEntry")))
+    until(lambda: KEY in planned)
+
+
+def test_endpoints_that_a_planned_exposure_would_list_otherwise_are_planned(
+    running: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two ports of a Service share a ServiceEntry while their endpoints are the same.
+    ports = [builders.udp(53), builders.udp(54, "udp-more")]
+    both = [{"name": p["name"], "port": p["port"], "protocol": "UDP"} for p in ports]
+    running.server.put(
+        builders.service("coredns", namespace="team", ports=ports),
+        endpoint_slice(endpoint("10.1.4.1"), of="coredns", namespace="team", ports=both),
+    )
+    listeners = [listener("a", 5300), listener("b", 5301)]
+    at = [{"name": "udp", "sectionName": name} for name in "ab"]
+    running.begin(
+        gateway(*listeners, annotations=TARGET),
+        route(backend("coredns", 53), name="a", parents=at[:1]),
+        route(backend("coredns", 54), name="b", parents=at[1:]),
+    )
+    running.programmed()
+    running.quiet()
+    assert listed(running) == {53: ["10.1.4.1"]}
+    planned = planned_again(monkeypatch)
+    one = endpoint_slice(endpoint("10.1.4.2"), of="coredns", namespace="team", ports=both[:1])
+    running.server.put(one)
+    until(lambda: KEY in planned)
+    until(lambda: listed(running)[53] == ["10.1.4.2"])
+
+
+def test_a_withdrawn_grant_is_seen_when_only_endpoints_change(running: Routed) -> None:
+    running.begin(gateway(annotations=TARGET), grant(), route(backend("foreign", namespace="apps")))
+    running.programmed()
+    running.quiet()
+    running.server.remove("ReferenceGrant", "apps", "grant")
+    running.server.put(endpoint_slice(endpoint("10.1.4.99"), of="foreign", namespace="apps"))
+    until(lambda: not any(listed(running).values()))
+    running.quiet()
+    assert "10.1.4.99" not in str(running.server.all("ServiceEntry"))
 
 
 def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
