@@ -64,7 +64,7 @@ lint: venv ## style, types, import directions, shell scripts
 	@# These import from each other by their folders, as pytest and the scripts run them.
 	MYPYPATH=tests/cluster:tests/cluster/ground $(VENV)/bin/mypy --strict --explicit-package-bases tests/cluster tests/conformance
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare tests/conformance/run
+	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare tests/cluster/run tests/conformance/run
 
 # The unit tests run on this machine what `verify` runs in the network-tool pod.
 tools:
@@ -104,17 +104,12 @@ cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min 
 cluster-down: ## end that cluster
 	@$(GROUND) down
 
-# Most tests wait more than they work, and run beside each other; some need the cluster for themselves.
-define E2E
-$(1) $(VENV)/bin/pytest tests/cluster -m 'not alone' -n 3 --dist loadgroup $(ARGS)
-$(1) $(VENV)/bin/pytest tests/cluster -m alone -s $(ARGS)
-endef
 ifeq ($(E2E_CLUSTER),current)
-e2e: venv ## end-to-end tests in that cluster, or with E2E_CLUSTER=current in your own
-	$(call E2E,$(IN_VENV))
+e2e: venv ## end-to-end tests in two such clusters, or with E2E_CLUSTER=current in your own
+	$(IN_VENV) tests/cluster/run --here $(ARGS)
 else
 e2e: venv cluster
-	$(call E2E,$(IN_CLUSTER))
+	$(IN_VENV) tests/cluster/run $(ARGS)
 endif
 
 bench: venv cluster ## the controller under load, in that cluster
