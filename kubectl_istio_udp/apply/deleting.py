@@ -30,6 +30,7 @@ def delete(
     report: Report,
     *,
     missing_ok: bool = False,
+    gateways: Sequence[str] = (),
 ) -> None:
     """Delete exposures, responses and access logs, unless a controller would recreate them.
 
@@ -40,6 +41,7 @@ def delete(
         writing: how to write; `seconds` to wait for each gateway to drop the listeners.
         report: informed about each deleted object and each warning.
         missing_ok: whether to ignore names that do not exist.
+        gateways: namespaces with gateways, for users who may not list all namespaces.
 
     Raises:
         NotFound: a name does not exist; nothing was deleted.
@@ -47,7 +49,7 @@ def delete(
             everything else was deleted if not.
         Interrupted, ClusterError: the hints say how to delete the rest.
     """
-    found, leftovers = _find(api, namespace, names, report, missing_ok=missing_ok)
+    found, leftovers = _find(api, namespace, names, report, gateways, missing_ok=missing_ok)
     declared = {each.ref: by for each in found if (by := declaring_object(api, each))}
     if declared and names:
         raise _refusal(declared, "nothing was deleted")
@@ -92,13 +94,19 @@ def delete_one(
 
 
 def _find(
-    api: Api, namespace: str, names: Sequence[str], report: Report, *, missing_ok: bool
+    api: Api,
+    namespace: str,
+    names: Sequence[str],
+    report: Report,
+    gateways: Sequence[str],
+    *,
+    missing_ok: bool,
 ) -> tuple[list[Existing], Leftovers]:
     """The objects with these names, and where to find their leftovers.
 
     Includes exposures with nothing left but a port on a Service, or a reservation.
     """
-    state = get_state(api, namespace, names, missing_ok=True)
+    state = get_state(api, namespace, names, missing_ok=True, gateways=gateways)
     found = list(state.existing)
     leftovers = read_leftovers(api, [existing.spec for existing in found])
     known = {existing.ref for existing in found}
@@ -111,7 +119,7 @@ def _find(
         else:
             missing.append(str(ref))
     if missing and not missing_ok:
-        get_state(api, namespace, missing)  # raises NotFound
+        get_state(api, namespace, missing, gateways=gateways)  # raises NotFound
     if not names:
         known_keys = {existing.key for existing in found if existing.kind is Kind.EXPOSURE}
         found += [

@@ -129,7 +129,13 @@ def _decide(
     """Decide from the current state of the cluster."""
     with Reads(api) as reads:
         begin_reads(reads, arguments.namespace, arguments.service, arguments.gateway)
-        existing = find_exposure(reads, arguments.namespace, arguments.name or arguments.service)
+        named = arguments.gateway.namespace
+        existing = find_exposure(
+            reads,
+            arguments.namespace,
+            arguments.name or arguments.service,
+            [named] if named else [],
+        )
         _refuse_declared(existing)
         before = existing.exposure
         if before and before.service != arguments.service:

@@ -27,6 +27,7 @@ from kubectl_istio_udp.cli import options
 @click.option(
     "--timeout", type=options.DURATION, default="30s", show_default=True, help="How long to wait."
 )
+@options.gateway_namespaces_option
 @options.dry_run_option
 @options.cluster_options
 def command(**values: Any) -> None:

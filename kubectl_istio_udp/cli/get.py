@@ -12,6 +12,7 @@ from kubectl_istio_udp.cli import options
 @click.command("get")
 @click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
 @options.all_namespaces_option
+@options.gateway_namespaces_option
 @options.output_option("table", "wide", "yaml", "json", "name", default="table")
 @options.cluster_options
 def command(**values: Any) -> None:

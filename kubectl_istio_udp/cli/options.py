@@ -314,6 +314,16 @@ all_namespaces_option = click.option(
     "-A", "--all-namespaces", is_flag=True, help="Use all namespaces."
 )
 
+gateway_namespaces_option = click.option(
+    "--gateway-namespace",
+    "gateway_namespaces",
+    multiple=True,
+    metavar="NAMESPACE",
+    help="For users who may not list all namespaces: a namespace with gateways; repeatable. "
+    "istio-system, namespaces with the label kubectl-istio-udp/gateways=true, and those in "
+    "annotations of Services are searched too.",
+)
+
 
 def options(*decorators: Decorator) -> Decorator:
     """Combine option decorators, in the order of the help."""

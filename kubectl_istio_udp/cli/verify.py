@@ -19,6 +19,7 @@ from kubectl_istio_udp.cli.probe_options import probe_options
     help="Verify all exposures, responses and access logs in the namespace.",
 )
 @options.all_namespaces_option
+@options.gateway_namespaces_option
 @click.option(
     "--to",
     metavar="SERVICE[:PORT]",

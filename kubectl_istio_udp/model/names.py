@@ -21,6 +21,7 @@ LABELS = (MANAGED_BY_LABEL, NAMESPACE_LABEL, SOURCE_LABEL, *(kind.label for kind
 # The suffix of the hosts of exposures' ServiceEntries.
 HOST_SUFFIX = f".{MANAGER}.internal"
 SPEC_ANNOTATION = "kubectl-istio-udp/spec"
+GATEWAY_ANNOTATION = "kubectl-istio-udp/gateway"
 EXPOSE_ANNOTATION = "kubectl-istio-udp/expose"
 QUERY_ANNOTATION = "kubectl-istio-udp/query"
 

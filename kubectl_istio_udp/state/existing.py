@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.kinds import Kind, Ref
+from kubectl_istio_udp.state.gatewaynamespaces import (
+    USUAL_GATEWAY_NAMESPACE,
+    likely_gateway_namespaces,
+)
 from kubectl_istio_udp.state.ownership import (
     OBJECT_KINDS,
     Existing,
@@ -22,18 +27,29 @@ from kubectl_istio_udp.state.ownership import (
 
 # Kinds of objects that exposures do not have.
 _NO_EXPOSURES = ("Gateway", "VirtualService")
-# Where to look for objects of a gateway if the user may not list all namespaces.
-USUAL_GATEWAY_NAMESPACE = "istio-system"
+Result = TypeVar("Result")
+
+# For users who may not list all namespaces, and have a gateway that no object or label names.
+OTHER_GATEWAYS = "for a gateway in another namespace: --gateway-namespace NAMESPACE"
 
 
 def read_state(
-    api: Api, namespace: str | None = None, kinds: Sequence[Kind] = tuple(Kind)
+    api: Api,
+    namespace: str | None = None,
+    kinds: Sequence[Kind] = tuple(Kind),
+    gateways: Iterable[str] = (),
 ) -> State:
     """The exposures, responses, access logs and strays of a namespace; None for all namespaces.
 
     Leftovers of an interrupted deletion are included, so that they can be seen and deleted. If
     exposures are requested, forbidden kinds that only responses or access logs need are skipped:
     a team may only have the rights for exposures.
+
+    Args:
+        api: the cluster.
+        namespace: the namespace; None for all.
+        kinds: which of them to read.
+        gateways: namespaces with gateways, for users who may not list all namespaces.
 
     Raises:
         Forbidden: the kinds of exposures may not be listed either.
@@ -48,7 +64,9 @@ def read_state(
             places = [(o, None, lenient and o in _NO_EXPOSURES) for o in object_kinds]
             found = for_each(lambda place: _list_in(api, selector, *place), places)
         else:
-            found = _list_near(api, namespace, object_kinds, selector, lenient=lenient)
+            found = _list_near(api, namespace, object_kinds, selector, gateways, lenient=lenient)
+            state = resolve((manifest for each in found for manifest in each), kinds)
+            return replace(state, partial=True)
     return resolve((manifest for each in found for manifest in each), kinds)
 
 
@@ -71,43 +89,77 @@ def _list_in(
 
 
 def _list_near(
-    api: Api, namespace: str, object_kinds: Sequence[str], selector: str, *, lenient: bool
+    api: Api,
+    namespace: str,
+    object_kinds: Sequence[str],
+    selector: str,
+    gateways: Iterable[str],
+    *,
+    lenient: bool,
 ) -> list[list[dict[str, Any]]]:
     """The objects that a user without access to all namespaces can find.
 
-    Searches the namespace of the exposures, and the namespaces of their gateways. An access log
-    only has objects in its own namespace.
+    Searches the namespace of the exposures, and the namespaces of their gateways: those that are
+    given or that an object names, and likely ones as far as permitted. An access log only has
+    objects in its own namespace.
 
     Args:
         api: the cluster.
         namespace: the exposures' namespace.
         object_kinds: the kinds of objects.
         selector: the label selector.
+        gateways: namespaces with gateways.
         lenient: whether to skip forbidden kinds that exposures do not need.
 
     Raises:
-        Forbidden: listing is not permitted there either.
+        Forbidden: listing is not permitted there either, or in no namespace with gateways.
     """
     of_namespace = [kind for kind in object_kinds if kind in ("ServiceEntry", "VirtualService")]
     others = [kind for kind in object_kinds if kind not in of_namespace]
     at_home = [(kind, namespace, lenient and kind in _NO_EXPOSURES) for kind in of_namespace]
     found = for_each(lambda place: _list_in(api, selector, *place), at_home)
-    namespaces = {USUAL_GATEWAY_NAMESPACE} if of_namespace else set()
+    if not of_namespace:
+        return for_each(lambda kind: _list_in(api, selector, kind, namespace, lenient), others)
+    named = set(gateways)
     for manifest in (m for each in found for m in each):
         with suppress(ClusterError):
             filters = [ref for ref in spec_of(manifest).objects if ref.kind == "EnvoyFilter"]
-            namespaces |= {ref.namespace for ref in filters} or {USUAL_GATEWAY_NAMESPACE}
-    places = [
-        (kind, each, lenient and kind in _NO_EXPOSURES)
-        for each in sorted(namespaces)
-        for kind in others
-    ]
-    if "ServiceEntry" in of_namespace:
-        # ServiceEntries that list addresses.
-        places += [("ServiceEntry", each, True) for each in sorted(namespaces - {namespace})]
+            named |= {ref.namespace for ref in filters} or {USUAL_GATEWAY_NAMESPACE}
+
+    def read(place: str) -> list[list[dict[str, Any]]]:
+        wanted = [(kind, place, lenient and kind in _NO_EXPOSURES) for kind in others]
+        if "ServiceEntry" in of_namespace and place != namespace:
+            # ServiceEntries that list addresses.
+            wanted.append(("ServiceEntry", place, True))
+        return for_each(lambda each: _list_in(api, selector, *each), wanted)
+
+    at_gateways = dict(zip(named, for_each(read, named), strict=True))
+    at_gateways |= _list_likely(api, namespace, named, read)
     # Access logs of the namespace, and objects of a gateway in it.
-    places += [(kind, namespace, lenient) for kind in others if namespace not in namespaces]
-    return found + for_each(lambda place: _list_in(api, selector, *place), places)
+    places = [(kind, namespace, lenient) for kind in others if namespace not in at_gateways]
+    found += for_each(lambda place: _list_in(api, selector, *place), places)
+    return found + [each for lists in at_gateways.values() for each in lists]
+
+
+def _list_likely(
+    api: Api, namespace: str, named: set[str], read: Callable[[str], Result]
+) -> dict[str, Result]:
+    """What `read` finds in other namespaces that are likely to have gateways, as far as permitted.
+
+    Raises:
+        Forbidden: nothing may be read there, and no namespace is known to have gateways.
+    """
+    found: dict[str, Result] = {}
+    refusal: Forbidden | None = None
+    for place in sorted(likely_gateway_namespaces(api, namespace) - named):
+        try:
+            found[place] = read(place)
+        except Forbidden as error:
+            refusal = refusal or error
+    if refusal and not (named or found):
+        refusal.hints += (OTHER_GATEWAYS,)
+        raise refusal
+    return found
 
 
 def list_exposures(api: Api, namespace: str | None = None) -> tuple[Existing, ...]:
@@ -123,7 +175,12 @@ def get_existing(
 
 
 def get_state(
-    api: Api, namespace: str, wanted: Iterable[str], *, missing_ok: bool = False
+    api: Api,
+    namespace: str,
+    wanted: Iterable[str],
+    *,
+    missing_ok: bool = False,
+    gateways: Iterable[str] = (),
 ) -> State:
     """The objects with these names, in the given order; all in the namespace without names.
 
@@ -132,6 +189,7 @@ def get_state(
         namespace: the namespace.
         wanted: names as on the command line (`coredns`, `response/hello`).
         missing_ok: ignore names that do not exist.
+        gateways: namespaces with gateways, for users who may not list all namespaces.
 
     Returns:
         The existing ones, and the strays that claim to belong to them.
@@ -142,9 +200,9 @@ def get_state(
     """
     refs = [Ref.parse(text) for text in wanted]
     if not refs:
-        return read_state(api, namespace)
+        return read_state(api, namespace, gateways=gateways)
     kinds = tuple(dict.fromkeys(ref.kind for ref in refs))
-    state = read_state(api, namespace, kinds)
+    state = read_state(api, namespace, kinds, gateways)
     found = {existing.ref: existing for existing in state.existing}
     owners = {(ref.kind, namespace, ref.name) for ref in refs}
     strays = tuple(stray for stray in state.strays if stray.owner in owners)
@@ -157,10 +215,11 @@ def get_state(
                 f"this namespace has: {', '.join(same)}"
                 if same
                 else "this namespace has none; list all: kubectl istio-udp get -A",
+                *([OTHER_GATEWAYS] if state.partial else []),
                 *map(explain_stray, strays),
             ],
         )
-    return State(tuple(found[ref] for ref in refs if ref in found), strays)
+    return State(tuple(found[ref] for ref in refs if ref in found), strays, state.partial)
 
 
 def explain_stray(stray: Stray) -> str:
@@ -169,8 +228,15 @@ def explain_stray(stray: Stray) -> str:
     return f"{stray} is labelled as part of {owner} but is not; ignoring it: {stray.reason}"
 
 
-def find_exposure(api: Api, namespace: str, name: str) -> Existing:
-    """The exposure with this name and its existing objects, if any."""
+def find_exposure(api: Api, namespace: str, name: str, gateways: Iterable[str] = ()) -> Existing:
+    """The exposure with this name and its existing objects, if any.
+
+    Args:
+        api: the cluster.
+        namespace, name: the exposure.
+        gateways: namespaces with gateways, for users who may not list all namespaces.
+    """
     wanted = (namespace, name)
-    found = [e for e in list_exposures(api, namespace) if (e.namespace, e.name) == wanted]
+    state = read_state(api, namespace, (Kind.EXPOSURE,), gateways)
+    found = [e for e in state.existing if (e.namespace, e.name) == wanted]
     return found[0] if found else Existing(Kind.EXPOSURE, namespace, name, None, ())

@@ -13,7 +13,6 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import (
     GATEWAY_API_LABEL,
-    GATEWAYS_LABEL,
     ISTIO_LABEL,
     Gateway,
     GatewayRef,
@@ -21,6 +20,7 @@ from kubectl_istio_udp.model.gateway import (
 )
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.plan.gateway import choose_gateway
+from kubectl_istio_udp.state.gatewaynamespaces import labelled_namespaces
 
 # The kinds whose names `--gateway` accepts.
 _NAMED_KINDS = ("Service", "Deployment", "DaemonSet")
@@ -83,7 +83,7 @@ def _choose(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> Gate
             lambda: (
                 []
                 if choice.namespace or choice.selector or choice.known
-                else _gateway_namespaces(api)
+                else labelled_namespaces(api)
             ),
         ]
     )
@@ -94,15 +94,6 @@ def _choose(api: Api, pods: list[dict[str, Any]], choice: GatewayChoice) -> Gate
     return choose_gateway(
         gateways, choice.name, selector_given=bool(choice.selector), namespaces=labelled
     )
-
-
-def _gateway_namespaces(api: Api) -> list[str]:
-    """The namespaces that an administrator has labelled as having gateways."""
-    with suppress(Forbidden):
-        return [
-            n["metadata"]["name"] for n in api.list("Namespace", None, f"{GATEWAYS_LABEL}=true")
-        ]
-    return []
 
 
 def _pods_named(api: Api, name: str) -> list[dict[str, Any]]:

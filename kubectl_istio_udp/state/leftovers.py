@@ -32,7 +32,7 @@ from kubectl_istio_udp.model.names import (
     namespaced_name,
     service_manager,
 )
-from kubectl_istio_udp.state.existing import USUAL_GATEWAY_NAMESPACE
+from kubectl_istio_udp.state.gatewaynamespaces import USUAL_GATEWAY_NAMESPACE
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.reservations import Reservation, read_reservation
 

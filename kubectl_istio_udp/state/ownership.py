@@ -154,10 +154,12 @@ class State:
     Attributes:
         existing: the exposures, responses and access logs, sorted by kind, namespace and name.
         strays: the objects that belong to none of them, sorted the same way.
+        partial: whether the user may not list all namespaces, so that some may be missing.
     """
 
     existing: tuple[Existing, ...] = ()
     strays: tuple[Stray, ...] = ()
+    partial: bool = False
 
 
 def spec_of(manifest: Manifest) -> Spec:

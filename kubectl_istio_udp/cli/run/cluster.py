@@ -55,7 +55,13 @@ def searched_namespace(common: Common, api: Api, all_namespaces: bool) -> str | 
     return None if all_namespaces else namespace_of(common, api)
 
 
-def find_state(common: Common, api: Api, names: Sequence[str], all_namespaces: bool) -> State:
+def find_state(
+    common: Common,
+    api: Api,
+    names: Sequence[str],
+    all_namespaces: bool,
+    gateways: Sequence[str] = (),
+) -> State:
     """The exposures, responses and access logs with these names, or all of them.
 
     A kind alone (`responses`) selects all of that kind.
@@ -72,15 +78,19 @@ def find_state(common: Common, api: Api, names: Sequence[str], all_namespaces: b
         return read_state(api)
     kind = Kind.of_word(names[0]) if len(names) == 1 else None
     if kind:
-        return read_state(api, namespace_of(common, api), (kind,))
-    return get_state(api, namespace_of(common, api), names)
+        return read_state(api, namespace_of(common, api), (kind,), gateways)
+    return get_state(api, namespace_of(common, api), names, gateways=gateways)
 
 
 def find_existing(
-    common: Common, api: Api, names: Sequence[str], all_namespaces: bool
+    common: Common,
+    api: Api,
+    names: Sequence[str],
+    all_namespaces: bool,
+    gateways: Sequence[str] = (),
 ) -> tuple[Existing, ...]:
     """The same as `find_state` without the strays; prints a warning about them."""
-    state = find_state(common, api, names, all_namespaces)
+    state = find_state(common, api, names, all_namespaces, gateways)
     for stray in state.strays:
         warn(explain_stray(stray))
     return state.existing

@@ -19,6 +19,7 @@ def run(
     ignore_not_found: bool,
     wait: bool,
     timeout: Duration,
+    gateway_namespaces: tuple[str, ...],
     dry_run: str,
     common: options.Common,
 ) -> None:
@@ -38,4 +39,12 @@ def run(
         validate="none",
     )
     namespace = namespace_of(common, api)
-    delete(api, namespace, names, applying, Printed(applying), missing_ok=ignore_not_found)
+    delete(
+        api,
+        namespace,
+        names,
+        applying,
+        Printed(applying),
+        missing_ok=ignore_not_found,
+        gateways=gateway_namespaces,
+    )

@@ -22,10 +22,16 @@ from kubectl_istio_udp.state.status import Status, age, read_status
 from kubectl_istio_udp.state.udproutes import Routing, read_route_backends, read_routing
 
 
-def run(*, names: tuple[str, ...], all_namespaces: bool, common: options.Common) -> None:
+def run(
+    *,
+    names: tuple[str, ...],
+    all_namespaces: bool,
+    gateway_namespaces: tuple[str, ...],
+    common: options.Common,
+) -> None:
     """Run `describe`, with the values of its options."""
     api = connect(common)
-    found = find_existing(common, api, names, all_namespaces)
+    found = find_existing(common, api, names, all_namespaces, gateway_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return

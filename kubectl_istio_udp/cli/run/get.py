@@ -18,8 +18,9 @@ from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort, ports_text
 from kubectl_istio_udp.output import printing
+from kubectl_istio_udp.state.existing import OTHER_GATEWAYS
 from kubectl_istio_udp.state.leftovers import Leftover, read_leftovers
-from kubectl_istio_udp.state.ownership import Existing, Stray
+from kubectl_istio_udp.state.ownership import Existing, State, Stray
 from kubectl_istio_udp.state.status import Status, begin_reads, read_status
 
 if TYPE_CHECKING:
@@ -39,20 +40,26 @@ def run(
     *,
     names: tuple[str, ...],
     all_namespaces: bool,
+    gateway_namespaces: tuple[str, ...],
     output: str,
     common: options.Common,
 ) -> None:
     """Run `get`, with the values of its options."""
     with Reads(connect(common)) as api:
-        _print(api, names, all_namespaces, output, common)
+        if not names:
+            begin_reads(api)
+        state = find_state(common, api, names, all_namespaces, gateway_namespaces)
+        _print(api, state, names, all_namespaces, output, common)
 
 
 def _print(
-    api: Reads, names: tuple[str, ...], all_namespaces: bool, output: str, common: options.Common
+    api: Reads,
+    state: State,
+    names: tuple[str, ...],
+    all_namespaces: bool,
+    output: str,
+    common: options.Common,
 ) -> None:
-    if not names:
-        begin_reads(api)
-    state = find_state(common, api, names, all_namespaces)
     found = state.existing
     if output == "name":
         for existing in found:
@@ -75,6 +82,8 @@ def _print(
     if not tables and not state.strays and not leftovers:
         where = "" if all_namespaces else f" in namespace {namespace_of(common, api)}"
         printing.note(f"No exposures, responses or access logs found{where}.")
+        if state.partial:
+            printing.note(f"  {OTHER_GATEWAYS}")
         return
     click.echo("\n\n".join([*tables, *_strays(state.strays), *_left_behind(leftovers)]))
 

@@ -24,6 +24,7 @@ def run(
     names: tuple[str, ...],
     all_names: bool,
     all_namespaces: bool,
+    gateway_namespaces: tuple[str, ...],
     to: str | None,
     probe_settings: ProbeOptions,
     common: options.Common,
@@ -37,7 +38,7 @@ def run(
     api = connect(common)
     namespace = namespace_of(common, api)
     tool = sending.start_tool_search(api, namespace, probe_settings)
-    found = find_existing(common, api, names, all_namespaces)
+    found = find_existing(common, api, names, all_namespaces, gateway_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return 0
