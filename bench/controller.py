@@ -459,12 +459,12 @@ def main() -> int:
             result = bench(api, namespace, wanted)
         print(json.dumps(result, indent=2), flush=True)
     finally:
-        api.delete("Namespace", None, namespace)
+        api.delete({"kind": "Namespace", "metadata": {"name": namespace}})
         with controller(routes=wanted.routes):
             for kind in ("EnvoyFilter", "ServiceEntry"):
                 wait_until(f"no {kind}", partial(all_exist, api, kind, 0), 300)
         if wanted.routes:
-            api.delete("GatewayClass", None, namespace)
+            api.delete({"kind": "GatewayClass", "metadata": {"name": namespace}})
     bounds = (
         result["to_service_entry"]["p99_ms"] < P99_SECONDS * 1000,
         result["peak_mb"] < MEGABYTES,

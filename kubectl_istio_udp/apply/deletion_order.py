@@ -152,8 +152,7 @@ class _ByRequests:
     def delete(self, manifest: Manifest) -> None:
         kind, metadata = manifest["kind"], manifest["metadata"]
         place = (kind, metadata["namespace"], metadata["name"])
-        dry_run, uid = self._dry_run != "none", metadata.get("uid", "")
-        if self._dry_run == "client" or self._api.delete(*place, dry_run=dry_run, uid=uid):
+        if self._dry_run == "client" or self._api.delete(manifest, dry_run=self._dry_run != "none"):
             self._report(*place)
 
     def release(self, release: Release) -> None:

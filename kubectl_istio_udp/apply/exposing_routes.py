@@ -235,9 +235,9 @@ def _delete_routes(
     """Delete the routes to ports of the Service that are no longer exposed."""
     wanted = {write.name for write in decision.changes.writes if write.kind == KIND}
     for route in current.routes:
-        namespace, name = route["metadata"]["namespace"], route["metadata"]["name"]
+        name = route["metadata"]["name"]
         if name in wanted:
             continue
         if writing.dry_run != "client":
-            api.delete(KIND, namespace, name, dry_run=writing.dry_run == "server")
+            api.delete(route, dry_run=writing.dry_run == "server")
         report.removed(KIND, name)

@@ -223,7 +223,7 @@ def _create(api: Api, spec: ExposureSpec, run: str) -> Reservation:
                 return existing  # this run created it, but the response was lost
             if not existing.stale(datetime.now(timezone.utc)):
                 raise _busy(spec, existing) from error
-            api.delete("EnvoyFilter", existing.namespace, existing.name, uid=existing.uid)
+            api.delete(found)
     raise _busy(spec, None)
 
 
@@ -270,7 +270,7 @@ def _release(
             found = api.find("EnvoyFilter", namespace, name)
             made = read_reservation(found) if found else None
         if made is not None and made.run == run:
-            api.delete("EnvoyFilter", namespace, name, uid=made.uid)
+            api.delete(made.manifest)
     except Conflict:
         return  # it belongs to another run now
     except IstioUdpError as error:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import Key
 from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.kube.client import Api, ApplyResult
 from kubectl_istio_udp.kube.parallel import for_each
-from kubectl_istio_udp.model.errors import ClusterError, Interrupted, IstioUdpError, Unreachable
+from kubectl_istio_udp.model.errors import (
+    ClusterError,
+    Conflict,
+    Interrupted,
+    IstioUdpError,
+    Unreachable,
+)
 from kubectl_istio_udp.model.managed_fields import managed_ports
 from kubectl_istio_udp.model.write import Write
 
+Manifest = Mapping[str, Any]
 _IDENTITY = ("name", "namespace")
+# Attempts to undo a write of an object that others change at the same time.
+_TRIES = 5
+_NEWER = "someone else changed it meanwhile"
 # The applied fields of a port; the server adds more (nodePort).
 _APPLIED_PORT_FIELDS = ("name", "port", "protocol", "targetPort")
 
@@ -23,15 +34,17 @@ class Transaction:
     """Writes that can be rolled back together.
 
     As a context manager: if an exception (or an interruption) leaves it, the writes are undone in
-    reverse order: created objects are deleted, changed ones get their former content. After `keep`
-    the writes so far stay.
+    reverse order: created objects are deleted, changed ones get their former content. Objects that
+    someone else has changed since are left alone. After `keep` the writes so far stay.
     """
 
     def __init__(self, api: Api, *, force: bool = False, dry_run: bool = False) -> None:
         """Take the client, whether to take fields over, and whether to only do a dry run."""
         self._api, self._force, self._dry_run = api, force, dry_run
-        self._undo: list[tuple[Write, Mapping[str, Any] | None]] = []
-        self._before: dict[Key, Mapping[str, Any] | None] = {}
+        # Each write, with the object before and after it; None if it did not exist, or if there was
+        # no response.
+        self._undo: list[tuple[Write, Manifest | None, Manifest | None]] = []
+        self._before: dict[Key, Manifest | None] = {}
 
     def __enter__(self) -> Transaction:
         """Begin."""
@@ -68,7 +81,7 @@ class Transaction:
         before = self._before.pop(write.key)
         # Before the request: if the response is lost, the write may still have been executed.
         if not self._dry_run:
-            self._undo.append((write, before))
+            self._undo.append((write, before, None))
         try:
             # An interruption waits for this response: a request that is abandoned could be
             # executed after the rollback.
@@ -88,22 +101,88 @@ class Transaction:
             raise
         if applied.verb == "unchanged":
             self._undo[-1:] = []
+        elif not self._dry_run:
+            self._undo[-1] = (write, before, applied.manifest)
         return applied
 
-    def _roll_back(self) -> list[tuple[Write, IstioUdpError]]:
-        """Undo in reverse order; return the writes that could not be undone, with the errors."""
-        remaining = []
-        for write, before in reversed(self._undo):
+    def _roll_back(self) -> list[tuple[Write, str]]:
+        """Undo in reverse order; return the writes that were not undone, with the reasons."""
+        kept: list[tuple[Write, str]] = []
+        for write, before, applied in reversed(self._undo):
+            if write.kind == "ServiceEntry" and ("EnvoyFilter", _NEWER) in _reasons(kept):
+                kept.append((write, "the EnvoyFilter may use its endpoints"))
+                continue
             try:
+                if not self._undo_one(write, before, applied):
+                    kept.append((write, _NEWER))
+            except IstioUdpError as error:
+                kept.append((write, error.message))
+        self._undo.clear()
+        return kept
+
+    def _undo_one(self, write: Write, before: Manifest | None, applied: Manifest | None) -> bool:
+        """Undo a write; return False if the object has been changed by someone else since."""
+        for _ in range(_TRIES):
+            now = self._api.find(write.kind, write.namespace, write.name)
+            if now is None:
+                return True  # never created, or deleted since
+            metadata = now["metadata"]
+            if before and metadata["resourceVersion"] == before["metadata"]["resourceVersion"]:
+                return True  # never written
+            if _is_newer(now, write, applied):
+                return False
+            # Only this version: a write between the read and this request is newer.
+            with suppress(Conflict):
                 if before is None and write.whole:
-                    self._api.delete(write.kind, write.namespace, write.name)
+                    self._api.delete(now, unchanged=True)
                 else:
                     previous = _previous_manifest(write, before or {})
+                    exact = {key: metadata[key] for key in ("uid", "resourceVersion")}
+                    previous["metadata"] = {**previous["metadata"], **exact}
                     self._api.apply(previous, before=before, manager=write.manager, force=True)
-            except IstioUdpError as error:
-                remaining.append((write, error))
-        self._undo.clear()
-        return remaining
+                return True
+        return False
+
+
+def _reasons(kept: Sequence[tuple[Write, str]]) -> set[tuple[str, str]]:
+    return {(write.kind, why) for write, why in kept}
+
+
+def _is_newer(now: Manifest, write: Write, applied: Manifest | None) -> bool:
+    """Whether someone else changed what was written.
+
+    Args:
+        now: the object.
+        write: what was written.
+        applied: the object after the write; None if there was no response.
+    """
+    # The server may serve another version of the kind.
+    wanted = {key: value for key, value in write.manifest.items() if key != "apiVersion"}
+    if applied is None:
+        return not _has_all(now, wanted)
+    if now["metadata"]["uid"] != applied["metadata"]["uid"]:
+        return True
+    return _has_all(applied, wanted) and not _has_all(now, wanted)
+
+
+def _has_all(existing: Any, written: Any) -> bool:
+    """Whether an object still has everything that was written, besides fields of others.
+
+    The ports of a Service are compared by number and protocol, other lists as a whole.
+    """
+    if not written and existing is None:
+        return True  # an empty mapping or list is not stored
+    if isinstance(written, Mapping):
+        return isinstance(existing, Mapping) and all(
+            _has_all(existing.get(key), value) for key, value in written.items()
+        )
+    if isinstance(written, Sequence) and not isinstance(written, str):
+        if not isinstance(existing, Sequence) or isinstance(existing, str):
+            return False
+        if all(isinstance(each, Mapping) and "port" in each for each in written):
+            return all(any(_has_all(has, each) for has in existing) for each in written)
+        return list(existing) == list(written)
+    return bool(existing == written)
 
 
 def _previous_manifest(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,11 +212,10 @@ def _previous_manifest(write: Write, before: Mapping[str, Any]) -> dict[str, Any
     return previous
 
 
-def _hints_after_undo(remaining: Sequence[tuple[Write, IstioUdpError]]) -> list[str]:
-    if not remaining:
+def _hints_after_undo(kept: Sequence[tuple[Write, str]]) -> list[str]:
+    if not kept:
         return ["everything that this run wrote was undone"]
     return [
-        f"could not be undone and may remain: {write.kind} {write.namespace}/{write.name} "
-        f"({error.message})"
-        for write, error in remaining
+        f"could not be undone and may remain: {write.kind} {write.namespace}/{write.name} ({why})"
+        for write, why in kept
     ]

@@ -17,7 +17,6 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import Busy, ClusterError, Conflict, Unreachable
-from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
 from kubectl_istio_udp.sources.gateways import needs_child
@@ -134,9 +133,8 @@ class Mirroring:
             return
         metadata = existing["metadata"]
         self._wrote("delete", existing["kind"])
-        place = (metadata["namespace"], metadata["name"])
-        self._api.delete(resource_key(existing), *place, uid=metadata["uid"])
-        cache.forget(*place)
+        self._api.delete(existing)
+        cache.forget(metadata["namespace"], metadata["name"])
 
 
 def _taken(wanted: Manifest, original: str) -> str:

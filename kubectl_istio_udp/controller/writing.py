@@ -84,9 +84,7 @@ class Writer:
     def delete(self, manifest: Manifest) -> None:
         """Delete an object."""
         self.fence("delete", manifest["kind"])
-        metadata = manifest["metadata"]
-        place = (manifest["kind"], metadata["namespace"], metadata["name"])
-        self.api.delete(*place, uid=metadata.get("uid", ""))
+        self.api.delete(manifest)
         self._caches.forget(manifest)
 
     def fence(self, verb: str, kind: str) -> None:

@@ -351,29 +351,25 @@ class Api:
             answer.connection.sock.settimeout(silence)
         return Watch(answer, lambda error: self._transport.unreachable(error, silence))
 
-    def delete(
-        self,
-        kind: str,
-        namespace: str | None,
-        name: str,
-        *,
-        dry_run: bool = False,
-        uid: str = "",
-    ) -> bool:
-        """Delete one object; return whether it existed.
+    def delete(self, manifest: Object, *, dry_run: bool = False, unchanged: bool = False) -> bool:
+        """Delete one object if it is still the one that was read; return whether it existed.
 
         Args:
-            kind, namespace, name: the object.
+            manifest: the object as read. One without a uid is deleted by its name alone.
             dry_run: the server checks the request, but nothing is deleted.
-            uid: delete the object only if it has this uid; "" for any.
+            unchanged: only delete it if it still has the manifest's resourceVersion.
 
         Raises:
-            Conflict: the object with this name has another uid.
+            Conflict: it was modified concurrently (`unchanged`), or was deleted and created again.
         """
+        kind, metadata = resource_key(manifest), manifest["metadata"]
+        namespace, name = metadata.get("namespace"), metadata["name"]
+        exact = ("uid", "resourceVersion") if unchanged else ("uid",)
+        preconditions = {key: metadata[key] for key in exact if key in metadata}
         # All in the body: the API server ignores the query of a DELETE that has a body.
         options: dict[str, Any] = {"dryRun": ["All"]} if dry_run else {}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        if preconditions:
+            options["preconditions"] = preconditions
         try:
             self._json("delete", kind, namespace, name, body=options or None)
         except NotFound:

@@ -53,13 +53,17 @@ class Action:
 
     @property
     def scope(self) -> str:
-        """Kubectl's flag for the namespace."""
-        return f"-n {self.namespace}" if self.namespace else "--all-namespaces"
+        """Kubectl's flag for the namespace, after a space; "" for a cluster-scoped kind."""
+        if not self.of.namespaced:
+            return ""
+        return f" -n {self.namespace}" if self.namespace else " --all-namespaces"
 
     @property
     def where(self) -> str:
-        """The namespace in words."""
-        return f"in namespace {self.namespace}" if self.namespace else "in all namespaces"
+        """The namespace in words, after a space; "" for a cluster-scoped kind."""
+        if not self.of.namespaced:
+            return ""
+        return f" in namespace {self.namespace}" if self.namespace else " in all namespaces"
 
     @property
     def target(self) -> str:
@@ -97,7 +101,7 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
         return ApplyConflict(
             f"{action.target} was changed by someone else: {message}",
             hints=[
-                f"see it: kubectl get {action.resource} {action.scope} {action.name} -o yaml "
+                f"see it: kubectl get {action.resource}{action.scope} {action.name} -o yaml "
                 "--show-managed-fields",
                 "take the fields over: --force-conflicts",
             ],
@@ -124,21 +128,21 @@ def _forbidden(message: str, action: Action) -> Forbidden:
     parts = [action.of.plural, action.subresource]
     group = action.of.group
     resource = "/".join(filter(None, parts)) + (f".{group}" if group else "")
-    check = f"kubectl auth can-i {verb} {action.resource} {action.scope}"
+    check = f"kubectl auth can-i {verb} {action.resource}{action.scope}"
     if action.subresource:
         check += f" --subresource={action.subresource}"
     if action.user:
         check += f" --as {action.user}"
     return Forbidden(
-        f"no permission to {verb} {resource} {action.where}: {message}",
+        f"no permission to {verb} {resource}{action.where}: {message}",
         hints=[f"check it: {check}"],
     )
 
 
 def _not_found(action: Action) -> NotFound:
     return NotFound(
-        f"{action.kind.lower()} {action.name} not found {action.where}",
-        hints=[f"list them: kubectl get {action.resource} {action.scope}"],
+        f"{action.kind.lower()} {action.name} not found{action.where}",
+        hints=[f"list them: kubectl get {action.resource}{action.scope}"],
     )
 
 

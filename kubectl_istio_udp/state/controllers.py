@@ -252,9 +252,8 @@ def remove_controller(
     """
     for kind in kinds:
         for manifest in _there(api, kind, selector):
-            metadata = manifest["metadata"]
-            if api.delete(kind, metadata.get("namespace"), metadata["name"], dry_run=dry_run):
-                report(kind, metadata["name"])
+            if api.delete(manifest, dry_run=dry_run):
+                report(kind, manifest["metadata"]["name"])
 
 
 def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.model.times import read_time
 
 ANNOTATION = "kubectl-istio-udp/reservation"
@@ -49,6 +50,12 @@ class Reservation:
     version: int
     created: datetime
     uid: str
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The object's identity, for its deletion."""
+        metadata = {"namespace": self.namespace, "name": self.name, "uid": self.uid}
+        return {**RESOURCES["EnvoyFilter"].type_meta, "metadata": metadata}
 
     @property
     def namespace(self) -> str:

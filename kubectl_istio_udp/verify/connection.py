@@ -183,9 +183,11 @@ def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Ta
     """
     metadata = manifests[0]["metadata"]
     namespace, name = metadata["namespace"], metadata["name"]
+    applied: list[Mapping[str, Any]] = []
     try:
         for manifest in manifests:
-            made = api.apply(manifest, before=None, manager=MANAGER).manifest
+            applied.append(manifest)
+            applied[-1] = made = api.apply(manifest, before=None, manager=MANAGER).manifest
         selector = f"app={metadata['labels']['app']}"
         (pod,) = wait_running(api, namespace, selector, api.waits.pod_start, name)
         proxy, server = proxy_of(pod), str(pod["status"]["podIP"])
@@ -197,6 +199,6 @@ def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Ta
         port = made["spec"]["ports"][0]["port"]
         yield Target(made["spec"]["clusterIP"], port, ((server, port),), {server: proxy})
     finally:
-        for manifest in manifests:
+        for manifest in applied:
             with suppress(IstioUdpError):
-                api.delete(manifest["kind"], namespace, manifest["metadata"]["name"])
+                api.delete(manifest)

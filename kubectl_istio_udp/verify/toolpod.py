@@ -85,17 +85,17 @@ def created_tool(
     Raises:
         WaitTimeout: it did not start.
     """
-    made = manifest["metadata"]["name"]
+    made, pod = manifest["metadata"]["name"], manifest
     try:
-        api.apply(manifest, before=None, manager=MANAGER)
+        pod = api.apply(manifest, before=None, manager=MANAGER).manifest
         progress(f"starting pod {made}")
         yield _tool(wait_running(api, namespace, f"app={TOOL_NAME}", api.waits.pod_start, made)[0])
     except BaseException:
         # An earlier error is more important to the user.
         with suppress(IstioUdpError):
-            api.delete("Pod", namespace, made)
+            api.delete(pod)
         raise
-    api.delete("Pod", namespace, made)
+    api.delete(pod)
 
 
 def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:

@@ -751,10 +751,11 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             elif self.command == "GET":
                 self.object_or_404(server.get(kind, namespace or "", name), match["plural"], name)
             elif self.command == "DELETE":
-                key, uid = (kind, namespace or "", name), ((body or {}).get("preconditions") or {})
-                found = server.get(*key)
-                if found and uid.get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
-                    self.json(409, _status(409, "Precondition failed: UID in precondition"))
+                key = (kind, namespace or "", name)
+                wanted = (body or {}).get("preconditions") or {}
+                found = (server.get(*key) or {"metadata": wanted})["metadata"]
+                if wrong := [each for each, value in wanted.items() if found[each] != value]:
+                    self.json(409, _status(409, f"Precondition failed: {wrong[0]}"))
                     return
                 there = server.delete(key, dry_run)
                 self.object_or_404(

@@ -116,7 +116,7 @@ def delete(*, udproute: bool, gateway_namespace: str, dry_run: str, common: opti
             )
             continue
         if dry_run != "client":
-            api.delete(kind, namespace, name, dry_run=dry_run == "server")
+            api.delete(existing, dry_run=dry_run == "server")
         click.echo(printing.deleted_line(kind, name, dry_run))
 
 

@@ -467,3 +467,91 @@ def test_reports_a_forbidden_removal(api: Api, server: ApiServer) -> None:
     server.fail("DELETE", "/serviceentries/", 403)
     with pytest.raises(Forbidden):
         changed(api, todo(), todo(discovery=Discovery.STATIC))
+
+
+# -- writes of others meanwhile -----------------------------------------------------------------
+
+
+def fail_after_another_write(
+    api: Api, server: ApiServer, wanted: tuple[Write, ...], *changed: dict[str, Any]
+) -> ClusterError:
+    with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
+        for write in wanted:
+            transaction.apply(write)
+        server.put(*changed)
+        raise ClusterError("rejected")
+    return caught.value
+
+
+@pytest.mark.parametrize("existed", [False, True], ids=["created", "changed"])
+def test_a_newer_write_is_not_undone(api: Api, server: ApiServer, existed: bool) -> None:
+    """Nor are the endpoints that the newer EnvoyFilter may use."""
+    if existed:
+        write_all(api, todo())
+    newer = dict(todo(ports=["5300:53"], max_sessions=7)[1].manifest)
+    error = fail_after_another_write(api, server, todo(ports=["5400:53"]), newer)
+    assert server.get(*FILTER)["spec"] == newer["spec"]
+    assert server.get(*ENTRY)
+    assert f"EnvoyFilter istio-system/{NAME} (someone else changed it meanwhile)" in str(
+        error.hints
+    )
+    assert bool(server.get(*COMPANION)) is existed
+
+
+def test_an_object_that_someone_else_created_again_is_not_deleted(
+    api: Api, server: ApiServer
+) -> None:
+    wanted = todo()
+    with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
+        for write in wanted:
+            transaction.apply(write)
+        server.remove(*FILTER)
+        server.put(dict(wanted[1].manifest))
+        raise ClusterError("rejected")
+    assert server.get(*FILTER)
+    assert "someone else changed it meanwhile" in str(caught.value.hints)
+
+
+def test_fields_of_others_do_not_prevent_an_undo(api: Api, server: ApiServer) -> None:
+    """A cloud adds annotations to a Service at any time."""
+    wanted = todo()
+    with pytest.raises(ClusterError) as caught, Transaction(api) as transaction:
+        for write in wanted:
+            transaction.apply(write)
+        service = server.get(*COMPANION)
+        service["metadata"].setdefault("annotations", {})["cloud/neg"] = "x"
+        server.put(service)
+        raise ClusterError("rejected")
+    assert caught.value.hints == ("everything that this run wrote was undone",)
+    assert not server.get(*COMPANION)
+
+
+def test_an_undo_reads_again_when_the_object_changes_before_its_request(
+    api: Api, server: ApiServer
+) -> None:
+    server.fail("DELETE", "/envoyfilters/", 409, times=2)
+    assert fail_after(api, todo()).hints == ("everything that this run wrote was undone",)
+    assert not server.get(*FILTER)
+
+
+@pytest.mark.parametrize("key", [ENTRY, FILTER, COMPANION], ids=lambda key: str(key[0]))
+def test_delete_does_not_delete_an_object_that_was_created_again(
+    api: Api, server: ApiServer, key: tuple[str, str, str]
+) -> None:
+    write_all(api, todo())
+    read = server.get(*key)
+    server.remove(*key)
+    server.put(read)
+    with pytest.raises(Conflict):
+        api.delete(read)
+    assert server.get(*key)
+    assert api.delete(server.get(*key), unchanged=True)
+
+
+def test_delete_of_an_unchanged_object_needs_its_version(api: Api, server: ApiServer) -> None:
+    write_all(api, todo())
+    read = server.get(*FILTER)
+    server.put({**read, "spec": {}})
+    with pytest.raises(Conflict):
+        api.delete(read, unchanged=True)
+    assert api.delete(read)

@@ -118,10 +118,10 @@ def test_reads_warning_headers(header: str, expected: list[str]) -> None:
 
 def test_deletes(api: Api, server: ApiServer) -> None:
     api.apply(MAP, before=None, manager="me")
-    assert api.delete("ConfigMap", "default", "m", dry_run=True)
+    assert api.delete(MAP, dry_run=True)
     assert server.get("ConfigMap", "default", "m")
-    assert api.delete("ConfigMap", "default", "m")
-    assert not api.delete("ConfigMap", "default", "m")
+    assert api.delete(MAP)
+    assert not api.delete(MAP)
 
 
 def test_reads_a_log(api: Api, server: ApiServer) -> None:
@@ -192,11 +192,26 @@ def asked(api: Api, what: str) -> Any:
         "get": lambda: api.get("Service", "default", "coredns"),
         "list": lambda: api.list("EnvoyFilter"),
         "patch": lambda: api.apply(MAP, before=None, manager="me"),
-        "delete": lambda: api.delete("ServiceEntry", "default", "x"),
+        "delete": lambda: api.delete(ENTRY),
         "log": lambda: api.log("default", "coredns-1", "c", 5),
         "exec": lambda: api.exec("default", "coredns-1", "c", ["true"], 5),
     }
     return calls[what]()
+
+
+def test_errors_about_cluster_scoped_objects_name_no_namespace(api: Api, server: ApiServer) -> None:
+    with pytest.raises(NotFound) as missing:
+        api.get("GatewayClass", None, "x")
+    assert missing.value.message == "gatewayclass x not found"
+    command = "kubectl get gatewayclasses.gateway.networking.k8s.io"
+    assert missing.value.hints == (f"list them: {command}",)
+    server.permits = lambda *_: False
+    with pytest.raises(Forbidden) as forbidden:
+        api.get("GatewayClass", None, "x")
+    assert "namespace" not in forbidden.value.format()
+    with pytest.raises(Forbidden) as forbidden:
+        api.list("Pod")
+    assert "in all namespaces" in forbidden.value.message
 
 
 METHODS = {"patch": "PATCH", "delete": "DELETE"}
@@ -427,7 +442,7 @@ def test_uses_the_version_of_a_kind_that_the_server_has(api: Api, server: ApiSer
     first = api.apply(ENTRY, before=None, manager="me")
     assert first.manifest["apiVersion"] == "networking.istio.io/v1beta1"
     assert [e["metadata"]["name"] for e in api.list("ServiceEntry")] == ["e"]
-    assert api.delete("ServiceEntry", "default", "e")
+    assert api.delete(ENTRY)
     tried = [request.path.split("/")[3] for request in server.requests]
     assert tried == ["v1", "v1beta1", "v1beta1", "v1beta1"]
 

@@ -57,7 +57,7 @@ def test_every_verb_is_retried(patient: Api, server: ApiServer) -> None:
     made = patient.create(MAP, manager="m")
     patient.apply(MAP, before=None, manager="m")
     patient.update({**made, "data": {}}, manager="m")
-    assert patient.delete("ConfigMap", "default", "m")
+    assert patient.delete(MAP)
     for method in ("POST", "PATCH", "PUT", "DELETE"):
         assert len(asked(server, method, "/configmaps")) == 2
 
@@ -146,7 +146,7 @@ def write(api: Api, verb: str, made: dict[str, Any]) -> Any:
         "update": lambda: api.update({**made, "data": {}}, manager="m"),
         "apply": lambda: api.apply({**MAP, "data": {"k": "w"}}, before=made, manager="m"),
         "merge": lambda: api.merge({**MAP, "data": {"k": "x"}}, manager="m"),
-        "delete": lambda: api.delete("ConfigMap", "default", "m"),
+        "delete": lambda: api.delete(MAP),
     }
     return calls[verb]()
 

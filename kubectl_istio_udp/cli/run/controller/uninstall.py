@@ -46,5 +46,6 @@ def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: option
         for text in warnings:
             printing.warn(text)
     remove_controller(api, SELECTOR, KINDS[1:], dry_run=dry, report=report)
-    if api.delete("Lease", namespace, LEASE, dry_run=dry):
+    lease = api.find("Lease", namespace, LEASE)
+    if lease is not None and api.delete(lease, dry_run=dry):
         report("Lease", LEASE)
