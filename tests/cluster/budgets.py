@@ -1,4 +1,4 @@
-"""What the exposures at a gateway may hold together, and what they hold."""
+"""The sessions that exposures at a gateway may have together, and those that they have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from conftest import Result, Space, get, kubectl, run
 
-# What the gateway's Envoy needs for itself (docs/limits.md).
+# The files that the gateway's Envoy needs besides sessions (docs/limits.md).
 RESERVED = 2_000
 # Twenty runs at once take 40 s on two cores without other work.
 _SLOWEST_SECONDS = 400.0
@@ -40,7 +40,7 @@ class Edge:
         return dict(only)
 
     def budget(self) -> int:
-        """The sessions that it has files for."""
+        """The sessions that its open-file limit allows."""
         script = (
             'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" = envoy ] && cat $p/limits; done; true'
         )
@@ -84,7 +84,7 @@ def granted(envoy_filter: dict[str, Any]) -> int:
 
 @dataclass
 class Watched:
-    """What the EnvoyFilters of a namespace granted, all the while.
+    """The sessions that the EnvoyFilters of a namespace granted at any time.
 
     Attributes:
         most: the most sessions that they granted together.

@@ -1,4 +1,4 @@
-"""The real cluster, as the tests see it: kubectl with the plugin, namespaces of their own, load.
+"""Fixtures for the real cluster: kubectl with the plugin, a namespace for each test, load.
 
 Runs against whatever cluster KUBECONFIG names (`make e2e` starts one and enters its network).
 """
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -59,7 +59,7 @@ def run(*words: str, stdin: str | None = None, seconds: float = COMMAND_SECONDS)
 
 
 def kubectl(*words: str, stdin: str | None = None, ok: bool = True) -> str:
-    """Run kubectl; its stdout. Fails the test with what kubectl said unless `ok` is False."""
+    """Run kubectl and return stdout. If it fails, so does the test, unless `ok` is False."""
     result = run("kubectl", *words, stdin=stdin)
     assert result.code == 0 or not ok, f"kubectl {' '.join(words)}: {result.both}"
     return result.out
@@ -256,9 +256,9 @@ def service(
 
 @pytest.fixture(scope="session")
 def _ports() -> Iterator[int]:
-    """Numbers that no other worker of this run gives; a test may add up to 200 to one.
+    """Port numbers of this worker alone; a test may add up to 200 to one.
 
-    What the test before exposed at the nine that follow one may still be on its way out.
+    Exposures of the previous test at the next nine ports may not be deleted yet.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return iter(range(20_000 + worker * 3_000, 22_700 + worker * 3_000, PORTS_APART))
@@ -317,7 +317,7 @@ class LoadPod:
 
     @contextlib.contextmanager
     def asking(self, target: tuple[str, int], rate: int) -> Iterator[dict[str, Any]]:
-        """Ask all the while, each time as another client; its counts are there at the end."""
+        """Query continuously, each time as another client; the counts are complete at the end."""
         counts: dict[str, Any] = {}
         end = f"/tmp/{secrets.token_hex(4)}"
         flags = ("--queries", str(MOST_QUERIES), "--rate", str(rate), "--until", end)
@@ -332,7 +332,7 @@ class LoadPod:
 
 @pytest.fixture(scope="session")
 def load_pod() -> Iterator[LoadPod]:
-    """A pod that asks DNS servers."""
+    """A pod that queries DNS servers."""
     with _namespace("load") as namespace:
         start_load_pod(namespace)
         made = LoadPod(namespace)
@@ -366,7 +366,7 @@ _KINDS = (
 
 
 def own_objects(space: Space) -> list[str]:
-    """Every object that a test made, anywhere: `KIND namespace/name resourceVersion`."""
+    """Every object that a test created, anywhere: `KIND namespace/name resourceVersion`."""
     found = []
     for kind in _KINDS:
         items = get(kind, "-A", "-l", f"kubectl-istio-udp/namespace={space.name}")["items"]
@@ -397,20 +397,20 @@ def inventory(space: Space, everyone: bool = False) -> list[str]:
 
 
 def gateway_pods(selector: str = "istio=ingressgateway") -> list[str]:
-    """Names of a gateway's pods that are not on their way out."""
+    """Names of a gateway's pods that are not being deleted."""
     items = get("pods", "-n", GATEWAY_NAMESPACE, "-l", selector)["items"]
     return [i["metadata"]["name"] for i in items if "deletionTimestamp" not in i["metadata"]]
 
 
 def gateway_restarts() -> int:
-    """How often the containers of all gateway pods have restarted, in all."""
+    """The total number of restarts of all gateway pods' containers."""
     items = get("pods", "-n", GATEWAY_NAMESPACE, "-l", "istio=ingressgateway")["items"]
     statuses = [s for i in items for s in i["status"].get("containerStatuses", ())]
     return sum(status["restartCount"] for status in statuses)
 
 
 def envoy(pod: str, path: str) -> str:
-    """What a gateway pod's Envoy answers at its admin interface."""
+    """The response of a gateway pod's Envoy at its admin interface."""
     return kubectl(
         "exec", "-n", GATEWAY_NAMESPACE, pod, "-c", "istio-proxy", "--",
         "pilot-agent", "request", "GET", path,

@@ -36,8 +36,9 @@ SOURCE = "kubectl-istio-udp/source"
 def controller() -> Iterator[str]:
     """The controller, installed for the test and removed completely afterwards.
 
-    For a gateway of its own, at which nobody else exposes anything: its namespace. There is one
-    controller in the cluster, so all tests with it are of one group. It serves the Gateway API.
+    It serves a separate gateway, at which nobody else exposes anything. Returns its namespace.
+    There is one controller in the cluster, so all tests with it are of one group. It serves the
+    Gateway API.
     """
     install_gateway_api()
     assert IMAGE, "E2E_CONTROLLER_IMAGE does not name the controller's image"
@@ -77,7 +78,7 @@ def replicas() -> list[dict[str, Any]]:
 
 
 def logs() -> str:
-    """What all replicas have written, those included that a restarted container wrote before."""
+    """The logs of all replicas, with those of containers before a restart."""
     words = ["logs", "-n", NAMESPACE, "-l", LABEL, "--tail=-1"]
     return kubectl(*words) + kubectl(*words, "--previous", ok=False)
 
@@ -86,7 +87,7 @@ def logs() -> str:
 def permitted(tool: str, port: int, gateway: str) -> Iterator[Space]:
     """A namespace that may expose a port and the nine after it.
 
-    With its namespace go its exposures, by and by; that they do is one test's matter.
+    Its exposures are deleted with its namespace; one test checks that.
     """
     with _namespace("e2e") as name:
         allow(name, f"{port}-{port + 9}")
@@ -132,7 +133,7 @@ def entries(space: Space, name: str) -> list[dict[str, Any]]:
 class Switch:
     """Two servers with different answers, and a Service with one of them in its EndpointSlice.
 
-    Which of them answers through the gateway shows whether what was listed last has arrived.
+    The server that answers through the gateway shows whether the last change has arrived.
 
     Attributes:
         space: the namespace.
@@ -191,7 +192,7 @@ def switch(tenant: Space, port: int) -> Switch:
 
 
 def make_switch(tenant: Space, port: int) -> Switch:
-    """Expose a switch at a port of a namespace that may; `a` answers."""
+    """Expose a switch at a permitted port of a namespace; `a` answers."""
     a, b = dns_server("a"), dns_server("b")
     b[0]["data"]["Corefile"] = b[0]["data"]["Corefile"].replace("192.0.2.1", "192.0.2.2")
     listed = service("dns")

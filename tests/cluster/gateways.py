@@ -1,4 +1,4 @@
-"""Gateways of a test's own, and what their Envoys listen on."""
+"""Gateways for one test, and the ports that their Envoys listen on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def install_gateway_api() -> None:
 
 
 def gone(space: Space, workload: str, name: str) -> None:
-    """Delete a gateway of a test's own, when nothing is exposed at it any more."""
+    """Delete a gateway of a test when nothing is exposed at it any more."""
     assert space.plugin("delete", "--all").code == 0
     kubectl("delete", workload, "-n", space.name, name, "--wait=false")
     eventually(
@@ -39,7 +39,7 @@ def gone(space: Space, workload: str, name: str) -> None:
 
 
 def gateway_manifests(name: str, istio: str, **labels: str) -> list[dict[str, Any]]:
-    """A gateway by Istio's injection template, as its Helm chart makes one: Service, Deployment.
+    """A gateway from Istio's injection template, as in its Helm chart: Service, Deployment.
 
     Args:
         name: the name of both, and the label app unless `labels` has another.
@@ -83,7 +83,7 @@ def gateway_manifests(name: str, istio: str, **labels: str) -> list[dict[str, An
 
 
 def bare_gateway(name: str, kind: str = "Deployment", **spec: Any) -> list[dict[str, Any]]:
-    """A gateway that no template makes: Service and workload with a pod written out.
+    """A gateway without a template: Service and workload with a complete pod.
 
     Its pod is a live one of the installation, without the sysctl that lets it bind low ports.
 

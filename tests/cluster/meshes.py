@@ -1,4 +1,4 @@
-"""A mesh that is set up another way than the test cluster's, for a while."""
+"""Change the configuration of the test cluster's mesh for a while."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conftest import eventually, get, kubectl, run
 
 @contextlib.contextmanager
 def mesh_config(**fields: Any) -> Iterator[None]:
-    """The mesh's configuration with other fields, put back afterwards."""
+    """The mesh's configuration with other fields, restored afterwards."""
     if os.environ.get("E2E_CLUSTER") == "current":
         pytest.skip("the mesh's configuration is changed on the project's own cluster only")
     before = get("configmap", "-n", "istio-system", "istio")
@@ -31,7 +31,7 @@ def mesh_config(**fields: Any) -> Iterator[None]:
 
 
 def istio_version() -> tuple[int, int]:
-    """The release that the cluster's istiod is of."""
+    """The release of the cluster's istiod."""
     spec = get("deploy", "-n", "istio-system", "istiod")["spec"]["template"]["spec"]
     major, minor, *_ = spec["containers"][0]["image"].rpartition(":")[2].split(".")
     return int(major), int(minor)

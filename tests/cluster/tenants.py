@@ -2,7 +2,7 @@
 
 A tenant acts with the rights that a team usually has in its namespace: the ClusterRole `admin`,
 Istio's objects and EndpointSlices. The administrator lets the first two expose some ports, the
-third none. What one tenant does must not cost the victim an answer.
+third none. No tenant may make the victim lose an answer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tenant(Space):
 
     @property
     def administered(self) -> Space:
-        """The same namespace, in the hands of the cluster's administrator."""
+        """The same namespace, used by the cluster's administrator."""
         return Space(self.name, self.tool, self.gateway)
 
     def plugin(self, *words: str) -> Result:
@@ -114,7 +114,7 @@ def who_server(name: str, address: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Victim:
-    """Tenant `a`'s exposed DNS Service, asked all the while."""
+    """Tenant `a`'s exposed DNS Service, which is queried continuously."""
 
     tenant: Tenant
     name: str
@@ -128,7 +128,7 @@ class Victim:
 
     @contextlib.contextmanager
     def asked(self) -> Iterator[None]:
-        """Ask it 100 times a second, each time as another client; no answer may be lost."""
+        """Query it 100 times a second, each time as another client; no answer may be lost."""
         with self.load.asking(self.target, QUERIES_PER_SECOND) as counts:
             yield
         assert counts["lost"] == 0, counts

@@ -50,7 +50,7 @@ def sides(space: Space, name: str, *words: str, code: int = 0) -> dict[str, dict
 
 
 @pytest.mark.parametrize(("seconds", "targets"), [(1, [(), ("--to", "one")]), (5, [()])])
-def test_a_namespaces_proxies_write_a_line_so_often(
+def test_proxies_of_a_namespace_write_lines_at_the_interval(
     mesh: Space, seconds: int, targets: list[tuple[str, ...]]
 ) -> None:
     before = inventory(mesh)
@@ -100,7 +100,7 @@ def test_one_direction_only(mesh: Space, direction: str, writer: str) -> None:
     assert found[writer]["intervalSeconds"] == pytest.approx(1, rel=0.2)
 
 
-def test_nothing_is_written_without_being_asked(mesh: Space) -> None:
+def test_a_refused_command_writes_nothing(mesh: Space) -> None:
     for dry_run in ("client", "server"):
         shown = mesh.plugin("access-log", "--dry-run", dry_run, "-o", "json")
         assert json.loads(shown.out)["kind"] == "EnvoyFilter"
@@ -109,7 +109,7 @@ def test_nothing_is_written_without_being_asked(mesh: Space) -> None:
     assert refused.code == 2 and "--mesh" in refused.err
 
 
-def test_a_namespace_without_proxies_is_told_and_still_proven(space: Space) -> None:
+def test_a_namespace_without_proxies_is_a_warning_and_can_be_verified(space: Space) -> None:
     """The echo server made for the run is its only pod in the mesh."""
     said = access_log(space, "--every", "1s")
     assert "[U222]" in said and "[U223]" not in said

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.alone
-def test_no_tenant_costs_the_victim_an_answer(tmp_path: Path) -> None:
+def test_no_tenant_makes_the_victim_lose_an_answer(tmp_path: Path) -> None:
     words = [
         sys.executable,
         "-m",

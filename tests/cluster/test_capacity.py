@@ -44,7 +44,9 @@ def at_once(commands: list[Callable[[], Result]]) -> list[Result]:
     return results
 
 
-def test_three_at_once_and_clients_on_all_they_got(edge: Edge, port: int, load_pod: Load) -> None:
+def test_three_runs_at_once_and_clients_on_all_granted_sessions(
+    edge: Edge, port: int, load_pod: Load
+) -> None:
     """Each asks for half of the gateway: two get it. Then clients fill both to the last session."""
     half = edge.budget() // 2
     flags = ("--max-sessions", str(half), "--idle-timeout", "60s")
@@ -70,7 +72,7 @@ def test_three_at_once_and_clients_on_all_they_got(edge: Edge, port: int, load_p
 
 # Twenty runs ask one gateway pod at once, which takes both cores of a small machine.
 @pytest.mark.alone
-def test_twenty_at_once(edge: Edge, port: int) -> None:
+def test_twenty_runs_at_once(edge: Edge, port: int) -> None:
     """Each asks for a ninth of the gateway: nine get it, at no time more; each loser says why."""
     ninth = edge.budget() // 9
     with watched(edge.space.name) as seen:
@@ -90,7 +92,7 @@ def test_twenty_at_once(edge: Edge, port: int) -> None:
 
 
 @pytest.mark.alone
-def test_twenty_of_one_name(edge: Edge, port: int) -> None:
+def test_twenty_runs_for_one_name(edge: Edge, port: int) -> None:
     """One writes it; the others say so at once, or find it done; it answers."""
     begun = time.monotonic()
     results = at_once([lambda: edge.expose("one", port)] * 20)
@@ -207,7 +209,7 @@ def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: i
 
 @pytest.mark.alone
 @pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster")
-def test_expose_outlasts_an_overloaded_api_server(edge: Edge, port: int) -> None:
+def test_expose_retries_on_an_overloaded_api_server(edge: Edge, port: int) -> None:
     """The API server answers 429 with Retry-After for a while: nothing is taken back."""
     binding = f"overloaded-{edge.space.name}"
     kubectl(

@@ -76,7 +76,9 @@ def settled(space: Space, name: str, replicas: int) -> None:
     )
 
 
-def test_the_gateway_follows_what_is_declared(tenant: Space, port: int, load_pod: Load) -> None:
+def test_the_gateway_follows_the_annotated_service(
+    tenant: Space, port: int, load_pod: Load
+) -> None:
     """Scale, restart and move the server with listed endpoints; check by its answers."""
     tenant.apply(*dns_server(replicas=2))
     request_exposure(tenant, "dns", f"{port}:53", discovery="endpoints")
@@ -171,7 +173,7 @@ def test_two_requests_for_one_port(tenant: Space, port: int, load_pod: Load) -> 
     all_answered(load_pod, target, "taken over")
 
 
-def test_a_tenant_gets_what_is_allowed_and_nothing_else(tenant: Space, port: int) -> None:
+def test_a_tenant_gets_only_what_is_allowed(tenant: Space, port: int) -> None:
     """Ports of others, and what is hostile: an Event, no object; what was allowed may be ended."""
     tenant.apply(*dns_server())
     beyond = [f"{port + 20}:53", f"{port}:53,80:53", "all"]
@@ -220,7 +222,7 @@ def write_as_version_1(space: Space, name: str) -> None:
     )  # fmt: skip
 
 
-def test_what_the_version_before_declared_is_mended(
+def test_an_annotated_exposure_of_version_1_is_migrated(
     tenant: Space, port: int, load_pod: Load
 ) -> None:
     """It is shown and answers before; afterwards it is where tenants cannot write."""
@@ -275,7 +277,7 @@ def test_it_follows_the_meshs_configuration(tenant: Space, port: int, load_pod: 
     withdraw(tenant, "dns")
 
 
-def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) -> None:
+def test_another_envoy_filter_with_the_name_is_not_changed(tenant: Space, port: int) -> None:
     name = f"udp-{tenant.name}-dns"
     theirs = {
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -296,7 +298,7 @@ def test_somebody_elses_envoy_filter_is_not_touched(tenant: Space, port: int) ->
     exposed(tenant, "dns")
 
 
-def test_a_namespace_that_goes_takes_its_exposures_along(tenant: Space, port: int) -> None:
+def test_the_exposures_of_a_deleted_namespace_are_deleted(tenant: Space, port: int) -> None:
     tenant.apply(*dns_server())
     request_exposure(tenant, "dns", f"{port}:53")
     exposed(tenant, "dns")

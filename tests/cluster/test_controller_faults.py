@@ -116,7 +116,7 @@ def traffic(load_pod: LoadPod, switch: Switch) -> Iterator[None]:
     assert count["lost"] == 0, count
 
 
-def test_versions_compacted_under_the_watches(switch: Switch, load_pod: LoadPod) -> None:
+def test_versions_compacted_during_watches(switch: Switch, load_pod: LoadPod) -> None:
     """etcd forgets the versions from which the watches would go on: they list again."""
     listed = logs().count("listing again")
     switch.point("b")
@@ -140,7 +140,7 @@ def _etcd(path: str, body: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
-def test_istiod_gone_for_a_while(switch: Switch, load_pod: LoadPod) -> None:
+def test_istiod_stopped_for_a_while(switch: Switch, load_pod: LoadPod) -> None:
     """Traffic continues; changes arrive when istiod is back."""
     with traffic(load_pod, switch):
         kubectl("scale", "-n", "istio-system", "deploy/istiod", "--replicas=0")
@@ -462,7 +462,7 @@ def _applied(*manifests: dict[str, Any]) -> Iterator[None]:
         kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
 
 
-def test_nothing_of_a_fault_is_left(controller: str) -> None:
+def test_no_fault_leaves_a_trace(controller: str) -> None:
     """After all of these: no internal error happened, and all replicas are ready."""
     assert "internal error" not in logs()
     statuses = [s for pod in replicas() for s in pod["status"]["containerStatuses"]]

@@ -103,7 +103,7 @@ def entries(space: Space, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("discovery", ["selector", "endpoints"])
 @pytest.mark.parametrize("number", [53, 443])
-def test_tcp_of_the_gateways_namespace_goes_where_it_went(
+def test_tcp_of_the_gateways_namespace_is_not_captured(
     mixed: Space, foreign: str, port: int, number: int, discovery: str
 ) -> None:
     """Before, while and after a Service with that UDP port is exposed, and its pods restart."""
@@ -149,7 +149,7 @@ def write_as_version_1(space: Space, name: str) -> None:
     )  # fmt: skip
 
 
-def test_an_exposure_of_the_version_before_is_mended(
+def test_an_exposure_of_version_1_is_migrated(
     mixed: Space, foreign: str, port: int, load_pod: Callable[..., Popen[str]]
 ) -> None:
     """It is shown, verified and deleted; the next `expose` gives the TCP back without a pause."""

@@ -23,7 +23,7 @@ def udp_ports() -> list[int]:
     return sorted(p["port"] for p in ports if p["protocol"] == "UDP")
 
 
-def test_patch_adds_only_our_ports_and_takes_only_them_away(space: Space, port: int) -> None:
+def test_patch_adds_and_removes_only_the_exposures_ports(space: Space, port: int) -> None:
     space.apply(*dns_server("one"), *dns_server("two"))
     before = get("service", "-n", GATEWAY_NAMESPACE, OWN)["spec"]["ports"]
     for name, number in (("one", port), ("two", port + 100)):
@@ -71,7 +71,7 @@ def test_patched_port_survives_a_reinstallation(space: Space, port: int) -> None
     eventually("it answers", lambda: space.verify("dns").code == 0)
 
 
-def test_none_makes_no_service(space: Space, port: int) -> None:
+def test_none_creates_no_service(space: Space, port: int) -> None:
     space.apply(*dns_server())
     exposed = space.expose("dns", "-p", f"{port}:53", "--gateway-service", "none")
     assert "service/" not in exposed.out

@@ -64,7 +64,7 @@ def test_two_gateways(space: Space, second_gateway: str, port: int) -> None:
 
 
 @alone
-def test_a_second_gateway_leaves_an_exposure_where_it_is(space: Space, port: int) -> None:
+def test_an_exposure_keeps_its_gateway_when_a_second_one_appears(space: Space, port: int) -> None:
     """Nobody named a gateway: the exposure can be changed all the same, and another one cannot."""
     space.apply(*dns_server())
     words = ("-p", f"{port}:53")
@@ -119,7 +119,9 @@ def test_two_gateways_that_share_istios_labels(
 
 
 @pytest.mark.parametrize("fronted", [False, True])
-def test_a_pod_that_poses_as_a_gateway_is_not_one(space: Space, port: int, fronted: bool) -> None:
+def test_a_pod_that_poses_as_a_gateway_does_not_count(
+    space: Space, port: int, fronted: bool
+) -> None:
     """Users who may create a pod in any namespace can give it a gateway's labels."""
     service = gateway_manifests("istio-ingressgateway", "ingressgateway")[0]
     space.apply(*dns_server(), posing_pod(), *([service] if fronted else []))
@@ -133,7 +135,7 @@ def test_a_pod_that_poses_as_a_gateway_is_not_one(space: Space, port: int, front
 
 
 @alone
-def test_two_replicas_and_a_pod_that_comes_later(space: Space, port: int) -> None:
+def test_two_replicas_and_a_pod_that_starts_later(space: Space, port: int) -> None:
     """Every ready gateway pod is waited for; a new one becomes Ready and answers by itself."""
     space.apply(*dns_server())
     scale = ("scale", "-n", GATEWAY_NAMESPACE, "deploy/istio-ingressgateway", "--replicas")

@@ -55,7 +55,9 @@ def kubectl(
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_kubectl_does_what_is_expected(case: Case, recorded: Recorders, tmp_path: Path) -> None:
+def test_kubectl_sends_the_expected_requests(
+    case: Case, recorded: Recorders, tmp_path: Path
+) -> None:
     done = kubectl(case, recorded, tmp_path, "version")
     seen = observed(recorded)
     if case.kubectl:

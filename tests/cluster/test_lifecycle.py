@@ -66,7 +66,7 @@ def left_over(space: Space) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_runs_leave_nothing_after_a_delete(
+def test_delete_removes_everything_that_killed_runs_left(
     space: Space, edge: str, port: int, seed: int
 ) -> None:
     """Runs with changing settings, each killed at some moment; then one delete."""
@@ -85,7 +85,7 @@ def test_killed_runs_leave_nothing_after_a_delete(
     assert own_objects(space) == []
 
 
-def test_a_way_that_timed_out_is_finished_by_the_next_run(
+def test_the_next_run_finishes_a_change_of_mode_that_timed_out(
     space: Space, edge: str, port: int
 ) -> None:
     ports = gateway_ports(space)
@@ -110,7 +110,7 @@ def test_a_way_that_timed_out_is_finished_by_the_next_run(
 # -- the gateway's own Service -------------------------------------------------------------------
 
 
-def test_a_printed_manifest_never_touches_the_gateways_service(
+def test_printed_manifests_never_contain_the_gateways_service(
     space: Space, edge: str, port: int
 ) -> None:
     """Applied and deleted as a whole; the port is added by `expose` itself."""
@@ -156,7 +156,9 @@ def test_settings_stay_and_changes_are_shown(space: Space, edge: str, port: int)
 # -- whose it is ---------------------------------------------------------------------------------
 
 
-def test_what_an_annotation_declares_is_left_to_it(space: Space, edge: str, port: int) -> None:
+def test_an_exposure_requested_by_annotation_is_not_changed(
+    space: Space, edge: str, port: int
+) -> None:
     """As after an uninstalled controller: its marks, and the annotation, are still there."""
     space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
     space.expose("dns", "-p", f"{port + 1}:53", "--name", "mine", "--gateway", edge)
@@ -183,7 +185,7 @@ def test_what_an_annotation_declares_is_left_to_it(space: Space, edge: str, port
 # -- status --------------------------------------------------------------------------------------
 
 
-def test_status_names_what_is_wrong(space: Space, edge: str, port: int) -> None:
+def test_status_names_each_problem(space: Space, edge: str, port: int) -> None:
     space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
     assert reasons(space) == []
     described = space.plugin("describe", "dns").out
@@ -221,7 +223,9 @@ def test_status_names_what_is_wrong(space: Space, edge: str, port: int) -> None:
     assert "NotProgrammed" in space.plugin("get").out
 
 
-def test_a_gateway_that_ends_meanwhile_confirms_nothing(space: Space, edge: str, port: int) -> None:
+def test_a_gateway_that_ends_during_the_wait_confirms_nothing(
+    space: Space, edge: str, port: int
+) -> None:
     """Its only pod is deleted while `expose` waits for it; no other comes."""
     # An endpoint that istiod never publishes, for its selector finds no such pod.
     by_hand = {

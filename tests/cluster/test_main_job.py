@@ -25,9 +25,7 @@ from conftest import (
 
 
 @pytest.mark.parametrize("discovery", ["selector", "endpoints", "static"])
-def test_from_nothing_to_the_answers_of_the_first_recipe(
-    space: Space, port: int, discovery: str
-) -> None:
+def test_samples_direct_query_expose_and_verify(space: Space, port: int, discovery: str) -> None:
     """Samples, a direct query, expose, verify: whoami names the client at pod and at gateway."""
     applied = space.plugin("samples", "apply", "--timeout", "90s")
     assert applied.code == 0, applied.both
@@ -80,7 +78,7 @@ def test_three_ports_of_one_service(space: Space, port: int) -> None:
         assert {p["servicePort"] for p in probes if p["via"] == via} == set(ports)
 
 
-def test_without_ports_all_are_exposed_and_low_ones_translated(space: Space) -> None:
+def test_without_ports_all_are_exposed_and_low_ports_are_translated(space: Space) -> None:
     """A gateway may not bind 853: its pods listen higher, and clients do not notice."""
     space.apply(*dns_server(ports=(853, 8853)))
     exposed = space.expose("dns")
@@ -170,7 +168,7 @@ def _piece(service: str, number: int, address: str) -> dict[str, Any]:
     }
 
 
-def test_ports_that_not_every_address_has(space: Space, port: int) -> None:
+def test_ports_that_only_some_addresses_have(space: Space, port: int) -> None:
     """Each port has the addresses that have it, and no other."""
     space.apply(*dns_server("low", ports=(53,)), *dns_server("high", ports=(1053,)))
     low, high = (
@@ -224,7 +222,7 @@ def test_delete_leaves_the_cluster_as_it_was(space: Space, port: int) -> None:
     assert space.verify("one").code == 0
 
 
-def test_dry_runs_write_nothing_and_show_everything(space: Space, port: int) -> None:
+def test_dry_runs_write_nothing_and_print_every_object(space: Space, port: int) -> None:
     space.apply(*dns_server())
     before = inventory(space)
     client = space.expose("dns", "-p", f"{port}:53", "--dry-run=client", "-o", "yaml")
@@ -240,7 +238,7 @@ def test_dry_runs_write_nothing_and_show_everything(space: Space, port: int) -> 
     assert written["spec"] == shown[1]["spec"]
 
 
-def test_what_dry_run_prints_can_be_applied_by_kubectl(space: Space, port: int) -> None:
+def test_kubectl_can_apply_what_a_dry_run_prints(space: Space, port: int) -> None:
     space.apply(*dns_server())
     shown = space.expose("dns", "-p", f"{port}:53", "--dry-run=client", "-o", "yaml")
     kubectl("apply", "-f", "-", stdin=shown.out)
@@ -250,7 +248,9 @@ def test_what_dry_run_prints_can_be_applied_by_kubectl(space: Space, port: int) 
     assert space.verify("dns").code == 0
 
 
-def test_changing_discovery_and_way_leaves_nothing_behind(space: Space, port: int) -> None:
+def test_changing_discovery_and_gateway_service_leaves_nothing_behind(
+    space: Space, port: int
+) -> None:
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53")
     changed = space.expose(

@@ -35,7 +35,7 @@ def edge(space: Space) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("operation", ["ADD", "INSERT_FIRST", "INSERT_AFTER"])
-def test_a_listener_that_takes_the_port_refuses_the_exposure(
+def test_an_exposure_is_refused_if_another_listener_has_the_port(
     space: Space, edge: str, port: int, operation: str
 ) -> None:
     """istiod takes INSERT_... of a listener for ADD; Envoy would reject both."""
@@ -58,7 +58,7 @@ def test_a_listener_that_takes_the_port_refuses_the_exposure(
     ],
     ids=["context", "version", "metadata", "selector", "remove"],
 )
-def test_a_filter_that_never_reaches_the_gateway_is_in_nobodys_way(
+def test_an_envoy_filter_that_does_not_apply_to_the_gateway_does_not_matter(
     space: Space, edge: str, port: int, others: dict[str, Any]
 ) -> None:
     space.apply(udp_filter("theirs", port, **others))
@@ -66,7 +66,7 @@ def test_a_filter_that_never_reaches_the_gateway_is_in_nobodys_way(
     wait_answered(space, "dns")
 
 
-def test_metadata_that_nobody_knows_is_a_warning(space: Space, edge: str, port: int) -> None:
+def test_unknown_proxy_metadata_is_a_warning(space: Space, edge: str, port: int) -> None:
     match = {"context": "GATEWAY", "proxy": {"metadata": {"COLOUR": "blue"}}}
     space.apply(udp_filter("theirs", port, match=match, **EDGE))
     exposed = space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
@@ -75,7 +75,7 @@ def test_metadata_that_nobody_knows_is_a_warning(space: Space, edge: str, port: 
 
 
 @pytest.mark.alone
-def test_the_root_namespace_is_where_the_mesh_says(
+def test_the_root_namespace_is_that_of_the_mesh_configuration(
     space: Space, edge: str, port: int, tool: str
 ) -> None:
     """Its EnvoyFilters are every gateway's, whatever the namespace is called."""
@@ -94,7 +94,7 @@ def test_the_root_namespace_is_where_the_mesh_says(
 
 
 @pytest.mark.alone
-def test_a_mesh_that_nobody_may_read_is_said_to_be_unknown(
+def test_a_mesh_that_may_not_be_read_is_reported_as_unknown(
     space: Space, edge: str, port: int, tool: str
 ) -> None:
     """Any namespace may be the root namespace then: its EnvoyFilters may take the port."""
@@ -141,7 +141,7 @@ def test_namespaces_that_istiod_does_not_read(space: Space, edge: str, port: int
 
 
 @pytest.mark.alone
-def test_target_refs_are_for_the_gateway_that_they_name(
+def test_target_refs_apply_to_the_gateway_that_they_name(
     space: Space, gateway_api: None, port: int
 ) -> None:
     """Two gateways of the Gateway API; a foreign EnvoyFilter applies to one of them."""
@@ -179,7 +179,7 @@ def test_target_refs_are_for_the_gateway_that_they_name(
 
 @pytest.mark.alone
 @pytest.mark.parametrize("discovery", ["selector", "endpoints"])
-def test_a_gateway_that_hears_of_its_own_clusters_only(
+def test_a_gateway_with_filtered_clusters(
     space: Space, edge: str, port: int, discovery: str
 ) -> None:
     """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, Istio's option for large meshes.

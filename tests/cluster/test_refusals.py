@@ -112,7 +112,7 @@ def test_collision_with_another_exposure(space: Space, port: int) -> None:
     assert own_objects(space) == before
 
 
-def test_object_of_somebody_else_under_our_name(space: Space, port: int) -> None:
+def test_another_object_with_the_exposures_name(space: Space, port: int) -> None:
     space.apply(*dns_server())
     theirs = service(f"udp-{space.name}-dns", ports=(99,))
     theirs["metadata"]["namespace"] = GATEWAY_NAMESPACE
@@ -132,7 +132,7 @@ _HOLD = (
 )
 
 
-def test_what_envoy_refuses_is_taken_back(space: Space, port: int) -> None:
+def test_a_rejection_by_envoy_is_undone(space: Space, port: int) -> None:
     """A bind that only Envoy can refuse: a process in the gateway's pod holds the port."""
     space.apply(*dns_server())
     exec_in = ["kubectl", "exec", "-n", GATEWAY_NAMESPACE, gateway_pods()[0], "-c", "istio-proxy"]
@@ -216,7 +216,7 @@ def test_unknown_namespace() -> None:
     assert "namespace nosuch not found" in refused.err
 
 
-def test_no_permission_names_what_to_check(space: Space) -> None:
+def test_missing_permission_names_the_command_to_check(space: Space) -> None:
     space.apply(*dns_server())
     user = f"system:serviceaccount:{space.name}:default"
 
@@ -284,7 +284,7 @@ def test_api_server_down_or_slow(tmp_path: Any) -> None:
     assert "cannot be reached" in down.err and "Traceback" not in down.err
 
 
-def test_verify_tells_failures_apart(space: Space, port: int) -> None:
+def test_verify_distinguishes_failures(space: Space, port: int) -> None:
     """A silent server, a refusing one, a pod without dig, a tool pod that is not running."""
     server = dns_server()
     space.apply(*server)
@@ -326,7 +326,7 @@ def test_tool_pod_for_one_run(space: Space, port: int) -> None:
     assert all("deletionTimestamp" in p["metadata"] for p in left)
 
 
-def test_datagrams_that_are_no_dns(space: Space, port: int) -> None:
+def test_datagrams_that_are_not_dns(space: Space, port: int) -> None:
     """A hand-made DNS query as hexadecimal: any datagram back is an answer."""
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53")

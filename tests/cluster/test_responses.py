@@ -93,7 +93,9 @@ def test_a_path_is_answered_at_a_gateway_that_had_no_server(
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_it_answers_where_the_recipe_answers_404(space: Space, port: int, api: str) -> None:
+def test_it_answers_if_another_virtual_service_has_the_host(
+    space: Space, port: int, api: str
+) -> None:
     """Another VirtualService defines a host, and none matches the request's."""
     space.apply(gateway(port), virtual_service(answer(202), host="shop.example"))
     recipe = {
@@ -149,7 +151,7 @@ class _applied:
         kubectl("delete", "-f", "-", stdin=self.text)
 
 
-def test_who_would_answer_is_told_beforehand(space: Space, port: int) -> None:
+def test_reports_which_object_would_answer_before_writing(space: Space, port: int) -> None:
     at = ("--gateway-port", str(port))
     everything = virtual_service(answer(201, "/direct"), answer(202), host="shop.example")
     space.apply(gateway(port), everything)
@@ -172,7 +174,7 @@ def test_who_would_answer_is_told_beforehand(space: Space, port: int) -> None:
     assert status_of(space, port, "/wide") == "204"
 
 
-def test_no_other_path_of_a_host_is_cut_off(space: Space, port: int) -> None:
+def test_no_other_path_of_a_host_becomes_unreachable(space: Space, port: int) -> None:
     space.apply(gateway(port), virtual_service(answer(202), host="*"))
     at = ("--gateway-port", str(port))
     eventually("their answer", lambda: status_of(space, port, "/x", "a.example") == "202")
@@ -184,7 +186,7 @@ def test_no_other_path_of_a_host_is_cut_off(space: Space, port: int) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_bodies_headers_and_prefixes_arrive_as_asked(
+def test_bodies_headers_and_prefixes_arrive_as_requested(
     space: Space, port: int, api: str, tmp_path: Path
 ) -> None:
     content = bytes(range(256)) * 20
@@ -203,7 +205,7 @@ def test_bodies_headers_and_prefixes_arrive_as_asked(
     proven(space, "api")
 
 
-def test_nothing_is_written_without_being_asked(space: Space, port: int) -> None:
+def test_a_refused_command_writes_nothing(space: Space, port: int) -> None:
     at = ("--gateway-port", str(port), "--create-gateway")
     for dry_run in ("client", "server"):
         shown = space.respond(*HELLO, *at, "--dry-run", dry_run, "-o", "yaml")
@@ -215,7 +217,7 @@ def test_nothing_is_written_without_being_asked(space: Space, port: int) -> None
     assert "(server dry run)" in shown.out and len(own_objects(space)) == 2
 
 
-def test_what_is_broken_is_named(space: Space, port: int) -> None:
+def test_verify_names_what_is_broken(space: Space, port: int) -> None:
     at = ("--gateway-port", str(port), "--create-gateway")
     space.respond(*HELLO, *at)
     kubectl("delete", "virtualservice", "-n", space.name, "--all")
@@ -239,7 +241,7 @@ def test_what_is_broken_is_named(space: Space, port: int) -> None:
 
 
 @pytest.mark.alone
-def test_the_recipes_first_response_through_the_gateways_own_service(space: Space) -> None:
+def test_a_response_through_the_gateways_own_service(space: Space) -> None:
     space.respond(*HELLO, "--create-gateway")
     probes = proven(space, "direct")["probes"]
     assert [p["via"] for p in probes] == ["gateway"] * len(gateway_pods()) + ["service"]
@@ -284,7 +286,7 @@ def ratings(space: Space) -> str:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_the_recipes_second_response_inside_the_mesh(space: Space, ratings: str, api: str) -> None:
+def test_a_response_inside_the_mesh(space: Space, ratings: str, api: str) -> None:
     tool = f"{space.name}/network-tool"
 
     def status(path: str) -> str:
@@ -315,7 +317,7 @@ def test_the_recipes_second_response_inside_the_mesh(space: Space, ratings: str,
         assert status("/theirs") == "202"
 
 
-def test_a_tool_without_sidecar_proves_nothing_inside_the_mesh(space: Space, ratings: str) -> None:
+def test_a_tool_without_a_sidecar_cannot_verify_inside_the_mesh(space: Space, ratings: str) -> None:
     space.respond("/x", "--status", "299", "--mesh", "--host", ratings)
     plain = f"{space.name}/ratings-plain"
     kubectl(

@@ -98,7 +98,7 @@ def object_name(tenant: Space, name: str) -> str:
     return names.object_name(tenant.name, name)
 
 
-def test_01_an_annotation_that_is_no_spec_stops_nobody(tenants: Tenants, victim: Victim) -> None:
+def test_01_a_malformed_annotation_affects_nobody_else(tenants: Tenants, victim: Victim) -> None:
     """Neither the controller nor the command line acts on it, in any namespace."""
     mine, other = tenants.c, tenants.a
     good = spec_of(other, "dns")
@@ -164,7 +164,7 @@ def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
         assert victim.says() == victim.answer
 
 
-def test_02_nor_does_one_who_knows_the_host(tenants: Tenants, victim: Victim) -> None:
+def test_02_a_tenant_who_knows_the_host_gets_nothing(tenants: Tenants, victim: Victim) -> None:
     """A ServiceEntry, a wildcard, and what else Istio lets say something of a host."""
     mine, own = tenants.c, object_name(victim.tenant, "dns")
     mine.apply(*who_server("thief", "192.0.2.66"))
@@ -218,7 +218,7 @@ def newest(tenant: Tenant, name: str) -> str:
     return kubectl("get", "events", "-n", tenant.name, *words).splitlines()[-1]
 
 
-def test_01_objects_of_other_kinds_with_our_labels_stop_nobody(
+def test_01_objects_of_other_kinds_with_the_labels_affect_nobody_else(
     tenants: Tenants, victim: Victim
 ) -> None:
     """An EnvoyFilter, a reservation and a Service that say that they are the victim's."""
@@ -326,7 +326,7 @@ def large(name: str) -> dict[str, Any]:
     return found
 
 
-def test_05_small_objects_that_ask_for_much_do_not_end_the_controller(
+def test_05_small_objects_with_large_requests_do_not_end_the_controller(
     tenants: Tenants, victim: Victim
 ) -> None:
     """1,200 Services of 400 bytes that ask for 500 ports each; a namespace that may expose none."""
@@ -421,7 +421,7 @@ def gateway_hosts(tenant: Tenant, name: str, port: int) -> set[str]:
     return found
 
 
-def test_06_endpoints_are_pods_of_the_own_namespace(tenants: Tenants, victim: Victim) -> None:
+def test_06_endpoints_are_pods_of_the_exposures_namespace(tenants: Tenants, victim: Victim) -> None:
     """Neither forged EndpointSlices nor WorkloadEntries redirect the gateway."""
     mine, port = tenants.b, tenants.b.ports[2]
     mine.apply(*who_server("own", "192.0.2.7"))
@@ -517,7 +517,7 @@ def spy_pod() -> dict[str, Any]:
     }
 
 
-def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: Victim) -> None:
+def test_07_the_command_line_trusts_no_text_of_a_tenant(tenants: Tenants, victim: Victim) -> None:
     """No request of a tenant's choosing, no control character on an administrator's terminal."""
     mine = tenants.c
     mine.apply(spy_pod())
@@ -586,7 +586,7 @@ def test_07_the_command_line_believes_no_foreign_text(tenants: Tenants, victim: 
         assert kubectl(*logged).count("GET") == 1
 
 
-def test_10_a_forged_label_makes_no_exposure_the_controllers(
+def test_10_a_forged_label_does_not_make_an_exposure_the_controllers(
     tenants: Tenants, victim: Victim
 ) -> None:
     """`controller uninstall` takes away what the controller made, as the EnvoyFilter says."""
@@ -607,7 +607,7 @@ def test_10_a_forged_label_makes_no_exposure_the_controllers(
         assert f'"{object_name(victim.tenant, "dns")}" deleted' in would.out
 
 
-def test_10_a_forged_field_manager_stops_no_expose_and_no_delete(
+def test_10_a_forged_field_manager_does_not_stop_expose_or_delete(
     tenants: Tenants, victim: Victim
 ) -> None:
     """A Service as if an exposure of somebody else's had its only port there."""
@@ -634,7 +634,7 @@ def filters_in(tenant: Tenant) -> list[str]:
     return [item["metadata"]["name"] for item in get("envoyfilter", "-n", tenant.name)["items"]]
 
 
-def test_11_a_pod_that_poses_as_a_gateway_is_not_one(tenants: Tenants, victim: Victim) -> None:
+def test_11_a_pod_that_poses_as_a_gateway_does_not_count(tenants: Tenants, victim: Victim) -> None:
     """Another tenant's pod, with all marks of a gateway, in the tenant's namespace."""
     mine, other = tenants.c, tenants.b
     before = filters_in(mine)

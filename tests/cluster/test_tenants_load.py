@@ -258,9 +258,7 @@ def changes_of(tenant: Tenant) -> Changes:
 # The bound is for a machine that does nothing else.
 @pytest.mark.alone
 @pytest.mark.parametrize("attack", list(ATTACKS))
-def test_04_no_tenant_makes_another_wait(
-    tenants: Tenants, attack: str, record_property: Any
-) -> None:
+def test_04_no_tenant_delays_another(tenants: Tenants, attack: str, record_property: Any) -> None:
     """The other's p99 from change to write stays under a second, permitted attacker or not."""
     changes = changes_of(tenants.b)
     attacker = tenants.a if attack == "many" else tenants.c
@@ -293,7 +291,7 @@ def annotate(tenant: Tenant, name: str, key: str, value: str | None) -> None:
     tenant.kubectl("annotate", "service", name, "--overwrite", note)
 
 
-def test_08_a_forbidden_change_takes_nothing_down(tenants: Tenants, victim: Victim) -> None:
+def test_08_a_forbidden_change_keeps_the_exposure(tenants: Tenants, victim: Victim) -> None:
     """The victim's own mistake: more sessions, and a port, than it may have."""
     name, port = victim.name, victim.tenant.ports[0]
     with victim.asked():

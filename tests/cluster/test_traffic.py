@@ -14,7 +14,7 @@ pytestmark = pytest.mark.alone
 Load = Callable[..., "subprocess.Popen[str]"]
 
 
-def test_rolling_restart_loses_next_to_nothing(space: Space, port: int, load_pod: Load) -> None:
+def test_rolling_restart_loses_almost_nothing(space: Space, port: int, load_pod: Load) -> None:
     """Three backends restart under 500 queries/s, with discovery by selector and no controller.
 
     Fresh ports and 50 clients that keep theirs, at the same time: at most 2 lost of 12,500 each.

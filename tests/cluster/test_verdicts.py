@@ -235,7 +235,7 @@ def rename(case: Case) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_each_cause_has_its_verdict(
+def test_each_cause_has_its_reason(
     space: Space, port: int, change: Callable[[Case], None], reason: str, said: str
 ) -> None:
     space.apply(*dns_server(ports=(53, 1053)), service("dns", ports=(53,)))
@@ -247,7 +247,7 @@ def test_each_cause_has_its_verdict(
 
 
 @pytest.mark.parametrize("discovery", ["static", "endpoints"])
-def test_addresses_that_are_written_down_go_stale(space: Space, port: int, discovery: str) -> None:
+def test_listed_addresses_become_stale(space: Space, port: int, discovery: str) -> None:
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53", "--discovery", discovery)
     kubectl("rollout", "restart", "-n", space.name, "deploy/dns")
@@ -268,7 +268,7 @@ def _twin(space: Space, port: int) -> Case:
     return Case(space, port)
 
 
-def test_the_tcp_port_that_gave_the_endpoints_is_gone(space: Space, port: int) -> None:
+def test_the_tcp_port_that_provided_the_endpoints_is_removed(space: Space, port: int) -> None:
     _twin(space, port).patch("service", "dns", {"op": "remove", "path": "/spec/ports/1"})
     assert "53/TCP" in verdict(space, "TwinPortGone")["verdict"]
 
@@ -280,7 +280,7 @@ def test_the_service_is_not_exported_to_the_gateway(space: Space, port: int) -> 
     assert "exported to . only" in verdict(space, "ServiceNotExported")["verdict"]
 
 
-def test_all_sessions_are_taken(space: Space, port: int) -> None:
+def test_all_sessions_are_open(space: Space, port: int) -> None:
     """The datagram to the gateway takes the only one; the one to its Service finds none left."""
     space.apply(*dns_server())
     limits = ("--max-sessions", "1", "--idle-timeout", "60s")
@@ -303,7 +303,7 @@ def test_a_datagram_that_is_too_long(space: Space, port: int) -> None:
     assert "the probe has 501 bytes, but this exposure forwards at most 500" in found["verdict"]
 
 
-def test_only_what_the_network_loses_is_the_networks_fault(space: Space, port: int) -> None:
+def test_datagrams_lost_in_the_network_are_reported_as_such(space: Space, port: int) -> None:
     """A server that only receives from the network tool, as with a NetworkPolicy."""
     _echo(space, get("pod", "-n", *space.tool.split("/"))["status"]["podIP"])
     space.expose("dns", "-p", f"{port}:53")
@@ -453,7 +453,7 @@ _HOLD = (
 
 
 @pytest.mark.parametrize("words", [(), ("--log_as_json",)], ids=["text", "json"])
-def test_somebody_elses_rejection_is_not_ours(
+def test_a_rejection_of_another_cluster_does_not_count(
     space: Space, port: int, words: tuple[str, ...]
 ) -> None:
     """A foreign cluster is rejected repeatedly, and its name begins with ours."""
@@ -470,7 +470,7 @@ def test_somebody_elses_rejection_is_not_ours(
 
 
 @pytest.mark.parametrize("words", [(), ("--log_as_json",)], ids=["text", "json"])
-def test_what_envoy_rejects_is_taken_back_in_its_own_words(
+def test_a_rejection_by_envoy_is_undone_and_quoted(
     space: Space, port: int, words: tuple[str, ...]
 ) -> None:
     """A bind that only Envoy can reject: a process in the gateway's pod holds the port."""
@@ -540,7 +540,7 @@ def _sink(space: Space, port: int, how: str) -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("--one-way",)], ids=["found out", "told"])
-def test_what_a_collector_reads_is_delivered(
+def test_datagrams_that_a_collector_reads_are_delivered(
     space: Space, port: int, words: tuple[str, ...]
 ) -> None:
     _sink(space, port, "reads")
@@ -553,23 +553,21 @@ def test_what_a_collector_reads_is_delivered(
 
 
 @pytest.mark.parametrize("words", [(), ("--one-way",)], ids=["found out", "told"])
-def test_a_collector_that_hangs_is_no_success(
-    space: Space, port: int, words: tuple[str, ...]
-) -> None:
+def test_a_collector_that_hangs_fails(space: Space, port: int, words: tuple[str, ...]) -> None:
     _sink(space, port, "hangs")
     verified = space.verify("dns", "--probe", "text:<13>hello", "-o", "json", *words)
     assert verified.code == 1
     assert report(verified)["reason"] == ("NotRead" if words else "NoAnswer")
 
 
-def test_a_collector_behind_a_broken_gateway_is_no_success(space: Space, port: int) -> None:
+def test_a_collector_behind_a_broken_gateway_fails(space: Space, port: int) -> None:
     _sink(space, port, "reads")
     drop_listener(Case(space, port))
     found = verdict(space, "ListenerMissing", "--probe", "text:<13>hello", "--one-way")
     assert found["probes"][0]["reason"] == "Delivered"
 
 
-def test_a_server_without_cat_leaves_it_at_what_the_gateway_shows(space: Space, port: int) -> None:
+def test_without_cat_in_the_server_the_gateways_sockets_decide(space: Space, port: int) -> None:
     """CoreDNS answers no text, and its image has nothing to read /proc with."""
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53")
