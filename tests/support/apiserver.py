@@ -32,9 +32,9 @@ _PATH = re.compile(
     r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
 )
 _WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# With these bytes a fake port tells its relay that it refuses connections, and why.
+# A fake port sends these bytes to refuse connections, followed by the reason.
 _REFUSES = b"\0refuses\0"
-# Not part of what a field manager owns, nor of what makes an object another version of itself.
+# Fields that no field manager owns, and whose changes do not make a new version.
 _SERVERS_OWN = ("resourceVersion", "managedFields", "creationTimestamp", "uid", "generation")
 
 
@@ -60,7 +60,7 @@ class Exec:
 
 @dataclass
 class Fault:
-    """What happens to requests that match, in place of what they ask for.
+    """What happens to matching requests instead of the normal response.
 
     Attributes:
         done: whether a write is done all the same.
@@ -77,7 +77,7 @@ class Fault:
 
 
 def _stale(given: Manifest, existing: Manifest) -> str:
-    """Why an object is not the one that a write was for; "" if it is."""
+    """Why a write does not apply to an object; "" if it does."""
     uid, version = given.get("uid"), given.get("resourceVersion")
     if uid and uid != existing.get("uid"):
         return f"uid mismatch: {uid}"
@@ -87,7 +87,8 @@ def _stale(given: Manifest, existing: Manifest) -> str:
 
 
 def _take(mine: dict[Any, Any], others: dict[str, dict[Any, Any]], *, force: bool) -> str:
-    """Take the leaves that other managers have otherwise; without force, the conflict as text."""
+    """Take leaves with other values over from other managers; without force, return the
+    conflict."""
     for other, theirs in others.items():
         clashing = [path for path, value in mine.items() if theirs.get(path, value) != value]
         if clashing and not force:
@@ -100,7 +101,7 @@ def _take(mine: dict[Any, Any], others: dict[str, dict[Any, Any]], *, force: boo
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -113,14 +114,14 @@ class Request:
 
     @property
     def dry_run(self) -> bool:
-        """Whether it changes nothing: the query of a DELETE that has a body is ignored."""
+        """Whether it is a dry run; the API server ignores the query of a DELETE with a body."""
         if self.method == "DELETE" and self.body:
             return bool(self.body.get("dryRun") == ["All"])
         return self.query.get("dryRun") == ["All"]
 
 
 class ApiServer:
-    """The store, and what tests may set.
+    """The stored objects, and settings for tests.
 
     Attributes:
         requests: all that came, in order.
@@ -177,7 +178,7 @@ class ApiServer:
     def stop(self) -> None:
         self._stopping.set()
         self.cut_watches()
-        # One that waits for a connection looks up when there is one.
+        # A server that waits for a connection wakes up when one arrives.
         socket.create_connection(("127.0.0.1", self._http.server_port)).close()
         self._thread.join()
         self._http.server_close()
@@ -215,7 +216,7 @@ class ApiServer:
             self._remove((kind, namespace, name))
 
     def compact(self) -> None:
-        """Forget what was: watches from before now answer 410."""
+        """Drop the old versions: watches that start from them get 410."""
         with self._lock:
             self._oldest = self._version
             self._history.clear()
@@ -229,7 +230,7 @@ class ApiServer:
                 connection.shutdown(2)
 
     def watching(self) -> int:
-        """How many watches go on."""
+        """The number of running watches."""
         with self._lock:
             return len(self._watches)
 
@@ -284,7 +285,7 @@ class ApiServer:
                     return kind
         return None
 
-    # -- what the handler asks ----------------------------------------------------------------
+    # -- for the handler ----------------------------------------------------------------------
 
     def fault(self, method: str, target: str) -> Fault | None:
         with self._lock:
@@ -384,7 +385,7 @@ class ApiServer:
         with self._lock:
             if key in self._objects:
                 return 409, _status(409, f'"{key[2]}" already exists')
-            # Its fields are the creator's, by `Update`: no apply takes them away again.
+            # The creator owns its fields by `Update`, so no apply removes them.
             self._owned[key] = {"create": _leaves(_keyed(_content(manifest)))}
             made = _copied(manifest)
             made["metadata"].setdefault("creationTimestamp", self.now())
@@ -559,7 +560,7 @@ def _merged(target: Manifest, patch: Manifest) -> Manifest:
 
 
 def _drop(manifest: Manifest, path: tuple[str, ...]) -> None:
-    """Take a leaf away, and what is empty then."""
+    """Remove a leaf, and its parents that are empty then."""
     key, *rest = path
     if key not in manifest:
         return
@@ -774,7 +775,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
                 self.json(code, result, server.warnings.get(kind, ()))
 
         def verbs(self, kind: str, match: re.Match[str], first: dict[str, str]) -> list[str]:
-            """What authorization is asked for; a server-side apply may create."""
+            """The verbs that authorization checks; a server-side apply may create."""
             key = (kind, match["namespace"] or "", match["name"])
             if match["sub"] == "portforward":
                 # `get` until Kubernetes 1.34, `create` from 1.35.
@@ -915,7 +916,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
             back.join()
 
         def relay(self, near: socket.socket, port: int) -> None:
-            """What a port sends, as messages, until it closes."""
+            """Send the data of a port as messages until it closes."""
             with contextlib.suppress(OSError):
                 while data := near.recv(32_768):
                     if data.startswith(_REFUSES):
@@ -989,7 +990,7 @@ class _Admin(BaseHTTPRequestHandler):
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """As a real server sends output: in pieces of at most 32 KiB."""
+    """Split output as a real server does: at most 32 KiB at a time."""
     for start in range(0, len(data), 32_768):
         yield data[start : start + 32_768]
 

@@ -1,4 +1,4 @@
-"""What every finding, and every rule, has to fulfil."""
+"""Checks that every finding and every rule must pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def texts_of(rules: Iterable[Rule[Any, Any]]) -> set[tuple[str, str]]:
 
 
 def noted(snapshot: Seen, read: set[str]) -> Seen:
-    """The same snapshot, which adds the names of the fields that are read of it."""
+    """The same snapshot, which records the names of the fields that are read."""
     fields = [field.name for field in dataclasses.fields(snapshot)]  # type: ignore[arg-type]
     watched: set[str] = set()
 

@@ -6,12 +6,12 @@ import threading
 
 from kubectl_istio_udp.kube.clock import Clock
 
-# Who waits looks so often whether the clock was moved.
+# How often a waiting thread checks whether the clock was moved.
 _LOOK_SECONDS = 0.02
 
 
 class MovedClock(Clock):
-    """The real time, and what a test has added to it."""
+    """The real time plus the time that a test has added."""
 
     def __init__(self) -> None:
         self._moved = 0.0

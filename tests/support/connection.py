@@ -13,7 +13,7 @@ from tests.support.waits import QUICK
 
 
 def quick_retries(**options: Any) -> Retries:
-    """Retries that wait no longer than they must; `options` are its fields."""
+    """Retries with short waits; `options` are its fields."""
     return Retries(first_wait=QUICK.first_retry, longest_wait=QUICK.longest_retry, **options)
 
 

@@ -1,4 +1,4 @@
-"""Controllers in this process, and what to ask of their cluster."""
+"""Controllers in this process, and queries about their cluster."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 class Running:
-    """Controllers at work, and what to ask of the cluster.
+    """Running controllers, and queries about the cluster.
 
     Attributes:
         clock: the controllers' time.
@@ -69,7 +69,7 @@ class Running:
         self.timing = Timing(listener=0.05, calm=0.05, replace=0.05)
 
     def wait_for(self, **seconds: float) -> None:
-        """Let controllers that start from now on wait for other times."""
+        """Set the waits of controllers that start from now on."""
         self.timing = dataclasses.replace(self.timing, **seconds)
 
     def start(self, identity: str = "one", **settings: Any) -> Controller:

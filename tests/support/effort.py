@@ -1,4 +1,4 @@
-"""How many examples a generated test tries."""
+"""The number of examples of a generated test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def examples(count: int) -> int:
-    """The number of examples: `count`, times what the environment's EXAMPLES_TIMES names.
+    """`count` times the environment variable EXAMPLES_TIMES.
 
     `make test` tries `count` of them; `make fuzz` names a larger factor.
     """

@@ -1,4 +1,4 @@
-"""What answers exec in the fake cluster: gateways' Envoys, and a pod with dig."""
+"""Answers exec in the fake cluster: the gateways' Envoys, and a pod with dig."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARK = "kubectl-istio-udp"
 
 
 def answer(name: str) -> Exec:
-    """What a real dig printed, from answers/."""
+    """Recorded output of a real dig, from answers/."""
     texts: dict[str, Any] = {}
     for stream in ("stdout", "stderr"):
         path = ANSWERS / f"{name}.{stream}.txt"
@@ -26,7 +26,7 @@ def answer(name: str) -> Exec:
 
 
 def page(status: int, body: str = "", **headers: str) -> Exec:
-    """What the command of an HTTP probe prints of an answer."""
+    """The output of an HTTP probe's command for an answer."""
     head = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers.items())]
     text = "\r\n".join([*head, "", ""]) + body
     return Exec(stdout=text.encode().hex(" "), stderr="took 0.012\n")
@@ -94,7 +94,7 @@ class Fakes:
         return Exec(stdout=" 68 69\n")
 
     def _together(self, namespace: str, pod: str, container: str, script: str) -> Exec:
-        """What a script prints that runs several commands at once."""
+        """The output of a script that runs several commands at once."""
         lines: list[str] = []
         for start in re.split(r"^(?=run \d+ )", script, flags=re.MULTILINE)[1:]:
             _, number, *command = shlex.split(start.removesuffix("wait").rstrip().removesuffix("&"))
@@ -158,7 +158,7 @@ class Fakes:
         ]
 
     def _routes(self) -> list[tuple[str, dict[str, Any]]]:
-        """(name, route in a VirtualService's words); EnvoyFilters' go first."""
+        """(name, route in the form of a VirtualService); those of EnvoyFilters come first."""
         if self.stuck:
             return []
         patched = [
@@ -172,7 +172,7 @@ class Fakes:
         return patched + [(r.get("name", ""), r) for s in services for r in s["spec"]["http"]]
 
     def _get(self, words: list[str]) -> Exec:
-        """What curl prints."""
+        """The output of curl."""
         _, _, authority, path = words[-1].split("/", 3)
         target = authority
         if "--connect-to" in words:
@@ -196,7 +196,7 @@ class Fakes:
         return {"name": name, "active_state": {"listener": resource}}
 
     def _entry(self, cluster: dict[str, Any]) -> dict[str, Any] | None:
-        """The ServiceEntry whose endpoints a cluster has, if one does."""
+        """The ServiceEntry with the endpoints of a cluster, if there is one."""
         host = cluster["eds_cluster_config"]["service_name"].split("|")[3]
         found = (e for e in self.server.all("ServiceEntry") if host in e["spec"]["hosts"])
         return next(found, None)
@@ -241,7 +241,7 @@ def _port(listener: dict[str, Any]) -> int:
 
 
 def _in_words(route: dict[str, Any]) -> dict[str, Any]:
-    """A route of Envoy's in the words of a VirtualService."""
+    """A route of Envoy in the form of a VirtualService."""
     direct = route["direct_response"]
     uri = {"exact" if key == "path" else key: value for key, value in route["match"].items()}
     added = [each["header"] for each in route.get("response_headers_to_add") or ()]

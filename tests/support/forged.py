@@ -25,7 +25,7 @@ JSON = st.recursive(
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in decoded JSON, the whole first."""
+    """Every path in decoded JSON, the whole first."""
     found = [path] if path else []
     if isinstance(value, (dict, list)):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
@@ -65,7 +65,7 @@ def changed_texts(draw: st.DrawFn, text: str) -> str:
 
 
 def documents(good: str) -> st.SearchStrategy[str]:
-    """Annotations of every sort: nearly the good one, other JSON, and no JSON at all."""
+    """Annotations of every sort: almost the good one, other JSON, and text that is not JSON."""
     brackets = st.builds(lambda text, times: text * times, st.sampled_from("[{"), st.just(70_000))
     nested = st.builds(
         lambda text, times: text * times,

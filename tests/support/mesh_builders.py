@@ -1,4 +1,5 @@
-"""Manifests of a mesh: sidecars, istiod, Istio's Gateways and VirtualServices, and our own."""
+"""Manifests of a mesh: sidecars, istiod, Istio's Gateways and VirtualServices, and the plugin's
+objects."""
 
 from __future__ import annotations
 

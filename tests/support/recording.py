@@ -1,4 +1,4 @@
-"""Servers that note how they were asked: an API server over HTTP and TLS, and proxies before it."""
+"""Servers that record their requests: an API server over HTTP and TLS, and proxies."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Seen:
 
 @dataclass
 class Recorders:
-    """All servers, and what they saw.
+    """All servers, and the requests that they received.
 
     Attributes:
         urls: the recorders' URLs by name.
@@ -216,7 +216,7 @@ def _server_context(folder: Path, name: str, issued: Issued, root: Issued) -> ss
 
 @contextlib.contextmanager
 def front(made: Recorders, port: int) -> Iterator[int]:
-    """A TLS server that carries everything to a port. The proxies lead to it meanwhile."""
+    """A TLS server that forwards everything to a port. The proxies lead to it meanwhile."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.folder / "server-tls.pem")
     context.verify_mode = ssl.CERT_OPTIONAL
@@ -236,7 +236,7 @@ def front(made: Recorders, port: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def answering(*answers: bytes) -> Iterator[int]:
-    """A server that gives these answers to whatever it is sent, and then closes the connection."""
+    """A server that sends these answers to any request, and then closes the connection."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -302,7 +302,7 @@ def _recorder(made: Recorders, name: str) -> type[BaseHTTPRequestHandler]:
             if path in made.answers:
                 self.answer(200, made.answers[path])
                 return
-            # A proxy is asked for a whole URL.
+            # A request to a proxy has a whole URL.
             prefix = prefix if prefix.startswith("/") or not prefix else "absolute"
             # Google Cloud's kubectl first asks for the server's version, by itself and with
             # whatever it has, to choose the kubectl that it runs.
@@ -376,7 +376,7 @@ def _http_proxy(made: Recorders) -> type[BaseHTTPRequestHandler]:
 
 @contextlib.contextmanager
 def _socks(made: Recorders) -> Iterator[int]:
-    """A SOCKS5 proxy (RFC 1928, 1929) that leads to the recorder `tls`, whatever is asked for."""
+    """A SOCKS5 proxy (RFC 1928, 1929) that always leads to the recorder `tls`."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -429,7 +429,7 @@ def _socks(made: Recorders) -> Iterator[int]:
 
 
 def _pump(one: socket.socket, two: socket.socket) -> None:
-    """Carry bytes both ways until one side ends."""
+    """Forward bytes both ways until one side ends."""
     pending: Callable[[], int] = getattr(one, "pending", lambda: 0)
     with contextlib.suppress(OSError):
         while True:

@@ -1,4 +1,4 @@
-"""A controller that serves the Gateway API, what to ask of the cluster, and what istiod makes."""
+"""A controller that serves the Gateway API, queries about the cluster, and istiod's objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = object_name(*KEY)
 
 
 class Routed(Running):
-    """A controller that serves the Gateway API, and what to ask of the cluster."""
+    """A controller that serves the Gateway API, and queries about the cluster."""
 
     def query_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
         """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
@@ -80,7 +80,7 @@ def services(namespace: str, *names: str) -> Iterator[Any]:
 
 
 def made_by_istiod(running: Routed, name: str) -> None:
-    """The pod and the Service that istiod makes for a Gateway of class istio."""
+    """The pod and the Service that istiod creates for a Gateway of class istio."""
     labels = {"gateway.networking.k8s.io/gateway-name": name}
     running.server.put(
         builders.gateway_pod(f"{name}-1", labels=labels, ips=("10.244.0.9",)),

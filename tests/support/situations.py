@@ -43,7 +43,7 @@ def _yaml(content: Any) -> str:
 
 
 def _values(found: Recorders, folder: Path) -> dict[str, str]:
-    """What `$NAME` stands for, by name."""
+    """The values of `$NAME`s, by name."""
     values = {"DIR": str(folder), **found.urls}
     values |= {f"PORT_{name}": str(port) for name, port in found.ports.items()}
     for name, path in found.files.items():
@@ -59,7 +59,7 @@ def _values(found: Recorders, folder: Path) -> dict[str, str]:
 
 
 def filled(text: str, found: Recorders, folder: Path) -> str:
-    """A text of a case with what its `$NAME`s stand for."""
+    """A text of a case with the values of its `$NAME`s."""
     return _filled(text, _values(found, folder))
 
 
@@ -93,7 +93,7 @@ def expected(case: Case) -> dict[str, Any]:
 
 
 def observed(found: Recorders) -> dict[str, Any]:
-    """What they saw; of several requests, each must be as the last one."""
+    """The requests that they received; several requests must be equal."""
     if not found.seen:
         return {}
     kinds = {
@@ -113,7 +113,7 @@ def observed(found: Recorders) -> dict[str, Any]:
 
 
 def _plain(headers: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """Headers, without one that says that nothing may be compressed."""
+    """The headers without a ban on compression."""
     return [
         (name, value) for name, value in headers if (name, value) != ("accept-encoding", "identity")
     ]

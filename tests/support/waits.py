@@ -1,4 +1,4 @@
-"""Waits for tests, in which nothing takes longer than it must."""
+"""Short waits for tests."""
 
 from __future__ import annotations
 

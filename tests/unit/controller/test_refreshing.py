@@ -112,7 +112,7 @@ def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Runni
     assert running.entry(name) is None
 
 
-def test_an_exposure_of_the_version_before_is_mended(running: Running) -> None:
+def test_an_exposure_of_version_1_is_migrated(running: Running) -> None:
     """Its ServiceEntry moves to where tenants cannot write, with another host and an address."""
     for manifest in stored("selector"):
         manifest["metadata"]["labels"]["kubectl-istio-udp/source"] = "service"
