@@ -1,4 +1,4 @@
-"""Tenants attack a shared gateway for an hour, and a victim among them is asked all the while.
+"""Tenants attack a shared gateway for an hour, while a victim among them is queried.
 
     make campaign ARGS='--seconds 3600'
 
@@ -70,7 +70,7 @@ def listed(*words: str) -> list[Manifest]:
 
 @dataclass(frozen=True)
 class Prey:
-    """What a tenant may know of the cluster, and aim at.
+    """What a tenant may know of the cluster and attack.
 
     Attributes:
         addresses: the victim's pods, the gateway, the API server, the node, and worse.
@@ -221,7 +221,7 @@ def _is_utf8(text: str) -> bool:
 
 @dataclass
 class Tenant:
-    """A namespace, whoever owns it, and how much of what it wrote was taken."""
+    """A namespace, and how many of its objects the API server accepted."""
 
     namespace: str
     first_port: int
@@ -252,7 +252,7 @@ class Tenant:
 
 @dataclass
 class Findings:
-    """What was seen; `wrong` must stay empty."""
+    """The observations; `wrong` must stay empty."""
 
     wrong: list[str] = field(default_factory=list)
     queries: int = 0
@@ -355,7 +355,7 @@ class Watcher(threading.Thread):
 
 
 class Load:
-    """Asks the victim, run after run, and counts what was lost."""
+    """Queries the victim repeatedly, and counts lost answers."""
 
     def __init__(self, namespace: str, target: tuple[str, int], findings: Findings) -> None:
         self._namespace, self._target, self._findings = namespace, target, findings
@@ -525,7 +525,7 @@ def attack(tenants: list[Tenant], target: Prey, end: float, first_seed: int) -> 
 
 
 def campaign(seconds: int, first_seed: int, log: Path) -> tuple[Findings, dict[str, Any]]:
-    """The whole of it; what was seen, and how much was done."""
+    """Run the whole campaign; return the observations and the amount of work."""
     findings = Findings()
     with namespaces(secrets.token_hex(3)) as (victim, tenants), controller(log) as process:
         start_load_pod(victim)
@@ -554,7 +554,7 @@ def campaign(seconds: int, first_seed: int, log: Path) -> tuple[Findings, dict[s
             "written": sum(tenant.written for tenant in tenants),
             "refused_by_the_api_server": sum(tenant.refused for tenant in tenants),
         }
-        # What the attackers had is taken away by the controller itself.
+        # The controller itself deletes the attackers' exposures.
         for name in (victim, *(tenant.namespace for tenant in tenants)):
             kubectl("delete", "namespace", name, "--wait=false")
         gone(victim, tenants)
@@ -565,7 +565,7 @@ def campaign(seconds: int, first_seed: int, log: Path) -> tuple[Findings, dict[s
 
 
 def settle(load: Load, findings: Findings) -> None:
-    """Ask until two seconds of queries are all answered."""
+    """Query until all queries of two seconds are answered."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         before = findings.lost
@@ -577,7 +577,7 @@ def settle(load: Load, findings: Findings) -> None:
 
 
 def gone(victim: str, tenants: list[Tenant]) -> None:
-    """Wait until the gateway has nothing of these namespaces any more."""
+    """Wait until the gateway has no configuration of these namespaces."""
     names = {victim, *(tenant.namespace for tenant in tenants)}
     end = time.monotonic() + 120
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""How long commands take, beside what kubectl takes for the same by hand, on a real cluster.
+"""The duration of commands on a real cluster, compared with the same by hand with kubectl.
 
     make bench-cli ARGS='--rounds 20'
 
@@ -33,7 +33,7 @@ COMPLETION_CPU_MS = 120
 
 @dataclass(frozen=True)
 class Pair:
-    """A command, what it is compared with, and how much slower it may be."""
+    """A command, the command to compare it with, and how much slower it may be."""
 
     name: str
     command: Sequence[str]
@@ -44,7 +44,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process took: milliseconds, milliseconds of CPU, megabytes at most."""
+    """The cost of a process: milliseconds, milliseconds of CPU, peak megabytes."""
 
     wall: float
     cpu: float
@@ -189,7 +189,7 @@ def measure(rounds: int, gateway: str) -> tuple[list[str], bool]:
         return rows, good
 
 
-# The least that a plugin can take, and what the libraries of this one add.
+# The minimum for any plugin, and the cost of this one's libraries.
 FLOORS = {
     "a plugin that does nothing (`/bin/sh`)": "#!/bin/sh\n",
     "a plugin in Python that does nothing": "#!{python}\n",

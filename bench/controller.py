@@ -1,4 +1,4 @@
-"""The controller under load, on a real API server: prints what docs/measurements.md has of it.
+"""Measure the controller under load on a real API server, for docs/measurements.md.
 
     make bench ARGS='--services 1000 --rate 100 --seconds 60'
     make bench ARGS='--routes --services 500 --pods 5000'
@@ -53,7 +53,7 @@ METRICS_PORT = 18_080
 ADMIN_PORT = 18_000
 LISTENERS = 25  # of each Gateway
 ROUTE_CHANGES_PER_SECOND = 5.0
-# What the issue asks for.
+# The goals.
 P99_SECONDS, MEGABYTES, REQUESTS_A_CHANGE = 1.0, 200.0, 2.0
 SAMPLE_SECONDS = 0.5
 POLL_SECONDS = 0.2
@@ -177,12 +177,12 @@ def in_bulk(work: Callable[[Any], object], items: Iterable[Any]) -> None:
 
 
 def count(api: Api, kind: str, namespace: str) -> int:
-    """How many of our objects of a kind there are."""
+    """The number of the plugin's objects of a kind."""
     return len(api.list(kind, namespace, label_selector()))
 
 
 def all_exist(api: Api, kind: str, number: int) -> bool:
-    """Whether there are so many of our objects of a kind at the gateway."""
+    """Whether the gateway has this many of the plugin's objects of a kind."""
     return count(api, kind, GATEWAY_NAMESPACE) == number
 
 
@@ -201,7 +201,7 @@ def controller(*, routes: bool) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Usage:
-    """What a process has taken of the machine, and what the controller says of itself."""
+    """The resources that a process has used, and the controller's own metrics."""
 
     def __init__(self, pid: int) -> None:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -341,7 +341,7 @@ def wait_until(what: str, check: Callable[[], bool], seconds: float) -> None:
 
 
 def percentiles(seen: dict[str, float], sent: dict[str, float]) -> dict[str, float]:
-    """Milliseconds from the sending of a change to its being seen."""
+    """Milliseconds from sending a change until it is seen."""
     seen = {each: when for each, when in seen.items() if each in sent}
     found = sorted(1000 * (when - sent[each]) for each, when in seen.items()) or [float("nan")]
     return {
@@ -354,7 +354,7 @@ def percentiles(seen: dict[str, float], sent: dict[str, float]) -> dict[str, flo
 
 @contextlib.contextmanager
 def roomy_gateway(megabytes: int) -> Iterator[None]:
-    """The gateway's pods may take so much memory; afterwards as much as before."""
+    """Raise the memory limit of the gateway's pods, and restore it afterwards."""
     gateway = ["-n", GATEWAY_NAMESPACE, "deploy/istio-ingressgateway"]
     path = "{.spec.template.spec.containers[?(@.name=='istio-proxy')].resources.limits.memory}"
     before = kubectl("get", *gateway, "-o", f"jsonpath={path}")

@@ -1,4 +1,4 @@
-"""The controller's memory beside tenants' large objects, as docs/measurements.md has it.
+"""Measure the controller's memory beside tenants' large objects, for docs/measurements.md.
 
     make bench-memory ARGS='--services 5000 --kilobytes 260'
 
@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 Manifest = dict[str, Any]
 
-# Half of what the controller's pod may have (render/controller.py).
+# Half of the memory limit of the controller's pod (render/controller.py).
 MEGABYTES = 128.0
 METRICS_PORT = 18_081
 NAMESPACE = "attack"
@@ -192,7 +192,7 @@ def megabytes(pid: int, what: str) -> float:
 
 
 def looks() -> float:
-    """How many looks the controller has taken."""
+    """The number of reconciliations."""
     with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     found = [x for x in lines if x.startswith("kubectl_istio_udp_reconciles_total")]

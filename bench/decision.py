@@ -1,4 +1,4 @@
-"""What a decision costs the controller beside many exposures, and how much of it others wait for.
+"""Measure the cost of a decision beside many exposures, and how long other threads wait for it.
 
     .venv/bin/python -m bench.decision --exposures 1000
 
@@ -60,7 +60,7 @@ class TimedLock:
 
 
 def envoy_filters(count: int) -> list[dict[str, Any]]:
-    """The EnvoyFilters of so many exposures of namespace `default`, a port each."""
+    """The EnvoyFilters of this many exposures of namespace `default`, with a port each."""
     made = []
     for number in range(count):
         planned = builders.plan_of(
@@ -71,7 +71,7 @@ def envoy_filters(count: int) -> list[dict[str, Any]]:
 
 
 def service(idle_seconds: int) -> dict[str, Any]:
-    """A Service that asks for port 5300."""
+    """A Service that requests port 5300."""
     notes = {"expose": "5300:53", "max-sessions": "100", "idle-timeout": f"{idle_seconds}s"}
     return builders.service(annotations={f"kubectl-istio-udp/{k}": v for k, v in notes.items()})
 
