@@ -19,6 +19,10 @@ INSTEAD = {
     r"\bwish(es|ed)?\b": "request",
     r"\bsay (it|so|which)\b": "name it: --option",
     r"\bfor ever\b": "no limit",
+    r"\bours?\b": "the plugin's, the controller's, the exposure's",
+    r"\banew\b": "again",
+    r"\bask(s|ed)? (the |an |every )?(Envoys?|gateway|proxy|proxies)\b": "query",
+    r"\bwithout number\b|\bby chance\b": "any number of, random",
 }
 
 
