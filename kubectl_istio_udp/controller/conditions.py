@@ -32,7 +32,7 @@ FEATURES = (
 )
 ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
 CONFLICTED, PARTIALLY_INVALID = "Conflicted", "PartiallyInvalid"
-# Tells that another Gateway serves a part of the listeners, so that policies must target that one.
+# Another Gateway serves some of the listeners, so policies must target that Gateway.
 MIRRORED = "kubectl-istio-udp.dev/Mirrored"
 # The API's conditions of listeners.
 LISTENER_TYPES = (ACCEPTED, PROGRAMMED, RESOLVED, CONFLICTED, "OverlappingTLSConfig")
@@ -95,7 +95,7 @@ def merged_conditions(
 
 
 def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
-    """The status of a GatewayClass of our controller."""
+    """The status of a GatewayClass of this controller."""
     found, status = GatewayClass.from_object(manifest), record(manifest.get("status"))
     conditions = ApiCondition(ACCEPTED, True, ACCEPTED)
     if found.parameters:
@@ -115,7 +115,7 @@ def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
 
 
 class Report(Protocol):
-    """The status of a route at one of our Gateways."""
+    """The status of a route at a Gateway of this controller."""
 
     @property
     def parent(self) -> ParentRef:
@@ -123,15 +123,15 @@ class Report(Protocol):
 
     @property
     def conditions(self) -> Sequence[ApiCondition] | None:
-        """The conditions; None if the former ones, if there are any, are still the latest."""
+        """The conditions; None to keep the existing ones, if there are any."""
 
 
 @dataclass(frozen=True)
 class ParentReport:
-    """The status of a UDPRoute at one of our Gateways.
+    """The status of a UDPRoute at a Gateway of this controller.
 
     Attributes:
-        parent, attachment, backends: the parent, and what the route's spec results in there.
+        parent, attachment, backends: the parent, and the result of the route's spec there.
         options_problem: why the route's annotations do not apply; "" if they do.
     """
 
@@ -142,7 +142,7 @@ class ParentReport:
 
     @property
     def conditions(self) -> tuple[ApiCondition, ...]:
-        """The conditions; PartiallyInvalid only if it is true, as the API demands."""
+        """The conditions; PartiallyInvalid only if it is true, as the API requires."""
         attachment, backends = self.attachment, self.backends
         usual = (
             ApiCondition(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
@@ -150,21 +150,21 @@ class ParentReport:
         )
         if not self.options_problem:
             return usual
-        # The API wants the message to begin so.
+        # The API requires this beginning of the message.
         message = f"Fall Back: {self.options_problem}; the settings before apply"
         return (*usual, ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))
 
 
 @dataclass(frozen=True)
 class MirrorReport:
-    """The status of a route of another kind at one of our Gateways; see Report."""
+    """The status of a route of another kind at a Gateway of this controller; see Report."""
 
     parent: ParentRef
     conditions: Sequence[ApiCondition] | None
 
 
 def route_status(manifest: Manifest, reports: Sequence[Report], now: str) -> dict[str, Any]:
-    """The status of a route: other controllers' entries are kept, ours are replaced."""
+    """The status of a route: replaces this controller's entries and keeps all others."""
     status, metadata = record(manifest.get("status")), manifest["metadata"]
     namespace, generation = metadata["namespace"], int(metadata.get("generation") or 0)
     wanted = {report.parent.identity: report for report in reports}
@@ -195,7 +195,7 @@ def _parent(report: Report, existing: object, generation: int, now: str) -> dict
     return {
         "parentRef": dict(report.parent.raw),
         "controllerName": CONTROLLER_NAME,
-        # All conditions of the entry are ours.
+        # This controller writes all conditions of the entry.
         "conditions": merged_conditions(existing, conditions, generation, now, ended=types),
     }
 
@@ -291,7 +291,7 @@ class Progress:
 def gateway_status(
     manifest: Manifest, attached: Mapping[str, int], progress: Progress, now: str
 ) -> dict[str, Any]:
-    """The status of a Gateway of our class.
+    """The status of a Gateway of this controller's class.
 
     Args:
         manifest: the Gateway.
@@ -313,7 +313,7 @@ def gateway_status(
         elif found := progress.mirrored(listener):
             seen = found
         else:
-            # What was said of a former generation is still marked as such.
+            # A condition about an earlier generation keeps its observedGeneration.
             listeners += [dict(existing)] if existing else []
             continue
         merged = merged_conditions(
@@ -399,7 +399,7 @@ def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[ApiCondition, 
     if progress.problem:
         accepted = ApiCondition(ACCEPTED, False, *progress.problem)
     elif progress.mirror and progress.mirror.pending:
-        # Whether its listeners are accepted is not known yet.
+        # It is not known yet whether its listeners are accepted.
         return (ApiCondition(PROGRAMMED, False, "Pending", progress.mirror.pending),)
     elif invalid:
         message = f"not valid: {', '.join(invalid)}"

@@ -29,7 +29,7 @@ from kubectl_istio_udp.state.ownership import Existing
 
 @dataclass(frozen=True)
 class Decided:
-    """A planned exposure, the snapshot it was planned from, and whether no step is to follow."""
+    """A planned exposure, the snapshot it was planned from, and whether it is the last step."""
 
     exposure: Exposure
     snapshot: Snapshot
@@ -115,8 +115,8 @@ class Decider:
             )
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message)) from error
         if not gateway.has_addresses:
-            # Its address families decide how a listener binds. One that binds otherwise later gets
-            # new sockets, and Envoy loses datagrams until the old ones have drained (45 s).
+            # Its address families decide how a listener binds. A listener that binds other families
+            # later gets new sockets, and Envoy loses datagrams until the old ones drain (45 s).
             message = f"no pod of gateway {gateway.ref} has an address yet"
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message))
         if before is None or before.same_pods(gateway.ref):

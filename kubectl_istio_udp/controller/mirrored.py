@@ -1,7 +1,7 @@
-"""The statuses of the Gateways and routes that the controller creates for others, from istiod.
+"""Read istiod's status of the Gateways and routes that the controller created.
 
-They are those of the originals only if the copy is as the original requests now, and if istiod has
-seen that (observedGeneration).
+It applies to the originals only if the copy is current, and if istiod has seen that
+(observedGeneration).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HOLDS = {"True": True, "False": False}
 
 
 def is_current(existing: Manifest | None, wanted: Manifest) -> bool:
-    """Whether a copy is as it should be: its spec has no other fields than the wanted one."""
+    """Whether a copy is current: its spec has exactly the fields of the wanted one."""
     if existing is None or (existing.get("spec") or {}) != wanted["spec"]:
         return False
     have, want = existing["metadata"], wanted["metadata"]
@@ -41,7 +41,7 @@ def is_current(existing: Manifest | None, wanted: Manifest) -> bool:
 
 
 def _our_labels(metadata: Manifest) -> dict[str, str]:
-    """The labels that a copy has because of us."""
+    """The labels of a copy that the controller sets."""
     labels = metadata.get("labels") or {}
     return {key: labels[key] for key in COPY_LABELS if key in labels}
 
@@ -56,7 +56,7 @@ def mirror(
 
     Args:
         existing: the created Gateway; None if it is missing.
-        wanted: what it should be.
+        wanted: the content that it should have.
         problem: why it cannot be written; "" if it can.
         unpermitted: why listeners may not use their certificates, by the listener's name.
     """
@@ -93,11 +93,11 @@ def _unseen(name: str) -> str:
 def parent_conditions(
     existing: Manifest | None, wanted: Manifest, parent: ParentRef, controller: str
 ) -> tuple[ApiCondition, ...] | None:
-    """What istiod says about a copy of a route at a parent; None if it has not said it yet.
+    """The conditions that istiod reports for a copy of a route at a parent; None before that.
 
     Args:
         existing: the copy; None if it is missing.
-        wanted: what it should be.
+        wanted: the content that it should have.
         parent: its reference to the created Gateway.
         controller: the controllerName of istiod.
     """

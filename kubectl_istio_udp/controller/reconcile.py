@@ -189,7 +189,7 @@ class Reconciler:
     def _keep_permitted(
         self, key: Key, requested: Intent | UsageError, permission: Permission, existing: Existing
     ) -> Outcome:
-        """Keep a once accepted exposure while it is permitted, whatever is requested now."""
+        """Keep an accepted exposure while it is permitted, whatever is requested now."""
         withdrawn = permission.withdrawn(Use.of_spec(existing.held)) if existing.held else ""
         try:
             outcome = self._try(requested, permission, existing)
@@ -224,7 +224,7 @@ class Reconciler:
     def _try(
         self, requested: Intent | UsageError, permission: Permission, existing: Existing
     ) -> Outcome:
-        """Carry out a request, or return why not."""
+        """Carry out a request, or return the outcome of its refusal."""
         if isinstance(requested, UsageError):
             return invalid(requested)
         try:

@@ -1,6 +1,6 @@
-"""Keep the ServiceEntries of an exposure current that otherwise stays as it is.
+"""Update the ServiceEntries of exposures that otherwise stay as they are.
 
-So for an exposure from the command line, and for one whose request is refused or waits.
+These are exposures from the command line, and those with a request that is refused or waits.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Refresher:
     def _migrate(self, existing: Existing, rules: EndpointRules, manager: str) -> bool:
         """Add hosts and addresses to an earlier version's ServiceEntries; return whether it did.
 
-        Not if an object or the listeners are missing, because the exposure is then being deleted.
+        It does not if an object or the listeners are missing: the exposure is then being deleted.
         """
         spec = existing.held
         if spec is None or all(e.addresses for e in spec.entries) or existing.missing:

@@ -88,7 +88,7 @@ class Reporter:
             api: the cluster, for writes and for queries to gateways' Envoys.
             caches: the state of the cluster.
             outcome: returns the latest outcome of an exposure.
-            unavailable: returns the ports that an exposure requests and others have.
+            unavailable: returns the ports that an exposure requests and other exposures have.
             permission: returns what an exposure may use; None if its namespace does not say.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
@@ -262,7 +262,8 @@ class Reporter:
         elif outcome is not None and (problem := self._missing_parameters(gateway, outcome)):
             progress, done = Progress(problem), True
         elif outcome is None:
-            # Asked again after the first look. What another replica has said may still be so.
+            # The report is requested again after the first reconciliation. What another replica
+            # reported may still be true.
             return True
         else:
             progress, done = self._progress(gateway, outcome, _was_programmed(kept.manifest))
@@ -321,7 +322,7 @@ class Reporter:
         wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
         exposed = {port.gateway_port for port in held.ports} if held else set()
         if held is None or wanted - exposed or not _may_work(outcome):
-            # Pods that come are asked anew.
+            # Pods that start later are queried too.
             self._seen.pop(key, None)
             reason, message = _why_not(outcome)
             return Progress(None, unavailable, False, reason, message), True
@@ -329,7 +330,7 @@ class Reporter:
         try:
             missing = self._missing(held)
         except ClusterError as error:
-            message = f"a gateway pod could not be asked: {error.message}"
+            message = f"a gateway pod could not be queried: {error.message}"
             progress = Progress(None, unavailable, was_programmed, "Pending", message, addresses)
             return progress, False
         progress = Progress(None, unavailable, not missing, "Pending", missing, addresses)
@@ -354,7 +355,7 @@ class Reporter:
         """The listener that a ready gateway pod still lacks, as text; "" if there is none.
 
         Raises:
-            ClusterError: a pod could not be asked.
+            ClusterError: a pod could not be queried.
         """
         wanted = spec.listener_names
         if self._seen.get(spec.key) == wanted:
@@ -394,7 +395,7 @@ def _said(
     controller: str,
     blocked: str,
 ) -> Sequence[ApiCondition] | None:
-    """The conditions of a route at a parent, from its copy; None if istiod has not said any."""
+    """The conditions of a route at a parent, from its copy; None if istiod has not reported any."""
     if parent.refusal is not None:
         return [ApiCondition(ACCEPTED, False, parent.refusal.reason, parent.refusal.message)]
     if blocked:
@@ -422,12 +423,12 @@ def _problem(gateway: ApiGateway, requested: object) -> tuple[str, str] | None:
 
 
 def _may_work(outcome: Outcome) -> bool:
-    """Whether the gateway may have what an exposure's EnvoyFilter says."""
+    """Whether the gateway may have the configuration of an exposure's EnvoyFilter."""
     return outcome.state in (OK, WAITING, FAILED) and outcome.reason != NO_GATEWAY
 
 
 def _was_programmed(manifest: Mapping[str, Any]) -> bool:
-    """Whether a Gateway's status says that this generation of it is programmed."""
+    """Whether a Gateway's status reports this generation as programmed."""
     generation = manifest["metadata"].get("generation")
     return any(
         each.get("type") == PROGRAMMED

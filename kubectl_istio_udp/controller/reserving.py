@@ -159,7 +159,7 @@ class Reserver:
 
         An exposure that has a port keeps it. Among those that request it the oldest wins, in
         whatever order they are reconciled. This does not plan the others: it uses the outcome of
-        their last reconciliation, and without one, that comes first.
+        their last reconciliation. Without an outcome, they are reconciled first.
         """
         existing = self._caches.existing(spec.key).held
         held = {port.listener_port for port in existing.ports} if existing else set()

@@ -53,7 +53,7 @@ class RouteDecider:
         states = {
             of: state for of in services | former if (state := self._endpoints.service_state(of))
         }
-        # A Service may disappear meanwhile; its routes are then reconciled again.
+        # If a Service disappears meanwhile, its routes are reconciled again.
         if services - set(states):
             raise Refusal(Outcome(WAITING, again=RETRY_SECONDS))
         room = self._decider.room(intent.key, permission, gateway)

@@ -1,4 +1,4 @@
-"""The waits of the controller: how long an exposure, or its part of a gateway, stays as it is."""
+"""The waits of the controller: how long exposures and their gateways stay unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kubectl_istio_udp.kube.watch import Key
 
-# Until what another worker does has passed.
+# The wait for another worker.
 RETRY_SECONDS = 0.5
 # Until the next step of one change: after the period in which the gateway must not change.
 STEP_SECONDS = 0.05
@@ -147,8 +147,8 @@ class Waits:
     def calm_lasts(self, key: Key) -> Iterator[float]:
         """The seconds for which the last change matters to an exposure that is created again.
 
-        Otherwise an annotation that goes and comes, or names one gateway after the other, would
-        change the gateways again and again.
+        Otherwise an annotation that is removed and set again, or that names one gateway after the
+        other, would change the gateways repeatedly.
         """
         left = self.calm_left(key) + self.timing.longest_calm
         if left > 0 and key in self._calm:
