@@ -11,7 +11,7 @@ from tests.support.controlling import (
 )
 
 
-def test_another_port_leaves_the_sessions_of_the_others(running: Running) -> None:
+def test_another_port_keeps_the_number_of_sessions(running: Running) -> None:
     """As with `expose`: another number would replace the cluster and end its sessions."""
     running.wait_for(calm=0.0)
     running.start()
@@ -23,7 +23,7 @@ def test_another_port_leaves_the_sessions_of_the_others(running: Running) -> Non
     assert running.spec().options.max_sessions == before
 
 
-def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
+def test_auto_keeps_a_list_of_endpoints(running: Running) -> None:
     """Pods with different numbers for a named port need a list; it stays when they agree again."""
     ports = [{"name": "udp-dns", "port": 5353, "protocol": "UDP"}]
     running.start()
@@ -44,7 +44,7 @@ def test_auto_stays_with_a_list_once_it_is_one(running: Running) -> None:
     assert running.filter()["metadata"]["resourceVersion"] == version
 
 
-def test_a_gateway_that_comes_later(running: Running) -> None:
+def test_a_gateway_that_is_created_later(running: Running) -> None:
     running.server.remove("Pod", "istio-system", "istio-ingressgateway-1")
     controller = running.start()
     running.server.put(annotated())
@@ -54,7 +54,7 @@ def test_a_gateway_that_comes_later(running: Running) -> None:
     running.exposed()
 
 
-def test_a_second_gateway_leaves_an_exposure_at_the_first(running: Running) -> None:
+def test_an_exposure_stays_at_its_gateway_when_a_second_one_appears(running: Running) -> None:
     """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
     running.wait_for(calm=0.0)
     controller = running.start()
@@ -89,7 +89,7 @@ def test_a_gateway_whose_service_gets_another_name_is_the_same_gateway(running: 
     assert controller.states() == {"ok": 1}
 
 
-def test_a_gateway_that_goes_leaves_the_exposure(running: Running) -> None:
+def test_an_exposure_stays_when_its_gateway_is_deleted(running: Running) -> None:
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()

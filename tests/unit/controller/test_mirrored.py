@@ -110,7 +110,7 @@ def clone(*entries: Any) -> dict[str, Any]:
     return {**found, "status": {"parents": list(entries)}}
 
 
-def test_a_route_s_parents_are_told_apart() -> None:
+def test_the_parents_of_a_route_are_distinguished() -> None:
     # With the defaults written out, as istiod may do it.
     first = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "team"}
     found = clone(
@@ -135,5 +135,5 @@ def test_a_route_s_parents_are_told_apart() -> None:
         {**clone(entry(REFS[0], condition("Accepted"))), "spec": {**CLONE["spec"], "rules": []}},
     ],
 )
-def test_what_istiod_has_not_said(found: Any) -> None:
+def test_conditions_that_istiod_has_not_reported(found: Any) -> None:
     assert parent_conditions(found, CLONE, PARENTS[0], CONTROLLER) is None

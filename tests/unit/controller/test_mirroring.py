@@ -124,7 +124,7 @@ def running(api: Api, server: ApiServer) -> Iterator[Mirrored]:
     found.stop()
 
 
-def test_http_listeners_are_served_by_the_created_gateway(running: Mirrored) -> None:
+def test_the_created_gateway_serves_http_listeners(running: Mirrored) -> None:
     named = listener("web", 80, "HTTP", from_="All")
     requesting = gateway(named, namespace=PLACE, tls={"frontend": {}})
     running.begin(requesting)
@@ -150,7 +150,7 @@ def test_http_listeners_are_served_by_the_created_gateway(running: Mirrored) -> 
     assert running.quiet() == before
 
 
-def test_what_istiod_says_of_a_former_generation_is_not_repeated(running: Mirrored) -> None:
+def test_reports_of_istiod_about_earlier_generations_are_ignored(running: Mirrored) -> None:
     requesting = gateway(WEB, namespace=PLACE)
     running.begin(requesting)
     running.created()
@@ -196,7 +196,7 @@ def test_a_certificate_of_another_namespace_needs_a_grant(running: Mirrored) -> 
 BAD = {"Accepted": "!PortUnavailable", "Programmed": "!Invalid", "ResolvedRefs": "ResolvedRefs"}
 
 
-def test_listeners_that_nobody_can_serve(running: Mirrored) -> None:
+def test_listeners_that_no_gateway_can_serve(running: Mirrored) -> None:
     odd = listener("odd", 1111, "INVALID")
     running.begin(gateway(WEB, odd, namespace=PLACE))
     assert [each["name"] for each in running.created()["spec"]["listeners"]] == ["web"]
@@ -308,7 +308,7 @@ def test_the_revision_of_a_route_is_copied(running: Mirrored) -> None:
     until(lambda: "istio.io/rev" not in running.clone()["metadata"]["labels"])
 
 
-def test_a_copy_goes_with_its_last_parent(running: Mirrored) -> None:
+def test_a_copy_is_deleted_with_its_last_parent(running: Mirrored) -> None:
     theirs = {"parentRef": {"name": "theirs"}, "controllerName": "example.com/c", "conditions": []}
     original = mirrored_route(namespace=PLACE, status={"parents": [theirs]})
     running.begin(gateway(WEB, namespace=PLACE), original)
@@ -362,7 +362,7 @@ def test_a_route_at_a_udp_listener_is_not_allowed(running: Mirrored) -> None:
     assert not running.clone()
 
 
-def test_routes_of_other_gateways_are_left_alone(running: Mirrored) -> None:
+def test_routes_of_other_gateways_are_not_changed(running: Mirrored) -> None:
     theirs = gateway(WEB, name="theirs", namespace=PLACE, class_name="istio")
     original = mirrored_route(namespace=PLACE, parents=[{"name": "theirs"}])
     running.begin(theirs, original)
@@ -370,7 +370,7 @@ def test_routes_of_other_gateways_are_left_alone(running: Mirrored) -> None:
     assert not running.clone() and not running.status("HTTPRoute", "web", PLACE)
 
 
-def test_objects_of_somebody_else_are_not_changed(running: Mirrored) -> None:
+def test_objects_of_other_owners_are_not_changed(running: Mirrored) -> None:
     their_gateway = gateway(WEB, name=CHILD, namespace=PLACE, class_name="istio")
     their_route = mirrored_route(name=CLONE, namespace=PLACE, parents=[{"name": "theirs"}])
     requesting = (gateway(WEB, namespace=PLACE), mirrored_route(namespace=PLACE))
@@ -392,7 +392,7 @@ def test_objects_of_somebody_else_are_not_changed(running: Mirrored) -> None:
     assert running.child() and running.clone()
 
 
-def test_a_copy_that_is_refused_is_told(running: Mirrored) -> None:
+def test_a_rejected_copy_is_reported(running: Mirrored) -> None:
     for path in (f"/{PLACE}/httproutes", f"/{PLACE}/gateways"):
         running.server.fail("POST", path, 403, body="no copies here", times=3)
     running.begin(gateway(WEB, namespace=PLACE), mirrored_route(namespace=PLACE))
@@ -402,7 +402,7 @@ def test_a_copy_that_is_refused_is_told(running: Mirrored) -> None:
 
 
 @pytest.mark.parametrize("kind", MIRRORED_ROUTES)
-def test_a_kind_that_is_not_installed_disturbs_nothing(running: Mirrored, kind: str) -> None:
+def test_a_kind_that_is_not_installed_does_not_matter(running: Mirrored, kind: str) -> None:
     running.server.installed.discard(kind)
     controller = running.begin(gateway(WEB, namespace=PLACE))
     running.created()
@@ -414,7 +414,7 @@ def test_a_kind_that_is_not_installed_disturbs_nothing(running: Mirrored, kind: 
     until(lambda: running.clone(kind))
 
 
-def test_routes_of_other_namespaces_are_copied_beside_themselves(running: Mirrored) -> None:
+def test_routes_are_copied_in_their_own_namespaces(running: Mirrored) -> None:
     running.server.put(builders.namespace("team"))
     parents = [{"name": "udp", "namespace": PLACE}]
     running.begin(gateway(WEB, namespace=PLACE), mirrored_route(namespace="team", parents=parents))

@@ -22,7 +22,7 @@ from tests.support.controlling import (
 )
 
 
-def test_a_request_becomes_an_exposure_and_is_told(running: Running) -> None:
+def test_a_request_becomes_an_exposure_with_an_event(running: Running) -> None:
     running.start()
     running.server.put(annotated())
     running.exposed()
@@ -81,7 +81,7 @@ def test_an_object_that_does_not_become_as_planned_is_written_again(
     until(lambda: source() == "service")
 
 
-def test_idle_means_idle(running: Running) -> None:
+def test_an_idle_controller_sends_no_requests(running: Running) -> None:
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
@@ -134,7 +134,7 @@ def _same(one: Any, other: Any) -> bool:
     }
 
 
-def test_a_malformed_request_keeps_what_is_allowed_and_no_more(running: Running) -> None:
+def test_a_malformed_request_keeps_the_exposure_while_it_is_allowed(running: Running) -> None:
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
@@ -147,7 +147,7 @@ def test_a_malformed_request_keeps_what_is_allowed_and_no_more(running: Running)
     until(lambda: not running.filter() and not running.entry())
 
 
-def test_somebody_elses_envoy_filter_of_that_name_stays(running: Running) -> None:
+def test_another_envoy_filter_with_the_name_is_not_changed(running: Running) -> None:
     theirs = {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
@@ -165,7 +165,7 @@ def test_somebody_elses_envoy_filter_of_that_name_stays(running: Running) -> Non
     running.exposed()
 
 
-def test_labels_of_ours_in_a_tenants_namespace_speak_for_nobody_else(running: Running) -> None:
+def test_forged_labels_in_a_tenants_namespace_change_no_other_exposure(running: Running) -> None:
     """A tenant's ServiceEntry that claims to be another namespace's exposure changes nothing."""
     running.server.put(space("victim"), annotated(namespace="victim"))
     running.server.put(endpoint_slice(endpoint("10.0.0.9"), namespace="victim"))
@@ -185,7 +185,7 @@ def test_labels_of_ours_in_a_tenants_namespace_speak_for_nobody_else(running: Ru
     until(lambda: not running.filter(victims) and not running.entry(victims))
 
 
-def test_a_persons_exposure_is_not_taken_over(running: Running) -> None:
+def test_an_exposure_of_the_command_line_is_not_taken_over(running: Running) -> None:
     expose_by_hand(running.server, "selector")
     running.quiet()
     before = running.filter()
@@ -242,7 +242,7 @@ def test_an_edit_that_an_apply_cannot_undo_is_undone(running: Running) -> None:
 
 @pytest.mark.parametrize("hosts_before", [0, 8, 255])
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_second_entry_with_the_host_is_told(
+def test_reports_a_second_entry_with_the_host(
     running: Running, hosts_before: int, restarted: bool
 ) -> None:
     """Also behind as many other hosts as a ServiceEntry may have, and when it was there before."""

@@ -24,7 +24,7 @@ from tests.unit.test_version1 import stored
 from tests.unit.test_version1 import write as write_version_1
 
 
-def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Running) -> None:
+def test_of_a_command_line_exposure_only_the_list_of_endpoints_is_updated(running: Running) -> None:
     name = object_name("default", "mine")
     expose_by_hand(running.server, "endpoints", "mine")
     running.start()
@@ -40,7 +40,9 @@ def test_a_persons_list_is_kept_fresh_and_nothing_else_of_theirs(running: Runnin
     assert running.entry(name) is None and running.filter(name) is None
 
 
-def test_what_a_person_listed_is_not_what_a_tenant_puts_beside_it(running: Running) -> None:
+def test_a_tenants_service_entry_does_not_count_for_a_command_line_exposure(
+    running: Running,
+) -> None:
     """A ServiceEntry in the tenant's namespace, with the labels and a name of the exposure's."""
     name, foreign = object_name("default", "mine"), "203.0.113.9"
     expose_by_hand(running.server, "endpoints", "mine")
@@ -55,7 +57,7 @@ def test_what_a_person_listed_is_not_what_a_tenant_puts_beside_it(running: Runni
     assert running.addresses(name) == ["10.244.0.77"]
 
 
-def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
+def test_a_list_deleted_during_an_update_is_not_created_again(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = object_name("default", "mine")
@@ -82,7 +84,7 @@ def test_a_list_that_is_deleted_while_it_is_kept_fresh_is_not_made_again(
     assert running.entry(name) is None
 
 
-def test_a_persons_entry_sends_to_the_port_that_was_meant(running: Running) -> None:
+def test_a_command_line_entry_keeps_its_ports(running: Running) -> None:
     """The addresses alone say no port; the entry does."""
     name = object_name("default", "mine")
     expose_by_hand(running.server, "endpoints", "mine")
@@ -94,7 +96,7 @@ def test_a_persons_entry_sends_to_the_port_that_was_meant(running: Running) -> N
     assert running.quiet() == [running.server.writes()[0]]
 
 
-def test_a_persons_list_that_was_deleted_unseen_is_not_made_again(running: Running) -> None:
+def test_a_list_deleted_before_the_watch_event_is_not_created_again(running: Running) -> None:
     """The watch has not delivered it yet, so the write names the object's uid."""
     name = object_name("default", "mine")
     expose_by_hand(running.server, "endpoints", "mine")
@@ -130,7 +132,7 @@ def test_an_exposure_of_version_1_is_migrated(running: Running) -> None:
 
 
 @pytest.mark.parametrize("case", ["selector", "endpoints-selectorless"])
-def test_a_persons_exposure_of_the_version_before_is_mended(running: Running, case: str) -> None:
+def test_a_command_line_exposure_of_version_1_is_migrated(running: Running, case: str) -> None:
     """Nothing but its ServiceEntry and the cluster behind it changes."""
     running.server.put(*given_in(case)["objects"])
     write_version_1(running.server, case)
@@ -146,7 +148,7 @@ def test_a_persons_exposure_of_the_version_before_is_mended(running: Running, ca
     assert "kubectl-istio-udp/source" not in running.filter()["metadata"]["labels"]
 
 
-def test_what_somebody_is_deleting_is_not_mended(running: Running) -> None:
+def test_an_exposure_that_is_being_deleted_is_not_migrated(running: Running) -> None:
     write_version_1(running.server, "selector")
     running.server.remove("Service", "istio-system", NAME)
     running.start()

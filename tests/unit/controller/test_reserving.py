@@ -49,7 +49,7 @@ def posts(server: ApiServer) -> list[str]:
 
 
 @pytest.mark.parametrize("spec", [typed(), typed(port=5300, sessions=10)])
-def test_what_a_run_has_reserved_is_not_given_away(
+def test_reserved_sessions_and_ports_are_not_granted(
     running: Running, api: Api, spec: ExposureSpec
 ) -> None:
     """Sessions, or a port: it waits, and gets them when the run ends without writing."""
@@ -64,7 +64,7 @@ def test_what_a_run_has_reserved_is_not_given_away(
     assert reservations(running.server) == []
 
 
-def test_a_reservation_of_a_run_that_comes_later_does_not_stop_it(running: Running) -> None:
+def test_a_later_reservation_does_not_stop_the_controller(running: Running) -> None:
     """The run reserves right after the controller has: the controller was first."""
     later = dataclasses.replace(typed(), options=Options(max_sessions=900))
 
@@ -83,7 +83,7 @@ def test_a_reservation_of_a_run_that_comes_later_does_not_stop_it(running: Runni
     assert held
 
 
-def test_it_reserves_what_is_new_and_nothing_else(running: Running) -> None:
+def test_it_only_reserves_growth(running: Running) -> None:
     running.start()
     running.server.put(annotated(options={"max-sessions": "200"}))
     running.exposed()
@@ -110,7 +110,7 @@ def left_behind(age: timedelta) -> dict[str, Any]:
     return manifest
 
 
-def test_what_a_killed_run_reserved_is_deleted_when_it_is_stale(running: Running) -> None:
+def test_a_stale_reservation_of_a_killed_run_is_deleted(running: Running) -> None:
     """Also where nothing else of the exposure is there; before that, the run may go on."""
     running.server.put(left_behind(timedelta(minutes=4, seconds=58)))
     controller = running.start()
@@ -120,7 +120,7 @@ def test_what_a_killed_run_reserved_is_deleted_when_it_is_stale(running: Running
     assert controller.states() == {}
 
 
-def test_a_watch_that_is_late_is_waited_for(running: Running) -> None:
+def test_waits_for_a_late_watch(running: Running) -> None:
     """Nothing is written before the watch has brought the reservation."""
     running.wait_for(watch=0.0)
     running.start()
@@ -168,7 +168,7 @@ def test_the_older_of_two_requests_wins_and_the_other_takes_over(running: Runnin
     assert running.filter("udp-default-older") is None
 
 
-def test_who_has_a_port_keeps_it(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exposure_keeps_its_port(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="kubectl_istio_udp")
     running.start()
     running.server.put(annotated("second", created="2026-02-01T00:00:00Z"))
@@ -185,7 +185,7 @@ def test_who_has_a_port_keeps_it(running: Running, caplog: pytest.LogCaptureFixt
     assert running.filter("udp-default-first") is None
 
 
-def test_an_older_request_that_cannot_be_honoured_does_not_keep_others_waiting(
+def test_an_older_request_that_is_refused_does_not_block_others(
     running: Running,
 ) -> None:
     running.server.put(
@@ -197,7 +197,7 @@ def test_an_older_request_that_cannot_be_honoured_does_not_keep_others_waiting(
     assert "has no UDP port 99" in running.tells("ExposeInvalid", "older")
 
 
-def test_in_whatever_order_requests_are_looked_at_the_older_comes_first(running: Running) -> None:
+def test_the_older_request_wins_in_any_order(running: Running) -> None:
     running.server.put(
         annotated("older", created="2026-01-01T00:00:00Z"),
         annotated("newer", created="2026-02-01T00:00:00Z"),
@@ -211,7 +211,7 @@ def test_in_whatever_order_requests_are_looked_at_the_older_comes_first(running:
     assert running.filter("udp-default-newer") is None
 
 
-def test_what_is_being_written_is_taken_already(running: Running) -> None:
+def test_a_port_that_is_being_written_is_taken(running: Running) -> None:
     """An older request is too late while the younger one's EnvoyFilter is being written."""
     running.server.put(annotated("younger", created="2026-02-01T00:00:00Z"))
     controller = running.start(workers=0)
@@ -242,7 +242,7 @@ def test_twenty_requests_for_one_port_at_once(running: Running) -> None:
     assert len(running.server.all("EnvoyFilter")) == 1
 
 
-def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
+def test_a_forged_service_entry_grants_no_sessions(running: Running) -> None:
     """A tenant's own ServiceEntry, made before the controller's, that says it holds 40,000."""
     planned = builders.plan_of(ports=[PortRequest(5300, 53)], max_sessions=40_000)
     forged = next(marked(w) for w in writes(planned.exposure) if w.kind == "ServiceEntry")
@@ -256,7 +256,7 @@ def test_a_forged_list_gives_nobody_more_sessions(running: Running) -> None:
 
 
 @pytest.mark.parametrize("more", [True, False])
-def test_no_more_ports_than_the_gateway_has_memory_for(running: Running, more: bool) -> None:
+def test_the_gateways_memory_limits_the_number_of_ports(running: Running, more: bool) -> None:
     """Half of 1 MiB is enough for two."""
     limits = {"cpu": "2", "memory": "1Mi"}
     running.server.put(builders.gateway_pod(limits=limits))
@@ -275,7 +275,7 @@ def test_no_more_ports_than_the_gateway_has_memory_for(running: Running, more: b
     running.exposed("udp-default-third")
 
 
-def test_a_port_that_is_taken_is_said(running: Running) -> None:
+def test_reports_a_taken_port(running: Running) -> None:
     port = running.start().health.port
     with pytest.raises(
         UsageError, match=f"cannot serve health and metrics on port {port}: Address already"
@@ -283,7 +283,7 @@ def test_a_port_that_is_taken_is_said(running: Running) -> None:
         running.start("two", port=port)
 
 
-def test_an_older_intent_that_has_not_been_looked_at_goes_first_and_lets_others_follow(
+def test_an_older_intent_without_an_outcome_is_reconciled_first(
     running: Running,
 ) -> None:
     running.server.put(
@@ -314,7 +314,7 @@ def forged_filter(name: str, gateway_namespace: str, port: int, sessions: int) -
     return dict(next(w for w in writes(exposure) if w.kind == "EnvoyFilter").manifest)
 
 
-def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes(
+def test_a_forged_exposure_at_another_gateway_does_not_change_the_older_one(
     running: Running,
 ) -> None:
     """It is not taken over, and the forged sessions do not count for its namespace."""
@@ -332,7 +332,7 @@ def test_an_older_exposure_is_what_it_was_whatever_another_gateways_owner_writes
     running.exposed(object_name("default", "second"))
 
 
-def test_the_name_of_an_exposure_that_is_not_there_yet_may_be_taken_at_another_gateway(
+def test_the_owner_of_another_gateway_can_take_an_unused_name(
     running: Running,
 ) -> None:
     """That gateway's owner exposed it; the Service's Event names the gateway."""

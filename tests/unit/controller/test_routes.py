@@ -48,7 +48,7 @@ def running(api: Api, server: ApiServer) -> Iterator[Routed]:
     found.stop()
 
 
-def test_a_route_is_exposed_and_everything_says_so(running: Routed) -> None:
+def test_a_route_is_exposed_and_every_status_reports_it(running: Routed) -> None:
     running.begin(gateway(annotations=TARGET), route())
     running.programmed()
     spec = running.routed()
@@ -78,7 +78,7 @@ def test_nothing_is_written_when_nothing_changes(running: Routed) -> None:
     assert running.quiet() == before
 
 
-def test_a_new_leader_repeats_what_is_still_so(running: Routed) -> None:
+def test_a_new_leader_keeps_conditions_that_are_still_true(running: Routed) -> None:
     """Even while it cannot ask the gateway's Envoy."""
     running.begin(gateway(annotations=TARGET), route())
     running.programmed()
@@ -107,7 +107,7 @@ def test_it_is_programmed_only_when_envoy_has_the_listener(running: Routed) -> N
     running.programmed()
 
 
-def test_a_gateway_without_routes_drops_what_comes(running: Routed) -> None:
+def test_a_gateway_without_routes_drops_datagrams(running: Routed) -> None:
     running.begin(gateway(annotations=TARGET))
     running.programmed()
     assert running.routed().ports[0].backends == () and running.attached() == [0]
@@ -314,7 +314,7 @@ def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
     until(lambda: running.attached() == [1])
 
 
-def test_a_gateway_that_goes_takes_its_exposure_along(running: Routed) -> None:
+def test_the_exposure_of_a_deleted_gateway_is_deleted(running: Routed) -> None:
     running.begin(gateway(annotations=TARGET), route())
     running.programmed()
     running.server.remove(API_GATEWAY, "team", "udp")
@@ -323,7 +323,7 @@ def test_a_gateway_that_goes_takes_its_exposure_along(running: Routed) -> None:
     until(lambda: not running.status("UDPRoute", "dns")["parents"])
 
 
-def test_what_a_gateway_asks_for_is_not_deleted(running: Routed, run: Run) -> None:
+def test_delete_refuses_an_exposure_that_a_gateway_requests(running: Routed, run: Run) -> None:
     running.begin(gateway(annotations=TARGET), route())
     running.programmed()
     rows = run("get", "-n", "team").out.splitlines()
@@ -354,7 +354,7 @@ def test_it_waits_for_the_addresses_of_the_gateway_s_pods(running: Routed) -> No
     assert listeners[0]["address"]["socket_address"]["ipv4_compat"]
 
 
-def test_a_gateway_whose_pods_all_start_anew_keeps_its_exposure(running: Routed) -> None:
+def test_a_gateway_keeps_its_exposure_when_all_its_pods_restart(running: Routed) -> None:
     running.server.put(builders.gateway_pod(ips=("10.244.0.7", "fd00::7")))
     running.begin(gateway(annotations=TARGET), route())
     running.programmed()
@@ -366,7 +366,7 @@ def test_a_gateway_whose_pods_all_start_anew_keeps_its_exposure(running: Routed)
     assert running.filter(NAME)["spec"] == before
 
 
-def test_another_class_is_left_alone(running: Routed) -> None:
+def test_gateways_of_other_classes_are_not_changed(running: Routed) -> None:
     theirs = gateway_class("theirs", controller="example.com/controller")
     running.begin(theirs, gateway(class_name="theirs", annotations=TARGET), route())
     running.quiet()
@@ -375,7 +375,7 @@ def test_another_class_is_left_alone(running: Routed) -> None:
     assert not running.server.all("EnvoyFilter")
 
 
-def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
+def test_a_gateway_that_names_none_gets_a_separate_gateway(running: Routed) -> None:
     """And has it until it names one."""
     running.server.put(space("istio-system", allow=None), *services("istio-system", "coredns"))
     infrastructure = {"labels": {"team": "a"}}
@@ -412,7 +412,7 @@ def test_a_gateway_that_names_none_gets_one_of_its_own(running: Routed) -> None:
     until(lambda: running.server.get(API_GATEWAY, "istio-system", child) is None)
 
 
-def test_a_gateway_of_its_own_takes_no_object_of_somebody_else(running: Routed) -> None:
+def test_a_separate_gateway_does_not_take_over_other_objects(running: Routed) -> None:
     _, child = child_key(("istio-system", "udp"))
     theirs = gateway(name=child, namespace="istio-system", class_name="istio")
     running.server.put(space("istio-system"))
@@ -434,7 +434,7 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("row", PARAMETERS)
-def test_parameters_that_name_no_gateway(running: Routed, row: str) -> None:
+def test_invalid_parameters(running: Routed, row: str) -> None:
     notes, parameters, message = PARAMETERS[row]
     more: dict[str, Any] = {"infrastructure": {"parametersRef": parameters}} if parameters else {}
     running.begin(gateway(annotations=notes, **more))
@@ -531,7 +531,7 @@ def test_two_listeners_that_the_gateway_would_bind_as_one(running: Routed) -> No
     assert said == {"low": "PortUnavailable", "high": "Accepted", "b": "Accepted"}
 
 
-def test_a_gateway_that_goes_leaves_no_memory_of_its_ports(running: Routed) -> None:
+def test_a_deleted_gateway_leaves_no_unavailable_ports(running: Routed) -> None:
     running.server.put(annotated(namespace="other"))
     controller = running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET))
     until(lambda: controller._reconciler.unavailable(KEY) == {5300})
@@ -539,7 +539,7 @@ def test_a_gateway_that_goes_leaves_no_memory_of_its_ports(running: Routed) -> N
     until(lambda: not controller._reconciler.unavailable(KEY))
 
 
-def test_it_works_without_the_crds_and_when_they_come(running: Routed) -> None:
+def test_it_works_without_the_crds_and_after_their_installation(running: Routed) -> None:
     kinds = {"GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"}
     running.server.installed -= kinds
     running.server.put(annotated(namespace="other"))
@@ -550,7 +550,7 @@ def test_it_works_without_the_crds_and_when_they_come(running: Routed) -> None:
     until(lambda: running.conditions("later").get("Accepted"))
 
 
-def test_without_the_option_nothing_of_the_gateway_api_is_asked_for(running: Routed) -> None:
+def test_without_the_option_no_gateway_api_object_is_read(running: Routed) -> None:
     running.server.put(gateway(annotations=TARGET), route())
     running.start()
     running.quiet()
