@@ -8,11 +8,12 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import applying_options
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.model.accesslog import Direction
 from kubectl_istio_udp.sources.accesslog import DEFAULT_EVERY
 
 
-@click.command("access-log")
+@click.command("access-log", cls=Command)
 @click.option(
     "--every",
     type=options.DURATION,

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 
 
-@click.command("delete")
+@click.command("delete", cls=Command)
 @click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
 @click.option(
     "--all",

@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.model.errors import IstioUdpError
 
 # The ports of the samples, as in the README's example.
 SAMPLES_PORT = "5300:53"
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @click.argument("service", required=False)
 @options.filename_option
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.cli.probe_options import probe_options
 
 
@@ -71,7 +72,7 @@ def command() -> None:
     """
 
 
-@command.command("query")
+@command.command("query", cls=Command)
 @click.argument("service")
 @probe_options
 @options.cluster_options

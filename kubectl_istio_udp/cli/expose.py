@@ -8,6 +8,7 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import applying_options
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.model.exposure import (
     MOST_USEFUL_SESSIONS,
     Affinity,
@@ -23,7 +24,7 @@ def _values(enumeration: Any) -> click.Choice[str]:
     return click.Choice([member.value for member in enumeration])
 
 
-@click.command("expose")
+@click.command("expose", cls=Command)
 @click.argument("service")
 @click.option(
     "-p",

@@ -36,12 +36,6 @@ VERBS = {
     "version": "Print the version.",
 }
 BROKEN_PIPE = 141
-# kubectl's format for boolean flags that are on by default.
-_BOOLEANS = {
-    f"{flag}={value}": f"--{'' if value == 'true' else 'no-'}{flag[2:]}"
-    for flag in ("--wait", "--insecure-skip-tls-verify", "--disable-compression")
-    for value in ("true", "false")
-}
 
 
 class LazyGroup(click.Group):
@@ -103,13 +97,12 @@ def _no_collection() -> Iterator[None]:
 
 
 def _main(arguments: Sequence[str], waits: Waits | None) -> None:
-    words = [_BOOLEANS.get(word, word) for word in arguments]
     meta: dict[str, bool] = {}
     # SIGTERM is handled like Ctrl-C: incomplete writes are rolled back.
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with cli.make_context("kubectl istio-udp", words, obj=waits) as context:
+        with cli.make_context("kubectl istio-udp", list(arguments), obj=waits) as context:
             meta = context.meta
             code = cli.invoke(context)
         sys.exit(code if isinstance(code, int) else 0)

@@ -8,11 +8,12 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import applying_options
+from kubectl_istio_udp.cli.flags import Command
 
 _LAST_PORT = 65_535
 
 
-@click.command("response")
+@click.command("response", cls=Command)
 @click.argument("path")
 @click.option("--status", type=int, help="HTTP status to answer, 200 to 599.  [default: 200]")
 @click.option("--body", metavar="TEXT", help="Body to answer; '' for none.")

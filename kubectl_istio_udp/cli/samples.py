@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.render.samples import COREDNS_IMAGE, TOOL_IMAGE
 
 _image_options = options.options(
@@ -41,7 +42,7 @@ def command() -> None:
     """
 
 
-@command.command("apply")
+@command.command("apply", cls=Command)
 @_image_options
 @_udproute_options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run.")
@@ -57,7 +58,7 @@ def apply_command(**values: Any) -> None:
     samples.apply(**values)
 
 
-@command.command("delete")
+@command.command("delete", cls=Command)
 @_udproute_options
 @options.dry_run_option
 @options.cluster_options
@@ -68,7 +69,7 @@ def delete_command(**values: Any) -> None:
     samples.delete(**values)
 
 
-@command.command("print")
+@command.command("print", cls=Command)
 @_image_options
 @_udproute_options
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace.")

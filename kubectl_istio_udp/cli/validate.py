@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 
 
-@click.command("validate")
+@click.command("validate", cls=Command)
 @options.filename_option
 @options.envoy_option
 @options.output_option("text", "json", default="text")

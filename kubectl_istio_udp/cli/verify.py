@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.cli.probe_options import probe_options
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("names", nargs=-1, metavar="[[TYPE/]NAME]...")
 @click.option(
     "--all",

@@ -8,11 +8,12 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.controller import settings
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.render.controller import DEFAULT_IMAGE
 
 
-@click.command("install")
+@click.command("install", cls=Command)
 @click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="Image of the controller.")
 @click.option(
     "--replicas",

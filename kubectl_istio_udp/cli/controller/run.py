@@ -8,12 +8,13 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.controller import settings
+from kubectl_istio_udp.cli.flags import Command
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
 from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @settings.gateway_namespaces_option
 @settings.root_namespaces_option(DEFAULT_ROOT_NAMESPACE)
 @settings.mesh_configs_option("none: Istio's defaults are assumed")

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 
 
-@click.command("status")
+@click.command("status", cls=Command)
 @options.output_option("table", "yaml", "json", default="table")
 @options.controller_options
 def command(**values: Any) -> int:

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
+from kubectl_istio_udp.cli.flags import Command
 
 
-@click.command("uninstall")
+@click.command("uninstall", cls=Command)
 @click.option(
     "--keep-exposures",
     is_flag=True,

@@ -1,0 +1,62 @@
+"""kubectl's ways to write flags that click does not know: `-o=json`, `--wait=false`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import click
+
+# The words that Go's strconv.ParseBool accepts.
+_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+
+
+class Command(click.Command):
+    """A command whose flags can be written as kubectl's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments after rewriting flags for click."""
+        return super().parse_args(ctx, list(_rewritten(args, self.get_params(ctx))))
+
+
+def _rewritten(words: Iterable[str], params: Iterable[click.Parameter]) -> Iterator[str]:
+    """The words with `-o=json` as `-o json`, `--all=true` as `--all`, and without `--all=false`.
+
+    The values of other options, and words after `--`, stay as they are.
+    """
+    options = {
+        name: param
+        for param in params
+        if isinstance(param, click.Option)
+        for name in (*param.opts, *param.secondary_opts)
+    }
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        option = options.get(name)
+        if word == "--":
+            yield from (word, *rest)
+        elif option is None:
+            yield word
+        elif not equals:
+            yield word
+            if not option.is_flag:
+                yield from islice(rest, 1)
+        elif option.is_flag:
+            yield from _switch(option, name, value, word)
+        elif name.startswith("--"):
+            yield word
+        else:
+            yield from (name, value)
+
+
+def _switch(option: click.Option, name: str, value: str, word: str) -> Iterator[str]:
+    """A boolean flag with a value; a value that is not a boolean stays, and click rejects it."""
+    if value not in _TRUE | _FALSE:
+        yield word
+    elif (value in _TRUE) == (name in option.opts):
+        yield option.opts[0]
+    else:
+        # Flags without an opposite are off unless they are named.
+        yield from option.secondary_opts[:1]
