@@ -48,9 +48,13 @@ def rule(
 def run_rules(
     rules: Iterable[Rule[Planned, Seen]], planned: Planned, snapshot: Seen
 ) -> tuple[Finding, ...]:
-    """The findings of all rules, errors first: a code's first digit is its severity."""
-    found = [finding for rule in rules for finding in rule.find(planned, snapshot)]
-    return tuple(sorted(found, key=lambda f: f.code))
+    """The findings of all rules, each once, errors first: a code's first digit is its severity."""
+    found: dict[object, Finding] = {}
+    for finding in (finding for rule in rules for finding in rule.find(planned, snapshot)):
+        # Several gateway ports may lead to one port of a Service; one finding about it is enough.
+        same = (finding.code, finding.object, finding.field, finding.message)
+        found.setdefault(same, finding)
+    return tuple(sorted(found.values(), key=lambda f: f.code))
 
 
 def codes_of(rules: Iterable[Rule[Any, Any]]) -> frozenset[str]:

@@ -24,6 +24,19 @@ def _values(enumeration: Any) -> click.Choice[str]:
     return click.Choice([member.value for member in enumeration])
 
 
+class _Rate(click.FloatRange):
+    """A number in a range. click takes `nan` for one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse the value."""
+        found: float = super().convert(value, param, ctx)
+        if found != found:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return found
+
+
 @click.command("expose", cls=Command)
 @click.argument("service")
 @click.option(
@@ -63,7 +76,7 @@ def _values(enumeration: Any) -> click.Choice[str]:
 )
 @click.option(
     "--expect-rate",
-    type=click.FloatRange(0, MOST_USEFUL_SESSIONS, min_open=True),
+    type=_Rate(0, MOST_USEFUL_SESSIONS, min_open=True),
     metavar="N",
     help="Expected number of new client ports a second, at each port and at the busiest time. "
     "Sets --max-sessions accordingly.",

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubectl_istio_udp.model.service import Endpoint, EndpointSlice
+from kubectl_istio_udp.model.service import Endpoint, EndpointSlice, Pod
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,6 +22,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # (their documentation of instance metadata).
 _METADATA = frozenset(
     ipaddress.ip_address(text) for text in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")
+)
+# Their names (documentation of Google Cloud and AWS).
+_METADATA_NAMES = frozenset(
+    ("metadata.google.internal", "metadata", "instance-data.ec2.internal", "instance-data")
 )
 # IPv6 prefixes whose last 32 bits are an IPv4 address that a translator or the kernel sends to:
 # IPv4-compatible (RFC 4291) and NAT64 (RFC 6052, RFC 8215).
@@ -66,6 +70,35 @@ class EndpointRules:
         """The same rules, with these addresses allowed in addition, except special ones."""
         more = tuple(ipaddress.ip_network(text) for text in canonical(addresses))
         return replace(self, ranges=(*self.ranges, *more))
+
+    def following(self, pods: Iterable[Pod]) -> EndpointRules:
+        """The rules for endpoints that istiod finds itself, from these pods.
+
+        A pod on the host's network has its node's address, which may be the API server's: then the
+        gateway sends to the pod.
+        """
+        nodes = canonical(address for pod in pods for address in pod.node_addresses)
+        return replace(self, api_server=self.api_server - nodes)
+
+    def name_objection(self, name: str) -> str | None:
+        """Why the name of an ExternalName Service may not be an endpoint; None if it may.
+
+        Envoy takes an IP address for a name. Where a name leads is only known when it is resolved.
+        """
+        plain = name.lower().rstrip(".")
+        try:
+            return self.objection(str(ipaddress.ip_address(plain)))
+        except ValueError:
+            labels = plain.split(".")
+        # RFC 6761: localhost, and names below it.
+        if labels[-1] == "localhost":
+            return "a loopback name"
+        service, namespace = API_SERVER_SERVICE[::-1]
+        if labels[:3] in ([service, namespace], [service, namespace, "svc"]):
+            return "the name of the API server"
+        if plain in _METADATA_NAMES:
+            return "the name of a cloud's metadata service"
+        return None
 
     def permitted(self, endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
         """The endpoints whose addresses are allowed."""

@@ -74,6 +74,18 @@ def check_dns_subdomain(text: str, what: str) -> str:
     return text
 
 
+def check_gateway_name(text: str, what: str) -> str:
+    """Return the text if it is `NAME` or `NAMESPACE/NAME` of a gateway.
+
+    Raises:
+        UsageError: it is not; the message begins with `what`.
+    """
+    namespace, slash, name = text.rpartition("/")
+    for part in (namespace, name) if slash else (name,):
+        check_dns_subdomain(part, what)
+    return text
+
+
 @lru_cache(maxsize=4096)
 def object_name(namespace: str, name: str, kind: Kind = Kind.EXPOSURE) -> str:
     """The name of the objects of an exposure, response or access log.

@@ -95,12 +95,12 @@ class PortRequest:
             return cls(gateway_port)
         if not service:
             raise UsageError(
-                f"-p {text!r}: the Service's port after the colon is missing", hints=[_FORM]
+                f"{text!r}: the Service's port after the colon is missing", hints=[_FORM]
             )
         if re.search("[a-z]", service):
             if not _PORT_NAME.fullmatch(service):
                 raise UsageError(
-                    f"-p {text}: {service!r} is neither a port number nor a port name",
+                    f"{text!r}: {service!r} is neither a port number nor a port name",
                     hints=[_FORM],
                 )
             return cls(gateway_port, service)

@@ -247,6 +247,7 @@ class Pod:
         ports: container port number by name.
         addresses: its own addresses while it runs; empty for a pod that has ended (another pod may
             have its address now) or uses the host's network.
+        node_addresses: its node's addresses, for a running pod on the host's network.
         ended: whether it has ended (Succeeded or Failed).
     """
 
@@ -255,6 +256,7 @@ class Pod:
     sidecar: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
+    node_addresses: tuple[str, ...] = ()
     ended: bool = False
 
     @classmethod
@@ -263,10 +265,13 @@ class Pod:
         metadata, spec = pod["metadata"], pod.get("spec") or {}
         labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
         containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+        addresses = _addresses_of(pod.get("status") or {})
+        on_host = bool(spec.get("hostNetwork"))
         return cls(
             name=metadata["name"],
             ambient="enabled" in (labels.get(_AMBIENT_LABEL), notes.get(_AMBIENT_LABEL)),
-            addresses=_addresses_of(pod),
+            addresses=() if on_host else addresses,
+            node_addresses=addresses if on_host else (),
             ended=(pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
             sidecar=any(container["name"] == "istio-proxy" for container in containers),
             ports={
@@ -287,9 +292,9 @@ def workload_labels(entry: Mapping[str, Any]) -> Mapping[str, str]:
     return {**(spec.get("labels") or {}), **(entry["metadata"].get("labels") or {})}
 
 
-def _addresses_of(pod: Mapping[str, Any]) -> tuple[str, ...]:
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    if status.get("phase") != "Running" or spec.get("hostNetwork"):
+def _addresses_of(status: Mapping[str, Any]) -> tuple[str, ...]:
+    """The addresses in the status of a running pod."""
+    if status.get("phase") != "Running":
         return ()
     listed = [entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip")]
     return tuple(listed or filter(None, [status.get("podIP")]))

@@ -80,9 +80,12 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
     _check_families(snapshot)
-    state = ServiceState(service, snapshot.slices, snapshot.rules)
-    endpoints = {port.port: port_endpoints(port, state, snapshot) for _, port in pairs}
+    followed = ServiceState(service, snapshot.slices, snapshot.rules.following(snapshot.pods))
+    endpoints = {port.port: port_endpoints(port, followed, snapshot) for _, port in pairs}
     discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
+    state = ServiceState(service, snapshot.slices, snapshot.rules)
+    if discovery is not Discovery.SELECTOR:
+        endpoints = {port.port: port_endpoints(port, state, snapshot) for _, port in pairs}
     ports = tuple(
         _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
     )
@@ -279,6 +282,11 @@ def _discovery(
             raise UsageError(
                 f"--discovery {requested.value} does not work for ExternalName Service {service}",
                 hints=["omit --discovery: the gateway then resolves the name"],
+            )
+        if objection := snapshot.rules.name_objection(service.external_name):
+            raise UsageError(
+                f"the gateway does not send to {service.external_name}, the externalName of "
+                f"Service {service}: it is {objection}"
             )
         return Discovery.DNS, f"the Service is the DNS name {service.external_name}"
     obstacle = _obstacle(snapshot, pairs, endpoints)

@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.gateway import (
     gateways_from,
 )
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
+from kubectl_istio_udp.model.names import check_gateway_name
 from kubectl_istio_udp.plan.gateway import choose_gateway
 from kubectl_istio_udp.state.gatewaynamespaces import labelled_namespaces
 
@@ -31,8 +32,11 @@ def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
     """The pods to search for a gateway.
 
     Raises:
+        UsageError: the name in the choice is none.
         Forbidden: they may not be listed; the hints say what to do.
     """
+    if choice.name:
+        check_gateway_name(choice.name, "--gateway")
     if choice.known:
         selectors = [selector_of(choice.known.selector)]
     elif choice.selector:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.names import LONGEST_LABEL, LONGEST_SUBDOMAIN
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.model.response import Answer
 
 # `dig` and `nc` only accept whole seconds.
 _LEAST_SECONDS = 1
+# The record types that dig knows (IANA's registry), without zone transfers, which use TCP. dig
+# queries A for a type that it does not know.
+_TYPE = re.compile(
+    "A|AAAA|AFSDB|ANY|APL|CAA|CDNSKEY|CDS|CERT|CNAME|CSYNC|DHCID|DNAME|DNSKEY|DS|EUI48|EUI64|HINFO|"
+    "HIP|HTTPS|KEY|KX|LOC|MX|NAPTR|NS|NSEC|NSEC3|NSEC3PARAM|OPENPGPKEY|PTR|RP|RRSIG|SIG|SMIMEA|SOA|"
+    "SPF|SRV|SSHFP|SVCB|TLSA|TXT|URI|ZONEMD|TYPE[0-9]{1,5}"
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,25 @@ class DnsProbe:
         """
         words = text.split()
         if not 1 <= len(words) <= 2 or any(word[0] in "-+@" for word in words):
-            raise UsageError(
-                f"--query {text!r} is not a DNS name with an optional type",
-                hints=["for example --query foo.bar.com, or --query 'foo.bar.com TXT'"],
+            raise _no_query(text, "is not a DNS name with an optional type")
+        name, kind = words[0], words[1].upper() if len(words) > 1 else "A"
+        labels = name.rstrip(".").split(".")
+        if len(name) > LONGEST_SUBDOMAIN + 1 or max(map(len, labels)) > LONGEST_LABEL:
+            raise _no_query(
+                text,
+                f"is not a DNS name: it is longer than {LONGEST_SUBDOMAIN} characters, or a part "
+                f"between dots than {LONGEST_LABEL}",
             )
-        return cls(words[0], words[1].upper() if len(words) > 1 else "A")
+        if not _TYPE.fullmatch(kind):
+            raise _no_query(text, f"has the type {kind!r}, which cannot be queried over UDP")
+        return cls(name, kind)
+
+
+def _no_query(text: str, why: str) -> UsageError:
+    return UsageError(
+        f"--query {text!r} {why}",
+        hints=["for example --query foo.bar.com, or --query 'foo.bar.com TXT'"],
+    )
 
 
 @dataclass(frozen=True)

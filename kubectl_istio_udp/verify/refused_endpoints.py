@@ -45,6 +45,8 @@ def refused_endpoints(
         Unreachable, ClusterError: errors of the API server.
     """
     slices = tuple(slices)
+    if spec.discovery is Discovery.SELECTOR:
+        return refused_pods(api, namespace, slices, api_server())
     if spec.discovery is not Discovery.ENDPOINTS:
         return EndpointRules(api_server()).objections(slices)
     listed = canonical(listed_addresses(existing.all_of("ServiceEntry")))
@@ -61,6 +63,27 @@ def refused_endpoints(
     return EndpointRules(special, pods).allowing(listed).objections(slices)
 
 
+def refused_pods(
+    api: Api, namespace: str, slices: Iterable[EndpointSlice], api_server: frozenset[str]
+) -> dict[str, str]:
+    """Find addresses of a Service that must not be queried, if its pods are the endpoints.
+
+    Args:
+        api: the cluster.
+        namespace: the Service's namespace.
+        slices: its EndpointSlices.
+        api_server: the API server's addresses. Pods on the host's network may have them.
+
+    Returns:
+        As `refused_endpoints`.
+    """
+    slices = tuple(slices)
+    rules = EndpointRules(api_server)
+    if not rules.objections(slices):
+        return {}
+    return rules.following(_pods(api, namespace) or ()).objections(slices)
+
+
 def without(
     slices: Iterable[EndpointSlice], refused: Mapping[str, str]
 ) -> tuple[EndpointSlice, ...]:
@@ -73,8 +96,15 @@ def without(
 
 def _pod_addresses(api: Api, namespace: str) -> frozenset[str] | None:
     """The addresses of a namespace's pods; None if they may not be read."""
-    try:
-        pods = map(Pod.from_object, api.list("Pod", namespace))
-    except Forbidden:
+    pods = _pods(api, namespace)
+    if pods is None:
         return None
     return frozenset(address for pod in pods for address in canonical(pod.addresses))
+
+
+def _pods(api: Api, namespace: str) -> list[Pod] | None:
+    """A namespace's pods; None if they may not be read."""
+    try:
+        return list(map(Pod.from_object, api.list("Pod", namespace)))
+    except Forbidden:
+        return None

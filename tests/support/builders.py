@@ -108,6 +108,14 @@ def pod(
     }
 
 
+def on_host(address: str, name: str = "coredns-1") -> Manifest:
+    """A pod on its node's network, with the node's address."""
+    found = pod(name)
+    found["spec"]["hostNetwork"] = True
+    found["status"]["podIP"] = address
+    return found
+
+
 def gateway_pod(
     name: str = "istio-ingressgateway-1",
     *,

@@ -6,7 +6,7 @@ import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
-from kubectl_istio_udp.model.endpointrules import EndpointRules, summary
+from kubectl_istio_udp.model.endpointrules import summary
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.output import printing
@@ -14,7 +14,7 @@ from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.hops import read_service, service_hops
 from kubectl_istio_udp.verify.options import ProbeOptions
-from kubectl_istio_udp.verify.refused_endpoints import without
+from kubectl_istio_udp.verify.refused_endpoints import refused_pods, without
 from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
 
 
@@ -34,7 +34,7 @@ def query(
         raise UsageError(f"Service {found} has no UDP port")
     probe = sending.probe_of(probe_settings, found)
     # Whoever writes EndpointSlices chooses the addresses.
-    if refused := EndpointRules(read_api_server_addresses(api)).objections(slices):
+    if refused := refused_pods(api, namespace, slices, read_api_server_addresses(api)):
         printing.warn(f"does not query {summary(refused)}")
     hops = service_hops(found, without(slices, refused))
     results: tuple[HopResult, ...] = ()

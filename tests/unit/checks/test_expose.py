@@ -463,6 +463,12 @@ def test_errors_come_first() -> None:
     assert [f.code for f in errors(found)] == ["U102", "U103"]
 
 
+def test_gateway_ports_that_lead_to_one_port_are_one_finding() -> None:
+    ports = (PortRequest(5300, 53), PortRequest(5301, 53))
+    found = findings(cluster_=UNREADY, request={"ports": ports})
+    assert [f.code for f in found].count("U201") == 1
+
+
 def test_a_port_taken_by_another_exposure_is_named() -> None:
     other = Footprint("istio-system/x", udp_ports=frozenset({10053}), exposure=("lab", "dns"))
     (found,) = errors(findings(footprints=(other,)))

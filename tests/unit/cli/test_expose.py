@@ -361,6 +361,13 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(
     assert written(server) == KEYS
 
 
+@pytest.mark.parametrize("rate", ["nan", "-nan", "inf", "0", "-1", "28001"])
+def test_a_rate_that_no_gateway_has(run: Run, rate: str) -> None:
+    done = run("expose", "coredns", "-p", "5300:53", f"--expect-rate={rate}")
+    assert done.code == 2
+    assert "--expect-rate" in done.err
+
+
 @pytest.mark.parametrize("words", [["--no-wait"], ["--wait=false"], ["--timeout", "0"]])
 def test_no_wait_needs_no_confirmation_by_the_gateway(
     run: Run, server: ApiServer, fakes: Fakes, words: list[str]

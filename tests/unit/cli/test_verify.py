@@ -10,10 +10,11 @@ import yaml
 from kubectl_istio_udp.controller.objects import marked
 from kubectl_istio_udp.model.exposure import Discovery
 from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.service import SERVICE_LABEL
 from kubectl_istio_udp.render.exposure import writes
 from tests.support import builders
 from tests.support.apiserver import ApiServer, Exec
-from tests.support.builders import endpoint, endpoint_slice, gateway_pod, pod, service, tcp
+from tests.support.builders import endpoint, endpoint_slice, gateway_pod, on_host, pod, service, tcp
 from tests.support.fakes import Fakes
 from tests.unit.conftest import Run
 
@@ -692,6 +693,26 @@ def test_addresses_that_are_not_allowed_are_not_queried(
     assert "kubectl get endpointslices -n default" in done.out
     sent = [word for command in probes(fakes) for word in command]
     assert not any("224.0.0.1" in word or "169.254" in word for word in sent)
+
+
+def test_a_pod_on_the_network_of_the_api_servers_node_is_queried(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes
+) -> None:
+    """On a cluster with one node it has the API server's address; the gateway sends to it."""
+    kubernetes = service("kubernetes", clusterIP="10.96.0.1")
+    api_server = endpoint_slice(endpoint("10.200.0.2"))
+    api_server["metadata"] |= {"name": "kubernetes", "labels": {SERVICE_LABEL: "kubernetes"}}
+    slices = endpoint_slice(endpoint("10.200.0.2", "on-host"), suffix="host")
+    server.put(kubernetes, api_server, slices)
+    for words in (("verify",), ("direct", "query")):
+        refused = run(*words, "coredns")
+        assert "10.200.0.2: it is an address of the API server" in refused.out + refused.err
+    server.put(on_host("10.200.0.2", "on-host"))
+    for words in (("verify",), ("direct", "query")):
+        done = run(*words, "coredns")
+        assert done.code == 0, done.out + done.err
+        assert "10.200.0.2:53" in done.out
+        assert "API server" not in done.out + done.err
 
 
 def test_direct_query_sends_to_no_special_address(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
@@ -14,6 +15,7 @@ from tests.support.builders import (
     endpoint,
     endpoint_slice,
     gateway_pod,
+    on_host,
     plan_of,
     pod,
     service,
@@ -179,6 +181,51 @@ def test_an_external_name_is_resolved_by_the_gateway() -> None:
     assert plan.exposure.spec.discovery is Discovery.DNS
     assert plan.exposure.external_name == "dns.example.com"
     assert plan.reason == "the Service is the DNS name dns.example.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("127.0.0.1", "a loopback address"),
+        ("169.254.169.254", "a link-local address"),
+        ("169.254.169.254.", "a link-local address"),
+        ("239.1.2.3", "a multicast address"),
+        ("10.96.0.1", "an address of the API server"),
+        ("localhost", "a loopback name"),
+        ("a.localhost.", "a loopback name"),
+        ("kubernetes.default", "the name of the API server"),
+        ("kubernetes.default.svc.cluster.local", "the name of the API server"),
+        ("metadata.google.internal", "the name of a cloud's metadata service"),
+    ],
+)
+def test_an_external_name_leads_to_no_special_address(name: str, reason: str) -> None:
+    external = cluster(service=service(type="ExternalName", externalName=name), slices=[], pods=[])
+    with pytest.raises(UsageError, match=f"does not send to {name}.*: it is {reason}"):
+        plan_of(external, facts={"rules": EndpointRules(frozenset({"10.96.0.1"}))})
+
+
+@pytest.mark.parametrize(
+    "name", ["10.0.0.1", "kubernetes.example", "localhost.example", "default.kubernetes.svc"]
+)
+def test_other_external_names_may_be(name: str) -> None:
+    external = cluster(service=service(type="ExternalName", externalName=name), slices=[], pods=[])
+    assert plan_of(external).exposure.external_name == name
+
+
+@pytest.mark.parametrize(
+    ("discovery", "found"), [(Discovery.SELECTOR, ["10.200.0.2"]), (Discovery.ENDPOINTS, [])]
+)
+def test_istiod_follows_pods_on_the_network_of_the_api_servers_node(
+    discovery: Discovery, found: list[str]
+) -> None:
+    """They have the API server's address, which is never listed."""
+    slices = [endpoint_slice(endpoint("10.200.0.2", "coredns-1"))]
+    plan = plan_of(
+        cluster(slices=slices, pods=[on_host("10.200.0.2")]),
+        discovery=discovery,
+        facts={"rules": EndpointRules(frozenset({"10.200.0.2"}))},
+    )
+    assert [e.address for e in plan.exposure.endpoints[None, 53]] == found
 
 
 @pytest.mark.parametrize("asked", [Discovery.SELECTOR, Discovery.ENDPOINTS, Discovery.STATIC])

@@ -189,6 +189,12 @@ def test_finds_the_chosen_gateway(
         find_gateway(api, GatewayChoice())
 
 
+@pytest.mark.parametrize("name", ["a/b/c", "edge/", "/edge", "Edge", "a b", "../edge"])
+def test_a_gateway_that_can_have_no_such_name(api: Api, name: str) -> None:
+    with pytest.raises(UsageError, match=r"--gateway .* is not a valid Kubernetes name"):
+        find_gateway(api, GatewayChoice(name))
+
+
 def test_only_a_named_namespace_is_searched(api: Api, server: ApiServer, fakes: Fakes) -> None:
     find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway"))
     paths = {request.path for request in server.requests if request.path.endswith("/pods")}

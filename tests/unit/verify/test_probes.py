@@ -121,10 +121,25 @@ def test_a_missing_tool_is_no_answer(
         ("foo.bar.com TXT", DnsProbe("foo.bar.com", "TXT")),
         ("  foo.bar.com   aaaa ", DnsProbe("foo.bar.com", "AAAA")),
         (".", DnsProbe(".", "A")),
+        ("foo.bar.com type65", DnsProbe("foo.bar.com", "TYPE65")),
+        (f"{'a' * 63}.com.", DnsProbe(f"{'a' * 63}.com.", "A")),
     ],
 )
 def test_reads_a_query(text: str, expected: DnsProbe) -> None:
     assert DnsProbe.parse(text) == expected
+
+
+@pytest.mark.parametrize("name", ["a" * 64, f"{'a' * 64}.com", "a." * 127 + "b"])
+def test_refuses_a_name_that_dns_cannot_hold(name: str) -> None:
+    with pytest.raises(UsageError, match="is not a DNS name: it is longer than 253 characters"):
+        DnsProbe.parse(name)
+
+
+@pytest.mark.parametrize("kind", ["ZZZ", "TYPE", "AXFR", "ixfr=1", "OPT"])
+def test_refuses_a_type_that_dig_would_take_otherwise(kind: str) -> None:
+    """It queries A for a type that it does not know, and transfers zones over TCP."""
+    with pytest.raises(UsageError, match=f"has the type '{kind.upper()}', which cannot be queried"):
+        DnsProbe.parse(f"foo.bar.com {kind}")
 
 
 @pytest.mark.parametrize(
