@@ -114,8 +114,15 @@ class Permission:
             defaults: the controller's defaults by setting name (`allow-sessions`).
 
         Raises:
-            UsageError: a value is malformed.
+            UsageError: a value is malformed, or a setting is unknown: a misspelled limit must not
+                leave the default in place.
         """
+        unknown = sorted(name for name in annotations if is_setting(name) and name not in _NAMES)
+        if unknown:
+            raise UsageError(
+                f"unknown annotation {shown(unknown[0])[1:-1]} on the Namespace",
+                hints=[f"supported: {', '.join(_NAMES)}"],
+            )
         given = {**(defaults or {})}
         for setting in SETTINGS:
             if (text := annotations.get(PREFIX + setting.name)) is not None:
@@ -231,6 +238,11 @@ class Setting:
         return self.read(name, bounded(name, text, LONGEST_SETTING))
 
 
+def is_setting(annotation: str) -> bool:
+    """Whether an annotation of a Namespace is for the controller, known or not."""
+    return annotation.startswith(f"{PREFIX}allow")
+
+
 def _port_ranges(name: str, text: str) -> tuple[tuple[int, int], ...]:
     return tuple(_port_range(name, part) for part in parts(text))
 
@@ -239,8 +251,8 @@ def _port_range(name: str, text: str) -> tuple[int, int]:
     found = _RANGE.fullmatch(text)
     if not found:
         raise UsageError(f"annotation {name}: {shown(text)} is neither a port nor a port range")
-    first = port_number(found[1])
-    last = port_number(found[2] or found[1])
+    first = port_number(found[1], f"annotation {name}: port")
+    last = port_number(found[2] or found[1], f"annotation {name}: port")
     if last < first:
         raise UsageError(f"annotation {name}: the range {text} ends before it begins")
     return first, last
@@ -341,6 +353,7 @@ SETTINGS = (
         "the shortest and the longest `idle-timeout`",
     ),
 )
+_NAMES = tuple(PREFIX + setting.name for setting in SETTINGS)
 ALLOWED_ALL = Permission(
     **{setting.field: setting.parse(setting.default) for setting in SETTINGS}, everything=True
 )

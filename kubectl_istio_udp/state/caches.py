@@ -38,7 +38,7 @@ from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, 
 from kubectl_istio_udp.model.usage import Holder, Holders, Usage, used_by
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
-from kubectl_istio_udp.sources.permission import LONGEST_SETTING, SETTINGS
+from kubectl_istio_udp.sources.permission import LONGEST_SETTING, is_setting
 from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch
 from kubectl_istio_udp.state.intents import Intents, Rank, Row
 from kubectl_istio_udp.state.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
@@ -68,7 +68,6 @@ What = TypeVar("What")
 Requested = TypeVar("Requested")
 
 SERVICE_LABEL = "kubernetes.io/service-name"
-_SETTINGS = frozenset(PREFIX + setting.name for setting in SETTINGS)
 _METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
 # ServiceEntries of an exposure in its own namespace: the current one, and those that it replaced.
 _MOST_OUTSIDE = 4
@@ -961,7 +960,7 @@ def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
 def _kept_namespace(manifest: Manifest) -> KeptNamespace:
     notes = manifest["metadata"].get("annotations") or {}
     # One character more than allowed, so that a longer value is rejected.
-    settings = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if key in _SETTINGS}
+    settings = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if is_setting(key)}
     labels = manifest["metadata"].get("labels") or {}
     return KeptNamespace(settings, "deletionTimestamp" in manifest["metadata"], labels)
 

@@ -82,6 +82,16 @@ def test_nothing_is_allowed_by_default(running: Running) -> None:
     running.exposed()
 
 
+def test_a_misspelled_limit_of_a_namespace_is_told(running: Running) -> None:
+    running.server.put(space("default", "5300", **{"kubectl-istio-udp/allow-gateway": "other"}))
+    running.start()
+    running.server.put(annotated())
+    said = running.tells("ExposeInvalid")
+    assert "unknown annotation kubectl-istio-udp/allow-gateway on the Namespace" in said
+    running.server.put(space("default", "5300"))
+    running.exposed()
+
+
 def test_a_cluster_of_one_tenant(running: Running) -> None:
     running.server.put(space("default", None))
     running.start(allow_all=True)

@@ -56,6 +56,17 @@ def test_invalid_permissions(text: str) -> None:
         allowed(allow=text)
 
 
+@pytest.mark.parametrize("name", ["allow-gateway", "allow-bogus", "allowed", "allow-Sessions"])
+def test_a_misspelled_limit_is_no_limit_that_is_ignored(name: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown annotation {PREFIX}{name} on the Namespace"):
+        Permission.parse({f"{PREFIX}allow": "5300", PREFIX + name: "x"})
+
+
+def test_annotations_that_are_no_limits_are_ignored() -> None:
+    notes = {f"{PREFIX}allow": "5300", f"{PREFIX}note": "x", "example.com/allow": "x"}
+    assert not Permission.parse(notes).forbids(5300)
+
+
 @given(st.text(max_size=200), st.integers(1, 65535))
 def test_no_text_allows_numbers_that_it_does_not_contain(text: str, port: int) -> None:
     """Only numbers that stand in it."""
