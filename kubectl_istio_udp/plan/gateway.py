@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from kubectl_istio_udp.model.errors import NotFound, UsageError
-from kubectl_istio_udp.model.gateway import ISTIO_LABEL, Gateway, GatewayRef
+from kubectl_istio_udp.model.gateway import GATEWAYS_LABEL, ISTIO_LABEL, Gateway, GatewayRef
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
 
 # Part of the labels `istio` and `app` of ingress gateways (istioctl: ingressgateway;
@@ -56,10 +56,14 @@ def choose_gateway(
         return _told_apart(matching[0])
     if matching:
         listed = ", ".join(map(str, matching))
-        raise UsageError(
-            f"found several gateways: {listed}",
-            hints=["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."],
-        )
+        hints = ["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."]
+        if not namespaces and len({g.ref.namespace for g in matching}) > 1:
+            # Anybody who may create pods can make one look like a gateway.
+            hints.append(
+                "or label the namespaces of real gateways, to find only those: "
+                f"kubectl label namespace NAMESPACE {GATEWAYS_LABEL}=true"
+            )
+        raise UsageError(f"found several gateways: {listed}", hints=hints)
     raise _no_gateway(gateways, name)
 
 

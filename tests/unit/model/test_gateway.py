@@ -283,6 +283,7 @@ def test_several_gateways_are_listed() -> None:
         "istio-system/istio-ingressgateway (pods without a workload)"
     )
     assert "--gateway NAMESPACE/NAME" in caught.value.hints[0]
+    assert "kubectl label namespace" in caught.value.hints[1]
 
 
 @pytest.mark.parametrize(
@@ -484,8 +485,9 @@ def test_the_administrator_labels_the_namespaces_of_gateways() -> None:
         choose_gateway(gateways, None)
     only = choose_gateway(gateways, None, namespaces=["somewhere"])
     assert only.ref.namespace == "istio-system"
-    with pytest.raises(UsageError, match="several gateways"):
+    with pytest.raises(UsageError, match="several gateways") as caught:
         choose_gateway(gateways, None, namespaces=["istio-ingress"])
+    assert len(caught.value.hints) == 1
 
 
 @pytest.mark.parametrize(
