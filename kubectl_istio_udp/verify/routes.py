@@ -13,6 +13,7 @@ from functools import cache, partial
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import begun, for_each, in_parallel
+from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.errors import NotFound, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gatewayapi import Key
@@ -91,16 +92,18 @@ def verify_routes(
         UsageError: there is no query, or the Services of a listener have different ones.
         ClusterError, Unreachable, Forbidden: the test was not possible.
     """
-    routing, outer = in_parallel(
-        [lambda: read_routing(api, [spec.key]), lambda: read_outer(api, spec)]
-    )
-    evidence = _read_backends(api, existing, spec, outer)
-    listeners = for_each(
-        lambda port: _listener(
-            api, spec, port, routing.get(spec.key), evidence, outer, probe_settings
-        ),
-        spec.ports,
-    )
+    # Listeners often have the same backends, and backends are often in the same namespace.
+    with Reads(api) as reads:
+        routing, outer = in_parallel(
+            [lambda: read_routing(reads, [spec.key]), lambda: read_outer(reads, spec)]
+        )
+        evidence = _read_backends(reads, existing, spec, outer)
+        listeners = for_each(
+            lambda port: _listener(
+                reads, spec, port, routing.get(spec.key), evidence, outer, probe_settings
+            ),
+            spec.ports,
+        )
     # In parallel to the probes: the evidence that a good result needs.
     looked = begun(lambda: _with_proxies(api, listeners))
     results = _send(api, pod, listeners, probe_settings)

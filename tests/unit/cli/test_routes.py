@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,6 +82,41 @@ def test_every_backend_and_the_gateway_answer(run: Run, expose: Expose, server: 
     targets = [(each["via"], each["target"]) for each in found["probes"]]
     assert targets[:3] == [("pod", DNS), ("pod", FOREIGN), ("gateway", GATEWAY)]
     assert targets[3][0] == "service"
+
+
+def test_each_object_is_read_once_for_all_listeners(
+    run: Run, expose: Expose, server: ApiServer
+) -> None:
+    server.put(
+        grant(),
+        *server_of("apps", "other", "10.2.0.2:53"),
+        *server_of("team", "third", "10.1.0.3:53"),
+    )
+    refs = [backend(name, namespace="apps") for name in ("foreign", "other")]
+    refs += [backend(name) for name in ("coredns", "third")]
+    ports = {"dns": 5300, "more": 5301, "last": 5302}
+    expose(
+        *(
+            route(*refs, name=name, parents=[{"name": "udp", "sectionName": name}])
+            for name in ports
+        ),
+        listeners=[listener(name, port) for name, port in ports.items()],
+    )
+    # Addresses that are not listed, which are compared with the pods of the namespace.
+    for name, address in (("foreign", "10.2.0.1"), ("other", "10.2.0.2")):
+        more = endpoint("10.9.9.9", f"{name}-2")
+        server.put(endpoint_slice(endpoint(address, f"{name}-1"), more, of=name, namespace="apps"))
+    server.requests.clear()
+    run("verify", "-n", "team", KEY[1], "--tool-pod", "default/network-tool")
+    reads = Counter(
+        (request.path, str(request.query)) for request in server.requests if request.method == "GET"
+    )
+    once = ("/services", "/referencegrants", "/udproutes", "/namespaces/apps/pods")
+    found = {each: n for each, n in reads.items() if any(part in each[0] for part in once)}
+    assert [each for each, n in found.items() if n > 1] == []
+    paths = [path for path, _ in found]
+    for part in ("/referencegrants", "/namespaces/apps/pods", "/services/foreign"):
+        assert any(path.endswith(part) for path in paths), part
 
 
 def test_a_silent_pod_of_a_backend_is_named(run: Run, expose: Expose, fakes: Fakes) -> None:
