@@ -337,10 +337,11 @@ class Caches:
         return Service.from_object(found) if found else None
 
     def routed_service(self, namespace: str, name: str) -> Service | None:
-        """A Service that a route refers to; without ports if it has no UDP port."""
-        if self.services.get(namespace, name) is None:
-            return None
-        return self.service((namespace, name)) or Service(namespace, name)
+        """A Service that a route refers to; with few facts if it has no UDP port."""
+        kept = self.services.get(namespace, name)
+        if isinstance(kept, KeptService) and not kept.packed.content:
+            return kept.without_udp(namespace, name)
+        return self.service((namespace, name))
 
     def gateway_of(self, key: Key) -> ApiGateway | None:
         """The Gateway that requests an exposure; None if a Service does."""

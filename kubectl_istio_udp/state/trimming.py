@@ -21,7 +21,7 @@ from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.endpointrules import canonical
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.ports import MOST_PORTS
-from kubectl_istio_udp.model.service import EndpointSlice
+from kubectl_istio_udp.model.service import EndpointSlice, Service, ServicePort
 from kubectl_istio_udp.sources.annotations import LONGEST_PORTS, LONGEST_VALUE
 
 Manifest = Mapping[str, Any]
@@ -32,6 +32,9 @@ _MOST_ANNOTATIONS = 24
 # is above that of an exposure, so that a request for all ports of a larger Service is refused.
 _MOST_PORTS = 2 * MOST_PORTS
 _LONGEST_NAME = 63
+# TCP ports of a Service without UDP ports.
+_MOST_TCP_PORTS = 32
+_EXTERNAL = "ExternalName"
 _MOST_PAIRS, _MOST_LABELS, _MOST_CONTAINER_PORTS = 64, 64, 32
 # `maxItems` of a ServiceEntry's hosts, in the CRDs of Istio 1.30 and 1.31.
 _MOST_HOSTS = 256
@@ -75,10 +78,15 @@ class KeptService:
         tcp_ports: the number of its TCP ports.
         packed: its manifest, reduced to what exposing needs; empty if it has no UDP port and no
             request.
+        numbers: if it is empty, the first TCP ports, two bytes each, to say why a route cannot use
+            them.
+        external: whether it is of type ExternalName.
     """
 
     tcp_ports: int
     packed: Packed
+    numbers: bytes = b""
+    external: bool = False
 
     @classmethod
     def of(cls, manifest: Manifest) -> KeptService:
@@ -92,7 +100,9 @@ class KeptService:
         tcp = sum(port.get("protocol", "TCP") == "TCP" for port in ports)
         notes = our_annotations(manifest)
         if EXPOSE_ANNOTATION not in notes and tcp == len(ports):
-            return cls(tcp, Packed())
+            numbers = array("H", (port["port"] for port in ports[:_MOST_TCP_PORTS]))
+            external = spec.get("type") == _EXTERNAL
+            return cls(tcp, Packed(), numbers.tobytes(), external)
         selector = spec.get("selector") or {}
         if len(selector) > _MOST_PAIRS:
             raise ValueError(f"it selects by {len(selector)} labels")
@@ -111,6 +121,11 @@ class KeptService:
             # A request for it is refused: it has no UDP port.
             packed = Packed.of({**part, "spec": {**kept, "ports": []}})
         return cls(tcp, packed)
+
+    def without_udp(self, namespace: str, name: str) -> Service:
+        """The Service, if its manifest is not needed: its first TCP ports, and its type."""
+        ports = tuple(ServicePort(number) for number in array("H", self.numbers))
+        return Service(namespace, name, ports, external_name="" if self.external else None)
 
 
 def _ports(ports: Any, annotation: str) -> list[Manifest]:

@@ -153,6 +153,30 @@ def test_weights_and_invalid_backends(running: Routed) -> None:
     until(lambda: len(running.server.all("ServiceEntry")) == 2)
 
 
+EXTERNAL = {"type": "ExternalName", "externalName": "dns.example"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"ports": []}, "BackendNotFound"),
+        ({"ports": [{"port": 54}]}, "BackendNotFound"),
+        ({"ports": [{"port": 53}]}, "UnsupportedProtocol"),
+        ({"ports": [{"port": 53, "protocol": "SCTP"}]}, "UnsupportedProtocol"),
+        (EXTERNAL, "UnsupportedProtocol"),
+        ({**EXTERNAL, "ports": [{"port": 53, "protocol": "UDP"}]}, "UnsupportedProtocol"),
+    ],
+)
+def test_services_that_a_route_cannot_use(running: Routed, spec: Any, reason: str) -> None:
+    """Although the controller keeps little of Services without UDP ports."""
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    until(lambda: running.route_conditions().get("ResolvedRefs") == ("True", "ResolvedRefs"))
+    running.server.put({**builders.service("coredns", namespace="team"), "spec": spec})
+    until(lambda: running.route_conditions()["ResolvedRefs"] == ("False", reason))
+    until(lambda: running.routed().ports[0].dropped == 1)
+
+
 def test_a_grant_is_needed_and_may_be_withdrawn(running: Routed) -> None:
     running.begin(gateway(annotations=TARGET), route(backend("foreign", namespace="apps")))
     until(lambda: running.route_conditions().get("ResolvedRefs") == ("False", "RefNotPermitted"))
