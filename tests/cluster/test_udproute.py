@@ -451,6 +451,7 @@ def test_a_gateway_of_its_own(controller: str, tool: str) -> None:
         named = {"group": GROUP, "kind": "Gateway", "name": child}
         beside["spec"]["infrastructure"] = {"parametersRef": named}
         allow(controller, "5353-5354")
+        kubectl("annotate", "namespace", controller, f"{ALLOW}-gateway-service=patch")
         space.apply(beside, route("beside", backend("own"), parents=[{"name": "beside"}]))
         assert programmed(space, "beside") == address
         answered_by(address, 5354, 9)
@@ -460,7 +461,7 @@ def test_a_gateway_of_its_own(controller: str, tool: str) -> None:
         }
         assert conditions(found["taken"])["Accepted"] == "!PortUnavailable"
     finally:
-        kubectl("annotate", "namespace", controller, f"{ALLOW}-")
+        kubectl("annotate", "namespace", controller, f"{ALLOW}-", f"{ALLOW}-gateway-service-")
         kubectl(
             "delete", f"gateways.{GROUP}", "-n", controller, "own", "beside", "--ignore-not-found"
         )
