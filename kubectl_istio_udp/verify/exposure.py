@@ -31,7 +31,7 @@ from kubectl_istio_udp.verify.listener_causes import nearly_full
 from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.pod_causes import refused_cause
 from kubectl_istio_udp.verify.probes import DatagramProbe, Probe, size_of
-from kubectl_istio_udp.verify.refused_endpoints import refused_endpoints, without
+from kubectl_istio_udp.verify.refused_endpoints import refused_endpoints, refused_name, without
 from kubectl_istio_udp.verify.tool_output import ARRIVED, REFUSED
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge, judge_one_way
@@ -71,9 +71,12 @@ def verify_exposure(
         )
         raise
     probe = sending.probe_of(probe_settings, service)
-    refused = refused_endpoints(api, existing, spec, spec.namespace, slices, api_server)
+    refused = {
+        **refused_endpoints(api, existing, spec, spec.namespace, slices, api_server),
+        **refused_name(service, api_server),
+    }
     slices = without(slices, refused)
-    inner = _inner(spec, service, slices)
+    inner = [hop for hop in _inner(spec, service, slices) if hop.address not in refused]
     evidence = known(existing, spec, service, slices, outer, refused)
     hops = [*inner, *outer.hops(spec)]
     # In parallel to the probes: the evidence that a good result needs.

@@ -11,7 +11,7 @@ from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.endpointrules import EndpointRules, canonical
 from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
-from kubectl_istio_udp.model.service import EndpointSlice, Pod
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service
 from kubectl_istio_udp.render.serviceentry import listed_addresses
 from kubectl_istio_udp.state.ownership import Existing
 
@@ -82,6 +82,15 @@ def refused_pods(
     if not rules.objections(slices):
         return {}
     return rules.following(_pods(api, namespace) or ()).objections(slices)
+
+
+def refused_name(service: Service, api_server: Callable[[], frozenset[str]]) -> dict[str, str]:
+    """The name of an ExternalName Service if it must not be queried, as `refused_endpoints`."""
+    name = service.external_name
+    if name is None:
+        return {}
+    objection = EndpointRules(api_server()).name_objection(name)
+    return {name: objection} if objection else {}
 
 
 def without(

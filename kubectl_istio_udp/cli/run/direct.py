@@ -14,7 +14,7 @@ from kubectl_istio_udp.state.apiserver import read_api_server_addresses
 from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.hops import read_service, service_hops
 from kubectl_istio_udp.verify.options import ProbeOptions
-from kubectl_istio_udp.verify.refused_endpoints import refused_pods, without
+from kubectl_istio_udp.verify.refused_endpoints import refused_name, refused_pods, without
 from kubectl_istio_udp.verify.verdict import HopResult, judge, judge_one_way
 
 
@@ -33,10 +33,16 @@ def query(
     if not found.udp_ports:
         raise UsageError(f"Service {found} has no UDP port")
     probe = sending.probe_of(probe_settings, found)
-    # Whoever writes EndpointSlices chooses the addresses.
-    if refused := refused_pods(api, namespace, slices, read_api_server_addresses(api)):
+    # Whoever writes the Service and its EndpointSlices chooses the addresses.
+    api_server = read_api_server_addresses(api)
+    refused = {
+        **refused_pods(api, namespace, slices, api_server),
+        **refused_name(found, lambda: api_server),
+    }
+    if refused:
         printing.warn(f"does not query {summary(refused)}")
     hops = service_hops(found, without(slices, refused))
+    hops = tuple(hop for hop in hops if hop.address not in refused)
     results: tuple[HopResult, ...] = ()
     if hops:
         with sending.tool(api, namespace, probe_settings, tool) as pod:

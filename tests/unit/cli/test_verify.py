@@ -715,6 +715,22 @@ def test_a_pod_on_the_network_of_the_api_servers_node_is_queried(
         assert "API server" not in done.out + done.err
 
 
+@pytest.mark.parametrize("name", ["169.254.169.254", "localhost", "10.96.0.1"])
+def test_an_external_name_that_leads_to_a_special_address_is_not_queried(
+    run: Run, exposed: str, server: ApiServer, fakes: Fakes, name: str
+) -> None:
+    """Whoever may edit the Service would choose where the network-tool pod sends to."""
+    external = service(type="ExternalName", externalName=name)
+    server.put(external, service("kubernetes", clusterIP="10.96.0.1"))
+    for slice_ in server.all("EndpointSlice"):
+        server.remove("EndpointSlice", "default", slice_["metadata"]["name"])
+    for words in (("verify",), ("direct", "query")):
+        done = run(*words, "coredns", "--query", "foo.bar.com")
+        assert done.code == 1, done.out + done.err
+        assert f"{name}: it is " in done.out + done.err
+    assert not any(word.endswith(name) for command in probes(fakes) for word in command)
+
+
 def test_direct_query_sends_to_no_special_address(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
