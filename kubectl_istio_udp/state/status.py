@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,6 +12,7 @@ from typing import Any
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
+from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
 from kubectl_istio_udp.model.envoyfilter import Footprint, footprints_at
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden
@@ -30,7 +31,7 @@ from kubectl_istio_udp.model.gateway import (
 )
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
-from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service
+from kubectl_istio_udp.model.service import IPV4, IPV6, Endpoint, EndpointSlice, Service
 from kubectl_istio_udp.model.times import read_time
 from kubectl_istio_udp.state.addresses import Addresses, client_addresses
 from kubectl_istio_udp.state.mesh import read_mesh
@@ -316,6 +317,14 @@ def _resolved(
             "NoEndpoints",
             f"{name} has no ready endpoints ({endpoints[1]} not ready); clients get no answer",
         )
+    unanswered = _ports_without_endpoints(spec, services) if endpoints is not None else []
+    if unanswered and spec.service:
+        return Condition.fails(
+            type_,
+            "NoEndpoints",
+            f"Service {spec.namespace}/{spec.service} has no ready endpoints for "
+            f"{some(unanswered)}; clients get no answer there",
+        )
     dropping = [str(port.gateway_port) for port in spec.ports if port.dropped]
     if dropping:
         return Condition.fails(
@@ -394,7 +403,7 @@ def _shown(addresses: Addresses, spec: ExposureSpec) -> str:
 def _endpoints(spec: ExposureSpec, services: tuple[_ServiceRead, ...]) -> tuple[int, int] | None:
     """The numbers of ready and of all endpoints; None if the gateway resolves a DNS name.
 
-    Counted by address: an endpoint is ready for all ports of a Service or for none.
+    Counted by address: an endpoint is ready for all ports of a Service that it has.
     """
     return None if spec.discovery is Discovery.DNS else _counted(spec, services)
 
@@ -403,17 +412,36 @@ def _counted(spec: ExposureSpec, services: Iterable[_ServiceRead]) -> tuple[int,
     """The numbers of ready and of all endpoints of some Services."""
     endpoints = {
         (name, endpoint.address): endpoint
-        for name, manifest, slices in services
-        for each in exposed_endpoints(
+        for name, _, each in _endpoints_by_port(spec, services)
+        for endpoint in each
+    }
+    return sum(endpoint.ready for endpoint in endpoints.values()), len(endpoints)
+
+
+def _ports_without_endpoints(spec: ExposureSpec, services: Iterable[_ServiceRead]) -> list[str]:
+    """The exposed ports of the Services that no endpoint is ready for: `53/UDP`."""
+    silent = {
+        number
+        for _, number, each in _endpoints_by_port(spec, services)
+        if not any(endpoint.ready for endpoint in each)
+    }
+    return [f"{number}/UDP" for number in sorted(silent)]
+
+
+def _endpoints_by_port(
+    spec: ExposureSpec, services: Iterable[_ServiceRead]
+) -> Iterator[tuple[tuple[str, str], int, tuple[Endpoint, ...]]]:
+    """The name of each Service, each of its exposed ports, and the endpoints of the port."""
+    for name, manifest, slices in services:
+        found = exposed_endpoints(
             spec,
             Service.from_object(manifest) if manifest else None,
             slices,
             (IPV4, IPV6),
             None if spec.service else name,
-        ).values()
-        for endpoint in each
-    }
-    return sum(endpoint.ready for endpoint in endpoints.values()), len(endpoints)
+        )
+        for (_, number), endpoints in found.items():
+            yield name, number, endpoints
 
 
 def age(timestamp: str, now: datetime | None = None) -> str:

@@ -257,6 +257,22 @@ def test_no_endpoint_is_ready(api: Api, server: ApiServer) -> None:
     assert (status().state, status().ready) == ("NoEndpoints", "0/0")
 
 
+def test_one_of_two_ports_has_no_endpoint(api: Api, server: ApiServer) -> None:
+    """A named target port that no pod declares is not in the EndpointSlices."""
+    changed = service(ports=[udp(53), udp(54, "other", target="other")])
+    server.put(changed)
+    ports = parse_port_requests(["5300:53", "5301:54"])
+    exposure = plan_of(
+        cluster(service=changed), ports=ports, discovery=Discovery.ENDPOINTS
+    ).exposure
+    for write in writes(exposure):
+        api.apply(write.manifest, before=None, manager=write.manager)
+    (status,) = read_status(api, list_exposures(api))
+    assert (status.state, status.ready) == ("NoEndpoints", "2/2")
+    (found,) = [c for c in status.conditions if c.type is ConditionType.RESOLVED_REFS]
+    assert "no ready endpoints for 54/UDP;" in found.message
+
+
 def test_the_service_is_gone(api: Api, server: ApiServer) -> None:
     status = exposed(api, server)
     server.remove("Service", "default", "coredns")
