@@ -95,8 +95,14 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
         return _forbidden(message, action)
     if status == 404:
         # For a missing object the Status names the object; for an unknown path it does not.
-        known = (answer.get("details") or {}).get("name")
-        return _not_found(action) if known else _not_installed(action)
+        details = answer.get("details") or {}
+        if details.get("kind") == "namespaces" and action.namespace:
+            # The namespace that an object was to be written to.
+            return NotFound(
+                f"namespace {action.namespace} not found",
+                hints=["list namespaces: kubectl get namespaces"],
+            )
+        return _not_found(action) if details.get("name") else _not_installed(action)
     if status == 409 and action.verb == "patch" and "conflict" in message.lower():
         return ApplyConflict(
             f"{action.target} was changed by someone else: {message}",

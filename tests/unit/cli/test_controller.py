@@ -299,6 +299,16 @@ def test_a_process_runs_and_releases_the_lease_on_sigterm(
         assert server.all(kind) == []
 
 
+def test_uninstall_in_another_namespace_deletes_nothing(run: Any, server: Any) -> None:
+    """The rights of the controller are in no namespace, and would go."""
+    assert run("controller", "install", "--no-wait", "-n", "default").code == 0
+    before = server.state()
+    done = run("controller", "uninstall", "-n", "lab")
+    assert done.code == 2
+    assert "the controller is in namespace default, not in lab" in done.err
+    assert server.state() == before
+
+
 def test_run_collects_garbage(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other commands do not: they are short."""
     collecting = []

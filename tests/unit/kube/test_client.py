@@ -12,6 +12,7 @@ import yaml
 
 from kubectl_istio_udp.kube import client
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.http_errors import Action, refusal
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.errors import (
@@ -22,6 +23,7 @@ from kubectl_istio_udp.model.errors import (
     NotInstalled,
     Unreachable,
 )
+from kubectl_istio_udp.model.resources import RESOURCES
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.connection import connected
 
@@ -461,3 +463,13 @@ def test_reports_a_kind_without_a_served_version_once(api: Api, server: ApiServe
     server.installed -= {"ServiceEntry"}
     with pytest.raises(NotInstalled, match=r"does not serve serviceentries\.networking\.istio\.io"):
         api.list("ServiceEntry")
+
+
+def test_a_namespace_that_does_not_exist_is_named() -> None:
+    """The API server's answer to a write in it."""
+    action = Action("patch", RESOURCES["Service"], "nope", "coredns")
+    details = {"name": "nope", "kind": "namespaces"}
+    body = {"message": 'namespaces "nope" not found', "details": details}
+    found = refusal(404, json.dumps(body).encode(), action, {})
+    assert found.message == "namespace nope not found"
+    assert found.hints == ("list namespaces: kubectl get namespaces",)

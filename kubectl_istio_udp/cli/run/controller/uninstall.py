@@ -8,10 +8,12 @@ from kubectl_istio_udp.apply.deletion_order import delete_existing
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.output import printing
-from kubectl_istio_udp.render.controller import LEASE, SELECTOR
+from kubectl_istio_udp.render.controller import LEASE, NAME, SELECTOR
 from kubectl_istio_udp.state.controllers import (
     KINDS,
+    controller_namespace,
     remove_controller,
     wait_no_pods,
 )
@@ -24,6 +26,12 @@ def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: option
     """Run `controller uninstall`, with the values of its options."""
     api = connect(common)
     namespace = namespace_of(common, api)
+    installed = controller_namespace(api, NAME) or namespace
+    if installed != namespace:
+        raise UsageError(
+            f"the controller is in namespace {installed}, not in {namespace}",
+            hints=[f"name it: kubectl istio-udp controller uninstall -n {installed}"],
+        )
     dry = dry_run != "none"
 
     def report(kind: str, name: str) -> None:
