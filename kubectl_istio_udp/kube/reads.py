@@ -43,12 +43,13 @@ class _List:
 
 
 class _Listed:
-    """The objects of a list, by namespace and by name."""
+    """The objects of a list, by namespace, by name and by label."""
 
     def __init__(self, manifests: Sequence[dict[str, Any]]) -> None:
         self.all = manifests
         self.in_namespace: dict[str | None, list[dict[str, Any]]] = {}
         self.named: dict[tuple[str | None, str], dict[str, Any]] = {}
+        self._labelled: dict[tuple[str | None, str], dict[str, list[dict[str, Any]]]] = {}
         for manifest in manifests:
             metadata = manifest["metadata"]
             namespace = metadata.get("namespace")
@@ -57,18 +58,37 @@ class _Listed:
 
     def of(self, requested: _List) -> list[dict[str, Any]]:
         """The objects of a narrower list."""
-        some = (
-            self.all
-            if requested.namespace is None
-            else self.in_namespace.get(requested.namespace, ())
-        )
         wanted = [requirement.partition("=") for requirement in requested.requirements]
+        with_value = next(((key, value) for key, equals, value in wanted if equals), None)
+        if with_value is None:
+            some = self._in(requested.namespace)
+        else:
+            key, value = with_value
+            some = self._by_value(requested.namespace, key).get(value, ())
         labels = ((manifest, manifest["metadata"].get("labels") or {}) for manifest in some)
         return [
             manifest
             for manifest, has in labels
             if all(has.get(key) == value if equals else key in has for key, equals, value in wanted)
         ]
+
+    def _in(self, namespace: str | None) -> Sequence[dict[str, Any]]:
+        return self.all if namespace is None else self.in_namespace.get(namespace, ())
+
+    def _by_value(self, namespace: str | None, key: str) -> dict[str, list[dict[str, Any]]]:
+        """The objects of a namespace by the value of a label.
+
+        Hundreds of Services ask for their EndpointSlices among those of all.
+        """
+        found = self._labelled.get((namespace, key))
+        if found is None:
+            found = {}
+            for manifest in self._in(namespace):
+                value = (manifest["metadata"].get("labels") or {}).get(key)
+                if value is not None:
+                    found.setdefault(value, []).append(manifest)
+            self._labelled[namespace, key] = found
+        return found
 
 
 class Reads(Api):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
-# For more exposures than this, read all EndpointSlices with one list.
+# For more Services than this, read all EndpointSlices with one list. A Gateway may have hundreds.
 _MANY = 20
 _HOSTS_SHOWN = 2
 
@@ -65,7 +65,8 @@ def _print(
         for existing in found:
             click.echo(existing.ref)
         return
-    if len(found) > _MANY:
+    services = {service for each in found if each.exposure for service in each.exposure.services}
+    if len(services) > _MANY:
         api.begin("EndpointSlice")
     if output in ("yaml", "json"):
         items = _items(api, found)

@@ -295,3 +295,22 @@ def test_get_without_the_gateway_api(run: Run, expose: Expose, server: ApiServer
     assert "gateway" in run("get", "-n", "team").out.split()
     assert run("describe", "-n", "team", KEY[1]).code == 0
     assert verified(run, 0)["verdict"] == "every hop answered"
+
+
+def test_get_reads_the_endpoints_of_many_services_with_one_list(
+    run: Run, expose: Expose, server: ApiServer
+) -> None:
+    names = [f"s{number}" for number in range(25)]
+    for number, name in enumerate(names):
+        server.put(*server_of("team", name, f"10.1.1.{number}:53"))
+    listeners = [listener(name, 5300 + number) for number, name in enumerate(names)]
+    routes = [
+        route(backend(name), name=name, parents=[{"name": "udp", "sectionName": name}])
+        for name in names
+    ]
+    expose(*routes, listeners=listeners)
+    server.requests.clear()
+    done = run("get", "-A")
+    assert done.code == 0 and KEY[1] in done.out
+    lists = [r.path for r in server.requests if "endpointslices" in r.path]
+    assert lists == ["/apis/discovery.k8s.io/v1/endpointslices"]
