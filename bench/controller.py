@@ -36,9 +36,11 @@ import urllib3
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions
 from kubectl_istio_udp.kube.watch import Cache
+from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
-from kubectl_istio_udp.model.names import label_selector, object_name
+from kubectl_istio_udp.model.names import label_selector
 from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.ownership import readable
 
 Manifest = dict[str, Any]
 
@@ -263,10 +265,25 @@ class Arrivals:
                 return
 
 
+def clusters(api: Api, namespace: str) -> dict[str, str]:
+    """The name of each Service's cluster in the gateway's Envoy, by the name of the Service."""
+    found = {}
+    for manifest in api.list("EnvoyFilter", GATEWAY_NAMESPACE, label_selector()):
+        spec = readable(manifest, ExposureSpec)
+        if spec is None or spec.namespace != namespace:
+            continue
+        for port in spec.ports:
+            for backend in port.backends:
+                name = backend.service[1] if backend.service else spec.service
+                found[name] = spec.cluster_name(port, backend)
+    return found
+
+
 def change(
     api: Api, arrivals: Arrivals, namespace: str, services: int, rate: float, seconds: float
 ) -> None:
     """Change an endpoint of one Service after the other, at a steady rate."""
+    cluster_of = clusters(api, namespace)
     begun = time.monotonic()
     sampled = begun
     ended = threading.Event()
@@ -278,8 +295,7 @@ def change(
         changed = address(target, 50, 1 + number // services)
         arrivals.sent[changed] = time.monotonic()
         if sample:
-            name = f"{object_name(namespace, f's{target}')}-{FIRST_PORT + target}"
-            arrivals.lacking[changed] = name
+            arrivals.lacking[changed] = cluster_of[f"s{target}"]
         api.update(slice_(namespace, target, changed), manager=MANAGER)
 
     with ThreadPoolExecutor(8) as pool:
