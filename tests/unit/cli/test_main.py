@@ -16,7 +16,6 @@ import yaml
 
 from kubectl_istio_udp import __version__
 from kubectl_istio_udp.cli.main import VERBS, main
-from kubectl_istio_udp.kube.client import Api
 from tests.support.apiserver import ApiServer, Request
 from tests.support.fakes import Fakes
 from tests.unit.conftest import Run
@@ -179,7 +178,7 @@ def test_a_403_names_the_impersonated_user(run: Run, server: ApiServer) -> None:
 
 
 def test_an_unexpected_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", lambda *_: 1 / 0)
+    monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", lambda *_, **__: 1 / 0)
     done = run("get")
     assert done.code == 3
     assert done.err.startswith("error: unexpected ZeroDivisionError: division by zero\n")
@@ -199,7 +198,7 @@ def test_only_verbose_shows_a_traceback(tmp_path: Path, flags: list[str], shown:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
 def test_an_interruption_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
-    def interrupted(*_: Api | str) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("kubectl_istio_udp.state.existing.read_state", interrupted)
