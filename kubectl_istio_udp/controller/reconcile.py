@@ -58,6 +58,9 @@ from kubectl_istio_udp.sources.permission import Permission, Use
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 from kubectl_istio_udp.state.ownership import Existing
 
+# Until an exposure is reconciled again that needs rights which the controller lacks.
+_RIGHTS_SECONDS = 30.0
+
 
 class Reconciler:
     """Reconciles exposures; thread-safe for different exposures."""
@@ -140,6 +143,9 @@ class Reconciler:
             return replace(outcome, again=left or None)
         if namespace.leaving:
             return self._withdraw(key, existing)
+        if self._caches.lacks_rights(existing):
+            left = self._refresher.refresh(existing, MANAGER)
+            return Outcome(WAITING if existing.exists else GONE, again=left or _RIGHTS_SECONDS)
         if requested is None and self._caches.is_undecided(key):
             left = self._refresher.refresh(existing, MANAGER)
             return Outcome(WAITING if existing.exists else GONE, again=left or None)

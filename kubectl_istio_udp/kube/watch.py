@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from kubectl_istio_udp.kube.client import Api, PageTooLong, Watch
-from kubectl_istio_udp.model.errors import Busy, Expired, IstioUdpError, NotInstalled
+from kubectl_istio_udp.model.errors import Busy, Expired, Forbidden, IstioUdpError, NotInstalled
 from kubectl_istio_udp.model.names import namespaced_name
 
 Kept = TypeVar("Kept")
@@ -69,6 +69,7 @@ class Cache(Generic[Kept]):
     Attributes:
         kind, namespace: the objects; namespace is None for all namespaces.
         failures: how often the watch failed.
+        refusal: why the objects may not be listed, for an optional kind that never could be.
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class Cache(Generic[Kept]):
             changed: called with the object's key, the old and the new value (None for none) when
                 they differ; never by two threads at the same time.
             namespace, label_selector, field_selector: the objects to cache.
-            again: the seconds after which to list again while the server lacks the kind, and the
-                cache is empty; None for a kind that it always has.
+            again: for an optional kind: the seconds after which to list again while the server
+                lacks the kind or, since the start, forbids to list it, and the cache is empty;
+                None for a kind that is required.
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
@@ -113,6 +115,8 @@ class Cache(Generic[Kept]):
             target=self._run, name=f"watch {kind} in {where}", daemon=True
         )
         self.failures = 0
+        self.refusal: Forbidden | None = None
+        self._listed = False
         self._version = ""
 
     # -- reading ------------------------------------------------------------------------------
@@ -179,6 +183,11 @@ class Cache(Generic[Kept]):
                     self._clear()
                     self._stopping.wait(self._again)
                     continue
+                # Rights that are lost later, maybe for a moment, leave the cache as it is.
+                if self._again is not None and isinstance(error, Forbidden) and not self._listed:
+                    self._do_without(error)
+                    self._stopping.wait(self._again)
+                    continue
                 self.failures += 1
                 version = self._version or version
                 wait = backoff.seconds(error)
@@ -197,7 +206,19 @@ class Cache(Generic[Kept]):
         """Treat a kind that the server does not have like one without objects."""
         for key in tuple(self._objects):
             self.forget(*key)
-        self._version = ""
+        self._version, self.refusal = "", None
+        self._synced.set()
+
+    def _do_without(self, refusal: Forbidden) -> None:
+        """Go on without a kind that may not be listed, so that the others are served."""
+        if self.refusal is None:
+            _log.error(
+                "working without %s: %s; update the rights: kubectl istio-udp controller install",
+                self.kind,
+                refusal.message,
+                extra={"kind": self.kind},
+            )
+        self.refusal = refusal
         self._synced.set()
 
     def _list(self) -> str:
@@ -229,6 +250,7 @@ class Cache(Generic[Kept]):
         for key in [key for key in tuple(self._objects) if key not in found]:
             self._put(key, None, _number(page.version))
         self._version = page.version
+        self._listed, self.refusal = True, None
         self._synced.set()
         return page.version
 

@@ -164,6 +164,15 @@ class ApiGateways:
 
     # -- lookups ------------------------------------------------------------------------------
 
+    @property
+    def lacks_rights(self) -> bool:
+        """Whether a kind that decides about Gateways may not be listed.
+
+        Routes of other kinds are only copied, each kind independently of the others.
+        """
+        deciding = (self.classes, self.gateways, self.routes, self.grants)
+        return any(cache.refusal for cache in deciding)
+
     def gateway(self, key: Key) -> ApiGateway | None:
         """A Gateway of the controller's classes; None for others."""
         found = self.gateways.get(*key)
@@ -183,7 +192,12 @@ class ApiGateways:
                 yield (kind, *route.read.key)
 
     def is_undecided(self, key: Key) -> bool:
-        """Whether a Gateway exists and its class does not, so that it may be the controller's."""
+        """Whether a Gateway may be the controller's, but not all of it can be read.
+
+        Its class does not exist, or the controller may not list a kind that Gateways depend on.
+        """
+        if self.lacks_rights:
+            return True
         found = self.gateways.get(*key)
         return found is not None and self.classes.get("", found.read.class_name) is None
 

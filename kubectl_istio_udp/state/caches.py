@@ -355,6 +355,14 @@ class Caches:
         """
         return key in self._undecided
 
+    def lacks_rights(self, existing: Existing) -> bool:
+        """Whether an exposure may be that of a Gateway, and Gateways cannot be read as a whole."""
+        if self.api_gateways is None or not self.api_gateways.lacks_rights:
+            return False
+        spec = existing.exposure
+        from_gateway = spec.routed if spec is not None else existing.exists
+        return from_gateway or existing.key in self._of_gateways
+
     def client_service(self, spec: ExposureSpec) -> Manifest | None:
         """The Service that clients of an exposure use; None if there is none."""
         mode = spec.options.gateway_service

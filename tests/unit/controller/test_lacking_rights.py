@@ -1,0 +1,86 @@
+"""A controller whose image is newer than its rights: it may not list kinds that it did not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from tests.support import builders
+from tests.support.apiserver import ApiServer
+from tests.support.controlling import annotated, space, until
+from tests.support.routed import NAME, Routed, services
+from tests.support.routes import gateway, gateway_class, route
+
+TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
+DECIDING = ["GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"]
+COPIED = ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]
+
+
+@pytest.fixture
+def running(api: Api, server: ApiServer) -> Iterator[Routed]:
+    server.put(
+        *(space(name) for name in ("team", "default")),
+        builders.gateway_pod(),
+        builders.gateway_service(),
+        gateway_class(),
+        *services("team", "coredns"),
+    )
+    found = Routed(api, server)
+    found.wait_for(installed=0.05)
+    yield found
+    found.stop()
+
+
+def forbid(server: ApiServer, kind: str) -> None:
+    server.permits = lambda verb, of, *_: not (of == kind and verb in ("list", "watch"))
+
+
+@pytest.mark.parametrize("kind", [*DECIDING, *COPIED])
+def test_it_serves_everything_else(
+    running: Routed, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    running.quiet()
+    running.stop()
+    before = running.filter(NAME), running.entry(NAME)
+    forbid(running.server, kind)
+    controller = running.start("two", gateway_api=True)
+    running.server.put(annotated(ports="5301:53"))
+    running.exposed()
+    assert controller.ready()
+    assert (running.filter(NAME), running.entry(NAME)) == before
+    messages = [r.getMessage() for r in caplog.records if "working without" in r.getMessage()]
+    assert len(messages) == 1
+    assert "no permission to list" in messages[0] and "controller install" in messages[0]
+
+
+@pytest.mark.parametrize("kind", DECIDING)
+def test_it_goes_on_when_it_has_the_rights(running: Routed, kind: str) -> None:
+    forbid(running.server, kind)
+    controller = running.begin(gateway(annotations=TARGET), route())
+    until(controller.ready)
+    assert running.filter(NAME) is None
+    running.server.permits = lambda *_: True
+    until(lambda: not any(cache.refusal for cache in controller.caches.all))
+    running.quiet()
+    running.clock.move(31)
+    running.programmed()
+    assert running.weights() == [("coredns", 1)]
+
+
+def test_rights_that_are_lost_later_change_nothing(running: Routed) -> None:
+    controller = running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    running.quiet()
+    before = running.filter(NAME)
+    forbid(running.server, "UDPRoute")
+    running.server.compact()
+    running.server.cut_watches()
+    failing = next(cache for cache in controller.caches.all if cache.kind == "UDPRoute")
+    until(lambda: failing.failures > 2)
+    assert failing.refusal is None and failing.values()
+    assert running.filter(NAME) == before
