@@ -47,7 +47,7 @@ from kubectl_istio_udp.model.errors import (
 )
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, UdpRoute
-from kubectl_istio_udp.model.reasons import NO_GATEWAY
+from kubectl_istio_udp.model.reasons import NO_GATEWAY, NOT_TAKEN
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
 from kubectl_istio_udp.sources.gateways import (
@@ -321,12 +321,12 @@ class Reporter:
         }
         wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
         exposed = {port.gateway_port for port in held.ports} if held else set()
+        addresses = self._addresses(held) if held else ()
         if held is None or wanted - exposed or not _may_work(outcome):
             # Pods that start later are queried too.
             self._seen.pop(key, None)
             reason, message = _why_not(outcome)
-            return Progress(None, unavailable, False, reason, message), True
-        addresses = self._addresses(held)
+            return Progress(None, unavailable, False, reason, message, addresses), True
         try:
             missing = self._missing(held)
         except ClusterError as error:
@@ -423,8 +423,13 @@ def _problem(gateway: ApiGateway, requested: object) -> tuple[str, str] | None:
 
 
 def _may_work(outcome: Outcome) -> bool:
-    """Whether the gateway may have the configuration of an exposure's EnvoyFilter."""
-    return outcome.state in (OK, WAITING, FAILED) and outcome.reason != NO_GATEWAY
+    """Whether the gateway may have the configuration that is requested.
+
+    Without NOT_TAKEN: an exposure that may not change, e.g. because of a limit, stays as it was.
+    """
+    if outcome.reason in (NO_GATEWAY, NOT_TAKEN):
+        return False
+    return outcome.state in (OK, WAITING, FAILED)
 
 
 def _was_programmed(manifest: Mapping[str, Any]) -> bool:

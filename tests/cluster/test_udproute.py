@@ -313,7 +313,7 @@ def test_changed_weights_move_only_their_share(tenant: Space, port: int, load_po
     names = ("one", "two", "three")
     for number, name in enumerate(names, 1):
         tenant.apply(*server(name, number))
-    # Each backend has so many; with those of tests before it, all must fit into the gateway.
+    # Each backend has as many, and the namespace may have 8,000 in total.
     udp = gateway(tenant, listener("dns", port), sessions=1200)
     udp["metadata"]["annotations"]["kubectl-istio-udp/idle-timeout"] = "4s"
     tenant.apply(udp)

@@ -525,6 +525,25 @@ def test_ports_must_be_allowed(running: Routed) -> None:
     assert running.attached() == [1]
 
 
+def test_a_change_beyond_a_limit_is_not_programmed(running: Routed) -> None:
+    """The Gateway stays as it was, and keeps its addresses; its condition says why."""
+    limits = {"kubectl-istio-udp/allow-total-sessions": "5000"}
+    running.server.put(space("team", allow="1-20000", **limits))
+    notes = {**TARGET, "kubectl-istio-udp/max-sessions": "3000"}
+    running.begin(gateway(annotations=notes), route())
+    running.programmed()
+    addresses = running.status(API_GATEWAY, "udp")["addresses"]
+    running.server.put(route(backend(weight=1), backend("canary", weight=1)))
+    until(lambda: running.conditions()["Programmed"] == ("False", "Pending"))
+    status = running.status(API_GATEWAY, "udp")
+    assert "6000 sessions in total; 5000 are allowed" in status["conditions"][1]["message"]
+    assert status["addresses"] == addresses
+    # A new backend is prepared with weight 0, which takes no sessions.
+    assert running.weights() == [("coredns", 1), ("canary", 0)]
+    running.server.put(route())
+    running.programmed()
+
+
 def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
     running.server.put(annotated(namespace="other"))
     running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET), route())
