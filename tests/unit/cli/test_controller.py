@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_istio_udp.cli.run.controller import run as run_module
 from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
 from kubectl_istio_udp.controller.run import Controller
 from kubectl_istio_udp.kube.client import Api
@@ -318,6 +319,8 @@ def test_run_collects_garbage(run: Any, monkeypatch: pytest.MonkeyPatch) -> None
         raise Unreachable("not started")
 
     monkeypatch.setattr(Controller, "start", start)
+    # Its log would go to this test's stderr, from every later test.
+    monkeypatch.setattr(run_module, "_log_json", lambda _: None)
     assert run("controller", "run").code == 3
     assert collecting == [True]
 
