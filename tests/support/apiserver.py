@@ -781,7 +781,9 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 -
                 # `get` until Kubernetes 1.34, `create` from 1.35.
                 return ["get", "create"]
             if self.command == "PATCH":
-                return ["patch"] if server.get(*key) else ["patch", "create"]
+                # Only an apply creates an object; a merge patch of a missing one is a 404.
+                merges = self.given["content-type"] == ["application/merge-patch+json"]
+                return ["patch"] if merges or server.get(*key) else ["patch", "create"]
             if self.command == "GET" and not match["name"]:
                 return ["watch" if "watch" in first else "list"]
             verbs = {"GET": "get", "POST": "create", "PUT": "update", "DELETE": "delete"}
