@@ -303,17 +303,8 @@ class Controller:
         """Reconcile one exposure; an error does not affect others."""
         begun = time.monotonic()
         self._writing.done = False
-        services, before = self._changes.take(key), self._outcomes.get(key)
         try:
-            if (
-                services
-                and before
-                and before.is_settled
-                and self._reconciler.refresh(key, services)
-            ):
-                outcome = before
-            else:
-                outcome = self._reconciler.reconcile(key)
+            outcome = self._refreshed(key) or self._reconciler.reconcile(key)
         except NotLeading:
             # A late renewal may still succeed; if it does not, the queue is emptied.
             self._queue.failed(key)
