@@ -132,6 +132,7 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
+        self._caches.decide_again(key)
         requested, existing = self._caches.intent(key), self._caches.existing(key)
         namespace = self._caches.namespaces.get("", key[0])
         if namespace is None:
@@ -148,7 +149,7 @@ class Reconciler:
             return Outcome(WAITING if existing.exists else GONE, again=left or _RIGHTS_SECONDS)
         if requested is None and self._caches.is_undecided(key):
             left = self._refresher.refresh(existing, MANAGER)
-            return Outcome(WAITING if existing.exists else GONE, again=left or None)
+            return Outcome(WAITING if existing.exists else GONE, again=left or _RIGHTS_SECONDS)
         if requested is None:
             left = self._waits.unrequested_left(key) if existing.exists else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, existing)

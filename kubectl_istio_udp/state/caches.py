@@ -173,6 +173,8 @@ class Caches:
         # For namespaces with more requests than permitted: the permitted number.
         self._most_intents: dict[str, int] = {}
         self._slices_of_service: dict[Key, dict[str, KeptSlice]] = {}
+        self._api_server: frozenset[str] = frozenset()
+        self._api_server_service: Manifest | None = None
         self._pods: dict[str, dict[str, KeptPod]] = {}
         self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
         self._own_in: dict[str, set[Key]] = {}
@@ -240,7 +242,7 @@ class Caches:
         # The Gateway of each exposure that a Gateway of the Gateway API requests.
         self._of_gateways: dict[Key, Key] = {}
         # The exposures of Gateways whose class does not exist.
-        self._undecided: set[Key] = set()
+        self._undecided: dict[Key, Key] = {}
         self.api_gateways: ApiGateways | None = None
         if routes is not None:
             self.api_gateways = ApiGateways(
@@ -355,6 +357,17 @@ class Caches:
         """
         return key in self._undecided
 
+    def decide_again(self, key: Key) -> None:
+        """Read the Gateway of an undecided exposure again, if all that it depends on can be read.
+
+        A kind that may be listed again does not report objects that do not exist.
+        """
+        with self._lock:
+            gateway = self._undecided.get(key)
+        gateways = self.api_gateways
+        if gateway and gateways and not gateways.is_undecided(gateway):
+            self._gateway_requests(gateway)
+
     def lacks_rights(self, existing: Existing) -> bool:
         """Whether an exposure may be that of a Gateway, and Gateways cannot be read as a whole."""
         if self.api_gateways is None or not self.api_gateways.lacks_rights:
@@ -408,8 +421,9 @@ class Caches:
 
     def api_server(self) -> frozenset[str]:
         """The addresses of the API server."""
-        service = self.service_manifest(API_SERVER_SERVICE)
-        return api_server_addresses(service, self.slices_of(API_SERVER_SERVICE))
+        with self._lock:
+            slices = self.slices_of(API_SERVER_SERVICE)
+            return api_server_addresses(self._api_server_service, slices)
 
     def pod_addresses(self, namespace: str) -> Container[str]:
         """The addresses of the running pods of a namespace, without gateways."""
@@ -621,9 +635,13 @@ class Caches:
             affected |= {key, *owners, *self._users(key)}
             if key[0] in self.gateway_namespaces:
                 self._note_gateway_service(key, now)
+            if key == API_SERVER_SERVICE:
+                self._api_server_service = now
         affected.discard(self._planned_by("Service", key, now))
         for each in affected:
             self._enqueue(each)
+        if key == API_SERVER_SERVICE:
+            self._enqueue_api_server_changed()
         if self.api_gateways:
             self.api_gateways.service_changed(key)
             if key[0] in self.gateway_namespaces and (was is None) != (is_ is None):
@@ -635,7 +653,10 @@ class Caches:
         key, gateways = exposure_key(gateway), self.api_gateways
         undecided = gateways is not None and gateways.is_undecided(gateway)
         with self._lock:
-            (self._undecided.add if undecided else self._undecided.discard)(key)
+            if undecided:
+                self._undecided[key] = gateway
+            else:
+                self._undecided.pop(key, None)
             # Until its class exists again, it keeps its rank and its ports.
             if not undecided:
                 self._note_gateway(key, gateways.gateway(gateway) if gateways else None)
@@ -704,6 +725,21 @@ class Caches:
                 _note(self._slices_of_service, service, key[1], None if gone else kept)
                 _note(self._slices_in, key[0], key[1], None if gone else kept)
         self._enqueue_endpoints(services)
+        if API_SERVER_SERVICE in services:
+            self._enqueue_api_server_changed()
+
+    def _enqueue_api_server_changed(self) -> None:
+        """Queue the exposures of Services that list an address which the API server got or lost."""
+        with self._lock:
+            before, self._api_server = self._api_server, self.api_server()
+            changed = before ^ self._api_server
+            listed = {
+                service
+                for namespace in self._slices_in
+                for address in changed
+                for service in self._listed_by(namespace, address)
+            }
+        self._enqueue_endpoints(listed - {API_SERVER_SERVICE})
 
     def _enqueue_endpoints(self, services: Iterable[Key]) -> None:
         """Queue the exposures of Services whose endpoints changed."""

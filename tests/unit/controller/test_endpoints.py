@@ -101,6 +101,24 @@ def test_only_running_pods_of_the_namespace_become_endpoints(running: Running) -
     until(lambda: running.addresses() == ["10.9.0.1", "10.9.0.3"])
 
 
+def test_an_address_that_the_api_server_gets_is_no_endpoint(running: Running) -> None:
+    """Nothing else changes: neither the exposure's Service nor its EndpointSlices."""
+    running.server.put(
+        space("default", **{"kubectl-istio-udp/allow-endpoints": "10.0.0.0/8"}),
+        endpoint_slice(endpoint("10.9.0.1"), endpoint("10.9.0.2"), endpoint("10.96.0.1")),
+    )
+    running.start()
+    running.server.put(annotated())
+    running.exposed()
+    assert running.addresses() == ["10.9.0.1", "10.9.0.2", "10.96.0.1"]
+    running.server.put(endpoint_slice(endpoint("10.9.0.2"), of="kubernetes", suffix="api"))
+    until(lambda: running.addresses() == ["10.9.0.1", "10.96.0.1"])
+    running.server.put(builders.service("kubernetes", clusterIP="10.96.0.1"))
+    until(lambda: running.addresses() == ["10.9.0.1"])
+    running.server.put(endpoint_slice(endpoint("10.9.0.7"), of="kubernetes", suffix="api"))
+    until(lambda: running.addresses() == ["10.9.0.1", "10.9.0.2"])
+
+
 def pod_at(
     name: str, address: str, *, host_network: bool = False, phase: str = "Running", **more: Any
 ) -> dict[str, Any]:
