@@ -7,11 +7,13 @@ from functools import lru_cache
 
 from kubectl_istio_udp.controller.outcome import REFUSED, WAITING, Outcome, Refusal
 from kubectl_istio_udp.controller.pending import PendingExposures
+from kubectl_istio_udp.controller.waits import RETRY_SECONDS
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import FORBIDDEN, NOT_TAKEN
 from kubectl_istio_udp.model.usage import Holder
+from kubectl_istio_udp.plan.sessions import new_share
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
@@ -99,13 +101,21 @@ class Permissions:
                 )
             )
 
-    def check_totals(self, permission: Permission, spec: ExposureSpec) -> None:
-        """Raise Refusal if the namespace's exposures would exceed its limits."""
+    def check_totals(self, permission: Permission, spec: ExposureSpec, *, shrinks: bool) -> None:
+        """Raise Refusal if the namespace's exposures would exceed its limits.
+
+        Args:
+            permission: the limits.
+            spec: the planned exposure.
+            shrinks: whether a new plan takes no more sessions than are left.
+        """
         if permission.everything:
             return
         held = self._caches.existing(spec.key).held
         now, before = Holder.of(spec), Holder.of(held) if held else Holder(spec.key, 0, 0)
         others = self._pending.totals(spec.key)
+        if shrinks and _is_outdated(now, before, permission.total_sessions - others.sessions):
+            raise Refusal(Outcome(WAITING, again=RETRY_SECONDS))
         rows = (
             ("ports", now.ports, before.ports, others.ports, permission.total_ports),
             ("sessions", now.sessions, before.sessions, others.sessions, permission.total_sessions),
@@ -122,6 +132,20 @@ class Permissions:
                         f"kubectl-istio-udp/allow-total-{what} on the Namespace)",
                     )
                 )
+
+
+def _is_outdated(now: Holder, before: Holder, left: int) -> bool:
+    """Whether others have taken sessions of the namespace since an exposure was planned.
+
+    Args:
+        now: the planned exposure, with a number of sessions that was chosen by what was left.
+        before: the current exposure; with 0 sessions if there is none.
+        left: the sessions that the namespace has left for it.
+    """
+    # A new plan cannot take less than one for each port.
+    if now.sessions <= max(before.sessions, now.ports):
+        return False
+    return now.sessions > (left if before.sessions else new_share(left))
 
 
 def check_use(permission: Permission, use: Use) -> None:

@@ -74,7 +74,7 @@ class Reserver:
         with self._deciding:
             if found := expose_errors(decided.exposure, self._seen(decided, todo)):
                 raise Refusal(refused(found, spec))
-            self._permissions.check_totals(permission, spec)
+            self._permissions.check_totals(permission, spec, shrinks=_shrinks(intent))
             self._yield_to_older(intent, spec, footprint)
             self._check_addresses(spec)
             self._pending.add(footprint, spec)
@@ -170,3 +170,12 @@ class Reserver:
             if key != spec.key and self._may_take(key) and self._permissions.permits(key):
                 by = f"Service {key[0]}/{key[1]}"
                 raise Refusal(replace(taken(wanted, spec.gateway, by), after=key))
+
+
+def _shrinks(intent: Intent) -> bool:
+    """Whether an exposure gets as many sessions as are left, at a Service's ports.
+
+    Each backend of a Gateway's port has as many sessions, so a new plan may exceed the limit again.
+    """
+    request = intent.request
+    return bool(request.service) and request.automatic_sessions and request.expect_rate is None

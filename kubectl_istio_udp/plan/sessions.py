@@ -113,10 +113,17 @@ class SessionRoom:
         limit = self.limit()
         left = limit.left
         if found != kept:
-            # Half, so that some are left for the namespace's next exposure.
-            left = max(left // 2, min(left, FEW_SESSIONS))
+            left = new_share(left)
         # This applies to kept numbers too: the limit may be lower now.
         return max(1, min(found, limit.per_port, left // ports))
+
+
+def new_share(left: int) -> int:
+    """The sessions that one exposure may newly get of those that its namespace has left.
+
+    Half of them, so that some are left for the next exposure; all of them if they are few.
+    """
+    return max(left // 2, min(left, FEW_SESSIONS))
 
 
 def sessions_for_rate(rate: float, idle_seconds: float) -> int:

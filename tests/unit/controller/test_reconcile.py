@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import threading
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.controller.reconcile import Reconciler
+from kubectl_istio_udp.controller.reserving import Reserver
 from kubectl_istio_udp.model.names import object_name
 from tests.support import builders
 from tests.support.builders import endpoint, endpoint_slice
@@ -43,6 +46,8 @@ def test_what_it_writes_itself_is_not_reconciled_again(
         return before(self, key)
 
     monkeypatch.setattr(Reconciler, "reconcile", reconcile)
+    # Enough sessions for all, so that none is planned again.
+    running.server.put(space("default", **{"kubectl-istio-udp/allow-total-sessions": "60000"}))
     named = [f"n{number}" for number in range(5)]
     for number, name in enumerate(named):
         asked = annotated(name, f"{5300 + number}:53", options={"discovery": "endpoints"})
@@ -54,6 +59,28 @@ def test_what_it_writes_itself_is_not_reconciled_again(
     assert {key: count for key, count in reconciled.items() if key[0] == "default"} == {
         ("default", name): 1 for name in named
     }
+
+
+def test_requests_at_the_same_time_share_the_sessions_of_their_namespace(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that planned with what another took meanwhile is planned again."""
+    names, calls = ("a", "b", "c"), itertools.count()
+    all_planned, before = threading.Barrier(len(names)), Reserver.hold
+
+    def hold(self: Reserver, *arguments: Any) -> Any:
+        if next(calls) < len(names):
+            all_planned.wait(30)
+        return before(self, *arguments)
+
+    monkeypatch.setattr(Reserver, "hold", hold)
+    running.server.put(space("default", **{"kubectl-istio-udp/allow-total-sessions": "1000"}))
+    for number, name in enumerate(names):
+        running.server.put(annotated(name, f"{5300 + number}:53"))
+    running.start()
+    for name in names:
+        running.exposed(object_name("default", name))
+    assert sum(running.spec(object_name("default", name)).sessions for name in names) <= 1000
 
 
 @pytest.mark.parametrize("kind", ["ServiceEntry", "EnvoyFilter", "Service"])
