@@ -58,9 +58,6 @@ from kubectl_istio_udp.sources.permission import Permission, Use
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 from kubectl_istio_udp.state.ownership import Existing
 
-# Until an exposure is reconciled again that needs rights which the controller lacks.
-_RIGHTS_SECONDS = 30.0
-
 
 class Reconciler:
     """Reconciles exposures; thread-safe for different exposures."""
@@ -132,7 +129,6 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        self._caches.decide_again(key)
         requested, existing = self._caches.intent(key), self._caches.existing(key)
         namespace = self._caches.namespaces.get("", key[0])
         if namespace is None:
@@ -144,12 +140,10 @@ class Reconciler:
             return replace(outcome, again=left or None)
         if namespace.leaving:
             return self._withdraw(key, existing)
-        if self._caches.lacks_rights(existing):
+        undecided = requested is None and self._caches.is_undecided(key)
+        if undecided or self._caches.lacks_rights(existing):
             left = self._refresher.refresh(existing, MANAGER)
-            return Outcome(WAITING if existing.exists else GONE, again=left or _RIGHTS_SECONDS)
-        if requested is None and self._caches.is_undecided(key):
-            left = self._refresher.refresh(existing, MANAGER)
-            return Outcome(WAITING if existing.exists else GONE, again=left or _RIGHTS_SECONDS)
+            return Outcome(WAITING if existing.exists else GONE, again=left or None)
         if requested is None:
             left = self._waits.unrequested_left(key) if existing.exists else 0
             return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, existing)

@@ -83,6 +83,7 @@ class Cache(Generic[Kept]):
         label_selector: str = "",
         field_selector: str = "",
         again: float | None = None,
+        permitted: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the cache; `start` begins to list and watch.
 
@@ -96,11 +97,13 @@ class Cache(Generic[Kept]):
             again: for an optional kind: the seconds after which to list again while the server
                 lacks the kind or, since the start, forbids to list it, and the cache is empty;
                 None for a kind that is required.
+            permitted: called when the objects of an optional kind may be listed, after they could
+                not be. There may be none, and so no call of `changed`.
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
-        self._again = again
+        self._again, self._permitted = again, permitted
         self._objects: dict[Key, Kept] = {}
         self._versions: dict[Key, int] = {}
         # The versions at which objects were deleted lately. The response to a write may arrive
@@ -206,8 +209,8 @@ class Cache(Generic[Kept]):
         """Treat a kind that the server does not have like one without objects."""
         for key in tuple(self._objects):
             self.forget(*key)
-        self._version, self.refusal = "", None
-        self._synced.set()
+        self._version = ""
+        self._complete()
 
     def _do_without(self, refusal: Forbidden) -> None:
         """Go on without a kind that may not be listed, so that the others are served."""
@@ -250,9 +253,16 @@ class Cache(Generic[Kept]):
         for key in [key for key in tuple(self._objects) if key not in found]:
             self._put(key, None, _number(page.version))
         self._version = page.version
-        self._listed, self.refusal = True, None
-        self._synced.set()
+        self._listed = True
+        self._complete()
         return page.version
+
+    def _complete(self) -> None:
+        """Note that the cache has everything that there is."""
+        refused, self.refusal = self.refusal, None
+        self._synced.set()
+        if refused is not None:
+            self._permitted()
 
     def _follow(self, version: str, backoff: Backoff) -> str:
         """Watch until the server ends the watch; return the last version seen."""

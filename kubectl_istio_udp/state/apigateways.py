@@ -114,6 +114,7 @@ class ApiGateways:
         service: Callable[[str, str], Service | None],
         labels: Callable[[str], Mapping[str, str] | None],
         changed: Callable[[Key], None],
+        permitted: Callable[[], None],
         creates_in: Container[str],
         watch: RouteWatch,
     ) -> None:
@@ -124,11 +125,13 @@ class ApiGateways:
             service: returns a Service.
             labels: returns a namespace's labels.
             changed: called with each Gateway with an exposure that may change.
+            permitted: called when another kind may be listed (`lacks_rights`).
             creates_in: the namespaces in which Gateways may be created.
             watch: how to watch.
         """
         self._service, self._labels = service, labels
         self._changed, self._report = changed, watch.report
+        self._permitted = permitted
         self._creates_in = creates_in
         self._lock = threading.RLock()
         self._by_parent: dict[Key, set[Key]] = {}
@@ -140,7 +143,14 @@ class ApiGateways:
                 kept = _kept(manifest)
                 return Kept(kept, read(kept))
 
-            return Cache(api, kind, keep=keep, changed=follow, again=watch.installed)
+            return Cache(
+                api,
+                kind,
+                keep=keep,
+                changed=follow,
+                again=watch.installed,
+                permitted=self._permission_granted,
+            )
 
         self.classes = cache(CLASS, GatewayClass.from_object, self._class_changed)
         self.gateways = cache(GATEWAY, ApiGateway.from_object, self._gateway_changed)
@@ -315,6 +325,14 @@ class ApiGateways:
             if gateway.read.key[0] == namespace:
                 for route in self.routes_at(gateway.read.key):
                     self._report((ROUTE, *route.key))
+
+    def _permission_granted(self) -> None:
+        """Report all objects: without one kind, none of them could be decided."""
+        for kept in self.gateways.values():
+            self._changed(kept.read.key)
+        for subject in self.subjects():
+            self._report(subject)
+        self._permitted()
 
     def _routes_affected(self, routes: Iterable[Key]) -> None:
         routes = tuple(routes)

@@ -241,8 +241,8 @@ class Caches:
         }
         # The Gateway of each exposure that a Gateway of the Gateway API requests.
         self._of_gateways: dict[Key, Key] = {}
-        # The exposures of Gateways whose class does not exist.
-        self._undecided: dict[Key, Key] = {}
+        # The exposures of Gateways that cannot be decided (ApiGateways.is_undecided).
+        self._undecided: set[Key] = set()
         self.api_gateways: ApiGateways | None = None
         if routes is not None:
             self.api_gateways = ApiGateways(
@@ -250,6 +250,7 @@ class Caches:
                 service=self.routed_service,
                 labels=self.labels_of_namespace,
                 changed=self._gateway_requests,
+                permitted=self._enqueue_all,
                 creates_in=self.gateway_namespaces,
                 watch=routes,
             )
@@ -351,22 +352,12 @@ class Caches:
         return self.api_gateways.gateway(gateway) if gateway and self.api_gateways else None
 
     def is_undecided(self, key: Key) -> bool:
-        """Whether an exposure is that of a Gateway whose class does not exist, for a while maybe.
+        """Whether an exposure belongs to a Gateway that cannot be decided now.
 
-        The Gateway API wants existing Gateways not to change with their class.
+        Its class does not exist, or a kind that it depends on may not be listed. The Gateway API
+        requires that existing Gateways do not change with their class.
         """
         return key in self._undecided
-
-    def decide_again(self, key: Key) -> None:
-        """Read the Gateway of an undecided exposure again, if all that it depends on can be read.
-
-        A kind that may be listed again does not report objects that do not exist.
-        """
-        with self._lock:
-            gateway = self._undecided.get(key)
-        gateways = self.api_gateways
-        if gateway and gateways and not gateways.is_undecided(gateway):
-            self._gateway_requests(gateway)
 
     def lacks_rights(self, existing: Existing) -> bool:
         """Whether an exposure may be that of a Gateway, and Gateways cannot be read as a whole."""
@@ -653,11 +644,8 @@ class Caches:
         key, gateways = exposure_key(gateway), self.api_gateways
         undecided = gateways is not None and gateways.is_undecided(gateway)
         with self._lock:
-            if undecided:
-                self._undecided[key] = gateway
-            else:
-                self._undecided.pop(key, None)
-            # Until its class exists again, it keeps its rank and its ports.
+            (self._undecided.add if undecided else self._undecided.discard)(key)
+            # Until it can be decided, it keeps its rank and its ports.
             if not undecided:
                 self._note_gateway(key, gateways.gateway(gateway) if gateways else None)
         self._enqueue(key)

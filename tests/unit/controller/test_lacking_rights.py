@@ -65,9 +65,6 @@ def test_it_goes_on_when_it_has_the_rights(running: Routed, kind: str) -> None:
     until(controller.ready)
     assert running.filter(NAME) is None
     running.server.permits = lambda *_: True
-    until(lambda: not any(cache.refusal for cache in controller.caches.all))
-    running.quiet()
-    running.clock.move(31)
     running.programmed()
     assert running.weights() == [("coredns", 1)]
 
