@@ -163,9 +163,8 @@ def permitted(
     snapshot: Snapshot,
 ) -> Decided:
     """Return a planned exposure if it is permitted; otherwise raise Refusal."""
-    request = intent.request
-    chosen = request.automatic_sessions and request.expect_rate is None
-    check_use(permission, replace(Use.of_spec(exposure.spec), automatic_sessions=chosen))
+    automatic = intent.request.takes_what_is_left
+    check_use(permission, replace(Use.of_spec(exposure.spec), automatic_sessions=automatic))
     if existing.exposure is not None and existing.exposure == exposure.spec:
         exposure = replace(exposure, spec=existing.exposure)  # its JSON is cached
     return Decided(exposure, snapshot)

@@ -177,5 +177,4 @@ def _shrinks(intent: Intent) -> bool:
 
     Each backend of a Gateway's port has as many sessions, so a new plan may exceed the limit again.
     """
-    request = intent.request
-    return bool(request.service) and request.automatic_sessions and request.expect_rate is None
+    return bool(intent.request.service) and intent.request.takes_what_is_left

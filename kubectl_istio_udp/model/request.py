@@ -52,6 +52,11 @@ class ExposeRequest:
         """The name of the exposure."""
         return self.name or self.service
 
+    @property
+    def takes_what_is_left(self) -> bool:
+        """Whether the number of sessions depends on how many the gateway has left."""
+        return self.automatic_sessions and self.expect_rate is None
+
 
 @dataclass(frozen=True)
 class ResponseRequest:
