@@ -80,11 +80,11 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
     service, gateway = snapshot.service, snapshot.gateway
     pairs = _pair(request.ports, service)
     _check_families(snapshot)
-    followed = ServiceState(service, snapshot.slices, snapshot.rules.following(snapshot.pods))
+    state = ServiceState(service, snapshot.slices, snapshot.rules)
+    followed = replace(state, rules=snapshot.rules.following(snapshot.pods))
     endpoints = {port.port: port_endpoints(port, followed, snapshot) for _, port in pairs}
     discovery, reason = _discovery(request.discovery, snapshot, pairs, endpoints)
-    state = ServiceState(service, snapshot.slices, snapshot.rules)
-    if discovery is not Discovery.SELECTOR:
+    if discovery is not Discovery.SELECTOR and followed != state:
         endpoints = {port.port: port_endpoints(port, state, snapshot) for _, port in pairs}
     ports = tuple(
         _exposed(number, port, discovery, snapshot, endpoints[port.port]) for number, port in pairs
@@ -223,7 +223,7 @@ def with_sessions(
     if request.expect_rate is not None:
         idle = request.options.idle_timeout.seconds
         return replace(request.options, max_sessions=sessions_for_rate(request.expect_rate, idle))
-    if not request.automatic_sessions:
+    if not request.takes_what_is_left:
         return request.options
     room = room or SessionRoom(snapshot.file_limit, lambda: snapshot.others.sessions)
     existing = [
