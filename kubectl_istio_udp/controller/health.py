@@ -40,7 +40,7 @@ class HealthServer:
         Args:
             port: the port; 0 for any free one, None to open none.
             metrics: returns the text of /metrics.
-            ailment: returns why /healthz should answer 500; "" if everything works.
+            why_unhealthy: returns why /healthz should answer 500; "" if everything works.
             ready: returns whether /readyz should answer 200.
 
         Raises:

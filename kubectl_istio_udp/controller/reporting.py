@@ -315,7 +315,7 @@ class Reporter:
         key = exposure_key(gateway.key)
         held, taken = self._caches.existing(key).held, self._unavailable(key)
         unavailable = {
-            listener.name: f"another one has port {listener.port}/UDP of the gateway already"
+            listener.name: f"port {listener.port}/UDP of the gateway is already taken"
             for listener in gateway.listeners
             if listener.port in taken
         }

@@ -60,18 +60,10 @@ def _json_message(line: str) -> str:
 
 
 def _rejected(message: str) -> Iterator[tuple[str, str]]:
-    one = _ONE.search(message)
-    if one:
-        yield one["name"], one["why"]
-        return
-    duplicate = _DUPLICATE.search(message)
-    if duplicate:
-        yield duplicate["name"], duplicate["why"]
-        return
-    printed = _PRINTED.search(message)
-    if printed:
-        yield printed["name"], printed["why"]
-        return
+    for pattern in (_ONE, _DUPLICATE, _PRINTED):
+        if found := pattern.search(message):
+            yield found["name"], found["why"]
+            return
     every = _ALL.search(message)
     if every:
         # name, reason, name, reason, ...
