@@ -104,6 +104,12 @@ def printing(status: str, version: str = V1) -> str:
     )
 
 
+def expiring(time: str) -> dict[str, Any]:
+    """A user with a plugin whose token `a` expires at this time."""
+    status = f'{{"token": "a", "expirationTimestamp": "{time}"}}'
+    return {"config": secure(plugin()), "plugin": printing(status)}
+
+
 TOKEN_SCRIPT = printing('{"token": "from-plugin"}')
 TOLD_SCRIPT = """#!/bin/sh
 case $(echo "$KUBERNETES_EXEC_INFO" | tr -d ' ') in
@@ -1362,40 +1368,26 @@ CASES = [
     ),
     Case(
         "a plugin that says until when",
-        {
-            "config": secure(plugin()),
-            "plugin": printing(
-                '{"token": "a", "expirationTimestamp": "2100-01-01T00:00:00.123456789+02:00"}'
-            ),
-        },
+        expiring("2100-01-01T00:00:00.123456789+02:00"),
         server="tls",
         headers=bearer("a"),
     ),
     Case(
         "a plugin whose time has no zone",
-        {
-            "config": secure(plugin()),
-            "plugin": printing('{"token": "a", "expirationTimestamp": "2100-01-01T00:00:00"}'),
-        },
+        expiring("2100-01-01T00:00:00"),
         says="invalid expirationTimestamp",
     ),
     *(
         Case(
             f"a plugin whose time is {time!r}",
-            {
-                "config": secure(plugin()),
-                "plugin": printing(f'{{"token": "a", "expirationTimestamp": "{time}"}}'),
-            },
+            expiring(time),
             says="invalid expirationTimestamp",
         )
         for time in ("", "2100-01-01t00:00:00z", "2100-01-01 00:00:00Z", "2100-02-30T00:00:00Z")
     ),
     Case(
         "a plugin whose hour has one digit",
-        {
-            "config": secure(plugin()),
-            "plugin": printing('{"token": "a", "expirationTimestamp": "2100-01-01T0:00:00Z"}'),
-        },
+        expiring("2100-01-01T0:00:00Z"),
         server="tls",
         headers=bearer("a"),
     ),

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.gateways import exposure_key
 from tests.support import builders
-from tests.support.apiserver import Exec
+from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import Running, until
+from tests.support.routes import gateway_class
 
 KEY = exposure_key(("team", "udp"))
 NAME = object_name(*KEY)
+# The annotation of a Gateway that chooses the gateway which `routed` creates.
+TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
 
 
 class Routed(Running):
@@ -66,6 +71,16 @@ class Routed(Running):
 
     def weights(self) -> list[tuple[str, int]]:
         return [(b.service[1], b.weight) for b in self.routed().backends if b.service]
+
+
+@contextmanager
+def routed(api: Api, server: ApiServer, *manifests: Any) -> Iterator[Routed]:
+    """A controller that the test starts, with a gateway, a class and further objects."""
+    server.put(builders.gateway_pod(), builders.gateway_service(), gateway_class(), *manifests)
+    found = Routed(api, server)
+    found.wait_for(installed=0.05)
+    yield found
+    found.stop()
 
 
 def read(conditions: Any) -> dict[str, tuple[str, str]]:

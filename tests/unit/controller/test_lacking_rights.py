@@ -8,30 +8,21 @@ import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.resources import API_GATEWAY
-from tests.support import builders
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import annotated, space, until
-from tests.support.routed import NAME, Routed, services
-from tests.support.routes import gateway, gateway_class, route
+from tests.support.routed import NAME, TARGET, Routed, routed, services
+from tests.support.routes import gateway, route
 
-TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
 DECIDING = ["GatewayClass", API_GATEWAY, "UDPRoute", "ReferenceGrant"]
 COPIED = ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]
 
 
 @pytest.fixture
 def running(api: Api, server: ApiServer) -> Iterator[Routed]:
-    server.put(
-        *(space(name) for name in ("team", "default")),
-        builders.gateway_pod(),
-        builders.gateway_service(),
-        gateway_class(),
-        *services("team", "coredns"),
-    )
-    found = Routed(api, server)
-    found.wait_for(installed=0.05)
-    yield found
-    found.stop()
+    with routed(
+        api, server, space("team"), space("default"), *services("team", "coredns")
+    ) as found:
+        yield found
 
 
 def forbid(server: ApiServer, kind: str) -> None:

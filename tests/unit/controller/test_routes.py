@@ -16,7 +16,7 @@ from tests.support import builders
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import annotated, space, until
-from tests.support.routed import KEY, NAME, Routed, made_by_istiod, read, services
+from tests.support.routed import KEY, NAME, TARGET, Routed, made_by_istiod, read, routed, services
 from tests.support.routes import (
     GROUP,
     backend,
@@ -28,24 +28,15 @@ from tests.support.routes import (
 )
 from tests.unit.conftest import Run
 
-TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
 ALL = {"from_": "All"}
 
 
 @pytest.fixture
 def running(api: Api, server: ApiServer) -> Iterator[Routed]:
-    server.put(
-        *(space(name) for name in ("team", "apps", "other")),
-        builders.gateway_pod(),
-        builders.gateway_service(),
-        gateway_class(),
-        *services("team", "coredns", "canary"),
-        *services("apps", "foreign"),
-    )
-    found = Routed(api, server)
-    found.wait_for(installed=0.05)
-    yield found
-    found.stop()
+    spaces = [space(name) for name in ("team", "apps", "other")]
+    backends = [*services("team", "coredns", "canary"), *services("apps", "foreign")]
+    with routed(api, server, *spaces, *backends) as found:
+        yield found
 
 
 def test_a_route_is_exposed_and_every_status_reports_it(running: Routed) -> None:
