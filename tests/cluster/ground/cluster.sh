@@ -107,6 +107,10 @@ up() {
     --service-account-private-key-file "$p/sa.key" --use-service-account-credentials --root-ca-file "$p/ca.crt" \
     --cluster-signing-cert-file "$p/ca.crt" --cluster-signing-key-file "$p/ca.key" --service-cluster-ip-range $SERVICE_CIDRS
   start kube-scheduler "$BIN/kube-scheduler" --kubeconfig "$KUBECONFIG" --leader-elect=false
+  # kubelet mounts its directory onto itself at its start where that is not shared, beside making its sockets there: a
+  # rename that the mount overtakes ends kubelet with "invalid cross-device link".
+  mount --bind "$RUN/kubelet" "$RUN/kubelet"
+  mount --make-rshared "$RUN/kubelet"
   start kubelet "$BIN/kubelet" --kubeconfig "$RUN/kubelet.kubeconfig" --config "$RUN/kubelet.yaml" --hostname-override ground \
     --node-ip $NODE_IP,$NODE_IP6 --root-dir "$RUN/kubelet" --cert-dir "$p"
   start kube-proxy "$BIN/kube-proxy" --config "$RUN/kube-proxy.yaml"
