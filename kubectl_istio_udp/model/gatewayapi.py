@@ -73,7 +73,7 @@ class Listener:
         port: the port for clients.
         protocol: HTTP, HTTPS, TLS, TCP, UDP, or another controller's.
         namespaces: allowedRoutes.namespaces.from: Same, All, Selector or None.
-        selector: the label selector of the namespaces, for Selector.
+        selector: the label selector of the namespaces, for Selector; None selects none, {} all.
         kinds: allowedRoutes.kinds as (group, kind); None for the protocol's default.
         raw: the listener in the manifest's form, for the Gateway that mirrors it.
     """
@@ -82,7 +82,7 @@ class Listener:
     port: int
     protocol: str = UDP
     namespaces: str = "Same"
-    selector: Mapping[str, Any] = field(default_factory=dict)
+    selector: Mapping[str, Any] | None = None
     kinds: tuple[tuple[str, str], ...] | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,12 +92,13 @@ class Listener:
         allowed = record(entry.get("allowedRoutes"))
         namespaces = record(allowed.get("namespaces"))
         kinds = [record(kind) for kind in items(allowed.get("kinds"))]
+        selector = namespaces.get("selector")
         return cls(
             name=str(entry.get("name") or ""),
             port=int(entry["port"]),
             protocol=str(entry.get("protocol") or ""),
             namespaces=str(namespaces.get("from") or "Same"),
-            selector=record(namespaces.get("selector")),
+            selector=selector if isinstance(selector, Mapping) else None,
             kinds=tuple((_group(kind), str(kind.get("kind"))) for kind in kinds) or None,
             raw=entry,
         )
@@ -135,9 +136,9 @@ class Listener:
             return True
         if self.namespaces == "Same":
             return namespace == gateway_namespace
-        if self.namespaces == "Selector":
-            return labels is not None and selector_matches(self.selector, labels)
-        return False
+        if self.namespaces != "Selector" or self.selector is None or labels is None:
+            return False
+        return selector_matches(self.selector, labels)
 
 
 @dataclass(frozen=True)

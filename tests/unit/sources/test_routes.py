@@ -54,6 +54,17 @@ def parent(**more: Any) -> dict[str, Any]:
 # -- attachment -------------------------------------------------------------------------------
 
 TWO = [listener("a", 5300), listener("b", 5301)]
+
+
+def selecting(**selector: Any) -> list[Any]:
+    """A listener for the namespaces that a selector selects; None for no selector."""
+    return [listener(namespaces={"from": "Selector", **selector})]
+
+
+def expression(operator: str, *values: str, key: str = "absent") -> dict[str, Any]:
+    return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
+
+
 ATTACHMENTS: dict[str, Any] = {
     # Traps 4 to 6 of the Gateway API: allowedRoutes and parentRefs.
     "no section and no port: every listener": (TWO, {}, "team", ("a", "b"), "Accepted"),
@@ -105,6 +116,32 @@ ATTACHMENTS: dict[str, Any] = {
         [listener(namespaces={"from": "Selector", "selector": {}})],
         {},
         "gone",
+        (),
+        "NotAllowedByListeners",
+    ),
+    # As in Kubernetes (LabelSelectorAsSelector): no selector selects nothing, {} everything.
+    "Selector without a selector": (selecting(), {}, "other", (), "NotAllowedByListeners"),
+    "Selector with null": (selecting(selector=None), {}, "team", (), "NotAllowedByListeners"),
+    "Selector with a list": (selecting(selector=[]), {}, "other", (), "NotAllowedByListeners"),
+    "Selector for all": (selecting(selector={}), {}, "other", ("dns",), "Accepted"),
+    "Selector, label is absent": (
+        selecting(selector=expression("DoesNotExist")),
+        {},
+        "other",
+        ("dns",),
+        "Accepted",
+    ),
+    "Selector, unknown operator": (
+        selecting(selector=expression("Absent")),
+        {},
+        "other",
+        (),
+        "NotAllowedByListeners",
+    ),
+    "Selector, NotIn without values": (
+        selecting(selector=expression("NotIn")),
+        {},
+        "other",
         (),
         "NotAllowedByListeners",
     ),
