@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from kubectl_istio_udp.apply.deletion_order import without_listeners
 from kubectl_istio_udp.controller.endpoints import Endpoints
+from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.controller.outcome import REFUSED, WAITING, Outcome, Refusal
 from kubectl_istio_udp.controller.pending import PendingExposures
 from kubectl_istio_udp.controller.permitting import check_use
@@ -37,7 +39,7 @@ class Decided:
 
 
 class GatewayChanges(IstioUdpError):
-    """The exposure must move to another gateway."""
+    """The exposure must be deleted at its gateway, to be written at another one."""
 
 
 class Decider:
@@ -58,10 +60,12 @@ class Decider:
     def decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         """Plan the exposure of a Service.
 
+        At another gateway than the current one, it is planned as a new exposure.
+
         Raises:
             UsageError: it is not possible with this Service.
             Refusal: it is not permitted, or the gateway does not exist.
-            GatewayChanges: it must be deleted at its gateway first.
+            GatewayChanges: its deletion at another gateway has begun.
         """
         request, caches = intent.request, self._caches
         service = caches.service((request.namespace, request.service))
@@ -80,6 +84,7 @@ class Decider:
         spec = existing.exposure
         if spec is not None and (left := self._endpoints.emptied_left(spec)) > 0:
             raise Refusal(Outcome(WAITING, again=left))
+        existing = existing.at(gateway.ref)
         discovery = _discovery(request.discovery, permission, service, existing)
         snapshot = replace(
             self.snapshot(service, gateway, existing),
@@ -100,7 +105,7 @@ class Decider:
 
         Raises:
             Refusal: there is none that the namespace may use, or it has no pod.
-            GatewayChanges: the exposure is at another one.
+            GatewayChanges: its deletion at another gateway has begun.
         """
         allowed = [g for g in self._caches.gateways() if permission.allows_gateway(g.ref)]
         before = existing.exposure.gateway if existing.exposure else None
@@ -119,9 +124,10 @@ class Decider:
             # later gets new sockets, and Envoy loses datagrams until the old ones drain (45 s).
             message = f"no pod of gateway {gateway.ref} has an address yet"
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message))
-        if before is None or before.same_pods(gateway.ref):
-            return gateway
-        raise GatewayChanges(f"it is at gateway {before}")
+        if existing.at(gateway.ref) is not existing and not _has_listeners(existing):
+            # Even if it is not possible at this gateway any more, the rest must be deleted.
+            raise GatewayChanges(f"it is being deleted at gateway {before}")
+        return gateway
 
     def snapshot(self, service: Service, gateway: Gateway, existing: Existing) -> Snapshot:
         """The snapshot for a decision, without the Service's pods and endpoints."""
@@ -153,6 +159,12 @@ class Decider:
 
         limited = None if permission.everything else limit
         return SessionRoom(self._file_limit, elsewhere, stays=True, limit=limited)
+
+
+def _has_listeners(existing: Existing) -> bool:
+    """Whether an exposure has listeners; without, its deletion has begun."""
+    envoy_filter = existing.object("EnvoyFilter")
+    return envoy_filter is not None and without_listeners(envoy_filter, MANAGER) is not None
 
 
 def permitted(

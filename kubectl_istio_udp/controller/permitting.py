@@ -111,7 +111,7 @@ class Permissions:
         """
         if permission.everything:
             return
-        held = self._caches.existing(spec.key).held
+        held = self._caches.existing(spec.key).at(spec.gateway).held
         now, before = Holder.of(spec), Holder.of(held) if held else Holder(spec.key, 0, 0)
         others = self._pending.totals(spec.key)
         if shrinks and _is_outdated(now, before, permission.total_sessions - others.sessions):

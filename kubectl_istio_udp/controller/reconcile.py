@@ -242,6 +242,8 @@ class Reconciler:
         decided = self._decide(intent, permission, existing)
         source = source_of(decided.exposure.spec)
         todo = [marked(write, source) for write in writes(decided.exposure, MANAGER)]
+        if existing.at(decided.exposure.spec.gateway) is not existing:
+            return self._move(intent, permission, decided, todo)
         if (left := self._write(intent, permission, existing, decided, todo)) > 0:
             return Outcome(WAITING, again=left)
         again = self._removal.remove(existing, todo)
@@ -249,6 +251,20 @@ class Reconciler:
             next_step = max(0.0, self._waits.calm_left(intent.key)) + STEP_SECONDS
             again = next_step if again is None else min(again, next_step)
         return replace(self._exposed(decided), again=again)
+
+    def _move(
+        self, intent: Intent, permission: Permission, decided: Decided, todo: Sequence[Write]
+    ) -> Outcome:
+        """Start to move an exposure to another gateway, if nothing prevents it there.
+
+        Raises:
+            Refusal: it stays at its gateway.
+            GatewayChanges: it must be deleted at its gateway first.
+        """
+        self._reserver.check(intent, permission, decided, todo)
+        if (left := self._waits.calm_left(intent.key)) > 0:
+            return Outcome(WAITING, again=left)
+        raise GatewayChanges(f"it moves to gateway {decided.exposure.spec.gateway}")
 
     def _decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         if intent.request.service:

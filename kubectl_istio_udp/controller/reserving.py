@@ -21,6 +21,7 @@ from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.sources.annotations import Intent
@@ -57,6 +58,17 @@ class Reserver:
         self._watch_seconds = watch_seconds
         self._deciding = threading.Lock()
 
+    def check(
+        self, intent: Intent, permission: Permission, decided: Decided, todo: Sequence[Write]
+    ) -> None:
+        """Check an exposure against its gateway, without holding anything.
+
+        Raises:
+            Refusal: it would do damage, or others use what it needs.
+        """
+        with self._deciding:
+            self._check(intent, permission, decided, todo)
+
     @contextmanager
     def hold(
         self, intent: Intent, permission: Permission, decided: Decided, todo: Sequence[Write]
@@ -70,13 +82,8 @@ class Reserver:
             Conflict, Unreachable: it cannot be reserved now; retry.
         """
         spec = decided.exposure.spec
-        footprint = Footprint.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
         with self._deciding:
-            if found := expose_errors(decided.exposure, self._seen(decided, todo)):
-                raise Refusal(refused(found, spec))
-            self._permissions.check_totals(permission, spec, shrinks=_shrinks(intent))
-            self._yield_to_older(intent, spec, footprint)
-            self._check_addresses(spec)
+            footprint = self._check(intent, permission, decided, todo)
             self._pending.add(footprint, spec)
         try:
             if not takes_more(spec, self._caches.existing(spec.key).held):
@@ -89,6 +96,19 @@ class Reserver:
             self._freed(footprint)
             raise
         self._pending.remove(spec.key)
+
+    def _check(
+        self, intent: Intent, permission: Permission, decided: Decided, todo: Sequence[Write]
+    ) -> Footprint:
+        """Return the footprint of an exposure that fits at its gateway; otherwise raise Refusal."""
+        spec = decided.exposure.spec
+        footprint = Footprint.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
+        if found := expose_errors(decided.exposure, self._seen(decided, todo)):
+            raise Refusal(refused(found, spec))
+        self._permissions.check_totals(permission, spec, shrinks=_shrinks(intent))
+        self._yield_to_older(intent, spec, footprint)
+        self._check_addresses(spec)
+        return footprint
 
     @contextmanager
     def _reserved(self, decided: Decided, todo: Sequence[Write]) -> Iterator[None]:
@@ -125,13 +145,20 @@ class Reserver:
                 not.
         """
         caches, spec, snapshot = self._caches, decided.exposure.spec, decided.snapshot
-        held = caches.existing(spec.key).held
+        now = caches.existing(spec.key)
+        held = now.at(spec.gateway).held
+        owned = {"/".join(namespaced_name(each)) for each in now.all_of("EnvoyFilter")}
         existing = [caches.find(w.kind, w.namespace, w.name) for w in todo if w.whole]
         occupancy = self._pending.occupancy(spec.key, reservation)
         others = occupancy.usage(snapshot.gateway, snapshot.mesh.root_namespace, spec.key)
         return replace(
             snapshot,
-            footprints=occupancy.footprints_at(snapshot.gateway, snapshot.mesh, spec),
+            # Before it moves, its own EnvoyFilter at another gateway may apply to this one too.
+            footprints=tuple(
+                each
+                for each in occupancy.footprints_at(snapshot.gateway, snapshot.mesh, spec)
+                if each.owner not in owned
+            ),
             size=self._size(snapshot.gateway, others.ports + (len(held.ports) if held else 0)),
             others=others,
             objects=tuple(manifest for manifest in existing if manifest),
@@ -161,7 +188,7 @@ class Reserver:
         whatever order they are reconciled. This does not plan the others: it uses the outcome of
         their last reconciliation. Without an outcome, they are reconciled first.
         """
-        existing = self._caches.existing(spec.key).held
+        existing = self._caches.existing(spec.key).at(spec.gateway).held
         held = {port.listener_port for port in existing.ports} if existing else set()
         wanted = footprint.udp_ports - held
         for rank, key in self._caches.requests_for(wanted):

@@ -42,9 +42,10 @@ class RouteDecider:
         Raises:
             UsageError: a port cannot be exposed at this gateway.
             Refusal: it is not permitted, the gateway does not exist, or no listener is left.
-            GatewayChanges: it must be deleted at its gateway first.
+            GatewayChanges: its deletion at another gateway has begun.
         """
         gateway = self._decider.gateway(intent, permission, existing)
+        existing = existing.at(gateway.ref)
         snapshot = self._decider.snapshot(Service(*intent.key), gateway, existing)
         ports = self._free_ports(intent, snapshot)
         services = {each.service for _, found in ports for each in found.backends}

@@ -13,7 +13,7 @@ from kubectl_istio_udp.controller.changes import Changes
 from kubectl_istio_udp.controller.events import EventWriter
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
-from kubectl_istio_udp.controller.outcome import FAILED, GONE, STATES, WAITING, Outcome
+from kubectl_istio_udp.controller.outcome import FAILED, GONE, LEAVING, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.controller.reporting import Reporter
@@ -272,11 +272,16 @@ class Controller:
                 self._add(key)
 
     def _may_take(self, key: Key) -> bool:
-        """Whether an intent may still get what it requests: it has no outcome, or is queued."""
+        """Whether an intent may still get what it requests.
+
+        It may if it has no outcome, is queued, or leaves one gateway to be at another one.
+        """
         outcome = self._outcomes.get(key)
         if outcome is None or self._queue.pending(key):
             return True
-        return outcome.state == FAILED or (outcome.state == WAITING and not outcome.reason)
+        return outcome.state == FAILED or (
+            outcome.state in (WAITING, LEAVING) and not outcome.reason
+        )
 
     # -- work ---------------------------------------------------------------------------------
 

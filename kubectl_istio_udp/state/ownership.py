@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref, Spec
 
 Manifest = Mapping[str, Any]
@@ -89,6 +90,12 @@ class Existing:
         Tenants cannot write the EnvoyFilter. They may write all other objects of an exposure.
         """
         return self.exposure if self.object("EnvoyFilter") else None
+
+    def at(self, gateway: GatewayRef) -> Existing:
+        """This exposure as it is at a gateway: without objects if it is at another one."""
+        if self.exposure is None or self.exposure.gateway.same_pods(gateway):
+            return self
+        return replace(self, spec=None, objects=())
 
     @property
     def ref(self) -> Ref:

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import eventually, get, kubectl, own_objects, run, service
+from conftest import Space, eventually, get, kubectl, own_objects, run, service
 from controlled import events, request_exposure
+from gateways import gateway_manifests, udp_filter
 from tenants import Tenant, Tenants, Victim, controller, tenants, victim, who_server
 
 from kubectl_istio_udp.kube.client import Api
@@ -315,6 +316,53 @@ def test_08_a_forbidden_change_keeps_the_exposure(tenants: Tenants, victim: Vict
         eventually("it is met again", lambda: victim.tenant.name not in kubectl_status(), 60)
     kubectl("annotate", "namespace", victim.tenant.name, "--overwrite", f"{PREFIX}allow=1")
     eventually("taken back", lambda: not own_objects(victim.tenant), 30)
+
+
+@contextlib.contextmanager
+def second_gateway(namespace: str, taken: int) -> Iterator[None]:
+    """Another gateway in the namespace of the tenants' gateway, with a taken port."""
+    where = Space(namespace, "")
+    theirs = udp_filter("taken", taken, workloadSelector={"labels": {"app": "second"}})
+    where.apply(*gateway_manifests("second", "second"), theirs)
+    try:
+        eventually(
+            "the second gateway is ready",
+            lambda: get("deployment", "-n", namespace, "second")["status"].get("readyReplicas"),
+            90,
+        )
+        yield
+    finally:
+        objects = ("deployment/second", "service/second", "envoyfilter/taken")
+        kubectl("delete", "-n", namespace, *objects)
+        eventually(
+            "its pods are gone",
+            lambda: not get("pods", "-n", namespace, "-l", "app=second")["items"],
+            60,
+        )
+
+
+def test_08_a_refused_move_keeps_the_exposure(tenants: Tenants, victim: Victim) -> None:
+    """The other gateway exists, but the exposure is not possible there."""
+    tenant, name, (port, taken, *_) = victim.tenant, victim.name, victim.tenant.ports
+    there = f"{tenant.gateway}/second"
+    before = uids(tenant)
+    with second_gateway(tenant.gateway, taken):
+        with victim.asked():
+            for ports, sessions, why in (
+                (f"{port}:nosuch", "4000", "has no UDP port nosuch"),
+                (f"{taken}:53", "4000", f"port {taken}/UDP is taken"),
+                (f"{port}:53", "50000", "50000 sessions"),
+            ):
+                request_exposure(tenant, name, ports, gateway=there, max_sessions=sessions)
+                eventually(
+                    f"{why} is told",
+                    lambda w=why: w in events(tenant, name),  # type: ignore[misc]
+                    60,
+                )
+                assert uids(tenant) == before
+            request_exposure(tenant, name, f"{port}:53", max_sessions="4000")
+            eventually("it is met again", lambda: tenant.name not in kubectl_status(), 60)
+        assert uids(tenant) == before
 
 
 def kubectl_status() -> str:
