@@ -18,13 +18,13 @@ from kubectl_istio_udp.model.errors import ClusterError, Refused
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
+from kubectl_istio_udp.model.programmed import revisions
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.plan.exposure import plan
-from kubectl_istio_udp.render.envoyfilter import revisions
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.settings import NamedSettings
 from kubectl_istio_udp.state.existing import find_exposure

@@ -11,6 +11,7 @@ from functools import partial
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
+from kubectl_istio_udp.model.programmed import first_lack
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.pods import ready_pods
 
@@ -175,16 +176,11 @@ def _lack(
         raise
     except ClusterError as error:
         return f"could not be queried ({error.message})"
-    for name, revision in expected.listeners.items():
-        refusal = state.refusals.get(name)
-        # Another revision is from an earlier write.
-        if refusal and refusal.revision in ("", revision):
-            raise _rejected(namespace, pod, refusal.why)
-        if state.listeners.get(name) != revision:
-            return f"does not yet have listener {name}"
-    for name, revision in expected.clusters.items():
-        if state.clusters.get(name) != revision:
-            return f"does not yet have cluster {name}"
+    lack = first_lack(state, expected.listeners, expected.clusters)
+    if lack is not None and lack.refusal:
+        raise _rejected(namespace, pod, lack.refusal)
+    if lack is not None:
+        return str(lack)
     for name, wanted in hosts.items():
         lacking = wanted - state.hosts.get(name, frozenset())
         if lacking:

@@ -6,10 +6,8 @@ Field references: Envoy's API documentation of `config.listener.v3.Listener`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.exposure import Exposure
 from kubectl_istio_udp.model.resources import RESOURCES
 from kubectl_istio_udp.render.cluster import cluster
@@ -64,19 +62,3 @@ def _remove_cluster(name: str) -> dict[str, Any]:
         "match": {"context": "GATEWAY", "cluster": {"name": name}},
         "patch": {"operation": "REMOVE"},
     }
-
-
-def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The revision of each listener and cluster in a rendered EnvoyFilter.
-
-    Returns:
-        {"LISTENER": {name: revision}, "CLUSTER": {name: revision}}
-    """
-    found: dict[str, dict[str, str]] = {"LISTENER": {}, "CLUSTER": {}}
-    for patch in envoy_filter["spec"]["configPatches"]:
-        value = patch["patch"].get("value")
-        if value is None:
-            continue
-        mark = value["metadata"]["filter_metadata"][names.MANAGER]
-        found[patch["applyTo"]][value["name"]] = mark["revision"]
-    return found

@@ -16,7 +16,7 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Version, parse_version
-from kubectl_istio_udp.model.names import MANAGER
+from kubectl_istio_udp.model.programmed import revision_in
 from kubectl_istio_udp.model.proxystate import (
     BoundListener,
     ProxyState,
@@ -159,14 +159,29 @@ def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
     Raises:
         Forbidden, ClusterError: the query failed.
     """
-    pattern = f"{prefix}.*"
     with Admin(api, namespace, pod) as admin:
-        found = admin.read(f"config_dump?name_regex={pattern}", _resources)
+        found = _configuration(admin, prefix)
         if not found["clusters"]:
             return ProxyState(**found, hosts={})
-        hosts = admin.read(f"clusters?format=json&filter={pattern}", _hosts)
+        hosts = admin.read(f"clusters?format=json&filter={prefix}.*", _hosts)
     known = {name: hosts[name] for name in found["clusters"] if name in hosts}
     return ProxyState(**found, hosts=known)
+
+
+def configuration(
+    api: Api, namespace: str, pod: str, prefix: str
+) -> tuple[ProxyState, tuple[BoundListener, ...]]:
+    """As `proxy_state` without hosts, and all listeners of the Envoy, over one connection.
+
+    Raises:
+        Forbidden, ClusterError: the query failed.
+    """
+    with Admin(api, namespace, pod) as admin:
+        return ProxyState(**_configuration(admin, prefix)), _listeners(admin, pod)
+
+
+def _configuration(admin: Admin, prefix: str) -> dict[str, dict[str, Any]]:
+    return admin.read(f"config_dump?name_regex={prefix}.*", _resources)
 
 
 def _hosts(answer: Any) -> dict[str, frozenset[str]]:
@@ -182,7 +197,7 @@ def _resources(dump: Any) -> dict[str, dict[str, Any]]:
         for entry in section.get("dynamic_listeners") or ():
             active = (entry.get("active_state") or {}).get("listener")
             if active:
-                found["listeners"][active["name"]] = _revision(active)
+                found["listeners"][active["name"]] = revision_in(active)
                 found["ports"][active["name"]] = _bound_port(active)
                 found["targets"][active["name"]] = _routed_to(active)
             error = entry.get("error_state") or {}
@@ -190,10 +205,10 @@ def _resources(dump: Any) -> dict[str, dict[str, Any]]:
             name = entry.get("name") or failed.get("name")
             if error and name:
                 found["refusals"][name] = Refusal(
-                    reason(error.get("details", "")), _revision(failed)
+                    reason(error.get("details", "")), revision_in(failed)
                 )
         for entry in section.get("dynamic_active_clusters") or ():
-            found["clusters"][entry["cluster"]["name"]] = _revision(entry["cluster"])
+            found["clusters"][entry["cluster"]["name"]] = revision_in(entry["cluster"])
     return found
 
 
@@ -298,11 +313,6 @@ def _log(api: Api, namespace: str, pod: str, since_seconds: int) -> str:
         return api.log(namespace, pod, PROXY_CONTAINER, since_seconds)
     except ClusterError:
         return ""
-
-
-def _revision(resource: Mapping[str, Any]) -> str:
-    marks = (resource.get("metadata") or {}).get("filter_metadata") or {}
-    return str((marks.get(MANAGER) or {}).get("revision", ""))
 
 
 def _bound_port(listener: Mapping[str, Any]) -> int:

@@ -14,7 +14,8 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
 )
 from kubectl_istio_udp.model.ports import parse_port_requests
-from kubectl_istio_udp.render.envoyfilter import envoy_filter, revisions
+from kubectl_istio_udp.model.programmed import revisions
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.gatewayservice import companion_service, gateway_service_patch
 from kubectl_istio_udp.render.samples import one_run_tool, samples
