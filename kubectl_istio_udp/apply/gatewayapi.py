@@ -8,6 +8,7 @@ from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import Forbidden, NotInstalled, Rejected, WaitTimeout
 from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS, GatewayClass, Key
@@ -91,14 +92,10 @@ def wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress
         time.sleep(api.waits.poll)
 
 
-def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Mapping[str, Any]:
+def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Manifest:
     """A condition of a Gateway, or of a listener; {} unless it is about its generation."""
-    now = int(gateway["metadata"].get("generation") or 0)
     found = record(gateway.get("status")) if owner is None else owner
-    for each in map(record, items(found.get("conditions"))):
-        if each.get("type") == kind and each.get("observedGeneration") == now:
-            return each
-    return {}
+    return current_condition(found, generation_of(gateway), kind)
 
 
 def _problem(gateway: Manifest) -> str:

@@ -6,7 +6,7 @@ It applies to the originals only if the copy is current, and if istiod has seen 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,7 @@ from kubectl_istio_udp.controller.conditions import (
     Mirror,
 )
 from kubectl_istio_udp.controller.objects import contains
+from kubectl_istio_udp.model.apiconditions import current_conditions, generation_of
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import ParentRef
 from kubectl_istio_udp.model.mesh import REVISION_LABEL
@@ -63,13 +64,13 @@ def mirror(
     name = str(wanted["metadata"]["name"])
     if existing is None or not is_current(existing, wanted):
         return Mirror(name, problem or f"Gateway {name} is being written")
-    generation = int(existing["metadata"].get("generation") or 0)
+    generation = generation_of(existing)
     status = record(existing.get("status"))
     types = (ACCEPTED, PROGRAMMED, *REPEATED)
-    current = {each.type: each for each in _current(status.get("conditions"), generation, types)}
+    current = {each.type: each for each in _current(status, generation, types)}
     listeners = {}
     for entry in map(record, items(status.get("listeners"))):
-        if found := _current(entry.get("conditions"), generation, LISTENER_TYPES):
+        if found := _current(entry, generation, LISTENER_TYPES):
             kinds = tuple(map(record, items(entry.get("supportedKinds"))))
             attached = int(entry.get("attachedRoutes") or 0)
             listener = str(entry.get("name"))
@@ -107,23 +108,26 @@ def parent_conditions(
     for entry in map(record, items(record(existing.get("status")).get("parents"))):
         ref = ParentRef.from_object(record(entry.get("parentRef")), metadata["namespace"])
         if entry.get("controllerName") == controller and ref.identity == parent.identity:
-            generation = int(metadata.get("generation") or 0)
-            return _current(entry.get("conditions"), generation) or None
+            return _current(entry, generation_of(existing)) or None
     return None
 
 
 def _current(
-    found: object, generation: int, types: Collection[str] | None = None
+    owner: Manifest, generation: int, types: Collection[str] | None = None
 ) -> tuple[ApiCondition, ...]:
-    """An object's conditions; empty if one of them is of a former generation.
+    """The conditions of an object or entry; empty if one of them is of a former generation.
 
     Args:
-        found: the conditions.
+        owner: the status or the entry.
         generation: the object's generation.
         types: the types to read, because others may be another controller's; None for all.
     """
-    current = [each for each in map(record, items(found)) if not types or each.get("type") in types]
-    if any(each.get("observedGeneration") != generation for each in current):
+
+    def wanted(found: Iterable[Manifest]) -> list[Manifest]:
+        return [each for each in found if not types or each.get("type") in types]
+
+    current = wanted(current_conditions(owner, generation))
+    if len(current) < len(wanted(map(record, items(owner.get("conditions"))))):
         return ()
     return tuple(
         ApiCondition(

@@ -11,6 +11,7 @@ from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.apiconditions import current_conditions, generation_of
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import Forbidden, NotInstalled
 from kubectl_istio_udp.model.gatewayapi import (
@@ -126,10 +127,8 @@ def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[FailedConditio
 def _failed(manifest: Manifest, owner: Manifest, part: str) -> Iterator[FailedCondition]:
     """The failing conditions of a Gateway, listener or route."""
     metadata = manifest["metadata"]
-    generation = int(metadata.get("generation") or 0)
     about = (manifest["kind"], metadata["namespace"], metadata["name"], part)
-    found = [record(each) for each in items(owner.get("conditions"))]
-    current = [each for each in found if each.get("observedGeneration") == generation]
+    current = current_conditions(owner, generation_of(manifest))
     if not current:
         yield FailedCondition(*about, "", "Pending", "the controller has not reported on it yet")
     for each in current:
