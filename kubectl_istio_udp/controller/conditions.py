@@ -23,6 +23,8 @@ from kubectl_istio_udp.model.gatewayapi import (
 from kubectl_istio_udp.sources.routes import Attachment, Backends
 
 Manifest = Mapping[str, Any]
+# The reason and the message of a condition.
+Why = tuple[str, str]
 
 # The supported features of a GatewayClass, sorted. Those of HTTP, GRPC and TLS are istiod's (1.30
 # and later). TCPRoute is not among them, because istiod 1.30 does not serve it.
@@ -264,18 +266,18 @@ class Progress:
     Attributes:
         problem: reason and message of a problem with the Gateway itself; None if there is none.
         unavailable: why a listener cannot get its port, by the listener's name.
-        programmed: whether every ready gateway pod has the UDP listeners, if there are any.
-        reason, message: why it is not programmed.
+        lacking: reason and message why a UDP listener is not programmed, by the listener's name;
+            every ready gateway pod has the others.
+        obstacle: reason and message why the Gateway is not programmed, whatever its listeners are.
         addresses: the addresses for clients, as (type, value).
         mirror: the Gateway of class istio with its listeners for other protocols; None if it has
             none of these, or if it names a gateway.
     """
 
-    problem: tuple[str, str] | None = None
-    unavailable: Mapping[str, str] | None = None
-    programmed: bool = False
-    reason: str = "Pending"
-    message: str = ""
+    problem: Why | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, Why] = field(default_factory=dict)
+    obstacle: Why | None = None
     addresses: tuple[tuple[str, str], ...] = ()
     mirror: Mirror | None = None
 
@@ -358,11 +360,11 @@ def _is_valid(listener: Listener, progress: Progress) -> bool:
     if progress.is_mirrored(listener):
         seen = progress.mirrored(listener)
         return seen is None or seen.accepted
-    return listener.protocol == UDP and listener.name not in (progress.unavailable or {})
+    return listener.protocol == UDP and listener.name not in progress.unavailable
 
 
 def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, ...]:
-    taken = (progress.unavailable or {}).get(listener.name)
+    taken = progress.unavailable.get(listener.name)
     accepted, resolved = (
         ApiCondition(ACCEPTED, True, ACCEPTED),
         ApiCondition(RESOLVED, True, RESOLVED),
@@ -384,12 +386,14 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
         resolved = ApiCondition(
             RESOLVED, False, "InvalidRouteKinds", f"a UDP listener takes no routes of kind {kinds}"
         )
-    if progress.programmed and accepted.holds:
-        programmed = ApiCondition(PROGRAMMED, True, PROGRAMMED)
-    elif accepted.holds:
-        programmed = ApiCondition(PROGRAMMED, False, progress.reason, progress.message)
-    else:
+    if not accepted.holds:
         programmed = ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
+    elif progress.problem:
+        programmed = ApiCondition(PROGRAMMED, False, "Pending", progress.problem[1])
+    elif why := progress.lacking.get(listener.name):
+        programmed = ApiCondition(PROGRAMMED, False, *why)
+    else:
+        programmed = ApiCondition(PROGRAMMED, True, PROGRAMMED)
     return (accepted, programmed, resolved, conflicted)
 
 
@@ -408,13 +412,13 @@ def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[ApiCondition, 
         accepted = ApiCondition(ACCEPTED, True, ACCEPTED)
     if not accepted.holds:
         return accepted, ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
-    return accepted, _programmed(progress)
+    return accepted, _programmed(gateway, progress)
 
 
-def _programmed(progress: Progress) -> ApiCondition:
-    """Whether a Gateway that is accepted is programmed."""
-    if not progress.programmed:
-        return ApiCondition(PROGRAMMED, False, progress.reason, progress.message)
+def _programmed(gateway: ApiGateway, progress: Progress) -> ApiCondition:
+    """Whether a Gateway that is accepted is programmed: all its accepted listeners must be."""
+    if why := progress.obstacle or _first_lacking(gateway, progress):
+        return ApiCondition(PROGRAMMED, False, *why)
     mirrored = progress.mirror.conditions.get(PROGRAMMED) if progress.mirror else None
     if mirrored is not None and not mirrored.holds:
         return mirrored
@@ -422,3 +426,13 @@ def _programmed(progress: Progress) -> ApiCondition:
         message = "the Service for clients has no address yet"
         return ApiCondition(PROGRAMMED, False, "AddressNotAssigned", message)
     return ApiCondition(PROGRAMMED, True, PROGRAMMED)
+
+
+def _first_lacking(gateway: ApiGateway, progress: Progress) -> Why | None:
+    """Why a Gateway lacks a UDP listener, first one that cannot become programmed; else None."""
+    found = [
+        progress.lacking[each.name]
+        for each in gateway.udp
+        if each.name in progress.lacking and each.name not in progress.unavailable
+    ]
+    return min(found, key=lambda why: why[0] == "Pending", default=None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kubectl_istio_udp.checks.catalog import Surface
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import EXPOSED, INVALID, NOT_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.sources.annotations import Intent
 
 # ok: as requested. manual: created on the command line; only its endpoints are updated. waiting:
 # for a port, a gateway, or the next allowed change. refused: the request must change. failed: the
@@ -32,6 +33,7 @@ class Outcome:
         findings: the findings of the checks that refused the request, for the log.
         after: the exposure that may have to be reconciled first to fix it; None if there is none.
         again: seconds until it must be reconciled again; None to wait for a change.
+        intent: what a Gateway requested when it was reconciled; None for others.
     """
 
     state: str
@@ -41,6 +43,7 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     after: tuple[str, str] | None = None
     again: float | None = None
+    intent: Intent | None = field(default=None, compare=False)
 
     @property
     def is_settled(self) -> bool:

@@ -129,7 +129,14 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        requested, existing = self._caches.intent(key), self._caches.existing(key)
+        requested = self._caches.intent(key)
+        outcome = self._reconcile(key, requested)
+        if isinstance(requested, Intent) and not requested.request.service:
+            return replace(outcome, intent=requested)
+        return outcome
+
+    def _reconcile(self, key: Key, requested: Intent | UsageError | None) -> Outcome:
+        existing = self._caches.existing(key)
         namespace = self._caches.namespaces.get("", key[0])
         if namespace is None:
             # On the command line or by annotation: the exposed Service no longer exists.
@@ -176,6 +183,19 @@ class Reconciler:
             return self._permissions.of_intent(self._caches.intent(key), namespace)
         except UsageError:
             return None
+
+    def is_at_former_gateway(self, key: Key) -> bool:
+        """Whether the exposure of a Gateway is at another gateway than it requests."""
+        intent, permission = self._caches.intent(key), self.permission(key)
+        if permission is None or not isinstance(intent, Intent):
+            return False
+        try:
+            self._decider.gateway(intent, permission, self._caches.existing(key))
+        except GatewayChanges:
+            return True
+        except IstioUdpError:
+            return False
+        return False
 
     def _reconcile_requested(
         self, key: Key, requested: Intent | UsageError, namespace: KeptNamespace, existing: Existing

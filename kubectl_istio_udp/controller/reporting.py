@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kubectl_istio_udp.controller.conditions import (
     ACCEPTED,
@@ -24,6 +24,7 @@ from kubectl_istio_udp.controller.conditions import (
     MirrorReport,
     ParentReport,
     Progress,
+    Why,
     class_status,
     gateway_status,
     route_status,
@@ -32,11 +33,13 @@ from kubectl_istio_udp.controller.conditions import (
 from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
 from kubectl_istio_udp.controller.mirroring import Mirroring
 from kubectl_istio_udp.controller.objects import MANAGER
-from kubectl_istio_udp.controller.outcome import FAILED, OK, WAITING, Outcome
+from kubectl_istio_udp.controller.outcome import FAILED, OK, REFUSED, WAITING, Outcome
+from kubectl_istio_udp.controller.programming import Programmer
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import (
     ClusterError,
@@ -46,8 +49,8 @@ from kubectl_istio_udp.model.errors import (
     UsageError,
 )
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
-from kubectl_istio_udp.model.gatewayapi import UDP, ApiGateway, UdpRoute
-from kubectl_istio_udp.model.reasons import NO_GATEWAY, NOT_TAKEN
+from kubectl_istio_udp.model.gatewayapi import ApiGateway, UdpRoute
+from kubectl_istio_udp.model.reasons import FORBIDDEN, NO_GATEWAY, NOT_TAKEN
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
 from kubectl_istio_udp.sources.gateways import (
@@ -58,10 +61,11 @@ from kubectl_istio_udp.sources.gateways import (
 from kubectl_istio_udp.sources.mirrors import MirroredParent, copied_parents
 from kubectl_istio_udp.sources.permission import Permission
 from kubectl_istio_udp.sources.routes import attach, route_options
-from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.addresses import addresses_of
 from kubectl_istio_udp.state.apigateways import CLASS, GATEWAY, ROUTE, ApiGateways, Subject
 from kubectl_istio_udp.state.caches import Caches
+
+What = TypeVar("What")
 
 _WORKERS = 2
 _log = logging.getLogger(__name__)
@@ -77,6 +81,7 @@ class Reporter:
         *,
         outcome: Callable[[Key], Outcome | None],
         unavailable: Callable[[Key], frozenset[int]],
+        at_former_gateway: Callable[[Key], bool],
         permission: Callable[[Key], Permission | None],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
@@ -89,6 +94,7 @@ class Reporter:
             caches: the state of the cluster.
             outcome: returns the latest outcome of an exposure.
             unavailable: returns the ports that an exposure requests and other exposures have.
+            at_former_gateway: whether an exposure is at another gateway than it requests.
             permission: returns what an exposure may use; None if its namespace does not say.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
@@ -96,6 +102,7 @@ class Reporter:
         """
         self._api, self._caches = api, caches
         self._outcome, self._unavailable = outcome, unavailable
+        self._at_former_gateway = at_former_gateway
         self._permission = permission
         self._may_write, self._wrote = may_write, wrote
         self._mirroring = (
@@ -105,8 +112,7 @@ class Reporter:
         )
         self._queue: WorkQueue[Subject] = WorkQueue(clock, group=lambda subject: subject[1])
         self._ended = threading.Event()
-        # The listeners of each exposure that all ready pods of its gateway were found to have.
-        self._seen: dict[Key, frozenset[str]] = {}
+        self._programmer = Programmer(api, caches)
         self.workers = [
             threading.Thread(target=self._work, name=f"reporter {number}", daemon=True)
             for number in range(_WORKERS)
@@ -127,7 +133,7 @@ class Reporter:
 
     def lead(self) -> None:
         """Report on all objects, and then on requested ones."""
-        self._seen.clear()
+        self._programmer.clear()
         self._queue.open()
         gateways = self._caches.api_gateways
         for subject in gateways.subjects() if gateways else ():
@@ -246,27 +252,25 @@ class Reporter:
         """
         kept, gateway = gateways.gateways.get(*key), gateways.gateway(key)
         if kept is None or gateway is None or gateway.leaving:
-            self._seen.pop(exposure_key(key), None)
+            self._programmer.forget(exposure_key(key))
             if kept is not None and gateway is None and not gateways.is_undecided(key):
                 self._write(gateways.gateways, kept.manifest, without_ours(kept.manifest))
             return True
-        requested, outcome = (
-            self._caches.intent(exposure_key(key)),
-            self._outcome(exposure_key(key)),
-        )
+        requested = self._caches.intent(exposure_key(key))
+        outcome = self._outcome(exposure_key(key))
         problem = _problem(gateway, requested)
         if problem is not None:
             progress, done = Progress(problem), True
         elif requested is None:
-            progress, done = Progress(programmed=True), True
-        elif outcome is not None and (problem := self._missing_parameters(gateway, outcome)):
-            progress, done = Progress(problem), True
-        elif outcome is None:
-            # The report is requested again after the first reconciliation. What another replica
-            # reported may still be true.
+            progress, done = Progress(), True
+        elif outcome is None or not _is_about(outcome, requested):
+            # The report is requested again after the next reconciliation. Until then there is
+            # nothing to say about this generation, and what was said before may still be true.
             return True
+        elif problem := self._missing_parameters(gateway, outcome):
+            progress, done = Progress(problem), True
         else:
-            progress, done = self._progress(gateway, outcome, _was_programmed(kept.manifest))
+            progress, done = self._progress(gateway, outcome, kept.manifest)
         progress = self._mirrored(gateways, gateway, progress, blocked)
         attached = {name: len(routes) for name, routes in gateways.attached(gateway).items()}
         status = gateway_status(kept.manifest, attached, progress, _now())
@@ -309,32 +313,50 @@ class Reporter:
     # -- the progress of a Gateway ------------------------------------------------------------
 
     def _progress(
-        self, gateway: ApiGateway, outcome: Outcome, was_programmed: bool
+        self, gateway: ApiGateway, outcome: Outcome, manifest: Mapping[str, Any]
     ) -> tuple[Progress, bool]:
-        """The progress of a Gateway, and whether it is complete."""
+        """The progress of a Gateway, and whether it is complete.
+
+        Args:
+            gateway: the Gateway.
+            outcome: the outcome of what it requests now.
+            manifest: it with its status.
+        """
         key = exposure_key(gateway.key)
-        held, taken = self._caches.existing(key).held, self._unavailable(key)
+        existing, why = self._caches.existing(key), _why_not(outcome)
+        held, taken = existing.held, self._unavailable(key)
         unavailable = {
-            listener.name: f"port {listener.port}/UDP of the gateway is already taken"
-            for listener in gateway.listeners
-            if listener.port in taken
+            each.name: f"port {each.port}/UDP of the gateway is already taken"
+            for each in gateway.udp
+            if each.port in taken
         }
-        wanted = {each.port for each in gateway.listeners if each.protocol == UDP} - taken
-        exposed = {port.gateway_port for port in held.ports} if held else set()
         addresses = self._addresses(held) if held else ()
-        if held is None or wanted - exposed or not _may_work(outcome):
-            # Pods that start later are queried too.
-            self._seen.pop(key, None)
-            reason, message = _why_not(outcome)
-            return Progress(None, unavailable, False, reason, message, addresses), True
+        progress = Progress(unavailable=unavailable, addresses=addresses)
+        if held is None or not _may_work(outcome) or self._moves(key, outcome):
+            self._programmer.forget(key)
+            return replace(progress, lacking={each.name: why for each in gateway.udp}), True
         try:
-            missing = self._missing(held)
+            found = self._programmer.read(existing, held)
         except ClusterError as error:
-            message = f"a gateway pod could not be queried: {error.message}"
-            progress = Progress(None, unavailable, was_programmed, "Pending", message, addresses)
-            return progress, False
-        progress = Progress(None, unavailable, not missing, "Pending", missing, addresses)
-        return progress, not missing
+            why = ("Pending", f"a gateway pod could not be queried: {error.message}")
+            before = _programmed_listeners(manifest)
+            rest = {each.name: why for each in gateway.udp if each.name not in before}
+            return replace(progress, lacking=rest), False
+        exposed = {port.gateway_port for port in held.ports}
+        unwritten = {each.name: why for each in gateway.udp if each.port not in exposed}
+        progress = replace(
+            progress,
+            unavailable={**_by_name(gateway, found.taken), **unavailable},
+            lacking={**_by_name(gateway, found.lacking), **unwritten},
+        )
+        return progress, not found.lacking
+
+    def _moves(self, key: Key, outcome: Outcome) -> bool:
+        """Whether an exposure is at a gateway that is not requested any longer.
+
+        Any other outcome than a failed write says so itself.
+        """
+        return outcome.state == FAILED and self._at_former_gateway(key)
 
     def _mirrored(
         self, gateways: ApiGateways, gateway: ApiGateway, progress: Progress, blocked: str
@@ -343,38 +365,13 @@ class Reporter:
         if not gateways.has_child(gateway):
             return progress
         if blocked and progress.problem is None:
-            progress = replace(progress, programmed=False, reason="NoResources", message=blocked)
+            progress = replace(progress, obstacle=("NoResources", blocked))
         if not gateway.mirrored:
             return progress
         child, unpermitted = gateways.child(gateway.key), gateways.unpermitted(gateway)
         found: Mirror = mirror(child, child_gateway(gateway), blocked, unpermitted)
         addresses = dict.fromkeys((*progress.addresses, *found.addresses))
         return replace(progress, mirror=found, addresses=tuple(addresses))
-
-    def _missing(self, spec: ExposureSpec) -> str:
-        """The listener that a ready gateway pod still lacks, as text; "" if there is none.
-
-        Raises:
-            ClusterError: a pod could not be queried.
-        """
-        wanted = spec.listener_names
-        if self._seen.get(spec.key) == wanted:
-            return ""
-        pods = [
-            pod
-            for gateway in self._caches.gateways()
-            if gateway.ref.same_pods(spec.gateway)
-            for pod in gateway.ready_pods
-        ]
-        if not pods:
-            return f"gateway {spec.gateway} has no ready pod"
-        for pod in pods:
-            prefix = f"{spec.object_name}-"
-            state = proxies.proxy_state(self._api, spec.gateway.namespace, pod.name, prefix)
-            if lacking := wanted - set(state.listeners):
-                return f"gateway pod {pod.name} has no listener {min(lacking)} yet"
-        self._seen[spec.key] = wanted
-        return ""
 
     def _addresses(self, spec: ExposureSpec) -> tuple[tuple[str, str], ...]:
         """The addresses for an exposure's clients, as types and values of a Gateway's addresses."""
@@ -432,23 +429,35 @@ def _may_work(outcome: Outcome) -> bool:
     return outcome.state in (OK, WAITING, FAILED)
 
 
-def _was_programmed(manifest: Mapping[str, Any]) -> bool:
-    """Whether a Gateway's status reports this generation as programmed."""
-    generation = manifest["metadata"].get("generation")
-    return any(
-        each.get("type") == PROGRAMMED
-        and each.get("status") == "True"
-        and each.get("observedGeneration") == generation
-        for each in map(record, items(manifest["status"].get("conditions")))
-    )
+def _is_about(outcome: Outcome, requested: object) -> bool:
+    """Whether an outcome is that of what a Gateway requests now."""
+    return outcome.state == FAILED or outcome.intent == requested
 
 
-def _why_not(outcome: Outcome) -> tuple[str, str]:
+def _programmed_listeners(manifest: Mapping[str, Any]) -> set[str]:
+    """The listeners that a Gateway's status reports as programmed in this generation."""
+    generation = generation_of(manifest)
+    return {
+        str(each.get("name"))
+        for each in map(record, items(manifest["status"].get("listeners")))
+        if current_condition(each, generation, PROGRAMMED).get("status") == "True"
+    }
+
+
+def _by_name(gateway: ApiGateway, by_port: Mapping[int, What]) -> dict[str, What]:
+    """What concerns a Gateway's UDP listeners, by the listener's name."""
+    return {each.name: by_port[each.port] for each in gateway.udp if each.port in by_port}
+
+
+def _why_not(outcome: Outcome) -> Why:
     """Why a Gateway is not programmed: reason and message."""
     if outcome.reason == NO_GATEWAY:
         return "NoResources", outcome.message
-    reason = "Pending" if outcome.state in (OK, WAITING, FAILED) else "Invalid"
-    return reason, outcome.message
+    if outcome.state == REFUSED or outcome.reason == FORBIDDEN:
+        return "Invalid", outcome.message
+    # The message of a success is about what the gateway had before.
+    message = "" if outcome.state == OK else outcome.message
+    return "Pending", message or "the gateway does not have this change yet"
 
 
 def _address_type(address: str) -> str:

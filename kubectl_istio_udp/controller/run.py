@@ -133,6 +133,7 @@ class Controller:
             self.caches,
             outcome=self._outcomes.get,
             unavailable=self._reconciler.unavailable,
+            at_former_gateway=self._reconciler.is_at_former_gateway,
             permission=self._reconciler.permission,
             may_write=self._may_write,
             wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),

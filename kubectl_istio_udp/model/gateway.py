@@ -123,6 +123,7 @@ class GatewayPod:
         by_istiod: whether its annotations show that istiod injected its proxy.
         memory_limit: the proxy's memory limit in bytes; None for no limit.
         cpu_limit: the proxy's CPU limit in cores; None for no limit.
+        uid: the pod's uid; "" if unknown.
     """
 
     name: str
@@ -139,6 +140,7 @@ class GatewayPod:
     by_istiod: bool = False
     memory_limit: float | None = None
     cpu_limit: float | None = None
+    uid: str = ""
 
     @property
     def istio(self) -> Version | None:
@@ -170,6 +172,7 @@ class GatewayPod:
             # In Kubernetes a limit of 0 means no limit.
             memory_limit=quantity(limits.get("memory")) or None,
             cpu_limit=quantity(limits.get("cpu")) or None,
+            uid=str(metadata.get("uid") or ""),
         )
 
 

@@ -313,6 +313,11 @@ class ApiGateways:
             if kept.read.parameters == named and kept.read.about.namespace == namespace:
                 self._report((GATEWAY, *kept.read.key))
 
+    def pods_changed(self, gateways: Iterable[Key]) -> None:
+        """Report Gateways because the ready pods of their gateways are others now."""
+        for key in gateways:
+            self._report((GATEWAY, *key))
+
     def namespace_changed(self, namespace: str) -> None:
         """Report what depends on a namespace's changed labels."""
         self._routes_affected(

@@ -29,7 +29,13 @@ from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
-from kubectl_istio_udp.model.gateway import Gateway, gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.gateway import (
+    Gateway,
+    GatewayRef,
+    gateways_from,
+    is_gateway_pod,
+    selects,
+)
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, ParametersRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.managed_fields import exposure_managers
@@ -198,7 +204,11 @@ class Caches:
         self._gateway_pods: dict[Key, Manifest] = {}
         self._gateway_services: dict[Key, Manifest] = {}
         self._gateways: tuple[Gateway, ...] | None = None
+        # Whether a gateway may have changed since the last call of `_gateways_changed`.
+        self._gateways_touched = False
         self._gateway_facts: tuple[Any, ...] = ()
+        # Namespace, name, selector and ready pods of each gateway.
+        self._ready_pods: set[tuple[Any, ...]] = set()
         watched = sorted(self.gateway_namespaces.union(self._root_namespaces))
         self.namespaces: Cache[KeptNamespace] = Cache(
             api, "Namespace", keep=_kept_namespace, changed=self._namespace_changed
@@ -680,7 +690,7 @@ class Caches:
         if now is not None and not _is_ours(now):
             known = self._gateway_services[key] = now
         if known is not None:
-            self._gateways = None
+            self._forget_gateways()
 
     def _note_intent(self, key: Key, now: Manifest | None) -> set[Key]:
         """Store a Service's request; return those that may move in the order."""
@@ -760,7 +770,7 @@ class Caches:
                 if isinstance(pod, KeptPod):
                     self._note_pod(key, pod, gone)
                 elif pod is not None:
-                    self._gateways = None
+                    self._forget_gateways()
                     self._gateway_pods.pop(key, None)
                     if not gone:
                         self._gateway_pods[key] = pod
@@ -889,11 +899,16 @@ class Caches:
         right = place in self.gateway_namespaces or (kind, place) == ("ServiceEntry", key[0])
         return (key[0], key[1]) if right and owner is Kind.EXPOSURE else None
 
+    def _forget_gateways(self) -> None:
+        self._gateways, self._gateways_touched = None, True
+
     def _gateways_changed(self) -> None:
         """Queue everything if facts about a gateway that exposures depend on have changed."""
         with self._lock:
-            if self._gateways is not None:
+            if not self._gateways_touched:
                 return
+            self._gateways_touched = False
+            reported = self._of_changed_pods()
             facts = tuple(
                 (
                     g.ref,
@@ -910,10 +925,34 @@ class Caches:
                 )
                 for g in self.gateways()
             )
-            if facts == self._gateway_facts:
-                return
+            changed = facts != self._gateway_facts
             self._gateway_facts = facts
-        self._enqueue_all()
+        if changed:
+            self._enqueue_all()
+        if self.api_gateways:
+            self.api_gateways.pods_changed(reported)
+
+    def _of_changed_pods(self) -> list[Key]:
+        """The Gateways with exposures at gateways whose ready pods are not those of before."""
+        before = self._ready_pods
+        self._ready_pods = {
+            (
+                *(gateway.ref.namespace, gateway.ref.name),
+                tuple(sorted(gateway.ref.selector.items())),
+                frozenset((pod.name, pod.uid) for pod in gateway.ready_pods),
+            )
+            for gateway in self.gateways()
+        }
+        changed = [
+            GatewayRef(namespace, name, dict(selector))
+            for namespace, name, selector, _ in before ^ self._ready_pods
+        ]
+        return [
+            gateway
+            for key, gateway in self._of_gateways.items()
+            if (spec := self._specs_in.get(key[0], {}).get(key[1]))
+            and any(spec.gateway.same_pods(ref) for ref in changed)
+        ]
 
     def _enqueue_all(self) -> None:
         for key in self.exposures():

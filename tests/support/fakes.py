@@ -38,6 +38,8 @@ class Fakes:
 
     Attributes:
         refuses: what Envoys say of a listener, by its name, in place of taking it.
+        former: listeners that Envoys keep in place of those that they refuse, by name.
+        without: pods whose Envoy has got nothing yet.
         stuck: whether Envoys do not hear of anything new (kept: what they had then).
         deaf: pods whose Envoy cannot be asked, and why.
         hosts: whether clusters get their endpoints.
@@ -53,6 +55,8 @@ class Fakes:
 
     server: ApiServer
     refuses: dict[str, str] = field(default_factory=dict)
+    former: dict[str, Any] = field(default_factory=dict)
+    without: set[str] = field(default_factory=set)
     stuck: bool = False
     deaf: dict[str, Exec] = field(default_factory=dict)
     hosts: bool = True
@@ -89,7 +93,8 @@ class Fakes:
             if command[0] == "cat":
                 return self.sockets.pop(0) if self.sockets else Exec(error="no cat")
             if command[:3] == ["pilot-agent", "request", "GET"]:
-                return Exec(stdout=json.dumps(self._admin(command[3])))
+                nothing = pod in self.without
+                return Exec(stdout=json.dumps({} if nothing else self._admin(command[3])))
             return Exec(stdout=self.file_limits.get(pod, self.file_limit))
         return Exec(stdout=" 68 69\n")
 
@@ -124,8 +129,9 @@ class Fakes:
         pattern = re.compile(unquote(path.rpartition("=")[2]))
         if path.startswith("config_dump?resource=dynamic_listeners&"):
             listeners = [r for r in self._resources("LISTENER") if pattern.fullmatch(r["name"])]
-            listeners += [r for r in self.live if pattern.fullmatch(r["name"])]
-            return {"configs": [{"active_state": {"listener": r}} for r in listeners]}
+            live = [r for r in self.live if pattern.fullmatch(r["name"])]
+            active = [{"active_state": {"listener": r}} for r in live]
+            return {"configs": [*map(self._listener, listeners), *active]}
         if path == "config_dump?resource=dynamic_route_configs":
             routes = [{"name": name} for name, _ in self._routes()]
             return {"configs": [{"route_config": {"virtual_hosts": [{"routes": routes}]}}, {}]}
@@ -192,7 +198,9 @@ class Fakes:
     def _listener(self, resource: dict[str, Any]) -> dict[str, Any]:
         name = resource["name"]
         if name in self.refuses:
-            return {"name": name, "error_state": {"details": self.refuses[name]}}
+            error = {"details": self.refuses[name], "failed_configuration": resource}
+            active = {"active_state": {"listener": self.former[name]}} if self.former else {}
+            return {"name": name, "error_state": error, **active}
         return {"name": name, "active_state": {"listener": resource}}
 
     def _entry(self, cluster: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +12,10 @@ from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.gateways import exposure_key
 from tests.support import builders
-from tests.support.apiserver import ApiServer, Exec
+from tests.support.apiserver import ApiServer
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import Running, until
+from tests.support.fakes import Fakes
 from tests.support.routes import gateway_class
 
 KEY = exposure_key(("team", "udp"))
@@ -27,23 +27,12 @@ TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
 class Routed(Running):
     """A controller that serves the Gateway API, and queries about the cluster."""
 
-    def query_envoy(self, namespace: str, pod: str, container: str, command: list[str]) -> Exec:
-        """Answer as an Envoy that has the EnvoyFilters' configuration, unless it is set to lag."""
-        if self.lagging:
-            return Exec(json.dumps({"configs": []}))
-        names = [
-            patch["patch"]["value"]["name"]
-            for each in self.server.all("EnvoyFilter")
-            for patch in each["spec"].get("configPatches", ())
-            if patch["applyTo"] == "LISTENER"
-        ]
-        listeners = [{"active_state": {"listener": {"name": name}}} for name in names]
-        return Exec(json.dumps({"configs": [{"dynamic_listeners": listeners}]}))
-
-    lagging = False
+    def __init__(self, api: Api, server: ApiServer) -> None:
+        super().__init__(api, server)
+        self.envoys = Fakes(server)
 
     def begin(self, *manifests: Any, **settings: Any) -> Any:
-        self.server.run = self.query_envoy
+        self.server.run = self.envoys.run
         self.server.put(*manifests)
         return self.start(gateway_api=True, **settings)
 

@@ -123,7 +123,12 @@ def use_routes(running: Running, done: Callable[[Any], None]) -> None:
     server.put(gateway_class(), requesting, route(namespace="default"))
     done(lambda: server.get("GatewayClass", "", "istio-udp").get("status"))
     done(lambda: server.get("UDPRoute", "default", "dns").get("status"))
-    done(lambda: "no listener" in str(server.get(API_GATEWAY, "default", "udp").get("status")))
+    done(
+        lambda: (
+            "does not yet have listener"
+            in str(server.get(API_GATEWAY, "default", "udp").get("status"))
+        )
+    )
     server.remove(API_GATEWAY, "default", "udp")
     done(lambda: not server.all("EnvoyFilter"))
     # One that is made for a Gateway, changed, and deleted.

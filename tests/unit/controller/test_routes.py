@@ -88,13 +88,13 @@ def test_a_new_leader_keeps_conditions_that_are_still_true(running: Routed) -> N
 
 
 def test_it_is_programmed_only_when_envoy_has_the_listener(running: Routed) -> None:
-    running.lagging = True
+    running.envoys.stuck = True
     running.begin(gateway(annotations=TARGET), route())
     until(lambda: running.filter(NAME) and running.conditions().get("Programmed"))
     until(lambda: running.conditions()["Programmed"] == ("False", "Pending"))
     message = running.status(API_GATEWAY, "udp")["conditions"][1]["message"]
-    assert "no listener" in message
-    running.lagging = False
+    assert "does not yet have listener" in message
+    running.envoys.stuck = False
     running.programmed()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -397,7 +398,8 @@ def test_a_route_s_status_that_is_right_is_not_changed() -> None:
     assert manifest == before
 
 
-DONE = Progress(programmed=True, addresses=(("IPAddress", "10.0.0.1"),))
+DONE = Progress(addresses=(("IPAddress", "10.0.0.1"),))
+NOT_YET = ("Pending", "no listener yet")
 HTTP = listener("web", 80, "HTTP")
 GATEWAYS: dict[str, Any] = {
     # The Gateway's Accepted and Programmed with their reasons, then each listener's.
@@ -411,15 +413,44 @@ GATEWAYS: dict[str, Any] = {
     "not yet": (
         [listener()],
         {},
-        Progress(),
+        Progress(lacking={"dns": NOT_YET}),
         ("Accepted", "!Pending"),
         [("Accepted", "!Pending", "ResolvedRefs", "NoConflicts")],
+    ),
+    "one of several": (
+        [listener(), listener("b", 5301), listener("c", 5302)],
+        {},
+        replace(DONE, lacking={"b": NOT_YET, "c": ("Invalid", "rejected")}),
+        # The Gateway is programmed when all its listeners are; a rejected one is worse.
+        ("Accepted", "!Invalid"),
+        [
+            ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),
+            ("Accepted", "!Pending", "ResolvedRefs", "NoConflicts"),
+            ("Accepted", "!Invalid", "ResolvedRefs", "NoConflicts"),
+        ],
+    ),
+    "one whose port is taken too": (
+        [listener(), listener("b", 5301)],
+        {},
+        replace(DONE, unavailable={"b": "taken"}, lacking={"b": NOT_YET}),
+        ("ListenersNotValid", "Programmed"),
+        [
+            ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),
+            ("!PortUnavailable", "!Invalid", "ResolvedRefs", "!!PortUnavailable"),
+        ],
+    ),
+    "its own gateway cannot be written": (
+        [listener()],
+        {},
+        replace(DONE, obstacle=("NoResources", "no")),
+        ("Accepted", "!NoResources"),
+        [("Accepted", "Programmed", "ResolvedRefs", "NoConflicts")],
     ),
     # Trap 13: the listeners are there, and clients have no address.
     "no address": (
         [listener()],
         {},
-        Progress(programmed=True),
+        Progress(),
         ("Accepted", "!AddressNotAssigned"),
         [("Accepted", "Programmed", "ResolvedRefs", "NoConflicts")],
     ),
@@ -451,7 +482,7 @@ GATEWAYS: dict[str, Any] = {
     "a port that another Gateway has": (
         [listener(), listener("b", 5301)],
         {},
-        Progress(None, {"b": "taken"}, True, addresses=DONE.addresses),
+        replace(DONE, unavailable={"b": "taken"}),
         ("ListenersNotValid", "Programmed"),
         [
             ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),
