@@ -13,7 +13,9 @@ from typing import Any
 from kubectl_istio_udp.apply.exact import merge_patch
 from kubectl_istio_udp.controller.mirrored import COPY_LABELS, is_current
 from kubectl_istio_udp.controller.objects import MANAGER
+from kubectl_istio_udp.controller.writing import REQUEST_SECONDS
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import Busy, ClusterError, Conflict, Unreachable
@@ -100,12 +102,15 @@ class Mirroring:
         return self._write(cache, wanted, existing)
 
     def _write(self, cache: Cache[Any], wanted: Manifest, existing: Manifest | None) -> str:
-        if is_current(existing, wanted) or not self._may_write():
+        if is_current(existing, wanted):
             return ""
         try:
-            cache.learn(
-                self._create(wanted) if existing is None else self._change(wanted, existing)
-            )
+            with within(REQUEST_SECONDS):
+                if not self._may_write():
+                    return ""
+                cache.learn(
+                    self._create(wanted) if existing is None else self._change(wanted, existing)
+                )
         except _PASSING:
             raise
         except ClusterError as error:
@@ -129,11 +134,12 @@ class Mirroring:
         return self._api.merge(patch, manager=MANAGER)
 
     def _delete(self, cache: Cache[Any], existing: Manifest) -> None:
-        if not self._may_write():
-            return
         metadata = existing["metadata"]
-        self._wrote("delete", existing["kind"])
-        self._api.delete(existing)
+        with within(REQUEST_SECONDS):
+            if not self._may_write():
+                return
+            self._wrote("delete", existing["kind"])
+            self._api.delete(existing)
         cache.forget(metadata["namespace"], metadata["name"])
 
 

@@ -36,8 +36,10 @@ from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.controller.outcome import FAILED, OK, REFUSED, WAITING, Outcome
 from kubectl_istio_udp.controller.programming import Programmer
 from kubectl_istio_udp.controller.queue import WorkQueue
+from kubectl_istio_udp.controller.writing import REQUEST_SECONDS
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
+from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
 from kubectl_istio_udp.model.envoyfilter import items, record
@@ -295,7 +297,7 @@ class Reporter:
             Conflict: the object was modified concurrently.
         """
         before, metadata = manifest["status"], manifest["metadata"]
-        if status == before or not self._may_write():
+        if status == before:
             return
         identity = ("name", "namespace", "resourceVersion")
         gone = {name: None for name in before if name not in status}
@@ -305,9 +307,11 @@ class Reporter:
             "metadata": {name: metadata[name] for name in identity if name in metadata},
             "status": {**gone, **status},
         }
-        self._wrote("patch", manifest["kind"])
         # A deleted object needs no status.
-        with suppress(NotFound):
+        with within(REQUEST_SECONDS), suppress(NotFound):
+            if not self._may_write():
+                return
+            self._wrote("patch", manifest["kind"])
             cache.learn(self._api.merge(patch, manager=MANAGER, subresource="status"))
 
     # -- the progress of a Gateway ------------------------------------------------------------

@@ -18,7 +18,7 @@ from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.controller.reporting import Reporter
 from kubectl_istio_udp.controller.waits import Timing
-from kubectl_istio_udp.controller.writing import NotLeading
+from kubectl_istio_udp.controller.writing import REQUEST_SECONDS, NotLeading
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.lease import Election
@@ -30,8 +30,6 @@ from kubectl_istio_udp.render.controller import LEASE
 from kubectl_istio_udp.state.apigateways import RouteWatch, Subject
 from kubectl_istio_udp.state.caches import Caches
 
-# Longer writes are aborted: a write must have ended before another replica may lead.
-REQUEST_SECONDS = 5.0
 # Temporary errors: they are retried, and only reported after this many failures in a row.
 _TOLD_FAILURES = 5
 _TELL_AGAIN_SECONDS = 30.0

@@ -1,7 +1,8 @@
 """Write and delete objects as the leader.
 
 Each write has the uid of the object that was read, so that it does not overwrite or recreate an
-object that someone replaced meanwhile.
+object that someone replaced meanwhile. It ends, with all its requests, within REQUEST_SECONDS: it
+must have ended before another replica may lead.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import Any
 from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.controller.objects import is_applied
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.caches import Caches, PlannedWrite
 
+# What kube/lease.py leaves for a write: the duration of the Lease, less the time to renew it.
+REQUEST_SECONDS = 5.0
 Manifest = Mapping[str, Any]
 
 
@@ -66,9 +70,9 @@ class Writer:
         manifest = dict(write.manifest)
         if existing is not None and write.whole and "uid" in existing["metadata"]:
             manifest["metadata"] = {**manifest["metadata"], "uid": existing["metadata"]["uid"]}
-        self.fence("patch", write.kind)
         meanwhile = nullcontext() if reconciles is None else self._planning(write, reconciles)
-        with meanwhile:
+        with within(REQUEST_SECONDS), meanwhile:
+            self.fence("patch", write.kind)
             applied = apply_write(
                 self.api,
                 replace(write, manifest=manifest),
@@ -83,8 +87,9 @@ class Writer:
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object."""
-        self.fence("delete", manifest["kind"])
-        self.api.delete(manifest)
+        with within(REQUEST_SECONDS):
+            self.fence("delete", manifest["kind"])
+            self.api.delete(manifest)
         self._caches.forget(manifest)
 
     def fence(self, verb: str, kind: str) -> None:

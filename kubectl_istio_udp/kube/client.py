@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import urllib3
 from urllib3.connection import HTTPConnection
 
+from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.http_errors import Action, refusal
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, log_in
 from kubectl_istio_udp.kube.retrying import without_conflict
@@ -304,15 +305,17 @@ class Api:
         """
         chunks: list[bytes] = []
         length = 0
+        seconds = self._transport.timeout
         try:
-            for chunk in answer.stream(_CHUNK_BYTES, decode_content=True):
-                chunks.append(chunk)
-                length += len(chunk)
-                if most_bytes is not None and length > most_bytes:
-                    answer.close()
-                    raise PageTooLong(f"a page of a list has more than {most_bytes} bytes")
+            with within(seconds):
+                for chunk in answer.stream(_CHUNK_BYTES, decode_content=True):
+                    chunks.append(chunk)
+                    length += len(chunk)
+                    if most_bytes is not None and length > most_bytes:
+                        answer.close()
+                        raise PageTooLong(f"a page of a list has more than {most_bytes} bytes")
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            raise self._transport.unreachable(error, None) from error
+            raise self._transport.unreachable(error, seconds) from error
         answer.release_conn()
         return b"".join(chunks)
 

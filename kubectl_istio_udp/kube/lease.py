@@ -3,7 +3,8 @@
 The holder renews the Lease. The other candidates watch it. A candidate takes it when the holder
 has released it, or has not renewed it for its duration by the candidate's clock. If two candidates
 write at the same time, the resourceVersion decides. The holder stops before another one can begin:
-it must renew within `_RENEW_WITHIN`, and no request may take longer than the time that is left.
+it must renew within `_RENEW_WITHIN`, and a write that `holds` allowed must end within the rest of
+the Lease's duration (`connections.within`), however many requests it sends.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Election:
         """Prepare the election; `start` begins it.
 
         Args:
-            api: the cluster; its requests must time out within five seconds.
+            api: the cluster; its requests must time out within five seconds
+                (DURATION_SECONDS - _RENEW_WITHIN).
             namespace, name: the Lease; it is created if it is missing.
             identity: this candidate's unique name.
             began, ended: called in the election's thread when this candidate starts and stops

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from kubectl_istio_udp.kube.connections import TlsSocket
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster
 from kubectl_istio_udp.model.errors import Unreachable
 
@@ -40,6 +41,7 @@ class _Context(ssl.SSLContext):
     alert decode error`; with this class none did.
     """
 
+    sslsocket_class = TlsSocket
     _protocols: tuple[str, ...] = ()
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:

@@ -9,12 +9,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from errno import ETIMEDOUT
 from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 
 from kubectl_istio_udp.kube import kubeconfig, tls
+from kubectl_istio_udp.kube.connections import POOLS, within
 from kubectl_istio_udp.kube.credentials import credentials_of, impersonation
 from kubectl_istio_udp.kube.http_proxy import Proxy, proxy_for
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Login
@@ -23,9 +25,9 @@ from kubectl_istio_udp.model.errors import Broken, Unreachable
 # More connections than the controller's workers and watches use. Connections beyond the pool's size
 # are closed, and the next request needs a new TLS handshake.
 _KEPT_CONNECTIONS = 64
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # TCP keepalive finds a dead connection on which nothing is sent: after 10 s of silence the kernel
 # sends a probe every 5 s, and closes the connection after the third without an answer.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
@@ -35,6 +37,7 @@ class Transport:
     Attributes:
         url: the server's URL without trailing slash.
         user: the impersonated user, None for none.
+        timeout: seconds for one request, None for no timeout.
     """
 
     def __init__(self, login: Login, *, timeout: float) -> None:
@@ -42,14 +45,17 @@ class Transport:
 
         Args:
             login: the cluster and the user.
-            timeout: seconds for one request; 0 for no timeout.
+            timeout: seconds for one request: to connect, to send it, and to read the response; 0
+                for no timeout. Time for a credential plugin is added, because a user may have to
+                log in.
 
         Raises:
             Unreachable: the proxy or the credentials are invalid.
         """
         self.url = login.cluster.url
         self.user = login.user.as_user or None
-        self._login, self._timeout = login, timeout
+        self.timeout = timeout or None
+        self._login = login
         self._credentials = credentials_of(login)
         self._proxy = proxy_for(self.url, login.cluster.proxy_url, os.environ)
         self._headers = impersonation(login.user)
@@ -99,25 +105,26 @@ class Transport:
             Broken: the connection ended before the response was complete.
             Unreachable: there was no response, or not in time.
         """
-        seconds = self._timeout or None
+        seconds = self.timeout
         whole = self.headers()
         whole.extend(headers)
         if self._login.cluster.compression and not stream:
             whole["Accept-Encoding"] = "gzip"
         pool = self._pool()
         try:
-            answer = pool.request(
-                method,
-                self.url + path,
-                headers=_in_utf8(whole),
-                body=body,
-                timeout=urllib3.Timeout(connect=seconds, read=seconds),
-                retries=False,
-                redirect=False,
-                preload_content=not stream,
-            )
-            if answer.status >= 300 and stream:
-                answer.read(cache_content=True)
+            with within(seconds):
+                answer = pool.request(
+                    method,
+                    self.url + path,
+                    headers=_in_utf8(whole),
+                    body=body,
+                    timeout=urllib3.Timeout(connect=seconds, read=seconds),
+                    retries=False,
+                    redirect=False,
+                    preload_content=not stream,
+                )
+                if answer.status >= 300 and stream:
+                    answer.read(cache_content=True)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # The pool's idle connections may be broken for the same reason.
             pool.clear()
@@ -145,13 +152,14 @@ class Transport:
         connection: Any = pool._new_conn()
         connection.timeout = seconds
         try:
-            if pool.proxy is None:
-                connection.connect()
-            elif target.scheme == "https":
-                pool._prepare_proxy(connection)
-            else:
-                connection.set_tunnel(target.hostname, target.port or 80, self._proxy_headers())
-                connection.connect()
+            with within(seconds):
+                if pool.proxy is None:
+                    connection.connect()
+                elif target.scheme == "https":
+                    pool._prepare_proxy(connection)
+                else:
+                    connection.set_tunnel(target.hostname, target.port or 80, self._proxy_headers())
+                    connection.connect()
         except (OSError, urllib3.exceptions.HTTPError) as error:
             raise self.unreachable(error, seconds) from error
         found: socket.socket = connection.sock
@@ -180,17 +188,21 @@ class Transport:
             options["ssl_context"] = context
             if cluster.tls_server_name:
                 options["server_hostname"] = cluster.tls_server_name
-        if proxy is None:
-            return urllib3.PoolManager(**options)
-        if proxy.scheme == "socks5":
+        if proxy is not None and proxy.scheme == "socks5":
+            # PySocks connects to the proxy: each step may take the request's timeout.
             return _socks_pool(proxy, options)
-        return urllib3.ProxyManager(
-            proxy.url,
-            proxy_headers=self._proxy_headers(),
-            proxy_ssl_context=context
-            or (tls.system_context() if proxy.scheme == "https" else None),
-            **options,
-        )
+        if proxy is None:
+            pool = urllib3.PoolManager(**options)
+        else:
+            pool = urllib3.ProxyManager(
+                proxy.url,
+                proxy_headers=self._proxy_headers(),
+                proxy_ssl_context=context
+                or (tls.system_context() if proxy.scheme == "https" else None),
+                **options,
+            )
+        pool.pool_classes_by_scheme = POOLS
+        return pool
 
     def _proxy_headers(self) -> dict[str, str]:
         proxy = self._proxy
@@ -201,12 +213,14 @@ class Transport:
     def unreachable(self, error: BaseException, seconds: float | None) -> Unreachable:
         """The error for a request without a response; seconds is its timeout, None for none."""
         through = f" through the proxy {self._proxy.url}" if self._proxy else ""
-        if "timed out" in str(error).lower():
+        cause = _cause(error)
+        # The kernel's own timeouts (ETIMEDOUT) are not this one.
+        late = "timed out" in str(error).lower() and getattr(cause, "errno", None) != ETIMEDOUT
+        if seconds is not None and late:
             return Unreachable(
-                f"the API server {self.url} did not answer within {seconds or 0:g}s{through}",
+                f"the API server {self.url} did not answer within {seconds:g}s{through}",
                 hints=["wait longer: --request-timeout 60s", "check it: kubectl version"],
             )
-        cause = _cause(error)
         hints = ["check it: kubectl version", "another cluster: --context or --kubeconfig"]
         if self.url == kubeconfig.DEFAULT_SERVER:
             hints.insert(0, "no kubeconfig names a server, so the default was used")

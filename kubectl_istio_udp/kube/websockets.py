@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 
 import websocket
 
+from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.http_errors import Action, refusal
 from kubectl_istio_udp.kube.transport import Transport
 from kubectl_istio_udp.model.errors import ClusterError, UpgradeUnavailable
@@ -25,7 +27,7 @@ def connect(
         transport: connections to the API server.
         path: path and query.
         action: the request, for errors.
-        timeout: seconds to connect, and for each read until the caller changes it.
+        timeout: seconds to connect, and then for each read until the caller changes it.
         protocols: the subprotocols to offer, best first.
 
     Raises:
@@ -34,16 +36,18 @@ def connect(
             not be reached.
     """
     socket = websocket.WebSocket()
+    deadline = time.monotonic() + timeout
     connection = transport.open_socket(timeout)
     try:
-        socket.connect(
-            re.sub("^http", "ws", transport.url) + path,
-            socket=connection,
-            timeout=timeout,
-            header=[f"{key}: {value}" for key, value in transport.headers().iteritems()],
-            subprotocols=list(protocols),
-            suppress_origin=True,
-        )
+        with within(deadline - time.monotonic()):
+            socket.connect(
+                re.sub("^http", "ws", transport.url) + path,
+                socket=connection,
+                timeout=timeout,
+                header=[f"{key}: {value}" for key, value in transport.headers().iteritems()],
+                subprotocols=list(protocols),
+                suppress_origin=True,
+            )
     except BaseException as error:
         connection.close()
         if isinstance(error, websocket.WebSocketBadStatusException):

@@ -14,7 +14,8 @@ from typing import Any
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
-from kubectl_istio_udp.controller.run import REQUEST_SECONDS, Controller, Settings
+from kubectl_istio_udp.controller.run import Controller, Settings
+from kubectl_istio_udp.controller.writing import REQUEST_SECONDS
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE
 
