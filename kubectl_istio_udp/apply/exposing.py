@@ -14,11 +14,11 @@ from kubectl_istio_udp.checks.expose import check_expose
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.reads import Reads
+from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.errors import ClusterError, Refused
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
-from kubectl_istio_udp.model.programmed import revisions
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.model.snapshot import Snapshot

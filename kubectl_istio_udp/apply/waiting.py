@@ -11,7 +11,6 @@ from functools import partial
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Rejected, WaitTimeout
-from kubectl_istio_udp.model.programmed import first_lack
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.pods import ready_pods
 
@@ -176,7 +175,7 @@ def _lack(
         raise
     except ClusterError as error:
         return f"could not be queried ({error.message})"
-    lack = first_lack(state, expected.listeners, expected.clusters)
+    lack = state.first_lack(expected.listeners, expected.clusters)
     if lack is not None and lack.refusal:
         raise _rejected(namespace, pod, lack.refusal)
     if lack is not None:

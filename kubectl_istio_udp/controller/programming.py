@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from kubectl_istio_udp.controller.conditions import Why
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
+from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayPod
 from kubectl_istio_udp.model.ports import ExposedPort
-from kubectl_istio_udp.model.programmed import Revisions, first_lack, revisions
-from kubectl_istio_udp.model.proxystate import BoundListener, ProxyState
+from kubectl_istio_udp.model.proxystate import BoundListener, ProxyState, Revisions
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.ownership import Existing
@@ -108,8 +108,7 @@ def _lack(
     """Why a pod does not serve a port, if it does not."""
     listener = spec.proxy_name(port)
     clusters = [spec.cluster_name(port, backend) for backend in port.backends]
-    lack = first_lack(
-        state,
+    lack = state.first_lack(
         {listener: wanted["LISTENER"].get(listener, "")},
         {name: wanted["CLUSTER"].get(name, "") for name in clusters},
     )

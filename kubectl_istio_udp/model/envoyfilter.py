@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.gateway import (
 )
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import DEFAULT_ROOT_NAMESPACE, Mesh, Version, show_version
-from kubectl_istio_udp.model.names import owner_of
+from kubectl_istio_udp.model.names import MANAGER, owner_of
 from kubectl_istio_udp.model.service import IPV4, IPV6
 
 # The first Istio that supports targetRefs in EnvoyFilters (its release notes).
@@ -382,6 +382,27 @@ def record(value: object) -> Mapping[str, Any]:
 def items(value: object) -> list[Any]:
     """The value if it is a JSON array, else []."""
     return value if isinstance(value, list) else []
+
+
+def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The revision of each listener and cluster that an EnvoyFilter adds; "" if it has none.
+
+    Returns:
+        {"LISTENER": {name: revision}, "CLUSTER": {name: revision}}
+    """
+    found: dict[str, dict[str, str]] = {"LISTENER": {}, "CLUSTER": {}}
+    for patch in map(record, items(record(envoy_filter.get("spec")).get("configPatches"))):
+        value = record(record(patch.get("patch")).get("value"))
+        kind, name = patch.get("applyTo"), value.get("name")
+        if kind in found and name:
+            found[kind][str(name)] = revision_in(value)
+    return found
+
+
+def revision_in(resource: Mapping[str, Any]) -> str:
+    """The revision in the metadata of a listener or cluster; "" if it has none."""
+    marks = record(record(resource.get("metadata")).get("filter_metadata"))
+    return str(record(marks.get(MANAGER)).get("revision", ""))
 
 
 def _udp_sockets(listener: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -6,6 +6,9 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+# The revision of each listener or cluster, by name.
+Revisions = Mapping[str, str]
+
 # The state of a connected socket in /proc/net/udp (include/net/tcp_states.h).
 _CONNECTED = "01"
 
@@ -41,6 +44,25 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Lack:
+    """What a gateway pod's Envoy lacks.
+
+    Attributes:
+        what: `listener NAME` or `cluster NAME`.
+        refusal: Envoy's error, if it rejected it; "" if it may still arrive.
+    """
+
+    what: str
+    refusal: str = ""
+
+    def __str__(self) -> str:
+        """The rest of a sentence about the gateway pod."""
+        if self.refusal:
+            return f"rejects {self.what}: {self.refusal}"
+        return f"does not yet have {self.what}"
+
+
+@dataclass(frozen=True)
 class ProxyState:
     """What one Envoy reports about listeners and clusters.
 
@@ -60,6 +82,30 @@ class ProxyState:
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     targets: Mapping[str, str] = field(default_factory=dict)
+
+    def first_lack(self, listeners: Revisions, clusters: Revisions) -> Lack | None:
+        """What this Envoy lacks, first what it rejected; None if it has everything.
+
+        It may still have an earlier revision of what it lacks. `expose`, `get -o wide`, `verify`
+        and the controller's conditions all decide it here.
+
+        Args:
+            listeners, clusters: the wanted revisions by name.
+        """
+        found = [
+            *self._lacks("listener", self.listeners, listeners),
+            *self._lacks("cluster", self.clusters, clusters),
+        ]
+        return next((each for each in found if each.refusal), found[0] if found else None)
+
+    def _lacks(self, kind: str, present: Revisions, wanted: Revisions) -> Iterator[Lack]:
+        for name, revision in wanted.items():
+            if present.get(name) == revision:
+                continue
+            refusal = self.refusals.get(name)
+            # Another revision is from an earlier write.
+            refused = refusal is not None and refusal.revision in ("", revision)
+            yield Lack(f"{kind} {name}", refusal.why if refusal and refused else "")
 
 
 @dataclass(frozen=True)

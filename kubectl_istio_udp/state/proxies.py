@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.envoy_log import reason, resource_rejections, route_rejections
+from kubectl_istio_udp.model.envoyfilter import revision_in
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Version, parse_version
-from kubectl_istio_udp.model.programmed import revision_in
 from kubectl_istio_udp.model.proxystate import (
     BoundListener,
     ProxyState,
@@ -178,6 +179,24 @@ def configuration(
     """
     with Admin(api, namespace, pod) as admin:
         return ProxyState(**_configuration(admin, prefix)), _listeners(admin, pod)
+
+
+def exposed_listeners(api: Api, namespace: str, pod: str) -> ProxyState:
+    """The listeners of all exposures in a gateway pod's Envoy, without clusters and hosts.
+
+    Raises:
+        Forbidden, ClusterError: the query failed.
+    """
+    pattern = f"{Kind.EXPOSURE.object_prefix}-.*"
+    path = f"config_dump?resource=dynamic_listeners&name_regex={pattern}"
+    with Admin(api, namespace, pod) as admin:
+        found = admin.read(path, lambda dump: _resources({"configs": [_section(dump)]}))
+    return ProxyState(**found)
+
+
+def _section(dump: Any) -> dict[str, Any]:
+    """The listeners in a dump of this resource alone, as in a whole dump."""
+    return {"dynamic_listeners": dump.get("configs")}
 
 
 def _configuration(admin: Admin, prefix: str) -> dict[str, dict[str, Any]]:

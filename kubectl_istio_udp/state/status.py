@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
-from kubectl_istio_udp.model.envoyfilter import Footprint, footprints_at
+from kubectl_istio_udp.model.envoyfilter import Footprint, footprints_at, revisions
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden
 from kubectl_istio_udp.model.exposure import (
     Discovery,
@@ -38,6 +38,9 @@ from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.query_limit import QueryLimit
 from kubectl_istio_udp.state.services import service_slices
+
+if TYPE_CHECKING:
+    from kubectl_istio_udp.model.proxystate import ProxyState
 
 BY_COMMAND, BY_ANNOTATION, BY_GATEWAY = "command-line", "annotation", "gateway"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
@@ -74,13 +77,14 @@ class _GatewayFacts:
     Attributes:
         ready: the names of its ready pods; None if they may not be listed.
         footprints: what the EnvoyFilters that apply to it add.
-        listeners: the listeners of each ready pod's Envoy by the pod's name; None if not queried.
+        states: the exposures' listeners in each ready pod's Envoy, by the pod's name; None if not
+            queried.
         problem: why an Envoy could not be queried.
     """
 
     ready: tuple[str, ...] | None = None
     footprints: tuple[Footprint, ...] = ()
-    listeners: Mapping[str, frozenset[str]] | None = None
+    states: Mapping[str, ProxyState] | None = None
     problem: str = ""
 
 
@@ -193,16 +197,15 @@ def _gateway_facts(
     from kubectl_istio_udp.state import proxies
 
     try:
-        bound = for_each(
+        states = for_each(
             lambda pod: query_limit.call(
-                ref.namespace, pod, lambda: proxies.listeners(api, ref.namespace, pod)
+                ref.namespace, pod, lambda: proxies.exposed_listeners(api, ref.namespace, pod)
             ),
             ready,
         )
     except ClusterError as error:
         return _GatewayFacts(ready, footprints, problem=error.message)
-    names = [frozenset(listener.name for listener in each) for each in bound]
-    return _GatewayFacts(ready, footprints, dict(zip(ready, names, strict=True)))
+    return _GatewayFacts(ready, footprints, dict(zip(ready, states, strict=True)))
 
 
 def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
@@ -365,14 +368,12 @@ def _programmed(existing: Existing, gateway: _GatewayFacts | None) -> Condition 
         return Condition.fails(type_, "NotProgrammed", f"gateway {ref} has no ready pod")
     if gateway.problem:
         return Condition.unknown(type_, gateway.problem)
-    for pod, listeners in (gateway.listeners or {}).items():
-        if wanted - listeners:
-            return Condition.fails(
-                type_,
-                "NotProgrammed",
-                f"the Envoy of gateway pod {ref.namespace}/{pod} has no listener "
-                f"{min(wanted - listeners)}",
-            )
+    written_revisions = revisions(envoy_filter or {})["LISTENER"]
+    current = {name: written_revisions.get(name, "") for name in sorted(wanted)}
+    for pod, state in (gateway.states or {}).items():
+        if lack := state.first_lack(current, {}):
+            message = f"gateway pod {ref.namespace}/{pod} {lack}"
+            return Condition.fails(type_, "NotProgrammed", message)
     return Condition.holds(type_)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.proxystate import UdpStatus
 from kubectl_istio_udp.verify.cause import (
@@ -50,14 +51,15 @@ def rejected(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Envoy rejected the exposure's configuration."""
     state = evidence.proxy(pod).state
     listener, cluster = evidence.spec.proxy_name(port), evidence.cluster(port)
-    for what, name, present in (
-        ("Listener", listener, state.listeners),
-        ("Cluster", cluster, state.clusters),
-    ):
-        if name in state.refusals and name not in present:
-            why = state.refusals[name].why
-            return Cause(f"{what}Rejected", f"its Envoy rejected {what.lower()} {name}: {why}")
-    return None
+    wanted = revisions(evidence.envoy_filter or {})
+    # Nothing is said here about a resource that the EnvoyFilter does not add any longer.
+    listeners = {listener: state.listeners.get(listener, ""), **wanted["LISTENER"]}
+    clusters = {cluster: state.clusters.get(cluster, ""), **wanted["CLUSTER"]}
+    lack = state.first_lack({listener: listeners[listener]}, {cluster: clusters[cluster]})
+    if lack is None or not lack.refusal:
+        return None
+    reason = f"{lack.what.partition(' ')[0].capitalize()}Rejected"
+    return Cause(reason, f"its Envoy rejected {lack.what}: {lack.refusal}")
 
 
 def filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

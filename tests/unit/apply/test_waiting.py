@@ -13,9 +13,9 @@ from kubectl_istio_udp.apply.waiting import (
     wait_until_routed,
 )
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.errors import Forbidden, Rejected, WaitTimeout
 from kubectl_istio_udp.model.ports import parse_port_requests
-from kubectl_istio_udp.model.programmed import revisions
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.pods import ready_pods

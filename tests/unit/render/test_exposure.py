@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.exposure import (
     Affinity,
     Discovery,
@@ -14,7 +15,6 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
 )
 from kubectl_istio_udp.model.ports import parse_port_requests
-from kubectl_istio_udp.model.programmed import revisions
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.gatewayservice import companion_service, gateway_service_patch

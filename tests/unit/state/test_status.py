@@ -9,6 +9,7 @@ import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.conditions import ConditionType, Truth
+from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, GatewayServiceMode
 from kubectl_istio_udp.model.ports import parse_port_requests
@@ -298,6 +299,27 @@ def test_an_envoy_without_the_listener_is_found_if_queried(
     status = exposed(api, server, query_envoy=True)()
     assert condition(status, ConditionType.PROGRAMMED)[0] is Truth.UNKNOWN
     assert status.state == "ok"
+
+
+def test_an_envoy_with_an_earlier_listener_is_found_if_queried(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
+    """As `expose` and the controller decide it: names do not suffice."""
+    exposed(api, server)
+    assert exposed(api, server, query_envoy=True)().state == "ok"
+    fakes.stuck = True
+    status = exposed(api, server, query_envoy=True, idle_timeout=Duration(77))()
+    assert status.state == "NotProgrammed"
+    assert (
+        f"gateway pod istio-system/{POD} does not yet have listener" in status.conditions[0].message
+    )
+    fakes.stuck = False
+    name = "udp-default-coredns-5300"
+    fakes.refuses[name] = "no such field"
+    status = exposed(api, server, query_envoy=True)()
+    assert (
+        "rejects listener udp-default-coredns-5300: no such field" in status.conditions[0].message
+    )
 
 
 def test_a_filter_without_listeners(api: Api, server: ApiServer) -> None:

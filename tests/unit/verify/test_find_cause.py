@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpSocket
 from kubectl_istio_udp.model.service import EndpointSlice, Service
+from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.verify import find_cause
 from kubectl_istio_udp.verify.cause import expose_command, run_again
@@ -41,10 +43,15 @@ SLICES = (
 )
 
 
+# What the EnvoyFilter of the usual exposure adds.
+WRITTEN = revisions(envoy_filter(plan_of(ports=PORTS, discovery=Discovery.SELECTOR).exposure))
+LATEST = WRITTEN["LISTENER"][NAME]
+
+
 def state(hosts: tuple[str, ...] = (A, B), **more: Any) -> ProxyState:
     parts = {
-        "listeners": {NAME: "r1"},
-        "clusters": {NAME: "r2"},
+        "listeners": {NAME: LATEST},
+        "clusters": {NAME: WRITTEN["CLUSTER"][NAME]},
         "ports": {NAME: 5300},
         "targets": {NAME: NAME},
         "hosts": {NAME: frozenset(hosts)} if hosts else {},
@@ -102,6 +109,7 @@ WITH_TWIN = [
     pod("coredns-1"),
     gateway_pod(),
 ]
+REFUSED = {NAME: Refusal("no such field", LATEST)}
 # Two workers of ours, and a listener that somebody removed.
 SHARED = (UdpSocket("0.0.0.0:5300"), UdpSocket(":::5300"), UdpSocket(":::5300"))
 FULL = tuple(UdpSocket(f"10.244.0.7:{port}", A) for port in range(4000, 4005))
@@ -128,6 +136,12 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             {"proxy": ProxyEvidence(state(clusters={}, refusals={NAME: Refusal("bad ring")}))},
             "ClusterRejected",
             "its Envoy rejected cluster udp-default-coredns-5300: bad ring",
+        ),
+        # Envoy keeps the earlier listener.
+        (
+            {"proxy": ProxyEvidence(state(listeners={NAME: "r1"}, refusals=REFUSED))},
+            "ListenerRejected",
+            "its Envoy rejected listener udp-default-coredns-5300: no such field",
         ),
         (
             {"proxy": ProxyEvidence(replace(NOTHING, refusals={"theirs": Refusal("port 75300")}))},
