@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kubectl_istio_udp.controller.outcome import Unavailable
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
@@ -265,7 +266,7 @@ class Progress:
 
     Attributes:
         problem: reason and message of a problem with the Gateway itself; None if there is none.
-        unavailable: why a listener cannot get its port, by the listener's name.
+        unavailable: why a listener cannot have its port, by the listener's name.
         lacking: reason and message why a UDP listener is not programmed, by the listener's name;
             every ready gateway pod has the others.
         obstacle: reason and message why the Gateway is not programmed, whatever its listeners are.
@@ -275,7 +276,7 @@ class Progress:
     """
 
     problem: Why | None = None
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, Unavailable] = field(default_factory=dict)
     lacking: Mapping[str, Why] = field(default_factory=dict)
     obstacle: Why | None = None
     addresses: tuple[tuple[str, str], ...] = ()
@@ -364,7 +365,7 @@ def _is_valid(listener: Listener, progress: Progress) -> bool:
 
 
 def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, ...]:
-    taken = progress.unavailable.get(listener.name)
+    unavailable = progress.unavailable.get(listener.name)
     accepted, resolved = (
         ApiCondition(ACCEPTED, True, ACCEPTED),
         ApiCondition(RESOLVED, True, RESOLVED),
@@ -378,9 +379,10 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
                 f"{listener.protocol} belongs in the Gateway of class istio"
             )
         accepted = ApiCondition(ACCEPTED, False, "UnsupportedProtocol", message)
-    elif taken:
-        accepted = ApiCondition(ACCEPTED, False, "PortUnavailable", taken)
-        conflicted = ApiCondition(CONFLICTED, True, "PortUnavailable", taken)
+    elif unavailable:
+        accepted = ApiCondition(ACCEPTED, False, "PortUnavailable", unavailable.message)
+        if unavailable.conflicts:
+            conflicted = ApiCondition(CONFLICTED, True, "PortUnavailable", unavailable.message)
     if listener.invalid_kinds:
         kinds = ", ".join(listener.invalid_kinds)
         resolved = ApiCondition(
@@ -406,13 +408,19 @@ def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[ApiCondition, 
         # It is not known yet whether its listeners are accepted.
         return (ApiCondition(PROGRAMMED, False, "Pending", progress.mirror.pending),)
     elif invalid:
-        message = f"not valid: {', '.join(invalid)}"
+        message = f"not valid: {', '.join(_with_cause(each, progress) for each in invalid)}"
         accepted = ApiCondition(ACCEPTED, some, "ListenersNotValid", message)
     else:
         accepted = ApiCondition(ACCEPTED, True, ACCEPTED)
     if not accepted.holds:
         return accepted, ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
     return accepted, _programmed(gateway, progress)
+
+
+def _with_cause(listener: str, progress: Progress) -> str:
+    """The name of a listener, and why it cannot have its port if that is why it is not valid."""
+    unavailable = progress.unavailable.get(listener)
+    return f"{listener} ({unavailable.message})" if unavailable else listener
 
 
 def _programmed(gateway: ApiGateway, progress: Progress) -> ApiCondition:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_istio_udp.checks.catalog import Surface
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.reasons import EXPOSED, INVALID, NOT_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN, INVALID, NOT_TAKEN, PORT_TAKEN
 from kubectl_istio_udp.sources.annotations import Intent
 
 # ok: as requested. manual: created on the command line; only its endpoints are updated. waiting:
@@ -51,6 +51,19 @@ class Outcome:
         return self.state == OK and self.reason == EXPOSED and self.again is None
 
 
+@dataclass(frozen=True)
+class Unavailable:
+    """Why a listener of a Gateway cannot have its port.
+
+    Attributes:
+        message: the reason, for the listener's condition.
+        conflicts: whether something else has the port.
+    """
+
+    message: str
+    conflicts: bool = False
+
+
 class Refusal(IstioUdpError):
     """A request that is refused or has to wait; carries the outcome."""
 
@@ -88,7 +101,15 @@ def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
     return Outcome(WAITING, PORT_TAKEN, f"{text}an older Service", f"{text}the older {by}")
 
 
-def taken_ports(ports: Iterable[int], gateway: object) -> Outcome:
-    """Other exposures have all ports that a Gateway requests."""
-    listed = ", ".join(f"{port}/UDP" for port in sorted(ports))
+def no_listener(unavailable: Mapping[int, Unavailable], gateway: object) -> Outcome:
+    """The outcome for a Gateway none of whose listeners can have its port.
+
+    Args:
+        unavailable: why, by port.
+        gateway: the gateway.
+    """
+    taken = sorted(port for port, why in unavailable.items() if why.conflicts)
+    if not taken:
+        return Outcome(REFUSED, FORBIDDEN, "; ".join(why.message for why in unavailable.values()))
+    listed = ", ".join(f"{port}/UDP" for port in taken)
     return Outcome(WAITING, PORT_TAKEN, f"port {listed} of gateway {gateway} is taken")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from kubectl_istio_udp.controller.outcome import REFUSED, WAITING, Outcome, Refusal
@@ -15,6 +15,7 @@ from kubectl_istio_udp.model.reasons import FORBIDDEN, NOT_TAKEN
 from kubectl_istio_udp.model.usage import Holder
 from kubectl_istio_udp.plan.sessions import new_share
 from kubectl_istio_udp.sources.annotations import Intent
+from kubectl_istio_udp.sources.gateways import is_child_of
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 
@@ -51,21 +52,29 @@ class Permissions:
         return _permission(tuple(namespace.annotations.items()), self._defaults)
 
     def of_intent(
-        self, requested: Intent | UsageError | None, namespace: KeptNamespace
+        self, key: Key, requested: Intent | UsageError | None, namespace: KeptNamespace
     ) -> Permission:
         """The permission for an intent of a namespace.
+
+        Args:
+            key: the exposure.
+            requested: its intent, or the error from reading it; None if there is none.
+            namespace: its namespace.
 
         Raises:
             UsageError: the annotations of the namespace are not valid.
         """
         permission = self.of(namespace)
-        if isinstance(requested, Intent) and requested.own_gateway:
-            # The gateway is for this exposure alone, so it needs no permission.
-            return ALLOWED_ALL
-        return permission
+        if isinstance(requested, Intent):
+            alone = requested.own_gateway
+        else:
+            asking, held = self._caches.gateway_of(key), self._caches.existing(key).held
+            alone = bool(asking and held and is_child_of(held.gateway, asking.key))
+        # A gateway for this exposure alone needs no permission.
+        return ALLOWED_ALL if alone else permission
 
-    def permits(self, key: Key) -> bool:
-        """Whether an intent's namespace has permission for it.
+    def permits(self, key: Key, gateway_ports: Collection[int]) -> bool:
+        """Whether an intent's namespace has permission for it, and for one of some ports.
 
         There may be thousands of older intents, so the cheapest checks come first.
         """
@@ -81,7 +90,7 @@ class Permissions:
             check_use(permission, Use.of_request(intent.request, intent.udp_ports))
         except (UsageError, Refusal):
             return False
-        return True
+        return not all(map(permission.forbids, gateway_ports))
 
     def check_rank(self, permission: Permission, key: Key) -> None:
         """Raise Refusal if too many older Services of the namespace have requests.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kubectl_istio_udp.controller.conditions import Why
+from kubectl_istio_udp.controller.outcome import Unavailable
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import revisions
@@ -28,7 +29,7 @@ class Programming:
     """
 
     lacking: Mapping[int, Why] = field(default_factory=dict)
-    taken: Mapping[int, str] = field(default_factory=dict)
+    taken: Mapping[int, Unavailable] = field(default_factory=dict)
 
 
 class Programmer:
@@ -85,7 +86,7 @@ class Programmer:
     ) -> Programming:
         self.forget(spec.key)
         lacking: dict[int, Why] = {}
-        taken: dict[int, str] = {}
+        taken: dict[int, Unavailable] = {}
         for pod in pods:
             state, bound = proxies.configuration(
                 self._api, spec.gateway.namespace, pod.name, f"{spec.object_name}-"
@@ -116,11 +117,12 @@ def _lack(
         yield ("Invalid" if lack.refusal else "Pending", f"gateway pod {pod} {lack}")
 
 
-def _others(port: ExposedPort, bound: tuple[BoundListener, ...]) -> Iterator[str]:
+def _others(port: ExposedPort, bound: tuple[BoundListener, ...]) -> Iterator[Unavailable]:
     """Which listener of istiod has the port. EnvoyFilters that add one are counted elsewhere."""
     for each in bound:
         if each.protocol == "UDP" and each.port == port.listener_port:
-            yield (
+            yield Unavailable(
                 f"port {port.gateway_port}/UDP of the gateway is taken by listener {each.name} "
-                "of Istio (HTTP/3)"
+                "of Istio (HTTP/3)",
+                conflicts=True,
             )

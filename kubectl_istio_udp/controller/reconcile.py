@@ -42,6 +42,7 @@ from kubectl_istio_udp.model.endpointrules import summary
 from kubectl_istio_udp.model.entries import same_host
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
+from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.ports import ports_text
 from kubectl_istio_udp.model.reasons import (
     ENDPOINT_REFUSED,
@@ -55,6 +56,7 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import Permission, Use
+from kubectl_istio_udp.sources.routes import Backends
 from kubectl_istio_udp.state.caches import Caches, KeptNamespace
 from kubectl_istio_udp.state.ownership import Existing
 
@@ -180,7 +182,7 @@ class Reconciler:
         if namespace is None:
             return None
         try:
-            return self._permissions.of_intent(self._caches.intent(key), namespace)
+            return self._permissions.of_intent(key, self._caches.intent(key), namespace)
         except UsageError:
             return None
 
@@ -201,17 +203,16 @@ class Reconciler:
         self, key: Key, requested: Intent | UsageError, namespace: KeptNamespace, existing: Existing
     ) -> Outcome:
         try:
-            permission = self._permissions.of_intent(requested, namespace)
+            permission = self._permissions.of_intent(key, requested, namespace)
         except UsageError as error:
-            self._refresher.refresh(existing, MANAGER)
-            return invalid(error)
+            return self._keep(key, invalid(error), None, existing)
         return self._keep_permitted(key, requested, permission, existing)
 
     def _keep_permitted(
         self, key: Key, requested: Intent | UsageError, permission: Permission, existing: Existing
     ) -> Outcome:
         """Keep an accepted exposure while it is permitted, whatever is requested now."""
-        withdrawn = permission.withdrawn(Use.of_spec(existing.held)) if existing.held else ""
+        withdrawn = permission.withdrawn(_use_of(existing.held)) if existing.held else ""
         try:
             outcome = self._try(requested, permission, existing)
         except GatewayChanges:
@@ -225,11 +226,61 @@ class Reconciler:
             return outcome
         if withdrawn:
             return self._forbid(key, existing, withdrawn)
-        self._refresher.refresh(existing, MANAGER)
+        return self._keep(key, outcome, permission, existing)
+
+    def _keep(
+        self, key: Key, outcome: Outcome, permission: Permission | None, existing: Existing
+    ) -> Outcome:
+        """Keep an exposure as it is, without what its Gateway no longer has.
+
+        A refused request must not keep a listener, route or grant working that was deleted.
+
+        Args:
+            key: the exposure.
+            outcome: why it does not become as requested.
+            permission: what it may use; None if its namespace's annotations are not valid.
+            existing: the exposure as it is.
+        """
+        ports = self._routes.still_requested(existing, permission) if outcome.message else None
+        if ports is not None and not ports:
+            withdrawn = self._withdraw(key, existing)
+            return replace(withdrawn, reason=outcome.reason, message=outcome.message)
+        again = self._reduce(permission, existing, ports) if ports else None
+        self._refresher.refresh(self._caches.existing(key), MANAGER)
         if outcome.message and existing.held:
-            stays = "the exposure stays as it was before"
-            return replace(outcome, message=f"{outcome.message}; {stays}")
-        return outcome
+            stays = "the rest of the exposure" if ports else "the exposure"
+            message = f"{outcome.message}; {stays} stays as it was before"
+            outcome = replace(outcome, message=message)
+        waits = [each for each in (again, outcome.again) if each is not None]
+        return replace(outcome, again=min(waits, default=None))
+
+    def _reduce(
+        self,
+        permission: Permission | None,
+        existing: Existing,
+        ports: Sequence[tuple[int, Backends]],
+    ) -> float | None:
+        """Remove ports and backends of an exposure; return the seconds until the next step.
+
+        Args:
+            permission: what it may use; None if its namespace's annotations are not valid.
+            existing: the exposure.
+            ports: the ports and backends that stay, at least one.
+        """
+        if (left := self._calm_left(permission, existing)) > 0:
+            return left
+        try:
+            decided = self._routes.reduced(existing, ports)
+        except Refusal as refusal:
+            return refusal.outcome.again
+        except UsageError:
+            decided = None
+        if decided is None:
+            return None
+        source = source_of(decided.exposure.spec)
+        todo = [marked(write, source) for write in writes(decided.exposure, MANAGER)]
+        self._apply(existing, [write for write in todo if not self._is_applied(write)])
+        return self._next_step(decided, self._removal.remove(existing, todo))
 
     def _withdraw(self, key: Key, existing: Existing) -> Outcome:
         outcome = self._removal.withdraw(key, existing)
@@ -266,10 +317,7 @@ class Reconciler:
             return self._move(intent, permission, decided, todo)
         if (left := self._write(intent, permission, existing, decided, todo)) > 0:
             return Outcome(WAITING, again=left)
-        again = self._removal.remove(existing, todo)
-        if not decided.complete:
-            next_step = max(0.0, self._waits.calm_left(intent.key)) + STEP_SECONDS
-            again = next_step if again is None else min(again, next_step)
+        again = self._next_step(decided, self._removal.remove(existing, todo))
         return replace(self._exposed(decided), again=again)
 
     def _move(
@@ -285,6 +333,18 @@ class Reconciler:
         if (left := self._waits.calm_left(intent.key)) > 0:
             return Outcome(WAITING, again=left)
         raise GatewayChanges(f"it moves to gateway {decided.exposure.spec.gateway}")
+
+    def _next_step(self, decided: Decided, again: float | None) -> float | None:
+        """The seconds until the next step of a change; None if there is none.
+
+        Args:
+            decided: what was written.
+            again: the seconds until the next step of the removal; None if there is none.
+        """
+        if decided.complete:
+            return again
+        calm = max(0.0, self._waits.calm_left(decided.exposure.spec.key)) + STEP_SECONDS
+        return calm if again is None else min(again, calm)
 
     def _decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         if intent.request.service:
@@ -303,20 +363,32 @@ class Reconciler:
         differing = [write for write in todo if not self._is_applied(write)]
         kinds = {write.kind for write in differing}
         if not kinds - {"ServiceEntry"}:
-            for write in differing:
-                self._writer.apply(write, reconciles=intent.key)
+            self._apply(existing, differing)
             return 0.0
-        if "EnvoyFilter" in kinds and (left := self._waits.calm_left(intent.key)) > 0:
+        if "EnvoyFilter" in kinds and (left := self._calm_left(permission, existing)) > 0:
             return left
         with self._reserver.hold(intent, permission, decided, todo):
-            for write in differing:
-                self._writer.apply(write, reconciles=intent.key)
-                # Now, because a later write may fail. A failed write is retried after its back-off.
-                if write.kind == "EnvoyFilter":
-                    held = existing.held.backends if existing.held else ()
-                    next_step = any(not backend.weight for backend in held)
-                    self._waits.keep_calm(intent.key, next_step=next_step)
+            self._apply(existing, differing)
         return 0.0
+
+    def _calm_left(self, permission: Permission | None, existing: Existing) -> float:
+        """The seconds for which the gateway must not change.
+
+        The end of a permission for a port does not wait: only an administrator can cause it.
+        """
+        held = existing.held.ports if existing.held and permission else ()
+        if permission and any(permission.forbids(port.gateway_port) for port in held):
+            return 0.0
+        return self._waits.calm_left(existing.key)
+
+    def _apply(self, existing: Existing, differing: Sequence[Write]) -> None:
+        for write in differing:
+            self._writer.apply(write, reconciles=existing.key)
+            # Now, because a later write may fail. A failed write is retried after its back-off.
+            if write.kind == "EnvoyFilter":
+                held = existing.held.backends if existing.held else ()
+                next_step = any(not backend.weight for backend in held)
+                self._waits.keep_calm(existing.key, next_step=next_step)
 
     def _is_applied(self, write: Write) -> bool:
         return is_applied(write, self._caches.find(write.kind, write.namespace, write.name))
@@ -352,6 +424,15 @@ class Reconciler:
             )
         ports = ", ".join(ports_text(spec.ports))
         return Outcome(OK, EXPOSED, f"{ports} at gateway {spec.gateway}")
+
+
+def _use_of(held: ExposureSpec) -> Use:
+    """What an exposure uses that, if it is not permitted, ends all of it.
+
+    Without a Gateway's ports: a listener whose port is not permitted ends alone.
+    """
+    use = Use.of_spec(held)
+    return use if held.service else replace(use, ports=())
 
 
 def _not_taken_over(key: Key, existing: Existing) -> Outcome:

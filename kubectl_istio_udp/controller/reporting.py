@@ -33,7 +33,14 @@ from kubectl_istio_udp.controller.conditions import (
 from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
 from kubectl_istio_udp.controller.mirroring import Mirroring
 from kubectl_istio_udp.controller.objects import MANAGER
-from kubectl_istio_udp.controller.outcome import FAILED, OK, REFUSED, WAITING, Outcome
+from kubectl_istio_udp.controller.outcome import (
+    FAILED,
+    OK,
+    REFUSED,
+    WAITING,
+    Outcome,
+    Unavailable,
+)
 from kubectl_istio_udp.controller.programming import Programmer
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.writing import REQUEST_SECONDS
@@ -82,7 +89,7 @@ class Reporter:
         caches: Caches,
         *,
         outcome: Callable[[Key], Outcome | None],
-        unavailable: Callable[[Key], frozenset[int]],
+        unavailable: Callable[[Key], Mapping[int, Unavailable]],
         at_former_gateway: Callable[[Key], bool],
         permission: Callable[[Key], Permission | None],
         may_write: Callable[[], bool],
@@ -95,7 +102,7 @@ class Reporter:
             api: the cluster, for writes and for queries to gateways' Envoys.
             caches: the state of the cluster.
             outcome: returns the latest outcome of an exposure.
-            unavailable: returns the ports that an exposure requests and other exposures have.
+            unavailable: returns why listeners of a Gateway cannot have their ports, by port.
             at_former_gateway: whether an exposure is at another gateway than it requests.
             permission: returns what an exposure may use; None if its namespace does not say.
             may_write: whether this replica leads.
@@ -328,12 +335,7 @@ class Reporter:
         """
         key = exposure_key(gateway.key)
         existing, why = self._caches.existing(key), _why_not(outcome)
-        held, taken = existing.held, self._unavailable(key)
-        unavailable = {
-            each.name: f"port {each.port}/UDP of the gateway is already taken"
-            for each in gateway.udp
-            if each.port in taken
-        }
+        held, unavailable = existing.held, _by_name(gateway, self._unavailable(key))
         addresses = self._addresses(held) if held else ()
         progress = Progress(unavailable=unavailable, addresses=addresses)
         if held is None or not _may_work(outcome) or self._moves(key, outcome):

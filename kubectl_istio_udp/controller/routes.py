@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kubectl_istio_udp.controller.deciding import Decided, Decider, permitted
 from kubectl_istio_udp.controller.endpoints import Endpoints
-from kubectl_istio_udp.controller.outcome import WAITING, Outcome, Refusal, taken_ports
+from kubectl_istio_udp.controller.outcome import (
+    WAITING,
+    Outcome,
+    Refusal,
+    Unavailable,
+    no_listener,
+)
 from kubectl_istio_udp.controller.pending import PendingExposures
 from kubectl_istio_udp.controller.waits import RETRY_SECONDS
 from kubectl_istio_udp.kube.watch import Key
-from kubectl_istio_udp.model.exposure import ExposureSpec, Options
-from kubectl_istio_udp.model.ports import listener_port
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, Options
+from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.plan.routes import plan_routes
+from kubectl_istio_udp.plan.exposure import bindable_port
+from kubectl_istio_udp.plan.routes import RoutePlan, plan_routes, still_requested
+from kubectl_istio_udp.plan.sessions import SessionRoom
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import Permission, Use
 from kubectl_istio_udp.sources.routes import Backends, route_options
@@ -31,25 +42,101 @@ class RouteDecider:
         """Take the dependencies."""
         self._caches, self._pending, self._endpoints = caches, pending, endpoints
         self._decider = decider
-        # The ports of Gateways' listeners that other exposures have.
-        self._unavailable: dict[Key, frozenset[int]] = {}
+        # Why listeners of Gateways cannot have their ports, by port.
+        self._unavailable: dict[Key, Mapping[int, Unavailable]] = {}
 
     def decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         """Plan the exposure of a Gateway.
 
-        A listener is left out while another exposure has its port.
+        A listener is left out while it cannot have its port.
 
         Raises:
-            UsageError: a port cannot be exposed at this gateway.
+            UsageError: the routes have too many backends.
             Refusal: it is not permitted, the gateway does not exist, or no listener is left.
             GatewayChanges: its deletion at another gateway has begun.
         """
         gateway = self._decider.gateway(intent, permission, existing)
         existing = existing.at(gateway.ref)
         snapshot = self._decider.snapshot(Service(*intent.key), gateway, existing)
-        ports = self._free_ports(intent, snapshot)
-        services = {each.service for _, found in ports for each in found.backends}
+        ports = self._available_ports(intent, permission, snapshot)
+        room = self._decider.room(intent.key, permission, gateway)
+        options = self._options(intent, permission, existing.held)
+        planned = self._plan(intent.request, ports, snapshot, room, options)
+        decided = permitted(intent, permission, existing, planned.exposure, snapshot)
+        return replace(decided, complete=planned.complete)
+
+    def still_requested(
+        self, existing: Existing, permission: Permission | None
+    ) -> tuple[tuple[int, Backends], ...] | None:
+        """The ports of an exposure that its Gateway still has, with those of its routes' backends.
+
+        Args:
+            existing: the exposure.
+            permission: what it may use; None if its namespace's annotations are not valid.
+
+        Returns:
+            The ports; None if nothing that the exposure has was deleted, or it is not a Gateway's.
+        """
+        held, asking = existing.held, self._caches.gateway_of(existing.key)
+        gateways = self._caches.api_gateways
+        if held is None or held.service or asking is None or gateways is None:
+            return None
+        requested = {
+            port: backends
+            for _, port, backends in gateways.ports(asking)
+            if permission is None or not permission.forbids(port)
+        }
+        return still_requested(held, requested)
+
+    def reduced(self, existing: Existing, ports: Sequence[tuple[int, Backends]]) -> Decided | None:
+        """Plan an exposure with only some of its ports and backends, and otherwise unchanged.
+
+        Args:
+            existing: the exposure.
+            ports: from `still_requested`, at least one.
+
+        Returns:
+            The plan; None if the gateway has no pod with an address, which serves nothing.
+
+        Raises:
+            UsageError: the gateway's pods may not bind these ports any more.
+            Refusal: it cannot be decided at the moment.
+        """
         held = existing.held
+        gateway = self._gateway_of(held) if held else None
+        if held is None or gateway is None:
+            return None
+        snapshot = self._decider.snapshot(Service(*existing.key), gateway, existing)
+        request = ExposeRequest(
+            namespace=held.namespace,
+            service="",
+            name=held.name,
+            discovery=Discovery.ENDPOINTS,
+            options=held.options,
+            automatic_sessions=False,
+        )
+        options = {each.gateway_port: each.options for each in held.port_options}
+        planned = self._plan(request, ports, snapshot, None, options)
+        return Decided(planned.exposure, snapshot, planned.complete)
+
+    def _gateway_of(self, held: ExposureSpec) -> Gateway | None:
+        """The gateway of an exposure; None if it has no pod with an address."""
+        for gateway in self._caches.gateways():
+            if gateway.ref.same_pods(held.gateway) and gateway.has_addresses:
+                return gateway.kept(held.gateway)
+        return None
+
+    def _plan(
+        self,
+        request: ExposeRequest,
+        ports: Sequence[tuple[int, Backends]],
+        snapshot: Snapshot,
+        room: SessionRoom | None,
+        options: Mapping[int, Options],
+    ) -> RoutePlan:
+        """Plan some ports of a Gateway, with the current endpoints of their Services."""
+        services = {each.service for _, found in ports for each in found.backends}
+        held = snapshot.before
         former = held.services - self._endpoints.forbidden(held) if held else frozenset()
         states = {
             of: state for of in services | former if (state := self._endpoints.service_state(of))
@@ -57,11 +144,7 @@ class RouteDecider:
         # If a Service disappears meanwhile, its routes are reconciled again.
         if services - set(states):
             raise Refusal(Outcome(WAITING, again=RETRY_SECONDS))
-        room = self._decider.room(intent.key, permission, gateway)
-        options = self._options(intent, permission, held)
-        planned = plan_routes(intent.request, ports, states, snapshot, room, options)
-        decided = permitted(intent, permission, existing, planned.exposure, snapshot)
-        return replace(decided, complete=planned.complete)
+        return plan_routes(request, ports, states, snapshot, room, options)
 
     def _options(
         self, intent: Intent, permission: Permission, held: ExposureSpec | None
@@ -82,40 +165,63 @@ class RouteDecider:
                 found[port] = options
         return found
 
-    def unavailable(self, key: Key) -> frozenset[int]:
-        """The gateway ports that an exposure requests and others have."""
-        return self._unavailable.get(key, frozenset())
+    def unavailable(self, key: Key) -> Mapping[int, Unavailable]:
+        """Why listeners of a Gateway cannot have their ports, by port, without the others."""
+        return self._unavailable.get(key, {})
 
     def forget(self, key: Key) -> None:
         """Forget an exposure that does not exist any more."""
         self._unavailable.pop(key, None)
 
-    def _free_ports(self, intent: Intent, snapshot: Snapshot) -> list[tuple[int, Backends]]:
-        """The ports of a Gateway's listeners that nobody else has, and their backends."""
+    def _available_ports(
+        self, intent: Intent, permission: Permission, snapshot: Snapshot
+    ) -> list[tuple[int, Backends]]:
+        """The ports of a Gateway's listeners that they can have, and their backends.
+
+        Raises:
+            Refusal: no listener can have its port.
+        """
         asking = self._caches.gateway_of(intent.key)
         gateways = self._caches.api_gateways
         if asking is None or gateways is None:
             raise Refusal(Outcome(WAITING, again=RETRY_SECONDS))
-        gateway = snapshot.gateway
-        wanted = [
-            (listener_port(port, gateway.first_bindable), port, backends)
-            for _, port, backends in gateways.ports(asking)
-        ]
+        requested = [(port, backends) for _, port, backends in gateways.ports(asking)]
+        unavailable = self._unavailable_ports(
+            [port for port, _ in requested], intent, permission, snapshot
+        )
+        self._unavailable[intent.key] = unavailable
+        found = [(port, backends) for port, backends in requested if port not in unavailable]
+        if not found:
+            raise Refusal(no_listener(unavailable, snapshot.gateway))
+        return found
+
+    def _unavailable_ports(
+        self, ports: Sequence[int], intent: Intent, permission: Permission, snapshot: Snapshot
+    ) -> dict[int, Unavailable]:
+        """Why a Gateway's listeners cannot have their ports, by port, without the others."""
+        found: dict[int, Unavailable] = {}
+        bound: dict[int, int] = {}
+        for port in ports:
+            if objection := permission.port_objection(port):
+                found[port] = Unavailable(objection)
+                continue
+            try:
+                bound[port] = bindable_port(
+                    port, snapshot.gateway, intent.request.options.gateway_service
+                )
+            except UsageError as error:
+                found[port] = Unavailable(error.message)
         occupancy = self._pending.occupancy(intent.key)
-        bound = frozenset(number for number, _, _ in wanted)
-        held = occupancy.ports_of_others(bound, gateway, snapshot.mesh, intent.key)
+        taken = occupancy.ports_of_others(
+            frozenset(bound.values()), snapshot.gateway, snapshot.mesh, intent.key
+        )
         served = {port.gateway_port for port in snapshot.before.ports} if snapshot.before else set()
         # Two ports may be bound as the same one: 53 as 10053. The one that is served keeps it.
         having: dict[int, int] = {}
-        for number, port, _ in sorted(wanted, key=lambda each: each[1] not in served):
-            having.setdefault(number, port)
-        free = [
-            (port, backends)
-            for number, port, backends in wanted
-            if number not in held and having[number] == port
-        ]
-        unavailable = {port for _, port, _ in wanted}.difference(port for port, _ in free)
-        self._unavailable[intent.key] = frozenset(unavailable)
-        if not free:
-            raise Refusal(taken_ports(unavailable, gateway))
-        return free
+        for port in sorted(bound, key=lambda each: each not in served):
+            having.setdefault(bound[port], port)
+        for port, number in bound.items():
+            if number in taken or having[number] != port:
+                text = f"port {port}/UDP of the gateway is already taken"
+                found[port] = Unavailable(text, conflicts=True)
+        return found

@@ -494,9 +494,21 @@ def check_listener_ports(
                 hints=["choose another gateway port for one of them"],
             )
         seen[port.listener_port] = port
-        if port.listener_port != port.gateway_port and mode is GatewayServiceMode.NONE:
-            raise UsageError(
-                f"gateway {gateway.ref} may not bind port {port.gateway_port} "
-                f"(below {FIRST_UNPRIVILEGED_PORT})",
-                hints=["use a higher port, or let a Service translate it (--gateway-service)"],
-            )
+        bindable_port(port.gateway_port, gateway, mode)
+
+
+def bindable_port(gateway_port: int, gateway: Gateway, mode: GatewayServiceMode) -> int:
+    """The port that a gateway's Envoy binds for a gateway port.
+
+    Raises:
+        UsageError: it may bind neither the port nor its replacement, or clients could not reach
+            the replacement.
+    """
+    bound = listener_port(gateway_port, gateway.first_bindable)
+    if bound != gateway_port and mode is GatewayServiceMode.NONE:
+        raise UsageError(
+            f"gateway {gateway.ref} may not bind port {gateway_port} "
+            f"(below {FIRST_UNPRIVILEGED_PORT})",
+            hints=["use a higher port, or let a Service translate it (--gateway-service)"],
+        )
+    return bound

@@ -54,7 +54,7 @@ def plan_routes(
     ports: Sequence[tuple[int, Backends]],
     states: States,
     snapshot: Snapshot,
-    room: SessionRoom,
+    room: SessionRoom | None,
     options: Mapping[int, Options] = NO_OPTIONS,
 ) -> RoutePlan:
     """Decide the ports, endpoints and sessions of a Gateway's exposure.
@@ -65,7 +65,7 @@ def plan_routes(
         states: the backends' Services, by (namespace, name); also those of the exposure as it is,
             if they may still be used.
         snapshot: the gateway and its state.
-        room: the limits on sessions.
+        room: the limits on sessions; None if the request has a number of sessions.
         options: the settings of ports whose routes have other settings than the Gateway.
 
     Raises:
@@ -111,6 +111,35 @@ def plan_routes(
         gateway_service=gateway.service,
     )
     return RoutePlan(exposure, complete=all(step == port for step, port in steps))
+
+
+def still_requested(
+    held: ExposureSpec, requested: Mapping[int, Backends]
+) -> tuple[tuple[int, Backends], ...] | None:
+    """The ports and backends of a Gateway's exposure that it still requests.
+
+    Weights stay as they are; the share of a backend that is no longer requested is dropped.
+
+    Args:
+        held: the exposure as it is.
+        requested: the backends that the Gateway's routes request now, by gateway port.
+
+    Returns:
+        Each port with its backends; None if all that it has is still requested.
+    """
+    found: list[tuple[int, Backends]] = []
+    less = False
+    for port in held.ports:
+        if port.gateway_port not in requested:
+            less = True
+            continue
+        wanted = {(each.service, each.port) for each in requested[port.gateway_port].backends}
+        kept = [(each.service, each) for each in port.backends if each.key in wanted]
+        less = less or len(kept) < len(port.backends)
+        lost = sum(each.weight for each in port.backends if each.key not in wanted)
+        backends = (WeightedBackend(of, each.port, each.weight) for of, each in kept if of)
+        found.append((port.gateway_port, Backends(tuple(backends), port.dropped + lost)))
+    return tuple(found) if less else None
 
 
 def _check_size(spec: ExposureSpec) -> None:

@@ -9,6 +9,7 @@ from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
+from kubectl_istio_udp.model.gateway import GATEWAY_API_LABEL, GatewayRef
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, ParametersRef
 from kubectl_istio_udp.model.names import LONGEST_LABEL
 from kubectl_istio_udp.model.ports import check_port_count
@@ -51,6 +52,11 @@ def child_key(gateway: Key) -> Key:
     istiod appends a dash and the class to the names of its objects, which must be DNS labels.
     """
     return _made_key(gateway, "udp", LONGEST_LABEL - len(f"-{ISTIO_CLASS}"))
+
+
+def is_child_of(ref: GatewayRef, gateway: Key) -> bool:
+    """Whether a gateway is the one that the controller creates for a Gateway."""
+    return (ref.namespace, ref.selector.get(GATEWAY_API_LABEL)) == child_key(gateway)
 
 
 def _made_key(gateway: Key, word: str, longest: int) -> Key:

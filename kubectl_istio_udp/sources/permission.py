@@ -59,7 +59,12 @@ class Use:
 
     @classmethod
     def of_request(cls, request: ExposeRequest, udp_ports: tuple[int, ...]) -> Use:
-        """What a request needs; `udp_ports` are the Service's, used if the request has none."""
+        """What a request needs; `udp_ports` are the Service's, used if the request has none.
+
+        A Gateway's ports are not included: each listener is decided separately.
+        """
+        if not request.service:
+            udp_ports = ()
         ports = tuple(port.gateway_port for port in request.ports) or udp_ports
         return cls(ports, request.options, request.automatic_sessions, request.discovery)
 
@@ -135,6 +140,12 @@ class Permission:
         return not self.everything and not any(
             first <= gateway_port <= last for first, last in self.ports
         )
+
+    def port_objection(self, gateway_port: int) -> str:
+        """Why the namespace may not use a gateway port; "" if it may."""
+        if not self.forbids(gateway_port):
+            return ""
+        return _said("allow", f"gateway port {gateway_port} is not allowed")
 
     def allows_gateway(self, ref: GatewayRef) -> bool:
         """Whether the namespace may use a gateway."""

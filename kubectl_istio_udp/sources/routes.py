@@ -108,7 +108,7 @@ class WeightedBackend:
     Attributes:
         service: (namespace, name) of the Service.
         port: its port number.
-        weight: its relative weight; at least 1.
+        weight: its relative weight.
     """
 
     service: tuple[str, str]

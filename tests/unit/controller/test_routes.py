@@ -568,7 +568,7 @@ def test_two_listeners_that_the_gateway_would_bind_as_one(running: Routed) -> No
 def test_a_deleted_gateway_leaves_no_unavailable_ports(running: Routed) -> None:
     running.server.put(annotated(namespace="other"))
     controller = running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET))
-    until(lambda: controller._reconciler.unavailable(KEY) == {5300})
+    until(lambda: controller._reconciler.unavailable(KEY).keys() == {5300})
     running.server.remove(API_GATEWAY, "team", "udp")
     until(lambda: not controller._reconciler.unavailable(KEY))
 

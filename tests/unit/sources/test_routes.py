@@ -11,6 +11,7 @@ import pytest
 
 from kubectl_istio_udp.controller import conditions
 from kubectl_istio_udp.controller.conditions import ApiCondition, ParentReport, Progress
+from kubectl_istio_udp.controller.outcome import Unavailable
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing, Options
 from kubectl_istio_udp.model.gatewayapi import (
@@ -399,6 +400,7 @@ def test_a_route_s_status_that_is_right_is_not_changed() -> None:
 
 
 DONE = Progress(addresses=(("IPAddress", "10.0.0.1"),))
+TAKEN = Unavailable("taken", conflicts=True)
 NOT_YET = ("Pending", "no listener yet")
 HTTP = listener("web", 80, "HTTP")
 GATEWAYS: dict[str, Any] = {
@@ -432,7 +434,7 @@ GATEWAYS: dict[str, Any] = {
     "one whose port is taken too": (
         [listener(), listener("b", 5301)],
         {},
-        replace(DONE, unavailable={"b": "taken"}, lacking={"b": NOT_YET}),
+        replace(DONE, unavailable={"b": TAKEN}, lacking={"b": NOT_YET}),
         ("ListenersNotValid", "Programmed"),
         [
             ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),
@@ -482,7 +484,7 @@ GATEWAYS: dict[str, Any] = {
     "a port that another Gateway has": (
         [listener(), listener("b", 5301)],
         {},
-        replace(DONE, unavailable={"b": "taken"}),
+        replace(DONE, unavailable={"b": TAKEN}),
         ("ListenersNotValid", "Programmed"),
         [
             ("Accepted", "Programmed", "ResolvedRefs", "NoConflicts"),

@@ -1,0 +1,192 @@
+"""What goes on, and what ends, while the request of a Gateway is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.names import object_name
+from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.sources.gateways import child_key, exposure_key
+from tests.support.apiserver import ApiServer
+from tests.support.controlling import annotated, space, until
+from tests.support.routed import KEY, NAME, TARGET, Routed, made_by_istiod, read, routed, services
+from tests.support.routes import backend, gateway, listener, route
+
+TWO = [listener("a", 5300), listener("b", 5301)]
+AT_A, AT_B = ([{"name": "udp", "sectionName": name}] for name in "ab")
+ROUTES = [route(name="a", parents=AT_A), route(backend("canary"), name="b", parents=AT_B)]
+MISSPELLED = {"kubectl-istio-udp/afinity": "source-ip"}
+LIMIT = {
+    "kubectl-istio-udp/allow-sessions": "6000",
+    "kubectl-istio-udp/allow-total-sessions": "5000",
+}
+
+
+@pytest.fixture
+def running(api: Api, server: ApiServer) -> Iterator[Routed]:
+    spaces = [space(name) for name in ("team", "other")]
+    with routed(api, server, *spaces, *services("team", "coredns", "canary")) as found:
+        yield found
+
+
+def ports(running: Routed, name: str = NAME) -> list[int]:
+    return [port.gateway_port for port in running.spec(name).ports] if running.filter(name) else []
+
+
+def accepted(running: Routed, name: str = "udp") -> dict[str, tuple[str, str]]:
+    """The condition Accepted of each listener."""
+    listeners = running.status(API_GATEWAY, name).get("listeners", ())
+    return {each["name"]: read(each["conditions"])["Accepted"] for each in listeners}
+
+
+def test_a_listener_that_moved_to_a_taken_port_stops(running: Routed) -> None:
+    running.server.put(annotated(namespace="other", ports="5301:53"))
+    running.begin(gateway(annotations=TARGET), route())
+    running.exposed(object_name("other", "coredns"))
+    running.programmed()
+    running.server.put(gateway(listener(port=5301), annotations=TARGET))
+    until(lambda: running.filter(NAME) is None and running.companion(NAME) is None)
+    until(lambda: accepted(running) == {"dns": ("False", "PortUnavailable")})
+    running.server.remove("Service", "other", "coredns")
+    until(lambda: ports(running) == [5301])
+    running.programmed()
+
+
+def refuse(running: Routed, how: str, *listeners: Any) -> None:
+    """Change the Gateway so that its request is refused as a whole."""
+    notes, more = dict(TARGET), dict[str, Any]()
+    if how == "a misspelled annotation":
+        notes |= MISSPELLED
+    elif how == "spec.addresses":
+        more["addresses"] = [{"type": "IPAddress", "value": "192.0.2.7"}]
+    elif how == "a setting that is not allowed":
+        notes["kubectl-istio-udp/idle-timeout"] = "20h"
+    elif how == "a limit of the namespace":
+        notes["kubectl-istio-udp/max-sessions"] = "6000"
+        running.server.put(space("team", **LIMIT))
+    elif how == "a malformed limit of the namespace":
+        running.server.put(space("team", **{"kubectl-istio-udp/allow-sessions": "many"}))
+    running.server.put(gateway(*listeners, annotations=notes, **more))
+
+
+REFUSALS = [
+    "a misspelled annotation",
+    "spec.addresses",
+    "a setting that is not allowed",
+    "a limit of the namespace",
+    "a malformed limit of the namespace",
+]
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+def test_what_is_deleted_stops_although_the_rest_is_refused(running: Routed, how: str) -> None:
+    running.begin(gateway(*TWO, annotations=TARGET), *ROUTES)
+    running.programmed()
+    running.quiet()
+    refuse(running, how, *TWO)
+    until(lambda: running.conditions().get("Programmed", "?")[0] == "False")
+    running.quiet()
+    assert ports(running) == [5300, 5301] and running.weights() == [("coredns", 1), ("canary", 1)]
+    # A route,
+    running.server.remove("UDPRoute", "team", "b")
+    until(lambda: running.weights() == [("coredns", 1)])
+    assert running.routed().ports[1].dropped == 1
+    until(lambda: len(running.server.all("ServiceEntry")) == 1)
+    # a listener,
+    refuse(running, how, TWO[0])
+    until(lambda: ports(running) == [5300])
+    until(lambda: [p["port"] for p in running.companion(NAME)["spec"]["ports"]] == [5300])
+    # and the last one.
+    refuse(running, how, listener("other", 5399))
+    until(lambda: 5300 not in ports(running))
+
+
+def test_the_successor_of_a_deleted_route_gets_nothing_while_refused(running: Routed) -> None:
+    young = route(backend("canary"), name="young", created="2026-05-01T00:00:00Z")
+    running.begin(gateway(annotations=TARGET), route(), young)
+    running.programmed()
+    refuse(running, "spec.addresses")
+    until(lambda: running.conditions().get("Accepted") == ("False", "UnsupportedAddress"))
+    running.server.remove("UDPRoute", "team", "dns")
+    until(lambda: running.weights() == [])
+    running.server.put(gateway(annotations=TARGET))
+    until(lambda: running.weights() == [("canary", 1)])
+
+
+def test_a_listener_whose_port_is_not_allowed_does_not_stop_the_others(running: Routed) -> None:
+    running.begin(gateway(listener("a", 5300), listener("far", 9999), annotations=TARGET), route())
+    running.programmed()
+    assert ports(running) == [5300]
+    refused = ("False", "PortUnavailable")
+    until(lambda: accepted(running) == {"a": ("True", "Accepted"), "far": refused})
+    assert running.conditions().get("Accepted") == ("True", "ListenersNotValid")
+    (far,) = (e for e in running.status(API_GATEWAY, "udp")["listeners"] if e["name"] == "far")
+    assert read(far["conditions"])["Conflicted"] == ("False", "NoConflicts")
+    assert "gateway port 9999 is not allowed (annotation kubectl-istio-udp/allow" in str(far)
+    running.server.put(space("team", allow="5300,9999"))
+    until(lambda: ports(running) == [5300, 9999])
+    until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))
+
+
+@pytest.mark.parametrize("how", ["", "spec.addresses"])
+def test_a_port_that_is_no_longer_allowed_stops_at_once(running: Routed, how: str) -> None:
+    """Although the gateway may not change for a while; the other listener stays."""
+    running.wait_for(calm=60.0)
+    running.begin(gateway(*TWO, annotations=TARGET), *ROUTES)
+    running.programmed()
+    if how:
+        refuse(running, how, *TWO)
+        until(lambda: running.conditions().get("Accepted", "?")[0] == "False")
+    running.server.put(space("team", allow="5300"))
+    until(lambda: ports(running) == [5300])
+    assert running.weights() == [("coredns", 1)]
+
+
+def test_a_gateway_of_its_own_stays_with_a_malformed_annotation(running: Routed) -> None:
+    """It needs no permission for its ports."""
+    running.server.put(space("istio-system", allow=None), *services("istio-system", "coredns"))
+    at = "istio-system"
+    running.begin(gateway(namespace=at), route(namespace=at))
+    _, child = child_key((at, "udp"))
+    until(lambda: running.server.get(API_GATEWAY, at, child))
+    made_by_istiod(running, child)
+    name = object_name(*exposure_key((at, "udp")))
+    until(lambda: ports(running, name) == [5300])
+    running.quiet()
+    running.server.put(gateway(namespace=at, annotations=MISSPELLED))
+
+    def said() -> Any:
+        return read(running.status(API_GATEWAY, "udp", at).get("conditions", ())).get("Accepted")
+
+    until(lambda: said() == ("False", "Invalid"))
+    running.quiet()
+    assert ports(running, name) == [5300]
+
+
+def test_an_older_gateway_that_may_not_have_a_port_does_not_hold_it(running: Routed) -> None:
+    running.server.put(space("other", allow="5399"))
+    older = gateway(
+        listener("a", 5300),
+        listener("b", 5399),
+        namespace="other",
+        annotations=TARGET,
+        created="2026-01-01T00:00:00Z",
+    )
+    running.begin(older, gateway(annotations=TARGET), route())
+    running.programmed()
+    assert ports(running) == [5300]
+    until(lambda: ports(running, object_name(*exposure_key(("other", "udp")))) == [5399])
+
+
+def test_a_gateway_without_any_port_says_why(running: Routed) -> None:
+    running.begin(gateway(listener(port=53), annotations=TARGET))
+    until(lambda: accepted(running) == {"dns": ("False", "PortUnavailable")})
+    until(lambda: running.conditions().get("Accepted") == ("False", "ListenersNotValid"))
+    assert running.filter(NAME) is None
+    told = running.tells("ExposeForbidden", "udp")
+    assert "gateway port 53 is not allowed" in told
+    assert running.controllers[0]._reconciler.unavailable(KEY).keys() == {53}
