@@ -75,10 +75,11 @@ class Endpoints:
     def forbidden(self, spec: ExposureSpec) -> set[Key]:
         """The Services whose endpoints an exposure must not have any longer.
 
-        A ReferenceGrant that is withdrawn does not wait until the gateway may change again.
+        A ReferenceGrant that is withdrawn does not wait until the gateway may change again, even if
+        the route is deleted with it.
         """
         asking, gateways = self._caches.gateway_of(spec.key), self._caches.api_gateways
-        return gateways.forbidden(asking) if asking and gateways else set()
+        return gateways.forbidden(asking, spec.services) if asking and gateways else set()
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
         for gateway in self._caches.gateways():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from functools import lru_cache
 
 from kubectl_istio_udp.controller.outcome import REFUSED, WAITING, Outcome, Refusal
@@ -11,6 +11,7 @@ from kubectl_istio_udp.controller.waits import RETRY_SECONDS
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.ports import bound_as
 from kubectl_istio_udp.model.reasons import FORBIDDEN, NOT_TAKEN
 from kubectl_istio_udp.model.usage import Holder
 from kubectl_istio_udp.plan.sessions import new_share
@@ -73,8 +74,8 @@ class Permissions:
         # A gateway for this exposure alone needs no permission.
         return ALLOWED_ALL if alone else permission
 
-    def permits(self, key: Key, gateway_ports: Collection[int]) -> bool:
-        """Whether an intent's namespace has permission for it, and for one of some ports.
+    def permits(self, key: Key, listener_ports: Set[int]) -> bool:
+        """Whether an intent's namespace has permission for it, and for one of some listener ports.
 
         There may be thousands of older intents, so the cheapest checks come first.
         """
@@ -90,7 +91,8 @@ class Permissions:
             check_use(permission, Use.of_request(intent.request, intent.udp_ports))
         except (UsageError, Refusal):
             return False
-        return not all(map(permission.forbids, gateway_ports))
+        wanted = (p for p in intent.gateway_ports if bound_as(p) & listener_ports)
+        return not all(map(permission.forbids, wanted))
 
     def check_rank(self, permission: Permission, key: Key) -> None:
         """Raise Refusal if too many older Services of the namespace have requests.

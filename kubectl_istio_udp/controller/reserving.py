@@ -194,7 +194,7 @@ class Reserver:
         for rank, key in self._caches.requests_for(wanted):
             if rank >= intent.about.rank:
                 return
-            if key != spec.key and self._may_take(key) and self._permissions.permits(key):
+            if key != spec.key and self._may_take(key) and self._permissions.permits(key, wanted):
                 by = f"Service {key[0]}/{key[1]}"
                 raise Refusal(replace(taken(wanted, spec.gateway, by), after=key))
 

@@ -220,6 +220,11 @@ def listener_port(gateway_port: int, first_bindable: int) -> int:
     return translated
 
 
+def bound_as(gateway_port: int) -> frozenset[int]:
+    """The ports that the Envoys of gateways may bind for a gateway port: see `listener_port`."""
+    return frozenset((gateway_port, gateway_port + PRIVILEGED_PORT_OFFSET))
+
+
 @dataclass(frozen=True)
 class Backend:
     """A UDP port of a Service that gets a share of the clients of an exposed port.

@@ -186,14 +186,42 @@ def combined(found: Iterable[Reference]) -> Backends:
     return Backends(backends, dropped, *problem)
 
 
-def forbidden(route: UdpRoute, grants: Sequence[ReferenceGrant]) -> set[tuple[str, str]]:
-    """(namespace, name) of each Service that a route refers to and no ReferenceGrant permits."""
-    refs = (ref for ref in route.backends if not _is_permitted(route, ref, grants))
-    return {(ref.namespace, ref.name) for ref in refs}
+def forbidden(
+    services: Iterable[tuple[str, str]],
+    gateway: ApiGateway,
+    routes: Mapping[str, Sequence[UdpRoute]],
+    grants: Sequence[ReferenceGrant],
+) -> set[tuple[str, str]]:
+    """The Services of a Gateway's exposure that it must not send to any longer.
+
+    A Service that no served route refers to may get datagrams until the gateway can change, unless
+    its owner has withdrawn the permission: no route of the Gateway's namespace, or of the attached
+    routes' namespaces, may refer to it.
+
+    Args:
+        services: (namespace, name) of the exposure's Services.
+        gateway: the Gateway.
+        routes: the routes at each listener, the oldest first.
+        grants: the ReferenceGrants of the cluster.
+    """
+    referring: dict[tuple[str, str], set[str]] = {}
+    for each in routes.values():
+        for ref in each[0].backends if each else ():
+            referring.setdefault((ref.namespace, ref.name), set()).add(each[0].about.namespace)
+    attached_in = {route.about.namespace for each in routes.values() for route in each}
+    usual = {gateway.about.namespace, *attached_in}
+    return {
+        of
+        for of in services
+        if not any(
+            _is_permitted(namespace, BackendRef("", "Service", *of), grants)
+            for namespace in referring.get(of, usual)
+        )
+    }
 
 
-def _is_permitted(route: UdpRoute, ref: BackendRef, grants: Sequence[ReferenceGrant]) -> bool:
-    namespace = route.about.namespace
+def _is_permitted(namespace: str, ref: BackendRef, grants: Sequence[ReferenceGrant]) -> bool:
+    """Whether UDPRoutes of a namespace may refer to a backend."""
     return ref.namespace == namespace or any(
         grant.permits((GROUP, KIND, namespace), ref) for grant in grants
     )
@@ -244,7 +272,7 @@ def _objection(
         kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return INVALID_KIND, f"{kind} {ref.name} is not a Service"
     name = f"Service {ref.namespace}/{ref.name}"
-    if not _is_permitted(route, ref, grants):
+    if not _is_permitted(route.about.namespace, ref, grants):
         return (
             NOT_PERMITTED,
             f"no ReferenceGrant in namespace {ref.namespace} permits UDPRoutes of namespace "

@@ -256,11 +256,9 @@ class ApiGateways:
         """The resolved backends of a route."""
         return resolve(route, self._service, self._all_grants())
 
-    def forbidden(self, gateway: ApiGateway) -> set[Key]:
-        """The Services that a Gateway's routes refer to without a ReferenceGrant."""
-        found = [routes[0] for routes in self.attached(gateway).values() if routes]
-        grants = self._all_grants()
-        return {service for route in found for service in forbidden(route, grants)}
+    def forbidden(self, gateway: ApiGateway, services: Iterable[Key]) -> set[Key]:
+        """The Services of a Gateway's exposure that it must not send to any longer."""
+        return forbidden(services, gateway, self.attached(gateway), self._all_grants())
 
     def _all_grants(self) -> list[ReferenceGrant]:
         return [grant.read for grant in self.grants.values()]

@@ -198,6 +198,36 @@ def test_a_withdrawn_grant_does_not_wait_for_the_gateway(running: Routed) -> Non
     assert running.filter(NAME) == before
 
 
+@pytest.mark.parametrize("successor", [False, True])
+def test_a_grant_that_is_withdrawn_with_its_route_does_not_wait(
+    running: Routed, successor: bool
+) -> None:
+    running.wait_for(calm=60.0)
+    more = [route(backend("canary"), name="young", created="2026-05-01T00:00:00Z")]
+    foreign = route(backend("foreign", namespace="apps"))
+    running.begin(gateway(annotations=TARGET), grant(), foreign, *(more if successor else []))
+    running.programmed()
+    assert "10.1.4.1" in str(running.server.all("ServiceEntry"))
+    running.server.remove("UDPRoute", "team", "dns")
+    running.server.remove("ReferenceGrant", "apps", "grant")
+    until(lambda: "10.1.4.1" not in str(running.server.all("ServiceEntry")))
+
+
+def test_a_backend_that_is_replaced_keeps_its_endpoints_until_the_gateway_changes(
+    running: Routed,
+) -> None:
+    """Its ReferenceGrant still permits it."""
+    running.wait_for(calm=60.0)
+    running.server.put(*services("apps", "foreign", "next"))
+    running.begin(gateway(annotations=TARGET), grant(), route(backend("foreign", namespace="apps")))
+    running.programmed()
+    before = running.filter(NAME)
+    running.server.put(route(backend("next", namespace="apps")))
+    running.quiet()
+    assert "10.1.4.1" in str(running.server.all("ServiceEntry"))
+    assert running.filter(NAME) == before
+
+
 def test_the_oldest_route_gets_the_datagrams(running: Routed) -> None:
     young = route(backend("canary"), name="young", created="2026-05-01T00:00:00Z")
     running.begin(gateway(annotations=TARGET), route(), young)
