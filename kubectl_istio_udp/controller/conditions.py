@@ -21,6 +21,7 @@ from kubectl_istio_udp.model.gatewayapi import (
     Listener,
     ParentRef,
 )
+from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED
 from kubectl_istio_udp.sources.routes import Attachment, Backends
 
 Manifest = Mapping[str, Any]
@@ -37,6 +38,8 @@ ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
 CONFLICTED, PARTIALLY_INVALID = "Conflicted", "PartiallyInvalid"
 # Another Gateway serves some of the listeners, so policies must target that Gateway.
 MIRRORED = "kubectl-istio-udp.dev/Mirrored"
+# A route's backends have endpoints that the gateway may not send to.
+REFUSED_ENDPOINTS = "kubectl-istio-udp.dev/RefusedEndpoints"
 # The API's conditions of listeners.
 LISTENER_TYPES = (ACCEPTED, PROGRAMMED, RESOLVED, CONFLICTED, "OverlappingTLSConfig")
 # Conditions of the created Gateway that its Gateway repeats.
@@ -136,26 +139,32 @@ class ParentReport:
     Attributes:
         parent, attachment, backends: the parent, and the result of the route's spec there.
         options_problem: why the route's annotations do not apply; "" if they do.
+        refused: the endpoints of its backends that the gateway does not send to, with the reasons;
+            "" if there are none.
     """
 
     parent: ParentRef
     attachment: Attachment
     backends: Backends
     options_problem: str = ""
+    refused: str = ""
 
     @property
     def conditions(self) -> tuple[ApiCondition, ...]:
         """The conditions; PartiallyInvalid only if it is true, as the API requires."""
         attachment, backends = self.attachment, self.backends
-        usual = (
+        found = [
             ApiCondition(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
             ApiCondition(RESOLVED, backends.resolved, backends.reason, backends.message),
-        )
-        if not self.options_problem:
-            return usual
-        # The API requires this beginning of the message.
-        message = f"Fall Back: {self.options_problem}; the settings before apply"
-        return (*usual, ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))
+        ]
+        if self.options_problem:
+            # The API requires this beginning of the message.
+            message = f"Fall Back: {self.options_problem}; the settings before apply"
+            found.append(ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))
+        if self.refused:
+            message = f"the gateway does not send to endpoints of {self.refused}"
+            found.append(ApiCondition(REFUSED_ENDPOINTS, True, ENDPOINT_REFUSED, message))
+        return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kubectl_istio_udp.apply.deletion_order import without_listeners
 from kubectl_istio_udp.controller.endpoints import Endpoints
@@ -21,6 +21,7 @@ from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.plan.gateway import choose_gateway
+from kubectl_istio_udp.plan.routes import RefusedEndpoints
 from kubectl_istio_udp.plan.sessions import SessionLimit, SessionRoom
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import Permission, Use
@@ -31,11 +32,19 @@ from kubectl_istio_udp.state.ownership import Existing
 
 @dataclass(frozen=True)
 class Decided:
-    """A planned exposure, the snapshot it was planned from, and whether it is the last step."""
+    """A planned exposure.
+
+    Attributes:
+        exposure: the exposure.
+        snapshot: what it was planned from.
+        complete: whether it is the last step.
+        refused: by Service, its addresses that may not be endpoints, each with the reason.
+    """
 
     exposure: Exposure
     snapshot: Snapshot
     complete: bool = True
+    refused: RefusedEndpoints = field(default_factory=dict)
 
 
 class GatewayChanges(IstioUdpError):

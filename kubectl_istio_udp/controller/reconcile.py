@@ -112,7 +112,7 @@ class Reconciler:
         )
         self._refresher = Refresher(caches, endpoints, self._writer)
         self._removal = Removal(caches, self._writer, self._waits)
-        self.unavailable = self._routes.unavailable
+        self.unavailable, self.refused = self._routes.unavailable, self._routes.refused
 
     def begin(self) -> None:
         """Forget the waits from an earlier time as leader."""
@@ -159,7 +159,7 @@ class Reconciler:
         self._waits.requested(key)
         return self._reconcile_requested(key, requested, namespace, existing)
 
-    def refresh(self, key: Key, services: Collection[Key]) -> bool:
+    def refresh(self, key: Key, services: Collection[Key]) -> float | None:
         """Update an exposure after a change of endpoints alone, without planning it.
 
         Args:
@@ -167,14 +167,18 @@ class Reconciler:
             services: the Services whose endpoints may have changed.
 
         Returns:
-            Whether it is up to date; if not, it must be reconciled.
+            The seconds until it must be reconciled, because an address may not be an endpoint: the
+            watch of pods may be later than that of EndpointSlices. 0 if it is up to date. None if
+            it must be reconciled now.
 
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
         if self._caches.gateway_of(key) is None:
-            return False
-        return self._refresher.refresh_services(self._caches.existing(key), services)
+            return None
+        if not self._refresher.refresh_services(self._caches.existing(key), services):
+            return None
+        return self._waits.timing.watch if self._refresher.refuses(services) else 0.0
 
     def permission(self, key: Key) -> Permission | None:
         """What an intent may use of a gateway; None if its namespace does not say, or is gone."""
@@ -411,10 +415,14 @@ class Reconciler:
                 f"{text}. To see which one: kubectl istio-udp verify {spec.name}",
                 f"{text}: {listed}",
             )
-        if objections := snapshot.rules.objections(snapshot.slices):
-            return Outcome(
-                OK, ENDPOINT_REFUSED, f"the gateway does not send to {summary(objections)}"
-            )
+        of_service = snapshot.rules.objections(snapshot.slices)
+        refused = decided.refused or ({spec.key: of_service} if of_service else {})
+        if refused:
+            every = {address: why for each in refused.values() for address, why in each.items()}
+            listed = "; ".join(f"Service {'/'.join(of)}: {summary(refused[of])}" for of in refused)
+            text = "the gateway does not send to"
+            detail = f"{text} {listed}" if decided.refused else ""
+            return Outcome(OK, ENDPOINT_REFUSED, f"{text} {summary(every)}", detail)
         if left_out := sum(map(self._caches.endpoints_left_out, spec.services)):
             return Outcome(
                 OK,

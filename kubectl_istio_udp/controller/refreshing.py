@@ -22,6 +22,7 @@ from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.plan.exposure import with_new_entries
+from kubectl_istio_udp.plan.routes import refused_endpoints
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.render.serviceentry import listed_addresses, service_entries, service_entry
 from kubectl_istio_udp.state.caches import Caches
@@ -104,6 +105,11 @@ class Refresher:
             if not is_applied(write, before):
                 self._writer.apply(write, only=before, reconciles=spec.key)
         return True
+
+    def refuses(self, services: Collection[Key]) -> bool:
+        """Whether Services list an address that may not be an endpoint."""
+        states = filter(None, map(self._endpoints.service_state, services))
+        return bool(refused_endpoints(states))
 
     def _migrate(self, existing: Existing, rules: EndpointRules, manager: str) -> bool:
         """Add hosts and addresses to an earlier version's ServiceEntries; return whether it did.

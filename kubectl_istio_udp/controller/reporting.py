@@ -49,6 +49,7 @@ from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
+from kubectl_istio_udp.model.endpointrules import summary
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import (
     ClusterError,
@@ -60,6 +61,7 @@ from kubectl_istio_udp.model.errors import (
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, UdpRoute
 from kubectl_istio_udp.model.reasons import FORBIDDEN, NO_GATEWAY, NOT_TAKEN
+from kubectl_istio_udp.plan.routes import RefusedEndpoints
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
 from kubectl_istio_udp.sources.gateways import (
@@ -69,7 +71,7 @@ from kubectl_istio_udp.sources.gateways import (
 )
 from kubectl_istio_udp.sources.mirrors import MirroredParent, copied_parents
 from kubectl_istio_udp.sources.permission import Permission
-from kubectl_istio_udp.sources.routes import attach, route_options
+from kubectl_istio_udp.sources.routes import Backends, attach, route_options
 from kubectl_istio_udp.state.addresses import addresses_of
 from kubectl_istio_udp.state.apigateways import CLASS, GATEWAY, ROUTE, ApiGateways, Subject
 from kubectl_istio_udp.state.caches import Caches
@@ -91,6 +93,7 @@ class Reporter:
         outcome: Callable[[Key], Outcome | None],
         unavailable: Callable[[Key], Mapping[int, Unavailable]],
         at_former_gateway: Callable[[Key], bool],
+        refused: Callable[[Key], RefusedEndpoints],
         permission: Callable[[Key], Permission | None],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
@@ -104,6 +107,7 @@ class Reporter:
             outcome: returns the latest outcome of an exposure.
             unavailable: returns why listeners of a Gateway cannot have their ports, by port.
             at_former_gateway: whether an exposure is at another gateway than it requests.
+            refused: returns the addresses of an exposure's Services that may not be endpoints.
             permission: returns what an exposure may use; None if its namespace does not say.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
@@ -112,7 +116,7 @@ class Reporter:
         self._api, self._caches = api, caches
         self._outcome, self._unavailable = outcome, unavailable
         self._at_former_gateway = at_former_gateway
-        self._permission = permission
+        self._refused, self._permission = refused, permission
         self._may_write, self._wrote = may_write, wrote
         self._mirroring = (
             Mirroring(api, caches.api_gateways, may_write=may_write, wrote=wrote)
@@ -160,6 +164,12 @@ class Reporter:
     def request_gateway(self, key: Key) -> None:
         """Request a report on a Gateway."""
         self.request((GATEWAY, *key))
+
+    def request_routes(self, key: Key) -> None:
+        """Request a report on each UDPRoute of a Gateway."""
+        gateways = self._caches.api_gateways
+        for route in gateways.routes_at(key) if gateways else ():
+            self.request((ROUTE, *route.key))
 
     def _work(self) -> None:
         while not self._ended.is_set():
@@ -220,8 +230,17 @@ class Reporter:
             if gateway is not None and parent.is_gateway(gateway.key):
                 attachment = attach(route, parent, gateway, self._caches.labels_of_namespace)
                 problem = self._options_problem(route, gateway)
-                found.append(ParentReport(parent, attachment, backends, problem))
+                refused = self._refused_endpoints(backends, gateway)
+                found.append(ParentReport(parent, attachment, backends, problem, refused))
         return found
+
+    def _refused_endpoints(self, backends: Backends, gateway: ApiGateway) -> str:
+        """Why a Gateway sends nothing to endpoints of a route's backends; "" if it sends to all."""
+        refused = self._refused(exposure_key(gateway.key))
+        services = dict.fromkeys(each.service for each in backends.backends)
+        return "; ".join(
+            f"Service {'/'.join(of)}: {summary(refused[of])}" for of in services if of in refused
+        )
 
     def _options_problem(self, route: UdpRoute, gateway: ApiGateway) -> str:
         """Why the annotations of a route do not apply at a Gateway; "" if they do."""

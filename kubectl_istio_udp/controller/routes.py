@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.exposure import bindable_port
-from kubectl_istio_udp.plan.routes import RoutePlan, plan_routes, still_requested
+from kubectl_istio_udp.plan.routes import RefusedEndpoints, RoutePlan, plan_routes, still_requested
 from kubectl_istio_udp.plan.sessions import SessionRoom
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import Permission, Use
@@ -44,6 +44,8 @@ class RouteDecider:
         self._decider = decider
         # Why listeners of Gateways cannot have their ports, by port.
         self._unavailable: dict[Key, Mapping[int, Unavailable]] = {}
+        # The addresses of Gateways' backends that may not be endpoints.
+        self._refused: dict[Key, RefusedEndpoints] = {}
 
     def decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         """Plan the exposure of a Gateway.
@@ -63,7 +65,8 @@ class RouteDecider:
         options = self._options(intent, permission, existing.held)
         planned = self._plan(intent.request, ports, snapshot, room, options)
         decided = permitted(intent, permission, existing, planned.exposure, snapshot)
-        return replace(decided, complete=planned.complete)
+        self._refused[intent.key] = planned.refused
+        return replace(decided, complete=planned.complete, refused=planned.refused)
 
     def still_requested(
         self, existing: Existing, permission: Permission | None
@@ -169,9 +172,14 @@ class RouteDecider:
         """Why listeners of a Gateway cannot have their ports, by port, without the others."""
         return self._unavailable.get(key, {})
 
+    def refused(self, key: Key) -> RefusedEndpoints:
+        """The addresses of a Gateway's backends that may not be endpoints, when it was decided."""
+        return self._refused.get(key, {})
+
     def forget(self, key: Key) -> None:
         """Forget an exposure that does not exist any more."""
         self._unavailable.pop(key, None)
+        self._refused.pop(key, None)
 
     def _available_ports(
         self, intent: Intent, permission: Permission, snapshot: Snapshot

@@ -132,6 +132,7 @@ class Controller:
             outcome=self._outcomes.get,
             unavailable=self._reconciler.unavailable,
             at_former_gateway=self._reconciler.is_at_former_gateway,
+            refused=self._reconciler.refused,
             permission=self._reconciler.permission,
             may_write=self._may_write,
             wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),
@@ -344,7 +345,10 @@ class Controller:
         services, before = self._changes.take(key), self._outcomes.get(key)
         if not services or before is None or not before.is_settled:
             return None
-        return before if self._reconciler.refresh(key, services) else None
+        left = self._reconciler.refresh(key, services)
+        if left:
+            self._queue.add_later(key, left)
+        return before if left is not None else None
 
     def _wrote(self, verb: str, kind: str) -> None:
         self._writing.done = True
@@ -377,6 +381,8 @@ class Controller:
         self._tell(key, outcome)
         if outcome is not before and (gateway := self.caches.gateway_of(key)):
             self._reporter.request_gateway(gateway.key)
+            if outcome != before:
+                self._reporter.request_routes(gateway.key)
 
     def _tell(self, key: Key, outcome: Outcome) -> None:
         """Write the Event of an outcome, now or as soon as the budget allows."""

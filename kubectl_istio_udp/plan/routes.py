@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from kubectl_istio_udp.model.entries import Entry
@@ -34,6 +34,8 @@ from kubectl_istio_udp.sources.routes import Backends, WeightedBackend
 
 NO_OPTIONS: Mapping[int, Options] = MappingProxyType({})
 States = Mapping[tuple[str, str], ServiceState]
+# By Service: its addresses that may not be endpoints, each with the reason.
+RefusedEndpoints = Mapping[tuple[str, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class RoutePlan:
     Attributes:
         exposure: the exposure after it.
         complete: whether no further change is needed.
+        refused: by Service, its addresses that may not be endpoints, each with the reason.
     """
 
     exposure: Exposure
     complete: bool
+    refused: RefusedEndpoints = field(default_factory=dict)
 
 
 def plan_routes(
@@ -110,7 +114,17 @@ def plan_routes(
         endpoints=endpoints,
         gateway_service=gateway.service,
     )
-    return RoutePlan(exposure, complete=all(step == port for step, port in steps))
+    return RoutePlan(
+        exposure,
+        complete=all(step == port for step, port in steps),
+        refused=refused_endpoints(states[of] for of in spec.services),
+    )
+
+
+def refused_endpoints(states: Iterable[ServiceState]) -> RefusedEndpoints:
+    """The addresses of Services that may not be endpoints: see `RoutePlan`."""
+    found = {state.of: state.rules.objections(state.slices) for state in states if state.of}
+    return {of: refused for of, refused in found.items() if refused}
 
 
 def still_requested(

@@ -293,6 +293,14 @@ class ApiGateways:
             routes = tuple(self._by_service.get(service, ()))
         return self._parents(routes)
 
+    def gateways_using(self, namespace: str) -> set[Key]:
+        """The Gateways with a route that refers to a Service of a namespace."""
+        with self._lock:
+            found = {
+                r for key, routes in self._by_service.items() if key[0] == namespace for r in routes
+            }
+        return self._parents(found)
+
     def _parents(self, routes: Iterable[Key]) -> set[Key]:
         kept = [found for key in routes if (found := self.routes.get(*key))]
         return {parent for found in kept for parent in found.read.gateways}

@@ -599,6 +599,9 @@ class Caches:
             return
         with self._lock:
             keys = {*self.intents.first(name), *self._own_in.get(name, ())}
+            if self.api_gateways:
+                # Their routes may refer to the namespace's Services, whose endpoints it limits.
+                keys |= set(map(exposure_key, self.api_gateways.gateways_using(name)))
         for found in keys:
             self._enqueue(found)
         if self.api_gateways:

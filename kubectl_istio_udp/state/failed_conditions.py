@@ -28,7 +28,7 @@ from kubectl_istio_udp.model.resources import API_GATEWAY
 Manifest = Mapping[str, Any]
 
 # Conditions that report a problem if they are true.
-_PROBLEMS = ("Conflicted", "PartiallyInvalid")
+_PROBLEMS = ("Conflicted", "PartiallyInvalid", "kubectl-istio-udp.dev/RefusedEndpoints")
 
 
 @dataclass(frozen=True)

@@ -340,6 +340,47 @@ def test_a_withdrawn_grant_is_seen_when_only_endpoints_change(running: Routed) -
     assert "10.1.4.99" not in str(running.server.all("ServiceEntry"))
 
 
+REFUSED = "kubectl-istio-udp.dev/RefusedEndpoints"
+NOT_ALLOWED = "172.16.9.9"
+
+
+def test_endpoints_that_the_gateway_may_not_send_to_are_reported(running: Routed) -> None:
+    """By an Event of the Gateway, and a condition of the route until they are allowed."""
+    bare = builders.service("bare", namespace="apps", selector=None)
+    by_hand = endpoint_slice(endpoint(NOT_ALLOWED), of="bare", namespace="apps")
+    running.begin(
+        gateway(annotations=TARGET),
+        *(bare, by_hand, grant()),
+        route(backend("bare", namespace="apps"), backend("coredns")),
+    )
+    until(lambda: running.route_conditions().get(REFUSED) == ("True", "EndpointRefused"))
+    assert running.route_conditions()["ResolvedRefs"] == ("True", "ResolvedRefs")
+    status = str(running.status("UDPRoute", "dns"))
+    assert "does not send to endpoints of Service apps/bare: 172.16.9.9: it is not" in status
+    assert "does not send to 172.16.9.9" in running.tells("EndpointRefused", "udp")
+    assert NOT_ALLOWED not in str(running.server.all("ServiceEntry"))
+    ranges = {"kubectl-istio-udp/allow-endpoints": "172.16.0.0/12"}
+    running.server.put(space("apps", **ranges))
+    until(lambda: REFUSED not in running.route_conditions())
+    until(lambda: NOT_ALLOWED in str(running.server.all("ServiceEntry")))
+
+
+def test_refused_endpoints_are_reported_when_only_endpoints_change(running: Routed) -> None:
+    """Not at once: the pod with this address may be seen later than the EndpointSlice."""
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    running.quiet()
+    found = endpoint_slice(endpoint(NOT_ALLOWED), of="coredns", namespace="team")
+    running.server.put(found)
+    until(lambda: not any(listed(running).values()))
+    running.quiet()
+    assert REFUSED not in running.route_conditions()
+    running.clock.move(running.timing.watch)
+    until(lambda: running.route_conditions().get(REFUSED))
+    running.server.put(endpoint_slice(endpoint("10.1.4.7"), of="coredns", namespace="team"))
+    until(lambda: REFUSED not in running.route_conditions())
+
+
 def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
     selected = listener(namespaces={"from": "Selector", "selector": {"matchLabels": {"udp": "1"}}})
     parents = [{"name": "udp", "namespace": "team"}]
