@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api, ApplyResult
+from kubectl_istio_udp.model.deletion import BeingDeleted, is_being_deleted
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     Busy,
@@ -47,8 +48,26 @@ def apply_write(
 
     Raises:
         ApplyConflict: not forced, and another manager owns a field with another value.
+        BeingDeleted: the object is being deleted, so the write is lost with it.
         ClusterError: the API server rejected it.
     """
+    if not dry_run:
+        check_stays(before)
+    applied = _apply(api, write, before=before, force=force, dry_run=dry_run)
+    if not dry_run:
+        check_stays(applied.manifest)
+    return applied
+
+
+def check_stays(existing: Manifest | None) -> None:
+    """Raise BeingDeleted if an object is being deleted."""
+    if existing is not None and is_being_deleted(existing):
+        raise BeingDeleted(existing)
+
+
+def _apply(
+    api: Api, write: Write, *, before: Manifest | None, force: bool, dry_run: bool
+) -> ApplyResult:
     # Cached objects have no resourceVersion, which `api.apply` needs to detect a change.
     read = before if before is not None and "resourceVersion" in before["metadata"] else None
 

@@ -7,6 +7,7 @@ It prints nothing: the commands pass a Report.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.deletion import BeingDeleted
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, Rejected
-from kubectl_istio_udp.model.kinds import Ref, Spec
+from kubectl_istio_udp.model.kinds import ObjectRef, Ref, Spec
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.model.write_options import WriteOptions
 
@@ -125,7 +127,7 @@ def apply_decision(
     if writing.dry_run == "client":
         done = [WriteResult(write, True, write.manifest) for write in todo]
     else:
-        done = _write(api, decision, writing, report)
+        done = _write_when_free(api, decision, writing, report)
     report.written(done)
     _remove(api, decision.changes, writing, report)
     return done
@@ -145,6 +147,42 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
             f"{worst}; nothing was written",
             hints=[*hints, *map(str, others), f"see {worst.check.link}"],
         )
+
+
+def _write_when_free(
+    api: Api, decision: Decision, writing: WriteOptions, report: Report
+) -> list[WriteResult]:
+    """Write; if an object with the same name is being deleted, wait until it is gone.
+
+    Raises:
+        BeingDeleted: it still exists at the end of the wait.
+    """
+    deadline = time.monotonic() + writing.seconds
+    while True:
+        try:
+            return _write(api, decision, writing, report)
+        except BeingDeleted as error:
+            if not _wait_until_deleted(api, decision, error, deadline, report):
+                raise
+
+
+def _wait_until_deleted(
+    api: Api, decision: Decision, error: BeingDeleted, deadline: float, report: Report
+) -> bool:
+    """Wait until an object that is being deleted is gone; return whether it is."""
+    ref, uid = ObjectRef.of(error.manifest), error.manifest["metadata"]["uid"]
+    whole = {write.key for write in decision.changes.writes if write.whole}
+    if (ref.kind, ref.namespace, ref.name) not in whole or time.monotonic() >= deadline:
+        return False  # Without the gateway's own Service, there is nothing to patch.
+    report.note(f"waiting: {error.message}")
+    with report.waiting() as progress:
+        while time.monotonic() < deadline:
+            found = api.find(ref.kind, ref.namespace, ref.name)
+            if found is None or found["metadata"]["uid"] != uid:
+                return True
+            progress(f"{ref} is being deleted")
+            time.sleep(api.waits.poll)
+    return False
 
 
 def _write(

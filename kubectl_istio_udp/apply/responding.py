@@ -17,6 +17,7 @@ from kubectl_istio_udp.plan.response import plan_response
 from kubectl_istio_udp.render.response import read_content, response_writes, route_name
 from kubectl_istio_udp.sources.response import NamedResponse
 from kubectl_istio_udp.state.existing import get_existing
+from kubectl_istio_udp.state.ownership import remaining
 from kubectl_istio_udp.state.responses import read_response_snapshot
 
 
@@ -80,7 +81,8 @@ def _read_existing(
         UsageError: the body cannot be read back.
     """
     name = named.response_name
-    found = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
+    listed = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
+    found = [remaining(each) for each in listed]
     spec = found[0].spec if found else None
     if not isinstance(spec, ResponseSpec):
         return None, b""

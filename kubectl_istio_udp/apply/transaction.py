@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import Key
-from kubectl_istio_udp.apply.exact import apply_write
+from kubectl_istio_udp.apply.exact import apply_write, check_stays
 from kubectl_istio_udp.kube.client import Api, ApplyResult
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import (
@@ -65,8 +65,15 @@ class Transaction:
         self._undo.clear()
 
     def look(self, writes: Iterable[Write]) -> None:
-        """Read in parallel what the next writes change, for `apply`."""
+        """Read in parallel what the next writes change, for `apply`.
+
+        Raises:
+            BeingDeleted: one of the objects is being deleted.
+        """
         found = for_each(lambda w: (w.key, self._api.find(w.kind, w.namespace, w.name)), writes)
+        if not self._dry_run:
+            for _, manifest in found:
+                check_stays(manifest)
         self._before.update(found)
 
     def apply(self, write: Write) -> ApplyResult:

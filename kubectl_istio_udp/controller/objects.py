@@ -11,6 +11,7 @@ from typing import Any
 from kubectl_istio_udp.apply.exact import is_exact
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation_values import PREFIX
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.managed_fields import managed_ports
 from kubectl_istio_udp.model.names import SOURCE_LABEL
@@ -50,8 +51,8 @@ def marked(write: Write, source: str = BY_SERVICE) -> Write:
 
 
 def is_applied(write: Write, existing: Manifest | None) -> bool:
-    """Whether an object is already as a write would make it."""
-    if existing is None:
+    """Whether an object is already as a write would make it, and stays."""
+    if existing is None or is_being_deleted(existing):
         return False
     wanted, have = write.manifest["spec"], existing["spec"]
     if not write.whole:

@@ -9,6 +9,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.logscope import AccessLogSnapshot, Setting, proxy_of
@@ -36,7 +37,9 @@ def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) ->
         lambda: api.list("Pod", None if everywhere else namespace),
     ]
     filters, telemetries, pods = in_parallel(calls)
-    existing = [f for f in filters if _place(f) == (namespace, own_name)]
+    existing = [
+        f for f in filters if _place(f) == (namespace, own_name) and not is_being_deleted(f)
+    ]
     return AccessLogSnapshot(
         mesh=mesh,
         telemetry_logs=any(map(_turns_logging_on, telemetries)),

@@ -53,6 +53,7 @@ from kubectl_istio_udp.state.ownership import (
     Disagreement,
     Existing,
     claimed_owner,
+    remaining,
     resolve_one,
 )
 from kubectl_istio_udp.state.reservations import Reservation
@@ -74,7 +75,10 @@ What = TypeVar("What")
 Requested = TypeVar("Requested")
 
 SERVICE_LABEL = "kubernetes.io/service-name"
-_METADATA = ("name", "namespace", "uid", "creationTimestamp", "labels", "annotations")
+_METADATA = (
+    *("name", "namespace", "uid", "labels", "annotations"),
+    *("creationTimestamp", "deletionTimestamp"),
+)
 # ServiceEntries of an exposure in its own namespace: the current one, and those that it replaced.
 _MOST_OUTSIDE = 4
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -327,7 +331,7 @@ class Caches:
             return used_by([held], map(Holder.of, more), without)
 
     def existing(self, key: Key) -> Existing:
-        """The current exposure; without objects if it does not exist."""
+        """The current exposure without objects that are being deleted; it may have none."""
         with self._lock:
             found = list(self._own.get(key, {}).items())
         counted = [manifest for ref, manifest in found if ref.namespace in self.gateway_namespaces]
@@ -337,7 +341,7 @@ class Caches:
         first = heapq.nsmallest(_MOST_OUTSIDE, outside, key=lambda row: row[0].name)
         counted += [manifest for _, manifest in first]
         existing = resolve_one((Kind.EXPOSURE, *key), counted)
-        return existing or Existing(Kind.EXPOSURE, *key, None, ())
+        return remaining(existing) if existing else Existing(Kind.EXPOSURE, *key, None, ())
 
     def reserved(self, key: Key) -> tuple[GatewayFilter, ...]:
         """The reservations of an exposure, at any gateway."""

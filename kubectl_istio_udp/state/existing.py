@@ -21,6 +21,7 @@ from kubectl_istio_udp.state.ownership import (
     Existing,
     State,
     Stray,
+    remaining,
     resolve,
     spec_of,
 )
@@ -229,7 +230,7 @@ def explain_stray(stray: Stray) -> str:
 
 
 def find_exposure(api: Api, namespace: str, name: str, gateways: Iterable[str] = ()) -> Existing:
-    """The exposure with this name and its existing objects, if any.
+    """The exposure with this name and its objects, if any, except those that are being deleted.
 
     Args:
         api: the cluster.
@@ -239,4 +240,4 @@ def find_exposure(api: Api, namespace: str, name: str, gateways: Iterable[str] =
     wanted = (namespace, name)
     state = read_state(api, namespace, (Kind.EXPOSURE,), gateways)
     found = [e for e in state.existing if (e.namespace, e.name) == wanted]
-    return found[0] if found else Existing(Kind.EXPOSURE, namespace, name, None, ())
+    return remaining(found[0]) if found else Existing(Kind.EXPOSURE, namespace, name, None, ())

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayRef
@@ -109,6 +110,12 @@ class Existing:
             return ()
         existing = {ObjectRef.of(manifest) for manifest in self.objects}
         return tuple(str(ref) for ref in self.spec.objects if ref not in existing)
+
+    @property
+    def leaving(self) -> tuple[Manifest, ...]:
+        """Its objects that are being deleted, except leftovers."""
+        wanted = self.spec.objects if self.spec else ()
+        return tuple(o for o in self.objects if is_being_deleted(o) and ObjectRef.of(o) in wanted)
 
     @property
     def source(self) -> str | None:
@@ -265,6 +272,15 @@ def resolve_one(owner: Owner, claimants: Sequence[Manifest]) -> Existing | None:
     order = OBJECT_KINDS[kind]
     members.sort(key=lambda manifest: order.index(manifest["kind"]))
     return Existing(kind, namespace, name, spec, tuple(members), problem)
+
+
+def remaining(existing: Existing) -> Existing:
+    """What exists without the objects that are being deleted, which decide nothing any more."""
+    staying = [manifest for manifest in existing.objects if not is_being_deleted(manifest)]
+    if len(staying) == len(existing.objects):
+        return existing
+    owner = (existing.kind, existing.namespace, existing.name)
+    return resolve_one(owner, staying) or Existing(*owner, None, ())
 
 
 def _problem(manifest: Manifest) -> ClusterError | None:

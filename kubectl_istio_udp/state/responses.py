@@ -22,7 +22,7 @@ from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_existing
 from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.mesh import read_mesh
-from kubectl_istio_udp.state.ownership import readable
+from kubectl_istio_udp.state.ownership import readable, remaining
 
 
 def read_response_snapshot(
@@ -56,7 +56,9 @@ def read_response_snapshot(
         lambda: _proxy_version(api, gateway) if gateway else None,
     ]
     envoy_filter, version = in_parallel(calls)
-    same_response = [o for e in existing if e.name == request.response_name for o in e.objects]
+    own = [found for found in existing if found.name == request.response_name]
+    own_keys = {_key(manifest) for found in own for manifest in found.objects}
+    same_response = [manifest for found in own for manifest in remaining(found).objects]
     same_named = [
         manifest
         for manifest in (*virtual_services, *gateways, *([envoy_filter] if envoy_filter else ()))
@@ -64,7 +66,6 @@ def read_response_snapshot(
         and manifest["metadata"]["namespace"]
         == (request.namespace if manifest["kind"] == "VirtualService" else proxies_space)
     ]
-    own_keys = {_key(manifest) for manifest in same_response}
     return ResponseSnapshot(
         mesh=mesh,
         gateway=gateway,

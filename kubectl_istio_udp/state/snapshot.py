@@ -12,6 +12,7 @@ from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model import names
+from kubectl_istio_udp.model.deletion import deletion_text, is_being_deleted
 from kubectl_istio_udp.model.endpointrules import API_SERVER_SERVICE, EndpointRules
 from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
@@ -132,7 +133,7 @@ def read_snapshot(
         objects=tuple(
             manifest
             for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
-            if manifest
+            if manifest and not is_being_deleted(manifest)
         ),
         # If not all namespaces may be listed, read the one in the gateway's namespace.
         exposures=(before,)
@@ -207,13 +208,13 @@ def _own_filter(
     filters: Sequence[dict[str, Any]], gateway: Gateway, name: str
 ) -> list[dict[str, Any]]:
     place = (gateway.ref.namespace, name)
-    return [f for f in filters if (f["metadata"]["namespace"], f["metadata"]["name"]) == place]
+    return [f for f in filters if names.namespaced_name(f) == place and not is_being_deleted(f)]
 
 
 def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
     """The Service's manifest; if its namespace does not exist, the error says so."""
     try:
-        return api.get("Service", namespace, name)
+        found = api.get("Service", namespace, name)
     except NotFound as error:
         with contextlib.suppress(Forbidden):
             if api.find("Namespace", None, namespace) is None:
@@ -222,6 +223,12 @@ def _service(api: Api, namespace: str, name: str) -> dict[str, Any]:
                     hints=["list namespaces: kubectl get namespaces"],
                 ) from error
         raise
+    if is_being_deleted(found):
+        raise ClusterError(
+            f"{deletion_text(found)}; nothing was written",
+            hints=["expose it when it has been created again"],
+        )
+    return found
 
 
 def ready_addresses(api: Api, exposure: Exposure) -> dict[str, frozenset[str]]:

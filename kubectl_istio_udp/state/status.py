@@ -14,6 +14,7 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.conditions import Condition, ConditionType, summary, with_ready
+from kubectl_istio_udp.model.deletion import deletion_text
 from kubectl_istio_udp.model.envoyfilter import Footprint, footprints_at, revisions
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden
 from kubectl_istio_udp.model.exposure import (
@@ -276,6 +277,9 @@ def _owner(existing: Existing) -> str:
 
 def _accepted(existing: Existing, gateway: _GatewayFacts | None) -> Condition:
     """Whether its objects are complete and do not conflict with others."""
+    if existing.leaving:
+        text = deletion_text(existing.leaving[0])
+        return Condition.fails(ConditionType.ACCEPTED, "Terminating", text)
     if existing.missing:
         return Condition.fails(
             ConditionType.ACCEPTED,

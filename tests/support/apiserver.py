@@ -35,7 +35,10 @@ _WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # A fake port sends these bytes to refuse connections, followed by the reason.
 _REFUSES = b"\0refuses\0"
 # Fields that no field manager owns, and whose changes do not make a new version.
-_SERVERS_OWN = ("resourceVersion", "managedFields", "creationTimestamp", "uid", "generation")
+_SERVERS_OWN = (
+    *("resourceVersion", "managedFields", "creationTimestamp", "uid", "generation"),
+    *("finalizers", "deletionTimestamp"),
+)
 
 
 @dataclass
@@ -133,6 +136,8 @@ class ApiServer:
         seen: called with every request before it is answered.
         logs: log text by (namespace, pod).
         load_balancer: the address that Services of that type get at once; None for none.
+        finalizer: what Services of that type get at once, as from a cloud; "" for none. An object
+            with finalizers outlives its deletion, until `finish_deletions`.
         warnings: text of the Warning header by kind, on every apply.
         pods_start: whether new pods run at once.
         admit: called with every object that is to be stored; why it is refused, "" for yes.
@@ -150,6 +155,7 @@ class ApiServer:
         self.forwards = 0
         self.logs: dict[tuple[str, str], str] = {}
         self.load_balancer: str | None = "203.0.113.5"
+        self.finalizer = ""
         self.warnings: dict[str, list[str]] = {}
         self.pods_start = True
         self.admit: Callable[[Manifest], str] = lambda _: ""
@@ -214,6 +220,13 @@ class ApiServer:
     def remove(self, kind: str, namespace: str, name: str) -> None:
         with self._lock:
             self._remove((kind, namespace, name))
+
+    def finish_deletions(self) -> None:
+        """Remove the objects that are being deleted, as if their finalizers were removed."""
+        with self._lock:
+            for key, manifest in list(self._objects.items()):
+                if "deletionTimestamp" in manifest["metadata"]:
+                    self._remove(key)
 
     def compact(self) -> None:
         """Drop the old versions: watches that start from them get 410."""
@@ -376,10 +389,15 @@ class ApiServer:
 
     def delete(self, key: Key, dry_run: bool) -> bool:
         with self._lock:
-            there = key in self._objects
-            if there and not dry_run:
+            there = self._objects.get(key)
+            if there is None or dry_run:
+                return there is not None
+            if not there["metadata"].get("finalizers"):
                 self._remove(key)
-            return there
+            elif "deletionTimestamp" not in there["metadata"]:
+                there["metadata"]["deletionTimestamp"] = self.now()
+                self._store(key, _copied(there))
+            return True
 
     def create(self, key: Key, manifest: Manifest) -> tuple[int, Manifest]:
         with self._lock:
@@ -456,6 +474,8 @@ class ApiServer:
             if spec.get("type") == "LoadBalancer" and self.load_balancer:
                 ingress = [{"ip": self.load_balancer}]
                 manifest["status"] = {"loadBalancer": {"ingress": ingress}}
+            if spec.get("type") == "LoadBalancer" and self.finalizer:
+                manifest["metadata"]["finalizers"] = [self.finalizer]
         if manifest["kind"] == "Pod" and created:
             manifest["status"] = _pod_status(manifest, running=self.pods_start)
 

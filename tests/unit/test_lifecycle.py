@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from kubectl_istio_udp.cli.main import main
 from tests.support import builders
-from tests.support.apiserver import ApiServer
+from tests.support.apiserver import ApiServer, Key
 from tests.support.builders import (
     cluster,
     gateway_pod,
@@ -119,6 +119,7 @@ class Lifecycle(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.server = two_gateways()
+        self.server.finalizer = "service.kubernetes.io/load-balancer-cleanup"
         self.fakes = Fakes(self.server)
         self.server.run = self.fakes.run
         self.before = self.server.state()
@@ -160,18 +161,35 @@ class Lifecycle(RuleBasedStateMachine):
         """The same command again, as the hints advise."""
         self._expose(None)
 
-    def _expose(self, stop: tuple[str, int] | None) -> None:
-        code, text = self._run(stop, "expose", "coredns", *self.words, "--timeout", "100ms")
+    def _expose(self, stop: tuple[str, int] | None, timeout: str = "100ms") -> None:
+        code, text = self._run(stop, "expose", "coredns", *self.words, "--timeout", timeout)
         self._others_are_untouched()
         if code == 0:
             self._nothing_is_left_over(text)
+
+    @rule()
+    def the_cloud_finishes(self) -> None:
+        """The deleted Services of type LoadBalancer are gone."""
+        self.server.finish_deletions()
+
+    @rule()
+    def expose_while_the_cloud_finishes(self) -> None:
+        """The run waits for the Services that it deleted before."""
+        count = iter(range(40))
+
+        def finish(_: object) -> None:
+            if next(count, None) is None:
+                self.server.finish_deletions()
+
+        self.server.seen = finish
+        self._expose(None, timeout="30s")
 
     @rule(stop=STOPS, what=st.sampled_from(["coredns", "--all"]))
     def delete(self, stop: tuple[str, int] | None, what: str) -> None:
         code, text = self._run(stop, "delete", what, "--ignore-not-found", "--timeout", "100ms")
         self._others_are_untouched()
         if code == 0 and stop is None:
-            assert self.server.state() == self.before, text
+            assert self._staying() == self.before, text
 
     @rule()
     def get(self) -> None:
@@ -187,10 +205,19 @@ class Lifecycle(RuleBasedStateMachine):
         try:
             code, text = command("delete", "--all", "--kubeconfig", str(KUBECONFIG[0]))
             assert code == 0, text
+            self.server.finish_deletions()
             assert self.server.state() == self.before
             assert "No exposures" in command("get", "--kubeconfig", str(KUBECONFIG[0]))[1]
         finally:
             self.server.stop()
+
+    def _staying(self) -> dict[Key, builders.Manifest]:
+        """The content of all objects that are not being deleted."""
+        return {
+            key: manifest
+            for key, manifest in self.server.state().items()
+            if "deletionTimestamp" not in self.server.get(*key)["metadata"]
+        }
 
     def _others_are_untouched(self) -> None:
         now = self.server.state()
@@ -203,7 +230,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _nothing_is_left_over(self, text: str) -> None:
         """After a run that succeeded there is what `get` shows, and what it said that it left."""
-        now = self.server.state()
+        now = self._staying()
         filters = [key for key in now if key[0] == "EnvoyFilter"]
         if "could not delete the reservation" in text:
             filters = [key for key in filters if not key[2].startswith("reserved-")]
