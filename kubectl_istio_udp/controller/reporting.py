@@ -197,6 +197,10 @@ class Reporter:
         kind, key, done = subject[0], subject[1:], True
         if kind == CLASS:
             self._report_class(gateways, key[1])
+        elif gateways.lacks_rights:
+            # What cannot be listed would count as not there. All reports are requested again
+            # when everything may be listed.
+            pass
         elif kind == GATEWAY:
             done = self._report_gateway(gateways, key, mirroring.keep_gateway(key))
         elif kind == ROUTE:
