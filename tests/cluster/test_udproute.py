@@ -39,6 +39,15 @@ pytestmark = pytest.mark.xdist_group("controller")
 
 Load = Callable[..., "subprocess.Popen[str]"]
 GROUP = "gateway.networking.k8s.io"
+# The kinds that a Gateway and a UDPRoute in one namespace do not need.
+UNNEEDED = (
+    "referencegrants",
+    "httproutes",
+    "grpcroutes",
+    "tlsroutes",
+    "tcproutes",
+    "gatewayclasses",
+)
 NAME = "who.example"
 
 
@@ -864,7 +873,7 @@ def test_crds_are_removed_and_restored_under_load(
     with load_pod.asking(companion(tenant, "plain"), 200) as counts:
         # The Gateway and its route do not need these, not even the class.
         with ExitStack() as stack:
-            for plural in ("referencegrants", "httproutes", "tcproutes", "gatewayclasses"):
+            for plural in UNNEEDED:
                 stack.enter_context(removed(plural))
             goes_on(address, port, 1, seconds=12)
         told(tenant, "dns", Accepted="Accepted", ResolvedRefs="ResolvedRefs")
