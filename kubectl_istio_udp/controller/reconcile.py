@@ -367,7 +367,7 @@ class Reconciler:
         differing = [write for write in todo if not self._is_applied(write)]
         kinds = {write.kind for write in differing}
         if not kinds - {"ServiceEntry"}:
-            self._apply(existing, differing)
+            self._writer.apply_all([(write, None) for write in differing], reconciles=intent.key)
             return 0.0
         if "EnvoyFilter" in kinds and (left := self._calm_left(permission, existing)) > 0:
             return left

@@ -100,10 +100,11 @@ class Refresher:
         if None in found:
             return False
         exposure = self._endpoints.current(spec, self._endpoints.rules, services)
-        for entry, before in zip(entries, found, strict=True):
-            write = marked(Write(service_entry(exposure, entry), MANAGER), source_of(spec))
-            if not is_applied(write, before):
-                self._writer.apply(write, only=before, reconciles=spec.key)
+        manifests = (service_entry(exposure, entry) for entry in entries)
+        todo = [marked(Write(each, MANAGER), source_of(spec)) for each in manifests]
+        pairs = zip(todo, found, strict=True)
+        differing = [(write, before) for write, before in pairs if not is_applied(write, before)]
+        self._writer.apply_all(differing, reconciles=spec.key)
         return True
 
     def refuses(self, services: Collection[Key]) -> bool:

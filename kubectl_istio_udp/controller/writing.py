@@ -7,7 +7,7 @@ must have ended before another replica may lead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from kubectl_istio_udp.apply.exact import apply_write
 from kubectl_istio_udp.controller.objects import is_applied
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.connections import within
+from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.write import Write
@@ -24,6 +25,10 @@ from kubectl_istio_udp.state.caches import Caches, PlannedWrite
 # What kube/lease.py leaves for a write: the duration of the Lease, less the time to renew it.
 REQUEST_SECONDS = 5.0
 Manifest = Mapping[str, Any]
+
+# All Services of a Gateway may get new endpoints at once. With one write after the other the last
+# one waited for up to 3 s, at 100 ms a write; more at once would delay other exposures' writes.
+_AT_ONCE = 4
 
 
 class NotLeading(IstioUdpError):
@@ -66,13 +71,28 @@ class Writer:
         Raises:
             Conflict: the object was replaced or does not exist.
         """
+        self.fence("patch", write.kind)
+        self._apply(write, only, reconciles)
+
+    def apply_all(self, writes: Sequence[tuple[Write, Manifest | None]], reconciles: Key) -> None:
+        """Apply several objects of an exposure in parallel, each with its `only`, as `apply` does.
+
+        Raises:
+            Conflict: an object was replaced or does not exist.
+        """
+        # Counted in the thread that reconciles the exposure.
+        for write, _ in writes:
+            self.fence("patch", write.kind)
+        for_each(lambda each: self._apply(*each, reconciles), writes, _AT_ONCE)
+
+    def _apply(self, write: Write, only: Manifest | None, reconciles: Key | None) -> None:
         existing = only or self._caches.find(write.kind, write.namespace, write.name)
         manifest = dict(write.manifest)
         if existing is not None and write.whole and "uid" in existing["metadata"]:
             manifest["metadata"] = {**manifest["metadata"], "uid": existing["metadata"]["uid"]}
         meanwhile = nullcontext() if reconciles is None else self._planning(write, reconciles)
         with within(REQUEST_SECONDS), meanwhile:
-            self.fence("patch", write.kind)
+            self._check_lead()
             applied = apply_write(
                 self.api,
                 replace(write, manifest=manifest),
@@ -98,9 +118,12 @@ class Writer:
         Raises:
             NotLeading: this replica does not lead, or not long enough.
         """
+        self._check_lead()
+        self.count(verb, kind)
+
+    def _check_lead(self) -> None:
         if not self._may_write():
             raise NotLeading("another replica leads")
-        self.count(verb, kind)
 
     def count(self, verb: str, kind: str) -> None:
         """Count a write request that needs no fence."""

@@ -25,8 +25,19 @@ def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     return for_each(lambda call: call(), calls)
 
 
-def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Call a function for all items in parallel; return the results, or raise the first error."""
-    with ThreadPoolExecutor(max_workers=_MANY_AT_ONCE) as pool:
+def for_each(
+    function: Callable[[Item], Result], items: Iterable[Item], at_once: int = _MANY_AT_ONCE
+) -> list[Result]:
+    """Call a function for all items in parallel; return the results, or raise the first error.
+
+    Args:
+        function: what to call.
+        items: its arguments.
+        at_once: the most calls at the same time.
+    """
+    items = tuple(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
         futures = [pool.submit(function, item) for item in items]
         return [future.result() for future in futures]

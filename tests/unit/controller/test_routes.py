@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.gateways import child_key
 from tests.support import builders
-from tests.support.apiserver import ApiServer, Exec
+from tests.support.apiserver import ApiServer, Exec, Request
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import annotated, space, until
 from tests.support.routed import KEY, NAME, TARGET, Routed, made_by_istiod, read, routed, services
@@ -300,6 +301,38 @@ def test_a_change_of_endpoints_updates_the_entry_of_its_service_alone(
     running.server.put(endpoint_slice(endpoint("10.1.4.98"), of="coredns", namespace="team"))
     until(lambda: "10.1.4.98" in str(running.server.all("ServiceEntry")))
     until(lambda: KEY in planned)
+
+
+def test_the_endpoints_of_several_services_are_written_in_parallel(running: Routed) -> None:
+    names = ("coredns", "canary", "third")
+    running.server.put(*services("team", *names))
+    running.begin(gateway(annotations=TARGET), route(*map(backend, names)))
+    running.programmed()
+    running.quiet()
+    writing: list[str] = []
+    first, parallel, alone = threading.Event(), threading.Event(), []
+
+    def seen(request: Request) -> None:
+        if request.method == "PATCH" and "/serviceentries/" in request.path:
+            writing.append(request.path)
+            if len(writing) == 1:
+                first.wait(30)
+            elif len(writing) > 2:
+                parallel.set()
+            elif not parallel.wait(30):
+                alone.append(request.path)
+
+    running.server.seen = seen
+    for number, name in enumerate(("coredns", *names)):
+        moved = endpoint(f"10.1.4.{90 + number}", f"{name}-2")
+        running.server.put(endpoint_slice(moved, of=name, namespace="team"))
+        until(lambda: writing)
+    caches = running.controllers[0].caches
+    until(lambda: "10.1.4.93" in str(caches.slices_of(("team", "third"))))
+    first.set()
+    until(lambda: "10.1.4.93" in str(running.server.all("ServiceEntry")))
+    assert parallel.is_set()
+    assert not alone
 
 
 def test_endpoints_that_a_planned_exposure_would_list_otherwise_are_planned(
