@@ -16,6 +16,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 NAMESPACE_LABEL = "kubectl-istio-udp/namespace"
 # On objects that the controller creates: what requested them.
 SOURCE_LABEL = "kubectl-istio-udp/source"
+# The name of the controller's Deployment, Lease and ClusterRoleBinding.
+CONTROLLER = f"{MANAGER}-controller"
 # All labels that the plugin writes.
 LABELS = (MANAGED_BY_LABEL, NAMESPACE_LABEL, SOURCE_LABEL, *(kind.label for kind in Kind))
 # The suffix of the hosts of exposures' ServiceEntries.

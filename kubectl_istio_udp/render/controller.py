@@ -13,7 +13,7 @@ from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 
 Manifest = dict[str, Any]
 
-NAME = "kubectl-istio-udp-controller"
+NAME = names.CONTROLLER
 # The Lease of its leader election; controller/run.py uses the same name.
 LEASE = NAME
 DEFAULT_IMAGE = f"kubectl-istio-udp/controller:{__version__}"

@@ -256,17 +256,6 @@ def remove_controller(
                 report(kind, manifest["metadata"]["name"])
 
 
-def controller_namespace(api: Api, name: str) -> str | None:
-    """The namespace of the installed controller, from its ClusterRoleBinding; None if unknown.
-
-    Tenants cannot write this object.
-    """
-    binding = api.find("ClusterRoleBinding", None, name)
-    subjects = (binding or {}).get("subjects") or [{}]
-    namespace: str | None = subjects[0].get("namespace")
-    return namespace
-
-
 def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:
     """The objects of a kind; none if the cluster does not serve the kind (GatewayClass)."""
     with suppress(NotInstalled):

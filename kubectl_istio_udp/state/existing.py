@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
@@ -14,6 +15,7 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.kinds import Kind, Ref
 from kubectl_istio_udp.state.gatewaynamespaces import (
     USUAL_GATEWAY_NAMESPACE,
+    gateway_namespaces,
     likely_gateway_namespaces,
 )
 from kubectl_istio_udp.state.ownership import (
@@ -50,11 +52,17 @@ def read_state(
         api: the cluster.
         namespace: the namespace; None for all.
         kinds: which of them to read.
-        gateways: namespaces with gateways, for users who may not list all namespaces.
+        gateways: namespaces with gateways that the user names.
 
     Raises:
         Forbidden: the kinds of exposures may not be listed either.
     """
+    named = tuple(gateways)
+
+    @cache
+    def expected() -> frozenset[str]:
+        return gateway_namespaces(api).union(named)
+
     object_kinds = tuple(dict.fromkeys(o for kind in kinds for o in OBJECT_KINDS[kind]))
     selector = names.label_selector(namespace)
     try:
@@ -65,10 +73,10 @@ def read_state(
             places = [(o, None, lenient and o in _NO_EXPOSURES) for o in object_kinds]
             found = for_each(lambda place: _list_in(api, selector, *place), places)
         else:
-            found = _list_near(api, namespace, object_kinds, selector, gateways, lenient=lenient)
-            state = resolve((manifest for each in found for manifest in each), kinds)
+            found = _list_near(api, namespace, object_kinds, selector, named, lenient=lenient)
+            state = resolve((manifest for each in found for manifest in each), kinds, expected)
             return replace(state, partial=True)
-    return resolve((manifest for each in found for manifest in each), kinds)
+    return resolve((manifest for each in found for manifest in each), kinds, expected)
 
 
 def list_existing(

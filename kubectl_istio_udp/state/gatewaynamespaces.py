@@ -1,4 +1,9 @@
-"""Find the namespaces that may have gateways, for users who may not list all namespaces."""
+"""Find the namespaces of gateways.
+
+Anyone can create an object in a namespace of their own that names it as a gateway's. Only
+administrators decide where gateways belong. Users who may not list all namespaces also search where
+annotations name a gateway.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,51 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, UsageError
 from kubectl_istio_udp.model.gateway import GATEWAYS_LABEL
-from kubectl_istio_udp.model.names import GATEWAY_ANNOTATION, check_dns_label
+from kubectl_istio_udp.model.names import CONTROLLER, GATEWAY_ANNOTATION, check_dns_label
 
 USUAL_GATEWAY_NAMESPACE = "istio-system"
+_OPTION = "--gateway-namespace="
+
+
+def gateway_namespaces(api: Api) -> frozenset[str]:
+    """The namespaces where gateways belong, as administrators decide.
+
+    These are istio-system, the namespaces that an administrator has labelled, and those in which
+    the controller uses gateways. What may not be read is left out.
+    """
+    labelled, of_controller = in_parallel(
+        [lambda: labelled_namespaces(api), lambda: _namespaces_of_controller(api)]
+    )
+    return frozenset({USUAL_GATEWAY_NAMESPACE, *labelled, *of_controller})
+
+
+def is_gateway_namespace(api: Api, namespace: str) -> bool:
+    """Whether gateways belong in a namespace; sends no request for istio-system."""
+    return namespace == USUAL_GATEWAY_NAMESPACE or namespace in gateway_namespaces(api)
+
+
+def controller_namespace(api: Api) -> str | None:
+    """The namespace of the installed controller, from its ClusterRoleBinding; None if unknown.
+
+    Tenants cannot write this object.
+    """
+    binding = api.find("ClusterRoleBinding", None, CONTROLLER)
+    subjects = (binding or {}).get("subjects") or [{}]
+    namespace: str | None = subjects[0].get("namespace")
+    return namespace
+
+
+def _namespaces_of_controller(api: Api) -> list[str]:
+    """The controller's `--gateway-namespace` options; none if they may not be read."""
+    with suppress(Forbidden):
+        namespace = controller_namespace(api)
+        deployment = api.find("Deployment", namespace, CONTROLLER) if namespace else None
+        pod = (((deployment or {}).get("spec") or {}).get("template") or {}).get("spec") or {}
+        arguments = [
+            text for each in pod.get("containers") or () for text in each.get("args") or ()
+        ]
+        return [text.removeprefix(_OPTION) for text in arguments if text.startswith(_OPTION)]
+    return []
 
 
 def likely_gateway_namespaces(api: Api, namespace: str) -> frozenset[str]:

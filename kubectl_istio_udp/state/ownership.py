@@ -4,8 +4,10 @@ Anyone who may write in a namespace can write any label and annotation there, in
 another user's exposure. So no single mark decides. An object *agrees with itself* if its labels,
 name, namespace and the spec in its annotation all name the same exposure. One of the objects that
 agree decides what the exposure is (for an exposure its EnvoyFilter, which only the gateway's owner
-can write). The other objects belong to it if they have its labels, its name, and a namespace that
-its objects may be in. Their own annotations do not matter, so that an edited one can be repaired.
+can write). If the objects of several gateways' namespaces claim one exposure, those count that are
+where gateways belong. The other objects belong to it if they have its labels, its name, and a
+namespace that its objects may be in. Their own annotations do not matter, so that an edited one can
+be repaired.
 
 All other objects with the plugin's labels are strays: they are shown but never changed, and their
 annotations are ignored.
@@ -13,7 +15,7 @@ annotations are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -60,6 +62,7 @@ class Existing:
         spec: its settings; None if no object's annotation can be read.
         objects: its manifests, the deciding one first, then in writing order.
         problem: why spec is None.
+        decided_by: the object whose annotation has the spec.
     """
 
     kind: Kind
@@ -68,6 +71,7 @@ class Existing:
     spec: Spec | None
     objects: tuple[Manifest, ...]
     problem: str = ""
+    decided_by: Manifest | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -85,12 +89,31 @@ class Existing:
         return self.spec if isinstance(self.spec, ExposureSpec) else None
 
     @property
-    def held(self) -> ExposureSpec | None:
-        """The spec in an exposure's EnvoyFilter, i.e. what it uses of a gateway; None without one.
+    def at_gateway(self) -> ExposureSpec | None:
+        """The spec of an exposure, from an object in the gateway's namespace; None without one.
 
-        Tenants cannot write the EnvoyFilter. They may write all other objects of an exposure.
+        A tenant can write a ServiceEntry in the exposure's own namespace, and any spec in it.
         """
-        return self.exposure if self.object("EnvoyFilter") else None
+        if self.decided_by is None or _is_at_home(self.decided_by, self.namespace):
+            return None
+        return self.exposure
+
+    @property
+    def named_at_home(self) -> bool:
+        """Whether the exposure's own namespace names the gateway's, or is the gateway's."""
+        spec = self.at_gateway
+        if spec is None or spec.gateway.namespace == self.namespace:
+            return spec is not None
+        entries = (
+            each for each in self.all_of("ServiceEntry") if _is_at_home(each, self.namespace)
+        )
+        specs = (readable(entry, ExposureSpec) for entry in entries)
+        return any(each and each.gateway.namespace == spec.gateway.namespace for each in specs)
+
+    @property
+    def held(self) -> ExposureSpec | None:
+        """The spec of an exposure with an EnvoyFilter, i.e. what it uses of a gateway; or None."""
+        return self.at_gateway if self.object("EnvoyFilter") else None
 
     def at(self, gateway: GatewayRef) -> Existing:
         """This exposure as it is at a gateway: without objects if it is at another one."""
@@ -129,6 +152,11 @@ class Existing:
         found = self.all_of(kind)
         wanted = self.spec.objects if self.spec else ()
         return next((o for o in found if ObjectRef.of(o) in wanted), found[0] if found else None)
+
+    @property
+    def gateway_objects(self) -> tuple[Manifest, ...]:
+        """Its objects in the gateway's namespace, where no tenant of another one can write."""
+        return tuple(each for each in self.objects if not _is_at_home(each, self.namespace))
 
     def all_of(self, kind: str) -> list[Manifest]:
         """All its objects of a kind: several ServiceEntries, and leftovers of earlier versions."""
@@ -218,12 +246,23 @@ def belongs(manifest: Manifest, spec: Spec) -> bool:
         return False
 
 
-def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) -> State:
+def _unknown() -> frozenset[str]:
+    """No namespace; for callers that only pass objects of namespaces where gateways belong."""
+    return frozenset()
+
+
+def resolve(
+    manifests: Iterable[Manifest],
+    kinds: Sequence[Kind] = tuple(Kind),
+    gateways: Callable[[], Collection[str]] = _unknown,
+) -> State:
     """Sort objects with the plugin's labels into owners and strays.
 
     Args:
         manifests: objects with the plugin's labels, of any kind and namespace.
         kinds: the kinds to return; objects that name other kinds are ignored.
+        gateways: returns the namespaces where gateways belong; only called if the objects of
+            several namespaces claim the same owner.
     """
     groups: dict[Owner, list[Manifest]] = {}
     strays: list[Stray] = []
@@ -237,7 +276,7 @@ def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) 
             strays.append(_stray(manifest, labelled, error.message))
     existing = []
     for owner, claimants in groups.items():
-        found = resolve_one(owner, claimants)
+        found = resolve_one(owner, claimants, gateways)
         existing += [found] if found else []
         members = {id(manifest) for manifest in found.objects} if found else set()
         left_out = [manifest for manifest in claimants if id(manifest) not in members]
@@ -248,17 +287,24 @@ def resolve(manifests: Iterable[Manifest], kinds: Sequence[Kind] = tuple(Kind)) 
     return State(tuple(existing), tuple(strays))
 
 
-def resolve_one(owner: Owner, claimants: Sequence[Manifest]) -> Existing | None:
+def resolve_one(
+    owner: Owner,
+    claimants: Sequence[Manifest],
+    gateways: Callable[[], Collection[str]] = _unknown,
+) -> Existing | None:
     """What exists of one owner; None if nothing belongs to it.
 
-    Only the annotations of the deciding kind of object are read.
+    Only the annotations of the deciding kind of object are read, unless the objects of several
+    gateways' namespaces claim the owner.
 
     Args:
         owner: the owner.
         claimants: the objects that claim it (`claimed_owner`).
+        gateways: as in `resolve`.
     """
     kind, namespace, name = owner
-    spec, problem = _deciding(owner, claimants), ""
+    claimants = _of_one_gateway(owner, claimants, gateways)
+    (deciding, spec), problem = _deciding(owner, claimants), ""
     if spec is not None:
         places = spec.possible_locations
         members = [manifest for manifest in claimants if _place(manifest) in places]
@@ -271,7 +317,7 @@ def resolve_one(owner: Owner, claimants: Sequence[Manifest]) -> Existing | None:
         return None
     order = OBJECT_KINDS[kind]
     members.sort(key=lambda manifest: order.index(manifest["kind"]))
-    return Existing(kind, namespace, name, spec, tuple(members), problem)
+    return Existing(kind, namespace, name, spec, tuple(members), problem, deciding)
 
 
 def remaining(existing: Existing) -> Existing:
@@ -299,30 +345,67 @@ def _reason(manifest: Manifest, owner: Owner) -> str:
     return f"{_words(owner)} has no {manifest['kind']} in namespace {_place(manifest)[1]}"
 
 
-def _deciding(owner: Owner, claimants: Sequence[Manifest]) -> Spec | None:
-    """The spec of the deciding object; None if no object agrees with itself.
+def _of_one_gateway(
+    owner: Owner, claimants: Sequence[Manifest], gateways: Callable[[], Collection[str]]
+) -> Sequence[Manifest]:
+    """The objects in the owner's namespace, and those in the namespace of one gateway.
 
-    There may be several of a kind in different namespaces, if someone forged one in another
-    gateway's namespace. Then the one that an object in the owner's namespace confirms decides,
-    otherwise the oldest (the API server sets creationTimestamp).
+    Anyone can forge an owner's objects in a namespace of their own. If several namespaces have
+    objects that may be a gateway's, these decide, in this order: whether gateways belong there,
+    whether an object in the owner's namespace names it, which object it has (`_DECIDES`), and the
+    age (the API server sets creationTimestamp).
     """
+    kind, home, _ = owner
+    if not _depends_on_gateway(owner, claimants):
+        return claimants
+    away = [manifest for manifest in claimants if not _is_at_home(manifest, home)]
+    if len({_place(manifest)[1] for manifest in away}) < 2:
+        return claimants
+    found: dict[str, list[tuple[bool, int, str]]] = {}
+    for manifest in away:
+        problem = _problem(manifest)
+        if not isinstance(problem, Disagreement):
+            decides = _DECIDES[kind].index(manifest["kind"])
+            created = str(manifest["metadata"].get("creationTimestamp") or "")
+            found.setdefault(_place(manifest)[1], []).append((bool(problem), decides, created))
+    if not found:
+        return claimants
+    chosen = next(iter(found))
+    if len(found) > 1:
+        expected = gateways()
+        at_home = _specs(manifest for manifest in claimants if _place(manifest)[1] == home)
+        named = {
+            ref.namespace for _, spec in at_home for ref in spec.objects if ref.kind not in _AT_HOME
+        }
+        chosen = min(
+            found,
+            key=lambda place: (place not in expected, place not in named, min(found[place]), place),
+        )
+    return [m for m in claimants if _is_at_home(m, home) or _place(m)[1] == chosen]
+
+
+def _depends_on_gateway(owner: Owner, claimants: Sequence[Manifest]) -> bool:
+    """Whether the owner's objects are where its gateway is, and no object at home decides."""
+    first = _DECIDES[owner[0]][0]
+    decides_at_home = first in _AT_HOME and _specs(m for m in claimants if m["kind"] == first)
+    return owner[0] is not Kind.ACCESS_LOG and not decides_at_home
+
+
+def _is_at_home(manifest: Manifest, home: str) -> bool:
+    """Whether an object is in its owner's namespace because of its kind, not as a gateway's."""
+    return manifest["kind"] in _AT_HOME and _place(manifest)[1] == home
+
+
+def _deciding(
+    owner: Owner, claimants: Sequence[Manifest]
+) -> tuple[Manifest, Spec] | tuple[None, None]:
+    """The deciding object and its spec; None if no object agrees with itself."""
     for kind in _DECIDES[owner[0]]:
-        specs = _specs(manifest for manifest in claimants if manifest["kind"] == kind)
-        if not specs:
-            continue
-        confirmed: set[tuple[str, str]] = set()
-        if len({_place(manifest) for manifest, _ in specs}) > 1:
-            at_home = _specs(m for m in claimants if _place(m)[1] == owner[1])
-            confirmed = {(ref.kind, ref.namespace) for _, spec in at_home for ref in spec.objects}
-
-        def rank(
-            each: tuple[Manifest, Spec], confirmed: set[tuple[str, str]] = confirmed
-        ) -> tuple[bool, str, str]:
-            place, created = _place(each[0]), each[0]["metadata"].get("creationTimestamp")
-            return (place not in confirmed, str(created or ""), place[1])
-
-        return min(specs, key=rank)[1]
-    return None
+        found = _specs(manifest for manifest in claimants if manifest["kind"] == kind)
+        if found:
+            # ServiceEntries in the gateway's namespace first: tenants cannot write these.
+            return min(found, key=lambda each: _is_at_home(each[0], owner[1]))
+    return None, None
 
 
 def _specs(manifests: Iterable[Manifest]) -> list[tuple[Manifest, Spec]]:
@@ -338,18 +421,12 @@ def _unread_members(owner: Owner, claimants: Sequence[Manifest]) -> list[Manifes
     """The objects of an owner if no annotation of theirs can be read.
 
     They are shown, so that they can be repaired or deleted: those in the owner's namespace, and
-    those in one other namespace, that of the oldest.
+    those of the gateway.
     """
     kind, home, _ = owner
     away = [m for m in claimants if kind is not Kind.ACCESS_LOG and m["kind"] not in _AT_HOME]
-    away.sort(key=lambda m: str(m["metadata"].get("creationTimestamp") or ""))
     gateway = _place(away[0])[1] if away else home
-    return [
-        manifest
-        for manifest in claimants
-        if _place(manifest)[1] == gateway
-        or (manifest["kind"] in _AT_HOME and _place(manifest)[1] == home)
-    ]
+    return [m for m in claimants if _is_at_home(m, home) or _place(m)[1] == gateway]
 
 
 def claimed_owner(manifest: Manifest) -> Owner:

@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import ClusterError
-from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.names import SOURCE_LABEL, SPEC_ANNOTATION, object_name
@@ -183,9 +183,83 @@ def test_of_two_envoy_filters_the_confirmed_one_decides() -> None:
     assert [str(stray) for stray in state.strays] == [f"EnvoyFilter lab/{NAME}"]
 
 
-def test_of_two_unconfirmed_envoy_filters_the_older_decides() -> None:
-    younger = forged("EnvoyFilter", namespace="lab", annotations=note(replace(SPEC, gateway=LAB)))
-    state = resolve([younger, *objects()[1:]])
+OBJECT_KINDS = ownership.OBJECT_KINDS[Kind.EXPOSURE]
+EDGE = GatewayRef("edge", "edge", {"app": "edge"})
+WHERE_GATEWAYS_BELONG = frozenset({"istio-system", "edge"})
+
+
+def listed_at(gateway: GatewayRef, created: str, *kinds: str) -> list[dict[str, Any]]:
+    """Objects of default/coredns at a gateway, none of them in the exposure's own namespace."""
+    entry = replace(SPEC.entries[0], namespace=gateway.namespace)
+    made = objects(gateway=gateway, discovery=Discovery.ENDPOINTS, entries=(entry,))
+    found = [manifest for manifest in made if manifest["kind"] in (kinds or OBJECT_KINDS)]
+    for manifest in found:
+        manifest["metadata"]["creationTimestamp"] = created
+    return found
+
+
+EARLY, LATE = "2020-01-01T00:00:00Z", "2026-03-03T00:00:00Z"
+
+
+def decided(there: list[dict[str, Any]]) -> tuple[str, set[str]]:
+    """The gateway's namespace of the one exposure, and the namespaces of its strays."""
+    state = resolve(there, gateways=lambda: WHERE_GATEWAYS_BELONG)
+    (exposure,) = state.existing
+    places = {manifest["metadata"]["namespace"] for manifest in exposure.objects}
+    assert exposure.exposure is None or places == {exposure.exposure.gateway.namespace}
+    return places.pop(), {stray.namespace for stray in state.strays}
+
+
+@pytest.mark.parametrize("real", [*OBJECT_KINDS, ()])
+@pytest.mark.parametrize("pretended", [*OBJECT_KINDS, ()])
+def test_objects_forged_before_the_exposure_existed_do_not_decide(
+    real: Any, pretended: Any
+) -> None:
+    """Whatever is left of the exposure, and whatever is forged."""
+    ours = listed_at(SPEC.gateway, LATE, *filter(None, [real]))
+    forgery = listed_at(LAB, EARLY, *filter(None, [pretended]))
+    assert decided([*forgery, *ours]) == ("istio-system", {"lab"})
+    assert decided([*ours, *forgery]) == ("istio-system", {"lab"})
+
+
+def test_an_unreadable_exposure_comes_before_a_forged_one() -> None:
+    """For example one of a later version of the plugin."""
+    ours = listed_at(SPEC.gateway, LATE)
+    for manifest in ours:
+        manifest["metadata"]["annotations"] = note('{"version":9}')
+    forgery = listed_at(LAB, EARLY)
+    assert decided([*forgery, *ours]) == ("istio-system", {"lab"})
+    for manifest in forgery:
+        manifest["metadata"]["annotations"] = note("{")
+    assert decided([*forgery, *ours]) == ("istio-system", {"lab"})
+
+
+def test_a_tenant_does_not_hide_its_exposure_with_a_gateway_of_its_own() -> None:
+    """From `controller uninstall`, for example."""
+    own = GatewayRef("default", "edge", {"app": "edge"})
+    forgery = objects(gateway=own, entries=())
+    assert decided([*forgery, *listed_at(SPEC.gateway, LATE)]) == ("istio-system", {"default"})
+
+
+def test_where_gateways_belong_or_nowhere_the_older_decides() -> None:
+    older, younger = listed_at(EDGE, EARLY), listed_at(SPEC.gateway, LATE)
+    assert decided([*younger, *older]) == ("edge", {"istio-system"})
+    other = GatewayRef("other", "edge", {"app": "edge"})
+    assert decided([*listed_at(other, LATE), *listed_at(LAB, EARLY)]) == ("lab", {"other"})
+
+
+def test_an_object_of_another_gateway_that_does_not_agree_with_itself_does_not_count() -> None:
+    """It says that the exposure is at a third gateway."""
+    (filter_,) = listed_at(SPEC.gateway, EARLY, "EnvoyFilter")
+    filter_["metadata"]["namespace"] = "edge"
+    assert decided([filter_, *listed_at(LAB, LATE)]) == ("lab", {"edge"})
+
+
+def test_the_namespaces_of_gateways_are_only_read_if_it_depends_on_them() -> None:
+    def unexpected() -> frozenset[str]:
+        raise AssertionError
+
+    state = resolve([*objects(), forged("ServiceEntry", namespace="lab")], gateways=unexpected)
     assert state.existing[0].spec == SPEC
 
 

@@ -10,14 +10,14 @@ from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.output import printing
-from kubectl_istio_udp.render.controller import LEASE, NAME, SELECTOR
+from kubectl_istio_udp.render.controller import LEASE, SELECTOR
 from kubectl_istio_udp.state.controllers import (
     KINDS,
-    controller_namespace,
     remove_controller,
     wait_no_pods,
 )
 from kubectl_istio_udp.state.existing import list_exposures
+from kubectl_istio_udp.state.gatewaynamespaces import controller_namespace
 from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import is_declared
 
@@ -26,7 +26,7 @@ def run(*, keep_exposures: bool, timeout: Duration, dry_run: str, common: option
     """Run `controller uninstall`, with the values of its options."""
     api = connect(common)
     namespace = namespace_of(common, api)
-    installed = controller_namespace(api, NAME) or namespace
+    installed = controller_namespace(api) or namespace
     if installed != namespace:
         raise UsageError(
             f"the controller is in namespace {installed}, not in {namespace}",
