@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import change_set
@@ -15,9 +16,10 @@ from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.envoyfilter import revisions
-from kubectl_istio_udp.model.errors import ClusterError, Refused
+from kubectl_istio_udp.model.errors import ClusterError, Refused, UsageError
 from kubectl_istio_udp.model.exposure import Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
@@ -28,6 +30,8 @@ from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.settings import NamedSettings
 from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.gatewaynamespaces import is_gateway_namespace
+from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, is_declared, readable
 from kubectl_istio_udp.state.snapshot import begin_reads, read_snapshot, ready_addresses
@@ -129,15 +133,10 @@ def _decide(
     """Decide from the current state of the cluster."""
     with Reads(api) as reads:
         begin_reads(reads, arguments.namespace, arguments.service, arguments.gateway)
-        named = arguments.gateway.namespace
-        existing = find_exposure(
-            reads,
-            arguments.namespace,
-            arguments.name or arguments.service,
-            [named] if named else [],
-        )
+        key = (arguments.namespace, arguments.name or arguments.service)
+        existing = find_kept(reads, key, arguments.gateway, report.warn)
         _refuse_declared(existing)
-        before = existing.exposure
+        before = existing.at_gateway
         if before and before.service != arguments.service:
             before = None  # the checks refuse this
         request = arguments.settings.request(
@@ -162,6 +161,52 @@ def _decide(
         confirm=lambda: check_not_overtaken(api, spec),
         guard=lambda: reserved_if_changed(api, exposure, snapshot, todo, report.warn),
     )
+
+
+def find_kept(
+    api: Api, key: tuple[str, str], choice: GatewayChoice, warn: Callable[[str], None]
+) -> Existing:
+    """The existing exposure, if its gateway and settings stay unless the command names others.
+
+    Anyone can write the objects of an exposure in a namespace of their own, with any settings. So
+    an object in the gateway's namespace must have them, and this must be a namespace where gateways
+    belong, the namespace of the gateway that the command chooses, or one that the exposure's own
+    namespace names.
+
+    Args:
+        api: the cluster.
+        key: the exposure's (namespace, name).
+        choice: how the command chooses the gateway.
+        warn: called with the reason if objects are ignored.
+
+    Returns:
+        The exposure; without a spec if there is none that counts.
+    """
+    existing = find_exposure(api, *key, [choice.namespace] if choice.namespace else [])
+    if existing.decided_by is None or _is_kept(api, existing, choice):
+        return existing
+    ignored = ObjectRef.of(existing.decided_by)
+    if existing.at_gateway is None:
+        warn(f"ignoring the settings in {ignored}: no object in the gateway's namespace has them")
+        return replace(existing, spec=None, objects=existing.gateway_objects, decided_by=None)
+    warn(
+        f"ignoring {ignored}: gateways do not belong in namespace {ignored.namespace} (to keep an "
+        "exposure there, name its gateway: --gateway NAMESPACE/NAME)"
+    )
+    return Existing(Kind.EXPOSURE, *key, None, ())
+
+
+def _is_kept(api: Api, existing: Existing, choice: GatewayChoice) -> bool:
+    spec = existing.at_gateway
+    if spec is None:
+        return False
+    place = spec.gateway.namespace
+    if existing.named_at_home or place == choice.namespace or is_gateway_namespace(api, place):
+        return True
+    # If no gateway can be chosen, reading the snapshot reports the reason.
+    with suppress(ClusterError, UsageError):
+        return find_gateway(api, choice).ref.namespace == place
+    return False
 
 
 def _waiter(

@@ -5,13 +5,13 @@ The controller creates the exposure from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import ChangeSet
-from kubectl_istio_udp.apply.exposing import ExposeArguments, decide
+from kubectl_istio_udp.apply.exposing import ExposeArguments, decide, find_kept
 from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
 from kubectl_istio_udp.apply.pipeline import Decision, Report, apply_decision
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
@@ -34,7 +34,6 @@ from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, option_annotations, read_options
 from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.sources.routes import KIND
-from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.snapshot import read_snapshot
 
@@ -94,7 +93,7 @@ def expose_by_routes(
     class_name, current = in_parallel(
         [
             lambda: read_class_name(api, key[0]),
-            lambda: _read_current(api, key, arguments.service, writing),
+            lambda: _read_current(api, key, arguments, writing, report.warn),
         ]
     )
     exposure, decision = _decide(api, key, class_name, current, arguments, writing)
@@ -114,7 +113,13 @@ def expose_by_routes(
 # -- the current state ----------------------------------------------------------------------------
 
 
-def _read_current(api: Api, key: Key, service: str, writing: WriteOptions) -> _Current:
+def _read_current(
+    api: Api,
+    key: Key,
+    arguments: ExposeArguments,
+    writing: WriteOptions,
+    warn: Callable[[str], None],
+) -> _Current:
     """The Gateway and the routes of an earlier run of this command.
 
     Raises:
@@ -134,14 +139,15 @@ def _read_current(api: Api, key: Key, service: str, writing: WriteOptions) -> _C
             for each in api.list(KIND, key[0])
             if _is_written_by(each, writing.manager) and _only_parent(each, key)
         ]
-        return _current(api, key, service, gateway, found)
+        exposed = find_kept(api, exposure_key(key), arguments.gateway, warn).at_gateway
+        return _current(arguments.service, gateway, found, exposed)
     return _Current()
 
 
 def _current(
-    api: Api, key: Key, service: str, gateway: Manifest, found: Sequence[Manifest]
+    service: str, gateway: Manifest, found: Sequence[Manifest], exposed: ExposureSpec | None
 ) -> _Current:
-    read, exposed = ApiGateway.from_object(gateway), find_exposure(api, *exposure_key(key))
+    read = ApiGateway.from_object(gateway)
     given = read_options(read.annotations, GATEWAY_OPTIONS)
     targets = {
         parent.section_name: backend.port or 0
@@ -154,13 +160,13 @@ def _current(
         for listener in read.listeners
         if listener.name in targets
     )
-    if exposed.exposure is None or not ports:
+    if exposed is None or not ports:
         return _Current(gateway, tuple(found))
     options = given.options
     if given.automatic_sessions:
-        options = replace(options, max_sessions=exposed.exposure.options.max_sessions)
+        options = replace(options, max_sessions=exposed.options.max_sessions)
     before = ExposureSpec(
-        *exposed.key, service, ports, exposed.exposure.gateway, Discovery.ENDPOINTS, options
+        *exposed.key, service, ports, exposed.gateway, Discovery.ENDPOINTS, options
     )
     return _Current(gateway, tuple(found), before, given.automatic_sessions, given.expect_rate)
 
