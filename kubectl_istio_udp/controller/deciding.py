@@ -120,7 +120,11 @@ class Decider:
         before = existing.exposure.gateway if existing.exposure else None
         try:
             gateway = choose_gateway(
-                allowed, intent.gateway, namespaces=self._caches.gateway_namespaces, before=before
+                allowed,
+                intent.gateway,
+                kind=intent.gateway_kind,
+                namespaces=self._caches.gateway_namespaces,
+                before=before,
             ).kept(before)
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)

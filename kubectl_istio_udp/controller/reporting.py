@@ -310,12 +310,19 @@ class Reporter:
         return done and not blocked
 
     def _missing_parameters(self, gateway: ApiGateway, outcome: Outcome) -> tuple[str, str] | None:
-        """The problem of a parametersRef to an object that does not exist."""
+        """The problem of a parametersRef to a Service or Gateway that does not exist.
+
+        The controller does not read workloads, only the owners of gateway pods.
+        """
         named, gateways = gateway.parameters, self._caches.api_gateways
         if named is None or gateways is None or outcome.reason != NO_GATEWAY:
             return None
-        cache: Cache[Any] = self._caches.services if named.kind == "Service" else gateways.gateways
-        if cache.get(gateway.about.namespace, named.name) is not None:
+        caches: dict[str, Cache[Any]] = {
+            "Service": self._caches.services,
+            "Gateway": gateways.gateways,
+        }
+        cache = caches.get(named.kind)
+        if cache is None or cache.get(gateway.about.namespace, named.name) is not None:
             return None
         place = f"{gateway.about.namespace}/{named.name}"
         return "InvalidParameters", f"{named.kind} {place} does not exist"

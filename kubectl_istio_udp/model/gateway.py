@@ -357,6 +357,19 @@ class Gateway:
         workloads = {owner.partition(" ")[2] for owner in self.owners}
         return name in {self.ref.name, *self.service_names, *workloads}
 
+    def is_of(self, kind: str, name: str) -> bool:
+        """Whether it is the gateway of an object: of a Gateway, a Service or a workload.
+
+        Args:
+            kind: Gateway (Gateway API), Service, or the kind of a workload.
+            name: the name of the object, in the gateway's namespace.
+        """
+        if kind == "Gateway":
+            return self.api and self.ref.name == name
+        if kind == "Service":
+            return name in self.service_names
+        return f"{kind} {name}" in self.owners
+
     def is_labelled(self, name: str) -> bool:
         """Whether its pods have this value in one of the labels that Istio's installations set."""
         labels = self.pods[0].labels if self.pods else {}

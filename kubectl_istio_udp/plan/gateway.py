@@ -17,6 +17,7 @@ def choose_gateway(
     gateways: Sequence[Gateway],
     name: str | None,
     *,
+    kind: str = "",
     selector_given: bool = False,
     namespaces: Collection[str] | None = None,
     before: GatewayRef | None = None,
@@ -30,6 +31,7 @@ def choose_gateway(
     Args:
         gateways: all gateways found.
         name: the user's `--gateway`, `NAME` or `NAMESPACE/NAME`, or None.
+        kind: the kind of the object with this name, as in `Gateway.is_of`; "" for any.
         selector_given: whether `--gateway-selector` found them; then any gateway counts.
         namespaces: the namespaces that the administrator labelled; None if there are none.
         before: the exposure's current gateway, which wins if several match.
@@ -43,11 +45,7 @@ def choose_gateway(
     known = [g for g in gateways if namespace or selector_given or _belongs(g, namespaces)]
     if name:
         here = [g for g in known if namespace in ("", g.ref.namespace)]
-        matching = (
-            [g for g in here if g.ref.name == plain]
-            or [g for g in here if g.answers_to(plain)]
-            or [g for g in here if g.is_labelled(plain)]
-        )
+        matching = [g for g in here if g.is_of(kind, plain)] if kind else _named(here, plain)
     else:
         matching = [g for g in known if selector_given or _is_ingress(g)]
     if before and len(matching) > 1:
@@ -64,7 +62,16 @@ def choose_gateway(
                 f"kubectl label namespace NAMESPACE {GATEWAYS_LABEL}=true"
             )
         raise UsageError(f"found several gateways: {listed}", hints=hints)
-    raise _no_gateway(gateways, name)
+    raise _no_gateway(gateways, name, kind)
+
+
+def _named(gateways: Sequence[Gateway], name: str) -> list[Gateway]:
+    """The gateways with a name, or else with an object or a label of this name."""
+    return (
+        [g for g in gateways if g.ref.name == name]
+        or [g for g in gateways if g.answers_to(name)]
+        or [g for g in gateways if g.is_labelled(name)]
+    )
 
 
 def _belongs(gateway: Gateway, namespaces: Collection[str] | None) -> bool:
@@ -92,12 +99,12 @@ def _told_apart(gateway: Gateway) -> Gateway:
     )
 
 
-def _no_gateway(gateways: Sequence[Gateway], name: str | None) -> NotFound:
-    wanted = (
-        f"no gateway named {name} has a running pod"
-        if name
-        else "no Istio ingress gateway has a running pod"
-    )
+def _no_gateway(gateways: Sequence[Gateway], name: str | None, kind: str) -> NotFound:
+    wanted = "no Istio ingress gateway has a running pod"
+    if name:
+        wanted = f"no gateway named {name} has a running pod"
+    if kind:
+        wanted = f"{kind} {name} has no running gateway pod"
     if not gateways:
         return NotFound(
             wanted,

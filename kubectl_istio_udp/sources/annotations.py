@@ -47,6 +47,7 @@ class Intent:
         request: the equivalent request to `expose`.
         about: the object that declares it.
         gateway: `[NAMESPACE/]NAME`; None for the only gateway.
+        gateway_kind: the kind of the object that `gateway` names; "" for any.
         udp_ports: the UDP port numbers of the Service, if all of them are requested, or of the
             Gateway.
         own_gateway: whether the gateway is made for this exposure alone.
@@ -57,6 +58,7 @@ class Intent:
     gateway: str | None = None
     udp_ports: tuple[int, ...] = ()
     own_gateway: bool = False
+    gateway_kind: str = ""
 
     @property
     def gateway_ports(self) -> tuple[int, ...]:

@@ -24,9 +24,14 @@ from kubectl_istio_udp.sources.annotations import (
 # The class of Gateways for which istiod creates pods and a Service.
 ISTIO_CLASS = "istio"
 _HASH_LENGTH = 6
-# What parametersRef may name, as (group, kind): a Gateway of class istio, or the Service of any
-# gateway.
-_PARAMETERS = {(GATEWAY_API_GROUP, "Gateway"), ("", "Service")}
+# What parametersRef may name, as (group, kind): a Gateway of class istio, or the Service or the
+# workload of any gateway.
+_PARAMETERS = {
+    (GATEWAY_API_GROUP, "Gateway"),
+    ("", "Service"),
+    ("apps", "Deployment"),
+    ("apps", "DaemonSet"),
+}
 
 
 class InvalidParameters(UsageError):
@@ -125,7 +130,8 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
         return None
     if target is None:
         return _with_own_gateway(Intent(request, gateway.about, None, ports), gateway)
-    return Intent(request, gateway.about, target, ports)
+    kind = gateway.parameters.kind if gateway.parameters else ""
+    return Intent(request, gateway.about, target, ports, gateway_kind=kind)
 
 
 def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
@@ -138,6 +144,7 @@ def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
         request=replace(intent.request, options=options),
         gateway="/".join(child_key(gateway.key)),
         own_gateway=True,
+        gateway_kind="Gateway",
     )
 
 
@@ -160,6 +167,9 @@ def _named(parameters: ParametersRef) -> str:
         kind = "/".join(filter(None, [parameters.group, parameters.kind]))
         raise InvalidParameters(
             f"spec.infrastructure.parametersRef names a {kind}",
-            hints=[f"it can name a Service, or a Gateway of group {GATEWAY_API_GROUP}"],
+            hints=[
+                "it can name a Service, a Deployment or DaemonSet of group apps, or a Gateway of "
+                f"group {GATEWAY_API_GROUP}"
+            ],
         )
     return parameters.name

@@ -919,6 +919,8 @@ class Caches:
             facts = tuple(
                 (
                     g.ref,
+                    g.service_names,
+                    g.owners,
                     g.families,
                     g.has_addresses,
                     g.first_bindable,

@@ -612,6 +612,44 @@ def test_parameters_name_a_service_in_the_gateway_s_namespace(running: Routed) -
     until(lambda: running.server.all("EnvoyFilter"))
 
 
+def crossed(kind: str, workload: str, service: str) -> list[Any]:
+    """A gateway: a pod of a workload, and a Service in front of it."""
+    labels = {"app": f"{workload}-app", "istio": f"{workload}-app"}
+    pod = builders.gateway_pod(f"{workload}-1", labels=labels, owner=(kind, workload))
+    return [pod, builders.gateway_service(service, selector=labels)]
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "label"),
+    [("", "Service", "two-app"), ("apps", "Deployment", "one-app"), ("apps", "DaemonSet", None)],
+)
+def test_parameters_name_an_object_of_one_kind(
+    running: Routed, group: str, kind: str, label: str | None
+) -> None:
+    """The workload of a gateway has the name of the other gateway's Service."""
+    parameters = {"group": group, "kind": kind, "name": "one"}
+    running.server.put(space("istio-system"), *crossed("Deployment", "one", "two"))
+    running.server.put(*crossed("DaemonSet", "two", "one"))
+    running.begin(gateway(namespace="istio-system", infrastructure={"parametersRef": parameters}))
+
+    def found() -> Any:
+        return [e["spec"]["workloadSelector"]["labels"] for e in running.server.all("EnvoyFilter")]
+
+    def programmed() -> Any:
+        conditions = running.status(API_GATEWAY, "udp", "istio-system").get("conditions", ())
+        return [each for each in conditions if each["type"] == "Programmed"]
+
+    if label is not None:
+        until(lambda: found() == [{"app": label, "istio": label}])
+        return
+    until(lambda: programmed() and programmed()[0]["reason"] == "NoResources")
+    assert "DaemonSet istio-system/one has no running gateway pod" in programmed()[0]["message"]
+    assert not found()
+    # A pod of it may appear.
+    running.server.put(*crossed("DaemonSet", "one", "three"))
+    until(lambda: found() == [{"app": "one-app", "istio": "one-app"}])
+
+
 def test_ports_must_be_allowed(running: Routed) -> None:
     running.begin(gateway(listener(port=53), annotations=TARGET), route())
     until(lambda: running.conditions().get("Programmed") == ("False", "Invalid"))
