@@ -139,6 +139,7 @@ class ParentReport:
     Attributes:
         parent, attachment, backends: the parent, and the result of the route's spec there.
         options_problem: why the route's annotations do not apply; "" if they do.
+        dropped_rules: how many of its rules are ignored.
         refused: the endpoints of its backends that the gateway does not send to, with the reasons;
             "" if there are none.
     """
@@ -147,6 +148,7 @@ class ParentReport:
     attachment: Attachment
     backends: Backends
     options_problem: str = ""
+    dropped_rules: int = 0
     refused: str = ""
 
     @property
@@ -157,9 +159,14 @@ class ParentReport:
             ApiCondition(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
             ApiCondition(RESOLVED, backends.resolved, backends.reason, backends.message),
         ]
+        # The API requires these beginnings of the message.
+        partly = []
+        if self.dropped_rules:
+            partly.append("Dropped Rule: only the first rule is served")
         if self.options_problem:
-            # The API requires this beginning of the message.
-            message = f"Fall Back: {self.options_problem}; the settings before apply"
+            partly.append(f"Fall Back: {self.options_problem}; the settings before apply")
+        if partly:
+            message = "; ".join(partly)
             found.append(ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))
         if self.refused:
             message = f"the gateway does not send to endpoints of {self.refused}"

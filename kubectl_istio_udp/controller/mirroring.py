@@ -21,7 +21,7 @@ from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import Busy, ClusterError, Conflict, Unreachable
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
-from kubectl_istio_udp.sources.gateways import needs_child
+from kubectl_istio_udp.sources.gateways import exposure_key, needs_child, not_accepted
 from kubectl_istio_udp.sources.mirrors import copied_parents
 from kubectl_istio_udp.state.apigateways import ApiGateways
 from kubectl_istio_udp.state.ownership import is_copy_of
@@ -39,6 +39,7 @@ class Mirroring:
         api: Api,
         gateways: ApiGateways,
         *,
+        requested: Callable[[Key], object],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
     ) -> None:
@@ -47,10 +48,11 @@ class Mirroring:
         Args:
             api: the cluster, for writes.
             gateways: the caches of Gateways and routes.
+            requested: returns the intent of an exposure, or the error from reading it.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
         """
-        self._api, self._gateways = api, gateways
+        self._api, self._gateways, self._requested = api, gateways, requested
         self._may_write, self._wrote = may_write, wrote
 
     def keep_gateway(self, key: Key) -> str:
@@ -72,7 +74,8 @@ class Mirroring:
                 self._delete(gateways.gateways, existing)
             return ""
         # One that is not accepted gets none, and keeps one that it has.
-        if not gateways.has_child(gateway) or (gateway.addresses and existing is None):
+        accepted = not_accepted(gateway, self._requested(exposure_key(key))) is None
+        if not gateways.has_child(gateway) or not (accepted or existing is not None):
             return ""
         wanted = child_gateway(gateway)
         if existing is not None and not is_copy:

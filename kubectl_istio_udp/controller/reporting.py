@@ -56,7 +56,6 @@ from kubectl_istio_udp.model.errors import (
     Conflict,
     IstioUdpError,
     NotFound,
-    UsageError,
 )
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, UdpRoute
@@ -68,6 +67,7 @@ from kubectl_istio_udp.sources.gateways import (
     InvalidParameters,
     UnsupportedAddress,
     exposure_key,
+    not_accepted,
 )
 from kubectl_istio_udp.sources.mirrors import MirroredParent, copied_parents
 from kubectl_istio_udp.sources.permission import Permission
@@ -119,7 +119,13 @@ class Reporter:
         self._refused, self._permission = refused, permission
         self._may_write, self._wrote = may_write, wrote
         self._mirroring = (
-            Mirroring(api, caches.api_gateways, may_write=may_write, wrote=wrote)
+            Mirroring(
+                api,
+                caches.api_gateways,
+                requested=caches.intent,
+                may_write=may_write,
+                wrote=wrote,
+            )
             if caches.api_gateways
             else None
         )
@@ -235,7 +241,16 @@ class Reporter:
                 attachment = attach(route, parent, gateway, self._caches.labels_of_namespace)
                 problem = self._options_problem(route, gateway)
                 refused = self._refused_endpoints(backends, gateway)
-                found.append(ParentReport(parent, attachment, backends, problem, refused))
+                found.append(
+                    ParentReport(
+                        parent,
+                        attachment,
+                        backends,
+                        options_problem=problem,
+                        dropped_rules=route.dropped_rules,
+                        refused=refused,
+                    )
+                )
         return found
 
     def _refused_endpoints(self, backends: Backends, gateway: ApiGateway) -> str:
@@ -438,21 +453,18 @@ def _said(
     return parent_conditions(clone, wanted, parent.copied, controller)
 
 
-def _problem(gateway: ApiGateway, requested: object) -> tuple[str, str] | None:
+def _problem(gateway: ApiGateway, requested: object) -> Why | None:
     """The reason and message of a problem with a Gateway itself; None if there is none.
 
     Args:
         gateway: the Gateway.
         requested: its intent, or the error from reading it; None without UDP listeners.
     """
-    if not isinstance(requested, UsageError):
+    error = not_accepted(gateway, requested)
+    if error is None:
         return None
-    message = "; ".join([requested.message, *requested.hints[:1]])
-    if isinstance(requested, UnsupportedAddress):
-        return "UnsupportedAddress", message
-    if isinstance(requested, InvalidParameters):
-        return "InvalidParameters", message
-    return ("Invalid", message) if gateway.udp else None
+    reasons = {UnsupportedAddress: "UnsupportedAddress", InvalidParameters: "InvalidParameters"}
+    return reasons.get(type(error), "Invalid"), "; ".join([error.message, *error.hints[:1]])
 
 
 def _may_work(outcome: Outcome) -> bool:

@@ -356,27 +356,31 @@ class UdpRoute(Route):
     """A UDPRoute.
 
     Attributes:
-        backends: its backends.
+        backends: the backends of its first rule.
+        dropped_rules: how many further rules it has. A UDPRoute of version v1 has one rule.
         annotations: its annotations with the plugin's prefix.
     """
 
     backends: tuple[BackendRef, ...] = ()
+    dropped_rules: int = 0
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_object(cls, manifest: Manifest) -> UdpRoute:
         """Read a UDPRoute manifest."""
         spec, namespace = record(manifest.get("spec")), manifest["metadata"]["namespace"]
+        rules = [record(rule) for rule in items(spec.get("rules"))]
         backends = [
             BackendRef.from_object(record(entry), namespace)
-            for rule in items(spec.get("rules"))
-            for entry in items(record(rule).get("backendRefs"))
+            for rule in rules[:1]
+            for entry in items(rule.get("backendRefs"))
         ]
         return cls(
             about=About.of(manifest),
             generation=_generation(manifest),
             parents=_parents(manifest),
             backends=tuple(backends),
+            dropped_rules=len(rules[1:]),
             annotations=_our_annotations(manifest),
         )
 

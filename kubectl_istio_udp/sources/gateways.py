@@ -86,6 +86,19 @@ def needs_child(gateway: ApiGateway) -> bool:
     return not attached and bool(gateway.udp or gateway.mirrored)
 
 
+def not_accepted(gateway: ApiGateway, requested: object) -> UsageError | None:
+    """Why a Gateway is not accepted as a whole; None if it is.
+
+    Args:
+        gateway: the Gateway.
+        requested: its intent, or the error from reading it; None without UDP listeners.
+    """
+    if not isinstance(requested, UsageError):
+        return None
+    always = isinstance(requested, (InvalidParameters, UnsupportedAddress))
+    return requested if always or gateway.udp else None
+
+
 def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
     """Read the request of a Gateway; None if it has only listeners of a created gateway.
 

@@ -167,6 +167,21 @@ def test_a_gateway_of_its_own_stays_with_a_malformed_annotation(running: Routed)
     assert ports(running, name) == [5300]
 
 
+def test_a_gateway_that_is_not_accepted_gets_no_gateway_of_its_own(running: Routed) -> None:
+    at = "istio-system"
+    running.server.put(space(at))
+    running.begin(gateway(namespace=at, annotations=MISSPELLED))
+
+    def said() -> Any:
+        return read(running.status(API_GATEWAY, "udp", at).get("conditions", ())).get("Accepted")
+
+    until(lambda: said() == ("False", "Invalid"))
+    running.quiet()
+    assert running.server.get(API_GATEWAY, *child_key((at, "udp"))) is None
+    running.server.put(gateway(namespace=at))
+    until(lambda: running.server.get(API_GATEWAY, *child_key((at, "udp"))))
+
+
 def test_an_older_gateway_that_may_not_have_a_port_does_not_hold_it(running: Routed) -> None:
     running.server.put(space("other", allow="5399"))
     older = gateway(

@@ -733,6 +733,21 @@ def test_without_the_option_no_gateway_api_object_is_read(running: Routed) -> No
     assert not [r for r in running.server.requests if "gateway.networking.k8s.io" in r.path]
 
 
+def test_rules_after_the_first_are_dropped(running: Routed) -> None:
+    """UDPRoutes of version v1alpha2 may have several; merged, they would share the clients."""
+    several = route(backend(weight=3), backend("gone"))
+    several["spec"]["rules"].append({"backendRefs": [backend("canary", weight=5)]})
+    running.begin(gateway(annotations=TARGET), several)
+    running.programmed()
+    assert running.weights() == [("coredns", 3)] and running.routed().ports[0].dropped == 1
+    until(lambda: running.route_conditions().get("PartiallyInvalid"))
+    (entry,) = running.status("UDPRoute", "dns")["parents"]
+    (said,) = (e["message"] for e in entry["conditions"] if e["type"] == "PartiallyInvalid")
+    assert said.startswith("Dropped Rule")
+    running.server.put(route())
+    until(lambda: "PartiallyInvalid" not in running.route_conditions())
+
+
 def test_the_settings_of_a_route(running: Routed) -> None:
     """What cannot be read is a condition, and the listener keeps the settings that it has."""
     idle, log = "kubectl-istio-udp/idle-timeout", "kubectl-istio-udp/session-log"
