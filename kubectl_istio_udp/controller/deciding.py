@@ -14,7 +14,7 @@ from kubectl_istio_udp.controller.permitting import check_use
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import IstioUdpError, NotFound, UsageError
 from kubectl_istio_udp.model.exposure import Discovery, Exposure
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gateway import Gateway, GatewayRef
 from kubectl_istio_udp.model.ports import Backend
 from kubectl_istio_udp.model.reasons import FORBIDDEN, NO_GATEWAY
 from kubectl_istio_udp.model.service import Service
@@ -141,6 +141,16 @@ class Decider:
             # Even if it is not possible at this gateway any more, the rest must be deleted.
             raise GatewayChanges(f"it is being deleted at gateway {before}")
         return gateway
+
+    def is_elsewhere(self, intent: Intent, permission: Permission, gateway: GatewayRef) -> bool:
+        """Whether an intent is for another gateway than this one, or for none that exists."""
+        try:
+            chosen = self.gateway(intent, permission, self._caches.existing(intent.key))
+        except Refusal:
+            return True
+        except GatewayChanges:
+            return False
+        return not chosen.ref.same_pods(gateway)
 
     def snapshot(self, service: Service, gateway: Gateway, existing: Existing) -> Snapshot:
         """The snapshot for a decision, without the Service's pods and endpoints."""

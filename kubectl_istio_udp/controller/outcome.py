@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from kubectl_istio_udp.checks.catalog import Surface
 from kubectl_istio_udp.checks.findings import Finding
+from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import IstioUdpError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN, INVALID, NOT_TAKEN, PORT_TAKEN
@@ -95,10 +96,18 @@ def refused(findings: Sequence[Finding], spec: ExposureSpec) -> Outcome:
     return Outcome(state, reason, message, detail, tuple(findings))
 
 
-def taken(ports: Iterable[int], gateway: object, by: str) -> Outcome:
-    """The outcome for a port of an older request; only administrators see whose it is."""
-    text = f"port {min(ports)}/UDP of gateway {gateway} is already requested by "
-    return Outcome(WAITING, PORT_TAKEN, f"{text}an older Service", f"{text}the older {by}")
+def taken(ports: Iterable[int], gateway: object, older: About) -> Outcome:
+    """The outcome for a port of an older request; only administrators see whose it is.
+
+    Args:
+        ports: the requested ports.
+        gateway: the gateway.
+        older: the Service or Gateway with the older request.
+    """
+    text = f"port {min(ports)}/UDP of gateway {gateway} is already requested by"
+    name = f"{older.kind} {older.namespace}/{older.name}"
+    message, detail = f"{text} an older {older.kind}", f"{text} the older {name}"
+    return Outcome(WAITING, PORT_TAKEN, message, detail)
 
 
 def no_listener(unavailable: Mapping[int, Unavailable], gateway: object) -> Outcome:

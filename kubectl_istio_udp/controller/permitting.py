@@ -74,25 +74,25 @@ class Permissions:
         # A gateway for this exposure alone needs no permission.
         return ALLOWED_ALL if alone else permission
 
-    def permits(self, key: Key, listener_ports: Set[int]) -> bool:
-        """Whether an intent's namespace has permission for it, and for one of some listener ports.
+    def granted(self, key: Key, listener_ports: Set[int]) -> Permission | None:
+        """The permission for an intent; None if it is not permitted, or none of some ports is.
 
         There may be thousands of older intents, so the cheapest checks come first.
         """
         kept = self._caches.namespaces.get("", key[0])
         if kept is None or kept.leaving:
-            return False
+            return None
         try:
             permission = self.of(kept)
             self.check_rank(permission, key)
             intent, existing = self._caches.intent(key), self._caches.existing(key)
             if not isinstance(intent, Intent) or (existing.exists and existing.source is None):
-                return False
+                return None
             check_use(permission, Use.of_request(intent.request, intent.udp_ports))
         except (UsageError, Refusal):
-            return False
+            return None
         wanted = (p for p in intent.gateway_ports if bound_as(p) & listener_ports)
-        return not all(map(permission.forbids, wanted))
+        return None if all(map(permission.forbids, wanted)) else permission
 
     def check_rank(self, permission: Permission, key: Key) -> None:
         """Raise Refusal if too many older Services of the namespace have requests.

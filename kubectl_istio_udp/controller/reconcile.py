@@ -105,6 +105,7 @@ class Reconciler:
             caches,
             pending,
             self._permissions,
+            self._decider,
             self._writer,
             may_take=may_take,
             freed=freed,

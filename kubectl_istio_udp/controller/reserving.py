@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 
 from kubectl_istio_udp.apply.reserving import Overtaken, fitting, takes_more
 from kubectl_istio_udp.checks.expose import expose_errors
-from kubectl_istio_udp.controller.deciding import Decided
+from kubectl_istio_udp.controller.deciding import Decided, Decider
 from kubectl_istio_udp.controller.outcome import WAITING, Outcome, Refusal, refused, taken
 from kubectl_istio_udp.controller.pending import PendingExposures
 from kubectl_istio_udp.controller.permitting import Permissions
@@ -19,7 +19,7 @@ from kubectl_istio_udp.controller.writing import Writer
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.gateway import Gateway, GatewayRef
 from kubectl_istio_udp.model.memory import CAREFUL_WORKERS, ProxySize
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -38,6 +38,7 @@ class Reserver:
         caches: Caches,
         pending: PendingExposures,
         permissions: Permissions,
+        decider: Decider,
         writer: Writer,
         *,
         may_take: Callable[[Key], bool],
@@ -48,13 +49,15 @@ class Reserver:
 
         Args:
             caches, pending, permissions: what exists, and what is allowed.
+            decider: decides which gateway an intent is for.
             writer: writes the reservation.
             may_take: whether an intent may still get its ports.
             freed: called with a planned footprint that could not be written.
             watch_seconds: how late a watch may be.
         """
         self._caches, self._pending, self._permissions = caches, pending, permissions
-        self._writer, self._may_take, self._freed = writer, may_take, freed
+        self._decider, self._writer = decider, writer
+        self._may_take, self._freed = may_take, freed
         self._watch_seconds = watch_seconds
         self._deciding = threading.Lock()
 
@@ -194,9 +197,17 @@ class Reserver:
         for rank, key in self._caches.requests_for(wanted):
             if rank >= intent.about.rank:
                 return
-            if key != spec.key and self._may_take(key) and self._permissions.permits(key, wanted):
-                by = f"Service {key[0]}/{key[1]}"
-                raise Refusal(replace(taken(wanted, spec.gateway, by), after=key))
+            older = self._competing(key, wanted, spec.gateway) if key != spec.key else None
+            if older is not None:
+                raise Refusal(replace(taken(wanted, spec.gateway, older.about), after=key))
+
+    def _competing(self, key: Key, listener_ports: Set[int], gateway: GatewayRef) -> Intent | None:
+        """An older intent, if it may still get one of some ports of a gateway; otherwise None."""
+        permission = self._may_take(key) and self._permissions.granted(key, listener_ports)
+        intent = self._caches.intent(key) if permission else None
+        if not permission or not isinstance(intent, Intent):
+            return None
+        return None if self._decider.is_elsewhere(intent, permission, gateway) else intent
 
 
 def _shrinks(intent: Intent) -> bool:

@@ -211,6 +211,19 @@ def test_the_older_request_wins_in_any_order(running: Running) -> None:
     assert running.filter("udp-default-newer") is None
 
 
+def test_an_older_request_at_another_gateway_holds_no_port(running: Running) -> None:
+    edge = {"app": "edge", "istio": "edge"}
+    running.server.put(
+        builders.gateway_pod("edge-1", labels=edge),
+        annotated("older", created="2026-01-01T00:00:00Z", options={"gateway": "edge"}),
+        annotated("newer", options={"gateway": "istio-ingressgateway"}),
+    )
+    controller = running.start(workers=0)
+    until(controller._may_write)
+    assert controller._reconciler.reconcile(("default", "newer")).state == "ok"
+    assert controller._reconciler.reconcile(("default", "older")).state == "ok"
+
+
 def test_a_port_that_is_being_written_is_taken(running: Running) -> None:
     """An older request is too late while the younger one's EnvoyFilter is being written."""
     running.server.put(annotated("younger", created="2026-02-01T00:00:00Z"))

@@ -692,6 +692,16 @@ def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
     until(lambda: len(running.routed().ports) == 2)
 
 
+def test_the_older_of_two_gateways_gets_the_port_in_any_order(running: Routed) -> None:
+    older = gateway(name="older", created="2026-01-01T00:00:00Z", annotations=TARGET)
+    controller = running.begin(older, gateway(annotations=TARGET), workers=0)
+    until(controller._may_write)
+    outcome = controller._reconciler.reconcile(KEY)
+    assert outcome.reason == "PortTaken"
+    assert outcome.message.endswith("is already requested by an older Gateway")
+    assert outcome.detail.endswith("is already requested by the older Gateway team/older")
+
+
 def test_two_listeners_that_the_gateway_would_bind_as_one(running: Routed) -> None:
     """53 is bound as 10053: the listener that has it keeps it, and the others are served."""
     running.server.put(space("team", allow="1-20000"))
