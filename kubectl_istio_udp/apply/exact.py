@@ -25,6 +25,7 @@ from kubectl_istio_udp.model.errors import (
     NotInstalled,
     Unreachable,
 )
+from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]
@@ -97,23 +98,40 @@ def _apply(
 
 
 def is_exact(write: Write, existing: Manifest) -> bool:
-    """Whether an object has no fields besides those of a write, as far as can be determined."""
+    """Whether an object has no fields besides those of a write, as far as can be determined.
+
+    The API server adds fields to Services, so only ports and the selector are compared. Of labels
+    only the revision counts: istiod ignores objects with another one.
+    """
     spec, wanted = existing.get("spec") or {}, write.manifest.get("spec") or {}
     if write.kind == "Service":
-        return len(spec.get("ports") or ()) == len(wanted.get("ports") or ())
-    return write.kind not in _EXACT or spec == wanted
+        same_selector = (spec.get("selector") or {}) == (wanted.get("selector") or {})
+        return same_selector and len(spec.get("ports") or ()) == len(wanted.get("ports") or ())
+    if write.kind not in _EXACT:
+        return True
+    return spec == wanted and revision_label(existing) == revision_label(write.manifest)
+
+
+def revision_label(manifest: Manifest) -> str | None:
+    """The revision of istiod that reads an object; None if all do."""
+    label: str | None = (manifest["metadata"].get("labels") or {}).get(REVISION_LABEL)
+    return label
 
 
 def _removal(write: Write, existing: Manifest) -> dict[str, Any]:
-    """The merge patch that reduces an object's spec to a write's and changes nothing else."""
+    """The merge patch that reduces an object to a write's spec and revision."""
     manifest = write.manifest
     wanted, spec = manifest["spec"], existing.get("spec") or {}
     if write.kind == "Service":
         # Fields that the server added to remaining ports (nodePort) stay.
-        patch = {"ports": _with_server_fields(wanted.get("ports") or (), spec.get("ports") or ())}
+        ports = _with_server_fields(wanted.get("ports") or (), spec.get("ports") or ())
+        selector = merge_patch(spec.get("selector") or {}, wanted.get("selector") or {})
+        patch = {"ports": ports, **({"selector": selector} if selector else {})}
     else:
         patch = merge_patch(spec, wanted)
     metadata = {key: manifest["metadata"][key] for key in ("name", "namespace")}
+    if write.kind in _EXACT:
+        metadata["labels"] = {REVISION_LABEL: revision_label(manifest)}
     if "uid" in existing["metadata"]:
         metadata["uid"] = existing["metadata"]["uid"]
     return {

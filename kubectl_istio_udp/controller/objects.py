@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kubectl_istio_udp.apply.exact import is_exact
+from kubectl_istio_udp.apply.exact import is_exact, revision_label
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.managed_fields import managed_ports
+from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.names import SOURCE_LABEL
 from kubectl_istio_udp.model.write import Write
 
@@ -50,6 +51,24 @@ def marked(write: Write, source: str = BY_SERVICE) -> Write:
     return replace(write, manifest={**write.manifest, "metadata": metadata})
 
 
+def with_revision(write: Write, existing: Manifest | None, revision: str) -> Write:
+    """A write that keeps the revision label of its object, if its gateway's istiod reads it.
+
+    Some clusters add this label to all of Istio's objects by a webhook.
+
+    Args:
+        write: the write.
+        existing: its object; None if there is none.
+        revision: the revision of the gateway's istiod; "" for the default one.
+    """
+    label = revision_label(existing) if existing else None
+    if label is None or label != (revision or "default") or not write.whole:
+        return write
+    metadata = write.manifest["metadata"]
+    labels = {**metadata["labels"], REVISION_LABEL: label}
+    return replace(write, manifest={**write.manifest, "metadata": {**metadata, "labels": labels}})
+
+
 def is_applied(write: Write, existing: Manifest | None) -> bool:
     """Whether an object is already as a write would make it, and stays."""
     if existing is None or is_being_deleted(existing):
@@ -60,9 +79,7 @@ def is_applied(write: Write, existing: Manifest | None) -> bool:
     for part in ("labels", "annotations"):
         if not contains(existing["metadata"].get(part) or {}, write.manifest["metadata"][part]):
             return False
-    if write.kind == "Service":
-        return contains(have, wanted)
-    return is_exact(write, existing)
+    return is_exact(write, existing) and (write.kind != "Service" or contains(have, wanted))
 
 
 def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:

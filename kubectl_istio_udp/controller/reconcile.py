@@ -11,10 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from kubectl_istio_udp.controller.deciding import Decided, Decider, GatewayChanges
 from kubectl_istio_udp.controller.endpoints import Endpoints
-from kubectl_istio_udp.controller.objects import MANAGER, is_applied, marked, source_of
+from kubectl_istio_udp.controller.objects import (
+    MANAGER,
+    is_applied,
+    marked,
+    source_of,
+    with_revision,
+)
 from kubectl_istio_udp.controller.outcome import (
     GONE,
     LEAVING,
@@ -282,8 +289,7 @@ class Reconciler:
             decided = None
         if decided is None:
             return None
-        source = source_of(decided.exposure.spec)
-        todo = [marked(write, source) for write in writes(decided.exposure, MANAGER)]
+        todo = self._todo(decided)
         self._apply(existing, [write for write in todo if not self._is_applied(write)])
         return self._next_step(decided, self._removal.remove(existing, todo))
 
@@ -316,8 +322,7 @@ class Reconciler:
         self._permissions.check_rank(permission, intent.key)
         check_use(permission, Use.of_request(intent.request, intent.udp_ports))
         decided = self._decide(intent, permission, existing)
-        source = source_of(decided.exposure.spec)
-        todo = [marked(write, source) for write in writes(decided.exposure, MANAGER)]
+        todo = self._todo(decided)
         if existing.at(decided.exposure.spec.gateway) is not existing:
             return self._move(intent, permission, decided, todo)
         if (left := self._write(intent, permission, existing, decided, todo)) > 0:
@@ -395,8 +400,21 @@ class Reconciler:
                 next_step = any(not backend.weight for backend in held)
                 self._waits.keep_calm(existing.key, next_step=next_step)
 
+    def _todo(self, decided: Decided) -> list[Write]:
+        """The writes of a decided exposure."""
+        source = source_of(decided.exposure.spec)
+        revision = decided.snapshot.gateway.control_plane.revision
+        return [
+            with_revision(marked(write, source), self._find(write), revision)
+            for write in writes(decided.exposure, MANAGER)
+        ]
+
     def _is_applied(self, write: Write) -> bool:
-        return is_applied(write, self._caches.find(write.kind, write.namespace, write.name))
+        return is_applied(write, self._find(write))
+
+    def _find(self, write: Write) -> Mapping[str, Any] | None:
+        """The object that a write changes; None if it does not exist."""
+        return self._caches.find(write.kind, write.namespace, write.name)
 
     def _exposed(self, decided: Decided) -> Outcome:
         """The outcome for a written exposure, possibly with a warning."""

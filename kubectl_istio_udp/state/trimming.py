@@ -19,6 +19,7 @@ from typing import Any
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.endpointrules import canonical
+from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.ports import MOST_PORTS
 from kubectl_istio_udp.model.service import EndpointSlice, Service, ServicePort
@@ -47,6 +48,8 @@ _LONGEST_SERVICE, _LONGEST_SLICE = 12_288, 32_768
 # Compression does not shorten shorter texts.
 _WORTH_COMPRESSING = 512
 _NOTHING = b""
+# The labels of a ServiceEntry that matter.
+_LABELS = (*names.LABELS, REVISION_LABEL)
 
 
 @dataclass(frozen=True)
@@ -303,7 +306,7 @@ def small_entry(manifest: Manifest) -> Manifest:
         **manifest,
         "metadata": {
             **metadata,
-            "labels": {key: labels[key] for key in names.LABELS if key in labels},
+            "labels": {key: labels[key] for key in _LABELS if key in labels},
             "annotations": {names.SPEC_ANNOTATION: text}
             if text is not None and len(text) <= _LONGEST_ENTRY
             else {},

@@ -267,6 +267,67 @@ def test_an_edit_that_an_apply_cannot_undo_is_undone(running: Running) -> None:
     until(lambda: controller.states() == {"ok": 1})
 
 
+@pytest.mark.parametrize(
+    ("kind", "part", "field", "value"),
+    [
+        ("Service", "spec", "selector", {"x": "y"}),
+        ("EnvoyFilter", "metadata", "labels", {"istio.io/rev": "other"}),
+        ("ServiceEntry", "metadata", "labels", {"istio.io/rev": "other"}),
+        ("EnvoyFilter", "spec", "workloadSelector", {"labels": {"x": "y"}}),
+    ],
+)
+def test_an_added_field_is_removed(
+    running: Running, kind: str, part: str, field: str, value: dict[str, Any]
+) -> None:
+    """With it, the Service selects no pod, and the gateway's istiod ignores the object."""
+    controller = running.start()
+    running.server.put(annotated())
+    running.exposed()
+    running.quiet()
+    key = (kind, "istio-system", NAME)
+    before = running.server.get(*key)[part][field]
+    patch = {"metadata": {}, part: {field: value}}
+    running.server.merge(key, patch, "kubectl-patch")
+    until(lambda: running.server.get(*key)[part][field] == before)
+    until(lambda: controller.states() == {"ok": 1})
+    running.quiet()
+    assert running.server.get(*key)[part][field] == before
+
+
+def test_an_entry_of_a_tenant_keeps_no_added_revision(running: Running) -> None:
+    """In the Service's namespace the cache only keeps a part of each ServiceEntry."""
+    running.start(allow_all=True)
+    running.server.put(annotated())
+    running.exposed()
+    running.quiet()
+    key = ("ServiceEntry", "default", NAME)
+    patch = {"metadata": {"labels": {"istio.io/rev": "other"}}}
+    running.server.merge(key, patch, "kubectl-patch")
+    until(lambda: "istio.io/rev" not in running.server.get(*key)["metadata"]["labels"])
+
+
+def test_a_label_with_the_gateways_revision_stays(running: Running) -> None:
+    """A webhook that adds it to all of Istio's objects does not delay endpoints."""
+
+    def stamped(manifest: dict[str, Any]) -> str:
+        if manifest["kind"] in ("EnvoyFilter", "ServiceEntry"):
+            manifest["metadata"].setdefault("labels", {})["istio.io/rev"] = "default"
+        return ""
+
+    running.wait_for(calm=60.0)
+    running.server.admit = stamped
+    controller = running.start()
+    running.server.put(annotated())
+    running.exposed()
+    until(lambda: controller.states() == {"ok": 1})
+    running.quiet()
+    running.server.put(endpoint_slice(endpoint("10.244.0.30")))
+    until(lambda: running.addresses() == ["10.244.0.30"])
+    running.quiet()
+    assert controller.states() == {"ok": 1}
+    assert running.filter()["metadata"]["labels"]["istio.io/rev"] == "default"
+
+
 @pytest.mark.parametrize("hosts_before", [0, 8, 255])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_reports_a_second_entry_with_the_host(
