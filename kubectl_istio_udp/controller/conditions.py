@@ -182,17 +182,27 @@ class MirrorReport:
     conditions: Sequence[ApiCondition] | None
 
 
-def route_status(manifest: Manifest, reports: Sequence[Report], now: str) -> dict[str, Any]:
-    """The status of a route: replaces this controller's entries and keeps all others."""
+def route_status(
+    manifest: Manifest, reports: Sequence[Report], now: str, undecided: Sequence[ParentRef] = ()
+) -> dict[str, Any]:
+    """The status of a route: replaces this controller's entries and keeps all others.
+
+    Args:
+        manifest: the route.
+        reports: its statuses at the Gateways of this controller.
+        now: the current time in the API's format.
+        undecided: its parents that may be Gateways of this controller; their entries are kept.
+    """
     status, metadata = record(manifest.get("status")), manifest["metadata"]
     namespace, generation = metadata["namespace"], int(metadata.get("generation") or 0)
     wanted = {report.parent.identity: report for report in reports}
+    kept = {parent.identity for parent in undecided}
     parents: list[Any] = []
     for entry in map(record, items(status.get("parents"))):
-        if entry.get("controllerName") != CONTROLLER_NAME:
+        ref = ParentRef.from_object(record(entry.get("parentRef")), namespace)
+        if entry.get("controllerName") != CONTROLLER_NAME or ref.identity in kept:
             parents.append(entry)
             continue
-        ref = ParentRef.from_object(record(entry.get("parentRef")), namespace)
         report = wanted.pop(ref.identity, None)
         if report is not None and report.conditions is None:
             parents.append(entry)

@@ -203,13 +203,14 @@ class Reconciler:
         intent, permission = self._caches.intent(key), self.permission(key)
         if permission is None or not isinstance(intent, Intent):
             return False
+        existing = self._caches.existing(key)
         try:
-            self._decider.gateway(intent, permission, self._caches.existing(key))
+            gateway = self._decider.gateway(intent, permission, existing)
         except GatewayChanges:
             return True
-        except IstioUdpError:
+        except Refusal:
             return False
-        return False
+        return existing.at(gateway.ref) is not existing
 
     def _reconcile_requested(
         self, key: Key, requested: Intent | UsageError, namespace: KeptNamespace, existing: Existing

@@ -229,7 +229,8 @@ class Reporter:
         kept = gateways.routes.get(*key)
         if kept is not None:
             reports = self._parents(gateways, kept.read)
-            status = route_status(kept.manifest, reports, _now())
+            undecided = gateways.undecided_parents(kept.read)
+            status = route_status(kept.manifest, reports, _now(), undecided)
             self._write(gateways.routes, kept.manifest, status)
 
     def _parents(self, gateways: ApiGateways, route: UdpRoute) -> list[ParentReport]:
@@ -286,7 +287,8 @@ class Reporter:
                 MirrorReport(each.parent, _said(each, clone, wanted, controller, blocked))
                 for each in parents
             ]
-            self._write(cache, manifest, route_status(manifest, reports, _now()))
+            undecided = gateways.undecided_parents(kept.read)
+            self._write(cache, manifest, route_status(manifest, reports, _now(), undecided))
         return not blocked
 
     def _report_gateway(self, gateways: ApiGateways, key: Key, blocked: str) -> bool:
@@ -403,11 +405,8 @@ class Reporter:
         return progress, not found.lacking
 
     def _moves(self, key: Key, outcome: Outcome) -> bool:
-        """Whether an exposure is at a gateway that is not requested any longer.
-
-        Any other outcome than a failed write says so itself.
-        """
-        return outcome.state == FAILED and self._at_former_gateway(key)
+        """Whether an exposure is still at a gateway that is not requested any longer."""
+        return outcome.state != OK and self._at_former_gateway(key)
 
     def _mirrored(
         self, gateways: ApiGateways, gateway: ApiGateway, progress: Progress, blocked: str

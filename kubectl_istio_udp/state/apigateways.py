@@ -23,6 +23,7 @@ from kubectl_istio_udp.model.gatewayapi import (
     ApiGateway,
     GatewayClass,
     ParametersRef,
+    ParentRef,
     ReferenceGrant,
     Route,
     UdpRoute,
@@ -210,6 +211,14 @@ class ApiGateways:
             return True
         found = self.gateways.get(*key)
         return found is not None and self.classes.get("", found.read.class_name) is None
+
+    def undecided_parents(self, route: Route) -> list[ParentRef]:
+        """The parents of a route that are Gateways as in `is_undecided`."""
+        return [
+            parent
+            for parent in route.parents
+            if parent.is_gateway(key := (parent.namespace, parent.name)) and self.is_undecided(key)
+        ]
 
     def has_child(self, gateway: ApiGateway) -> bool:
         """Whether the controller creates a Gateway of class istio for a Gateway."""

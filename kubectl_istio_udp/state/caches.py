@@ -598,19 +598,21 @@ class Caches:
         self, key: Key, before: KeptNamespace | None, now: KeptNamespace | None
     ) -> None:
         name = key[1]
-        if name in self.gateway_namespaces and _labels(before) != _labels(now):
+        labelled = _labels(before) != _labels(now)
+        if name in self.gateway_namespaces and labelled:
+            # They may decide whether istiod reads the gateways' objects.
             self._enqueue_all()
-            return
-        with self._lock:
-            keys = {*self.intents.first(name), *self._own_in.get(name, ())}
-            if self.api_gateways:
-                # Their routes may refer to the namespace's Services, whose endpoints it limits.
-                keys |= set(map(exposure_key, self.api_gateways.gateways_using(name)))
-        for found in keys:
-            self._enqueue(found)
+        else:
+            with self._lock:
+                keys = {*self.intents.first(name), *self._own_in.get(name, ())}
+                if self.api_gateways:
+                    # Their routes may refer to the namespace's Services, whose endpoints it limits.
+                    keys |= set(map(exposure_key, self.api_gateways.gateways_using(name)))
+            for found in keys:
+                self._enqueue(found)
         if self.api_gateways:
             self.api_gateways.permission_changed(name)
-            if _labels(before) != _labels(now):
+            if labelled:
                 self.api_gateways.namespace_changed(name)
 
     def _mesh_changed(self, _key: Key, _before: Config | None, _now: Config | None) -> None:
