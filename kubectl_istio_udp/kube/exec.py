@@ -26,12 +26,14 @@ class ExecResult:
         stdout, stderr: its output.
         exit_code: its exit code; None if it was not started (no such executable) or interrupted.
         error: why it was not started, or was interrupted.
+        timed_out: whether it was interrupted because it took too long.
     """
 
     stdout: str
     stderr: str
     exit_code: int | None
     error: str = ""
+    timed_out: bool = False
 
 
 def run(transport: Transport, path: str, action: Action, timeout: float) -> ExecResult:
@@ -60,18 +62,18 @@ def run(transport: Transport, path: str, action: Action, timeout: float) -> Exec
 def _read(socket: Any, deadline: float) -> ExecResult:
     """Collect the channels until the command ends or the deadline (monotonic seconds) passes."""
     channels: dict[int, bytearray] = {name: bytearray() for name in (_STDOUT, _STDERR, _STATUS)}
-    cut_off = ""
+    cut_off, timed_out = "", False
     size = 0
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            cut_off = "timed out"
+            timed_out = True
             break
         socket.settimeout(left)
         try:
             opcode, data = socket.recv_data(control_frame=True)
         except (TimeoutError, websocket.WebSocketTimeoutException):
-            cut_off = "timed out"
+            timed_out = True
             break
         except websocket.WebSocketConnectionClosedException:
             break
@@ -88,7 +90,8 @@ def _read(socket: Any, deadline: float) -> ExecResult:
         channels[_STDOUT].decode(errors="replace"),
         channels[_STDERR].decode(errors="replace"),
         exit_code,
-        cut_off or error,
+        "timed out" if timed_out else cut_off or error,
+        timed_out,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
@@ -14,6 +15,7 @@ from kubectl_istio_udp.plan.sessions import budget
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.occupancy import GatewayFilters, Occupancy
 from kubectl_istio_udp.state.ownership import Existing
+from kubectl_istio_udp.state.query_limit import QueryLimit
 
 Place = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -35,14 +37,23 @@ class Reserved:
         return f"{self.sessions} of {'?' if self.most is None else self.most}"
 
 
-def read_reserved(api: Api, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
+def read_reserved(
+    api: Api, found: Sequence[Existing], query_limit: QueryLimit
+) -> Mapping[tuple[str, str], Reserved]:
     """The reserved sessions of each exposure's gateway, by the exposure's (namespace, name).
 
-    Gateways that may not be read are left out.
+    Gateways that may not be read are left out, and exposures without EnvoyFilter: only a tenant's
+    object names their gateway.
+
+    Args:
+        api: the cluster.
+        found: the exposures; responses and access logs are left out.
+        query_limit: limits the queries; one for the whole command.
     """
-    specs = [spec for existing in found if (spec := existing.exposure)]
+    specs = [spec for existing in found if (spec := existing.held)]
     refs = {_place(spec.gateway): spec.gateway for spec in specs}
-    read = dict(zip(refs, for_each(lambda ref: _reserved(api, ref), refs.values()), strict=True))
+    reserved = for_each(lambda ref: _reserved(api, ref, query_limit), refs.values())
+    read = dict(zip(refs, reserved, strict=True))
     pairs = [(spec.key, read[_place(spec.gateway)]) for spec in specs]
     return {key: reserved for key, reserved in pairs if reserved}
 
@@ -51,7 +62,7 @@ def _place(ref: GatewayRef) -> Place:
     return (ref.namespace, tuple(sorted(ref.selector.items())))
 
 
-def _reserved(api: Api, ref: GatewayRef) -> Reserved | None:
+def _reserved(api: Api, ref: GatewayRef, query_limit: QueryLimit) -> Reserved | None:
     try:
         filters, pods = in_parallel(
             [
@@ -64,8 +75,9 @@ def _reserved(api: Api, ref: GatewayRef) -> Reserved | None:
     gateway = Gateway(ref, tuple(GatewayPod.from_object(p) for p in pods if is_gateway_pod(p)))
     limit = None
     if gateway.ready_pods:
+        pod = (ref.namespace, gateway.ready_pods[0].name)
         with suppress(ClusterError):
-            limit = proxies.file_limit(api, ref.namespace, gateway.ready_pods[0].name)
+            limit = query_limit.call(*pod, partial(proxies.file_limit, api, *pod))
     # An EnvoyFilter in the root namespace that applies to this gateway is missing here; the checks
     # of `expose` include it.
     usage = Occupancy(GatewayFilters.of(filters)).usage(gateway, ref.namespace)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.envoy_log import reason, resource_rejections, route_rejections
 from kubectl_istio_udp.model.envoyfilter import revision_in
-from kubectl_istio_udp.model.errors import ClusterError
+from kubectl_istio_udp.model.errors import ClusterError, NoAnswer
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.memory import ProxySize
@@ -26,6 +26,10 @@ from kubectl_istio_udp.model.proxystate import (
     read_udp_status,
 )
 from kubectl_istio_udp.state.admin import Admin
+
+if TYPE_CHECKING:
+    # It imports websocket-client, which only exec and port-forward need.
+    from kubectl_istio_udp.kube.exec import ExecResult
 
 # The prefix of istiod's own UDP listeners (HTTP/3).
 _ISTIOD_UDP = "udp_"
@@ -139,14 +143,22 @@ def file_limit(api: Api, namespace: str, pod: str) -> int | None:
 
     Raises:
         Forbidden: no permission for exec.
+        NoAnswer: it did not end in time.
         ClusterError: exec failed.
     """
-    command = ["sh", "-c", _FILE_LIMIT]
-    result = api.exec(namespace, pod, PROXY_CONTAINER, command, api.waits.envoy_answer)
+    result = _exec(api, namespace, pod, PROXY_CONTAINER, ["sh", "-c", _FILE_LIMIT])
     word = result.stdout.strip()
     if word == "unlimited":
         return _UNLIMITED
     return int(word) if word.isdecimal() and len(word) <= _MOST_DIGITS else None
+
+
+def _exec(api: Api, namespace: str, pod: str, container: str, command: Sequence[str]) -> ExecResult:
+    """Run a command that ends at once in a container."""
+    result = api.exec(namespace, pod, container, list(command), api.waits.envoy_answer)
+    if result.timed_out:
+        raise NoAnswer(f"pod {namespace}/{pod} did not answer in {api.waits.envoy_answer:g}s")
+    return result
 
 
 def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
@@ -240,9 +252,10 @@ def udp_status(api: Api, namespace: str, pod: str, container: str) -> UdpStatus 
 
     Raises:
         Forbidden: no permission for exec.
+        NoAnswer: it did not end in time.
         ClusterError: exec failed.
     """
-    result = api.exec(namespace, pod, container, ["cat", *_PROC_NET], api.waits.envoy_answer)
+    result = _exec(api, namespace, pod, container, ["cat", *_PROC_NET])
     # Without IPv6 some of the files do not exist, and `cat` exits with 1.
     if "local_address" not in result.stdout:
         return None

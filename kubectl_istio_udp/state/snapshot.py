@@ -16,7 +16,7 @@ from kubectl_istio_udp.model.deletion import deletion_text, is_being_deleted
 from kubectl_istio_udp.model.endpointrules import API_SERVER_SERVICE, EndpointRules
 from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
-from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound, NotInstalled
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NoAnswer, NotFound, NotInstalled
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec, exposed_endpoints
 from kubectl_istio_udp.model.gateway import ISTIO_LABEL, Gateway, selects
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
@@ -315,9 +315,9 @@ def _query_proxy(
         try:
             return call(api, namespace, pod)
         except ClusterError as error:
-            # Users who may port-forward but not exec get a warning about the file limit instead
-            # (U204).
-            unknown = call is proxies.file_limit and isinstance(error, Forbidden)
+            # Users who may port-forward but not exec, or whose exec hangs, get a warning about the
+            # file limit instead (U204).
+            unknown = call is proxies.file_limit and isinstance(error, (Forbidden, NoAnswer))
             if needed and pod == first and not unknown:
                 error.hints += ("or run without waiting for the gateway: --no-wait",)
                 raise

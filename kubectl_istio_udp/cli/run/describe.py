@@ -38,7 +38,7 @@ def run(
     query_limit = QueryLimit()
     statuses = read_status(api, found, query_envoy=True, query_limit=query_limit)
     proxies = for_each(lambda existing: proxy_rows(api, existing, query_limit), found)
-    reserved = read_reserved(api, found)
+    reserved = read_reserved(api, found, query_limit)
     routing = read_routing(api, [e.key for e in found if e.exposure and e.exposure.routed])
     texts = [
         _text(existing, status, rows, reserved.get(existing.key), _routes(api, existing, routing))

@@ -21,6 +21,7 @@ from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.existing import OTHER_GATEWAYS
 from kubectl_istio_udp.state.leftovers import Leftover, read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, State, Stray
+from kubectl_istio_udp.state.query_limit import QueryLimit
 from kubectl_istio_udp.state.status import Status, begin_reads, read_status
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ def _print(
 
 
 def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: bool) -> list[str]:
-
+    query_limit = QueryLimit()
     statuses, routing = in_parallel(
         [
-            lambda: read_status(api, found, query_envoy=wide),
+            lambda: read_status(api, found, query_envoy=wide, query_limit=query_limit),
             lambda: _routing(api, found),
         ]
     )
-    reserved = _reserved(api, found) if wide else {}
+    reserved = _reserved(api, found, query_limit) if wide else {}
     several = len({existing.kind for existing in found}) > 1
     _warn_of_no_address(found, statuses)
     tables = []
@@ -149,11 +150,13 @@ def _routes(requested: Routing) -> str:
     )
 
 
-def _reserved(api: Any, found: Sequence[Existing]) -> Mapping[tuple[str, str], Reserved]:
+def _reserved(
+    api: Any, found: Sequence[Existing], query_limit: QueryLimit
+) -> Mapping[tuple[str, str], Reserved]:
     """The sessions for -o wide; a plain list does not query Envoy."""
     from kubectl_istio_udp.state.gatewayusage import read_reserved
 
-    return read_reserved(api, found)
+    return read_reserved(api, found, query_limit)
 
 
 def _warn_of_no_address(found: Sequence[Existing], statuses: Sequence[Status]) -> None:

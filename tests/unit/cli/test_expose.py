@@ -135,6 +135,20 @@ def test_the_users_choices_are_in_the_objects(run: Run, server: ApiServer) -> No
     assert "clients reach coredns:53 at 10.244.0.7:5300/UDP" in done.out
 
 
+def test_a_shell_that_never_ends_leaves_the_file_limit_unknown(
+    run: Run, server: ApiServer, fakes: Fakes
+) -> None:
+    def hang(namespace: str, pod: str, container: str, command: list[str]) -> Exec:
+        answer = fakes.run(namespace, pod, container, command)
+        return Exec(hangs=True) if "Max open files" in command[-1] else answer
+
+    server.run = hang
+    run.wait_for(envoy_answer=0.5)
+    done = run(*EXPOSE)
+    assert done.code == 0, done.err
+    assert "[U204]" in done.err
+
+
 def test_sessions_are_as_many_as_the_gateway_can_hold(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:

@@ -356,7 +356,7 @@ def test_runs_a_command(api: Api, server: ApiServer, does: Exec, expected: tuple
 def test_a_command_that_does_not_end_times_out(api: Api, server: ApiServer) -> None:
     server.run = lambda *_: Exec(hangs=True)
     found = api.exec("default", "coredns-1", "main", ["sleep", "9"], 0.1)
-    assert (found.exit_code, found.error) == (None, "timed out")
+    assert (found.exit_code, found.error, found.timed_out) == (None, "timed out", True)
 
 
 # -- many at once -------------------------------------------------------------------------------
