@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from kubectl_istio_udp.kube.kubeconfig import without_password
 from kubectl_istio_udp.model.errors import Unreachable
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
@@ -66,8 +67,9 @@ def _parse(name: str, text: str, schemes: Collection[str]) -> Proxy:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise _bad(name, text, str(error)) from error
+    except ValueError:
+        # The error's text may contain a password.
+        raise _bad(name, text, "it is not a valid URL") from None
     if parts.scheme not in schemes:
         raise _bad(name, text, f"its scheme is not one of {', '.join(schemes)}")
     if not parts.hostname:
@@ -84,8 +86,7 @@ def _parse(name: str, text: str, schemes: Collection[str]) -> Proxy:
 
 
 def _bad(name: str, text: str, why: str) -> Unreachable:
-    shown = text.rpartition("@")[2]
-    return Unreachable(f"the proxy {shown!r} ({name}) cannot be used: {why}")
+    return Unreachable(f"the proxy {without_password(text)!r} ({name}) cannot be used: {why}")
 
 
 def _used_for(server: str, environment: Mapping[str, str]) -> bool:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
-import yaml
-
 from kubectl_istio_udp.kube.retrying import Retries
+from kubectl_istio_udp.kube.yaml_reader import decoded, text_of
 from kubectl_istio_udp.model.errors import Unreachable
 from kubectl_istio_udp.model.waits import Waits
 
@@ -34,8 +33,7 @@ _EXEC_MODES = ("Never", "IfAvailable", "Always")
 # Removed auth providers and the plugins that replace them (client-go's plugin/pkg/client/auth).
 _REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
 _CHECK = "check it: kubectl config view"
-# Go's YAML decoder has this limit.
-_DEEPEST = 10_000
+_NO_PORT = re.compile(r"(?<=\w):(?!//)(?!\d*(?:[/?#]|$)).*", re.DOTALL)
 Entry = TypeVar("Entry")
 
 # The classes below are never compared or printed, and some have secrets. Without __eq__ and
@@ -263,7 +261,7 @@ def load(files: Iterable[Path], *, required: bool = False) -> Kubeconfig:
     merged = Kubeconfig()
     for path in files:
         try:
-            found = _parse(path, path.read_text(encoding="utf-8"))
+            found = _parse(path, text_of(path.read_bytes()))
         except FileNotFoundError as error:
             if required:
                 raise _unusable(path, "there is no such file") from error
@@ -291,8 +289,11 @@ def _parse(path: Path, text: str) -> Kubeconfig:
     if document is None:
         return Kubeconfig()
     top = Fields("the file", document)
-    if top.text("kind") not in ("", "Config") or top.text("apiVersion") not in ("", "v1"):
-        raise ValueError(f"it is a {top.text('kind') or top.text('apiVersion')}, not a kubeconfig")
+    kind, version = top.text("kind"), top.text("apiVersion")
+    if kind not in ("", "Config"):
+        raise ValueError(f"it is a {kind}, not a kubeconfig")
+    if version not in ("", "v1"):
+        raise ValueError(f"it has apiVersion {version!r}; use v1")
     # kubectl reads these too, so it rejects other types.
     top.fields("preferences")
     top.entries("extensions")
@@ -306,64 +307,6 @@ def _parse(path: Path, text: str) -> Kubeconfig:
         for name, entry in top.named("contexts", "context")
     }
     return Kubeconfig(top.text("current-context"), clusters, users, contexts)
-
-
-def decoded(text: str) -> Any:
-    """Parse the first document of JSON or YAML text; None if there is none.
-
-    Raises:
-        ValueError: it is neither JSON nor YAML.
-    """
-    start = text.lstrip()
-    if start.startswith("{"):
-        try:
-            return json.JSONDecoder().raw_decode(start)[0]
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
-        except ValueError:
-            pass  # It may be YAML that begins with a flow mapping.
-    if _may_be_deep(text) and _depth(text) > _DEEPEST:
-        raise ValueError("it is nested too deeply")
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    class Loader(base):  # type: ignore[misc]
-        """A YAML loader that leaves dates as text, as kubectl does."""
-
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in base.yaml_implicit_resolvers.items()
-    }
-    try:
-        return next(iter(yaml.load_all(text, Loader)), None)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _may_be_deep(text: str) -> bool:
-    """Whether YAML has enough brackets and dashes to be nested too deeply.
-
-    Indentation alone would need 50 MB for that.
-    """
-    return sum(map(text.count, "[{-?")) > _DEEPEST
-
-
-def _depth(text: str) -> int:
-    """The nesting depth of YAML, up to the first syntax error; at most _DEEPEST + 1.
-
-    libyaml builds nested nodes by recursion, without a limit: the process would crash.
-    """
-    depth = 0
-    try:
-        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > _DEEPEST:
-                break
-    except yaml.YAMLError:
-        pass  # The loader reports it.
-    return depth
 
 
 class Fields:
@@ -602,7 +545,7 @@ def _cluster_problems(cluster: Cluster) -> Iterable[str]:
         known = parts.scheme.lower() in ("http", "https") and parts.hostname and parts.port != 0
         shown = cluster.url
     except ValueError:
-        known, shown = False, cluster.server.rpartition("@")[2]
+        known, shown = False, without_password(cluster.server)
     if not known:
         yield f"server {shown!r} is neither an http or https URL nor HOST:PORT"
     if cluster.certificate_authority and cluster.certificate_authority_data:
@@ -617,6 +560,12 @@ def _cluster_problems(cluster: Cluster) -> Iterable[str]:
         )
     if cluster.certificate_authority:
         yield from _file_problems(cluster.certificate_authority, "certificate-authority")
+
+
+def without_password(url: str) -> str:
+    """An invalid URL for a message, without what may be a user and a password."""
+    # In `http://USER:PASSWORD`, the host was forgotten.
+    return _NO_PORT.sub(":...", url.rpartition("@")[2])
 
 
 def _split_url(server: str) -> SplitResult:

@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, Fields, Login, Plugin, decoded
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, Fields, Login, Plugin
+from kubectl_istio_udp.kube.yaml_reader import decoded
 from kubectl_istio_udp.model.errors import Unreachable
 
 _KIND = "ExecCredential"

@@ -36,6 +36,7 @@ class Case:
         kubectl: what kubectl does where the plugin does otherwise: the server that it asks, or
             `elsewhere` for one that is not there.
         pod: whether it is a pod whose service account's files are in the folder `pod`.
+        encoding: the encoding of the files.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Case:
     says: str = ""
     kubectl: str = ""
     pod: bool = False
+    encoding: str = "utf-8"
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -141,6 +143,18 @@ JSON = (
     '"clusters": [{"name": "k", "cluster": {"server": "$http"}}], "users": [], '
     '"contexts": [{"name": "c", "context": {"cluster": "k"}}]}'
 )
+
+
+def written(*lines: str) -> dict[str, Any]:
+    """A kubeconfig whose user is written so in YAML."""
+    head = (
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
+        "clusters: [{name: k, cluster: {server: $tls, certificate-authority: $FILE_ca.pem}}]\n"
+        "contexts: [{name: c, context: {cluster: k, user: u}}]\nusers:\n- name: u\n  user:\n"
+    )
+    return {"config": head + "".join(f"    {line}\n" for line in lines)}
+
+
 ASKS_PROXY: dict[str, Any] = {"server": "tls", "headers": bearer("t"), "sni": "api.example"}
 
 
@@ -263,6 +277,143 @@ CASES = [
             "contexts: [{name: 2001-01-01, context: {cluster: k}}]\n"
         },
         server="http",
+    ),
+    Case(
+        "a file in UTF-16",
+        written("token: t"),
+        server="tls",
+        headers=bearer("t"),
+        encoding="utf-16",
+    ),
+    Case(
+        "a file in UTF-16, big-endian",
+        {"config": "\ufeff" + written("token: t")["config"]},
+        server="tls",
+        headers=bearer("t"),
+        encoding="utf-16-be",
+    ),
+    Case("JSON in UTF-16", {"config": JSON}, server="http", encoding="utf-16"),
+    Case("JSON with a byte order mark", {"config": JSON}, server="http", encoding="utf-8-sig"),
+    # -- YAML -----------------------------------------------------------------------------------
+    *(
+        Case(
+            f"a token written as {text}",
+            written(f"token: {text}"),
+            server="tls",
+            headers=bearer(sent or text),
+        )
+        for text, sent in [
+            ("12:34:56", ""),
+            ("1:00", ""),
+            ("190:20:30.15", ""),
+            ("2001-01-01", ""),
+            ("2001-01-01T10:00:00Z", ""),
+            ("=", ""),
+            ("<<", ""),
+            ("1e", ""),
+            ("0x", ""),
+            ("0b", ""),
+            ("_1", ""),
+            ("nULL", ""),
+            ("tRUE", ""),
+            ("1e400", ""),
+            ("!!str 12", "12"),
+            ("!x t", "t"),
+            ("!x 12", "12"),
+            ("!x y", "y"),
+            ("! t", "t"),
+            ("!<x> t", "t"),
+            ("!!python/str t", "t"),
+            ("!!binary dA==", "t"),
+            ("!!timestamp 2001-01-01", "2001-01-01"),
+        ]
+    ),
+    *(
+        Case(
+            f"a token written as {text}, which is no text",
+            written(f"token: {text}"),
+            says="token of user 'u' is not a string",
+        )
+        for text in [
+            "1",
+            "+12",
+            "017",
+            "089",
+            "0_7",
+            "0o17",
+            "0O17",
+            "0x1F",
+            "0X1F",
+            "0b11",
+            "-0b1",
+            "0B1",
+            "1_000",
+            "1.5",
+            "5.",
+            ".5",
+            "+.5",
+            "1e3",
+            "1e+3",
+            "99999999999999999999",
+            "y",
+            "n",
+            "Yes",
+            "on",
+            "TRUE",
+            '!!int "12"',
+            "!!float 12",
+            "!!bool y",
+            "!x [a]",
+            "!!set {a, b}",
+            "!!str [a]",
+        ]
+    ),
+    *(
+        Case(
+            f"a token written as {text}, which is no YAML",
+            written(f"token: {text}"),
+            says=f"cannot be used: line {line}: {says}",
+        )
+        for text, line, says in [
+            ("*s3cret", 9, "found undefined alias"),
+            ("!!int s3cret", 9, "the value is not of the type int"),
+            ("!!float s3cret", 9, "the value is not of the type float"),
+            ("!!bool s3cret", 9, "the value is not of the type bool"),
+            ("!!null s3cret", 9, "the value is not of the type null"),
+            ("!!binary s3cret*", 9, "the value is not base64"),
+            ("!s3cret!x t", 9, "found undefined tag handle"),
+            ("s3cret: x", 9, "mapping values are not allowed"),
+            ('"s3cret\\q"', 9, "found unknown escape character"),
+            ("@s3cret", 9, "found character"),
+            ("[s3cret", 10, "did not find expected"),
+            (".inf", 9, "the value is not a number of JSON"),
+        ]
+    ),
+    Case(
+        "a password with a tag",
+        written("username: a", "password: !s3cret"),
+        server="tls",
+        headers=(("authorization", "Basic YTo="),),
+    ),
+    Case("a user with a tag", written("!x {token: t}"), server="tls", headers=bearer("t")),
+    Case(
+        "fields that are merged",
+        written("<<: [{token: t}, {token: v}]"),
+        server="tls",
+        headers=bearer("t"),
+    ),
+    Case("merging text", written("<<: s3cret", "token: t"), says="line 9: expected a mapping"),
+    Case(
+        "keys that are no text",
+        written("token: t", "as: a", "as-user-extra: {12: [b], y: [c], '=': [d]}", "13: e"),
+        server="tls",
+        headers=(
+            *bearer("t"),
+            ("impersonate-extra-%3d", "d"),
+            ("impersonate-extra-12", "b"),
+            ("impersonate-extra-true", "c"),
+            ("impersonate-user", "a"),
+        ),
     ),
     # -- contexts -------------------------------------------------------------------------------
     Case(
@@ -917,7 +1068,11 @@ CASES = [
         kubectl="elsewhere",
         says="no kubeconfig names a server",
     ),
-    Case("another version", {"config": PLAIN.replace("v1", "v2")}, says="not a kubeconfig"),
+    Case(
+        "another version",
+        {"config": PLAIN.replace("v1", "v2")},
+        says="it has apiVersion 'v2'; use v1",
+    ),
     Case("JSON that is nested deeply", {"config": '{"a": ' + BRACKETS + "}"}, says="too deeply"),
     Case("YAML that is nested deeply", {"config": f"a: {BRACKETS}"}, says="too deeply"),
     Case("lists in YAML that are nested deeply", {"config": "- " * 50_000}, says="too deeply"),
@@ -1623,6 +1778,35 @@ CASES = [
         "proxy-url with socks5h",
         {"config": config({**PROXIED, "proxy-url": "socks5h://127.0.0.1:$PORT_socks"}, TOKEN)},
         says="scheme",
+    ),
+    *(
+        Case(
+            f"{name} with the password {url}",
+            {"config": config({**PROXIED, **cluster}, TOKEN)},
+            environment,
+            says=f"the proxy '{shown}' ({name}) cannot be used: it is not a valid URL",
+        )
+        for url, shown in [
+            ("http://me:s3cret/x@proxy", "proxy"),
+            ("http://me:s3cret", "http://me:..."),
+            ("http://me:s3cret@proxy\u2100", "proxy\u2100"),
+        ]
+        for name, cluster, environment in [
+            ("proxy-url", {"proxy-url": url}, {}),
+            ("HTTPS_PROXY", {}, {"HTTPS_PROXY": url}),
+        ]
+    ),
+    *(
+        Case(
+            f"a server with the password {url}",
+            {"config": config({**TLS, "server": url}, TOKEN)},
+            says=f"server '{shown}' is neither an http or https URL",
+        )
+        for url, shown in [
+            ("https://me:s3cret/x@server", "server"),
+            ("https://me:s3cret", "https://me:..."),
+            ("https://me:s3cret@server\u2100", "server\u2100"),
+        ]
     ),
     Case(
         "proxy-url with half an address",

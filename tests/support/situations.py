@@ -21,7 +21,7 @@ def place(case: Case, found: Recorders, folder: Path) -> tuple[dict[str, str], l
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, str) else _yaml(_without_none(content))
-        path.write_text(_filled(text, values), encoding="utf-8")
+        path.write_text(_filled(text, values), encoding=case.encoding)
         if text.startswith("#!"):
             path.chmod(0o755)
     # KUBECTL_* is that of kubectl's own tests.
