@@ -60,7 +60,7 @@ def write_event(
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{about.name[:_LONGEST_NAME]}.{digest}",
+            "name": f"{about.name[:_LONGEST_NAME].rstrip('.-')}.{digest}",
             "namespace": about.namespace,
             "annotations": {TIME_ANNOTATION: time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
         },

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -185,7 +187,7 @@ class EndpointSlice:
             serving = conditions.get("serving")
             endpoints.append(
                 Endpoint(
-                    address=entry["addresses"][0],
+                    address=_plain(entry["addresses"][0]),
                     port=0,
                     pod=reference.get("name", "") if reference.get("kind") == "Pod" else "",
                     ready=ready,
@@ -202,6 +204,14 @@ class EndpointSlice:
             },
             endpoints=tuple(endpoints),
         )
+
+
+def _plain(address: str) -> str:
+    """An address as Envoy writes it: IPv6 in its shortest form. A host name stays as it is."""
+    if ":" in address:
+        with suppress(ValueError):
+            return str(ipaddress.ip_address(address))
+    return address
 
 
 def endpoints_of(

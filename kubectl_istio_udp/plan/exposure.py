@@ -398,10 +398,13 @@ def _pods_of_other_family(
 def _check_families(snapshot: Snapshot) -> None:
     """Reject a Service if the gateway's pods have none of its address families.
 
+    A Service without endpoints has an empty EndpointSlice for each of its families.
+
     Raises:
         UsageError: there is no common address family.
     """
-    of_service = {each.family for each in snapshot.slices if each.endpoints} & {IPV4, IPV6}
+    slices = [each for each in snapshot.slices if each.endpoints] or snapshot.slices
+    of_service = {each.family for each in slices} & {IPV4, IPV6}
     of_gateway = snapshot.gateway.families
     if of_service and of_gateway and not of_service & set(of_gateway):
         raise UsageError(

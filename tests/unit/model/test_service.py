@@ -21,6 +21,21 @@ def read(*slices: dict[str, Any]) -> tuple[EndpointSlice, ...]:
     return tuple(EndpointSlice.from_object(s) for s in slices)
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("FD00:0:0::1", "fd00::1"),
+        ("fd00:0:0:0:0:0:0:1", "fd00::1"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("dns.example.com", "dns.example.com"),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_reads_addresses_as_envoy_writes_them(written: str, read_as: str) -> None:
+    (found,) = read(endpoint_slice(endpoint(written)))
+    assert [each.address for each in found.endpoints] == [read_as]
+
+
 def test_reads_a_service() -> None:
     found = Service.from_object(
         service(
