@@ -562,9 +562,12 @@ def measure(
             statuses = Statuses(api)
             statuses.cache.start()
             statuses.cache.wait_synced(30)
+            before = Usage(process.pid)
             statuses.change(namespace, wanted.services, wanted.seconds)
             statuses.cache.stop()
+            writes = Usage(process.pid).writes - before.writes
             result["to_route_status"] = percentiles(statuses.seen, statuses.sent)
+            result["requests_a_route_change"] = round(writes / len(statuses.sent), 3)
         return result
 
 
