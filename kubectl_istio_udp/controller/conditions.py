@@ -22,18 +22,26 @@ from kubectl_istio_udp.model.gatewayapi import (
     ParentRef,
 )
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED
+from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.routes import Attachment, Backends
 
 Manifest = Mapping[str, Any]
 # The reason and the message of a condition.
 Why = tuple[str, str]
 
-# The supported features of a GatewayClass, sorted. Those of HTTP, GRPC and TLS are istiod's (1.30
-# and later). TCPRoute is not among them, because istiod 1.30 does not serve it.
-FEATURES = (
-    *("GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant"),
-    *("TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate", "UDPRoute"),
-)
+# The supported features of a GatewayClass, sorted, with the kinds that they need. Those of HTTP,
+# GRPC and TLS are istiod's (1.30 and later). TCPRoute is not among them, because istiod 1.30 does
+# not serve it.
+FEATURES = {
+    "GRPCRoute": "GRPCRoute",
+    "Gateway": API_GATEWAY,
+    "HTTPRoute": "HTTPRoute",
+    "ReferenceGrant": "ReferenceGrant",
+    "TLSRoute": "TLSRoute",
+    "TLSRouteModeMixed": "TLSRoute",
+    "TLSRouteModeTerminate": "TLSRoute",
+    "UDPRoute": "UDPRoute",
+}
 ACCEPTED, PROGRAMMED, RESOLVED = "Accepted", "Programmed", "ResolvedRefs"
 CONFLICTED, PARTIALLY_INVALID = "Conflicted", "PartiallyInvalid"
 # Another Gateway serves some of the listeners, so policies must target that Gateway.
@@ -100,8 +108,14 @@ def merged_conditions(
 # -- GatewayClass -----------------------------------------------------------------------------
 
 
-def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
-    """The status of a GatewayClass of this controller."""
+def class_status(manifest: Manifest, kinds: Collection[str], now: str) -> dict[str, Any]:
+    """The status of a GatewayClass of this controller.
+
+    Args:
+        manifest: the class.
+        kinds: the kinds of the Gateway API that the cluster has.
+        now: the current time in the API's format.
+    """
     found, status = GatewayClass.from_object(manifest), record(manifest.get("status"))
     conditions = ApiCondition(ACCEPTED, True, ACCEPTED)
     if found.parameters:
@@ -113,7 +127,7 @@ def class_status(manifest: Manifest, now: str) -> dict[str, Any]:
         "conditions": merged_conditions(
             status.get("conditions"), [conditions], found.generation, now
         ),
-        "supportedFeatures": [{"name": name} for name in FEATURES],
+        "supportedFeatures": [{"name": name} for name, kind in FEATURES.items() if kind in kinds],
     }
 
 

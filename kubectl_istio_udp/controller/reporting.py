@@ -223,7 +223,8 @@ class Reporter:
     def _report_class(self, gateways: ApiGateways, name: str) -> None:
         kept = gateways.classes.get("", name)
         if kept is not None and kept.read.is_served:
-            self._write(gateways.classes, kept.manifest, class_status(kept.manifest, _now()))
+            status = class_status(kept.manifest, gateways.installed, _now())
+            self._write(gateways.classes, kept.manifest, status)
 
     def _report_route(self, gateways: ApiGateways, key: Key) -> None:
         kept = gateways.routes.get(*key)

@@ -70,6 +70,7 @@ class Cache(Generic[Kept]):
         kind, namespace: the objects; namespace is None for all namespaces.
         failures: how often the watch failed.
         refusal: why the objects may not be listed, for an optional kind that never could be.
+        installed: whether the server has the kind, as far as is known.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Cache(Generic[Kept]):
         field_selector: str = "",
         again: float | None = None,
         permitted: Callable[[], None] = lambda: None,
+        installation: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the cache; `start` begins to list and watch.
 
@@ -99,11 +101,12 @@ class Cache(Generic[Kept]):
                 None for a kind that is required.
             permitted: called when the objects of an optional kind may be listed, after they could
                 not be. There may be none, and so no call of `changed`.
+            installation: called when `installed` has changed.
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
-        self._again, self._permitted = again, permitted
+        self._again, self._permitted, self._installation = again, permitted, installation
         self._objects: dict[Key, Kept] = {}
         self._versions: dict[Key, int] = {}
         # The versions at which objects were deleted lately. The response to a write may arrive
@@ -119,6 +122,7 @@ class Cache(Generic[Kept]):
         )
         self.failures = 0
         self.refusal: Forbidden | None = None
+        self.installed = True
         self._listed = False
         self._version = ""
 
@@ -210,7 +214,7 @@ class Cache(Generic[Kept]):
         for key in tuple(self._objects):
             self.forget(*key)
         self._version = ""
-        self._complete()
+        self._complete(installed=False)
 
     def _do_without(self, refusal: Forbidden) -> None:
         """Go on without a kind that may not be listed, so that the others are served."""
@@ -254,15 +258,19 @@ class Cache(Generic[Kept]):
             self._put(key, None, _number(page.version))
         self._version = page.version
         self._listed = True
-        self._complete()
+        self._complete(installed=True)
         return page.version
 
-    def _complete(self) -> None:
+    def _complete(self, *, installed: bool) -> None:
         """Note that the cache has everything that there is."""
         refused, self.refusal = self.refusal, None
+        changed = installed != self.installed
+        self.installed = installed
         self._synced.set()
         if refused is not None:
             self._permitted()
+        if changed:
+            self._installation()
 
     def _follow(self, version: str, backoff: Backoff) -> str:
         """Watch until the server ends the watch; return the last version seen."""

@@ -151,6 +151,7 @@ class ApiGateways:
                 changed=follow,
                 again=watch.installed,
                 permitted=self._permission_granted,
+                installation=self._features_changed,
             )
 
         self.classes = cache(CLASS, GatewayClass.from_object, self._class_changed)
@@ -164,6 +165,7 @@ class ApiGateways:
                 keep=_kept_route,
                 changed=partial(self._mirrored_changed, kind),
                 again=watch.installed,
+                installation=self._features_changed,
             )
             for kind in MIRRORED_ROUTES
         }
@@ -183,6 +185,11 @@ class ApiGateways:
         """
         deciding = (self.classes, self.gateways, self.routes, self.grants)
         return any(cache.refusal for cache in deciding)
+
+    @property
+    def installed(self) -> frozenset[str]:
+        """The kinds that the cluster has."""
+        return frozenset(cache.kind for cache in self.caches if cache.installed)
 
     def gateway(self, key: Key) -> ApiGateway | None:
         """A Gateway of the controller's classes; None for others."""
@@ -353,6 +360,11 @@ class ApiGateways:
         for subject in self.subjects():
             self._report(subject)
         self._permitted()
+
+    def _features_changed(self) -> None:
+        """Report the classes, whose features depend on the kinds that there are."""
+        for kept in self.classes.values():
+            self._report((CLASS, "", kept.read.name))
 
     def _routes_affected(self, routes: Iterable[Key]) -> None:
         routes = tuple(routes)

@@ -217,3 +217,21 @@ def test_a_permission_that_comes_with_a_label_is_reported(running: Routed) -> No
     changed["metadata"]["annotations"]["kubectl-istio-udp/allow-session-log"] = "true"
     running.server.put(changed)
     until(lambda: types() == {"Accepted", "ResolvedRefs"})
+
+
+def test_a_class_has_the_features_of_the_kinds_that_are_installed(running: Routed) -> None:
+    def features() -> set[str]:
+        found = running.status("GatewayClass", "istio-udp", "").get("supportedFeatures", ())
+        return {each["name"] for each in found}
+
+    running.server.installed.discard("TLSRoute")
+    running.begin()
+    until(lambda: features() == {"GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant", "UDPRoute"})
+    running.server.installed.add("TLSRoute")
+    until(lambda: "TLSRouteModeMixed" in features())
+    before = running.quiet()
+    running.server.installed.discard("GRPCRoute")
+    running.server.compact()
+    running.server.cut_watches()
+    until(lambda: "GRPCRoute" not in features())
+    assert len(running.server.writes()) == len(before) + 1

@@ -16,11 +16,13 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing, Options
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
+    MIRRORED_ROUTES,
     ApiGateway,
     GatewayClass,
     ReferenceGrant,
     UdpRoute,
 )
+from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.sources.permission import Permission
 from kubectl_istio_udp.sources.routes import (
@@ -343,16 +345,25 @@ def test_a_new_generation_is_told_even_if_nothing_else_changes() -> None:
 # -- the status of a GatewayClass, a route, a Gateway -----------------------------------------
 
 
+KINDS = frozenset({API_GATEWAY, "ReferenceGrant", "UDPRoute", *MIRRORED_ROUTES})
+
+
 def test_a_class_tells_its_features_sorted() -> None:
     """Traps 12 and 14."""
-    status = conditions.class_status(gateway_class(), NOW)
+    status = conditions.class_status(gateway_class(), KINDS, NOW)
     names = [each["name"] for each in status["supportedFeatures"]]
     assert names == sorted(names) and {"Gateway", "ReferenceGrant", "UDPRoute"} < set(names)
     assert status["conditions"][0]["status"] == "True"
     manifest = {**gateway_class(), "status": status}
-    assert conditions.class_status(manifest, LATER) == status
+    fewer = conditions.class_status(manifest, KINDS - {"TLSRoute", "GRPCRoute"}, NOW)
+    assert [each["name"] for each in fewer["supportedFeatures"]] == [
+        *("Gateway", "HTTPRoute", "ReferenceGrant", "UDPRoute")
+    ]
+    assert conditions.class_status(manifest, KINDS, LATER) == status
     bad = gateway_class(parametersRef={"group": "", "kind": "ConfigMap", "name": "x"})
-    assert conditions.class_status(bad, NOW)["conditions"][0]["reason"] == "InvalidParameters"
+    assert (
+        conditions.class_status(bad, KINDS, NOW)["conditions"][0]["reason"] == "InvalidParameters"
+    )
     assert not GatewayClass.from_object(gateway_class(controller="example.com/x")).is_served
 
 
