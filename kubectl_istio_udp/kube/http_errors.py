@@ -72,17 +72,19 @@ class Action:
         return f"{self.kind.lower()} {path}".strip()
 
 
+_SECONDS = re.compile(r"\+?\d+", re.ASCII)
 _CANNOT = re.compile(r"cannot (\w+) resource")
 
 
 def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]) -> ClusterError:
-    """The error for an HTTP status of 400 and above.
+    """The error for an HTTP status of 300 and above; redirects are errors too.
 
     Args:
         status: the HTTP status.
         body: the response's body: a metav1.Status as JSON, or any text.
         action: the request.
-        headers: the response's headers; Retry-After is used.
+        headers: the response's headers. As in client-go, every 5xx and 429 with Retry-After asks
+            for a retry (Busy).
     """
     answer = _status(body)
     message = answer.get("message") or body.decode(errors="replace").strip()[:300] or f"{status}"
@@ -113,17 +115,18 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
             ],
         )
     text = f"the API server rejected the request to {action.verb} {action.target}: {message}"
-    if status in (429, 503):
-        return _busy(status, text, headers)
+    busy = _busy(status, text, headers)
+    if status in (429, 503) or (status >= 500 and busy.retry_after is not None):
+        return busy
     return {409: Conflict, 410: Expired}.get(status, ClusterError)(text)
 
 
 def _busy(status: int, message: str, headers: Mapping[str, str]) -> Busy:
     error = Busy(message)
-    # With 429 the API server has done nothing. 503 may come from a proxy after it has.
+    # With 429 the API server has done nothing. Others may come from a proxy after it has.
     error.untouched = status == 429
     seconds = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-    error.retry_after = float(seconds) if seconds.isdigit() else None
+    error.retry_after = float(seconds) if _SECONDS.fullmatch(seconds.strip()) else None
     return error
 
 

@@ -48,8 +48,10 @@ class Retries:
         """Send a request, and retry it if the server asks for that or the connection broke.
 
         After 429 with Retry-After every request is retried, because the server has done nothing.
-        After 503 with Retry-After only harmless requests are retried, and after a broken connection
-        only reads. (These are client-go's rules, but client-go also retries writes after 503.)
+        After 5xx with Retry-After only harmless requests are retried, and after a broken connection
+        only reads; never after a timeout. These are the rules of client-go (rest.withRetry and
+        rest.Request; kubectl 1.34 was observed to follow them), but client-go also retries writes
+        after 5xx, and does not limit the waits together.
 
         Args:
             request: sends the request.

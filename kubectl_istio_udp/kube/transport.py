@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 from errno import ETIMEDOUT
+from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,16 @@ from kubectl_istio_udp.model.errors import Broken, Unreachable
 # are closed, and the next request needs a new TLS handshake.
 _KEPT_CONNECTIONS = 64
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# The causes after which client-go sends a read again (IsConnectionReset, IsProbableEOF): the other
+# side closed the connection. Timeouts, refused connections and garbage are not among them.
+_BROKEN = (
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    IncompleteRead,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+)
 # TCP keepalive finds a dead connection on which nothing is sent: after 10 s of silence the kernel
 # sends a probe every 5 s, and closes the connection after the third without an answer.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -228,7 +239,7 @@ class Transport:
             why = f"its certificate is not trusted: {cause.verify_message}"
         else:
             why = plain(cause)
-        kind = Broken if isinstance(error, urllib3.exceptions.ProtocolError) else Unreachable
+        kind = Broken if isinstance(cause, _BROKEN) else Unreachable
         return kind(f"the API server {self.url} cannot be reached{through}: {why}", hints=hints)
 
 

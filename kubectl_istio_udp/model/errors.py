@@ -93,7 +93,7 @@ class Expired(ClusterError):
 
 
 class Busy(ClusterError):
-    """The API server asks the client to retry later (429, 503).
+    """The API server asks the client to retry later (429, 503, or 5xx with Retry-After).
 
     Attributes:
         retry_after: how many seconds to wait; None if the server sent no Retry-After.
