@@ -10,10 +10,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kubectl_istio_udp.kube.kubeconfig import Certificate, Login, User
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Login, User, read_file
 from kubectl_istio_udp.model.errors import Unreachable
 
 # Seconds until a token file is read again; the same as client-go's token_source.go.
@@ -25,64 +27,99 @@ _LEGAL_IN_HEADERS = frozenset(
 )
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Shown:
+    """The credentials of one request.
+
+    Attributes:
+        authorization: the Authorization header, "" for none.
+        certificate: the client certificate, None for none.
+    """
+
+    authorization: str = ""
+    certificate: Certificate | None = None
+
+
 class Credentials(Protocol):
     """A source of a user's credentials. Safe to use from several threads."""
 
-    def authorization(self) -> str:
-        """The Authorization header, "" for none.
+    def current(self) -> Shown:
+        """The credentials for the next request.
 
         Raises:
             Unreachable: the token file cannot be read, or the credential plugin failed.
         """
 
-    def certificate(self) -> Certificate | None:
-        """The client certificate, None for none.
+    def rejected(self, shown: Shown) -> None:
+        """Drop cached credentials if they are these, because the server answered 401."""
+
+
+class ClientCertificate:
+    """A user's client certificate. Its files are read again, because others may renew them."""
+
+    def __init__(self, user: User) -> None:
+        """Read it.
 
         Raises:
-            Unreachable: the credential plugin failed.
+            Unreachable: a file cannot be read.
         """
+        self._user = user
+        self._last = self._read()
 
-    def rejected(self) -> None:
-        """Drop cached credentials, because the server answered 401."""
+    def _read(self) -> Certificate | None:
+        user = self._user
+        certificate, key = user.client_certificate_data, user.client_key_data
+        if not certificate and user.client_certificate:
+            certificate = read_file(user.client_certificate, "client-certificate")
+        if not key and user.client_key:
+            key = read_file(user.client_key, "client-key")
+        return Certificate(certificate, key) if certificate else None
+
+    def __call__(self) -> Certificate | None:
+        """The certificate, None for none; the last one while the files cannot be read."""
+        if self._user.client_certificate or self._user.client_key:
+            with suppress(Unreachable):
+                self._last = self._read()
+        return self._last
 
 
 class Fixed:
-    """Credentials that do not change."""
+    """Credentials that do not change, except for a client certificate in files."""
 
-    def __init__(self, authorization: str = "", certificate: Certificate | None = None) -> None:
-        """Take the value of the Authorization header, and the client certificate."""
+    def __init__(
+        self,
+        authorization: str = "",
+        certificate: Callable[[], Certificate | None] = lambda: None,
+    ) -> None:
+        """Take the value of the Authorization header, and the source of the certificate."""
         self._authorization, self._certificate = authorization, certificate
 
-    def authorization(self) -> str:
+    def current(self) -> Shown:
         """See Credentials."""
-        return self._authorization
+        return Shown(self._authorization, self._certificate())
 
-    def certificate(self) -> Certificate | None:
-        """See Credentials."""
-        return self._certificate
-
-    def rejected(self) -> None:
+    def rejected(self, shown: Shown) -> None:
         """See Credentials."""
 
 
-class TokenFile(Fixed):
+class TokenFile:
     """A bearer token in a file that another process renews, for example the kubelet."""
 
     def __init__(
         self,
         path: Path,
         fallback: str,
-        certificate: Certificate | None,
+        certificate: Callable[[], Certificate | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the file, a token to use while it cannot be read, and a clock in seconds."""
-        super().__init__(certificate=certificate)
         self._path, self._token, self._clock = path, fallback, clock
+        self._certificate = certificate
         self._until = -math.inf
 
-    def authorization(self) -> str:
+    def current(self) -> Shown:
         """See Credentials; the file is read again every minute."""
-        now = self._clock()
+        now, certificate = self._clock(), self._certificate()
         if now >= self._until:
             try:
                 found = self._path.read_text(encoding="utf-8").strip()
@@ -94,16 +131,17 @@ class TokenFile(Fixed):
             except ValueError:
                 problem = "is not text"
             # The token that was read before may still be valid.
-            if not self._token and (problem != "is empty" or self._certificate is None):
+            if not self._token and (problem != "is empty" or certificate is None):
                 raise Unreachable(
                     f"the token file {self._path} {problem}",
                     hints=["log in again, or choose another context with --context"],
                 )
-        return f"Bearer {self._token}" if self._token else ""
+        return Shown(f"Bearer {self._token}" if self._token else "", certificate)
 
-    def rejected(self) -> None:
+    def rejected(self, shown: Shown) -> None:
         """See Credentials."""
-        self._until = -math.inf
+        if shown.authorization == f"Bearer {self._token}":
+            self._until = -math.inf
 
 
 class PluginSource:
@@ -112,20 +150,20 @@ class PluginSource:
     def __init__(self, login: Login) -> None:
         """Take the user that has the plugin."""
         self._login = login
-        self._certificate: Certificate | None = None
         self._lock = threading.Lock()
-        self._authorization = ""
+        self._shown = Shown()
         self._until = 0.0
         self._failure: Unreachable | None = None
         self._failed = -math.inf
 
-    def _renew(self) -> None:
+    def current(self) -> Shown:
+        """See Credentials."""
         # Imported here because most users have no plugin.
         from kubectl_istio_udp.kube.plugins import run
 
         with self._lock:
             if time.time() < self._until:
-                return
+                return self._shown
             # A plugin may prompt. Do not run it again for each of a command's parallel requests.
             if self._failure and time.monotonic() < self._failed + _RUN_AGAIN_SECONDS:
                 raise self._failure
@@ -134,31 +172,23 @@ class PluginSource:
             except Unreachable as error:
                 self._failure, self._failed = error, time.monotonic()
                 raise
-            self._authorization = f"Bearer {given.token}" if given.token else ""
-            self._certificate = given.certificate
-            self._until = given.expires
+            authorization = f"Bearer {given.token}" if given.token else ""
+            self._shown, self._until = Shown(authorization, given.certificate), given.expires
+            return self._shown
 
-    def authorization(self) -> str:
-        """See Credentials."""
-        self._renew()
-        return self._authorization
-
-    def certificate(self) -> Certificate | None:
-        """See Credentials."""
-        self._renew()
-        return self._certificate
-
-    def rejected(self) -> None:
-        """See Credentials."""
+    def rejected(self, shown: Shown) -> None:
+        """See Credentials; a plugin runs once for all requests with the same credentials."""
         with self._lock:
-            self._until = 0.0
+            if shown is self._shown:
+                self._until = 0.0
 
 
 def credentials_of(login: Login) -> Credentials:
-    """The source of a user's credentials.
+    """The source of a user's credentials. No plugin runs yet.
 
     Raises:
-        Unreachable: the user has no credentials, or a file cannot be read.
+        Unreachable: the user has no credentials, a client certificate cannot be read, a plugin over
+            plain HTTP was not found, or an id-token (auth provider oidc) is missing or expired.
     """
     user = login.user
     if not login.cluster.tls:
@@ -169,22 +199,22 @@ def credentials_of(login: Login) -> Credentials:
             # missing plugin.
             find(user.plugin)
         return Fixed()
-    certificate = _certificate(user)
+    certificate = ClientCertificate(user)
     if user.token_file:
         return TokenFile(Path(user.token_file), user.token, certificate)
     if user.token:
         return Fixed(f"Bearer {user.token}", certificate)
     if user.username:
-        return Fixed(_basic(user.username, user.password), certificate)
+        return Fixed(basic(f"{user.username}:{user.password}"), certificate)
     if user.auth_provider:
         # Imported here because few users have the auth provider `oidc`.
         from kubectl_istio_udp.kube.oidc import id_token
 
         return Fixed(f"Bearer {id_token(user)}", certificate)
     # client-go does not run the plugin if the user also has a certificate.
-    if user.plugin and certificate is None:
+    if user.plugin and certificate() is None:
         return PluginSource(login)
-    if certificate is None:
+    if certificate() is None:
         raise Unreachable(
             f"the kubeconfig has no credentials for {login.cluster.url}"
             + (f": user {user.name!r} is empty" if user.name else ""),
@@ -213,15 +243,6 @@ def _escaped(key: str) -> str:
     )
 
 
-def _basic(username: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
-
-
-def _certificate(user: User) -> Certificate | None:
-    certificate = user.client_certificate_data or _content(user.client_certificate)
-    key = user.client_key_data or _content(user.client_key)
-    return Certificate(certificate, key) if certificate else None
-
-
-def _content(path: str) -> bytes:
-    return Path(path).read_bytes() if path else b""
+def basic(userinfo: str) -> str:
+    """The value of an Authorization header for `USER:PASSWORD`."""
+    return "Basic " + base64.b64encode(userinfo.encode()).decode()

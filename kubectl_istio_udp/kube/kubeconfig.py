@@ -634,6 +634,20 @@ def _file_problems(path: str, key: str) -> Iterable[str]:
         yield f"{key} {path} cannot be read: {error.strerror}"
 
 
+def read_file(path: str, key: str) -> bytes:
+    """The content of a file that the setting `key` of a kubeconfig names.
+
+    Raises:
+        Unreachable: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Unreachable(
+            f"{key} {path} cannot be read: {error.strerror}", hints=[_CHECK]
+        ) from error
+
+
 # -- in a pod -----------------------------------------------------------------------------------
 
 

@@ -15,10 +15,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, Fields, Login, Plugin
+from kubectl_istio_udp.kube.kubeconfig import (
+    Certificate,
+    Cluster,
+    Fields,
+    Login,
+    Plugin,
+    read_file,
+)
 from kubectl_istio_udp.kube.yaml_reader import decoded
 from kubectl_istio_udp.model.errors import Unreachable
 
@@ -120,7 +126,7 @@ def _cluster_info(cluster: Cluster) -> dict[str, Any]:
     """A cluster in the format of ExecCredential (spec.cluster)."""
     data = cluster.certificate_authority_data
     if not data and cluster.certificate_authority:
-        data = Path(cluster.certificate_authority).read_bytes()
+        data = read_file(cluster.certificate_authority, "certificate-authority")
     info = {
         "server": cluster.server,
         "tls-server-name": cluster.tls_server_name,

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kubectl_istio_udp.kube.connections import TlsSocket
-from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster
+from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, read_file
 from kubectl_istio_udp.model.errors import Unreachable
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -30,6 +30,12 @@ _SYSTEM_FILES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+# OpenSSL's reasons why a client certificate cannot be used.
+_CAUSES = {
+    "KEY_VALUES_MISMATCH": "they belong to different keys",
+    "EE_KEY_TOO_SMALL": "the key is too short",
+    "CA_MD_TOO_WEAK": "its signature is too weak",
+}
 
 
 class _Context(ssl.SSLContext):
@@ -56,7 +62,8 @@ def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLCont
     """The TLS settings for requests and websockets.
 
     Raises:
-        Unreachable: a certificate or key cannot be read.
+        Unreachable: a certificate or key cannot be read, is not PEM, or does not fit, or no
+            temporary file can be written for it.
     """
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -81,7 +88,7 @@ def system_context() -> ssl.SSLContext:
 def _trust(context: ssl.SSLContext, cluster: Cluster) -> None:
     data = cluster.certificate_authority_data
     if not data and cluster.certificate_authority:
-        data = Path(cluster.certificate_authority).read_bytes()
+        data = read_file(cluster.certificate_authority, "certificate-authority")
     if not data:
         _trust_system(context)
         return
@@ -120,12 +127,13 @@ def _trust_system(context: ssl.SSLContext) -> None:
         for file in sorted(Path(folder).glob("*")):
             with suppress(OSError):
                 _trust_each(context, file.read_bytes())
-    if context.cert_store_stats()["x509_ca"] or "SSL_CERT_FILE" in os.environ:
+    # As in Go, an empty SSL_CERT_FILE is like none. OpenSSL would read nothing.
+    if context.cert_store_stats()["x509_ca"] or os.environ.get("SSL_CERT_FILE"):
         return
     for path in _SYSTEM_FILES:
-        if os.path.exists(path):
-            context.load_verify_locations(path)
-            return
+        with suppress(OSError):
+            if _trust_each(context, Path(path).read_bytes()):
+                return
     # Imported here because it is only needed on a system without authorities.
     import certifi
 
@@ -133,18 +141,32 @@ def _trust_system(context: ssl.SSLContext) -> None:
 
 
 def _present(context: ssl.SSLContext, certificate: Certificate) -> None:
-    """Add a client certificate to the context, through a file, because OpenSSL only reads files."""
-    with tempfile.TemporaryDirectory(prefix="kubectl-istio-udp-") as folder:
-        paths = [os.path.join(folder, name) for name in ("certificate", "key")]
-        for path, content in zip(paths, (certificate.certificate, certificate.key), strict=True):
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-        try:
-            # The password stops OpenSSL from prompting for one on the terminal.
-            context.load_cert_chain(paths[0], paths[1], password=lambda: "")
-        except (ssl.SSLError, ValueError) as error:
-            raise Unreachable(
-                "the client certificate or its key cannot be read: they are not PEM, belong to "
-                "different keys, or the key is encrypted",
-                hints=["check them: kubectl config view --raw"],
-            ) from error
+    """Add a client certificate to the context, through a file, because OpenSSL only reads files.
+
+    Raises:
+        Unreachable: no file can be written, or the certificate or its key is invalid.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="kubectl-istio-udp-") as folder:
+            _load(context, certificate, folder)
+    except OSError as error:
+        raise Unreachable(
+            f"the client certificate needs a temporary file: {error.strerror}",
+            hints=["set TMPDIR to a folder where files can be written"],
+        ) from error
+
+
+def _load(context: ssl.SSLContext, certificate: Certificate, folder: str) -> None:
+    paths = [os.path.join(folder, name) for name in ("certificate", "key")]
+    for path, content in zip(paths, (certificate.certificate, certificate.key), strict=True):
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+    try:
+        # The password stops OpenSSL from prompting for one on the terminal.
+        context.load_cert_chain(paths[0], paths[1], password=lambda: "")
+    except (ssl.SSLError, ValueError) as error:
+        why = _CAUSES.get(getattr(error, "reason", ""), "they are not PEM, or the key is encrypted")
+        raise Unreachable(
+            f"the client certificate or its key cannot be used: {why}",
+            hints=["check them: kubectl config view --raw"],
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import socket
@@ -18,7 +17,7 @@ import urllib3
 
 from kubectl_istio_udp.kube import kubeconfig, tls
 from kubectl_istio_udp.kube.connections import POOLS, within
-from kubectl_istio_udp.kube.credentials import credentials_of, impersonation
+from kubectl_istio_udp.kube.credentials import Shown, basic, credentials_of, impersonation
 from kubectl_istio_udp.kube.http_proxy import Proxy, proxy_for
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Login
 from kubectl_istio_udp.model.errors import Broken, Unreachable
@@ -74,16 +73,24 @@ class Transport:
         self._made: urllib3.PoolManager | None = None
         self._shown: Certificate | None = None
 
-    def headers(self) -> urllib3.HTTPHeaderDict:
+    def credentials(self) -> Shown:
+        """The user's credentials for one request; may run a credential plugin.
+
+        Raises:
+            Unreachable: they cannot be read, or the plugin failed.
+        """
+        return self._credentials.current()
+
+    def headers(self, shown: Shown) -> urllib3.HTTPHeaderDict:
         """The headers with the user's credentials.
 
         Raises:
-            Unreachable: the credentials cannot be read, or contain a control character.
+            Unreachable: they contain a control character.
         """
         headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
         userinfo = self._login.cluster.userinfo
         # As in Go, credentials in the URL take precedence.
-        authorization = _basic(userinfo) if userinfo else self._credentials.authorization()
+        authorization = basic(userinfo) if userinfo else shown.authorization
         if authorization:
             headers["Authorization"] = authorization
         for name, value in self._headers:
@@ -114,14 +121,15 @@ class Transport:
 
         Raises:
             Broken: the connection ended before the response was complete.
-            Unreachable: there was no response, or not in time.
+            Unreachable: there was no response, or not within the timeout, or the credentials cannot
+                be used.
         """
-        seconds = self.timeout
-        whole = self.headers()
+        seconds, shown = self.timeout, self.credentials()
+        whole = self.headers(shown)
         whole.extend(headers)
         if self._login.cluster.compression and not stream:
             whole["Accept-Encoding"] = "gzip"
-        pool = self._pool()
+        pool = self._pool(shown.certificate)
         try:
             with within(seconds):
                 answer = pool.request(
@@ -141,17 +149,18 @@ class Transport:
             pool.clear()
             raise self.unreachable(error, seconds) from error
         if answer.status == 401:
-            self.rejected()
+            self.rejected(shown)
         return answer
 
-    def rejected(self) -> None:
+    def rejected(self, shown: Shown) -> None:
         """Read the credentials again before the next request, because the server answered 401."""
-        self._credentials.rejected()
+        self._credentials.rejected(shown)
 
-    def open_socket(self, seconds: float) -> socket.socket:
+    def open_socket(self, shown: Shown, seconds: float) -> socket.socket:
         """Open a connection for a websocket, through the same proxy and with the same TLS settings.
 
         Args:
+            shown: the user's credentials.
             seconds: the timeout for connecting.
 
         Raises:
@@ -159,7 +168,7 @@ class Transport:
         """
         target = urlsplit(self.url)
         # urllib3 has no public API for a connection without a request.
-        pool = self._pool().connection_from_url(self.url)
+        pool = self._pool(shown.certificate).connection_from_url(self.url)
         connection: Any = pool._new_conn()
         connection.timeout = seconds
         try:
@@ -176,9 +185,8 @@ class Transport:
         found: socket.socket = connection.sock
         return found
 
-    def _pool(self) -> urllib3.PoolManager:
-        """The connection pool; a new one if a plugin printed another client certificate."""
-        certificate = self._credentials.certificate()
+    def _pool(self, certificate: Certificate | None) -> urllib3.PoolManager:
+        """The connection pool; a new one for a new client certificate."""
         with self._lock:
             if self._made is None or certificate != self._shown:
                 self._made, self._shown = self._make_pool(certificate), certificate
@@ -219,7 +227,7 @@ class Transport:
         proxy = self._proxy
         if proxy is None or proxy.username is None:
             return {}
-        return {"Proxy-Authorization": _basic(f"{proxy.username}:{proxy.password}")}
+        return {"Proxy-Authorization": basic(f"{proxy.username}:{proxy.password}")}
 
     def unreachable(self, error: BaseException, seconds: float | None) -> Unreachable:
         """The error for a request without a response; seconds is its timeout, None for none."""
@@ -274,10 +282,6 @@ def _in_utf8(headers: urllib3.HTTPHeaderDict) -> urllib3.HTTPHeaderDict:
     for name, value in headers.iteritems():
         found.add(name, value.strip(" \t").encode().decode("latin-1"))
     return found
-
-
-def _basic(userinfo: str) -> str:
-    return "Basic " + base64.b64encode(userinfo.encode()).decode()
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -36,15 +36,17 @@ def connect(
             not be reached.
     """
     socket = websocket.WebSocket()
+    shown = transport.credentials()
+    headers = [f"{key}: {value}" for key, value in transport.headers(shown).iteritems()]
     deadline = time.monotonic() + timeout
-    connection = transport.open_socket(timeout)
+    connection = transport.open_socket(shown, timeout)
     try:
         with within(deadline - time.monotonic()):
             socket.connect(
                 re.sub("^http", "ws", transport.url) + path,
                 socket=connection,
                 timeout=timeout,
-                header=[f"{key}: {value}" for key, value in transport.headers().iteritems()],
+                header=headers,
                 subprotocols=list(protocols),
                 suppress_origin=True,
             )
@@ -52,7 +54,7 @@ def connect(
         connection.close()
         if isinstance(error, websocket.WebSocketBadStatusException):
             if error.status_code == 401:
-                transport.rejected()
+                transport.rejected(shown)
             raise _not_upgraded(error, action) from error
         if isinstance(error, (OSError, websocket.WebSocketException)):
             raise transport.unreachable(error, timeout) from error

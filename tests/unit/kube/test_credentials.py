@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,23 @@ import yaml
 
 from kubectl_istio_udp.kube import kubeconfig
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.credentials import TokenFile
-from kubectl_istio_udp.kube.kubeconfig import Certificate, ConnectionOptions
+from kubectl_istio_udp.kube.credentials import ClientCertificate, TokenFile
+from kubectl_istio_udp.kube.kubeconfig import Certificate, ConnectionOptions, User
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import Forbidden, Unreachable
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.connection import connected
-from tests.support.kubeconfig_cases import EXPIRED, TLS, V1, VALID, config, oidc, plugin
+from tests.support.kubeconfig_cases import (
+    CERT,
+    EXPIRED,
+    TLS,
+    TOKEN,
+    V1,
+    VALID,
+    config,
+    oidc,
+    plugin,
+)
 from tests.support.recording import Recorders, front
 from tests.support.situations import filled
 
@@ -53,9 +64,9 @@ def fronted(server: ApiServer, recorded: Recorders) -> Iterator[str]:
 def connect(fronted: str, recorded: Recorders, tmp_path: Path) -> Callable[..., Api]:
     """Connect as a user."""
 
-    def made(user: Any) -> Api:
+    def made(user: Any, **cluster: Any) -> Api:
         path = tmp_path / "config"
-        text = yaml.safe_dump(config({**TLS, "server": fronted}, user))
+        text = yaml.safe_dump(config({**TLS, "server": fronted, **cluster}, user))
         path.write_text(filled(text, recorded, tmp_path), encoding="utf-8")
         return connected(path)
 
@@ -90,42 +101,42 @@ def tokens(server: ApiServer) -> list[str]:
 def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
     path, clock = tmp_path / "token", Clock()
     path.write_text("one\n")
-    found = TokenFile(path, "", None, clock)
-    assert found.authorization() == "Bearer one"
+    found = TokenFile(path, "", clock=clock)
+    assert found.current().authorization == "Bearer one"
     path.write_text("two\n")
     clock.now += 59
-    assert found.authorization() == "Bearer one"
+    assert found.current().authorization == "Bearer one"
     clock.now += 1
-    assert found.authorization() == "Bearer two"
+    assert found.current().authorization == "Bearer two"
     path.unlink()
     clock.now += 61
-    assert found.authorization() == "Bearer two"
+    assert found.current().authorization == "Bearer two"
     path.write_text("three")
-    assert found.authorization() == "Bearer three"
+    assert found.current().authorization == "Bearer three"
 
 
 def test_a_token_file_is_read_again_after_a_401(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("one")
-    found = TokenFile(path, "", None, Clock())
-    assert found.authorization() == "Bearer one"
+    found = TokenFile(path, "", clock=Clock())
+    assert found.current().authorization == "Bearer one"
     path.write_text("two")
-    found.rejected()
-    assert found.authorization() == "Bearer two"
+    found.rejected(found.current())
+    assert found.current().authorization == "Bearer two"
 
 
 def test_no_request_goes_out_without_a_token(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_bytes(b"\n")
-    found = TokenFile(path, "", None)
+    found = TokenFile(path, "")
     for _ in range(2):
         with pytest.raises(Unreachable, match="token is empty"):
-            found.authorization()
-    assert TokenFile(path, "", Certificate(b"c", b"k")).authorization() == ""
-    assert TokenFile(path, "fallback", None).authorization() == "Bearer fallback"
+            found.current()
+    assert TokenFile(path, "", lambda: Certificate(b"c", b"k")).current().authorization == ""
+    assert TokenFile(path, "fallback").current().authorization == "Bearer fallback"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(Unreachable, match="token is not text"):
-        TokenFile(path, "", None).authorization()
+        TokenFile(path, "").current()
 
 
 def test_a_plugin_that_fails_runs_once_for_a_commands_requests(
@@ -163,6 +174,66 @@ def test_a_pods_token_is_renewed(
     assert tokens(server) == ["Bearer one", "Bearer one", "Bearer two", "Bearer two"]
 
 
+def test_a_client_certificate_in_files_is_read_again(
+    connect: Callable[..., Api], server: ApiServer, recorded: Recorders, tmp_path: Path
+) -> None:
+    """Another process renews it; while a file is missing, the last one is used."""
+    files = {name: tmp_path / name for name in ("cert", "key")}
+
+    def renew(number: str) -> None:
+        for name, path in files.items():
+            path.write_bytes(recorded.files[f"{name}{number}.pem"].read_bytes())
+
+    renew("")
+    api = connect({"client-certificate": "cert", "client-key": "key"})
+    server.run = lambda *_: Exec("ran")
+    api.list("Pod")
+    renew("2")
+    api.list("Pod")
+    files["key"].unlink()
+    api.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert recorded.shown == ["client", "other client", "other client"]
+
+
+def test_a_certificate_that_does_not_fit_its_key_is_reported_until_it_does(
+    connect: Callable[..., Api], recorded: Recorders, tmp_path: Path
+) -> None:
+    """A process that renews them writes one after the other."""
+    files = {name: tmp_path / name for name in ("cert", "key")}
+    for name, path in files.items():
+        path.write_bytes(recorded.files[f"{name}.pem"].read_bytes())
+    api = connect({"client-certificate": "cert", "client-key": "key"})
+    api.list("Pod")
+    files["cert"].write_bytes(recorded.files["cert2.pem"].read_bytes())
+    with pytest.raises(Unreachable, match="they belong to different keys"):
+        api.list("Pod")
+    files["key"].write_bytes(recorded.files["key2.pem"].read_bytes())
+    api.list("Pod")
+
+
+def test_a_file_that_vanishes_is_reported(
+    connect: Callable[..., Api], recorded: Recorders, tmp_path: Path
+) -> None:
+    """After the kubeconfig was read, and before the first request."""
+    authority = tmp_path / "authority"
+    authority.write_bytes(recorded.files["ca.pem"].read_bytes())
+    api = connect(TOKEN, **{"certificate-authority": "authority"})
+    authority.unlink()
+    with pytest.raises(Unreachable, match=r"certificate-authority .*authority cannot be read: No"):
+        api.list("Pod")
+    with pytest.raises(Unreachable, match="client-key /nowhere cannot be read: No"):
+        ClientCertificate(User(client_certificate_data=b"c", client_key="/nowhere"))
+
+
+def test_a_client_certificate_needs_a_temporary_folder(
+    connect: Callable[..., Api], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(Unreachable, match="needs a temporary file: No such file") as caught:
+        connect(CERT).list("Pod")
+    assert caught.value.hints == ("set TMPDIR to a folder where files can be written",)
+
+
 # -- plugins ------------------------------------------------------------------------------------
 
 
@@ -176,6 +247,36 @@ def test_a_plugin_runs_once_for_many_requests(
     api.exec("default", "coredns-1", "coredns", ["true"], 5)
     assert runs(tmp_path) == 1
     assert tokens(server) == ["Bearer one"] * 4
+
+
+def test_a_plugin_runs_once_for_a_request(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
+) -> None:
+    """Also if what it prints has expired already."""
+    answer(tmp_path, token="one", expirationTimestamp="2000-01-01T00:00:00Z")
+    api = plugged()
+    server.run = lambda *_: Exec("ran")
+    for number in (1, 2):
+        api.list("Pod")
+        assert runs(tmp_path) == number
+    api.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert runs(tmp_path) == 3
+
+
+def test_a_plugin_runs_once_after_the_401s_of_parallel_requests(
+    plugged: Callable[..., Api], server: ApiServer, tmp_path: Path
+) -> None:
+    """Each was sent with the same credentials. Some are answered after the plugin has run again."""
+    answer(tmp_path, token="one")
+    api = plugged()
+    source = api._transport
+    before = source.credentials()
+    answer(tmp_path, token="two")
+    source.rejected(before)
+    after = source.credentials()
+    source.rejected(before)
+    assert source.credentials() is after
+    assert (after.authorization, runs(tmp_path)) == ("Bearer two", 2)
 
 
 def test_a_plugin_runs_again_when_its_credentials_expire(

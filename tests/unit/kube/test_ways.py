@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_istio_udp.kube import tls
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.http_proxy import proxy_for
 from kubectl_istio_udp.kube.parallel import in_parallel
@@ -187,6 +188,16 @@ def test_exec_verifies_certificates_as_requests_do(
         api.exec("default", "coredns-1", "coredns", ["true"], 60)
     with pytest.raises(Unreachable, match=message):
         api.list("Pod")
+
+
+def test_an_empty_ssl_cert_file_is_like_none(
+    connect: Connect, recorded: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python with other paths than the system's needs the list of them then."""
+    monkeypatch.setattr(tls, "_SYSTEM_FILES", ("/nowhere", str(recorded.files["ca.pem"])))
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    api = connect({}, TOKEN, {"SSL_CERT_FILE": ""})
+    assert api.list("Pod", "default", "app=coredns")
 
 
 @pytest.mark.parametrize(
