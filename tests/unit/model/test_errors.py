@@ -155,6 +155,36 @@ ROWS = [
         "blocks websockets (it answered 200)",
         "expose --no-wait",
     ),
+    *(
+        (
+            f"a front that answers an exec with {status}",
+            QUERY,
+            answers(status, HTML, "/exec", Location="https://login.example"),
+            f"in front of the API server answered {status} {phrase}",
+            "a login page",
+        )
+        for status, phrase in [
+            (302, "Found"),
+            (407, "Proxy Authentication Required"),
+            (500, "Internal Server Error"),
+            (502, "Bad Gateway"),
+            (503, "Service Unavailable"),
+        ]
+    ),
+    (
+        "a front that wants other credentials for an exec",
+        QUERY,
+        answers(401, HTML, "/exec"),
+        "rejected the credentials",
+        "log in again",
+    ),
+    (
+        "a front that speaks no websockets",
+        QUERY,
+        answers(501, HTML, "/exec"),
+        "blocks websockets (it answered 501)",
+        "expose --no-wait",
+    ),
     ("busy", LIST, answers(429, Retry_After="0"), "told to answer 429", ""),
     ("not available", LIST, answers(503, Retry_After="0"), "told to answer 503", ""),
     ("busy for long", LIST, answers(429, Retry_After="3600"), "told to answer 429", ""),
