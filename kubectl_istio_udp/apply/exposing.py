@@ -30,7 +30,10 @@ from kubectl_istio_udp.plan.exposure import plan
 from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.settings import NamedSettings
 from kubectl_istio_udp.state.existing import find_exposure
-from kubectl_istio_udp.state.gatewaynamespaces import is_gateway_namespace
+from kubectl_istio_udp.state.gatewaynamespaces import (
+    USUAL_GATEWAY_NAMESPACE,
+    named_by_administrators,
+)
 from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.leftovers import read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, is_declared, readable
@@ -171,7 +174,8 @@ def find_kept(
     Anyone can write the objects of an exposure in a namespace of their own, with any settings. So
     an object in the gateway's namespace must have them, and this must be a namespace where gateways
     belong, the namespace of the gateway that the command chooses, or one that the exposure's own
-    namespace names.
+    namespace names. Gateways belong where administrators said so; if they did not, also where
+    istiod injected a gateway with a Service.
 
     Args:
         api: the cluster.
@@ -201,9 +205,15 @@ def _is_kept(api: Api, existing: Existing, choice: GatewayChoice) -> bool:
     if spec is None:
         return False
     place = spec.gateway.namespace
-    if existing.named_at_home or place == choice.namespace or is_gateway_namespace(api, place):
+    if existing.named_at_home or place in (choice.namespace, USUAL_GATEWAY_NAMESPACE):
         return True
-    # If no gateway can be chosen, reading the snapshot reports the reason.
+    named = named_by_administrators(api)
+    if place in named:
+        return True
+    # If a gateway cannot be chosen, reading the snapshot reports the reason.
+    with suppress(ClusterError, UsageError):
+        if not named and find_gateway(api, GatewayChoice(known=spec.gateway)).by_istiod:
+            return True
     with suppress(ClusterError, UsageError):
         return find_gateway(api, choice).ref.namespace == place
     return False

@@ -25,15 +25,15 @@ def gateway_namespaces(api: Api) -> frozenset[str]:
     These are istio-system, the namespaces that an administrator has labelled, and those in which
     the controller uses gateways. What may not be read is left out.
     """
+    return named_by_administrators(api) | {USUAL_GATEWAY_NAMESPACE}
+
+
+def named_by_administrators(api: Api) -> frozenset[str]:
+    """The namespaces that administrators named as having gateways; empty if they named none."""
     labelled, of_controller = in_parallel(
         [lambda: labelled_namespaces(api), lambda: _namespaces_of_controller(api)]
     )
-    return frozenset({USUAL_GATEWAY_NAMESPACE, *labelled, *of_controller})
-
-
-def is_gateway_namespace(api: Api, namespace: str) -> bool:
-    """Whether gateways belong in a namespace; sends no request for istio-system."""
-    return namespace == USUAL_GATEWAY_NAMESPACE or namespace in gateway_namespaces(api)
+    return frozenset({*labelled, *of_controller})
 
 
 def controller_namespace(api: Api) -> str | None:

@@ -353,7 +353,7 @@ def _of_one_gateway(
     Anyone can forge an owner's objects in a namespace of their own. If several namespaces have
     objects that may be a gateway's, these decide, in this order: whether gateways belong there,
     whether an object in the owner's namespace names it, which object it has (`_DECIDES`), and the
-    age (the API server sets creationTimestamp).
+    age (the API server sets creationTimestamp). Objects that are being deleted come last.
     """
     kind, home, _ = owner
     if not _depends_on_gateway(owner, claimants):
@@ -361,13 +361,15 @@ def _of_one_gateway(
     away = [manifest for manifest in claimants if not _is_at_home(manifest, home)]
     if len({_place(manifest)[1] for manifest in away}) < 2:
         return claimants
-    found: dict[str, list[tuple[bool, int, str]]] = {}
+    found: dict[str, list[tuple[bool, bool, int, str]]] = {}
     for manifest in away:
         problem = _problem(manifest)
         if not isinstance(problem, Disagreement):
             decides = _DECIDES[kind].index(manifest["kind"])
             created = str(manifest["metadata"].get("creationTimestamp") or "")
-            found.setdefault(_place(manifest)[1], []).append((bool(problem), decides, created))
+            ends = "deletionTimestamp" in manifest["metadata"]
+            rank = (ends, bool(problem), decides, created)
+            found.setdefault(_place(manifest)[1], []).append(rank)
     if not found:
         return claimants
     chosen = next(iter(found))
@@ -377,10 +379,12 @@ def _of_one_gateway(
         named = {
             ref.namespace for _, spec in at_home for ref in spec.objects if ref.kind not in _AT_HOME
         }
-        chosen = min(
-            found,
-            key=lambda place: (place not in expected, place not in named, min(found[place]), place),
-        )
+
+        def order(place: str) -> tuple[object, ...]:
+            best = min(found[place])
+            return (best[0], place not in expected, place not in named, best, place)
+
+        chosen = min(found, key=order)
     return [m for m in claimants if _is_at_home(m, home) or _place(m)[1] == chosen]
 
 

@@ -58,6 +58,33 @@ def gateway_in_lab(**more: Any) -> list[dict[str, Any]]:
     return [gateway_pod("edge-1", namespace="lab", labels=labels, **more), in_front]
 
 
+def labelled(name: str) -> dict[str, Any]:
+    """A namespace that an administrator labelled as having gateways."""
+    found = namespace(name)
+    found["metadata"]["labels"] = {"kubectl-istio-udp/gateways": "true"}
+    return found
+
+
+def installed(*namespaces: str) -> list[dict[str, Any]]:
+    """What shows in which namespaces a controller uses gateways."""
+    name = "kubectl-istio-udp-controller"
+    container = {"args": [f"--gateway-namespace={each}" for each in namespaces]}
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "istio-system"}],
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": "istio-system"},
+            "spec": {"template": {"spec": {"containers": [container]}}},
+        },
+    ]
+
+
 def is_as_requested(server: ApiServer) -> bool:
     """Whether the exposure has the named port, and otherwise the defaults."""
     spec, usual = spec_in(server), plan_of().exposure.spec
@@ -116,7 +143,16 @@ def test_a_damaged_envoy_filter_does_not_make_a_tenants_entry_decide(
     assert is_as_requested(server)
 
 
-@pytest.mark.parametrize("pods", [[], gateway_in_lab(), gateway_in_lab(by_istiod=False)])
+@pytest.mark.parametrize(
+    "pods",
+    [
+        [],
+        gateway_in_lab(by_istiod=False),
+        [*gateway_in_lab(), *installed("istio-system")],
+        [*gateway_in_lab(), labelled("edge")],
+    ],
+    ids=["no pod", "posing pod", "gateway beside a controller", "gateway without a label"],
+)
 @pytest.mark.parametrize("kinds", [("EnvoyFilter",), ("Service",), ("EnvoyFilter", "Service")])
 def test_an_exposure_forged_before_the_first_expose_is_not_followed(
     run: Run, server: ApiServer, kinds: tuple[str, ...], pods: list[dict[str, Any]]
@@ -138,34 +174,8 @@ def test_an_exposure_forged_before_the_first_expose_is_not_followed(
     assert f"{kinds[0]}" in strays and "lab" in strays
 
 
-def labelled(name: str) -> dict[str, Any]:
-    """A namespace that an administrator labelled as having gateways."""
-    found = namespace(name)
-    found["metadata"]["labels"] = {"kubectl-istio-udp/gateways": "true"}
-    return found
-
-
-def installed(*namespaces: str) -> list[dict[str, Any]]:
-    """What shows in which namespaces a controller uses gateways."""
-    name = "kubectl-istio-udp-controller"
-    container = {"args": [f"--gateway-namespace={each}" for each in namespaces]}
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "istio-system"}],
-        },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "namespace": "istio-system"},
-            "spec": {"template": {"spec": {"containers": [container]}}},
-        },
-    ]
-
-
 EXPECTED = {
+    "injected by istiod": ([], ()),
     "labelled": ([labelled("lab")], ()),
     "of the controller": (installed("lab"), ()),
     "named": ([], ("--gateway", "lab/edge")),

@@ -248,6 +248,13 @@ def test_where_gateways_belong_or_nowhere_the_older_decides() -> None:
     assert decided([*listed_at(other, LATE), *listed_at(LAB, EARLY)]) == ("lab", {"other"})
 
 
+def test_an_exposure_that_is_being_deleted_comes_last() -> None:
+    """A cloud's finalizer may keep its companion Service for minutes."""
+    ending = listed_at(SPEC.gateway, EARLY, "Service")
+    ending[0]["metadata"]["deletionTimestamp"] = LATE
+    assert decided([*ending, *listed_at(LAB, LATE)]) == ("lab", {"istio-system"})
+
+
 def test_an_object_of_another_gateway_that_does_not_agree_with_itself_does_not_count() -> None:
     """It says that the exposure is at a third gateway."""
     (filter_,) = listed_at(SPEC.gateway, EARLY, "EnvoyFilter")
