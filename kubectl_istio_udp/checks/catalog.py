@@ -805,6 +805,21 @@ _CHECKS = (
         _HIDES_CHANGES,
     ),
     Check(
+        "U219",
+        "An endpoint of the Service has the address of another namespace's pod, or of a node. The "
+        "Service's EndpointSlices name it, and whoever may write them chose it. If the pod does "
+        "not belong to the same team, clients of this exposure reach somebody else's server. A "
+        "controller removes the address again, unless an administrator allows it "
+        "([discovery](discovery.md)).",
+        Text(
+            "endpoint {address} of {object} is the address of {owner}",
+            Remedy(
+                "see who wrote it: kubectl get endpointslices -n {object.namespace} -l "
+                "kubernetes.io/service-name={object.name} -o yaml --show-managed-fields",
+            ),
+        ),
+    ),
+    Check(
         "U221",
         "Neither meshConfig nor a Telemetry enables access logs, so no lines will appear.",
         Text(

@@ -54,6 +54,19 @@ def address_refused(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]
         )
 
 
+@rule("U219", reads=("others_addresses", "service"))
+def address_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
+    """The Service lists the address of another namespace's pod, or of a node."""
+    if exposure.spec.discovery not in (Discovery.ENDPOINTS, Discovery.STATIC):
+        return
+    for address, owner in snapshot.others_addresses:
+        yield Finding(
+            "U219",
+            owner_ref("Service", str(snapshot.service)),
+            values={"address": address, "owner": owner},
+        )
+
+
 @rule("U110", reads=("entries",))
 def host_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """Another ServiceEntry has the same host as this exposure's."""

@@ -72,6 +72,7 @@ RULES: tuple[Rule[Exposure, Snapshot], ...] = (
     ports.protocols_meet,
     endpoints.no_ready_endpoint,
     endpoints.address_refused,
+    endpoints.address_of_others,
     endpoints.goes_stale,
     gateway.no_ready_gateway,
     loadbalancer.load_balancer_without_udp,

@@ -46,7 +46,7 @@ class Refresher:
         Returns:
             The seconds until it must be reconciled again; 0 to wait for a change.
         """
-        spec, entries = existing.exposure, existing.all_of("ServiceEntry")
+        spec, entries = existing.at_gateway, existing.all_of("ServiceEntry")
         if spec is None:
             return 0.0
         # For an exposure from the command line only the entries that it names count: a tenant may
@@ -55,7 +55,9 @@ class Refresher:
         listed = listed_addresses(named) if manager != MANAGER else ()
 
         def rules_of(namespace: str) -> EndpointRules:
-            return self._endpoints.rules(namespace).allowing(listed)
+            # A pod of another namespace may have the address that a pod of this one had.
+            kept = self._caches.without_other_pods(listed, namespace)
+            return self._endpoints.rules(namespace).allowing(kept)
 
         if (
             self._migrate(existing, rules_of(spec.namespace), manager)

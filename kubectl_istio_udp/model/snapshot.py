@@ -42,6 +42,8 @@ class Snapshot:
         secret: a value known only to users who can read the gateway; stable between runs if
             possible.
         workload_entries: the names of WorkloadEntries that the Service's selector matches.
+        others_addresses: the endpoints of the Service that are pods of other namespaces or nodes,
+            each as (address, owner).
     """
 
     service: Service
@@ -61,6 +63,7 @@ class Snapshot:
     entries: EntryIndex = field(default_factory=EntryIndex)
     rules: EndpointRules = ANY_ADDRESS
     workload_entries: tuple[str, ...] = ()
+    others_addresses: tuple[tuple[str, str], ...] = ()
     secret: str = ""
 
     def reads_namespace(self, namespace: str) -> bool:

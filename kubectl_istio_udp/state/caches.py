@@ -28,7 +28,7 @@ from kubectl_istio_udp.model.endpointrules import (
 from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
-from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import (
     Gateway,
     GatewayRef,
@@ -199,6 +199,8 @@ class Caches:
         # The Services of exposures with another name than their Service, and the reverse.
         self._services: dict[Key, frozenset[Key]] = {}
         self._named_otherwise: dict[Key, dict[Key, bool]] = {}
+        # The Services of exposures from the command line that list addresses.
+        self._listed_by_command: dict[Key, Key] = {}
         # The selectors of Services with requests, by namespace.
         self._selectors: dict[str, dict[Key, LabelSet]] = {}
         self._patched: dict[str, set[Key]] = {}
@@ -433,6 +435,16 @@ class Caches:
     def pod_addresses(self, namespace: str) -> Container[str]:
         """The addresses of the running pods of a namespace, without gateways."""
         return self._pods_at.get(namespace, {})
+
+    def without_other_pods(self, addresses: Iterable[str], namespace: str) -> set[str]:
+        """The addresses, in canonical form, without those of other namespaces' running pods."""
+        with self._lock:
+            others = [found for name, found in self._pods_at.items() if name != namespace]
+            return {
+                address
+                for address in canonical(addresses)
+                if not any(address in found for found in others)
+            }
 
     def pods_of(self, service: Service) -> tuple[Pod, ...]:
         """A Service's pods."""
@@ -762,6 +774,17 @@ class Caches:
         kept = self._slices_in.get(namespace, {}).values()
         return {(namespace, each.service) for each in kept if each.may_list(address)}
 
+    def _listed_elsewhere(self, namespace: str, address: str) -> set[Key]:
+        """The Services of other namespaces, exposed by command line, that list a pod's address."""
+        return {
+            service
+            for service in self._listed_by_command.values()
+            if service[0] != namespace
+            and any(
+                each.may_list(address) for each in self._slices_of_service.get(service, {}).values()
+            )
+        }
+
     def _pod(
         self,
         key: Key,
@@ -773,6 +796,7 @@ class Caches:
             if self._may_enqueue():
                 for address in _addresses(before) ^ _addresses(now):
                     listed |= self._listed_by(key[0], address)
+                    listed |= self._listed_elsewhere(key[0], address)
                 for labels in {pod.labels for pod in (before, now) if isinstance(pod, KeptPod)}:
                     selecting |= self._selecting(key[0], labels)
             for pod, gone in ((before, True), (now, False)):
@@ -887,6 +911,11 @@ class Caches:
         held.put(owner, Holder.of(existing.held) if existing.held else None)
         if not held:
             del self._held_in[owner[0]]
+        listed = existing.at_gateway if existing.source is None else None
+        if listed and listed.service and listed.discovery is Discovery.ENDPOINTS:
+            self._listed_by_command[owner] = (listed.namespace, listed.service)
+        else:
+            self._listed_by_command.pop(owner, None)
         for service in self._services.pop(owner, ()):
             _note(self._named_otherwise, service, owner, None)
         services = existing.exposure.services - {owner} if existing.exposure else frozenset()

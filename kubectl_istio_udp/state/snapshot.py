@@ -13,7 +13,7 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.deletion import deletion_text, is_being_deleted
-from kubectl_istio_udp.model.endpointrules import API_SERVER_SERVICE, EndpointRules
+from kubectl_istio_udp.model.endpointrules import API_SERVER_SERVICE, EndpointRules, canonical
 from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NoAnswer, NotFound, NotInstalled
@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.memory import ProxySize
 from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.proxystate import BoundListener
 from kubectl_istio_udp.model.request import ExposeRequest
-from kubectl_istio_udp.model.service import Pod, Service, workload_labels
+from kubectl_istio_udp.model.service import EndpointSlice, Pod, Service, workload_labels
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.apiserver import read_api_server_addresses
@@ -114,6 +114,7 @@ def read_snapshot(
     ]
     filters, pods, entries, companion, proxy, labels, api_server, workloads = in_parallel(calls)
     bound, file_limit, size = proxy
+    selected = tuple(Pod.from_object(pod) for pod in pods)
     own_filter = _own_filter(filters, gateway, own_name)
     occupancy = Occupancy(GatewayFilters.of(filters))
     footprints = occupancy.footprints_at(gateway, mesh)
@@ -121,7 +122,7 @@ def read_snapshot(
     return Snapshot(
         service=service,
         slices=slices,
-        pods=tuple(Pod.from_object(pod) for pod in pods),
+        pods=selected,
         gateway=gateway,
         mesh=mesh,
         namespaces=labels,
@@ -143,6 +144,7 @@ def read_snapshot(
         entries=EntryIndex.of(map(EntrySummary.from_object, entries)),
         rules=EndpointRules(api_server=api_server),
         workload_entries=workloads,
+        others_addresses=_others_addresses(api, service, slices, selected),
         secret=gateway_secret(gateway),
     )
 
@@ -160,6 +162,32 @@ def _under_our_names(
             entry["metadata"]["name"], request.namespace, request.exposure_name
         )
     ]
+
+
+def _others_addresses(
+    api: Api, service: Service, slices: Sequence[EndpointSlice], selected: Sequence[Pod]
+) -> tuple[tuple[str, str], ...]:
+    """The endpoints of a Service that are pods of other namespaces, or nodes: (address, owner).
+
+    Whoever can write EndpointSlices may name any pod in them, so the pods' own addresses count.
+    Empty if not all pods may be listed.
+    """
+    own = canonical(a for pod in selected for a in (*pod.addresses, *pod.node_addresses))
+    left = canonical(e.address for each in slices for e in each.endpoints) - own
+    if not left:
+        return ()
+    try:
+        pods = api.list("Pod")
+    except Forbidden:
+        return ()
+    found: dict[str, str] = {}
+    for manifest in pods:
+        namespace, name = names.namespaced_name(manifest)
+        pod = Pod.from_object(manifest)
+        found |= dict.fromkeys(canonical(pod.node_addresses), f"the node of pod {namespace}/{name}")
+        if namespace != service.namespace:
+            found |= dict.fromkeys(canonical(pod.addresses), f"pod {namespace}/{name}")
+    return tuple((address, found[address]) for address in sorted(left & found.keys()))
 
 
 def _workload_entries(api: Api, service: Service) -> tuple[str, ...]:

@@ -241,6 +241,7 @@ FIRES: list[tuple[str, dict[str, Any]]] = [
     ("U203", {"cluster_": cluster(gateways=[gateway_pod(ready=False)])}),
     ("U210", {"request": LISTED, "rules": EndpointRules(frozenset({"10.244.0.21"}))}),
     ("U210", {"request": {"discovery": Discovery.STATIC}, "rules": EndpointRules(pods=())}),
+    ("U219", {"request": LISTED, "others_addresses": (("10.244.0.21", "pod lab/x"),)}),
     (
         "U110",
         {
@@ -392,6 +393,8 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("U210", {"request": LISTED}),
+    ("U219", {"request": LISTED}),
+    ("U219", {"others_addresses": (("10.244.0.21", "pod lab/x"),)}),
     ("U210", {"rules": EndpointRules(pods=())}),
     ("U110", {"before": SPEC, "entries": same_host_as(SPEC, exported_to=(".",))}),
     (

@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.model.names import object_name
-from tests.support.builders import endpoint, endpoint_slice, udp
+from tests.support.builders import endpoint, endpoint_slice, pod, udp
 from tests.support.controlling import (
     NAME,
     Running,
@@ -55,6 +55,28 @@ def test_a_tenants_service_entry_does_not_count_for_a_command_line_exposure(
     until(lambda: running.addresses(name) == ["10.244.0.77"])
     running.quiet()
     assert running.addresses(name) == ["10.244.0.77"]
+
+
+def test_an_address_that_another_namespaces_pod_gets_is_no_endpoint_any_longer(
+    running: Running,
+) -> None:
+    """Although the Service still lists it: its own pod had it, and its owner may keep it there."""
+    name, freed, kept = object_name("default", "mine"), "203.0.113.9", "203.0.113.10"
+    expose_by_hand(running.server, "endpoints", "mine")
+    running.server.put(space("elsewhere"), endpoint_slice(endpoint(freed), endpoint(kept)))
+    entry = running.entry(name)
+    entry["spec"]["endpoints"] = [{"address": freed}, {"address": kept}]
+    running.server.put(entry)
+    running.start()
+    running.quiet()
+    assert sorted(running.addresses(name)) == sorted([freed, kept])
+    other = pod("newcomer", namespace="elsewhere")
+    other["status"] |= {"podIP": freed, "podIPs": [{"ip": freed}]}
+    running.server.put(other)
+    until(lambda: running.addresses(name) == [kept])
+    running.server.remove("Pod", "elsewhere", "newcomer")
+    running.quiet()
+    assert running.addresses(name) == [kept]
 
 
 def test_a_list_deleted_during_an_update_is_not_created_again(

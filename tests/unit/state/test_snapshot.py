@@ -24,7 +24,9 @@ from tests.support.builders import (
     endpoint_slice,
     gateway_pod,
     gateway_service,
+    on_host,
     plan_of,
+    pod,
     service,
 )
 from tests.support.fakes import Fakes
@@ -196,6 +198,8 @@ def test_a_gateway_that_can_have_no_such_name(api: Api, name: str) -> None:
 
 
 def test_only_a_named_namespace_is_searched(api: Api, server: ApiServer, fakes: Fakes) -> None:
+    server.put(pod("coredns-1"), pod("coredns-2"))
+    server.put(endpoint_slice(endpoint("10.244.0.20", pod="coredns-1")))
     find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway"))
     paths = {request.path for request in server.requests if request.path.endswith("/pods")}
     assert paths == {"/api/v1/namespaces/istio-system/pods", "/api/v1/namespaces/default/pods"}
@@ -333,3 +337,41 @@ def test_an_envoy_that_does_not_answer_still_has_a_file_limit(
     server.run = silent
     found = snapshot(api)
     assert (found.bound, found.size, found.file_limit) == (None, None, 1_048_576)
+
+
+@pytest.mark.parametrize("selector", [None, {"app": "coredns"}])
+def test_addresses_of_other_namespaces_pods_and_of_nodes_are_found(
+    api: Api, server: ApiServer, fakes: Fakes, selector: Any
+) -> None:
+    """Whatever the EndpointSlice says about the pod."""
+    theirs, node = pod("dns", namespace="lab"), on_host("10.0.0.5", "proxy")
+    node["metadata"]["namespace"] = "kube-system"
+    theirs["status"]["podIPs"] = [{"ip": "10.244.9.9"}, {"ip": "fd00::9"}]
+    mine = pod("hand-made")
+    mine["status"]["podIPs"] = [{"ip": "10.244.0.20"}]
+    by_hand = [
+        endpoint("10.244.9.9", pod="coredns-1"),
+        endpoint("10.0.0.5"),
+        endpoint("10.244.0.20"),
+        endpoint("203.0.113.9"),
+    ]
+    six = endpoint_slice(endpoint("FD00:0::9"), family="IPv6", suffix="six")
+    server.put(service(selector=selector), theirs, node, mine, endpoint_slice(*by_hand), six)
+    assert snapshot(api).others_addresses == (
+        ("10.0.0.5", "the node of pod kube-system/proxy"),
+        ("10.244.9.9", "pod lab/dns"),
+        ("fd00::9", "pod lab/dns"),
+    )
+
+
+def test_all_pods_are_only_listed_if_an_endpoint_is_not_a_pod_of_the_service(
+    api: Api, server: ApiServer, fakes: Fakes
+) -> None:
+    selected = pod("coredns-1")
+    selected["status"]["podIPs"] = [{"ip": "10.244.0.20"}]
+    server.put(selected, endpoint_slice(endpoint("10.244.0.20", pod="coredns-1")))
+    assert snapshot(api).others_addresses == ()
+    assert not [r for r in server.requests if r.path == "/api/v1/pods" and not r.query]
+    server.put(endpoint_slice(endpoint("203.0.113.9")))
+    server.fail("GET", "^/api/v1/pods$", 403)
+    assert snapshot(api).others_addresses == ()
