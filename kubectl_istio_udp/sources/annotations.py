@@ -84,7 +84,7 @@ def service_intent(service: Mapping[str, Any]) -> Intent:
     """
     metadata = service["metadata"]
     notes = dict(metadata.get("annotations") or {})
-    ports = _ports(notes.pop(EXPOSE_ANNOTATION))
+    ports = read_ports(notes.pop(EXPOSE_ANNOTATION))
     udp_ports = () if ports else _udp_ports(service)
     notes.pop(QUERY_ANNOTATION, None)
     expose_options = read_options(notes, _READERS)
@@ -186,7 +186,12 @@ def _unusual(value: object, usual: object) -> object:
     return value.value if isinstance(value, Enum) else str(value)
 
 
-def _ports(text: str) -> tuple[PortRequest, ...]:
+def read_ports(text: str) -> tuple[PortRequest, ...]:
+    """Read the ports in the annotation of a Service; none for all of the Service's.
+
+    Raises:
+        UsageError: it is malformed or too long.
+    """
     text = bounded(EXPOSE_ANNOTATION, text, LONGEST_PORTS).strip()
     if text == ALL_PORTS:
         return ()

@@ -7,7 +7,6 @@ contains: the controller's caches hold thousands of objects in its pod's memory.
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from array import array
 from bisect import bisect_left
@@ -19,17 +18,18 @@ from typing import Any
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.endpointrules import canonical
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.ports import MOST_PORTS
 from kubectl_istio_udp.model.service import EndpointSlice, Service, ServicePort
-from kubectl_istio_udp.sources.annotations import LONGEST_PORTS, LONGEST_VALUE
+from kubectl_istio_udp.sources.annotations import LONGEST_PORTS, LONGEST_VALUE, read_ports
 
 Manifest = Mapping[str, Any]
 
 # More than the plugin defines, so that unknown annotations are kept too (and reported).
 _MOST_ANNOTATIONS = 24
-# Ports of a Service, UDP first. Further ports are only kept if its annotation names them. The limit
+# Ports of a Service: first those that its annotation requests, then the other UDP ports. The limit
 # is above that of an exposure, so that a request for all ports of a larger Service is refused.
 _MOST_PORTS = 2 * MOST_PORTS
 _LONGEST_NAME = 63
@@ -132,14 +132,25 @@ class KeptService:
 
 
 def _ports(ports: Any, annotation: str) -> list[Manifest]:
-    words = {*re.split("[^a-z0-9]+", annotation), *re.split("[^a-z0-9-]+", annotation)}
+    named = _named_ports(annotation) if len(ports) > _MOST_PORTS else frozenset()
     fields = ("name", "port", "protocol", "targetPort")
-    udp_first = sorted(ports, key=lambda port: port.get("protocol") != "UDP")
-    return [
-        {key: port[key] for key in fields if key in port}
-        for number, port in enumerate(udp_first)
-        if number < _MOST_PORTS or words & {str(port["port"]), port.get("name")}
-    ]
+
+    def rank(port: Manifest) -> tuple[bool, bool]:
+        return (not named & {port["port"], port.get("name")}, port.get("protocol") != "UDP")
+
+    first = sorted(ports, key=rank)[:_MOST_PORTS]
+    return [{key: port[key] for key in fields if key in port} for port in first]
+
+
+def _named_ports(annotation: str) -> frozenset[int | str]:
+    """The numbers and names of the Service's ports that its annotation requests."""
+    try:
+        requests = read_ports(annotation)
+    except UsageError:
+        return frozenset()  # It is refused, whatever ports the Service has.
+    return frozenset(
+        each.gateway_port if each.service_port is None else each.service_port for each in requests
+    )
 
 
 def our_annotations(manifest: Manifest) -> dict[str, str]:

@@ -353,3 +353,20 @@ def test_reports_a_second_entry_with_the_host(
     assert "other" not in told.replace("another", "") and "verify" in told
     running.server.remove("ServiceEntry", "other", "thief")
     until(lambda: [outcome.reason for _, outcome in controller.outcomes()] == ["Exposed"])
+
+
+def test_a_range_of_ports_of_a_large_service(running: Running) -> None:
+    """The caches keep 1,000 of its ports, and all that it requests."""
+    ports = [{"name": f"p{n}", "port": n, "protocol": "UDP"} for n in range(1000, 3000)]
+    slice_ports = [{"name": f"p{n}", "port": n, "protocol": "UDP"} for n in range(2500, 2504)]
+    running.server.put(
+        space("default", "5300-5399"),
+        {
+            **annotated(ports="5300-5303:2500-2503"),
+            "spec": {**annotated()["spec"], "ports": ports},
+        },
+        endpoint_slice(endpoint("10.244.0.20"), ports=slice_ports),
+    )
+    running.start()
+    running.exposed()
+    assert [port.service_port for port in running.spec().ports] == [2500, 2501, 2502, 2503]

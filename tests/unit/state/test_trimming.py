@@ -6,6 +6,7 @@ import pickle
 import random
 import string
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -59,11 +60,29 @@ def test_a_service_without_request_and_udp_port_is_only_counted() -> None:
     assert KeptService.of(found).packed.unpacked() == {}
 
 
+@pytest.mark.parametrize(
+    ("asked", "needs"),
+    [
+        ("2500-2503", range(2500, 2504)),
+        ("5300-5303:2500-2503", range(2500, 2504)),
+        ("5300:2999,5301-5302:2998", (2998, 2999)),
+        ("2500-2999", range(2500, 3000)),
+        ("5300-5799:2500-2999", range(2500, 3000)),
+    ],
+)
+def test_keeps_every_port_of_a_range(asked: str, needs: Sequence[int]) -> None:
+    names = {n: f"media-stream-{n}" for n in range(1000, 3000)}
+    ports = [{"name": name, "port": n, "protocol": "UDP"} for n, name in names.items()]
+    found = builders.service(annotations={EXPOSE: asked}, ports=ports)
+    kept = Service.from_object(KeptService.of(found).packed.unpacked())
+    assert set(needs) <= {port.port for port in kept.ports}
+
+
 def test_keeps_the_requested_of_thousands_of_ports() -> None:
     ports = [{"name": f"p{n}", "port": n, "protocol": "UDP"} for n in range(1, 5001)]
     named = builders.service(annotations={EXPOSE: "5300:p4999,5301:4998"}, ports=ports)
     kept = Service.from_object(KeptService.of(named).packed.unpacked())
-    assert {4998, 4999} <= {port.port for port in kept.ports} and len(kept.ports) == 1002
+    assert {4998, 4999} <= {port.port for port in kept.ports} and len(kept.ports) == 1000
     all_ = builders.service(annotations={EXPOSE: "all"}, ports=ports)
     with pytest.raises(UsageError, match="more than 500 UDP ports"):
         service_intent(KeptService.of(all_).packed.unpacked())
