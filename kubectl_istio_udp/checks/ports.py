@@ -22,16 +22,17 @@ from kubectl_istio_udp.checks.refs import (
 )
 from kubectl_istio_udp.checks.rules import rule
 from kubectl_istio_udp.model import names
-from kubectl_istio_udp.model.envoyfilter import ROOT_UNKNOWN, Footprint
+from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.exposure import (
     Exposure,
     ExposureSpec,
     GatewayServiceMode,
 )
 from kubectl_istio_udp.model.kinds import ObjectRef
-from kubectl_istio_udp.model.managed_fields import managed_ports
+from kubectl_istio_udp.model.managed_fields import conflicting_ports
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.state.reservations import ANNOTATION, is_reservation, reservation_name
+from kubectl_istio_udp.state.occupancy import of_others
+from kubectl_istio_udp.state.reservations import ANNOTATION, is_reservation
 
 _FOOTPRINT_FIELDS = ("before", "bound", "footprints", "gateway", "mesh")
 
@@ -117,31 +118,24 @@ def perhaps_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _footprints_of_others(exposure: Exposure, snapshot: Snapshot) -> Iterator[Footprint]:
-    """What other EnvoyFilters than the exposure's add to the gateway.
-
-    Reservations of the same exposure are left out: only one run can hold one.
-    """
+    """What other EnvoyFilters than the exposure's add to the gateway."""
     spec = exposure.spec
-    owned = {f"{spec.gateway.namespace}/{n}" for n in (spec.object_name, reservation_name(spec))}
-    for footprint in snapshot.footprints:
-        if footprint.exposure != spec.key or footprint.owner not in owned:
-            yield footprint
+    return of_others(snapshot.footprints, spec.key, [spec.gateway.namespace])
 
 
 def _is_live(footprint: Footprint, snapshot: Snapshot) -> bool:
     """Whether the gateway certainly has what an EnvoyFilter adds, by the rules or by its Envoy."""
-    bound = {listener.name for listener in snapshot.bound or ()}
-    return not footprint.doubt or bool(footprint.listeners & bound)
+    return footprint.is_certain(_bound(snapshot))
 
 
 def _blocks(footprint: Footprint, taken: str | int, snapshot: Snapshot) -> bool:
-    """Whether an EnvoyFilter with a port or name prevents an exposure from using it.
+    """Whether an EnvoyFilter with a port or name prevents an exposure from using it."""
+    return footprint.blocks(taken, _held(snapshot.before), _bound(snapshot))
 
-    If only the mesh's root namespace is unknown, it does: the gateway gets both if the EnvoyFilter
-    is in it. A port or name that the exposure already has does not prevent a change.
-    """
-    unknown = _only_root_unknown(footprint) and taken not in _held(snapshot.before)
-    return _is_live(footprint, snapshot) or unknown
+
+def _bound(snapshot: Snapshot) -> frozenset[str]:
+    """The names of the listeners of the gateway's Envoy; none if they are not known."""
+    return frozenset(listener.name for listener in snapshot.bound or ())
 
 
 def _held(before: ExposureSpec | None) -> Set[str | int]:
@@ -150,14 +144,6 @@ def _held(before: ExposureSpec | None) -> Set[str | int]:
         return frozenset()
     ports = {port.listener_port for port in before.ports}
     return before.listener_names | before.cluster_names | ports
-
-
-def _only_root_unknown(footprint: Footprint) -> bool:
-    """Whether another EnvoyFilter applies to the gateway if its namespace is the root namespace.
-
-    EnvoyFilters of exposures only apply to gateways of their own namespace.
-    """
-    return footprint.doubt == ROOT_UNKNOWN and footprint.exposure is None
 
 
 def _field(footprint: Footprint, field: str) -> str:
@@ -224,26 +210,22 @@ def service_port_taken(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findi
     if service is None:
         yield Finding("U105", gateway_ref(snapshot.gateway.ref), case="no Service")
         return
-    owned = managed_ports(service, names.service_manager(*exposure.spec.key))
+    manager = names.service_manager(*exposure.spec.key)
     for port in exposure.spec.ports:
-        for entry in service["spec"].get("ports") or ():
-            if entry in owned:
-                continue
-            same_port = (entry["port"], entry.get("protocol")) == (port.gateway_port, "UDP")
-            if same_port or entry.get("name") == f"udp-{port.gateway_port}":
-                yield Finding(
-                    "U105",
-                    _service_ref(service),
-                    service_port(entry["port"]),
-                    {
-                        "port": entry["port"],
-                        "protocol": entry.get("protocol") or "TCP",
-                        "name": entry.get("name") or "without a name",
-                        "service_port": port.service_port,
-                        "gateway": str(snapshot.gateway.ref),
-                    },
-                    "port",
-                )
+        for entry in conflicting_ports(service, manager, port.gateway_port):
+            yield Finding(
+                "U105",
+                _service_ref(service),
+                service_port(entry["port"]),
+                {
+                    "port": entry["port"],
+                    "protocol": entry.get("protocol") or "TCP",
+                    "name": entry.get("name") or "without a name",
+                    "service_port": port.service_port,
+                    "gateway": str(snapshot.gateway.ref),
+                },
+                "port",
+            )
 
 
 @rule("U230")

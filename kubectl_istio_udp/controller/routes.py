@@ -18,8 +18,10 @@ from kubectl_istio_udp.controller.pending import PendingExposures
 from kubectl_istio_udp.controller.waits import RETRY_SECONDS
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, Options
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode, Options
 from kubectl_istio_udp.model.gateway import Gateway
+from kubectl_istio_udp.model.managed_fields import conflicting_ports
+from kubectl_istio_udp.model.names import service_manager
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.model.snapshot import Snapshot
@@ -209,19 +211,26 @@ class RouteDecider:
         """Why a Gateway's listeners cannot have their ports, by port, without the others."""
         found: dict[int, Unavailable] = {}
         bound: dict[int, int] = {}
+        gateway, mode = snapshot.gateway, intent.request.options.gateway_service
+        patched = gateway.service if mode is GatewayServiceMode.PATCH else None
         for port in ports:
             if objection := permission.port_objection(port):
                 found[port] = Unavailable(objection)
-                continue
-            try:
-                bound[port] = bindable_port(
-                    port, snapshot.gateway, intent.request.options.gateway_service
-                )
-            except UsageError as error:
-                found[port] = Unavailable(error.message)
+            elif patched and conflicting_ports(patched, service_manager(*intent.key), port):
+                text = f"Service {gateway.service_name} of the gateway already has this port"
+                found[port] = Unavailable(text, conflicts=True)
+            else:
+                try:
+                    bound[port] = bindable_port(port, gateway, mode)
+                except UsageError as error:
+                    found[port] = Unavailable(error.message)
         occupancy = self._pending.occupancy(intent.key)
         taken = occupancy.ports_of_others(
-            frozenset(bound.values()), snapshot.gateway, snapshot.mesh, intent.key
+            frozenset(bound.values()),
+            gateway,
+            snapshot.mesh,
+            intent.key,
+            self._caches.existing(intent.key).held,
         )
         served = {port.gateway_port for port in snapshot.before.ports} if snapshot.before else set()
         # Two ports may be bound as the same one: 53 as 10053. The one that is served keeps it.

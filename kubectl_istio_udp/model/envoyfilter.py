@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +107,31 @@ class Footprint:
     def used(self) -> frozenset[int | str]:
         """The UDP ports, and the names of listeners and clusters."""
         return self.udp_ports | self.listeners | self.clusters
+
+    def is_certain(self, bound: Set[str] = frozenset()) -> bool:
+        """Whether the gateway certainly has these.
+
+        Args:
+            bound: the names of its Envoy's listeners, if they are known.
+        """
+        return not self.doubt or bool(self.listeners & bound)
+
+    def blocks(
+        self, used: int | str, held: Set[int | str] = frozenset(), bound: Set[str] = frozenset()
+    ) -> bool:
+        """Whether it prevents another exposure from using a port or a name at the gateway.
+
+        If only the mesh's root namespace is unknown, it does: the gateway gets both if the
+        EnvoyFilter is in it. EnvoyFilters of exposures only apply to gateways of their namespace.
+
+        Args:
+            used: the UDP port, or the name of a listener or cluster; one of `self.used`.
+            held: those that the other exposure has. They do not prevent a change.
+            bound: as for `is_certain`.
+        """
+        if self.is_certain(bound):
+            return True
+        return self.doubt == ROOT_UNKNOWN and self.exposure is None and used not in held
 
     @classmethod
     def from_object(cls, envoy_filter: Mapping[str, Any]) -> Footprint:

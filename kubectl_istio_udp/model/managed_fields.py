@@ -56,6 +56,25 @@ def managed_ports(service: Mapping[str, Any], manager: str) -> list[Mapping[str,
     return [entry for entry in service["spec"].get("ports") or () if _key(entry) in owned]
 
 
+def conflicting_ports(
+    service: Mapping[str, Any], manager: str, port: int
+) -> list[Mapping[str, Any]]:
+    """The entries of a Service's spec.ports that prevent a field manager from adding a UDP port.
+
+    They have the same port, or the name of the added entry.
+    """
+    owned = managed_ports(service, manager)
+    return [
+        entry
+        for entry in service["spec"].get("ports") or ()
+        if entry not in owned
+        and (
+            (entry["port"], entry.get("protocol")) == (port, "UDP")
+            or entry.get("name") == f"udp-{port}"
+        )
+    ]
+
+
 def has_other_ports(service: Mapping[str, Any]) -> bool:
     """Whether a Service manifest has a port that no exposure's field manager owns."""
     owned = {

@@ -22,6 +22,7 @@ from kubectl_istio_udp.model.gateway import Gateway, gateways_from
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
+from kubectl_istio_udp.model.ports import bound_as
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, INVALID, PORT_TAKEN
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.state import proxies
@@ -196,20 +197,28 @@ def _unmet(
     if exposed and not bad:
         return None
     message = str((event or {}).get("message", "")) if bad else ""
-    if reason == PORT_TAKEN and (holders := _holders(intent, exposures)):
+    if reason == PORT_TAKEN and (holders := _holders(intent, exposures, message)):
         message += f" (by {', '.join(holders)})"
     return UnmetRequest(namespace, name, exposed, reason if bad else "", message)
 
 
-def _holders(intent: Intent, exposures: Sequence[Existing]) -> list[str]:
-    """The exposures that use a gateway port which an intent requests."""
-    wanted = set(intent.gateway_ports)
+def _holders(intent: Intent, exposures: Sequence[Existing], message: str) -> list[str]:
+    """The exposures that have a port which an intent requests.
+
+    Args:
+        intent: the intent.
+        exposures: all exposures of the controller.
+        message: the controller's Event, which names the gateway.
+    """
+    named = set(message.replace(":", " ").split())
+    wanted = frozenset[int]().union(*map(bound_as, intent.gateway_ports))
     return [
         f"{existing.namespace}/{existing.name}"
         for existing in exposures
         if (existing.namespace, existing.name) != intent.key
         and (spec := existing.exposure)
-        and wanted & {port.gateway_port for port in spec.ports}
+        and str(spec.gateway) in named
+        and wanted & {port.listener_port for port in spec.ports}
     ]
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,12 @@ from kubectl_istio_udp.model.mesh import Mesh
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.usage import Holder, Holders, Usage, used_by
 from kubectl_istio_udp.state.ownership import readable
-from kubectl_istio_udp.state.reservations import Reservation, counted, read_reservation
+from kubectl_istio_udp.state.reservations import (
+    Reservation,
+    counted,
+    filter_names,
+    read_reservation,
+)
 
 Manifest = Mapping[str, Any]
 Key = tuple[str, str]
@@ -215,19 +220,27 @@ class Occupancy:
         return (*footprints, *(each.footprint for each in self._pending))
 
     def ports_of_others(
-        self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: Key
+        self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: Key, held: ExposureSpec | None
     ) -> frozenset[int]:
-        """The ports among some that other exposures and EnvoyFilters certainly bind at a gateway.
+        """The ports among some that other exposures and EnvoyFilters keep from an exposure.
 
         Args:
             ports: listener ports.
             gateway: the gateway.
             mesh: its mesh.
             key: the exposure that is decided.
+            held: it as it is, at this or another gateway; None if it does not exist.
         """
-        footprints = self._footprints(self._filters.using(ports), gateway, mesh)
-        held = (each.udp_ports for each in footprints if each.exposure != key and not each.doubt)
-        return frozenset().union(*held) & ports
+        found = self._footprints(self._filters.using(ports), gateway, mesh)
+        namespaces = {gateway.ref.namespace, *([held.gateway.namespace] if held else ())}
+        here = held is not None and held.gateway.same_pods(gateway.ref)
+        own = {port.listener_port for port in held.ports} if held and here else frozenset[int]()
+        return frozenset(
+            port
+            for footprint in of_others(found, key, namespaces)
+            for port in footprint.udp_ports & ports
+            if footprint.blocks(port, own)
+        )
 
     def usage(self, gateway: Gateway, root_namespace: str, without: Key | None = None) -> Usage:
         """The ports and sessions that exposures use of a gateway.
@@ -250,6 +263,20 @@ class Occupancy:
         specs = [*(each.spec for each in self._reservations), *(p.spec for p in self._pending)]
         more = [spec for spec in specs if reaches(spec.gateway)]
         return self._filters.usage(reaches, more, without)
+
+
+def of_others(
+    footprints: Iterable[Footprint], key: Key, namespaces: Iterable[str]
+) -> Iterator[Footprint]:
+    """What other EnvoyFilters and reservations than an exposure's add.
+
+    Args:
+        footprints: what all of them add.
+        key: the exposure.
+        namespaces: the namespaces of its gateways.
+    """
+    owned = {f"{each}/{name}" for each in namespaces for name in filter_names(*key)}
+    return (each for each in footprints if each.exposure != key or each.owner not in owned)
 
 
 def _place(ref: GatewayRef) -> Place:

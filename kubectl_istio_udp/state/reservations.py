@@ -110,6 +110,12 @@ def reservation_name(spec: ExposureSpec) -> str:
     return _PREFIX + spec.object_name
 
 
+def filter_names(namespace: str, name: str) -> tuple[str, str]:
+    """The names of an exposure's EnvoyFilter and of its reservation."""
+    found = names.object_name(namespace, name)
+    return found, _PREFIX + found
+
+
 def reservation(spec: ExposureSpec, run: str) -> dict[str, Any]:
     """The manifest of a reservation; istiod generates nothing from it."""
     return {

@@ -190,7 +190,7 @@ def _gateway_facts(
         footprint
         for manifest in filters
         for footprint in footprints_at(manifest, gateway, mesh)
-        if not footprint.doubt
+        if footprint.is_certain()
     )
     if query_limit is None:
         return _GatewayFacts(ready, footprints)

@@ -132,6 +132,21 @@ def test_a_listener_whose_port_is_not_allowed_does_not_stop_the_others(running: 
     until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))
 
 
+def test_a_port_that_the_gateway_s_service_has_is_unavailable(running: Routed) -> None:
+    service = running.server.get("Service", "istio-system", "istio-ingressgateway")
+    theirs = {"name": "quic", "port": 5301, "protocol": "UDP", "targetPort": 5301}
+    patched = {**service, "spec": {**service["spec"], "ports": [*service["spec"]["ports"], theirs]}}
+    modes = {"kubectl-istio-udp/allow-gateway-service": "patch"}
+    running.server.put(patched, space("team", **modes))
+    notes = {**TARGET, "kubectl-istio-udp/gateway-service": "patch"}
+    running.begin(gateway(*TWO, annotations=notes), *ROUTES)
+    until(lambda: ports(running) == [5300])
+    until(lambda: accepted(running).get("b") == ("False", "PortUnavailable"))
+    assert accepted(running)["a"] == ("True", "Accepted")
+    running.server.put(service)
+    until(lambda: ports(running) == [5300, 5301])
+
+
 @pytest.mark.parametrize("how", ["", "spec.addresses"])
 def test_a_port_that_is_no_longer_allowed_stops_at_once(running: Routed, how: str) -> None:
     """Although the gateway may not change for a while; the other listener stays."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubectl_istio_udp.checks.ports import port_taken
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.mesh import DEFAULT_MESH
@@ -189,3 +190,58 @@ def test_nothing_is_left_of_what_was_removed(changes: list[tuple[GatewayFilter, 
     for found, _ in changes:
         kept.put(namespaced_name(found.manifest), None)
     assert vars(kept) == {**vars(GatewayFilters()), "_lock": vars(kept)["_lock"]}
+
+
+UNKNOWN = dataclasses.replace(DEFAULT_MESH, assumed=True)
+IN_LAB = dataclasses.replace(DEFAULT_MESH, root_namespace="lab")
+
+
+def foreign(**match: Any) -> GatewayFilter:
+    """Someone's listener in another namespace, at the gateway's labels."""
+    address = {"protocol": "UDP", "address": "0.0.0.0", "port_value": min(PORTS)}
+    patch = {
+        "applyTo": "LISTENER",
+        "match": {"context": "GATEWAY", **match},
+        "patch": {
+            "operation": "ADD",
+            "value": {"name": "theirs", "address": {"socket_address": address}},
+        },
+    }
+    return GatewayFilter.of(
+        {
+            "apiVersion": "networking.istio.io/v1alpha3",
+            "kind": "EnvoyFilter",
+            "metadata": {"name": "theirs", "namespace": "lab"},
+            "spec": {
+                "workloadSelector": {"labels": dict(GATEWAY.ref.selector)},
+                "configPatches": [patch],
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("mesh", "match", "held", "taken"),
+    [
+        (UNKNOWN, {}, None, True),
+        (UNKNOWN, {}, SPEC, False),
+        (IN_LAB, {}, SPEC, True),
+        (DEFAULT_MESH, {}, None, False),
+        # It may be for other proxies: no reason to refuse.
+        (IN_LAB, {"proxy": {"metadata": {"COLOUR": "blue"}}}, None, False),
+    ],
+)
+def test_a_port_counts_as_taken_exactly_if_u103_reports_it(
+    mesh: Any, match: Any, held: Any, taken: bool
+) -> None:
+    """The root namespace may be unknown: see U103."""
+    occupancy = Occupancy(index_of(foreign(**match)))
+    found = occupancy.ports_of_others(PORTS, GATEWAY, mesh, SPEC.key, held)
+    assert found == ({min(PORTS)} if taken else set())
+    snapshot = dataclasses.replace(
+        snapshot_of(cluster()),
+        mesh=mesh,
+        before=held,
+        footprints=occupancy.footprints_at(GATEWAY, mesh, SPEC),
+    )
+    assert bool(list(port_taken.find(EXPOSURE, snapshot))) == taken
