@@ -655,6 +655,95 @@ def test_11_a_pod_that_poses_as_a_gateway_does_not_count(tenants: Tenants, victi
     mine.kubectl("delete", "pod", "posing", "--wait=false")
 
 
+def forged_spec(victim: Victim, owner: Tenant, name: str, **changes: Any) -> str:
+    """The spec of an exposure that a tenant would like to exist."""
+    spec = {**spec_of(victim.tenant, victim.name), "entries": [], "discovery": "endpoints"}
+    return json.dumps(spec | {"namespace": owner.name, "name": name, "service": name} | changes)
+
+
+def spec_at(place: str, tenant: Tenant, name: str) -> dict[str, Any]:
+    """The spec in the EnvoyFilter of a tenant's exposure in a namespace."""
+    found = get("envoyfilter", object_name(tenant, name), "-n", place)
+    return dict(json.loads(found["metadata"]["annotations"][SPEC]))
+
+
+def udp_ports(place: str, name: str) -> list[int]:
+    """The UDP ports of a Service."""
+    ports = get("service", name, "-n", place)["spec"]["ports"]
+    return [port["port"] for port in ports if port["protocol"] == "UDP"]
+
+
+def test_07_a_tenants_entry_decides_nothing_of_an_administrators_expose(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """A ServiceEntry with the ports and settings that the tenant would like to get."""
+    mine, port = tenants.c, tenants.b.ports[24]
+    own = (GATEWAY_NAMESPACE, "istio-ingressgateway")
+    patched = udp_ports(*own)
+    mine.apply(*who_server("steered", "192.0.2.36"))
+    spec = spec_of(victim.tenant, victim.name)
+    forgery = forged_spec(
+        victim, mine, "steered",
+        ports=[{**spec["ports"][0], "gateway_port": 53, "listener_port": 10053}],
+        options={**spec["options"], "session_log": True, "gateway_service": "patch"},
+        gateway={"namespace": own[0], "name": own[1], "selector": {"istio": "ingressgateway"}},
+    )  # fmt: skip
+    labels = labelled(mine.name, "steered")
+    with victim.asked():
+        mine.make(entry(f"{object_name(mine, 'steered')}.x", labels, forgery))
+        gateway = ("--gateway", "/".join(own))
+        done = mine.administered.expose("steered", "-p", f"{port}:53", *gateway)
+        assert f"ignoring the settings in ServiceEntry {mine.name}/" in done.err
+        found = spec_at(own[0], mine, "steered")
+        assert udp_ports(*own) == patched
+        deleted = mine.administered.plugin("delete", "steered")
+        assert deleted.code == 0, deleted.both
+    assert [each["gateway_port"] for each in found["ports"]] == [port]
+    assert not found["options"]["session_log"]
+    assert found["options"]["gateway_service"] == "companion"
+
+
+def test_07_an_exposure_forged_before_it_exists_is_a_stray(
+    tenants: Tenants, victim: Victim
+) -> None:
+    """An EnvoyFilter in a tenant's namespace that looks as if `expose` had written it there."""
+    mine, other = tenants.c, tenants.b
+    mine.make(posing_pod())
+    mine.kubectl("wait", "pod/posing", "--for=condition=Ready", "--timeout=60s")
+    other.apply(*who_server("early", "192.0.2.37"))
+    gateway = {"namespace": mine.name, "name": "edge", "selector": {"istio": "ingressgateway"}}
+    with victim.asked():
+        for name in ("early", "typed"):
+            notes = {SPEC: forged_spec(victim, other, name, service="early", gateway=gateway)}
+            about = {"name": object_name(other, name), "labels": labelled(other.name, name)}
+            mine.make(
+                {
+                    "apiVersion": "networking.istio.io/v1alpha3",
+                    "kind": "EnvoyFilter",
+                    "metadata": {**about, "annotations": notes},
+                    "spec": {"configPatches": []},
+                }
+            )
+        before = get("envoyfilter", "-n", mine.name)["items"]
+        exposed(other, "early", other.ports[25])
+        typed = ("-p", f"{other.ports[26]}:53", "--name", "typed")
+        done = other.administered.expose("early", *typed)
+        assert f"gateways do not belong in namespace {mine.name}" in done.err
+        listed = run("kubectl", "istio-udp", "get", "-A").out
+        status = run("kubectl", "istio-udp", "controller", "status").out
+        assert spec_at(other.gateway, other, "early")["gateway"]["namespace"] == other.gateway
+        assert spec_at(GATEWAY_NAMESPACE, other, "typed")["ports"]
+        assert get("envoyfilter", "-n", mine.name)["items"] == before
+        assert other.administered.plugin("delete", "typed").code == 0
+    exposures, _, strays = listed.partition("STRAY")
+    assert f"{mine.name}/edge" not in exposures
+    assert all(object_name(other, name) in strays for name in ("early", "typed")), strays
+    assert "early" not in status, status
+    mine.kubectl("delete", "pod", "posing", "--wait=false")
+    mine.kubectl("delete", "envoyfilters", "--all")
+    other.kubectl("annotate", "service", "early", "kubectl-istio-udp/expose-")
+
+
 @pytest.fixture(autouse=True)
 def _controller_stays(controller: str) -> Any:
     """No test may cost the controller a restart."""
