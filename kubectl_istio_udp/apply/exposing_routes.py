@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_istio_udp.apply.changes import ChangeSet
 from kubectl_istio_udp.apply.exposing import ExposeArguments, decide, find_kept
 from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
-from kubectl_istio_udp.apply.pipeline import Decision, Report, apply_decision
+from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, apply_decision
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
@@ -34,6 +34,8 @@ from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.annotations import GATEWAY_OPTIONS, option_annotations, read_options
 from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.sources.routes import KIND
+from kubectl_istio_udp.sources.settings import differences, settings_of
+from kubectl_istio_udp.state.existing import find_exposure
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.snapshot import read_snapshot
 
@@ -81,7 +83,8 @@ def expose_by_routes(
     Raises:
         UsageError: it is not possible with this Service or gateway.
         NotInstalled: the Gateway API or its class is not installed.
-        Refused, Rejected or an error of the cluster; everything was rolled back then.
+        Refused, Rejected or an error of the cluster; everything was rolled back then, unless former
+            routes were deleted already.
     """
     settings = arguments.settings
     if settings.discovery not in (None, "auto", Discovery.ENDPOINTS.value):
@@ -96,7 +99,7 @@ def expose_by_routes(
             lambda: _read_current(api, key, arguments, writing, report.warn),
         ]
     )
-    exposure, decision = _decide(api, key, class_name, current, arguments, writing)
+    exposure, decision, applied = _decide(api, key, class_name, current, arguments, writing)
     ensure_accepted(
         [write.manifest for write in writes(exposure, writing.manager)],
         writing.validate,
@@ -104,8 +107,11 @@ def expose_by_routes(
         warn=report.warn,
     )
     done = apply_decision(api, decision, writing, report, flags)
-    _delete_routes(api, decision, current, writing, report)
+    deleted = _delete_routes(api, decision, current, writing, report)
     if writing.waits and writing.dry_run == "none":
+        if deleted:
+            with report.waiting() as progress:
+                applied.wait_for_all(writing.seconds, progress)
         return api.get(API_GATEWAY, *key)
     return next(each.manifest for each in done if each.write.kind == API_GATEWAY)
 
@@ -191,7 +197,7 @@ def _decide(
     current: _Current,
     arguments: ExposeArguments,
     writing: WriteOptions,
-) -> tuple[Exposure, Decision]:
+) -> tuple[Exposure, Decision, _Applied]:
     settings = replace(arguments.settings, discovery=Discovery.ENDPOINTS.value)
     before = current.before
     namespace, name = exposure_key(key)
@@ -223,27 +229,102 @@ def _decide(
         *udproute.routes(key, arguments.service, spec.ports),
     ]
     todo = tuple(Write(manifest, writing.manager) for manifest in manifests)
+    applied = _Applied(api, key, current, spec, automatic=request.automatic_sessions)
     summary = f"Gateway {'/'.join(key)} of class {class_name}, at gateway {spec.gateway}"
-    return exposure, Decision(
+    decision = Decision(
         spec=spec,
         before=before,
         summary=summary,
         # The controller keeps the list of endpoints up to date.
         findings=tuple(each for each in decided.findings if each.code != "U202"),
         changes=ChangeSet(writes=todo),
-        wait=lambda seconds, progress: wait_until_programmed(api, key, seconds, progress),
+        wait=applied.wait,
     )
+    return exposure, decision, applied
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """Waits until the controller has applied a decided exposure.
+
+    Attributes:
+        api: the cluster.
+        key: the Gateway.
+        current: the state before this run.
+        spec: the decided exposure.
+        automatic: whether the controller chooses the number of sessions.
+    """
+
+    api: Api
+    key: Key
+    current: _Current
+    spec: ExposureSpec
+    automatic: bool
+
+    def wait(self, seconds: float, progress: Progress) -> None:
+        """Wait, without the ports whose former routes are deleted afterwards.
+
+        Of two routes at a listener the older one is served.
+        """
+        before = self.current.before.ports if self.current.before else ()
+        former = {port.gateway_port: port.service_port for port in before}
+        ports = [
+            port
+            for port in self.spec.ports
+            if former.get(port.gateway_port, port.service_port) == port.service_port
+        ]
+        self._wait(ports, seconds, progress)
+
+    def wait_for_all(self, seconds: float, progress: Progress) -> None:
+        """Wait, for all ports."""
+        self._wait(self.spec.ports, seconds, progress)
+
+    def _wait(self, ports: Sequence[ExposedPort], seconds: float, progress: Progress) -> None:
+        wait_until_programmed(
+            self.api,
+            self.key,
+            seconds,
+            progress,
+            before=self.current.gateway,
+            unapplied=lambda: self._unapplied(ports),
+        )
+
+    def _unapplied(self, ports: Sequence[ExposedPort]) -> str:
+        """What the controller has not applied yet, as text; "" if nothing."""
+        wanted = self.spec
+        found = find_exposure(self.api, *wanted.key, gateways=[wanted.gateway.namespace]).held
+        if found is None:
+            return "its exposure does not exist yet"
+        if not found.gateway.same_pods(wanted.gateway):
+            return f"it is still exposed at gateway {found.gateway}"
+        sessions = found.options.max_sessions if self.automatic else wanted.options.max_sessions
+        options = replace(wanted.options, max_sessions=sessions)
+        if found.options != options:
+            after = settings_of(replace(found, options=options))
+            return f"not applied yet: {differences(settings_of(found), after)[0]}"
+        served = {port.gateway_port: _targets(found, port) for port in found.ports}
+        lacking = [p for p in ports if served.get(p.gateway_port) != _targets(wanted, p)]
+        return f"port {lacking[0].gateway_port} is not served by its route yet" if lacking else ""
+
+
+def _targets(spec: ExposureSpec, port: ExposedPort) -> tuple[tuple[Key, int], ...]:
+    """The Service and port of each backend that gets clients."""
+    default = (spec.namespace, spec.service)
+    return tuple((each.service or default, each.port) for each in port.backends if each.weight)
 
 
 def _delete_routes(
     api: Api, decision: Decision, current: _Current, writing: WriteOptions, report: Report
-) -> None:
-    """Delete the routes to ports of the Service that are no longer exposed."""
+) -> bool:
+    """Delete the routes to ports of the Service that are no longer exposed; whether there are any.
+
+    After the new routes are written, so that each listener always has a route.
+    """
     wanted = {write.name for write in decision.changes.writes if write.kind == KIND}
-    for route in current.routes:
+    former = [each for each in current.routes if each["metadata"]["name"] not in wanted]
+    for route in former:
         name = route["metadata"]["name"]
-        if name in wanted:
-            continue
         if writing.dry_run != "client":
             api.delete(route, dry_run=writing.dry_run == "server")
         report.removed(KIND, name)
+    return bool(former)

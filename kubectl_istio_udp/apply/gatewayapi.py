@@ -57,14 +57,28 @@ def read_class_name(api: Api, namespace: str) -> str:
     return GATEWAY_CLASS if GATEWAY_CLASS in served else min(served)
 
 
-def wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress) -> None:
-    """Wait until the controller reports that the gateway has the listeners.
+def wait_until_programmed(
+    api: Api,
+    key: Key,
+    seconds: float,
+    progress: Progress,
+    *,
+    before: Manifest | None = None,
+    unapplied: Callable[[], str] = lambda: "",
+) -> None:
+    """Wait until the controller has applied a Gateway and reports that the gateway has it.
+
+    Annotations do not change a Gateway's generation. So its conditions may be about the earlier
+    annotations, although their observedGeneration is the latest.
 
     Args:
         api: the cluster.
         key: (namespace, name) of the Gateway.
         seconds: how long.
         progress: called with a line of text.
+        before: the Gateway before this run's write; None if it did not exist.
+        unapplied: returns what the controller has not applied yet, as text; "" if nothing. Called
+            when the conditions are those of a programmed Gateway.
 
     Raises:
         Rejected: the controller does not accept the Gateway or one of its listeners.
@@ -73,23 +87,44 @@ def wait_until_programmed(api: Api, key: Key, seconds: float, progress: Progress
     deadline = time.monotonic() + seconds
     while True:
         gateway = api.get(API_GATEWAY, *key)
-        accepted, programmed = (_condition(gateway, each) for each in ("Accepted", "Programmed"))
-        problem = _problem(gateway)
-        if problem:
+        problem, is_late = _problem(gateway), time.monotonic() >= deadline
+        if problem and (is_late or not _may_be_earlier(problem, before, gateway)):
             raise Rejected(
                 f"the controller does not accept Gateway {'/'.join(key)}: {problem}",
                 hints=["what a namespace may expose: docs/controller.md"],
             )
-        if accepted.get("status") == programmed.get("status") == "True":
+        message = _unprogrammed(gateway) or unapplied()
+        if not message:
             return
-        message = str(programmed.get("message") or "the controller has not reported yet")
         progress(f"waiting for Gateway {key[1]}: {message}")
-        if time.monotonic() >= deadline:
+        if is_late:
             raise WaitTimeout(
                 f"Gateway {'/'.join(key)} is not programmed after {seconds:g}s: {message}",
                 hints=[_STATUS, "to wait longer: --timeout 2m"],
             )
         time.sleep(api.waits.poll)
+
+
+def _unprogrammed(gateway: Manifest) -> str:
+    """Why a Gateway is not programmed, as text; "" if it is."""
+    accepted, programmed = (_condition(gateway, each) for each in ("Accepted", "Programmed"))
+    if accepted.get("status") == programmed.get("status") == "True":
+        return ""
+    return str(programmed.get("message") or "the controller has not reported yet")
+
+
+def _may_be_earlier(problem: str, before: Manifest | None, gateway: Manifest) -> bool:
+    """Whether a problem may be about the annotations that the Gateway had before."""
+    return (
+        before is not None
+        and _annotations(before) != _annotations(gateway)
+        and generation_of(before) == generation_of(gateway)
+        and _problem(before) == problem
+    )
+
+
+def _annotations(gateway: Manifest) -> Mapping[str, Any]:
+    return record(gateway["metadata"].get("annotations"))
 
 
 def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Manifest:

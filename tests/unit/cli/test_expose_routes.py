@@ -42,6 +42,13 @@ def controlled(api: Api, classed: ApiServer, run: Run) -> Iterator[ApiServer]:
     running.stop()
 
 
+def edge() -> Iterator[Any]:
+    """Another gateway."""
+    labels = {"app": "edge"}
+    yield builders.gateway_pod("edge-1", labels=labels, ips=("10.244.0.8",))
+    yield builders.gateway_service("edge", selector=labels)
+
+
 def written(server: ApiServer) -> tuple[Any, list[Any]]:
     (found,) = server.all(API_GATEWAY)
     return found, sorted(server.all("UDPRoute"), key=lambda each: each["metadata"]["name"])
@@ -106,6 +113,47 @@ def test_a_gateway_that_the_controller_refuses_is_rolled_back(
     assert "the controller does not accept Gateway default/coredns: " in done.err
     assert "gateway port 5300 is not allowed" in done.err
     until(lambda: not controlled.all(API_GATEWAY) and not controlled.all("UDPRoute"))
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["--idle-timeout", "20h"], "idle-timeout"),
+        (["--gateway", "istio-system/edge"], "istio-system/edge"),
+    ],
+)
+def test_a_refused_change_is_rolled_back(
+    run: Run, controlled: ApiServer, words: list[str], refusal: str
+) -> None:
+    """The Gateway's conditions are about its generation, which annotations do not change."""
+    controlled.put(space("default", **{"kubectl-istio-udp/allow-gateways": TARGET}), *edge())
+    expose = (*EXPOSE, "-p", "5300:53", "--timeout", "20s")
+    assert run(*expose, "--gateway", TARGET).code == 0
+    before = written(controlled)[0]["metadata"]["annotations"]
+    done = run(*expose, *words)
+    assert done.code == 3, done.out
+    assert "the controller does not accept Gateway default/coredns: " in done.err
+    assert refusal in done.err
+    assert written(controlled)[0]["metadata"]["annotations"] == before
+
+
+def test_an_earlier_refusal_does_not_count(run: Run, controlled: ApiServer) -> None:
+    expose = (*EXPOSE, "-p", "5300:53", "--idle-timeout")
+    assert run(*expose, "20h", "--no-wait").code == 0
+    until(lambda: "Invalid" in json.dumps(written(controlled)[0].get("status")))
+    done = run(*expose, "30s", "--timeout", "20s")
+    assert done.code == 0, done.err
+
+
+def test_a_changed_route_is_waited_for(run: Run, controlled: ApiServer) -> None:
+    controlled.put(builders.service(ports=[udp(), udp(54, "more")]))
+    assert run(*EXPOSE, "-p", "5300:53", "--timeout", "20s").code == 0
+    done = run(*EXPOSE, "-p", "5300:54", "--timeout", "20s")
+    assert done.code == 0, done.err
+    name = exposure_key(("default", "coredns"))[1]
+    shown = json.loads(run("get", name, "-o", "json").out)
+    (port,) = shown["spec"]["ports"]
+    assert [each["port"] for each in port["backends"] if each["weight"]] == [54]
 
 
 def test_without_a_controller_it_reports_that(run: Run, classed: ApiServer) -> None:
