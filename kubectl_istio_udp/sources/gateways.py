@@ -109,7 +109,8 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
     Raises:
         InvalidParameters: it names several gateways, or none although none may be created.
         UnsupportedAddress: it requests addresses.
-        UsageError: an annotation is malformed, too long or unknown, or no listener can be served.
+        UsageError: an annotation is malformed, too long or unknown, no listener can be served, or
+            the listeners would not have the same addresses.
     """
     expose_options = read_options(gateway.annotations, GATEWAY_OPTIONS)
     if gateway.addresses:
@@ -148,10 +149,21 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
 
 
 def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:
-    """An intent with a separate gateway; its Service gets the UDP ports, unless set otherwise."""
+    """An intent with a separate gateway; its Service gets the UDP ports, unless set otherwise.
+
+    Raises:
+        UsageError: the UDP ports would have another address than the Gateway's other listeners.
+    """
     options = intent.request.options
     if f"{PREFIX}gateway-service" not in gateway.annotations:
         options = replace(options, gateway_service=GatewayServiceMode.PATCH)
+    if gateway.mirrored and options.gateway_service is not GatewayServiceMode.PATCH:
+        # Every address in a Gateway's status serves all of its listeners.
+        raise UsageError(
+            f"annotation {PREFIX}gateway-service: {options.gateway_service.value} would give UDP "
+            f"another address than listener {gateway.mirrored[0].name}",
+            hints=["remove the annotation, or move the UDP listeners to another Gateway"],
+        )
     return replace(
         intent,
         request=replace(intent.request, options=options),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, Route
 from kubectl_istio_udp.sources.gateways import child_key, clone_key, gateway_intent, needs_child
 from kubectl_istio_udp.sources.mirrors import copied_parents, mirrored_parents
@@ -68,6 +69,18 @@ def test_without_a_udp_listener_there_is_no_exposure() -> None:
     assert gateway_intent(ApiGateway.from_object(gateway(WEB)), may_own=True) is None
     both = gateway_intent(ApiGateway.from_object(gateway(*BOTH)), may_own=True)
     assert both is not None and both.udp_ports == (53,)
+
+
+@pytest.mark.parametrize("mode", ["companion", "none"])
+def test_all_listeners_of_a_created_gateway_have_its_addresses(mode: str) -> None:
+    notes = {"kubectl-istio-udp/gateway-service": mode}
+    with pytest.raises(UsageError, match=f"gateway-service: {mode} would give UDP another address"):
+        gateway_intent(ApiGateway.from_object(gateway(*BOTH, annotations=notes)), may_own=True)
+    # With UDP alone, or at an existing gateway, there is no other address.
+    alone = gateway_intent(ApiGateway.from_object(gateway(DNS, annotations=notes)), may_own=True)
+    assert alone is not None and alone.request.options.gateway_service.value == mode
+    named = {**notes, "kubectl-istio-udp/gateway": "istio-system/edge"}
+    assert gateway_intent(ApiGateway.from_object(gateway(*BOTH, annotations=named)), may_own=True)
 
 
 def test_names_of_copies_are_dns_labels() -> None:
