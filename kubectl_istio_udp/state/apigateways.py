@@ -200,13 +200,16 @@ class ApiGateways:
         return found.read if of is not None and of.read.is_served else None
 
     def subjects(self) -> Iterator[Subject]:
-        """All objects with a status."""
+        """All objects with a status; routes that are copied from the oldest to the youngest.
+
+        istiod gives precedence to older routes, and a copy has an age of its own.
+        """
         for cache in (self.classes, self.gateways, self.routes):
             for kept in cache.values():
                 metadata = kept.manifest["metadata"]
                 yield (cache.kind, metadata.get("namespace") or "", metadata["name"])
         for kind, mirrored in self.mirrored.items():
-            for route in mirrored.values():
+            for route in sorted(mirrored.values(), key=lambda kept: kept.read.about.rank):
                 yield (kind, *route.read.key)
 
     def is_undecided(self, key: Key) -> bool:
