@@ -151,7 +151,7 @@ _CLOSED_PORTS = Remedy(
 _PORT_TAKEN = "gateway {gateway}: port {port}/UDP is taken"
 _NAME_TAKEN = "a name that this exposure needs is taken at gateway {gateway}"
 _TOO_FEW_SESSIONS = "gateway {gateway} does not have enough sessions left"
-_CHANGES_HIDDEN = "the control plane of gateway {gateway} hides it from endpoints that change"
+_CHANGES_HIDDEN = "gateway {gateway} gets no endpoint updates from its control plane"
 _HIDES_CHANGES = Text(
     "{control_plane} (Istio {istio}) does not inform gateways about changed endpoints, because "
     "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG is set: when the pods of {service} move, clients get no "
@@ -201,9 +201,9 @@ _CHECKS = (
         "The listener of another EnvoyFilter binds the same UDP port of the gateway. Envoy would "
         "reject the update, as for U102. The message names the EnvoyFilter, and the exposure that "
         "it belongs to. If the mesh configuration cannot be read (U209), the root namespace is "
-        "not known, and an EnvoyFilter of any namespace that selects the gateway counts, except "
-        "those of exposures, and except for ports that the exposure has already. If the root "
-        "namespace is another, name it with `--root-namespace`.",
+        "not known. Then every EnvoyFilter that selects the gateway counts. EnvoyFilters of "
+        "exposures, and ports that this exposure already has, do not. Name the root namespace "
+        "with `--root-namespace`.",
         {
             "": Text(
                 "port {port}/UDP of gateway {gateway} is taken by {object}",
@@ -527,13 +527,13 @@ _CHECKS = (
         "U133",
         "The companion Service would never get a load balancer: by its annotations or class, the "
         "gateway's Service belongs to a cloud whose load balancers carry no UDP. Clients would "
-        "have no address to send to. Use `--gateway-service none`, and lead clients to the "
-        "gateway's pods or nodes in another way.",
+        "have no address to send to. Use `--gateway-service none`, and route clients to "
+        "the gateway's pods or nodes yourself.",
         Text(
             "{object} would never get an address: {reason}",
             Remedy(
-                "bring the clients to the gateway's pods or nodes another way, and expose with "
-                "--gateway-service none",
+                "route clients to the gateway's pods or nodes yourself, and use --gateway-service "
+                "none",
                 annotation="set the annotation kubectl-istio-udp/gateway-service to none",
             ),
             event=AS_IS,
@@ -546,8 +546,8 @@ _CHECKS = (
         "would no longer update the load balancer, also not for the TCP ports of others. See "
         "[what the companion takes over](load-balancers.md).",
         Text(
-            "a UDP port would stop the load balancer of {object} from following changes, for its "
-            "TCP ports too: {reason}",
+            "with a UDP port, the cloud would no longer update the load balancer of {object}, "
+            "including its TCP ports: {reason}",
             Remedy(
                 "use --gateway-service companion, or none",
                 annotation=(
@@ -559,11 +559,11 @@ _CHECKS = (
     ),
     Check(
         "U135",
-        "istiod runs with PILOT_FILTER_GATEWAY_CLUSTER_CONFIG and is older than 1.31. It gives "
-        "the gateway the endpoints of the moment, and does not tell it when they change (measured "
-        "with 1.30.4: after a rolling restart of the server no query was answered). Unset the "
-        "variable, upgrade Istio, or use `--discovery static`, whose addresses are in the "
-        "EnvoyFilter; expose again when pods move, or let the controller do it.",
+        "istiod runs with PILOT_FILTER_GATEWAY_CLUSTER_CONFIG and is older than 1.31. It sends "
+        "the gateway the current endpoints once and no later updates (measured with 1.30.4: after "
+        "a rolling restart of the server no query was answered). Unset the variable, upgrade "
+        "Istio, or use `--discovery static`, whose addresses are in the EnvoyFilter; expose again "
+        "when pods move, or let the controller do it.",
         _HIDES_CHANGES,
     ),
     Check(
@@ -762,7 +762,7 @@ _CHECKS = (
         "companion the gateway's own one. If one of them restricts who may reach the gateway, set "
         "it on the companion yourself.",
         Text(
-            "{object} does not take over from {gateway_service}: {annotations} (unknown "
+            "{object} does not copy these annotations of {gateway_service}: {annotations} (unknown "
             "annotations, which may name one load balancer)",
             Remedy(
                 "if they restrict access, set them on the Service yourself: kubectl annotate "
@@ -783,8 +783,8 @@ _CHECKS = (
             "no UDP": Text(
                 "{object}: {reason}",
                 Remedy(
-                    "bring the clients to the gateway's pods or nodes another way, and expose "
-                    "with --gateway-service none",
+                    "route clients to the gateway's pods or nodes yourself, and use "
+                    "--gateway-service none",
                 ),
             ),
             "health check": Text(
@@ -801,7 +801,7 @@ _CHECKS = (
     ),
     Check(
         "U218",
-        "What would be U135, for an exposure that exists already.",
+        "As U135; only a warning, because the exposure already exists.",
         _HIDES_CHANGES,
     ),
     Check(
@@ -925,7 +925,7 @@ _CHECKS = (
         "companion does not get them, each with the reason: see [what the companion takes "
         "over](load-balancers.md).",
         Text(
-            "{object} does not take over from {gateway_service}: {annotations}",
+            "{object} does not copy these annotations of {gateway_service}: {annotations}",
         ),
     ),
     Check(

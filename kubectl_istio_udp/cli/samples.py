@@ -28,7 +28,8 @@ _udproute_options = options.options(
         default="istio-system",
         show_default=True,
         metavar="NAMESPACE",
-        help="Namespace of the Gateway and the UDPRoute: a --gateway-namespace of the controller.",
+        help="Namespace of the Gateway and the UDPRoute. Must be one of the controller's "
+        "--gateway-namespace values.",
     ),
 )
 

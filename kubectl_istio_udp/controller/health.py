@@ -144,9 +144,11 @@ def _handler(
                 self._answer(500 if problem else 200, (problem or "ok").encode())
             elif self.path == "/readyz":
                 is_ready = ready()
-                self._answer(200 if is_ready else 503, b"ok" if is_ready else b"listing")
+                self._answer(
+                    200 if is_ready else 503, b"ok" if is_ready else b"caches are not synced"
+                )
             else:
-                self._answer(404, b"there are /healthz, /readyz and /metrics")
+                self._answer(404, b"not found; use /healthz, /readyz or /metrics")
 
         def _answer(self, code: int, body: bytes, kind: str = "text/plain") -> None:
             self.send_response(code)

@@ -15,10 +15,10 @@ from kubectl_istio_udp.sources.annotations import Intent
 
 # ok: as requested. manual: created on the command line; only its endpoints are updated. waiting:
 # for a port, a gateway, or the next allowed change. refused: the request must change. failed: the
-# API server rejected a write; it is retried. leaving: is being deleted.
+# API server rejected a write; it is retried. deleting: is being deleted.
 OK, MANUAL, WAITING, REFUSED = "ok", "manual", "waiting", "refused"
-FAILED, LEAVING, GONE = "failed", "leaving", ""
-STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, LEAVING)
+FAILED, DELETING, GONE = "failed", "deleting", ""
+STATES = (OK, MANUAL, WAITING, REFUSED, FAILED, DELETING)
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,7 @@ def no_listener(unavailable: Mapping[int, Unavailable], gateway: object) -> Outc
     taken = sorted(port for port, why in unavailable.items() if why.conflicts)
     if not taken:
         return Outcome(REFUSED, FORBIDDEN, "; ".join(why.message for why in unavailable.values()))
-    listed = ", ".join(f"{port}/UDP" for port in taken)
-    return Outcome(WAITING, PORT_TAKEN, f"port {listed} of gateway {gateway} is taken")
+    *others, last = [f"{port}/UDP" for port in taken]
+    listed = f"ports {', '.join(others)} and {last}" if others else f"port {last}"
+    verb = "are" if others else "is"
+    return Outcome(WAITING, PORT_TAKEN, f"{listed} of gateway {gateway} {verb} taken")

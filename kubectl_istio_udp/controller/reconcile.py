@@ -23,8 +23,8 @@ from kubectl_istio_udp.controller.objects import (
     with_revision,
 )
 from kubectl_istio_udp.controller.outcome import (
+    DELETING,
     GONE,
-    LEAVING,
     MANUAL,
     OK,
     REFUSED,
@@ -163,7 +163,7 @@ class Reconciler:
             return Outcome(WAITING if existing.exists else GONE, again=left or None)
         if requested is None:
             left = self._waits.unrequested_left(key) if existing.exists else 0
-            return Outcome(LEAVING, again=left) if left > 0 else self._withdraw(key, existing)
+            return Outcome(DELETING, again=left) if left > 0 else self._withdraw(key, existing)
         self._waits.requested(key)
         return self._reconcile_requested(key, requested, namespace, existing)
 

@@ -10,7 +10,7 @@ from typing import Any
 from kubectl_istio_udp.apply.changes import ChangeSet, Release, change_set
 from kubectl_istio_udp.apply.deletion_order import delete_in_order, without_listeners
 from kubectl_istio_udp.controller.objects import MANAGER
-from kubectl_istio_udp.controller.outcome import GONE, LEAVING, Outcome
+from kubectl_istio_udp.controller.outcome import DELETING, GONE, Outcome
 from kubectl_istio_udp.controller.waits import Waits
 from kubectl_istio_udp.controller.writing import Writer
 from kubectl_istio_udp.kube.watch import Key
@@ -33,7 +33,7 @@ class Removal:
         """Delete an exposure: first the Service for clients, then the listeners, then the rest."""
         left = self.remove(existing, ())
         if existing.exists:
-            return Outcome(LEAVING, again=left)
+            return Outcome(DELETING, again=left)
         self._waits.forget(key)
         # A run that continues deletes its reservation; a killed one leaves it.
         waits = [*map(_lasts, self._caches.reserved(key)), *self._waits.calm_lasts(key)]

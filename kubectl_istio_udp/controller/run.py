@@ -13,7 +13,7 @@ from kubectl_istio_udp.controller.changes import Changes
 from kubectl_istio_udp.controller.events import EventWriter
 from kubectl_istio_udp.controller.health import HealthServer
 from kubectl_istio_udp.controller.metrics import Metrics
-from kubectl_istio_udp.controller.outcome import FAILED, GONE, LEAVING, STATES, WAITING, Outcome
+from kubectl_istio_udp.controller.outcome import DELETING, FAILED, GONE, STATES, WAITING, Outcome
 from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.controller.reporting import Reporter
@@ -280,7 +280,7 @@ class Controller:
         if outcome is None or self._queue.pending(key):
             return True
         return outcome.state == FAILED or (
-            outcome.state in (WAITING, LEAVING) and not outcome.reason
+            outcome.state in (WAITING, DELETING) and not outcome.reason
         )
 
     # -- work ---------------------------------------------------------------------------------
@@ -406,7 +406,7 @@ class Controller:
         threads += [f"watch {cache.kind}" for cache in self.caches.all if not cache.alive]
         if self._settings.elect and not self._election.alive:
             threads.append("election")
-        return f"ended: {', '.join(threads)}" if threads else ""
+        return f"threads stopped: {', '.join(threads)}" if threads else ""
 
     def ready(self) -> bool:
         """Whether all initial lists are complete, so that this replica could lead."""

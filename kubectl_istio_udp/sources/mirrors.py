@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.gatewayapi import (
     Route,
 )
 from kubectl_istio_udp.sources.gateways import child_key
-from kubectl_istio_udp.sources.routes import NO_PARENT, NOT_ALLOWED, Attachment
+from kubectl_istio_udp.sources.routes import NO_PARENT, Attachment, not_allowed
 
 FindGateway = Callable[[Key], ApiGateway | None]
 
@@ -108,5 +108,4 @@ def _refusal(kind: str, parent: ParentRef, gateway: ApiGateway, child: bool) -> 
         return Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")
     if child and any(listener.is_mirrored for listener in named):
         return None
-    listed = ", ".join(listener.name for listener in named)
-    return Attachment((), NOT_ALLOWED, f"Gateway {gateway} allows no {kind} at listener {listed}")
+    return not_allowed(gateway, named, f"{kind}s")

@@ -68,11 +68,25 @@ def attach(route: UdpRoute, parent: ParentRef, gateway: ApiGateway, labels: Labe
     taking = [each for each in named if _takes(each, route, gateway, labels)]
     if taking:
         return Attachment(tuple(each.name for each in taking), ACCEPTED, "")
-    why = "kind" if not any(_takes_kind(each) for each in named) else "namespace"
-    listed = ", ".join(each.name for each in named)
-    return Attachment(
-        (), NOT_ALLOWED, f"Gateway {gateway} allows no UDPRoute of this {why} at listener {listed}"
+    allows_kind = any(_takes_kind(each) for each in named)
+    return not_allowed(
+        gateway, named, "UDPRoutes from this namespace" if allows_kind else "UDPRoutes"
     )
+
+
+def not_allowed(gateway: ApiGateway, named: Sequence[Listener], routes: str) -> Attachment:
+    """A route does not attach to the listeners that it names.
+
+    Args:
+        gateway: the Gateway.
+        named: its listeners that the route names.
+        routes: what they do not allow, e.g. `UDPRoutes`.
+    """
+    several = len(named) > 1
+    listed = f"listener{'s' * several} {', '.join(each.name for each in named)}"
+    verb = "do" if several else "does"
+    message = f"{listed} of Gateway {gateway} {verb} not allow {routes}"
+    return Attachment((), NOT_ALLOWED, message)
 
 
 def _takes(listener: Listener, route: UdpRoute, gateway: ApiGateway, labels: Labels) -> bool:

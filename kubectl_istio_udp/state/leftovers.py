@@ -58,7 +58,7 @@ class Leftover:
         """The command that removes it."""
         namespace, name = self.key
         if self.exists:
-            return f"the next expose or delete of {name}"
+            return f"run `expose` or `delete` for {name} again"
         return f"kubectl istio-udp delete -n {namespace} {name}"
 
     def __str__(self) -> str:

@@ -122,7 +122,7 @@ def second_entry(evidence: Evidence) -> Cause | None:
         "HostTaken",
         f"ServiceEntry {evidence.same_host} has the same host as this exposure, and its endpoints "
         "may get the datagrams",
-        "delete that ServiceEntry, or its host",
+        "delete the ServiceEntry, or remove this host from it",
     )
 
 

@@ -57,7 +57,8 @@ def front_selector(evidence: Evidence) -> Cause | None:
         return None
     return Cause(
         "FrontServiceSelector",
-        f"the selector of {front_name(evidence)}, {labels_text(selector)}, is not the gateway's",
+        f"{front_name(evidence)} selects {labels_text(selector)}, which is not the gateway's "
+        "selector",
         run_again(evidence, "--force-conflicts"),
     )
 

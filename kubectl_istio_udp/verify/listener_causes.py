@@ -23,7 +23,7 @@ _NEARLY_FULL = 0.9
 def not_queried(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """The gateway's Envoy could not be read."""
     error = evidence.proxy(pod).error
-    return Cause("ProxyNotAsked", error) if error else None
+    return Cause("EnvoyNotQueried", error) if error else None
 
 
 def probe_too_long(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

@@ -98,7 +98,7 @@ def test_the_next_run_finishes_a_change_of_mode_that_timed_out(
         return space.plugin("expose", *changed, "--timeout", "1ms").code == 3
 
     eventually("a run times out", times_out, 60)
-    assert "the next expose or delete of dns" in space.plugin("get").out
+    assert "run `expose` or `delete` for dns again" in space.plugin("get").out
     done = space.expose(*changed)
     assert "(UDP ports of the exposure)" in done.out
     assert gateway_ports(space) == ports

@@ -281,7 +281,7 @@ def test_a_port_of_the_former_mode_is_removed_after_a_timeout(
     fakes.stuck = True
     assert run(*EXPOSE, *COMPANION, "--idle-timeout", "20s", "--timeout", "100ms").code == 3
     fakes.stuck = False
-    assert "the next expose or delete of coredns" in run("get").out
+    assert "run `expose` or `delete` for coredns again" in run("get").out
     done = run(*EXPOSE, *COMPANION)
     assert done.code == 0
     assert "istio-ingressgateway (UDP ports of the exposure)" in done.out
@@ -342,7 +342,7 @@ def test_a_single_remaining_port_is_deleted(run: Run, server: ApiServer, fakes: 
     assert [p["port"] for p in server.get(*OWN)["spec"]["ports"]] == [80, 443, 5300]
     lines = run("get").out.splitlines()
     assert [" ".join(line.split()) for line in lines] == [
-        "LEFTOVER EXPOSURE REMOVE WITH",
+        "LEFTOVER EXPOSURE TO REMOVE",
         "Service istio-system/istio-ingressgateway: port 5300/UDP default/coredns "
         "kubectl istio-udp delete -n default coredns",
     ]

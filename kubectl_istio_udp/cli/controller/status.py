@@ -19,8 +19,8 @@ def command(**values: Any) -> int:
     Requests are the annotations of Services, and Gateways and UDPRoutes of the Gateway API: each of
     their conditions that reports a problem is shown.
 
-    A Service is unmet too if an earlier request is still exposed, but the latest one was refused,
-    is invalid, or could not be written.
+    A Service also counts as unmet if its latest request failed, although an earlier one is still
+    exposed.
 
     Exits with 1 if no replica is the leader, or a request is not met.
     """

@@ -186,7 +186,7 @@ def _leftovers(api: Any, found: Sequence[Existing], namespace: str | None) -> tu
 def _left_behind(leftovers: Sequence[Leftover]) -> list[str]:
     """The table of leftovers, with the command that removes each."""
     rows = [[str(each), "/".join(each.key), each.finish] for each in leftovers]
-    return [printing.table(rows, ["leftover", "exposure", "remove with"])] if rows else []
+    return [printing.table(rows, ["leftover", "exposure", "to remove"])] if rows else []
 
 
 def _one_or_list(items: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:

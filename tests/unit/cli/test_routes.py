@@ -285,7 +285,10 @@ def test_describe_shows_the_routes(run: Run, expose: Expose) -> None:
     assert "Routes of Gateway team/udp:" in shown
     assert "apps/foreign:53 10 no ReferenceGrant in namespace apps permits" in shown
     assert "team/canary:53 0 weight 0" in shown
-    assert "apps/far Gateway team/udp allows no UDPRoute of this namespace" in shown
+    assert (
+        "apps/far listener dns of Gateway team/udp does not allow UDPRoutes from this namespace"
+        in shown
+    )
 
 
 def test_get_without_the_gateway_api(run: Run, expose: Expose, server: ApiServer) -> None:

@@ -85,7 +85,7 @@ def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
     before = state()
     running.server.remove("Service", "default", "coredns")
     running.server.remove("EndpointSlice", "default", "coredns-abc")
-    until(lambda: controller.states() == {"leaving": 1})
+    until(lambda: controller.states() == {"deleting": 1})
     running.server.put(annotated())
     until(lambda: controller.states() == {"waiting": 1})
     assert running.addresses() == ["10.244.0.20", "10.244.0.21"]
@@ -96,7 +96,7 @@ def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
     running.clock.move(500.0)
     running.server.remove("Service", "default", "coredns")
     del before["Service", "default", "coredns"]
-    until(lambda: controller.states() == {"leaving": 1})
+    until(lambda: controller.states() == {"deleting": 1})
     running.clock.move(500.0)
     running.quiet()
     assert state() == before

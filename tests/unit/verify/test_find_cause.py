@@ -126,7 +126,7 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
         ),
         ({"probe_bytes": 9001}, "DatagramTooLong", "the probe has 9001 bytes"),
         ({"answer_bytes": 9001}, "DatagramTooLong", "the answer has 9001 bytes"),
-        ({"proxy": ProxyEvidence(error="no permission")}, "ProxyNotAsked", "no permission"),
+        ({"proxy": ProxyEvidence(error="no permission")}, "EnvoyNotQueried", "no permission"),
         (
             {"proxy": ProxyEvidence(replace(NOTHING, refusals={NAME: Refusal("cannot bind")}))},
             "ListenerRejected",
@@ -376,7 +376,7 @@ def front(**spec: Any) -> dict[str, Any]:
         (
             {"front": front(selector={"app": "x"})},
             "FrontServiceSelector",
-            "the selector of Service istio-system/udp-default-coredns, app=x, is not the gateway's",
+            "Service istio-system/udp-default-coredns selects app=x, which is not the gateway's",
         ),
         ({"front": front(ports=[])}, "FrontServicePort", "has no port 5300/UDP"),
         (
