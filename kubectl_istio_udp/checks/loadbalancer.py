@@ -58,7 +58,7 @@ def own_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Findin
 def no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """No controller will create the companion's load balancer."""
     taken = _companion_takeover(exposure)
-    if taken and taken.no_udp and taken.sure and not _is_that_way(exposure, snapshot):
+    if taken and taken.no_udp and taken.sure and not _mode_unchanged(exposure, snapshot):
         yield Finding("U133", companion_ref(exposure), "spec.type", {"reason": taken.no_udp})
 
 
@@ -66,7 +66,7 @@ def no_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding
 def stops_load_balancer(exposure: Exposure, snapshot: Snapshot) -> Iterator[Finding]:
     """With a UDP port, the gateway's own load balancer would no longer be updated."""
     reason = _refused_beside_tcp(exposure)
-    if reason and not _is_that_way(exposure, snapshot):
+    if reason and not _mode_unchanged(exposure, snapshot):
         yield Finding(
             "U134",
             gateway_service_ref(snapshot.gateway),
@@ -82,7 +82,7 @@ def load_balancer_without_udp(exposure: Exposure, snapshot: Snapshot) -> Iterato
     Only a warning if the exposure already has this problem, so that other changes are possible.
     """
     taken = _companion_takeover(exposure)
-    stays = _is_that_way(exposure, snapshot)
+    stays = _mode_unchanged(exposure, snapshot)
     companion = companion_ref(exposure)
     if taken and taken.no_udp and (stays or not taken.sure):
         yield Finding("U217", companion, "spec.type", {"reason": taken.no_udp}, "no UDP")
@@ -108,7 +108,7 @@ def _refused_beside_tcp(exposure: Exposure) -> str:
     return refuses_udp_beside_tcp(exposure.gateway_service or {})
 
 
-def _is_that_way(exposure: Exposure, snapshot: Snapshot) -> bool:
+def _mode_unchanged(exposure: Exposure, snapshot: Snapshot) -> bool:
     """Whether the exposure already exists with this gateway-service mode."""
     spec = exposure.spec
     return any(

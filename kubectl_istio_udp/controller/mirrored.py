@@ -38,10 +38,10 @@ def is_current(existing: Manifest | None, wanted: Manifest) -> bool:
         return False
     have, want = existing["metadata"], wanted["metadata"]
     owned = contains(have.get("ownerReferences"), want["ownerReferences"])
-    return owned and _our_labels(have) == _our_labels(want)
+    return owned and _copy_labels(have) == _copy_labels(want)
 
 
-def _our_labels(metadata: Manifest) -> dict[str, str]:
+def _copy_labels(metadata: Manifest) -> dict[str, str]:
     """The labels of a copy that the controller sets."""
     labels = metadata.get("labels") or {}
     return {key: labels[key] for key in COPY_LABELS if key in labels}

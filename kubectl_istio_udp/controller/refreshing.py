@@ -88,7 +88,7 @@ class Refresher:
 
         Returns:
             Whether nothing else depends on these endpoints. If not, nothing was written: the
-            exposure must be planned anew.
+            exposure must be planned again.
         """
         spec = existing.held
         if spec is None or spec.service or existing.source is None:

@@ -92,8 +92,8 @@ class Controller:
         self._changes = Changes()
         self._outcomes: dict[Key, Outcome] = {}
         # Exposures that wait for a name, sessions or memory, and those that wait for an older one.
-        self._short: set[Key] = set()
-        self._yielding: dict[Key, set[Key]] = {}
+        self._waiting_for_capacity: set[Key] = set()
+        self._waiting_for_older: dict[Key, set[Key]] = {}
         self._events = EventWriter(api, settings.identity, lambda: self._election.secret, clock)
         self._ended = threading.Event()
         self._leading = threading.Event()
@@ -145,7 +145,7 @@ class Controller:
             settings.identity,
             began=self._elect,
             ended=self._pause,
-            doubted=self._watch_anew,
+            doubted=self._reconnect_watches,
             clock=clock,
         )
         self._workers = [
@@ -201,8 +201,8 @@ class Controller:
                 return
             self._leading.set()
             self._outcomes.clear()
-            self._short.clear()
-            self._yielding.clear()
+            self._waiting_for_capacity.clear()
+            self._waiting_for_older.clear()
             self._reconciler.begin()
             self._events.begin()
             self._queue.open()
@@ -219,7 +219,7 @@ class Controller:
             self._queue.close()
             self._reporter.pause()
 
-    def _watch_anew(self) -> None:
+    def _reconnect_watches(self) -> None:
         for cache in self.caches.all:
             cache.reconnect()
 
@@ -268,7 +268,7 @@ class Controller:
             if key != planned_by:
                 self._add(key)
         if before is not None:
-            for key in tuple(self._short):
+            for key in tuple(self._waiting_for_capacity):
                 self._add(key)
 
     def _may_take(self, key: Key) -> bool:
@@ -300,7 +300,7 @@ class Controller:
     def _wake(self, key: Key) -> None:
         """Queue those that wait for this exposure."""
         with self._changing:
-            younger = self._yielding.pop(key, set())
+            younger = self._waiting_for_older.pop(key, set())
         for each in younger:
             self._add(each)
 
@@ -364,12 +364,12 @@ class Controller:
         else:
             self._outcomes[key] = outcome
         if outcome.state == WAITING and outcome.reason == NOT_TAKEN:
-            self._short.add(key)
+            self._waiting_for_capacity.add(key)
         else:
-            self._short.discard(key)
+            self._waiting_for_capacity.discard(key)
         if outcome.after is not None:
             with self._changing:
-                self._yielding.setdefault(outcome.after, set()).add(key)
+                self._waiting_for_older.setdefault(outcome.after, set()).add(key)
             if not self._may_take(outcome.after):
                 # It was reconciled meanwhile.
                 self._wake(outcome.after)

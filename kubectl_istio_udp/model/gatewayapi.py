@@ -211,7 +211,7 @@ class ApiGateway(_Requesting):
             generation=_generation(manifest),
             class_name=str(spec.get("gatewayClassName") or ""),
             listeners=tuple(Listener.from_object(each) for each in items(spec.get("listeners"))),
-            annotations=_our_annotations(manifest),
+            annotations=_plugin_annotations(manifest),
             parameters=ParametersRef(
                 str(parameters.get("group") or ""),
                 str(parameters.get("kind") or ""),
@@ -381,7 +381,7 @@ class UdpRoute(Route):
             parents=_parents(manifest),
             backends=tuple(backends),
             dropped_rules=len(rules[1:]),
-            annotations=_our_annotations(manifest),
+            annotations=_plugin_annotations(manifest),
         )
 
 
@@ -448,6 +448,6 @@ def _generation(manifest: Manifest) -> int:
     return int(manifest["metadata"].get("generation") or 0)
 
 
-def _our_annotations(manifest: Manifest) -> dict[str, str]:
+def _plugin_annotations(manifest: Manifest) -> dict[str, str]:
     notes = record(manifest["metadata"].get("annotations"))
     return {key: str(text) for key, text in notes.items() if str(key).startswith(PREFIX)}

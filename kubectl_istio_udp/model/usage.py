@@ -62,7 +62,7 @@ class Usage:
 class Holders:
     """Exposures, with sums that follow each change.
 
-    Adding up a thousand exposures anew for each decision would take most of the controller's time.
+    Adding up a thousand exposures again for each decision would take most of the controller's time.
 
     Attributes:
         ports: the total number of ports.

@@ -51,7 +51,7 @@ def choose_gateway(
     if before and len(matching) > 1:
         matching = [g for g in matching if g.ref.same_pods(before)] or matching
     if len(matching) == 1:
-        return _told_apart(matching[0])
+        return _require_distinct(matching[0])
     if matching:
         listed = ", ".join(map(str, matching))
         hints = ["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."]
@@ -80,7 +80,7 @@ def _belongs(gateway: Gateway, namespaces: Collection[str] | None) -> bool:
     return gateway.ref.namespace == DEFAULT_ROOT_NAMESPACE or gateway.by_istiod
 
 
-def _told_apart(gateway: Gateway) -> Gateway:
+def _require_distinct(gateway: Gateway) -> Gateway:
     """Return the gateway if its selector selects no other gateway's pods.
 
     Raises:

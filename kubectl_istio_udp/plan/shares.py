@@ -1,4 +1,4 @@
-"""Divide a port's clients anew when its backends or their weights change.
+"""Divide a port's clients again when its backends or their weights change.
 
 A client that changes its backend loses its session. So each backend keeps the clients that it has,
 apart from those that it must hand over, and no more clients move than the change of weights needs.

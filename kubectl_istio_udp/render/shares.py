@@ -27,7 +27,7 @@ assert NUMBERS >= MOST_WEIGHT
 def matcher(spec: ExposureSpec, port: ExposedPort) -> dict[str, Any]:
     """The matcher of a port: it assigns clients to backends in proportion to the weights.
 
-    It hashes the client's source port, so that each new socket is assigned anew; with affinity it
+    It hashes the client's source port, so that each new socket is assigned again; with affinity it
     hashes the client's address.
     """
     shares = port.shares or port.usual_shares

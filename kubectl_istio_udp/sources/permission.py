@@ -145,7 +145,7 @@ class Permission:
         """Why the namespace may not use a gateway port; "" if it may."""
         if not self.forbids(gateway_port):
             return ""
-        return _said("allow", f"gateway port {gateway_port} is not allowed")
+        return _with_annotation("allow", f"gateway port {gateway_port} is not allowed")
 
     def allows_gateway(self, ref: GatewayRef) -> bool:
         """Whether the namespace may use a gateway."""
@@ -154,7 +154,7 @@ class Permission:
 
     def objection(self, use: Use) -> str:
         """Why a request is not allowed; "" if it is."""
-        return next((_said(*found) for found in self._objections(use)), "")
+        return next((_with_annotation(*found) for found in self._objections(use)), "")
 
     def withdrawn(self, use: Use) -> str:
         """Why an existing exposure is no longer allowed; "" if it still is.
@@ -164,7 +164,7 @@ class Permission:
         """
         counting = {"allow", *self.decided}
         found = (each for each in self._objections(use) if each[0] in counting)
-        return next((_said(*each) for each in found), "")
+        return next((_with_annotation(*each) for each in found), "")
 
     def _objections(self, use: Use) -> Iterator[tuple[str, str]]:
         """The settings that a use violates, with the message for each."""
@@ -197,7 +197,7 @@ class Permission:
             )
 
 
-def _said(name: str, text: str) -> str:
+def _with_annotation(name: str, text: str) -> str:
     return f"{text} (annotation {PREFIX}{name} on the Namespace)"
 
 

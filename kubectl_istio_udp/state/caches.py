@@ -599,7 +599,7 @@ class Caches:
         whole = EntrySummary.from_object(manifest)
         summary = whole.small(self.gateway_namespaces)
         many = HostSet.of(whole.hosts) if whole.has_many_hosts else None
-        if not _is_ours(manifest):
+        if not _is_managed(manifest):
             return SeenEntry(summary, None, many)
         trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
         return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)
@@ -708,7 +708,7 @@ class Caches:
 
     def _note_gateway_service(self, key: Key, now: Manifest | None) -> None:
         known = self._gateway_services.pop(key, None)
-        if now is not None and not _is_ours(now):
+        if now is not None and not _is_managed(now):
             known = self._gateway_services[key] = now
         if known is not None:
             self._forget_gateways()
@@ -1042,7 +1042,7 @@ def _tcp_ports(kept: Manifest | KeptService | None) -> int:
     return sum(port.get("protocol", "TCP") == "TCP" for port in ports)
 
 
-def _is_ours(manifest: Manifest) -> bool:
+def _is_managed(manifest: Manifest) -> bool:
     labels = manifest["metadata"].get("labels") or {}
     return bool(labels.get(names.MANAGED_BY_LABEL) == names.MANAGER)
 

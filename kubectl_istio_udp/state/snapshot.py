@@ -116,6 +116,7 @@ def read_snapshot(
     bound, file_limit, size = proxy
     selected = tuple(Pod.from_object(pod) for pod in pods)
     own_filter = _own_filter(filters, gateway, own_name)
+    own_entries = _entries_with_own_names(entries, gateway, request)
     occupancy = Occupancy(GatewayFilters.of(filters))
     footprints = occupancy.footprints_at(gateway, mesh)
     bound = _protocols(api, gateway, bound, footprints, needed=need_proxy)
@@ -133,7 +134,7 @@ def read_snapshot(
         others=occupancy.usage(gateway, mesh.root_namespace, key),
         objects=tuple(
             manifest
-            for manifest in (*own_filter, *_under_our_names(entries, gateway, request), companion)
+            for manifest in (*own_filter, *own_entries, companion)
             if manifest and not is_being_deleted(manifest)
         ),
         # If not all namespaces may be listed, read the one in the gateway's namespace.
@@ -149,7 +150,7 @@ def read_snapshot(
     )
 
 
-def _under_our_names(
+def _entries_with_own_names(
     entries: Iterable[dict[str, Any]], gateway: Gateway, request: ExposeRequest
 ) -> list[dict[str, Any]]:
     """The ServiceEntries with a name and namespace that this exposure's entries may have."""

@@ -150,10 +150,7 @@ _NO_ENDPOINT: tuple[Rule, ...] = (
 )
 
 
-# -- the gateway's Envoy ------------------------------------------------------------------------
-
-
-# -- the hosts that a gateway sends to ----------------------------------------------------------
+# -- the gateway's Envoy, and the hosts that it sends to ----------------------------------------
 
 
 _HOSTS: tuple[Rule, ...] = (
@@ -189,6 +186,3 @@ _GATEWAY: tuple[Rule, ...] = (
 
 
 _FRONT = (front_causes.front_missing, front_causes.front_selector, front_causes.front_ports)
-
-
-# -- words --------------------------------------------------------------------------------------

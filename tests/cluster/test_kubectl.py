@@ -1,6 +1,6 @@
-"""kubectl in the situations of tests/support/kubeconfig_cases.py, which the plugin is held to.
+"""kubectl in the situations of tests/support/kubeconfig_cases.py.
 
-It asks servers of this process, and needs no cluster.
+The plugin must handle them alike. kubectl asks servers of this process, and needs no cluster.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 
 def config(cluster: Any = None, user: Any = None, **more: Any) -> dict[str, Any]:
-    """A kubeconfig with one of everything; its cluster is `$http` unless it is said."""
+    """A kubeconfig with one of everything; its cluster is `$http` unless given."""
     found = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -1832,7 +1832,7 @@ CASES = [
         proxied="CONNECT api.example as ",
     ),
     Case(
-        "an https proxy that the cluster's authority vouches for",
+        "an https proxy with a certificate that the cluster's authority signed",
         {
             "config": config(
                 {**PROXIED, "proxy-url": "https://me:pw@localhost:$PORT_tlsproxy"}, TOKEN
@@ -1857,7 +1857,7 @@ CASES = [
         proxied="CONNECT api.example as ",
     ),
     Case(
-        "an https proxy that nobody vouches for",
+        "an https proxy with a certificate that no authority signed",
         {
             "config": config(
                 {

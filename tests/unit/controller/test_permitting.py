@@ -156,7 +156,7 @@ def test_of_more_services_than_ports_only_the_oldest_are_read(running: Running) 
     for name in "cd":
         assert "2 older Services of the namespace" in running.tells("ExposeRefused", name)
     # There may be thousands: they are not looked at with every change of a gateway.
-    assert not running.controllers[0]._short
+    assert not running.controllers[0]._waiting_for_capacity
     running.server.remove("Service", "default", "a")
     running.exposed("udp-default-c")
     running.quiet()
