@@ -1,10 +1,8 @@
-"""The controller in a cluster: reads for its installation, its status and its removal."""
+"""The controller in a cluster: reads for its installation and its status."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +10,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import is_sealed, newest
 from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.errors import (
-    ClusterError,
-    NotInstalled,
-    UsageError,
-    WaitTimeout,
-)
+from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
@@ -32,18 +25,6 @@ from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
 from kubectl_istio_udp.state.udproutes import find_gateways
 
-# In deletion order: first the Deployment, which writes, then its permissions.
-KINDS = (
-    "Deployment",
-    "PodDisruptionBudget",
-    "NetworkPolicy",
-    "RoleBinding",
-    "Role",
-    "ClusterRoleBinding",
-    "ClusterRole",
-    "ServiceAccount",
-    "GatewayClass",
-)
 # Reasons of warnings about requests that are met.
 _EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
 
@@ -145,6 +126,11 @@ class ControllerStatus:
         status = (self.deployment or {}).get("status") or {}
         return int(status.get("readyReplicas") or 0)
 
+    @property
+    def is_good(self) -> bool:
+        """Whether a replica is ready, one leads, and all requests are met."""
+        return bool(self.ready and self.holder and not self.unmet and not self.failing)
+
 
 def read_controller(api: Api, namespace: str, name: str, lease: str) -> ControllerStatus:
     """Read the status of the controller in a namespace.
@@ -240,55 +226,3 @@ def _declaring_gateway(api: Api, existing: Existing) -> ObjectRef | None:
     """The Gateway of the Gateway API that an exposure is for."""
     found = find_gateways(api, [existing.key]).get(existing.key)
     return ObjectRef.of(found) if found is not None else None
-
-
-def remove_controller(
-    api: Api,
-    selector: str,
-    kinds: Sequence[str],
-    *,
-    dry_run: bool,
-    report: Callable[[str, str], None],
-) -> None:
-    """Delete the controller's objects of these kinds, in all namespaces.
-
-    Args:
-        api: the cluster.
-        selector: the label selector of its objects.
-        kinds: the kinds, in deletion order.
-        dry_run: only do a server-side dry run.
-        report: called with the kind and name of each deleted object.
-    """
-    for kind in kinds:
-        for manifest in _there(api, kind, selector):
-            if api.delete(manifest, dry_run=dry_run):
-                report(kind, manifest["metadata"]["name"])
-
-
-def _there(api: Api, kind: str, selector: str) -> list[dict[str, Any]]:
-    """The objects of a kind; none if the cluster does not serve the kind (GatewayClass)."""
-    with suppress(NotInstalled):
-        return api.list(kind, None, selector)
-    return []
-
-
-def wait_no_pods(api: Api, namespace: str, selector: str, timeout: float) -> None:
-    """Wait until the controller's pods have ended, so that none of them writes any more.
-
-    Args:
-        api: the cluster.
-        namespace, selector: the controller's pods.
-        timeout: in seconds.
-
-    Raises:
-        WaitTimeout: a pod is still running.
-    """
-    deadline = time.monotonic() + timeout
-    while pods := api.list("Pod", namespace, selector):
-        if time.monotonic() >= deadline:
-            name = pods[0]["metadata"]["name"]
-            raise WaitTimeout(
-                f"pod {namespace}/{name} still runs after {timeout:g}s",
-                hints=["to wait longer: --timeout 2m"],
-            )
-        time.sleep(api.waits.poll)

@@ -42,6 +42,7 @@ from kubectl_istio_udp.state.services import service_slices
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.model.proxystate import ProxyState
+    from kubectl_istio_udp.state.udproutes import Routing
 
 BY_COMMAND, BY_ANNOTATION, BY_GATEWAY = "command-line", "annotation", "gateway"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
@@ -56,7 +57,8 @@ class Status:
         conditions: its conditions, Ready first.
         address: the address for clients of an exposure; "" if unknown.
         ready: ready and all endpoints, `2/3`; "" if the gateway resolves a DNS name.
-        owner: `command-line`, or `annotation` (managed by the controller).
+        owner: `command-line`; `annotation` or `gateway` if the controller manages it. See
+            `owner_text`.
     """
 
     age: str
@@ -266,6 +268,16 @@ def _status(
     conditions.append(_addressed(spec, addresses))
     ready = f"{endpoints[0]}/{endpoints[1]}" if endpoints else ""
     return Status(made, with_ready(conditions), _shown(addresses, spec), ready, owner)
+
+
+def owner_text(status: Status, routing: Routing | None) -> str:
+    """The owner with the name of its Gateway, in kubectl's form `gateway/NAME`.
+
+    Args:
+        status: the status.
+        routing: the Gateway of the exposure; None if there is none, or it was not found.
+    """
+    return f"{BY_GATEWAY}/{routing.gateway.about.name}" if routing else status.owner
 
 
 def _owner(existing: Existing) -> str:

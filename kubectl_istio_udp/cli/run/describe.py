@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.proxyrows import proxy_rows
 from kubectl_istio_udp.state.query_limit import QueryLimit
-from kubectl_istio_udp.state.status import Status, age, read_status
+from kubectl_istio_udp.state.status import Status, age, owner_text, read_status
 from kubectl_istio_udp.state.udproutes import Routing, read_route_backends, read_routing
 
 
@@ -41,17 +42,21 @@ def run(
     reserved = read_reserved(api, found, query_limit)
     routing = read_routing(api, [e.key for e in found if e.exposure and e.exposure.routed])
     texts = [
-        _text(existing, status, rows, reserved.get(existing.key), _routes(api, existing, routing))
+        _text(
+            existing,
+            replace(status, owner=owner_text(status, requested)),
+            rows,
+            reserved.get(existing.key),
+            _routes(api, requested),
+        )
         for existing, status, rows in zip(found, statuses, proxies, strict=True)
+        for requested in [routing.get(existing.key) if existing.exposure else None]
     ]
     click.echo("\n\n\n".join(texts))
 
 
-def _routes(
-    api: Api, existing: Existing, routing: Mapping[tuple[str, str], Routing]
-) -> Sequence[str]:
+def _routes(api: Api, found: Routing | None) -> Sequence[str]:
     """The Gateway of an exposure, and the routes at its listeners; nothing for other exposures."""
-    found = routing.get(existing.key) if existing.exposure else None
     if found is None:
         return ()
     rows = [

@@ -22,7 +22,7 @@ from kubectl_istio_udp.state.existing import OTHER_GATEWAYS
 from kubectl_istio_udp.state.leftovers import Leftover, read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, State, Stray
 from kubectl_istio_udp.state.query_limit import QueryLimit
-from kubectl_istio_udp.state.status import Status, begin_reads, read_status
+from kubectl_istio_udp.state.status import Status, begin_reads, owner_text, read_status
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
@@ -113,9 +113,7 @@ def _tables(api: Any, found: Sequence[Existing], with_namespace: bool, wide: boo
             lead = [existing.namespace, name] if with_namespace else [name]
             known = existing.spec is not None
             requested = routing.get(existing.key) if kind is Kind.EXPOSURE else None
-            if requested:
-                # As kubectl names an object: TYPE/NAME.
-                status = replace(status, owner=f"gateway/{requested.gateway.about.name}")
+            status = replace(status, owner=owner_text(status, requested))
             cells = row(existing.spec, status, wide) if known else ["?"] * len(headers)
             extra = cells[len(headers) :]
             if wide and known and kind is Kind.EXPOSURE:
@@ -209,15 +207,16 @@ def _items(api: Any, found: Sequence[Existing]) -> list[dict[str, Any]]:
             "metadata": {"name": existing.name, "namespace": existing.namespace},
             "spec": json.loads(existing.spec.to_json()) if existing.spec else None,
             "status": {
-                "owner": status.owner,
+                "owner": owner_text(status, requested),
                 "conditions": [condition.to_data() for condition in status.conditions],
                 **({"address": status.address} if status.address else {}),
                 **({"readyEndpoints": status.ready} if status.ready else {}),
-                **_requested(api, routing.get(existing.key)),
+                **_requested(api, requested),
             },
             "objects": [_shown(manifest) for manifest in existing.objects],
         }
         for existing, status in zip(found, read_status(api, found, query_envoy=True), strict=True)
+        for requested in [routing.get(existing.key) if existing.exposure else None]
     ]
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import click
 
+from kubectl_istio_udp.apply.controller import wait_until_ready
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.errors import WaitTimeout
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE, Mesh
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
-from kubectl_istio_udp.render.controller import NAME, Installation, controller
+from kubectl_istio_udp.render.controller import Installation, controller
 from kubectl_istio_udp.state.controllers import (
     api_ports,
     mesh_config_maps,
@@ -75,7 +74,7 @@ def run(
         wanted = replace(wanted, mesh_configs=mesh_config_maps(api, meshes))
     _write(api, wanted, dry_run)
     if wait and dry_run == "none":
-        _wait(common, wanted, timeout.seconds)
+        wait_until_ready(connect(common), wanted.namespace, wanted.replicas, timeout.seconds)
 
 
 def _measured_file_limit(api: Api, gateway_namespaces: Sequence[str]) -> int:
@@ -116,26 +115,3 @@ def _write(api: Api, wanted: Installation, dry_run: str) -> None:
             outcome = "unchanged" if verb == "unchanged" else "serverside-applied"
             name_ = manifest["metadata"]["name"]
             click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
-
-
-def _wait(common: options.Common, wanted: Installation, timeout: float) -> None:
-    """Wait until all replicas of the new version are ready."""
-    api = connect(common)
-    deadline = time.monotonic() + timeout
-    while True:
-        found = api.get("Deployment", wanted.namespace, NAME)
-        status = found.get("status") or {}
-        seen = status.get("observedGeneration") == found["metadata"].get("generation")
-        counts = [status.get(key) or 0 for key in ("updatedReplicas", "readyReplicas", "replicas")]
-        if seen and counts == [wanted.replicas] * 3:
-            return
-        if time.monotonic() >= deadline:
-            raise WaitTimeout(
-                f"{counts[1]} of {wanted.replicas} replicas are ready after {timeout:g}s; the "
-                "objects stay applied",
-                hints=[
-                    f"see why: kubectl describe pods -n {wanted.namespace} "
-                    f"-l app.kubernetes.io/name={NAME}"
-                ],
-            )
-        time.sleep(api.waits.poll)

@@ -34,7 +34,7 @@ def run(*, output: str, common: options.Common) -> int:
 def _data(found: ControllerStatus, namespace: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """The status as plain data; docs/controller.md describes the keys."""
     return {
-        "good": bool(found.ready and found.holder and not found.unmet and not found.failing),
+        "good": found.is_good,
         "controller": {
             "namespace": namespace,
             "name": NAME,
