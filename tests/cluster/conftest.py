@@ -25,6 +25,8 @@ LOAD_IMAGE = os.environ.get("E2E_LOAD_IMAGE", "python:3-slim")
 COMMAND_SECONDS = 120
 # Each query of a load has a port of its own.
 MOST_QUERIES = 40_000
+# The first port of a load beside another one in the same pod; it sends at most 20,000 queries.
+SECOND_FIRST_PORT, MOST_SECOND_QUERIES = 40_000, 20_000
 PORTS_APART = 10
 
 
@@ -316,11 +318,18 @@ class LoadPod:
         return run("kubectl", "exec", "-i", *pod, *words, stdin=stdin)
 
     @contextlib.contextmanager
-    def asking(self, target: tuple[str, int], rate: int) -> Iterator[dict[str, Any]]:
-        """Query continuously, each time as another client; the counts are complete at the end."""
+    def asking(
+        self, target: tuple[str, int], rate: int, *, beside: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Query continuously, each time as another client; the counts are complete at the end.
+
+        `beside`: beside another load.
+        """
         counts: dict[str, Any] = {}
         end = f"/tmp/{secrets.token_hex(4)}"
-        flags = ("--queries", str(MOST_QUERIES), "--rate", str(rate), "--until", end)
+        most = MOST_SECOND_QUERIES if beside else MOST_QUERIES
+        flags = ["--queries", str(most), "--rate", str(rate), "--until", end]
+        flags += ["--first-port", str(SECOND_FIRST_PORT)] if beside else []
         process = self(*target, *flags)
         try:
             yield counts

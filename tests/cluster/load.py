@@ -4,11 +4,11 @@ A program of its own, of the standard library only: it runs inside a pod, where 
 clients are (`kubectl exec -i POD -- python3 - ARGS < load.py`).
 
     load.py ADDRESS PORT NAME --queries N --rate PER_SECOND [--clients N] [--timeout SECONDS]
-            [--until FILE]
+            [--until FILE] [--first-port PORT]
 
-Without --clients every query has a source port that no other query of the run has; with it N
-clients keep their ports and take turns. With --until it ends when the file is there,
-after N queries at the latest.
+Without --clients every query has a source port that no other query of the run has, counted from
+--first-port, so that two runs in one pod do not need the same ports; with it N clients keep their
+ports and take turns. With --until it ends when the file is there, after N queries at the latest.
 
 It begins when a first query, which is not counted, is answered: kube-proxy may learn of a Service
 later than the gateway does. After 5 s without an answer it begins all the same.
@@ -37,8 +37,10 @@ def dns_query(number: int, name: str) -> bytes:
 class Load:
     """One run: what was sent and is not answered yet, and what was."""
 
-    def __init__(self, target: tuple[str, int], name: str, clients: int) -> None:
-        self.target, self.name = target, name
+    def __init__(
+        self, target: tuple[str, int], name: str, clients: int, first_port: int = FIRST_FRESH_PORT
+    ) -> None:
+        self.target, self.name, self.first_port = target, name, first_port
         self.selector = selectors.DefaultSelector()
         self.waiting: dict[tuple[int, int], float] = {}
         self.answered = 0
@@ -76,7 +78,7 @@ class Load:
         if self.sticky:
             sender = self.sticky[number % len(self.sticky)]
         else:
-            sender = self._socket(FIRST_FRESH_PORT + number)
+            sender = self._socket(self.first_port + number)
         self.waiting[sender.fileno(), number & 0xFFFF] = time.monotonic()
         # An ICMP error of an earlier datagram may surface here: then the query counts as lost.
         with contextlib.suppress(OSError):
@@ -121,8 +123,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=3.0)
     parser.add_argument("--until", default="")
+    parser.add_argument("--first-port", type=int, default=FIRST_FRESH_PORT)
     wanted = parser.parse_args()
-    load = Load((wanted.address, wanted.port), wanted.name, wanted.clients)
+    target = (wanted.address, wanted.port)
+    load = Load(target, wanted.name, wanted.clients, wanted.first_port)
     load.await_first_answer(MOST_SECONDS_BEFORE)
     begun = time.monotonic()
     sent = 0

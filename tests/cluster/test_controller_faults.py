@@ -23,6 +23,8 @@ import yaml
 from conftest import (
     HERE,
     MOST_QUERIES,
+    MOST_SECOND_QUERIES,
+    SECOND_FIRST_PORT,
     LoadPod,
     Space,
     companion,
@@ -44,6 +46,7 @@ from controlled import (
     replicas,
     request_exposure,
 )
+from load import FIRST_FRESH_PORT
 from test_udproute import backend, gateway, listener, programmed, route
 
 __all__ = ["controller"]
@@ -55,6 +58,8 @@ pytestmark = [
 ]
 # Queries per second, each from a new port for 10 s: well within 500 sessions.
 RATE = 25
+# The port of the route that only leads to one server, counted from the switch's.
+STEADY = 7
 # Who takes the controller's only seat at the API server.
 SITTER = "sitter"
 # Every fault's end must be forgotten after so long.
@@ -64,12 +69,17 @@ ETCD = "http://127.0.0.1:2379"
 
 @pytest.fixture(scope="module")
 def standing(controller: str, tool: str, _ports: Iterator[int]) -> Iterator[Switch]:
-    """A switch for all of these tests, exposed by an annotation and by a UDPRoute."""
+    """A switch for all of these tests, exposed by an annotation and by a UDPRoute.
+
+    The listener `steady` leads to the first of the two servers alone, for the load.
+    """
     port = next(_ports)
     with permitted(tool, port, controller) as space:
         made = make_switch(space, port)
-        space.apply(gateway(space, listener("dns", port + 8), sessions=500))
-        space.apply(route("dns", backend("dns")))
+        listeners = (listener("dns", port + 8), listener("steady", port + STEADY))
+        space.apply(gateway(space, *listeners, sessions=500))
+        space.apply(route("dns", backend("dns"), parents=[{"sectionName": "dns"}]))
+        space.apply(route("steady", backend("a"), parents=[{"sectionName": "steady"}]))
         yield replace(made, others=((programmed(space), port + 8),))
 
 
@@ -92,7 +102,7 @@ def restart(daemon: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def traffic(load_pod: LoadPod, switch: Switch) -> Iterator[None]:
-    """Continuous queries from new ports, none of which may be lost.
+    """Continuous queries from new ports, none of which may be lost: to a Service and to a route.
 
     To the first of the two servers under a name of its own: an answer that is on its way while an
     endpoint goes is lost with any controller. In the pod by itself: what kubectl holds open ends
@@ -101,19 +111,28 @@ def traffic(load_pod: LoadPod, switch: Switch) -> Iterator[None]:
     _, first = companion(switch.space, switch.name)
     request_exposure(switch.space, "a", f"{first + 9}:53")
     eventually("the steady one answers", lambda: switch.space.verify("a").code == 0)
-    address, port = companion(switch.space, "a")
-    words = f"{address} {port} foo.bar.com --queries {MOST_QUERIES} --rate {RATE} --until /tmp/end"
-    start = f"python3 /tmp/load.py {words} >/tmp/out 2>&1 &"
+    (routed, _), *_ = switch.others
+    loads = {
+        "service": (*companion(switch.space, "a"), MOST_QUERIES, FIRST_FRESH_PORT),
+        "route": (routed, first + STEADY, MOST_SECOND_QUERIES, SECOND_FIRST_PORT),
+    }
+    started = [
+        f"python3 /tmp/load.py {address} {port} foo.bar.com --queries {most} --rate {RATE} "
+        f"--first-port {first_port} --until /tmp/end >/tmp/{name} 2>&1 &"
+        for name, (address, port, most, first_port) in loads.items()
+    ]
     program = (HERE / "load.py").read_text()
-    load_pod.shell("sh", "-c", f"rm -f /tmp/end; cat >/tmp/load.py; {start}", stdin=program)
+    script = f"rm -f /tmp/end; cat >/tmp/load.py; {' '.join(started)}"
+    load_pod.shell("sh", "-c", script, stdin=program)
     try:
         yield
     finally:
         eventually("the load is told to end", lambda: not load_pod.shell("touch", "/tmp/end").code)
-    counts = eventually("the load has ended", lambda: load_pod.shell("cat", "/tmp/out").out)
-    count = json.loads(counts)
-    print(f"meanwhile: {count['sent']} queries, {count['lost']} lost")
-    assert count["lost"] == 0, count
+    for name in loads:
+        found = partial(lambda name: load_pod.shell("cat", f"/tmp/{name}").out, name)
+        count = json.loads(eventually("the load has ended", found))
+        print(f"meanwhile, {name}: {count['sent']} queries, {count['lost']} lost")
+        assert count["lost"] == 0, count
 
 
 def test_versions_compacted_during_watches(switch: Switch, load_pod: LoadPod) -> None:
