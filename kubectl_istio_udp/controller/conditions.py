@@ -120,7 +120,7 @@ def class_status(manifest: Manifest, kinds: Collection[str], now: str) -> dict[s
     conditions = ApiCondition(ACCEPTED, True, ACCEPTED)
     if found.parameters:
         conditions = ApiCondition(
-            ACCEPTED, False, "InvalidParameters", "this class takes no parametersRef"
+            ACCEPTED, False, "InvalidParameters", "this class does not support parametersRef"
         )
     return {
         **status,
@@ -384,7 +384,7 @@ def gateway_status(
     return {**result, "addresses": addresses[:_MOST_ADDRESSES]} if addresses else result
 
 
-def without_ours(manifest: Manifest) -> dict[str, Any]:
+def without_own_condition(manifest: Manifest) -> dict[str, Any]:
     """The status of a Gateway that is another controller's now: without our own condition type."""
     status = record(manifest.get("status"))
     conditions = list(map(record, items(status.get("conditions"))))
@@ -415,8 +415,8 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
         message = f"this class has no listeners for protocol {listener.protocol}"
         if listener.is_mirrored:
             message = (
-                "a Gateway that names an existing gateway has only UDP listeners; "
-                f"{listener.protocol} belongs in the Gateway of class istio"
+                f"{listener.protocol} is not supported on a Gateway that names an existing "
+                "gateway; add the listener to the Gateway of class istio"
             )
         accepted = ApiCondition(ACCEPTED, False, "UnsupportedProtocol", message)
     elif unavailable:
@@ -426,7 +426,7 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
     if listener.invalid_kinds:
         kinds = ", ".join(listener.invalid_kinds)
         resolved = ApiCondition(
-            RESOLVED, False, "InvalidRouteKinds", f"a UDP listener takes no routes of kind {kinds}"
+            RESOLVED, False, "InvalidRouteKinds", f"UDP listeners do not support {kinds}"
         )
     if not accepted.holds:
         programmed = ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
@@ -448,7 +448,7 @@ def _of_gateway(gateway: ApiGateway, progress: Progress) -> tuple[ApiCondition, 
         # It is not known yet whether its listeners are accepted.
         return (ApiCondition(PROGRAMMED, False, "Pending", progress.mirror.pending),)
     elif invalid:
-        message = f"not valid: {', '.join(_with_cause(each, progress) for each in invalid)}"
+        message = f"invalid listeners: {', '.join(_with_cause(each, progress) for each in invalid)}"
         accepted = ApiCondition(ACCEPTED, some, "ListenersNotValid", message)
     else:
         accepted = ApiCondition(ACCEPTED, True, ACCEPTED)

@@ -341,7 +341,7 @@ class Reconciler:
             GatewayChanges: it must be deleted at its gateway first.
         """
         self._reserver.check(intent, permission, decided, todo)
-        if (left := self._waits.calm_left(intent.key)) > 0:
+        if (left := self._waits.cooldown_left(intent.key)) > 0:
             return Outcome(WAITING, again=left)
         raise GatewayChanges(f"it moves to gateway {decided.exposure.spec.gateway}")
 
@@ -354,8 +354,8 @@ class Reconciler:
         """
         if decided.complete:
             return again
-        calm = max(0.0, self._waits.calm_left(decided.exposure.spec.key)) + STEP_SECONDS
-        return calm if again is None else min(again, calm)
+        cooldown = max(0.0, self._waits.cooldown_left(decided.exposure.spec.key)) + STEP_SECONDS
+        return cooldown if again is None else min(again, cooldown)
 
     def _decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         if intent.request.service:
@@ -390,7 +390,7 @@ class Reconciler:
         held = existing.held.ports if existing.held and permission else ()
         if permission and any(permission.forbids(port.gateway_port) for port in held):
             return 0.0
-        return self._waits.calm_left(existing.key)
+        return self._waits.cooldown_left(existing.key)
 
     def _apply(self, existing: Existing, differing: Sequence[Write]) -> None:
         for write in differing:
@@ -399,7 +399,7 @@ class Reconciler:
             if write.kind == "EnvoyFilter":
                 held = existing.held.backends if existing.held else ()
                 next_step = any(not backend.weight for backend in held)
-                self._waits.keep_calm(existing.key, next_step=next_step)
+                self._waits.start_cooldown(existing.key, next_step=next_step)
 
     def _todo(self, decided: Decided) -> list[Write]:
         """The writes of a decided exposure."""

@@ -36,7 +36,7 @@ class Removal:
             return Outcome(DELETING, again=left)
         self._waits.forget(key)
         # A run that continues deletes its reservation; a killed one leaves it.
-        waits = [*map(_lasts, self._caches.reserved(key)), *self._waits.calm_lasts(key)]
+        waits = [*map(_lasts, self._caches.reserved(key)), *self._waits.cooldown_lasts(key)]
         return Outcome(GONE, again=max(waits, default=None))
 
     def remove(self, existing: Existing, wanted: Sequence[Write]) -> float | None:

@@ -28,7 +28,7 @@ from kubectl_istio_udp.controller.conditions import (
     class_status,
     gateway_status,
     route_status,
-    without_ours,
+    without_own_condition,
 )
 from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
 from kubectl_istio_udp.controller.mirroring import Mirroring
@@ -285,7 +285,9 @@ class Reporter:
             copied = copied_parents(parents)
             wanted = route_clone(manifest, copied) if copied else None
             reports = [
-                MirrorReport(each.parent, _said(each, clone, wanted, controller, blocked))
+                MirrorReport(
+                    each.parent, _status_conditions(each, clone, wanted, controller, blocked)
+                )
                 for each in parents
             ]
             undecided = gateways.undecided_parents(kept.read)
@@ -304,7 +306,7 @@ class Reporter:
         if kept is None or gateway is None or gateway.leaving:
             self._programmer.forget(exposure_key(key))
             if kept is not None and gateway is None and not gateways.is_undecided(key):
-                self._write(gateways.gateways, kept.manifest, without_ours(kept.manifest))
+                self._write(gateways.gateways, kept.manifest, without_own_condition(kept.manifest))
             return True
         requested = self._caches.intent(exposure_key(key))
         outcome = self._outcome(exposure_key(key))
@@ -436,7 +438,7 @@ class Reporter:
         return tuple((_address_type(each), each) for each in found)
 
 
-def _said(
+def _status_conditions(
     parent: MirroredParent,
     clone: Mapping[str, Any] | None,
     wanted: Mapping[str, Any] | None,

@@ -145,7 +145,7 @@ class Controller:
             settings.identity,
             began=self._elect,
             ended=self._pause,
-            doubted=self._reconnect_watches,
+            connection_suspect=self._reconnect_watches,
             clock=clock,
         )
         self._workers = [

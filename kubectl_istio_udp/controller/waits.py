@@ -20,10 +20,10 @@ class Timing:
     Attributes:
         listener: between the end of a listener and the deletion of its cluster. istiod pushes a
             change to the gateways within a second, and the controller cannot query them (no exec).
-        calm: the minimum interval between changes of an exposure's part of a gateway, because
+        cooldown: the minimum interval between changes of an exposure's part of a gateway, because
             gateways are shared: someone may toggle an annotation or revert writes. Endpoints are
             not part of it.
-        longest_calm: the interval grows up to this if changes continue. Envoy keeps a replaced
+        longest_cooldown: the interval grows up to this if changes continue. Envoy keeps a replaced
             listener for 45 s until it is drained: with changes every 5 s there would be nine of
             each.
         watch: a watch that is later than this is considered broken, and lists again.
@@ -33,26 +33,26 @@ class Timing:
     """
 
     listener: float = 5.0
-    calm: float = 5.0
-    longest_calm: float = 60.0
+    cooldown: float = 5.0
+    longest_cooldown: float = 60.0
     watch: float = 5.0
     replace: float = 10.0
     installed: float = 10.0
 
 
 @dataclass(frozen=True)
-class Calm:
+class Cooldown:
     """A period in which an exposure's part of the gateway must not change."""
 
     until: float
     seconds: float
 
     @classmethod
-    def after(cls, before: Calm | None, now: float, timing: Timing) -> Calm:
+    def after(cls, before: Cooldown | None, now: float, timing: Timing) -> Cooldown:
         """The period after a change: twice the previous one, if that was recent."""
-        seconds = timing.calm
-        if before is not None and now < before.until + timing.longest_calm:
-            seconds = min(2 * before.seconds, timing.longest_calm)
+        seconds = timing.cooldown
+        if before is not None and now < before.until + timing.longest_cooldown:
+            seconds = min(2 * before.seconds, timing.longest_cooldown)
         return cls(now + seconds, seconds)
 
 
@@ -67,7 +67,7 @@ class Waits:
             clock: returns the time in seconds.
         """
         self.timing, self._clock = timing, clock
-        self._calm: dict[Key, Calm] = {}
+        self._cooldowns: dict[Key, Cooldown] = {}
         # Until when: the gateways remove listeners; an exposure without a request, or without
         # addresses, is kept.
         self._drained: dict[Key, float] = {}
@@ -78,7 +78,7 @@ class Waits:
         """Forget the waits from an earlier time as leader."""
         for until in (self._drained, self._unrequested, self._emptied):
             until.clear()
-        self._calm.clear()
+        self._cooldowns.clear()
 
     def forget(self, key: Key) -> None:
         """Forget the waits of an exposure that was deleted, except that of its gateway."""
@@ -122,15 +122,15 @@ class Waits:
         until = self._drained.setdefault(key, now + self.timing.listener)
         return max(0.0, until - now)
 
-    def calm_left(self, key: Key) -> float:
+    def cooldown_left(self, key: Key) -> float:
         """The seconds for which an exposure's part of the gateway must not change.
 
         At most 0 if it may change now.
         """
-        calm = self._calm.get(key)
-        return calm.until - self._clock() if calm else 0.0
+        cooldown = self._cooldowns.get(key)
+        return cooldown.until - self._clock() if cooldown else 0.0
 
-    def keep_calm(self, key: Key, *, next_step: bool) -> None:
+    def start_cooldown(self, key: Key, *, next_step: bool) -> None:
         """Begin the period in which an exposure's part of the gateway must not change again.
 
         Args:
@@ -138,20 +138,20 @@ class Waits:
             next_step: whether this is the next step of one change, which does not count as
                 another change.
         """
-        before, now = self._calm.get(key), self._clock()
+        before, now = self._cooldowns.get(key), self._clock()
         if before is not None and next_step:
-            self._calm[key] = Calm(now + before.seconds, before.seconds)
+            self._cooldowns[key] = Cooldown(now + before.seconds, before.seconds)
         else:
-            self._calm[key] = Calm.after(before, now, self.timing)
+            self._cooldowns[key] = Cooldown.after(before, now, self.timing)
 
-    def calm_lasts(self, key: Key) -> Iterator[float]:
+    def cooldown_lasts(self, key: Key) -> Iterator[float]:
         """The seconds for which the last change matters to an exposure that is created again.
 
         Otherwise an annotation that is removed and set again, or that names one gateway after the
         other, would change the gateways repeatedly.
         """
-        left = self.calm_left(key) + self.timing.longest_calm
-        if left > 0 and key in self._calm:
+        left = self.cooldown_left(key) + self.timing.longest_cooldown
+        if left > 0 and key in self._cooldowns:
             yield left
         else:
-            self._calm.pop(key, None)
+            self._cooldowns.pop(key, None)

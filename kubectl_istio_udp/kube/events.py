@@ -21,7 +21,7 @@ _LONGEST_NAME = 200
 
 # Annotation of an Event: when it was last written, in microseconds. The Event's own timestamps
 # only have seconds.
-TIME_ANNOTATION = f"{PREFIX}told"
+WRITTEN_AT_ANNOTATION = f"{PREFIX}told"
 
 
 # Annotation of an Event: the controller's signature. A tenant may write Events in its namespace
@@ -62,7 +62,7 @@ def write_event(
         "metadata": {
             "name": f"{about.name[:_LONGEST_NAME].rstrip('.-')}.{digest}",
             "namespace": about.namespace,
-            "annotations": {TIME_ANNOTATION: time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
+            "annotations": {WRITTEN_AT_ANNOTATION: time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
         },
         "involvedObject": {
             "apiVersion": about.api_version,
@@ -95,7 +95,7 @@ def is_sealed(event: Mapping[str, Any], secret: str) -> bool:
 def _seal(event: Mapping[str, Any], secret: str) -> str:
     """An HMAC over an Event's object, message and time."""
     about = event["involvedObject"]
-    told = (event["metadata"].get("annotations") or {}).get(TIME_ANNOTATION)
+    told = (event["metadata"].get("annotations") or {}).get(WRITTEN_AT_ANNOTATION)
     parts = [about.get(key) for key in ("kind", "namespace", "name", "uid")]
     parts += [event.get("type"), event.get("reason"), event.get("message"), told]
     return hmac.new(secret.encode(), json.dumps(parts).encode(), hashlib.sha256).hexdigest()
@@ -106,7 +106,7 @@ def newest(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping
 
     def when(event: Mapping[str, Any]) -> str:
         notes = event["metadata"].get("annotations") or {}
-        return str(notes.get(TIME_ANNOTATION) or event.get("lastTimestamp") or "")
+        return str(notes.get(WRITTEN_AT_ANNOTATION) or event.get("lastTimestamp") or "")
 
     return {
         (event["involvedObject"].get("namespace") or "", event["involvedObject"]["name"]): event

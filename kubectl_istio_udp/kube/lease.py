@@ -47,7 +47,7 @@ class Election:
         *,
         began: Callable[[], None],
         ended: Callable[[], None],
-        doubted: Callable[[], None],
+        connection_suspect: Callable[[], None],
         clock: Clock,
     ) -> None:
         """Prepare the election; `start` begins it.
@@ -59,20 +59,20 @@ class Election:
             identity: this candidate's unique name.
             began, ended: called in the election's thread when this candidate starts and stops
                 holding the Lease.
-            doubted: called in the election's thread when the server did not answer, or returned a
-                newer Lease than the watch: other watches may have stalled too.
+            connection_suspect: called in the election's thread when the server did not answer, or
+                returned a newer Lease than the watch: other watches may have stalled too.
             clock: the time.
         """
         self.identity = identity
         self._api, self._namespace, self._name = api, namespace, name
-        self._began, self._ended, self._doubted = began, ended, doubted
+        self._began, self._ended, self._connection_suspect = began, ended, connection_suspect
         self._clock = clock
         self._until = 0.0
         self._leading = False
         self._stopping = False
         self._seen: Mapping[str, Any] | None = None
         self._seen_at = self._clock()
-        self._stirred = threading.Condition()
+        self._wakeup = threading.Condition()
         self._cache: Cache[Mapping[str, Any]] = Cache(
             api,
             "Lease",
@@ -90,9 +90,9 @@ class Election:
 
     def stop(self, seconds: float = 5.0) -> None:
         """Release the Lease, so that another candidate can take it immediately; end the thread."""
-        with self._stirred:
+        with self._wakeup:
             self._stopping = True
-            self._stirred.notify()
+            self._wakeup.notify()
         self._thread.join(seconds)
         self._cache.stop()
 
@@ -118,9 +118,9 @@ class Election:
     def _changed(
         self, _key: Key, _before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
     ) -> None:
-        with self._stirred:
+        with self._wakeup:
             self._see(now)
-            self._stirred.notify()
+            self._wakeup.notify()
 
     def _see(self, lease: Mapping[str, Any] | None) -> None:
         self._seen, self._seen_at = lease, self._clock()
@@ -134,14 +134,14 @@ class Election:
                 _log.warning("the lease could not be written: %s", error.message)
                 if isinstance(error, (Unreachable, Conflict)):
                     self._cache.reconnect()
-                    self._doubted()
+                    self._connection_suspect()
                 self._read_again()
                 wait = random.uniform(_RETRY / 2, _RETRY)
             if self._leading and not self.holds():
                 self._end("the lease could not be renewed in time")
-            with self._stirred:
+            with self._wakeup:
                 if not self._stopping and wait > 0:
-                    self._clock.wait(self._stirred, wait)
+                    self._clock.wait(self._wakeup, wait)
         if self._leading:
             self._end("stopped")
             self._give_up()
@@ -197,7 +197,7 @@ class Election:
             written = self._api.create({**lease, "metadata": metadata}, manager=MANAGER)
         else:
             written = self._api.update({**lease, "metadata": seen["metadata"]}, manager=MANAGER)
-        with self._stirred:
+        with self._wakeup:
             self._see(written)
 
     def _read_again(self) -> None:
@@ -206,7 +206,7 @@ class Election:
             found = self._api.find("Lease", self._namespace, self._name)
         except IstioUdpError:
             return
-        with self._stirred:
+        with self._wakeup:
             if _version(found) != _version(self._seen):
                 self._see(found)
 

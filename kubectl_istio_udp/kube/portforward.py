@@ -67,7 +67,7 @@ class PodHttp:
             body = answer.read(MOST_BYTES + 1)
         except (http.client.HTTPException, OSError) as error:
             self._http.close()
-            raise NoAnswer(self._said(error)) from error
+            raise NoAnswer(self._failure_text(error)) from error
         except ClusterError:
             self._http.close()
             raise
@@ -80,7 +80,7 @@ class PodHttp:
             raise NoAnswer(f"{subject} {answer.status}: {text[:300]}")
         return body
 
-    def _said(self, error: Exception) -> str:
+    def _failure_text(self, error: Exception) -> str:
         """The message about a request without a complete response."""
         at = f"port {self._port} of pod {self.where}"
         if isinstance(error, TimeoutError):

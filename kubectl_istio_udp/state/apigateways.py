@@ -40,7 +40,7 @@ from kubectl_istio_udp.sources.mirrors import (
     unpermitted_certificate,
 )
 from kubectl_istio_udp.sources.routes import Backends, attached, forbidden, resolve
-from kubectl_istio_udp.state.trimming import Packed, our_annotations
+from kubectl_istio_udp.state.trimming import Packed, plugin_annotations
 
 Manifest = Mapping[str, Any]
 Read = TypeVar("Read")
@@ -465,7 +465,7 @@ def _kept(manifest: Manifest) -> dict[str, Any]:
     """An object reduced to what decisions need; the CRDs limit spec and status."""
     metadata = manifest["metadata"]
     about = {key: metadata[key] for key in _METADATA if key in metadata}
-    notes = our_annotations(manifest)
+    notes = plugin_annotations(manifest)
     labels = metadata.get("labels") or {}
     return {
         "apiVersion": manifest["apiVersion"],

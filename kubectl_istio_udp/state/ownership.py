@@ -1,7 +1,7 @@
 """The one rule that decides which exposure, response or access log an object belongs to.
 
 Anyone who may write in a namespace can write any label and annotation there, including those of
-another user's exposure. So no single mark decides. An object *agrees with itself* if its labels,
+another user's exposure. So no single mark decides. An object *is consistent* if its labels,
 name, namespace and the spec in its annotation all name the same exposure. One of the objects that
 agree decides what the exposure is (for an exposure its EnvoyFilter, which only the gateway's owner
 can write). If the objects of several gateways' namespaces claim one exposure, those count that are
@@ -205,7 +205,7 @@ class State:
 
 
 def spec_of(manifest: Manifest) -> Spec:
-    """The spec in the annotation of an object that agrees with itself.
+    """The spec in the annotation of an object that is consistent.
 
     Raises:
         Disagreement: its labels, name, namespace and annotation do not name the same owner.
@@ -225,7 +225,7 @@ def spec_of(manifest: Manifest) -> Spec:
 
 
 def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
-    """The spec of an object that agrees with itself and has this kind; otherwise None."""
+    """The spec of an object that is consistent and has this kind; otherwise None."""
     try:
         spec = spec_of(manifest)
     except ClusterError:
@@ -236,7 +236,7 @@ def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
 def belongs(manifest: Manifest, spec: Spec) -> bool:
     """Whether an object belongs to a spec: by its labels, name and namespace.
 
-    An object in another namespace (that of a former gateway) must agree with itself.
+    An object in another namespace (that of a former gateway) must be consistent.
     """
     try:
         if claimed_owner(manifest) != (spec.kind, *spec.key):
@@ -403,7 +403,7 @@ def _is_at_home(manifest: Manifest, home: str) -> bool:
 def _deciding(
     owner: Owner, claimants: Sequence[Manifest]
 ) -> tuple[Manifest, Spec] | tuple[None, None]:
-    """The deciding object and its spec; None if no object agrees with itself."""
+    """The deciding object and its spec; None if no object is consistent."""
     for kind in _DECIDES[owner[0]]:
         found = _specs(manifest for manifest in claimants if manifest["kind"] == kind)
         if found:
@@ -413,7 +413,7 @@ def _deciding(
 
 
 def _specs(manifests: Iterable[Manifest]) -> list[tuple[Manifest, Spec]]:
-    """The objects that agree with themselves, each with its spec."""
+    """The consistent objects, each with its spec."""
     found = []
     for manifest in manifests:
         with suppress(ClusterError):

@@ -101,7 +101,7 @@ class KeptService:
         spec = manifest.get("spec") or {}
         ports = spec.get("ports") or ()
         tcp = sum(port.get("protocol", "TCP") == "TCP" for port in ports)
-        notes = our_annotations(manifest)
+        notes = plugin_annotations(manifest)
         if EXPOSE_ANNOTATION not in notes and tcp == len(ports):
             numbers = array("H", (port["port"] for port in ports[:_MOST_TCP_PORTS]))
             external = spec.get("type") == _EXTERNAL
@@ -153,7 +153,7 @@ def _named_ports(annotation: str) -> frozenset[int | str]:
     )
 
 
-def our_annotations(manifest: Manifest) -> dict[str, str]:
+def plugin_annotations(manifest: Manifest) -> dict[str, str]:
     """An object's annotations for the plugin, truncated just above their maximum length."""
     notes = manifest["metadata"].get("annotations") or {}
     of_plugin = sorted(key for key in notes if key.startswith(PREFIX))

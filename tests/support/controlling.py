@@ -66,7 +66,7 @@ class Running:
         self.api, self.server = api, server
         self.controllers: list[Controller] = []
         self.clock = MovedClock()
-        self.timing = Timing(listener=0.05, calm=0.05, replace=0.05)
+        self.timing = Timing(listener=0.05, cooldown=0.05, replace=0.05)
 
     def wait_for(self, **seconds: float) -> None:
         """Set the waits of controllers that start from now on."""

@@ -152,7 +152,7 @@ def test_other_objects_with_finalizers(
 def test_the_controller_creates_the_service_again(running: Running) -> None:
     """Meanwhile the exposure is not met, as its Service will be gone."""
     running.server.finalizer = FINALIZER
-    running.wait_for(calm=0.0)
+    running.wait_for(cooldown=0.0)
     controller = running.start()
     running.server.put(annotated())
     running.exposed()
@@ -170,7 +170,7 @@ def test_the_controller_creates_the_service_again(running: Running) -> None:
 
 def test_the_controller_exposes_again_what_was_withdrawn(running: Running) -> None:
     running.server.finalizer = FINALIZER
-    running.wait_for(calm=0.0)
+    running.wait_for(cooldown=0.0)
     controller = running.start()
     running.server.put(annotated())
     running.exposed()

@@ -18,7 +18,7 @@ from kubectl_istio_udp.cli.run.controller import run as run_module
 from kubectl_istio_udp.cli.run.controller.run import JsonFormatter
 from kubectl_istio_udp.controller.run import Controller
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.events import TIME_ANNOTATION, write_event
+from kubectl_istio_udp.kube.events import WRITTEN_AT_ANNOTATION, write_event
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import Unreachable
 from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME
@@ -200,7 +200,7 @@ def test_status(run: Any, server: Any, api: Api) -> None:
         [{"message": "call me"}, {"type": "Normal"}, {"reason": "Exposed"}]
     ):
         time = f"203{number}-01-01T00:00:00"
-        notes = {**event["metadata"]["annotations"], TIME_ANNOTATION: f"{time}.000000Z"}
+        notes = {**event["metadata"]["annotations"], WRITTEN_AT_ANNOTATION: f"{time}.000000Z"}
         metadata = {"name": f"f{number}", "namespace": "default", "annotations": notes}
         server.put({**event, **forged, "metadata": metadata, "lastTimestamp": f"{time}Z"})
         done = run("controller", "status")

@@ -13,7 +13,7 @@ from tests.support.controlling import (
 
 def test_another_port_keeps_the_number_of_sessions(running: Running) -> None:
     """As with `expose`: another number would replace the cluster and end its sessions."""
-    running.wait_for(calm=0.0)
+    running.wait_for(cooldown=0.0)
     running.start()
     running.server.put(annotated())
     running.exposed()
@@ -56,7 +56,7 @@ def test_a_gateway_that_is_created_later(running: Running) -> None:
 
 def test_an_exposure_stays_at_its_gateway_when_a_second_one_appears(running: Running) -> None:
     """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
-    running.wait_for(calm=0.0)
+    running.wait_for(cooldown=0.0)
     controller = running.start()
     running.server.put(annotated())
     running.exposed()
@@ -74,7 +74,7 @@ def test_an_exposure_stays_at_its_gateway_when_a_second_one_appears(running: Run
 
 def test_a_gateway_whose_service_gets_another_name_is_the_same_gateway(running: Running) -> None:
     """The exposure stays at it, under the name that it had, and can be changed."""
-    running.wait_for(calm=0.0)
+    running.wait_for(cooldown=0.0)
     controller = running.start()
     running.server.put(annotated())
     running.exposed()

@@ -104,7 +104,7 @@ def test_a_gateway_without_room_keeps_the_exposure(
 
 
 def test_a_move_waits_until_the_gateway_may_change(running: Running) -> None:
-    running.wait_for(calm=60.0)
+    running.wait_for(cooldown=60.0)
     controller = exposed(running)
     before = running.filter(), running.companion()
     running.server.put(request(NEW))

@@ -94,7 +94,7 @@ def test_the_former_gateway_s_outcome_is_not_reported_for_another_one(
     until(lambda: told(running).get("Programmed") == ("True", "Programmed", 2))
 
 
-@pytest.mark.parametrize("waits", ["listener", "calm"])
+@pytest.mark.parametrize("waits", ["listener", "cooldown"])
 def test_it_is_pending_until_it_has_moved_to_another_gateway(running: Routed, waits: str) -> None:
     """It waits for the end of the listener there, or may not change yet."""
     running.wait_for(**{waits: 60.0})

@@ -226,7 +226,7 @@ def test_deleted_objects_leave_nothing_in_memory(running: Running) -> None:
     until(lambda: controller.states() == {})
     # How often their parts of the gateway changed is of interest for a while.
     running.clock.move(240.0)
-    until(lambda: not controller._reconciler._waits._calm)
+    until(lambda: not controller._reconciler._waits._cooldowns)
     now = {name: len(value) for name, value in vars(caches).items() if isinstance(value, dict)}
     # The mesh of each gateway is read with the first exposure there.
     assert {n: s for n, s in now.items() if s > empty[n] and n != "_meshes"} == {}

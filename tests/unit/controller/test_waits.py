@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kubectl_istio_udp.controller.waits import Calm, Timing
+from kubectl_istio_udp.controller.waits import Cooldown, Timing
 from tests.support import builders
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import (
@@ -17,7 +17,7 @@ from tests.support.controlling import (
 
 
 def test_toggling_an_annotation_rarely_changes_the_gateway(running: Running) -> None:
-    running.wait_for(calm=60.0)
+    running.wait_for(cooldown=60.0)
     controller = running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
@@ -39,7 +39,7 @@ def test_toggling_an_annotation_rarely_changes_the_gateway(running: Running) -> 
 
 def test_repeated_requests_and_withdrawals_rarely_change_the_gateways(running: Running) -> None:
     """By an annotation that comes and goes, or that names one gateway after the other."""
-    running.wait_for(calm=60.0)
+    running.wait_for(cooldown=60.0)
     labels = {"app": "edge", "istio": "edge"}
     running.server.put(builders.gateway_pod("edge-1", labels=labels))
     controller = running.start()
@@ -60,7 +60,7 @@ def test_repeated_requests_and_withdrawals_rarely_change_the_gateways(running: R
 
 
 def test_a_rejected_companion_does_not_change_the_gateway_repeatedly(running: Running) -> None:
-    running.wait_for(calm=30.0)
+    running.wait_for(cooldown=30.0)
     running.server.fail("PATCH", "services/udp-default-coredns", 403)
     running.start()
     for number in range(20):
@@ -122,10 +122,10 @@ def test_a_new_leader_waits_again_before_it_deletes(running: Running) -> None:
 
 def test_continued_changes_wait_longer_each_time() -> None:
     """Envoy keeps replaced listeners for 45 s."""
-    now, calm, waits = 0.0, None, []
+    now, cooldown, waits = 0.0, None, []
     for _ in range(6):
-        calm = Calm.after(calm, now, Timing())
-        waits.append(calm.until - now)
-        now = calm.until
+        cooldown = Cooldown.after(cooldown, now, Timing())
+        waits.append(cooldown.until - now)
+        now = cooldown.until
     assert waits == [5, 10, 20, 40, 60, 60]
-    assert Calm.after(calm, now + 61, Timing()).seconds == 5
+    assert Cooldown.after(cooldown, now + 61, Timing()).seconds == 5
