@@ -1,7 +1,8 @@
 """TLS with Go's rules, so that a server that kubectl trusts is trusted here too.
 
-Python 3.13 is stricter than Go (VERIFY_X509_STRICT: an authority must have key identifiers; the
-authorities of older EKS, GKE and MicroK8s clusters have none). OpenSSL requires that a chain ends
+Python is stricter than Go about ciphers and keys (`_CIPHERS`), and Python 3.13 about certificates
+(VERIFY_X509_STRICT: an authority must have key identifiers; the authorities of older EKS, GKE and
+MicroK8s clusters have none). OpenSSL requires that a chain ends
 at a self-signed certificate, but Go trusts every certificate in the list of authorities. Both check
 the server's name only against subjectAltName.
 """
@@ -30,6 +31,9 @@ _SYSTEM_FILES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+# For TLS 1.2, the cipher suites of Go; Python leaves out those with SHA-1, which old servers need.
+# At OpenSSL's level 1 RSA keys of 1,024 bits are accepted, as by Go; Python sets level 2.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:@SECLEVEL=1"
 # OpenSSL's reasons why a client certificate cannot be used.
 _CAUSES = {
     "KEY_VALUES_MISMATCH": "they belong to different keys",
@@ -67,6 +71,7 @@ def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLCont
     """
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
     context.hostname_checks_common_name = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["http/1.1"])

@@ -897,6 +897,22 @@ CASES = [
         {"config": secure(server="https://localhost:$PORT_nameless")},
         says="not trusted",
     ),
+    Case(
+        "a server with an RSA key of 1024 bits and CBC ciphers with SHA-1 alone",
+        {"config": secure(server="$weak")},
+        server="weak",
+        headers=bearer("t"),
+    ),
+    Case(
+        "a client certificate with an RSA key of 1024 bits",
+        {
+            "config": secure(
+                {"client-certificate": "$FILE_weak-cert.pem", "client-key": "$FILE_weak-key.pem"}
+            )
+        },
+        server="tls",
+        certificate="weak client",
+    ),
     Case("a certificate that has expired", {"config": secure(server="$expired")}, says="expired"),
     # -- proxies --------------------------------------------------------------------------------
     Case(

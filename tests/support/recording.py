@@ -19,7 +19,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 NAMES = ("localhost", "127.0.0.1", "api.example")
@@ -32,7 +32,7 @@ class Issued:
     """A certificate with its key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
     @property
     def pem(self) -> bytes:
@@ -55,6 +55,7 @@ def issue(
     authority: bool = False,
     identifiers: bool = True,
     days: int = 30,
+    rsa_bits: int = 0,
 ) -> Issued:
     """A certificate.
 
@@ -65,8 +66,13 @@ def issue(
         authority: whether it signs others.
         identifiers: whether it has key identifiers, as RFC 5280 wants it and older clusters do not.
         days: how long it is good from now; negative for one that has expired.
+        rsa_bits: the length of its RSA key; 0 for a key on an elliptic curve.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = (
+        rsa.generate_private_key(65537, rsa_bits)
+        if rsa_bits
+        else ec.generate_private_key(ec.SECP256R1())
+    )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = (
@@ -167,6 +173,7 @@ def recorders(folder: Path) -> Iterator[Recorders]:
     middle = issue("middle", root, authority=True)
     client = issue("client", root)
     other = issue("other client", root)
+    weak = issue("weak client", root, rsa_bits=1024)
     alone = issue("alone", names=NAMES)
     certificates = {
         "tls": (issue("server", root, names=NAMES),),
@@ -176,14 +183,16 @@ def recorders(folder: Path) -> Iterator[Recorders]:
         "expired": (issue("server", root, names=NAMES, days=-1),),
         "elsewhere": (issue("server", root, names=("elsewhere.example",)),),
         "nameless": (issue("localhost", root),),
+        "weak": (issue("server", root, names=NAMES, rsa_bits=1024),),
     }
     for name, issued in [
         ("ca", root), ("old-ca", plain_root), ("middle-ca", middle), ("alone-ca", alone),
-        ("cert", client), ("cert2", other),
+        ("cert", client), ("cert2", other), ("weak-cert", weak),
     ]:  # fmt: skip
         made.add_file(folder, f"{name}.pem", issued.pem)
     made.add_file(folder, "key.pem", client.key_pem)
     made.add_file(folder, "key2.pem", other.key_pem)
+    made.add_file(folder, "weak-key.pem", weak.key_pem)
     with contextlib.ExitStack() as stack:
         made.ports["http"] = stack.enter_context(_serving(_recorder(made, "http"), None))
         made.urls["http"] = f"http://127.0.0.1:{made.ports['http']}"
@@ -203,6 +212,11 @@ def _server_context(folder: Path, name: str, issued: Issued, root: Issued) -> ss
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pair = folder / f"server-{name}.pem"
     pair.write_bytes(issued.pem + issued.key_pem)
+    # The server decides what it accepts; the tests are about clients.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    if name == "weak":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-RSA-AES128-SHA:@SECLEVEL=0")
     context.load_cert_chain(pair)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_verify_locations(cadata=root.pem.decode())
