@@ -140,7 +140,11 @@ class Api:
         return answer
 
     def find(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        """Read one object; None if it or its namespace does not exist."""
+        """Read one object; None if it or its namespace does not exist.
+
+        Raises:
+            Forbidden, Unreachable, ClusterError: the request failed.
+        """
         try:
             return self.get(kind, namespace, name)
         except NotFound:
@@ -158,6 +162,10 @@ class Api:
 
         Returns:
             Manifests with apiVersion and kind, which the API server omits in lists.
+
+        Raises:
+            NotInstalled: the API server does not serve the kind.
+            Forbidden, Unreachable, ClusterError: the request failed.
         """
         query = {"labelSelector": selector} if selector else {}
         answer = self._json("list", kind, namespace, query=query)
@@ -185,6 +193,10 @@ class Api:
 
         Raises:
             ApplyConflict: another manager owns a field and has another value.
+            Conflict: the uid or the resourceVersion in the manifest is no longer current.
+            NotFound: the namespace does not exist.
+            NotInstalled: the API server does not serve the kind.
+            Forbidden, Unreachable, ClusterError: the request failed, or a webhook rejected it.
         """
         kind, metadata = resource_key(manifest), manifest["metadata"]
         namespace, name = metadata.get("namespace"), metadata["name"]
@@ -219,6 +231,8 @@ class Api:
 
         Raises:
             Conflict: the uid or the resourceVersion is no longer current.
+            NotFound: the object does not exist.
+            Forbidden, Unreachable, ClusterError: the request failed, or a webhook rejected it.
         """
         metadata = patch["metadata"]
         query = {"fieldManager": manager, **({"dryRun": "All"} if dry_run else {})}
@@ -233,6 +247,8 @@ class Api:
 
         Raises:
             Conflict: an object with this name exists.
+            NotFound: the namespace does not exist.
+            Forbidden, Unreachable, ClusterError: the request failed, or a webhook rejected it.
         """
         metadata = manifest["metadata"]
         answer: dict[str, Any] = self._json(
@@ -249,6 +265,8 @@ class Api:
 
         Raises:
             Conflict: it was modified concurrently.
+            NotFound: it does not exist.
+            Forbidden, Unreachable, ClusterError: the request failed, or a webhook rejected it.
         """
         metadata = manifest["metadata"]
         answer: dict[str, Any] = self._json(
@@ -364,6 +382,7 @@ class Api:
 
         Raises:
             Conflict: it was modified concurrently (`unchanged`), or was deleted and created again.
+            Forbidden, Unreachable, ClusterError: the request failed, or a webhook rejected it.
         """
         kind, metadata = resource_key(manifest), manifest["metadata"]
         namespace, name = metadata.get("namespace"), metadata["name"]
@@ -396,6 +415,11 @@ class Api:
             since_seconds: the maximum age of a line.
             lines: the maximum number of lines.
             timestamps: whether each line begins with the kubelet's timestamp (RFC 3339).
+
+        Raises:
+            NotFound: the pod does not exist.
+            Forbidden, Unreachable, ClusterError: the request failed, for example because the
+                container has not started.
         """
         query = {
             "container": container,
@@ -421,7 +445,11 @@ class Api:
             timeout: seconds to wait for its exit. It may keep running in the pod afterwards.
 
         Raises:
-            NotFound, Forbidden, Unreachable, ClusterError: the command was not started.
+            UpgradeUnavailable: a proxy on the way blocks websockets.
+            Busy: the server still asks to retry later, after all retries.
+            NotFound, Forbidden, ClusterError: the command was not started.
+            Unreachable: the server could not be reached or the connection broke; the command may
+                have been started.
         """
         return self._options.retries.call(
             lambda: self._exec_once(namespace, pod, container, command, timeout), harmless=True

@@ -47,7 +47,10 @@ def run(transport: Transport, path: str, action: Action, timeout: float) -> Exec
 
     Raises:
         UpgradeUnavailable: a proxy on the way blocks websockets.
-        NotFound, Forbidden, Unreachable, ClusterError: the command was not started.
+        Busy: the server asks to retry later.
+        NotFound, Forbidden, ClusterError: the command was not started.
+        Unreachable: the server could not be reached or the connection broke; the command may have
+            been started.
     """
     deadline = time.monotonic() + timeout
     socket = websockets.connect(transport, path, action, timeout, _PROTOCOLS)

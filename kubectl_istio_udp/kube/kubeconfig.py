@@ -223,6 +223,11 @@ class Login:
 def log_in(options: ConnectionOptions, environment: Mapping[str, str]) -> Login:
     """The cluster and user that flags, environment and files choose.
 
+    Args:
+        options: the flags.
+        environment: KUBECONFIG, HOME, KUBERNETES_MASTER (the default server), and in a pod
+            KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and POD_NAMESPACE.
+
     Raises:
         Unreachable: a file cannot be read, or the chosen entries are missing or invalid.
     """

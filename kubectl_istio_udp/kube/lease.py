@@ -89,7 +89,11 @@ class Election:
         self._thread.start()
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Release the Lease, so that another candidate can take it immediately; end the thread."""
+        """Release the Lease, so that another candidate can take it immediately; end the thread.
+
+        Args:
+            seconds: how long to wait for the thread's end; a request may be in progress.
+        """
         with self._wakeup:
             self._stopping = True
             self._wakeup.notify()

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Threads of `for_each`. Most calls query one of a gateway's pods, each over a connection of its own
+# with a TLS handshake. Chosen, not measured: most gateways have fewer pods.
 _MANY_AT_ONCE = 8
 
 
@@ -21,14 +23,18 @@ def begun(call: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Run calls in parallel; return their results in order, or raise the first one's error."""
+    """Run calls in parallel, at most eight at the same time; return their results in order.
+
+    If several fail, the error of the first one in the order of `calls` is raised, after all have
+    ended.
+    """
     return for_each(lambda call: call(), calls)
 
 
 def for_each(
     function: Callable[[Item], Result], items: Iterable[Item], at_once: int = _MANY_AT_ONCE
 ) -> list[Result]:
-    """Call a function for all items in parallel; return the results, or raise the first error.
+    """Call a function for all items in parallel; results and errors as of `in_parallel`.
 
     Args:
         function: what to call.

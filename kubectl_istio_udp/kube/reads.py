@@ -16,6 +16,8 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden
 
 Result = TypeVar("Result")
 
+# Threads: more than the reads that a decision begins together (snapshot.py begins up to seven, and
+# others follow while they run), so that none waits for a thread.
 _MANY_AT_ONCE = 12
 
 
