@@ -172,6 +172,6 @@ def _load(context: ssl.SSLContext, certificate: Certificate, folder: str) -> Non
     except (ssl.SSLError, ValueError) as error:
         why = _CAUSES.get(getattr(error, "reason", ""), "they are not PEM, or the key is encrypted")
         raise Unreachable(
-            f"the client certificate or its key cannot be used: {why}",
+            f"the client certificate or its key cannot be read: {why}",
             hints=["check them: kubectl config view --raw"],
         ) from error
