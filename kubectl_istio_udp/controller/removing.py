@@ -16,6 +16,7 @@ from kubectl_istio_udp.controller.writing import Writer
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.caches import Caches
+from kubectl_istio_udp.state.leftovers import Leftovers
 from kubectl_istio_udp.state.occupancy import GatewayFilter
 from kubectl_istio_udp.state.ownership import Existing
 
@@ -47,7 +48,8 @@ class Removal:
     def _changes(self, existing: Existing, wanted: Sequence[Write]) -> ChangeSet:
         """The difference to the wanted objects, including leftovers."""
         stale = [f.manifest for f in self._caches.reserved(existing.key) if _lasts(f) < 0]
-        services = self._caches.patched_services(existing.key)
+        patched = Leftovers(self._caches.patched_services(existing.key))
+        services = patched.services_of([existing.spec])
         objects = (*existing.objects, *stale)
         return change_set(existing.kind, existing.key, objects, services, wanted)
 

@@ -13,6 +13,7 @@ from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import Gateway, GatewayPod, GatewayRef, is_gateway_pod
 from kubectl_istio_udp.plan.sessions import budget
 from kubectl_istio_udp.state import proxies
+from kubectl_istio_udp.state.mesh import read_mesh
 from kubectl_istio_udp.state.occupancy import GatewayFilters, Occupancy
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.query_limit import QueryLimit
@@ -78,7 +79,9 @@ def _reserved(api: Api, ref: GatewayRef, query_limit: QueryLimit) -> Reserved | 
         pod = (ref.namespace, gateway.ready_pods[0].name)
         with suppress(ClusterError):
             limit = query_limit.call(*pod, partial(proxies.file_limit, api, *pod))
-    # An EnvoyFilter in the root namespace that applies to this gateway is missing here; the checks
-    # of `expose` include it.
-    usage = Occupancy(GatewayFilters.of(filters)).usage(gateway, ref.namespace)
+    root = read_mesh(api, gateway.control_plane).root_namespace
+    if root != ref.namespace:
+        with suppress(ClusterError):
+            filters = [*filters, *api.list("EnvoyFilter", root)]
+    usage = Occupancy(GatewayFilters.of(filters)).usage(gateway, root)
     return Reserved(usage.sessions, None if limit is None else budget(limit))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.controller.objects import marked
+from kubectl_istio_udp.model.names import service_manager
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
 from tests.support import builders
@@ -86,3 +87,23 @@ def test_thousands_of_entries_of_one_exposure_are_deleted_a_few_at_a_time(runnin
 def planned_here() -> Any:
     """A plan of the exposure that `annotated` asks for."""
     return builders.plan_of(ports=[PortRequest(5300, 53)]).exposure
+
+
+def test_ports_on_a_service_of_another_namespace_are_not_released(running: Running) -> None:
+    """Whoever writes Services there chooses the field manager."""
+    manager = service_manager("default", "coredns")
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "theirs", "namespace": "lab"},
+        "spec": {"ports": [{"name": "udp-5300", "port": 5300, "protocol": "UDP"}]},
+    }
+    running.server.put(space("lab"), builders.service("theirs", namespace="lab", ports=[]))
+    running.server.apply(("Service", "lab", "theirs"), theirs, manager, False, False)
+    running.start(gateway_namespaces=("istio-system", "lab"))
+    running.server.put(annotated())
+    running.exposed()
+    running.server.put(builders.service())
+    until(lambda: not running.filter())
+    writes_there = [w for w in running.server.writes() if "/namespaces/lab/services" in w]
+    assert not [w for w in writes_there if w.startswith("PATCH")]

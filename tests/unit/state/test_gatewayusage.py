@@ -142,3 +142,18 @@ def test_a_namespace_whose_pods_respond_is_queried_as_a_whole() -> None:
     for thread in threads:
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_sessions_of_exposures_in_the_root_namespace_count(api: Api, server: ApiServer) -> None:
+    """Their EnvoyFilters apply to gateways of every namespace, as the checks of `expose` know."""
+    labels = {"app": "edge"}
+    server.put(gateway_pod("edge-1", namespace="lab", labels=labels))
+    exposure = plan_of(max_sessions=500).exposure
+    for namespace in ("lab", "istio-system"):
+        place = GatewayRef(namespace, "edge", labels)
+        entry = replace(exposure.spec.entries[0], name=object_name("default", namespace))
+        spec = replace(exposure.spec, name=namespace, gateway=place, entries=(entry,))
+        for write in writes(replace(exposure, spec=spec)):
+            server.put(copy.deepcopy(dict(write.manifest)))
+    reserved = read_reserved(api, list_exposures(api), QueryLimit())
+    assert reserved["default", "lab"].sessions == 1000
