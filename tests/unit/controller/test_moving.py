@@ -120,7 +120,7 @@ def test_a_move_that_has_begun_is_finished(running: Running) -> None:
     running.wait_for(listener=600.0)
     controller = exposed(running)
     running.server.put(request(NEW))
-    until(lambda: controller.states() == {"leaving": 1})
+    until(lambda: controller.states() == {"deleting": 1})
     assert running.filter() and not running.companion()
     running.server.put(binds(5300))
     running.clock.move(600.0)
@@ -135,7 +135,7 @@ def test_a_younger_request_does_not_take_the_port_of_a_move(running: Running) ->
     running.wait_for(listener=600.0)
     controller = exposed(running)
     running.server.put(request(NEW))
-    until(lambda: controller.states() == {"leaving": 1})
+    until(lambda: controller.states() == {"deleting": 1})
     running.server.put(
         annotated("younger", created="2027-01-01T00:00:00Z", options={"gateway": NEW})
     )
