@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.apiserver import ApiServer, Request
+from tests.support.builders import pod
 from tests.support.fakes import Fakes
 from tests.unit.conftest import Run
 
@@ -73,6 +74,9 @@ def test_a_command_sends_this_many_requests(
     forwards: int,
     execs: int,
 ) -> None:
+    second = pod("coredns-2")
+    second["status"]["podIP"] = "10.244.0.21"  # as its EndpointSlice says
+    server.put(second)
     assert run(*EXPOSE).code == 0
     server.requests.clear()
     # On a busy machine a thread may be late, which looks like one round more, never like one less.
