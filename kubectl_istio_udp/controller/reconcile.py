@@ -280,7 +280,7 @@ class Reconciler:
             existing: the exposure.
             ports: the ports and backends that stay, at least one.
         """
-        if (left := self._calm_left(permission, existing)) > 0:
+        if (left := self._cooldown_left(permission, existing)) > 0:
             return left
         try:
             decided = self._routes.reduced(existing, ports)
@@ -376,13 +376,13 @@ class Reconciler:
         if not kinds - {"ServiceEntry"}:
             self._writer.apply_all([(write, None) for write in differing], reconciles=intent.key)
             return 0.0
-        if "EnvoyFilter" in kinds and (left := self._calm_left(permission, existing)) > 0:
+        if "EnvoyFilter" in kinds and (left := self._cooldown_left(permission, existing)) > 0:
             return left
         with self._reserver.hold(intent, permission, decided, todo):
             self._apply(existing, differing)
         return 0.0
 
-    def _calm_left(self, permission: Permission | None, existing: Existing) -> float:
+    def _cooldown_left(self, permission: Permission | None, existing: Existing) -> float:
         """The seconds for which the gateway must not change.
 
         The end of a permission for a port does not wait: only an administrator can cause it.

@@ -77,6 +77,9 @@ def client_addresses(
         spec: the exposure.
         deadline: how long to wait for a load balancer (monotonic).
         service: the Service for clients if it has just been read or written; None reads it.
+
+    Raises:
+        Unreachable, ClusterError: an object cannot be read.
     """
     service = service or gateway_service(api, spec)
     while (found := addresses_of(service)).pending and time.monotonic() < deadline:

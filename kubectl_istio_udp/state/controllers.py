@@ -77,7 +77,11 @@ def mesh_config_maps(api: Api, meshes: Sequence[Mesh]) -> tuple[tuple[str, str],
 
 
 def api_ports(api: Api) -> tuple[int, ...]:
-    """The ports of the API server's endpoints, in addition to its Service's ports."""
+    """The ports at which the API server is reached: 443, its Service's port, and its endpoints'.
+
+    NetworkPolicies of some networks see the port before the Service's translation, of others the
+    one after it.
+    """
     slices = api.list("EndpointSlice", "default", "kubernetes.io/service-name=kubernetes")
     found = {port["port"] for each in slices for port in each.get("ports") or ()}
     return tuple(sorted({443, *found}))
@@ -139,6 +143,9 @@ def read_controller(api: Api, namespace: str, name: str, lease: str) -> Controll
         api: the cluster.
         namespace, name: the controller's Deployment.
         lease: the name of its Lease.
+
+    Raises:
+        Forbidden, Unreachable, ClusterError: one of the kinds cannot be listed.
     """
     deployment, found_lease, exposures, services, events, failing = in_parallel(
         [

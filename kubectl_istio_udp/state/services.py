@@ -12,7 +12,11 @@ from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice
 
 
 def service_slices(api: Api, namespace: str, service: str) -> tuple[EndpointSlice, ...]:
-    """A Service's EndpointSlices."""
+    """A Service's EndpointSlices.
+
+    Raises:
+        Forbidden, Unreachable, ClusterError: they cannot be listed.
+    """
     found = api.list("EndpointSlice", namespace, f"{SERVICE_LABEL}={service}")
     return tuple(EndpointSlice.from_object(each) for each in found)
 

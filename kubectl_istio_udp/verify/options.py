@@ -16,7 +16,7 @@ class ProbeOptions:
         probe: `--probe`, as typed.
         one_way: whether the protocol has no answers.
         count: the number of probes per hop.
-        timeout: how long to wait for each answer.
+        timeout: how long to wait for each answer; whole seconds, as dig and nc take them.
         tool_pod: `--tool-pod`; None to find one.
         create_tool: whether to create a network-tool pod for this run.
         tool_image: its image.
