@@ -11,13 +11,15 @@ from kubectl_istio_udp.checks.response import check_response
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
-from kubectl_istio_udp.model.response import Response, ResponseSpec
+from kubectl_istio_udp.model.kinds import ObjectRef
+from kubectl_istio_udp.model.response import Response, ResponseApi, ResponseSpec
 from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.plan.response import plan_response
 from kubectl_istio_udp.render.response import read_content, response_writes, route_name
 from kubectl_istio_udp.sources.response import NamedResponse
 from kubectl_istio_udp.state.existing import get_existing
-from kubectl_istio_udp.state.ownership import remaining
+from kubectl_istio_udp.state.mesh import read_mesh
+from kubectl_istio_udp.state.ownership import Existing, readable, remaining
 from kubectl_istio_udp.state.responses import read_response_snapshot
 
 
@@ -78,7 +80,7 @@ def _read_existing(
     """The current response of this name, and its body if the command line names none.
 
     Raises:
-        UsageError: the body cannot be read back.
+        UsageError: the body cannot be read back, or the settings may be somebody else's.
     """
     name = named.response_name
     listed = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
@@ -86,6 +88,15 @@ def _read_existing(
     spec = found[0].spec if found else None
     if not isinstance(spec, ResponseSpec):
         return None, b""
+    if not _is_trusted(api, found[0], spec, named):
+        raise UsageError(
+            f"response {name} has its settings only in {ObjectRef.of(found[0].objects[0])}, which "
+            "may not decide about an EnvoyFilter",
+            hints=[
+                f"delete it, then create it again: kubectl istio-udp delete -n {namespace} "
+                f"response/{name}"
+            ],
+        )
     kept = read_content(found[0].objects, spec) if named.content is None else b""
     if kept is None:
         raise UsageError(
@@ -93,6 +104,25 @@ def _read_existing(
             hints=["name the body again: --body or --body-file; for no body: --body ''"],
         )
     return spec, kept
+
+
+def _is_trusted(api: Api, existing: Existing, spec: ResponseSpec, named: NamedResponse) -> bool:
+    """Whether an existing response may decide about settings that the command line does not name.
+
+    Whoever may write VirtualServices in the response's namespace can write any spec in one. It may
+    only decide about a VirtualService, which they can write too; about an EnvoyFilter only an
+    object decides that is in the gateway's namespace, or for sidecars in the mesh's root namespace.
+    """
+    if spec.api is ResponseApi.VIRTUAL_SERVICE and named.api in (None, spec.api.value):
+        return True
+    places = {ref.namespace for ref in spec.objects if ref.kind == "EnvoyFilter"}
+    if spec.mesh and spec.api is ResponseApi.ENVOY_FILTER:
+        places &= {read_mesh(api).root_namespace}
+    return any(
+        readable(each, ResponseSpec) == spec
+        for each in existing.gateway_objects
+        if each["metadata"]["namespace"] in places
+    )
 
 
 def _waiter(

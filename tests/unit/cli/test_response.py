@@ -279,6 +279,32 @@ def test_the_api_and_a_binary_body_stay(run: Run, edge: ApiServer, tmp_path: Pat
     assert patch["value"]["match"] == {"prefix": "/hello"}
 
 
+def is_refused(run: Run, server: ApiServer, *words: str) -> None:
+    """The command writes nothing, and says how to go on."""
+    before = server.state()
+    done = run(*words)
+    assert done.code == 2 and "may not decide about an EnvoyFilter" in done.err
+    assert "kubectl istio-udp delete -n default response/hello" in done.err
+    assert server.state() == before
+
+
+def test_a_virtual_service_does_not_decide_about_an_envoy_filter(run: Run, edge: ApiServer) -> None:
+    run(*HELLO)
+    is_refused(run, edge, *HELLO, "--api", "envoyfilter")
+    assert run("delete", "response/hello").code == 0
+    assert run(*HELLO, "--api", "envoyfilter").code == 0
+    # Anyone who may write VirtualServices in the namespace can create this one.
+    forged = written(edge)
+    edge.remove("EnvoyFilter", "istio-system", NAME)
+    is_refused(run, edge, "direct", "/hello", "--status", "404")
+    text = forged["metadata"]["annotations"]["kubectl-istio-udp/spec"]
+    forged["metadata"]["annotations"]["kubectl-istio-udp/spec"] = text.replace(
+        '"istio-system"', '"default"'
+    )
+    edge.put(forged)
+    is_refused(run, edge, "direct", "/hello", "--status", "404")
+
+
 def test_a_body_that_was_edited_must_be_named(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     changed = written(edge)
@@ -512,6 +538,20 @@ def test_inside_the_mesh_by_an_envoy_filter(run: Run, ratings: ApiServer) -> Non
     (patch,) = written(ratings, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
     assert patch["match"]["context"] == "SIDECAR_OUTBOUND"
     assert patch["match"]["routeConfiguration"]["vhost"] == {"name": f"{RATINGS}:9080"}
+
+
+def test_an_envoy_filter_of_another_namespace_does_not_decide_about_the_mesh(
+    run: Run, ratings: ApiServer
+) -> None:
+    assert run(*MESH, "--api", "envoyfilter").code == 0
+    forged = written(ratings, "EnvoyFilter", "istio-system")
+    ratings.remove("EnvoyFilter", "istio-system", NAME)
+    about = forged["metadata"]
+    about["namespace"] = "default"
+    text = about["annotations"]["kubectl-istio-udp/spec"]
+    about["annotations"]["kubectl-istio-udp/spec"] = text.replace('"istio-system"', '"default"')
+    ratings.put(forged)
+    is_refused(run, ratings, "direct", "/hello", "--status", "404")
 
 
 def test_a_mesh_host_that_others_route_is_refused(run: Run, ratings: ApiServer) -> None:
