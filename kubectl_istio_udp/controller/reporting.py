@@ -313,11 +313,12 @@ class Reporter:
         problem = _problem(gateway, requested)
         if problem is not None:
             progress, done = Progress(problem), True
-        elif requested is None:
+        elif requested is None and not gateway.udp:
             progress, done = Progress(), True
-        elif outcome is None or not _is_about(outcome, requested):
+        elif requested is None or outcome is None or not _is_about(outcome, requested):
             # The report is requested again after the next reconciliation. Until then there is
             # nothing to say about this generation, and what was said before may still be true.
+            # A Gateway of a class that was just read has no request for a moment.
             return True
         elif problem := self._missing_parameters(gateway, outcome):
             progress, done = Progress(problem), True
