@@ -241,6 +241,9 @@ def _of(space: Space) -> str:
 def test_an_idle_controller_writes_no_status(tenant: Space, port: int) -> None:
     tenant.apply(*server("dns", 1), gateway(tenant, listener("dns", port)))
     tenant.apply(route("dns", backend("dns")))
+    # With a route, the Gateway is not programmed for a moment: until its Envoys have the backend.
+    answered_by(programmed(tenant), port, 1)
+    eventually("the route is counted", lambda: attached(tenant) == {"dns": 1})
     programmed(tenant)
     told(tenant, "dns", Accepted="Accepted")
 
