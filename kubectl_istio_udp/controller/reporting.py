@@ -56,6 +56,7 @@ from kubectl_istio_udp.model.errors import (
     Conflict,
     IstioUdpError,
     NotFound,
+    UsageError,
 )
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, UdpRoute
@@ -481,8 +482,12 @@ def _may_work(outcome: Outcome) -> bool:
 
 
 def _is_about(outcome: Outcome, requested: object) -> bool:
-    """Whether an outcome is that of what a Gateway requests now."""
-    return outcome.state == FAILED or outcome.intent == requested
+    """Whether an outcome is that of what a Gateway requests now.
+
+    An invalid request with a cause of its own, such as a listener's protocol, counts.
+    """
+    invalid = isinstance(requested, UsageError)
+    return invalid or outcome.state == FAILED or outcome.intent == requested
 
 
 def _programmed_listeners(manifest: Mapping[str, Any]) -> set[str]:

@@ -137,6 +137,13 @@ def test_an_earlier_refusal_is_not_reported_for_a_corrected_request(
     running.programmed()
 
 
+def test_a_gateway_without_any_supported_listener_gets_a_status(running: Routed) -> None:
+    running.begin(gateway(listener(protocol="example.com/none"), annotations=TARGET))
+    until(lambda: running.conditions().get("Accepted") == ("False", "ListenersNotValid"))
+    (status,) = running.status(API_GATEWAY, "udp")["listeners"]
+    assert read(status["conditions"])["Accepted"] == ("False", "UnsupportedProtocol")
+
+
 def test_statuses_stay_while_the_class_is_missing(running: Routed) -> None:
     """It may be replaced, and comes back with nothing to write."""
     running.server.put(
