@@ -140,6 +140,7 @@ def test_endpoints_by_hand_and_drift(switch: Switch) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.quiet
 def test_rolling_restart_with_listed_endpoints(tenant: Space, port: int, load_pod: Load) -> None:
     """Three backends restarted under 500 queries/s: at most 5 lost of 12,500, twice."""
     tenant.apply(*dns_server(replicas=3))

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.alone
 Load = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.mark.quiet
 def test_rolling_restart_loses_almost_nothing(space: Space, port: int, load_pod: Load) -> None:
     """Three backends restart under 500 queries/s, with discovery by selector and no controller.
 

@@ -364,6 +364,7 @@ def test_changed_weights_move_only_their_share(tenant: Space, port: int, load_po
 
 
 @pytest.mark.alone
+@pytest.mark.quiet
 def test_a_rolling_restart_of_a_backend(tenant: Space, port: int, load_pod: Load) -> None:
     """As test_traffic.py has it for an exposure: at most 2 lost of 12,500 each."""
     udp = gateway(tenant, listener("dns", port), sessions=3500)
