@@ -46,11 +46,12 @@ def test_what_it_writes_itself_is_not_reconciled_again(
         return before(self, key)
 
     monkeypatch.setattr(Reconciler, "reconcile", reconcile)
-    # Enough sessions for all, so that none is planned again.
+    # Numbers of sessions that do not depend on what the others get meanwhile.
     running.server.put(space("default", **{"kubectl-istio-udp/allow-total-sessions": "60000"}))
+    options = {"discovery": "endpoints", "max-sessions": "100"}
     named = [f"n{number}" for number in range(5)]
     for number, name in enumerate(named):
-        asked = annotated(name, f"{5300 + number}:53", options={"discovery": "endpoints"})
+        asked = annotated(name, f"{5300 + number}:53", options=options)
         running.server.put(asked, endpoint_slice(endpoint("10.0.0.1"), of=name))
     running.start()
     for name in named:

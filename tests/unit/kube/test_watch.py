@@ -102,7 +102,7 @@ def test_a_kind_that_the_server_lacks_has_no_objects(api: Api, server: ApiServer
     cache.start()
     assert cache.wait_synced(5.0) and not cache.values() and not cache.failures
     server.installed.add("UDPRoute")
-    until(lambda: cache.values() == ("dns",))
+    until(lambda: cache.values() == ("dns",) and server.watching())
     server.installed.discard("UDPRoute")
     server.compact()
     server.cut_watches()
