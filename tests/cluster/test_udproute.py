@@ -369,8 +369,8 @@ def test_a_rolling_restart_of_a_backend(tenant: Space, port: int, load_pod: Load
     """As test_traffic.py has it for an exposure: at most 2 lost of 12,500 each."""
     udp = gateway(tenant, listener("dns", port), sessions=3500)
     udp["metadata"]["annotations"]["kubectl-istio-udp/idle-timeout"] = "4s"
-    tenant.apply(*dns_server("dns", replicas=3), udp)
-    tenant.apply(route("dns", backend("dns")))
+    # The route first: a Gateway that gets one later gets another listener, which ends sessions.
+    tenant.apply(*dns_server("dns", replicas=3), route("dns", backend("dns")), udp)
     address = programmed(tenant)
     fresh = load_pod(address, port, "--queries", "12500", "--rate", "500")
     sticky = load_pod(address, port, "--queries", "12500", "--rate", "500", "--clients", "50")
