@@ -82,8 +82,8 @@ class Endpoints:
         return gateways.forbidden(asking, spec.services) if asking and gateways else set()
 
     def _families(self, spec: ExposureSpec) -> tuple[str, ...]:
-        for gateway in self._caches.gateways():
-            if gateway.ref.same_pods(spec.gateway) and gateway.has_addresses:
+        for gateway in self._caches.gateways_at(spec.gateway):
+            if gateway.has_addresses:
                 return gateway.families
         return (IPV4, IPV6)
 

@@ -18,6 +18,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.about import About
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.errors import Busy, ClusterError, Conflict, Unreachable
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
@@ -92,7 +93,7 @@ class Mirroring:
         if not copied and existing is None:
             return ""
         original = kept.manifest
-        if "deletionTimestamp" in original["metadata"]:
+        if is_being_deleted(original):
             return ""
         is_copy = existing is not None and is_copy_of(existing, About.of(original))
         if not copied:

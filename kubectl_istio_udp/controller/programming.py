@@ -64,10 +64,7 @@ class Programmer:
         envoy_filter = existing.object("EnvoyFilter")
         wanted = revisions(envoy_filter or {})
         pods = [
-            pod
-            for gateway in self._caches.gateways()
-            if gateway.ref.same_pods(spec.gateway)
-            for pod in gateway.ready_pods
+            pod for gateway in self._caches.gateways_at(spec.gateway) for pod in gateway.ready_pods
         ]
         if not pods:
             self.forget(spec.key)

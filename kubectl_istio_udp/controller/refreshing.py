@@ -123,7 +123,7 @@ class Refresher:
         if spec is None or all(e.addresses for e in spec.entries) or existing.missing:
             return False
         service = self._caches.service((spec.namespace, spec.service))
-        gateway = next((g for g in self._caches.gateways() if g.ref.same_pods(spec.gateway)), None)
+        gateway = next(iter(self._caches.gateways_at(spec.gateway)), None)
         envoy_filter = existing.object("EnvoyFilter")
         if service is None or gateway is None or envoy_filter is None:
             return False

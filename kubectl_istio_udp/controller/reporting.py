@@ -431,7 +431,7 @@ class Reporter:
     def _addresses(self, spec: ExposureSpec) -> tuple[tuple[str, str], ...]:
         """The addresses for an exposure's clients, as types and values of a Gateway's addresses."""
         if spec.options.gateway_service is GatewayServiceMode.NONE:
-            gateways = [g for g in self._caches.gateways() if g.ref.same_pods(spec.gateway)]
+            gateways = self._caches.gateways_at(spec.gateway)
             found = [pod.ips[0] for g in gateways for pod in g.ready_pods if pod.ips]
         else:
             addresses = addresses_of(self._caches.client_service(spec))

@@ -126,8 +126,8 @@ class RouteDecider:
 
     def _gateway_of(self, held: ExposureSpec) -> Gateway | None:
         """The gateway of an exposure; None if it has no pod with an address."""
-        for gateway in self._caches.gateways():
-            if gateway.ref.same_pods(held.gateway) and gateway.has_addresses:
+        for gateway in self._caches.gateways_at(held.gateway):
+            if gateway.has_addresses:
                 return gateway.kept(held.gateway)
         return None
 

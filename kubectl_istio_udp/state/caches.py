@@ -20,6 +20,7 @@ from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.annotation_values import PREFIX
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.endpointrules import (
     API_SERVER_SERVICE,
     api_server_addresses,
@@ -460,6 +461,10 @@ class Caches:
                 pods, services = self._gateway_pods.values(), self._gateway_services.values()
                 self._gateways = gateways_from(list(pods), list(services))
             return self._gateways
+
+    def gateways_at(self, ref: GatewayRef) -> tuple[Gateway, ...]:
+        """The gateways with the same pods as `ref`; several may share pods."""
+        return tuple(gateway for gateway in self.gateways() if gateway.ref.same_pods(ref))
 
     def mesh(self, control_plane: ControlPlane) -> Mesh:
         """The mesh settings of a gateway's control plane; Istio's defaults if unknown."""
@@ -1074,7 +1079,7 @@ def _kept_namespace(manifest: Manifest) -> KeptNamespace:
     # One character more than allowed, so that a longer value is rejected.
     settings = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if is_setting(key)}
     labels = manifest["metadata"].get("labels") or {}
-    return KeptNamespace(settings, "deletionTimestamp" in manifest["metadata"], labels)
+    return KeptNamespace(settings, is_being_deleted(manifest), labels)
 
 
 def _labels(kept: KeptNamespace | None) -> Mapping[str, str] | None:

@@ -367,7 +367,7 @@ def _of_one_gateway(
         if not isinstance(problem, Disagreement):
             decides = _DECIDES[kind].index(manifest["kind"])
             created = str(manifest["metadata"].get("creationTimestamp") or "")
-            ends = "deletionTimestamp" in manifest["metadata"]
+            ends = is_being_deleted(manifest)
             rank = (ends, bool(problem), decides, created)
             found.setdefault(_place(manifest)[1], []).append(rank)
     if not found:
