@@ -482,9 +482,9 @@ def _may_work(outcome: Outcome) -> bool:
 
 
 def _is_about(outcome: Outcome, requested: object) -> bool:
-    """Whether an outcome is that of what a Gateway requests now.
+    """Whether an outcome is about a Gateway's current request.
 
-    An invalid request with a cause of its own, such as a listener's protocol, counts.
+    An invalid request is not compared: each reading of it makes a new error.
     """
     invalid = isinstance(requested, UsageError)
     return invalid or outcome.state == FAILED or outcome.intent == requested
