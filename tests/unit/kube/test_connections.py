@@ -23,6 +23,7 @@ from kubectl_istio_udp.model.errors import Unreachable
 from tests.support.apiserver import ApiServer
 from tests.support.connection import connected
 from tests.support.kubeconfig_cases import PROXIED, TOKEN, config
+from tests.support.recording import serving
 from tests.unit.kube.test_client import MAP
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -44,17 +45,11 @@ def slow(begin: bytes) -> Iterator[int]:
                         return
                     self.request.sendall(b"x")
 
-    socketserver.ThreadingTCPServer.daemon_threads = True
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as port:
+        try:
+            yield port
+        finally:
+            ended.set()
 
 
 def client(folder: Path, cluster: dict[str, Any], **options: Any) -> Api:
