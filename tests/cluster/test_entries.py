@@ -149,6 +149,8 @@ def write_as_version_1(space: Space, name: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.alone
+@pytest.mark.quiet
 def test_an_exposure_of_version_1_is_migrated(
     mixed: Space, foreign: str, port: int, load_pod: Callable[..., Popen[str]]
 ) -> None:
