@@ -17,11 +17,7 @@ from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, apply_d
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
-from kubectl_istio_udp.model.errors import (
-    NotInstalled,
-    Refused,
-    UsageError,
-)
+from kubectl_istio_udp.model.errors import NotInstalled, Refused, UsageError
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, UdpRoute
 from kubectl_istio_udp.model.kinds import Kind
@@ -107,9 +103,9 @@ def expose_by_routes(
         warn=report.warn,
     )
     done = apply_decision(api, decision, writing, report, flags)
-    deleted = _delete_routes(api, decision, current, writing, report)
-    if writing.waits and writing.dry_run == "none":
-        if deleted:
+    _delete_routes(api, applied.former, writing, report)
+    if writing.waits:
+        if applied.former:
             with report.waiting() as progress:
                 applied.wait_for_all(writing.seconds, progress)
         return api.get(API_GATEWAY, *key)
@@ -128,30 +124,32 @@ def _read_current(
 ) -> _Current:
     """The Gateway and the routes of an earlier run of this command.
 
+    The routes remain if the Gateway is deleted.
+
     Raises:
         Refused: the Gateway exists, and this command did not write it.
     """
     with suppress(NotInstalled):
         gateway = api.find(API_GATEWAY, *key)
-        if gateway is None:
-            return _Current()
-        if not _is_written_by(gateway, writing.manager):
+        if gateway is not None and not _is_written_by(gateway, writing.manager):
             raise Refused(
                 f"Gateway {'/'.join(key)} exists, and expose did not write it; nothing was written",
                 hints=["to create another Gateway: --name NAME"],
             )
-        found = [
+        found = tuple(
             each
             for each in api.list(KIND, key[0])
             if _is_written_by(each, writing.manager) and _only_parent(each, key)
-        ]
+        )
+        if gateway is None:
+            return _Current(routes=found)
         exposed = find_kept(api, exposure_key(key), arguments.gateway, warn).at_gateway
         return _current(arguments.service, gateway, found, exposed)
     return _Current()
 
 
 def _current(
-    service: str, gateway: Manifest, found: Sequence[Manifest], exposed: ExposureSpec | None
+    service: str, gateway: Manifest, found: tuple[Manifest, ...], exposed: ExposureSpec | None
 ) -> _Current:
     read = ApiGateway.from_object(gateway)
     given = read_options(read.annotations, GATEWAY_OPTIONS)
@@ -167,14 +165,14 @@ def _current(
         if listener.name in targets
     )
     if exposed is None or not ports:
-        return _Current(gateway, tuple(found))
+        return _Current(gateway, found)
     options = given.options
     if given.automatic_sessions:
         options = replace(options, max_sessions=exposed.options.max_sessions)
     before = ExposureSpec(
         *exposed.key, service, ports, exposed.gateway, Discovery.ENDPOINTS, options
     )
-    return _Current(gateway, tuple(found), before, given.automatic_sessions, given.expect_rate)
+    return _Current(gateway, found, before, given.automatic_sessions, given.expect_rate)
 
 
 def _is_written_by(manifest: Manifest, manager: str) -> bool:
@@ -229,7 +227,9 @@ def _decide(
         *udproute.routes(key, arguments.service, spec.ports),
     ]
     todo = tuple(Write(manifest, writing.manager) for manifest in manifests)
-    applied = _Applied(api, key, current, spec, automatic=request.automatic_sessions)
+    wanted = {write.name for write in todo if write.kind == KIND}
+    former = tuple(each for each in current.routes if each["metadata"]["name"] not in wanted)
+    applied = _Applied(api, key, current.gateway, former, spec, request.automatic_sessions)
     summary = f"Gateway {'/'.join(key)} of class {class_name}, at gateway {spec.gateway}"
     decision = Decision(
         spec=spec,
@@ -250,29 +250,27 @@ class _Applied:
     Attributes:
         api: the cluster.
         key: the Gateway.
-        current: the state before this run.
+        before: the Gateway before this run; None if it did not exist.
+        former: the routes of earlier runs that are deleted after this one has written its own.
         spec: the decided exposure.
         automatic: whether the controller chooses the number of sessions.
     """
 
     api: Api
     key: Key
-    current: _Current
+    before: Manifest | None
+    former: tuple[Manifest, ...]
     spec: ExposureSpec
     automatic: bool
 
     def wait(self, seconds: float, progress: Progress) -> None:
-        """Wait, without the ports whose former routes are deleted afterwards.
+        """Wait, without the ports that former routes may still serve.
 
         Of two routes at a listener the older one is served.
         """
-        before = self.current.before.ports if self.current.before else ()
-        former = {port.gateway_port: port.service_port for port in before}
-        ports = [
-            port
-            for port in self.spec.ports
-            if former.get(port.gateway_port, port.service_port) == port.service_port
-        ]
+        parents = [p for route in self.former for p in UdpRoute.from_object(route).parents]
+        served = {parent.section_name for parent in parents}
+        ports = [p for p in self.spec.ports if not served & {"", udproute.listener_name(p)}]
         self._wait(ports, seconds, progress)
 
     def wait_for_all(self, seconds: float, progress: Progress) -> None:
@@ -285,7 +283,7 @@ class _Applied:
             self.key,
             seconds,
             progress,
-            before=self.current.gateway,
+            before=self.before,
             unapplied=lambda: self._unapplied(ports),
         )
 
@@ -314,17 +312,13 @@ def _targets(spec: ExposureSpec, port: ExposedPort) -> tuple[tuple[Key, int], ..
 
 
 def _delete_routes(
-    api: Api, decision: Decision, current: _Current, writing: WriteOptions, report: Report
-) -> bool:
-    """Delete the routes to ports of the Service that are no longer exposed; whether there are any.
+    api: Api, former: Sequence[Manifest], writing: WriteOptions, report: Report
+) -> None:
+    """Delete the routes to ports of the Service that are no longer exposed.
 
     After the new routes are written, so that each listener always has a route.
     """
-    wanted = {write.name for write in decision.changes.writes if write.kind == KIND}
-    former = [each for each in current.routes if each["metadata"]["name"] not in wanted]
     for route in former:
-        name = route["metadata"]["name"]
         if writing.dry_run != "client":
             api.delete(route, dry_run=writing.dry_run == "server")
-        report.removed(KIND, name)
-    return bool(former)
+        report.removed(KIND, route["metadata"]["name"])

@@ -281,3 +281,36 @@ def test_the_samples_need_the_class(run: Run, server: ApiServer) -> None:
     assert done.code == 3 and "controller install --gateway-api" in done.err
     server.installed -= API_KINDS
     assert run("samples", "delete", "--udproute").code == 0
+
+
+def test_a_killed_change_is_finished_by_the_next_run(run: Run, controlled: ApiServer) -> None:
+    """Both routes to the listener exist then, and the former one is served: it is older."""
+    controlled.put(builders.service(ports=[udp(), udp(54, "more")]))
+    assert run(*EXPOSE, "-p", "5300:53", "--timeout", "20s").code == 0
+    controlled.fail("DELETE", "udproutes", 500)
+    assert run(*EXPOSE, "-p", "5300:54", "--timeout", "20s").code == 3
+    controlled.heal()
+    done = run(*EXPOSE, "-p", "5300:54", "--timeout", "3s")
+    assert done.code == 0, done.err
+    assert [each["metadata"]["name"] for each in written(controlled)[1]] == ["coredns-54"]
+
+
+def test_routes_of_a_deleted_gateway_are_deleted(run: Run, controlled: ApiServer) -> None:
+    controlled.put(builders.service(ports=[udp(), udp(54, "more")]))
+    assert run(*EXPOSE, "-p", "5300:53", "--timeout", "20s").code == 0
+    controlled.remove(API_GATEWAY, "default", "coredns")
+    done = run(*EXPOSE, "-p", "5300:54", "--timeout", "3s")
+    assert done.code == 0, done.err
+    assert [each["metadata"]["name"] for each in written(controlled)[1]] == ["coredns-54"]
+
+
+def test_swapped_ports_are_waited_for(run: Run, controlled: ApiServer) -> None:
+    controlled.put(builders.service(ports=[udp(), udp(54, "more")]))
+    expose = (*EXPOSE, "--timeout", "20s", "-p")
+    assert run(*expose, "5300:53", "-p", "5301:54").code == 0
+    done = run(*expose, "5300:54", "-p", "5301:53")
+    assert done.code == 0, done.err
+    name = exposure_key(("default", "coredns"))[1]
+    spec = json.loads(run("get", name, "-o", "json").out)["spec"]
+    served = [[b["port"] for b in port["backends"] if b["weight"]] for port in spec["ports"]]
+    assert served == [[54], [53]]
