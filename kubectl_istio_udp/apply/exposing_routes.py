@@ -36,6 +36,7 @@ from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.snapshot import read_snapshot
 
 Manifest = Mapping[str, Any]
+_ANOTHER_NAME = "to create another Gateway: --name NAME"
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,14 @@ def _read_current(
     The routes remain if the Gateway is deleted.
 
     Raises:
-        Refused: the Gateway exists, and this command did not write it.
+        Refused: the Gateway exists, and this command did not write it, or for another Service.
     """
     with suppress(NotInstalled):
         gateway = api.find(API_GATEWAY, *key)
         if gateway is not None and not _is_written_by(gateway, writing.manager):
             raise Refused(
                 f"Gateway {'/'.join(key)} exists, and expose did not write it; nothing was written",
-                hints=["to create another Gateway: --name NAME"],
+                hints=[_ANOTHER_NAME],
             )
         found = tuple(
             each
@@ -143,9 +144,26 @@ def _read_current(
         )
         if gateway is None:
             return _Current(routes=found)
+        _refuse_other_service(key, arguments.service, found)
         exposed = find_kept(api, exposure_key(key), arguments.gateway, warn).at_gateway
         return _current(arguments.service, gateway, found, exposed)
     return _Current()
+
+
+def _refuse_other_service(key: Key, service: str, found: Sequence[Manifest]) -> None:
+    """Refuse to change a Gateway whose routes lead to other Services only.
+
+    Raises:
+        Refused: they do.
+    """
+    backends = [backend for route in found for backend in UdpRoute.from_object(route).backends]
+    services = sorted({f"{backend.namespace}/{backend.name}" for backend in backends})
+    if services and f"{key[0]}/{service}" not in services:
+        raise Refused(
+            f"Gateway {'/'.join(key)} already exists, for Service {', '.join(services)}; nothing "
+            "was written",
+            hints=[_ANOTHER_NAME],
+        )
 
 
 def _current(

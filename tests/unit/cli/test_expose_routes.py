@@ -304,6 +304,17 @@ def test_routes_of_a_deleted_gateway_are_deleted(run: Run, controlled: ApiServer
     assert [each["metadata"]["name"] for each in written(controlled)[1]] == ["coredns-54"]
 
 
+def test_the_gateway_of_another_service_is_not_taken(run: Run, classed: ApiServer) -> None:
+    classed.put(builders.service("other"))
+    assert run(*EXPOSE, "-p", "5300:53", "--no-wait").code == 0
+    before = classed.state()
+    words = ("expose", "other", "--name", "coredns", "--api", "udproute", "-p", "5301:53")
+    done = run(*words, "--no-wait")
+    assert done.code == 3, done.out
+    assert "for Service default/coredns; nothing was written" in done.err
+    assert classed.state() == before
+
+
 def test_swapped_ports_are_waited_for(run: Run, controlled: ApiServer) -> None:
     controlled.put(builders.service(ports=[udp(), udp(54, "more")]))
     expose = (*EXPOSE, "--timeout", "20s", "-p")
