@@ -32,6 +32,7 @@ from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.sources.routes import KIND
 from kubectl_istio_udp.sources.settings import differences, settings_of
 from kubectl_istio_udp.state.existing import find_exposure
+from kubectl_istio_udp.state.gateways import find_gateway
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.snapshot import read_snapshot
 
@@ -47,6 +48,7 @@ class _Current:
         gateway: the Gateway's manifest; None if it does not exist.
         routes: the routes that this command has written for it.
         before: the exposure that they request; None without one.
+        exposed: whether the controller has created the exposure.
         automatic_sessions: whether the controller chooses the number of sessions.
         expect_rate: the annotation of this name.
     """
@@ -54,6 +56,7 @@ class _Current:
     gateway: Manifest | None = None
     routes: tuple[Manifest, ...] = ()
     before: ExposureSpec | None = None
+    exposed: bool = False
     automatic_sessions: bool = True
     expect_rate: float | None = None
 
@@ -146,7 +149,7 @@ def _read_current(
             return _Current(routes=found)
         _refuse_other_service(key, arguments.service, found)
         exposed = find_kept(api, exposure_key(key), arguments.gateway, warn).at_gateway
-        return _current(arguments.service, gateway, found, exposed)
+        return _current(api, arguments, gateway, found, exposed)
     return _Current()
 
 
@@ -167,8 +170,18 @@ def _refuse_other_service(key: Key, service: str, found: Sequence[Manifest]) -> 
 
 
 def _current(
-    service: str, gateway: Manifest, found: tuple[Manifest, ...], exposed: ExposureSpec | None
+    api: Api,
+    arguments: ExposeArguments,
+    gateway: Manifest,
+    found: tuple[Manifest, ...],
+    exposed: ExposureSpec | None,
 ) -> _Current:
+    """What the Gateway and its routes request; `exposed` is the exposure that the controller made.
+
+    Raises:
+        NotFound, UsageError: an annotation is invalid, or there is no exposure yet, and its gateway
+            is not found.
+    """
     read = ApiGateway.from_object(gateway)
     given = read_options(read.annotations, GATEWAY_OPTIONS)
     targets = {
@@ -182,15 +195,17 @@ def _current(
         for listener in read.listeners
         if listener.name in targets
     )
-    if exposed is None or not ports:
+    if not ports:
         return _Current(gateway, found)
     options = given.options
-    if given.automatic_sessions:
+    if exposed and given.automatic_sessions:
         options = replace(options, max_sessions=exposed.options.max_sessions)
-    before = ExposureSpec(
-        *exposed.key, service, ports, exposed.gateway, Discovery.ENDPOINTS, options
-    )
-    return _Current(gateway, found, before, given.automatic_sessions, given.expect_rate)
+    choice = arguments.gateway.or_named(given.gateway)
+    ref = exposed.gateway if exposed else find_gateway(api, choice).ref
+    name = exposure_key(read.key)
+    before = ExposureSpec(*name, arguments.service, ports, ref, Discovery.ENDPOINTS, options)
+    automatic, rate = given.automatic_sessions, given.expect_rate
+    return _Current(gateway, found, before, exposed is not None, automatic, rate)
 
 
 def _is_written_by(manifest: Manifest, manager: str) -> bool:
@@ -248,6 +263,10 @@ def _decide(
     wanted = {write.name for write in todo if write.kind == KIND}
     former = tuple(each for each in current.routes if each["metadata"]["name"] not in wanted)
     applied = _Applied(api, key, current.gateway, former, spec, request.automatic_sessions)
+    if before and not current.exposed:
+        # The number of sessions is not known yet, so it does not change.
+        options = replace(before.options, max_sessions=spec.options.max_sessions)
+        before = replace(before, options=options)
     summary = f"Gateway {'/'.join(key)} of class {class_name}, at gateway {spec.gateway}"
     decision = Decision(
         spec=spec,

@@ -36,3 +36,7 @@ class GatewayChoice:
     def or_known(self, gateway: GatewayRef) -> GatewayChoice:
         """The same choice, with the exposure's current gateway as default."""
         return self if self.name or self.selector else replace(self, known=gateway)
+
+    def or_named(self, name: str | None) -> GatewayChoice:
+        """The same choice, with a gateway's name as default."""
+        return self if self.name or self.selector else replace(self, name=name)

@@ -304,6 +304,20 @@ def test_routes_of_a_deleted_gateway_are_deleted(run: Run, controlled: ApiServer
     assert [each["metadata"]["name"] for each in written(controlled)[1]] == ["coredns-54"]
 
 
+def test_settings_stay_although_the_controller_has_made_no_exposure(
+    run: Run, classed: ApiServer
+) -> None:
+    words = ("--idle-timeout", "1m", "--no-wait")
+    assert run(*EXPOSE, "-p", "5300:53", *words).code == 0
+    done = run(*EXPOSE, "-p", "5301:53", "--no-wait")
+    assert done.code == 0, done.err
+    assert "  ports: 5300:53/UDP -> 5300-5301:53/UDP" in done.err
+    assert "max-sessions" not in done.err
+    made, _ = written(classed)
+    assert [each["port"] for each in made["spec"]["listeners"]] == [5300, 5301]
+    assert made["metadata"]["annotations"]["kubectl-istio-udp/idle-timeout"] == "60s"
+
+
 def test_the_gateway_of_another_service_is_not_taken(run: Run, classed: ApiServer) -> None:
     classed.put(builders.service("other"))
     assert run(*EXPOSE, "-p", "5300:53", "--no-wait").code == 0
