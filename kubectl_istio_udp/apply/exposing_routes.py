@@ -17,6 +17,7 @@ from kubectl_istio_udp.apply.pipeline import Decision, Progress, Report, apply_d
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.errors import NotInstalled, Refused, UsageError
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, UdpRoute
@@ -145,7 +146,7 @@ def _read_current(
             for each in api.list(KIND, key[0])
             if _is_written_by(each, writing.manager) and _only_parent(each, key)
         )
-        if gateway is None:
+        if gateway is None or is_being_deleted(gateway):
             return _Current(routes=found)
         _refuse_other_service(key, arguments.service, found)
         exposed = find_kept(api, exposure_key(key), arguments.gateway, warn).at_gateway

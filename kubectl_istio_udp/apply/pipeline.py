@@ -23,6 +23,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.deletion import BeingDeleted
 from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused, Rejected
 from kubectl_istio_udp.model.kinds import ObjectRef, Ref, Spec
+from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.model.write_options import WriteOptions
 
@@ -171,13 +172,14 @@ def _wait_until_deleted(
 ) -> bool:
     """Wait until an object that is being deleted is gone; return whether it is."""
     ref, uid = ObjectRef.of(error.manifest), error.manifest["metadata"]["uid"]
+    key = (resource_key(error.manifest), ref.namespace, ref.name)
     whole = {write.key for write in decision.changes.writes if write.whole}
-    if (ref.kind, ref.namespace, ref.name) not in whole or time.monotonic() >= deadline:
+    if key not in whole or time.monotonic() >= deadline:
         return False  # Without the gateway's own Service, there is nothing to patch.
     report.note(f"waiting: {error.message}")
     with report.waiting() as progress:
         while time.monotonic() < deadline:
-            found = api.find(ref.kind, ref.namespace, ref.name)
+            found = api.find(*key)
             if found is None or found["metadata"]["uid"] != uid:
                 return True
             progress(f"{ref} is being deleted")

@@ -37,11 +37,12 @@ class BeingDeleted(Conflict):
     def __init__(self, manifest: Mapping[str, Any]) -> None:
         """Describe the object and how to wait for it."""
         ref, resource = ObjectRef.of(manifest), RESOURCES[resource_key(manifest)]
+        place = f"-n {ref.namespace} " if ref.namespace else ""
         super().__init__(
             deletion_text(manifest),
             hints=[
                 "wait, then run the command again: kubectl wait --for=delete "
-                f"-n {ref.namespace} {resource.qualified}/{ref.name} --timeout 5m"
+                f"{place}{resource.qualified}/{ref.name} --timeout 5m"
             ],
         )
         self.manifest = manifest

@@ -11,6 +11,7 @@ from tests.support.apiserver import ApiServer, Request
 from tests.support.builders import CREATED
 from tests.support.controlling import Running, annotated, until
 from tests.support.fakes import Fakes
+from tests.support.routes import gateway_class
 from tests.unit.conftest import Run
 
 NAME = "udp-default-coredns"
@@ -147,6 +148,15 @@ def test_other_objects_with_finalizers(
     done = run(*EXPOSE)
     assert done.code == 0, done.err
     assert "deletionTimestamp" not in server.get(kind, place, NAME)["metadata"]
+
+
+def test_an_object_without_namespace(run: Run, server: ApiServer) -> None:
+    server.put(gateway_class())
+    deleted(server, ("GatewayClass", "", "istio-udp"))
+    done = run("controller", "install", "--gateway-api", "--no-wait")
+    assert done.code == 3 and "GatewayClass istio-udp is being deleted" in done.err
+    kind = "gatewayclasses.gateway.networking.k8s.io"
+    assert f"kubectl wait --for=delete {kind}/istio-udp --timeout 5m" in done.err
 
 
 def test_the_controller_creates_the_service_again(running: Running) -> None:

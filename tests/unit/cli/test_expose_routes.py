@@ -339,3 +339,20 @@ def test_swapped_ports_are_waited_for(run: Run, controlled: ApiServer) -> None:
     spec = json.loads(run("get", name, "-o", "json").out)["spec"]
     served = [[b["port"] for b in port["backends"] if b["weight"]] for port in spec["ports"]]
     assert served == [[54], [53]]
+
+
+def test_a_deleted_gateway_is_waited_for(run: Run, classed: ApiServer) -> None:
+    """Its settings do not stay."""
+    words = (*EXPOSE, "-p", "5300:53")
+    assert run(*words, "--idle-timeout", "1m", "--no-wait").code == 0
+    key = (API_GATEWAY, "default", "coredns")
+    patch = {"metadata": {"name": "coredns", "finalizers": ["foregroundDeletion"]}}
+    classed.merge(key, patch, "somebody")
+    classed.delete(key, dry_run=False)
+    done = run(*words, "--timeout", "100ms")
+    assert done.code == 3
+    assert "waiting: Gateway default/coredns is being deleted" in done.err
+    classed.finish_deletions()
+    done = run(*words, "--timeout", "100ms")
+    assert "the controller has not reported yet" in done.err
+    assert "kubectl-istio-udp/idle-timeout" not in written(classed)[0]["metadata"]["annotations"]
