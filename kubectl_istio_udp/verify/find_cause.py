@@ -185,4 +185,9 @@ _GATEWAY: tuple[Rule, ...] = (
 # -- the Service in front -----------------------------------------------------------------------
 
 
-_FRONT = (front_causes.front_missing, front_causes.front_selector, front_causes.front_ports)
+_FRONT = (
+    front_causes.front_missing,
+    front_causes.front_leaving,
+    front_causes.front_selector,
+    front_causes.front_ports,
+)

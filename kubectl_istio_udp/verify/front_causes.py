@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubectl_istio_udp.model.deletion import deletion_text, is_being_deleted
 from kubectl_istio_udp.model.exposure import GatewayServiceMode
 from kubectl_istio_udp.model.pending_loadbalancer import is_pending, pending_remedy, pending_text
 from kubectl_istio_udp.verify.cause import Cause, labels_text, name_of, run_again
@@ -41,6 +42,13 @@ def front_missing(evidence: Evidence) -> Cause | None:
         f"no Service leads to the gateway for {spec.name}",
         run_again(evidence),
     )
+
+
+def front_leaving(evidence: Evidence) -> Cause | None:
+    """The Service for clients is being deleted; it answers until its finalizers are removed."""
+    if evidence.front is None or not is_being_deleted(evidence.front):
+        return None
+    return Cause("FrontServiceTerminating", deletion_text(evidence.front), run_again(evidence))
 
 
 def front_selector(evidence: Evidence) -> Cause | None:

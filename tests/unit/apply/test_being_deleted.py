@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -157,6 +158,17 @@ def test_an_object_without_namespace(run: Run, server: ApiServer) -> None:
     assert done.code == 3 and "GatewayClass istio-udp is being deleted" in done.err
     kind = "gatewayclasses.gateway.networking.k8s.io"
     assert f"kubectl wait --for=delete {kind}/istio-udp --timeout 5m" in done.err
+
+
+def test_verify_reports_a_deleted_service_that_still_answers(run: Run, cloud: ApiServer) -> None:
+    assert run(*EXPOSE).code == 0
+    cloud.delete(COMPANION, dry_run=False)
+    done = run("verify", "coredns", "-o", "json")
+    assert done.code == 1
+    (found,) = json.loads(done.out)
+    assert found["reason"] == "FrontServiceTerminating"
+    assert f"Service istio-system/{NAME} is being deleted" in found["verdict"]
+    assert found["remedy"] == "run again: kubectl istio-udp expose -n default coredns"
 
 
 def test_the_controller_creates_the_service_again(running: Running) -> None:
