@@ -10,20 +10,21 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.events import is_sealed, newest
 from kubectl_istio_udp.kube.lease import lease_secret
 from kubectl_istio_udp.kube.parallel import for_each, in_parallel
-from kubectl_istio_udp.model.errors import ClusterError, UsageError
+from kubectl_istio_udp.model.errors import ClusterError, NotInstalled, UsageError
 from kubectl_istio_udp.model.gateway import Gateway, gateways_from
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, Mesh
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.ports import bound_as
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, INVALID, PORT_TAKEN
+from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
+from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.failed_conditions import FailedCondition, read_failing
 from kubectl_istio_udp.state.mesh import mesh_config_names, read_mesh
 from kubectl_istio_udp.state.ownership import Existing, is_declared
-from kubectl_istio_udp.state.udproutes import find_gateways
 
 # Reasons of warnings about requests that are met.
 _EXPOSED_YET = (HOST_TAKEN, ENDPOINT_REFUSED)
@@ -220,6 +221,9 @@ def declaring_object(api: Api, existing: Existing) -> ObjectRef | None:
 
     A running controller creates such an exposure again at once after it was deleted. The exposure
     of a Service has the Service's name.
+
+    Raises:
+        Forbidden: the Service or Gateway may not be read.
     """
     if existing.kind is not Kind.EXPOSURE or not is_declared(existing):
         return None
@@ -230,6 +234,14 @@ def declaring_object(api: Api, existing: Existing) -> ObjectRef | None:
 
 
 def _declaring_gateway(api: Api, existing: Existing) -> ObjectRef | None:
-    """The Gateway of the Gateway API that an exposure is for."""
-    found = find_gateways(api, [existing.key]).get(existing.key)
-    return ObjectRef.of(found) if found is not None else None
+    """The Gateway of the Gateway API that an exposure is for.
+
+    Raises:
+        Forbidden: Gateways may not be listed, so it may exist.
+    """
+    try:
+        listed = api.list(API_GATEWAY, existing.namespace)
+    except NotInstalled:
+        return None
+    found = (each for each in listed if exposure_key(namespaced_name(each)) == existing.key)
+    return next(map(ObjectRef.of, found), None)

@@ -100,7 +100,7 @@ def _backends(api: Api, listener: Listener, route: UdpRoute | None) -> list[Rout
     ]
 
 
-def find_gateways(api: Api, exposures: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+def _find_gateways(api: Api, exposures: Iterable[Key]) -> dict[Key, dict[str, Any]]:
     """The manifest of the Gateway of each exposure, without those that have none.
 
     Args:
@@ -129,7 +129,7 @@ def read_routing(api: Api, exposures: Iterable[Key]) -> dict[Key, Routing]:
         return {}
     manifests, routes = in_parallel(
         [
-            lambda: find_gateways(api, wanted),
+            lambda: _find_gateways(api, wanted),
             lambda: _all_routes(api, sorted({namespace for namespace, _ in wanted})),
         ]
     )

@@ -250,6 +250,18 @@ def test_delete_names_what_manages_the_exposure(run: Run, expose: Expose) -> Non
     assert "kubectl delete gateways.gateway.networking.k8s.io -n team udp" in done.err
 
 
+def test_delete_does_not_guess_that_the_gateway_is_gone(
+    run: Run, server: ApiServer, expose: Expose
+) -> None:
+    """The controller would create the exposure again."""
+    expose(route())
+    before = server.there()
+    server.fail("GET", "/team/gateways", 403)
+    done = run("delete", KEY[1], "-n", "team")
+    assert done.code == 3 and "gateways.gateway.networking.k8s.io" in done.err
+    assert server.there() == before
+
+
 def test_get_shows_the_gateway_and_the_routes(run: Run, expose: Expose) -> None:
     expose(route(backend(weight=90), backend("canary", weight=10)))
     (line,) = run("get", "-n", "team").out.splitlines()[1:]
