@@ -170,6 +170,16 @@ def test_install_reports_a_missing_file_limit_and_pods_that_do_not_start(
     assert "assuming 20000" in done.err and "0 of 2 replicas" in done.err
 
 
+def test_install_reports_no_object_that_it_took_back(run: Any, server: Any) -> None:
+    server.put(builders.namespace("istio-udp"))
+    before = server.state()
+    server.fail("PATCH", "deployments", 500)
+    done = run("controller", "install", "--no-wait")
+    assert done.code == 3 and "everything that this run wrote was undone" in done.err
+    assert server.state() == before
+    assert done.out == ""
+
+
 def test_install_dry_runs_write_nothing(run: Any, server: Any) -> None:
     server.put(builders.namespace("istio-udp"))
     for how in ("client", "server"):

@@ -107,11 +107,14 @@ def _write(api: Api, wanted: Installation, dry_run: str) -> None:
         name = {"name": wanted.namespace}
         api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": name}, manager=MANAGER)
         click.echo(printing.object_line("Namespace", wanted.namespace, "created"))
+    manifests = controller(wanted)
+    outcomes = []
     with Transaction(api, dry_run=dry_run == "server") as transaction:
-        for manifest in controller(wanted):
+        for manifest in manifests:
             verb = "changed"
             if dry_run != "client":
                 verb = transaction.apply(Write(manifest, MANAGER)).verb
-            outcome = "unchanged" if verb == "unchanged" else "serverside-applied"
-            name_ = manifest["metadata"]["name"]
-            click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
+            outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
+    for manifest, outcome in zip(manifests, outcomes, strict=True):
+        name_ = manifest["metadata"]["name"]
+        click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
