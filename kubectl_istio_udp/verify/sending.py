@@ -79,7 +79,7 @@ def tool(
 
     Args:
         api, namespace, probe_settings: the cluster, the namespace and the options.
-        looked_for: the result of `look_for_tool`.
+        tool_search: the result of `start_tool_search`.
         in_mesh: whether a created pod gets a sidecar.
 
     Raises:
