@@ -90,7 +90,7 @@ class Decider:
                 )
             )
         gateway = self.gateway(intent, permission, existing)
-        spec = existing.exposure
+        spec = existing.at_gateway
         if spec is not None and (left := self._endpoints.emptied_left(spec)) > 0:
             raise Refusal(Outcome(WAITING, again=left))
         existing = existing.at(gateway.ref)
@@ -117,7 +117,7 @@ class Decider:
             GatewayChanges: its deletion at another gateway has begun.
         """
         allowed = [g for g in self._caches.gateways() if permission.allows_gateway(g.ref)]
-        before = existing.exposure.gateway if existing.exposure else None
+        before = existing.at_gateway.gateway if existing.at_gateway else None
         try:
             gateway = choose_gateway(
                 allowed,
@@ -139,7 +139,7 @@ class Decider:
             raise Refusal(Outcome(WAITING, NO_GATEWAY, message))
         if existing.at(gateway.ref) is not existing and not _has_listeners(existing):
             # Even if it is not possible at this gateway any more, the rest must be deleted.
-            raise GatewayChanges(f"it is being deleted at gateway {before}")
+            raise GatewayChanges("it is being deleted at another gateway")
         return gateway
 
     def is_elsewhere(self, intent: Intent, permission: Permission, gateway: GatewayRef) -> bool:
@@ -200,8 +200,8 @@ def permitted(
     """Return a planned exposure if it is permitted; otherwise raise Refusal."""
     automatic = intent.request.takes_what_is_left
     check_use(permission, replace(Use.of_spec(exposure.spec), automatic_sessions=automatic))
-    if existing.exposure is not None and existing.exposure == exposure.spec:
-        exposure = replace(exposure, spec=existing.exposure)  # its JSON is cached
+    if existing.at_gateway is not None and existing.at_gateway == exposure.spec:
+        exposure = replace(exposure, spec=existing.at_gateway)  # its JSON is cached
     return Decided(exposure, snapshot)
 
 
@@ -215,7 +215,7 @@ def _discovery(
     """
     if requested is not None or service.external_name is not None:
         return requested
-    spec = existing.exposure
+    spec = existing.at_gateway
     listed = spec is not None and spec.discovery is Discovery.ENDPOINTS
     free = permission.everything or Discovery.SELECTOR in permission.discoveries
     return Discovery.ENDPOINTS if listed or not free else None

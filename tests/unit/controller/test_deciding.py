@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from kubectl_istio_udp.controller.objects import marked
+from kubectl_istio_udp.model.exposure import Discovery
+from kubectl_istio_udp.model.names import SPEC_ANNOTATION
+from kubectl_istio_udp.render.exposure import writes
 from tests.support import builders
 from tests.support.builders import endpoint, endpoint_slice, udp
 from tests.support.controlling import (
@@ -114,3 +120,19 @@ def test_another_gateway_is_a_move(running: Running) -> None:
             and running.companion()
         )
     )
+
+
+def test_a_forged_service_entry_decides_nothing(running: Running) -> None:
+    """A tenant's own ServiceEntry, made before the controller's, with a spec of the tenant's."""
+    planned = builders.plan_of().exposure
+    (written,) = (marked(w).manifest for w in writes(planned) if w.kind == "ServiceEntry")
+    gateway = replace(planned.spec.gateway, name="forged")
+    spec = replace(planned.spec, gateway=gateway, discovery=Discovery.ENDPOINTS)
+    metadata = written["metadata"]
+    notes = {**metadata["annotations"], SPEC_ANNOTATION: spec.to_json()}
+    running.server.put({**written, "metadata": {**metadata, "annotations": notes}})
+    running.start(allow_all=True)
+    running.server.put(annotated(options={"gateway": "istio-system/istio-ingressgateway"}))
+    running.exposed()
+    assert running.spec().gateway.name == "istio-ingressgateway"
+    assert running.spec().discovery is Discovery.SELECTOR
