@@ -60,6 +60,9 @@ def respond(
     snapshot = read_response_snapshot(api, request, gateway)
     planned = plan_response(request, snapshot)
     response, spec = planned.response, planned.response.spec
+    becomes_filter = spec.api is ResponseApi.ENVOY_FILTER
+    if becomes_filter and before and before.api is ResponseApi.VIRTUAL_SERVICE:
+        raise _undecided(before, before.objects[-1])
     todo = response_writes(response, writing.manager)
     had_pods = bool(snapshot.gateway and snapshot.gateway.ready_pods)
     decision = Decision(
@@ -89,14 +92,7 @@ def _read_existing(
     if not isinstance(spec, ResponseSpec):
         return None, b""
     if not _is_trusted(api, found[0], spec, named):
-        raise UsageError(
-            f"response {name} has its settings only in {ObjectRef.of(found[0].objects[0])}, which "
-            "may not decide about an EnvoyFilter",
-            hints=[
-                f"delete it, then create it again: kubectl istio-udp delete -n {namespace} "
-                f"response/{name}"
-            ],
-        )
+        raise _undecided(spec, ObjectRef.of(found[0].objects[0]))
     kept = read_content(found[0].objects, spec) if named.content is None else b""
     if kept is None:
         raise UsageError(
@@ -112,8 +108,9 @@ def _is_trusted(api: Api, existing: Existing, spec: ResponseSpec, named: NamedRe
     Whoever may write VirtualServices in the response's namespace can write any spec in one. It may
     only decide about a VirtualService, which they can write too; about an EnvoyFilter only an
     object decides that is in the gateway's namespace, or for sidecars in the mesh's root namespace.
+    With `--api auto` the plan shows which it is.
     """
-    if spec.api is ResponseApi.VIRTUAL_SERVICE and named.api in (None, spec.api.value):
+    if spec.api is ResponseApi.VIRTUAL_SERVICE and named.api != ResponseApi.ENVOY_FILTER.value:
         return True
     places = {ref.namespace for ref in spec.objects if ref.kind == "EnvoyFilter"}
     if spec.mesh and spec.api is ResponseApi.ENVOY_FILTER:
@@ -122,6 +119,18 @@ def _is_trusted(api: Api, existing: Existing, spec: ResponseSpec, named: NamedRe
         readable(each, ResponseSpec) == spec
         for each in existing.gateway_objects
         if each["metadata"]["namespace"] in places
+    )
+
+
+def _undecided(spec: ResponseSpec, by: ObjectRef) -> UsageError:
+    """The error if only an object that may not decide about an EnvoyFilter has the settings."""
+    return UsageError(
+        f"response {spec.name} has its settings only in {by}, which may not decide about an "
+        "EnvoyFilter",
+        hints=[
+            f"delete it, then create it again: kubectl istio-udp delete -n {spec.namespace} "
+            f"response/{spec.name}"
+        ],
     )
 
 

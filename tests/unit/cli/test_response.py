@@ -305,6 +305,17 @@ def test_a_virtual_service_does_not_decide_about_an_envoy_filter(run: Run, edge:
     is_refused(run, edge, "direct", "/hello", "--status", "404")
 
 
+def test_the_api_may_be_chosen_again(run: Run, edge: ApiServer) -> None:
+    assert run(*HELLO, "--api", "auto").code == 0
+    before = edge.state()
+    done = run(*HELLO, "--api", "auto")
+    assert done.code == 0, done.err
+    assert edge.state() == before
+    # An Istio without directResponse would get an EnvoyFilter.
+    edge.put(istiod_pod(version="1.14.6"))
+    is_refused(run, edge, *HELLO, "--api", "auto")
+
+
 def test_a_body_that_was_edited_must_be_named(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     changed = written(edge)
