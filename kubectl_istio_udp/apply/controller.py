@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.apply.deletion_order import delete_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import NotInstalled, WaitTimeout
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.render.controller import LEASE, NAME, SELECTOR
 from kubectl_istio_udp.state.existing import list_exposures
 from kubectl_istio_udp.state.leftovers import read_leftovers
@@ -59,6 +60,28 @@ def wait_until_ready(api: Api, namespace: str, replicas: int, timeout: float) ->
                 ],
             )
         time.sleep(api.waits.poll)
+
+
+def delete_former_rights(
+    api: Api,
+    manifests: Iterable[Mapping[str, Any]],
+    *,
+    dry_run: bool,
+    report: Callable[[str, str], None],
+) -> None:
+    """Delete the rights in namespaces that only an earlier installation used.
+
+    Args:
+        api: the cluster.
+        manifests: the objects of the current installation.
+        dry_run: whether to only have the server check it.
+        report: called with the kind and name of each deleted object.
+    """
+    wanted = {ObjectRef.of(manifest) for manifest in manifests}
+    for kind in ("RoleBinding", "Role"):
+        for manifest in _list(api, kind):
+            if ObjectRef.of(manifest) not in wanted and api.delete(manifest, dry_run=dry_run):
+                report(kind, manifest["metadata"]["name"])
 
 
 def uninstall(

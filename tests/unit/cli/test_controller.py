@@ -180,6 +180,20 @@ def test_install_reports_no_object_that_it_took_back(run: Any, server: Any) -> N
     assert done.out == ""
 
 
+def test_install_again_removes_rights_that_are_not_needed(run: Any, server: Any) -> None:
+    words = ("controller", "install", "--no-wait", "--gateway-namespace")
+    assert run(*words, "lab").code == 0
+    roles = {key for key in server.there() if key[0] in ("Role", "RoleBinding")}
+    assert {namespace for _, namespace, _ in roles} == {"istio-system", "istio-udp", "lab"}
+    before = server.state()
+    done = run(*words, "istio-system", "--dry-run", "server")
+    assert done.out.count(" deleted (server dry run)") == 4 and server.state() == before
+    done = run(*words, "istio-system")
+    assert done.code == 0
+    assert f'role.rbac.authorization.k8s.io "{NAME}-gateway" deleted' in done.out
+    assert not {key for key in server.there() if key[1] == "lab"}
+
+
 def test_install_dry_runs_write_nothing(run: Any, server: Any) -> None:
     server.put(builders.namespace("istio-udp"))
     for how in ("client", "server"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from kubectl_istio_udp.apply.controller import wait_until_ready
+from kubectl_istio_udp.apply.controller import delete_former_rights, wait_until_ready
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
@@ -102,7 +102,10 @@ def _known_meshes(api: Api, gateway_namespaces: Sequence[str]) -> Sequence[Mesh]
 
 
 def _write(api: Api, wanted: Installation, dry_run: str) -> None:
-    """Write the controller's objects, all or none, and print a line for each."""
+    """Write the controller's objects, all or none, and print a line for each.
+
+    Then delete those that only an earlier installation needed.
+    """
     if dry_run == "none" and api.find("Namespace", None, wanted.namespace) is None:
         name = {"name": wanted.namespace}
         api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": name}, manager=MANAGER)
@@ -118,3 +121,9 @@ def _write(api: Api, wanted: Installation, dry_run: str) -> None:
     for manifest, outcome in zip(manifests, outcomes, strict=True):
         name_ = manifest["metadata"]["name"]
         click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
+    delete_former_rights(
+        api,
+        manifests,
+        dry_run=dry_run != "none",
+        report=lambda kind, name: click.echo(printing.deleted_line(kind, name, dry_run)),
+    )
