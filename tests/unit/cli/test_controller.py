@@ -194,6 +194,17 @@ def test_install_again_removes_rights_that_are_not_needed(run: Any, server: Any)
     assert not {key for key in server.there() if key[1] == "lab"}
 
 
+def test_install_in_another_namespace_is_refused(run: Any, server: Any) -> None:
+    """The rights in no namespace would be those of the second controller alone."""
+    assert run("controller", "install", "--no-wait", "-n", "default").code == 0
+    before = server.state()
+    done = run("controller", "install", "--no-wait", "-n", "lab")
+    assert done.code == 2
+    assert "the controller is in namespace default, not in lab" in done.err
+    assert "kubectl istio-udp controller uninstall -n default" in done.err
+    assert server.state() == before
+
+
 def test_install_dry_runs_write_nothing(run: Any, server: Any) -> None:
     server.put(builders.namespace("istio-udp"))
     for how in ("client", "server"):

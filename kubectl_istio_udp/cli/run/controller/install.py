@@ -13,6 +13,7 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE, Mesh
 from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.write import Write
@@ -25,6 +26,7 @@ from kubectl_istio_udp.state.controllers import (
     read_meshes,
     smallest_file_limit,
 )
+from kubectl_istio_udp.state.gatewaynamespaces import controller_namespace
 
 _USUAL_MESH_CONFIG = (DEFAULT_ROOT_NAMESPACE, DEFAULT_CONTROL_PLANE.config_name)
 
@@ -64,6 +66,16 @@ def run(
         return
     api = connect(common)
     namespace_of(common, api)
+    installed = controller_namespace(api)
+    if installed not in (None, wanted.namespace):
+        raise UsageError(
+            f"the controller is in namespace {installed}, not in {wanted.namespace}",
+            hints=[
+                f"to change it: kubectl istio-udp controller install -n {installed}",
+                f"to move it, first: kubectl istio-udp controller uninstall -n {installed} "
+                "--keep-exposures",
+            ],
+        )
     if file_limit is None:
         wanted = replace(wanted, file_limit=_measured_file_limit(api, gateway_namespaces))
     wanted = replace(wanted, api_ports=api_ports(api))
