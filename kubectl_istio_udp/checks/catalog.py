@@ -809,8 +809,8 @@ _CHECKS = (
         "An endpoint of the Service has the address of another namespace's pod, or of a node. The "
         "Service's EndpointSlices name it, and whoever may write them chose it. If the pod does "
         "not belong to the same team, clients of this exposure reach somebody else's server. A "
-        "controller removes the address again, unless an administrator allows it "
-        "([discovery](discovery.md)).",
+        "controller removes the address of such a pod again, unless an administrator allows it "
+        "([discovery](discovery.md)); it keeps that of a node.",
         Text(
             "endpoint {address} of {object} is the address of {owner}",
             Remedy(
