@@ -99,7 +99,8 @@ def wait_until_programmed(
         progress(f"waiting for Gateway {key[1]}: {message}")
         if is_late:
             raise WaitTimeout(
-                f"Gateway {'/'.join(key)} is not programmed after {seconds:g}s: {message}",
+                f"Gateway {'/'.join(key)} is not programmed after {seconds:g}s: {message}; the "
+                "objects stay applied",
                 hints=[_STATUS, "to wait longer: --timeout 2m"],
             )
         time.sleep(api.waits.poll)
