@@ -88,11 +88,11 @@ def _read_existing(
     name = named.response_name
     listed = get_existing(api, namespace, [f"response/{name}"], missing_ok=True)
     found = [remaining(each) for each in listed]
-    spec = found[0].spec if found else None
-    if not isinstance(spec, ResponseSpec):
+    if not found or not isinstance(found[0].spec, ResponseSpec):
         return None, b""
-    if not _is_trusted(api, found[0], spec, named):
-        raise _undecided(spec, ObjectRef.of(found[0].objects[0]))
+    spec = _trusted(api, found[0], found[0].spec, named)
+    if spec is None:
+        raise _undecided(found[0].spec, ObjectRef.of(found[0].objects[0]))
     kept = read_content(found[0].objects, spec) if named.content is None else b""
     if kept is None:
         raise UsageError(
@@ -102,24 +102,41 @@ def _read_existing(
     return spec, kept
 
 
-def _is_trusted(api: Api, existing: Existing, spec: ResponseSpec, named: NamedResponse) -> bool:
-    """Whether an existing response may decide about settings that the command line does not name.
+def _trusted(
+    api: Api, existing: Existing, spec: ResponseSpec, named: NamedResponse
+) -> ResponseSpec | None:
+    """The spec of an existing response that decides about settings that the command line omits.
 
     Whoever may write VirtualServices in the response's namespace can write any spec in one. It may
     only decide about a VirtualService, which they can write too; about an EnvoyFilter only an
     object decides that is in the gateway's namespace, or for sidecars in the mesh's root namespace.
-    With `--api auto` the plan shows which it is.
+    After an interruption this may have an earlier spec. With `--api auto` the plan shows which it
+    is.
+
+    Args:
+        api: the cluster.
+        existing: the response.
+        spec: its spec, which a VirtualService may have decided.
+        named: the named settings.
+
+    Returns:
+        None if there is no such object.
     """
     if spec.api is ResponseApi.VIRTUAL_SERVICE and named.api != ResponseApi.ENVOY_FILTER.value:
-        return True
-    places = {ref.namespace for ref in spec.objects if ref.kind == "EnvoyFilter"}
-    if spec.mesh and spec.api is ResponseApi.ENVOY_FILTER:
-        places &= {read_mesh(api).root_namespace}
-    return any(
-        readable(each, ResponseSpec) == spec
+        return spec
+    specs = [
+        found
         for each in existing.gateway_objects
-        if each["metadata"]["namespace"] in places
-    )
+        if (found := readable(each, ResponseSpec))
+        and each["metadata"]["namespace"] in _places_of_filter(api, found)
+    ]
+    return spec if spec in specs else next(iter(specs), None)
+
+
+def _places_of_filter(api: Api, spec: ResponseSpec) -> set[str]:
+    """The namespace where the EnvoyFilter of a response belongs; empty if it has none."""
+    places = {ref.namespace for ref in spec.objects if ref.kind == "EnvoyFilter"}
+    return places & {read_mesh(api).root_namespace} if spec.mesh and places else places
 
 
 def _undecided(spec: ResponseSpec, by: ObjectRef) -> UsageError:

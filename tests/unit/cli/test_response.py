@@ -316,6 +316,25 @@ def test_the_api_may_be_chosen_again(run: Run, edge: ApiServer) -> None:
     is_refused(run, edge, *HELLO, "--api", "auto")
 
 
+def test_a_change_that_stopped_before_the_envoy_filter_is_finished(
+    run: Run, edge: ApiServer
+) -> None:
+    """The EnvoyFilter in the gateway's namespace decides, not the VirtualService."""
+    assert run(*HELLO, "--api", "envoyfilter").code == 0
+    change = ("direct", "/hello", "--status", "404")
+    edge.fail("PATCH", "envoyfilters", 500)
+    edge.fail("PATCH", "virtualservices", 500, skip=1)
+    done = run(*change)
+    assert done.code == 3 and "could not be undone" in done.err
+    edge.heal()
+    done = run(*change)
+    assert done.code == 0, done.err
+    assert "status: 200 -> 404" in done.err
+    (patch,) = written(edge, "EnvoyFilter", "istio-system")["spec"]["configPatches"]
+    answer = patch["patch"]["value"]["direct_response"]
+    assert answer == {"status": 404, "body": {"inline_string": "hi"}}
+
+
 def test_a_body_that_was_edited_must_be_named(run: Run, edge: ApiServer) -> None:
     run(*HELLO)
     changed = written(edge)
