@@ -22,9 +22,9 @@ def command(**values: Any) -> None:
     NAME is an exposure; for other kinds use response/NAME or accesslog/NAME.
 
     STATUS is ok, or one of NoEndpoints, NotProgrammed, NoAddress, Conflict, Unreadable, NoService,
-    Terminating, or Missing and the kind of the missing object. -o wide, yaml and json also query
-    the Envoy of every gateway pod. -o yaml and json print conditions and objects. Without names, it
-    also lists what killed runs left behind, and how to remove it.
+    InvalidBackend, Terminating, or Missing and the kind of the missing object. -o wide, yaml and
+    json also query the Envoy of every gateway pod. -o yaml and json print conditions and objects.
+    Without names, it also lists what killed runs left behind, and how to remove it.
     """
     from kubectl_istio_udp.cli.run import get
 

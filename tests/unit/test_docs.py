@@ -57,6 +57,16 @@ def test_the_picture_of_the_class_shows_its_example() -> None:
         assert f">{text}</text>" in picture
 
 
+def test_every_status_is_documented() -> None:
+    source = (ROOT / "kubectl_istio_udp/state/status.py").read_text()
+    reasons = set(re.findall(r'Condition\.fails\(\s*[\w.]+,\s*"(\w+)"', source))
+    assert {"NoEndpoints", "Terminating"} <= reasons
+    rows = re.findall(r"^\| `(\w+)`", (ROOT / "docs/lifecycle.md").read_text(), re.MULTILINE)
+    assert reasons <= set(rows)
+    usage = (ROOT / "docs/commands.md").read_text().partition("STATUS is ok")[2]
+    assert {reason for reason in reasons if reason not in usage.partition("Options:")[0]} == set()
+
+
 @pytest.mark.parametrize("page", ["gateway-api.md", "migration.md"])
 def test_the_manifests_in_the_docs_are_served(page: str) -> None:
     """Each block with a Gateway of the class has a route that attaches, with valid backends."""
