@@ -22,6 +22,7 @@ from urllib3.connection import HTTPConnection
 
 from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.http_errors import Action, refusal
+from kubectl_istio_udp.kube.json_reader import decoded
 from kubectl_istio_udp.kube.kubeconfig import ConnectionOptions, log_in
 from kubectl_istio_udp.kube.retrying import without_conflict
 from kubectl_istio_udp.kube.transport import Transport, plain
@@ -611,7 +612,7 @@ class Api:
 
     def _decoded(self, body: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(body)
+            answer = decoded(body)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
@@ -676,7 +677,7 @@ class Watch:
 
 
 def _event(line: bytes) -> tuple[str, dict[str, Any]]:
-    event = json.loads(line)
+    event = decoded(line)
     kind, manifest = event["type"], event["object"]
     if kind == "ERROR":
         code, message = manifest.get("code"), manifest.get("message", "")

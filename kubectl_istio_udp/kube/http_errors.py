@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_istio_udp.kube.json_reader import decoded
 from kubectl_istio_udp.model.errors import (
     ApplyConflict,
     Busy,
@@ -168,7 +168,7 @@ def _not_installed(action: Action) -> NotInstalled:
 
 def _status(body: bytes) -> Mapping[str, Any]:
     try:
-        answer = json.loads(body)
+        answer = decoded(body)
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
