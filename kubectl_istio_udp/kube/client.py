@@ -6,6 +6,7 @@ discovery requests, no discovery cache, and no generated model classes to import
 
 from __future__ import annotations
 
+import builtins
 import copy
 import json
 import os
@@ -169,10 +170,7 @@ class Api:
             Forbidden, Unreachable, ClusterError: the request failed.
         """
         query = {"labelSelector": selector} if selector else {}
-        answer = self._json("list", kind, namespace, query=query)
-        version = answer.get("apiVersion", "v1")
-        about = {"apiVersion": version, "kind": RESOURCES[kind].kind}
-        return [{**about, **item} for item in answer["items"]]
+        return self._items(kind, self._json("list", kind, namespace, query=query))
 
     def apply(
         self,
@@ -310,9 +308,7 @@ class Api:
         sent = self._send("list", kind, namespace, query=query, stream=True)
         body = self._body(sent, most_bytes if limit > 1 else None)
         answer = self._decoded(body)
-        about, version = answer["metadata"], answer.get("apiVersion", "v1")
-        meta = {"apiVersion": version, "kind": RESOURCES[kind].kind}
-        items = [{**meta, **item} for item in answer["items"]]
+        items, about = self._items(kind, answer), answer["metadata"]
         place, found = about.get("continue") or "", about.get("resourceVersion") or ""
         return Page(items, place, found, len(body))
 
@@ -611,17 +607,40 @@ class Api:
         return answer
 
     def _decoded(self, body: bytes) -> dict[str, Any]:
+        """Decode an object, a list or a Status.
+
+        Raises:
+            Unreachable: it is something else.
+        """
         try:
             answer = decoded(body)
         except ValueError:
             answer = None
-        if not isinstance(answer, dict):
-            raise Unreachable(
-                f"{self._transport.url} does not answer like a Kubernetes API server: "
-                f"{plain(body.decode(errors='replace'))[:100]}",
-                hints=["look for a proxy or a login page in between: kubectl version"],
-            )
-        return answer
+        is_status = isinstance(answer, dict) and answer.get("kind") == "Status"
+        if not (is_status or _has_metadata(answer)):
+            raise self._not_kubernetes(body.decode(errors="replace"))
+        found: dict[str, Any] = answer
+        return found
+
+    def _items(self, kind: str, answer: Object) -> builtins.list[dict[str, Any]]:
+        """The objects of a list, with apiVersion and kind, which the API server omits in lists.
+
+        Raises:
+            Unreachable: it is not a list.
+        """
+        # In Go's JSON an empty list may be null.
+        items = [] if answer.get("items", "") is None else answer.get("items")
+        if not isinstance(items, list) or not all(map(_has_metadata, items)):
+            raise self._not_kubernetes(json.dumps(answer))
+        about = {"apiVersion": answer.get("apiVersion", "v1"), "kind": RESOURCES[kind].kind}
+        return [{**about, **item} for item in items]
+
+    def _not_kubernetes(self, text: str) -> Unreachable:
+        return Unreachable(
+            f"{self._transport.url} does not answer like a Kubernetes API server: "
+            f"{plain(text)[:100]}",
+            hints=["look for a proxy or a login page in between: kubectl version"],
+        )
 
     def _action(
         self, verb: str, kind: str, namespace: str | None, name: str, subresource: str
@@ -683,6 +702,11 @@ def _event(line: bytes) -> tuple[str, dict[str, Any]]:
         code, message = manifest.get("code"), manifest.get("message", "")
         raise (Expired if code == 410 else ClusterError)(f"the watch ended: {message}")
     return kind, manifest
+
+
+def _has_metadata(value: object) -> bool:
+    """Whether decoded JSON has metadata, as every object and every list of the API."""
+    return isinstance(value, dict) and isinstance(value.get("metadata"), dict)
 
 
 def selector_of(labels: Mapping[str, str]) -> str:

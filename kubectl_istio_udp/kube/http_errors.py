@@ -81,13 +81,15 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
 
     Args:
         status: the HTTP status.
-        body: the response's body: a metav1.Status as JSON, or any text.
+        body: the response's body: a metav1.Status as JSON, or anything that a proxy sends.
         action: the request.
         headers: the response's headers. As in client-go, every 5xx and 429 with Retry-After asks
             for a retry (Busy).
     """
     answer = _status(body)
-    message = answer.get("message") or body.decode(errors="replace").strip()[:300] or f"{status}"
+    message = answer.get("message")
+    if not isinstance(message, str) or not message:
+        message = body.decode(errors="replace").strip()[:300] or f"{status}"
     if status == 401:
         return Forbidden(
             "the API server rejected the credentials (401 Unauthorized)",
@@ -97,7 +99,8 @@ def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]
         return _forbidden(message, action)
     if status == 404:
         # For a missing object the Status names the object; for an unknown path it does not.
-        details = answer.get("details") or {}
+        details = answer.get("details")
+        details = details if isinstance(details, dict) else {}
         if details.get("kind") == "namespaces" and action.namespace:
             # The namespace that an object was to be written to.
             return NotFound(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.kube.http_errors import Action, refusal
 from kubectl_istio_udp.kube.json_reader import decoded
+from kubectl_istio_udp.model.errors import Unreachable
+from kubectl_istio_udp.model.resources import RESOURCES
 from tests.support.connection import connected
 from tests.support.kubeconfig_cases import TOKEN, config
 from tests.support.recording import answering
@@ -77,5 +81,51 @@ def test_what_is_too_deep_is_null() -> None:
     ids=["open", "one open", "short", "empty", "a word"],
 )
 def test_what_is_not_json_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"Expecting|brackets"):
         decoded(text.encode())
+
+
+EMPTY = '{"metadata": {"resourceVersion": "1"}, "items": null}'
+
+
+def test_a_list_of_null_is_empty(tmp_path: Path) -> None:
+    """Go's JSON for a list without memory; servers of aggregated APIs and proxies answer it."""
+    with answering(response(EMPTY), response(EMPTY)) as port:
+        api = client(port, tmp_path)
+        assert api.list("Pod") == []
+        assert api.list_page("Pod", None, limit=5).items == []
+
+
+FOREIGN = ["{}", '{"status": "ok"}', '{"metadata": []}', "[]", '"text"', "null"]
+NO_LISTS = [
+    '{"kind": "Status"}',
+    '{"metadata": {}}',
+    '{"metadata": {}, "items": {}}',
+    '{"metadata": {}, "items": [null]}',
+    '{"metadata": {}, "items": [{}]}',
+]
+
+
+@pytest.mark.parametrize("body", [*FOREIGN, *NO_LISTS])
+def test_json_of_another_server_is_reported(tmp_path: Path, body: str) -> None:
+    ask: list[Callable[[Api], object]] = [
+        lambda api: api.list("Pod"),
+        lambda api: api.list_page("Pod", None, limit=5),
+    ]
+    if body in FOREIGN:
+        ask.append(lambda api: api.get("Pod", "default", "p"))
+    for each in ask:
+        wrong = pytest.raises(Unreachable, match="does not answer like a Kubernetes API server")
+        with answering(response(body)) as port, wrong:
+            each(client(port, tmp_path))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
+@pytest.mark.parametrize(
+    "body",
+    ['{"message": {"text": "no"}}', '{"message": 5}', '{"details": [{"x": 1}]}', '{"details": 1}'],
+)
+def test_an_error_in_another_format_is_reported(status: int, body: str) -> None:
+    """A proxy's, for example."""
+    found = refusal(status, body.encode(), Action("patch", RESOURCES["Pod"], "default", "p"), {})
+    assert status in (401, 404) or body in found.message
