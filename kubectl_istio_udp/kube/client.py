@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import urllib3
-from urllib3.connection import HTTPConnection
 
 from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.http_errors import Action, refusal
@@ -363,10 +362,7 @@ class Api:
             "timeoutSeconds": str(int(seconds)),
             **{key: text for key, text in selectors.items() if text},
         }
-        answer = self._send("watch", kind, namespace, query=query, stream=True)
-        # The headers must arrive within the request timeout; only events may take longer.
-        if isinstance(answer.connection, HTTPConnection) and answer.connection.sock is not None:
-            answer.connection.sock.settimeout(silence)
+        answer = self._send("watch", kind, namespace, query=query, stream=True, silence=silence)
         return Watch(answer, lambda error: self._transport.unreachable(error, silence))
 
     def delete(self, manifest: Object, *, dry_run: bool = False, unchanged: bool = False) -> bool:
@@ -543,6 +539,7 @@ class Api:
         body: Object | None = None,
         raw: bool = False,
         stream: bool = False,
+        silence: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Send one request, in the first API version that the server serves.
 
@@ -563,6 +560,7 @@ class Api:
                     body=body,
                     raw=raw,
                     stream=stream,
+                    silence=silence,
                 )
                 answer = self._options.retries.call(
                     send, read=verb in _READS, harmless=verb in _HARMLESS
@@ -584,6 +582,7 @@ class Api:
         body: Object | None,
         raw: bool,
         stream: bool,
+        silence: float | None,
     ) -> urllib3.BaseHTTPResponse:
         path = RESOURCES[action.kind].path(
             api_version, action.namespace, action.name, action.subresource
@@ -601,6 +600,7 @@ class Api:
             headers=headers,
             body=content,
             stream=stream,
+            silence=silence,
         )
         if answer.status >= 300:
             raise refusal(answer.status, answer.data, action, answer.headers)

@@ -112,12 +112,14 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None = None,
         stream: bool = False,
+        silence: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; return the response with any status.
 
         Args:
             method, path, headers, body: the request; path includes the query.
             stream: do not read the response's body yet.
+            silence: how many seconds a streamed body may pause; None for the request's timeout.
 
         Raises:
             Broken: the connection ended before the response was complete.
@@ -137,7 +139,7 @@ class Transport:
                     self.url + path,
                     headers=_in_utf8(whole),
                     body=body,
-                    timeout=urllib3.Timeout(connect=seconds, read=seconds),
+                    timeout=urllib3.Timeout(connect=seconds, read=silence or seconds),
                     retries=False,
                     redirect=False,
                     preload_content=not stream,

@@ -102,6 +102,26 @@ def test_the_timeout_includes_the_proxy(tmp_path: Path, begin: bytes) -> None:
         assert time.monotonic() - begun < SLOW_SECONDS / 2
 
 
+EVENT = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "5"}}}\n'
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_a_watch_may_be_silent_for_longer_than_the_timeout(tmp_path: Path, more: bytes) -> None:
+    """Also if a proxy closes the connection after each response."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.request.sendall(HEAD + more + b"Transfer-Encoding: chunked\r\n\r\n")
+            time.sleep(0.6)
+            self.request.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(EVENT), EVENT))
+
+    with serving(Handler) as port:
+        api = client(tmp_path, {"server": f"http://127.0.0.1:{port}"}, request_timeout=0.3)
+        watch = api.watch("ConfigMap", "default", "1", seconds=60, silence=30)
+        assert [event for event, _ in watch] == ["BOOKMARK"]
+
+
 def test_a_timeout_of_the_kernel_is_not_reported_as_the_requests(tmp_path: Path) -> None:
     api = client(tmp_path, {"server": "http://api.example"}, request_timeout=0)
     error = OSError(errno.ETIMEDOUT, "Connection timed out")
