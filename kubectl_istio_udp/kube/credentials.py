@@ -76,10 +76,11 @@ class ClientCertificate:
         return Certificate(certificate, key) if certificate else None
 
     def __call__(self) -> Certificate | None:
-        """The certificate, None for none; the last one while the files cannot be read."""
+        """The certificate, None for none; the last one while a file cannot be read or is empty."""
         if self._user.client_certificate or self._user.client_key:
             with suppress(Unreachable):
-                self._last = self._read()
+                # A file that is being written is empty at first.
+                self._last = self._read() or self._last
         return self._last
 
 

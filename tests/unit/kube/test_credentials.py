@@ -177,7 +177,7 @@ def test_a_pods_token_is_renewed(
 def test_a_client_certificate_in_files_is_read_again(
     connect: Callable[..., Api], server: ApiServer, recorded: Recorders, tmp_path: Path
 ) -> None:
-    """Another process renews it; while a file is missing, the last one is used."""
+    """Another process renews it; while a file is missing or empty, the last one is used."""
     files = {name: tmp_path / name for name in ("cert", "key")}
 
     def renew(number: str) -> None:
@@ -192,7 +192,10 @@ def test_a_client_certificate_in_files_is_read_again(
     api.list("Pod")
     files["key"].unlink()
     api.exec("default", "coredns-1", "coredns", ["true"], 5)
-    assert recorded.shown == ["client", "other client", "other client"]
+    renew("")
+    files["cert"].write_bytes(b"")
+    api.exec("default", "coredns-1", "coredns", ["true"], 5)
+    assert recorded.shown == ["client", "other client", "other client", "other client"]
 
 
 def test_a_certificate_that_does_not_fit_its_key_is_reported_until_it_does(
