@@ -37,6 +37,7 @@ from kubectl_istio_udp.model.service import (
     service_port_endpoints,
 )
 from kubectl_istio_udp.model.snapshot import Snapshot
+from kubectl_istio_udp.model.spec_annotation import LONGEST_SPEC_BYTES
 from kubectl_istio_udp.plan.sessions import SessionRoom, sessions_for_rate
 
 
@@ -100,6 +101,7 @@ def plan(request: ExposeRequest, snapshot: Snapshot, room: SessionRoom | None = 
         options=with_sessions(request, snapshot, room, len(ports)),
     )
     spec = replace(spec, entries=service_entries(spec, snapshot, state, endpoints))
+    check_length(spec)
     exposure = Exposure(
         spec=spec,
         families=gateway.families,
@@ -498,6 +500,28 @@ def check_listener_ports(
             )
         seen[port.listener_port] = port
         bindable_port(port.gateway_port, gateway, mode)
+
+
+def check_length(spec: ExposureSpec) -> None:
+    """Reject a spec that could not be read again.
+
+    Raises:
+        UsageError: it is longer than an annotation may be.
+    """
+    length = len(spec.to_json())
+    if length <= LONGEST_SPEC_BYTES:
+        return
+    if spec.routed:
+        raise UsageError(
+            f"the routes have {len(spec.backends)} backends at {len(spec.ports)} listeners, more "
+            "than one Gateway can hold",
+            hints=["move some of the listeners to another Gateway"],
+        )
+    raise UsageError(
+        f"the settings of {len(spec.ports)} ports take {length} bytes, more than the "
+        f"{LONGEST_SPEC_BYTES} that one exposure can hold",
+        hints=["expose the Service several times: --name NAME -p FIRST-LAST"],
+    )
 
 
 def bindable_port(gateway_port: int, gateway: Gateway, mode: GatewayServiceMode) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from kubectl_istio_udp.model.entries import Entry
-from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
     Discovery,
     Endpoints,
@@ -20,9 +19,9 @@ from kubectl_istio_udp.model.ports import Backend, ExposedPort, listener_port
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.service import Service, ServicePort
 from kubectl_istio_udp.model.snapshot import Snapshot
-from kubectl_istio_udp.model.spec_annotation import LONGEST_SPEC_BYTES
 from kubectl_istio_udp.plan.exposure import (
     ServiceState,
+    check_length,
     check_listener_ports,
     port_endpoints,
     service_entries,
@@ -107,7 +106,7 @@ def plan_routes(
         for backend, state in _with_states(spec, states)
     }
     spec = replace(spec, entries=_entries(spec, states, endpoints, snapshot))
-    _check_size(spec)
+    check_length(spec)
     exposure = Exposure(
         spec=spec,
         families=gateway.families,
@@ -154,20 +153,6 @@ def still_requested(
         backends = (WeightedBackend(of, each.port, each.weight) for of, each in kept if of)
         found.append((port.gateway_port, Backends(tuple(backends), port.dropped + lost)))
     return tuple(found) if less else None
-
-
-def _check_size(spec: ExposureSpec) -> None:
-    """Reject a spec that could not be read again.
-
-    Raises:
-        UsageError: it is longer than an annotation may be.
-    """
-    if len(spec.to_json()) > LONGEST_SPEC_BYTES:
-        raise UsageError(
-            f"the routes have {len(spec.backends)} backends at {len(spec.ports)} listeners, more "
-            "than one Gateway can hold",
-            hints=["move some of the listeners to another Gateway"],
-        )
 
 
 def _with_shares(port: ExposedPort, before: ExposedPort | None) -> ExposedPort:

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_istio_udp.model.endpointrules import EndpointRules
 from kubectl_istio_udp.model.errors import UsageError
-from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
+from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.ports import ExposedPort, parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.plan.exposure import Plan
@@ -283,6 +283,24 @@ def test_a_twin_is_not_used_if_endpoints_are_listed() -> None:
         plan.exposure.spec.eds_service(ports_of(plan)[0].backends[0])
         == f"outbound|53||{entry.host}"
     )
+
+
+def test_more_ports_than_a_spec_can_hold_are_refused() -> None:
+    """What is written must be readable again."""
+
+    def of(count: int) -> ExposureSpec:
+        numbers = range(20_000, 20_000 + count)
+        twins = [make(n, f"{n}-{'x' * 57}") for n in numbers for make in (udp, tcp)]
+        args = ["proxy", "router", "--domain", f"$(POD_NAMESPACE).svc.{'a' * 50}.example"]
+        found = cluster(service=service(ports=twins), gateways=[gateway_pod(args=args)])
+        return plan_of(found).exposure.spec
+
+    assert ExposureSpec.from_json(of(400).to_json()) == of(400)
+    with pytest.raises(
+        UsageError, match=r"the settings of 500 ports take 1[0-9]{5} bytes"
+    ) as caught:
+        of(500)
+    assert "--name NAME -p FIRST-LAST" in caught.value.hints[0]
 
 
 def test_privileged_ports_are_translated() -> None:
