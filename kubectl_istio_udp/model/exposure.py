@@ -230,8 +230,8 @@ class ExposureSpec:
         """Reject a spec without ports, or with entries that may belong to another exposure.
 
         Raises:
-            ValueError: there is no port, a backend without a Service, or an entry's namespace or
-                name is wrong.
+            ValueError: there is no port, a backend without a Service, something appears twice, or
+                an entry's namespace or name is wrong.
         """
         if not self.ports:
             raise ValueError("an exposure has at least one port")
@@ -239,6 +239,10 @@ class ExposureSpec:
             raise ValueError("a backend needs a Service: the exposure's or its own")
         if self.service and any(len(port.backends) != 1 for port in self.ports):
             raise ValueError("a port of an exposure of one Service has one backend")
+        _check_unique("ports have gateway port", (port.gateway_port for port in self.ports))
+        _check_unique("ports have listener port", (port.listener_port for port in self.ports))
+        _check_unique("ServiceEntries are", (f"{e.namespace}/{e.name}" for e in self.entries))
+        _check_unique("settings are for", (each.gateway_port for each in self.port_options))
         for entry in self.entries:
             if entry.namespace not in (self.namespace, self.gateway.namespace):
                 raise ValueError(f"a ServiceEntry in namespace {entry.namespace!r}")
@@ -409,6 +413,19 @@ class ExposureSpec:
             port_options=fields.take("port_options", options, ()) if routed else (),
         )
         return found if fields.version > 1 else _with_entry_of_version_1(found)
+
+
+def _check_unique(what: str, values: Iterable[object]) -> None:
+    """Reject values of which two are the same.
+
+    Raises:
+        ValueError: `two WHAT VALUE`.
+    """
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"two {what} {value}")
+        seen.add(value)
 
 
 def _read(text: object) -> ExposureSpec:

@@ -19,10 +19,11 @@ from kubectl_istio_udp.model.exposure import (
     GatewayServiceMode,
     LoadBalancing,
     Options,
+    PortOptions,
 )
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.names import HOST_SUFFIX
-from kubectl_istio_udp.model.ports import Backend, ExposedPort
+from kubectl_istio_udp.model.ports import Backend, ExposedPort, parse_port_requests
 from tests.support.builders import cluster, endpoint, endpoint_slice, plan_of
 
 PORT = st.integers(1, 65535)
@@ -62,6 +63,7 @@ SPECS = st.builds(
         ),
         min_size=1,
         max_size=3,
+        unique_by=(lambda port: port.gateway_port, lambda port: port.listener_port),
     ).map(tuple),
     gateway=st.builds(
         GatewayRef, LABEL, LABEL, st.dictionaries(KEY, VALUE, min_size=1, max_size=3)
@@ -149,6 +151,30 @@ def test_sessions_are_counted_for_each_cluster() -> None:
 def test_backends_belong_to_one_service_or_name_their_own(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="backend"):
         dataclasses.replace(SPLIT, **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda spec: spec["ports"][1].update(gateway_port=5300), "gateway port"),
+        (lambda spec: spec["ports"][1].update(listener_port=5300), "listener port"),
+        (lambda spec: spec["entries"].append(spec["entries"][0]), "ServiceEntries"),
+    ],
+)
+def test_a_port_or_entry_appears_once(change: Callable[..., Any], message: str) -> None:
+    """A port is bound once, and a second one was never served."""
+    two = plan_of(ports=parse_port_requests(["5300:53", "5301:53"])).exposure.spec
+    data = json.loads(two.to_json())
+    assert ExposureSpec.from_json(json.dumps(data)) == two
+    change(data)
+    with pytest.raises(ClusterError, match=f"cannot be read: two .*{message}"):
+        ExposureSpec.from_json(json.dumps(data))
+
+
+def test_a_port_has_settings_once() -> None:
+    twice = (PortOptions(5300, Options()), PortOptions(5300, Options(session_log=True)))
+    with pytest.raises(ValueError, match="two settings are for 5300"):
+        dataclasses.replace(SPLIT, port_options=twice)
 
 
 def test_a_backend_appears_once() -> None:
