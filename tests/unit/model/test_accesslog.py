@@ -173,6 +173,8 @@ def test_reads_intervals_of_other_envoy_filters_in_every_spelling(config: dict[s
         filter_of({"typed_config": {"access_log_options": {}}}, name="other"),
         filter_of({"typed_config": {"access_log_options": {}}}, apply_to="CLUSTER"),
         filter_of({}),
+        filter_of({"typed_config": 5}),
+        filter_of({"typed_config": [{}]}),
         {"metadata": metadata("a", "b")},
     ],
 )
