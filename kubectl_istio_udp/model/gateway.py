@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +29,7 @@ PROXY_CONTAINER = "istio-proxy"
 # Administrators set this label on Namespaces with gateways; if one has it, only these count.
 GATEWAYS_LABEL = "kubectl-istio-udp/gateways"
 _UNPRIVILEGED_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
+_PORT = re.compile("[0-9]{1,5}")
 _META_PREFIX = "ISTIO_META_"
 _VARIANTS = ("-distroless", "-debug")
 # istiod's injection and its template for Gateway API gateways add one of these to a pod.
@@ -185,7 +187,7 @@ def _first_bindable(spec: Mapping[str, Any], proxy: Mapping[str, Any]) -> int:
     """
     of_pod, of_proxy = spec.get("securityContext") or {}, proxy.get("securityContext") or {}
     for sysctl in of_pod.get("sysctls") or ():
-        if sysctl["name"] == _UNPRIVILEGED_SYSCTL:
+        if sysctl["name"] == _UNPRIVILEGED_SYSCTL and _PORT.fullmatch(str(sysctl["value"])):
             return int(sysctl["value"])
     capabilities = of_proxy.get("capabilities") or {}
     dropped = {str(name).removeprefix("CAP_") for name in capabilities.get("drop") or ()}

@@ -122,7 +122,7 @@ def _revision(name: Any) -> str:
 def _decoded(text: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, Mapping) else {}
 

@@ -518,6 +518,22 @@ def test_which_ports_a_gateway_may_bind(
     assert GatewayPod.from_object(manifest).first_bindable == first
 
 
+@pytest.mark.parametrize("value", ["", "x", "-1", "1e3", "9" * 30])
+def test_a_sysctl_that_is_no_port_is_ignored(value: str) -> None:
+    """The API server accepts it, and the kubelet does not start the pod."""
+    manifest = gateway_pod(first_port=0)
+    manifest["spec"]["securityContext"]["sysctls"][0]["value"] = value
+    assert GatewayPod.from_object(manifest).first_bindable == 1024
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "5", "x"], ids=["deep", "number", "text"])
+def test_a_status_that_cannot_be_read_is_ignored(text: str) -> None:
+    """Whoever creates the pod writes it."""
+    manifest = gateway_pod(env={"PROXY_CONFIG": text})
+    manifest["metadata"].setdefault("annotations", {})["sidecar.istio.io/status"] = text
+    assert GatewayPod.from_object(manifest).control_plane.revision == ""
+
+
 def test_a_gateway_on_its_nodes_network() -> None:
     manifest = gateway_pod()
     manifest["spec"]["hostNetwork"] = True
