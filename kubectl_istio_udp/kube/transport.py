@@ -25,7 +25,8 @@ from kubectl_istio_udp.model.errors import Broken, Unreachable
 # More connections than the controller's workers and watches use. Connections beyond the pool's size
 # are closed, and the next request needs a new TLS handshake.
 _KEPT_CONNECTIONS = 64
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# Control characters, and halves of characters: how Python reads bytes that are not UTF-8.
+_NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 # The causes after which client-go sends a read again (IsConnectionReset, IsProbableEOF): the other
 # side closed the connection. Timeouts, refused connections and garbage are not among them.
 _BROKEN = (
@@ -85,7 +86,7 @@ class Transport:
         """The headers with the user's credentials.
 
         Raises:
-            Unreachable: they contain a control character.
+            Unreachable: they contain a character that a header cannot have.
         """
         headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
         userinfo = self._login.cluster.userinfo
@@ -96,11 +97,11 @@ class Transport:
         for name, value in self._headers:
             headers.add(name, value)
         for name, value in headers.iteritems():
-            if _CONTROL.search(value):
+            if _NOT_IN_HEADERS.search(value):
                 raise Unreachable(
-                    f"the header {name} cannot be sent: it would contain a line break or another "
-                    "control character",
-                    hints=["look for one in the user's entry: kubectl config view --raw"],
+                    f"the header {name} cannot be sent: it would contain a line break, another "
+                    "control character, or text that is not UTF-8",
+                    hints=["look for it in the user's entry: kubectl config view --raw"],
                 )
         return headers
 

@@ -103,6 +103,14 @@ ROWS = [
     ("too many requests", LIST, answers(429), "rejected the request to list", ""),
     ("an internal error", LIST, answers(500), "told to answer 500", ""),
     ("a proxy's error", LIST, answers(502, HTML), "Please log in", ""),
+    # How Python reads an argument in Latin-1.
+    (
+        "a user in Latin-1",
+        (*LIST, "--as", "J\udcfcrgen"),
+        lambda *_: None,
+        "the header Impersonate-User cannot be sent",
+        "kubectl config view --raw",
+    ),
     ("a closed connection", LIST, answers(0), "cannot be reached", "kubectl version"),
     (
         "no answer",
