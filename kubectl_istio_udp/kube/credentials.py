@@ -28,7 +28,7 @@ _LEGAL_IN_HEADERS = frozenset(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Shown:
+class RequestCredentials:
     """The credentials of one request.
 
     Attributes:
@@ -43,14 +43,14 @@ class Shown:
 class Credentials(Protocol):
     """A source of a user's credentials. Safe to use from several threads."""
 
-    def current(self) -> Shown:
+    def current(self) -> RequestCredentials:
         """The credentials for the next request.
 
         Raises:
             Unreachable: the token file cannot be read, or the credential plugin failed.
         """
 
-    def rejected(self, shown: Shown) -> None:
+    def rejected(self, credentials: RequestCredentials) -> None:
         """Drop cached credentials if they are these, because the server answered 401."""
 
 
@@ -95,11 +95,11 @@ class Fixed:
         """Take the value of the Authorization header, and the source of the certificate."""
         self._authorization, self._certificate = authorization, certificate
 
-    def current(self) -> Shown:
+    def current(self) -> RequestCredentials:
         """See Credentials."""
-        return Shown(self._authorization, self._certificate())
+        return RequestCredentials(self._authorization, self._certificate())
 
-    def rejected(self, shown: Shown) -> None:
+    def rejected(self, credentials: RequestCredentials) -> None:
         """See Credentials."""
 
 
@@ -118,7 +118,7 @@ class TokenFile:
         self._certificate = certificate
         self._until = -math.inf
 
-    def current(self) -> Shown:
+    def current(self) -> RequestCredentials:
         """See Credentials; the file is read again every minute."""
         now, certificate = self._clock(), self._certificate()
         if now >= self._until:
@@ -137,11 +137,11 @@ class TokenFile:
                     f"the token file {self._path} {problem}",
                     hints=["log in again, or choose another context with --context"],
                 )
-        return Shown(f"Bearer {self._token}" if self._token else "", certificate)
+        return RequestCredentials(f"Bearer {self._token}" if self._token else "", certificate)
 
-    def rejected(self, shown: Shown) -> None:
+    def rejected(self, credentials: RequestCredentials) -> None:
         """See Credentials."""
-        if shown.authorization == f"Bearer {self._token}":
+        if credentials.authorization == f"Bearer {self._token}":
             self._until = -math.inf
 
 
@@ -152,19 +152,19 @@ class PluginSource:
         """Take the user that has the plugin."""
         self._login = login
         self._lock = threading.Lock()
-        self._shown = Shown()
+        self._current = RequestCredentials()
         self._until = 0.0
         self._failure: Unreachable | None = None
         self._failed = -math.inf
 
-    def current(self) -> Shown:
+    def current(self) -> RequestCredentials:
         """See Credentials."""
         # Imported here because most users have no plugin.
         from kubectl_istio_udp.kube.plugins import run
 
         with self._lock:
             if time.time() < self._until:
-                return self._shown
+                return self._current
             # A plugin may prompt. Do not run it again for each of a command's parallel requests.
             if self._failure and time.monotonic() < self._failed + _RUN_AGAIN_SECONDS:
                 raise self._failure
@@ -174,13 +174,16 @@ class PluginSource:
                 self._failure, self._failed = error, time.monotonic()
                 raise
             authorization = f"Bearer {given.token}" if given.token else ""
-            self._shown, self._until = Shown(authorization, given.certificate), given.expires
-            return self._shown
+            self._current, self._until = (
+                RequestCredentials(authorization, given.certificate),
+                given.expires,
+            )
+            return self._current
 
-    def rejected(self, shown: Shown) -> None:
+    def rejected(self, credentials: RequestCredentials) -> None:
         """See Credentials; a plugin runs once for all requests with the same credentials."""
         with self._lock:
-            if shown is self._shown:
+            if credentials is self._current:
                 self._until = 0.0
 
 

@@ -17,7 +17,12 @@ import urllib3
 
 from kubectl_istio_udp.kube import kubeconfig, tls
 from kubectl_istio_udp.kube.connections import POOLS, within
-from kubectl_istio_udp.kube.credentials import Shown, basic, credentials_of, impersonation
+from kubectl_istio_udp.kube.credentials import (
+    RequestCredentials,
+    basic,
+    credentials_of,
+    impersonation,
+)
 from kubectl_istio_udp.kube.http_proxy import Proxy, proxy_for
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Login
 from kubectl_istio_udp.model.errors import Broken, Unreachable
@@ -71,10 +76,10 @@ class Transport:
         self._proxy = proxy_for(self.url, login.cluster.proxy_url, os.environ)
         self._headers = impersonation(login.user)
         self._lock = threading.Lock()
-        self._made: urllib3.PoolManager | None = None
-        self._shown: Certificate | None = None
+        self._current_pool: urllib3.PoolManager | None = None
+        self._certificate: Certificate | None = None
 
-    def credentials(self) -> Shown:
+    def credentials(self) -> RequestCredentials:
         """The user's credentials for one request; may run a credential plugin.
 
         Raises:
@@ -82,7 +87,7 @@ class Transport:
         """
         return self._credentials.current()
 
-    def headers(self, shown: Shown) -> urllib3.HTTPHeaderDict:
+    def headers(self, credentials: RequestCredentials) -> urllib3.HTTPHeaderDict:
         """The headers with the user's credentials.
 
         Raises:
@@ -91,7 +96,7 @@ class Transport:
         headers = urllib3.HTTPHeaderDict({"User-Agent": "kubectl-istio-udp"})
         userinfo = self._login.cluster.userinfo
         # As in Go, credentials in the URL take precedence.
-        authorization = basic(userinfo) if userinfo else shown.authorization
+        authorization = basic(userinfo) if userinfo else credentials.authorization
         if authorization:
             headers["Authorization"] = authorization
         for name, value in self._headers:
@@ -127,12 +132,12 @@ class Transport:
             Unreachable: there was no response, or not within the timeout, or the credentials cannot
                 be used.
         """
-        seconds, shown = self.timeout, self.credentials()
-        whole = self.headers(shown)
+        seconds, credentials = self.timeout, self.credentials()
+        whole = self.headers(credentials)
         whole.extend(headers)
         if self._login.cluster.compression and not stream:
             whole["Accept-Encoding"] = "gzip"
-        pool = self._pool(shown.certificate)
+        pool = self._pool(credentials.certificate)
         try:
             with within(seconds):
                 answer = pool.request(
@@ -152,18 +157,18 @@ class Transport:
             pool.clear()
             raise self.unreachable(error, seconds) from error
         if answer.status == 401:
-            self.rejected(shown)
+            self.rejected(credentials)
         return answer
 
-    def rejected(self, shown: Shown) -> None:
+    def rejected(self, credentials: RequestCredentials) -> None:
         """Read the credentials again before the next request, because the server answered 401."""
-        self._credentials.rejected(shown)
+        self._credentials.rejected(credentials)
 
-    def open_socket(self, shown: Shown, seconds: float) -> socket.socket:
+    def open_socket(self, credentials: RequestCredentials, seconds: float) -> socket.socket:
         """Open a connection for a websocket, through the same proxy and with the same TLS settings.
 
         Args:
-            shown: the user's credentials.
+            credentials: the user's credentials.
             seconds: the timeout for connecting.
 
         Raises:
@@ -171,7 +176,7 @@ class Transport:
         """
         target = urlsplit(self.url)
         # urllib3 has no public API for a connection without a request.
-        pool = self._pool(shown.certificate).connection_from_url(self.url)
+        pool = self._pool(credentials.certificate).connection_from_url(self.url)
         connection: Any = pool._new_conn()
         connection.timeout = seconds
         try:
@@ -191,9 +196,9 @@ class Transport:
     def _pool(self, certificate: Certificate | None) -> urllib3.PoolManager:
         """The connection pool; a new one for a new client certificate."""
         with self._lock:
-            if self._made is None or certificate != self._shown:
-                self._made, self._shown = self._make_pool(certificate), certificate
-            return self._made
+            if self._current_pool is None or certificate != self._certificate:
+                self._current_pool, self._certificate = self._make_pool(certificate), certificate
+            return self._current_pool
 
     def _make_pool(self, certificate: Certificate | None) -> urllib3.PoolManager:
         cluster, proxy = self._login.cluster, self._proxy

@@ -83,9 +83,9 @@ class Cache(Generic[Kept]):
         namespace: str | None = None,
         label_selector: str = "",
         field_selector: str = "",
-        again: float | None = None,
+        list_again_after: float | None = None,
         permitted: Callable[[], None] = lambda: None,
-        installation: Callable[[], None] = lambda: None,
+        installation_changed: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the cache; `start` begins to list and watch.
 
@@ -96,17 +96,18 @@ class Cache(Generic[Kept]):
             changed: called with the object's key, the old and the new value (None for none) when
                 they differ; never by two threads at the same time.
             namespace, label_selector, field_selector: the objects to cache.
-            again: for an optional kind: the seconds after which to list again while the server
-                lacks the kind or, since the start, forbids to list it, and the cache is empty;
-                None for a kind that is required.
+            list_again_after: for an optional kind: the seconds after which to list again while the
+                server lacks the kind or, since the start, forbids to list it, and the cache is
+                empty; None for a kind that is required.
             permitted: called when the objects of an optional kind may be listed, after they could
                 not be. There may be none, and so no call of `changed`.
-            installation: called when `installed` has changed.
+            installation_changed: called when `installed` has changed.
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
-        self._again, self._permitted, self._installation = again, permitted, installation
+        self._list_again_after = list_again_after
+        self._permitted, self._installation_changed = permitted, installation_changed
         self._objects: dict[Key, Kept] = {}
         self._versions: dict[Key, int] = {}
         # The versions at which objects were deleted lately. The response to a write may arrive
@@ -185,15 +186,19 @@ class Cache(Generic[Kept]):
             except IstioUdpError as error:
                 if self._stopping.is_set():
                     return
-                if self._again is not None and isinstance(error, NotInstalled):
+                if self._list_again_after is not None and isinstance(error, NotInstalled):
                     version = ""
                     self._clear()
-                    self._stopping.wait(self._again)
+                    self._stopping.wait(self._list_again_after)
                     continue
                 # Rights that are lost later, maybe for a moment, leave the cache as it is.
-                if self._again is not None and isinstance(error, Forbidden) and not self._listed:
+                if (
+                    self._list_again_after is not None
+                    and isinstance(error, Forbidden)
+                    and not self._listed
+                ):
                     self._do_without(error)
-                    self._stopping.wait(self._again)
+                    self._stopping.wait(self._list_again_after)
                     continue
                 self.failures += 1
                 version = self._version or version
@@ -270,7 +275,7 @@ class Cache(Generic[Kept]):
         if refused is not None:
             self._permitted()
         if changed:
-            self._installation()
+            self._installation_changed()
 
     def _follow(self, version: str, backoff: Backoff) -> str:
         """Watch until the server ends the watch; return the last version seen."""

@@ -44,10 +44,10 @@ def connect(
         NotFound, Forbidden, ClusterError: the server rejected the request.
     """
     socket = websocket.WebSocket()
-    shown = transport.credentials()
-    headers = [f"{key}: {value}" for key, value in transport.headers(shown).iteritems()]
+    credentials = transport.credentials()
+    headers = [f"{key}: {value}" for key, value in transport.headers(credentials).iteritems()]
     deadline = time.monotonic() + timeout
-    connection = transport.open_socket(shown, timeout)
+    connection = transport.open_socket(credentials, timeout)
     try:
         with within(deadline - time.monotonic()):
             socket.connect(
@@ -66,7 +66,7 @@ def connect(
         connection.close()
         if isinstance(error, websocket.WebSocketBadStatusException):
             if error.status_code == 401:
-                transport.rejected(shown)
+                transport.rejected(credentials)
             raise _not_upgraded(error, action) from error
         if socket.getstatus() in _REDIRECTS:
             raise _answered(socket.getstatus(), action) from error

@@ -149,9 +149,9 @@ class ApiGateways:
                 kind,
                 keep=keep,
                 changed=follow,
-                again=watch.installed,
+                list_again_after=watch.installed,
                 permitted=self._permission_granted,
-                installation=self._features_changed,
+                installation_changed=self._features_changed,
             )
 
         self.classes = cache(CLASS, GatewayClass.from_object, self._class_changed)
@@ -164,8 +164,8 @@ class ApiGateways:
                 kind,
                 keep=_kept_route,
                 changed=partial(self._mirrored_changed, kind),
-                again=watch.installed,
-                installation=self._features_changed,
+                list_again_after=watch.installed,
+                installation_changed=self._features_changed,
             )
             for kind in MIRRORED_ROUTES
         }

@@ -95,7 +95,7 @@ def test_a_kind_that_the_server_lacks_has_no_objects(api: Api, server: ApiServer
         "UDPRoute",
         keep=lambda manifest: manifest["metadata"]["name"],
         changed=lambda _, before, now: changes.append((before, now)),
-        again=0.05,
+        list_again_after=0.05,
     )
     server.installed.discard("UDPRoute")
     server.put(routes.route())
