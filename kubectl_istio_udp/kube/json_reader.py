@@ -14,7 +14,7 @@ _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{\]}]', re.DOTALL
 def decoded(text: bytes) -> Any:
     """Decode JSON; values that are nested too deeply are null.
 
-    The API server accepts 10,000 levels, but Python 3.11 only about 1,000. A tenant can write such
+    The API server accepts 10,000 levels, but Python 3.12 only about 1,000. A tenant can write such
     an EnvoyFilter. Without this, it would hide all others in the same list.
 
     Raises:
