@@ -112,6 +112,26 @@ def is_exact(write: Write, existing: Manifest) -> bool:
     return spec == wanted and revision_label(existing) == revision_label(write.manifest)
 
 
+def has_all(existing: Any, written: Any) -> bool:
+    """Whether an object has everything that was written, besides fields of others.
+
+    The ports of a Service are compared each alone, other lists as a whole.
+    """
+    if isinstance(written, Mapping):
+        if not written and existing is None:
+            return True  # an empty mapping or list is not stored
+        return isinstance(existing, Mapping) and all(
+            has_all(existing.get(key), value) for key, value in written.items()
+        )
+    if isinstance(written, Sequence) and not isinstance(written, str):
+        if not isinstance(existing, Sequence) or isinstance(existing, str):
+            return not written and existing is None
+        if all(isinstance(each, Mapping) and "port" in each for each in written):
+            return all(any(has_all(has, each) for has in existing) for each in written)
+        return list(existing) == list(written)
+    return bool(existing == written)
+
+
 def revision_label(manifest: Manifest) -> str | None:
     """The revision of istiod that reads an object; None if all do."""
     label: str | None = (manifest["metadata"].get("labels") or {}).get(REVISION_LABEL)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.apply.changes import Key
-from kubectl_istio_udp.apply.exact import apply_write, check_stays
+from kubectl_istio_udp.apply.exact import apply_write, check_stays, has_all
 from kubectl_istio_udp.kube.client import Api, ApplyResult
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import (
@@ -166,30 +166,10 @@ def _is_newer(now: Manifest, write: Write, applied: Manifest | None) -> bool:
     # The server may serve another version of the kind.
     wanted = {key: value for key, value in write.manifest.items() if key != "apiVersion"}
     if applied is None:
-        return not _has_all(now, wanted)
+        return not has_all(now, wanted)
     if now["metadata"]["uid"] != applied["metadata"]["uid"]:
         return True
-    return _has_all(applied, wanted) and not _has_all(now, wanted)
-
-
-def _has_all(existing: Any, written: Any) -> bool:
-    """Whether an object still has everything that was written, besides fields of others.
-
-    The ports of a Service are compared by number and protocol, other lists as a whole.
-    """
-    if not written and existing is None:
-        return True  # an empty mapping or list is not stored
-    if isinstance(written, Mapping):
-        return isinstance(existing, Mapping) and all(
-            _has_all(existing.get(key), value) for key, value in written.items()
-        )
-    if isinstance(written, Sequence) and not isinstance(written, str):
-        if not isinstance(existing, Sequence) or isinstance(existing, str):
-            return False
-        if all(isinstance(each, Mapping) and "port" in each for each in written):
-            return all(any(_has_all(has, each) for has in existing) for each in written)
-        return list(existing) == list(written)
-    return bool(existing == written)
+    return has_all(applied, wanted) and not has_all(now, wanted)
 
 
 def _previous_manifest(write: Write, before: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from kubectl_istio_udp.apply.exact import has_all
 from kubectl_istio_udp.controller.conditions import (
     ACCEPTED,
     LISTENER_TYPES,
@@ -20,7 +21,6 @@ from kubectl_istio_udp.controller.conditions import (
     ListenerStatus,
     Mirror,
 )
-from kubectl_istio_udp.controller.objects import contains
 from kubectl_istio_udp.model.apiconditions import current_conditions, generation_of
 from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.gatewayapi import ParentRef
@@ -37,7 +37,7 @@ def is_current(existing: Manifest | None, wanted: Manifest) -> bool:
     if existing is None or (existing.get("spec") or {}) != wanted["spec"]:
         return False
     have, want = existing["metadata"], wanted["metadata"]
-    owned = contains(have.get("ownerReferences"), want["ownerReferences"])
+    owned = has_all(have.get("ownerReferences"), want["ownerReferences"])
     return owned and _copy_labels(have) == _copy_labels(want)
 
 

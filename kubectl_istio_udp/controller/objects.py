@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kubectl_istio_udp.apply.exact import is_exact, revision_label
+from kubectl_istio_udp.apply.exact import has_all, is_exact, revision_label
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.annotation_values import PREFIX
 from kubectl_istio_udp.model.deletion import is_being_deleted
@@ -77,25 +77,10 @@ def is_applied(write: Write, existing: Manifest | None) -> bool:
     if not write.whole:
         return _ports(managed_ports(existing, write.manager)) == _ports(wanted["ports"])
     for part in ("labels", "annotations"):
-        if not contains(existing["metadata"].get(part) or {}, write.manifest["metadata"][part]):
+        if not has_all(existing["metadata"].get(part) or {}, write.manifest["metadata"][part]):
             return False
-    return is_exact(write, existing) and (write.kind != "Service" or contains(have, wanted))
+    return is_exact(write, existing) and (write.kind != "Service" or has_all(have, wanted))
 
 
 def _ports(entries: Iterable[Manifest]) -> list[tuple[Any, ...]]:
     return sorted(tuple(entry.get(field) for field in _PORT_FIELDS) for entry in entries)
-
-
-def contains(have: Any, wanted: Any) -> bool:
-    """Whether a value contains another one; its mappings may have more keys."""
-    if isinstance(wanted, Mapping):
-        return isinstance(have, Mapping) and all(
-            key in have and contains(have[key], value) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return (
-            isinstance(have, list)
-            and len(have) == len(wanted)
-            and all(contains(each, other) for each, other in zip(have, wanted, strict=True))
-        )
-    return bool(have == wanted)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_istio_udp.model.gateway import selects
+from kubectl_istio_udp.model.podstatus import is_ready
 from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice, Service
 from kubectl_istio_udp.state.from_manifests import namespace_of, of_kind
 
@@ -64,12 +65,9 @@ def _of_entry(
             yield endpoint["address"], (endpoint.get("ports") or {}).get(port["name"], number)
         return
     for pod in pods:
-        status = pod.get("status") or {}
-        conditions = status.get("conditions") or ()
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         same = namespace_of(pod) == namespace_of(entry)
-        if same and ready and selects(selector, pod["metadata"].get("labels") or {}):
-            yield status["podIP"], number
+        if same and is_ready(pod) and selects(selector, pod["metadata"].get("labels") or {}):
+            yield pod["status"]["podIP"], number
 
 
 def response(name: str, addresses: Iterable[Address], version: int) -> dict[str, Any]:

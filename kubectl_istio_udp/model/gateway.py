@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.mesh import (
     parse_version,
 )
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER
+from kubectl_istio_udp.model.podstatus import is_ready
 from kubectl_istio_udp.model.ports import FIRST_UNPRIVILEGED_PORT
 from kubectl_istio_udp.model.quantity import quantity
 from kubectl_istio_udp.model.service import IPV4, IPV6
@@ -155,13 +156,11 @@ class GatewayPod:
         metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
         proxy = next(c for c in spec["containers"] if c["name"] == PROXY_CONTAINER)
         limits = (proxy.get("resources") or {}).get("limits") or {}
-        conditions = status.get("conditions") or ()
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         addresses = [entry["ip"] for entry in status.get("podIPs") or ()]
         return cls(
             name=metadata["name"],
             ips=tuple(addresses or filter(None, [status.get("podIP")])),
-            ready=ready,
+            ready=is_ready(pod),
             labels=metadata.get("labels") or {},
             first_bindable=_first_bindable(spec, proxy),
             domain=_domain(proxy.get("args") or ()),

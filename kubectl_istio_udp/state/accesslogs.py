@@ -14,6 +14,7 @@ from kubectl_istio_udp.model.errors import Forbidden, NotFound, NotInstalled
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.logscope import AccessLogSnapshot, Setting, proxy_of
 from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.state.ownership import readable
 
 
@@ -38,7 +39,9 @@ def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) ->
     ]
     filters, telemetries, pods = in_parallel(calls)
     existing = [
-        f for f in filters if _place(f) == (namespace, own_name) and not is_being_deleted(f)
+        f
+        for f in filters
+        if namespaced_name(f) == (namespace, own_name) and not is_being_deleted(f)
     ]
     return AccessLogSnapshot(
         mesh=mesh,
@@ -48,10 +51,6 @@ def read_access_log_snapshot(api: Api, mesh: Mesh, namespace: str, name: str) ->
         objects=tuple(existing),
         present=readable(existing[0], AccessLogSpec) if existing else None,
     )
-
-
-def _place(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
 def _list_applicable(

@@ -41,7 +41,13 @@ from kubectl_istio_udp.model.gatewayapi import ApiGateway, ParametersRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.managed_fields import exposure_managers
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
-from kubectl_istio_udp.model.service import MOST_ENDPOINTS, EndpointSlice, Pod, Service
+from kubectl_istio_udp.model.service import (
+    MOST_ENDPOINTS,
+    SERVICE_LABEL,
+    EndpointSlice,
+    Pod,
+    Service,
+)
 from kubectl_istio_udp.model.usage import Holder, Holders, Usage, used_by
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
@@ -75,7 +81,6 @@ Name = TypeVar("Name", bound=Hashable)
 What = TypeVar("What")
 Requested = TypeVar("Requested")
 
-SERVICE_LABEL = "kubernetes.io/service-name"
 _METADATA = (
     *("name", "namespace", "uid", "labels", "annotations"),
     *("creationTimestamp", "deletionTimestamp"),
@@ -575,7 +580,7 @@ class Caches:
     # -- reducing objects ---------------------------------------------------------------------
 
     def _kept_service(self, manifest: Manifest) -> Manifest | KeptService:
-        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        key = names.namespaced_name(manifest)
         if key == API_SERVER_SERVICE:
             return _kept(manifest)
         if key[0] in self.gateway_namespaces:

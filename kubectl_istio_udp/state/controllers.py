@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.ports import bound_as
 from kubectl_istio_udp.model.reasons import ENDPOINT_REFUSED, HOST_TAKEN, INVALID, PORT_TAKEN
 from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.model.service import SERVICE_LABEL
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.gateways import exposure_key
 from kubectl_istio_udp.state import proxies
@@ -83,7 +84,7 @@ def api_ports(api: Api) -> tuple[int, ...]:
     NetworkPolicies of some networks see the port before the Service's translation, of others the
     one after it.
     """
-    slices = api.list("EndpointSlice", "default", "kubernetes.io/service-name=kubernetes")
+    slices = api.list("EndpointSlice", "default", f"{SERVICE_LABEL}=kubernetes")
     found = {port["port"] for each in slices for port in each.get("ports") or ()}
     return tuple(sorted({443, *found}))
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kubectl_istio_udp.model.gateway import gateways_from, is_gateway_pod, selects
+from kubectl_istio_udp.model.podstatus import is_ready
 from kubectl_istio_udp.model.service import SERVICE_LABEL, EndpointSlice, Pod, Service
 from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.plan.gateway import choose_gateway
@@ -90,11 +91,9 @@ def _endpoint_slice(service: Service, pod: Manifest, address: str) -> Manifest:
         number = target if isinstance(target, int) else named.get(target)
         if number:
             ports.append({"name": port.name, "port": number, "protocol": port.protocol})
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     endpoint = {
         "addresses": [address],
-        "conditions": {"ready": ready or service.publish_not_ready},
+        "conditions": {"ready": is_ready(pod) or service.publish_not_ready},
         "targetRef": {"kind": "Pod", "name": name, "namespace": service.namespace},
     }
     return {

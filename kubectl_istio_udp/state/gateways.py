@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.gateway import (
     gateways_from,
 )
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
-from kubectl_istio_udp.model.names import check_gateway_name
+from kubectl_istio_udp.model.names import check_gateway_name, namespaced_name
 from kubectl_istio_udp.plan.gateway import choose_gateway
 from kubectl_istio_udp.state.gatewaynamespaces import labelled_namespaces
 
@@ -56,7 +56,7 @@ def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
 
 
 def _each_once(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    unique = {(pod["metadata"]["namespace"], pod["metadata"]["name"]): pod for pod in pods}
+    unique = {namespaced_name(pod): pod for pod in pods}
     return list(unique.values())
 
 

@@ -12,7 +12,7 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.http_routing import OtherVirtualService, servers_from
-from kubectl_istio_udp.model.kinds import Kind
+from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.mesh import Version
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import ResponseSpec
@@ -57,7 +57,7 @@ def read_response_snapshot(
     ]
     envoy_filter, version = in_parallel(calls)
     own = [found for found in existing if found.name == request.response_name]
-    own_keys = {_key(manifest) for found in own for manifest in found.objects}
+    own_keys = {ObjectRef.of(manifest) for found in own for manifest in found.objects}
     same_response = [manifest for found in own for manifest in remaining(found).objects]
     same_named = [
         manifest
@@ -74,17 +74,12 @@ def read_response_snapshot(
         others=tuple(
             OtherVirtualService.from_object(manifest)
             for manifest in virtual_services
-            if _key(manifest) not in own_keys
+            if ObjectRef.of(manifest) not in own_keys
         ),
         services=services,
         present=next((spec for o in same_response if (spec := readable(o, ResponseSpec))), None),
-        objects=(*same_response, *(m for m in same_named if _key(m) not in own_keys)),
+        objects=(*same_response, *(m for m in same_named if ObjectRef.of(m) not in own_keys)),
     )
-
-
-def _key(manifest: Any) -> tuple[str, str, str]:
-    metadata = manifest["metadata"]
-    return (manifest["kind"], metadata["namespace"], metadata["name"])
 
 
 def _everywhere(api: Api, kind: str, namespaces: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.podstatus import is_ready, phase, waiting_containers
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.proxystate import ProxyState, UdpSocket
 from kubectl_istio_udp.model.service import (
@@ -38,24 +40,17 @@ class PodState:
     @classmethod
     def from_object(cls, pod: Mapping[str, Any]) -> PodState:
         """Read a v1 Pod manifest."""
-        metadata, status = pod["metadata"], pod.get("status") or {}
-        conditions = status.get("conditions") or ()
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        ready = ready and not metadata.get("deletionTimestamp")
+        metadata = pod["metadata"]
+        ready = is_ready(pod) and not is_being_deleted(pod)
         why = "" if ready else _why_not_ready(pod)
         return cls(metadata["name"], ready, why, metadata.get("labels") or {})
 
 
 def _why_not_ready(pod: Mapping[str, Any]) -> str:
-    if pod["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    status = pod.get("status") or {}
-    for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason"):
-            return str(waiting["reason"])
-    phase = str(status.get("phase", "Unknown"))
-    return "not ready" if phase == "Running" else phase
+    found = phase(pod)
+    if found != "Terminating" and (waiting := waiting_containers(pod)):
+        return str(waiting[0]["reason"])
+    return "not ready" if found == "Running" else found
 
 
 @dataclass(frozen=True)

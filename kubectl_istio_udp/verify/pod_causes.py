@@ -101,6 +101,5 @@ def no_endpoints(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | Non
     return Cause(
         "NoEndpoints",
         f"Service {service} has no ready endpoints for {port.service_port}/UDP",
-        f"kubectl get endpointslices -n {service.namespace} "
-        f"-l kubernetes.io/service-name={service.name}",
+        f"kubectl get endpointslices -n {service.namespace} -l {SERVICE_LABEL}={service.name}",
     )

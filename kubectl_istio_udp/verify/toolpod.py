@@ -12,7 +12,13 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
-from kubectl_istio_udp.model.names import MANAGER, check_dns_label, check_dns_subdomain
+from kubectl_istio_udp.model.names import (
+    MANAGER,
+    check_dns_label,
+    check_dns_subdomain,
+    namespaced_name,
+)
+from kubectl_istio_udp.model.podstatus import phase, waiting_containers
 from kubectl_istio_udp.verify import grouped_exec
 
 TOOL_NAME = "network-tool"
@@ -119,13 +125,13 @@ def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:
         pods = api.list("Pod", namespace, f"app={TOOL_NAME}")
         plain_one = api.find("Pod", namespace, TOOL_NAME) if not pods else None
         pods = [plain_one] if plain_one else pods
-    running = [pod for pod in pods if _phase(pod) == "Running"]
+    running = [pod for pod in pods if phase(pod) == "Running"]
     if running:
         return _tool(running[0])
     if pods:
-        where, which = pods[0]["metadata"]["namespace"], pods[0]["metadata"]["name"]
+        where, which = namespaced_name(pods[0])
         raise ClusterError(
-            f"pod {where}/{which} is {_phase(pods[0])}, not Running",
+            f"pod {where}/{which} is {phase(pods[0])}, not Running",
             hints=[f"see why: kubectl describe pod -n {where} {which}"],
         )
     raise NotFound(
@@ -160,9 +166,9 @@ def wait_running(
         pods = [
             pod
             for pod in api.list("Pod", namespace, selector)
-            if name in (None, pod["metadata"]["name"]) and _phase(pod) != "Terminating"
+            if name in (None, pod["metadata"]["name"]) and phase(pod) != "Terminating"
         ]
-        waiting = [pod for pod in pods if not (_phase(pod) == "Running" and _all_ready(pod))]
+        waiting = [pod for pod in pods if not (phase(pod) == "Running" and _all_ready(pod))]
         if pods and not waiting:
             return pods
         if time.monotonic() >= deadline:
@@ -176,27 +182,19 @@ def wait_running(
         time.sleep(api.waits.poll)
 
 
-def _phase(pod: Mapping[str, Any]) -> str:
-    if pod["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    return str((pod.get("status") or {}).get("phase", "Unknown"))
-
-
 def _all_ready(pod: Mapping[str, Any]) -> bool:
     statuses = pod["status"].get("containerStatuses") or ()
     return bool(statuses) and all(status["ready"] for status in statuses)
 
 
 def _why(pod: Mapping[str, Any]) -> str:
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        waiting = (status.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason"):
-            return f"{waiting['reason']} {waiting.get('message', '')}".strip()
-    return _phase(pod)
+    for waiting in waiting_containers(pod):
+        return f"{waiting['reason']} {waiting.get('message', '')}".strip()
+    return phase(pod)
 
 
 def _tool(pod: Mapping[str, Any]) -> ToolPod:
     names = [container["name"] for container in pod["spec"]["containers"]]
     containers = [name for name in names if name != "istio-proxy"]
     container = TOOL_NAME if TOOL_NAME in names else (containers or names)[0]
-    return ToolPod(pod["metadata"]["namespace"], pod["metadata"]["name"], container)
+    return ToolPod(*namespaced_name(pod), container)
