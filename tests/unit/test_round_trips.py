@@ -25,7 +25,7 @@ INSTALL = ("controller", "install", "--no-wait")
 COMMANDS: list[tuple[str, tuple[str, ...], int, int, int, int]] = [
     ("get -A", ("get", "-A"), 9, 2, 0, 0),
     ("get NAME", ("get", "coredns"), 10, 2, 0, 0),
-    ("describe NAME", ("describe", "coredns"), 15, 9, 2, 2),
+    ("describe NAME", ("describe", "coredns"), 10, 6, 2, 2),
     ("expose --no-wait", EXPOSE, 18, 6, 1, 1),
     ("verify", ("verify", "coredns"), 11, 3, 1, 2),
     ("direct query", QUERY, 5, 3, 0, 1),

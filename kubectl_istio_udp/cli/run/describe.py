@@ -13,6 +13,7 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, find_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import for_each
+from kubectl_istio_udp.kube.reads import Reads
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
@@ -31,7 +32,17 @@ def run(
     common: options.Common,
 ) -> None:
     """Run `describe`, with the values of its options."""
-    api = connect(common)
+    with Reads(connect(common)) as api:
+        _print(api, common, names, all_namespaces, gateway_namespaces)
+
+
+def _print(
+    api: Reads,
+    common: options.Common,
+    names: tuple[str, ...],
+    all_namespaces: bool,
+    gateway_namespaces: tuple[str, ...],
+) -> None:
     found = find_existing(common, api, names, all_namespaces, gateway_namespaces)
     if not found:
         printing.note("No exposures, responses or access logs found.")
