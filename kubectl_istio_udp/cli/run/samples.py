@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import click
 
 from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
-from kubectl_istio_udp.apply.transaction import Transaction
+from kubectl_istio_udp.apply.samples import apply_samples, delete_samples
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
-from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.errors import ApplyConflict, NotInstalled
 from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS
-from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, check_dns_label
+from kubectl_istio_udp.model.names import check_dns_label, namespaced_name
 from kubectl_istio_udp.model.resources import resource_key
-from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.samples import samples, udproute_samples
 from kubectl_istio_udp.sources.gateways import exposure_key
@@ -44,20 +40,7 @@ def apply(
         class_name = read_class_name(api, gateway_namespace)
     routed = _routed(namespace, gateway_namespace, udproute, class_name)
     manifests += routed
-    outcomes = []
-    try:
-        with Transaction(api, dry_run=dry_run == "server") as transaction:
-            for manifest in manifests:
-                verb = "changed"
-                if dry_run != "client":
-                    verb = transaction.apply(Write(manifest, MANAGER)).verb
-                outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
-    except ApplyConflict as error:
-        error.hints = (
-            "it does not belong to the samples; use another namespace: -n NAMESPACE",
-            *error.hints[2:],
-        )
-        raise
+    outcomes = apply_samples(api, manifests, dry_run)
     for manifest, outcome in zip(manifests, outcomes, strict=True):
         name = manifest["metadata"]["name"]
         click.echo(printing.object_line(resource_key(manifest), name, outcome, dry_run))
@@ -68,12 +51,12 @@ def apply(
             progress(f"waiting for the pods of {app}")
             wait_running(api, namespace, f"app={app}", timeout.seconds)
         if routed:
-            wait_until_programmed(api, _key(routed[0]), timeout.seconds, progress)
+            wait_until_programmed(api, namespaced_name(routed[0]), timeout.seconds, progress)
         progress.clear()
         where = f"-n {common.namespace} " if common.namespace else ""
         then = f"expose {where}coredns -p 5300:53"
         if routed:
-            exposure = exposure_key(_key(routed[0]))[1]
+            exposure = exposure_key(namespaced_name(routed[0]))[1]
             tool = f"--tool-pod {namespace}/network-tool"
             then = f"verify -n {gateway_namespace} {exposure} {tool}"
         click.echo(f"next: kubectl istio-udp {then}", err=True)
@@ -89,35 +72,20 @@ def _routed(
     return udproute_samples(namespace, gateway_namespace, class_name)
 
 
-def _find(api: Api, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-    """An object; None if it does not exist, or the cluster does not serve its kind."""
-    with suppress(NotInstalled):
-        return api.find(kind, namespace, name)
-    return None
-
-
-def _key(manifest: dict[str, Any]) -> tuple[str, str]:
-    return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-
-
 def delete(*, udproute: bool, gateway_namespace: str, dry_run: str, common: options.Common) -> None:
     """Run `samples delete`, with the values of its options."""
     api = connect(common)
     found = samples(namespace_of(common, api))
     found += _routed(namespace_of(common, api), gateway_namespace, udproute)
-    for manifest in reversed(found):
-        kind, (namespace, name) = resource_key(manifest), _key(manifest)
-        existing = _find(api, kind, namespace, name)
-        if existing is None:
-            continue
-        if (existing["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGER:
-            printing.warn(
-                f"{printing.resource(kind, name)} does not belong to the samples; not deleted"
-            )
-            continue
-        if dry_run != "client":
-            api.delete(existing, dry_run=dry_run == "server")
-        click.echo(printing.deleted_line(kind, name, dry_run))
+    delete_samples(
+        api,
+        found,
+        dry_run,
+        deleted=lambda kind, name: click.echo(printing.deleted_line(kind, name, dry_run)),
+        kept=lambda kind, name: printing.warn(
+            f"{printing.resource(kind, name)} does not belong to the samples; not deleted"
+        ),
+    )
 
 
 def print_manifests(
