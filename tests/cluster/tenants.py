@@ -26,6 +26,7 @@ from conftest import (
     eventually,
     kubectl,
     own_objects,
+    plugin,
     run,
 )
 from controlled import allow, controller, request_exposure
@@ -68,7 +69,7 @@ class Tenant(Space):
 
     def plugin(self, *words: str) -> Result:
         """`kubectl istio-udp ...` as the tenant."""
-        return run("kubectl", "istio-udp", *words, "-n", self.name, "--as", self.user)
+        return plugin(*words, "-n", self.name, "--as", self.user)
 
 
 @dataclass(frozen=True)
