@@ -313,8 +313,10 @@ class Cache(Generic[Kept]):
             namespaced_name(manifest),
             _number(manifest["metadata"].get("resourceVersion")),
         )
-        if 0 < version <= self._versions.get(key, 0):
-            return
+        # Another thread may still handle this version: the caller may rely on its effects.
+        with self._lock:
+            if 0 < version <= self._versions.get(key, 0):
+                return
         try:
             kept = self._keep(manifest)
         except Exception as error:  # An error in one object must not stop the cache of the others.
