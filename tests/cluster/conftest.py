@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 import yaml
-from preloaded import Preloaded
+
+from tests.support.preloaded import Preloaded
 
 HERE = Path(__file__).parent
 GATEWAY_NAMESPACE = os.environ.get("E2E_GATEWAY_NAMESPACE", "istio-system")

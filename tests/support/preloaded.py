@@ -5,7 +5,7 @@ are imports. So one process imports the plugin once, and forks for each command:
 process of its own, with the caller's environment and folder. The tests that run `kubectl
 istio-udp` itself, as users do, are those that call `conftest.run` or start a process to signal it.
 
-As a program: `preloaded.py SOCKET` listens at SOCKET until its standard input ends.
+As a program: `python -m tests.support.preloaded SOCKET` listens at SOCKET until its standard input ends.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import kubectl_istio_udp
 from kubectl_istio_udp.cli.main import main
 
+_ROOT = Path(__file__).parents[2]
 _STOP_SECONDS = 10.0
 _MOST_BYTES = 1 << 17
 # Of a command that ended without one: by a signal.
@@ -39,10 +41,13 @@ class Preloaded:
         """Start the process, and wait until it has imported the plugin."""
         self._folder = tempfile.TemporaryDirectory()
         self._socket = f"{self._folder.name}/socket"
-        words = [sys.executable, __file__, self._socket]
-        # In a session of its own: Ctrl-C is for pytest, which ends the input then.
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-m", "tests.support.preloaded", self._socket],
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is for pytest, which ends the input then.
+            start_new_session=True,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "the process that imports the plugin has ended"
