@@ -5,7 +5,8 @@ are imports. So one process imports the plugin once, and forks for each command:
 process of its own, with the caller's environment and folder. The tests that run `kubectl
 istio-udp` itself, as users do, are those that call `conftest.run` or start a process to signal it.
 
-As a program: `python -m tests.support.preloaded SOCKET` listens at SOCKET until its standard input ends.
+As a program, `python -m tests.support.preloaded SOCKET`, it listens at SOCKET until its standard
+input ends.
 """
 
 from __future__ import annotations
