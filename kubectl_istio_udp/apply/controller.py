@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_istio_udp.apply.deletion_order import delete_existing
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import NotInstalled, WaitTimeout
+from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS
 from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.render.controller import LEASE, NAME, SELECTOR
 from kubectl_istio_udp.state.existing import list_exposures
@@ -142,9 +143,14 @@ def _delete_objects(
 
 
 def _list(api: Api, kind: str) -> list[dict[str, Any]]:
-    """The controller's objects; none if the cluster does not serve the kind (GatewayClass)."""
+    """The controller's objects; none if the cluster does not serve the kind (GatewayClass).
+
+    Anybody can copy the labels to an object, so the name must be the controller's too.
+    """
     with suppress(NotInstalled):
-        return api.list(kind, None, SELECTOR)
+        names = (NAME, GATEWAY_CLASS)
+        found = api.list(kind, None, SELECTOR)
+        return [each for each in found if each["metadata"]["name"].startswith(names)]
     return []
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -343,6 +344,17 @@ def test_uninstall_in_another_namespace_deletes_nothing(run: Any, server: Any) -
     assert done.code == 2
     assert "the controller is in namespace default, not in lab" in done.err
     assert server.state() == before
+
+
+def test_objects_of_others_with_the_labels_stay(run: Any, server: Any) -> None:
+    assert run("controller", "install", "--no-wait").code == 0
+    other = copy.deepcopy(server.get("Role", "istio-system", f"{NAME}-gateway"))
+    other["metadata"] = {**other["metadata"], "name": "other", "namespace": "lab"}
+    server.put(other)
+    assert run("controller", "install", "--no-wait").code == 0
+    assert server.get("Role", "lab", "other")
+    done = run("controller", "uninstall", "--dry-run", "server")
+    assert f'"{NAME}-gateway" deleted' in done.out and '"other"' not in done.out
 
 
 def test_run_collects_garbage(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
