@@ -683,8 +683,9 @@ class Caches:
     def _gateway_requests(self, gateway: Key) -> None:
         """Store a Gateway's request."""
         key, gateways = exposure_key(gateway), self.api_gateways
-        undecided = gateways is not None and gateways.is_undecided(gateway)
         with self._lock:
+            # Inside the lock, so that the thread that reads the caches last also decides last.
+            undecided = gateways is not None and gateways.is_undecided(gateway)
             (self._undecided.add if undecided else self._undecided.discard)(key)
             # Until it can be decided, it keeps its rank and its ports.
             if not undecided:
