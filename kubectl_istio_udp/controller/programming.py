@@ -18,6 +18,10 @@ from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.ownership import Existing
 
+# A response takes milliseconds. A pod that poses as a gateway and never responds must not hold up
+# the reports about others.
+_QUERY_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class Programming:
@@ -86,7 +90,7 @@ class Programmer:
         taken: dict[int, Unavailable] = {}
         for pod in pods:
             state, bound = proxies.configuration(
-                self._api, spec.gateway.namespace, pod.name, f"{spec.object_name}-"
+                self._api, spec.gateway.namespace, pod.name, f"{spec.object_name}-", _QUERY_SECONDS
             )
             for port in spec.ports:
                 for why in _lack(spec, port, wanted, pod.name, state):

@@ -123,8 +123,9 @@ class Reconciler:
         self.unavailable, self.refused = self._routes.unavailable, self._routes.refused
 
     def begin(self) -> None:
-        """Forget the waits from an earlier time as leader."""
+        """Forget what an earlier time as leader left."""
         self._waits.clear()
+        self._routes.clear()
 
     def about(self, key: Key) -> About | None:
         """The object that Events about an exposure refer to."""

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -79,7 +79,8 @@ from kubectl_istio_udp.state.caches import Caches
 
 What = TypeVar("What")
 
-_WORKERS = 2
+# Each may wait for a pod that does not respond. One namespace gets at most half of them.
+_WORKERS = 4
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +131,9 @@ class Reporter:
             if caches.api_gateways
             else None
         )
-        self._queue: WorkQueue[Subject] = WorkQueue(clock, group=lambda subject: subject[1])
+        self._queue: WorkQueue[Subject] = WorkQueue(
+            clock, group=lambda subject: subject[1], at_once=_WORKERS // 2
+        )
         self._ended = threading.Event()
         self._programmer = Programmer(api, caches)
         self.workers = [
@@ -385,7 +388,7 @@ class Reporter:
             outcome: the outcome of what it requests now.
             manifest: it with its status.
         """
-        key = exposure_key(gateway.key)
+        key, before = exposure_key(gateway.key), _programmed_listeners(manifest)
         existing, why = self._caches.existing(key), _why_not(outcome)
         held, unavailable = existing.held, _by_name(gateway, self._unavailable(key))
         addresses = self._addresses(held) if held else ()
@@ -397,17 +400,40 @@ class Reporter:
             found = self._programmer.read(existing, held)
         except ClusterError as error:
             why = ("Pending", f"a gateway pod could not be queried: {error.message}")
-            before = _programmed_listeners(manifest)
             rest = {each.name: why for each in gateway.udp if each.name not in before}
             return replace(progress, lacking=rest), False
-        exposed = {port.gateway_port for port in held.ports}
-        unwritten = {each.name: why for each in gateway.udp if each.port not in exposed}
+        unwritten = dict.fromkeys(self._unwritten(gateway, held, outcome, before), why)
         progress = replace(
             progress,
             unavailable={**_by_name(gateway, found.taken), **unavailable},
             lacking={**_by_name(gateway, found.lacking), **unwritten},
         )
-        return progress, not found.lacking
+        # No event tells when a gateway has the rest, or another listener no longer has a port.
+        return progress, not (found.lacking or found.taken)
+
+    def _unwritten(
+        self, gateway: ApiGateway, held: ExposureSpec, outcome: Outcome, before: Collection[str]
+    ) -> Iterator[str]:
+        """The UDP listeners whose port, or the backends of it, are not written yet.
+
+        Args:
+            gateway: the Gateway.
+            held: its exposure.
+            outcome: the outcome of what it requests now.
+            before: its listeners that were programmed in this generation: a change of their routes
+                does not end that.
+        """
+        written = {
+            port.gateway_port: {each.key for each in port.backends if each.weight}
+            for port in held.ports
+        }
+        unfinished = outcome.state != OK or outcome.again is not None
+        gateways = self._caches.api_gateways
+        for name, port, backends in gateways.ports(gateway) if gateways else ():
+            wanted = {(each.service, each.port) for each in backends.backends if each.weight}
+            changing = unfinished and name not in before
+            if port not in written or (changing and written[port] != wanted):
+                yield name
 
     def _moves(self, key: Key, outcome: Outcome) -> bool:
         """Whether an exposure is still at a gateway that is not requested any longer."""

@@ -44,10 +44,11 @@ class RouteDecider:
         """Take the dependencies."""
         self._caches, self._pending, self._endpoints = caches, pending, endpoints
         self._decider = decider
-        # Why listeners of Gateways cannot have their ports, by port.
-        self._unavailable: dict[Key, Mapping[int, Unavailable]] = {}
-        # The addresses of Gateways' backends that may not be endpoints.
-        self._refused: dict[Key, RefusedEndpoints] = {}
+        # Of each Gateway's last request whose ports were decided: why listeners cannot have their
+        # ports, by port.
+        self._unavailable: dict[Key, tuple[Intent, Mapping[int, Unavailable]]] = {}
+        # The addresses of its backends that may not be endpoints.
+        self._refused: dict[Key, tuple[Intent, RefusedEndpoints]] = {}
 
     def decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         """Plan the exposure of a Gateway.
@@ -67,7 +68,7 @@ class RouteDecider:
         options = self._options(intent, permission, existing.held)
         planned = self._plan(intent.request, ports, snapshot, room, options)
         decided = permitted(intent, permission, existing, planned.exposure, snapshot)
-        self._refused[intent.key] = planned.refused
+        self._refused[intent.key] = intent, planned.refused
         return replace(decided, complete=planned.complete, refused=planned.refused)
 
     def still_requested(
@@ -171,12 +172,22 @@ class RouteDecider:
         return found
 
     def unavailable(self, key: Key) -> Mapping[int, Unavailable]:
-        """Why listeners of a Gateway cannot have their ports, by port, without the others."""
-        return self._unavailable.get(key, {})
+        """Why listeners of a Gateway cannot have their ports, by port, without the others.
+
+        What was found for an earlier request says nothing about the current one.
+        """
+        intent, found = self._unavailable.get(key, (None, {}))
+        return found if intent == self._caches.intent(key) else {}
 
     def refused(self, key: Key) -> RefusedEndpoints:
         """The addresses of a Gateway's backends that may not be endpoints, when it was decided."""
-        return self._refused.get(key, {})
+        intent, found = self._refused.get(key, (None, {}))
+        return found if intent == self._caches.intent(key) else {}
+
+    def clear(self) -> None:
+        """Forget everything from an earlier time as leader."""
+        self._unavailable.clear()
+        self._refused.clear()
 
     def forget(self, key: Key) -> None:
         """Forget an exposure that does not exist any more."""
@@ -199,7 +210,7 @@ class RouteDecider:
         unavailable = self._unavailable_ports(
             [port for port, _ in requested], intent, permission, snapshot
         )
-        self._unavailable[intent.key] = unavailable
+        self._unavailable[intent.key] = intent, unavailable
         found = [(port, backends) for port, backends in requested if port not in unavailable]
         if not found:
             raise Refusal(no_listener(unavailable, snapshot.gateway))

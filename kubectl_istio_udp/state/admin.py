@@ -35,10 +35,17 @@ Read = TypeVar("Read")
 class Admin(AbstractContextManager["Admin"]):
     """The admin interface of one pod's Envoy; all queries share one connection."""
 
-    def __init__(self, api: Api, namespace: str, pod: str) -> None:
-        """Take the pod; no request is sent yet."""
+    def __init__(self, api: Api, namespace: str, pod: str, seconds: float | None = None) -> None:
+        """Take the pod; no request is sent yet.
+
+        Args:
+            api: the cluster.
+            namespace, pod: the pod.
+            seconds: the timeout of each query; None for `envoy_answer` of the cluster's waits.
+        """
         self._api, self._namespace, self._pod = api, namespace, pod
-        self._http = api.http(namespace, pod, _PORT, api.waits.envoy_answer)
+        self._seconds = seconds or api.waits.envoy_answer
+        self._http = api.http(namespace, pod, _PORT, self._seconds)
         self._no_forward: ClusterError | None = None
 
     def __exit__(self, *_: object) -> None:
@@ -81,8 +88,9 @@ class Admin(AbstractContextManager["Admin"]):
         """The response by exec."""
         command = ["pilot-agent", "request", "GET", path]
         try:
-            seconds = self._api.waits.envoy_answer
-            result = self._api.exec(self._namespace, self._pod, PROXY_CONTAINER, command, seconds)
+            result = self._api.exec(
+                self._namespace, self._pod, PROXY_CONTAINER, command, self._seconds
+            )
         except (Forbidden, UpgradeUnavailable) as error:
             raise self._neither(path, error) from error
         if result.exit_code == 0 and result.stdout.strip():

@@ -182,14 +182,18 @@ def proxy_state(api: Api, namespace: str, pod: str, prefix: str) -> ProxyState:
 
 
 def configuration(
-    api: Api, namespace: str, pod: str, prefix: str
+    api: Api, namespace: str, pod: str, prefix: str, seconds: float
 ) -> tuple[ProxyState, tuple[BoundListener, ...]]:
     """As `proxy_state` without hosts, and all listeners of the Envoy, over one connection.
+
+    Args:
+        api, namespace, pod, prefix: as in `proxy_state`.
+        seconds: the timeout of each query.
 
     Raises:
         Forbidden, ClusterError: the query failed.
     """
-    with Admin(api, namespace, pod) as admin:
+    with Admin(api, namespace, pod, seconds) as admin:
         return ProxyState(**_configuration(admin, prefix)), _listeners(admin, pod)
 
 
