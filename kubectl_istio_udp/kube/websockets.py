@@ -64,7 +64,8 @@ def connect(
             raise websocket.WebSocketException("Redirect limit exhausted")  # noqa: TRY301
     except BaseException as error:
         connection.close()
-        if isinstance(error, websocket.WebSocketBadStatusException):
+        # Without a status the response is not HTTP.
+        if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code:
             if error.status_code == 401:
                 transport.rejected(credentials)
             raise _not_upgraded(error, action) from error

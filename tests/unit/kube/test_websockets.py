@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+import socketserver
+from pathlib import Path
 
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import Unreachable
 from tests.support.apiserver import ApiServer, Exec
+from tests.support.connection import connected
+from tests.support.kubeconfig_cases import TOKEN, config
+from tests.support.recording import serving
 
 HTML = "<html>"
 
@@ -42,3 +47,28 @@ def test_an_exec_is_sent_again_if_a_proxy_asks_for_it(api: Api, server: ApiServe
     server.run = lambda *_: Exec("ran")
     server.fail("GET", "/exec", 502, HTML, times=1, headers={"Retry-After": "0"})
     assert api.exec("default", "coredns-1", "coredns", ["true"], 5).stdout == "ran"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\r\n\r\n",
+        b"HTTP/1.1\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 101 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 403 No\r\nContent-Length: abc\r\n\r\n",
+        b"\xff\xfe\r\n\r\n",
+        b"",
+    ],
+)
+def test_a_response_that_is_not_http_is_reported(tmp_path: Path, answer: bytes) -> None:
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.request.sendall(answer)
+
+    with serving(Handler) as port:
+        path = tmp_path / "config"
+        path.write_text(str(config({"server": f"http://127.0.0.1:{port}"}, TOKEN)))
+        with pytest.raises(Unreachable):
+            connected(path).exec("default", "coredns-1", "coredns", ["true"], 5)
