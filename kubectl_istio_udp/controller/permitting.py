@@ -18,7 +18,8 @@ from kubectl_istio_udp.plan.sessions import new_share
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.gateways import is_child_of
 from kubectl_istio_udp.sources.permission import ALLOWED_ALL, Permission, Use
-from kubectl_istio_udp.state.caches import Caches, KeptNamespace
+from kubectl_istio_udp.state.caches import Caches
+from kubectl_istio_udp.state.kept import KeptNamespace
 
 
 class Permissions:

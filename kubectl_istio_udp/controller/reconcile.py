@@ -64,7 +64,8 @@ from kubectl_istio_udp.render.exposure import writes
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import Permission, Use
 from kubectl_istio_udp.sources.routes import Backends
-from kubectl_istio_udp.state.caches import Caches, KeptNamespace
+from kubectl_istio_udp.state.caches import Caches
+from kubectl_istio_udp.state.kept import KeptNamespace
 from kubectl_istio_udp.state.ownership import Existing
 
 

@@ -1,6 +1,6 @@
 """The controller's caches of watched objects, and indexes over them.
 
-Nothing here sends requests: all answers come from the watches. Objects are reduced to what
+Nothing here sends requests: all answers come from the watches. `kept.py` reduces objects to what
 decisions need.
 """
 
@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
@@ -20,13 +20,12 @@ from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model import names
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.annotation_values import PREFIX
-from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.endpointrules import (
     API_SERVER_SERVICE,
     api_server_addresses,
     canonical,
 )
-from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary
+from kubectl_istio_udp.model.entries import EntryIndex
 from kubectl_istio_udp.model.envoyfilter import Footprint
 from kubectl_istio_udp.model.errors import Unreachable, UsageError
 from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec, GatewayServiceMode
@@ -34,13 +33,11 @@ from kubectl_istio_udp.model.gateway import (
     Gateway,
     GatewayRef,
     gateways_from,
-    is_gateway_pod,
-    selects,
 )
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, ParametersRef
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef
 from kubectl_istio_udp.model.managed_fields import exposure_managers
-from kubectl_istio_udp.model.mesh import REVISION_LABEL, ControlPlane, Mesh
+from kubectl_istio_udp.model.mesh import ControlPlane, Mesh
 from kubectl_istio_udp.model.service import (
     MOST_ENDPOINTS,
     SERVICE_LABEL,
@@ -51,10 +48,25 @@ from kubectl_istio_udp.model.service import (
 from kubectl_istio_udp.model.usage import Holder, Holders, Usage, used_by
 from kubectl_istio_udp.sources.annotations import Intent, is_requested, service_intent
 from kubectl_istio_udp.sources.gateways import exposure_key, gateway_intent
-from kubectl_istio_udp.sources.permission import LONGEST_SETTING, is_setting
 from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch
 from kubectl_istio_udp.state.intents import Intents, Rank, Row
-from kubectl_istio_udp.state.mesh import ISTIOD_LABEL, Config, mesh_config, mesh_from
+from kubectl_istio_udp.state.kept import (
+    Keeper,
+    KeptNamespace,
+    KeptPod,
+    SeenEntry,
+    content,
+    is_managed,
+    istiod_of,
+    kept_filter,
+    kept_namespace,
+    kept_slice,
+    labels_of,
+    manifest_of,
+    running_addresses,
+    tcp_ports,
+)
+from kubectl_istio_udp.state.mesh import Config, mesh_config, mesh_from
 from kubectl_istio_udp.state.occupancy import GatewayFilter, GatewayFilters
 from kubectl_istio_udp.state.ownership import (
     Disagreement,
@@ -65,13 +77,9 @@ from kubectl_istio_udp.state.ownership import (
 )
 from kubectl_istio_udp.state.reservations import Reservation
 from kubectl_istio_udp.state.trimming import (
-    HostSet,
     KeptService,
     KeptSlice,
     LabelSet,
-    pod_labels,
-    small_entry,
-    small_pod,
 )
 
 Manifest = Mapping[str, Any]
@@ -81,49 +89,8 @@ Name = TypeVar("Name", bound=Hashable)
 What = TypeVar("What")
 Requested = TypeVar("Requested")
 
-_METADATA = (
-    *("name", "namespace", "uid", "labels", "annotations"),
-    *("creationTimestamp", "deletionTimestamp"),
-)
 # ServiceEntries of an exposure in its own namespace: the current one, and those that it replaced.
 _MOST_OUTSIDE = 4
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-
-@dataclass(frozen=True)
-class KeptNamespace:
-    """A Namespace: its annotations for the plugin, whether it is being deleted, and its labels."""
-
-    annotations: Mapping[str, str]
-    leaving: bool
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class KeptPod:
-    """A pod that is not a gateway's: its labels, and what exposing it needs.
-
-    An istiod's also has the parts of its manifest that concern the mesh.
-    """
-
-    labels: LabelSet
-    pod: Pod
-    istiod: Manifest | None = None
-
-
-@dataclass(frozen=True)
-class SeenEntry:
-    """A ServiceEntry: a summary, and the manifest if it has the plugin's labels.
-
-    Attributes:
-        summary: the summary, without the hosts in `many`.
-        manifest: the manifest if it has the plugin's labels.
-        many: its hosts with the suffix of exposures' hosts, if there are many.
-    """
-
-    summary: EntrySummary
-    manifest: Manifest | None
-    many: HostSet | None = None
 
 
 @dataclass(frozen=True)
@@ -221,34 +188,33 @@ class Caches:
         self._gateway_facts: tuple[Any, ...] = ()
         # Namespace, name, selector and ready pods of each gateway.
         self._ready_pods: set[tuple[Any, ...]] = set()
+        control_planes = frozenset(namespace for namespace, _ in mesh_configs)
+        keeper = Keeper(self.gateway_namespaces, control_planes)
         watched = sorted(self.gateway_namespaces.union(self._root_namespaces))
         self.namespaces: Cache[KeptNamespace] = Cache(
-            api, "Namespace", keep=_kept_namespace, changed=self._namespace_changed
+            api, "Namespace", keep=kept_namespace, changed=self._namespace_changed
         )
         self.services: Cache[Manifest | KeptService] = Cache(
-            api, "Service", keep=self._kept_service, changed=self._service
+            api, "Service", keep=keeper.service, changed=self._service
         )
         self.slices: Cache[KeptSlice] = Cache(
             api,
             "EndpointSlice",
-            keep=_kept_slice,
+            keep=kept_slice,
             changed=self._slice_changed,
             label_selector=SERVICE_LABEL,
         )
-        self.pods: Cache[Manifest | KeptPod] = Cache(
-            api, "Pod", keep=self._kept_pod, changed=self._pod
-        )
+        self.pods: Cache[Manifest | KeptPod] = Cache(api, "Pod", keep=keeper.pod, changed=self._pod)
         # All ServiceEntries: no other may have an exposure's host or address.
         self.entries: Cache[SeenEntry] = Cache(
-            api, "ServiceEntry", keep=self._seen_entry, changed=self._entry
+            api, "ServiceEntry", keep=keeper.entry, changed=self._entry
         )
         self.filters: dict[str, Cache[GatewayFilter]] = {
             namespace: Cache(
-                api, "EnvoyFilter", namespace=namespace, keep=_filter, changed=self._filter
+                api, "EnvoyFilter", namespace=namespace, keep=kept_filter, changed=self._filter
             )
             for namespace in watched
         }
-        self._control_planes = frozenset(namespace for namespace, _ in mesh_configs)
         self.mesh_configs: dict[Key, Cache[Config]] = {
             (namespace, name): Cache(
                 api,
@@ -399,7 +365,7 @@ class Caches:
 
     def service_manifest(self, key: Key) -> Manifest | None:
         """A Service's reduced manifest; None if nothing of it is needed."""
-        return _manifest(self.services.get(*key))
+        return manifest_of(self.services.get(*key))
 
     def patched_services(self, key: Key) -> tuple[Manifest, ...]:
         """The gateways' Services that have ports of an exposure, by their managedFields."""
@@ -577,50 +543,13 @@ class Caches:
             return self.filters[manifest["metadata"]["namespace"]]
         return caches[kind]
 
-    # -- reducing objects ---------------------------------------------------------------------
-
-    def _kept_service(self, manifest: Manifest) -> Manifest | KeptService:
-        key = names.namespaced_name(manifest)
-        if key == API_SERVER_SERVICE:
-            return _kept(manifest)
-        if key[0] in self.gateway_namespaces:
-            # Only managedFields show who owns a port of the gateway's own Service (patch).
-            return {**_kept(manifest, "managedFields"), "status": _addresses_status(manifest)}
-        return KeptService.of(manifest)
-
-    def _kept_pod(self, pod: Manifest) -> Manifest | KeptPod | None:
-        if pod["metadata"]["namespace"] in self.gateway_namespaces and is_gateway_pod(pod):
-            status = pod.get("status") or {}
-            ready = [c for c in status.get("conditions") or () if c["type"] == "Ready"]
-            return {
-                **_kept(pod, "ownerReferences"),
-                "status": {
-                    **{k: status[k] for k in ("phase", "podIP", "podIPs") if k in status},
-                    "conditions": [{"type": c["type"], "status": c["status"]} for c in ready],
-                },
-            }
-        kept = Pod.from_object(small_pod(pod))
-        is_istiod = pod["metadata"]["namespace"] in self._control_planes and selects(
-            ISTIOD_LABEL, pod["metadata"].get("labels") or {}
-        )
-        return KeptPod(pod_labels(pod), kept, _istiod(pod) if is_istiod else None)
-
-    def _seen_entry(self, manifest: Manifest) -> SeenEntry:
-        whole = EntrySummary.from_object(manifest)
-        summary = whole.small(self.gateway_namespaces)
-        many = HostSet.of(whole.hosts) if whole.has_many_hosts else None
-        if not _is_managed(manifest):
-            return SeenEntry(summary, None, many)
-        trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
-        return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)
-
     # -- changes ------------------------------------------------------------------------------
 
     def _namespace_changed(
         self, key: Key, before: KeptNamespace | None, now: KeptNamespace | None
     ) -> None:
         name = key[1]
-        labelled = _labels(before) != _labels(now)
+        labelled = labels_of(before) != labels_of(now)
         if name in self.gateway_namespaces and labelled:
             # They may decide whether istiod reads the gateways' objects.
             self._enqueue_all()
@@ -658,9 +587,9 @@ class Caches:
     def _service(
         self, key: Key, was: Manifest | KeptService | None, is_: Manifest | KeptService | None
     ) -> None:
-        before, now = _manifest(was), _manifest(is_)
+        before, now = manifest_of(was), manifest_of(is_)
         with self._lock:
-            self.tcp_ports += _tcp_ports(is_) - _tcp_ports(was)
+            self.tcp_ports += tcp_ports(is_) - tcp_ports(was)
             affected = self._note_intent(key, now)
             self._note_patched(key, before, now)
             owners = self._note_own("Service", before, now)
@@ -719,7 +648,7 @@ class Caches:
 
     def _note_gateway_service(self, key: Key, now: Manifest | None) -> None:
         known = self._gateway_services.pop(key, None)
-        if now is not None and not _is_managed(now):
+        if now is not None and not is_managed(now):
             known = self._gateway_services[key] = now
         if known is not None:
             self._forget_gateways()
@@ -805,7 +734,7 @@ class Caches:
         listed, selecting = set[Key](), set[Key]()
         with self._lock:
             if self._may_enqueue():
-                for address in _addresses(before) ^ _addresses(now):
+                for address in running_addresses(before) ^ running_addresses(now):
                     listed |= self._listed_by(key[0], address)
                     listed |= self._listed_elsewhere(key[0], address)
                 for labels in {pod.labels for pod in (before, now) if isinstance(pod, KeptPod)}:
@@ -818,14 +747,14 @@ class Caches:
                     self._gateway_pods.pop(key, None)
                     if not gone:
                         self._gateway_pods[key] = pod
-        self._note_istiod(key, _istiod_of(before), _istiod_of(now))
+        self._note_istiod(key, istiod_of(before), istiod_of(now))
         self._enqueue_endpoints(listed)
         for each in selecting - listed:
             self._enqueue(each)
         self._gateways_changed()
 
     def _note_pod(self, key: Key, pod: KeptPod, gone: bool) -> None:
-        for address in _addresses(pod):
+        for address in running_addresses(pod):
             pods = self._pods_at.setdefault(key[0], {}).setdefault(address, set())
             (pods.discard if gone else pods.add)(key[1])
             if not pods:
@@ -972,7 +901,7 @@ class Caches:
                     g.istio,
                     g.control_plane,
                     g.api,
-                    _content(g.service),
+                    content(g.service),
                 )
                 for g in self.gateways()
             )
@@ -1028,86 +957,3 @@ def _intent(read: Callable[[], Requested]) -> Requested | UsageError:
     except UsageError as error:
         # Not the error itself, whose traceback would hold everything that was read.
         return type(error)(error.message, hints=error.hints)
-
-
-def _addresses_status(service: Manifest) -> Manifest:
-    """The addresses of a Service's load balancer, from its status."""
-    balancer = (service.get("status") or {}).get("loadBalancer") or {}
-    return {"loadBalancer": balancer} if balancer else {}
-
-
-def _addresses(pod: Manifest | KeptPod | None) -> set[str]:
-    """The addresses of a running pod that is not a gateway's."""
-    return canonical(pod.pod.addresses) if isinstance(pod, KeptPod) else set()
-
-
-def _manifest(kept: Manifest | KeptService | None) -> Manifest | None:
-    """A Service's reduced manifest."""
-    return (kept.packed.unpacked() or None) if isinstance(kept, KeptService) else kept
-
-
-def _tcp_ports(kept: Manifest | KeptService | None) -> int:
-    if isinstance(kept, KeptService):
-        return kept.tcp_ports
-    ports = (kept or {}).get("spec", {}).get("ports") or ()
-    return sum(port.get("protocol", "TCP") == "TCP" for port in ports)
-
-
-def _is_managed(manifest: Manifest) -> bool:
-    labels = manifest["metadata"].get("labels") or {}
-    return bool(labels.get(names.MANAGED_BY_LABEL) == names.MANAGER)
-
-
-def _content(service: Manifest | None) -> Any:
-    """A Service without managedFields and status."""
-    if service is None:
-        return None
-    metadata = {k: v for k, v in service["metadata"].items() if k != "managedFields"}
-    return {**service, "metadata": metadata, "status": None}
-
-
-def _kept(manifest: Manifest, *more: str) -> dict[str, Any]:
-    """An object without status and other fields that the server sets."""
-    metadata = {k: v for k, v in manifest["metadata"].items() if k in (*_METADATA, *more)}
-    notes = metadata.get("annotations")
-    if notes and _LAST_APPLIED in notes:
-        metadata["annotations"] = {k: v for k, v in notes.items() if k != _LAST_APPLIED}
-    return {
-        "apiVersion": manifest["apiVersion"],
-        "kind": manifest["kind"],
-        "metadata": metadata,
-        "spec": manifest.get("spec") or {},
-    }
-
-
-def _kept_namespace(manifest: Manifest) -> KeptNamespace:
-    notes = manifest["metadata"].get("annotations") or {}
-    # One character more than allowed, so that a longer value is rejected.
-    settings = {key: text[: LONGEST_SETTING + 1] for key, text in notes.items() if is_setting(key)}
-    labels = manifest["metadata"].get("labels") or {}
-    return KeptNamespace(settings, is_being_deleted(manifest), labels)
-
-
-def _labels(kept: KeptNamespace | None) -> Mapping[str, str] | None:
-    return kept.labels if kept else None
-
-
-def _istiod(pod: Manifest) -> Manifest:
-    """The parts of an istiod pod that identify it and its settings."""
-    revision = (pod["metadata"].get("labels") or {}).get(REVISION_LABEL)
-    fields = ("name", "image", "env")
-    containers = [{k: c[k] for k in fields if k in c} for c in pod["spec"]["containers"]]
-    labels = {REVISION_LABEL: revision} if revision else {}
-    return {"metadata": {"labels": labels}, "spec": {"containers": containers}}
-
-
-def _istiod_of(pod: Manifest | KeptPod | None) -> Manifest | None:
-    return pod.istiod if isinstance(pod, KeptPod) else None
-
-
-def _kept_slice(manifest: Manifest) -> KeptSlice:
-    return KeptSlice.of(manifest, manifest["metadata"]["labels"][SERVICE_LABEL])
-
-
-def _filter(manifest: Manifest) -> GatewayFilter:
-    return replace(GatewayFilter.of(manifest), manifest=_kept(manifest))
