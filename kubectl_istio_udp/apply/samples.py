@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.model.errors import ApplyConflict, NotInstalled
+from kubectl_istio_udp.model.errors import ApplyConflict, NotInstalled, WaitTimeout
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, namespaced_name
 from kubectl_istio_udp.model.resources import resource_key
+from kubectl_istio_udp.model.service import SERVICE_LABEL
 from kubectl_istio_udp.model.write import Write
+from kubectl_istio_udp.state.services import service_slices
 
 Manifest = Mapping[str, Any]
 
@@ -43,6 +46,33 @@ def apply_samples(api: Api, manifests: Sequence[dict[str, Any]], dry_run: str) -
         )
         raise
     return outcomes
+
+
+def wait_for_endpoints(api: Api, namespace: str, service: str, timeout: float) -> None:
+    """Wait until a Service has a ready endpoint; it gets it a moment after its pods are ready.
+
+    Args:
+        api: the cluster.
+        namespace, service: the Service.
+        timeout: in seconds.
+
+    Raises:
+        WaitTimeout: it has none yet.
+        Forbidden, Unreachable, ClusterError: errors of the API server.
+    """
+    deadline = time.monotonic() + timeout
+    while not any(
+        endpoint.ready
+        for each in service_slices(api, namespace, service)
+        for endpoint in each.endpoints
+    ):
+        if time.monotonic() >= deadline:
+            selector = f"{SERVICE_LABEL}={service}"
+            raise WaitTimeout(
+                f"Service {namespace}/{service} has no ready endpoint after {timeout:g}s",
+                hints=[f"see them: kubectl get endpointslices -n {namespace} -l {selector}"],
+            )
+        time.sleep(api.waits.poll)
 
 
 def delete_samples(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.apply.gatewayapi import read_class_name, wait_until_programmed
-from kubectl_istio_udp.apply.samples import apply_samples, delete_samples
+from kubectl_istio_udp.apply.samples import apply_samples, delete_samples, wait_for_endpoints
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS
@@ -50,6 +50,10 @@ def apply(
         for app in sorted({manifest["metadata"]["labels"]["app"] for manifest in pods}):
             progress(f"waiting for the pods of {app}")
             wait_running(api, namespace, f"app={app}", timeout.seconds)
+        for manifest in manifests:
+            if manifest["kind"] == "Service":
+                progress(f"waiting for the endpoints of {manifest['metadata']['name']}")
+                wait_for_endpoints(api, *namespaced_name(manifest), timeout.seconds)
         if routed:
             wait_until_programmed(api, namespaced_name(routed[0]), timeout.seconds, progress)
         progress.clear()

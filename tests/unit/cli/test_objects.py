@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.support.apiserver import ApiServer, Exec
-from tests.support.builders import pod, service, udp
+from tests.support.builders import endpoint, endpoint_slice, pod, service, udp
 from tests.support.fakes import Fakes
 from tests.unit.conftest import Run
 
@@ -332,6 +332,7 @@ def test_a_stray_is_not_described_nor_verified(run: Run, server: ApiServer, verb
 
 
 def test_applies_and_deletes_the_samples(run: Run, server: ApiServer) -> None:
+    server.put(endpoint_slice(endpoint("10.1.2.3"), namespace="lab"))
     before = server.state()
     done = run("samples", "apply", "-n", "lab")
     assert done.code == 0
@@ -353,7 +354,7 @@ def test_dry_runs_of_the_samples_write_nothing(
     done = run("samples", "apply", "-n", "lab", "--dry-run", mode)
     assert done.out.splitlines() == [f"{name} serverside-applied ({mark})" for name in SAMPLES]
     assert server.writes() == []
-    run("samples", "apply", "-n", "lab")
+    run("samples", "apply", "-n", "lab", "--no-wait")
     before = server.state()
     done = run("samples", "delete", "-n", "lab", "--dry-run", mode)
     assert done.code == 0 and mark in done.out
@@ -367,6 +368,14 @@ def test_reports_samples_that_do_not_start(run: Run, server: ApiServer) -> None:
     assert "did not start within 0.05s: ErrImagePull" in done.err
     assert ("Deployment", "lab", "coredns") in server.there()
     assert run("samples", "apply", "-n", "lab", "--no-wait").code == 0
+
+
+def test_samples_without_a_ready_endpoint_are_reported(run: Run, server: ApiServer) -> None:
+    server.put(endpoint_slice(endpoint("10.1.2.3", ready=False), namespace="lab"))
+    done = run("samples", "apply", "-n", "lab", "--timeout", "50ms")
+    assert done.code == 3
+    assert "Service lab/coredns has no ready endpoint after 0.05s" in done.err
+    assert "kubectl get endpointslices -n lab" in done.err
 
 
 def test_objects_that_are_not_samples_stay(run: Run, server: ApiServer) -> None:
