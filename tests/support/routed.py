@@ -22,6 +22,9 @@ KEY = exposure_key(("team", "udp"))
 NAME = object_name(*KEY)
 # The annotation of a Gateway that chooses the gateway which `routed` creates.
 TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
+# The annotation of a Gateway that chooses the gateway of `edge`.
+AT_EDGE = {"kubectl-istio-udp/gateway": "istio-system/edge"}
+_EDGE = {"istio": "edge"}
 
 
 class Routed(Running):
@@ -70,6 +73,14 @@ def routed(api: Api, server: ApiServer, *manifests: Any) -> Iterator[Routed]:
     found.wait_for(installed=0.05)
     yield found
     found.stop()
+
+
+def edge() -> tuple[Any, ...]:
+    """A second gateway: its pod and its Service."""
+    return (
+        builders.gateway_pod("edge-1", labels=_EDGE, ips=("10.244.0.8",)),
+        builders.gateway_service("edge", selector=_EDGE),
+    )
 
 
 def read(conditions: Any) -> dict[str, tuple[str, str]]:

@@ -15,11 +15,9 @@ from kubectl_istio_udp.state.apigateways import ApiGateways
 from tests.support import builders
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import annotated, space, until
-from tests.support.routed import KEY, NAME, TARGET, Routed, read, routed, services
+from tests.support.routed import AT_EDGE, KEY, NAME, TARGET, Routed, edge, read, routed, services
 from tests.support.routes import backend, gateway, listener, route
 
-EDGE = {"istio": "edge"}
-AT_EDGE = {"kubectl-istio-udp/gateway": "istio-system/edge"}
 AT_NO_GATEWAY = {"kubectl-istio-udp/gateway": "istio-system/nowhere"}
 YOUNGER = "2026-06-01T00:00:00Z"
 
@@ -33,8 +31,7 @@ def running(api: Api, server: ApiServer) -> Iterator[Routed]:
         *(space(name) for name in ("team", "other")),
         *services("team", "coredns", "canary"),
         *services("other", "coredns"),
-        builders.gateway_pod("edge-1", labels=EDGE, ips=("10.244.0.8",)),
-        builders.gateway_service("edge", selector=EDGE),
+        *edge(),
     ) as found:
         yield found
 

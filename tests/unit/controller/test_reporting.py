@@ -12,15 +12,12 @@ import pytest
 from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.resources import API_GATEWAY
-from tests.support import builders
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import space, until
-from tests.support.routed import TARGET, Routed, read, routed, services
+from tests.support.routed import TARGET, Routed, edge, read, routed, services
 from tests.support.routes import gateway, gateway_class, listener, mirrored_route, route
 
 PLACE = "istio-system"
-EDGE = {"istio": "edge"}
-AT_EDGE = {"kubectl-istio-udp/gateway": "istio-system/edge"}
 
 
 @pytest.fixture
@@ -32,8 +29,7 @@ def running(api: Api, server: ApiServer) -> Iterator[Routed]:
         *(space(name) for name in ("team", PLACE)),
         *services("team", "coredns"),
         *services(PLACE, "coredns"),
-        builders.gateway_pod("edge-1", labels=EDGE, ips=("10.244.0.8",)),
-        builders.gateway_service("edge", selector=EDGE),
+        *edge(),
     ) as found:
         yield found
 
