@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kubectl_istio_udp.apply.transaction import Transaction
+from kubectl_istio_udp.apply.transaction import apply_manifests
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ApplyConflict, NotInstalled, WaitTimeout
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, namespaced_name
 from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.model.service import SERVICE_LABEL
-from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.state.services import service_slices
 
 Manifest = Mapping[str, Any]
@@ -31,21 +30,14 @@ def apply_samples(api: Api, manifests: Sequence[dict[str, Any]], dry_run: str) -
         ApplyConflict: an object with a sample's name belongs to someone else.
         Forbidden, Unreachable, ClusterError: errors of the API server.
     """
-    outcomes = []
     try:
-        with Transaction(api, dry_run=dry_run == "server") as transaction:
-            for manifest in manifests:
-                verb = "changed"
-                if dry_run != "client":
-                    verb = transaction.apply(Write(manifest, MANAGER)).verb
-                outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
+        return apply_manifests(api, manifests, dry_run)
     except ApplyConflict as error:
         error.hints = (
             "it does not belong to the samples; use another namespace: -n NAMESPACE",
             *error.hints[2:],
         )
         raise
-    return outcomes
 
 
 def wait_for_endpoints(api: Api, namespace: str, service: str, timeout: float) -> None:

@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.errors import (
     Unreachable,
 )
 from kubectl_istio_udp.model.managed_fields import managed_ports
+from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.write import Write
 
 Manifest = Mapping[str, Any]
@@ -206,3 +207,25 @@ def _hints_after_undo(kept: Sequence[tuple[Write, str]]) -> list[str]:
         f"could not be undone and may remain: {write.kind} {write.namespace}/{write.name} ({why})"
         for write, why in kept
     ]
+
+
+def apply_manifests(api: Api, manifests: Iterable[dict[str, Any]], dry_run: str) -> list[str]:
+    """Apply objects that belong together, all or none; return kubectl's word for each.
+
+    Args:
+        api: the cluster.
+        manifests: the objects.
+        dry_run: `none`, `server` or `client`.
+
+    Raises:
+        ApplyConflict: an object with such a name belongs to someone else.
+        Forbidden, Unreachable, ClusterError: errors of the API server.
+    """
+    outcomes = []
+    with Transaction(api, dry_run=dry_run == "server") as transaction:
+        for manifest in manifests:
+            verb = "changed"
+            if dry_run != "client":
+                verb = transaction.apply(Write(manifest, MANAGER)).verb
+            outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
+    return outcomes

@@ -23,7 +23,8 @@ ONLY_IN = {
     "plan": {"apply/exposing.py", "controller/deciding.py"},
     "check_expose": {"apply/exposing.py"},
     "expose_errors": {"apply/reserving.py", "controller/reserving.py"},
-    "Transaction": {"apply/pipeline.py", "apply/samples.py", "cli/run/controller/install.py"},
+    "Transaction": {"apply/pipeline.py", "apply/transaction.py"},
+    "apply_manifests": {"apply/samples.py", "cli/run/controller/install.py"},
     "apply_decision": {
         *("apply/exposing.py", "apply/exposing_routes.py"),
         *("apply/responding.py", "apply/access_logging.py"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from kubectl_istio_udp.apply.controller import delete_former_rights, wait_until_ready
-from kubectl_istio_udp.apply.transaction import Transaction
+from kubectl_istio_udp.apply.transaction import apply_manifests
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.kube.client import Api
@@ -16,7 +16,6 @@ from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.mesh import DEFAULT_CONTROL_PLANE, DEFAULT_ROOT_NAMESPACE, Mesh
 from kubectl_istio_udp.model.names import MANAGER
-from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.plan.sessions import CAREFUL_FILE_LIMIT
 from kubectl_istio_udp.render.controller import Installation, controller
@@ -123,13 +122,7 @@ def _write(api: Api, wanted: Installation, dry_run: str) -> None:
         api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": name}, manager=MANAGER)
         click.echo(printing.object_line("Namespace", wanted.namespace, "created"))
     manifests = controller(wanted)
-    outcomes = []
-    with Transaction(api, dry_run=dry_run == "server") as transaction:
-        for manifest in manifests:
-            verb = "changed"
-            if dry_run != "client":
-                verb = transaction.apply(Write(manifest, MANAGER)).verb
-            outcomes.append("unchanged" if verb == "unchanged" else "serverside-applied")
+    outcomes = apply_manifests(api, manifests, dry_run)
     for manifest, outcome in zip(manifests, outcomes, strict=True):
         name_ = manifest["metadata"]["name"]
         click.echo(printing.object_line(manifest["kind"], name_, outcome, dry_run))
