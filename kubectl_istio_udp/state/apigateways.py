@@ -115,6 +115,7 @@ class ApiGateways:
         service: Callable[[str, str], Service | None],
         labels: Callable[[str], Mapping[str, str] | None],
         changed: Callable[[Key], None],
+        grants_changed: Callable[[str], None],
         permitted: Callable[[], None],
         creates_in: Container[str],
         watch: RouteWatch,
@@ -126,13 +127,14 @@ class ApiGateways:
             service: returns a Service.
             labels: returns a namespace's labels.
             changed: called with each Gateway with an exposure that may change.
+            grants_changed: called with a namespace whose ReferenceGrants changed.
             permitted: called when another kind may be listed (`lacks_rights`).
             creates_in: the namespaces in which Gateways may be created.
             watch: how to watch.
         """
         self._service, self._labels = service, labels
         self._changed, self._report = changed, watch.report
-        self._permitted = permitted
+        self._grants_changed, self._permitted = grants_changed, permitted
         self._creates_in = creates_in
         self._lock = threading.RLock()
         self._by_parent: dict[Key, set[Key]] = {}
@@ -442,6 +444,7 @@ class ApiGateways:
             services = [each for each in self._by_service if each[0] == key[0]]
             routes = {route for each in services for route in self._by_service[each]}
         self._routes_affected(route for route in routes if route[0] != key[0])
+        self._grants_changed(key[0])
         for gateway in (kept.read for kept in self.gateways.values()):
             refs = (ref for each in gateway.mirrored for ref in certificates(gateway, each))
             if any(ref.namespace == key[0] for ref in refs):

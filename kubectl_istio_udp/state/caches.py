@@ -238,6 +238,7 @@ class Caches:
                 service=self.routed_service,
                 labels=self.labels_of_namespace,
                 changed=self._gateway_requests,
+                grants_changed=self._enqueue_users_in,
                 permitted=self._enqueue_all,
                 creates_in=self.gateway_namespaces,
                 watch=routes,
@@ -673,6 +674,18 @@ class Caches:
         if self.api_gateways:
             found |= {exposure_key(each) for each in self.api_gateways.gateways_of_service(service)}
         return found
+
+    def _enqueue_users_in(self, namespace: str) -> None:
+        """Queue the exposures of Gateways that have Services of a namespace.
+
+        A route that referred to a Service may have been deleted before its ReferenceGrant. Its
+        exposure still has the Service's endpoints until the gateway may change.
+        """
+        with self._lock:
+            of = [users for (place, _), users in self._named_otherwise.items() if place == namespace]
+            affected = {user for users in of for user in users if user in self._of_gateways}
+        for each in affected:
+            self._enqueue(each)
 
     def _slice_changed(self, key: Key, before: KeptSlice | None, now: KeptSlice | None) -> None:
         services = {(key[0], kept.service) for kept in (before, now) if kept is not None}

@@ -129,7 +129,7 @@ def test_a_listener_that_envoy_rejects_is_not_programmed(running: Routed) -> Non
 
 def test_a_new_listener_leaves_the_others_programmed(running: Routed) -> None:
     """The new one is written after a while, because gateways are shared."""
-    running.wait_for(cooldown=60.0)
+    running.wait_for(cooldown=600.0)
     running.begin(gateway(annotations=TARGET), route())
     running.programmed()
     changed = gateway(listener(), listener("b", 5301), annotations=TARGET)

@@ -315,7 +315,7 @@ def test_a_label_with_the_gateways_revision_stays(running: Running) -> None:
             manifest["metadata"].setdefault("labels", {})["istio.io/rev"] = "default"
         return ""
 
-    running.wait_for(cooldown=60.0)
+    running.wait_for(cooldown=600.0)
     running.server.admit = stamped
     controller = running.start()
     running.server.put(annotated())

@@ -150,7 +150,7 @@ def test_a_port_that_the_gateway_s_service_has_is_unavailable(running: Routed) -
 @pytest.mark.parametrize("how", ["", "spec.addresses"])
 def test_a_port_that_is_no_longer_allowed_stops_at_once(running: Routed, how: str) -> None:
     """Although the gateway may not change for a while; the other listener stays."""
-    running.wait_for(cooldown=60.0)
+    running.wait_for(cooldown=600.0)
     running.begin(gateway(*TWO, annotations=TARGET), *ROUTES)
     running.programmed()
     if how:
