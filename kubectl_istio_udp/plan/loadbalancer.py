@@ -94,6 +94,7 @@ def _rules(prefix: str, copied: Mapping[Why, str], left_out: Mapping[Why, str]) 
 
 _BETA = "service.beta.kubernetes.io/"
 _AWS = f"{_BETA}aws-load-balancer-"
+_ALIBABA = (f"{_BETA}alibaba-cloud-loadbalancer-", f"{_BETA}alicloud-loadbalancer-")
 _IBM = "service.kubernetes.io/ibm-load-balancer-cloud-provider-"
 _LINODE = f"{_BETA}linode-loadbalancer-"
 
@@ -322,13 +323,13 @@ PROVIDERS: tuple[Provider, ...] = (
         "https://github.com/kubernetes/cloud-provider-alibaba-cloud/blob/master/docs/usage.md",
         tuple(
             rule
-            for name in ("alibaba-cloud", "alicloud")
+            for prefix in _ALIBABA
             for rule in _rules(
-                f"{_BETA}{name}-loadbalancer-",
+                prefix,
                 {
                     Why.ACCESS: "address-type network-type acl- security-group-ids",
                     Why.PLACE: "vswitch-id spec charge-type instance-charge-type bandwidth "
-                    "master-zoneid slave-zoneid zone-maps ip-version resource-group-id "
+                    "master-zoneid slave-zoneid ip-version resource-group-id "
                     "backend-label scheduler additional-resource-tags",
                 },
                 {
@@ -342,7 +343,8 @@ PROVIDERS: tuple[Provider, ...] = (
                     "request-timeout http2 tls-cipher-policy established-timeout",
                 },
             )
-        ),
+        )
+        + tuple(Rule(f"{prefix}zone-maps", Decision.ADAPT, Why.ADDRESS) for prefix in _ALIBABA),
     ),
     Provider(
         "Tencent Cloud",
@@ -593,11 +595,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "VMware Avi",
         "https://techdocs.broadcom.com/us/en/vmware-security-load-balancing/avi-load-balancer.html",
-        _rules(
-            "ako.vmware.com/",
-            {Why.PLACE: "enable-shared-vip"},
-            {Why.ADDRESS: "load-balancer-ip"},
-        ),
+        _rules("ako.vmware.com/", {}, {Why.ADDRESS: "load-balancer-ip enable-shared-vip"}),
     ),
     Provider(
         "external-dns",
@@ -671,6 +669,9 @@ _TOOL_LABELS = (
     "gateway.networking.k8s.io/",
     "service.istio.io/",
     "olm.",
+    "applyset.kubernetes.io/",
+    "kapp.k14s.io/",
+    "objectset.rio.cattle.io/",
     "kubectl-istio-udp/",
 )
 _TOOL_LABEL_NAMES = frozenset({"app", "istio", "release", "chart", "heritage", "k8s-app"})
@@ -847,6 +848,11 @@ def _pairs(value: str, keep: Callable[[str, str], bool]) -> str:
     return ",".join(f"{name}={text}" for name, _, text in pairs if keep(name, text))
 
 
+def _zones(value: str) -> str:
+    """`ZONE:VSWITCH[:ADDRESS[:EIP]],...` without addresses, which one load balancer can have."""
+    return ",".join(":".join(zone.strip().split(":")[:2]) for zone in value.split(","))
+
+
 # The attributes of a target group for UDP (Elastic Load Balancing's documentation, target group
 # attributes). It always preserves the client's address.
 _UDP_ATTRIBUTES = (
@@ -869,6 +875,7 @@ _ADAPTED: Mapping[str, Callable[[str], str]] = {
         part for part in value.split(",") if part.strip() != "proxy-protocol"
     ),
     f"{_LINODE}udp-check-port": lambda _: "",
+    **{f"{prefix}zone-maps": _zones for prefix in _ALIBABA},
 }
 
 

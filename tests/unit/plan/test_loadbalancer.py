@@ -105,6 +105,7 @@ IDENTITY = {
     "purelb.io/addresses": "192.0.2.1",
     "eip.openelb.kubesphere.io/v1alpha1": "192.0.2.1",
     "ako.vmware.com/load-balancer-ip": "192.0.2.1",
+    "ako.vmware.com/enable-shared-vip": "edge",
     "external-dns.alpha.kubernetes.io/hostname": "edge.example",
 }
 NOT_FOR_DATAGRAMS = {
@@ -229,6 +230,9 @@ def test_labels_that_choose_a_pool_are_copied_and_those_of_tools_are_not() -> No
         "app.kubernetes.io/instance": "edge",
         "helm.sh/chart": "gateway-1.31.0",
         "operator.istio.io/managed": "Reconcile",
+        "applyset.kubernetes.io/part-of": "applyset-0000-v1",
+        "kapp.k14s.io/app": "0000",
+        "objectset.rio.cattle.io/hash": "0000",
     }
     _, _, found = companion(labels=labels)
     assert {k: v for k, v in found.items() if k in labels} == {
@@ -347,6 +351,12 @@ def test_reports_a_health_check_that_cannot_succeed() -> None:
             "proxy-protocol",
             None,
         ),
+        (
+            f"{BETA}alibaba-cloud-loadbalancer-zone-maps",
+            "zone-a:vsw-a:10.0.0.1:eip-a, zone-b:vsw-b",
+            "zone-a:vsw-a,zone-b:vsw-b",
+        ),
+        (f"{BETA}alicloud-loadbalancer-zone-maps", "zone-a:vsw-a::eip-a", "zone-a:vsw-a"),
     ],
 )
 def test_what_is_adapted(key: str, value: str, expected: str | None) -> None:
