@@ -682,8 +682,8 @@ class Caches:
         exposure still has the Service's endpoints until the gateway may change.
         """
         with self._lock:
-            of = [users for (place, _), users in self._named_otherwise.items() if place == namespace]
-            affected = {user for users in of for user in users if user in self._of_gateways}
+            found = [users for of, users in self._named_otherwise.items() if of[0] == namespace]
+            affected = {user for users in found for user in users if user in self._of_gateways}
         for each in affected:
             self._enqueue(each)
 
