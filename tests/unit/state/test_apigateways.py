@@ -14,6 +14,7 @@ def test_routes_are_copied_oldest_first(api: Api) -> None:
         service=lambda _namespace, _name: None,
         labels=lambda _namespace: None,
         changed=lambda _key: None,
+        grants_changed=lambda _namespace: None,
         permitted=lambda: None,
         creates_in=(),
         watch=RouteWatch(report=lambda _subject: None, installed=1.0),
