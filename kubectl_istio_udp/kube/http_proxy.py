@@ -92,7 +92,7 @@ def _bad(name: str, text: str, why: str) -> Unreachable:
 def _used_for(server: str, environment: Mapping[str, str]) -> bool:
     """Whether the environment's proxy is used for a server (httpproxy's useProxy)."""
     target = urlsplit(server)
-    host = (target.hostname or "").lower().rstrip(".")
+    host = (target.hostname or "").lower()
     port = str(target.port or {"http": 80, "https": 443}[target.scheme])
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):

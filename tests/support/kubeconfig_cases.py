@@ -1004,6 +1004,15 @@ CASES = [
         sni="localhost",
     ),
     Case(
+        "localhost with a dot does not go past HTTPS_PROXY",
+        {"config": secure(server="https://localhost.:$PORT_tls")},
+        {"HTTPS_PROXY": HTTP},
+        server="tls",
+        headers=bearer("t"),
+        sni="localhost",
+        proxied="CONNECT localhost. as ",
+    ),
+    Case(
         "HTTP_PROXY does not lead to https",
         {"config": config({**PROXIED, "server": "https://api.invalid:6443"}, TOKEN)},
         {"HTTP_PROXY": "http://127.0.0.1:$PORT_proxy"},
