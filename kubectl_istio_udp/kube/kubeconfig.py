@@ -302,7 +302,7 @@ def _parse(path: Path, text: str) -> Kubeconfig:
     # kubectl reads these too, so it rejects other types.
     top.fields("preferences")
     top.entries("extensions")
-    folder = path.absolute().parent
+    folder = os.path.dirname(os.path.abspath(path))
     clusters = {
         name: _cluster(name, entry, folder) for name, entry in top.named("clusters", "cluster")
     }
@@ -361,10 +361,10 @@ class Fields:
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{key} of {self.where} is not base64: {error}") from error
 
-    def path(self, key: str, folder: Path) -> str:
+    def path(self, key: str, folder: str) -> str:
         """A path, relative to the folder of the file; "" if it is missing."""
         found = self.text(key)
-        return str(folder / found) if found else ""
+        return _resolved(found, folder) if found else ""
 
     def fields(self, key: str) -> Fields | None:
         """A mapping, None if it is missing."""
@@ -394,10 +394,15 @@ class Fields:
         return list(found.items())
 
 
+def _resolved(path: str, folder: str) -> str:
+    """A path in a kubeconfig; Go removes `..` together with the part before it, even a link."""
+    return path if os.path.isabs(path) else os.path.normpath(os.path.join(folder, path))
+
+
 _TYPES: dict[type, str] = {str: "string", bool: "boolean", list: "list"}
 
 
-def _cluster(name: str, entry: Fields, folder: Path) -> Cluster:
+def _cluster(name: str, entry: Fields, folder: str) -> Cluster:
     extensions = {each.text("name"): each for each in entry.entries("extensions")}
     extension = extensions.get(_EXEC_EXTENSION)
     return Cluster(
@@ -413,7 +418,7 @@ def _cluster(name: str, entry: Fields, folder: Path) -> Cluster:
     )
 
 
-def _user(name: str, entry: Fields, folder: Path) -> User:
+def _user(name: str, entry: Fields, folder: str) -> User:
     plugin = entry.fields("exec")
     provider = entry.fields("auth-provider")
     extra = entry.fields("as-user-extra")
@@ -441,13 +446,13 @@ def _settings(entry: Fields | None) -> dict[str, str]:
     return {key: entry.text(key) for key, _ in entry.items()} if entry else {}
 
 
-def _plugin(entry: Fields, folder: Path) -> Plugin:
+def _plugin(entry: Fields, folder: str) -> Plugin:
     command = entry.text("command")
     version = entry.text("apiVersion")
     return Plugin(
         api_version=version,
         # A name without a slash is searched on PATH.
-        command=str(folder / command) if os.sep in command else command,
+        command=_resolved(command, folder) if os.sep in command else command,
         arguments=entry.texts("args"),
         environment=tuple((each.text("name"), each.text("value")) for each in entry.entries("env")),
         install_hint=entry.text("installHint"),

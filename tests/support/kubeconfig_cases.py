@@ -37,6 +37,7 @@ class Case:
             `elsewhere` for one that is not there.
         pod: whether it is a pod whose service account's files are in the folder `pod`.
         encoding: the encoding of the files.
+        links: symbolic links by name, with their targets.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     kubectl: str = ""
     pod: bool = False
     encoding: str = "utf-8"
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -1187,6 +1189,29 @@ CASES = [
         {"KUBECONFIG": "below/config"},
         server="tls",
         certificate="client",
+    ),
+    *(
+        Case(
+            f"a {what} above the folder of the file, which is a symbolic link",
+            {"real/deep/config": secure(user, **cluster), name: content},
+            {"KUBECONFIG": "$DIR/link/config"},
+            links={"link": "real/deep"},
+            server="tls",
+            headers=bearer(token),
+        )
+        for what, name, content, user, cluster, token in [
+            ("ca.pem", "ca.pem", "$PEM_ca.pem", TOKEN, {"certificate-authority": "../ca.pem"}, "t"),
+            ("token", "token", "a", {"tokenFile": "../token"}, {}, "a"),
+            ("plugin", "plugin", TOKEN_SCRIPT, plugin(command="../plugin"), {}, "from-plugin"),
+        ]
+    ),
+    Case(
+        "a path in KUBECONFIG that leads up from a symbolic link",
+        {"real/config": secure({"tokenFile": "token"}), "real/token": "in", "token": "out"},
+        {"KUBECONFIG": "$DIR/link/../config"},
+        links={"link": "real/deep"},
+        server="tls",
+        headers=bearer("out"),
     ),
     Case(
         "a file twice in KUBECONFIG",

@@ -24,6 +24,9 @@ def place(case: Case, found: Recorders, folder: Path) -> tuple[dict[str, str], l
         path.write_text(_filled(text, values), encoding=case.encoding)
         if text.startswith("#!"):
             path.chmod(0o755)
+    for name, target in case.links.items():
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
     # KUBECTL_* is that of kubectl's own tests.
     kept = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     environment = {"KUBECONFIG": "$DIR/config", **case.env}
