@@ -541,15 +541,15 @@ class Api:
         stream: bool = False,
         silence: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request, in the first API version that the server serves.
+        """Send one request, in the version that the server was seen to serve, or another one.
 
         Raises:
             NotInstalled: the server serves none of the kind's versions.
             ClusterError: the server rejected the request.
         """
-        known = self._served.get(kind)
+        versions = RESOURCES[kind].api_versions
         missing: NotInstalled | None = None
-        for api_version in (known,) if known else RESOURCES[kind].api_versions:
+        for api_version in dict.fromkeys((self._served.get(kind, versions[0]), *versions)):
             try:
                 action = self._action(verb, kind, namespace, name, subresource)
                 send = partial(

@@ -740,6 +740,21 @@ def test_it_works_without_the_crds_and_after_their_installation(running: Routed)
     until(lambda: running.conditions("later").get("Accepted"))
 
 
+def test_another_version_of_a_crd_changes_no_gateway(running: Routed) -> None:
+    """A release of the Gateway API may serve only a version that the former one did not have."""
+    running.server.served["UDPRoute"] = {f"{GROUP}/v1alpha2"}
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    until(lambda: running.route_conditions().get("Accepted"))
+    before = running.quiet()
+    running.server.served["UDPRoute"] = {f"{GROUP}/v1"}
+    running.server.compact()
+    running.server.cut_watches()
+    assert running.quiet() == before
+    running.server.put(route(backend("canary")))
+    until(lambda: running.weights() == [("canary", 1)])
+
+
 def test_without_the_option_no_gateway_api_object_is_read(running: Routed) -> None:
     running.server.put(gateway(annotations=TARGET), route())
     running.start()

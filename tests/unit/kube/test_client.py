@@ -454,9 +454,10 @@ def test_a_version_that_is_removed_is_no_longer_used(api: Api, server: ApiServer
     server.served["ServiceEntry"] = {"networking.istio.io/v1beta1"}
     api.list("ServiceEntry")
     server.served["ServiceEntry"] = {"networking.istio.io/v1"}
-    with pytest.raises(NotInstalled):
-        api.list("ServiceEntry")
     assert api.list("ServiceEntry") == []
+    assert api.list("ServiceEntry") == []
+    tried = [request.path.split("/")[3] for request in server.requests]
+    assert tried == ["v1", "v1beta1", "v1beta1", "v1", "v1"]
 
 
 def test_reports_a_kind_without_a_served_version_once(api: Api, server: ApiServer) -> None:
