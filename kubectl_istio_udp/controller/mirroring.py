@@ -29,7 +29,7 @@ from kubectl_istio_udp.state.ownership import is_copy_of
 
 Manifest = Mapping[str, Any]
 # Errors that another attempt fixes.
-_PASSING = (Busy, Conflict, Unreachable)
+PASSING = (Busy, Conflict, Unreachable)
 
 
 class Mirroring:
@@ -115,7 +115,7 @@ class Mirroring:
                 cache.learn(
                     self._create(wanted) if existing is None else self._change(wanted, existing)
                 )
-        except _PASSING:
+        except PASSING:
             raise
         except ClusterError as error:
             return f"{wanted['kind']} {wanted['metadata']['name']}: {error.message}"

@@ -31,7 +31,7 @@ from kubectl_istio_udp.controller.conditions import (
     without_own_condition,
 )
 from kubectl_istio_udp.controller.mirrored import mirror, parent_conditions
-from kubectl_istio_udp.controller.mirroring import Mirroring
+from kubectl_istio_udp.controller.mirroring import PASSING, Mirroring
 from kubectl_istio_udp.controller.objects import MANAGER
 from kubectl_istio_udp.controller.outcome import (
     FAILED,
@@ -228,7 +228,14 @@ class Reporter:
         kept = gateways.classes.get("", name)
         if kept is not None and kept.read.is_served:
             status = class_status(kept.manifest, gateways.installed, _now())
-            self._write(gateways.classes, kept.manifest, status)
+            try:
+                self._write(gateways.classes, kept.manifest, status)
+            except PASSING:
+                raise
+            except ClusterError:
+                # Gateway API 1.0 and 1.1 (experimental channel) have another format of features.
+                del status["supportedFeatures"]
+                self._write(gateways.classes, kept.manifest, status)
 
     def _report_route(self, gateways: ApiGateways, key: Key) -> None:
         kept = gateways.routes.get(*key)

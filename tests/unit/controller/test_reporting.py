@@ -238,3 +238,16 @@ def test_a_class_has_the_features_of_the_kinds_that_are_installed(running: Route
     running.server.cut_watches()
     until(lambda: "GRPCRoute" not in features())
     assert len(running.server.writes()) == len(before) + 1
+
+
+def test_a_class_is_accepted_where_features_have_another_format(running: Routed) -> None:
+    """In the experimental channel of Gateway API 1.0 and 1.1 they were strings."""
+
+    def only_strings(stored: Any) -> str:
+        features = (stored.get("status") or {}).get("supportedFeatures", ())
+        return "" if all(isinstance(each, str) for each in features) else "must be a string"
+
+    running.server.admit = only_strings
+    running.begin()
+    until(lambda: running.status("GatewayClass", "istio-udp", "").get("conditions"))
+    running.quiet()
