@@ -41,6 +41,7 @@ _eds_service = text(
     "the name of an istiod cluster",
     400,
 )
+_NUMBER = re.compile("[0-9]{1,9}")
 _RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 # An EnvoyFilter with 500 ports has 941 kB (measured); etcd accepts objects of up to 1.5 MB.
 MOST_PORTS = 500
@@ -50,20 +51,25 @@ _FORM = (
     "write -p GATEWAY_PORT or -p GATEWAY_PORT:SERVICE_PORT, for example -p 5300:53; "
     "a range is written -p 20000-20031 or -p 20000-20031:30000-30031"
 )
+_REMOVE_FORM = (
+    "write --remove-port GATEWAY_PORT, for example --remove-port 5300; "
+    "a range is written --remove-port 20000-20031"
+)
 
 
-def port_number(text: str, what: str = "port") -> int:
+def port_number(text: str, what: str = "port", form: str = _FORM) -> int:
     """Read a port number.
 
     Args:
         text: what the user typed.
         what: the name of the value in error messages.
+        form: the hint of the error for what is not a number.
 
     Raises:
         UsageError: it is not a whole number from 1 to 65535.
     """
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise UsageError(f"{what} {text!r} is not a number", hints=[_FORM])
+    if not _NUMBER.fullmatch(text):
+        raise UsageError(f"{what} {text!r} is not a number", hints=[form])
     number = int(text)
     if not 1 <= number <= 65535:
         raise UsageError(f"{what} {text} is out of range", hints=["ports go from 1 to 65535"])
@@ -97,14 +103,14 @@ class PortRequest:
             raise UsageError(
                 f"{text!r}: the Service's port after the colon is missing", hints=[_FORM]
             )
-        if re.search("[a-z]", service):
-            if not _PORT_NAME.fullmatch(service):
-                raise UsageError(
-                    f"{text!r}: {service!r} is neither a port number nor a port name",
-                    hints=[_FORM],
-                )
-            return cls(gateway_port, service)
-        return cls(gateway_port, port_number(service, "Service port"))
+        if _NUMBER.fullmatch(service):
+            return cls(gateway_port, port_number(service, "Service port"))
+        if not _PORT_NAME.fullmatch(service) or not re.search("[a-z]", service):
+            raise UsageError(
+                f"Service port {service!r} is neither a number nor the name of a port",
+                hints=[_FORM],
+            )
+        return cls(gateway_port, service)
 
 
 def parse_port_requests(texts: Sequence[str]) -> tuple[PortRequest, ...]:
@@ -156,11 +162,11 @@ def _expand(text: str) -> Iterator[PortRequest]:
     if not _RANGE.fullmatch(gateway):
         yield PortRequest.parse(text)
         return
-    numbers = port_range(gateway, "gateway port")
+    numbers = _port_range(gateway, "gateway port")
     if not colon:
         yield from (PortRequest(number, number) for number in numbers)
     elif _RANGE.fullmatch(service):
-        targets = port_range(service, "Service port")
+        targets = _port_range(service, "Service port")
         if len(targets) != len(numbers):
             raise UsageError(
                 f"-p {text}: {gateway} has {len(numbers)} ports and {service} has {len(targets)}",
@@ -172,30 +178,37 @@ def _expand(text: str) -> Iterator[PortRequest]:
         yield from (PortRequest(number, target) for number in numbers)
 
 
-def port_numbers(text: str, what: str) -> range:
-    """Parse `5300` or `20000-20031`.
+def parse_removed_ports(texts: Iterable[str]) -> tuple[int, ...]:
+    """Parse all `--remove-port` values of a command line: `5300`, or a range `20000-20031`.
 
     Raises:
-        UsageError: it is neither a port nor a range.
+        UsageError: a value is neither a port nor a range.
     """
+    return tuple(number for text in texts for number in _removed(text))
+
+
+def _removed(text: str) -> Iterable[int]:
+    what = "gateway port"
     if _RANGE.fullmatch(text):
-        return port_range(text, what)
-    number = port_number(text, what)
-    return range(number, number + 1)
+        return _port_range(text, what, _REMOVE_FORM)
+    return (port_number(text, what, _REMOVE_FORM),)
 
 
-def port_range(text: str, what: str) -> range:
+def _port_range(text: str, what: str, form: str = _FORM) -> range:
     """Parse `20000-20031`: all numbers from the first to the last.
+
+    Args:
+        text, what, form: as for `port_number`.
 
     Raises:
         UsageError: it is not a range, a number is not a port, or the range is reversed.
     """
     found = _RANGE.fullmatch(text)
     if not found:
-        raise UsageError(f"{what} {text!r} is not a range", hints=[_FORM])
-    first, last = (port_number(number, what) for number in found.groups())
+        raise UsageError(f"{what} {text!r} is not a range", hints=[form])
+    first, last = (port_number(number, what, form) for number in found.groups())
     if last < first:
-        raise UsageError(f"the range {text} ends before it begins", hints=[_FORM])
+        raise UsageError(f"the range {text} ends before it begins", hints=[form])
     return range(first, last + 1)
 
 

@@ -24,7 +24,7 @@ from kubectl_istio_udp.model.names import check_dns_label
 from kubectl_istio_udp.model.ports import (
     number_ranges,
     parse_port_requests,
-    port_numbers,
+    parse_removed_ports,
     port_runs,
 )
 from kubectl_istio_udp.output import printing
@@ -107,9 +107,7 @@ def _named(
     }
     return NamedSettings(
         ports=parse_port_requests(ports),
-        remove_ports=tuple(
-            number for text in remove_ports for number in port_numbers(text, "gateway port")
-        ),
+        remove_ports=parse_removed_ports(remove_ports),
         **read,
     )
 

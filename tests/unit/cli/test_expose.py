@@ -181,6 +181,7 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(
         ),
         ([*EXPOSE, "--remove-port", "5300"], "gateway port 5300 is in -p and in --remove-port"),
         ([*EXPOSE, "--remove-port", "x"], "gateway port 'x' is not a number"),
+        ([*EXPOSE, "--remove-port", "x"], "\n  write --remove-port GATEWAY_PORT, for example"),
         ([*EXPOSE, "--gateway-selector", "nonsense"], "--gateway-selector 'nonsense' is not KEY"),
     ],
 )

@@ -13,8 +13,8 @@ from kubectl_istio_udp.model.ports import (
     PortRequest,
     listener_port,
     parse_port_requests,
+    parse_removed_ports,
     port_number,
-    port_numbers,
     ports_text,
 )
 
@@ -53,14 +53,14 @@ def test_reads_a_port_request(text: str, gateway: int, service: int | str | None
         ("5300:", "the Service's port after the colon is missing"),
         ("5300:0", "Service port 0 is out of range"),
         ("5300:65536", "Service port 65536 is out of range"),
-        ("5300:-53", "Service port '-53' is not a number"),
-        ("5300:٥٣", "Service port '٥٣' is not a number"),
-        ("5300:53:53", "Service port '53:53' is not a number"),
-        ("5300:DNS", "Service port 'DNS' is not a number"),
-        ("5300:-dns", "'-dns' is neither a port number nor a port name"),
-        ("5300:dns-", "'dns-' is neither a port number nor a port name"),
-        ("5300:d_s", "'d_s' is neither a port number nor a port name"),
-        ("5300:dns:x", "'dns:x' is neither a port number nor a port name"),
+        ("5300:-53", "Service port '-53' is neither a number nor the name of a port"),
+        ("5300:٥٣", "Service port '٥٣' is neither a number nor the name of a port"),
+        ("5300:53:53", "Service port '53:53' is neither a number nor the name of a port"),
+        ("5300:DNS", "Service port 'DNS' is neither a number nor the name of a port"),
+        ("5300:-dns", "'-dns' is neither a number nor the name of a port"),
+        ("5300:dns-", "'dns-' is neither a number nor the name of a port"),
+        ("5300:d_s", "'d_s' is neither a number nor the name of a port"),
+        ("5300:dns:x", "'dns:x' is neither a number nor the name of a port"),
     ],
 )
 def test_refuses_a_bad_port_request(text: str, message: str) -> None:
@@ -152,7 +152,7 @@ def test_ranges_and_single_ports_keep_their_order() -> None:
         (["20000-20003:"], "the Service's port after the colon is missing"),
         (["20000-"], "gateway port '20000-' is not a number"),
         (["20000-20001-20002"], "gateway port '20000-20001-20002' is not a number"),
-        (["5300:20000-20001"], "Service port '20000-20001' is not a number"),
+        (["5300:20000-20001"], "Service port '20000-20001' is neither a number nor the name of"),
         (["20000-20003", "20003:53"], "gateway port 20003 is given twice"),
         ([f"1-{MOST_PORTS + 1}"], f"an exposure can have at most {MOST_PORTS} ports"),
         (["1-999999999"], "gateway port 999999999 is out of range"),
@@ -189,10 +189,11 @@ def test_consecutive_ports_are_shown_as_a_range(
     ("text", "numbers"), [("53", [53]), ("20000-20002", [20000, 20001, 20002]), ("7-7", [7])]
 )
 def test_reads_a_port_or_a_range(text: str, numbers: list[int]) -> None:
-    assert list(port_numbers(text, "gateway port")) == numbers
+    assert list(parse_removed_ports([text])) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "x", "3-1", "0-1", "5300:53"])
 def test_rejects_text_that_is_neither_a_port_nor_a_range(text: str) -> None:
-    with pytest.raises(UsageError):
-        port_numbers(text, "gateway port")
+    with pytest.raises(UsageError) as caught:
+        parse_removed_ports([text])
+    assert "--remove-port" in caught.value.hints[0] or text.startswith("0")
