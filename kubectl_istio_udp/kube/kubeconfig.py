@@ -33,6 +33,18 @@ _EXEC_MODES = ("Never", "IfAvailable", "Always")
 # Removed auth providers and the plugins that replace them (client-go's plugin/pkg/client/auth).
 _REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
 _CHECK = "check it: kubectl config view"
+# The fields of ConnectionOptions that override those of a cluster or a user.
+_OVERRIDES = (
+    "server",
+    "certificate_authority",
+    "tls_server_name",
+    "insecure_skip_tls_verify",
+    "token",
+    "username",
+    "password",
+    "client_certificate",
+    "client_key",
+)
 _NO_PORT = re.compile(r"(?<=\w):(?!//)(?!\d*(?:[/?#]|$)).*", re.DOTALL)
 Entry = TypeVar("Entry")
 
@@ -213,11 +225,13 @@ class Login:
 
     Attributes:
         namespace: the default of `-n`.
+        not_found: the kubeconfig files that do not exist, if none names a server.
     """
 
     cluster: Cluster
     user: User
     namespace: str = "default"
+    not_found: tuple[Path, ...] = ()
 
 
 def log_in(options: ConnectionOptions, environment: Mapping[str, str]) -> Login:
@@ -231,14 +245,18 @@ def log_in(options: ConnectionOptions, environment: Mapping[str, str]) -> Login:
     Raises:
         Unreachable: a file cannot be read, or the chosen entries are missing or invalid.
     """
-    config = load(_files(options, environment), required=bool(options.kubeconfig))
+    files = _files(options, environment)
+    config = load(files, required=bool(options.kubeconfig))
     pod = _pod_server(environment)
     namespace = _pod_namespace(environment) if pod else "default"
     flags = (options.context, options.cluster, options.user, options.server)
     if pod and not config.current and not any(flags):
         return _pod_login(pod, namespace, options)
     server = environment.get("KUBERNETES_MASTER") or DEFAULT_SERVER
-    return choose(config, options, server, namespace)
+    login = choose(config, options, server, namespace)
+    if login.cluster.server != DEFAULT_SERVER:
+        return login
+    return replace(login, not_found=tuple(path for path in files if not path.exists()))
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -492,8 +510,15 @@ def choose(config: Kubeconfig, options: ConnectionOptions, server: str, namespac
         context.namespace or namespace,
     )
     for problem in [*_cluster_problems(login.cluster), *_user_problems(login.user)]:
-        raise Unreachable(f"the kubeconfig cannot be used: {problem}", hints=[_CHECK])
+        flags = ", ".join(_named_flags(options))
+        what = f"the kubeconfig with {flags}" if flags else "the kubeconfig"
+        raise Unreachable(f"{what} cannot be used: {problem}", hints=[_CHECK])
     return login
+
+
+def _named_flags(options: ConnectionOptions) -> Iterable[str]:
+    """The flags of the command line that change a cluster or a user."""
+    return (f"--{name.replace('_', '-')}" for name in _OVERRIDES if getattr(options, name))
 
 
 def _chosen(

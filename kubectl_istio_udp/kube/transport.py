@@ -250,7 +250,9 @@ class Transport:
             )
         hints = ["check it: kubectl version", "another cluster: --context or --kubeconfig"]
         if self.url == kubeconfig.DEFAULT_SERVER:
-            hints.insert(0, "no kubeconfig names a server, so the default was used")
+            lacking = ", ".join(map(str, self._login.not_found))
+            found = f" (not found: {lacking})" if lacking else ""
+            hints.insert(0, f"no kubeconfig names a server, so the default was used{found}")
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted: {cause.verify_message}"
         else:
@@ -305,6 +307,6 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 
 def plain(error: object) -> str:
-    """An exception's text as one line, without urllib3's object addresses."""
-    text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(error)).strip()
+    """An exception's text as one line, without error numbers and urllib3's object addresses."""
+    text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?|\[Errno -?\d+\] ", "", str(error)).strip()
     return " ".join(text.split()) or type(error).__name__

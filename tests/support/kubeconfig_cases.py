@@ -511,6 +511,18 @@ CASES = [
     Case("KUBERNETES_MASTER", env={"KUBERNETES_MASTER": "$http"}, server="http"),
     Case("nothing at all", says="no kubeconfig names a server", kubectl="elsewhere"),
     Case(
+        "KUBECONFIG names a file that does not exist",
+        env={"KUBECONFIG": "nothing"},
+        says="the default was used (not found: nothing)",
+        kubectl="elsewhere",
+    ),
+    Case(
+        "--server is no URL",
+        {"config": secure()},
+        flags=("--server=ftp://127.0.0.1",),
+        says="the kubeconfig with --server cannot be used: server 'ftp://127.0.0.1'",
+    ),
+    Case(
         "without compression",
         {"config": secure(**{"disable-compression": True})},
         server="tls",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
 import socket
 import socketserver
 import threading
@@ -127,7 +126,7 @@ def test_a_timeout_of_the_kernel_is_not_reported_as_the_requests(tmp_path: Path)
     error = OSError(errno.ETIMEDOUT, "Connection timed out")
     for seconds in (None, 30.0):
         said = api._transport.unreachable(ProtocolError("Connection aborted.", error), seconds)
-        assert re.search(r"cannot be reached: \[Errno \d+\] Connection timed out$", said.message)
+        assert said.message.endswith("cannot be reached: Connection timed out")
 
 
 def test_a_limit_is_for_all_requests_together(api: Api, server: ApiServer) -> None:

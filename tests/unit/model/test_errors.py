@@ -123,7 +123,7 @@ ROWS = [
         "nobody listens",
         LIST,
         leads_to(f"http://{closed()}"),
-        "cannot be reached: [Errno 111] Connection refused",
+        "cannot be reached: Connection refused",
         "--context or --kubeconfig",
     ),
     ("an unknown name", LIST, leads_to("http://api.invalid"), "http://api.invalid cannot", ""),
