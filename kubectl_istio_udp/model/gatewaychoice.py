@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kubectl_istio_udp.model.names import check_gateway_name
+
 # The options of commands are described with this, and do not need the rest.
 if TYPE_CHECKING:
     from kubectl_istio_udp.model.gateway import GatewayRef
@@ -25,6 +27,15 @@ class GatewayChoice:
     selector: tuple[tuple[str, str], ...] = ()
     known: GatewayRef | None = None
     root_namespace: str | None = None
+
+    def __post_init__(self) -> None:
+        """Reject an invalid name.
+
+        Raises:
+            UsageError: `--gateway` is neither NAME nor NAMESPACE/NAME.
+        """
+        if self.name is not None:
+            check_gateway_name(self.name, "--gateway")
 
     @property
     def namespace(self) -> str | None:

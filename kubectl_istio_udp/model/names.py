@@ -53,10 +53,13 @@ def check_dns_label(text: str, what: str) -> str:
         UsageError: it is not; the message begins with `what`.
     """
     if not is_dns_label(text):
+        plain = text.rpartition("/")[2]
         raise UsageError(
             f"{what} {text!r} is not a valid Kubernetes name",
             hints=[
-                f"use lower-case letters, digits and '-', at most {LONGEST_LABEL}, "
+                f"write the name alone: {plain}"
+                if plain != text and is_dns_label(plain)
+                else f"use lower-case letters, digits and '-', at most {LONGEST_LABEL}, "
                 "beginning and ending with a letter or digit"
             ],
         )
@@ -82,8 +85,10 @@ def check_gateway_name(text: str, what: str) -> str:
     Raises:
         UsageError: it is not; the message begins with `what`.
     """
-    namespace, slash, name = text.rpartition("/")
-    for part in (namespace, name) if slash else (name,):
+    parts = text.split("/")
+    if len(parts) > 2:
+        raise UsageError(f"{what} {text!r} is neither NAME nor NAMESPACE/NAME")
+    for part in parts:
         check_dns_subdomain(part, what)
     return text
 

@@ -19,7 +19,7 @@ from kubectl_istio_udp.model.gateway import (
     gateways_from,
 )
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
-from kubectl_istio_udp.model.names import check_gateway_name, namespaced_name
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.plan.gateway import choose_gateway
 from kubectl_istio_udp.state.gatewaynamespaces import labelled_namespaces
 
@@ -32,11 +32,8 @@ def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
     """The pods to search for a gateway.
 
     Raises:
-        UsageError: the name in the choice is none.
         Forbidden: they may not be listed; the hints say what to do.
     """
-    if choice.name:
-        check_gateway_name(choice.name, "--gateway")
     if choice.known:
         selectors = [selector_of(choice.known.selector)]
     elif choice.selector:
@@ -50,7 +47,7 @@ def gateway_pods(api: Api, choice: GatewayChoice) -> list[dict[str, Any]]:
         lists = for_each(lambda text: api.list("Pod", choice.namespace, text), selectors)
     except Forbidden as error:
         if choice.namespace is None:
-            error.hints += ("or say where the gateway is: --gateway NAMESPACE/NAME",)
+            error.hints += ("or name the gateway: --gateway NAMESPACE/NAME",)
         raise
     return _each_once([pod for found in lists for pod in found])
 

@@ -169,7 +169,10 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(
     ("words", "message"),
     [
         (["expose", "svc/coredns"], "Service 'svc/coredns' is not a valid Kubernetes name"),
+        (["expose", "svc/coredns"], "\n  write the name alone: coredns"),
         (["expose", "coredns", "--name", "A"], "exposure 'A' is not a valid"),
+        ([*EXPOSE, "--gateway", "a/b/c"], "--gateway 'a/b/c' is neither NAME nor NAMESPACE/NAME"),
+        ([*EXPOSE, "--gateway", ""], "--gateway '' is not a valid Kubernetes name"),
         ([*EXPOSE, "-p", "5300:53"], "gateway port 5300 is given twice"),
         (["expose", "coredns", "-p", "0"], "gateway port 0 is out of range"),
         ([*EXPOSE, "--max-sessions", "0"], "max-sessions 0 is not in"),

@@ -191,10 +191,15 @@ def test_finds_the_chosen_gateway(
         find_gateway(api, GatewayChoice())
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "edge/", "/edge", "Edge", "a b", "../edge"])
-def test_a_gateway_that_can_have_no_such_name(api: Api, name: str) -> None:
+@pytest.mark.parametrize("name", ["", "edge/", "/edge", "Edge", "a b", "../edge"])
+def test_a_gateway_that_can_have_no_such_name(name: str) -> None:
     with pytest.raises(UsageError, match=r"--gateway .* is not a valid Kubernetes name"):
-        find_gateway(api, GatewayChoice(name))
+        GatewayChoice(name)
+
+
+def test_a_gateway_with_more_than_a_namespace_and_a_name() -> None:
+    with pytest.raises(UsageError, match="--gateway 'a/b/c' is neither NAME nor NAMESPACE/NAME"):
+        GatewayChoice("a/b/c")
 
 
 def test_only_a_named_namespace_is_searched(api: Api, server: ApiServer, fakes: Fakes) -> None:
@@ -211,7 +216,7 @@ def test_without_access_to_all_namespaces_the_hint_is_to_name_the_gateway(
     server.fail("GET", "^/api/v1/pods", 403)
     with pytest.raises(Forbidden) as caught:
         find_gateway(api, GatewayChoice())
-    assert caught.value.hints[-1] == "or say where the gateway is: --gateway NAMESPACE/NAME"
+    assert caught.value.hints[-1] == "or name the gateway: --gateway NAMESPACE/NAME"
     assert find_gateway(api, GatewayChoice("istio-system/istio-ingressgateway")).pods
 
 
