@@ -18,6 +18,7 @@ import click
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
+from kubectl_istio_udp.model.names import check_dns_label
 
 Decorator = Callable[[Any], Any]
 CONTROLLER_NAMESPACE = "istio-udp"
@@ -42,6 +43,25 @@ class DurationType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 DURATION = DurationType()
+
+
+class NamespaceType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The name of a namespace."""
+
+    name = "namespace"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Check the name.
+
+        Raises:
+            UsageError: it is not a DNS label; the message begins with the option.
+        """
+        return check_dns_label(value, param.opts[-1] if param else self.name)
+
+
+NAMESPACE = NamespaceType()
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,8 @@ def controller_options(command: Callable[..., Any]) -> Any:
     namespace_option = click.option(
         "-n",
         "--namespace",
+        type=NAMESPACE,
+        metavar="TEXT",
         default=CONTROLLER_NAMESPACE,
         show_default=True,
         help="Namespace of the controller.",
@@ -214,6 +236,7 @@ _GATEWAY_OPTIONS: tuple[Decorator, ...] = (
     ),
     click.option(
         "--root-namespace",
+        type=NAMESPACE,
         metavar="NAMESPACE",
         help="Root namespace of the gateway's mesh, if the mesh configuration cannot be read.",
     ),
@@ -317,6 +340,7 @@ all_namespaces_option = click.option(
 gateway_namespaces_option = click.option(
     "--gateway-namespace",
     "gateway_namespaces",
+    type=NAMESPACE,
     multiple=True,
     metavar="NAMESPACE",
     help="For users who may not list all namespaces: a namespace with gateways; repeatable. "

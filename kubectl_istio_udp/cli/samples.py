@@ -25,6 +25,7 @@ _udproute_options = options.options(
     ),
     click.option(
         "--gateway-namespace",
+        type=options.NAMESPACE,
         default="istio-system",
         show_default=True,
         metavar="NAMESPACE",
@@ -73,7 +74,15 @@ def delete_command(**values: Any) -> None:
 @command.command("print", cls=Command)
 @_image_options
 @_udproute_options
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace.")
+@click.option(
+    "-n",
+    "--namespace",
+    type=options.NAMESPACE,
+    metavar="TEXT",
+    default="default",
+    show_default=True,
+    help="Namespace of the samples.",
+)
 @options.output_option("yaml", "json", default="yaml")
 def print_command(**values: Any) -> None:
     """Print the manifests of the samples, without a cluster."""

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from kubectl_istio_udp.cli.options import Decorator
+from kubectl_istio_udp.cli.options import NAMESPACE, Decorator
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.sources.permission import named_setting
 
 gateway_namespaces_option = click.option(
     "--gateway-namespace",
     "gateway_namespaces",
+    type=NAMESPACE,
     multiple=True,
     metavar="NAMESPACE",
     default=("istio-system",),
@@ -26,6 +27,7 @@ def root_namespaces_option(default: str) -> Decorator:
     return click.option(
         "--root-namespace",
         "root_namespaces",
+        type=NAMESPACE,
         multiple=True,
         metavar="NAMESPACE",
         help="Root namespace of the gateways' mesh, whose EnvoyFilters apply to every gateway; "

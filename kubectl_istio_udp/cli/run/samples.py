@@ -12,7 +12,7 @@ from kubectl_istio_udp.apply.samples import apply_samples, delete_samples, wait_
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS
-from kubectl_istio_udp.model.names import check_dns_label, namespaced_name
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.resources import resource_key
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.samples import samples, udproute_samples
@@ -72,7 +72,6 @@ def _routed(
     """The samples for the Gateway API, if they are requested."""
     if not udproute:
         return ()
-    check_dns_label(gateway_namespace, "namespace")
     return udproute_samples(namespace, gateway_namespace, class_name)
 
 

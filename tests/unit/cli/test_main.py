@@ -79,6 +79,11 @@ def test_prints_the_version(run: Run) -> None:
         (["verify", "x", "--count", "0"], "0 is not in the range"),
         (["verify", "x", "--count", "101"], "101 is not in the range"),
         (["direct"], "Usage: kubectl istio-udp direct"),
+        (["controller", "install", "-n", "A", "-o", "yaml"], "--namespace 'A' is not a valid"),
+        (["controller", "run", "--gateway-namespace", "A"], "--gateway-namespace 'A' is not a"),
+        (["controller", "install", "--root-namespace", "A"], "--root-namespace 'A' is not a"),
+        (["samples", "print", "-n", "A"], "--namespace 'A' is not a valid Kubernetes name"),
+        (["get", "--gateway-namespace", ""], "--gateway-namespace '' is not a valid"),
     ],
 )
 def test_an_invalid_command_line_exits_with_2_and_sends_nothing(
