@@ -46,12 +46,13 @@ def applying_options(*, waiting: bool) -> options.Decorator:
             )
             return command(applying=applying, **values)
 
-        chosen = (*options.wait_options, *_OPTIONS) if waiting else _OPTIONS
+        chosen = (*options.wait_options(_WAIT), *_OPTIONS) if waiting else _OPTIONS
         return options.with_options(collect, command, chosen)
 
     return decorate
 
 
+_WAIT = "Wait until the Envoy of every ready gateway pod has the configuration."
 _OPTIONS: tuple[options.Decorator, ...] = (
     options.validate_option,
     options.dry_run_option,

@@ -11,6 +11,8 @@ import click
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
+_LONGEST_SENTENCE = 200
+
 
 class Command(click.Command):
     """A command whose flags can be written as kubectl's."""
@@ -18,6 +20,10 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments after rewriting flags for click."""
         return super().parse_args(ctx, list(_rewritten(args, self.get_params(ctx))))
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence of the help, also if it is longer than click's limit."""
+        return super().get_short_help_str(max(limit, _LONGEST_SENTENCE))
 
 
 def _rewritten(words: Iterable[str], params: Iterable[click.Parameter]) -> Iterator[str]:

@@ -50,9 +50,7 @@ class NamespaceType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     name = "namespace"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the name.
 
         Raises:
@@ -158,7 +156,7 @@ _CLUSTER_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "-n",
         "--namespace",
-        help="Namespace of the Service.  [default: the namespace of the current context]",
+        help="Namespace to work in.  [default: the namespace of the current context]",
     ),
     click.option("--context", help="Context of the kubeconfig to use."),
     click.option(
@@ -276,21 +274,20 @@ dry_run_option = click.option(
     type=click.Choice(["none", "client", "server"]),
     default="none",
     show_default=True,
-    help="client: only print what would be written; server: have the API server and istiod check "
-    "it, without writing.",
+    help="client: only print what would change; server: have the API server and istiod check it, "
+    "without changing anything.",
 )
 
-wait_options: tuple[Decorator, ...] = (
-    click.option(
-        "--wait/--no-wait",
-        default=True,
-        show_default=True,
-        help="Wait until the Envoy of every ready gateway pod has the configuration.",
-    ),
-    click.option(
-        "--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait."
-    ),
-)
+
+def wait_options(what: str) -> tuple[Decorator, ...]:
+    """--wait and --timeout; `what` says what the command waits for."""
+    return (
+        click.option("--wait/--no-wait", default=True, show_default=True, help=what),
+        click.option(
+            "--timeout", type=DURATION, default="30s", show_default=True, help="How long to wait."
+        ),
+    )
+
 
 validate_option = click.option(
     "--validate",

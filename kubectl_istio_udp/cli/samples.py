@@ -16,23 +16,27 @@ _image_options = options.options(
 )
 
 
-_udproute_options = options.options(
-    click.option(
-        "--udproute",
-        is_flag=True,
-        help="Add a Gateway, a UDPRoute and a ReferenceGrant. The controller creates a separate "
-        "gateway for them (`controller install --gateway-api`).",
-    ),
-    click.option(
-        "--gateway-namespace",
-        type=options.NAMESPACE,
-        default="istio-system",
-        show_default=True,
-        metavar="NAMESPACE",
-        help="Namespace of the Gateway and the UDPRoute. Must be one of the controller's "
-        "--gateway-namespace values.",
-    ),
+def _udproute_options(help_text: str) -> options.Decorator:
+    """--udproute with this help, and --gateway-namespace."""
+    return options.options(
+        click.option("--udproute", is_flag=True, help=help_text),
+        click.option(
+            "--gateway-namespace",
+            type=options.NAMESPACE,
+            default="istio-system",
+            show_default=True,
+            metavar="NAMESPACE",
+            help="Namespace of the Gateway and the UDPRoute. Must be one of the controller's "
+            "--gateway-namespace values.",
+        ),
+    )
+
+
+_added_udproute = _udproute_options(
+    "Add a Gateway, a UDPRoute and a ReferenceGrant. The controller creates a separate gateway for "
+    "them (`controller install --gateway-api`)."
 )
+_deleted_udproute = _udproute_options("Delete the Gateway, UDPRoute and ReferenceGrant too.")
 
 
 @click.group("samples")
@@ -46,7 +50,7 @@ def command() -> None:
 
 @command.command("apply", cls=Command)
 @_image_options
-@_udproute_options
+@_added_udproute
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until they run.")
 @click.option(
     "--timeout", type=options.DURATION, default="60s", show_default=True, help="How long to wait."
@@ -61,7 +65,7 @@ def apply_command(**values: Any) -> None:
 
 
 @command.command("delete", cls=Command)
-@_udproute_options
+@_deleted_udproute
 @options.dry_run_option
 @options.cluster_options
 def delete_command(**values: Any) -> None:
@@ -73,7 +77,7 @@ def delete_command(**values: Any) -> None:
 
 @command.command("print", cls=Command)
 @_image_options
-@_udproute_options
+@_added_udproute
 @click.option(
     "-n",
     "--namespace",

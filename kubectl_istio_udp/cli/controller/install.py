@@ -34,7 +34,7 @@ from kubectl_istio_udp.render.controller import DEFAULT_IMAGE
 @settings.allow_all_option
 @settings.namespace_default_option
 @settings.gateway_api_option
-@options.options(*options.wait_options)
+@options.options(*options.wait_options("Wait until all replicas run this version and are ready."))
 @options.dry_run_option
 @click.option(
     "-o",
