@@ -53,6 +53,22 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names; the error for another word suggests one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            # Only an error needs it.
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], VERBS, 1)
+            if not close:
+                raise
+            text = f"{error.message} Did you mean '{close[0]}'?"
+            raise click.UsageError(text, ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview, without importing the verbs."""
         with formatter.section("Commands"):

@@ -221,6 +221,7 @@ def get_state(
         raise NotFound(
             f"{missing[0].kind.words} {missing[0].name} not found in namespace {namespace}",
             hints=[
+                *_slash_hint([str(ref) for ref in refs]),
                 f"this namespace has: {', '.join(same)}"
                 if same
                 else "this namespace has none; list all: kubectl istio-udp get -A",
@@ -229,6 +230,12 @@ def get_state(
             ],
         )
     return State(tuple(found[ref] for ref in refs if ref in found), strays, state.partial)
+
+
+def _slash_hint(words: Sequence[str]) -> list[str]:
+    """The hint for names that are written as kubectl's `TYPE NAME`; none for others."""
+    kind = Kind.of_word(words[0]) if len(words) > 1 else None
+    return [f"write TYPE/NAME: {kind.value}/{words[1]}"] if kind else []
 
 
 def explain_stray(stray: Stray) -> str:

@@ -71,6 +71,7 @@ def test_prints_the_version(run: Run) -> None:
     ("words", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
+        (["expos", "coredns"], "No such command 'expos'. Did you mean 'expose'?"),
         (["get", "--nonsense"], "No such option"),
         (["get", "-o", "xml"], "'xml' is not one of"),
         (["expose"], "Missing argument 'SERVICE'"),

@@ -154,6 +154,13 @@ def test_a_missing_exposure(run: Run) -> None:
     assert "exposure x not found in namespace default" in done.err
 
 
+def test_a_kind_and_a_name_without_a_slash_are_not_found(run: Run) -> None:
+    done = run("get", "response", "hello")
+    assert done.code == 3
+    assert "exposure response not found" in done.err
+    assert "\n  write TYPE/NAME: response/hello\n" in done.err
+
+
 def test_an_exposure_that_cannot_be_read_is_listed(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     unreadable(server)
