@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kubectl_istio_udp.model.names import check_gateway_name
+from kubectl_istio_udp.model.names import check_namespaced_name
 
 # The options of commands are described with this, and do not need the rest.
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class GatewayChoice:
             UsageError: `--gateway` is neither NAME nor NAMESPACE/NAME.
         """
         if self.name is not None:
-            check_gateway_name(self.name, "--gateway")
+            check_namespaced_name(self.name, "--gateway")
 
     @property
     def namespace(self) -> str | None:

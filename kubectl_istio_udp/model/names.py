@@ -79,8 +79,8 @@ def check_dns_subdomain(text: str, what: str) -> str:
     return text
 
 
-def check_gateway_name(text: str, what: str) -> str:
-    """Return the text if it is `NAME` or `NAMESPACE/NAME` of a gateway.
+def check_namespaced_name(text: str, what: str) -> str:
+    """Return the text if it is `NAME` or `NAMESPACE/NAME`.
 
     Raises:
         UsageError: it is not; the message begins with `what`.

@@ -29,7 +29,7 @@ from kubectl_istio_udp.model.exposure import (
     LoadBalancing,
     Options,
 )
-from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION, QUERY_ANNOTATION, check_gateway_name
+from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION, QUERY_ANNOTATION, check_namespaced_name
 from kubectl_istio_udp.model.ports import MOST_PORTS, PortRequest, parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest, rate
 
@@ -234,7 +234,7 @@ def _discovery(name: str, text: str) -> Discovery | None:
 
 
 def _gateway(name: str, text: str) -> str:
-    return check_gateway_name(text, f"annotation {name}:")
+    return check_namespaced_name(text, f"annotation {name}:")
 
 
 # One annotation for each option of `expose`, with the same name.

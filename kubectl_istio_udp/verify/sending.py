@@ -14,14 +14,14 @@ from kubectl_istio_udp.kube.parallel import begun
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import ClusterError, UsageError
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.model.names import QUERY_ANNOTATION
+from kubectl_istio_udp.model.names import QUERY_ANNOTATION, check_namespaced_name
 from kubectl_istio_udp.model.service import Service
 from kubectl_istio_udp.output.printing import Progress
-from kubectl_istio_udp.render.samples import one_run_tool
+from kubectl_istio_udp.render.samples import SAMPLE_QUERY, one_run_tool
 from kubectl_istio_udp.verify.cause import Cause
 from kubectl_istio_udp.verify.delivery import WatchedPods, deliver
 from kubectl_istio_udp.verify.options import ProbeOptions
-from kubectl_istio_udp.verify.probes import Probe, argv, parse_probe
+from kubectl_istio_udp.verify.probes import DnsProbe, Probe, argv, parse_probe
 from kubectl_istio_udp.verify.tool_output import UNCERTAIN, read_answer
 from kubectl_istio_udp.verify.toolpod import ToolPod, created_tool, find_tool
 from kubectl_istio_udp.verify.verdict import HopResult, Verdict
@@ -35,13 +35,8 @@ def probe_of(probe_settings: ProbeOptions, service: Service) -> Probe:
     """The probe for a Service.
 
     Raises:
-        UsageError: it is malformed, or there is no DNS name to query.
+        UsageError: there is no DNS name to query, or the Service's is malformed.
     """
-    if probe_settings.probe == "dns" and probe_settings.one_way:
-        raise UsageError(
-            "--one-way is for protocols that do not answer, but DNS does",
-            hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
-        )
     if probe_settings.probe == "dns" and not (probe_settings.query or service.query):
         where = f"-n {service.namespace} {service.name}"
         raise UsageError(
@@ -60,10 +55,40 @@ Tool: TypeAlias = "Callable[[], ToolPod] | None"
 
 
 def start_tool_search(api: Api, namespace: str, probe_settings: ProbeOptions) -> Tool:
-    """Start to search for the network-tool pod, unless the options say to create one."""
+    """Check the options, and start to search for the network-tool pod unless one is created.
+
+    Raises:
+        UsageError: an option is invalid.
+    """
+    _check(probe_settings)
     if probe_settings.create_tool:
         return None
     return begun(lambda: find_tool(api, namespace, probe_settings.tool_pod))
+
+
+def _check(probe_settings: ProbeOptions) -> None:
+    """Check the options that do not depend on the cluster.
+
+    Raises:
+        UsageError: one is malformed, or two cannot be combined.
+    """
+    parse_probe(probe_settings.probe, probe_settings.query or SAMPLE_QUERY)
+    if probe_settings.query is not None:
+        DnsProbe.parse(probe_settings.query)
+    if probe_settings.probe == "dns" and probe_settings.one_way:
+        raise UsageError(
+            "--one-way is for protocols that do not answer, but DNS does",
+            hints=["name what to send: --probe text:HELLO or --probe hex:00ff"],
+        )
+    if probe_settings.tool_pod is not None:
+        check_namespaced_name(probe_settings.tool_pod, "--tool-pod")
+        if probe_settings.create_tool:
+            raise UsageError("--tool-pod cannot be combined with --create-tool")
+    if probe_settings.tool_image is not None and not probe_settings.create_tool:
+        raise UsageError(
+            "--tool-image is the image of a new pod",
+            hints=["create one for this run: --create-tool --tool-image IMAGE"],
+        )
 
 
 @contextmanager

@@ -12,12 +12,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.parallel import for_each
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
-from kubectl_istio_udp.model.names import (
-    MANAGER,
-    check_dns_label,
-    check_dns_subdomain,
-    namespaced_name,
-)
+from kubectl_istio_udp.model.names import MANAGER, namespaced_name
 from kubectl_istio_udp.model.podstatus import phase, waiting_containers
 from kubectl_istio_udp.verify import grouped_exec
 
@@ -118,9 +113,8 @@ def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:
         ClusterError: it is not running.
     """
     if name:
-        prefix, _, plain = name.rpartition("/")
-        where = check_dns_label(prefix or namespace, "namespace of --tool-pod")
-        pods = [api.get("Pod", where, check_dns_subdomain(plain, "pod"))]
+        where, _, plain = name.rpartition("/")
+        pods = [api.get("Pod", where or namespace, plain)]
     else:
         pods = api.list("Pod", namespace, f"app={TOOL_NAME}")
         plain_one = api.find("Pod", namespace, TOOL_NAME) if not pods else None
