@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from kubectl_istio_udp.model.exposure import Discovery
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_istio_udp.model.exposure import Discovery, Exposure
+from kubectl_istio_udp.model.kinds import ObjectRef
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.service import EXPORT_TO_ANNOTATION
+from kubectl_istio_udp.render.serviceentry import service_entry
 from kubectl_istio_udp.verify.cause import (
     CHECK_ISTIOD,
     Cause,
@@ -63,6 +68,33 @@ def twin_hidden(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
         f"{EXPORT_TO_ANNOTATION}), so the gateway does not get its endpoints",
         f"add {gateway} to the annotation, or expose with --discovery endpoints",
     )
+
+
+def entry_edited(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+    """A ServiceEntry was edited, besides its endpoints, which have rules of their own."""
+    if port.eds_service or hosts_agree(evidence, port, pod):
+        return None
+    exposure = Exposure(evidence.spec)
+    for entry in evidence.spec.entries:
+        wanted = service_entry(exposure, entry)
+        place = ObjectRef.of(wanted)
+        existing = next((each for each in evidence.entries if ObjectRef.of(each) == place), None)
+        if existing and (field := _edited(existing.get("spec") or {}, wanted["spec"])):
+            return Cause(
+                "EntryEdited",
+                f"{field} of ServiceEntry {name_of(existing)} was edited; "
+                f"{hosts_differ(evidence, port, pod)}",
+                run_again(evidence, "--force-conflicts"),
+            )
+    return None
+
+
+def _edited(has: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first field of a ServiceEntry that is not as wanted; "" if there is none."""
+    for field in ("hosts", "exportTo", "resolution"):
+        if has.get(field) != wanted[field]:
+            return field
+    return "" if all(port in (has.get("ports") or ()) for port in wanted["ports"]) else "ports"
 
 
 def selector_changed(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from kubectl_istio_udp.model.envoyfilter import revisions
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_istio_udp.model.envoyfilter import revision_in, revisions
 from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.proxystate import UdpStatus
+from kubectl_istio_udp.render.metadata import revision
 from kubectl_istio_udp.verify.cause import (
     CHECK_ISTIOD,
     Cause,
@@ -102,14 +106,18 @@ def held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
 
 def _adds(evidence: Evidence, kind: str, name: str) -> bool:
     """Whether the EnvoyFilter adds the resource; otherwise no rejection can block it."""
-    if evidence.envoy_filter is None:
-        return True
-    patches = (evidence.envoy_filter.get("spec") or {}).get("configPatches") or ()
-    return any(
-        patch.get("applyTo") == kind
-        and ((patch.get("patch") or {}).get("value") or {}).get("name") == name
+    return evidence.envoy_filter is None or _added(evidence, kind, name) is not None
+
+
+def _added(evidence: Evidence, kind: str, name: str) -> Mapping[str, Any] | None:
+    """The listener or cluster that the EnvoyFilter adds; None if it does not."""
+    patches = ((evidence.envoy_filter or {}).get("spec") or {}).get("configPatches") or ()
+    found = (
+        (patch.get("patch") or {}).get("value") or {}
         for patch in patches
+        if patch.get("applyTo") == kind
     )
+    return next((value for value in found if value.get("name") == name), None)
 
 
 def no_listener(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
@@ -156,6 +164,21 @@ def no_cluster(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     if name in evidence.proxy(pod).state.clusters:
         return None
     return Cause("ClusterMissing", f"no cluster {name} in {pod}", run_again(evidence))
+
+
+def filter_edited(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+    """The listener or cluster in the EnvoyFilter was edited: the content has another revision."""
+    names = (("LISTENER", evidence.spec.proxy_name(port)), ("CLUSTER", evidence.cluster(port)))
+    for kind, name in names:
+        value = _added(evidence, kind, name) or {}
+        content = {key: part for key, part in value.items() if key != "metadata"}
+        if (written := revision_in(value)) and revision(content) != written:
+            return Cause(
+                "FilterEdited",
+                f"{kind.lower()} {name} in EnvoyFilter {name_of(evidence.envoy_filter)} was edited",
+                run_again(evidence, "--force-conflicts"),
+            )
+    return None
 
 
 def sessions_full(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:

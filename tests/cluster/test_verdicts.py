@@ -182,6 +182,20 @@ def send_elsewhere(case: Case) -> None:
     case.edit_filter(change)
 
 
+def shorten_datagrams(case: Case) -> None:
+    def change(patches: list[dict[str, Any]]) -> None:
+        listener = next(p for p in patches if p["applyTo"] == "LISTENER")["patch"]["value"]
+        sizes = listener["udp_listener_config"]["downstream_socket_config"]
+        sizes["max_rx_datagram_size"] = 20
+
+    case.edit_filter(change)
+
+
+def hide_entry(case: Case) -> None:
+    hidden = replace("/spec/exportTo", ["."])
+    case.patch("serviceentry", case.name, hidden)
+
+
 def choose_other_proxies(case: Case) -> None:
     labels = replace("/spec/workloadSelector/labels", {"app": "nobody"})
     case.patch("envoyfilter", case.name, labels, where=GATEWAY_NAMESPACE)
@@ -229,6 +243,8 @@ def rename(case: Case) -> None:
         (drop_cluster, "ClusterMissing", "no cluster"),
         (send_elsewhere, "ListenerSendsElsewhere", "sends to cluster BlackHoleCluster"),
         (choose_other_proxies, "FilterSelectsOtherPods", "selects app=nobody"),
+        (shorten_datagrams, "FilterEdited", "listener"),
+        (hide_entry, "EntryEdited", "exportTo of ServiceEntry"),
         (break_front, "FrontServiceSelector", "is not the gateway's"),
         (retarget_front, "FrontServiceTarget", "leads to 9, not"),
         (take_entries, "ObjectMissing", "ServiceEntry"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -102,6 +103,29 @@ def edited(labels: dict[str, Any]) -> dict[str, Any]:
     return {**found, "spec": {**found["spec"], "workloadSelector": {"labels": labels}}}
 
 
+def with_listener(**fields: Any) -> dict[str, Any]:
+    """The EnvoyFilter, with edited fields of its listener."""
+    return _with_added("LISTENER", fields)
+
+
+def with_cluster(**fields: Any) -> dict[str, Any]:
+    return _with_added("CLUSTER", fields)
+
+
+def _with_added(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+    found = copy.deepcopy(dict(evidence().envoy_filter or {}))
+    for each in found["spec"]["configPatches"]:
+        if each["applyTo"] == kind and "value" in each["patch"]:
+            each["patch"]["value"] |= fields
+    return found
+
+
+def with_entry(**fields: Any) -> dict[str, Any]:
+    """The ServiceEntry, with edited fields of its spec."""
+    (found,) = evidence().entries
+    return {**found, "spec": {**found["spec"], **fields}}
+
+
 TWIN = service(ports=[udp(), tcp()])
 WITH_TWIN = [
     TWIN,
@@ -184,6 +208,42 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             "sends to cluster theirs",
         ),
         ({"proxy": ProxyEvidence(state(clusters={}))}, "ClusterMissing", f"no cluster {NAME}"),
+        # Its revision is as before, so the gateway seems to have the right one.
+        (
+            {"envoy_filter": with_listener(udp_listener_config={})},
+            "FilterEdited",
+            f"listener {NAME} in EnvoyFilter istio-system/udp-default-coredns was edited",
+        ),
+        (
+            {"envoy_filter": with_cluster(circuit_breakers={})},
+            "FilterEdited",
+            f"cluster {NAME} in EnvoyFilter istio-system/udp-default-coredns was edited",
+        ),
+        (
+            {"envoy_filter": with_cluster(eds_cluster_config={}), "proxy": proxy()},
+            "FilterEdited",
+            "was edited",
+        ),
+        (
+            {"entries": (with_entry(exportTo=["."]),), "proxy": proxy()},
+            "EntryEdited",
+            "exportTo of ServiceEntry default/udp-default-coredns was edited",
+        ),
+        (
+            {"entries": (with_entry(hosts=["x.example"]),), "proxy": proxy()},
+            "EntryEdited",
+            "hosts of ServiceEntry",
+        ),
+        (
+            {
+                "entries": (
+                    with_entry(ports=[{"name": "port-53", "number": 53, "targetPort": 9}]),
+                ),
+                "proxy": proxy("10.244.0.20:9", "10.244.0.21:9"),
+            },
+            "EntryEdited",
+            "ports of ServiceEntry",
+        ),
         (
             {"proxy": proxy(FOREIGN), "same_host": "evil/taker"},
             "HostTaken",
