@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.client_service import port_problem, selector_problem
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.managed_fields import is_managed
 from kubectl_istio_udp.model.names import service_manager
@@ -34,6 +35,7 @@ class Addresses:
         pods: the addresses of the gateway's pods, if there is no Service.
         pending: a message if the load balancer has no address yet: why, and what to do; "" if it
             has one or needs none.
+        problem: why the Service does not lead to the exposure; "" if it does.
     """
 
     external: tuple[str, ...] = ()
@@ -42,6 +44,7 @@ class Addresses:
     node_ports: Mapping[int, int] | None = None
     pods: tuple[str, ...] = ()
     pending: str = ""
+    problem: str = ""
 
     def of(self, ports: Sequence[ExposedPort]) -> tuple[str, ...]:
         """`address:port/UDP` of one or more ports, by the most widely reachable address."""
@@ -87,8 +90,9 @@ def client_addresses(
         service = gateway_service(api, spec)
     if service and found.pending:
         return addresses_of(service, why_pending(api, service))
-    if found.service:
-        return found
+    if service and found.service:
+        problem = selector_problem(service, spec) or port_problem(service, spec)
+        return replace(found, problem=problem.text if problem else "")
     pods = ready_pods(api, spec.gateway.namespace, spec.gateway.selector)
     return Addresses(pods=tuple(pod.ips[0] for pod in pods))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from kubectl_istio_udp.model.gateway import (
 )
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh
+from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.service import IPV4, IPV6, Endpoint, EndpointSlice, Service
 from kubectl_istio_udp.model.times import read_time
 from kubectl_istio_udp.state.addresses import Addresses, client_addresses
@@ -80,6 +81,7 @@ class _GatewayFacts:
     Attributes:
         ready: the names of its ready pods; None if they may not be listed.
         footprints: what the EnvoyFilters that apply to it add.
+        possible: the same, with EnvoyFilters of which it is uncertain whether they apply.
         states: the exposures' listeners in each ready pod's Envoy, by the pod's name; None if not
             queried.
         problem: why an Envoy could not be queried.
@@ -87,6 +89,7 @@ class _GatewayFacts:
 
     ready: tuple[str, ...] | None = None
     footprints: tuple[Footprint, ...] = ()
+    possible: tuple[Footprint, ...] = ()
     states: Mapping[str, ProxyState] | None = None
     problem: str = ""
 
@@ -188,14 +191,12 @@ def _gateway_facts(
     if mesh.root_namespace != ref.namespace:
         filters = [*filters, *_envoy_filters(api, mesh.root_namespace)]
     ready = tuple(sorted(pod.name for pod in pods if pod.ready))
-    footprints = tuple(
-        footprint
-        for manifest in filters
-        for footprint in footprints_at(manifest, gateway, mesh)
-        if footprint.is_certain()
+    possible = tuple(
+        each for manifest in filters for each in footprints_at(manifest, gateway, mesh)
     )
+    facts = _GatewayFacts(ready, tuple(each for each in possible if each.is_certain()), possible)
     if query_limit is None:
-        return _GatewayFacts(ready, footprints)
+        return facts
     # `get` without -o wide does not query Envoy, and so does not import the parsers.
     from kubectl_istio_udp.state import proxies
 
@@ -207,8 +208,8 @@ def _gateway_facts(
             ready,
         )
     except ClusterError as error:
-        return _GatewayFacts(ready, footprints, problem=error.message)
-    return _GatewayFacts(ready, footprints, dict(zip(ready, states, strict=True)))
+        return replace(facts, problem=error.message)
+    return replace(facts, states=dict(zip(ready, states, strict=True)))
 
 
 def _pods(api: Api, ref: GatewayRef) -> tuple[GatewayPod, ...] | None:
@@ -382,6 +383,14 @@ def _programmed(existing: Existing, gateway: _GatewayFacts | None) -> Condition 
         return Condition.unknown(type_, f"no permission to list the pods of gateway {ref}")
     if not gateway.ready:
         return Condition.fails(type_, "NotProgrammed", f"gateway {ref} has no ready pod")
+    if envoy_filter and not _applies(envoy_filter, gateway):
+        place = "/".join(namespaced_name(envoy_filter))
+        return Condition.fails(
+            type_,
+            "NotProgrammed",
+            f"EnvoyFilter {place} does not apply to the pods of gateway {ref}; to repair it: "
+            "expose --force-conflicts",
+        )
     if gateway.problem:
         return Condition.unknown(type_, gateway.problem)
     written_revisions = revisions(envoy_filter or {})["LISTENER"]
@@ -391,6 +400,12 @@ def _programmed(existing: Existing, gateway: _GatewayFacts | None) -> Condition 
             message = f"gateway pod {ref.namespace}/{pod} {lack}"
             return Condition.fails(type_, "NotProgrammed", message)
     return Condition.holds(type_)
+
+
+def _applies(envoy_filter: Mapping[str, Any], gateway: _GatewayFacts) -> bool:
+    """Whether the gateway may get what an EnvoyFilter adds; one that adds nothing does."""
+    wanted = Footprint.from_object(envoy_filter)
+    return not wanted or any(each.owner == wanted.owner for each in gateway.possible)
 
 
 def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
@@ -405,6 +420,10 @@ def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
     if not addresses.service:
         where = f"no Service of gateway {spec.gateway} has the port"
         return Condition.fails(type_, "NoAddress", f"{where}; expose again to add it")
+    if addresses.problem:
+        return Condition.fails(
+            type_, "NoAddress", f"{addresses.problem}; to repair it: expose --force-conflicts"
+        )
     return Condition.holds(type_)
 
 

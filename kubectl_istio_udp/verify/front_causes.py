@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubectl_istio_udp.model.client_service import (
+    ServiceProblem,
+    port_problem,
+    selector_problem,
+    selects_others,
+)
 from kubectl_istio_udp.model.deletion import deletion_text, is_being_deleted
 from kubectl_istio_udp.model.exposure import GatewayServiceMode
 from kubectl_istio_udp.model.pending_loadbalancer import is_pending, pending_remedy, pending_text
-from kubectl_istio_udp.verify.cause import Cause, labels_text, name_of, run_again
+from kubectl_istio_udp.verify.cause import Cause, name_of, run_again
 from kubectl_istio_udp.verify.evidence import Evidence
 
 Manifest = Mapping[str, Any]
@@ -56,40 +62,25 @@ def front_selector(evidence: Evidence) -> Cause | None:
     if evidence.front is None:
         return None
     selector = evidence.front["spec"].get("selector") or {}
-    companion = evidence.spec.options.gateway_service is GatewayServiceMode.COMPANION
-    changed = companion and selector != dict(evidence.spec.gateway.selector)
     nobody = evidence.gateway_pods and not any(
         selector.items() <= pod.labels.items() for pod in evidence.gateway_pods
     )
-    if not changed and not (selector and nobody):
-        return None
-    return Cause(
-        "FrontServiceSelector",
-        f"{front_name(evidence)} selects {labels_text(selector)}, which is not the gateway's "
-        "selector",
-        run_again(evidence, "--force-conflicts"),
-    )
+    found = selector_problem(evidence.front, evidence.spec)
+    if found is None and selector and nobody:
+        found = selects_others(evidence.front)
+    return _cause(evidence, found)
 
 
 def front_ports(evidence: Evidence) -> Cause | None:
     """The Service for clients lacks a port of the exposure, or sends it to another port."""
     if evidence.front is None:
         return None
-    leads = {
-        entry["port"]: entry.get("targetPort", entry["port"])
-        for entry in evidence.front["spec"].get("ports") or ()
-        if entry.get("protocol") == "UDP"
-    }
-    name, remedy = front_name(evidence), run_again(evidence, "--force-conflicts")
-    for port in evidence.spec.ports:
-        if port.gateway_port not in leads:
-            text = f"{name} has no port {port.gateway_port}/UDP"
-            return Cause("FrontServicePort", text, remedy)
-        target = leads[port.gateway_port]
-        if target != port.listener_port:
-            text = f"port {port.gateway_port} of {name} leads to {target}, not {port.listener_port}"
-            return Cause("FrontServiceTarget", text, remedy)
-    return None
+    return _cause(evidence, port_problem(evidence.front, evidence.spec))
+
+
+def _cause(evidence: Evidence, found: ServiceProblem | None) -> Cause | None:
+    remedy = run_again(evidence, "--force-conflicts")
+    return Cause(found.reason, found.text, remedy) if found else None
 
 
 def front_name(evidence: Evidence) -> str:

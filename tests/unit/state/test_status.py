@@ -367,6 +367,54 @@ def test_the_port_is_gone_from_the_gateways_own_service(api: Api, server: ApiSer
     assert (status().state, status().address) == ("NoAddress", "<none>")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("ports", [udp(5999)], "has no port 5300/UDP"),
+        ("ports", [{**udp(5300), "protocol": "TCP"}], "has no port 5300/UDP"),
+        ("ports", [{**udp(5300), "targetPort": 9}], "leads to 9, not 5300"),
+        ("selector", {"app": "nobody"}, "selects app=nobody"),
+    ],
+)
+def test_a_companion_that_was_edited(
+    api: Api, server: ApiServer, field: str, value: Any, text: str
+) -> None:
+    status = exposed(api, server)
+    companion = server.get("Service", "istio-system", "udp-default-coredns")
+    companion["spec"][field] = value
+    server.put(companion)
+    assert status().state == "NoAddress"
+    assert text in status().conditions[0].message
+
+
+def test_one_of_two_ports_is_gone_from_the_gateways_own_service(
+    api: Api, server: ApiServer
+) -> None:
+    server.load_balancer = None
+    server.put(gateway_service(type="ClusterIP"))
+    mode = GatewayServiceMode.PATCH
+    ports = parse_port_requests(["5300:53", "5301:53"])
+    found = writes(plan_of(ports=ports, gateway_service=mode).exposure)
+    for write in found:
+        api.apply(write.manifest, before=None, manager=write.manager)
+    assert read_status(api, list_exposures(api))[0].state == "ok"
+    (patch,) = (write for write in found if write.kind == "Service")
+    less = {**patch.manifest, "spec": {"ports": patch.manifest["spec"]["ports"][:1]}}
+    api.apply(less, before=None, manager=patch.manager)
+    (status,) = read_status(api, list_exposures(api))
+    assert status.state == "NoAddress"
+    assert "has no port 5301/UDP" in status.conditions[0].message
+
+
+def test_a_filter_that_was_edited_to_select_other_pods(api: Api, server: ApiServer) -> None:
+    status = exposed(api, server)
+    found = server.get("EnvoyFilter", "istio-system", "udp-default-coredns")
+    found["spec"]["workloadSelector"]["labels"]["app"] = "nobody"
+    server.put(found)
+    assert status().state == "NotProgrammed"
+    assert "does not apply to the pods" in status().conditions[0].message
+
+
 def test_pods_of_a_namespace_with_silent_pods_are_not_queried() -> None:
     """A tenant can have any number of gateways, and pods that pose as theirs."""
     now, asked = 0.0, []
