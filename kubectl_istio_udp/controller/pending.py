@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from kubectl_istio_udp.kube.watch import Key
-from kubectl_istio_udp.model.envoyfilter import Footprint
-from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.usage import Usage
 from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.occupancy import Occupancy, Pending
@@ -19,9 +17,9 @@ class PendingExposures:
         self._caches = caches
         self._pending: dict[Key, Pending] = {}
 
-    def add(self, footprint: Footprint, spec: ExposureSpec) -> None:
+    def add(self, pending: Pending) -> None:
         """Count an exposure from now on."""
-        self._pending[spec.key] = Pending(footprint, spec)
+        self._pending[pending.spec.key] = pending
 
     def remove(self, key: Key) -> None:
         """End `add`."""

@@ -27,6 +27,7 @@ from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.sources.annotations import Intent
 from kubectl_istio_udp.sources.permission import Permission
 from kubectl_istio_udp.state.caches import Caches
+from kubectl_istio_udp.state.occupancy import Pending
 from kubectl_istio_udp.state.reservations import Reservation
 
 
@@ -86,8 +87,8 @@ class Reserver:
         """
         spec = decided.exposure.spec
         with self._deciding:
-            footprint = self._check(intent, permission, decided, todo)
-            self._pending.add(footprint, spec)
+            pending = self._check(intent, permission, decided, todo)
+            self._pending.add(pending)
         try:
             if not takes_more(spec, self._caches.existing(spec.key).held):
                 yield
@@ -96,22 +97,23 @@ class Reserver:
                     yield
         except Exception:
             self._pending.remove(spec.key)
-            self._freed(footprint)
+            self._freed(pending.footprint)
             raise
         self._pending.remove(spec.key)
 
     def _check(
         self, intent: Intent, permission: Permission, decided: Decided, todo: Sequence[Write]
-    ) -> Footprint:
-        """Return the footprint of an exposure that fits at its gateway; otherwise raise Refusal."""
+    ) -> Pending:
+        """Return what an exposure that fits at its gateway adds to it; otherwise raise Refusal."""
         spec = decided.exposure.spec
-        footprint = Footprint.from_object(next(w.manifest for w in todo if w.kind == "EnvoyFilter"))
+        manifest = next(write.manifest for write in todo if write.kind == "EnvoyFilter")
+        footprint = Footprint.from_object(manifest)
         if found := expose_errors(decided.exposure, self._seen(decided, todo)):
             raise Refusal(refused(found, spec))
         self._permissions.check_totals(permission, spec, shrinks=_shrinks(intent))
         self._yield_to_older(intent, spec, footprint)
         self._check_addresses(spec)
-        return footprint
+        return Pending(manifest, footprint, spec)
 
     @contextmanager
     def _reserved(self, decided: Decided, todo: Sequence[Write]) -> Iterator[None]:

@@ -62,8 +62,15 @@ class GatewayFilter:
 
 @dataclass(frozen=True)
 class Pending:
-    """What this process decided to write but has not reserved or written yet."""
+    """What this process decided to write but has not reserved or written yet.
 
+    Attributes:
+        manifest: an exposure's EnvoyFilter.
+        footprint: what it adds to proxies.
+        spec: the exposure.
+    """
+
+    manifest: Manifest
     footprint: Footprint
     spec: ExposureSpec
 
@@ -217,7 +224,8 @@ class Occupancy:
         """What those of some EnvoyFilters that count add to a gateway, and what is pending."""
         some = (f for f in found if f.reservation is None or f.reservation in self._reservations)
         footprints = [footprint for f in some for footprint in f.footprints_at(gateway, mesh)]
-        return (*footprints, *(each.footprint for each in self._pending))
+        pending = (p for p in self._pending if attaches(p.manifest, gateway, mesh).possible)
+        return (*footprints, *(each.footprint for each in pending))
 
     def ports_of_others(
         self, ports: Set[int], gateway: Gateway, mesh: Mesh, key: Key, held: ExposureSpec | None

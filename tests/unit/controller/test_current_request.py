@@ -13,7 +13,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.state.apigateways import ApiGateways
 from tests.support import builders
-from tests.support.apiserver import ApiServer
+from tests.support.apiserver import ApiServer, Request
 from tests.support.controlling import annotated, space, until
 from tests.support.routed import AT_EDGE, KEY, NAME, TARGET, Routed, edge, read, routed, services
 from tests.support.routes import backend, gateway, listener, route
@@ -72,6 +72,22 @@ def test_a_taken_port_says_nothing_about_another_gateway(running: Routed) -> Non
     running.server.put(gateway(listener(port=5301), annotations=AT_NO_GATEWAY, created=YOUNGER))
     until(lambda: accepted(running) == ("True", "Accepted"))
     assert running.conditions()["Programmed"] == ("False", "NoResources")
+
+
+def test_a_port_that_is_being_written_is_available_at_another_gateway(running: Routed) -> None:
+    free = threading.Event()
+
+    def wait(request: Request) -> None:
+        if request.method == "PATCH" and request.path.endswith(f"/services/{NAME}"):
+            free.wait(30)
+
+    running.server.seen = wait
+    controller = running.begin(gateway(annotations=TARGET))
+    until(lambda: controller._reconciler._reserver._pending.beside(("", "")))
+    running.server.put(gateway(name="two", annotations=AT_EDGE))
+    found = until(lambda: running.conditions("two").get("Accepted"))
+    free.set()
+    assert found == ("True", "Accepted")
 
 
 def test_a_port_of_istiod_is_available_when_it_is_free(running: Routed) -> None:

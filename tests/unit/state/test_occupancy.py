@@ -50,7 +50,7 @@ def index_of(*found: GatewayFilter) -> GatewayFilters:
 def pending(name: str) -> Pending:
     found = written(name)
     assert found.spec
-    return Pending(found.footprint, found.spec)
+    return Pending(found.manifest, found.footprint, found.spec)
 
 
 MINE = read_reservation(reserved("mine", 20))
@@ -133,7 +133,7 @@ def test_an_exposure_that_is_changing_counts_once_with_the_larger_number(
     index = index_of(at(GatewayRef("istio-system", "x", ONE), sessions=there))
     changing = spec_at(planned)
     changed = at(GatewayRef("istio-system", "x", ONE), sessions=planned)
-    occupancy = Occupancy(index, pending=[Pending(changed.footprint, changing)])
+    occupancy = Occupancy(index, pending=[Pending(changed.manifest, changed.footprint, changing)])
     usage = occupancy.usage(gateway_of(ONE), "istio-system")
     assert usage.holders == (Holder(changing.key, 1, 9),)
     assert (usage.ports, usage.sessions) == (1, 9)
