@@ -54,9 +54,11 @@ def exposure_key(gateway: Key) -> Key:
 def child_key(gateway: Key) -> Key:
     """The (namespace, name) of the Gateway of class istio that is created for a Gateway.
 
-    istiod appends a dash and the class to the names of its objects, which must be DNS labels.
+    istiod appends a dash and the class to the names of its objects, which must be DNS labels. That
+    of the Service must begin with a letter.
     """
-    return _made_key(gateway, "udp", LONGEST_LABEL - len(f"-{ISTIO_CLASS}"))
+    first = "" if gateway[1][:1].isalpha() else "gateway-"
+    return _made_key(gateway, "udp", LONGEST_LABEL - len(f"-{ISTIO_CLASS}"), first)
 
 
 def is_child_of(ref: GatewayRef, gateway: Key) -> bool:
@@ -64,12 +66,20 @@ def is_child_of(ref: GatewayRef, gateway: Key) -> bool:
     return (ref.namespace, ref.selector.get(GATEWAY_API_LABEL)) == child_key(gateway)
 
 
-def _made_key(gateway: Key, word: str, longest: int) -> Key:
-    """The namespace of a Gateway, and a name made from its name, a word and a hash."""
+def _made_key(gateway: Key, word: str, longest: int, first: str = "") -> Key:
+    """The namespace of a Gateway, and a name made from its name, a word and a hash.
+
+    Args:
+        gateway: the Gateway.
+        word: what the name is for.
+        longest: the length that it may have.
+        first: how it begins.
+    """
     namespace, name = gateway
     digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:_HASH_LENGTH]
     end = f"-{word}-{digest}"
-    return namespace, name.replace(".", "-")[: longest - len(end)].rstrip("-") + end
+    start = f"{first}{name}".replace(".", "-")
+    return namespace, start[: longest - len(end)].rstrip("-") + end
 
 
 def clone_key(route: Key) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -88,3 +89,11 @@ def test_names_of_copies_are_dns_labels() -> None:
     for key in (clone_key(long), child_key(long)):
         assert len(key[1]) <= 63 and "." not in key[1]
     assert clone_key(("team", "a.b")) != clone_key(("team", "a-b"))
+
+
+def test_a_created_gateway_has_a_name_that_a_service_may_have() -> None:
+    """istiod names the Service after the Gateway, and its name must begin with a letter."""
+    for name in ("5g-core", "1.2.3", "1" * 253):
+        found = f"{child_key(('team', name))[1]}-istio"
+        assert re.fullmatch("[a-z][-a-z0-9]{0,61}[a-z0-9]", found), found
+    assert child_key(("team", "5g")) != child_key(("team", "gateway-5g"))
