@@ -312,10 +312,7 @@ class Gateway:
     @property
     def families(self) -> tuple[str, ...]:
         """The address families common to all of its pods, the primary one first."""
-        having = [[IPV6 if ":" in ip else IPV4 for ip in pod.ips] for pod in self.pods if pod.ips]
-        if not having:
-            return (IPV4,)
-        return tuple(family for family in having[0] if all(family in each for each in having))
+        return families_of(self.pods) if self.has_addresses else (IPV4,)
 
     @property
     def first_bindable(self) -> int:
@@ -375,6 +372,13 @@ class Gateway:
         """Whether its pods have this value in one of the labels that Istio's installations set."""
         labels = self.pods[0].labels if self.pods else {}
         return name in (labels.get(ISTIO_LABEL), labels.get("app"))
+
+
+def families_of(pods: Sequence[GatewayPod]) -> tuple[str, ...]:
+    """The address families common to pods, the primary one first; none if none has an address."""
+    having = [[IPV6 if ":" in ip else IPV4 for ip in pod.ips] for pod in pods if pod.ips]
+    first = having[0] if having else []
+    return tuple(family for family in first if all(family in each for each in having))
 
 
 def is_gateway_pod(pod: Mapping[str, Any]) -> bool:

@@ -94,6 +94,7 @@ class Evidence:
         same_host: another ServiceEntry with the exposure's host, as `namespace/name`.
         probe_bytes: the length of the sent datagram; None if unknown.
         answer_bytes: the length of a pod's longest answer; None without one.
+        families: the gateway's address families, the preferred one first.
         policies: NetworkPolicies that select the Service's or the gateway's pods, as
             `namespace/name`; None where they could not be read.
     """
@@ -113,6 +114,7 @@ class Evidence:
     same_host: str = ""
     probe_bytes: int | None = None
     answer_bytes: int | None = None
+    families: tuple[str, ...] = (IPV4, IPV6)
     policies: tuple[str, ...] | None = None
 
     @property
@@ -126,7 +128,7 @@ class Evidence:
         named = [p for p in self.service.udp_ports if p.port == port.service_port]
         if not named:
             return ()
-        found = endpoints_of(self.slices, named[0].name, (IPV4, IPV6))
+        found = endpoints_of(self.slices, named[0].name, self.families)
         return tuple(endpoint for endpoint in found if endpoint.ready)
 
     def addresses(self, port: ExposedPort) -> frozenset[str]:

@@ -82,6 +82,7 @@ def known(
         front=outer.front,
         declared=existing.source is not None,
         missing=existing.missing,
+        families=outer.families,
     )
 
 

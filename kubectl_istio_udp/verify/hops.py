@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_istio_udp.kube.client import Api, selector_of
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import GatewayPod, is_gateway_pod
+from kubectl_istio_udp.model.gateway import GatewayPod, families_of, is_gateway_pod
 from kubectl_istio_udp.model.hop import Hop, Via
 from kubectl_istio_udp.model.service import IPV4, IPV6, EndpointSlice, Service, endpoints_of
 from kubectl_istio_udp.state.addresses import gateway_service
@@ -52,6 +52,12 @@ class Outer:
 
     pods: tuple[Mapping[str, Any], ...] = ()
     front: Mapping[str, Any] | None = None
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The gateway's address families, the preferred one first; both if they are unknown."""
+        pods = tuple(map(GatewayPod.from_object, self.pods))
+        return families_of(pods) or (IPV4, IPV6)
 
     def hops(self, spec: ExposureSpec) -> tuple[Hop, ...]:
         """All ready gateway pods, then the Service in front, for each of the exposure's ports."""

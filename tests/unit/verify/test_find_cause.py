@@ -11,15 +11,19 @@ import pytest
 from kubectl_istio_udp.model.envoyfilter import revisions
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import parse_port_requests
 from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpSocket
 from kubectl_istio_udp.model.service import EndpointSlice, Service
 from kubectl_istio_udp.render.envoyfilter import envoy_filter
 from kubectl_istio_udp.render.exposure import writes
+from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import find_cause
 from kubectl_istio_udp.verify.cause import expose_command, run_again
 from kubectl_istio_udp.verify.evidence import Evidence, PodState, ProxyEvidence
 from kubectl_istio_udp.verify.front_causes import no_address
+from kubectl_istio_udp.verify.gather import known
+from kubectl_istio_udp.verify.hops import Outer
 from tests.support.builders import (
     GATEWAY_LABELS,
     endpoint,
@@ -470,6 +474,19 @@ def test_a_patched_service_that_selects_no_pod() -> None:
 def test_hosts_that_agree_are_no_cause(discovery: Discovery) -> None:
     spec = replace(evidence().spec, discovery=discovery)
     assert find_cause.host_cause(replace(evidence(), spec=spec)) is None
+
+
+@pytest.mark.parametrize("first", ["10.244.0.7", "fd00::7"])
+def test_hosts_are_of_the_family_that_the_gateway_prefers(first: str) -> None:
+    """A Service of both families lists each pod twice, and the exposure has the first one."""
+    other = "fd00::7" if first == "10.244.0.7" else "10.244.0.7"
+    outer = Outer((gateway_pod(ips=(first, other)),))
+    both = (*SLICES, endpoint_slice(endpoint("fd00::20"), family="IPv6", suffix="six"))
+    slices = tuple(EndpointSlice.from_object(each) for each in both)
+    spec, existing = evidence().spec, Existing(Kind.EXPOSURE, "default", "coredns", None, ())
+    given = known(existing, spec, Service.from_object(service()), slices, outer, {})
+    hosts = (A, B) if first == "10.244.0.7" else ("fd00::20:53",)
+    assert find_cause.host_cause(replace(given, proxies={GATEWAY: proxy(*hosts)})) is None
 
 
 def test_names_that_envoy_resolves_are_not_compared() -> None:
