@@ -108,7 +108,7 @@ def load_balancers_page() -> str:
         *(f"| {name} | copied | {why} |" for name, why in COPIED_FIELDS.items()),
         *(f"| {name} | left out | {why} |" for name, why in LEFT_OUT_FIELDS.items()),
         "| type LoadBalancer if the cloud carries no UDP | refused | U133, U134 |",
-        "| labels | copied | labels select pools; labels of installation tools are left out |",
+        "| labels | copied | labels select pools; those of Istio and of tools are left out |",
     ]
     for provider in PROVIDERS:
         lines += ["", f"## {provider.name}", "", f"Source: <{provider.source}>"]

@@ -662,12 +662,7 @@ _TOOL_LABELS = (
     "argocd.argoproj.io/",
     "kustomize.toolkit.fluxcd.io/",
     "helm.toolkit.fluxcd.io/",
-    "operator.istio.io/",
-    "install.operator.istio.io/",
-    "istio.io/",
-    "gateway.istio.io/",
     "gateway.networking.k8s.io/",
-    "service.istio.io/",
     "olm.",
     "applyset.kubernetes.io/",
     "kapp.k14s.io/",
@@ -743,7 +738,14 @@ def takeover(service: Mapping[str, Any]) -> Takeover:
 
 
 def _is_tools(label: str) -> bool:
-    return label in _TOOL_LABEL_NAMES or label.startswith(_TOOL_LABELS)
+    """Whether a label is a tool's or Istio's.
+
+    By topology.istio.io/network istiod takes a Service for a gateway between networks, at port
+    15443, which the companion lacks.
+    """
+    domain = label.partition("/")[0]
+    of_istio = domain == "istio.io" or domain.endswith(".istio.io")
+    return of_istio or label in _TOOL_LABEL_NAMES or label.startswith(_TOOL_LABELS)
 
 
 def _makers(service: Mapping[str, Any]) -> list[Provider]:

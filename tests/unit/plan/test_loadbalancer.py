@@ -230,6 +230,8 @@ def test_labels_that_choose_a_pool_are_copied_and_those_of_tools_are_not() -> No
         "app.kubernetes.io/instance": "edge",
         "helm.sh/chart": "gateway-1.31.0",
         "operator.istio.io/managed": "Reconcile",
+        "topology.istio.io/network": "network-1",
+        "networking.istio.io/gatewayPort": "15443",
         "applyset.kubernetes.io/part-of": "applyset-0000-v1",
         "kapp.k14s.io/app": "0000",
         "objectset.rio.cattle.io/hash": "0000",
