@@ -24,11 +24,13 @@ ONLY_IN = {
     "check_expose": {"apply/exposing.py"},
     "expose_errors": {"apply/reserving.py", "controller/reserving.py"},
     "Transaction": {"apply/pipeline.py", "apply/transaction.py"},
-    "apply_manifests": {"apply/samples.py", "cli/run/controller/install.py"},
+    "apply_manifests": {"apply/samples.py", "apply/controller.py"},
     "apply_decision": {
         *("apply/exposing.py", "apply/exposing_routes.py"),
         *("apply/responding.py", "apply/access_logging.py"),
     },
+    "smallest_file_limit": {"apply/controller.py"},
+    "controller_namespace": {"apply/controller.py", "state/gatewaynamespaces.py"},
     "plan_response": {"apply/responding.py"},
     "plan_access_log": {"apply/access_logging.py"},
     # How many sessions an exposure gets.
