@@ -95,6 +95,8 @@ class _GatewayFacts:
 
 
 _Gateway = tuple[str, tuple[tuple[str, str], ...]]
+# For more Services, one list reads the EndpointSlices of all. A Gateway may have hundreds.
+_MOST_SINGLE_READS = 20
 
 
 def begin_reads(reads: Reads) -> None:
@@ -104,6 +106,13 @@ def begin_reads(reads: Reads) -> None:
     # The pods of nearly all gateways have this label.
     reads.begin("Pod", None, ISTIO_LABEL)
     reads.begin_call(partial(read_mesh, reads))
+
+
+def begin_status_reads(reads: Reads, found: Sequence[Existing]) -> None:
+    """Start the reads for `read_status` that one list answers with fewer requests."""
+    services = {service for each in found if each.exposure for service in each.exposure.services}
+    if len(services) > _MOST_SINGLE_READS:
+        reads.begin("EndpointSlice")
 
 
 def read_status(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from kubectl_istio_udp.state.gatewayusage import Reserved, read_reserved
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.state.proxyrows import proxy_rows
 from kubectl_istio_udp.state.query_limit import QueryLimit
-from kubectl_istio_udp.state.status import Status, age, owner_text, read_status
+from kubectl_istio_udp.state.status import Status, age, begin_status_reads, owner_text, read_status
 from kubectl_istio_udp.state.udproutes import Routing, read_route_backends, read_routing
 
 
@@ -47,6 +47,7 @@ def _print(
     if not found:
         printing.note("No exposures, responses or access logs found.")
         return
+    begin_status_reads(api, found)
     query_limit = QueryLimit()
     statuses = read_status(api, found, query_envoy=True, query_limit=query_limit)
     proxies = for_each(lambda existing: proxy_rows(api, existing, query_limit), found)
@@ -89,7 +90,6 @@ def _text(
     reserved: Reserved | None,
     routes: Sequence[str],
 ) -> str:
-
     head = {
         "Name": existing.name,
         "Namespace": existing.namespace,
@@ -116,7 +116,7 @@ def _text(
     else:
         lines.append(f"Problem:     {existing.problem}")
     objects = [
-        [o["kind"], o["metadata"]["namespace"], o["metadata"]["name"], _age(o, age)]
+        [o["kind"], o["metadata"]["namespace"], o["metadata"]["name"], _age(o)]
         for o in existing.objects
     ]
     lines += ["Objects:", _indented(printing.table(objects, ["kind", "namespace", "name", "age"]))]
@@ -127,8 +127,8 @@ def _text(
     return "\n".join(lines)
 
 
-def _age(manifest: Any, age: Any) -> str:
-    return str(age(manifest["metadata"]["creationTimestamp"]))
+def _age(manifest: Mapping[str, Any]) -> str:
+    return age(manifest["metadata"]["creationTimestamp"])
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,13 @@ from kubectl_istio_udp.state.existing import OTHER_GATEWAYS
 from kubectl_istio_udp.state.leftovers import Leftover, read_leftovers
 from kubectl_istio_udp.state.ownership import Existing, State, Stray
 from kubectl_istio_udp.state.query_limit import QueryLimit
-from kubectl_istio_udp.state.status import Status, begin_reads, owner_text, read_status
+from kubectl_istio_udp.state.status import (
+    Status,
+    begin_reads,
+    begin_status_reads,
+    owner_text,
+    read_status,
+)
 
 if TYPE_CHECKING:
     from kubectl_istio_udp.model.accesslog import AccessLogSpec
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
 
 _API_VERSION = "kubectl-istio-udp/v1"
 _PORTS_SHOWN = 3
-# For more Services than this, read all EndpointSlices with one list. A Gateway may have hundreds.
-_MANY = 20
 _HOSTS_SHOWN = 2
 
 
@@ -66,9 +70,7 @@ def _print(
         for existing in found:
             click.echo(existing.ref)
         return
-    services = {service for each in found if each.exposure for service in each.exposure.services}
-    if len(services) > _MANY:
-        api.begin("EndpointSlice")
+    begin_status_reads(api, found)
     if output in ("yaml", "json"):
         items = _items(api, found)
         click.echo(printing.data(_one_or_list(items, names), output), nl=False)
