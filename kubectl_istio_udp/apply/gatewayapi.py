@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.errors import Forbidden, NotInstalled, Rejected, WaitTimeout
 from kubectl_istio_udp.model.gatewayapi import GATEWAY_CLASS, GatewayClass, Key
 from kubectl_istio_udp.model.resources import API_GATEWAY
@@ -125,18 +125,18 @@ def _may_be_earlier(problem: str, before: Manifest | None, gateway: Manifest) ->
 
 
 def _annotations(gateway: Manifest) -> Mapping[str, Any]:
-    return record(gateway["metadata"].get("annotations"))
+    return as_mapping(gateway["metadata"].get("annotations"))
 
 
 def _condition(gateway: Manifest, kind: str, owner: Manifest | None = None) -> Manifest:
     """A condition of a Gateway, or of a listener; {} unless it is about its generation."""
-    found = record(gateway.get("status")) if owner is None else owner
+    found = as_mapping(gateway.get("status")) if owner is None else owner
     return current_condition(found, generation_of(gateway), kind)
 
 
 def _problem(gateway: Manifest) -> str:
     """Why the controller does not accept a Gateway or one of its listeners; "" if it does."""
-    listeners = map(record, items(record(gateway.get("status")).get("listeners")))
+    listeners = map(as_mapping, as_list(as_mapping(gateway.get("status")).get("listeners")))
     found = [_condition(gateway, "Accepted", each) for each in listeners]
     for each in [*found, _condition(gateway, "Accepted")]:
         if each.get("status") == "False":
@@ -147,5 +147,5 @@ def _problem(gateway: Manifest) -> str:
 
 def addresses(gateway: Manifest) -> list[str]:
     """The addresses for clients in a Gateway's status."""
-    found = items(record(gateway.get("status")).get("addresses"))
-    return [str(record(each).get("value")) for each in found]
+    found = as_list(as_mapping(gateway.get("status")).get("addresses"))
+    return [str(as_mapping(each).get("value")) for each in found]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kubectl_istio_udp.controller.outcome import Unavailable
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
     UDP,
@@ -89,7 +89,7 @@ def merged_conditions(
     """
     conditions = tuple(conditions)
     ended = set(ended).difference(each.type for each in conditions)
-    found = {str(each.get("type")): dict(each) for each in map(record, items(existing))}
+    found = {str(each.get("type")): dict(each) for each in map(as_mapping, as_list(existing))}
     for each in conditions:
         before = found.get(each.type, {})
         status = _STATUS[each.holds]
@@ -116,7 +116,7 @@ def class_status(manifest: Manifest, kinds: Collection[str], now: str) -> dict[s
         kinds: the kinds of the Gateway API that the cluster has.
         now: the current time in the API's format.
     """
-    found, status = GatewayClass.from_object(manifest), record(manifest.get("status"))
+    found, status = GatewayClass.from_object(manifest), as_mapping(manifest.get("status"))
     conditions = ApiCondition(ACCEPTED, True, ACCEPTED)
     if found.parameters:
         conditions = ApiCondition(
@@ -207,13 +207,13 @@ def route_status(
         now: the current time in the API's format.
         undecided: its parents that may be Gateways of this controller; their entries are kept.
     """
-    status, metadata = record(manifest.get("status")), manifest["metadata"]
+    status, metadata = as_mapping(manifest.get("status")), manifest["metadata"]
     namespace, generation = metadata["namespace"], int(metadata.get("generation") or 0)
     wanted = {report.parent.identity: report for report in reports}
     kept = {parent.identity for parent in undecided}
     parents: list[Any] = []
-    for entry in map(record, items(status.get("parents"))):
-        ref = ParentRef.from_object(record(entry.get("parentRef")), namespace)
+    for entry in map(as_mapping, as_list(status.get("parents"))):
+        ref = ParentRef.from_object(as_mapping(entry.get("parentRef")), namespace)
         if entry.get("controllerName") != CONTROLLER_NAME or ref.identity in kept:
             parents.append(entry)
             continue
@@ -234,7 +234,7 @@ def _parent(report: Report, existing: object, generation: int, now: str) -> dict
         conditions = [
             ApiCondition(ACCEPTED, None, "Pending", "istiod has not accepted or rejected it yet")
         ]
-    types = [str(each.get("type")) for each in map(record, items(existing))]
+    types = [str(each.get("type")) for each in map(as_mapping, as_list(existing))]
     return {
         "parentRef": dict(report.parent.raw),
         "controllerName": CONTROLLER_NAME,
@@ -342,11 +342,11 @@ def gateway_status(
         progress: the Gateway's progress.
         now: the current time in the API's format.
     """
-    gateway, status = ApiGateway.from_object(manifest), record(manifest.get("status"))
-    before = {each.get("name"): each for each in map(record, items(status.get("listeners")))}
+    gateway, status = ApiGateway.from_object(manifest), as_mapping(manifest.get("status"))
+    before = {each.get("name"): each for each in map(as_mapping, as_list(status.get("listeners")))}
     listeners: list[dict[str, Any]] = []
     for listener in gateway.listeners:
-        existing = record(before.get(listener.name))
+        existing = as_mapping(before.get(listener.name))
         if not progress.is_mirrored(listener):
             seen = ListenerStatus(
                 tuple(_kind(*each) for each in listener.supported_kinds),
@@ -386,8 +386,8 @@ def gateway_status(
 
 def without_own_condition(manifest: Manifest) -> dict[str, Any]:
     """The status of a Gateway that is another controller's now: without our own condition type."""
-    status = record(manifest.get("status"))
-    conditions = list(map(record, items(status.get("conditions"))))
+    status = as_mapping(manifest.get("status"))
+    conditions = list(map(as_mapping, as_list(status.get("conditions"))))
     others = [each for each in conditions if each.get("type") != MIRRORED]
     return {**status, "conditions": others} if len(others) < len(conditions) else dict(status)
 

@@ -22,7 +22,7 @@ from kubectl_istio_udp.controller.conditions import (
     Mirror,
 )
 from kubectl_istio_udp.model.apiconditions import current_conditions, generation_of
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.gatewayapi import ParentRef
 from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL
@@ -65,13 +65,13 @@ def mirror(
     if existing is None or not is_current(existing, wanted):
         return Mirror(name, problem or f"Gateway {name} is being written")
     generation = generation_of(existing)
-    status = record(existing.get("status"))
+    status = as_mapping(existing.get("status"))
     types = (ACCEPTED, PROGRAMMED, *REPEATED)
     current = {each.type: each for each in _current(status, generation, types)}
     listeners = {}
-    for entry in map(record, items(status.get("listeners"))):
+    for entry in map(as_mapping, as_list(status.get("listeners"))):
         if found := _current(entry, generation, LISTENER_TYPES):
-            kinds = tuple(map(record, items(entry.get("supportedKinds"))))
+            kinds = tuple(map(as_mapping, as_list(entry.get("supportedKinds"))))
             attached = int(entry.get("attachedRoutes") or 0)
             listener = str(entry.get("name"))
             if why := unpermitted.get(listener):
@@ -82,7 +82,7 @@ def mirror(
     pending = "" if PROGRAMMED in current and names <= listeners.keys() else _unseen(name)
     addresses = tuple(
         (str(each.get("type") or "IPAddress"), str(each.get("value")))
-        for each in map(record, items(status.get("addresses")))
+        for each in map(as_mapping, as_list(status.get("addresses")))
     )
     return Mirror(name, pending, current, listeners, addresses)
 
@@ -105,8 +105,8 @@ def parent_conditions(
     if existing is None or not is_current(existing, wanted):
         return None
     metadata = existing["metadata"]
-    for entry in map(record, items(record(existing.get("status")).get("parents"))):
-        ref = ParentRef.from_object(record(entry.get("parentRef")), metadata["namespace"])
+    for entry in map(as_mapping, as_list(as_mapping(existing.get("status")).get("parents"))):
+        ref = ParentRef.from_object(as_mapping(entry.get("parentRef")), metadata["namespace"])
         if entry.get("controllerName") == controller and ref.identity == parent.identity:
             return _current(entry, generation_of(existing)) or None
     return None
@@ -127,7 +127,7 @@ def _current(
         return [each for each in found if not types or each.get("type") in types]
 
     current = wanted(current_conditions(owner, generation))
-    if len(current) < len(wanted(map(record, items(owner.get("conditions"))))):
+    if len(current) < len(wanted(map(as_mapping, as_list(owner.get("conditions"))))):
         return ()
     return tuple(
         ApiCondition(

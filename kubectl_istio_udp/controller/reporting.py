@@ -49,8 +49,8 @@ from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.endpointrules import summary
-from kubectl_istio_udp.model.envoyfilter import items, record
 from kubectl_istio_udp.model.errors import (
     ClusterError,
     Conflict,
@@ -528,7 +528,7 @@ def _programmed_listeners(manifest: Mapping[str, Any]) -> set[str]:
     generation = generation_of(manifest)
     return {
         str(each.get("name"))
-        for each in map(record, items(manifest["status"].get("listeners")))
+        for each in map(as_mapping, as_list(manifest["status"].get("listeners")))
         if current_condition(each, generation, PROGRAMMED).get("status") == "True"
     }
 

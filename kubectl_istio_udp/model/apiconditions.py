@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 
 Manifest = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ def current_conditions(owner: Manifest, generation: int) -> tuple[Manifest, ...]
         owner: what has the conditions: a status, or its entry for a listener or a parent.
         generation: the object's generation.
     """
-    found = map(record, items(owner.get("conditions")))
+    found = map(as_mapping, as_list(owner.get("conditions")))
     return tuple(each for each in found if each.get("observedGeneration") == generation)
 
 

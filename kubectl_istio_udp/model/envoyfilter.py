@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.gateway import (
     GATEWAY_API_LABEL,
     Gateway,
@@ -167,15 +168,15 @@ def _additions(envoy_filter: Mapping[str, Any]) -> Iterator[_Addition]:
     istiod drops added listeners without a name. REMOVE and MERGE only affect what istiod itself
     generates, because it applies ADD patches afterwards (patchListeners).
     """
-    for entry in items(record(envoy_filter.get("spec")).get("configPatches")):
-        kind, match = record(entry).get("applyTo"), record(record(entry).get("match"))
-        patch = record(record(entry).get("patch"))
-        operation, value = patch.get("operation"), record(patch.get("value"))
+    for entry in as_list(as_mapping(envoy_filter.get("spec")).get("configPatches")):
+        kind, match = as_mapping(entry).get("applyTo"), as_mapping(as_mapping(entry).get("match"))
+        patch = as_mapping(as_mapping(entry).get("patch"))
+        operation, value = patch.get("operation"), as_mapping(patch.get("value"))
         if kind not in ("LISTENER", "CLUSTER") or match.get("context") not in _GATEWAY_CONTEXTS:
             continue
         name = value.get("name") if isinstance(value.get("name"), str) else ""
         sockets = frozenset(_udp_sockets(value)) if kind == "LISTENER" else frozenset()
-        proxy = record(match.get("proxy"))
+        proxy = as_mapping(match.get("proxy"))
         if operation in ADDING and name:
             yield _Addition(kind, name, sockets, proxy)
         elif operation in _MERGING and sockets:
@@ -258,10 +259,10 @@ def _filter_attaches(
         near = Attachment(True, ROOT_UNKNOWN)
     else:
         return IGNORED
-    spec = record(envoy_filter.get("spec"))
-    labels = record(record(spec.get("workloadSelector")).get("labels"))
+    spec = as_mapping(envoy_filter.get("spec"))
+    labels = as_mapping(as_mapping(spec.get("workloadSelector")).get("labels"))
     selected = ATTACHES if selects(labels, pod.labels) else IGNORED
-    targets = [record(target) for target in items(spec.get("targetRefs"))]
+    targets = [as_mapping(target) for target in as_list(spec.get("targetRefs"))]
     if not targets:
         ignored = GATEWAY_API_LABEL in pod.labels and not mesh.selectors_for_gateway_api
         return IGNORED if ignored else near & selected
@@ -305,7 +306,7 @@ def _targets(target: Mapping[str, Any], labels: Mapping[str, str], namespace: st
 def _proxy_attaches(proxy: Mapping[str, Any], pod: GatewayPod) -> Attachment:
     """Whether a patch's match.proxy matches a pod's proxy (proxyMatch)."""
     attachment = version_attaches(str(proxy.get("proxyVersion") or ""), pod.version)
-    for key, value in record(proxy.get("metadata")).items():
+    for key, value in as_mapping(proxy.get("metadata")).items():
         known = pod.metadata.get(key)
         if known is None:
             attachment &= Attachment(
@@ -360,18 +361,21 @@ class Scope:
         cls, envoy_filter: Mapping[str, Any], copy: int = 0, proxy: Mapping[str, Any] | None = None
     ) -> Scope:
         """The scope of a patch with this match.proxy."""
-        metadata, spec = record(envoy_filter.get("metadata")), record(envoy_filter.get("spec"))
+        metadata, spec = (
+            as_mapping(envoy_filter.get("metadata")),
+            as_mapping(envoy_filter.get("spec")),
+        )
         namespace = str(metadata.get("namespace") or "")
-        targets = [record(target) for target in items(spec.get("targetRefs"))]
+        targets = [as_mapping(target) for target in as_list(spec.get("targetRefs"))]
         selectors = [{GATEWAY_API_LABEL: str(target.get("name"))} for target in targets]
         if not selectors:
-            selectors = [record(record(spec.get("workloadSelector")).get("labels"))]  # type: ignore[list-item]
+            selectors = [as_mapping(as_mapping(spec.get("workloadSelector")).get("labels"))]  # type: ignore[list-item]
         return cls(
             f"{namespace}/{metadata.get('name')}",
             copy,
             namespace,
             tuple(tuple(sorted((str(k), str(v)) for k, v in s.items())) for s in selectors),
-            str(record(proxy).get("proxyVersion") or ""),
+            str(as_mapping(proxy).get("proxyVersion") or ""),
         )
 
     def meets(self, other: Scope, root_namespace: str = DEFAULT_ROOT_NAMESPACE) -> bool:
@@ -399,16 +403,6 @@ def _versions_meet(one: str, other: str) -> bool:
     )
 
 
-def record(value: object) -> Mapping[str, Any]:
-    """The value if it is a JSON object, else {}: unknown formats are ignored."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def items(value: object) -> list[Any]:
-    """The value if it is a JSON array, else []."""
-    return value if isinstance(value, list) else []
-
-
 def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The revision of each listener and cluster that an EnvoyFilter adds; "" if it has none.
 
@@ -416,8 +410,9 @@ def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         {"LISTENER": {name: revision}, "CLUSTER": {name: revision}}
     """
     found: dict[str, dict[str, str]] = {"LISTENER": {}, "CLUSTER": {}}
-    for patch in map(record, items(record(envoy_filter.get("spec")).get("configPatches"))):
-        value = record(record(patch.get("patch")).get("value"))
+    patches = as_list(as_mapping(envoy_filter.get("spec")).get("configPatches"))
+    for patch in map(as_mapping, patches):
+        value = as_mapping(as_mapping(patch.get("patch")).get("value"))
         kind, name = patch.get("applyTo"), value.get("name")
         if kind in found and name:
             found[kind][str(name)] = revision_in(value)
@@ -426,8 +421,8 @@ def revisions(envoy_filter: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 def revision_in(resource: Mapping[str, Any]) -> str:
     """The revision in the metadata of a listener or cluster; "" if it has none."""
-    marks = record(record(resource.get("metadata")).get("filter_metadata"))
-    return str(record(marks.get(MANAGER)).get("revision", ""))
+    marks = as_mapping(as_mapping(resource.get("metadata")).get("filter_metadata"))
+    return str(as_mapping(marks.get(MANAGER)).get("revision", ""))
 
 
 def _udp_sockets(listener: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -436,9 +431,12 @@ def _udp_sockets(listener: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     Loopback addresses are left out, because no client can send to them.
     """
     more = listener.get("additional_addresses", listener.get("additionalAddresses"))
-    addresses = [listener.get("address"), *(record(each).get("address") for each in items(more))]
-    for address in map(record, addresses):
-        socket = record(address.get("socket_address", address.get("socketAddress")))
+    addresses = [
+        listener.get("address"),
+        *(as_mapping(each).get("address") for each in as_list(more)),
+    ]
+    for address in map(as_mapping, addresses):
+        socket = as_mapping(address.get("socket_address", address.get("socketAddress")))
         number = str(socket.get("port_value", socket.get("portValue", "")))
         if socket.get("protocol") in _UDP and re.fullmatch("[0-9]{1,5}", number):
             both = socket.get("ipv4_compat", socket.get("ipv4Compat"))

@@ -12,7 +12,8 @@ from typing import Any
 
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.annotation_values import PREFIX
-from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP, items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
+from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, selector_matches
 
 Manifest = Mapping[str, Any]
@@ -50,7 +51,7 @@ class GatewayClass:
     @classmethod
     def from_object(cls, manifest: Manifest) -> GatewayClass:
         """Read a GatewayClass manifest."""
-        spec = record(manifest.get("spec"))
+        spec = as_mapping(manifest.get("spec"))
         return cls(
             name=manifest["metadata"]["name"],
             controller=str(spec.get("controllerName") or ""),
@@ -89,9 +90,9 @@ class Listener:
     @classmethod
     def from_object(cls, entry: Manifest) -> Listener:
         """Read an entry of spec.listeners and fill in the API's defaults."""
-        allowed = record(entry.get("allowedRoutes"))
-        namespaces = record(allowed.get("namespaces"))
-        kinds = [record(kind) for kind in items(allowed.get("kinds"))]
+        allowed = as_mapping(entry.get("allowedRoutes"))
+        namespaces = as_mapping(allowed.get("namespaces"))
+        kinds = [as_mapping(kind) for kind in as_list(allowed.get("kinds"))]
         selector = namespaces.get("selector")
         return cls(
             name=str(entry.get("name") or ""),
@@ -202,15 +203,15 @@ class ApiGateway(_Requesting):
     @classmethod
     def from_object(cls, manifest: Manifest) -> ApiGateway:
         """Read a Gateway manifest."""
-        spec = record(manifest.get("spec"))
-        infrastructure = record(spec.get("infrastructure"))
-        parameters = record(infrastructure.get("parametersRef"))
-        labels = record(manifest["metadata"].get("labels"))
+        spec = as_mapping(manifest.get("spec"))
+        infrastructure = as_mapping(spec.get("infrastructure"))
+        parameters = as_mapping(infrastructure.get("parametersRef"))
+        labels = as_mapping(manifest["metadata"].get("labels"))
         return cls(
             about=About.of(manifest),
             generation=_generation(manifest),
             class_name=str(spec.get("gatewayClassName") or ""),
-            listeners=tuple(Listener.from_object(each) for each in items(spec.get("listeners"))),
+            listeners=tuple(Listener.from_object(each) for each in as_list(spec.get("listeners"))),
             annotations=_plugin_annotations(manifest),
             parameters=ParametersRef(
                 str(parameters.get("group") or ""),
@@ -225,7 +226,7 @@ class ApiGateway(_Requesting):
                 for key in ("labels", "annotations")
                 if key in infrastructure
             },
-            tls=record(spec.get("tls")),
+            tls=as_mapping(spec.get("tls")),
             addresses=bool(spec.get("addresses")),
             leaving="deletionTimestamp" in manifest["metadata"],
         )
@@ -368,12 +369,12 @@ class UdpRoute(Route):
     @classmethod
     def from_object(cls, manifest: Manifest) -> UdpRoute:
         """Read a UDPRoute manifest."""
-        spec, namespace = record(manifest.get("spec")), manifest["metadata"]["namespace"]
-        rules = [record(rule) for rule in items(spec.get("rules"))]
+        spec, namespace = as_mapping(manifest.get("spec")), manifest["metadata"]["namespace"]
+        rules = [as_mapping(rule) for rule in as_list(spec.get("rules"))]
         backends = [
-            BackendRef.from_object(record(entry), namespace)
+            BackendRef.from_object(as_mapping(entry), namespace)
             for rule in rules[:1]
-            for entry in items(rule.get("backendRefs"))
+            for entry in as_list(rule.get("backendRefs"))
         ]
         return cls(
             about=About.of(manifest),
@@ -402,7 +403,7 @@ class ReferenceGrant:
     @classmethod
     def from_object(cls, manifest: Manifest) -> ReferenceGrant:
         """Read a ReferenceGrant manifest."""
-        spec = record(manifest.get("spec"))
+        spec = as_mapping(manifest.get("spec"))
         return cls(
             namespace=manifest["metadata"]["namespace"],
             origins=tuple(_texts(spec.get("from"), "group", "kind", "namespace")),
@@ -428,12 +429,12 @@ class ReferenceGrant:
 
 def _parents(manifest: Manifest) -> tuple[ParentRef, ...]:
     namespace = manifest["metadata"]["namespace"]
-    refs = items(record(manifest.get("spec")).get("parentRefs"))
-    return tuple(ParentRef.from_object(record(entry), namespace) for entry in refs)
+    refs = as_list(as_mapping(manifest.get("spec")).get("parentRefs"))
+    return tuple(ParentRef.from_object(as_mapping(entry), namespace) for entry in refs)
 
 
 def _texts(value: object, *names: str) -> Iterable[tuple[str, str, str]]:
-    for entry in map(record, items(value)):
+    for entry in map(as_mapping, as_list(value)):
         first, second, third = (str(entry.get(name) or "") for name in names)
         yield (first, second, third)
 
@@ -449,5 +450,5 @@ def _generation(manifest: Manifest) -> int:
 
 
 def _plugin_annotations(manifest: Manifest) -> dict[str, str]:
-    notes = record(manifest["metadata"].get("annotations"))
+    notes = as_mapping(manifest["metadata"].get("annotations"))
     return {key: str(text) for key, text in notes.items() if str(key).startswith(PREFIX)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_istio_udp.model.accesslog import TCP_PROXY, AccessLogSpec, LogField
-from kubectl_istio_udp.model.envoyfilter import record
+from kubectl_istio_udp.model.decoded import as_mapping
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.mesh import Mesh, Version, image_version
@@ -111,8 +111,8 @@ class Setting:
 
 
 def _sets_interval(patch: Mapping[str, Any]) -> bool:
-    value = record(record(patch.get("patch")).get("value"))
-    config = record(value.get("typed_config", value.get("typedConfig")))
+    value = as_mapping(as_mapping(patch.get("patch")).get("value"))
+    config = as_mapping(value.get("typed_config", value.get("typedConfig")))
     return value.get("name") == TCP_PROXY and bool(_FIELDS & set(config))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.gatewayapi import (
     GROUP,
     ApiGateway,
@@ -65,7 +65,7 @@ def mirrored_parents(
 
 def certificates(gateway: ApiGateway, listener: Listener) -> tuple[BackendRef, ...]:
     """The certificates of a listener in other namespaces, as references."""
-    refs = map(record, items(record(listener.raw.get("tls")).get("certificateRefs")))
+    refs = map(as_mapping, as_list(as_mapping(listener.raw.get("tls")).get("certificateRefs")))
     found = (
         BackendRef(
             group=str(ref.get("group") or ""),

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
     GROUP,
@@ -484,17 +484,17 @@ def _kept(manifest: Manifest) -> dict[str, Any]:
 
 
 def _kept_route(manifest: Manifest) -> KeptRoute:
-    parents = items(record(manifest.get("status")).get("parents"))
+    parents = as_list(as_mapping(manifest.get("status")).get("parents"))
     return KeptRoute(
         Packed.of(_kept(manifest)),
         Route.from_object(manifest),
         _owner(manifest),
-        any(record(entry).get("controllerName") == CONTROLLER_NAME for entry in parents),
+        any(as_mapping(entry).get("controllerName") == CONTROLLER_NAME for entry in parents),
     )
 
 
 def _owner(manifest: Manifest) -> str:
     """The name of the Gateway or route that another one was created for; "" if there is none."""
-    owners = items(manifest["metadata"].get("ownerReferences"))
+    owners = as_list(manifest["metadata"].get("ownerReferences"))
     names = [str(each.get("name")) for each in owners if each.get("kind") == manifest["kind"]]
     return names[0] if names else ""

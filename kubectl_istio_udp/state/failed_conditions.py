@@ -12,7 +12,7 @@ from typing import Any
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.apiconditions import current_conditions, generation_of
-from kubectl_istio_udp.model.envoyfilter import items, record
+from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.errors import Forbidden, NotInstalled
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
@@ -93,9 +93,9 @@ def failing(
 
 
 def _of_gateway(manifest: Manifest) -> Iterator[FailedCondition]:
-    status = record(manifest.get("status"))
+    status = as_mapping(manifest.get("status"))
     failed = [*_failed(manifest, status, "")]
-    for listener in map(record, items(status.get("listeners"))):
+    for listener in map(as_mapping, as_list(status.get("listeners"))):
         # A listener that is not programmed yet says the same as its Gateway.
         failed += [
             each
@@ -112,10 +112,10 @@ def _of_route(manifest: Manifest, gateways: set[Key]) -> Iterator[FailedConditio
         for parent in Route.from_object(manifest).parents
         if parent.is_gateway((parent.namespace, parent.name))
     } & gateways
-    for entry in map(record, items(record(manifest.get("status")).get("parents"))):
+    for entry in map(as_mapping, as_list(as_mapping(manifest.get("status")).get("parents"))):
         if entry.get("controllerName") != CONTROLLER_NAME:
             continue
-        parent = record(entry.get("parentRef"))
+        parent = as_mapping(entry.get("parentRef"))
         key = (str(parent.get("namespace") or namespace), str(parent.get("name")))
         if key in wanted:
             wanted.discard(key)
