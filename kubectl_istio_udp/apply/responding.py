@@ -50,10 +50,9 @@ def respond(
         UsageError: it is not possible as requested.
         Refused, Rejected or an error of the cluster; everything was rolled back then.
     """
-    at_gateway = bool(named.create_gateway or gateway.name or gateway.selector)
     before, kept = _read_existing(api, namespace, named)
     # An existing response keeps its place unless the command line names another one.
-    mesh = named.mesh or bool(before and before.mesh and not at_gateway)
+    mesh = named.mesh or bool(before and before.mesh and not named.at_gateway)
     if before and before.gateway and not mesh:
         gateway = gateway.or_known(before.gateway)
     request = named.request(namespace, before, kept, mesh=mesh)

@@ -73,6 +73,19 @@ def default_name(
     return plain[: names.LONGEST_LABEL - len(end)].rstrip("-") + end
 
 
+def check_settings(every: Duration, scope: LogScope, direction: Direction) -> None:
+    """Reject settings that no access log can have.
+
+    Raises:
+        UsageError: the interval is under 1 ms (the minimum in the field's documentation), or a
+            direction is set for a gateway.
+    """
+    if every < _LEAST:
+        raise UsageError(f"--every {every} is too short; Envoy accepts 1ms or more")
+    if scope is LogScope.GATEWAY and direction is not Direction.ANY:
+        raise UsageError("--direction only applies to sidecars, not to a gateway")
+
+
 @dataclass(frozen=True)
 class AccessLogSpec:
     """The settings of an access log, as stored in the annotation of its EnvoyFilter.
@@ -99,15 +112,11 @@ class AccessLogSpec:
 
         Raises:
             ValueError: the selector is not a map of labels.
-            UsageError: the interval is under 1 ms (the minimum in the field's documentation), or
-                a direction is set for a gateway.
+            UsageError: see `check_settings`.
         """
         if not isinstance(self.selector, Mapping):
             raise ValueError("an access log has a selector of labels")
-        if self.every < _LEAST:
-            raise UsageError(f"--every {self.every} is too short; Envoy accepts 1ms or more")
-        if self.scope is LogScope.GATEWAY and self.direction is not Direction.ANY:
-            raise UsageError("--direction only applies to sidecars, not to a gateway")
+        check_settings(self.every, self.scope, self.direction)
 
     def understood_by(
         self, control_plane: Version | None, proxies: Sequence[Version | None]

@@ -44,10 +44,15 @@ class GatewayChoice:
             return self.known.namespace
         return (self.name or "").rpartition("/")[0] or None
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the command line names a gateway, by its name or by labels."""
+        return bool(self.name or self.selector)
+
     def or_known(self, gateway: GatewayRef) -> GatewayChoice:
         """The same choice, with the exposure's current gateway as default."""
-        return self if self.name or self.selector else replace(self, known=gateway)
+        return self if self.is_named else replace(self, known=gateway)
 
     def or_named(self, name: str | None) -> GatewayChoice:
         """The same choice, with a gateway's name as default."""
-        return self if self.name or self.selector else replace(self, name=name)
+        return self if self.is_named else replace(self, name=name)

@@ -5,11 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_istio_udp.model.accesslog import AccessLogSpec, Direction, LogScope, default_name
+from kubectl_istio_udp.model.accesslog import (
+    AccessLogSpec,
+    Direction,
+    LogScope,
+    check_settings,
+    default_name,
+)
 from kubectl_istio_udp.model.durations import Duration
+from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.names import check_dns_label
 
 DEFAULT_EVERY = Duration(5)
+
+
+def named_scope(
+    *, mesh: bool, gateway: GatewayChoice, namespace: str | None, selector: Mapping[str, str]
+) -> LogScope:
+    """The scope that a command line names.
+
+    Args:
+        mesh: whether `--mesh` is given.
+        gateway: the named gateway, if any.
+        namespace: `-n`; None without it.
+        selector: the pod labels of `-l`.
+
+    Raises:
+        UsageError: two of them cannot be combined.
+    """
+    if mesh and gateway.is_named:
+        raise UsageError("--mesh cannot be combined with --gateway: it already includes gateways")
+    if mesh and namespace:
+        raise UsageError("--mesh cannot be combined with -n: it already includes all namespaces")
+    if gateway.is_named and selector:
+        raise UsageError("-l cannot be combined with --gateway: a gateway has its own labels")
+    if mesh:
+        return LogScope.MESH
+    return LogScope.GATEWAY if gateway.is_named else LogScope.NAMESPACE
 
 
 @dataclass(frozen=True)
@@ -30,11 +63,13 @@ class NamedAccessLog:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        """Reject an invalid name.
+        """Reject what no access log can have.
 
         Raises:
-            UsageError: it is not a DNS label.
+            UsageError: the name is not a DNS label, the interval is too short, or the direction is
+                not possible.
         """
+        check_settings(self.every or DEFAULT_EVERY, self.scope, self.direction or Direction.ANY)
         if self.name:
             check_dns_label(self.name, "access log")
 

@@ -32,6 +32,7 @@ class NamedResponse:
         hosts: the hosts of the requests to answer.
         mesh: whether sidecars answer instead of a gateway.
         gateway_port: the port of the gateway's HTTP server.
+        names_gateway: whether a gateway is named.
         create_gateway: whether to create an Istio Gateway if no server is on that port.
         api: a value of ResponseApi, or `auto` to choose again.
         name: the response's name; None to derive it from the path.
@@ -46,6 +47,7 @@ class NamedResponse:
     hosts: tuple[str, ...] = ()
     mesh: bool = False
     gateway_port: int | None = None
+    names_gateway: bool = False
     create_gateway: bool = False
     api: str | None = None
     name: str | None = None
@@ -54,11 +56,23 @@ class NamedResponse:
         """Reject settings that are invalid for every response.
 
         Raises:
-            UsageError: a value is out of range, or a header is named twice.
+            UsageError: a value is out of range, a header is named twice, or the response would be
+                both at sidecars and at a gateway.
         """
+        if self.mesh and self.at_gateway:
+            raise UsageError(
+                "--mesh answers at sidecars and cannot be combined with --gateway, "
+                "--gateway-selector and --create-gateway",
+                hints=["to answer at a gateway, omit --mesh"],
+            )
         if self.name:
             check_dns_label(self.name, "response")
         self._answer(None)
+
+    @property
+    def at_gateway(self) -> bool:
+        """Whether an option says that a gateway answers."""
+        return self.names_gateway or self.create_gateway
 
     @property
     def response_name(self) -> str:

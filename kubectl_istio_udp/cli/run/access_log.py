@@ -9,11 +9,10 @@ from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.applying import Applying
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
 from kubectl_istio_udp.cli.run.printed import Printed
-from kubectl_istio_udp.model.accesslog import Direction, LogScope
+from kubectl_istio_udp.model.accesslog import Direction
 from kubectl_istio_udp.model.durations import Duration
-from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
-from kubectl_istio_udp.sources.accesslog import NamedAccessLog
+from kubectl_istio_udp.sources.accesslog import NamedAccessLog, named_scope
 
 
 def run(
@@ -31,7 +30,7 @@ def run(
     """Run `access-log`, with the values of its options."""
     labels = dict(options.parse_labels(selector, "--selector"))
     named = NamedAccessLog(
-        scope=_scope(mesh, gateway, labels, common),
+        scope=named_scope(mesh=mesh, gateway=gateway, namespace=common.namespace, selector=labels),
         every=every,
         direction=Direction(direction) if direction else None,
         selector=labels,
@@ -49,16 +48,3 @@ def run(
             f"test it: kubectl istio-udp verify -n {spec.namespace} accesslog/{spec.name}{to}",
             err=True,
         )
-
-
-def _scope(
-    mesh: bool, gateway: GatewayChoice, labels: dict[str, str], common: options.Common
-) -> LogScope:
-    at_gateway = bool(gateway.name or gateway.selector)
-    if mesh and at_gateway:
-        raise UsageError("--mesh cannot be combined with --gateway: it already includes gateways")
-    if mesh and common.namespace:
-        raise UsageError("--mesh cannot be combined with -n: it already includes all namespaces")
-    if at_gateway and labels:
-        raise UsageError("-l cannot be combined with --gateway: a gateway has its own labels")
-    return LogScope.MESH if mesh else LogScope.GATEWAY if at_gateway else LogScope.NAMESPACE

@@ -55,12 +55,11 @@ def run(
         hosts=hosts,
         mesh=mesh,
         gateway_port=gateway_port,
+        names_gateway=gateway.is_named,
         create_gateway=create_gateway,
         api=api,
         name=name,
     )
-    if mesh and (create_gateway or gateway.name or gateway.selector):
-        raise UsageError("--mesh answers at sidecars and cannot be combined with gateway options")
     server = connect(common)
     namespace = namespace_of(common, server)
     spec = respond(server, namespace, named, gateway, applying, Printed(applying), _FLAGS)

@@ -87,6 +87,12 @@ def test_prints_the_version(run: Run) -> None:
         (["verify", "x", "--tool-pod", "A"], "--tool-pod 'A' is not a valid Kubernetes name"),
         (["verify", "x", "--tool-pod", "a", "--create-tool"], "cannot be combined with --create"),
         (["direct", "x", "--tool-image", "a"], "  create one for this run: --create-tool --tool-"),
+        (["access-log", "--every", "0"], "--every 0s is too short; Envoy accepts 1ms or more"),
+        (
+            ["access-log", "--gateway", "g", "--direction", "inbound"],
+            "--direction only applies to sidecars, not to a gateway",
+        ),
+        (["direct", "/x", "--mesh", "--gateway", "g"], "  to answer at a gateway, omit --mesh"),
         (["direct"], "Usage: kubectl istio-udp direct"),
         (["controller", "install", "-n", "A", "-o", "yaml"], "--namespace 'A' is not a valid"),
         (["controller", "run", "--gateway-namespace", "A"], "--gateway-namespace 'A' is not a"),
