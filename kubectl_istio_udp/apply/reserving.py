@@ -243,11 +243,10 @@ def _read(manifest: Mapping[str, Any]) -> Reservation:
 
 
 def _busy(spec: ExposureSpec, existing: Reservation | None) -> Conflict:
-    since = f" since {existing.created:%H:%M:%S} UTC" if existing else ""
+    since = f" (since {existing.created:%H:%M:%S} UTC)" if existing else ""
     minutes = STALE_AFTER.total_seconds() / 60
     return Conflict(
-        f"another run has been writing exposure {spec.namespace}/{spec.name}{since}; nothing was "
-        "written",
+        f"another run is writing exposure {spec.namespace}/{spec.name}{since}; nothing was written",
         hints=[
             f"see its state: kubectl istio-udp get -n {spec.namespace} {spec.name}",
             f"if that run was killed, wait {minutes:.0f} minutes, or delete its reservation: "

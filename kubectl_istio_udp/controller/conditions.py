@@ -178,7 +178,7 @@ class ParentReport:
         if self.dropped_rules:
             partly.append("Dropped Rule: only the first rule is served")
         if self.options_problem:
-            partly.append(f"Fall Back: {self.options_problem}; the settings before apply")
+            partly.append(f"Fall Back: {self.options_problem}; the earlier settings stay in effect")
         if partly:
             message = "; ".join(partly)
             found.append(ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))

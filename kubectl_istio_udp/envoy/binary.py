@@ -90,7 +90,7 @@ def version(envoy: Path) -> str:
             timeout=_VERSION_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoEnvoy(f"{envoy} does not run here: {error}", hints=_OTHER) from None
+        raise NoEnvoy(f"{envoy} cannot run on this machine: {error}", hints=_OTHER) from None
     # PROGRAM  version: HASH/1.40.0/Clean/RELEASE/BoringSSL
     _, found, rest = done.stdout.rpartition("version: ")
     parts = rest.split("/")

@@ -77,7 +77,9 @@ def configuration(
             )
             wanted |= {name} if name else set()
         else:
-            raise GatewayFailed(f"{patch.operation} of {patch.apply_to} needs a cluster's gateway")
+            raise GatewayFailed(
+                f"only a gateway in a cluster can apply {patch.operation} of {patch.apply_to}"
+            )
     return {
         "node": {"id": "demo", "cluster": "demo"},
         "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
@@ -151,7 +153,7 @@ class LocalGateway:
             self._write(self._endpoints)
             (folder / "envoy.json").write_text(json.dumps(bootstrap), encoding="utf-8")
             self._start(folder)
-            self._wait("live", lambda: self._get("/ready").startswith("LIVE"))
+            self._wait("did not start", lambda: self._get("/ready").startswith("LIVE"))
             self.serve(self._endpoints)
         except BaseException:
             self.__exit__()
@@ -174,7 +176,7 @@ class LocalGateway:
         """
         self._write(endpoints)
         expected = {name: sorted(endpoints.get(name, ())) for name in self._wanted}
-        self._wait("given its endpoints", lambda: self._hosts() == expected)
+        self._wait("did not get its endpoints", lambda: self._hosts() == expected)
 
     def _write(self, endpoints: Mapping[str, Iterable[eds.Address]]) -> None:
         """Write the endpoint lists; Envoy watches for files that are moved into place."""
@@ -226,10 +228,11 @@ class LocalGateway:
                 )
         except (OSError, subprocess.SubprocessError) as error:
             raise NoEnvoy(
-                f"{self._envoy} does not run here: {error}", hints=["name another: --envoy PATH"]
+                f"{self._envoy} cannot run on this machine: {error}",
+                hints=["name another: --envoy PATH"],
             ) from None
 
-    def _wait(self, what: str, reached: Callable[[], bool]) -> None:
+    def _wait(self, failure: str, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             assert self._process is not None
@@ -239,7 +242,7 @@ class LocalGateway:
                 if reached():
                     return
             if time.monotonic() > deadline:
-                raise GatewayFailed(f"Envoy is not {what}: {self._last_message()}")
+                raise GatewayFailed(f"Envoy {failure}: {self._last_message()}")
             time.sleep(_POLL_SECONDS)
 
     def _last_message(self) -> str:

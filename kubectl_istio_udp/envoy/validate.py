@@ -118,14 +118,15 @@ class _Runner:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NoEnvoy(
-                f"{self._envoy} does not run here: {error}", hints=["name another: --envoy PATH"]
+                f"{self._envoy} cannot run on this machine: {error}",
+                hints=["name another: --envoy PATH"],
             ) from None
         if done.returncode == 0:
             return None
         if "error initializing configuration" not in done.stderr:
             output = " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
             raise NoEnvoy(
-                f"{self._envoy} ended without a verdict: {output}",
+                f"{self._envoy} ended before it accepted or rejected the configuration: {output}",
                 hints=["name another: --envoy PATH"],
             )
         return envoyerror.read_envoy_error(done.stderr)

@@ -136,13 +136,15 @@ class Options:
             UsageError: a value is out of range, or two values conflict.
         """
         if not 1 <= self.max_sessions <= _LARGEST_UINT32:
-            raise UsageError(f"max-sessions {self.max_sessions} is not in 1..{_LARGEST_UINT32}")
+            raise UsageError(
+                f"max-sessions {self.max_sessions} is not between 1 and {_LARGEST_UINT32}"
+            )
         if self.idle_timeout < Duration(0.001):
             raise UsageError("idle-timeout must be at least 1ms")
         if not 1 <= self.max_datagram_size <= LARGEST_DATAGRAM_BYTES:
             raise UsageError(
-                f"max-datagram-size {self.max_datagram_size} is not in "
-                f"1..{LARGEST_DATAGRAM_BYTES} (bytes)"
+                f"max-datagram-size {self.max_datagram_size} is not between "
+                f"1 and {LARGEST_DATAGRAM_BYTES} (bytes)"
             )
         if (self.affinity is Affinity.SOURCE_IP) != self.load_balancing.hashes:
             raise UsageError(

@@ -216,7 +216,7 @@ class Answer:
         """
         if self.status not in _STATUSES:
             raise UsageError(
-                f"--status {self.status} is not in {_STATUSES[0]}..{_STATUSES[-1]}",
+                f"--status {self.status} is not between {_STATUSES[0]} and {_STATUSES[-1]}",
                 hints=["HTTP has no other final status codes"],
             )
         check_path(self.path)

@@ -33,11 +33,11 @@ class Why(str, Enum):
     IDENTITY = "identity: names one load balancer, certificate or DNS name"
     ADDRESS = "address: an address that one load balancer can have"
     STATUS = "status: written by a controller"
-    PROXY = "PROXY protocol: nothing takes its header off a datagram"
+    PROXY = "PROXY protocol: nothing removes its header from datagrams"
     PORTS = "ports: names or numbers of ports that the companion does not have"
-    HEALTH = "health check: of TCP ports of the gateway's Service"
+    HEALTH = "health check: it checks TCP ports of the gateway's Service"
     TCP = "TCP: for connections, HTTP or TLS"
-    TOOL = "tool: of the tool that installed the gateway's Service"
+    TOOL = "tool: it belongs to the tool that installed the gateway's Service"
 
 
 @dataclass(frozen=True)
@@ -643,8 +643,8 @@ COPIED_FIELDS: Mapping[str, str] = {
     "allocateLoadBalancerNodePorts": "whether nodes open a port",
     "ipFamilies": "the address families",
     "ipFamilyPolicy": "the address families",
-    "externalIPs": "addresses that the network brings to the nodes: each port of them may belong "
-    "to another Service",
+    "externalIPs": "addresses that the network routes to the nodes; another Service may use the "
+    "same port there",
 }
 LEFT_OUT_FIELDS: Mapping[str, str] = {
     "loadBalancerIP": Why.ADDRESS.value,
@@ -832,7 +832,7 @@ def refuses_udp_beside_tcp(service: Mapping[str, Any]) -> str:
     )
     if makers == ["Google Cloud"] and not by_backend_services:
         return (
-            "GKE takes TCP and UDP ports in one Service only with loadBalancerClass "
+            "GKE accepts TCP and UDP ports in one Service only with loadBalancerClass "
             "networking.gke.io/l4-regional-external"
         )
     return ""

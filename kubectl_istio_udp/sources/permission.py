@@ -318,7 +318,7 @@ def _idle_timeouts(name: str, text: str) -> tuple[float, float]:
 
 SETTINGS = (
     Setting("allow", "ports", "", _port_ranges, "gateway ports: `5300-5399,6000`"),
-    Setting("allow-sessions", "sessions", "4000", whole, "the most that `max-sessions` may be"),
+    Setting("allow-sessions", "sessions", "4000", whole, "the maximum of `max-sessions`"),
     Setting("allow-total-ports", "total_ports", "100", whole, "ports of all exposures together"),
     Setting(
         "allow-total-sessions",

@@ -111,7 +111,7 @@ class Admin(AbstractContextManager["Admin"]):
             hints=[
                 *no_forward.hints,
                 *no_exec.hints,
-                "without both work: get, describe, delete, expose --no-wait, "
+                "these commands need neither: get, describe, delete, expose --no-wait, "
                 "direct response --no-wait",
             ],
         )

@@ -66,7 +66,7 @@ class SteadyClient:
     Attributes:
         sent: the number of queries.
         answered: the number of answered queries.
-        retried: how many of those were answered at the second attempt.
+        retried: how many of those were answered on the second attempt.
     """
 
     def __init__(self, probe: DnsProbe, address: str, port: int, timeout: float) -> None:

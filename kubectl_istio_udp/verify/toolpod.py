@@ -167,13 +167,19 @@ def wait_running(
             return pods
         if time.monotonic() >= deadline:
             late = waiting[0] if waiting else None
-            what = late["metadata"]["name"] if late else f"any pod of {selector}"
-            why = _why(late) if late else "there is none"
             raise WaitTimeout(
-                f"pod {namespace}/{what} did not start within {timeout:g}s: {why}",
+                _late_text(late, namespace, timeout)
+                if late
+                else f"no pod with label {selector} was created in namespace {namespace} within "
+                f"{timeout:g}s",
                 hints=[f"see why: kubectl describe pods -n {namespace} -l {selector}"],
             )
         time.sleep(api.waits.poll)
+
+
+def _late_text(pod: Mapping[str, Any], namespace: str, timeout: float) -> str:
+    name = pod["metadata"]["name"]
+    return f"pod {namespace}/{name} did not start within {timeout:g}s: {_why(pod)}"
 
 
 def _all_ready(pod: Mapping[str, Any]) -> bool:

@@ -234,7 +234,7 @@ def test_an_envoy_that_is_none_is_said(temporary: Path, tmp_path: Path) -> None:
     garbage = script(tmp_path / "garbage", "")
     Path(garbage).write_bytes(b"\x7fELF nonsense")
     code, _, err = ended(temporary, "--envoy", garbage)
-    assert (code, "does not run here" in err) == (3, True)
+    assert (code, "cannot run on this machine" in err) == (3, True)
 
 
 def test_takes_service_pods_and_gateway_from_files(temporary: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _restart(local: LocalMesh, spec: ExposureSpec, gateway: LocalGateway) -> boo
             local, gateway.serve, lambda: client.go_on(_QUERIES_A_STEP)
         ):
             click.echo(f"pod {old} is replaced by {new} at {local.pods[new].address}")
-    retried = f", {client.retried} of them at the second attempt" if client.retried else ""
+    retried = f", {client.retried} of them on the second attempt" if client.retried else ""
     click.echo(f"meanwhile {client.answered} of {client.sent} queries were answered{retried}\n")
     return _verify(local, spec) and client.answered == client.sent
 

@@ -158,7 +158,7 @@ def _documents(file: str, node: yaml.Node, data: Any) -> Iterator[Document | Unr
     try:
         json.dumps(data, allow_nan=False)
     except (TypeError, ValueError):
-        yield Unreadable(document.place(()), "it has values that JSON, and so the API, cannot hold")
+        yield Unreadable(document.place(()), "it has values that JSON does not have")
         return
     items = data.get("items")
     if data["kind"].endswith("List") and isinstance(items, list):

@@ -133,7 +133,7 @@ def _print(
     count = f"{len(filters)} EnvoyFilter{'s' if len(filters) != 1 else ''}"
     if refused:
         places = f"{len(refused)} place{'s' if len(refused) != 1 else ''}"
-        printing.note(f"rejected at {places}, by Envoy {version} or because it is malformed")
+        printing.note(f"{places} to correct (checked with Envoy {version})")
     elif unchecked:
         click.echo(f"Envoy {version} accepts {count}, except for what could not be checked")
     else:

@@ -169,7 +169,7 @@ def test_of_several_runs_for_one_name_the_first_wins(api: Api, server: ApiServer
     with reserved(api, SPEC):
         with (
             pytest.raises(
-                Conflict, match="another run has been writing exposure default/coredns"
+                Conflict, match="another run is writing exposure default/coredns"
             ) as caught,
             reserved(api, SPEC),
         ):
@@ -377,7 +377,7 @@ def test_expose_reports_that_another_run_writes_the_same_name(
     with reserved(api, dataclasses.replace(SPEC, gateway=SPEC.gateway)):
         done = run("expose", "coredns", "-p", "5300:53", "--no-wait")
         assert done.code == 3
-        assert "another run has been writing exposure default/coredns" in done.err
+        assert "another run is writing exposure default/coredns" in done.err
         assert not [m for m in server.all("EnvoyFilter") if "configPatches" in m["spec"]]
 
 

@@ -175,9 +175,9 @@ def test_sessions_are_as_many_as_the_gateway_can_hold(
         ([*EXPOSE, "--gateway", ""], "--gateway '' is not a valid Kubernetes name"),
         ([*EXPOSE, "-p", "5300:53"], "gateway port 5300 is given twice"),
         (["expose", "coredns", "-p", "0"], "gateway port 0 is out of range"),
-        ([*EXPOSE, "--max-sessions", "0"], "max-sessions 0 is not in"),
+        ([*EXPOSE, "--max-sessions", "0"], "max-sessions 0 is not between"),
         ([*EXPOSE, "--idle-timeout", "0"], "idle-timeout must be at least 1ms"),
-        ([*EXPOSE, "--max-datagram-size", "70000"], "max-datagram-size 70000 is not in"),
+        ([*EXPOSE, "--max-datagram-size", "70000"], "max-datagram-size 70000 is not between"),
         (
             [*EXPOSE, "--affinity", "source-ip", "--load-balancing", "random"],
             "cannot be combined with",

@@ -271,10 +271,10 @@ def test_reports_another_version(version: bool | int | str | None) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_sessions": 0}, "max-sessions 0 is not in 1..4294967295"),
+        ({"max_sessions": 0}, "max-sessions 0 is not between 1 and 4294967295"),
         ({"max_sessions": 2**32}, "max-sessions 4294967296"),
         ({"idle_timeout": Duration(0)}, "idle-timeout must be at least 1ms"),
-        ({"max_datagram_size": 0}, "max-datagram-size 0 is not in 1..65507"),
+        ({"max_datagram_size": 0}, "max-datagram-size 0 is not between 1 and 65507"),
         ({"max_datagram_size": 65_508}, "max-datagram-size 65508"),
         (
             {"affinity": Affinity.SOURCE_IP},

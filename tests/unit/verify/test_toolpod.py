@@ -203,7 +203,7 @@ def test_reports_why_a_pod_is_not_ready(
 
 def test_reports_that_there_is_no_pod(api: Api, server: ApiServer) -> None:
     with pytest.raises(
-        WaitTimeout, match="any pod of app=x did not start within 0s: there is none"
+        WaitTimeout, match=r"^no pod with label app=x was created in namespace default within 0s$"
     ):
         wait_running(api, "default", "app=x", 0)
 
