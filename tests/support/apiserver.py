@@ -123,6 +123,13 @@ class Request:
         return self.query.get("dryRun") == ["All"]
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    # The length of the backlog: a controller opens 14 connections at once, and one that does not
+    # fit waits for a second.
+    request_queue_size = 128
+
+
 class ApiServer:
     """The stored objects, and settings for tests.
 
@@ -172,8 +179,7 @@ class ApiServer:
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._stopping = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 

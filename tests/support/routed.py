@@ -71,8 +71,10 @@ def routed(api: Api, server: ApiServer, *manifests: Any) -> Iterator[Routed]:
     server.put(builders.gateway_pod(), builders.gateway_service(), gateway_class(), *manifests)
     found = Routed(api, server)
     found.wait_for(installed=0.05)
-    yield found
-    found.stop()
+    try:
+        yield found
+    finally:
+        found.stop()
 
 
 def edge() -> tuple[Any, ...]:
