@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kubectl_istio_udp.kube.client import Api
@@ -287,6 +287,8 @@ steps = st.lists(st.tuples(changes(), st.booleans()), min_size=1, max_size=3)
 @settings(
     max_examples=examples(4),
     deadline=None,
+    # Shrinking takes minutes.
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(made=st.lists(steps, min_size=1, max_size=6))
