@@ -82,6 +82,8 @@ def _apply(
         applied = apply()
     except ClusterError as error:
         if not may_remove or isinstance(error, _OTHER_CAUSES):
+            if not isinstance(error, _OTHER_CAUSES) and (edit := edit_text(write, before)):
+                error.hints += (edit,)
             raise
         # Rejected, possibly because of fields that others added.
         existing = before or {}
@@ -103,13 +105,43 @@ def is_exact(write: Write, existing: Manifest) -> bool:
     The API server adds fields to Services, so only ports and the selector are compared. Of labels
     only the revision counts: istiod ignores objects with another one.
     """
+    if _edited_field(write, existing):
+        return False
+    return write.kind not in _EXACT or revision_label(existing) == revision_label(write.manifest)
+
+
+def edit_text(write: Write, existing: Manifest | None) -> str:
+    """The edit that an apply without force leaves in an object, with the remedy; "" if none."""
+    field = _edited_field(write, existing) if write.whole and existing is not None else ""
+    if not field:
+        return ""
+    return (
+        f"{write.kind} {write.namespace}/{write.name} was edited ({field}); to undo this: "
+        "--force-conflicts"
+    )
+
+
+def _edited_field(write: Write, existing: Manifest) -> str:
+    """The first field of an object's spec that a write does not have like this; "" if none."""
     spec, wanted = existing.get("spec") or {}, write.manifest.get("spec") or {}
     if write.kind == "Service":
-        same_selector = (spec.get("selector") or {}) == (wanted.get("selector") or {})
-        return same_selector and len(spec.get("ports") or ()) == len(wanted.get("ports") or ())
-    if write.kind not in _EXACT:
-        return True
-    return spec == wanted and revision_label(existing) == revision_label(write.manifest)
+        if (spec.get("selector") or {}) != (wanted.get("selector") or {}):
+            return "spec.selector"
+        same_ports = len(spec.get("ports") or ()) == len(wanted.get("ports") or ())
+        return "" if same_ports else "spec.ports"
+    return _difference("spec", spec, wanted) if write.kind in _EXACT else ""
+
+
+def _difference(path: str, have: Any, wanted: Any) -> str:
+    """The path of the first difference of two values; "" if they are equal."""
+    if have == wanted:
+        return ""
+    if not (isinstance(have, Mapping) and isinstance(wanted, Mapping)):
+        return path
+    keys = sorted({*have, *wanted})
+    return next(
+        d for key in keys if (d := _difference(f"{path}.{key}", have.get(key), wanted.get(key)))
+    )
 
 
 def has_all(existing: Any, written: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from kubectl_istio_udp.apply.changes import ChangeSet
 from kubectl_istio_udp.apply.deletion_order import remove
+from kubectl_istio_udp.apply.exact import edit_text
 from kubectl_istio_udp.apply.transaction import Transaction
 from kubectl_istio_udp.checks.findings import Finding, errors
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
@@ -204,6 +205,8 @@ def _write(
                 # Istio shows this for every EnvoyFilter; the plugin keeps them valid.
                 if not text.startswith("EnvoyFilter exposes internal implementation details"):
                     report.warn(text)
+            if edit := edit_text(write, applied.manifest):
+                report.warn(edit)
             done.append(WriteResult(write, changed, applied.manifest))
         if decision.wait and writing.waits:
             _wait(transaction, decision.spec, partial(decision.wait, writing.seconds), report)

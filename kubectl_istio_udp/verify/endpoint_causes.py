@@ -94,6 +94,9 @@ def _edited(has: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     for field in ("hosts", "exportTo", "resolution"):
         if has.get(field) != wanted[field]:
             return field
+    for field in ("endpoints", "workloadSelector"):
+        if field in has and field not in wanted:
+            return field
     return "" if all(port in (has.get("ports") or ()) for port in wanted["ports"]) else "ports"
 
 

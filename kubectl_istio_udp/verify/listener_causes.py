@@ -70,14 +70,16 @@ def filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause |
     """The EnvoyFilter was edited and selects other pods."""
     if evidence.spec.proxy_name(port) in evidence.proxy(pod).state.listeners:
         return None
-    selector = ((evidence.envoy_filter or {}).get("spec") or {}).get("workloadSelector") or {}
-    labels = selector.get("labels")
-    if labels is None or dict(labels) == dict(evidence.spec.gateway.selector):
+    spec = (evidence.envoy_filter or {}).get("spec") or {}
+    labels = (spec.get("workloadSelector") or {}).get("labels") or {}
+    by_target = bool(spec.get("targetRefs"))
+    if not by_target and (not labels or dict(labels) == dict(evidence.spec.gateway.selector)):
         return None
     return Cause(
         "FilterSelectsOtherPods",
         f"no listener on {port.listener_port} in {pod}: EnvoyFilter "
-        f"{name_of(evidence.envoy_filter)} selects {labels_text(labels)}",
+        f"{name_of(evidence.envoy_filter)} selects "
+        f"{'by targetRefs' if by_target else labels_text(labels)}",
         run_again(evidence, "--force-conflicts"),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_istio_udp.apply.exact import apply_write
+from kubectl_istio_udp.apply.exact import apply_write, edit_text
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.write import Write
@@ -83,9 +83,26 @@ def test_fields_added_by_others_are_removed_and_only_the_plugin_owns_the_rest(
 @pytest.mark.parametrize("edit", [other_endpoints, more_labels])
 def test_fields_of_others_are_only_removed_by_force(api: Api, server: ApiServer, edit: Any) -> None:
     before = edited(server, edit)
-    with pytest.raises(ClusterError) if edit is other_endpoints else contextlib.nullcontext():
+    rejected = edit is other_endpoints
+    with pytest.raises(ClusterError) if rejected else contextlib.nullcontext() as error:
         apply_write(api, WRITE, before=before, force=False)
+    if error is not None:
+        assert error.value.hints == (edit_text(WRITE, before),)
     assert server.get(*KEY)["spec"].keys() == before["spec"].keys()
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        (other_endpoints, "spec.endpoints"),
+        (more_labels, "spec.workloadSelector.labels.nobody"),
+        (more_fields, "spec.subjectAltNames"),
+        (lambda _: None, ""),
+    ],
+)
+def test_an_edit_is_named_with_the_remedy(server: ApiServer, edit: Any, field: str) -> None:
+    text = edit_text(WRITE, edited(server, edit))
+    assert (f"({field}); to undo this: --force-conflicts" in text) if field else not text
 
 
 def test_another_object_with_the_name_is_not_changed(api: Api, server: ApiServer) -> None:

@@ -60,6 +60,19 @@ def test_writes_waits_and_prints_the_address_for_clients(
     assert ["pilot-agent", "request", "GET", f"config_dump?name_regex={NAME}-.*"] in fakes.commands
 
 
+def test_an_edit_that_stays_is_reported(run: Run, server: ApiServer) -> None:
+    """A server-side apply leaves what others added: here the companion selects no pod."""
+    assert run(*EXPOSE).code == 0
+    companion = server.get("Service", "istio-system", NAME)
+    companion["spec"]["selector"]["x"] = "y"
+    server.put(companion)
+    done = run(*EXPOSE)
+    assert f"Service istio-system/{NAME} was edited (spec.selector)" in done.err
+    assert run(*EXPOSE, "--force-conflicts").code == 0
+    assert "x" not in server.get("Service", "istio-system", NAME)["spec"]["selector"]
+    assert "was edited" not in run(*EXPOSE).err
+
+
 def test_a_second_run_prints_unchanged(run: Run, server: ApiServer) -> None:
     run(*EXPOSE)
     before = server.state()

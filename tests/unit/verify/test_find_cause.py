@@ -200,6 +200,14 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             "FilterSelectsOtherPods",
             "EnvoyFilter istio-system/udp-default-coredns selects app=nobody",
         ),
+        (
+            {
+                "proxy": ProxyEvidence(NOTHING),
+                "envoy_filter": {**without(""), "spec": {"targetRefs": [{"name": "other"}]}},
+            },
+            "FilterSelectsOtherPods",
+            "selects by targetRefs",
+        ),
         ({"proxy": ProxyEvidence(NOTHING)}, "ListenerMissing", f"no listener on 5300 in {GATEWAY}"),
         (
             {"proxy": ProxyEvidence(state(ports={NAME: 5301}))},
@@ -232,6 +240,14 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             {"entries": (with_entry(exportTo=["."]),), "proxy": proxy()},
             "EntryEdited",
             "exportTo of ServiceEntry default/udp-default-coredns was edited",
+        ),
+        (
+            {
+                "entries": (with_entry(endpoints=[{"address": "192.0.2.9"}]),),
+                "proxy": proxy(FOREIGN),
+            },
+            "EntryEdited",
+            "endpoints of ServiceEntry",
         ),
         (
             {"entries": (with_entry(hosts=["x.example"]),), "proxy": proxy()},
