@@ -30,6 +30,8 @@ from kubectl_istio_udp.model.errors import Broken, Unreachable
 # More connections than the controller's workers and watches use. Connections beyond the pool's size
 # are closed, and the next request needs a new TLS handshake.
 _KEPT_CONNECTIONS = 64
+# Seconds. Python's sockets count milliseconds in 31 bits.
+_LONGEST_TIMEOUT = 2_000_000.0
 # Control characters, and halves of characters: how Python reads bytes that are not UTF-8.
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 # The causes after which client-go sends a read again (IsConnectionReset, IsProbableEOF): the other
@@ -70,7 +72,7 @@ class Transport:
         """
         self.url = login.cluster.url
         self.user = login.user.as_user or None
-        self.timeout = timeout or None
+        self.timeout = min(timeout, _LONGEST_TIMEOUT) or None
         self._login = login
         self._credentials = credentials_of(login)
         self._proxy = proxy_for(self.url, login.cluster.proxy_url, os.environ)

@@ -523,6 +523,12 @@ CASES = [
         says="the kubeconfig with --server cannot be used: server 'ftp://127.0.0.1'",
     ),
     Case(
+        "a timeout of months",
+        {"config": PLAIN},
+        flags=("--request-timeout=10000h",),
+        server="http",
+    ),
+    Case(
         "without compression",
         {"config": secure(**{"disable-compression": True})},
         server="tls",
