@@ -38,5 +38,5 @@ class About:
 
     @property
     def rank(self) -> tuple[str, str, str]:
-        """The sort key of requests: the older first."""
-        return (self.since, self.namespace, self.name)
+        """The sort key of requests: the older first, then by `namespace/name` as one text."""
+        return (self.since, f"{self.namespace}/", self.name)

@@ -19,6 +19,7 @@ from kubectl_istio_udp.model.gatewayapi import (
     MIRRORED_ROUTES,
     ApiGateway,
     GatewayClass,
+    ParentRef,
     ReferenceGrant,
     UdpRoute,
 )
@@ -200,6 +201,16 @@ def test_the_oldest_route_is_first_and_all_are_attached() -> None:
         routes = [UdpRoute.from_object(each) for each in order]
         found = attached(ApiGateway.from_object(gateway()), routes, LABELS.get)
         assert [each.about.name for each in found["dns"]] == ["z", "b", "a", "both"]
+
+
+def test_routes_of_the_same_age_are_ordered_by_namespace_and_name_as_one_text() -> None:
+    """The API says: in alphabetical order by `{namespace}/{name}`."""
+    routes = [UdpRoute.from_object(route(namespace=space)) for space in ("a", "a-b", "a0")]
+    to_team = ParentRef.from_object(parent(), "team")
+    wide = ApiGateway.from_object(gateway(listener(from_="All"), namespace="team"))
+    routes = [replace(each, parents=(to_team,)) for each in routes]
+    found = attached(wide, routes, LABELS.get)["dns"]
+    assert [each.about.namespace for each in found] == ["a-b", "a", "a0"]
 
 
 # -- backends ---------------------------------------------------------------------------------
