@@ -20,9 +20,16 @@ from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.errors import Busy, ClusterError, Conflict, Unreachable
+from kubectl_istio_udp.model.exposure import ExposureSpec
+from kubectl_istio_udp.model.gatewayapi import ApiGateway
 from kubectl_istio_udp.render.childgateway import child_gateway
 from kubectl_istio_udp.render.routeclone import route_clone
-from kubectl_istio_udp.sources.gateways import exposure_key, needs_child, not_accepted
+from kubectl_istio_udp.sources.gateways import (
+    exposure_key,
+    is_child_of,
+    needs_child,
+    not_accepted,
+)
 from kubectl_istio_udp.sources.mirrors import copied_parents
 from kubectl_istio_udp.state.apigateways import ApiGateways
 from kubectl_istio_udp.state.ownership import is_copy_of
@@ -41,6 +48,7 @@ class Mirroring:
         gateways: ApiGateways,
         *,
         requested: Callable[[Key], object],
+        held: Callable[[Key], ExposureSpec | None],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
     ) -> None:
@@ -50,10 +58,12 @@ class Mirroring:
             api: the cluster, for writes.
             gateways: the caches of Gateways and routes.
             requested: returns the intent of an exposure, or the error from reading it.
+            held: returns an exposure as it is; None if it does not exist.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
         """
-        self._api, self._gateways, self._requested = api, gateways, requested
+        self._api, self._gateways = api, gateways
+        self._requested, self._held = requested, held
         self._may_write, self._wrote = may_write, wrote
 
     def keep_gateway(self, key: Key) -> str:
@@ -71,7 +81,7 @@ class Mirroring:
             return ""
         is_copy = existing is not None and is_copy_of(existing, kept.read.about)
         if gateway is None or not needs_child(gateway):
-            if existing is not None and is_copy:
+            if existing is not None and is_copy and not self._is_used(gateway):
                 self._delete(gateways.gateways, existing)
             return ""
         # One that is not accepted gets none, and keeps one that it has.
@@ -82,6 +92,11 @@ class Mirroring:
         if existing is not None and not is_copy:
             return _taken(wanted, str(gateway))
         return self._write(gateways.gateways, wanted, existing)
+
+    def _is_used(self, gateway: ApiGateway | None) -> bool:
+        """Whether a Gateway that may name another one still has its exposure at the created one."""
+        held = self._held(exposure_key(gateway.key)) if gateway else None
+        return gateway is not None and held is not None and is_child_of(held.gateway, gateway.key)
 
     def keep_route(self, kind: str, key: Key) -> str:
         """Write the copy of a route, or delete a former one; as `keep_gateway`."""

@@ -125,6 +125,7 @@ class Reporter:
                 api,
                 caches.api_gateways,
                 requested=caches.intent,
+                held=lambda key: caches.existing(key).held,
                 may_write=may_write,
                 wrote=wrote,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
-from kubectl_istio_udp.sources.gateways import child_key, exposure_key
+from kubectl_istio_udp.sources.gateways import child_key, exposure_key, is_child_of
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import annotated, space, until
 from tests.support.routed import KEY, NAME, TARGET, Routed, made_by_istiod, read, routed, services
@@ -180,6 +181,31 @@ def test_a_gateway_of_its_own_stays_with_a_malformed_annotation(running: Routed)
     until(lambda: said() == ("False", "Invalid"))
     running.quiet()
     assert ports(running, name) == [5300]
+
+
+def test_a_gateway_of_its_own_stays_until_the_exposure_is_at_another_one(running: Routed) -> None:
+    """Without it, a name that is misspelled would end what works."""
+    at = "istio-system"
+    running.server.put(space(at), *services(at, "coredns"))
+    running.begin(gateway(namespace=at), route(namespace=at))
+    child = child_key((at, "udp"))
+    until(lambda: running.server.get(API_GATEWAY, *child))
+    made_by_istiod(running, child[1])
+    name = object_name(*exposure_key((at, "udp")))
+    at_child = partial(is_child_of, gateway=(at, "udp"))
+    until(lambda: running.filter(name) and at_child(running.spec(name).gateway))
+    running.server.put(gateway(namespace=at, annotations={"kubectl-istio-udp/gateway": "nowhere"}))
+
+    def said() -> Any:
+        return read(running.status(API_GATEWAY, "udp", at).get("conditions", ())).get("Programmed")
+
+    until(lambda: said() == ("False", "NoResources"))
+    running.quiet()
+    assert at_child(running.spec(name).gateway)
+    assert running.server.get(API_GATEWAY, *child)
+    running.server.put(gateway(namespace=at, annotations=TARGET))
+    until(lambda: running.filter(name) and not at_child(running.spec(name).gateway))
+    until(lambda: not running.server.get(API_GATEWAY, *child))
 
 
 def test_a_gateway_that_is_not_accepted_gets_no_gateway_of_its_own(running: Routed) -> None:
