@@ -66,13 +66,25 @@ class Permissions:
         Raises:
             UsageError: the annotations of the namespace are not valid.
         """
+        if not isinstance(requested, Intent):
+            return self.of_held(key, namespace)
         permission = self.of(namespace)
-        if isinstance(requested, Intent):
-            alone = requested.own_gateway
-        else:
-            asking, held = self._caches.gateway_of(key), self._caches.existing(key).held
-            alone = bool(asking and held and is_child_of(held.gateway, asking.key))
         # A gateway for this exposure alone needs no permission.
+        return ALLOWED_ALL if requested.own_gateway else permission
+
+    def of_held(self, key: Key, namespace: KeptNamespace) -> Permission:
+        """The permission for an exposure as it is, at the gateway where it is.
+
+        Args:
+            key: the exposure.
+            namespace: its namespace.
+
+        Raises:
+            UsageError: the annotations of the namespace are not valid.
+        """
+        permission = self.of(namespace)
+        asking, held = self._caches.gateway_of(key), self._caches.existing(key).held
+        alone = asking and held and is_child_of(held.gateway, asking.key)
         return ALLOWED_ALL if alone else permission
 
     def granted(self, key: Key, listener_ports: Set[int]) -> Permission | None:

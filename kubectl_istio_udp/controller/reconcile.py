@@ -221,13 +221,27 @@ class Reconciler:
             permission = self._permissions.of_intent(key, requested, namespace)
         except UsageError as error:
             return self._keep(key, invalid(error), None, existing)
-        return self._keep_permitted(key, requested, permission, existing)
+        at_present = self._permissions.of_held(key, namespace)
+        return self._keep_permitted(key, requested, permission, existing, at_present)
 
     def _keep_permitted(
-        self, key: Key, requested: Intent | UsageError, permission: Permission, existing: Existing
+        self,
+        key: Key,
+        requested: Intent | UsageError,
+        permission: Permission,
+        existing: Existing,
+        at_present: Permission,
     ) -> Outcome:
-        """Keep an accepted exposure while it is permitted, whatever is requested now."""
-        withdrawn = permission.withdrawn(_use_of(existing.held)) if existing.held else ""
+        """Keep an accepted exposure while it is permitted, whatever is requested now.
+
+        Args:
+            key: the exposure.
+            requested: what is requested.
+            permission: what the request may use.
+            existing: the exposure as it is.
+            at_present: what it may use of the gateway where it is.
+        """
+        withdrawn = at_present.withdrawn(_use_of(existing.held)) if existing.held else ""
         try:
             outcome = self._try(requested, permission, existing)
         except GatewayChanges:
@@ -241,7 +255,7 @@ class Reconciler:
             return outcome
         if withdrawn:
             return self._forbid(key, existing, withdrawn)
-        return self._keep(key, outcome, permission, existing)
+        return self._keep(key, outcome, at_present, existing)
 
     def _keep(
         self, key: Key, outcome: Outcome, permission: Permission | None, existing: Existing
@@ -253,7 +267,8 @@ class Reconciler:
         Args:
             key: the exposure.
             outcome: why it does not become as requested.
-            permission: what it may use; None if its namespace's annotations are not valid.
+            permission: what it may use of the gateway where it is; None if its namespace's
+                annotations are not valid.
             existing: the exposure as it is.
         """
         ports = self._routes.still_requested(existing, permission) if outcome.message else None

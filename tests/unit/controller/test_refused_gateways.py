@@ -183,10 +183,13 @@ def test_a_gateway_of_its_own_stays_with_a_malformed_annotation(running: Routed)
     assert ports(running, name) == [5300]
 
 
-def test_a_gateway_of_its_own_stays_until_the_exposure_is_at_another_one(running: Routed) -> None:
+@pytest.mark.parametrize("allow", ["5300-5399", None])
+def test_a_gateway_of_its_own_stays_until_the_exposure_is_at_another_one(
+    running: Routed, allow: str | None
+) -> None:
     """Without it, a name that is misspelled would end what works."""
     at = "istio-system"
-    running.server.put(space(at), *services(at, "coredns"))
+    running.server.put(space(at, allow), *services(at, "coredns"))
     running.begin(gateway(namespace=at), route(namespace=at))
     child = child_key((at, "udp"))
     until(lambda: running.server.get(API_GATEWAY, *child))
@@ -203,9 +206,27 @@ def test_a_gateway_of_its_own_stays_until_the_exposure_is_at_another_one(running
     running.quiet()
     assert at_child(running.spec(name).gateway)
     assert running.server.get(API_GATEWAY, *child)
+    running.server.put(space(at))
     running.server.put(gateway(namespace=at, annotations=TARGET))
     until(lambda: running.filter(name) and not at_child(running.spec(name).gateway))
     until(lambda: not running.server.get(API_GATEWAY, *child))
+
+
+def test_a_port_that_is_no_longer_allowed_stops_although_another_gateway_is_requested(
+    running: Routed,
+) -> None:
+    """A gateway of its own needs no permission, but this one has no pods."""
+    at = "istio-system"
+    running.server.put(space(at), *services(at, "coredns"))
+    running.begin(gateway(namespace=at, annotations=TARGET), route(namespace=at))
+    name = object_name(*exposure_key((at, "udp")))
+    until(lambda: ports(running, name) == [5300])
+    running.server.put(gateway(namespace=at))
+    until(lambda: running.server.get(API_GATEWAY, *child_key((at, "udp"))))
+    running.quiet()
+    assert ports(running, name) == [5300]
+    running.server.put(space(at, allow=None))
+    until(lambda: not running.filter(name))
 
 
 def test_a_gateway_that_is_not_accepted_gets_no_gateway_of_its_own(running: Routed) -> None:
