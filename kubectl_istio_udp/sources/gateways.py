@@ -90,10 +90,15 @@ def clone_key(route: Key) -> Key:
 def needs_child(gateway: ApiGateway) -> bool:
     """Whether a Gateway needs one of class istio that is created for it.
 
-    It does if it names no gateway and has a listener that can be served.
+    It does if it names no gateway and has a listener that can be served. Parameters of a kind that
+    is no gateway name none; the Gateway is not accepted then, but keeps what it has.
     """
-    attached = gateway.parameters or f"{PREFIX}gateway" in gateway.annotations
+    attached = _names_gateway(gateway.parameters) or f"{PREFIX}gateway" in gateway.annotations
     return not attached and bool(gateway.udp or gateway.mirrored)
+
+
+def _names_gateway(parameters: ParametersRef | None) -> bool:
+    return parameters is not None and (parameters.group, parameters.kind) in _PARAMETERS
 
 
 def not_accepted(gateway: ApiGateway, requested: object) -> UsageError | None:
@@ -128,6 +133,7 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
             "spec.addresses is not supported",
             hints=["remove it: the addresses are those of the gateway's Service"],
         )
+    target = _target(gateway, expose_options)
     listeners, mirrored = gateway.udp, needs_child(gateway) and gateway.mirrored
     if not listeners and not mirrored:
         raise UsageError(f"Gateway {gateway} has no UDP listener")
@@ -143,7 +149,6 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
         options=expose_options.options,
     )
     ports = tuple(listener.port for listener in listeners)
-    target = _target(gateway, expose_options)
     if target is None and not may_own:
         raise InvalidParameters(
             f"namespace {namespace} is not a --gateway-namespace of the controller, so no gateway "
@@ -198,7 +203,7 @@ def _target(gateway: ApiGateway, expose_options: ExposeOptions) -> str | None:
 
 
 def _named(parameters: ParametersRef) -> str:
-    if (parameters.group, parameters.kind) not in _PARAMETERS:
+    if not _names_gateway(parameters):
         kind = "/".join(filter(None, [parameters.group, parameters.kind]))
         raise InvalidParameters(
             f"spec.infrastructure.parametersRef names a {kind}",

@@ -196,6 +196,30 @@ def test_a_certificate_of_another_namespace_needs_a_grant(running: Mirrored) -> 
 BAD = {"Accepted": "!PortUnavailable", "Programmed": "!Invalid", "ResolvedRefs": "ResolvedRefs"}
 
 
+def test_parameters_of_another_controller_change_nothing(running: Mirrored) -> None:
+    """A Gateway of class istio may name a ConfigMap; a Gateway of this class is not accepted."""
+    running.begin(gateway(WEB, namespace=PLACE))
+    running.created()
+    running.report_gateway()
+    until(lambda: running.told_of_gateway().get("Programmed") == ("True", "Programmed"))
+    running.server.put(mirrored_route(namespace=PLACE))
+    until(running.clone)
+    named = {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "x"}}
+    running.server.put(gateway(WEB, namespace=PLACE, infrastructure=named))
+    until(lambda: running.told_of_gateway().get("Accepted") == ("False", "InvalidParameters"))
+    running.quiet()
+    assert running.child() and running.clone()
+
+
+def test_parameters_of_another_controller_get_no_gateway(running: Mirrored) -> None:
+    """As in the official conformance tests."""
+    named = {"parametersRef": {"group": "invalid.io", "kind": "InvalidParameters", "name": "x"}}
+    running.begin(gateway(WEB, namespace=PLACE, infrastructure=named))
+    until(lambda: running.told_of_gateway().get("Accepted") == ("False", "InvalidParameters"))
+    running.quiet()
+    assert not running.child()
+
+
 def test_listeners_that_no_gateway_can_serve(running: Mirrored) -> None:
     odd = listener("odd", 1111, "INVALID")
     running.begin(gateway(WEB, odd, namespace=PLACE))
