@@ -76,7 +76,7 @@ def test_every_option_of_expose() -> None:
         ({"load_balancing": "maglev"}, "cannot be combined with"),
         ({"gateway": "a" * 310}, "longer than 253"),
         ({"gateway": "a" * 400}, "longer than 320"),
-        ({"max_datagram_size": "70000"}, "not in"),
+        ({"max_datagram_size": "70000"}, "not between"),
         ({"idle_timeout": "0s"}, "at least 1ms"),
         ({"spec": "{}"}, "unknown annotation"),
     ],
