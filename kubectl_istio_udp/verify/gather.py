@@ -16,8 +16,9 @@ from kubectl_istio_udp.kube.parallel import for_each, in_parallel
 from kubectl_istio_udp.model.entries import EntryIndex, EntrySummary, same_host
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, selects
+from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.hop import Hop
+from kubectl_istio_udp.model.mesh import selector_matches
 from kubectl_istio_udp.model.names import namespaced_name
 from kubectl_istio_udp.model.proxystate import ProxyState, Refusal, UdpStatus
 from kubectl_istio_udp.model.service import EndpointSlice, Service
@@ -245,7 +246,7 @@ def _selecting(
     evidence: Evidence,
     pods: Iterable[Mapping[str, Any]],
 ) -> tuple[str, ...] | None:
-    """The policies that may select one of the pods; matchExpressions are ignored."""
+    """The policies that select one of the pods."""
     if policies is None:
         return None
     labels = {evidence.service.namespace: [pod["metadata"].get("labels") or {} for pod in pods]}
@@ -255,7 +256,7 @@ def _selecting(
         "/".join(namespaced_name(policy))
         for policy in policies
         if any(
-            selects(((policy["spec"].get("podSelector") or {}).get("matchLabels") or {}), each)
+            selector_matches(policy["spec"].get("podSelector") or {}, each)
             for each in labels.get(policy["metadata"]["namespace"], ())
         )
     )

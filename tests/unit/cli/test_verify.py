@@ -539,9 +539,15 @@ def test_policies_that_select_the_pods_are_named(
         policy("another", "default", app="web"),
         policy("all", "istio-system"),
     )
+    for operator in ("In", "NotIn"):
+        named = policy(f"one-{operator}".lower(), "default")
+        expression = {"key": "app", "operator": operator, "values": ["coredns"]}
+        named["spec"]["podSelector"] = {"matchExpressions": [expression]}
+        server.put(named)
     fakes.dig[GATEWAY] = "timeout"
     text = report(run("verify", "coredns", "-o", "json"))["verdict"]
-    assert "(NetworkPolicies that select these pods: default/dns, istio-system/all)" in text
+    named_ones = "default/dns, default/one-in, istio-system/all"
+    assert f"(NetworkPolicies that select these pods: {named_ones})" in text
     server.fail("GET", "/networkpolicies", 403)
     found = report(run("verify", "coredns", "-o", "json"))
     assert found["remedy"] == "look for NetworkPolicies: kubectl get networkpolicies -A"
