@@ -145,6 +145,10 @@ class Report(Protocol):
     def conditions(self) -> Sequence[ApiCondition] | None:
         """The conditions; None to keep the existing ones, if there are any."""
 
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The types of conditions to keep until they are known."""
+
 
 @dataclass(frozen=True)
 class ParentReport:
@@ -155,7 +159,7 @@ class ParentReport:
         options_problem: why the route's annotations do not apply; "" if they do.
         dropped_rules: how many of its rules are ignored.
         refused: the endpoints of its backends that the gateway does not send to, with the reasons;
-            "" if there are none.
+            "" if there are none; None if this is not known yet.
     """
 
     parent: ParentRef
@@ -163,7 +167,12 @@ class ParentReport:
     backends: Backends
     options_problem: str = ""
     dropped_rules: int = 0
-    refused: str = ""
+    refused: str | None = ""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The types of conditions to keep until they are known."""
+        return (REFUSED_ENDPOINTS,) if self.refused is None else ()
 
     @property
     def conditions(self) -> tuple[ApiCondition, ...]:
@@ -194,6 +203,7 @@ class MirrorReport:
 
     parent: ParentRef
     conditions: Sequence[ApiCondition] | None
+    unknown: tuple[str, ...] = ()
 
 
 def route_status(
@@ -234,12 +244,14 @@ def _parent(report: Report, existing: object, generation: int, now: str) -> dict
         conditions = [
             ApiCondition(ACCEPTED, None, "Pending", "istiod has not accepted or rejected it yet")
         ]
-    types = [str(each.get("type")) for each in map(as_mapping, as_list(existing))]
+    types = {str(each.get("type")) for each in map(as_mapping, as_list(existing))}
     return {
         "parentRef": dict(report.parent.raw),
         "controllerName": CONTROLLER_NAME,
         # This controller writes all conditions of the entry.
-        "conditions": merged_conditions(existing, conditions, generation, now, ended=types),
+        "conditions": merged_conditions(
+            existing, conditions, generation, now, ended=types.difference(report.unknown)
+        ),
     }
 
 

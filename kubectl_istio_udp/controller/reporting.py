@@ -95,7 +95,7 @@ class Reporter:
         outcome: Callable[[Key], Outcome | None],
         unavailable: Callable[[Key], Mapping[int, Unavailable]],
         at_former_gateway: Callable[[Key], bool],
-        refused: Callable[[Key], RefusedEndpoints],
+        refused: Callable[[Key], RefusedEndpoints | None],
         permission: Callable[[Key], Permission | None],
         may_write: Callable[[], bool],
         wrote: Callable[[str, str], None],
@@ -109,7 +109,8 @@ class Reporter:
             outcome: returns the latest outcome of an exposure.
             unavailable: returns why listeners of a Gateway cannot have their ports, by port.
             at_former_gateway: whether an exposure is at another gateway than it requests.
-            refused: returns the addresses of an exposure's Services that may not be endpoints.
+            refused: returns the addresses of an exposure's Services that may not be endpoints;
+                None if its current request has not been decided.
             permission: returns what an exposure may use; None if its namespace does not say.
             may_write: whether this replica leads.
             wrote: called with the verb and kind of each write request.
@@ -267,9 +268,17 @@ class Reporter:
                 )
         return found
 
-    def _refused_endpoints(self, backends: Backends, gateway: ApiGateway) -> str:
-        """Why a Gateway sends nothing to endpoints of a route's backends; "" if it sends to all."""
-        refused = self._refused(exposure_key(gateway.key))
+    def _refused_endpoints(self, backends: Backends, gateway: ApiGateway) -> str | None:
+        """Why a Gateway sends nothing to endpoints of a route's backends; "" if it sends to all.
+
+        None until its current request has been decided; then the route is reported again.
+        """
+        key = exposure_key(gateway.key)
+        refused, outcome = self._refused(key), self._outcome(key)
+        if refused is None:
+            # What is rejected before that is sent nowhere.
+            rejected = outcome is not None and outcome.intent == self._caches.intent(key)
+            return "" if rejected else None
         services = dict.fromkeys(each.service for each in backends.backends)
         return "; ".join(
             f"Service {'/'.join(of)}: {summary(refused[of])}" for of in services if of in refused

@@ -179,10 +179,13 @@ class RouteDecider:
         intent, found = self._unavailable.get(key, (None, {}))
         return found if intent == self._caches.intent(key) else {}
 
-    def refused(self, key: Key) -> RefusedEndpoints:
-        """The addresses of a Gateway's backends that may not be endpoints, when it was decided."""
+    def refused(self, key: Key) -> RefusedEndpoints | None:
+        """The addresses of a Gateway's backends that may not be endpoints, when it was decided.
+
+        None if its current request has not been decided.
+        """
         intent, found = self._refused.get(key, (None, {}))
-        return found if intent == self._caches.intent(key) else {}
+        return found if intent and intent == self._caches.intent(key) else None
 
     def clear(self) -> None:
         """Forget everything from an earlier time as leader."""

@@ -421,6 +421,23 @@ def test_a_route_s_status_that_is_right_is_not_changed() -> None:
     assert manifest == before
 
 
+def test_refused_endpoints_stay_reported_until_they_are_known_again() -> None:
+    """By a new leader, which has not decided anything yet."""
+    manifest = route()
+    (report,) = reports(manifest, GOOD)
+
+    def of(refused: str | None, now: str) -> list[str]:
+        known = replace(report, refused=refused)
+        manifest["status"] = conditions.route_status(manifest, [known], now)
+        (entry,) = manifest["status"]["parents"]
+        return [each["lastTransitionTime"] for each in entry["conditions"]]
+
+    assert of("Service team/dns: 192.0.2.1", NOW) == [NOW] * 3
+    assert of(None, LATER) == [NOW] * 3
+    assert of("", LATER) == [NOW] * 2
+    assert of(None, LATER) == [NOW] * 2
+
+
 DONE = Progress(addresses=(("IPAddress", "10.0.0.1"),))
 TAKEN = Unavailable("taken", conflicts=True)
 NOT_YET = ("Pending", "no listener yet")
