@@ -26,6 +26,8 @@ from typing import Any
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from kubectl_istio_udp.kube.hostnames import check_hostname
+
 # Seconds until the next address is tried; the default of Go's net.Dialer (FallbackDelay).
 _NEXT_ADDRESS_SECONDS = 0.3
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
@@ -103,6 +105,16 @@ class TlsSocket(Socket, ssl.SSLSocket):
         """See ssl.SSLSocket."""
         self._limit()
         super().do_handshake(block)
+        check_hostname(self)
+
+
+class TlsObject(ssl.SSLObject):
+    """TLS inside of another connection; SSLContext.wrap_bio makes it."""
+
+    def do_handshake(self) -> None:
+        """See ssl.SSLObject."""
+        super().do_handshake()
+        check_hostname(self)
 
 
 def connect(host: str, port: int, options: Iterable[Any], timeout: float | None) -> socket.socket:

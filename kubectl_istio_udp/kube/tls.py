@@ -3,8 +3,8 @@
 Python is stricter than Go about ciphers and keys (`_CIPHERS`), and Python 3.13 about certificates
 (VERIFY_X509_STRICT: an authority must have key identifiers; the authorities of older EKS, GKE and
 MicroK8s clusters have none). OpenSSL requires that a chain ends
-at a self-signed certificate, but Go trusts every certificate in the list of authorities. Both check
-the server's name only against subjectAltName.
+at a self-signed certificate, but Go trusts every certificate in the list of authorities. The
+server's name is checked as Go does (hostnames.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from kubectl_istio_udp.kube.connections import TlsSocket
+from kubectl_istio_udp.kube.connections import TlsObject, TlsSocket
 from kubectl_istio_udp.kube.kubeconfig import Certificate, Cluster, read_file
 from kubectl_istio_udp.model.errors import Unreachable
 
@@ -51,7 +51,7 @@ class _Context(ssl.SSLContext):
     alert decode error`; with this class none did.
     """
 
-    sslsocket_class = TlsSocket
+    sslsocket_class, sslobject_class = TlsSocket, TlsObject
     _protocols: tuple[str, ...] = ()
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
@@ -72,11 +72,12 @@ def context_of(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLCont
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
+    # TlsSocket and TlsObject check the name, with Go's rules.
+    context.check_hostname = False
     context.hostname_checks_common_name = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["http/1.1"])
     if cluster.insecure:
-        context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
         _trust(context, cluster)

@@ -918,6 +918,42 @@ CASES = [
         says="not trusted",
     ),
     Case(
+        "a certificate for every name of a private domain",
+        {
+            "config": secure(
+                server="https://127.0.0.1:$PORT_wild", **{"tls-server-name": "API.example"}
+            )
+        },
+        server="wild",
+        headers=bearer("t"),
+        sni="API.example",
+    ),
+    *(
+        Case(
+            f"a certificate for other names than {name}",
+            {"config": secure(server=f"https://localhost:$PORT_{of}", **{"tls-server-name": name})},
+            says="not trusted",
+        )
+        for of, name in [
+            ("wild", "one.api.example"),
+            ("wild", "example"),
+            ("partly-wild", "api.example"),
+            ("partly-wild", "localhost"),
+            ("tls", "127.0.0.2"),
+            ("tls", "xapi.example"),
+        ]
+    ),
+    Case(
+        "a certificate for other names, through an https proxy",
+        {
+            "config": secure(
+                server="https://elsewhere.example",
+                **{"proxy-url": "https://localhost:$PORT_tlsproxy"},
+            )
+        },
+        says="not trusted",
+    ),
+    Case(
         "a server with an RSA key of 1024 bits and CBC ciphers with SHA-1 alone",
         {"config": secure(server="$weak")},
         server="weak",

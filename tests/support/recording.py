@@ -183,6 +183,8 @@ def recorders(folder: Path) -> Iterator[Recorders]:
         "expired": (issue("server", root, names=NAMES, days=-1),),
         "elsewhere": (issue("server", root, names=("elsewhere.example",)),),
         "nameless": (issue("localhost", root),),
+        "wild": (issue("server", root, names=("*.example",)),),
+        "partly-wild": (issue("server", root, names=("a*.example", "*")),),
         "weak": (issue("server", root, names=NAMES, rsa_bits=1024),),
     }
     for name, issued in [
