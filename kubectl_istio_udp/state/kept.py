@@ -58,11 +58,11 @@ class KeptPod:
 
 @dataclass(frozen=True)
 class SeenEntry:
-    """A ServiceEntry: a summary, and the manifest if it has the plugin's labels.
+    """A ServiceEntry: a summary, and the manifest if it has the plugin's label or annotation.
 
     Attributes:
         summary: the summary, without the hosts in `many`.
-        manifest: the manifest if it has the plugin's labels.
+        manifest: the manifest if it has the plugin's label or annotation.
         many: its hosts with the suffix of exposures' hosts, if there are many.
     """
 
@@ -116,7 +116,9 @@ class Keeper:
         whole = EntrySummary.from_object(manifest)
         summary = whole.small(self.gateway_namespaces)
         many = HostSet.of(whole.hosts) if whole.has_many_hosts else None
-        if not is_managed(manifest):
+        # The label may have been edited.
+        annotated = names.SPEC_ANNOTATION in (manifest["metadata"].get("annotations") or {})
+        if not is_managed(manifest) and not annotated:
             return SeenEntry(summary, None, many)
         trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
         return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)
