@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.flags import Command
+from kubectl_istio_udp.cli.flags import Command, Group, behind_command
 from kubectl_istio_udp.cli.probe_options import probe_options
 
 
-class _Shorthand(click.Group):
+class _Shorthand(Group):
     """`direct SERVICE` is `direct query SERVICE`, `direct /PATH` is `direct response /PATH`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -34,6 +34,7 @@ class _Shorthand(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Pass options before the Service or path to the subcommand, except --help."""
+        args = behind_command(args)
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
             args = _completed(args, self.list_commands(ctx))
         return super().parse_args(ctx, args)

@@ -1,4 +1,4 @@
-"""kubectl's ways to write flags that click does not know: `-o=json`, `--wait=false`."""
+"""kubectl's ways to write flags that click does not know: `-o=json`, `-n team get`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,50 @@ class Command(click.Command):
         return super().get_short_help_str(max(limit, _LONGEST_SENTENCE))
 
 
-def _rewritten(words: Iterable[str], params: Iterable[click.Parameter]) -> Iterator[str]:
-    """The words with `-o=json` as `-o json`, `--all=true` as `--all`, and without `--all=false`.
+class Group(click.Group):
+    """A group whose command may follow the flags that all commands with a cluster share."""
 
-    The values of other options, and words after `--`, stay as they are.
-    """
-    options = {
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments after moving such flags behind the command."""
+        return super().parse_args(ctx, behind_command(args))
+
+
+def behind_command(words: list[str]) -> list[str]:
+    """`get -n team` for `-n team get`; the same words if they begin with something else."""
+    if not words or not words[0].startswith("-"):
+        return words
+    # Imported here because few command lines begin with a flag.
+    from kubectl_istio_udp.cli.options import connection_flags
+
+    options = _by_name(connection_flags())
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        word = words[place]
+        name, equals, _ = word.partition("=")
+        if name in options:
+            place += 1 if equals or options[name].is_flag else 2
+        elif word[:2] in options and not options[word[:2]].is_flag:
+            place += 1
+        else:
+            return words
+    return [*words[place : place + 1], *words[:place], *words[place + 1 :]]
+
+
+def _by_name(params: Iterable[click.Parameter]) -> dict[str, click.Option]:
+    return {
         name: param
         for param in params
         if isinstance(param, click.Option)
         for name in (*param.opts, *param.secondary_opts)
     }
+
+
+def _rewritten(words: Iterable[str], params: Iterable[click.Parameter]) -> Iterator[str]:
+    """The words with `-o=json` as `-o json`, `--all=true` as `--all`, and without `--all=false`.
+
+    The values of other options, and words after `--`, stay as they are.
+    """
+    options = _by_name(params)
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition("=")

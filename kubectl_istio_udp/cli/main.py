@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kubectl_istio_udp.cli.flags import Group
 from kubectl_istio_udp.model.errors import Interrupted, IstioUdpError
 from kubectl_istio_udp.output.escape import escaping
 
@@ -38,7 +39,7 @@ VERBS = {
 BROKEN_PIPE = 141
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group with commands that are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -88,6 +88,16 @@ def cluster_options(command: Callable[..., Any]) -> Any:
     return _with_common(command, _CLUSTER_OPTIONS)
 
 
+def connection_flags() -> list[click.Parameter]:
+    """The options of `cluster_options`."""
+
+    def command(**_: Any) -> None:
+        """Have the options."""
+
+    found: list[click.Parameter] = cluster_options(command).__click_params__
+    return found
+
+
 def controller_options(command: Callable[..., Any]) -> Any:
     """Like `cluster_options`, but -n is the controller's namespace."""
     namespace_option = click.option(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.flags import Command
+from kubectl_istio_udp.cli.flags import Command, Group
 from kubectl_istio_udp.render.samples import COREDNS_IMAGE, TOOL_IMAGE
 
 _image_options = options.options(
@@ -39,7 +39,7 @@ _added_udproute = _udproute_options(
 _deleted_udproute = _udproute_options("Delete the Gateway, UDPRoute and ReferenceGrant too.")
 
 
-@click.group("samples")
+@click.group("samples", cls=Group)
 def command() -> None:
     """Apply, delete or print a sample DNS server and network tool.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from kubectl_istio_udp.cli.controller import install, run, status, uninstall
+from kubectl_istio_udp.cli.flags import Group
 
 
-@click.group("controller")
+@click.group("controller", cls=Group)
 def command() -> None:
     """Expose Services by annotation, from within the cluster.
 

@@ -83,6 +83,38 @@ def test_every_command_reads_them(words: list[str], run: Run, server: ApiServer)
     assert json.loads(done.out)["items"] == []
 
 
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("-n team get", "namespace team"),
+        ("-n=team get", "namespace team"),
+        ("-nteam get", "namespace team"),
+        ("-n other get -n team", "namespace team"),
+        ("-v --as=jane --namespace team get", "namespace team"),
+        ("-n team describe nope", "namespace team"),
+        ("-n team direct coredns", "namespace team"),
+        ("direct -n team query coredns", "namespace team"),
+        ("-n team direct query coredns", "namespace team"),
+        ("-n team controller status", "namespace team"),
+        ("controller -n team status", "namespace team"),
+    ],
+)
+def test_flags_of_connecting_may_precede_the_command(
+    line: str, answer: str, run: Run, server: ApiServer
+) -> None:
+    """As in `kubectl -n team get pods`."""
+    done = run(*line.split())
+    assert answer in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    "line", ["-o json get", "-n team", "-n", "--wait get", "-n team -o json get"]
+)
+def test_other_flags_may_not(line: str, run: Run, server: ApiServer) -> None:
+    done = run(*line.split())
+    assert done.code == 2 and "No such option" in done.err
+
+
 def test_one_that_is_off_does_nothing(run: Run, server: ApiServer) -> None:
     done = run("delete", "--all=false")
     assert done.code == 2
