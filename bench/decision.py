@@ -108,7 +108,7 @@ def measure(count: int) -> dict[str, float]:
         wait_for(heard)
         reconciler._waits.clear()
         begun = time.thread_time()
-        outcome = reconciler.reconcile(KEY)
+        outcome = reconciler.reconcile(KEY, controller.caches.intent(KEY))
         looks.append(time.thread_time() - begun)
         assert outcome.state == "ok", outcome
     controller.stop()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kubectl_istio_udp.checks.catalog import Surface
 from kubectl_istio_udp.checks.findings import Finding
 from kubectl_istio_udp.model.about import About
-from kubectl_istio_udp.model.errors import IstioUdpError
+from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN, INVALID, NOT_TAKEN, PORT_TAKEN
 from kubectl_istio_udp.sources.annotations import Intent
@@ -45,6 +45,19 @@ class Outcome:
     after: tuple[str, str] | None = None
     again: float | None = None
     intent: Intent | None = field(default=None, compare=False)
+
+    def about(self, requested: Intent | UsageError | None) -> Outcome:
+        """The same outcome of what is requested."""
+        if isinstance(requested, Intent) and not requested.request.service:
+            return replace(self, intent=requested)
+        return self
+
+    def is_about(self, requested: object) -> bool:
+        """Whether it is the outcome of a Gateway's current request.
+
+        An invalid request is not compared: each reading of it makes a new error.
+        """
+        return isinstance(requested, UsageError) or self.intent == requested
 
     @property
     def is_settled(self) -> bool:

@@ -135,17 +135,17 @@ class Reconciler:
         service = self._caches.service_manifest(key)
         return About.of(service) if service is not None and key in self._caches.intents else None
 
-    def reconcile(self, key: Key) -> Outcome:
+    def reconcile(self, key: Key, requested: Intent | UsageError | None) -> Outcome:
         """Reconcile an exposure.
+
+        Args:
+            key: the exposure.
+            requested: its intent in the caches.
 
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        requested = self._caches.intent(key)
-        outcome = self._reconcile(key, requested)
-        if isinstance(requested, Intent) and not requested.request.service:
-            return replace(outcome, intent=requested)
-        return outcome
+        return self._reconcile(key, requested).about(requested)
 
     def _reconcile(self, key: Key, requested: Intent | UsageError | None) -> Outcome:
         existing = self._caches.existing(key)

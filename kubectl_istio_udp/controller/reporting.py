@@ -56,7 +56,6 @@ from kubectl_istio_udp.model.errors import (
     Conflict,
     IstioUdpError,
     NotFound,
-    UsageError,
 )
 from kubectl_istio_udp.model.exposure import ExposureSpec, GatewayServiceMode
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, UdpRoute
@@ -336,7 +335,7 @@ class Reporter:
             progress, done = Progress(problem), True
         elif requested is None and not gateway.udp:
             progress, done = Progress(), True
-        elif requested is None or outcome is None or not _is_about(outcome, requested):
+        elif requested is None or outcome is None or not outcome.is_about(requested):
             # The report is requested again after the next reconciliation. Until then there is
             # nothing to say about this generation, and what was said before may still be true.
             # A Gateway of a class that was just read has no request for a moment.
@@ -522,15 +521,6 @@ def _may_work(outcome: Outcome) -> bool:
     if outcome.reason in (NO_GATEWAY, NOT_TAKEN):
         return False
     return outcome.state in (OK, WAITING, FAILED)
-
-
-def _is_about(outcome: Outcome, requested: object) -> bool:
-    """Whether an outcome is about a Gateway's current request.
-
-    An invalid request is not compared: each reading of it makes a new error.
-    """
-    invalid = isinstance(requested, UsageError)
-    return invalid or outcome.state == FAILED or outcome.intent == requested
 
 
 def _programmed_listeners(manifest: Mapping[str, Any]) -> set[str]:

@@ -308,14 +308,18 @@ class Controller:
         """Reconcile one exposure; an error does not affect others."""
         begun = time.monotonic()
         self._writing.done = False
+        requested = None
         try:
-            outcome = self._refreshed(key) or self._reconciler.reconcile(key)
+            refreshed = self._refreshed(key)
+            if refreshed is None:
+                requested = self.caches.intent(key)
+            outcome = refreshed or self._reconciler.reconcile(key, requested)
         except NotLeading:
             # A late renewal may still succeed; if it does not, the queue is emptied.
             self._queue.failed(key)
             return
         except IstioUdpError as error:
-            outcome = Outcome(FAILED, NOT_WRITTEN, error.message)
+            outcome = Outcome(FAILED, NOT_WRITTEN, error.message).about(requested)
             wait = self._queue.failed(key, error)
             self.metrics.errors.labels(type(error).__name__).inc()
             _log.warning(
@@ -325,7 +329,8 @@ class Controller:
                 self._outcomes[key] = outcome
                 return
         except Exception as error:
-            outcome = Outcome(FAILED, NOT_WRITTEN, "internal error; the controller's log has more")
+            text = "internal error; the controller's log has more"
+            outcome = Outcome(FAILED, NOT_WRITTEN, text).about(requested)
             wait = self._queue.failed(key)
             self.metrics.errors.labels("InternalError").inc()
             _log.exception("internal error: %r", error, extra={"key": key, "wait": wait})

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kubectl_istio_udp.controller.outcome import Outcome
 from kubectl_istio_udp.controller.run import Controller, Settings
 from kubectl_istio_udp.controller.waits import Timing
 from kubectl_istio_udp.kube.client import Api
@@ -52,6 +53,11 @@ def until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.01)
     return found
+
+
+def reconcile(controller: Controller, key: tuple[str, str]) -> Outcome:
+    """Reconcile an exposure in this thread."""
+    return controller._reconciler.reconcile(key, controller.caches.intent(key))
 
 
 class Running:

@@ -42,11 +42,11 @@ def test_what_it_writes_itself_is_not_reconciled_again(
     reconciled: Counter[Any] = Counter()
     before = Reconciler.reconcile
 
-    def reconcile(self: Reconciler, key: Any) -> Any:
+    def counted(self: Reconciler, key: Any, requested: Any) -> Any:
         reconciled[key] += 1
-        return before(self, key)
+        return before(self, key, requested)
 
-    monkeypatch.setattr(Reconciler, "reconcile", reconcile)
+    monkeypatch.setattr(Reconciler, "reconcile", counted)
     # Numbers of sessions that do not depend on what the others get meanwhile.
     running.server.put(space("default", **{"kubectl-istio-udp/allow-total-sessions": "60000"}))
     options = {"discovery": "endpoints", "max-sessions": "100"}

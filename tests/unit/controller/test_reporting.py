@@ -42,9 +42,9 @@ class Blocked:
         self.free.set()
         reconcile = Reconciler.reconcile
 
-        def wait(reconciler: Reconciler, key: Any) -> Any:
+        def wait(reconciler: Reconciler, *arguments: Any) -> Any:
             self.free.wait(60)
-            return reconcile(reconciler, key)
+            return reconcile(reconciler, *arguments)
 
         monkeypatch.setattr(Reconciler, "reconcile", wait)
 
@@ -88,6 +88,20 @@ def test_the_former_gateway_s_outcome_is_not_reported_for_another_one(
     assert {generation for _, _, generation in told(running).values()} == {1}
     blocked.free.set()
     until(lambda: told(running).get("Programmed") == ("True", "Programmed", 2))
+
+
+def test_a_failed_write_is_not_reported_for_another_request(
+    running: Routed, blocked: Blocked
+) -> None:
+    running.server.fail("PATCH", "/envoyfilters/", 403)
+    running.begin(named("istio-ingressgateway"), route(namespace=PLACE))
+    until(lambda: "403" in str(running.status(API_GATEWAY, "udp", PLACE)))
+    blocked.free.clear()
+    running.server.put(named("edge", 2, running.status(API_GATEWAY, "udp", PLACE)))
+    running.server.put(route(namespace=PLACE, name="more", created="2026-05-01T00:00:00Z"))
+    until(lambda: running.status("UDPRoute", "more", PLACE).get("parents"))
+    running.quiet()
+    assert {generation for _, _, generation in told(running).values()} == {1}
 
 
 @pytest.mark.parametrize("waits", ["listener", "cooldown"])

@@ -26,6 +26,7 @@ from tests.support.controlling import (
     Running,
     annotated,
     next_of,
+    reconcile,
     until,
 )
 
@@ -204,10 +205,10 @@ def test_the_older_request_wins_in_any_order(running: Running) -> None:
     )
     controller = running.start(workers=0)
     until(controller._may_write)
-    outcome = controller._reconciler.reconcile(("default", "newer"))
+    outcome = reconcile(controller, ("default", "newer"))
     assert outcome.reason == "PortTaken" and "Service default/older" in outcome.detail
     assert "default/older" not in outcome.message
-    assert controller._reconciler.reconcile(("default", "older")).state == "ok"
+    assert reconcile(controller, ("default", "older")).state == "ok"
     assert running.filter("udp-default-newer") is None
 
 
@@ -220,8 +221,8 @@ def test_an_older_request_at_another_gateway_holds_no_port(running: Running) -> 
     )
     controller = running.start(workers=0)
     until(controller._may_write)
-    assert controller._reconciler.reconcile(("default", "newer")).state == "ok"
-    assert controller._reconciler.reconcile(("default", "older")).state == "ok"
+    assert reconcile(controller, ("default", "newer")).state == "ok"
+    assert reconcile(controller, ("default", "older")).state == "ok"
 
 
 def test_a_port_that_is_being_written_is_taken(running: Running) -> None:
@@ -236,10 +237,10 @@ def test_a_port_that_is_being_written_is_taken(running: Running) -> None:
             seen.append(None)
             running.server.put(annotated("older", created="2026-01-01T00:00:00Z"))
             until(lambda: controller.caches.intent(("default", "older")))
-            seen[0] = controller._reconciler.reconcile(("default", "older"))
+            seen[0] = reconcile(controller, ("default", "older"))
 
     running.server.seen = meanwhile
-    assert controller._reconciler.reconcile(("default", "younger")).state == "ok"
+    assert reconcile(controller, ("default", "younger")).state == "ok"
     assert seen[0].reason == "PortTaken" and running.filter("udp-default-older") is None
 
 

@@ -16,7 +16,7 @@ from kubectl_istio_udp.sources.gateways import child_key
 from tests.support import builders
 from tests.support.apiserver import ApiServer, Exec, Request
 from tests.support.builders import endpoint, endpoint_slice
-from tests.support.controlling import annotated, space, until
+from tests.support.controlling import annotated, reconcile, space, until
 from tests.support.routed import KEY, NAME, TARGET, Routed, made_by_istiod, read, routed, services
 from tests.support.routes import (
     GROUP,
@@ -271,11 +271,11 @@ def planned_again(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
     before = Reconciler.reconcile
 
-    def reconcile(self: Reconciler, key: Any) -> Any:
+    def counted(self: Reconciler, key: Any, requested: Any) -> Any:
         found.append(key)
-        return before(self, key)
+        return before(self, key, requested)
 
-    monkeypatch.setattr(Reconciler, "reconcile", reconcile)
+    monkeypatch.setattr(Reconciler, "reconcile", counted)
     return found
 
 
@@ -700,7 +700,7 @@ def test_the_older_of_two_gateways_gets_the_port_in_any_order(running: Routed) -
     older = gateway(name="older", created="2026-01-01T00:00:00Z", annotations=TARGET)
     controller = running.begin(older, gateway(annotations=TARGET), workers=0)
     until(controller._may_write)
-    outcome = controller._reconciler.reconcile(KEY)
+    outcome = reconcile(controller, KEY)
     assert outcome.reason == "PortTaken"
     assert outcome.message.endswith("is already requested by an older Gateway")
     assert outcome.detail.endswith("is already requested by the older Gateway team/older")

@@ -12,6 +12,7 @@ from tests.support.controlling import (
     Running,
     annotated,
     filter_changes,
+    reconcile,
     until,
 )
 
@@ -110,13 +111,13 @@ def test_a_new_leader_waits_again_before_it_deletes(running: Running) -> None:
     running.server.put(annotated())
     until(lambda: controller.caches.intent(("default", "coredns")))
     key = ("default", "coredns")
-    assert controller._reconciler.reconcile(key).state == "ok"
+    assert reconcile(controller, key).state == "ok"
     running.server.remove("Service", "default", "coredns")
     until(lambda: not controller.caches.intent(key))
-    assert controller._reconciler.reconcile(key).again
+    assert reconcile(controller, key).again
     time.sleep(0.1)
     controller._reconciler.begin()
-    assert controller._reconciler.reconcile(key).again
+    assert reconcile(controller, key).again
     assert running.filter()
 
 
