@@ -13,9 +13,8 @@ from typing import Any
 from kubectl_istio_udp.apply.exact import merge_patch
 from kubectl_istio_udp.controller.mirrored import COPY_LABELS, is_current
 from kubectl_istio_udp.controller.objects import MANAGER
-from kubectl_istio_udp.controller.writing import REQUEST_SECONDS
+from kubectl_istio_udp.controller.writing import Fence
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.deletion import is_being_deleted
@@ -49,8 +48,7 @@ class Mirroring:
         *,
         requested: Callable[[Key], object],
         held: Callable[[Key], ExposureSpec | None],
-        may_write: Callable[[], bool],
-        wrote: Callable[[str, str], None],
+        fence: Fence,
     ) -> None:
         """Take the dependencies.
 
@@ -59,12 +57,10 @@ class Mirroring:
             gateways: the caches of Gateways and routes.
             requested: returns the intent of an exposure, or the error from reading it.
             held: returns an exposure as it is; None if it does not exist.
-            may_write: whether this replica leads.
-            wrote: called with the verb and kind of each write request.
+            fence: lets the writes pass.
         """
-        self._api, self._gateways = api, gateways
+        self._api, self._gateways, self._fence = api, gateways, fence
         self._requested, self._held = requested, held
-        self._may_write, self._wrote = may_write, wrote
 
     def keep_gateway(self, key: Key) -> str:
         """Write the Gateway of class istio for a Gateway, or delete a former one.
@@ -73,7 +69,7 @@ class Mirroring:
             Why it cannot be written; "" if there is no problem.
 
         Raises:
-            ClusterError: a write failed; it must be retried.
+            ClusterError, NotLeading: a write failed; it must be retried.
         """
         gateways, gateway = self._gateways, self._gateways.gateway(key)
         kept, existing = gateways.gateways.get(*key), gateways.child(key)
@@ -124,12 +120,9 @@ class Mirroring:
         if is_current(existing, wanted):
             return ""
         try:
-            with within(REQUEST_SECONDS):
-                if not self._may_write():
-                    return ""
-                cache.learn(
-                    self._create(wanted) if existing is None else self._change(wanted, existing)
-                )
+            cache.learn(
+                self._create(wanted) if existing is None else self._change(wanted, existing)
+            )
         except PASSING:
             raise
         except ClusterError as error:
@@ -137,8 +130,8 @@ class Mirroring:
         return ""
 
     def _create(self, wanted: Manifest) -> Manifest:
-        self._wrote("create", wanted["kind"])
-        return self._api.create(dict(wanted), manager=MANAGER)
+        with self._fence.passing("create", wanted["kind"]):
+            return self._api.create(dict(wanted), manager=MANAGER)
 
     def _change(self, wanted: Manifest, existing: Manifest) -> Manifest:
         """Change an object so that it has exactly the wanted spec, whatever others changed."""
@@ -149,15 +142,12 @@ class Mirroring:
             "metadata": {**wanted["metadata"], "labels": labels, "uid": uid},
             "spec": merge_patch(existing.get("spec") or {}, wanted["spec"]),
         }
-        self._wrote("patch", wanted["kind"])
-        return self._api.merge(patch, manager=MANAGER)
+        with self._fence.passing("patch", wanted["kind"]):
+            return self._api.merge(patch, manager=MANAGER)
 
     def _delete(self, cache: Cache[Any], existing: Manifest) -> None:
         metadata = existing["metadata"]
-        with within(REQUEST_SECONDS):
-            if not self._may_write():
-                return
-            self._wrote("delete", existing["kind"])
+        with self._fence.passing("delete", existing["kind"]):
             self._api.delete(existing)
         cache.forget(metadata["namespace"], metadata["name"])
 

@@ -40,7 +40,7 @@ from kubectl_istio_udp.controller.removing import Removal
 from kubectl_istio_udp.controller.reserving import Reserver
 from kubectl_istio_udp.controller.routes import RouteDecider
 from kubectl_istio_udp.controller.waits import STEP_SECONDS, Timing, Waits
-from kubectl_istio_udp.controller.writing import Writer
+from kubectl_istio_udp.controller.writing import Fence, Writer
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Key
 from kubectl_istio_udp.model import names
@@ -81,8 +81,7 @@ class Reconciler:
         allow_all: bool,
         defaults: Mapping[str, str],
         may_take: Callable[[Key], bool],
-        may_write: Callable[[], bool],
-        wrote: Callable[[str, str], None],
+        fence: Fence,
         freed: Callable[[Footprint], None],
         clock: Callable[[], float],
         timing: Timing,
@@ -96,8 +95,7 @@ class Reconciler:
             allow_all: whether every namespace may expose every port.
             defaults: defaults for settings that Namespaces do not set, by setting name.
             may_take: whether an intent may still get its ports.
-            may_write: whether this replica leads.
-            wrote: called with the verb and kind of each write request.
+            fence: lets the writes pass.
             freed: called with a planned footprint that could not be written.
             clock: returns the time in seconds.
             timing: the waits and intervals.
@@ -105,7 +103,7 @@ class Reconciler:
         pending = PendingExposures(caches)
         self._caches, self._waits = caches, Waits(timing, clock)
         self._permissions = Permissions(caches, pending, allow_all=allow_all, defaults=defaults)
-        self._writer = Writer(api, caches, may_write=may_write, wrote=wrote)
+        self._writer = Writer(api, caches, fence)
         endpoints = Endpoints(caches, self._permissions, self._waits)
         self._decider = Decider(caches, pending, endpoints, file_limit)
         self._routes = RouteDecider(caches, pending, endpoints, self._decider)

@@ -43,10 +43,9 @@ from kubectl_istio_udp.controller.outcome import (
 )
 from kubectl_istio_udp.controller.programming import Programmer
 from kubectl_istio_udp.controller.queue import WorkQueue
-from kubectl_istio_udp.controller.writing import REQUEST_SECONDS
+from kubectl_istio_udp.controller.writing import Fence, NotLeading
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
-from kubectl_istio_udp.kube.connections import within
 from kubectl_istio_udp.kube.watch import Cache, Key
 from kubectl_istio_udp.model.apiconditions import current_condition, generation_of
 from kubectl_istio_udp.model.decoded import as_list, as_mapping
@@ -96,8 +95,8 @@ class Reporter:
         at_former_gateway: Callable[[Key], bool],
         refused: Callable[[Key], RefusedEndpoints | None],
         permission: Callable[[Key], Permission | None],
-        may_write: Callable[[], bool],
-        wrote: Callable[[str, str], None],
+        leads: Callable[[], bool],
+        fence: Fence,
         clock: Clock,
     ) -> None:
         """Create the reporter; `start` starts it.
@@ -111,23 +110,22 @@ class Reporter:
             refused: returns the addresses of an exposure's Services that may not be endpoints;
                 None if its current request has not been decided.
             permission: returns what an exposure may use; None if its namespace does not say.
-            may_write: whether this replica leads.
-            wrote: called with the verb and kind of each write request.
+            leads: whether this replica leads, also while the renewal of its Lease is late.
+            fence: lets the writes pass.
             clock: the time.
         """
         self._api, self._caches = api, caches
         self._outcome, self._unavailable = outcome, unavailable
         self._at_former_gateway = at_former_gateway
         self._refused, self._permission = refused, permission
-        self._may_write, self._wrote = may_write, wrote
+        self._leads, self._fence = leads, fence
         self._mirroring = (
             Mirroring(
                 api,
                 caches.api_gateways,
                 requested=caches.intent,
                 held=lambda key: caches.existing(key).held,
-                may_write=may_write,
-                wrote=wrote,
+                fence=fence,
             )
             if caches.api_gateways
             else None
@@ -169,7 +167,7 @@ class Reporter:
 
     def request(self, subject: Subject) -> None:
         """Request a report on an object."""
-        if self._may_write():
+        if self._leads():
             self._queue.add(subject)
 
     def request_gateway(self, key: Key) -> None:
@@ -190,6 +188,9 @@ class Reporter:
             subject = taken[0]
             try:
                 self._report(subject)
+            except NotLeading:
+                # A late renewal may still succeed; if it does not, the queue is emptied.
+                self._queue.failed(subject)
             except IstioUdpError as error:
                 wait = self._queue.failed(subject, error)
                 level = logging.DEBUG if isinstance(error, Conflict) else logging.WARNING
@@ -373,6 +374,7 @@ class Reporter:
 
         Raises:
             Conflict: the object was modified concurrently.
+            NotLeading: this replica does not lead, or not long enough.
         """
         before, metadata = manifest["status"], manifest["metadata"]
         if status == before:
@@ -386,10 +388,7 @@ class Reporter:
             "status": {**gone, **status},
         }
         # A deleted object needs no status.
-        with within(REQUEST_SECONDS), suppress(NotFound):
-            if not self._may_write():
-                return
-            self._wrote("patch", manifest["kind"])
+        with suppress(NotFound), self._fence.passing("patch", manifest["kind"]):
             cache.learn(self._api.merge(patch, manager=MANAGER, subresource="status"))
 
     # -- the progress of a Gateway ------------------------------------------------------------

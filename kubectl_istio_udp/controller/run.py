@@ -18,7 +18,7 @@ from kubectl_istio_udp.controller.queue import WorkQueue
 from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.controller.reporting import Reporter
 from kubectl_istio_udp.controller.waits import Timing
-from kubectl_istio_udp.controller.writing import REQUEST_SECONDS, NotLeading
+from kubectl_istio_udp.controller.writing import REQUEST_SECONDS, Fence, NotLeading
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.clock import Clock
 from kubectl_istio_udp.kube.lease import Election
@@ -120,8 +120,7 @@ class Controller:
             allow_all=settings.allow_all,
             defaults=settings.defaults,
             may_take=self._may_take,
-            may_write=self._may_write,
-            wrote=self._wrote,
+            fence=Fence(may_write=self._may_write, wrote=self._wrote),
             freed=lambda footprint: self._footprint_changed(footprint, None),
             clock=clock,
             timing=settings.timing,
@@ -134,8 +133,11 @@ class Controller:
             at_former_gateway=self._reconciler.is_at_former_gateway,
             refused=self._reconciler.refused,
             permission=self._reconciler.permission,
-            may_write=self._may_write,
-            wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),
+            leads=self._leading.is_set,
+            fence=Fence(
+                may_write=self._may_write,
+                wrote=lambda verb, kind: self.metrics.writes.labels(verb, kind).inc(),
+            ),
             clock=clock,
         )
         self._election = Election(

@@ -7,8 +7,8 @@ must have ended before another replica may lead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -35,27 +35,52 @@ class NotLeading(IstioUdpError):
     """Another replica leads, or may start to lead before this write has ended."""
 
 
+class Fence:
+    """Lets write requests pass while this replica leads, and ends them in time."""
+
+    def __init__(self, *, may_write: Callable[[], bool], wrote: Callable[[str, str], None]) -> None:
+        """Take the dependencies.
+
+        Args:
+            may_write: whether this replica leads.
+            wrote: called with the verb and kind of each write request.
+        """
+        self._may_write, self.count = may_write, wrote
+
+    def check(self) -> None:
+        """Check that a write may begin.
+
+        Raises:
+            NotLeading: this replica does not lead, or not long enough.
+        """
+        if not self._may_write():
+            raise NotLeading("another replica leads")
+
+    @contextmanager
+    def passing(self, verb: str, kind: str) -> Iterator[None]:
+        """Count a write request; all requests in the context end within REQUEST_SECONDS.
+
+        Raises:
+            NotLeading: as `check`.
+        """
+        with within(REQUEST_SECONDS):
+            self.check()
+            self.count(verb, kind)
+            yield
+
+
 class Writer:
     """Writes objects while this replica leads; updates the caches with each result at once."""
 
-    def __init__(
-        self,
-        api: Api,
-        caches: Caches,
-        *,
-        may_write: Callable[[], bool],
-        wrote: Callable[[str, str], None],
-    ) -> None:
+    def __init__(self, api: Api, caches: Caches, fence: Fence) -> None:
         """Take the dependencies.
 
         Args:
             api: the cluster.
             caches: get the result of each write.
-            may_write: whether this replica leads.
-            wrote: called with the verb and kind of each write request.
+            fence: lets the writes pass.
         """
-        self.api, self._caches = api, caches
-        self._may_write, self._wrote = may_write, wrote
+        self.api, self._caches, self._fence = api, caches, fence
 
     def apply(
         self, write: Write, only: Manifest | None = None, reconciles: Key | None = None
@@ -92,7 +117,7 @@ class Writer:
             manifest["metadata"] = {**manifest["metadata"], "uid": existing["metadata"]["uid"]}
         meanwhile = nullcontext() if reconciles is None else self._planning(write, reconciles)
         with within(REQUEST_SECONDS), meanwhile:
-            self._check_lead()
+            self._fence.check()
             applied = apply_write(
                 self.api,
                 replace(write, manifest=manifest),
@@ -107,8 +132,7 @@ class Writer:
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object."""
-        with within(REQUEST_SECONDS):
-            self.fence("delete", manifest["kind"])
+        with self._fence.passing("delete", manifest["kind"]):
             self.api.delete(manifest)
         self._caches.forget(manifest)
 
@@ -118,13 +142,9 @@ class Writer:
         Raises:
             NotLeading: this replica does not lead, or not long enough.
         """
-        self._check_lead()
-        self.count(verb, kind)
-
-    def _check_lead(self) -> None:
-        if not self._may_write():
-            raise NotLeading("another replica leads")
+        self._fence.check()
+        self._fence.count(verb, kind)
 
     def count(self, verb: str, kind: str) -> None:
         """Count a write request that needs no fence."""
-        self._wrote(verb, kind)
+        self._fence.count(verb, kind)

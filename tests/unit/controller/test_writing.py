@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kubectl_istio_udp.controller import writing
-from kubectl_istio_udp.controller.writing import NotLeading, Writer
+from kubectl_istio_udp.controller.writing import Fence, NotLeading, Writer
 from kubectl_istio_udp.kube import lease
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import Unreachable
@@ -27,7 +27,7 @@ def writer(api: Api, leads: bool = True) -> Writer:
         api, ("istio-system",), (), (), enqueue=lambda _: None, endpoints_changed=lambda *_: None,
         may_enqueue=lambda: True, footprint_changed=lambda *_: None,
     )  # fmt: skip
-    return Writer(api, caches, may_write=lambda: leads, wrote=lambda *_: None)
+    return Writer(api, caches, Fence(may_write=lambda: leads, wrote=lambda *_: None))
 
 
 def test_a_write_and_the_renewal_of_the_lease_end_within_its_duration() -> None:
