@@ -12,6 +12,7 @@ from typing import Any
 
 from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.annotation_values import PREFIX
+from kubectl_istio_udp.model.apiconditions import generation_of
 from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
 from kubectl_istio_udp.model.mesh import REVISION_LABEL, selector_matches
@@ -55,7 +56,7 @@ class GatewayClass:
         return cls(
             name=manifest["metadata"]["name"],
             controller=str(spec.get("controllerName") or ""),
-            generation=_generation(manifest),
+            generation=generation_of(manifest),
             parameters=bool(spec.get("parametersRef")),
         )
 
@@ -209,7 +210,7 @@ class ApiGateway(_Requesting):
         labels = as_mapping(manifest["metadata"].get("labels"))
         return cls(
             about=About.of(manifest),
-            generation=_generation(manifest),
+            generation=generation_of(manifest),
             class_name=str(spec.get("gatewayClassName") or ""),
             listeners=tuple(Listener.from_object(each) for each in as_list(spec.get("listeners"))),
             annotations=_plugin_annotations(manifest),
@@ -343,7 +344,7 @@ class Route(_Requesting):
     @classmethod
     def from_object(cls, manifest: Manifest) -> Route:
         """Read a route manifest."""
-        return cls(About.of(manifest), _generation(manifest), _parents(manifest))
+        return cls(About.of(manifest), generation_of(manifest), _parents(manifest))
 
     @property
     def gateways(self) -> set[Key]:
@@ -378,7 +379,7 @@ class UdpRoute(Route):
         ]
         return cls(
             about=About.of(manifest),
-            generation=_generation(manifest),
+            generation=generation_of(manifest),
             parents=_parents(manifest),
             backends=tuple(backends),
             dropped_rules=len(rules[1:]),
@@ -443,10 +444,6 @@ def _group(entry: Manifest) -> str:
     """The group of a reference; "" for the core group."""
     group = entry.get("group")
     return GROUP if group is None else str(group)
-
-
-def _generation(manifest: Manifest) -> int:
-    return int(manifest["metadata"].get("generation") or 0)
 
 
 def _plugin_annotations(manifest: Manifest) -> dict[str, str]:

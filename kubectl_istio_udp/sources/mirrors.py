@@ -22,7 +22,7 @@ from kubectl_istio_udp.model.gatewayapi import (
     Route,
 )
 from kubectl_istio_udp.sources.gateways import child_key
-from kubectl_istio_udp.sources.routes import NO_PARENT, Attachment, not_allowed
+from kubectl_istio_udp.sources.routes import Attachment, named_listeners, not_allowed
 
 FindGateway = Callable[[Key], ApiGateway | None]
 
@@ -103,9 +103,9 @@ def copied_parents(parents: Sequence[MirroredParent]) -> tuple[ParentRef, ...]:
 
 def _refusal(kind: str, parent: ParentRef, gateway: ApiGateway, child: bool) -> Attachment | None:
     """Why the parent selects no listener of the created Gateway; None if it selects one."""
-    named = [listener for listener in gateway.listeners if parent.selects(listener)]
-    if not named:
-        return Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")
+    named = named_listeners(parent, gateway)
+    if isinstance(named, Attachment):
+        return named
     if child and any(listener.is_mirrored for listener in named):
         return None
     return not_allowed(gateway, named, f"{kind}s")

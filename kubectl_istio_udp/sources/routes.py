@@ -62,9 +62,9 @@ def attach(route: UdpRoute, parent: ParentRef, gateway: ApiGateway, labels: Labe
         gateway: the Gateway.
         labels: returns a namespace's labels; None if unknown.
     """
-    named = [listener for listener in gateway.listeners if parent.selects(listener)]
-    if not named:
-        return Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")
+    named = named_listeners(parent, gateway)
+    if isinstance(named, Attachment):
+        return named
     taking = [each for each in named if _takes(each, route, gateway, labels)]
     if taking:
         return Attachment(tuple(each.name for each in taking), ACCEPTED, "")
@@ -72,6 +72,12 @@ def attach(route: UdpRoute, parent: ParentRef, gateway: ApiGateway, labels: Labe
     return not_allowed(
         gateway, named, "UDPRoutes from this namespace" if allows_kind else "UDPRoutes"
     )
+
+
+def named_listeners(parent: ParentRef, gateway: ApiGateway) -> Sequence[Listener] | Attachment:
+    """The listeners of a Gateway that a reference to it names; why there is none."""
+    named = [listener for listener in gateway.listeners if parent.selects(listener)]
+    return named or Attachment((), NO_PARENT, f"Gateway {gateway} has no such listener")
 
 
 def not_allowed(gateway: ApiGateway, named: Sequence[Listener], routes: str) -> Attachment:
