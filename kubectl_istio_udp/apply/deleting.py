@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kubectl_istio_udp.apply.deletion_order import delete_existing
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.parallel import for_each
-from kubectl_istio_udp.model.errors import ClusterError, Interrupted, Refused
+from kubectl_istio_udp.model.errors import ClusterError, Forbidden, Interrupted, Refused
 from kubectl_istio_udp.model.kinds import Kind, ObjectRef, Ref
 from kubectl_istio_udp.model.names import EXPOSE_ANNOTATION
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
@@ -17,7 +16,7 @@ from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.state.controllers import declaring_object
 from kubectl_istio_udp.state.existing import explain_stray, get_state
 from kubectl_istio_udp.state.leftovers import Leftovers, read_leftovers
-from kubectl_istio_udp.state.ownership import Existing, belongs
+from kubectl_istio_udp.state.ownership import Existing
 
 if TYPE_CHECKING:
     # Its imports of the checks and of envoy/ take a tenth of the time of `delete`.
@@ -76,7 +75,6 @@ def delete_one(
     Raises:
         Interrupted, ClusterError: the hints say how to delete the rest.
     """
-    existing = with_relabelled(api, existing)
     again = f"to delete the rest: kubectl istio-udp delete -n {existing.namespace} {existing.ref}"
     try:
         warnings = delete_existing(
@@ -92,24 +90,20 @@ def delete_one(
     except ClusterError as error:
         error.hints = (*error.hints, again)
         raise
-    for text in warnings:
+    for text in (*warnings, *_kept(api, existing)):
         report.warn(text)
 
 
-def with_relabelled(api: Api, existing: Existing) -> Existing:
-    """An exposure, response or access log with those of its objects whose labels were edited.
-
-    A list by labels does not have them, so they are read by their names.
-
-    Raises:
-        Unreachable, ClusterError: an object cannot be read.
-    """
-    if existing.spec is None:
-        return existing
-    spec, refs = existing.spec, existing.missing_refs
-    read = for_each(lambda ref: api.find(ref.kind, ref.namespace, ref.name), refs)
-    found = tuple(manifest for manifest in read if manifest and belongs(manifest, spec))
-    return replace(existing, objects=(*existing.objects, *found))
+def _kept(api: Api, existing: Existing) -> Iterator[str]:
+    """The warning for each object that has the name of a deleted one, but other labels."""
+    for ref in existing.missing_refs:
+        with suppress(Forbidden):
+            if api.find(ref.kind, ref.namespace, ref.name):
+                yield (
+                    f"{ref} was not deleted: it does not have the labels of {existing.ref}. "
+                    f"If nobody else needs it: kubectl delete -n {ref.namespace} "
+                    f"{RESOURCES[ref.kind].qualified} {ref.name}"
+                )
 
 
 def _find(

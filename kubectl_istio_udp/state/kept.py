@@ -58,11 +58,11 @@ class KeptPod:
 
 @dataclass(frozen=True)
 class SeenEntry:
-    """A ServiceEntry: a summary, and the manifest if it has the plugin's label or annotation.
+    """A ServiceEntry: a summary, and the manifest if it has the plugin's labels.
 
     Attributes:
         summary: the summary, without the hosts in `many`.
-        manifest: the manifest if it has the plugin's label or annotation.
+        manifest: the manifest if it has the plugin's labels.
         many: its hosts with the suffix of exposures' hosts, if there are many.
     """
 
@@ -116,9 +116,7 @@ class Keeper:
         whole = EntrySummary.from_object(manifest)
         summary = whole.small(self.gateway_namespaces)
         many = HostSet.of(whole.hosts) if whole.has_many_hosts else None
-        # The label may have been edited.
-        annotated = names.SPEC_ANNOTATION in (manifest["metadata"].get("annotations") or {})
-        if not is_managed(manifest) and not annotated:
+        if not is_managed(manifest):
             return SeenEntry(summary, None, many)
         trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
         return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)

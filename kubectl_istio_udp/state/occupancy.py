@@ -278,16 +278,13 @@ def of_others(
 ) -> Iterator[Footprint]:
     """What other EnvoyFilters and reservations than an exposure's add.
 
-    An EnvoyFilter with its name is not another one, also if its labels were edited; a foreign one
-    with this name is refused anyway (U101).
-
     Args:
         footprints: what all of them add.
         key: the exposure.
         namespaces: the namespaces of its gateways.
     """
     owned = {f"{each}/{name}" for each in namespaces for name in filter_names(*key)}
-    return (each for each in footprints if each.owner not in owned)
+    return (each for each in footprints if each.exposure != key or each.owner not in owned)
 
 
 def _place(ref: GatewayRef) -> Place:

@@ -7,8 +7,7 @@ agree decides what the exposure is (for an exposure its EnvoyFilter, which only 
 can write). If the objects of several gateways' namespaces claim one exposure, those count that are
 where gateways belong. The other objects belong to it if they have its labels, its name, and a
 namespace that its objects may be in. Their own annotations do not matter, so that an edited one can
-be repaired. An object whose labels were edited is repaired or deleted if all the rest agrees
-(`belongs`).
+be repaired.
 
 All other objects with the plugin's labels are strays: they are shown but never changed, and their
 annotations are ignored.
@@ -242,27 +241,14 @@ def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
 def belongs(manifest: Manifest, spec: Spec) -> bool:
     """Whether an object belongs to a spec: by its labels, name and namespace.
 
-    An object in another namespace (that of a former gateway) must be consistent. One whose labels
-    were edited belongs to it by its name, namespace and annotation.
+    An object in another namespace (that of a former gateway) must be consistent.
     """
-    owner, here = (spec.kind, *spec.key), _place(manifest) in spec.possible_locations
     try:
-        if claimed_owner(manifest) != owner:
+        if claimed_owner(manifest) != (spec.kind, *spec.key):
             return False
-        return here or spec_of(manifest).key == spec.key
-    except Disagreement:
-        return here and _has_name_of(manifest, owner) and _is_annotated(manifest, owner)
+        return _place(manifest) in spec.possible_locations or spec_of(manifest).key == spec.key
     except ClusterError:
         return False
-
-
-def _is_annotated(manifest: Manifest, owner: Owner) -> bool:
-    """Whether an object's annotation names an owner."""
-    try:
-        spec = _read_annotation(manifest, owner)
-    except ClusterError:
-        return False
-    return (spec.kind, *spec.key) == owner
 
 
 def _unknown() -> frozenset[str]:
@@ -466,18 +452,11 @@ def claimed_owner(manifest: Manifest) -> Owner:
     kind, namespace, name = owner
     if manifest["kind"] not in OBJECT_KINDS[kind]:
         raise Disagreement(f"{_words(owner)} has no {manifest['kind']}")
-    if not _has_name_of(manifest, owner):
-        expected = names.object_name(namespace, name, kind)
-        raise Disagreement(f"the objects of {_words(owner)} are named {expected}")
-    return owner
-
-
-def _has_name_of(manifest: Manifest, owner: Owner) -> bool:
-    """Whether an object has a name that an owner's objects have."""
-    kind, namespace, name = owner
     expected, found = names.object_name(namespace, name, kind), manifest["metadata"]["name"]
     further = manifest["kind"] == "ServiceEntry" and found.startswith(f"{expected}.")
-    return bool(found == expected or further)
+    if found != expected and not further:
+        raise Disagreement(f"the objects of {_words(owner)} are named {expected}")
+    return owner
 
 
 def is_copy_of(manifest: Manifest, original: About) -> bool:

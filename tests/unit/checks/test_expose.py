@@ -128,8 +128,8 @@ def same_host_as(
     return EntryIndex.of([EntrySummary(namespace, name, hosts, exported_to=exported_to)])
 
 
-def unmarked(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {**manifest, "metadata": {**manifest["metadata"], "labels": None, "annotations": None}}
+def without_labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {**manifest, "metadata": {**manifest["metadata"], "labels": None}}
 
 
 def footprints(doubt: Any = "", **what: Any) -> Any:
@@ -175,8 +175,8 @@ EXTERNAL = cluster(
 )
 
 FIRES: list[tuple[str, dict[str, Any]]] = [
-    ("U101", {"objects": (unmarked(OURS[0]),)}),
-    ("U101", {"objects": (OURS[0], unmarked(OURS[2]))}),
+    ("U101", {"objects": (without_labels(OURS[0]),)}),
+    ("U101", {"objects": (OURS[0], without_labels(OURS[2]))}),
     ("U101", {"objects": (envoy_filter(plan_of(name="other").exposure),)}),
     ("U102", {"footprints": footprints(listeners=[NAME])}),
     ("U102", {"footprints": footprints(clusters=[NAME])}),
@@ -336,7 +336,6 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
     ),
     ("U305", {}),
     ("U101", {"objects": OURS}),
-    ("U101", {"objects": ({**OURS[0], "metadata": {**OURS[0]["metadata"], "labels": None}},)}),
     ("U102", {"footprints": footprints(listeners=["other"], clusters=["other"])}),
     ("U102", {"footprints": (Footprint(PLACE, frozenset([NAME]), exposure=KEY),)}),
     ("U102", {"footprints": footprints(listeners=[NAME], doubt=DOUBT)}),

@@ -14,7 +14,6 @@ from kubectl_istio_udp.controller.reconcile import Reconciler
 from kubectl_istio_udp.controller.reserving import Reserver
 from kubectl_istio_udp.model.names import object_name
 from tests.support import builders
-from tests.support.apiserver import ApiServer
 from tests.support.builders import endpoint, endpoint_slice
 from tests.support.controlling import (
     NAME,
@@ -372,19 +371,3 @@ def test_a_range_of_ports_of_a_large_service(running: Running) -> None:
     running.start()
     running.exposed()
     assert [port.service_port for port in running.spec().ports] == [2500, 2501, 2502, 2503]
-
-
-@pytest.mark.parametrize("kind", ["Service", "EnvoyFilter", "ServiceEntry"])
-@pytest.mark.parametrize("label", ["app.kubernetes.io/managed-by", "kubectl-istio-udp/exposure"])
-def test_an_object_whose_labels_were_edited_is_repaired(
-    running: Running, server: ApiServer, kind: str, label: str
-) -> None:
-    server.put(annotated())
-    running.start()
-    running.exposed()
-    running.quiet()
-    found = server.get(kind, "istio-system", NAME)
-    good = dict(found["metadata"]["labels"])
-    found["metadata"]["labels"][label] = "helm"
-    server.put(found)
-    until(lambda: server.get(kind, "istio-system", NAME)["metadata"]["labels"] == good)

@@ -171,23 +171,6 @@ def test_an_entry_with_a_damaged_annotation_can_be_repaired(spoiled: str) -> Non
     assert belongs(entry, SPEC)
 
 
-@pytest.mark.parametrize("label", [EXPOSURE_LABEL, "app.kubernetes.io/managed-by"])
-@pytest.mark.parametrize("value", [None, "x"])
-def test_an_object_whose_labels_were_edited_can_be_repaired(label: str, value: str | None) -> None:
-    for manifest in objects():
-        manifest["metadata"]["labels"].pop(label)
-        manifest["metadata"]["labels"] |= {} if value is None else {label: value}
-        assert belongs(manifest, SPEC)
-        changes: list[dict[str, Any]] = [
-            {"name": "other"},
-            {"namespace": "lab"},
-            {"annotations": {}},
-            {"annotations": note(replace(SPEC, name="other", entries=()).to_json())},
-        ]
-        for change in changes:
-            assert not belongs({**manifest, "metadata": manifest["metadata"] | change}, SPEC)
-
-
 def test_of_two_envoy_filters_the_confirmed_one_decides() -> None:
     older = forged(
         "EnvoyFilter",
