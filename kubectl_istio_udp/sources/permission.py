@@ -211,10 +211,14 @@ def named_setting(text: str) -> tuple[str, str]:
     setting = next((each for each in SETTINGS if each.name == name), None)
     if setting is None or not equals:
         raise UsageError(
-            f"{shown(text)} is not NAME=VALUE of a known setting",
+            f"--namespace-default {shown(text)} is not NAME=VALUE of a known setting",
             hints=[f"settings: {', '.join(each.name for each in SETTINGS)}"],
         )
-    setting.parse(value)
+    try:
+        setting.parse(value)
+    except UsageError as error:
+        text = error.message.replace(f"annotation {PREFIX}{name}", f"--namespace-default {name}", 1)
+        raise UsageError(text, hints=error.hints) from error
     return name, value
 
 

@@ -19,7 +19,7 @@ from kubectl_istio_udp.envoy.local_mesh import LocalMesh, replace_every_pod
 from kubectl_istio_udp.envoy.validate_option import ensure_accepted
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
-from kubectl_istio_udp.model.ports import parse_port_requests
+from kubectl_istio_udp.model.ports import PortRequest, parse_port_requests
 from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.exposure import writes
@@ -46,11 +46,12 @@ def run(
     samples_port: str,
 ) -> int:
     """Run `demo`, with the values of its options; the exit code."""
+    requests = parse_port_requests(ports or ([] if filenames else [samples_port]))
     _end_with_terminal()
     program = binary.need_envoy(envoy)
     version = binary.version(program)
     with LocalMesh(_manifests(filenames), service) as local:
-        spec, envoy_filter = _expose(local, ports or ([] if filenames else [samples_port]), program)
+        spec, envoy_filter = _expose(local, requests, program)
         with LocalGateway(program, [envoy_filter], local.endpoints()) as gateway:
             click.echo(f"\nEnvoy {version} has the listener\n")
             good = _verify(local, spec)
@@ -81,14 +82,14 @@ def _read(filenames: Sequence[str]) -> Iterator[Manifest]:
         yield found.data
 
 
-def _expose(local: LocalMesh, ports: Sequence[str], program: Path) -> tuple[ExposureSpec, Manifest]:
+def _expose(
+    local: LocalMesh, ports: tuple[PortRequest, ...], program: Path
+) -> tuple[ExposureSpec, Manifest]:
     """Plan, check, render and validate as `expose` does; print and return the EnvoyFilter."""
     for name, backend in local.pods.items():
         where = ", ".join(f"{backend.address}:{port}" for port in backend.ports)
         printing.note(f"pod {name} is a DNS server at {where}")
-    request = ExposeRequest(
-        local.service.namespace, local.service.name, ports=parse_port_requests(ports)
-    )
+    request = ExposeRequest(local.service.namespace, local.service.name, ports=ports)
     decided = decide(request, local.snapshot())
     refuse_errors(decided.findings)
     print_findings(decided.summary, decided.findings)

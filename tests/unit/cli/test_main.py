@@ -93,6 +93,11 @@ def test_prints_the_version(run: Run) -> None:
             "--direction only applies to sidecars, not to a gateway",
         ),
         (["direct", "/x", "--mesh", "--gateway", "g"], "  to answer at a gateway, omit --mesh"),
+        (
+            ["controller", "run", "--namespace-default", "allow=x"],
+            "error: --namespace-default allow: 'x' is neither a port nor a port range",
+        ),
+        (["demo", "-p", "abc"], "error: gateway port 'abc' is not a number"),
         (["direct"], "Usage: kubectl istio-udp direct"),
         (["controller", "install", "-n", "A", "-o", "yaml"], "--namespace 'A' is not a valid"),
         (["controller", "run", "--gateway-namespace", "A"], "--gateway-namespace 'A' is not a"),
