@@ -155,7 +155,9 @@ def test_either_right_lets_a_gateway_be_asked(space: Space, port: int, left: str
         assert verified.code == 0, verified.both
 
 
-def test_who_may_not_ask_a_gateway_is_told_of_both_rights(space: Space, port: int) -> None:
+def test_without_permission_to_query_a_gateway_both_rights_are_named(
+    space: Space, port: int
+) -> None:
     team, gateway = documented_roles(space)[:2]
     gateway["rules"] = [r for r in gateway["rules"] if "pods/exec" not in r["resources"]]
     with granted(space, [team, gateway]) as user:
@@ -243,7 +245,7 @@ def test_datagrams_of_every_size_pass_both_ways(space: Space, port: int) -> None
             assert said.strip() == str(back), (host, out, back)
 
 
-def test_verify_as_json_tells_programs_the_same(space: Space, port: int) -> None:
+def test_verify_as_json_has_the_same_result(space: Space, port: int) -> None:
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53")
     [report] = json.loads(space.verify("dns", "-o", "json").out)

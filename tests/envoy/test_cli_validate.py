@@ -109,7 +109,7 @@ def test_looks_at_every_file_and_every_document(run: Run, file: Callable[..., An
     assert answer["refused"][0]["field"] == "spec.configPatches[0].patch.value.lb_policy"
 
 
-def test_tells_every_patch_at_fault_of_a_filter(run: Run, file: Callable[..., Any]) -> None:
+def test_reports_every_faulty_patch_of_a_filter(run: Run, file: Callable[..., Any]) -> None:
     wrong = [patch("CLUSTER", cluster(f"c{n}", connect_timeout="1")) for n in range(12)]
     done = run("validate", "-f", file(envoy_filter(*wrong)), "-o", "json")
     fields = [each["field"] for each in json.loads(done.out)["refused"]]
@@ -152,7 +152,7 @@ def test_takes_a_list_as_kubectl_gives_it(run: Run, stdin: Callable[..., Any]) -
         ("kind: EnvoyFilter\nspec:\n  configPatches: [{}]\n", 3, "is missing; must be one of"),
     ],
 )
-def test_says_where_a_file_is_no_envoy_filter(
+def test_reports_the_line_of_what_is_not_an_envoy_filter(
     run: Run, stdin: Callable[..., Any], text: str, line: int, said: str
 ) -> None:
     stdin(text)
@@ -246,9 +246,7 @@ def test_says_what_it_could_not_check(
     assert said in done.err
 
 
-def test_what_could_not_be_checked_does_not_hide_what_is_wrong(
-    run: Run, file: Callable[..., Any]
-) -> None:
+def test_an_unchecked_patch_does_not_hide_a_faulty_one(run: Run, file: Callable[..., Any]) -> None:
     both = envoy_filter(
         patch("HTTP_FILTER", ISTIO_STATS, "INSERT_FIRST"), patch("CLUSTER", cluster(nonsense=1))
     )

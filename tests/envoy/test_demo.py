@@ -183,7 +183,7 @@ def test_output_that_nobody_reads_ends_it(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_a_port_in_use_is_said(temporary: Path) -> None:
+def test_a_port_in_use_is_reported(temporary: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -211,7 +211,7 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_an_envoy_that_ends_is_said_with_its_last_words(
+def test_an_envoy_that_ends_is_reported_with_its_last_message(
     temporary: Path, tmp_path: Path, envoy: Path
 ) -> None:
     dying = script(
@@ -223,7 +223,7 @@ def test_an_envoy_that_ends_is_said_with_its_last_words(
     assert (code, "error: Envoy ended: there is no memory" in err) == (3, True)
 
 
-def test_an_envoy_that_is_none_is_said(temporary: Path, tmp_path: Path) -> None:
+def test_a_program_that_is_not_envoy_is_reported(temporary: Path, tmp_path: Path) -> None:
     code, _, err = ended(temporary, "--envoy", shutil.which("true") or "true")
     assert (code, "does not run as Envoy" in err) == (3, True)
     code, _, err = ended(temporary, "--envoy", str(tmp_path / "nowhere"))

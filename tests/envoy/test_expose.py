@@ -61,7 +61,7 @@ def test_validate_none_does_not_ask(server: ApiServer, run: Run, broken: Any) ->
     assert len(server.all("EnvoyFilter")) == 1
 
 
-def test_without_an_envoy_auto_goes_on_and_envoy_refuses(
+def test_without_an_envoy_auto_continues_and_envoy_refuses(
     server: ApiServer, run: Run, no_envoy: Any
 ) -> None:
     done = run(*EXPOSE, "--validate=envoy")
@@ -72,7 +72,7 @@ def test_without_an_envoy_auto_goes_on_and_envoy_refuses(
     assert len(server.all("EnvoyFilter")) == 1
 
 
-def test_an_envoy_that_does_not_run_is_said_and_auto_goes_on(
+def test_an_envoy_that_cannot_run_is_reported_and_auto_continues(
     server: ApiServer, run: Run, no_envoy: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "envoy").write_bytes(b"\x7fELF nonsense")

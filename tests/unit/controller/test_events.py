@@ -41,7 +41,7 @@ def says(running: Running, what: str) -> Any:
         ({"options": {"nonsense": "1"}}, "nonsense"),
     ],
 )
-def test_a_request_that_is_refused_over_what_is_exposed_is_unmet(
+def test_a_refused_change_of_an_exposure_is_unmet(
     running: Running, asked: dict[str, Any], said: str
 ) -> None:
     running.start(elect=True)

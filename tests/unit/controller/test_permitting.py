@@ -74,7 +74,7 @@ def test_nothing_is_allowed_by_default(running: Running) -> None:
     running.exposed()
 
 
-def test_a_misspelled_limit_of_a_namespace_is_told(running: Running) -> None:
+def test_a_misspelled_limit_of_a_namespace_is_reported(running: Running) -> None:
     running.server.put(space("default", "5300", **{"kubectl-istio-udp/allow-gateway": "other"}))
     running.start()
     running.server.put(annotated())

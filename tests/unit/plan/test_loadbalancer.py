@@ -361,7 +361,7 @@ def test_reports_a_health_check_that_cannot_succeed() -> None:
         (f"{BETA}alicloud-loadbalancer-zone-maps", "zone-a:vsw-a::eip-a", "zone-a:vsw-a"),
     ],
 )
-def test_what_is_adapted(key: str, value: str, expected: str | None) -> None:
+def test_an_annotation_is_adapted(key: str, value: str, expected: str | None) -> None:
     assert takeover(gateway({key: value})).annotations.get(key) == expected
 
 

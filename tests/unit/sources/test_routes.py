@@ -181,7 +181,7 @@ def test_attachment(row: str) -> None:
     assert decided.accepted == bool(names) and bool(decided.message) == (not names)
 
 
-def test_a_parent_is_in_the_route_s_namespace_where_it_says_none() -> None:
+def test_a_parent_without_a_namespace_is_in_the_route_s() -> None:
     there, other = parent(), parent(namespace="other")
     refs = UdpRoute.from_object(route(parents=[there, other])).parents
     assert [ref.is_gateway(("team", "udp")) for ref in refs] == [True, False]
@@ -344,7 +344,7 @@ def test_conditions_of_the_crd_are_replaced_and_foreign_ones_stay() -> None:
     assert found[0]["observedGeneration"] == 7 and found[1] == foreign
 
 
-def test_a_new_generation_is_told_even_if_nothing_else_changes() -> None:
+def test_a_new_generation_is_reported_even_if_nothing_else_changes() -> None:
     found = of(
         of([], ApiCondition("Accepted", True, "Accepted")),
         ApiCondition("Accepted", True, "Accepted"),
@@ -359,7 +359,7 @@ def test_a_new_generation_is_told_even_if_nothing_else_changes() -> None:
 KINDS = frozenset({API_GATEWAY, "ReferenceGrant", "UDPRoute", *MIRRORED_ROUTES})
 
 
-def test_a_class_tells_its_features_sorted() -> None:
+def test_the_features_of_a_class_are_sorted() -> None:
     """Traps 12 and 14."""
     status = conditions.class_status(gateway_class(), KINDS, NOW)
     names = [each["name"] for each in status["supportedFeatures"]]
@@ -401,7 +401,7 @@ def test_a_route_has_one_entry_for_each_parent() -> None:
     assert all(c["observedGeneration"] == 1 for each in found for c in each["conditions"])
 
 
-def test_other_controllers_entries_stay_and_ours_go_with_their_parent() -> None:
+def test_entries_of_other_controllers_stay_and_own_ones_go_with_their_parent() -> None:
     """Trap 15, and the atomic list: what others wrote is written back as it was."""
     manifest = route(parents=[parent(), parent(sectionName="dns")])
     manifest["status"] = conditions.route_status(manifest, reports(manifest, GOOD, GOOD), NOW)
@@ -560,7 +560,7 @@ def test_gateway_status(row: str) -> None:
     assert conditions.gateway_status(manifest, attached_routes, progress, LATER) == status
 
 
-def test_a_listener_tells_its_kinds_and_counts_its_routes() -> None:
+def test_a_listener_reports_its_kinds_and_counts_its_routes() -> None:
     """Traps 9 and 10: 0 is said, the group is said, and an empty list is a list."""
     listeners = [listener(), listener("b", 1, kinds=[HTTP_ROUTE]), HTTP]
     status = conditions.gateway_status(gateway(*listeners), {"dns": 2}, DONE, NOW)

@@ -192,7 +192,7 @@ def test_finds_the_chosen_gateway(
 
 
 @pytest.mark.parametrize("name", ["", "edge/", "/edge", "Edge", "a b", "../edge"])
-def test_a_gateway_that_can_have_no_such_name(name: str) -> None:
+def test_an_invalid_name_of_a_gateway(name: str) -> None:
     with pytest.raises(UsageError, match=r"--gateway .* is not a valid Kubernetes name"):
         GatewayChoice(name)
 
