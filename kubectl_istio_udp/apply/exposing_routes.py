@@ -21,9 +21,12 @@ from kubectl_istio_udp.model.deletion import is_being_deleted
 from kubectl_istio_udp.model.errors import NotInstalled, Refused, UsageError
 from kubectl_istio_udp.model.exposure import Discovery, Exposure, ExposureSpec
 from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, UdpRoute
+from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.kinds import Kind
 from kubectl_istio_udp.model.ports import ExposedPort
+from kubectl_istio_udp.model.request import ExposeRequest
 from kubectl_istio_udp.model.resources import API_GATEWAY
+from kubectl_istio_udp.model.snapshot import Snapshot
 from kubectl_istio_udp.model.write import Write
 from kubectl_istio_udp.model.write_options import WriteOptions
 from kubectl_istio_udp.render import udproute
@@ -230,23 +233,9 @@ def _decide(
     arguments: ExposeArguments,
     writing: WriteOptions,
 ) -> tuple[Exposure, Decision, _Applied]:
-    settings = replace(arguments.settings, discovery=Discovery.ENDPOINTS.value)
-    before = current.before
-    namespace, name = exposure_key(key)
-    request = settings.request(namespace, arguments.service, name, before)
-    if settings.max_sessions is None and settings.expect_rate is None:
-        request = replace(
-            request,
-            automatic_sessions=current.automatic_sessions,
-            expect_rate=current.expect_rate,
-        )
+    before, request = current.before, _request(key, current, arguments)
     choice = arguments.gateway.or_known(before.gateway) if before else arguments.gateway
-    # The controller writes the objects of its exposure.
-    nothing = Existing(Kind.EXPOSURE, namespace, name, None, ())
-    snapshot = read_snapshot(api, request, choice, nothing, need_proxy=False)
-    others = tuple(each for each in snapshot.exposures if each.key != (namespace, name))
-    snapshot = replace(snapshot, exposures=others)
-    decided = decide(request, snapshot)
+    decided = decide(request, _snapshot(api, key, request, choice))
     exposure = decided.exposure
     spec = exposure.spec
     if len(spec.ports) > udproute.MOST_LISTENERS:
@@ -279,6 +268,29 @@ def _decide(
         wait=applied.wait,
     )
     return exposure, decision, applied
+
+
+def _request(key: Key, current: _Current, arguments: ExposeArguments) -> ExposeRequest:
+    """The request of the Gateway's exposure; its sessions stay automatic unless they are named."""
+    settings = replace(arguments.settings, discovery=Discovery.ENDPOINTS.value)
+    namespace, name = exposure_key(key)
+    request = settings.request(namespace, arguments.service, name, current.before)
+    if settings.max_sessions is not None or settings.expect_rate is not None:
+        return request
+    return replace(
+        request,
+        automatic_sessions=current.automatic_sessions,
+        expect_rate=current.expect_rate,
+    )
+
+
+def _snapshot(api: Api, key: Key, request: ExposeRequest, choice: GatewayChoice) -> Snapshot:
+    """The snapshot without the Gateway's exposure, whose objects the controller writes."""
+    namespace, name = exposure_key(key)
+    nothing = Existing(Kind.EXPOSURE, namespace, name, None, ())
+    snapshot = read_snapshot(api, request, choice, nothing, need_proxy=False)
+    others = tuple(each for each in snapshot.exposures if each.key != (namespace, name))
+    return replace(snapshot, exposures=others)
 
 
 @dataclass(frozen=True)
