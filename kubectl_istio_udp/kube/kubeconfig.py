@@ -33,18 +33,22 @@ _EXEC_MODES = ("Never", "IfAvailable", "Always")
 # Removed auth providers and the plugins that replace them (client-go's plugin/pkg/client/auth).
 _REMOVED_PROVIDERS = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}
 _CHECK = "check it: kubectl config view"
-# The fields of ConnectionOptions that override those of a cluster or a user.
-_OVERRIDES = (
-    "server",
-    "certificate_authority",
-    "tls_server_name",
-    "insecure_skip_tls_verify",
-    "token",
-    "username",
-    "password",
-    "client_certificate",
-    "client_key",
-)
+# The flag of each field of ConnectionOptions that overrides one of a cluster or a user.
+_OVERRIDES = {
+    "server": "--server",
+    "certificate_authority": "--certificate-authority",
+    "tls_server_name": "--tls-server-name",
+    "insecure_skip_tls_verify": "--insecure-skip-tls-verify",
+    "token": "--token",
+    "username": "--username",
+    "password": "--password",
+    "client_certificate": "--client-certificate",
+    "client_key": "--client-key",
+    "as_user": "--as",
+    "as_groups": "--as-group",
+    "as_uid": "--as-uid",
+    "as_extra": "--as-user-extra",
+}
 _NO_PORT = re.compile(r"(?<=\w):(?!//)(?!\d*(?:[/?#]|$)).*", re.DOTALL)
 Entry = TypeVar("Entry")
 
@@ -518,7 +522,7 @@ def choose(config: Kubeconfig, options: ConnectionOptions, server: str, namespac
 
 def _named_flags(options: ConnectionOptions) -> Iterable[str]:
     """The flags of the command line that change a cluster or a user."""
-    return (f"--{name.replace('_', '-')}" for name in _OVERRIDES if getattr(options, name))
+    return (flag for name, flag in _OVERRIDES.items() if getattr(options, name))
 
 
 def _chosen(

@@ -166,7 +166,7 @@ def test_reports_the_line_of_what_is_not_an_envoy_filter(
 def test_nothing_to_validate_is_wrong_usage(run: Run, stdin: Callable[..., Any], text: str) -> None:
     stdin(text)
     done = run("validate", "-f", "-")
-    assert (done.code, "no EnvoyFilter found in -" in done.err) == (2, True)
+    assert (done.code, "no EnvoyFilter found in (standard input)" in done.err) == (2, True)
 
 
 def test_wrong_files_are_wrong_usage(run: Run, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import click
 
 from kubectl_istio_udp.cli.options import NAMESPACE, Decorator
 from kubectl_istio_udp.model.errors import UsageError
+from kubectl_istio_udp.model.names import check_namespaced_name
 from kubectl_istio_udp.sources.permission import named_setting
 
 gateway_namespaces_option = click.option(
@@ -53,6 +54,7 @@ class _MeshConfigType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         namespace, _, name = value.partition("/")
         if not namespace or not name or "/" in name:
             raise UsageError(f"--mesh-config {value}: expected NAMESPACE/NAME of a ConfigMap")
+        check_namespaced_name(value, "--mesh-config")
         return namespace, name
 
 

@@ -84,6 +84,11 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Mark, yaml.Node] | No
     return None
 
 
+def shown_name(file: str) -> str:
+    """The name of a file in messages."""
+    return "(standard input)" if file == STDIN else file
+
+
 def read_documents(filenames: Sequence[str]) -> Iterator[Document | Unreadable]:
     """Read the manifests of all files, in order; the items of a List separately.
 
@@ -124,7 +129,7 @@ def _read(file: str) -> Iterator[Document | Unreadable]:
     if text.lstrip()[:1] in ("{", "["):
         # JSON may be indented with tabs, YAML may not; JSON strings contain no raw tabs.
         text = text.replace("\t", " ")
-    named = "(standard input)" if file == STDIN else file
+    named = shown_name(file)
     loader = _Loader(text)
     try:
         while loader.check_node():

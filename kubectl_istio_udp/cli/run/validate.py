@@ -84,7 +84,7 @@ def run(*, filenames: tuple[str, ...], envoy: str | None, output: str) -> int:
     filters = [document for document in documents if document.data["kind"] == "EnvoyFilter"]
     if not filters and not broken:
         raise UsageError(
-            f"no EnvoyFilter found in {', '.join(filenames)}",
+            f"no EnvoyFilter found in {', '.join(map(manifest_files.shown_name, filenames))}",
             hints=[f"other objects: {_passed_over(documents)}"] if documents else [],
         )
     report = validate(program, [document.data for document in filters])

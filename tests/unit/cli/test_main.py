@@ -97,6 +97,7 @@ def test_prints_the_version(run: Run) -> None:
             ["controller", "run", "--namespace-default", "allow=x"],
             "error: --namespace-default allow: 'x' is neither a port nor a port range",
         ),
+        (["controller", "run", "--mesh-config", "A/b"], "--mesh-config 'A' is not a valid Kube"),
         (["demo", "-p", "abc"], "error: gateway port 'abc' is not a number"),
         (["direct"], "Usage: kubectl istio-udp direct"),
         (["controller", "install", "-n", "A", "-o", "yaml"], "--namespace 'A' is not a valid"),
