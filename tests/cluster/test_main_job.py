@@ -245,7 +245,8 @@ def test_kubectl_can_apply_what_a_dry_run_prints(space: Space, port: int) -> Non
     assert space.plugin("get", "-o", "name").out.split() == ["dns"]
     exposed = space.expose("dns", "-p", f"{port}:53", "--force-conflicts")
     assert "clients reach dns:53" in exposed.out
-    assert space.verify("dns").code == 0
+    done = space.verify("dns")
+    assert done.code == 0, done.both
 
 
 def test_changing_discovery_and_gateway_service_leaves_nothing_behind(
