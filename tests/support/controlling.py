@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kubectl_istio_udp.controller.outcome import Outcome
@@ -15,7 +17,7 @@ from kubectl_istio_udp.model.exposure import Discovery, ExposureSpec
 from kubectl_istio_udp.model.ports import PortRequest
 from kubectl_istio_udp.render.exposure import writes
 from tests.support import builders
-from tests.support.apiserver import ApiServer
+from tests.support.apiserver import ApiServer, Request
 from tests.support.clock import MovedClock
 
 NAME = "udp-default-coredns"
@@ -97,6 +99,24 @@ class Running:
     def stop(self) -> None:
         for controller in self.controllers:
             controller.stop()
+
+    @contextmanager
+    def late_renewal(self, controller: Controller) -> Iterator[None]:
+        """The API server holds the renewal of the Lease until the controller may not write."""
+        comes, goes_on = threading.Event(), threading.Event()
+
+        def seen(request: Request) -> None:
+            if request.method == "PUT" and "/leases/" in request.path:
+                comes.set()
+                assert goes_on.wait(60)
+
+        self.server.seen = seen
+        self.clock.move(6.0)
+        assert comes.wait(60)
+        self.clock.move(5.0)
+        assert not controller._may_write()
+        yield
+        goes_on.set()
 
     def quiet(self) -> list[str]:
         """Wait until there are no requests for a while; return the writes so far."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from kubectl_istio_udp.model.gatewayapi import CONTROLLER_NAME, MIRRORED_ROUTES
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.sources.gateways import child_key, clone_key
 from tests.support import builders
-from tests.support.apiserver import ApiServer, Request
+from tests.support.apiserver import ApiServer
 from tests.support.controlling import space, until
 from tests.support.routed import Routed, made_by_istiod, read, services
 from tests.support.routes import (
@@ -293,23 +292,11 @@ def test_a_renewal_that_is_late_loses_no_copy(running: Mirrored) -> None:
     only = running.begin(gateway(WEB, DNS, namespace=PLACE), elect=True)
     running.created()
     running.quiet()
-    comes, goes_on = threading.Event(), threading.Event()
-
-    def seen(request: Request) -> None:
-        if request.method == "PUT" and "/leases/" in request.path:
-            comes.set()
-            assert goes_on.wait(10)
-
-    running.server.seen = seen
-    running.clock.move(6.0)
-    assert comes.wait(5)
-    running.clock.move(5.0)
-    assert not only._may_write()
-    running.server.put(mirrored_route(namespace=PLACE))
-    running.quiet()
-    assert running.clone() is None
-    goes_on.set()
-    until(running.clone, 20)
+    with running.late_renewal(only):
+        running.server.put(mirrored_route(namespace=PLACE))
+        running.quiet()
+        assert running.clone() is None
+    until(running.clone)
 
 
 def test_a_copy_follows_its_original(running: Mirrored) -> None:

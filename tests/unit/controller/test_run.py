@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -142,22 +141,10 @@ def test_a_renewal_that_is_late_loses_nothing(running: Running) -> None:
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()
     running.quiet()
-    comes, goes_on = threading.Event(), threading.Event()
-
-    def seen(request: Any) -> None:
-        if request.method == "PUT" and "/leases/" in request.path:
-            comes.set()
-            assert goes_on.wait(5)
-
-    running.server.seen = seen
-    running.clock.move(6.0)
-    assert comes.wait(5)
-    running.clock.move(5.0)
-    assert not only._may_write()
-    running.server.put(endpoint_slice(endpoint("10.244.0.30")))
-    running.quiet()
-    assert running.addresses() != ["10.244.0.30"]
-    goes_on.set()
+    with running.late_renewal(only):
+        running.server.put(endpoint_slice(endpoint("10.244.0.30")))
+        running.quiet()
+        assert running.addresses() != ["10.244.0.30"]
     until(lambda: running.addresses() == ["10.244.0.30"])
 
 
