@@ -138,10 +138,11 @@ def _difference(path: str, have: Any, wanted: Any) -> str:
         return ""
     if not (isinstance(have, Mapping) and isinstance(wanted, Mapping)):
         return path
-    keys = sorted({*have, *wanted})
-    return next(
-        d for key in keys if (d := _difference(f"{path}.{key}", have.get(key), wanted.get(key)))
-    )
+    for key in sorted({*have, *wanted}):
+        if found := _difference(f"{path}.{key}", have.get(key), wanted.get(key)):
+            return found
+    # One has a null where the other one has nothing.
+    return path
 
 
 def has_all(existing: Any, written: Any) -> bool:

@@ -60,6 +60,10 @@ def more_fields(spec: Any) -> None:
     spec["subjectAltNames"] = ["evil.example"]
 
 
+def null_field(spec: Any) -> None:
+    spec["subjectAltNames"] = None
+
+
 @pytest.mark.parametrize("edit", [other_endpoints, more_labels, more_fields])
 def test_fields_added_by_others_are_removed_and_only_the_plugin_owns_the_rest(
     api: Api, server: ApiServer, edit: Any
@@ -97,6 +101,7 @@ def test_fields_of_others_are_only_removed_by_force(api: Api, server: ApiServer,
         (other_endpoints, "spec.endpoints"),
         (more_labels, "spec.workloadSelector.labels.nobody"),
         (more_fields, "spec.subjectAltNames"),
+        (null_field, "spec"),
         (lambda _: None, ""),
     ],
 )
