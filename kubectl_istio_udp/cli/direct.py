@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kubectl_istio_udp.cli import options
-from kubectl_istio_udp.cli.flags import Command, Group, behind_command
+from kubectl_istio_udp.cli.flags import Command, Group
 from kubectl_istio_udp.cli.probe_options import probe_options
 
 
@@ -32,12 +32,12 @@ class _Shorthand(Group):
         """Treat a first word that is not a subcommand as a Service or path."""
         return super().resolve_command(ctx, _completed(args, self.list_commands(ctx)))
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def arranged(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Pass options before the Service or path to the subcommand, except --help."""
-        args = behind_command(args)
+        args = super().arranged(ctx, args)
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
             args = _completed(args, self.list_commands(ctx))
-        return super().parse_args(ctx, args)
+        return args
 
 
 def _completed(args: list[str], commands: list[str]) -> list[str]:

@@ -30,11 +30,15 @@ class Group(click.Group):
     """A group whose command may follow the flags that all commands with a cluster share."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments after moving such flags behind the command."""
-        return super().parse_args(ctx, behind_command(args))
+        """Parse the arguments in the order that click requires."""
+        return super().parse_args(ctx, self.arranged(ctx, args))
+
+    def arranged(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: ARG002 - of `direct`
+        """The arguments with such flags behind the command."""
+        return _behind_command(args)
 
 
-def behind_command(words: list[str]) -> list[str]:
+def _behind_command(words: list[str]) -> list[str]:
     """`get -n team` for `-n team get`; the same words if they begin with something else."""
     if not words or not words[0].startswith("-"):
         return words
