@@ -82,8 +82,9 @@ class Permissions:
         Raises:
             UsageError: the annotations of the namespace are not valid.
         """
-        permission = self.of(namespace)
-        asking, held = self._caches.gateway_of(key), self._caches.existing(key).held
+        permission, asking = self.of(namespace), self._caches.gateway_of(key)
+        # Only a Gateway has a gateway of its own. For others, each change of endpoints comes here.
+        held = self._caches.existing(key).held if asking else None
         alone = asking and held and is_child_of(held.gateway, asking.key)
         return ALLOWED_ALL if alone else permission
 
