@@ -276,8 +276,8 @@ class Reporter:
         key = exposure_key(gateway.key)
         refused, outcome = self._refused(key), self._outcome(key)
         if refused is None:
-            # What is rejected before that is sent nowhere.
-            rejected = outcome is not None and outcome.intent == self._caches.intent(key)
+            # Nothing is decided about endpoints if the request was rejected before.
+            rejected = outcome is not None and outcome.is_about(self._caches.intent(key))
             return "" if rejected else None
         services = dict.fromkeys(each.service for each in backends.backends)
         return "; ".join(
