@@ -90,12 +90,12 @@ def delete_one(
     except ClusterError as error:
         error.hints = (*error.hints, again)
         raise
-    for text in (*warnings, *_kept(api, existing)):
+    for text in (*warnings, *_relabelled(api, existing)):
         report.warn(text)
 
 
-def _kept(api: Api, existing: Existing) -> Iterator[str]:
-    """The warning for each object that has the name of a deleted one, but other labels."""
+def _relabelled(api: Api, existing: Existing) -> Iterator[str]:
+    """A warning for each object that stays because its labels were edited."""
     for ref in existing.missing_refs:
         with suppress(Forbidden):
             if api.find(ref.kind, ref.namespace, ref.name):
