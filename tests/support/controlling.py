@@ -115,8 +115,10 @@ class Running:
         assert comes.wait(60)
         self.clock.move(5.0)
         assert not controller._may_write()
-        yield
-        goes_on.set()
+        try:
+            yield
+        finally:
+            goes_on.set()
 
     def quiet(self) -> list[str]:
         """Wait until there are no requests for a while; return the writes so far."""

@@ -43,24 +43,19 @@ class Change:
 
 def put(manifest: Any) -> Change:
     """Create or change an object, as a client does that does not write the status."""
+    kind, about = manifest["kind"], manifest["metadata"]
+    shown = {key: value for key, value in manifest.items() if key not in ("apiVersion", "metadata")}
 
     def change(running: Routed) -> None:
-        about = manifest["metadata"]
-        held = running.server.get(manifest["kind"], about.get("namespace", ""), about["name"])
-        known = held or {"metadata": {}}
-        generation = known["metadata"].get("generation", 0)
-        changed = known.get("spec") != manifest.get("spec")
-        metadata = {**about, "generation": generation + 1 if changed else generation}
-        status = {"status": held["status"]} if held and "status" in held else {}
-        if manifest["kind"] == "Pod":
-            status = {}
+        held = running.server.get(kind, about.get("namespace", ""), about["name"]) or {}
+        generation = held.get("metadata", {}).get("generation", 0)
+        if held.get("spec") != manifest.get("spec"):
+            generation += 1
+        status = {key: held[key] for key in ("status",) if key in held}
+        metadata = {**about, "generation": generation}
         running.server.put({**status, **manifest, "metadata": metadata})
 
-    about = manifest["metadata"]
-    kept = {"spec", "endpoints", "ports"}
-    rest = {key: value for key, value in manifest.items() if key in kept}
-    notes = about.get("annotations", {})
-    return Change(f"put {manifest['kind']} {about['name']} {notes} {rest}", change)
+    return Change(f"put {about['name']} {about.get('annotations', {})} {shown}", change)
 
 
 def remove(kind: str, namespace: str, name: str) -> Change:
