@@ -100,8 +100,8 @@ def _relabelled(api: Api, existing: Existing) -> Iterator[str]:
         with suppress(Forbidden):
             if api.find(ref.kind, ref.namespace, ref.name):
                 yield (
-                    f"{ref} was not deleted: it does not have the labels of {existing.ref}. "
-                    f"If nobody else needs it: kubectl delete -n {ref.namespace} "
+                    f"{ref} was not deleted: it does not have the labels of "
+                    f"{existing.kind.words} {existing.name}. If nobody else needs it: kubectl delete -n {ref.namespace} "
                     f"{RESOURCES[ref.kind].qualified} {ref.name}"
                 )
 

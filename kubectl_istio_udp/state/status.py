@@ -397,8 +397,8 @@ def _programmed(existing: Existing, gateway: _GatewayFacts | None) -> Condition 
         return Condition.fails(
             type_,
             "NotProgrammed",
-            f"EnvoyFilter {place} does not apply to the pods of gateway {ref}; to repair it: "
-            "expose --force-conflicts",
+            f"EnvoyFilter {place} does not apply to the pods of gateway {ref}; "
+            f"{_remedy(existing.namespace, existing.name)}",
         )
     if gateway.problem:
         return Condition.unknown(type_, gateway.problem)
@@ -409,6 +409,11 @@ def _programmed(existing: Existing, gateway: _GatewayFacts | None) -> Condition 
             message = f"gateway pod {ref.namespace}/{pod} {lack}"
             return Condition.fails(type_, "NotProgrammed", message)
     return Condition.holds(type_)
+
+
+def _remedy(namespace: str, name: str) -> str:
+    """How to repair an edited object; it depends on whether the controller does it."""
+    return f"what to do: kubectl istio-udp verify -n {namespace} {name}"
 
 
 def _applies(envoy_filter: Mapping[str, Any], gateway: _GatewayFacts) -> bool:
@@ -431,7 +436,7 @@ def _addressed(spec: ExposureSpec, addresses: Addresses) -> Condition:
         return Condition.fails(type_, "NoAddress", f"{where}; expose again to add it")
     if addresses.problem:
         return Condition.fails(
-            type_, "NoAddress", f"{addresses.problem}; to repair it: expose --force-conflicts"
+            type_, "NoAddress", f"{addresses.problem}; {_remedy(spec.namespace, spec.name)}"
         )
     return Condition.holds(type_)
 
