@@ -101,8 +101,8 @@ def _relabelled(api: Api, existing: Existing) -> Iterator[str]:
             if api.find(ref.kind, ref.namespace, ref.name):
                 yield (
                     f"{ref} was not deleted: it does not have the labels of "
-                    f"{existing.kind.words} {existing.name}. If nobody else needs it: kubectl delete -n {ref.namespace} "
-                    f"{RESOURCES[ref.kind].qualified} {ref.name}"
+                    f"{existing.kind.words} {existing.name}. If nobody else needs it: "
+                    f"kubectl delete -n {ref.namespace} {RESOURCES[ref.kind].qualified} {ref.name}"
                 )
 
 
