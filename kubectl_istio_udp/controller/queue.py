@@ -30,6 +30,10 @@ def _alone(key: Hashable) -> Hashable:
     return key
 
 
+def _ignore(key: Hashable) -> None:
+    pass
+
+
 class WorkQueue(Generic[Key]):
     """A queue of keys for workers. Thread-safe."""
 
@@ -39,6 +43,7 @@ class WorkQueue(Generic[Key]):
         *,
         group: Callable[[Key], Hashable] = _alone,
         at_once: int | None = None,
+        due: Callable[[Key], None] = _ignore,
     ) -> None:
         """Create an empty and closed queue.
 
@@ -47,8 +52,9 @@ class WorkQueue(Generic[Key]):
             group: returns the group of a key, called when it is queued.
             at_once: how many keys of one group may be processed at the same time; None for no
                 limit.
+            due: called with a key whose delay has ended, before it is queued.
         """
-        self._clock, self._group, self._at_once = clock, group, at_once
+        self._clock, self._group, self._at_once, self._at_due = clock, group, at_once, due
         # The groups in order of their turns, each with its keys and the time they were queued.
         self._ready: dict[Hashable, dict[Key, float]] = {}
         # The group of each queued or processed key, because `group` may return another one later.
@@ -189,4 +195,5 @@ class WorkQueue(Generic[Key]):
             due, _, key = heapq.heappop(self._later)
             if self._due.get(key) == due:
                 del self._due[key]
+                self._at_due(key)
                 self.add(key)

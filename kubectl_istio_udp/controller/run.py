@@ -86,10 +86,15 @@ class Controller:
         clock = clock or Clock()
         self._api, self._settings = api, settings
         self.metrics = Metrics()
-        self._queue: WorkQueue[Key] = WorkQueue(
-            clock, group=self._turn, at_once=max(1, settings.workers * 3 // 4)
-        )
         self._changes = Changes()
+        self._queue: WorkQueue[Key] = WorkQueue(
+            clock,
+            group=self._turn,
+            at_once=max(1, settings.workers * 3 // 4),
+            # What waited is the next step of a whole exposure; only its endpoints may have
+            # changed since.
+            due=self._changes.anything,
+        )
         self._outcomes: dict[Key, Outcome] = {}
         # Exposures that wait for a name, sessions or memory, and those that wait for an older one.
         self._waiting_for_capacity: set[Key] = set()

@@ -72,6 +72,19 @@ def test_of_two_delays_the_shorter_counts() -> None:
     assert queue.take(0) is None
 
 
+def test_a_key_whose_delay_ends_is_told_from_one_that_was_added() -> None:
+    clock, ended = Clock(), list[str]()
+    queue: WorkQueue[str] = WorkQueue(clock, due=ended.append)
+    queue.open()
+    queue.add_later("a", 2)
+    queue.add("a")
+    assert queue.take(0) == ("a", 100.0) and not ended
+    clock.now += 2
+    assert queue.take(0) is None and ended == ["a"]
+    queue.done("a")
+    assert queue.take(0) == ("a", 102.0) and ended == ["a"]
+
+
 def test_the_back_off_grows_until_a_success() -> None:
     queue, _ = opened()
     waits = [queue.failed("a") for _ in range(12)]

@@ -418,6 +418,18 @@ def test_refused_endpoints_are_reported_when_only_endpoints_change(running: Rout
     until(lambda: REFUSED not in running.route_conditions())
 
 
+def test_refused_endpoints_are_reported_although_others_change(running: Routed) -> None:
+    """What waits for its time is done, whatever changes at that time."""
+    running.begin(gateway(annotations=TARGET), route(backend(), backend("canary")))
+    running.programmed()
+    running.quiet()
+    running.server.put(endpoint_slice(endpoint(NOT_ALLOWED), of="coredns", namespace="team"))
+    running.quiet()
+    running.clock.move(running.timing.watch)
+    running.server.put(endpoint_slice(endpoint("10.1.4.7"), of="canary", namespace="team"))
+    until(lambda: running.route_conditions().get(REFUSED))
+
+
 def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
     selected = listener(namespaces={"from": "Selector", "selector": {"matchLabels": {"udp": "1"}}})
     parents = [{"name": "udp", "namespace": "team"}]
