@@ -75,6 +75,8 @@ tools:
 			{ echo "the tests need $${pair%%:*}; install it (Debian: $${pair##*:})" >&2; exit 1; }; \
 	done
 
+FUZZ := $(VENV)/bin/pytest --hypothesis-profile=default -n 2
+
 test: venv tools ## unit tests, and those with a real Envoy
 	$(VENV)/bin/pytest tests/unit tests/envoy -n 4 $(ARGS)
 
@@ -93,10 +95,10 @@ envoys: venv ## the recorded EnvoyFilters against older Envoys
 		echo "Envoy $$version"; \
 		E2E_ENVOY="$$to/envoy/_bin/envoy" $(VENV)/bin/pytest tests/envoy/test_validate.py -k golden -q $(ARGS) || exit; done
 
-# `make test` tries a tenth or a hundredth as many examples.
-fuzz: venv ## the generated tests with many more examples: 100,000 forged annotations among them
-	EXAMPLES_TIMES=100 $(VENV)/bin/pytest tests/unit/test_fuzz.py -n 2 -rP $(ARGS)
-	EXAMPLES_TIMES=10 $(VENV)/bin/pytest tests/unit/test_lifecycle.py tests/envoy/test_properties.py -n 2 $(ARGS)
+# `make test` tries the same examples each time, a tenth or a hundredth as many.
+fuzz: venv ## the generated tests with other and many more examples: 100,000 forged annotations among them
+	EXAMPLES_TIMES=100 $(FUZZ) tests/unit/test_fuzz.py -rP $(ARGS)
+	EXAMPLES_TIMES=10 $(FUZZ) tests/unit/test_lifecycle.py tests/unit/controller/test_converging.py tests/envoy/test_properties.py $(ARGS)
 
 cluster: ## build and start Kubernetes with Istio on this machine (root; 20 min the first time, then under 1)
 	@$(GROUND) all

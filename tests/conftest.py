@@ -1,9 +1,16 @@
-"""For every test: signals do what they do in a terminal."""
+"""For every test: signals do what they do in a terminal, and generated examples repeat."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+
+from hypothesis import settings
+
+# A change must not fail because of an example that was not tried before it. `make fuzz` tries
+# others each time, and more of them.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:
