@@ -14,14 +14,11 @@ _ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignmen
 Address = tuple[str, int]
 
 
-def published(
-    manifests: Sequence[Mapping[str, Any]], domain: str = "cluster.local"
-) -> dict[str, list[Address]]:
+def published(manifests: Sequence[Mapping[str, Any]]) -> dict[str, list[Address]]:
     """All endpoint lists by name (`outbound|53||HOST`).
 
     Args:
         manifests: ServiceEntries, Services, Pods and EndpointSlices.
-        domain: the cluster's DNS domain.
     """
     found: dict[str, list[Address]] = {}
     pods = of_kind(manifests, "Pod")
@@ -34,7 +31,7 @@ def published(
     slices = of_kind(manifests, "EndpointSlice")
     for manifest in of_kind(manifests, "Service"):
         service = Service.from_object(manifest)
-        host = f"{service.name}.{service.namespace}.svc.{domain}"
+        host = f"{service.name}.{service.namespace}.svc.cluster.local"
         for port in service.ports:
             if port.protocol == "TCP":
                 of_service = [EndpointSlice.from_object(s) for s in slices if _belongs(s, service)]

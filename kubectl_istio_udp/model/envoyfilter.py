@@ -378,16 +378,13 @@ class Scope:
             str(as_mapping(proxy).get("proxyVersion") or ""),
         )
 
-    def meets(self, other: Scope, root_namespace: str = DEFAULT_ROOT_NAMESPACE) -> bool:
-        """Whether some proxy may get both patches."""
+    def meets(self, other: Scope) -> bool:
+        """Whether some proxy may get both patches, if the root namespace is Istio's default."""
         if self.envoy_filter == other.envoy_filter and self.copy != other.copy:
             return False
-        apart = self.namespace != other.namespace and root_namespace not in (
-            self.namespace,
-            other.namespace,
-        )
+        namespaces = {self.namespace, other.namespace}
         return (
-            not apart
+            (len(namespaces) == 1 or DEFAULT_ROOT_NAMESPACE in namespaces)
             and any(compatible(dict(a), dict(b)) for a in self.selectors for b in other.selectors)
             and _versions_meet(self.proxy_version, other.proxy_version)
         )

@@ -17,10 +17,10 @@ from kubectl_istio_udp.model.fields import (
     Fields,
     dns_label,
     duration,
+    empty_text,
     flag,
     items,
     one_of,
-    one_text,
     record,
     whole_number,
 )
@@ -406,7 +406,7 @@ class ExposureSpec:
         found = cls(
             namespace=fields.take("namespace", dns_label),
             name=fields.take("name", dns_label),
-            service=fields.take("service", one_text("") if routed else dns_label),
+            service=fields.take("service", empty_text if routed else dns_label),
             ports=fields.take("ports", items(port)),
             gateway=fields.take("gateway", record(GatewayRef.from_fields)),
             discovery=fields.take("discovery", one_of(Discovery)),

@@ -204,15 +204,11 @@ def service_key(value: object) -> tuple[str, str]:
     return (parts[0], parts[1])
 
 
-def one_text(text: str) -> Check[str]:
-    """A check for exactly this text."""
-
-    def check(value: object) -> str:
-        if value != text:
-            raise ValueError(f"{shown(value)} is not {text!r}")
-        return text
-
-    return check
+def empty_text(value: object) -> str:
+    """A string without characters."""
+    if value != "":
+        raise ValueError(f"{shown(value)} is not ''")
+    return ""
 
 
 def duration(value: object) -> Duration:

@@ -182,15 +182,7 @@ def exposure_of_manager(manager: str) -> tuple[str, str] | None:
     return exposure_of_name(name) if name != manager else None
 
 
-def label_selector(
-    namespace: str | None = None, name: str | None = None, kind: Kind | None = None
-) -> str:
-    """The label selector for all objects of the plugin, or of a namespace, a kind or a name.
-
-    A name requires its kind.
-    """
-    parts = [f"{MANAGED_BY_LABEL}={MANAGER}"]
-    parts.append(f"{NAMESPACE_LABEL}={namespace}" if namespace else NAMESPACE_LABEL)
-    if kind:
-        parts.append(f"{kind.label}={name}" if name else kind.label)
-    return ",".join(parts)
+def label_selector(namespace: str | None = None) -> str:
+    """The label selector for all objects of the plugin, or for those of a namespace."""
+    place = f"{NAMESPACE_LABEL}={namespace}" if namespace else NAMESPACE_LABEL
+    return f"{MANAGED_BY_LABEL}={MANAGER},{place}"

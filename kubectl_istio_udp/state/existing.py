@@ -171,9 +171,9 @@ def _list_likely(
     return found
 
 
-def list_exposures(api: Api, namespace: str | None = None) -> tuple[Existing, ...]:
-    """The exposures of a namespace, or of all namespaces."""
-    return list_existing(api, namespace, (Kind.EXPOSURE,))
+def list_exposures(api: Api) -> tuple[Existing, ...]:
+    """The exposures of all namespaces."""
+    return list_existing(api, None, (Kind.EXPOSURE,))
 
 
 def get_existing(

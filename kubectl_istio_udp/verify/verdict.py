@@ -124,7 +124,7 @@ def judge(
         text = _sentence(bad_pods, results, "")
         return Verdict(False, bad_pods[0].hop, text, bad_pods[0].reason)
     if direct_only:
-        return Verdict(True, None, f"{_count(pods, 'pod')} answered")
+        return Verdict(True, None, f"{_pods(pods)} answered")
     if not any(r.hop.via is Via.GATEWAY for r in results):
         return Verdict(False, None, f"{before[0]}, but {_NO_GATEWAY}", NO_GATEWAY)
     return _outwards(results, *before)
@@ -207,5 +207,5 @@ _SILENCE = {
 }
 
 
-def _count(results: Sequence[HopResult], what: str) -> str:
-    return f"{len(results)} {what}{'s' if len(results) != 1 else ''}"
+def _pods(results: Sequence[HopResult]) -> str:
+    return "1 pod" if len(results) == 1 else f"{len(results)} pods"

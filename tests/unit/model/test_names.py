@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,26 +111,18 @@ _OURS = f"{names.MANAGED_BY_LABEL}=kubectl-istio-udp,kubectl-istio-udp/namespace
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ((), _OURS),
-        (("default",), f"{_OURS}=default"),
-        ((None, None, Kind.EXPOSURE), f"{_OURS},kubectl-istio-udp/exposure"),
-        (("default", None, Kind.RESPONSE), f"{_OURS}=default,kubectl-istio-udp/response"),
-        (("default", "dns", Kind.EXPOSURE), f"{_OURS}=default,kubectl-istio-udp/exposure=dns"),
-        (("lab", "mesh", Kind.ACCESS_LOG), f"{_OURS}=lab,kubectl-istio-udp/accesslog=mesh"),
-    ],
+    ("arguments", "expected"), [((), _OURS), (("default",), f"{_OURS}=default")]
 )
-def test_label_selectors(arguments: tuple[Any, ...], expected: str) -> None:
+def test_label_selectors(arguments: tuple[str, ...], expected: str) -> None:
     assert names.label_selector(*arguments) == expected
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_labels_match_the_selector(kind: Kind) -> None:
-    selector = names.label_selector("default", "dns", kind)
-    wanted = dict(pair.split("=") for pair in selector.split(","))
-    assert names.labels(kind, "default", "dns") == wanted
-    assert names.owner_of(wanted) == (kind, "default", "dns")
+    wanted = dict(pair.split("=") for pair in names.label_selector("default").split(","))
+    labels = names.labels(kind, "default", "dns")
+    assert labels == {**wanted, f"kubectl-istio-udp/{kind.value}": "dns"}
+    assert names.owner_of(labels) == (kind, "default", "dns")
 
 
 @pytest.mark.parametrize(

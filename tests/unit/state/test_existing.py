@@ -38,8 +38,8 @@ def test_rebuilds_an_exposure_from_its_objects(api: Api, server: ApiServer) -> N
 def test_lists_by_namespace_and_name_sorted(api: Api, server: ApiServer) -> None:
     server.put(*objects("b"), *objects("a"))
     assert [e.name for e in list_exposures(api)] == ["a", "b"]
-    assert [e.name for e in list_exposures(api, "default")] == ["a", "b"]
-    assert list_exposures(api, "elsewhere") == ()
+    assert [e.name for e in list_existing(api, "default")] == ["a", "b"]
+    assert list_existing(api, "elsewhere") == ()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
@@ -112,7 +112,7 @@ def test_without_access_to_all_namespaces_nearby_objects_are_found(
     server.put(*objects())
     for plural in ("serviceentries", "envoyfilters", "services"):
         server.fail("GET", rf"v\w+/{plural}\?", 403)
-    (found,) = list_exposures(api, "default")
+    (found,) = list_existing(api, "default", (Kind.EXPOSURE,))
     assert [o["kind"] for o in found.objects] == ["ServiceEntry", "EnvoyFilter", "Service"]
     assert found.missing == ()
     with pytest.raises(Forbidden):
