@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
@@ -13,6 +14,8 @@ from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
 _VERSION_SECONDS = 20
 # The prefix of temporary directories for an Envoy; they are removed when it ends.
 TEMPORARY_PREFIX = "kubectl-istio-udp-"
+# The hint if an Envoy does not run.
+USE_ANOTHER = ("use another one: --envoy PATH, or remove it from PATH",)
 
 
 class NoEnvoy(IstioUdpError):
@@ -74,32 +77,43 @@ def need_envoy(chosen: str | None = None) -> Path:
     return found
 
 
+def cannot_run(envoy: Path, error: Exception) -> NoEnvoy:
+    """The error for a program that the system does not run, or that does not end in time."""
+    return NoEnvoy(f"{envoy} cannot run on this machine: {error}", hints=USE_ANOTHER)
+
+
+def run(envoy: Path, arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run Envoy, and return its output and exit code.
+
+    Raises:
+        NoEnvoy: it does not run on this machine, or not within these seconds.
+    """
+    try:
+        return subprocess.run(
+            [envoy, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise cannot_run(envoy, error) from None
+
+
 def version(envoy: Path) -> str:
     """Envoy's version, e.g. `1.40.0`.
 
     Raises:
         NoEnvoy: it does not run on this machine.
     """
-    try:
-        done = subprocess.run(
-            [envoy, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_VERSION_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoEnvoy(f"{envoy} cannot run on this machine: {error}", hints=_OTHER) from None
+    done = run(envoy, ["--version"], _VERSION_SECONDS)
     # PROGRAM  version: HASH/1.40.0/Clean/RELEASE/BoringSSL
     _, found, rest = done.stdout.rpartition("version: ")
     parts = rest.split("/")
     if done.returncode != 0 or not found or len(parts) < 2:
         output = " ".join((done.stderr or done.stdout).split())[:200]
         raise NoEnvoy(
-            f"{envoy} does not run as Envoy: {output or 'it prints nothing'}", hints=_OTHER
+            f"{envoy} does not run as Envoy: {output or 'it prints nothing'}", hints=USE_ANOTHER
         )
     return parts[1]
-
-
-_OTHER = ("use another one: --envoy PATH, or remove it from PATH",)

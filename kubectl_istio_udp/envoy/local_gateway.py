@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_istio_udp.envoy import eds
-from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
+from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, cannot_run
 from kubectl_istio_udp.envoy.patches import field, read_patches
 from kubectl_istio_udp.model.errors import IstioUdpError
 
@@ -227,10 +227,7 @@ class LocalGateway:
                     preexec_fn=_ends_with(os.getpid()),
                 )
         except (OSError, subprocess.SubprocessError) as error:
-            raise NoEnvoy(
-                f"{self._envoy} cannot run on this machine: {error}",
-                hints=["name another: --envoy PATH"],
-            ) from None
+            raise cannot_run(self._envoy, error) from None
 
     def _wait(self, failure: str, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS

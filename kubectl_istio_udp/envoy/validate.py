@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-from kubectl_istio_udp.envoy import envoyerror
+from kubectl_istio_udp.envoy import binary, envoyerror
 from kubectl_istio_udp.envoy.binary import TEMPORARY_PREFIX, NoEnvoy
 from kubectl_istio_udp.envoy.bootstrap import NotCovered, PatchLocation, Unfit, assemble
 from kubectl_istio_udp.envoy.envoyerror import EnvoyError
@@ -103,31 +102,18 @@ class _Runner:
         """None if Envoy accepts the configuration, otherwise the error."""
         path = self._folder / f"{next(self._count)}.json"
         path.write_text(json.dumps(configuration), encoding="utf-8")
-        command = [
-            str(self._envoy), "--mode", "validate", "-c", str(path), "--disable-hot-restart",
+        arguments = [
+            "--mode", "validate", "-c", str(path), "--disable-hot-restart",
             "--log-level", "critical", "--concurrency", "1",
         ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_RUN_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise NoEnvoy(
-                f"{self._envoy} cannot run on this machine: {error}",
-                hints=["name another: --envoy PATH"],
-            ) from None
+        done = binary.run(self._envoy, arguments, _RUN_SECONDS)
         if done.returncode == 0:
             return None
         if "error initializing configuration" not in done.stderr:
             output = " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
             raise NoEnvoy(
                 f"{self._envoy} ended before it accepted or rejected the configuration: {output}",
-                hints=["name another: --envoy PATH"],
+                hints=binary.USE_ANOTHER,
             )
         return envoyerror.read_envoy_error(done.stderr)
 
