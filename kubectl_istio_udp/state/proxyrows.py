@@ -9,6 +9,7 @@ from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER, GatewayRef
+from kubectl_istio_udp.model.ports import ExposedPort
 from kubectl_istio_udp.model.proxystate import ProxyState, UdpStatus
 from kubectl_istio_udp.state import proxies
 from kubectl_istio_udp.state.ownership import Existing
@@ -43,25 +44,27 @@ def proxy_rows(
         try:
             if isinstance(spec, ExposureSpec):
                 state, udp = query_limit.call(*where, partial(_read, api, *where, spec))
-                for port in spec.ports:
-                    listener = spec.proxy_name(port)
-                    clusters = [spec.cluster_name(port, backend) for backend in port.backends]
-                    has = [_has("listener", listener, state.listeners)]
-                    has += [_has("cluster", name, state.clusters) for name in clusters]
-                    hosts = frozenset(
-                        host for name in clusters for host in state.hosts.get(name, ())
-                    )
-                    used = udp.connected_to(hosts) if udp else "?"
-                    sessions = f"{used} of {spec.options.max_sessions}"
-                    rows.append([pod.name, ", ".join(has), sessions, ", ".join(sorted(hosts))])
+                cells = [_exposed(spec, port, state, udp) for port in spec.ports]
             else:
                 read = partial(proxies.routes, api, *where, spec.object_name)
-                routes = query_limit.call(*where, read)
-                has = [f"route {route}" for route in sorted(routes)]
-                rows.append([pod.name, ", ".join(has) or "no route", "", ""])
+                routes = [f"route {route}" for route in sorted(query_limit.call(*where, read))]
+                cells = [[", ".join(routes) or "no route", "", ""]]
         except ClusterError as error:
-            rows.append([pod.name, error.message, "", ""])
+            cells = [[error.message, "", ""]]
+        rows += [[pod.name, *each] for each in cells]
     return rows
+
+
+def _exposed(
+    spec: ExposureSpec, port: ExposedPort, state: ProxyState, udp: UdpStatus | None
+) -> list[str]:
+    """What an Envoy has for an exposed port, its sessions, and its hosts."""
+    clusters = [spec.cluster_name(port, backend) for backend in port.backends]
+    has = [_has("listener", spec.proxy_name(port), state.listeners)]
+    has += [_has("cluster", name, state.clusters) for name in clusters]
+    hosts = frozenset(host for name in clusters for host in state.hosts.get(name, ()))
+    used = udp.connected_to(hosts) if udp else "?"
+    return [", ".join(has), f"{used} of {spec.options.max_sessions}", ", ".join(sorted(hosts))]
 
 
 def _read(
