@@ -153,25 +153,12 @@ def _read_patch(
     strange = [key for key in entry if same(str(key)) not in ("applyto", "match", "patch")]
     for key in strange:
         yield Flaw(index, (*path, key), f"no such field: {key!r}")
-    patch = entry.get("patch")
-    match = entry.get("match") or {}
-    context = field(match, "context")
-    choices = (
-        (entry, path, "applyTo", APPLY_TO, True),
-        (patch, (*path, "patch"), "operation", _OPERATIONS, True),
-        (match, (*path, "match"), "context", _CONTEXTS, context is not None),
-    )
-    wrong = False
-    for mapping, where, name, allowed, needed in choices:
-        value = field(mapping, name)
-        if needed and value not in allowed:
-            wrong = True
-            key = _spelt(mapping, name) if isinstance(mapping, Mapping) else name
-            problem = "is missing" if value is None else f"is {value!r}"
-            yield Flaw(index, (*where, key), f"{problem}; must be one of {', '.join(allowed)}")
+    wrong = [Flaw(index, *found) for found in _wrong_choices(entry, path)]
+    yield from wrong
     if wrong or strange:
         return
-    assert isinstance(patch, Mapping)
+    patch, match = entry["patch"], entry.get("match") or {}
+    context = field(match, "context")
     for key in patch:
         if same(str(key)) not in ("operation", "value", "filterclass"):
             yield Flaw(index, (*path, "patch", key), f"no such field: {key!r}")
@@ -194,6 +181,22 @@ def _read_patch(
         match=match if isinstance(match, Mapping) else {},
         value=value,
     )
+
+
+def _wrong_choices(entry: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
+    """The fields of a patch that must have one of a few values, and have none of them."""
+    match = entry.get("match") or {}
+    choices = (
+        (entry, path, "applyTo", APPLY_TO, True),
+        (entry.get("patch"), (*path, "patch"), "operation", _OPERATIONS, True),
+        (match, (*path, "match"), "context", _CONTEXTS, field(match, "context") is not None),
+    )
+    for mapping, where, name, allowed, needed in choices:
+        value = field(mapping, name)
+        if needed and value not in allowed:
+            key = _spelt(mapping, name) if isinstance(mapping, Mapping) else name
+            problem = "is missing" if value is None else f"is {value!r}"
+            yield (*where, key), f"{problem}; must be one of {', '.join(allowed)}"
 
 
 def _as_istiod_reads(apply_to: str, operation: str) -> str:
