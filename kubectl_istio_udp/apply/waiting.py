@@ -119,7 +119,6 @@ def _wait(
 ) -> tuple[str, ...]:
     """Poll until no pod lacks anything; `refusal` reads a rejection's error from a pod's log."""
     begun = time.monotonic()
-    missing: dict[str, str] = {}
     while True:
         pods = [pod.name for pod in ready_pods(api, namespace, selector)]
         missing = {pod: lack for pod, lack in zip(pods, look(pods), strict=True) if lack}
@@ -132,12 +131,22 @@ def _wait(
             if reason:
                 raise _rejected(namespace, pod, reason)
         if elapsed >= timeout:
-            break
+            raise _timed_out(api, namespace, selector, missing, timeout)
         lacks = "; ".join(f"{pod} {lack}" for pod, lack in missing.items())
         progress(lacks or "the gateway no longer has a ready pod")
         time.sleep(api.waits.poll)
+
+
+def _timed_out(
+    api: Api,
+    namespace: str,
+    selector: Mapping[str, str],
+    missing: Mapping[str, str],
+    timeout: float,
+) -> WaitTimeout:
+    """The error after the timeout; `missing` says what each pod lacks."""
     if not missing:
-        raise WaitTimeout(
+        return WaitTimeout(
             f"the gateway in namespace {namespace} no longer has a ready pod after {timeout:g}s, "
             "so nothing confirmed the configuration; the objects stay applied",
             hints=[
@@ -147,7 +156,7 @@ def _wait(
         )
     pod, lack = next(iter(missing.items()))
     others = proxies.refusals_in_log(api, namespace, pod, max(1, math.ceil(timeout)))
-    raise WaitTimeout(
+    return WaitTimeout(
         f"gateway pod {namespace}/{pod} {lack} after {timeout:g}s; the objects stay applied",
         hints=[
             *(
