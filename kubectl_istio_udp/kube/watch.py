@@ -186,18 +186,8 @@ class Cache(Generic[Kept]):
             except IstioUdpError as error:
                 if self._stopping.is_set():
                     return
-                if self._list_again_after is not None and isinstance(error, NotInstalled):
+                if self._goes_on_without(error):
                     version = ""
-                    self._clear()
-                    self._stopping.wait(self._list_again_after)
-                    continue
-                # Rights that are lost later, maybe for a moment, leave the cache as it is.
-                if (
-                    self._list_again_after is not None
-                    and isinstance(error, Forbidden)
-                    and not self._listed
-                ):
-                    self._do_without(error)
                     self._stopping.wait(self._list_again_after)
                     continue
                 self.failures += 1
@@ -213,6 +203,19 @@ class Cache(Generic[Kept]):
                 version = ""
                 _log.exception("watching failed", extra={"kind": self.kind})
                 self._stopping.wait(backoff.seconds())
+
+    def _goes_on_without(self, error: IstioUdpError) -> bool:
+        """Go on without a kind that is not installed or not permitted; False if it is needed."""
+        if self._list_again_after is None:
+            return False
+        if isinstance(error, NotInstalled):
+            self._clear()
+            return True
+        # Rights that are lost later, maybe for a moment, leave the cache as it is.
+        if isinstance(error, Forbidden) and not self._listed:
+            self._do_without(error)
+            return True
+        return False
 
     def _clear(self) -> None:
         """Treat a kind that the server does not have like one without objects."""
