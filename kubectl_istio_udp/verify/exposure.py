@@ -53,6 +53,29 @@ def verify_exposure(
         UsageError: there is no query.
         ClusterError, Unreachable, Forbidden: the test was not possible.
     """
+    evidence, hops = _read(api, existing, spec)
+    probe = sending.probe_of(probe_settings, evidence.service)
+    # In parallel to the probes: the evidence that a good result needs.
+    looked = begun(lambda: with_proxies_and_sockets(api, evidence))
+    results, verdict = _probed(api, pod, evidence, hops, probe, probe_settings)
+    causes: dict[Hop, Cause] = {}
+    evidence = looked()
+    if verdict.good:
+        verdict = although_good(api, evidence, verdict)
+        if verdict.good:
+            for text in nearly_full(evidence):
+                warn(text)
+    else:
+        causes, verdict = _explained(api, pod, evidence, results, verdict, probe, probe_settings)
+    return verification(results, verdict, causes, probe_settings)
+
+
+def _read(api: Api, existing: Existing, spec: ExposureSpec) -> tuple[Evidence, list[Hop]]:
+    """The evidence that is known before the first probe, and the hops.
+
+    Raises:
+        NotFound: the exposure's Service does not exist.
+    """
     listed = spec.discovery is Discovery.ENDPOINTS
     read = partial(read_api_server_addresses, api)
     # A list of addresses contains no address of the API server, so it is rarely needed then.
@@ -70,7 +93,6 @@ def verify_exposure(
             f"kubectl istio-udp delete -n {spec.namespace} {spec.name}",
         )
         raise
-    probe = sending.probe_of(probe_settings, service)
     refused = {
         **refused_endpoints(api, existing, spec, spec.namespace, slices, api_server),
         **refused_name(service, api_server),
@@ -78,30 +100,28 @@ def verify_exposure(
     slices = without(slices, refused)
     inner = [hop for hop in _inner(spec, service, slices) if hop.address not in refused]
     evidence = known(existing, spec, service, slices, outer, refused)
-    hops = [*inner, *outer.hops(spec)]
-    # In parallel to the probes: the evidence that a good result needs.
-    looked = begun(lambda: with_proxies_and_sockets(api, evidence))
+    return evidence, [*inner, *outer.hops(spec)]
+
+
+def _probed(
+    api: Api,
+    pod: ToolPod,
+    evidence: Evidence,
+    hops: Sequence[Hop],
+    probe: Probe,
+    probe_settings: ProbeOptions,
+) -> tuple[Sequence[HopResult], Verdict]:
+    """The result of each hop, and the verdict from all of them."""
     if probe_settings.one_way:
         results = _send_one_way(api, pod, evidence, hops, probe, probe_settings)
-        verdict = judge_one_way(results)
-    else:
-        results = sending.send(api, pod, hops, probe, probe_settings)
-        seconds = until_forwarded(api.waits, evidence)
-        results = sending.query_again(api, pod, results, probe, probe_settings, seconds)
-        verdict = judge(results)
-        delivered = _delivered(api, pod, evidence, results, probe, probe_settings)
-        if delivered:
-            results, verdict = delivered, judge_one_way(delivered)
-    causes: dict[Hop, Cause] = {}
-    evidence = looked()
-    if verdict.good:
-        verdict = although_good(api, evidence, verdict)
-        if verdict.good:
-            for text in nearly_full(evidence):
-                warn(text)
-    else:
-        causes, verdict = _explained(api, pod, evidence, results, verdict, probe, probe_settings)
-    return verification(results, verdict, causes, probe_settings)
+        return results, judge_one_way(results)
+    results = sending.send(api, pod, hops, probe, probe_settings)
+    seconds = until_forwarded(api.waits, evidence)
+    results = sending.query_again(api, pod, results, probe, probe_settings, seconds)
+    delivered = _delivered(api, pod, evidence, results, probe, probe_settings)
+    if delivered:
+        return delivered, judge_one_way(delivered)
+    return results, judge(results)
 
 
 def verification(
