@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.state.ownership import Existing
 from kubectl_istio_udp.verify import sending
 from kubectl_istio_udp.verify.options import ProbeOptions
 from kubectl_istio_udp.verify.probes import HttpProbe
-from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
+from kubectl_istio_udp.verify.responsehops import (
+    host_to_request,
+    http_servers,
+    response_hops,
+    why_not_answered,
+)
 from kubectl_istio_udp.verify.toolpod import ToolPod
-from kubectl_istio_udp.verify.verdict import HopResult, Verdict, judge_response
-
-# Names that do not exist represent "any host" (RFC 2606).
-_ANY_LABEL, _ANY_HOST = "any", "any.invalid"
+from kubectl_istio_udp.verify.verdict import HopResult, judge_response
 
 
 def verify_response(
@@ -33,27 +37,19 @@ def verify_response(
         NotFound, ClusterError, Unreachable, Forbidden: the test was not possible.
     """
     hops = response_hops(api, spec, pod)
-    tls = speaks_tls(api, spec)
+    servers = http_servers(api, spec)
+    tls = any(server.tls for server in servers)
     results: list[HopResult] = []
     for host in spec.answer.hosts:
         port = hops[0].service_port if hops else spec.gateway_port
-        probe = HttpProbe(_concrete(host), port, spec.answer, tls)
+        probe = HttpProbe(host_to_request(host, spec, servers), port, spec.answer, tls)
         sent = sending.send(api, pod, hops, probe, probe_settings)
         results += sending.query_again(api, pod, sent, probe, probe_settings, api.waits.kube_proxy)
     verdict = judge_response(results)
     if existing.missing:
-        verdict = Verdict(
-            False, verdict.broken, f"{existing.missing[0]} is missing; run direct response again"
-        )
+        missing = f"{existing.missing[0]} is missing; run direct response again"
+        verdict = replace(verdict, good=False, text=missing, reason="ObjectMissing")
     elif verdict.broken:
-        why = why_not_answered(api, spec, verdict.broken)
-        if why:
-            verdict = Verdict(False, verdict.broken, f"{verdict.text}: {why}")
+        why = why_not_answered(api, spec, verdict.broken, servers)
+        verdict = verdict.because(verdict.reason, why)
     return sending.hops_verification(results, verdict, "code")
-
-
-def _concrete(host: str) -> str:
-    """A host that matches a pattern; for `*.example.com` one that does not exist."""
-    if host == "*":
-        return _ANY_HOST
-    return host.replace("*", _ANY_LABEL, 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.errors import ClusterError
 from kubectl_istio_udp.model.gateway import Gateway
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.hop import Hop, Via
-from kubectl_istio_udp.model.http_routing import servers_from
+from kubectl_istio_udp.model.http_routing import Server, servers_from
 from kubectl_istio_udp.model.logscope import proxy_of
 from kubectl_istio_udp.model.response import ResponseSpec
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
@@ -17,6 +19,8 @@ from kubectl_istio_udp.state.services import service_slices
 from kubectl_istio_udp.verify.toolpod import ToolPod
 
 _HTTP_PORT = 80
+# Names that do not exist represent "any host" (RFC 2606).
+_ANY_LABEL, _ANY_HOST = "any", "any.invalid"
 
 
 def response_hops(api: Api, spec: ResponseSpec, tool: ToolPod) -> tuple[Hop, ...]:
@@ -85,20 +89,48 @@ def _mesh_port(api: Api, spec: ResponseSpec) -> int:
     return int((named or usual or [{"port": _HTTP_PORT}])[0]["port"])
 
 
-def speaks_tls(api: Api, spec: ResponseSpec) -> bool:
-    """Whether the response's server on the gateway terminates TLS."""
+def http_servers(api: Api, spec: ResponseSpec) -> tuple[Server, ...]:
+    """The servers on the response's port of the Istio Gateways that it uses.
+
+    Empty inside the mesh, and for a Gateway of its own, which accepts the response's hosts.
+    """
     if spec.gateway is None or not spec.servers:
-        return False
-    namespace, _, name = spec.servers[0].partition("/")
-    manifest = api.find("Gateway", namespace, name)
-    servers = servers_from([manifest] if manifest else [], _gateway(api, spec))
-    return any(server.tls for server in servers if server.port == spec.gateway_port)
+        return ()
+    found = [api.find("Gateway", *name.split("/", 1)) for name in spec.servers]
+    servers = servers_from([each for each in found if each], _gateway(api, spec))
+    return tuple(each for each in servers if each.http and each.port == spec.gateway_port)
 
 
-def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop) -> str:
-    """Why a gateway pod does not send the response, from its Envoy's routes; "" for other hops."""
+def host_to_request(host: str, spec: ResponseSpec, servers: Sequence[Server]) -> str:
+    """A host that a response's host matches and that one of the port's servers accepts.
+
+    A response for `*` answers only for the hosts of the Istio Gateways.
+    """
+    accepted = sorted({one for each in servers for one in each.taken(host, spec.namespace)})
+    return _concrete(host if host in accepted else next(iter(accepted), host))
+
+
+def _concrete(host: str) -> str:
+    """A host that matches a pattern; for `*.example.com` one that does not exist."""
+    if host == "*":
+        return _ANY_HOST
+    return host.replace("*", _ANY_LABEL, 1)
+
+
+def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop, servers: Sequence[Server]) -> str:
+    """Why a gateway pod does not send the response; "" for other hops and if it is not known.
+
+    Args:
+        api: the cluster.
+        spec: the response.
+        hop: the gateway pod.
+        servers: from `http_servers`.
+    """
     if spec.gateway is None or hop.via is not Via.GATEWAY:
         return ""
+    for host in spec.answer.hosts if spec.servers else ():
+        if not any(each.admits(host, spec.namespace) for each in servers):
+            return f"no Istio Gateway on port {spec.gateway_port} accepts {host} any more"
     try:
         routes = proxies.routes(api, spec.gateway.namespace, hop.name, spec.object_name)
     except ClusterError as error:

@@ -614,6 +614,35 @@ def test_verify_requests_every_host(run: Run, edge: ApiServer, fakes: Fakes) -> 
     assert asked == {"http://any.example.com:80/hello", "http://b.org:80/hello"}
 
 
+@pytest.mark.parametrize(
+    ("accepted", "host"),
+    [
+        (("shop.example", "default/*.team.example"), "any.team.example"),
+        (("other/*.team.example", "shop.example"), "shop.example"),
+        (("./*",), "any.invalid"),
+    ],
+)
+def test_verify_requests_a_host_that_the_gateway_accepts(
+    run: Run, server: ApiServer, fakes: Fakes, accepted: tuple[str, ...], host: str
+) -> None:
+    """A response for all hosts answers only for those that the port's servers accept."""
+    server.put(istio_gateway(hosts=accepted, namespace="default"))
+    assert run(*HELLO).code == 0
+    run("verify", "response/hello")
+    assert fakes.commands[-1][-1] == f"http://{host}:80/hello"
+
+
+def test_verify_names_hosts_that_the_gateway_accepts_no_more(
+    run: Run, edge: ApiServer, fakes: Fakes
+) -> None:
+    run(*HELLO, "--host", "b.org")
+    edge.put(istio_gateway(hosts=("other.example",)))
+    fakes.http[GATEWAY_TARGET] = page(404, "none")
+    done = run("verify", "response/hello")
+    assert done.code == 1
+    assert done.out.splitlines()[-1].endswith("no Istio Gateway on port 80 accepts b.org any more")
+
+
 def test_verify_over_tls(run: Run, server: ApiServer, fakes: Fakes) -> None:
     server.put(istio_gateway(port=443, protocol="HTTPS", tls={"mode": "SIMPLE"}))
     assert run(*HELLO, "--gateway-port", "443").code == 0
@@ -655,6 +684,8 @@ def test_verify_reports_another_answer(
     assert done.code == 1
     assert done.out.splitlines()[-1] == f"response/hello: {verdict}"
     assert len(done.out.splitlines()) == 4
+    (data,) = json.loads(run("verify", "response/hello", "-o", "json").out)
+    assert data["reason"] == data["probes"][0]["reason"] != "Answered"
 
 
 def test_verify_reports_a_missing_route(run: Run, edge: ApiServer, fakes: Fakes) -> None:
@@ -689,6 +720,8 @@ def test_verify_reports_a_missing_object(run: Run, edge: ApiServer, fakes: Fakes
     assert done.out.splitlines()[-1] == (
         f"response/hello: VirtualService default/{NAME} is missing; run direct response again"
     )
+    (data,) = json.loads(run("verify", "response/hello", "-o", "json").out)
+    assert data["reason"] == "ObjectMissing"
 
 
 def test_verify_without_a_ready_gateway(run: Run, edge: ApiServer) -> None:

@@ -12,12 +12,13 @@ from kubectl_istio_udp.model.errors import ClusterError, Forbidden, NotFound
 from kubectl_istio_udp.model.gateway import GatewayRef
 from kubectl_istio_udp.model.gatewaychoice import GatewayChoice
 from kubectl_istio_udp.model.hop import Hop, Via
+from kubectl_istio_udp.model.http_routing import Server
 from kubectl_istio_udp.model.request import ResponseRequest
 from kubectl_istio_udp.model.response import Answer, ResponseApi, ResponseSpec
 from kubectl_istio_udp.plan.response import ResponseSnapshot
 from kubectl_istio_udp.render.response import route_name
 from kubectl_istio_udp.state.responses import read_response_snapshot
-from kubectl_istio_udp.verify.responsehops import response_hops, speaks_tls, why_not_answered
+from kubectl_istio_udp.verify.responsehops import http_servers, response_hops, why_not_answered
 from kubectl_istio_udp.verify.toolpod import ToolPod
 from tests.support.apiserver import ApiServer, Exec
 from tests.support.builders import (
@@ -334,26 +335,28 @@ def test_whether_the_server_terminates_tls(
     expected: bool,
 ) -> None:
     server.put(*gateways)
-    assert speaks_tls(api, response(**{"gateway_port": 443, **spec}).spec) is expected
+    servers = http_servers(api, response(**{"gateway_port": 443, **spec}).spec)
+    assert any(each.tls for each in servers) is expected
 
 
 # -- why a hop does not answer ------------------------------------------------------------------
 
 GATEWAY_HOP = Hop(Via.GATEWAY, POD, "10.244.0.7", 8080, 80)
+SERVERS = (Server("istio-system/edge", 80, ("*",)),)
 
 
 def test_a_gateway_with_the_route_has_another_route_before_it(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     put(server, response())
-    text = why_not_answered(api, response().spec, GATEWAY_HOP)
+    text = why_not_answered(api, response().spec, GATEWAY_HOP, SERVERS)
     assert text == f"{POD} has the route of this response, but answers differently"
 
 
 def test_reports_a_gateway_without_the_route(api: Api, server: ApiServer, fakes: Fakes) -> None:
     put(server, response(name="hello2"))
     assert route_name(response(name="hello2")).startswith("response-default-hello2-")
-    text = why_not_answered(api, response().spec, GATEWAY_HOP)
+    text = why_not_answered(api, response().spec, GATEWAY_HOP, SERVERS)
     assert text == f"{POD} does not have the route of this response"
 
 
@@ -361,7 +364,7 @@ def test_reports_a_gateway_that_cannot_be_queried(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
     fakes.deaf[POD] = Exec(error="gone")
-    text = why_not_answered(api, response().spec, GATEWAY_HOP)
+    text = why_not_answered(api, response().spec, GATEWAY_HOP, SERVERS)
     assert "could not query" in text and "gone" in text
 
 
@@ -375,5 +378,5 @@ def test_reports_a_gateway_that_cannot_be_queried(
 def test_other_hops_are_not_queried_for_the_cause(
     api: Api, fakes: Fakes, spec: ResponseSpec, hop: Hop
 ) -> None:
-    assert why_not_answered(api, spec, hop) == ""
+    assert why_not_answered(api, spec, hop, SERVERS) == ""
     assert fakes.commands == []
